@@ -1,0 +1,141 @@
+"""An artifact: the files a target built, addressed by their content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgedeploy.variant import digest_of
+
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes as 64 hex digits, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_CHUNK_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, element type (numpy's name) and static shape of one input or output."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TensorSpec:
+        return cls(str(data["name"]), str(data["dtype"]), tuple(int(n) for n in data["shape"]))
+
+
+@dataclass(frozen=True)
+class ArtifactFile:
+    """One file of an artifact: its name inside the folder (no directories), content hash and size."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What one target built from one ONNX reference.
+
+    ``entry`` is the file a session opens; ``settings`` go to the session as they are (precision hints, for one);
+    ``reference_sha256`` names the ONNX file the artifact is held against; ``built_with`` maps tool to version.
+    """
+
+    target: str
+    precision: str
+    entry: str
+    files: tuple[ArtifactFile, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    settings: tuple[tuple[str, str], ...]
+    reference_sha256: str
+    built_with: tuple[tuple[str, str], ...]
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over everything that decides what the artifact computes."""
+        return digest_of(
+            {
+                "target": self.target,
+                "precision": self.precision,
+                "entry": self.entry,
+                "files": {file.name: file.sha256 for file in self.files},
+                "settings": dict(self.settings),
+            }
+        )[:16]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "target": self.target,
+            "precision": self.precision,
+            "entry": self.entry,
+            "files": [{"name": f.name, "sha256": f.sha256, "size_bytes": f.size_bytes} for f in self.files],
+            "inputs": [spec.as_json() for spec in self.inputs],
+            "outputs": [spec.as_json() for spec in self.outputs],
+            "settings": dict(self.settings),
+            "reference_sha256": self.reference_sha256,
+            "built_with": dict(self.built_with),
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Artifact:
+        return cls(
+            target=str(data["target"]),
+            precision=str(data["precision"]),
+            entry=str(data["entry"]),
+            files=tuple(ArtifactFile(str(f["name"]), str(f["sha256"]), int(f["size_bytes"])) for f in data["files"]),
+            inputs=tuple(TensorSpec.from_json(item) for item in data["inputs"]),
+            outputs=tuple(TensorSpec.from_json(item) for item in data["outputs"]),
+            settings=tuple(sorted((str(k), str(v)) for k, v in data["settings"].items())),
+            reference_sha256=str(data["reference_sha256"]),
+            built_with=tuple(sorted((str(k), str(v)) for k, v in data["built_with"].items())),
+        )
+
+    @classmethod
+    def of_folder(
+        cls,
+        folder: Path,
+        *,
+        target: str,
+        precision: str,
+        entry: str,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        settings: Mapping[str, str],
+        reference_sha256: str,
+        built_with: Mapping[str, str],
+    ) -> Artifact:
+        """Hash every file directly inside ``folder``; raises ``FileNotFoundError`` when ``entry`` is not among them."""
+        paths = sorted(path for path in folder.iterdir() if path.is_file())
+        if entry not in {path.name for path in paths}:
+            raise FileNotFoundError(folder / entry)
+        return cls(
+            target=target,
+            precision=precision,
+            entry=entry,
+            files=tuple(ArtifactFile(path.name, sha256_file(path), path.stat().st_size) for path in paths),
+            inputs=inputs,
+            outputs=outputs,
+            settings=tuple(sorted(settings.items())),
+            reference_sha256=reference_sha256,
+            built_with=tuple(sorted(built_with.items())),
+        )

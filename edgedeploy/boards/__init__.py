@@ -1,0 +1,1 @@
+"""The host's side of a board: transports, leases, uploads, emulated boards."""

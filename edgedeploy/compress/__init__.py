@@ -1,0 +1,1 @@
+"""Torch in, torch out: structured pruning, weight inheritance, training and recovery by distillation."""

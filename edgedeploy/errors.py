@@ -1,0 +1,120 @@
+"""Every error a user can meet, as one tree.
+
+    EdgeDeployError                exit code
+    |-- SpecError                  2   what the user wrote: file and key, what was expected, the nearest known name
+    |-- DataError                  2   what the user's data holds: the file, what was found
+    |-- TargetUnavailable          2   a toolchain is not installed: names the extra that brings it
+    |-- BuildError                 4   an artifact could not be made
+    |   `-- Unsupported            4   the target cannot express this variant: data about the variant
+    |-- BoardError                 3   about the board, retried, never scores a variant
+    |   |-- Unreachable            3   no answer, or not in time
+    |   |-- HostKeyError           3   the board's key is unknown or changed: never retried
+    |   |-- Busy                   3   somebody else holds the board
+    |   `-- CommandFailed          3   the board answered with a failure of its own (disk full, no runtime)
+    |-- MeasurementError           4   the run gave no number that can be defended
+    |   |-- Unstable               4   conditions drifted: repeated, then invalid
+    |   `-- ParityError            4   the artifact does not compute what its reference computes
+    |-- GoalNotMet                 1   nothing satisfies the constraints
+    `-- BundleError                2   a bundle is not what it claims to be
+
+A bug of ours is outside the tree and keeps its traceback. Each message says what was asked, what was found and
+what to do next; ``asked``, ``found`` and ``remedy`` keep the three apart for machines.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EdgeDeployError(Exception):
+    """Base of every error that is the world's and not our bug. ``exit_code`` is the command line's."""
+
+    exit_code = 3
+
+    def __init__(self, asked: str, found: str, remedy: str = "") -> None:
+        self.asked = asked
+        self.found = found
+        self.remedy = remedy
+        super().__init__(asked, found, remedy)
+
+    def __str__(self) -> str:
+        text = f"{self.asked}: {self.found}"
+        return f"{text}. {self.remedy}" if self.remedy else text
+
+    def as_json(self) -> dict[str, str]:
+        return {
+            "error": type(self).__name__,
+            "asked": self.asked,
+            "found": self.found,
+            "remedy": self.remedy,
+        }
+
+
+class SpecError(EdgeDeployError):
+    exit_code = 2
+
+
+class DataError(EdgeDeployError):
+    exit_code = 2
+
+
+class TargetUnavailable(EdgeDeployError):
+    exit_code = 2
+
+
+class BuildError(EdgeDeployError):
+    exit_code = 4
+
+
+class Unsupported(BuildError):
+    pass
+
+
+class BoardError(EdgeDeployError):
+    exit_code = 3
+
+
+class Unreachable(BoardError):
+    pass
+
+
+class HostKeyError(BoardError):
+    pass
+
+
+class Busy(BoardError):
+    pass
+
+
+class CommandFailed(BoardError):
+    pass
+
+
+class MeasurementError(EdgeDeployError):
+    exit_code = 4
+
+
+class Unstable(MeasurementError):
+    pass
+
+
+class ParityError(MeasurementError):
+    pass
+
+
+class GoalNotMet(EdgeDeployError):
+    exit_code = 1
+
+
+class BundleError(EdgeDeployError):
+    exit_code = 2
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that names the known name closest to ``name``, or all of them when none is close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"Known: {', '.join(names) or 'none'}."

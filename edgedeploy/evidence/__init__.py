@@ -1,0 +1,1 @@
+"""What may be concluded from stored measurements: statistics, the front, the report."""

@@ -1,0 +1,313 @@
+"""What a board is asked to measure, what it says, and what is kept of it.
+
+Nothing here runs anything: these are the frozen nouns that travel between the floors. All times are integer
+nanoseconds of a monotonic clock, all sizes bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from edgedeploy.artifact import Artifact
+from edgedeploy.variant import Variant
+
+Provenance = Literal["measured", "emulated", "predicted", "bound"]
+Direction = Literal["minimize", "maximize"]
+
+SCHEMA_VERSION: Final = 1
+
+QUERIES_FOR_PERCENTILE: Final[Mapping[int, int]] = {50: 1, 90: 64, 99: 662}
+"""Fewest queries before a percentile may be stated at 99 % confidence (MLPerf LoadGen's early-stopping bound)."""
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What a metric is: its better direction, its unit (``ns``, ``bytes``, ``px``, ``1``) and one line for people."""
+
+    direction: Direction
+    unit: str
+    text: str
+
+
+BOARD_METRICS: Final[Mapping[str, MetricInfo]] = {
+    "latency_p50_ns": MetricInfo("minimize", "ns", "median steady latency of one inference"),
+    "latency_p90_ns": MetricInfo("minimize", "ns", "90th percentile of the steady latency (64 queries or more)"),
+    "latency_p99_ns": MetricInfo("minimize", "ns", "99th percentile of the steady latency (662 queries or more)"),
+    "latency_ratio": MetricInfo("minimize", "1", "median latency over the baseline's, interleaved in one session"),
+    "cpu_time_ns": MetricInfo("minimize", "ns", "CPU time of all threads per inference"),
+    "cpu_time_ratio": MetricInfo("minimize", "1", "CPU time over the baseline's, interleaved in one session"),
+    "cold_start_ns": MetricInfo("minimize", "ns", "process start to first output, median of the repeats"),
+    "peak_memory_bytes": MetricInfo("minimize", "bytes", "peak resident memory of the process that runs it"),
+    "size_bytes": MetricInfo("minimize", "bytes", "size of the artifact's files"),
+    "energy_j": MetricInfo("minimize", "J", "energy of one inference (null without a sensor)"),
+}
+"""Metrics that every board measurement produces; a task adds its own accuracy metrics."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """One artifact's folder with the inputs it is run on.
+
+    ``inputs`` is an ``.npz`` of one array per model input, stacked along a new first axis: shape (cases, \\*input shape).
+    """
+
+    artifact: Artifact
+    folder: Path
+    inputs: Path
+    threads: int
+
+
+@dataclass(frozen=True)
+class MeasurePlan:
+    """How to measure. ``queries`` 0 skips timing (outputs only); ``cold_starts`` 0 skips cold start.
+
+    Timing alternates candidate and baseline in ABBA order, ``block`` timed queries at a time after one untimed query,
+    until each has at least ``queries``. ``time_limit_s`` bounds the whole job on the board.
+    """
+
+    queries: int = 662
+    warmup: int = 10
+    block: int = 8
+    cold_starts: int = 3
+    collect_outputs: bool = True
+    time_limit_s: float = 900.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One exclusive run on a board: a candidate, and the baseline it is interleaved with (None: nothing to compare)."""
+
+    candidate: Payload
+    baseline: Payload | None
+    plan: MeasurePlan
+
+
+@dataclass(frozen=True)
+class RawSide:
+    """Raw series of one side of a run. ``blocks_ns`` holds the timed queries block by block, in the order they ran;
+    ``cpu_ns`` the process CPU time of each block (all threads); ``executed`` counts layers by the precision that ran."""
+
+    blocks_ns: tuple[tuple[int, ...], ...]
+    cpu_ns: tuple[int, ...]
+    cold_starts_ns: tuple[int, ...]
+    peak_memory_bytes: int
+    executed: Mapping[str, int]
+    device: str
+    runtime_version: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "blocks_ns": [list(block) for block in self.blocks_ns],
+            "cpu_ns": list(self.cpu_ns),
+            "cold_starts_ns": list(self.cold_starts_ns),
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "executed": dict(self.executed),
+            "device": self.device,
+            "runtime_version": self.runtime_version,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RawSide:
+        return cls(
+            blocks_ns=tuple(tuple(int(n) for n in block) for block in data["blocks_ns"]),
+            cpu_ns=tuple(int(n) for n in data["cpu_ns"]),
+            cold_starts_ns=tuple(int(n) for n in data["cold_starts_ns"]),
+            peak_memory_bytes=int(data["peak_memory_bytes"]),
+            executed={str(k): int(v) for k, v in data["executed"].items()},
+            device=str(data["device"]),
+            runtime_version=str(data["runtime_version"]),
+        )
+
+
+@dataclass(frozen=True)
+class RawRun:
+    """What came back from a board for one :class:`Job`.
+
+    ``environment`` holds the agent's ``before`` and ``after`` snapshots and its ``background_cpu_share``; ``outputs`` is
+    an ``.npz`` in this host's file system (output name -> array (cases, \\*output shape)) or None; ``phases_ns`` says
+    where the time went: ``upload``, ``run``, ``collect``, ``wait``.
+    """
+
+    candidate: RawSide
+    baseline: RawSide | None
+    environment: Mapping[str, Any]
+    outputs: Path | None
+    phases_ns: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class BoardInfo:
+    """Identity and abilities of a board as its probe found them.
+
+    ``identity`` names the physical machine (a digest of its machine id); ``boot_id`` the boot; ``runtimes`` maps target
+    name to runtime version; ``isa`` the instruction sets that matter here (``avx2``, ``avx512_vnni``, ``amx_int8`` ...).
+    """
+
+    name: str
+    provenance: Provenance
+    identity: str
+    boot_id: str
+    cpu: str
+    arch: str
+    isa: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    os: str
+    python: str
+    runtimes: Mapping[str, str]
+    governor: str | None
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "provenance": self.provenance,
+            "identity": self.identity,
+            "boot_id": self.boot_id,
+            "cpu": self.cpu,
+            "arch": self.arch,
+            "isa": list(self.isa),
+            "cores": self.cores,
+            "memory_bytes": self.memory_bytes,
+            "os": self.os,
+            "python": self.python,
+            "runtimes": dict(self.runtimes),
+            "governor": self.governor,
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BoardInfo:
+        values = dict(data)
+        values["isa"] = tuple(values["isa"])
+        values["notes"] = tuple(values.get("notes", ()))
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The evidence for one variant on one board: enough to rebuild every number of the report.
+
+    ``metrics`` holds finite numbers only; a metric that could not be had is in ``missing`` with its reason. ``cases``
+    maps case id to the task's metrics for that case (None where the task's rule says undefined). ``valid`` is False for
+    a run whose conditions drifted; ``cause`` says how.
+    """
+
+    variant: Variant
+    artifact: Artifact
+    board: BoardInfo
+    provenance: Provenance
+    split: str
+    valid: bool
+    cause: str | None
+    metrics: Mapping[str, float]
+    missing: Mapping[str, str]
+    cases: Mapping[str, Mapping[str, float | None]]
+    candidate: RawSide
+    baseline: RawSide | None
+    baseline_variant: str | None
+    environment: Mapping[str, Any]
+    parity: Mapping[str, float]
+    phases_ns: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+    created_utc: str = ""
+    schema: int = field(default=SCHEMA_VERSION)
+
+    def __post_init__(self) -> None:
+        for name, value in self.metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(f"metric {name} is {value}: a measurement holds finite numbers only")
+
+    @property
+    def digest(self) -> str:
+        return self.variant.digest
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "schema": self.schema,
+            "variant": self.variant.as_json(),
+            "variant_digest": self.variant.digest,
+            "artifact": self.artifact.as_json(),
+            "board": self.board.as_json(),
+            "provenance": self.provenance,
+            "split": self.split,
+            "valid": self.valid,
+            "cause": self.cause,
+            "metrics": dict(self.metrics),
+            "missing": dict(self.missing),
+            "cases": {case: dict(values) for case, values in self.cases.items()},
+            "candidate": self.candidate.as_json(),
+            "baseline": self.baseline.as_json() if self.baseline else None,
+            "baseline_variant": self.baseline_variant,
+            "environment": dict(self.environment),
+            "parity": dict(self.parity),
+            "phases_ns": dict(self.phases_ns),
+            "notes": list(self.notes),
+            "created_utc": self.created_utc,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measurement:
+        """Raises ``ValueError`` for a schema this version does not know."""
+        if data["schema"] != SCHEMA_VERSION:
+            raise ValueError(f"measurement schema {data['schema']!r}, this version reads {SCHEMA_VERSION}")
+        return cls(
+            variant=Variant.from_json(data["variant"]),
+            artifact=Artifact.from_json(data["artifact"]),
+            board=BoardInfo.from_json(data["board"]),
+            provenance=data["provenance"],
+            split=str(data["split"]),
+            valid=bool(data["valid"]),
+            cause=data["cause"],
+            metrics=dict(data["metrics"]),
+            missing=dict(data["missing"]),
+            cases={case: dict(values) for case, values in data["cases"].items()},
+            candidate=RawSide.from_json(data["candidate"]),
+            baseline=RawSide.from_json(data["baseline"]) if data["baseline"] else None,
+            baseline_variant=data["baseline_variant"],
+            environment=dict(data["environment"]),
+            parity=dict(data["parity"]),
+            phases_ns={str(k): int(v) for k, v in data["phases_ns"].items()},
+            notes=tuple(data["notes"]),
+            created_utc=str(data["created_utc"]),
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A variant that gave no number, and why. ``kind`` is the error's class name, ``phase`` where it happened.
+
+    Only failures that are data about the variant are kept here; a board that went away is not one of them.
+    """
+
+    variant: Variant
+    kind: str
+    phase: str
+    message: str
+    created_utc: str
+    schema: int = field(default=SCHEMA_VERSION)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "schema": self.schema,
+            "variant": self.variant.as_json(),
+            "variant_digest": self.variant.digest,
+            "kind": self.kind,
+            "phase": self.phase,
+            "message": self.message,
+            "created_utc": self.created_utc,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Failure:
+        return cls(
+            variant=Variant.from_json(data["variant"]),
+            kind=str(data["kind"]),
+            phase=str(data["phase"]),
+            message=str(data["message"]),
+            created_utc=str(data["created_utc"]),
+        )

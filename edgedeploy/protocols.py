@@ -1,0 +1,203 @@
+"""The capabilities that other people implement. Each is small, and each says why it is a protocol.
+
+Heavy types (torch modules) appear as ``Any`` so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from edgedeploy.artifact import Artifact, TensorSpec
+from edgedeploy.measurement import BoardInfo, Job, MetricInfo, Provenance, RawRun
+from edgedeploy.variant import Scalar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.generic]
+else:
+    Array = Any
+
+Split = Literal["train", "calibration", "selection", "confirmation"]
+SPLITS: tuple[Split, ...] = ("train", "calibration", "selection", "confirmation")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A reference to one case of a task: nothing is loaded until the task is asked for its inputs."""
+
+    id: str
+    split: Split
+
+
+@runtime_checkable
+class Task(Protocol):
+    """The user's model family, data and metrics.
+
+    A protocol because it is the user's own code: any object with these members is a task, no base class to inherit.
+
+    ``architecture`` names the keywords of :meth:`build` with their legal values, the baseline's value first.
+    ``metrics`` names what :meth:`evaluate` returns per case; the study's value of a metric is its mean over the cases for
+    which it is defined.
+    """
+
+    name: str
+    architecture: Mapping[str, Sequence[Scalar]]
+    metrics: Mapping[str, MetricInfo]
+
+    def build(self, **arch: Scalar) -> Any:
+        """A fresh ``torch.nn.Module``, seeded, whose forward takes the tensors of :meth:`input_specs` in order."""
+
+    def input_specs(self, **arch: Scalar) -> tuple[TensorSpec, ...]:
+        """Model inputs with batch size 1."""
+
+    def cases(self, split: Split) -> Sequence[Case]:
+        """The cases of a split in a fixed order. Splits never share a case."""
+
+    def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
+        """Model-ready arrays of one case, shapes as :meth:`input_specs` (batch 1). Raises ``DataError``."""
+
+    def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
+        """Metrics of one case from the arrays the artifact produced on the board (batch 1, in output order).
+
+        None where a metric is undefined for the case (the task states its rule); never NaN.
+        """
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A task that can be trained: without it there is no pruning with recovery and no baseline training.
+
+    A protocol of its own because a bare ONNX model has a task but no training.
+    """
+
+    baseline_recipe: TrainRecipe
+    recovery_recipe: TrainRecipe
+
+    def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
+        """One epoch of augmented ``(input tensor, target tensor)`` batches of the train split, decided by ``seed``."""
+
+    def loss(self, outputs: Any, target: Any) -> Any:
+        """Scalar tensor: the task's own loss of model output against target."""
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """How long and how fast to train. ``distill_weight`` is the share of the loss that follows the teacher."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 1.0
+    bfloat16: bool = False
+    distill_weight: float = 0.0
+    seed: int = 0
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A task that can show a case. A protocol of its own because not every task has pictures."""
+
+    def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> Array:
+        """RGB uint8 (H, W, 3): the case with its truth (None) or with the outputs' answer drawn on it."""
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether a toolchain works on this host. ``remedy`` is the command that mends what is missing."""
+
+    ready: bool
+    versions: Mapping[str, str]
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a target builds from. ``reference`` is the ONNX file; ``calibration`` yields model-ready inputs one case at a
+    time (bounded memory) and may be called again."""
+
+    reference: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    precision: str
+    calibration: Callable[[], Iterator[dict[str, Array]]]
+    seed: int = 0
+
+
+@runtime_checkable
+class Target(Protocol):
+    """A backend toolchain: model in, artifact out. A protocol because vendors and users bring their own."""
+
+    name: str
+    precisions: tuple[str, ...]
+    extra: str
+
+    def probe(self) -> Readiness:
+        """Look without importing more than needed; never raises."""
+
+    def build(self, request: BuildRequest, folder: Path) -> Artifact:
+        """Write the artifact's files into the empty ``folder``.
+
+        Raises ``TargetUnavailable``, ``Unsupported`` or ``BuildError``; the caller discards the folder then.
+        """
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A finished remote command. ``exit_status`` None means unknown: only a status file can tell."""
+
+    exit_status: int | None
+    stdout: bytes
+    stderr: bytes
+
+
+class RemoteProcess(Protocol):
+    """A long-lived remote command that is held open (a lease): lines out, bytes in, and an end."""
+
+    def read_line(self, timeout_s: float) -> str: ...
+    def write(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """One machine's commands and files. A protocol because a board may be this host, SSH, or a lab's own bus.
+
+    Every call has a deadline and raises ``Unreachable`` past it; ``CommandFailed`` is the machine's own refusal.
+    """
+
+    def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed: ...
+    def start(self, argv: Sequence[str]) -> RemoteProcess: ...
+    def put(self, source: Path, remote: str, *, timeout_s: float) -> None: ...
+    def get(self, remote: str, destination: Path, *, timeout_s: float) -> None: ...
+    def read_bytes(self, remote: str, *, timeout_s: float, limit_bytes: int = 1 << 20) -> bytes | None: ...
+    def write_bytes(self, remote: str, data: bytes, *, timeout_s: float) -> None: ...
+    def close(self) -> None: ...
+
+
+class BoardSession(Protocol):
+    """A board that is connected and exclusively held."""
+
+    info: BoardInfo
+
+    def measure(self, job: Job, collect_into: Path) -> RawRun:
+        """Upload what is missing, run the agent, collect. Raises ``BoardError`` or ``MeasurementError``."""
+
+
+class Board(Protocol):
+    """One machine that runs artifacts. A protocol because this host, an SSH host and an emulator differ in set-up."""
+
+    name: str
+    provenance: Provenance
+
+    def probe(self) -> BoardInfo:
+        """Connect, look, disconnect. Raises ``BoardError``."""
+
+    def session(self) -> AbstractContextManager[BoardSession]:
+        """Connect and hold the board; raises ``Busy`` when somebody else holds it past the wait."""

@@ -1,0 +1,1 @@
+"""What runs on a board: standard library and numpy only; a backend is imported when its session opens."""

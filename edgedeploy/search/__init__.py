@@ -1,0 +1,1 @@
+"""The only importer of Optuna: the space, the study, its resumption."""

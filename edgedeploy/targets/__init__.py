@@ -1,0 +1,1 @@
+"""Model in, artifact out: the ONNX reference, and one file per target."""

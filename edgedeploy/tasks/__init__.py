@@ -1,0 +1,1 @@
+"""Tasks that ship with edgedeploy: synthetic B-mode ultrasound, and image/mask folders."""
