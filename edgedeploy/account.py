@@ -1,0 +1,86 @@
+"""Where a study's wall time went, phase by phase.
+
+A phase inside another one is charged to the inner only, so that the phases of a run add up to at most its wall time;
+what is left is ``idle``. A run that was killed counts up to its last entry.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgedeploy.store import Store
+
+PHASES: Final = ("train", "build", "upload", "measure", "evaluate", "search", "bookkeeping", "idle")
+OVERHEAD_PHASES: Final = ("upload", "search", "bookkeeping", "idle")
+"""What a study spends beside the work itself: SSH, the optimiser, the store, waiting."""
+
+
+class Account:
+    """The clock of one run of a study; entries go to the store as they end."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._run = uuid.uuid4().hex[:8]
+        self._start_ns = time.monotonic_ns()
+        self._inner_ns: list[int] = []
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.monotonic_ns()
+        self._inner_ns.append(0)
+        try:
+            yield
+        finally:
+            spent = time.monotonic_ns() - started
+            self.add(name, spent - self._inner_ns.pop())
+            if self._inner_ns:
+                self._inner_ns[-1] += spent
+
+    def move(self, name: str, duration_ns: int) -> None:
+        """Charge part of the phase that is running to ``name``: a job's upload, say, inside its measuring."""
+        self.add(name, duration_ns)
+        if self._inner_ns:
+            self._inner_ns[-1] += duration_ns
+
+    def add(self, name: str, duration_ns: int) -> None:
+        if name not in PHASES:
+            raise ValueError(f"no phase named {name!r}")
+        self._store.add_time(self._run, name, max(0, duration_ns), self.elapsed_ns)
+
+    @property
+    def elapsed_ns(self) -> int:
+        return time.monotonic_ns() - self._start_ns
+
+    def close(self) -> None:
+        """Mark the end, so that time after the last phase is seen as idle."""
+        self._store.add_time(self._run, "idle", 0, self.elapsed_ns)
+
+
+@dataclass(frozen=True)
+class TimeAccount:
+    """Seconds by phase over all runs of a study, ``wall_s`` their sum, ``overhead`` the share that is not work."""
+
+    seconds: Mapping[str, float]
+    wall_s: float
+    overhead: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {"seconds": dict(self.seconds), "wall_s": self.wall_s, "overhead": self.overhead}
+
+
+def summarise(entries: Iterable[Mapping[str, Any]]) -> TimeAccount:
+    """The account of stored entries; an empty one has zero everywhere."""
+    spent = dict.fromkeys(PHASES, 0)
+    walls: dict[str, int] = {}
+    for entry in entries:
+        spent[entry["phase"]] += int(entry["ns"])
+        walls[entry["run"]] = max(walls.get(entry["run"], 0), int(entry["at_ns"]))
+    wall_ns = sum(walls.values())
+    spent["idle"] = max(0, wall_ns - sum(spent[name] for name in PHASES if name != "idle"))
+    overhead = sum(spent[name] for name in OVERHEAD_PHASES) / wall_ns if wall_ns else 0.0
+    return TimeAccount({name: ns / 1e9 for name, ns in spent.items()}, wall_ns / 1e9, overhead)

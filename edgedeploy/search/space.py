@@ -1,0 +1,125 @@
+"""The space a study searches: flat parameters shared by all targets, and the finite set of variants they stand for."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+
+from edgedeploy.variant import Scalar, Variant, canonical
+
+ENUMERATION_LIMIT = 20_000
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters with their values; the first target is the reference, ``arch_defaults`` is the baseline's architecture."""
+
+    targets: tuple[str, ...]
+    parameters: Mapping[str, tuple[Scalar, ...]]
+    arch_defaults: Mapping[str, Scalar]
+    target_precisions: Mapping[str, tuple[str, ...]]
+    default_threads: int
+
+    def variant(self, params: Mapping[str, Scalar]) -> Variant:
+        """The canonical variant of proposed parameters; numbers are snapped to the listed values they stand for."""
+        return canonical(
+            {name: _snap(value, self.parameters.get(name, ())) for name, value in params.items()},
+            arch_defaults=self.arch_defaults,
+            target_precisions=self.target_precisions,
+            default_threads=self.default_threads,
+        )
+
+    def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        """One Optuna distribution per parameter. Evenly spaced numbers keep their order, anything else is a choice."""
+        found: dict[str, optuna.distributions.BaseDistribution] = {
+            "target": optuna.distributions.CategoricalDistribution(self.targets)
+        }
+        for name, values in self.parameters.items():
+            found[name] = _distribution(values)
+        return found
+
+    def baseline(self, target: str) -> dict[str, Scalar]:
+        """Parameters of the untouched float model on one target, as far as they are searched at all."""
+        params: dict[str, Scalar] = {"target": target}
+        for name, values in self.parameters.items():
+            params[name] = self._baseline_value(name, values)
+        return params
+
+    def _baseline_value(self, name: str, values: tuple[Scalar, ...]) -> Scalar:
+        wanted: Scalar
+        if name == "precision":
+            wanted = "float32"
+        elif name == "width":
+            wanted = 1.0
+        elif name == "threads":
+            wanted = self.default_threads
+        else:
+            wanted = self.arch_defaults[name]
+        return wanted if wanted in values else values[0]
+
+    def baseline_variant(self, target: str) -> Variant:
+        """The untouched float model, whether or not the space holds every one of its values."""
+        return self.variant({"target": target})
+
+    def known_good(self) -> list[dict[str, Scalar]]:
+        """Points that are worth trying on any model before a search knows anything: int8, half the channels, both."""
+        points: list[dict[str, Scalar]] = []
+        for target in self.targets:
+            start = self.baseline(target)
+            int8 = {"precision": "int8"} if "int8" in self.parameters.get("precision", ()) else {}
+            narrow = {"width": _nearest_to(0.5, self.parameters["width"])} if "width" in self.parameters else {}
+            points += [{**start, **change} for change in (int8, {**int8, **narrow}) if change]
+        return points
+
+    def size(self) -> int:
+        """Number of parameter combinations, before canonicalisation."""
+        return len(self.targets) * math.prod(len(values) for values in self.parameters.values())
+
+    def combinations(self) -> Iterator[dict[str, Scalar]]:
+        names = ["target", *self.parameters]
+        for values in itertools.product(self.targets, *self.parameters.values()):
+            yield dict(zip(names, values, strict=True))
+
+    def untried(self, tried: set[str], rng: np.random.Generator) -> dict[str, Scalar] | None:
+        """Parameters of a random variant whose digest is not in ``tried``; None when there is none left.
+
+        Small spaces are enumerated; of a large one a bounded number of random points is looked at.
+        """
+        if self.size() <= ENUMERATION_LIMIT:
+            left = [params for params in self.combinations() if self.variant(params).digest not in tried]
+            return left[int(rng.integers(len(left)))] if left else None
+        for _ in range(ENUMERATION_LIMIT):
+            params: dict[str, Scalar] = {"target": self.targets[int(rng.integers(len(self.targets)))]}
+            params.update({name: values[int(rng.integers(len(values)))] for name, values in self.parameters.items()})
+            if self.variant(params).digest not in tried:
+                return params
+        return None
+
+
+def _distribution(values: tuple[Scalar, ...]) -> optuna.distributions.BaseDistribution:
+    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if len(numbers) == len(values) and len(values) > 2:
+        ordered = sorted(numbers)
+        steps = np.diff(ordered)
+        if np.allclose(steps, steps[0]):
+            if all(isinstance(value, int) for value in ordered):
+                return optuna.distributions.IntDistribution(int(ordered[0]), int(ordered[-1]), step=int(steps[0]))
+            step = round(float(steps[0]), 9)
+            return optuna.distributions.FloatDistribution(float(ordered[0]), float(ordered[-1]), step=step)
+    return optuna.distributions.CategoricalDistribution(values)
+
+
+def _snap(value: Scalar, listed: Sequence[Scalar]) -> Scalar:
+    """Stepped floats come back with rounding errors (0.30000000000000004); the list says what was meant."""
+    if isinstance(value, float):
+        return next((item for item in listed if isinstance(item, (int, float)) and abs(item - value) < 1e-9), value)
+    return value
+
+
+def _nearest_to(wanted: float, values: Sequence[Scalar]) -> Scalar:
+    return min(values, key=lambda value: abs(float(value) - wanted))

@@ -1,0 +1,364 @@
+"""What the user writes: a study file in TOML, checked as a whole before anything starts.
+
+Two passes: :func:`load_spec` checks the file by itself (syntax, keys, types, units of time and counts);
+:meth:`StudySpec.check` holds it against what the task, the targets and the metrics really offer. Every error names the
+file, the line where it can be found, the key, what was expected, and the nearest known name.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edgedeploy.errors import SpecError, nearest
+from edgedeploy.measurement import BOARD_METRICS, Direction, MetricInfo
+from edgedeploy.units import parse_quantity
+from edgedeploy.variant import PRECISIONS, Scalar
+
+MAX_SPEC_BYTES = 1 << 20
+MAX_CHOICES = 64
+
+
+def _seconds(value: Any) -> float:
+    return parse_quantity(value, "s")
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudyTable(_Table):
+    name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    targets: tuple[str, ...] = Field(min_length=1, max_length=16)
+    """The first one is the reference target: its float32 baseline is what every candidate is interleaved with."""
+
+
+class TaskTable(_Table):
+    kind: Literal["synthetic-ultrasound", "segmentation-folder", "python"]
+    object: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _object_goes_with_python(self) -> TaskTable:
+        if (self.kind == "python") != (self.object is not None):
+            raise ValueError(
+                '`object` ("module:factory" or "file.py:factory") goes with kind = "python", and only with it'
+            )
+        return self
+
+
+class BoardTable(_Table):
+    name: str = Field(min_length=1, max_length=80)
+    kind: Literal["local", "ssh", "emulated"]
+    host: str | None = None
+    port: int = Field(default=22, ge=1, le=65535)
+    user: str | None = None
+    identity: str | None = None
+    known_hosts: str | None = None
+    python: str | None = None
+    root: str = "~/.edgedeploy"
+    server: Literal["auto", "embedded", "sshd"] = "auto"
+
+    @model_validator(mode="after")
+    def _host_goes_with_ssh(self) -> BoardTable:
+        if (self.kind == "ssh") != (self.host is not None):
+            raise ValueError('`host` goes with kind = "ssh", and only with it')
+        return self
+
+
+class ObjectiveTable(_Table):
+    metric: str
+    goal: Direction | None = None
+    """Filled from the metric's own direction when left out; the opposite direction is an error in :meth:`check`."""
+    min_effect: float = Field(default=0.0, ge=0.0)
+    """Smallest difference that matters, in the metric's base unit; dominance has to clear it."""
+
+
+class ConstraintTable(_Table):
+    metric: str
+    at_most: float | str | None = None
+    at_least: float | str | None = None
+    margin: float | str = 0.0
+    """How far inside the limit a measured value has to be."""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> ConstraintTable:
+        if (self.at_most is None) == (self.at_least is None):
+            raise ValueError("exactly one of `at_most` and `at_least` must be given")
+        return self
+
+
+class BudgetTable(_Table):
+    trials: int = Field(ge=1, le=100_000)
+    wall_clock: Seconds = Field(default=24 * 3600.0, gt=0)
+
+
+class MeasureTable(_Table):
+    queries: int = Field(default=662, ge=8, le=1_000_000)
+    warmup: int = Field(default=10, ge=0, le=10_000)
+    block: int = Field(default=8, ge=1, le=1000)
+    cold_starts: int = Field(default=3, ge=0, le=100)
+    time_limit: Seconds = Field(default=900.0, gt=0)
+    retries: int = Field(default=2, ge=0, le=10)
+    """How often an invalid run is repeated before it is kept as invalid."""
+    max_drift: float = Field(default=0.25, gt=0)
+    max_background_cores: float = Field(default=0.5, gt=0)
+
+
+class PickTable(_Table):
+    non_inferiority_margin: float = Field(default=0.01, ge=0)
+    """How much of the first objective a pick may lose against the baseline, in that metric's unit."""
+
+
+class StudySpec(_Table):
+    """A whole study file. Frozen: a change is a new study."""
+
+    study: StudyTable
+    task: TaskTable
+    boards: tuple[BoardTable, ...] = Field(min_length=1, max_length=64)
+    space: dict[str, tuple[Scalar, ...]]
+    objectives: tuple[ObjectiveTable, ...] = Field(min_length=1, max_length=8)
+    constraints: tuple[ConstraintTable, ...] = ()
+    budget: BudgetTable
+    measure: MeasureTable = MeasureTable()
+    pick: PickTable = PickTable()
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _choices(cls, space: Any) -> Any:
+        if not isinstance(space, dict):
+            raise ValueError("expected a table of parameter = [values]")
+        if not space:
+            raise ValueError(
+                "the space is empty: name at least one parameter with its values, such as width = [1.0, 0.5]"
+            )
+        return {key: _expand(key, values) for key, values in space.items()}
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> StudySpec:
+        for what, names in (
+            ("targets", list(self.study.targets)),
+            ("boards", [board.name for board in self.boards]),
+            ("objectives", [objective.metric for objective in self.objectives]),
+        ):
+            double = sorted({name for name in names if names.count(name) > 1})
+            if double:
+                raise ValueError(f"{what} must differ, but {', '.join(double)} stands twice")
+        return self
+
+    def board(self, name: str | None) -> BoardTable:
+        """The named board, or the first one; ``SpecError`` for a name that is not in the file."""
+        if name is None:
+            return self.boards[0]
+        for board in self.boards:
+            if board.name == name:
+                return board
+        known = [board.name for board in self.boards]
+        raise SpecError(f"board {name!r}", "the study has no board of that name", nearest(name, known))
+
+    def metric_table(self, task_metrics: Mapping[str, MetricInfo]) -> dict[str, MetricInfo]:
+        return {**BOARD_METRICS, **task_metrics}
+
+    def check(
+        self,
+        source: SpecSource,
+        *,
+        architecture: Mapping[str, Sequence[Scalar]],
+        task_metrics: Mapping[str, MetricInfo],
+        known_targets: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        """Hold the spec against what task and targets offer. ``known_targets`` maps target to its precisions."""
+        for target in self.study.targets:
+            if target not in known_targets:
+                raise source.error("study.targets", f"no target named {target!r}", nearest(target, known_targets))
+        self._check_space(source, architecture, known_targets)
+        table = self.metric_table(task_metrics)
+        for index, objective in enumerate(self.objectives):
+            key = f"objectives.{index}.metric"
+            info = _metric(source, key, objective.metric, table)
+            if objective.goal is not None and objective.goal != info.direction:
+                raise source.error(
+                    f"objectives.{index}.goal",
+                    f"{objective.metric} is better when you {info.direction} it, but got goal = {objective.goal!r}",
+                    "Remove `goal`, or choose another metric",
+                )
+            if objective.metric == "energy_j":
+                raise source.error(key, "no board of this version measures energy", "Choose another metric")
+        for index, constraint in enumerate(self.constraints):
+            info = _metric(source, f"constraints.{index}.metric", constraint.metric, table)
+            for name in ("at_most", "at_least", "margin"):
+                value = getattr(constraint, name)
+                if value is None or (name == "margin" and value == 0):
+                    continue
+                try:
+                    parse_quantity(value, info.unit)
+                except ValueError as exc:
+                    raise source.error(f"constraints.{index}.{name}", f"{constraint.metric}: {exc}") from None
+
+    def _check_space(
+        self,
+        source: SpecSource,
+        architecture: Mapping[str, Sequence[Scalar]],
+        known_targets: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        known = [*architecture, "width", "precision", "threads"]
+        for key, values in self.space.items():
+            path = f"space.{key}"
+            if key == "target":
+                raise source.error(path, "targets are named in [study] targets", "Move them there")
+            if key not in known:
+                raise source.error(
+                    path, f"neither the task nor edgedeploy has a parameter {key!r}", nearest(key, known)
+                )
+            if key in architecture:
+                _subset(source, path, values, tuple(architecture[key]), "the task's values are")
+        _subset(source, "space.precision", self.space.get("precision", ()), PRECISIONS, "precisions are")
+        offered = {precision for name in self.study.targets for precision in known_targets[name]}
+        for precision in self.space.get("precision", ()):
+            if precision not in offered:
+                found = f"no target of this study builds {precision}"
+                raise source.error("space.precision", found, f"They build: {', '.join(sorted(offered))}")
+        for width in self.space.get("width", ()):
+            if isinstance(width, (bool, str)) or not 0.0 < width <= 1.0:
+                found = f"0 < width <= 1 must hold, but got {width!r}"
+                raise source.error("space.width", found, "width is the share of channels that pruning keeps")
+        for threads in self.space.get("threads", ()):
+            if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+                raise source.error("space.threads", f"expected whole numbers >= 1, but got {threads!r}")
+
+
+class SpecSource:
+    """Where a spec came from: turns a key path into an error that names file, line and key."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.text = text
+
+    def error(self, key: str, found: str, remedy: str = "") -> SpecError:
+        line = line_of(self.text, key)
+        where = f"{self.path}:{line}" if line else str(self.path)
+        return SpecError(f"{where}: {key}", found, remedy)
+
+
+def load_spec(path: Path) -> tuple[StudySpec, SpecSource]:
+    """Read and validate a study file by itself. Raises ``SpecError``; reads at most 1 MiB."""
+    asked = f"study file {path}"
+    try:
+        if path.stat().st_size > MAX_SPEC_BYTES:
+            raise SpecError(asked, f"it is larger than {MAX_SPEC_BYTES} bytes", "A study file is a few KB of TOML")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(asked, "there is no such file", "`edgedeploy recipe` lists the ones that ship") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SpecError(asked, f"it cannot be read ({exc})") from None
+    return parse_spec(text, path)
+
+
+def parse_spec(text: str, path: Path) -> tuple[StudySpec, SpecSource]:
+    """As :func:`load_spec`, from text; ``path`` names it in errors."""
+    source = SpecSource(path, text)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise SpecError(f"study file {path}", f"not TOML: {exc}") from None
+    try:
+        return StudySpec.model_validate(data), source
+    except ValidationError as exc:
+        raise _first_error(exc, source) from None
+
+
+def line_of(text: str, key: str) -> int | None:
+    """1-based line of a dotted key path in TOML text (best effort: tables, arrays of tables, then the leaf's line)."""
+    parts = key.split(".")
+    leaf = next((part for part in reversed(parts) if not part.isdigit()), parts[-1])
+    tables = [part for part in parts[: parts.index(leaf)] if not part.isdigit()]
+    wanted = next((int(part) for part in parts if part.isdigit()), 0)
+    header = re.compile(r"^\s*\[+\s*([A-Za-z0-9_.\- ]+?)\s*\]+")
+    current, seen, start = "", -1, None
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := header.match(line):
+            current = match.group(1)
+            if current == ".".join(tables or [leaf]):
+                seen += 1
+                if seen == wanted:
+                    start = number
+        elif (
+            current == ".".join(tables) and seen in (wanted, -1) and re.match(rf"^\s*\"?{re.escape(leaf)}\"?\s*=", line)
+        ):
+            return number
+    return start
+
+
+def _first_error(exc: ValidationError, source: SpecSource) -> SpecError:
+    """The first problem as one line; an unknown key comes before what may follow from it."""
+    problems = sorted(exc.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    problem = problems[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+    more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        return source.error(
+            key, f"unknown key{more}", nearest(str(problem["loc"][-1]), _known_keys(problem["loc"][:-1]))
+        )
+    if problem["type"] == "missing":
+        return source.error(key, f"this key is required and missing{more}")
+    text = problem["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(problem["input"], (dict, list)) or "got" in text else f", but got {problem['input']!r}"
+    return source.error(key, f"{text}{got}{more}")
+
+
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    model: Any = StudySpec
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        model = annotation if isinstance(annotation, type) else annotation.__args__[0]
+    return list(model.model_fields)
+
+
+def _expand(key: str, values: Any) -> tuple[Any, ...]:
+    """A list as it is, or ``{low, high, step}`` written out."""
+    if isinstance(values, dict):
+        if set(values) != {"low", "high", "step"}:
+            raise ValueError(
+                f"{key}: a range has exactly low, high and step, but got {', '.join(map(str, values)) or 'nothing'}"
+            )
+        low, high, step = values["low"], values["high"], values["step"]
+        if any(isinstance(n, bool) or not isinstance(n, (int, float)) for n in (low, high, step)):
+            raise ValueError(f"{key}: low, high and step must be numbers")
+        if not (low <= high and step > 0):
+            raise ValueError(
+                f"{key}: `low <= high` and `step > 0` must hold, but got (low={low}, high={high}, step={step})"
+            )
+        values = [low + i * step for i in range(min(MAX_CHOICES + 1, int((high - low) / step + 1.000001)))]
+    if not isinstance(values, list):
+        raise ValueError(f"{key}: expected a list of values, or a range {{ low, high, step }}, but got {values!r}")
+    if not values:
+        raise ValueError(f"{key}: the list of values is empty, so the space is empty")
+    if len(values) > MAX_CHOICES:
+        raise ValueError(f"{key}: at most {MAX_CHOICES} values, but got {len(values)} or more")
+    if len({(type(value), value) for value in values}) != len(values):
+        raise ValueError(f"{key}: a value stands twice in {values!r}")
+    return tuple(values)
+
+
+def _metric(source: SpecSource, key: str, name: str, table: Mapping[str, MetricInfo]) -> MetricInfo:
+    if name not in table:
+        raise source.error(key, f"nobody produces a metric named {name!r}", nearest(name, table))
+    return table[name]
+
+
+def _subset(source: SpecSource, key: str, values: Sequence[Scalar], legal: Sequence[Scalar], text: str) -> None:
+    for value in values:
+        if not any(type(value) is type(other) and value == other for other in legal):
+            found = f"{value!r} is not among the legal values"
+            raise source.error(key, found, f"{text[0].upper()}{text[1:]}: {', '.join(map(repr, legal))}")

@@ -1,0 +1,72 @@
+"""Quantities as people write them (``20 ms``, ``8 MB``, ``15 min``) and as we keep them (base units)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Final
+
+_SCALES: Final[Mapping[str, Mapping[str, float]]] = {
+    "ns": {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9, "min": 60e9, "h": 3600e9},
+    "bytes": {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
+    "J": {"J": 1, "mJ": 1e-3, "uJ": 1e-6},
+    "s": {"s": 1, "min": 60, "h": 3600},
+    "px": {"px": 1},
+    "1": {},
+}
+
+_EXAMPLES: Final[Mapping[str, str]] = {
+    "ns": "'20 ms'",
+    "bytes": "'8 MB'",
+    "J": "'15 mJ'",
+    "s": "'20 min'",
+    "px": "'12 px'",
+    "1": "0.8 (a bare number)",
+}
+
+_TEXT = re.compile(r"\s*([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z]*)\s*")
+
+
+def parse_quantity(value: float | str, unit: str) -> float:
+    """``value`` in the base unit ``unit``. Raises ``ValueError`` whose text says what was expected.
+
+    A bare number is taken for dimensionless units only: a limit of ``20`` on a latency could mean anything.
+    """
+    expected = f"expected a quantity in {unit if unit != '1' else 'no unit'}, such as {_EXAMPLES.get(unit, unit)}"
+    scales = _SCALES.get(unit, {unit: 1.0})
+    if isinstance(value, bool):
+        raise ValueError(f"{expected}, but got {value!r}")
+    if isinstance(value, (int, float)):
+        if unit != "1":
+            raise ValueError(f"{expected}, but got the bare number {value!r}")
+        number, scale = float(value), 1.0
+    else:
+        match = _TEXT.fullmatch(value)
+        if match is None:
+            raise ValueError(f"{expected}, but got {value!r}")
+        suffix = match.group(2)
+        if (suffix == "") != (unit == "1") or (suffix and suffix not in scales):
+            known = f"; units known here: {', '.join(scales)}" if scales else ""
+            raise ValueError(f"{expected}, but got {value!r}{known}")
+        number, scale = float(match.group(1)), scales.get(suffix, 1.0)
+    if not math.isfinite(number):
+        raise ValueError(f"{expected}, but got {value!r}")
+    return number * scale
+
+
+def human(value: float, unit: str) -> str:
+    """Short text with a unit people read: ``12.3 ms``, ``3.91 MB``, ``0.742``."""
+    if unit == "ns":
+        for name, scale in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
+            if abs(value) >= scale:
+                return f"{value / scale:.3g} {name}"
+        return f"{value:.3g} ns"
+    if unit == "bytes":
+        for name, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+            if abs(value) >= scale:
+                return f"{value / scale:.3g} {name}"
+        return f"{value:.0f} B"
+    if unit == "1":
+        return f"{value:.3f}"
+    return f"{value:.3g} {unit}"

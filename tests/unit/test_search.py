@@ -1,0 +1,148 @@
+"""The search over a made-up landscape: no duplicate is evaluated, nothing is lost when it is interrupted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+
+from edgedeploy.search.space import Space
+from edgedeploy.search.study import Failed, Outcome, Scored, Search
+from edgedeploy.variant import Variant
+
+SPACE = Space(
+    targets=("onnxruntime", "openvino"),
+    parameters={
+        "width": (1.0, 0.75, 0.5, 0.25),
+        "resolution": (128, 96, 64),
+        "precision": ("float32", "bfloat16", "int8"),
+    },
+    arch_defaults={"resolution": 128},
+    target_precisions={"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16", "int8")},
+    default_threads=2,
+)
+SMALL = replace(SPACE, parameters={"width": (1.0, 0.5), "precision": ("float32", "bfloat16", "int8")})
+
+
+def landscape(variant: Variant) -> Outcome:
+    resolution = int(variant.arch_kwargs["resolution"])
+    cost = variant.width**2 * resolution**2 * (0.3 if variant.precision == "int8" else 1.0)
+    return Scored((0.8 - 0.1 * (1 - variant.width) - 0.05 * (1 - resolution / 128), cost), {"cost": cost - 12_000})
+
+
+class Lab:
+    """Remembers what was evaluated, as the evidence store does."""
+
+    def __init__(self, storage: Path, evaluate: Callable[[Variant], Outcome] = landscape, space: Space = SPACE) -> None:
+        self.space = space
+        self.storage = storage
+        self.evidence: dict[str, Outcome] = {}
+        self.evaluated: list[Variant] = []
+        self.landscape = evaluate
+
+    def evaluate(self, variant: Variant) -> Outcome:
+        outcome = self.landscape(variant)
+        self.evaluated.append(variant)
+        self.evidence[variant.digest] = outcome
+        return outcome
+
+    def search(self, seed: int = 3) -> Search:
+        return Search(
+            storage=self.storage,
+            space=self.space,
+            directions=("maximize", "minimize"),
+            seed=seed,
+            lookup=lambda variant: self.evidence.get(variant.digest),
+            evaluate=self.evaluate,
+            clock=nullcontext,
+        )
+
+
+def run(lab: Lab, trials: int) -> str:
+    return lab.search().run(trials=trials, deadline_s=time.monotonic() + 60).reason
+
+
+def test_baselines_of_every_target_come_first(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "o.sqlite3")
+    run(lab, 6)
+    assert [variant.digest for variant in lab.evaluated[:2]] == [
+        SPACE.baseline_variant(t).digest for t in SPACE.targets
+    ]
+    assert {(v.precision, v.width) for v in lab.evaluated[2:]} == {("int8", 1.0), ("int8", 0.5)}
+
+
+def test_no_variant_is_evaluated_twice_until_the_space_is_exhausted(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "o.sqlite3", space=SMALL)
+    assert run(lab, 1000) == "exhausted"
+    digests = [variant.digest for variant in lab.evaluated]
+    assert len(digests) == len(set(digests)) == 2 * (2 + 3)  # onnxruntime has two of the precisions, openvino three
+
+
+def test_an_interrupted_trial_is_run_again_once_and_no_other_is(tmp_path: Path) -> None:
+    def interrupted(variant: Variant) -> Outcome:
+        if len(lab.evaluated) == 7:
+            lost.append(variant)
+            raise KeyboardInterrupt
+        return landscape(variant)
+
+    lost: list[Variant] = []
+    lab = Lab(tmp_path / "o.sqlite3", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(lab, 12)
+    lab.landscape = landscape
+    run(lab, 12)
+    digests = [variant.digest for variant in lab.evaluated]
+    assert len(digests) == len(set(digests)) == 12
+    assert lost[0].digest in digests
+
+
+def test_evidence_that_optuna_was_never_told_of_is_not_made_again(tmp_path: Path) -> None:
+    def killed_after_storing(variant: Variant) -> Outcome:
+        outcome = landscape(variant)
+        if len(lab.evaluated) == 5:
+            lab.evaluated.append(variant)
+            lab.evidence[variant.digest] = outcome
+            raise KeyboardInterrupt
+        return outcome
+
+    lab = Lab(tmp_path / "o.sqlite3", killed_after_storing)
+    with pytest.raises(KeyboardInterrupt):
+        run(lab, 10)
+    lab.landscape = landscape
+    run(lab, 10)
+    digests = [variant.digest for variant in lab.evaluated]
+    assert len(digests) == len(set(digests)) == 10
+
+
+def test_a_failure_is_never_a_value(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "o.sqlite3", lambda v: Failed("BuildError", "no") if v.precision == "int8" else landscape(v))
+    run(lab, 15)
+    study = optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{lab.storage}")
+    failed = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.FAIL]
+    assert failed
+    assert all(trial.values is None for trial in failed)
+    assert all(trial.params["precision"] != "int8" for trial in study.best_trials)
+
+
+def test_constraints_reach_the_sampler(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "o.sqlite3")
+    run(lab, 10)
+    study = optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{lab.storage}")
+    violated = {t.number for t in study.trials if t.values and t.values[1] > 12_000}
+    assert violated
+    assert not violated & {trial.number for trial in study.best_trials}
+
+
+def test_the_wall_clock_ends_a_search(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "o.sqlite3")
+    finished = lab.search().run(trials=50, deadline_s=time.monotonic())
+    assert (finished.reason, finished.evaluated) == ("wall_clock", 0)
+
+
+def test_stepped_numbers_come_back_as_they_were_listed() -> None:
+    assert SPACE.variant({"target": "openvino", "width": 0.7500000001}).width == 0.75

@@ -1,0 +1,135 @@
+"""A study file is valid as a whole, or refused with the key that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgedeploy.errors import SpecError
+from edgedeploy.measurement import MetricInfo
+from edgedeploy.spec import line_of, load_spec, parse_spec
+
+GOOD = """\
+[study]
+name = "demo"
+targets = ["onnxruntime", "openvino"]
+
+[task]
+kind = "synthetic-ultrasound"
+
+[[boards]]
+name = "here"
+kind = "local"
+
+[space]
+width = [1.0, 0.5]
+resolution = [128, 64]
+precision = ["float32", "int8"]
+
+[[objectives]]
+metric = "dice_mean"
+
+[[objectives]]
+metric = "latency_ratio"
+
+[[constraints]]
+metric = "latency_p90_ns"
+at_most = "20 ms"
+
+[budget]
+trials = 10
+wall_clock = "15 min"
+"""
+
+ARCHITECTURE = {"resolution": (128, 96, 64)}
+METRICS = {"dice_mean": MetricInfo("maximize", "1", "mean Dice")}
+TARGETS = {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16", "int8")}
+
+
+def check(text: str) -> None:
+    spec, source = parse_spec(text, Path("study.toml"))
+    spec.check(source, architecture=ARCHITECTURE, task_metrics=METRICS, known_targets=TARGETS)
+
+
+def test_a_good_file_is_taken_as_it_is() -> None:
+    check(GOOD)
+    spec, _ = parse_spec(GOOD, Path("study.toml"))
+    assert spec.budget.wall_clock == 15 * 60
+    assert spec.space["width"] == (1.0, 0.5)
+    assert [type(value) for value in spec.space["resolution"]] == [int, int]
+
+
+def test_a_range_is_written_out() -> None:
+    spec, _ = parse_spec(
+        GOOD.replace("width = [1.0, 0.5]", "width = { low = 0.25, high = 1.0, step = 0.25 }"), Path("s")
+    )
+    assert spec.space["width"] == (0.25, 0.5, 0.75, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ('wall_clock = "15 min"', 'wallclock = "15 min"', None, ["wallclock", "Did you mean 'wall_clock'?"]),
+        ('wall_clock = "15 min"', 'wall_clock = "15 ms"', None, ["'20 min'", "15 ms"]),
+        ('wall_clock = "15 min"', "wall_clock = 15", None, ["bare number 15"]),
+        ("trials = 10", "trials = 0", None, ["budget.trials", "greater than or equal to 1"]),
+        ('at_most = "20 ms"', 'at_most = "20 MB"', None, ["latency_p90_ns", "20 MB", "'20 ms'"]),
+        ('at_most = "20 ms"', "at_most = 20", None, ["bare number"]),
+        ('at_most = "20 ms"', 'at_most = "nan ms"', None, ["nan ms"]),
+        ('metric = "dice_mean"', 'metric = "dice_men"', None, ["Did you mean 'dice_mean'?"]),
+        ('metric = "latency_ratio"', 'metric = "energy_j"', None, ["no board of this version measures energy"]),
+        ('targets = ["onnxruntime", "openvino"]', 'targets = ["onxruntime"]', None, ["Did you mean 'onnxruntime'?"]),
+        ("resolution = [128, 64]", "resolutoin = [128, 64]", None, ["Did you mean 'resolution'?"]),
+        ("resolution = [128, 64]", "resolution = [128, 65]", None, ["65", "128, 96, 64"]),
+        ("resolution = [128, 64]", "resolution = []", 12, ["empty"]),
+        ("width = [1.0, 0.5]", "width = [1.5]", None, ["0 < width <= 1", "1.5"]),
+        ("width = [1.0, 0.5]", "width = [1.0, 1.0]", 12, ["stands twice"]),
+        ('precision = ["float32", "int8"]', 'precision = ["float16"]', None, ["float16", "They build"]),
+        ('kind = "local"', 'kind = "ssh"', 8, ["`host` goes with"]),
+        ('kind = "local"', 'kind = "locl"', None, ["'local'"]),
+        ('name = "demo"', "", 1, ["study.name", "required"]),
+    ],
+)
+def test_one_wrong_thing_is_one_clear_line(old: str, new: str, line: int | None, words: list[str]) -> None:
+    assert GOOD.count(old) == 1
+    line = line or GOOD[: GOOD.index(old)].count("\n") + 1
+    with pytest.raises(SpecError) as caught:
+        check(GOOD.replace(old, new))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"study.toml:{line}:" in message, message
+    for word in words:
+        assert word in message, message
+    assert caught.value.exit_code == 2
+
+
+def test_a_goal_against_the_metric_is_refused() -> None:
+    with pytest.raises(SpecError, match="better when you maximize it"):
+        check(GOOD.replace('metric = "dice_mean"', 'metric = "dice_mean"\ngoal = "minimize"'))
+
+
+def test_no_space_at_all_is_an_error() -> None:
+    text = GOOD.replace("width = [1.0, 0.5]\nresolution = [128, 64]\n", "").replace(
+        'precision = ["float32", "int8"]\n', ""
+    )
+    with pytest.raises(SpecError, match="the space is empty"):
+        check(text)
+
+
+def test_broken_toml_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(GOOD.replace("trials = 10", "trials = = 10"), encoding="utf-8")
+    with pytest.raises(SpecError, match="line 28"):
+        load_spec(path)
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no such file"):
+        load_spec(tmp_path / "absent.toml")
+
+
+def test_the_line_of_a_key_in_the_second_table_of_an_array() -> None:
+    assert line_of(GOOD, "objectives.0.metric") == 18
+    assert line_of(GOOD, "objectives.1.metric") == 21
+    assert line_of(GOOD, "nowhere.at.all") is None
