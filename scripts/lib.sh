@@ -1,0 +1,52 @@
+# Sourced by the other scripts: one environment in .venv, made or mended only when pyproject.toml changed.
+# EDGEDEPLOY_VENV names another place for it; EDGEDEPLOY_PYTHON another interpreter (3.11 or newer).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+VENV=${EDGEDEPLOY_VENV:-$PWD/.venv}
+PY=$VENV/bin/python
+
+say() { printf '==> %s\n' "$*" >&2; }
+
+find_python() {
+    local name
+    for name in "${EDGEDEPLOY_PYTHON:-}" python3.11 python3.12 python3.13 python3; do
+        if [ -n "$name" ] && "$name" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
+            echo "$name"
+            return
+        fi
+    done
+    echo "edgedeploy needs Python 3.11, 3.12 or 3.13 with the venv module; set EDGEDEPLOY_PYTHON to one" >&2
+    return 2
+}
+
+# ensure_env EXTRAS: torch first, because a later resolver would take a build with CUDA
+ensure_env() {
+    local extras=$1 stamp python
+    stamp=$(cat pyproject.toml - <<<"$extras" | sha256sum | cut -d' ' -f1)
+    if [ "$(cat "$VENV/.edgedeploy-stamp" 2>/dev/null)" != "$stamp" ]; then
+        python=$(find_python)
+        say "installing into $VENV ($("$python" --version))"
+        [ -x "$PY" ] || "$python" -m venv "$VENV"
+        "$PY" -m pip install --quiet --disable-pip-version-check "torch>=2.6,<2.14"
+        "$PY" -m pip install --quiet --disable-pip-version-check -e ".[$extras]"
+        echo "$stamp" >"$VENV/.edgedeploy-stamp"
+    fi
+}
+
+# ensure_debian PROGRAM=PACKAGE ...: install what is missing when root on Debian; otherwise the tests that need it skip
+ensure_debian() {
+    local pair missing=()
+    for pair in "$@"; do
+        command -v "${pair%%=*}" >/dev/null || [ -x "/usr/sbin/${pair%%=*}" ] || missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        say "not installed: ${missing[*]} (tests that need them will say so and skip)"
+        return 0
+    fi
+    say "installing Debian packages: ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+        say "could not install ${missing[*]} (tests that need them will say so and skip)"
+}

@@ -1,0 +1,38 @@
+"""Options and places shared by all tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--hardware", action="store_true", help="run the tests that need a real board")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "hardware" in item.keywords and not config.getoption("--hardware"):
+            item.add_marker(pytest.mark.skip(reason="needs a real board: give --hardware"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real data and models, which is not part of the project."""
+    folder = Path(os.environ.get("EDGEDEPLOY_SHARED", REPO.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder}: set EDGEDEPLOY_SHARED")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    return program
