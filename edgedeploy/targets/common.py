@@ -47,6 +47,10 @@ def require(target: Target, precision: str) -> Mapping[str, str]:
     return readiness.versions
 
 
+_PREAMBLE: Final = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
+"""How the lines begin that OpenVINO puts before the one that says what happened."""
+
+
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """A scratch folder inside ``folder``; its files move up when the block ends well, and vanish when it does not."""
@@ -78,7 +82,7 @@ def translated(asked: str, remedy: str, kind: type[BuildError] = BuildError) -> 
 def first_line(exc: BaseException) -> str:
     """The first line of a toolchain's message that says something; its class name when none does."""
     lines = (line.strip() for line in str(exc).splitlines())
-    return next((line for line in lines if line), type(exc).__name__)[:400]
+    return next((line for line in lines if line and not line.startswith(_PREAMBLE)), type(exc).__name__)[:400]
 
 
 def calibration_feeds(request: BuildRequest) -> Iterator[dict[str, Array]]:

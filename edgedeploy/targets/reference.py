@@ -23,6 +23,7 @@ from edgedeploy.errors import BuildError, ParityError, Unsupported
 from edgedeploy.protocols import Array
 from edgedeploy.targets import graph
 from edgedeploy.targets.common import first_line, translated
+from edgedeploy.targets.parity import compare, within
 
 EXPORT_TOLERANCE: Final = 1e-4
 """Largest relative L2 distance between torch and the exported graph, per output. Folding batch norms and another order
@@ -225,14 +226,10 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _check_export(expected: Sequence[Array], found: Mapping[str, Array]) -> None:
-    for (name, value), wanted in zip(found.items(), expected, strict=True):
-        if value.shape != wanted.shape:
-            raise ParityError(f"output {name} of shape {wanted.shape}", f"the export gives {value.shape}", "")
-        scale = float(np.linalg.norm(wanted.astype(np.float64))) or 1.0
-        distance = float(np.linalg.norm(value.astype(np.float64) - wanted.astype(np.float64))) / scale
-        if not distance <= EXPORT_TOLERANCE:
+    for name, distance in compare(dict(zip(found, expected, strict=True)), found).items():
+        if not within(distance, EXPORT_TOLERANCE):
             raise ParityError(
                 f"output {name} within {EXPORT_TOLERANCE:g} of torch",
-                f"relative L2 distance {distance:.2e}",
+                f"relative L2 distance {distance['rel_l2']:.2e}",
                 "The export changed the model: look for data-dependent control flow",
             )
