@@ -1,0 +1,104 @@
+"""Finding targets: real modules and real package metadata on a path of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from edgedeploy.errors import TargetUnavailable
+from edgedeploy.plugins import GROUP, Plugin, find_targets
+from edgedeploy.targets import BUILTIN_TARGETS
+
+GOOD = """
+class Good:
+    name = "good"
+    precisions = ("float32",)
+    extra = "good"
+    def probe(self): ...
+    def build(self, request, folder): ...
+class Unfinished:
+    name = "unfinished"
+    precisions = ("float32",)
+class Picky(Good):
+    def __init__(self): raise OSError("no licence file")
+"""
+
+
+@pytest.fixture
+def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Puts a package on the path that offers the given entry points."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(package: str, **entries: str) -> None:
+        (tmp_path / f"{package}.py").write_text(GOOD, encoding="utf-8")
+        folder = tmp_path / f"{package}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n", encoding="utf-8")
+        lines = [f"{name} = {value}" for name, value in entries.items()]
+        (folder / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines, ""]), encoding="utf-8")
+
+    return write
+
+
+def found(name: str) -> Plugin:
+    return next(plugin for plugin in find_targets() if plugin.name == name)
+
+
+def test_a_checkout_has_the_targets_that_come_with_it() -> None:
+    plugins = {plugin.name: plugin for plugin in find_targets(BUILTIN_TARGETS)}
+    assert {"onnxruntime", "openvino"} <= set(plugins)
+    assert plugins["openvino"].load().precisions == ("float32", "bfloat16", "int8")
+    assert [plugin.name for plugin in find_targets(BUILTIN_TARGETS)] == sorted(plugins)
+
+
+def test_installed_and_checkout_agree(pytestconfig: pytest.Config) -> None:
+    project = tomllib.loads((pytestconfig.rootpath / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["entry-points"][GROUP] == dict(BUILTIN_TARGETS)
+
+
+def test_a_package_can_bring_a_target(offer) -> None:  # type: ignore[no-untyped-def]
+    offer("goodpackage", good="goodpackage:Good")
+    assert found("good").broken is None
+    assert found("good").load().name == "good"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("gone", "nosuchmodule_anywhere:Target", "nosuchmodule_anywhere"),
+        ("typo", "brokenpackage:Goood", "Goood"),
+        ("picky", "brokenpackage:Picky", "no licence file"),
+        ("unfinished", "brokenpackage:Unfinished", "extra, probe, build"),
+        ("alias", "brokenpackage:Good", "calls itself 'good'"),
+    ],
+)
+def test_a_broken_plugin_is_listed_with_its_reason(offer, name: str, value: str, told: str) -> None:  # type: ignore[no-untyped-def]
+    offer("brokenpackage", **{name: value})
+    plugin = found(name)
+    assert plugin.target is None
+    assert plugin.broken is not None
+    assert told in plugin.broken
+    with pytest.raises(TargetUnavailable, match=name):
+        plugin.load()
+
+
+def test_a_name_that_two_packages_claim_is_broken(offer) -> None:  # type: ignore[no-untyped-def]
+    offer("firstpackage", good="firstpackage:Good")
+    offer("secondpackage", good="secondpackage:Good")
+    assert "several packages" in (found("good").broken or "")
+    assert "firstpackage:Good" in found("good").value
+
+
+def test_looking_for_targets_imports_no_toolchain() -> None:
+    script = (
+        "import sys; from edgedeploy.plugins import find_targets; from edgedeploy.targets import BUILTIN_TARGETS;"
+        "assert all(plugin.broken is None for plugin in find_targets(BUILTIN_TARGETS));"
+        "assert all(plugin.load().probe().ready for plugin in find_targets(BUILTIN_TARGETS));"
+        "print([name for name in ('torch', 'onnx', 'onnxruntime', 'openvino', 'nncf') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
