@@ -1,0 +1,113 @@
+"""From a variant to its float torch model: build, inherit from the baseline, prune, recover.
+
+Only the baseline's weights are kept as a torch file. A pruned network has shapes that no constructor makes; what later
+steps need of it is its ONNX reference, and that is what the store keeps.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedeploy.artifact import TensorSpec
+from edgedeploy.compress.inherit import inherit
+from edgedeploy.compress.prune import prune
+from edgedeploy.compress.training import TrainProgress, fit
+from edgedeploy.errors import DataError, SpecError
+from edgedeploy.files import write_atomic
+from edgedeploy.protocols import Task, Trainable
+from edgedeploy.variant import Scalar, Variant
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Progress = Callable[[TrainProgress], None]
+
+
+def train_baseline(task: Task, arch: Mapping[str, Scalar], *, progress: Progress | None = None) -> nn.Module:
+    """The task's model at ``arch``, trained by its baseline recipe, in eval mode.
+
+    Raises ``SpecError`` for a task that cannot train, and what :func:`edgedeploy.compress.training.fit` raises.
+    """
+    recipe = _trainable(task, "training the baseline").baseline_recipe
+    model: nn.Module = task.build(**arch)
+    fit(model, task, recipe, arch=arch, progress=progress)
+    return model.eval()
+
+
+def derive(task: Task, variant: Variant, baseline_model: nn.Module, *, progress: Progress | None = None) -> nn.Module:
+    """The float model of ``variant``, in eval mode; ``baseline_model`` is left as it is.
+
+    Whatever name and shape allow is inherited, the least important channels go, and the rest is recovered by training
+    with the baseline as teacher. The baseline's own architecture at full width is the baseline, without any training.
+    Where an option changes the inputs only (a resolution), every weight is inherited and still recovered: batch
+    statistics and the scale of things differ. A task that cannot train then gets the inherited weights as they are.
+
+    Raises ``SpecError`` where recovery is needed of a task that cannot train, ``Unsupported`` where pruning cannot follow
+    the model, ``BuildError`` where recovery diverges.
+    """
+    arch = variant.arch_kwargs
+    original = {name: values[0] for name, values in task.architecture.items()}
+    if variant.width == 1.0 and arch == original:
+        return copy.deepcopy(baseline_model).eval()
+    model: nn.Module = task.build(**arch)
+    report = inherit(model, baseline_model)
+    model = prune(model, example_inputs(task.input_specs(**arch)), variant.width)
+    if report.complete and variant.width == 1.0 and not isinstance(task, Trainable):
+        return model
+    recipe = _trainable(task, f"recovery of {variant.label}").recovery_recipe
+    fit(model, task, recipe, arch=arch, teacher=baseline_model, teacher_arch=original, progress=progress)
+    return model.eval()
+
+
+def example_inputs(specs: tuple[TensorSpec, ...]) -> tuple[torch.Tensor, ...]:
+    """Zeros of the model's input shapes: pruning follows the graph, not the values."""
+    import torch
+
+    return tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs)
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """The model's ``state_dict``, whole or not at all."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Fill ``model`` in place from :func:`save_weights` and return it in eval mode.
+
+    Only tensors are read: a file that wants to run code is refused. Raises ``DataError`` for a file that is missing, damaged,
+    or of another architecture.
+    """
+    import pickle
+
+    import torch
+
+    remedy = "Delete the file: the next run trains the baseline again"
+    try:
+        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(weights)
+    except FileNotFoundError as exc:
+        raise DataError(f"weights {path}", "there is no such file", "Train the baseline first") from exc
+    except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as exc:
+        found = next(iter(str(exc).splitlines()), type(exc).__name__)
+        raise DataError(f"weights {path.name} for {type(model).__name__}", found[:400], remedy) from exc
+    return model.eval()
+
+
+def _trainable(task: Task, asked: str) -> Trainable:
+    if isinstance(task, Trainable):
+        return task
+    raise SpecError(
+        f"{asked} of task {task.name!r}",
+        "the task has no training (batches, loss, recipes)",
+        "Give it these members, or search deployment settings only",
+    )
+
