@@ -180,11 +180,9 @@ class Study:
 
     def _check_folder(self, store: Store, table: BoardTable, resume: bool) -> None:
         if not store.exists():
-            if store.root.exists() and (not store.root.is_dir() or any(store.root.iterdir())):
-                if not (store.root / ".lock").exists():
-                    raise SpecError(
-                        f"--out {store.root}", "it exists and is not a study's folder", "Choose another one"
-                    )
+            occupied = store.root.is_file() or (store.root.is_dir() and any(store.root.iterdir()))
+            if occupied and not (store.root / ".lock").exists():
+                raise SpecError(f"--out {store.root}", "it exists and is not a study's folder", "Choose another one")
             return
         if not resume:
             raise SpecError(f"--out {store.root}", "it holds a study already", "Add --resume, or choose another one")

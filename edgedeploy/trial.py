@@ -113,7 +113,9 @@ class Trials:
                 session, raw = self._on_board(job, Path(folder))
             with self.account.phase("evaluate"):
                 outputs = _load_outputs(raw)
-                return self._measurement(variant, split, candidate.artifact, session, raw, outputs)
+                return self._measurement(
+                    variant, split, artifact=candidate.artifact, session=session, raw=raw, outputs=outputs
+                )
 
     def _on_board(self, job: Job, folder: Path) -> tuple[BoardSession, RawRun]:
         """One exclusive run; a board that fails is given a pause and another chance."""
@@ -148,6 +150,7 @@ class Trials:
         self,
         variant: Variant,
         split: Split,
+        *,
         artifact: Artifact,
         session: BoardSession,
         raw: RawRun,
