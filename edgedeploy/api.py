@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -16,7 +16,8 @@ from edgedeploy.account import Account, TimeAccount, summarise
 from edgedeploy.boards.catalog import open_board
 from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport, build_front
-from edgedeploy.measurement import BoardInfo
+from edgedeploy.goals import constraints_of, min_effects_of, objectives_of
+from edgedeploy.measurement import BoardInfo, MetricInfo
 from edgedeploy.plugins import find_targets
 from edgedeploy.protocols import Board, Target, Task
 from edgedeploy.search.space import Space
@@ -26,6 +27,7 @@ from edgedeploy.store import Store
 from edgedeploy.targets import BUILTIN_TARGETS
 from edgedeploy.tasks.catalog import load_task
 from edgedeploy.trial import Trials
+from edgedeploy.units import human
 from edgedeploy.variant import Variant, digest_of
 from edgedeploy.workbench import Workbench
 
@@ -170,6 +172,7 @@ class Study:
             "board": table.name,
             "board_identity": ready.board_info.identity,
             "baselines": [variant.as_json() for variant in baselines],
+            "task_metrics": {name: asdict(info) for name, info in ready.task.metrics.items()},
             "versions": versions(),
         }
 
@@ -275,11 +278,13 @@ class _Run:
         return max(0.0, min(left_s, self._spec.budget.wall_clock - spent_s))
 
     def _best(self) -> str | None:
-        try:
-            pick = read_front(self._store.root).pick
-        except EdgeDeployError:
+        """The pick of what is measured so far, with its objectives."""
+        front = read_front(self._store.root)
+        row = front.row(front.pick.digest) if front.pick else None
+        if row is None:
             return None
-        return pick.text if pick else None
+        values = (f"{o.metric} {human(row.estimates[o.metric].value, front.unit(o.metric))}" for o in front.objectives)
+        return f"{row.variant.label} ({', '.join(values)})"
 
     def _confirm(self) -> None:
         """Run the front and the baselines on the confirmation split, once each; the opening is logged."""
@@ -316,13 +321,17 @@ def read_front(folder: str | Path) -> FrontReport:
     store = Store(Path(folder))
     study = store.study()
     spec = stored_spec(store)
+    task_metrics = {name: MetricInfo(**info) for name, info in study["task_metrics"].items()}
+    metrics = spec.metric_table(task_metrics)
     return build_front(
         [*store.measurements(), *store.invalid()],
-        objectives=spec.objectives,
-        constraints=spec.constraints,
+        objectives_of(spec, metrics),
+        constraints_of(spec, metrics),
         baseline_digests=[Variant.from_json(item).digest for item in study["baselines"]],
         seed=spec.study.seed,
-        non_inferiority_margin=spec.pick.non_inferiority_margin,
+        min_effect=min_effects_of(spec),
+        margin=spec.pick.non_inferiority_margin,
+        metrics=task_metrics,
     )
 
 

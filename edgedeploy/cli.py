@@ -107,7 +107,8 @@ def _show_front(folder: Path, as_json: bool) -> None:
     else:
         headers, rows = front_table(found)
         print_table(f"Front of {folder}", headers, rows)
-        out.print(escape(found.explanation), highlight=False)
+        for line in found.explanation() or ([found.pick.reason] if found.pick else []):
+            out.print(escape(line), highlight=False)
     if not found.members:
         raise typer.Exit(EXIT_GOAL_NOT_MET)
 

@@ -21,14 +21,14 @@ from edgedeploy.errors import (
     MeasurementError,
     Unreachable,
 )
-from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, mean_over_cases, stability
+from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
+from edgedeploy.goals import constraints_of
 from edgedeploy.measurement import Failure, Job, Measurement, MeasurePlan, MetricInfo, RawRun
 from edgedeploy.protocols import Array, Board, BoardSession, Split
 from edgedeploy.search.study import Failed, Outcome, Scored
-from edgedeploy.spec import ConstraintTable, StudySpec
+from edgedeploy.spec import StudySpec
 from edgedeploy.store import Store, utc_now
 from edgedeploy.targets.parity import check_executed, check_parity
-from edgedeploy.units import parse_quantity
 from edgedeploy.variant import Variant
 from edgedeploy.workbench import InputSet, Workbench
 
@@ -85,10 +85,8 @@ class Trials:
                 return Failed("MissingMetric", f"{name}: {reason}")
         values = tuple(measurement.metrics[objective.metric] for objective in self.spec.objectives)
         constraints = {
-            f"{index} {constraint.metric}": excess(
-                constraint, measurement.metrics, self.metrics[constraint.metric].unit
-            )
-            for index, constraint in enumerate(self.spec.constraints)
+            f"{index} {limit.metric}": limit.violation(measurement.metrics[limit.metric]) / (abs(limit.bound) or 1.0)
+            for index, limit in enumerate(constraints_of(self.spec, self.metrics))
         }
         return Scored(values, constraints)
 
@@ -173,11 +171,11 @@ class Trials:
             limits = StabilityLimits(self.spec.measure.max_drift, self.spec.measure.max_background_cores)
             cause = stability(raw.baseline, raw.environment, limits)
         for name in self.bench.task.metrics:
-            mean = mean_over_cases(cases, name)
-            if mean is None:
+            summary = summarise_cases(cases, name)
+            if summary is None:
                 missing[name] = "undefined in every case"
             else:
-                metrics[name] = mean
+                metrics[name] = summary.mean
         with self.account.phase("bookkeeping"):
             self._keep_outputs(variant, split, inputs, outputs)
         return Measurement(
@@ -205,13 +203,6 @@ class Trials:
         scores: dict[str, dict[str, float | None]] = {}
         for row, case in enumerate(inputs.cases, start=inputs.golden):
             found = self.bench.task.evaluate({name: rows[row] for name, rows in outputs.items()}, case)
-            for name, value in found.items():
-                if value is not None and not np.isfinite(value):
-                    raise MeasurementError(
-                        f"metric {name} of case {case.id}",
-                        f"the task returned {value}",
-                        "Return None where it is undefined",
-                    )
             scores[case.id] = {name: None if value is None else float(value) for name, value in found.items()}
         return scores
 
@@ -220,20 +211,6 @@ class Trials:
         path = self.store.outputs_path(variant.digest, split)
         small = {name: rows[inputs.golden :].astype(np.float16) for name, rows in outputs.items()}
         self.store.save_arrays(path, small)
-
-
-def excess(constraint: ConstraintTable, metrics: Mapping[str, float], unit: str) -> float:
-    """How far a measured value is outside its limit less the margin, relative to the limit; <= 0 is inside."""
-    value = metrics[constraint.metric]
-    margin = parse_quantity(constraint.margin, unit) if constraint.margin else 0.0
-    if constraint.at_most is not None:
-        limit = parse_quantity(constraint.at_most, unit)
-        difference = value - (limit - margin)
-    else:
-        assert constraint.at_least is not None
-        limit = parse_quantity(constraint.at_least, unit)
-        difference = (limit + margin) - value
-    return difference / abs(limit) if limit else difference
 
 
 def _load_outputs(raw: RawRun) -> dict[str, Array]:
