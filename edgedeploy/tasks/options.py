@@ -60,6 +60,10 @@ def _same_kind(value: Any, current: Any, path: str) -> Any:
     if isinstance(current, tuple) and isinstance(value, list):
         if all(isinstance(item, type(current[0])) and not isinstance(item, bool) for item in value) and value:
             return tuple(value)
+    elif isinstance(current, Mapping) and isinstance(value, Mapping):
+        kinds = {type(item) for item in current.values()}
+        if value and all(type(item) in kinds for item in value.values()):
+            return dict(value)
     elif isinstance(current, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     elif isinstance(value, type(current)) and isinstance(value, bool) == isinstance(current, bool):

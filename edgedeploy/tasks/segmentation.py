@@ -139,7 +139,7 @@ def normalise(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Zero mean, unit variance over one image in grey values 0-255; what a product has to do before inference too."""
     scaled = image / np.float32(255)
     deviation = np.float32(scaled.std(ddof=1)) + np.float32(1e-3)
-    return ((scaled - scaled.mean(dtype=np.float32)) / deviation).astype(np.float32)
+    return np.asarray((scaled - scaled.mean(dtype=np.float32)) / deviation, np.float32)
 
 
 def label_map(outputs: Mapping[str, Array], size: tuple[int, ...]) -> Labels:

@@ -6,6 +6,7 @@ parameter, so that weights are inherited between them by name.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 Upsampling = Literal["transposed", "resize"]
@@ -44,7 +45,7 @@ def _unet_class() -> Any:
     class UNet(nn.Module):
         def __init__(self, in_channels: int, classes: int, channels: list[int], upsampling: str) -> None:
             super().__init__()
-            pairs = list(zip(channels[:-1], channels[1:], strict=True))
+            pairs = list(pairwise(channels))
             self.down = nn.ModuleList([block(in_channels, channels[0]), *(block(a, b) for a, b in pairs)])
             self.up = nn.ModuleList([upsample(upsampling, deep, shallow) for shallow, deep in pairs])
             self.merge = nn.ModuleList([block(2 * shallow, shallow) for shallow, _ in pairs])
