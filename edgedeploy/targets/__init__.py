@@ -1,1 +1,10 @@
 """Model in, artifact out: the ONNX reference, and one file per target."""
+
+from collections.abc import Mapping
+from typing import Final
+
+BUILTIN_TARGETS: Final[Mapping[str, str]] = {
+    "onnxruntime": "edgedeploy.targets.onnxruntime:OnnxRuntimeTarget",
+    "openvino": "edgedeploy.targets.openvino:OpenVinoTarget",
+}
+"""Targets that come with the package, as entry points: so that a source checkout that is not installed has them too."""

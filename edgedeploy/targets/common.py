@@ -1,0 +1,124 @@
+"""What every target does alike: look for its toolchain, stage its files, feed calibration, translate errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+
+from edgedeploy.artifact import TensorSpec
+from edgedeploy.errors import BuildError, DataError, EdgeDeployError, TargetUnavailable, Unsupported
+from edgedeploy.protocols import Array, BuildRequest, Readiness, Target
+
+CALIBRATION_LIMIT: Final = 300
+"""Most calibration cases that are looked at. Activation ranges settle within tens of images; more only costs time."""
+
+
+def look_for(packages: Sequence[str], extra: str) -> Readiness:
+    """Readiness from the installed distributions alone: nothing is imported."""
+    versions: dict[str, str] = {}
+    missing: list[str] = []
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        return Readiness(False, versions, f"not installed: {', '.join(missing)}", f"pip install 'edgedeploy[{extra}]'")
+    return Readiness(True, versions, ", ".join(f"{name} {version}" for name, version in versions.items()))
+
+
+def require(target: Target, precision: str) -> Mapping[str, str]:
+    """Versions of the target's toolchain. Raises ``TargetUnavailable`` or, for a precision it lacks, ``Unsupported``."""
+    readiness = target.probe()
+    if not readiness.ready:
+        raise TargetUnavailable(f"target {target.name!r}", readiness.found, readiness.remedy)
+    if precision not in target.precisions:
+        offered = ", ".join(target.precisions)
+        raise Unsupported(
+            f"precision {precision!r} of target {target.name!r}", f"it has {offered}", "Choose one of these"
+        )
+    return readiness.versions
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A scratch folder inside ``folder``; its files move up when the block ends well, and vanish when it does not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [path.name for path in folder.iterdir()]
+    if found:
+        raise BuildError(f"an empty folder {folder}", f"it holds {found[0]!r}", "Build into a new folder")
+    with TemporaryDirectory(prefix=".part-", dir=folder) as scratch:
+        yield Path(scratch)
+        for path in sorted(Path(scratch).iterdir()):
+            path.replace(folder / path.name)
+
+
+@contextmanager
+def translated(asked: str, remedy: str, kind: type[BuildError] = BuildError) -> Iterator[None]:
+    """Turn whatever a toolchain raises into ``kind``.
+
+    Errors of ours pass, and so do those of this host (disk full, out of memory): they say nothing about the variant and
+    must not be remembered as if they did.
+    """
+    try:
+        yield
+    except (EdgeDeployError, OSError, MemoryError):
+        raise
+    except Exception as exc:  # toolchains have no common base class, several raise bare RuntimeError
+        raise kind(asked, first_line(exc), remedy) from exc
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of a toolchain's message that says something; its class name when none does."""
+    lines = (line.strip() for line in str(exc).splitlines())
+    return next((line for line in lines if line), type(exc).__name__)[:400]
+
+
+def calibration_feeds(request: BuildRequest) -> Iterator[dict[str, Array]]:
+    """Calibration cases one at a time, each held against the input specs. Raises ``DataError`` for one that does not fit."""
+    for index, feed in enumerate(islice(request.calibration(), CALIBRATION_LIMIT)):
+        for spec in request.inputs:
+            _check_feed(index, spec, feed)
+        yield {spec.name: feed[spec.name] for spec in request.inputs}
+
+
+def first_feed(request: BuildRequest) -> dict[str, Array]:
+    """One calibration case. Raises ``DataError`` when there is none."""
+    feed = next(calibration_feeds(request), None)
+    if feed is None:
+        raise DataError(
+            "calibration cases for int8", "the task has none", "Give the calibration split at least one case"
+        )
+    return feed
+
+
+def check_outputs(what: str, outputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> None:
+    """Hold what a fresh artifact computed against the reference's outputs. Raises ``Unsupported``."""
+    for spec in specs:
+        if spec.name not in outputs:
+            raise Unsupported(f"output {spec.name!r} of {what}", f"it has {', '.join(outputs)}", "Try another target")
+        value = outputs[spec.name]
+        asked = f"output {spec.name!r} of {what}"
+        if tuple(value.shape) != spec.shape:
+            raise Unsupported(f"{asked} of shape {spec.shape}", f"it gives {tuple(value.shape)}", "Try another target")
+        if not np.isfinite(value).all():
+            raise Unsupported(f"finite values in {asked}", "it holds NaN or Inf", "Try a wider precision")
+
+
+def _check_feed(index: int, spec: TensorSpec, feed: Mapping[str, Array]) -> None:
+    what = f"calibration case {index}, input {spec.name!r}"
+    if spec.name not in feed:
+        raise DataError(what, f"the task gave {', '.join(feed) or 'nothing'}", "inputs() has to fit input_specs()")
+    value = feed[spec.name]
+    if tuple(value.shape) != spec.shape or value.dtype != np.dtype(spec.dtype):
+        found = f"{value.dtype} {tuple(value.shape)}"
+        raise DataError(f"{what} as {spec.dtype} {spec.shape}", found, "inputs() has to fit input_specs()")
+    if not np.isfinite(value).all():
+        raise DataError(what, "it holds NaN or Inf", "Mend or remove the case")

@@ -1,0 +1,97 @@
+"""Facts about an ONNX graph: its inputs and outputs, its size, and what does not belong in a shipped file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from edgedeploy.artifact import TensorSpec
+from edgedeploy.errors import BuildError
+
+_COUNTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose multiply-accumulates are counted; in the networks at hand they are nearly all of the arithmetic."""
+
+
+def strip_metadata(model: Any) -> None:
+    """Remove what the exporter notes for its own debugging, in place.
+
+    Those notes hold stack traces with absolute paths: they would make equal models differ between machines, and tell
+    whoever gets the file how the engineer's disk is laid out.
+    """
+    del model.metadata_props[:]
+    model.doc_string = ""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+def tensor_spec(value: Any) -> TensorSpec:
+    """Name, type and static shape of a graph input or output. Raises ``BuildError`` for an open dimension."""
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = []
+    for dimension in tensor.shape.dim:
+        if not dimension.HasField("dim_value"):
+            raise BuildError(
+                f"static shape of {value.name!r}",
+                f"dimension {dimension.dim_param or 'unnamed'!r} is open",
+                "Export with fixed shapes: one artifact serves one shape",
+            )
+        shape.append(int(dimension.dim_value))
+    return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, tuple(shape))
+
+
+def graph_inputs(model: Any) -> tuple[TensorSpec, ...]:
+    """Inputs that a caller feeds (initializers that older files list as inputs are left out)."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return tuple(tensor_spec(value) for value in model.graph.input if value.name not in constants)
+
+
+def graph_outputs(model: Any) -> tuple[TensorSpec, ...]:
+    return tuple(tensor_spec(value) for value in model.graph.output)
+
+
+def opset_of(model: Any) -> int:
+    """Version of the default operator set."""
+    return max(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def count_parameters(model: Any) -> int:
+    """Elements of all floating-point initializers."""
+    import onnx
+
+    floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in floating)
+
+
+def count_macs(model: Any) -> int:
+    """Multiply-accumulates of one inference in convolutions and matrix products, from inferred shapes.
+
+    Says how big a model is. It is no predictor of latency: memory traffic and kernels decide that.
+    """
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    shapes: dict[str, tuple[int, ...]] = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        shapes[value.name] = tuple(int(d.dim_value) for d in value.type.tensor_type.shape.dim)
+    return sum(_node_macs(node, shapes) for node in inferred.node if node.op_type in _COUNTED)
+
+
+def _node_macs(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    first, second, result = shapes[node.input[0]], shapes[node.input[1]], shapes[node.output[0]]
+    if (
+        node.op_type == "Conv"
+    ):  # weight (out, in / groups, *kernel): one product per weight of a channel and output element
+        return math.prod(result) * math.prod(second[1:])
+    if (
+        node.op_type == "ConvTranspose"
+    ):  # weight (in, out / groups, *kernel): each input element meets its channel's weights
+        return math.prod(first) * math.prod(second[1:])
+    if node.op_type == "Gemm":
+        transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+        return math.prod(result) * first[0 if transposed else -1]
+    return math.prod(result) * first[-1]
