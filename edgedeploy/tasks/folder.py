@@ -3,8 +3,9 @@
     ROOT/images/*.png   ROOT/masks/*.png              train, calibration and selection come from here, by a seeded draw
     ROOT/test/images/*  ROOT/test/masks/*             the confirmation split
 
-Images are squeezed to the model's square, answers are scored at the mask's own size. Images whose pixels are the same
-Images are squeezed to the square of the model, answers are scored at the size of the mask. Images whose pixels are equal never
+Images are squeezed to the square of the model, answers are scored at the size of the mask. Images whose pixels are
+equal never stand on two sides of a split: copies inside the search folder are kept once, a copy of a confirmation image
+is left out of it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The embedded task: synthetic B-mode ultrasound with nerve-like and vessel-like structures. Made-up data, and named so.
 
 How an image comes about (after the usual simulation of fully developed speckle: Bamber and Dickinson, "Ultrasonic
-B-scanning: a computer simulation", 1980): a map of echogenicity with tissue layers, structures and distractors; complex Gaussian
-scatterers of that strength; a point-spread function that widens with depth; the envelope; attenuation, shadows and a
-mis-set time-gain compensation; log compression to 8 bits.
+B-scanning: a computer simulation", 1980): a map of echogenicity with tissue layers, structures and distractors; complex
+Gaussian scatterers of that strength; a point-spread function that widens with depth; the envelope; attenuation, shadows
+and a mis-set time-gain compensation; log compression to 8 bits.
 
 It is made to be hard rather than pretty: nerves are about as bright as the muscle around them and differ by texture and
 rim, vessels have look-alikes (dark fat lobules without wall or enhancement), shadows cut structures.
