@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from edgedeploy import __version__
-from edgedeploy.account import Account, TimeAccount, summarise
+from edgedeploy.account import Account
 from edgedeploy.boards.catalog import open_board
 from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnavailable
-from edgedeploy.evidence.frontier import FrontReport, build_front
-from edgedeploy.goals import constraints_of, min_effects_of, objectives_of
-from edgedeploy.measurement import BoardInfo, MetricInfo
+from edgedeploy.evidence.frontier import FrontReport
+from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import find_targets
 from edgedeploy.protocols import Board, Target, Task
+from edgedeploy.reporting import make_report, read_front
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Finished, Outcome, Scored, Search
-from edgedeploy.spec import BoardTable, SpecSource, StudySpec, load_spec, parse_spec
+from edgedeploy.spec import BoardTable, SpecSource, StudySpec, load_spec
 from edgedeploy.store import Store
 from edgedeploy.targets import BUILTIN_TARGETS
 from edgedeploy.tasks.catalog import load_task
@@ -71,6 +71,10 @@ class StudyResult:
     reason: str
     evaluated: int
     front: FrontReport
+
+    def report(self, to: str | Path | None = None) -> Path:
+        """Write the HTML report; returns its path."""
+        return make_report(self.folder, to)
 
 
 @dataclass(frozen=True)
@@ -316,30 +320,6 @@ def _outcome_text(outcome: Outcome, spec: StudySpec) -> str:
     return f"no number: {outcome.kind}"
 
 
-def read_front(folder: str | Path) -> FrontReport:
-    """The front, recomputed from the stored measurements alone. Raises ``SpecError`` for a folder without a study."""
-    store = Store(Path(folder))
-    study = store.study()
-    spec = stored_spec(store)
-    task_metrics = {name: MetricInfo(**info) for name, info in study["task_metrics"].items()}
-    metrics = spec.metric_table(task_metrics)
-    return build_front(
-        [*store.measurements(), *store.invalid()],
-        objectives_of(spec, metrics),
-        constraints_of(spec, metrics),
-        baseline_digests=[Variant.from_json(item).digest for item in study["baselines"]],
-        seed=spec.study.seed,
-        min_effect=min_effects_of(spec),
-        margin=spec.pick.non_inferiority_margin,
-        metrics=task_metrics,
-    )
-
-
-def stored_spec(store: Store) -> StudySpec:
-    """The spec a study's folder was made with."""
-    return parse_spec(store.study_text(), store.root / "study.toml")[0]
-
-
 def versions() -> dict[str, str]:
     """Versions of everything that could change a number."""
     found = {"edgedeploy": __version__, "python": platform.python_version(), "system": platform.platform()}
@@ -349,8 +329,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def time_account(folder: str | Path) -> TimeAccount:
-    """Where the wall time of a study went, over all of its runs."""
-    return summarise(Store(Path(folder)).times())

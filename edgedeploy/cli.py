@@ -98,16 +98,16 @@ def front(folder: Folder, as_json: AsJson = False) -> None:
 
 
 def _show_front(folder: Path, as_json: bool) -> None:
-    from edgedeploy.api import read_front
     from edgedeploy.evidence.text import front_table
+    from edgedeploy.reporting import read_front
 
     found = read_front(folder)
     if as_json:
         print_json(found.as_json())
     else:
-        headers, rows = front_table(found)
-        print_table(f"Front of {folder}", headers, rows)
-        for line in found.explanation() or ([found.pick.reason] if found.pick else []):
+        shown = front_table(found)
+        print_table(shown.title, shown.headers, shown.rows)
+        for line in (*shown.notes, *found.explanation()):
             out.print(escape(line), highlight=False)
     if not found.members:
         raise typer.Exit(EXIT_GOAL_NOT_MET)
