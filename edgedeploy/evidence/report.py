@@ -160,7 +160,7 @@ def _front(data: ReportData, charts: dict[str, dict[str, Any]]) -> str:
             "The front", "", _paragraphs(["No valid variant has both metrics, so there is nothing to draw."])
         )
     charts["front-chart"] = pareto(front)
-    text = f"Plot of {heading(y.metric)} against {heading(x.metric)} for {len(drawn)} variants; the table below has the same."
+    text = f"Plot of {heading(y.metric)} against {heading(x.metric)} for {len(drawn)} variants; the table has the same."
     chart = f'<div id="front-chart" class="chart" role="img" aria-label="{escape(text, quote=True)}"></div>'
     return _section(
         "The front", caption, chart, "<noscript><p>The plot needs scripts; the tables do not.</p></noscript>"
@@ -174,7 +174,7 @@ def _numbers(data: ReportData) -> str:
         return ""
     caption = (
         "The front's members and the float baselines, which are always measured. Small print is the "
-        f"{LEVEL:.0%} interval. \u201cvs baseline\u201d is against the reference target's float model, interleaved in the same session."
+        f"{LEVEL:.0%} interval. \u201cvs baseline\u201d is against the reference target's float model, timed beside it."
     )
     parts = []
     if accuracy := task_metrics(front):
@@ -307,7 +307,9 @@ def _verdict(found: Sequence[Confirmed], front: FrontReport) -> str:
 
 
 def _failures(data: ReportData) -> str:
-    caption = "Variants that cannot give a number on this target, with the cause. They are data about the variant, not the board."
+    caption = (
+        "Variants that cannot give a number on this target, with the cause: data about the variant, not the board."
+    )
     if not data.failures:
         return _section("Failures by cause", "", *_none("No variant failed."))
     return _section("Failures by cause", caption, failures_table(data.failures))

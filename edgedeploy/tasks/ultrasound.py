@@ -201,7 +201,7 @@ class _Canvas:
         """Smooth noise between ``low`` and ``high``."""
         noise = gaussian_filter(self.rng.standard_normal((self.size, self.size)), blur_px)
         unit = (noise - noise.min()) / (np.ptp(noise) + 1e-9)
-        return low + (high - low) * unit
+        return np.asarray(low + (high - low) * unit, np.float64)
 
 
 def _blur(values: npt.NDArray[np.complex128], axial_px: float, lateral_px: float) -> npt.NDArray[np.complex128]:
