@@ -104,7 +104,7 @@ class TrainRecipe:
 class Pictured(Protocol):
     """A task that can show a case. A protocol of its own because not every task has pictures."""
 
-    def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> Array:
+    def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> npt.NDArray[np.uint8]:
         """RGB uint8 (H, W, 3): the case with its truth (None) or with the outputs' answer drawn on it."""
 
 

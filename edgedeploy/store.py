@@ -13,6 +13,7 @@ Every file appears whole or not at all. One process at a time owns the folder (:
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -175,6 +176,17 @@ class Store:
 
     def inputs_path(self, name: str) -> Path:
         return self.root / "inputs" / f"{name}.npz"
+
+    def outputs_path(self, digest: str, split: str) -> Path:
+        return self.root / "outputs" / f"{digest}-{split}.npz"
+
+    def save_arrays(self, path: Path, arrays: Mapping[str, Any]) -> None:
+        """A compressed ``.npz`` of plain arrays, whole or not at all."""
+        import numpy as np
+
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        write_atomic(path, buffer.getvalue())
 
     @property
     def baseline_weights(self) -> Path:

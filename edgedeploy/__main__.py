@@ -1,0 +1,31 @@
+"""``python -m edgedeploy`` and the ``edgedeploy`` command: a user's mistake is one line, a bug of ours a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+from edgedeploy.errors import EdgeDeployError
+
+EXIT_USAGE = 2
+
+
+def main() -> None:
+    """Run the command line. Exits 2 with the extra to install when the base install lacks what a command needs."""
+    try:
+        from edgedeploy.cli import app
+
+        app()
+    except EdgeDeployError as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        raise SystemExit(exc.exit_code) from None
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] == "edgedeploy":
+            raise
+        sys.stderr.write(
+            f"error: this command needs the package {exc.name!r}: it is not installed. pip install 'edgedeploy[study]'\n"
+        )
+        raise SystemExit(EXIT_USAGE) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""The front door: load a study, run it, read what it found. The only place, with the CLI, that wires the floors together."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from edgedeploy import __version__
+from edgedeploy.account import Account
+from edgedeploy.boards.catalog import open_board
+from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnavailable
+from edgedeploy.evidence.frontier import FrontReport
+from edgedeploy.measurement import BoardInfo
+from edgedeploy.plugins import find_targets
+from edgedeploy.protocols import Board, Target, Task
+from edgedeploy.reporting import make_report, read_front
+from edgedeploy.search.space import Space
+from edgedeploy.search.study import Finished, Outcome, Scored, Search
+from edgedeploy.spec import BoardTable, SpecSource, StudySpec, load_spec
+from edgedeploy.store import Store
+from edgedeploy.targets import BUILTIN_TARGETS
+from edgedeploy.tasks.catalog import load_task
+from edgedeploy.trial import Trials
+from edgedeploy.units import human
+from edgedeploy.variant import Variant, digest_of
+from edgedeploy.workbench import Workbench
+
+RECORDED_PACKAGES: Final = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "optuna",
+    "torch-pruning",
+    "monai",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something an observer may show. ``done`` of ``total`` variants have an outcome; ``eta_s`` is None when unknown."""
+
+    kind: Literal["phase", "trial", "note"]
+    text: str
+    done: int
+    total: int
+    eta_s: float | None = None
+    best: str | None = None
+
+
+Observer = Callable[[Event], None]
+
+
+def _ignore(event: Event) -> None:
+    """The observer of who does not look."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """Where a study is, why it ended, and its front."""
+
+    folder: Path
+    reason: str
+    evaluated: int
+    front: FrontReport
+
+    def report(self, to: str | Path | None = None) -> Path:
+        """Write the HTML report; returns its path."""
+        return make_report(self.folder, to)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A study whose every part was found to work."""
+
+    task: Task
+    targets: Mapping[str, Target]
+    board: Board
+    board_info: BoardInfo
+    space: Space
+
+
+def load_study(path: str | Path) -> Study:
+    """Read a study file. Raises ``SpecError`` for anything the file by itself gets wrong."""
+    spec, source = load_spec(Path(path))
+    return Study(spec, source)
+
+
+class Study:
+    """A study that may be checked and run. Constructing it touches neither boards nor data."""
+
+    def __init__(self, spec: StudySpec, source: SpecSource) -> None:
+        self.spec = spec
+        self._source = source
+
+    def run(
+        self,
+        out: str | Path | None = None,
+        *,
+        trials: int | None = None,
+        resume: bool = False,
+        board: str | None = None,
+        confirm: bool = True,
+        observer: Observer = _ignore,
+    ) -> StudyResult:
+        """Search until the budget is spent, then open the confirmation split for the front (unless ``confirm`` is False).
+
+        ``out`` defaults to ``studies/NAME``. Everything is checked before anything is written. An interrupted run
+        leaves a folder that ``resume=True`` goes on with. Raises ``SpecError``, ``TargetUnavailable``, ``DataError``,
+        ``BoardError``.
+        """
+        table = self.spec.board(board)
+        store = Store(Path(out) if out is not None else Path("studies") / self.spec.study.name)
+        self._check_folder(store, table, resume)
+        ready = self._prepare(table)
+        with store.own():
+            if not store.exists():
+                store.create(self._source.text, self._resolved(table, ready))
+            return _Run(self.spec, ready, store, trials or self.spec.budget.trials, observer).go(confirm)
+
+    def check(self, board: str | None = None) -> BoardInfo:
+        """Everything :meth:`run` would check before it starts."""
+        return self._prepare(self.spec.board(board)).board_info
+
+    def _prepare(self, table: BoardTable) -> _Ready:
+        names = {plugin.name: plugin for plugin in find_targets(BUILTIN_TARGETS)}
+        known = {name: plugin.target.precisions for name, plugin in names.items() if plugin.target is not None}
+        for name in self.spec.study.targets:
+            plugin = names.get(name)
+            if plugin is not None and plugin.target is None:
+                raise TargetUnavailable(
+                    f"target {name!r}", f"its plugin is broken: {plugin.broken}", "Mend or remove it"
+                )
+        task = load_task(self.spec.task.model_dump(), self._source.path.resolve().parent)
+        self.spec.check(self._source, architecture=task.architecture, task_metrics=task.metrics, known_targets=known)
+        targets: dict[str, Target] = {}
+        for name in self.spec.study.targets:
+            target = names[name].load()
+            readiness = target.probe()
+            if not readiness.ready:
+                raise TargetUnavailable(f"target {name!r}", readiness.found, readiness.remedy)
+            targets[name] = target
+        device = open_board(table.model_dump())
+        info = device.probe()
+        missing = [name for name in targets if name not in info.runtimes]
+        if missing:
+            raise TargetUnavailable(
+                f"board {table.name!r}",
+                f"it has no runtime for {', '.join(missing)} (found: {', '.join(info.runtimes) or 'none'})",
+                f"On the board: pip install {' '.join(missing)}",
+            )
+        space = Space(
+            targets=self.spec.study.targets,
+            parameters=dict(self.spec.space),
+            arch_defaults={name: values[0] for name, values in task.architecture.items()},
+            target_precisions={name: target.precisions for name, target in targets.items()},
+            default_threads=max(1, min(info.cores, 4)),
+        )
+        return _Ready(task, targets, device, info, space)
+
+    def _resolved(self, table: BoardTable, ready: _Ready) -> dict[str, Any]:
+        baselines = [ready.space.baseline_variant(target) for target in ready.space.targets]
+        return {
+            "name": self.spec.study.name,
+            "spec_digest": self.digest,
+            "spec_path": str(self._source.path.name),
+            "spec_folder": str(self._source.path.resolve().parent),
+            "board": table.name,
+            "board_identity": ready.board_info.identity,
+            "baselines": [variant.as_json() for variant in baselines],
+            "task_metrics": {name: asdict(info) for name, info in ready.task.metrics.items()},
+            "versions": versions(),
+        }
+
+    @property
+    def digest(self) -> str:
+        """Names what the study asks, its budget left out: a resumed study may be given more of it."""
+        return digest_of(self.spec.model_dump(mode="json", exclude={"budget"}))[:16]
+
+    def _check_folder(self, store: Store, table: BoardTable, resume: bool) -> None:
+        if not store.exists():
+            occupied = store.root.is_file() or (store.root.is_dir() and any(store.root.iterdir()))
+            if occupied and not (store.root / ".lock").exists():
+                raise SpecError(f"--out {store.root}", "it exists and is not a study's folder", "Choose another one")
+            return
+        if not resume:
+            raise SpecError(f"--out {store.root}", "it holds a study already", "Add --resume, or choose another one")
+        kept = store.study()
+        if kept["spec_digest"] != self.digest:
+            raise SpecError(
+                f"--resume {store.root}",
+                "it holds another study: more than the budget differs from this study file",
+                "Use the study file it was made with (study.toml in it), or choose another --out",
+            )
+        if kept["board"] != table.name:
+            raise SpecError(
+                f"--resume {store.root}",
+                f"it was measured on board {kept['board']!r}",
+                "One folder holds one board's numbers",
+            )
+
+
+class _Run:
+    """One run of a study: its search, its progress, and the confirmation at its end."""
+
+    def __init__(self, spec: StudySpec, ready: _Ready, store: Store, trials: int, observer: Observer) -> None:
+        self._spec = spec
+        self._ready = ready
+        self._store = store
+        self._total = trials
+        self._observer = observer
+        self._account = Account(store)
+        self._started_s = time.monotonic()
+        self._outcomes = 0
+        self._already = len(store.measurements()) + len(store.failures())
+        self._bench = Workbench(ready.task, ready.targets, store, self._account, self._training)
+        self._trials = Trials(
+            spec=spec,
+            board=ready.board,
+            bench=self._bench,
+            store=store,
+            account=self._account,
+            reference_baseline=ready.space.baseline_variant(ready.space.targets[0]),
+            metrics=spec.metric_table(ready.task.metrics),
+            tell=lambda line: self._say("note", line),
+        )
+
+    def go(self, confirm: bool) -> StudyResult:
+        try:
+            search = Search(
+                storage=self._store.optimiser_path,
+                space=self._ready.space,
+                directions=[self._trials.metrics[o.metric].direction for o in self._spec.objectives],
+                seed=self._spec.study.seed,
+                lookup=self._trials.lookup,
+                evaluate=self._evaluate,
+                clock=self._searching,
+            )
+            deadline_s = self._started_s + self._spec.budget.wall_clock
+            finished = search.run(trials=self._total, deadline_s=deadline_s)
+            if confirm:
+                self._confirm()
+            return self._result(finished)
+        finally:
+            self._account.close()
+
+    def _searching(self) -> AbstractContextManager[None]:
+        return self._account.phase("search")
+
+    def _result(self, finished: Finished) -> StudyResult:
+        return StudyResult(self._store.root, finished.reason, finished.evaluated, read_front(self._store.root))
+
+    def _evaluate(self, variant: Variant) -> Outcome:
+        self._say("phase", variant.label)
+        outcome = self._trials.evaluate(variant)
+        self._outcomes += 1
+        self._say("trial", f"{variant.label}: {_outcome_text(outcome, self._spec)}")
+        return outcome
+
+    def _training(self, what: str, state: Any) -> None:
+        self._say("phase", f"training {what}: epoch {state.epoch} of {state.epochs}, loss {state.loss:.3f}")
+
+    def _say(self, kind: Literal["phase", "trial", "note"], text: str) -> None:
+        done = min(self._already + self._outcomes, self._total)
+        self._observer(
+            Event(kind, text, done, self._total, self._eta_s(done), self._best() if kind == "trial" else None)
+        )
+
+    def _eta_s(self, done: int) -> float | None:
+        if not self._outcomes:
+            return None
+        spent_s = time.monotonic() - self._started_s
+        left_s = spent_s / self._outcomes * (self._total - done)
+        return max(0.0, min(left_s, self._spec.budget.wall_clock - spent_s))
+
+    def _best(self) -> str | None:
+        """The pick of what is measured so far, with its objectives."""
+        front = read_front(self._store.root)
+        row = front.row(front.pick.digest) if front.pick else None
+        if row is None:
+            return None
+        values = (f"{o.metric} {human(row.estimates[o.metric].value, front.unit(o.metric))}" for o in front.objectives)
+        return f"{row.variant.label} ({', '.join(values)})"
+
+    def _confirm(self) -> None:
+        """Run the front and the baselines on the confirmation split, once each; the opening is logged."""
+        front = read_front(self._store.root)
+        done = {measurement.digest for measurement in self._store.confirmations()}
+        baselines = [self._ready.space.baseline_variant(target) for target in self._ready.space.targets]
+        measured = {measurement.digest: measurement.variant for measurement in self._store.measurements()}
+        wanted = [v.digest for v in baselines if v.digest in measured] + [member.digest for member in front.members]
+        missing = [digest for digest in dict.fromkeys(wanted) if digest not in done]
+        if not missing:
+            return
+        self._store.log_opening("end of the search: front and baselines", tuple(missing))
+        for number, digest in enumerate(missing, 1):
+            self._say("phase", f"confirmation {number} of {len(missing)}: {measured[digest].label}")
+            try:
+                self._trials.measure(measured[digest], "confirmation")
+            except (BoardError, KeyboardInterrupt):
+                raise
+            except EdgeDeployError as exc:
+                self._say("note", f"confirmation of {measured[digest].label}: {exc}")
+
+
+def _outcome_text(outcome: Outcome, spec: StudySpec) -> str:
+    if isinstance(outcome, Scored):
+        pairs = zip(spec.objectives, outcome.values, strict=True)
+        text = ", ".join(f"{objective.metric} {value:.4g}" for objective, value in pairs)
+        violated = [name.partition(" ")[2] for name, value in outcome.constraints.items() if value > 0]
+        return f"{text} (misses {', '.join(violated)})" if violated else text
+    return f"no number: {outcome.kind}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that could change a number."""
+    found = {"edgedeploy": __version__, "python": platform.python_version(), "system": platform.platform()}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,202 @@
+"""The command line. It prints and exits; everything it shows comes from the API.
+
+Exit codes: 0 ok, 1 goal not met, 2 usage, 3 board or infrastructure, 4 partial (interrupted, or a number missing).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from edgedeploy.errors import SpecError, nearest
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+EXIT_GOAL_NOT_MET = 1
+EXIT_BOARD = 3
+EXIT_PARTIAL = 4
+
+Folder = Annotated[Path, typer.Argument(help="A study's folder (the --out of a search).", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+class Watch:
+    """Shows a running study: a bar with ETA and the best so far on a terminal, plain lines anywhere else."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("[bold]{task.completed:.0f}/{task.total:.0f}[/] variants"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("ETA {task.fields[eta]}"),
+            TextColumn("{task.description}"),
+            console=err,
+            transient=True,
+        )
+        self._bar = self._progress.add_task("", total=None, eta="?", start=True)
+
+    def __enter__(self) -> Watch:
+        if err.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Any) -> None:
+        eta = "?" if event.eta_s is None else duration(event.eta_s)
+        if event.kind != "phase":
+            line = f"[{event.done}/{event.total}, ETA {eta}] {event.text}"
+            if event.best:
+                line += f"  | best so far: {event.best}"
+            err.print(escape(line), highlight=False)
+        self._progress.update(
+            self._bar, total=event.total, completed=event.done, eta=eta, description=escape(event.text[:90])
+        )
+
+
+@app.command()
+def search(
+    study: Annotated[Path, typer.Argument(help="Study file (TOML).", show_default=False)],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the study.", show_default=False)],
+    trials: Annotated[int | None, typer.Option(min=1, help="Variants to evaluate, instead of the file's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")] = False,
+    board: Annotated[str | None, typer.Option(help="Board of the study file to measure on (the first one).")] = None,
+    no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation split closed.")] = False,
+) -> None:
+    """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with."""
+    from edgedeploy.api import load_study
+
+    try:
+        with Watch() as watch:
+            result = load_study(study).run(
+                out_folder, trials=trials, resume=resume, board=board, confirm=not no_confirm, observer=watch
+            )
+    except KeyboardInterrupt:
+        err.print(f"Interrupted. {escape(str(out_folder))} is usable as it is; --resume goes on.", highlight=False)
+        raise typer.Exit(EXIT_PARTIAL) from None
+    err.print(f"{result.evaluated} variants evaluated; ended because of: {result.reason}.", highlight=False)
+    _show_front(out_folder, as_json=False)
+
+
+@app.command()
+def front(folder: Folder, as_json: AsJson = False) -> None:
+    """The front with its intervals, the pick and its reason."""
+    _show_front(folder, as_json)
+
+
+def _show_front(folder: Path, as_json: bool) -> None:
+    from edgedeploy.evidence.text import front_table
+    from edgedeploy.reporting import read_front
+
+    found = read_front(folder)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        shown = front_table(found)
+        print_table(shown.title, shown.headers, shown.rows)
+        for line in (*shown.notes, *found.explanation()):
+            out.print(escape(line), highlight=False)
+    if not found.members:
+        raise typer.Exit(EXIT_GOAL_NOT_MET)
+
+
+@app.command()
+def report(
+    folder: Folder, to: Annotated[Path | None, typer.Option(help="HTML file (DIR/report.html).")] = None
+) -> None:
+    """Write one offline HTML file from the stored evidence."""
+    from edgedeploy.reporting import make_report
+
+    path = make_report(folder, to)
+    out.print(f"Report: {escape(str(path.resolve()))}", highlight=False)
+
+
+@app.command()
+def targets(as_json: AsJson = False) -> None:
+    """Backend toolchains: which work here, and the command that mends the others."""
+    from edgedeploy.diagnosis import target_findings
+
+    _show_findings("Targets", target_findings, as_json)
+
+
+@app.command()
+def boards(
+    study: Annotated[
+        Path | None, typer.Argument(help="Study file whose boards to look at.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Boards of a study file (or the ones that need none): reach each, and say what it is."""
+    from edgedeploy.diagnosis import DEFAULT_BOARDS, board_findings
+    from edgedeploy.spec import load_spec
+
+    tables = DEFAULT_BOARDS if study is None else load_spec(study)[0].boards
+    _show_findings("Boards", lambda: board_findings(tables), as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Everything a study needs on this host."""
+    from edgedeploy.diagnosis import DEFAULT_BOARDS, board_findings, machine_findings, target_findings
+
+    _show_findings(
+        "Doctor", lambda: [*machine_findings(), *target_findings(), *board_findings(DEFAULT_BOARDS)], as_json
+    )
+
+
+@app.command()
+def recipe(name: Annotated[str | None, typer.Argument(help="demo, usgra-seg, ...", show_default=False)] = None) -> None:
+    """Print a study file that ships with edgedeploy; without a name, list them."""
+    files = {path.name.removesuffix(".toml"): path for path in resources.files("edgedeploy.recipes").iterdir()}
+    names = sorted(key for key, path in files.items() if path.name.endswith(".toml"))
+    if name is None:
+        sys.stdout.write("\n".join(names) + "\n")
+        return
+    if name not in names:
+        raise SpecError(f"recipe {name!r}", "there is none of that name", nearest(name, names))
+    sys.stdout.write(files[name].read_text(encoding="utf-8"))
+
+
+def _show_findings(title: str, look: Callable[[], Sequence[Any]], as_json: bool) -> None:
+    findings = look()
+    if as_json:
+        print_json([finding.as_json() for finding in findings])
+    else:
+        marks = {True: "ok", False: "MISSING", None: "-"}
+        rows = [[finding.what, marks[finding.ok], finding.found, finding.remedy] for finding in findings]
+        print_table(title, ["what", "", "found", "what to do"], rows)
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(EXIT_BOARD)
+
+
+def print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(title=escape(title), title_justify="left")
+    for header in headers:
+        table.add_column(escape(header), overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console(width=None if out.is_terminal else 160).print(table)
+
+
+def duration(seconds: float) -> str:
+    """``1:05:09`` or ``4:30``."""
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"

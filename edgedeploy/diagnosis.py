@@ -1,0 +1,116 @@
+"""What works here: targets, boards, and the machine itself, each with the command that mends what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgedeploy.boards.catalog import open_board
+from edgedeploy.errors import EdgeDeployError
+from edgedeploy.plugins import find_targets
+from edgedeploy.spec import BoardTable
+from edgedeploy.targets import BUILTIN_TARGETS
+
+NEEDED: Final = (
+    ("torch", "the model", "pip install 'torch>=2.6,<2.14'"),
+    ("torch_pruning", "structured pruning", "pip install 'edgedeploy[study]'"),
+    ("onnx", "the reference format", "pip install 'edgedeploy[study]'"),
+    ("onnxscript", "export from torch", "pip install 'edgedeploy[study]'"),
+    ("optuna", "the search", "pip install 'edgedeploy[study]'"),
+    ("scipy", "the search and surface metrics", "pip install 'edgedeploy[study]'"),
+    ("monai", "Dice, surface Dice, HD95", "pip install 'edgedeploy[study]'"),
+    ("paramiko", "boards over SSH", "pip install 'edgedeploy[study]'"),
+    ("asyncssh", "the embedded SSH server of emulated boards", "pip install 'edgedeploy[study]'"),
+    ("plotly", "the report", "pip install 'edgedeploy[study]'"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. ``ok`` None means: not needed, only nicer to have."""
+
+    what: str
+    ok: bool | None
+    found: str
+    remedy: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"what": self.what, "ok": self.ok, "found": self.found, "remedy": self.remedy}
+
+
+def target_findings() -> list[Finding]:
+    """Every target that is registered, working or not; a broken plugin is listed with its reason."""
+    findings = []
+    for plugin in find_targets(BUILTIN_TARGETS):
+        if plugin.target is None:
+            findings.append(
+                Finding(f"target {plugin.name}", False, f"broken: {plugin.broken}", "Mend or remove the plugin")
+            )
+            continue
+        readiness = plugin.target.probe()
+        versions = ", ".join(f"{name} {version}" for name, version in readiness.versions.items())
+        text = f"{readiness.found}; {versions}; precisions: {', '.join(plugin.target.precisions)}"
+        findings.append(Finding(f"target {plugin.name}", readiness.ready, text, readiness.remedy))
+    return findings
+
+
+def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
+    """Connect to each board and say what it is, or why it cannot be reached."""
+    findings = []
+    for table in tables:
+        what = f"board {table.name}"
+        try:
+            info = open_board(table.model_dump()).probe()
+        except EdgeDeployError as exc:
+            findings.append(Finding(what, False, exc.found, exc.remedy))
+            continue
+        runtimes = ", ".join(f"{name} {version}" for name, version in info.runtimes.items()) or "none"
+        text = (
+            f"{info.provenance}; {info.cpu}, {info.cores} cores, {info.memory_bytes / 2**30:.1f} GiB, "
+            f"{' '.join(info.isa) or 'no instruction set of note'}; runtimes: {runtimes}"
+        )
+        remedy = "" if info.runtimes else "On the board: pip install onnxruntime openvino"
+        findings.append(Finding(what, bool(info.runtimes), text, remedy))
+    return findings
+
+
+DEFAULT_BOARDS: Final = (
+    BoardTable(name="local", kind="local"),
+    BoardTable(name="emulated-embedded", kind="emulated", server="embedded"),
+    BoardTable(name="emulated-sshd", kind="emulated", server="sshd"),
+)
+"""What can be looked at without a study file."""
+
+
+def machine_findings() -> list[Finding]:
+    """The host itself: interpreter, packages of a study, memory, and the programs that are nice to have."""
+    version = platform.python_version()
+    fits = sys.version_info[:2] >= (3, 11)
+    findings = [Finding("python", fits, version, "" if fits else "Install Python 3.11 or newer")]
+    for name, use, remedy in NEEDED:
+        there = importlib.util.find_spec(name) is not None
+        findings.append(Finding(f"package {name}", there, use, "" if there else remedy))
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    enough = memory_bytes >= 6e9
+    findings.append(
+        Finding(
+            "memory",
+            enough,
+            f"{memory_bytes / 1e9:.1f} GB",
+            "" if enough else "A study's peak is below 6 GB: use a host with more",
+        )
+    )
+    for program, package, use in (
+        ("sshd", "openssh-server", "emulated boards on the real SSH server"),
+        ("chromium", "chromium", "the browser test of the report"),
+    ):
+        path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+        remedy = "" if path else f"apt-get install {package}"
+        findings.append(Finding(f"program {program}", True if path else None, path or f"not installed ({use})", remedy))
+    return findings

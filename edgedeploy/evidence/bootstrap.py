@@ -1,0 +1,217 @@
+"""How sure a number is: percentile bootstrap (Efron & Tibshirani 1993, ch. 13), seeded and vectorised.
+
+What is resampled is what was sampled: cases for a task's metrics, blocks of queries for times (queries inside a block
+follow one another and are not independent). Two variants are compared case by case when the metric has cases (paired);
+times of two variants come from two sessions and are resampled independently. Sizes, and the one peak of memory, are
+taken as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from edgedeploy.evidence.statistics import (
+    Blocks,
+    Floats,
+    block_medians,
+    cpu_per_query,
+    defined_values,
+    pair_ratios,
+    require_positive,
+)
+from edgedeploy.front import Objective
+from edgedeploy.measurement import BOARD_METRICS, Measurement
+
+RESAMPLES: Final = 2000
+LEVEL: Final = 0.95
+"""Of two-sided intervals and of one-sided bounds alike."""
+
+MIN_UNITS: Final = 5
+"""Fewer cases or blocks than this say nothing about their own spread: no interval, no bound."""
+
+EXACT: Final = ("size_bytes", "peak_memory_bytes")
+
+Method = Literal["paired cases", "independent blocks", "exact", "too few"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its two-sided interval; ``low`` and ``high`` are None where nothing could be resampled."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much better one variant is than another on one objective, in the metric's unit; positive is better.
+
+    ``lower`` and ``upper`` are one-sided bounds, None when ``method`` is ``too few``. ``units`` counts pairs of cases.
+    """
+
+    metric: str
+    gain: float
+    lower: float | None
+    upper: float | None
+    method: Method
+    units: int
+
+    def shows_at_least(self, gain: float) -> bool:
+        """The evidence shows a gain of ``gain`` or more."""
+        return self.lower is not None and self.lower >= gain
+
+    def shows_more_than(self, gain: float) -> bool:
+        return self.lower is not None and self.lower > gain
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "metric": self.metric,
+            "gain": self.gain,
+            "lower": self.lower,
+            "upper": self.upper,
+            "method": self.method,
+            "units": self.units,
+        }
+
+
+def generator(seed: int, *names: str) -> np.random.Generator:
+    """A stream of random numbers of its own for every (seed, names): results do not depend on the order of calls."""
+    digest = hashlib.sha256("\0".join((str(seed), *names)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def resampled_means(values: Floats, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
+    """Means of ``resamples`` draws with replacement; shape (resamples,)."""
+    return np.asarray(values[rng.integers(0, values.size, (resamples, values.size))].mean(axis=1))
+
+
+def resampled_medians(values: Floats, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
+    return np.asarray(np.median(values[rng.integers(0, values.size, (resamples, values.size))], axis=1))
+
+
+def resampled_percentiles(
+    blocks: Blocks, percent: float, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Floats:
+    """Nearest-rank percentile of the pooled queries of blocks drawn with replacement; shape (resamples,).
+
+    A draw is a count for each block; the counts weigh the sorted pool, so nothing is sorted again.
+    """
+    series = np.concatenate([np.asarray(block, dtype=np.float64) for block in blocks])
+    owner = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
+    order = np.argsort(series, kind="stable")
+    counts = rng.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), size=resamples)
+    below = np.cumsum(counts.astype(np.int32)[:, owner[order]], axis=1, dtype=np.int32)
+    ranks = np.maximum(1, np.ceil(percent / 100 * below[:, -1]))
+    return np.asarray(series[order][(below < ranks[:, None]).sum(axis=1)])
+
+
+class Resampler:
+    """Draws by measurement and metric, made once each. ``seed`` decides every one of them."""
+
+    def __init__(self, seed: int, resamples: int = RESAMPLES) -> None:
+        self._seed = seed
+        self._resamples = resamples
+        self._draws: dict[tuple[int, str], tuple[Measurement, Floats | None]] = {}
+
+    def estimate(self, measurement: Measurement, metric: str) -> Estimate:
+        """Raises ``KeyError`` when the measurement has no such metric."""
+        value = measurement.metrics[metric]
+        draws = self._draws_of(measurement, metric)
+        if draws is None:
+            return Estimate(value)
+        low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Estimate(value, float(low), float(high))
+
+    def compare(self, ours: Measurement, theirs: Measurement, objective: Objective) -> Comparison:
+        """Gain of ``ours`` over ``theirs``. Raises ``KeyError`` when one of them lacks the metric."""
+        metric = objective.metric
+        gain = objective.gain(ours.metrics[metric], theirs.metrics[metric])
+        if metric not in BOARD_METRICS:
+            return self._compare_cases(ours, theirs, objective)
+        if metric in EXACT or ours is theirs:
+            return Comparison(metric, gain, gain, gain, "exact", 1)
+        pair = [self._draws_of(side, metric) for side in (ours, theirs)]
+        if pair[0] is None or pair[1] is None:
+            return Comparison(metric, gain, None, None, "too few", 0)
+        difference = pair[1] - pair[0] if objective.direction == "minimize" else pair[0] - pair[1]
+        return _bounded(metric, gain, difference, "independent blocks", 0)
+
+    def _compare_cases(self, ours: Measurement, theirs: Measurement, objective: Objective) -> Comparison:
+        """Over the cases for which the metric is defined on both sides."""
+        metric = objective.metric
+        pairs = paired_gains(ours, theirs, objective)
+        gains = np.array(list(pairs.values()), dtype=np.float64)
+        if gains.size < MIN_UNITS:
+            gain = objective.gain(ours.metrics[metric], theirs.metrics[metric])
+            return Comparison(metric, gain, None, None, "too few", gains.size)
+        rng = generator(self._seed, "pair", metric, ours.digest, theirs.digest)
+        draws = resampled_means(gains, rng, self._resamples)
+        return _bounded(metric, float(gains.mean()), draws, "paired cases", gains.size)
+
+    def _draws_of(self, measurement: Measurement, metric: str) -> Floats | None:
+        # By identity, and kept alive: a variant may be here with several measurements (splits, repeats).
+        key = (id(measurement), metric)
+        if key not in self._draws:
+            rng = generator(self._seed, "one", metric, measurement.digest)
+            self._draws[key] = (measurement, self._draw(measurement, metric, rng))
+        return self._draws[key][1]
+
+    def _draw(self, measurement: Measurement, metric: str, rng: np.random.Generator) -> Floats | None:
+        if metric in EXACT:
+            return None
+        if metric.startswith("latency_p"):
+            blocks = [block for block in measurement.candidate.blocks_ns if block]
+            if len(blocks) < MIN_UNITS:
+                return None
+            percent = float(metric.removeprefix("latency_p").removesuffix("_ns"))
+            return resampled_percentiles(blocks, percent, rng, self._resamples)
+        values = sampled_values(measurement, metric)
+        if values.size < MIN_UNITS:
+            return None
+        draw = resampled_medians if metric in BOARD_METRICS else resampled_means
+        return draw(values, rng, self._resamples)
+
+
+def sampled_values(measurement: Measurement, metric: str) -> Floats:
+    """The independent observations behind a metric: one per block, per repeat, or per case; empty when there are none."""
+    candidate, baseline = measurement.candidate, measurement.baseline
+    if metric == "latency_ratio" and baseline:
+        return pair_ratios(block_medians(candidate), block_medians(baseline))
+    if metric == "cpu_time_ratio" and baseline:
+        return pair_ratios(cpu_per_query(candidate), cpu_per_query(baseline))
+    if metric == "cpu_time_ns":
+        return cpu_per_query(candidate)
+    if metric == "cold_start_ns":
+        return require_positive(candidate.cold_starts_ns, "cold start")
+    if metric in BOARD_METRICS:
+        return np.empty(0)
+    return np.array(list(defined_values(measurement.cases, metric).values()), dtype=np.float64)
+
+
+def paired_gains(ours: Measurement, theirs: Measurement, objective: Objective) -> dict[str, float]:
+    """Case to gain over the cases where the metric is defined on both sides, by case id."""
+    mine = defined_values(ours.cases, objective.metric)
+    other = defined_values(theirs.cases, objective.metric)
+    return {case: objective.gain(mine[case], other[case]) for case in mine if case in other}
+
+
+def confirms_dominance(comparisons: Sequence[Comparison], min_effects: Sequence[float]) -> bool:
+    """The bounds show: nowhere worse by more than the smallest effect that matters, and somewhere better by more."""
+    pairs = list(zip(comparisons, min_effects, strict=True))
+    return all(item.shows_at_least(-effect) for item, effect in pairs) and any(
+        item.shows_more_than(effect) for item, effect in pairs
+    )
+
+
+def _bounded(metric: str, gain: float, draws: Floats, method: Method, units: int) -> Comparison:
+    lower, upper = np.quantile(draws, [1 - LEVEL, LEVEL])
+    return Comparison(metric, gain, float(lower), float(upper), method, units)

@@ -1,0 +1,315 @@
+"""The front with its uncertainty, and the reason why every other variant is not on it.
+
+Recomputed from stored measurements alone: the same measurements, in any order, give the same bytes of JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edgedeploy.errors import SpecError
+from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Estimate, Resampler, confirms_dominance
+from edgedeploy.evidence.pick import Pick, choose
+from edgedeploy.front import (
+    Candidate,
+    Constraint,
+    Impossible,
+    Objective,
+    Shortfall,
+    dominates,
+    explain_infeasible,
+    non_dominated,
+    shortfalls,
+)
+from edgedeploy.measurement import BOARD_METRICS, Measurement, MetricInfo, Provenance
+from edgedeploy.variant import Variant
+
+Status = Literal["front", "dominated", "infeasible", "incomplete"]
+Confidence = Literal["confirmed", "indistinguishable"]
+SIGNIFICANT_DIGITS = 9
+
+
+@dataclass(frozen=True)
+class Row:
+    """One validly measured variant and where it stands.
+
+    ``dominated_by`` is a member of the front. For a dominated variant ``confidence`` says whether the evidence confirms
+    it. A member may have ``dominated_by`` too: it is better than that one somewhere, but by less than matters.
+    """
+
+    variant: Variant
+    baseline: bool
+    status: Status
+    estimates: Mapping[str, Estimate]
+    missing: Mapping[str, str]
+    executed: Mapping[str, int]
+    shortfalls: tuple[Shortfall, ...] = ()
+    dominated_by: str | None = None
+    confidence: Confidence | None = None
+
+    @property
+    def digest(self) -> str:
+        return self.variant.digest
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "digest": self.digest,
+            "variant": self.variant.as_json(),
+            "baseline": self.baseline,
+            "status": self.status,
+            "estimates": {name: item.as_json() for name, item in self.estimates.items()},
+            "missing": dict(self.missing),
+            "executed": dict(self.executed),
+            "shortfalls": [item.as_json() for item in self.shortfalls],
+            "dominated_by": self.dominated_by,
+            "confidence": self.confidence,
+        }
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """A run whose conditions drifted: named, never scored."""
+
+    variant: Variant
+    cause: str
+    created_utc: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"digest": self.variant.digest, "cause": self.cause, "created_utc": self.created_utc}
+
+
+@dataclass(frozen=True)
+class FrontReport:
+    """Everything that may be concluded from a study's measurements on one board.
+
+    ``rows`` are all valid variants: members first, best on the first objective first. ``reference`` is the digest of the
+    baseline that ratios and the pick refer to, None when it was not validly measured.
+    """
+
+    provenance: Provenance | None
+    board: str | None
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    min_effect: Mapping[str, float]
+    reference: str | None
+    rows: tuple[Row, ...]
+    invalid: tuple[Invalid, ...]
+    pick: Pick | None
+    impossible: Impossible | None
+    metrics: Mapping[str, MetricInfo]
+    seed: int
+
+    @property
+    def members(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.status == "front")
+
+    @property
+    def excluded(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.status != "front")
+
+    @property
+    def baselines(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.baseline)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {row.digest: row.variant.label for row in self.rows}
+
+    def row(self, digest: str | None) -> Row | None:
+        return next((row for row in self.rows if row.digest == digest), None)
+
+    def unit(self, metric: str) -> str:
+        return self.metrics[metric].unit if metric in self.metrics else "1"
+
+    def explanation(self) -> list[str]:
+        """Why no variant meets the limits, in sentences; empty when some variant does."""
+        return self.impossible.lines(self.metrics, self.labels) if self.impossible else []
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; floats rounded to 9 significant digits, so that no platform's last bit shows."""
+        data = {
+            "schema": 1,
+            "provenance": self.provenance,
+            "board": self.board,
+            "objectives": [item.as_json() for item in self.objectives],
+            "constraints": [item.as_json() for item in self.constraints],
+            "min_effect": dict(self.min_effect),
+            "reference": self.reference,
+            "members": [row.digest for row in self.members],
+            "rows": [row.as_json() for row in self.rows],
+            "invalid": [item.as_json() for item in self.invalid],
+            "pick": self.pick.as_json() if self.pick else None,
+            "impossible": self.impossible.as_json() if self.impossible else None,
+            "seed": self.seed,
+            "resamples": RESAMPLES,
+            "level": LEVEL,
+        }
+        rounded: dict[str, Any] = _rounded(data)
+        return rounded
+
+
+def build_front(
+    measurements: Sequence[Measurement],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint] = (),
+    *,
+    baseline_digests: Sequence[str] = (),
+    seed: int = 0,
+    min_effect: Mapping[str, float] | None = None,
+    margin: float = 0.01,
+    metrics: Mapping[str, MetricInfo] | None = None,
+) -> FrontReport:
+    """The front of ``measurements`` of one split on one board; invalid ones are named and not used.
+
+    ``baseline_digests`` names the float models as they are, the reference target's first. ``min_effect`` is the
+    smallest difference that matters, by metric in its base unit. ``margin`` is what a pick may lose on the first task
+    objective. ``metrics`` describes the task's metrics (units). Raises ``SpecError`` when boards, splits or provenances
+    are mixed, and ``ValueError`` when a variant was given twice.
+    """
+    if not objectives:
+        raise ValueError("a front needs at least one objective")
+    valid = sorted((item for item in measurements if item.valid), key=lambda item: item.digest)
+    _require_comparable(valid)
+    effects = {goal.metric: float((min_effect or {}).get(goal.metric, 0.0)) for goal in objectives}
+    table = {**BOARD_METRICS, **(metrics or {})}
+    resampler = Resampler(seed)
+    complete = [item for item in valid if all(goal.metric in item.metrics for goal in objectives)]
+    feasible = [item for item in complete if not shortfalls(item.metrics, constraints)]
+    by_digest = {item.digest: item for item in valid}
+    winners = non_dominated([_candidate(item) for item in feasible], objectives)
+    members = sorted((by_digest[item.digest] for item in winners), key=lambda item: _rank(item, objectives))
+    judge = _Judge(members, objectives, effects, resampler)
+    reference = by_digest.get(baseline_digests[0]) if baseline_digests else None
+    rows = [_row(item, judge, constraints, baseline_digests, resampler) for item in valid]
+    places = {"front": 0, "dominated": 1, "infeasible": 2, "incomplete": 3}
+    rows.sort(key=lambda row: (places[row.status], _rank(by_digest[row.digest], objectives)))
+    return FrontReport(
+        provenance=valid[0].provenance if valid else None,
+        board=valid[0].board.name if valid else None,
+        objectives=tuple(objectives),
+        constraints=tuple(constraints),
+        min_effect=effects,
+        reference=reference.digest if reference else None,
+        rows=tuple(rows),
+        invalid=_invalid(measurements),
+        pick=choose(members, reference, objectives, margin=margin, resampler=resampler, metrics=table),
+        impossible=explain_infeasible([_candidate(item) for item in complete], constraints),
+        metrics=table,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Who on the front dominates a variant, and whether the evidence confirms it."""
+
+    members: Sequence[Measurement]
+    objectives: Sequence[Objective]
+    effects: Mapping[str, float]
+    resampler: Resampler
+
+    def verdict(self, item: Measurement) -> tuple[str, Confidence] | None:
+        """None for a variant that no member dominates by its values."""
+        ours = _candidate(item)
+        above = [member for member in self.members if dominates(_candidate(member), ours, self.objectives)]
+        for member in above:
+            if self._confirmed(member, item):
+                return member.digest, "confirmed"
+        return (above[0].digest, "indistinguishable") if above else None
+
+    def overshadows(self, item: Measurement) -> str | None:
+        """The member that confirmedly beats this member where it matters, and loses to it nowhere by what matters."""
+        others = (member for member in self.members if member is not item)
+        return next((member.digest for member in others if self._confirmed(member, item)), None)
+
+    def _confirmed(self, ours: Measurement, theirs: Measurement) -> bool:
+        compared = [self.resampler.compare(ours, theirs, goal) for goal in self.objectives]
+        return confirms_dominance(compared, [self.effects[goal.metric] for goal in self.objectives])
+
+
+def _row(
+    item: Measurement,
+    judge: _Judge,
+    constraints: Sequence[Constraint],
+    baseline_digests: Sequence[str],
+    resampler: Resampler,
+) -> Row:
+    missed = shortfalls(item.metrics, constraints)
+    status: Status = "front"
+    dominated_by: str | None = None
+    confidence: Confidence | None = None
+    if any(goal.metric not in item.metrics for goal in judge.objectives):
+        status = "incomplete"
+    elif missed:
+        status = "infeasible"
+    elif verdict := judge.verdict(item):
+        status = "dominated"
+        dominated_by, confidence = verdict
+    else:
+        dominated_by = judge.overshadows(item)
+    return Row(
+        variant=item.variant,
+        baseline=item.digest in baseline_digests,
+        status=status,
+        estimates={name: resampler.estimate(item, name) for name in sorted(item.metrics)},
+        missing=dict(sorted(item.missing.items())),
+        executed=dict(sorted(item.candidate.executed.items())),
+        shortfalls=missed,
+        dominated_by=dominated_by,
+        confidence=confidence,
+    )
+
+
+def _candidate(item: Measurement) -> Candidate:
+    return Candidate(item.digest, item.provenance, item.metrics)
+
+
+def _rank(item: Measurement, objectives: Sequence[Objective]) -> tuple[float | str, ...]:
+    """Best on the first objective first; without a value, last; the digest makes the order total."""
+    values = (item.metrics.get(goal.metric) for goal in objectives)
+    losses = (
+        float("inf") if value is None else -goal.gain(value, 0.0)
+        for goal, value in zip(objectives, values, strict=True)
+    )
+    return (*losses, item.digest)
+
+
+def _require_comparable(valid: Iterable[Measurement]) -> None:
+    """One provenance, one machine, one split, one measurement per variant."""
+    items = list(valid)
+    digests = [item.digest for item in items]
+    if len(set(digests)) != len(digests):
+        raise ValueError("a variant was given with two valid measurements: keep one per variant")
+    for what, found in (
+        ("provenances", {item.provenance for item in items}),
+        ("boards", {item.board.name for item in items}),
+        ("machines", {item.board.identity for item in items}),
+        ("splits", {item.split for item in items}),
+    ):
+        if len(found) > 1:
+            raise SpecError(
+                "make a front",
+                f"the measurements are of {len(found)} {what}: {', '.join(sorted(found))}",
+                "Make one front for each: such numbers say nothing about each other",
+            )
+
+
+def _invalid(measurements: Sequence[Measurement]) -> tuple[Invalid, ...]:
+    found = [
+        Invalid(item.variant, item.cause or "no cause was recorded", item.created_utc)
+        for item in measurements
+        if not item.valid
+    ]
+    return tuple(sorted(found, key=lambda item: (item.variant.digest, item.created_utc, item.cause)))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return value

@@ -1,0 +1,112 @@
+"""Which variant to ship, by a rule that is written down before anybody looks at the numbers.
+
+Non-inferiority: among the feasible members of the front, those whose loss on the first task objective against the float
+baseline of the reference target is shown (one-sided paired bound) to be no larger than the margin; of these, the
+cheapest. When none is shown, the pick is the one that comes closest on accuracy, and the reason says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgedeploy.evidence.bootstrap import LEVEL, Comparison, Resampler
+from edgedeploy.front import Objective
+from edgedeploy.measurement import BOARD_METRICS, Measurement, MetricInfo
+from edgedeploy.units import human
+
+
+@dataclass(frozen=True)
+class Pick:
+    """``digest`` is the variant, ``reason`` the rule's outcome in words. ``non_inferior`` is None when there was no
+    baseline or no task objective to hold it against; ``accuracy`` is its comparison with the baseline."""
+
+    digest: str
+    reason: str
+    non_inferior: bool | None
+    accuracy: Comparison | None
+    margin: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "digest": self.digest,
+            "reason": self.reason,
+            "non_inferior": self.non_inferior,
+            "accuracy": self.accuracy.as_json() if self.accuracy else None,
+            "margin": self.margin,
+        }
+
+
+def accuracy_objective(objectives: Sequence[Objective]) -> Objective | None:
+    """The first objective that belongs to the task; None when all of them are costs."""
+    return next((goal for goal in objectives if goal.metric not in BOARD_METRICS), None)
+
+
+def cost_objective(objectives: Sequence[Objective]) -> Objective | None:
+    """The first objective that is measured on the board; None when all of them belong to the task."""
+    return next((goal for goal in objectives if goal.metric in BOARD_METRICS), None)
+
+
+def choose(
+    members: Sequence[Measurement],
+    reference: Measurement | None,
+    objectives: Sequence[Objective],
+    *,
+    margin: float,
+    resampler: Resampler,
+    metrics: Mapping[str, MetricInfo],
+) -> Pick | None:
+    """The pick among the front's members; None when there are none. Ties go to the next objective, then the digest."""
+    if not members:
+        return None
+    accuracy, cost = accuracy_objective(objectives), cost_objective(objectives)
+    if accuracy is None:
+        best = _best(members, objectives)
+        reason = f"no objective is about accuracy: it is the best of {len(members)} on {objectives[0].metric}"
+        return Pick(best.digest, reason, None, None, margin)
+    by_accuracy = [accuracy, *(goal for goal in objectives if goal is not accuracy)]
+    if reference is None or accuracy.metric not in reference.metrics:
+        best = _best(members, by_accuracy)
+        reason = (
+            f"no baseline has {accuracy.metric}, so no loss against it can be bounded: it is the best of "
+            f"{len(members)} on {accuracy.metric}"
+        )
+        return Pick(best.digest, reason, None, None, margin)
+    found = {member.digest: resampler.compare(member, reference, accuracy) for member in members}
+    unit = metrics[accuracy.metric].unit if accuracy.metric in metrics else "1"
+    allowed = f"{human(margin, unit)} {accuracy.metric}"
+    safe = [member for member in members if found[member.digest].shows_at_least(-margin)]
+    if not safe:
+        best = _best(members, by_accuracy)
+        reason = (
+            f"no member of the front is shown to lose at most {allowed} against the baseline "
+            f"({LEVEL:.0%} one-sided bound), so this is the one that comes closest on accuracy: "
+            f"{_difference(found[best.digest], unit)}"
+        )
+        return Pick(best.digest, reason, False, found[best.digest], margin)
+    order = [cost, *(goal for goal in objectives if goal is not cost)] if cost else by_accuracy
+    best = _best(safe, order)
+    superlative = "smallest" if order[0].direction == "minimize" else "largest"
+    reason = (
+        f"of {len(members)} on the front, {len(safe)} {'is' if len(safe) == 1 else 'are'} shown to lose at most "
+        f"{allowed} against the baseline ({LEVEL:.0%} one-sided bound); it has the {superlative} {order[0].metric} "
+        f"of these: {_difference(found[best.digest], unit)}"
+    )
+    return Pick(best.digest, reason, True, found[best.digest], margin)
+
+
+def _best(members: Sequence[Measurement], order: Sequence[Objective]) -> Measurement:
+    return min(members, key=lambda m: (*(-goal.gain(m.metrics[goal.metric], 0.0) for goal in order), m.digest))
+
+
+def _difference(comparison: Comparison, unit: str) -> str:
+    text = f"accuracy differs by {signed(comparison.gain, unit)}"
+    if comparison.lower is None:
+        return f"{text}, with too few cases for a bound"
+    return f"{text}, bound {signed(comparison.lower, unit)}, over {comparison.units} cases"
+
+
+def signed(value: float, unit: str) -> str:
+    """With its sign (a true minus), for differences."""
+    return ("\N{MINUS SIGN}" if value < 0 else "+") + human(abs(value), unit)

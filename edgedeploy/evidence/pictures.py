@@ -1,0 +1,89 @@
+"""Cases as pictures, inside the page itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedeploy.evidence.bootstrap import paired_gains
+from edgedeploy.evidence.frontier import FrontReport
+from edgedeploy.evidence.pick import accuracy_objective
+from edgedeploy.evidence.words import heading, quantity
+from edgedeploy.measurement import Measurement
+
+ROLES: Final[Mapping[str, str]] = {"truth": "truth", "baseline": "baseline's answer", "pick": "pick's answer"}
+MAX_SIDE: Final = 320
+"""Pixels of a picture's longer side in the page: enough to see a contour, and forty of them fit in a mail."""
+
+
+@dataclass(frozen=True)
+class CasePicture:
+    """One case as RGB uint8 arrays (H, W, 3) by role: ``truth``, ``baseline``, ``pick``; any of them may be absent."""
+
+    case: str
+    images: Mapping[str, npt.NDArray[np.uint8]]
+
+
+def worst_cases(report: FrontReport, measurements: Sequence[Measurement], count: int = 4) -> tuple[str, ...]:
+    """Ids of the cases where the pick loses most against the reference baseline, worst first; empty without both."""
+    gains = case_gains(report, measurements)
+    return tuple(sorted(gains, key=lambda case: (gains[case], case))[:count])
+
+
+def case_gains(report: FrontReport, measurements: Sequence[Measurement]) -> dict[str, float]:
+    """Gain of the pick over the reference baseline on the accuracy objective, by case; empty without both."""
+    goal = accuracy_objective(report.objectives)
+    pick, reference = pick_and_reference(report, measurements)
+    if goal is None or pick is None or reference is None or pick is reference:
+        return {}
+    return paired_gains(pick, reference, goal)
+
+
+def pick_and_reference(
+    report: FrontReport, measurements: Sequence[Measurement]
+) -> tuple[Measurement | None, Measurement | None]:
+    valid = {item.digest: item for item in measurements if item.valid}
+    return valid.get(report.pick.digest if report.pick else ""), valid.get(report.reference or "")
+
+
+def data_uri(image: npt.NDArray[np.uint8]) -> str:
+    """The array as a PNG in a ``data:`` URI, shrunk to :data:`MAX_SIDE`. Raises ``ValueError`` unless (H, W, 3) uint8."""
+    from PIL import Image
+
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"a picture is uint8 (H, W, 3), but got {image.dtype} {image.shape}")
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def picture_rows(pictures: Sequence[CasePicture], report: FrontReport, measurements: Sequence[Measurement]) -> str:
+    """A figure per case: its pictures side by side, each with what it scored."""
+    pick, reference = pick_and_reference(report, measurements)
+    values = {"pick": pick.cases if pick else {}, "baseline": reference.cases if reference else {}}
+    goal = accuracy_objective(report.objectives)
+    rows = []
+    for picture in pictures:
+        cells = []
+        for role, text in ROLES.items():
+            if role not in picture.images:
+                continue
+            score = ""
+            value = values.get(role, {}).get(picture.case, {}).get(goal.metric) if goal else None
+            if goal and value is not None:
+                score = f": {heading(goal.metric)} {quantity(value, goal.metric, report.unit(goal.metric))}"
+            caption = escape(text + score)
+            alt = escape(f"{picture.case}, {text}{score}", quote=True)
+            uri = data_uri(picture.images[role])
+            cells.append(f'<figure><img src="{uri}" alt="{alt}"><figcaption>{caption}</figcaption></figure>')
+        rows.append(f'<div class="case"><h4>{escape(picture.case)}</h4><div class="trio">{"".join(cells)}</div></div>')
+    return "".join(rows)

@@ -1,0 +1,233 @@
+"""Numbers from raw series, and whether a run's conditions allow any.
+
+Every series is checked before it becomes a number: NaN, Inf, zero and negative values raise ``MeasurementError``; a
+metric that was not asked for, or has too few queries, is named in ``missing`` with its reason instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedeploy.artifact import Artifact
+from edgedeploy.errors import MeasurementError
+from edgedeploy.measurement import BOARD_METRICS, QUERIES_FOR_PERCENTILE, Direction, RawSide
+
+Floats = npt.NDArray[np.float64]
+Blocks = Sequence[Sequence[float]]
+Cases = Mapping[str, Mapping[str, float | None]]
+
+MAD_TO_SIGMA: Final = 1.4826
+"""Median absolute deviation to standard deviation, for a normal distribution."""
+
+MIN_BLOCKS_FOR_DRIFT: Final = 4
+"""Fewer blocks than this have no two halves to compare."""
+
+
+def require_positive(values: Sequence[float], what: str) -> Floats:
+    """``values`` as float64. Raises ``MeasurementError`` on NaN, Inf, zero or a negative number."""
+    array = np.asarray(values, dtype=np.float64)
+    bad = ~(np.isfinite(array) & (array > 0))
+    if bad.any():
+        where = int(np.argmax(bad))
+        raise MeasurementError(
+            f"measure {what}",
+            f"value {where + 1} of {array.size} is {array[where]:g}",
+            "A time or a size is a positive number: look at the board's clock and its agent",
+        )
+    return array
+
+
+def nearest_rank(ordered: Floats, percent: float) -> float:
+    """The smallest sample with at least ``percent`` % of all samples at or below it; ``ordered`` is ascending."""
+    return float(ordered[max(0, math.ceil(percent / 100 * ordered.size) - 1)])
+
+
+def latency_percentiles(blocks_ns: Blocks) -> tuple[dict[str, float], dict[str, str]]:
+    """Percentiles over all timed queries, and the reasons for those that the query count does not support."""
+    series = np.sort(require_positive([n for block in blocks_ns for n in block], "latency"))
+    metrics, missing = {}, {}
+    for percent, needed in QUERIES_FOR_PERCENTILE.items():
+        name = f"latency_p{percent}_ns"
+        if series.size == 0:
+            missing[name] = "no timed queries were asked for"
+        elif series.size < needed:
+            missing[name] = f"{series.size} queries, {needed} needed for this percentile at 99 % confidence"
+        else:
+            metrics[name] = nearest_rank(series, percent)
+    return metrics, missing
+
+
+def block_medians(side: RawSide) -> Floats:
+    """Median latency of each block in ns, in the order they ran; shape (blocks,)."""
+    for block in side.blocks_ns:
+        require_positive(block, "latency")
+    return np.array([np.median(block) for block in side.blocks_ns if block], dtype=np.float64)
+
+
+def cpu_per_query(side: RawSide) -> Floats:
+    """CPU time of one query in ns, block by block; shape (blocks,). Empty when the board does not say."""
+    if not side.cpu_ns:
+        return np.empty(0)
+    if len(side.cpu_ns) != len(side.blocks_ns):
+        raise MeasurementError(
+            "measure CPU time", f"{len(side.cpu_ns)} CPU times for {len(side.blocks_ns)} blocks", "The run is void"
+        )
+    pairs = [(cpu, len(block)) for cpu, block in zip(side.cpu_ns, side.blocks_ns, strict=True) if block]
+    return require_positive([cpu / queries for cpu, queries in pairs], "CPU time")
+
+
+def pair_ratios(ours: Floats, theirs: Floats) -> Floats:
+    """Ratio of each of our blocks to the baseline's block next to it in the ABBA order; shape (pairs,)."""
+    pairs = min(ours.size, theirs.size)
+    return np.asarray(ours[:pairs] / theirs[:pairs], dtype=np.float64)
+
+
+def board_metrics(
+    candidate: RawSide, baseline: RawSide | None, artifact: Artifact
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Every name of ``BOARD_METRICS`` either as a number or as the reason why there is none.
+
+    Ratios are medians over adjacent block pairs, which cancels what both sides suffered at the same time. Raises
+    ``MeasurementError`` for values that no clock can give.
+    """
+    metrics, missing = latency_percentiles(candidate.blocks_ns)
+    cpu = cpu_per_query(candidate)
+    if cpu.size:
+        metrics["cpu_time_ns"] = float(np.median(cpu))
+    _ratios(candidate, cpu, baseline, metrics, missing)
+    if candidate.cold_starts_ns:
+        metrics["cold_start_ns"] = float(np.median(require_positive(candidate.cold_starts_ns, "cold start")))
+    metrics["peak_memory_bytes"] = float(require_positive([candidate.peak_memory_bytes], "peak memory")[0])
+    metrics["size_bytes"] = float(require_positive([artifact.size_bytes], "size")[0])
+    reasons = {
+        "cpu_time_ns": "no timed queries were asked for" if not candidate.blocks_ns else "the board gives no CPU time",
+        "cold_start_ns": "no cold starts were asked for",
+        "energy_j": "no sensor",
+    }
+    for name in BOARD_METRICS:
+        if name not in metrics and name not in missing:
+            missing[name] = reasons[name]
+    return metrics, missing
+
+
+def _ratios(
+    candidate: RawSide, cpu: Floats, baseline: RawSide | None, metrics: dict[str, float], missing: dict[str, str]
+) -> None:
+    ours = block_medians(candidate)
+    for name, series, theirs in (
+        ("latency_ratio", ours, block_medians(baseline) if baseline else None),
+        ("cpu_time_ratio", cpu, cpu_per_query(baseline) if baseline else None),
+    ):
+        if theirs is None:
+            missing[name] = "no baseline ran beside it"
+        elif not (series.size and theirs.size):
+            missing[name] = "no timed queries were asked for" if not ours.size else "the board gives no CPU time"
+        else:
+            metrics[name] = float(np.median(pair_ratios(series, theirs)))
+
+
+@dataclass(frozen=True)
+class CaseSummary:
+    """A task metric over the cases of a split: mean over the ``defined`` ones of ``total``, and the worst of them."""
+
+    mean: float
+    defined: int
+    total: int
+    worst_case: str
+    worst: float
+
+
+def defined_values(cases: Cases, metric: str) -> dict[str, float]:
+    """Case to value where the metric is defined, by case id. Raises ``MeasurementError`` on NaN and Inf."""
+    found = {}
+    for case in sorted(cases):
+        value = cases[case].get(metric)
+        if value is None:
+            continue
+        if not math.isfinite(value):
+            raise MeasurementError(
+                f"evaluate {metric}", f"case {case} has {value}", "The task's metric must not do that"
+            )
+        found[case] = float(value)
+    return found
+
+
+def summarise_cases(cases: Cases, metric: str, direction: Direction = "maximize") -> CaseSummary | None:
+    """None when the metric is defined for no case."""
+    values = defined_values(cases, metric)
+    if not values:
+        return None
+    worst = (min if direction == "maximize" else max)(values, key=lambda case: (values[case], case))
+    mean = math.fsum(values.values()) / len(values)
+    return CaseSummary(mean, len(values), len(cases), worst, values[worst])
+
+
+@dataclass(frozen=True)
+class StabilityLimits:
+    """What a run may do and still give numbers. ``max_drift`` and ``max_spread`` are shares of the median latency."""
+
+    max_drift: float = 0.20
+    max_background_cores: float = 0.5
+    max_spread: float = 0.35
+
+
+def stability(baseline: RawSide, environment: Mapping[str, Any], limits: StabilityLimits | None = None) -> str | None:
+    """Why the run's conditions allow no numbers, or None when nothing was found.
+
+    The baseline is the probe: it does the same work from the first block to the last, so what moves it is the board.
+    Medians of medians, so that single interruptions on a shared host do not count. Conditions the board could not read
+    are not judged.
+    """
+    limits = limits or StabilityLimits()
+    medians = block_medians(baseline)
+    if medians.size >= MIN_BLOCKS_FOR_DRIFT:
+        first, second = np.median(medians[: medians.size // 2]), np.median(medians[medians.size // 2 :])
+        drift = float(max(first, second) / min(first, second) - 1)
+        if drift > limits.max_drift:
+            word = "slower" if second > first else "faster"
+            return (
+                f"the baseline became {100 * drift:.0f} % {word} during the run ({first / 1e6:.3g} ms, then "
+                f"{second / 1e6:.3g} ms); at most {100 * limits.max_drift:.0f} % is allowed"
+            )
+        middle = np.median(medians)
+        spread = float(MAD_TO_SIGMA * np.median(np.abs(medians - middle)) / middle)
+        if spread > limits.max_spread:
+            return (
+                f"the baseline's blocks scatter by {100 * spread:.0f} % of their median; at most "
+                f"{100 * limits.max_spread:.0f} % is allowed"
+            )
+    return _environment_cause(environment, limits)
+
+
+def _environment_cause(environment: Mapping[str, Any], limits: StabilityLimits) -> str | None:
+    share = environment.get("background_cpu_share")
+    if isinstance(share, (int, float)) and share > limits.max_background_cores:
+        return (
+            f"other processes used {share:.2f} of a core during the run; at most "
+            f"{limits.max_background_cores:g} is allowed"
+        )
+    before, after = environment.get("before"), environment.get("after")
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        if before.get("governor") != after.get("governor"):
+            return f"the clock governor changed from {before.get('governor')} to {after.get('governor')} during the run"
+        counted = (throttle_events(before), throttle_events(after))
+        if counted[1] > counted[0]:
+            return f"the processor throttled {counted[1] - counted[0]} times during the run"
+    return None
+
+
+def throttle_events(snapshot: Mapping[str, Any]) -> int:
+    """Sum of the whole numbers that a snapshot keeps under names that speak of throttling."""
+    total = 0
+    for name, value in snapshot.items():
+        if "throttle" not in name:
+            continue
+        counts = value.values() if isinstance(value, Mapping) else [value]
+        total += sum(n for n in counts if isinstance(n, int) and not isinstance(n, bool))
+    return total

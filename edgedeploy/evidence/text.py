@@ -1,0 +1,57 @@
+"""The front as plain data for a terminal: whoever prints it brings the looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgedeploy.evidence.frontier import FrontReport, Row
+from edgedeploy.evidence.words import answer, executed_text, heading, key_metrics, quantity, span, status_text
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """``rows`` have as many cells as ``headers``; ``notes`` are sentences that belong below the table."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def front_table(report: FrontReport) -> TextTable:
+    """The front's members, then the baselines that are not on it. A missing number is a dash."""
+    shown = [*report.members, *(row for row in report.baselines if row.status != "front")]
+    metrics = key_metrics(report)
+    notes = [" ".join(answer(report))]
+    others = len(report.rows) - len(shown)
+    if others:
+        notes.append(f"{others} more measured; the report says why they are not on the front.")
+    if report.invalid:
+        notes.append(f"{len(report.invalid)} invalid runs (conditions drifted) are not used.")
+    return TextTable(
+        title=f"Front: {report.board or 'no board'}, {report.provenance or 'nothing measured'}",
+        headers=("", "variant", *(heading(name) for name in metrics), "ran as", "status"),
+        rows=tuple(_cells(row, report, metrics) for row in shown),
+        notes=tuple(notes),
+    )
+
+
+def _cells(row: Row, report: FrontReport, metrics: list[str]) -> tuple[str, ...]:
+    mark = "*" if report.pick and report.pick.digest == row.digest else ""
+    label = f"{row.variant.label} (baseline)" if row.baseline else row.variant.label
+    return (
+        mark,
+        label,
+        *(_cell(row, report, name) for name in metrics),
+        executed_text(row.executed),
+        status_text(row, report),
+    )
+
+
+def _cell(row: Row, report: FrontReport, metric: str) -> str:
+    estimate = row.estimates.get(metric)
+    if estimate is None:
+        return "-"
+    interval = span(estimate, metric, report.unit(metric))
+    text = quantity(estimate.value, metric, report.unit(metric))
+    return f"{text}\n{interval}" if interval else text

@@ -1,0 +1,30 @@
+"""From what a study file asks to what the front judges: objectives with their direction, limits in base units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgedeploy.front import Constraint, Objective
+from edgedeploy.measurement import MetricInfo
+from edgedeploy.spec import ConstraintTable, StudySpec
+from edgedeploy.units import parse_quantity
+
+
+def objectives_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> tuple[Objective, ...]:
+    return tuple(Objective(table.metric, metrics[table.metric].direction) for table in spec.objectives)
+
+
+def constraints_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> tuple[Constraint, ...]:
+    return tuple(_constraint(table, metrics[table.metric].unit) for table in spec.constraints)
+
+
+def min_effects_of(spec: StudySpec) -> dict[str, float]:
+    return {table.metric: table.min_effect for table in spec.objectives}
+
+
+def _constraint(table: ConstraintTable, unit: str) -> Constraint:
+    def base(value: float | str | None) -> float | None:
+        return None if value is None else parse_quantity(value, unit)
+
+    margin = parse_quantity(table.margin, unit) if table.margin else 0.0
+    return Constraint(table.metric, base(table.at_most), base(table.at_least), margin)

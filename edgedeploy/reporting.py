@@ -1,0 +1,110 @@
+"""From a study's folder to its front and its report: the stored evidence, and pictures where the task's data is at hand."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgedeploy.account import summarise
+from edgedeploy.errors import EdgeDeployError
+from edgedeploy.evidence.frontier import FrontReport, build_front
+from edgedeploy.evidence.pictures import CasePicture, worst_cases
+from edgedeploy.evidence.report import ReportData, write_report
+from edgedeploy.goals import constraints_of, min_effects_of, objectives_of
+from edgedeploy.measurement import MetricInfo
+from edgedeploy.protocols import Array, Case, Pictured
+from edgedeploy.spec import StudySpec, parse_spec
+from edgedeploy.store import Store
+from edgedeploy.tasks.catalog import load_task
+from edgedeploy.variant import Variant
+
+
+def stored_spec(store: Store) -> StudySpec:
+    """The spec a study's folder was made with."""
+    return parse_spec(store.study_text(), store.root / "study.toml")[0]
+
+
+def read_front(folder: str | Path) -> FrontReport:
+    """The front, recomputed from the stored measurements alone. Raises ``SpecError`` for a folder without a study."""
+    store = Store(Path(folder))
+    study = store.study()
+    spec = stored_spec(store)
+    task_metrics = {name: MetricInfo(**info) for name, info in study["task_metrics"].items()}
+    metrics = spec.metric_table(task_metrics)
+    return build_front(
+        [*store.measurements(), *store.invalid()],
+        objectives_of(spec, metrics),
+        constraints_of(spec, metrics),
+        baseline_digests=[Variant.from_json(item).digest for item in study["baselines"]],
+        seed=spec.study.seed,
+        min_effect=min_effects_of(spec),
+        margin=spec.pick.non_inferiority_margin,
+        metrics=task_metrics,
+    )
+
+
+def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
+    """Write the HTML report (``FOLDER/report.html``) and return its path."""
+    store = Store(Path(folder))
+    study = store.study()
+    spec = stored_spec(store)
+    front = read_front(folder)
+    account = summarise(store.times())
+    pictures, notes = _pictures(store, study, spec, front)
+    data = ReportData(
+        name=spec.study.name,
+        front=front,
+        measurements=[*store.measurements(), *store.invalid()],
+        study_text=store.study_text(),
+        command=f"edgedeploy search study.toml --out {shlex.quote(store.root.name)} --trials {len(front.rows)}",
+        confirmation=store.confirmations(),
+        failures=store.failures(),
+        seconds=account.seconds,
+        overhead=account.overhead if account.wall_s else None,
+        openings=store.openings(),
+        pictures=pictures,
+        versions=study["versions"],
+        created_utc=study["created_utc"],
+        notes=notes,
+    )
+    return write_report(data, Path(to) if to is not None else store.root / "report.html")
+
+
+def _pictures(
+    store: Store, study: Mapping[str, Any], spec: StudySpec, front: FrontReport
+) -> tuple[list[CasePicture], list[str]]:
+    """The worst cases of the pick, if the task can be loaded where the study was made; else the reason why not."""
+    wanted = worst_cases(front, store.measurements())
+    if not wanted or front.pick is None or front.reference is None:
+        return [], []
+    try:
+        task = load_task(spec.task.model_dump(), Path(study["spec_folder"]))
+    except EdgeDeployError as exc:
+        return [], [f"No pictures of cases: the task's data is not at hand ({exc})."]
+    if not isinstance(task, Pictured):
+        return [], ["No pictures of cases: the task has no `picture`."]
+    cases = {case.id: (row, case) for row, case in enumerate(task.cases("selection"))}
+    answers = {"baseline": _outputs(store, front.reference), "pick": _outputs(store, front.pick.digest)}
+    found = []
+    for name in wanted:
+        row, case = cases[name]
+        images = {"truth": task.picture(case, None)}
+        images |= {role: _answer(task, case, rows, row) for role, rows in answers.items() if rows}
+        found.append(CasePicture(name, images))
+    return found, []
+
+
+def _answer(task: Pictured, case: Case, rows: Mapping[str, Array], row: int) -> Any:
+    return task.picture(case, {name: values[row].astype(np.float32) for name, values in rows.items()})
+
+
+def _outputs(store: Store, digest: str) -> dict[str, Array]:
+    path = store.outputs_path(digest, "selection")
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as data:
+        return {name: data[name] for name in data.files}

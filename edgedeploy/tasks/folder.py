@@ -1,0 +1,197 @@
+"""Segmentation of a folder of images and masks: mixed sizes, grey or RGB, one mask of the same name per image.
+
+    ROOT/images/*.png   ROOT/masks/*.png              train, calibration and selection come from here, by a seeded draw
+    ROOT/test/images/*  ROOT/test/masks/*             the confirmation split
+
+Images are squeezed to the square of the model, answers are scored at the size of the mask. Images whose pixels are
+equal never stand on two sides of a split: copies inside the search folder are kept once, a copy of a confirmation image
+is left out of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from edgedeploy.errors import DataError, SpecError
+from edgedeploy.protocols import Case, Split, TrainRecipe
+from edgedeploy.tasks.metrics import Labels
+from edgedeploy.tasks.options import SegmentationOptions
+from edgedeploy.tasks.segmentation import CASES_IN_MEMORY, SegmentationTask
+
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+MAX_PIXELS: Final = 64_000_000
+MIN_CASES: Final = 8
+
+
+@dataclass(frozen=True)
+class FolderOptions(SegmentationOptions):
+    """Where the files are (relative to the study file), what the mask values mean, how many cases each split takes."""
+
+    root: str = ""
+    images: str = "images"
+    masks: str = "masks"
+    confirmation_images: str = "test/images"
+    confirmation_masks: str = "test/masks"
+    classes: Mapping[str, int] = field(default_factory=lambda: {"nerve": 1, "vessel": 2})
+    calibration_cases: int = 24
+    selection_cases: int = 40
+    split_seed: int = 1
+    resolutions: tuple[int, ...] = (192, 160, 128)
+    base_channels: int = 16
+    depth: int = 4
+    baseline: TrainRecipe = field(
+        default_factory=lambda: TrainRecipe(
+            epochs=110, batch_size=8, learning_rate=2e-3, weight_decay=1e-2, warmup_epochs=3, bfloat16=True
+        )
+    )
+    recovery: TrainRecipe = field(
+        default_factory=lambda: TrainRecipe(
+            epochs=6, batch_size=8, learning_rate=1e-3, warmup_epochs=0.5, bfloat16=True, distill_weight=0.5
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One image with its mask, and a digest of the image's grey values."""
+
+    name: str
+    image: Path
+    mask: Path
+    digest: str
+
+
+class SegmentationFolder(SegmentationTask):
+    """A task over files. Constructing it opens every file once: whatever is wrong with the data is said first."""
+
+    def __init__(self, options: FolderOptions, base: Path) -> None:
+        super().__init__("segmentation-folder", options.classes, options)
+        if not options.root:
+            raise SpecError("task.options.root", "it is missing", "Name the folder that holds images/ and masks/")
+        self._options = options
+        self._root = (base / options.root).expanduser()
+        if not self._root.is_dir():
+            raise DataError(f"task.options.root = {options.root!r}", f"no folder at {self._root}", "Correct the path")
+        confirmation = _unique(self._pairs(options.confirmation_images, options.confirmation_masks))
+        held_out = {pair.digest for pair in confirmation}
+        search = [p for p in _unique(self._pairs(options.images, options.masks)) if p.digest not in held_out]
+        self._splits = self._draw(search, confirmation)
+        self._files = {case: pair for cases in self._splits.values() for case, pair in cases.items()}
+        self._read = lru_cache(maxsize=CASES_IN_MEMORY)(self._load)
+
+    def cases(self, split: Split) -> Sequence[Case]:
+        return tuple(self._splits[split])
+
+    def load(self, case: Case) -> tuple[Labels, Labels]:
+        return self._read(case)
+
+    def _load(self, case: Case) -> tuple[Labels, Labels]:
+        pair = self._files[case]
+        return read_grey(pair.image), read_labels(pair.mask, self.classes)
+
+    def _draw(self, search: list[_Pair], confirmation: list[_Pair]) -> dict[Split, dict[Case, _Pair]]:
+        options = self._options
+        left = len(search) - options.calibration_cases - options.selection_cases
+        if min(options.calibration_cases, options.selection_cases) < 1 or left < MIN_CASES:
+            raise DataError(
+                f"split {self._root / options.images}",
+                f"{len(search)} different images leave {left} to train on after {options.calibration_cases} for calibration "
+                f"and {options.selection_cases} for selection",
+                f"At least {MIN_CASES} must be left: bring more images, or lower the two counts",
+            )
+        order = np.random.default_rng(options.split_seed).permutation(len(search))
+        shuffled = [search[index] for index in order]
+        cuts = {
+            "selection": shuffled[: options.selection_cases],
+            "calibration": shuffled[options.selection_cases : options.selection_cases + options.calibration_cases],
+            "train": shuffled[options.selection_cases + options.calibration_cases :],
+            "confirmation": confirmation,
+        }
+        splits: tuple[Split, ...] = ("train", "calibration", "selection", "confirmation")
+        return {
+            split: {Case(f"{split}/{p.name}", split): p for p in sorted(cuts[split], key=_by_name)} for split in splits
+        }
+
+    def _pairs(self, images: str, masks: str) -> list[_Pair]:
+        """Every image of a folder with its mask, both opened and checked. Raises ``DataError``."""
+        folder, mask_folder = self._root / images, self._root / masks
+        for place in (folder, mask_folder):
+            if not place.is_dir():
+                raise DataError("read the data", f"no folder at {place}", "Correct the path in [task.options]")
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        if not found:
+            raise DataError(
+                f"images in {folder}", "the folder holds none", f"Put {', '.join(SUFFIXES[:3])} files there"
+            )
+        by_stem = {path.stem: path for path in mask_folder.iterdir() if path.suffix.lower() in SUFFIXES}
+        return [self._check(path, by_stem.get(path.stem), mask_folder) for path in found]
+
+    def _check(self, path: Path, mask: Path | None, mask_folder: Path) -> _Pair:
+        if mask is None:
+            raise DataError(
+                f"mask of {path}", f"no file {path.stem}.* in {mask_folder}", "Add the mask, or remove the image"
+            )
+        image, labels = read_grey(path), read_labels(mask, self.classes)
+        if image.shape != labels.shape:
+            sizes = f"the image is {image.shape[1]}x{image.shape[0]}, the mask {labels.shape[1]}x{labels.shape[0]}"
+            raise DataError(f"mask {mask}", sizes, "Image and mask must have one size")
+        digest = hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()
+        return _Pair(path.stem, path, mask, digest)
+
+
+def read_grey(path: Path) -> Labels:
+    """Grey values uint8 (H, W) of an image file. Raises ``DataError`` for what is no image, cut short or far too large."""
+    return np.asarray(_open(path).convert("L"), np.uint8)
+
+
+def read_labels(path: Path, classes: Mapping[str, int]) -> Labels:
+    """Label map uint8 (H, W). Raises ``DataError`` naming the values that no class stands for."""
+    image = _open(path)
+    if image.mode not in ("L", "P", "1", "I", "I;16"):
+        raise DataError(f"mask {path}", f"it has mode {image.mode}", "A mask is one channel of class numbers")
+    values = np.asarray(image)
+    known = {0, *classes.values()}
+    unknown = sorted(set(np.unique(values).tolist()) - known)
+    if unknown:
+        names = ", ".join(f"{name} = {value}" for name, value in classes.items())
+        raise DataError(
+            f"mask {path}",
+            f"unknown label{'s' if len(unknown) > 1 else ''} {', '.join(map(str, unknown[:8]))}",
+            f"Known: background = 0, {names}; name more in [task.options.classes]",
+        )
+    return values.astype(np.uint8)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    f"image {path}", f"{image.width}x{image.height} pixels", f"At most {MAX_PIXELS} are read"
+                )
+            image.load()
+    except UnidentifiedImageError:
+        raise DataError(f"image {path}", "it is no image that can be read", "Replace or remove the file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise DataError(f"image {path}", f"it cannot be decoded ({exc})", "Replace or remove the file") from None
+    return image
+
+
+def _unique(pairs: list[_Pair]) -> list[_Pair]:
+    """The first of every group of images with equal pixels."""
+    return list({pair.digest: pair for pair in reversed(pairs)}.values())[::-1]
+
+
+def _by_name(pair: _Pair) -> str:
+    return pair.name

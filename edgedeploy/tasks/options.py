@@ -1,0 +1,71 @@
+"""Options of the tasks that ship, from the ``[task.options]`` table of a study file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from edgedeploy.errors import SpecError, nearest
+from edgedeploy.protocols import TrainRecipe
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SegmentationOptions:
+    """Model, training and sizes of a segmentation task. ``resolutions``: the baseline's first."""
+
+    resolutions: tuple[int, ...] = (128, 96, 64)
+    base_channels: int = 8
+    depth: int = 3
+    seed: int = 0
+    baseline: TrainRecipe = field(default_factory=lambda: TrainRecipe(epochs=30, batch_size=8, learning_rate=3e-3))
+    recovery: TrainRecipe = field(
+        default_factory=lambda: TrainRecipe(epochs=4, batch_size=8, learning_rate=1.5e-3, distill_weight=0.5)
+    )
+
+    def __post_init__(self) -> None:
+        step = 2**self.depth
+        for side in self.resolutions:
+            if side % step or side < 4 * step:
+                raise ValueError(
+                    f"resolutions must be multiples of {step} (2^depth) and at least {4 * step}, but got {side}"
+                )
+
+
+def read_options(kind: type[T], defaults: T, table: Mapping[str, Any], where: str) -> T:
+    """``defaults`` changed by ``table``. Nested tables change recipes. Raises ``SpecError`` with the key that is wrong."""
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
+    changes: dict[str, Any] = {}
+    for key, value in table.items():
+        path = f"{where}.{key}"
+        if key not in known:
+            raise SpecError(path, "unknown option", nearest(key, known))
+        current = getattr(defaults, key)
+        if isinstance(current, TrainRecipe):
+            if not isinstance(value, Mapping):
+                raise SpecError(path, f"expected a table, but got {value!r}")
+            changes[key] = read_options(TrainRecipe, current, value, path)
+        else:
+            changes[key] = _same_kind(value, current, path)
+    try:
+        return replace(defaults, **changes)  # type: ignore[type-var]
+    except ValueError as exc:
+        raise SpecError(where, str(exc)) from None
+
+
+def _same_kind(value: Any, current: Any, path: str) -> Any:
+    """``value`` if it is of the default's type (an int may stand for a float, a list for a tuple)."""
+    if isinstance(current, tuple) and isinstance(value, list):
+        if all(isinstance(item, type(current[0])) and not isinstance(item, bool) for item in value) and value:
+            return tuple(value)
+    elif isinstance(current, Mapping) and isinstance(value, Mapping):
+        kinds = {type(item) for item in current.values()}
+        if value and all(type(item) in kinds for item in value.values()):
+            return dict(value)
+    elif isinstance(current, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(value, type(current)) and isinstance(value, bool) == isinstance(current, bool):
+        return value
+    raise SpecError(path, f"expected a value such as {current!r}, but got {value!r}")

@@ -1,0 +1,64 @@
+"""A plain U-Net (Ronneberger et al., 2015) that prunes, exports and quantises without special cases.
+
+Convolution, batch norm and ReLU only; skips by concatenation. The two kinds of upsampling share the names of every other
+parameter, so that weights are inherited between them by name.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, Literal
+
+Upsampling = Literal["transposed", "resize"]
+
+
+def build_unet(*, in_channels: int, classes: int, base: int, depth: int, upsampling: str, seed: int) -> Any:
+    """A ``torch.nn.Module``: (N, in_channels, H, W) to logits (N, classes, H, W); H and W divisible by 2^depth.
+
+    ``base`` channels at full resolution, doubled at each of ``depth`` steps down. ``upsampling`` is ``"transposed"``
+    (2x2 transposed convolution) or ``"resize"`` (nearest neighbour, then a 1x1 convolution).
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _unet_class()(in_channels, classes, [base * 2**level for level in range(depth + 1)], upsampling)
+
+
+def _unet_class() -> Any:
+    """The module class, made on first use: torch is imported when a model is built, not with the package."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F  # noqa: N812
+
+    def block(before: int, after: int) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for channels in (before, after):
+            layers += [nn.Conv2d(channels, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        return nn.Sequential(*layers)
+
+    def upsample(kind: str, before: int, after: int) -> nn.Module:
+        if kind == "transposed":
+            return nn.ConvTranspose2d(before, after, 2, stride=2)
+        return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(before, after, 1))
+
+    class UNet(nn.Module):
+        def __init__(self, in_channels: int, classes: int, channels: list[int], upsampling: str) -> None:
+            super().__init__()
+            pairs = list(pairwise(channels))
+            self.down = nn.ModuleList([block(in_channels, channels[0]), *(block(a, b) for a, b in pairs)])
+            self.up = nn.ModuleList([upsample(upsampling, deep, shallow) for shallow, deep in pairs])
+            self.merge = nn.ModuleList([block(2 * shallow, shallow) for shallow, _ in pairs])
+            self.head = nn.Conv2d(channels[0], classes, 1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            skips = []
+            value = image
+            for level, stage in enumerate(self.down):
+                value = stage(F.max_pool2d(value, 2) if level else value)
+                skips.append(value)
+            for level in reversed(range(len(self.up))):
+                value = self.merge[level](torch.cat([self.up[level](value), skips[level]], dim=1))
+            return self.head(value)  # type: ignore[no-any-return]
+
+    return UNet

@@ -1,0 +1,132 @@
+"""Makes what a trial needs, or finds it in the store: models, ONNX references, artifacts, stacked inputs.
+
+Everything here is a pure function of the study and the variant, so a store hit and a fresh build are the same thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edgedeploy.account import Account
+from edgedeploy.artifact import Artifact
+from edgedeploy.compress.model import derive, load_weights, save_weights, train_baseline
+from edgedeploy.compress.training import TrainProgress
+from edgedeploy.files import new_folder, read_json, write_json
+from edgedeploy.measurement import Payload
+from edgedeploy.protocols import Array, BuildRequest, Case, Split, Target, Task
+from edgedeploy.store import Store
+from edgedeploy.targets.reference import Reference, export_reference, run_reference
+from edgedeploy.variant import Scalar, Variant, digest_of
+
+GOLDEN_CASES: Final = 4
+"""Calibration cases whose outputs every artifact is held against its reference on."""
+
+
+@dataclass(frozen=True)
+class InputSet:
+    """Model-ready inputs of some cases, stacked in one file. The first ``golden`` rows are for parity only."""
+
+    path: Path
+    golden: int
+    cases: tuple[Case, ...]
+
+
+class Workbench:
+    """The making side of one study. ``progress`` hears of training."""
+
+    def __init__(
+        self,
+        task: Task,
+        targets: Mapping[str, Target],
+        store: Store,
+        account: Account,
+        progress: Callable[[str, TrainProgress], None] = lambda what, state: None,
+    ) -> None:
+        self.task = task
+        self._targets = targets
+        self._store = store
+        self._account = account
+        self._progress = progress
+        self._models: dict[str, Any] = {}
+
+    @cached_property
+    def baseline_model(self) -> Any:
+        """The trained float model at the baseline's architecture: trained once a study, then read back."""
+        path = self._store.baseline_weights
+        arch = {name: values[0] for name, values in self.task.architecture.items()}
+        if path.is_file():
+            return load_weights(self.task.build(**arch), path)
+        with self._account.phase("train"):
+            model = train_baseline(self.task, arch, progress=lambda state: self._progress("baseline", state))
+            save_weights(model, path)
+        return model
+
+    def reference(self, variant: Variant) -> Reference:
+        """The ONNX file of the variant's float model: what all of its artifacts are built from and held against."""
+        folder = self._store.model_folder(variant.model_digest)
+        if not (folder / "reference.json").is_file():
+            baseline = self.baseline_model
+            with self._account.phase("train"):
+                label = f"width {variant.width:g} {' '.join(map(str, variant.arch_kwargs.values()))}"
+                model = derive(self.task, variant, baseline, progress=lambda state: self._progress(label, state))
+            with self._account.phase("build"), new_folder(folder) as part:
+                specs = self.task.input_specs(**variant.arch_kwargs)
+                reference = export_reference(model, specs, part / "reference.onnx")
+                write_json(part / "reference.json", reference.as_json())
+        return Reference.from_json(read_json(folder / "reference.json"), folder)
+
+    def artifact(self, variant: Variant) -> tuple[Artifact, Path]:
+        """The built artifact and its folder. Raises ``BuildError``, ``Unsupported``, ``TargetUnavailable``."""
+        name = f"{variant.target}-{variant.precision}-{variant.model_digest}"
+        folder = self._store.artifact_folder(name)
+        manifest = folder.with_suffix(".json")
+        if not manifest.is_file():
+            reference = self.reference(variant)
+            with self._account.phase("build"):
+                with new_folder(folder) as part:
+                    artifact = self._targets[variant.target].build(self._request(variant, reference), part)
+                write_json(manifest, artifact.as_json())
+        return Artifact.from_json(read_json(manifest)), folder
+
+    def _request(self, variant: Variant, reference: Reference) -> BuildRequest:
+        def calibration() -> Iterator[dict[str, Array]]:
+            for case in self.task.cases("calibration"):
+                yield self.task.inputs(case, **variant.arch_kwargs)
+
+        return BuildRequest(
+            reference=reference.path,
+            inputs=reference.inputs,
+            outputs=reference.outputs,
+            precision=variant.precision,
+            calibration=calibration,
+        )
+
+    def payload(self, variant: Variant, split: Split) -> Payload:
+        """The artifact with the inputs of a split, ready for a board."""
+        artifact, folder = self.artifact(variant)
+        return Payload(artifact, folder, self.inputs(split, variant.arch_kwargs).path, variant.threads)
+
+    def inputs(self, split: Split, arch: Mapping[str, Scalar]) -> InputSet:
+        """Golden cases, then all cases of ``split``, stacked per model input: (cases, *input shape)."""
+        golden = tuple(self.task.cases("calibration")[:GOLDEN_CASES])
+        cases = tuple(self.task.cases(split))
+        path = self._store.inputs_path(f"{split}-{digest_of(dict(arch))[:16]}")
+        if not path.is_file():
+            with self._account.phase("bookkeeping"):
+                rows = [self.task.inputs(case, **arch) for case in (*golden, *cases)]
+                stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+                self._store.save_arrays(path, stacked)
+        return InputSet(path, len(golden), cases)
+
+    def golden_outputs(self, variant: Variant) -> list[dict[str, Array]]:
+        """What the reference answers on the golden cases."""
+        reference = self.reference(variant)
+        golden = self.task.cases("calibration")[:GOLDEN_CASES]
+        with self._account.phase("build"):
+            return [run_reference(reference, self.task.inputs(case, **variant.arch_kwargs)) for case in golden]

@@ -1,0 +1,68 @@
+"""The wheel holds every package and data file, nothing of the root links, and the unit tests pass against it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built without isolation, so that no index is asked for a build backend."""
+    folder = tmp_path_factory.mktemp("wheel")
+    argv = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPO)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    sources = {
+        str(path.relative_to(REPO))
+        for path in (REPO / "edgedeploy").rglob("*")
+        if path.suffix in (".py", ".toml", ".typed")
+    }
+    assert sources <= names
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"edgedeploy"}
+
+
+def test_unit_tests_pass_against_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    """A fresh environment that sees this one's dependencies, with edgedeploy from the wheel in front."""
+    home = tmp_path / "env"
+    venv.create(home, with_pip=False)
+    python = home / "bin" / "python"
+    site = next((home / "lib").glob("python*/site-packages"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    # addsitedir would follow this environment's editable install of the checkout; a plain path does not
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
+    tests = ["test_spec.py", "test_search.py", "test_variant.py", "test_import.py"]
+    argv = [
+        str(python),
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *(str(REPO / "tests" / "unit" / name) for name in tests),
+    ]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    code = "import edgedeploy; print(edgedeploy.__file__)"
+    where = subprocess.run(
+        [str(python), "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    assert where.stdout.startswith(str(site))
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,125 @@
+"""A made-up study with all that a report can show. No board ever said any of this."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import made_up
+import numpy as np
+
+from edgedeploy.evidence.frontier import FrontReport, build_front
+from edgedeploy.evidence.pictures import CasePicture, worst_cases
+from edgedeploy.evidence.report import ReportData
+from edgedeploy.front import Constraint, Objective
+from edgedeploy.measurement import Failure, Measurement
+
+DICE = Objective("dice_mean", "maximize")
+RATIO = Objective("latency_ratio", "minimize")
+EFFECTS = {"dice_mean": 0.005, "latency_ratio": 0.02}
+BASELINES = (made_up.variant(), made_up.variant("openvino"))
+
+_POINTS = [
+    # target, precision, width, resolution, dice, ms, bytes
+    ("onnxruntime", "float32", 1.0, 128, 0.851, 6.0, 1_210_000),
+    ("openvino", "float32", 1.0, 128, 0.851, 5.1, 1_260_000),
+    ("openvino", "bfloat16", 1.0, 128, 0.850, 3.0, 1_260_000),
+    ("openvino", "int8", 1.0, 128, 0.848, 1.9, 390_000),
+    ("onnxruntime", "int8", 1.0, 128, 0.845, 2.6, 350_000),
+    ("openvino", "int8", 0.75, 128, 0.846, 1.5, 240_000),
+    ("openvino", "int8", 0.5, 128, 0.835, 1.02, 130_000),
+    ("openvino", "int8", 0.5, 96, 0.801, 0.66, 130_000),
+    ("openvino", "int8", 0.25, 96, 0.742, 0.41, 60_000),
+    ("onnxruntime", "int8", 0.5, 128, 0.831, 1.6, 120_000),
+    ("onnxruntime", "float32", 0.5, 128, 0.838, 3.4, 330_000),
+    ("onnxruntime", "float32", 0.75, 96, 0.822, 3.1, 700_000),
+    ("openvino", "bfloat16", 0.5, 96, 0.803, 0.98, 330_000),
+    ("onnxruntime", "int8", 0.25, 96, 0.738, 0.72, 55_000),
+]
+
+
+def measurements() -> list[Measurement]:
+    found = []
+    for seed, (target, precision, width, resolution, dice, ms, size) in enumerate(_POINTS):
+        executed = {"float32": 14} if precision == "float32" else {precision: 12, "float32": 2}
+        found.append(
+            made_up.measurement(
+                made_up.variant(target, precision, width, resolution=resolution),
+                dice=dice,
+                latency_ms=ms,
+                size_bytes=size,
+                seed=seed,
+                executed=executed,
+            )
+        )
+    found.append(
+        made_up.measurement(
+            made_up.variant("onnxruntime", "int8", 0.75),
+            cause="other processes used 0.81 of a core during the run; at most 0.5 is allowed",
+        )
+    )
+    return found
+
+
+def front(items: list[Measurement] | None = None, **settings: Any) -> FrontReport:
+    values: dict[str, Any] = {
+        "constraints": [Constraint("peak_memory_bytes", at_most=1e9)],
+        "baseline_digests": [variant.digest for variant in BASELINES],
+        "seed": 7,
+        "min_effect": EFFECTS,
+        "metrics": made_up.TASK_METRICS,
+        **settings,
+    }
+    return build_front(measurements() if items is None else items, (DICE, RATIO), **values)
+
+
+def confirmation(report: FrontReport) -> list[Measurement]:
+    digests = {report.reference, report.pick.digest if report.pick else None}
+    found = []
+    for item in measurements():
+        if item.valid and item.digest in digests:
+            shift = 0.0 if item.digest == report.reference else -0.004
+            values = made_up.cases(0.84 + shift, seed=len(found) + 50)
+            found.append(made_up.measurement(item.variant, per_case=values, split="confirmation"))
+    return found
+
+
+def picture(seed: int, tint: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Speckle with a square on it: not an ultrasound image."""
+    rng = np.random.default_rng(seed)
+    image = np.repeat(rng.rayleigh(40, (160, 160, 1)).clip(0, 255), 3, axis=2)
+    image[60:100, 50 + 4 * tint : 110, tint % 3] = 220
+    return image.astype(np.uint8)
+
+
+def report_data(**changes: Any) -> ReportData:
+    report = changes.pop("front", None) or front()
+    items = measurements()
+    roles = {"truth": 0, "baseline": 1, "pick": 2}
+    pictures = [
+        CasePicture(case, {role: picture(index, tint) for role, tint in roles.items()})
+        for index, case in enumerate(worst_cases(report, items, 3))
+    ]
+    failed = made_up.variant("onnxruntime", "bfloat16")
+    data = ReportData(
+        name="made-up study",
+        front=report,
+        measurements=items,
+        study_text='[study]\nname = "made-up study"\nseed = 7\ntargets = ["onnxruntime", "openvino"]\n',
+        command="edgedeploy search study.toml --out studies/made-up",
+        confirmation=confirmation(report),
+        failures=[
+            Failure(failed, "Unsupported", "build", "no bfloat16 kernel for Conv", "2026-01-01T00:00:00+00:00"),
+            Failure(
+                dataclasses.replace(failed, width=0.5), "Unsupported", "build", "no bfloat16 kernel for Conv", "2026"
+            ),
+            Failure(dataclasses.replace(failed, width=0.25), "ParityError", "measure", "max error 0.4", "2026"),
+        ],
+        seconds={"train": 290.0, "build": 71.0, "upload": 4.0, "measure": 310.0, "evaluate": 22.0, "search": 9.0, "idle": 6.0},
+        overhead=0.027,
+        openings=[{"utc": "2026-01-01T00:10:00+00:00", "reason": "final report", "variants": [BASELINES[0].digest]}],
+        pictures=pictures,
+        versions={"edgedeploy": "0.1.0", "torch": "2.13.0"},
+        created_utc="2026-01-01T00:11:00+00:00",
+    )
+    return dataclasses.replace(data, **changes)
