@@ -11,6 +11,7 @@ import fcntl
 import os
 import select
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -39,10 +40,12 @@ def hold(
     """Take the lease, tell ``grant`` of it, keep it until the heartbeats end, then free it.
 
     ``resume`` asks for an earlier lease back, with its job still running: granted only if nobody had the board since.
-    Raises :class:`RuntimeFault`: ``busy`` past ``wait_s``, ``lease_lost`` when the lease cannot be resumed.
+    Raises :class:`RuntimeFault`: ``busy`` past ``wait_s``; ``lease_lost`` or ``rebooted`` when it cannot be resumed.
     """
     source = heartbeats if heartbeats is not None else sys.stdin.buffer
     root.folder.mkdir(parents=True, exist_ok=True)
+    if resume is not None:
+        _end_former_holder(root, resume)
     with root.lock.open("ab") as lock:
         _lock(root, lock, wait_s, source)
         lease = _take(root, owner, resume)
@@ -75,10 +78,20 @@ def _lock(root: Root, lock: IO[bytes], wait_s: float, source: IO[bytes]) -> None
             raise RuntimeFault("busy", "whoever asked for the lease went away")
 
 
+def _end_former_holder(root: Root, token: int) -> None:
+    """The holder of the very lease that is resumed may still wait for heartbeats that a dead connection swallowed."""
+    lease = read_json(root.lease) or {}
+    holder = lease.get("holder", {})
+    if lease.get("token") == token and is_alive(holder):
+        os.kill(int(holder["pid"]), signal.SIGKILL)
+
+
 def _take(root: Root, owner: str, resume: int | None) -> dict[str, Any]:
     before = read_json(root.lease) or {}
     if resume is not None:
-        if before.get("token") != resume or before.get("boot_id") != boot_id():
+        if before.get("boot_id") != boot_id():
+            raise RuntimeFault("rebooted", f"the board has rebooted since lease {resume} was granted")
+        if before.get("token") != resume:
             raise RuntimeFault("lease_lost", f"lease {resume} is over: the board's lease is {before.get('token')}")
         token = resume
     else:
