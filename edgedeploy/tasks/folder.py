@@ -11,7 +11,7 @@ together, and whatever is a near copy of a confirmation image is left out of the
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -85,6 +85,7 @@ class SegmentationFolder(SegmentationTask):
 
     def __init__(self, options: FolderOptions, base: Path) -> None:
         super().__init__("segmentation-folder", options.classes, options)
+        _check_classes(options.classes)
         if not options.root:
             raise SpecError("task.options.root", "it is missing", "Name the folder that holds images/ and masks/")
         self._options = options
@@ -109,7 +110,7 @@ class SegmentationFolder(SegmentationTask):
 
     def _load(self, case: Case) -> tuple[Labels, Labels]:
         pair = self._files[case]
-        return read_grey(pair.image), read_labels(pair.mask, self.classes)
+        return read_grey(pair.image), read_labels(pair.mask, self._options.classes)
 
     def _draw(
         self, search: list[_Pair], groups: list[int], confirmation: list[_Pair]
@@ -142,15 +143,15 @@ class SegmentationFolder(SegmentationTask):
             raise DataError(
                 f"images in {folder}", "the folder holds none", f"Put {', '.join(SUFFIXES[:3])} files there"
             )
-        by_stem = {path.stem: path for path in mask_folder.iterdir() if path.suffix.lower() in SUFFIXES}
-        return [self._check(path, by_stem.get(path.stem), mask_folder) for path in found]
+        masks_found = _by_stem(path for path in mask_folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        return [self._check(path, masks_found.get(path.stem), mask_folder) for path in _by_stem(found).values()]
 
     def _check(self, path: Path, mask: Path | None, mask_folder: Path) -> _Pair:
         if mask is None:
             raise DataError(
                 f"mask of {path}", f"no file {path.stem}.* in {mask_folder}", "Add the mask, or remove the image"
             )
-        image, labels = read_grey(path), read_labels(mask, self.classes)
+        image, labels = read_grey(path), read_labels(mask, self._options.classes)
         if image.shape != labels.shape:
             sizes = f"the image is {image.shape[1]}x{image.shape[0]}, the mask {labels.shape[1]}x{labels.shape[0]}"
             raise DataError(f"mask {mask}", sizes, "Image and mask must have one size")
@@ -158,16 +159,27 @@ class SegmentationFolder(SegmentationTask):
 
 
 def read_grey(path: Path) -> Labels:
-    """Grey values uint8 (H, W) of an image file. Raises ``DataError`` for what is no image, cut short or far too large."""
-    return np.asarray(_open(path).convert("L"), np.uint8)
+    """Grey values uint8 (H, W) of an image file. Raises ``DataError`` for what is no image, cut short or far too large.
+
+    Colour becomes luma (ITU-R 601); of 16 bits the upper 8 are kept.
+    """
+    image = _open(path)
+    if image.mode.startswith("I;16"):
+        return np.asarray(np.asarray(image) >> 8, np.uint8)
+    if image.mode in ("I", "F"):
+        raise DataError(f"image {path}", f"it has mode {image.mode}", "Store grey values with 8 or 16 bits")
+    return np.asarray(image.convert("L"), np.uint8)
 
 
 def read_labels(path: Path, classes: Mapping[str, int]) -> Labels:
-    """Label map uint8 (H, W). Raises ``DataError`` naming the values that no class stands for."""
+    """Label map uint8 (H, W): ``i + 1`` where the mask has the value of the i-th class, else 0.
+
+    Raises ``DataError`` naming the values that no class stands for.
+    """
     image = _open(path)
     if image.mode not in ("L", "P", "1", "I", "I;16"):
         raise DataError(f"mask {path}", f"it has mode {image.mode}", "A mask is one channel of class numbers")
-    values = np.asarray(image)
+    values = np.asarray(image).astype(np.int64)
     known = {0, *classes.values()}
     unknown = sorted(set(np.unique(values).tolist()) - known)
     if unknown:
@@ -177,7 +189,10 @@ def read_labels(path: Path, classes: Mapping[str, int]) -> Labels:
             f"unknown label{'s' if len(unknown) > 1 else ''} {', '.join(map(str, unknown[:8]))}",
             f"Known: background = 0, {names}; name more in [task.options.classes]",
         )
-    return values.astype(np.uint8)
+    labels = np.zeros(values.shape, np.uint8)
+    for label, value in enumerate(classes.values(), start=1):
+        labels[values == value] = label
+    return labels
 
 
 def _open(path: Path) -> Image.Image:
@@ -195,6 +210,28 @@ def _open(path: Path) -> Image.Image:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise DataError(f"image {path}", f"it cannot be decoded ({exc})", "Replace or remove the file") from None
     return image
+
+
+def _check_classes(classes: Mapping[str, int]) -> None:
+    values = list(classes.values())
+    if len(set(values)) < len(values) or 0 in values:
+        raise SpecError(
+            "task.options.classes",
+            f"got {dict(classes)}",
+            "Every class needs a mask value of its own; 0 is background. For example { nerve = 1, vessel = 2 }",
+        )
+
+
+def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Files by their name without suffix, which is what pairs an image with its mask."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in named:
+            raise DataError(
+                f"files named {path.stem}", f"both {named[path.stem].name} and {path.name} in {path.parent}", "Keep one"
+            )
+        named[path.stem] = path
+    return named
 
 
 def _unique(pairs: list[_Pair]) -> list[_Pair]:
