@@ -68,7 +68,7 @@ class SshTransport:
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
         with self._operation(f"run {argv[0]}", timeout_s):
             channel = self._transport.open_session()
-            channel.exec_command(shlex.join(argv))
+            channel.exec_command(command_line(argv))
             # Both outputs are drained while the input is sent: any of the three could fill its window otherwise.
             output, error = _Drain(channel.recv), _Drain(channel.recv_stderr)
             _send(channel, stdin)
@@ -85,7 +85,7 @@ class SshTransport:
     def start(self, argv: Sequence[str]) -> RemoteProcess:
         with self._operation(f"start {argv[0]}", self._connect_timeout_s):
             channel = self._transport.open_session()
-            channel.exec_command(shlex.join(argv))
+            channel.exec_command(command_line(argv))
         return SshProcess(channel, self._endpoint.address)
 
     def put(self, source: Path, remote: str, *, timeout_s: float) -> None:
@@ -148,6 +148,12 @@ class SshTransport:
 
     def _connected(self) -> bool:
         return bool(self._hops) and self._hops[-1].is_authenticated() and self._hops[-1].is_active()
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """For the server's shell, with every argument quoted. ``exec``, because a shell that stays in between would turn the end
+    of a killed command into an ordinary exit status."""
+    return f"exec {shlex.join(argv)}"
 
 
 def _text(exc: BaseException) -> str:
