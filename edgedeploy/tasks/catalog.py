@@ -13,7 +13,6 @@ from typing import Any, Final
 from edgedeploy.errors import DataError, SpecError, nearest
 from edgedeploy.protocols import Task
 
-
 KINDS: Final = ("synthetic-ultrasound", "segmentation-folder", "python")
 
 
