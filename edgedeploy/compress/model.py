@@ -33,9 +33,9 @@ def train_baseline(task: Task, arch: Mapping[str, Scalar], *, progress: Progress
 
     Raises ``SpecError`` for a task that cannot train, and what :func:`edgedeploy.compress.training.fit` raises.
     """
-    recipe = _trainable(task, "training the baseline").baseline_recipe
+    trainable = _trainable(task, "training the baseline")
     model: nn.Module = task.build(**arch)
-    fit(model, task, recipe, arch=arch, progress=progress)
+    fit(model, trainable, trainable.baseline_recipe, arch=arch, progress=progress)
     return model.eval()
 
 
@@ -59,8 +59,8 @@ def derive(task: Task, variant: Variant, baseline_model: nn.Module, *, progress:
     model = prune(model, example_inputs(task.input_specs(**arch)), variant.width)
     if report.complete and variant.width == 1.0 and not isinstance(task, Trainable):
         return model
-    recipe = _trainable(task, f"recovery of {variant.label}").recovery_recipe
-    fit(model, task, recipe, arch=arch, teacher=baseline_model, teacher_arch=original, progress=progress)
+    trainable = _trainable(task, f"recovery of {variant.label}")
+    fit(model, trainable, trainable.recovery_recipe, arch=arch, teacher=baseline_model, progress=progress)
     return model.eval()
 
 
@@ -83,8 +83,8 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Fill ``model`` in place from :func:`save_weights` and return it in eval mode.
 
-    Only tensors are read: a file that wants to run code is refused. Raises ``DataError`` for a file that is missing, damaged,
-    or of another architecture.
+    Only tensors are read: a file that wants to run code is refused. Raises ``DataError`` for a file that is missing,
+    damaged, or of another architecture.
     """
     import pickle
 
@@ -110,4 +110,3 @@ def _trainable(task: Task, asked: str) -> Trainable:
         "the task has no training (batches, loss, recipes)",
         "Give it these members, or search deployment settings only",
     )
-
