@@ -83,8 +83,8 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Fill ``model`` in place from :func:`save_weights` and return it in eval mode.
 
-    Only tensors are read: a file that wants to run code is refused. Raises ``DataError`` for a file that is missing,
-    damaged, or of another architecture.
+    Only tensors are read: a file that wants to run code is refused. Raises ``DataError`` for a file that is
+    missing, damaged, or of another architecture.
     """
     import pickle
 

@@ -18,13 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 CHANNEL_MULTIPLE: Final = 4
-"""Widths are rounded down to this, and are at least this.
-
-int8 dot-product instructions (VNNI, SDOT) sum four input channels in one 32-bit lane: a width in between is padded to the
-next multiple of four and pays for it. Measured on the 16-channel UNet at 128 x 128 (ONNX Runtime float32, a busy machine):
-16 channels 41 ms, 14: 47, 12: 33, 10: 35, 8: 17. Multiples of eight would leave a 16-channel layer, the most expensive one
-of a UNet, only one step.
-"""
+"""Widths are rounded down to this, and are at least this. int8 dot-product instructions (VNNI, SDOT) sum four input
+channels in one 32-bit lane: a width in between is padded to the next multiple of four and pays for it. Measured on
+the 16-channel UNet at 128 x 128 (ONNX Runtime float32, a busy machine): 16 channels 41 ms, 14: 47, 12: 33, 10: 35, 8:
+17. Multiples of eight would leave a 16-channel layer, the most expensive one of a UNet, only one step."""
 
 
 def prune(

@@ -48,11 +48,12 @@ def fit(
     *,
     arch: Mapping[str, Scalar],
     teacher: Any | None = None,
-    progress: Callable[[TrainProgress], None] = lambda state: None,
+    progress: Callable[[TrainProgress], None] | None = None,
 ) -> TrainReport:
     """Train ``model`` in place and leave it in evaluation mode.
 
-    ``teacher`` answers the same batches as the student (same resolution) and is not changed. Decided by ``recipe.seed``
+    ``teacher`` answers the student's own batches, so it has to take their resolution, and is not changed.
+    Decided by ``recipe.seed``
     up to the non-determinism of parallel sums. Raises ``BuildError`` when the loss is no longer finite.
     """
     import torch
@@ -85,7 +86,8 @@ def fit(
             losses.append(value)
             step += 1
         mean = sum(losses) / len(losses)
-        progress(TrainProgress(epoch + 1, recipe.epochs, mean))
+        if progress:
+            progress(TrainProgress(epoch + 1, recipe.epochs, mean))
     model.eval()
     return TrainReport(recipe.epochs, step, mean, time.monotonic() - started)
 

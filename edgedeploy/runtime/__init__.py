@@ -1,1 +1,4 @@
-"""What runs on a board: standard library and numpy only; a backend is imported when its session opens."""
+"""What runs on a board: standard library and numpy only; a backend is imported when its session opens.
+
+The same files are packed into one zip that is pushed to boards (``python agent.pyz COMMAND``), so they keep to Python 3.9.
+"""

@@ -16,6 +16,7 @@ Undefined is None: the case is left out of that metric's mean, and the number of
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Final
 
@@ -73,7 +74,9 @@ def _monai(answer: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> tuple
     from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
     ours, theirs = (torch.from_numpy(np.ascontiguousarray(mask))[None, None].float() for mask in (answer, truth))
-    dice = float(compute_dice(ours, theirs, include_background=True))
-    nsd = float(compute_surface_dice(ours, theirs, [SURFACE_TOLERANCE_PX], include_background=True))
-    hd95 = float(compute_hausdorff_distance(ours, theirs, include_background=True, percentile=HD_PERCENTILE))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of its own internal calls
+        dice = float(compute_dice(ours, theirs, include_background=True))
+        nsd = float(compute_surface_dice(ours, theirs, [SURFACE_TOLERANCE_PX], include_background=True))
+        hd95 = float(compute_hausdorff_distance(ours, theirs, include_background=True, percentile=HD_PERCENTILE))
     return dice, nsd, hd95

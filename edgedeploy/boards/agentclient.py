@@ -1,0 +1,134 @@
+"""Speaks to the agent of one board: brings it there, runs its commands, turns its faults into errors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgedeploy.boards.agentfile import agent_file
+from edgedeploy.errors import Busy, CommandFailed, EdgeDeployError, MeasurementError
+from edgedeploy.protocols import Completed, Transport
+
+COMMAND_TIMEOUT_S: Final = 15.0
+OLDEST_PYTHON: Final = (3, 9)
+
+_BOOTSTRAP: Final = """
+import hashlib, json, os, sys, uuid
+root, sha256 = os.path.abspath(os.path.expanduser(sys.argv[1])), sys.argv[2]
+path = os.path.join(root, "agents", sha256 + ".pyz")
+data = sys.stdin.buffer.read()
+try:
+    for name in ("agents", "blobs", "jobs"):
+        os.makedirs(os.path.join(root, name), mode=0o700, exist_ok=True)
+    if data and hashlib.sha256(data).hexdigest() == sha256:
+        part = path + ".part-" + uuid.uuid4().hex
+        with open(part, "wb") as stream:
+            stream.write(data)
+        os.replace(part, path)
+    here = os.path.exists(path) and hashlib.sha256(open(path, "rb").read()).hexdigest() == sha256
+    answer = {"here": here, "root": root, "path": path}
+except OSError as exc:
+    answer = {"problem": str(exc)}
+answer["python"] = list(sys.version_info[:2])
+print(json.dumps(answer))
+"""
+"""Runs on any Python 3. It stores the agent when it is sent along, and says whether the right one is there."""
+
+_BOARD_CAUSES: Final = {
+    "runtime_missing": "Install the runtime for the Python that the board's table names",
+    "disk_full": "Free space on the board",
+    "corrupt_blob": "The damaged file was removed from the board; run it again",
+    "bad_job": "The agent and this program disagree; install one version of edgedeploy",
+    "supervisor_died": "The run ended without a word: look for a reboot or the kernel's out-of-memory killer; run it again",
+    "rebooted": "Its job is lost; run it again",
+    "internal": "This is a bug of the agent; the board's log above says where",
+}
+_HOLDER_CAUSES: Final = {
+    "busy": "Wait until the board is free, or give it more time to become free",
+    "stale_token": "Somebody else has had the board since; run it again",
+    "lease_lost": "Somebody else has had the board since; run it again",
+}
+_ARTIFACT_CAUSES: Final = {
+    "open_failed": "The board's runtime cannot load this artifact; compare its version with the one that built it",
+    "run_failed": "The board's runtime cannot run this artifact",
+    "non_finite": "Do not ship this artifact",
+    "constant_output": "Do not ship this artifact",
+    "memory_exceeded": "Take a smaller model, or a board with more memory",
+    "worker_crashed": "The runtime crashed on this artifact; the board's log says more",
+    "time_limit": "Allow the run more time, or ask for fewer queries",
+}
+
+
+def error_of(asked: str, cause: str, message: str) -> EdgeDeployError:
+    """An agent's fault as this project's error: about the board, about who holds it, or about the artifact."""
+    found = f"{cause}: {message}"
+    if cause in _HOLDER_CAUSES:
+        return Busy(asked, found, _HOLDER_CAUSES[cause])
+    if cause in _ARTIFACT_CAUSES:
+        return MeasurementError(asked, found, _ARTIFACT_CAUSES[cause])
+    return CommandFailed(asked, found, _BOARD_CAUSES.get(cause, ""))
+
+
+@dataclass(frozen=True)
+class AgentClient:
+    """An agent that is in place. ``root`` is its folder on the board, absolute; ``board`` the board's name for messages."""
+
+    transport: Transport
+    board: str
+    command: tuple[str, ...]
+    root: str
+
+    @classmethod
+    def install(cls, transport: Transport, *, board: str, python: str, root: str) -> AgentClient:
+        """Bring the agent to the board unless it is there. Raises ``BoardError``."""
+        agent = agent_file()
+        argv = [python, "-c", _BOOTSTRAP, root, agent.sha256]
+        asked = f"board {board!r}: start its agent in {root}"
+        answer = _bootstrap_answer(asked, python, transport.run(argv, timeout_s=COMMAND_TIMEOUT_S))
+        if not answer["here"]:
+            done = transport.run(argv, timeout_s=COMMAND_TIMEOUT_S, stdin=agent.data)
+            answer = _bootstrap_answer(asked, python, done)
+        if not answer["here"]:
+            raise CommandFailed(asked, "the agent's file is damaged after the upload", "Check the board's disk")
+        return cls(transport, board, (python, answer["path"], "--root", answer["root"]), answer["root"])
+
+    def call(self, *arguments: str, stdin: bytes = b"", timeout_s: float = COMMAND_TIMEOUT_S) -> dict[str, Any]:
+        """One command's answer. Raises the agent's fault as an error, ``CommandFailed`` when it gave no answer."""
+        done = self.transport.run([*self.command, *arguments], timeout_s=timeout_s, stdin=stdin)
+        return answer_of(f"board {self.board!r}: {arguments[0]}", done.stdout.decode("utf-8", errors="replace"), done)
+
+
+def answer_of(asked: str, text: str, done: Completed | None = None) -> dict[str, Any]:
+    """The JSON that an agent printed; raises its fault as an error."""
+    try:
+        answer: dict[str, Any] = json.loads(text)
+    except ValueError as exc:
+        said = done.stderr.decode("utf-8", errors="replace").strip()[-500:] if done else ""
+        status = f"exit status {done.exit_status}" if done else "no exit status"
+        raise CommandFailed(asked, f"the agent gave no answer ({status}): {said or text or 'silence'}") from exc
+    if "fault" in answer:
+        raise error_of(asked, answer["fault"], answer["message"])
+    return answer
+
+
+def _bootstrap_answer(asked: str, python: str, done: Completed) -> dict[str, Any]:
+    said = (done.stderr or done.stdout).decode("utf-8", errors="replace").strip()[-500:]
+    if done.exit_status != 0:
+        raise CommandFailed(
+            asked,
+            f"{python} did not run (exit status {done.exit_status}): {said or 'silence'}",
+            'Name the board\'s Python 3.9 or newer in its table: python = "/path/to/python3"',
+        )
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError as exc:
+        raise CommandFailed(asked, f"{python} printed {said!r}", "Its start-up files must not print") from exc
+    if "problem" in answer:
+        raise CommandFailed(asked, answer["problem"], "Free space there, or name another folder: root = ...")
+    if tuple(answer["python"]) < OLDEST_PYTHON:
+        version = ".".join(str(n) for n in answer["python"])
+        raise CommandFailed(
+            asked, f"{python} is Python {version}", "The agent needs 3.9 or newer: set python in its table"
+        )
+    return answer

@@ -1,0 +1,37 @@
+"""The agent as one file: the runtime package as a zip that Python runs, the same bytes wherever and whenever it is made."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from importlib import resources
+
+_FIXED_TIME = (1980, 1, 1, 0, 0, 0)
+_MAIN = "import sys\nfrom edgedeploy.runtime.agent import main\nsys.exit(main())\n"
+_PACKAGE = '"""Only what runs on a board."""\n'
+
+
+@dataclass(frozen=True)
+class AgentFile:
+    data: bytes
+    sha256: str
+
+
+@functools.cache
+def agent_file() -> AgentFile:
+    """Built from the installed package. Fixed times and order, so that its hash changes only when the agent does."""
+    sources = {"__main__.py": _MAIN, "edgedeploy/__init__.py": _PACKAGE}
+    for entry in resources.files("edgedeploy.runtime").iterdir():
+        if entry.name.endswith(".py") and entry.name != "__main__.py":
+            sources[f"edgedeploy/runtime/{entry.name}"] = entry.read_text(encoding="utf-8")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(sources):
+            info = zipfile.ZipInfo(name, _FIXED_TIME)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, sources[name])
+    data = buffer.getvalue()
+    return AgentFile(data, hashlib.sha256(data).hexdigest())

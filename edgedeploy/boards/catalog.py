@@ -1,0 +1,54 @@
+"""From a board's table in a study file to the board."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from edgedeploy.boards.emulated import EmulatedBoard
+from edgedeploy.boards.local import LocalTransport
+from edgedeploy.boards.remote import BoardOptions, RemoteBoard
+from edgedeploy.boards.ssh import SshTransport
+from edgedeploy.boards.sshconfig import DEFAULT_PORT, SshTarget
+from edgedeploy.errors import SpecError, nearest
+from edgedeploy.protocols import Board
+
+KINDS: Final = ("local", "ssh", "emulated")
+
+
+def open_board(config: Mapping[str, object]) -> Board:
+    """The board that one ``[[boards]]`` table describes; nothing is touched yet. Keys that are None count as left out.
+
+    Raises ``SpecError`` for an unknown kind, or a missing ``name``, ``kind`` or ``host``.
+    """
+    given = {key: value for key, value in config.items() if value is not None}
+    name, kind = _text(given, "name"), _text(given, "kind")
+    if kind not in KINDS:
+        raise SpecError(f"board {name!r}: kind = {kind!r}", "there is no such kind", nearest(kind, KINDS))
+    options = BoardOptions(
+        python=str(given.get("python") or ("python3" if kind == "ssh" else sys.executable)),
+        root=str(given.get("root", "~/.edgedeploy")),
+    )
+    if kind == "local":
+        return RemoteBoard(name, LocalTransport, provenance="measured", options=options)
+    if kind == "emulated":
+        return EmulatedBoard(name, server=str(given.get("server", "auto")), options=options)
+    target = SshTarget(
+        host=_text(given, "host"),
+        port=int(str(given.get("port", DEFAULT_PORT))),
+        user=_optional(given, "user"),
+        identity=_optional(given, "identity"),
+        known_hosts=_optional(given, "known_hosts"),
+    )
+    return RemoteBoard(name, lambda: SshTransport(target), provenance="measured", options=options)
+
+
+def _text(given: Mapping[str, object], key: str) -> str:
+    if key not in given:
+        raise SpecError(f"board {given.get('name', '?')!r}: {key}", "it is missing", f"Write {key} = ...")
+    return str(given[key])
+
+
+def _optional(given: Mapping[str, object], key: str) -> str | None:
+    return str(given[key]) if key in given else None

@@ -1,0 +1,202 @@
+"""An emulated board: an SSH server of its own on this host's loopback. Everything but the hardware is real.
+
+Its times are this host's, so its provenance is ``emulated``. The server, its keys and its known_hosts file live in a
+temporary folder for as long as the board is in use, and end with this process whatever happens to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from edgedeploy.boards import embedded_server, guard
+from edgedeploy.boards.remote import BoardOptions, RemoteBoard, RemoteSession
+from edgedeploy.boards.ssh import SshTransport
+from edgedeploy.boards.sshconfig import SshTarget, user_name
+from edgedeploy.errors import CommandFailed, SpecError, TargetUnavailable, nearest
+from edgedeploy.measurement import BoardInfo, Provenance
+
+SERVERS: Final = ("auto", "embedded", "sshd")
+START_TIMEOUT_S: Final = 15.0
+NOTE: Final = "emulated: SSH into this host; its times are this host's CPU, not any board's"
+
+_SSHD_CONFIG: Final = """\
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/authorized_keys
+AllowUsers {user}
+PidFile none
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+UseDNS no
+StrictModes no
+Subsystem sftp internal-sftp
+"""
+
+
+class EmulatedBoard:
+    """A :class:`~edgedeploy.protocols.Board`. Its server runs while it is probed or in session, and not else."""
+
+    def __init__(self, name: str, *, server: str = "auto", options: BoardOptions | None = None) -> None:
+        """Raises ``SpecError`` for an unknown ``server``."""
+        if server not in SERVERS:
+            raise SpecError(f"board {name!r}: server = {server!r}", "there is no such server", nearest(server, SERVERS))
+        self.name = name
+        self.provenance: Provenance = "emulated"
+        self._server = server
+        self._options = options or BoardOptions(python=sys.executable)
+
+    def probe(self) -> BoardInfo:
+        with serve(self._server) as target:
+            return self._board(target).probe()
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[RemoteSession]:
+        with serve(self._server) as target, self._board(target).session() as session:
+            yield session
+
+    def _board(self, target: SshTarget) -> RemoteBoard:
+        return RemoteBoard(
+            self.name, lambda: SshTransport(target), provenance=self.provenance, options=self._options, notes=(NOTE,)
+        )
+
+
+@contextlib.contextmanager
+def serve(kind: str = "auto") -> Iterator[SshTarget]:
+    """A running server and how to reach it. Raises ``TargetUnavailable`` (not installed), ``CommandFailed`` (no start)."""
+    with tempfile.TemporaryDirectory(prefix="edgedeploy-board-") as name:
+        folder = Path(name)
+        host_key = make_key(folder / "host_key")
+        client_key = make_key(folder / "client_key")
+        (folder / "authorized_keys").write_text(f"{client_key}\n", encoding="ascii")
+        use_sshd = kind == "sshd" or (kind == "auto" and sshd_works_here())
+        with _sshd(folder) if use_sshd else _embedded(folder) as port:
+            (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n", encoding="ascii")
+            yield SshTarget(
+                host="127.0.0.1",
+                port=port,
+                user=user_name(),
+                identity=str(folder / "client_key"),
+                known_hosts=str(folder / "known_hosts"),
+                home=folder,
+            )
+
+
+def make_key(path: Path) -> str:
+    """A fresh Ed25519 key: the private half to ``path``, the public half returned as OpenSSH writes it."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    path.touch(mode=0o600)
+    path.write_bytes(private)
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return public.decode("ascii")
+
+
+def find_sshd() -> str | None:
+    """sshd insists on being started by its absolute path, and is often outside an ordinary user's PATH."""
+    return shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
+
+
+def sshd_works_here() -> bool:
+    """Whether there is an sshd and this user may log in through it: it has an account with a shell."""
+    try:
+        shell = pwd.getpwuid(os.getuid()).pw_shell
+    except KeyError:
+        return False
+    return find_sshd() is not None and Path(shell).name not in ("nologin", "false")
+
+
+@contextlib.contextmanager
+def _sshd(folder: Path) -> Iterator[int]:
+    program = find_sshd()
+    if program is None:
+        raise TargetUnavailable(
+            'an emulated board with server = "sshd"',
+            "sshd is not installed",
+            'Install openssh-server, or "embedded"',
+        )
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's privilege separation folder
+    port = _free_port()
+    config = folder / "sshd_config"
+    config.write_text(_SSHD_CONFIG.format(port=port, folder=folder, user=user_name()), encoding="utf-8")
+    with _guarded([program, "-D", "-e", "-f", str(config)], folder / "log") as process:
+        _wait_for_port(process, port, folder / "log")
+        yield port
+
+
+@contextlib.contextmanager
+def _embedded(folder: Path) -> Iterator[int]:
+    import importlib.util
+
+    if importlib.util.find_spec("asyncssh") is None:
+        raise TargetUnavailable(
+            "an emulated board with the embedded server", "asyncssh is not installed", 'pip install "edgedeploy[study]"'
+        )
+    port_file = folder / "port.json"
+    argv = [sys.executable, str(Path(embedded_server.__file__)), str(folder), str(port_file)]
+    with _guarded(argv, folder / "log") as process:
+        give_up_s = time.monotonic() + START_TIMEOUT_S
+        while not port_file.exists():
+            _check_started(process, give_up_s, folder / "log")
+            time.sleep(0.01)
+        yield int(json.loads(port_file.read_text(encoding="ascii"))["port"])
+
+
+@contextlib.contextmanager
+def _guarded(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server under a guard that ends it when this process is gone, even by SIGKILL: the guard's input ends then."""
+    command = [sys.executable, "-I", "-S", str(Path(guard.__file__)), *argv]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stream, stderr=stream)
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    give_up_s = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+            return
+        except OSError:
+            _check_started(process, give_up_s, log)
+            time.sleep(0.01)
+
+
+def _check_started(process: subprocess.Popen[bytes], give_up_s: float, log: Path) -> None:
+    if process.poll() is None and time.monotonic() < give_up_s:
+        return
+    said = log.read_text(encoding="utf-8", errors="replace").strip()[-500:]
+    raise CommandFailed(
+        "start the emulated board's SSH server", said or "it does not listen", 'Try server = "embedded"'
+    )

@@ -1,0 +1,67 @@
+"""The exclusive hold on a board: the agent keeps its lock for as long as this side's heartbeats arrive."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from typing import Any, Final
+
+from edgedeploy.boards.agentclient import COMMAND_TIMEOUT_S, AgentClient, answer_of
+from edgedeploy.boards.sshconfig import user_name
+from edgedeploy.errors import EdgeDeployError, Unreachable
+
+HEARTBEAT_PERIOD_S: Final = 5.0
+"""A sixth of the silence after which the agent frees the board."""
+
+RELEASE_TIMEOUT_S: Final = 5.0
+
+
+class Lease:
+    """A lease that is granted. ``token`` names it, ``probe`` says what the board is."""
+
+    def __init__(self, agent: AgentClient, *, wait_s: float, resume: int | None = None) -> None:
+        """Raises ``Busy`` when the board is not free within ``wait_s``, or ``resume`` is no longer the board's lease."""
+        asked = f"board {agent.board!r}: hold it"
+        arguments = ["lease", "--owner", owner(), "--wait", f"{wait_s:g}"]
+        if resume is not None:
+            arguments += ["--resume", str(resume)]
+        self._process = agent.transport.start([*agent.command, *arguments])
+        self._stop = threading.Event()
+        try:
+            line = self._process.read_line(wait_s + COMMAND_TIMEOUT_S)
+            granted: dict[str, Any] = answer_of(asked, line)
+        except EdgeDeployError:
+            self._process.close()
+            raise
+        self.token = int(granted["token"])
+        self.probe: dict[str, Any] = granted["probe"]
+        self._thread = threading.Thread(target=self._beat, name=f"heartbeat of {agent.board}", daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_PERIOD_S):
+            try:
+                self._process.write(b"\n")
+            except Unreachable:
+                return  # the next command on this board meets the same end and reports it
+
+    def release(self) -> None:
+        """Give the board back: what is left of the session's jobs is removed there. A board that is gone is no error."""
+        self._stop.set()
+        try:
+            self._process.write(b"release\n")
+            self._process.read_line(RELEASE_TIMEOUT_S)
+        except Unreachable:
+            pass  # the agent frees the board by itself when the heartbeats stop
+        self._process.close()
+
+    def drop(self) -> None:
+        """Forget a lease whose connection is lost, so that its job may go on and the lease be resumed."""
+        self._stop.set()
+        self._process.close()
+
+
+def owner() -> str:
+    """Who holds it, for the one who has to wait."""
+    return f"{user_name()}@{socket.gethostname()}, process {os.getpid()}"

@@ -1,0 +1,124 @@
+"""This host as a board: the same commands and files, without SSH."""
+
+from __future__ import annotations
+
+import selectors
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgedeploy.errors import CommandFailed, Unreachable
+from edgedeploy.protocols import Completed, RemoteProcess
+
+NOT_FOUND = 127
+"""What a shell says of a command that does not exist."""
+
+
+class LocalTransport:
+    """Commands as child processes, remote paths as local ones."""
+
+    def __init__(self) -> None:
+        self._processes: list[LocalProcess] = []
+
+    def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
+        try:
+            done = subprocess.run(list(argv), input=stdin, capture_output=True, timeout=timeout_s, check=False)
+        except FileNotFoundError as exc:
+            return Completed(NOT_FOUND, b"", str(exc).encode())
+        except subprocess.TimeoutExpired as exc:
+            raise Unreachable(f"run {argv[0]} here", f"no end within {timeout_s:g} s, so it was killed") from exc
+        return Completed(done.returncode if done.returncode >= 0 else None, done.stdout, done.stderr)
+
+    def start(self, argv: Sequence[str]) -> RemoteProcess:
+        try:
+            process = LocalProcess(argv)
+        except OSError as exc:
+            raise CommandFailed(f"start {argv[0]} here", str(exc)) from exc
+        self._processes.append(process)
+        return process
+
+    def put(self, source: Path, remote: str, *, timeout_s: float) -> None:
+        _copy(source, Path(remote), remote)
+
+    def get(self, remote: str, destination: Path, *, timeout_s: float) -> None:
+        _copy(Path(remote), destination, remote)
+
+    def read_bytes(self, remote: str, *, timeout_s: float, limit_bytes: int = 1 << 20) -> bytes | None:
+        try:
+            with Path(remote).open("rb") as stream:
+                data = stream.read(limit_bytes + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise CommandFailed(f"read {remote}", str(exc)) from exc
+        return within(data, remote, limit_bytes)
+
+    def write_bytes(self, remote: str, data: bytes, *, timeout_s: float) -> None:
+        try:
+            Path(remote).write_bytes(data)
+        except OSError as exc:
+            raise CommandFailed(f"write {remote}", str(exc)) from exc
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.close()
+        self._processes.clear()
+
+
+def within(data: bytes, remote: str, limit_bytes: int) -> bytes:
+    """``data`` when it is not longer than what the caller is ready to hold; raises ``CommandFailed``."""
+    if len(data) > limit_bytes:
+        raise CommandFailed(f"read {remote}", f"it is longer than {limit_bytes} bytes")
+    return data
+
+
+def _copy(source: Path, destination: Path, remote: str) -> None:
+    """Bytes only: neither links nor permissions go to a board over SFTP either."""
+    try:
+        shutil.copyfile(source, destination)
+    except OSError as exc:
+        raise CommandFailed(f"copy {remote}", str(exc)) from exc
+
+
+class LocalProcess:
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        )
+        self._text = b""
+
+    def read_line(self, timeout_s: float) -> str:
+        """The next line without its end; empty when the process has closed its output. Raises ``Unreachable``."""
+        assert self._process.stdout is not None
+        deadline_s = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._text:
+                if not selector.select(max(0.0, deadline_s - time.monotonic())):
+                    raise Unreachable("a line from a local process", f"none within {timeout_s:g} s")
+                data = self._process.stdout.read(65536)
+                if not data:
+                    break
+                self._text += data
+        line, _, self._text = self._text.partition(b"\n")
+        return line.decode("utf-8", errors="replace")
+
+    def write(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(data)
+        except (OSError, ValueError) as exc:
+            raise Unreachable("write to a local process", str(exc)) from exc
+
+    def close(self) -> None:
+        """End its input; a process that does not end then is killed."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()

@@ -1,0 +1,316 @@
+"""A board behind any transport: connect, hold, upload what is missing, start, wait, collect. Every step may be repeated."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from edgedeploy.artifact import sha256_file
+from edgedeploy.boards.agentclient import COMMAND_TIMEOUT_S, AgentClient, error_of
+from edgedeploy.boards.lease import Lease
+from edgedeploy.errors import BoardError, CommandFailed, Unreachable
+from edgedeploy.measurement import BoardInfo, Job, Payload, Provenance, RawRun, RawSide
+from edgedeploy.protocols import Transport
+
+POLL_FIRST_S: Final = 0.05
+POLL_LAST_S: Final = 0.5
+UNCHANGED_S: Final = 10.0
+"""How long a job's status may stay as it is before the agent is asked whether its supervisor lives."""
+
+SLOWEST_LINK_BYTES_PER_S: Final = 200_000
+"""Transfers get the time that a link this slow needs, beside the time of a command."""
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class BoardOptions:
+    """How to treat a board. ``python`` and ``root`` are on the board; ``wait_s`` is how long to wait until it is free,
+    ``reconnects`` how often a lost connection is taken up again within one measurement."""
+
+    python: str = "python3"
+    root: str = "~/.edgedeploy"
+    wait_s: float = 60.0
+    reconnects: int = 3
+    reconnect_pause_s: float = 0.5
+    command_timeout_s: float = COMMAND_TIMEOUT_S
+    orphan_grace_s: float = 15.0
+
+
+class RemoteBoard:
+    """A :class:`~edgedeploy.protocols.Board` over the transport that ``connect`` opens."""
+
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Transport],
+        *,
+        provenance: Provenance,
+        options: BoardOptions | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.provenance: Provenance = provenance
+        self._connect = connect
+        self._options = options or BoardOptions()
+        self._notes = notes
+
+    def probe(self) -> BoardInfo:
+        """Connect, look, disconnect. Raises ``BoardError``."""
+        with contextlib.closing(self._connect()) as transport:
+            return self._info(self._agent(transport).call("probe"))
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[RemoteSession]:
+        """Connect and hold the board; raises ``Busy`` when somebody else holds it past the wait."""
+        started_ns = time.monotonic_ns()
+        link = Link(self._connect, self._agent, self._options)
+        try:
+            info = self._info(link.lease.probe)
+            yield RemoteSession(info, link, self._options, wait_ns=time.monotonic_ns() - started_ns)
+        finally:
+            link.close()
+
+    def _agent(self, transport: Transport) -> AgentClient:
+        return AgentClient.install(transport, board=self.name, python=self._options.python, root=self._options.root)
+
+    def _info(self, probe: Mapping[str, Any]) -> BoardInfo:
+        notes = (*self._notes, *probe["notes"])
+        return BoardInfo.from_json({**probe, "name": self.name, "provenance": self.provenance, "notes": notes})
+
+
+class Link:
+    """The connection and the lease of one session, made again when the connection is lost."""
+
+    def __init__(
+        self, connect: Callable[[], Transport], install: Callable[[Transport], AgentClient], options: BoardOptions
+    ) -> None:
+        self._connect = connect
+        self._install = install
+        self._options = options
+        self._reconnects_left = options.reconnects
+        self._open(resume=None)
+
+    def _open(self, resume: int | None) -> None:
+        self.transport = self._connect()
+        try:
+            self.agent = self._install(self.transport)
+            self.lease = Lease(self.agent, wait_s=self._options.wait_s, resume=resume)
+        except BaseException:
+            self.transport.close()
+            raise
+
+    def retrying(self, step: Callable[[], Answer]) -> Answer:
+        """``step``, and again after a lost connection is back. A step has to be one that may run twice.
+
+        Raises what the step raises; ``Unreachable`` when the connection does not come back, ``Busy`` when somebody else
+        took the board meanwhile, ``CommandFailed`` when the board has rebooted.
+        """
+        while True:
+            try:
+                return step()
+            except Unreachable as exc:
+                self._reopen(exc)
+
+    def _reopen(self, lost: Unreachable) -> None:
+        token = self.lease.token
+        self._drop()
+        while self._reconnects_left > 0:
+            self._reconnects_left -= 1
+            time.sleep(self._options.reconnect_pause_s)
+            try:
+                self._open(resume=token)
+            except Unreachable as exc:
+                lost = exc
+                continue
+            return
+        raise lost
+
+    def _drop(self) -> None:
+        self.lease.drop()
+        self.transport.close()
+
+    def close(self) -> None:
+        self.lease.release()
+        self.transport.close()
+
+
+class RemoteSession:
+    """A board that is connected and exclusively held. ``info`` is what its probe found."""
+
+    def __init__(self, info: BoardInfo, link: Link, options: BoardOptions, *, wait_ns: int) -> None:
+        self.info = info
+        self._link = link
+        self._options = options
+        self._wait_ns = wait_ns
+
+    def measure(self, job: Job, collect_into: Path) -> RawRun:
+        """Upload what is missing, run the agent, collect. Raises ``BoardError`` or ``MeasurementError``.
+
+        A lost connection is taken up again: the job is found by its id, never started twice. ``collect_into`` is a
+        folder that exists; ``outputs.npz`` is written there.
+        """
+        clock = time.monotonic_ns
+        started_ns = clock()
+        blobs = job_blobs(job)
+        self._upload(blobs)
+        job_id = uuid.uuid4().hex
+        spec = json.dumps(job_json(job, job_id, self._link.lease.token, blobs, self._options)).encode()
+        self._link.retrying(lambda: self._call("start", job_id, stdin=spec))
+        uploaded_ns = clock()
+        status = self._wait(job, job_id)
+        ended_ns = clock()
+        result, outputs = self._collect(job_id, collect_into)
+        phases_ns = {
+            "upload": uploaded_ns - started_ns,
+            "run": int(status["run_ns"]),
+            "wait": self._wait_ns + int(status["wait_ns"]),
+            "collect": clock() - ended_ns,
+        }
+        self._wait_ns = 0
+        return RawRun(
+            candidate=RawSide.from_json(result["candidate"]),
+            baseline=RawSide.from_json(result["baseline"]) if result["baseline"] else None,
+            environment=result["environment"],
+            outputs=outputs,
+            phases_ns=phases_ns,
+        )
+
+    def _call(self, *arguments: str, stdin: bytes = b"") -> dict[str, Any]:
+        return self._link.agent.call(*arguments, stdin=stdin, timeout_s=self._options.command_timeout_s)
+
+    def _upload(self, blobs: Mapping[Path, Blob]) -> None:
+        """Bring the blobs that the board does not have. Raises ``CommandFailed`` when they do not fit."""
+        sources = {blob.sha256: path for path, blob in blobs.items()}
+        pairs = [f"{blob.sha256}:{blob.size_bytes}" for blob in blobs.values()]
+        timeout_s = transfer_timeout_s(sum(blob.size_bytes for blob in blobs.values()))
+        asked = f"board {self.info.name!r}: upload"
+
+        def once() -> None:
+            answer = self._link.agent.call("verify", *pairs, timeout_s=timeout_s)
+            if answer["needed_bytes"] > answer["free_bytes"]:
+                found = f"disk_full: {answer['needed_bytes']} bytes are needed, {answer['free_bytes']} are free"
+                raise CommandFailed(asked, found, f"Free space under {self._link.agent.root} on the board")
+            parts = []
+            for sha256 in answer["missing"]:
+                part = f".part-{uuid.uuid4().hex}"
+                self._link.transport.put(sources[sha256], f"{self._link.agent.root}/blobs/{part}", timeout_s=timeout_s)
+                parts.append(f"{part}:{sha256}")
+            if parts:
+                self._link.agent.call("commit", *parts, timeout_s=timeout_s)
+
+        self._link.retrying(once)
+
+    def _wait(self, job: Job, job_id: str) -> dict[str, Any]:
+        """Poll the status file until the job ended well; raises its failure."""
+        path = f"{self._link.agent.root}/jobs/{job_id}/status.json"
+        pause_s = POLL_FIRST_S
+        last, changed_s = b"", time.monotonic()
+        while True:
+            time.sleep(pause_s)
+            pause_s = min(POLL_LAST_S, pause_s * 1.5)
+            text = self._link.retrying(self._reader(path)) or b""
+            if text != last:
+                last, changed_s = text, time.monotonic()
+            status = json.loads(text) if text else {"state": "absent"}
+            if status["state"] not in ("done", "failed") and time.monotonic() - changed_s > UNCHANGED_S:
+                status = self._link.retrying(lambda: self._call("status", job_id))
+                changed_s = time.monotonic()
+            if status["state"] == "done":
+                return status
+            if status["state"] == "failed":
+                raise self._failure(job, job_id, status)
+
+    def _reader(self, path: str, limit_bytes: int = 1 << 20) -> Callable[[], bytes | None]:
+        timeout_s = self._options.command_timeout_s
+        return lambda: self._link.transport.read_bytes(path, timeout_s=timeout_s, limit_bytes=limit_bytes)
+
+    def _failure(self, job: Job, job_id: str, status: Mapping[str, Any]) -> Exception:
+        asked = f"board {self.info.name!r}: run {job.candidate.artifact.target} {job.candidate.artifact.precision}"
+        message = str(status["message"])
+        if status["cause"] in ("internal", "worker_crashed", "supervisor_died"):
+            with contextlib.suppress(BoardError):
+                message += f"; its log ends: {self._call('status', job_id).get('log', '')}"
+        return error_of(asked, str(status["cause"]), message)
+
+    def _collect(self, job_id: str, folder: Path) -> tuple[dict[str, Any], Path | None]:
+        """The job's result and its outputs, checked against the hash that the board computed."""
+        job_folder = f"{self._link.agent.root}/jobs/{job_id}"
+        text = self._link.retrying(self._reader(f"{job_folder}/result.json", limit_bytes=1 << 28))
+        if text is None:
+            raise CommandFailed(f"board {self.info.name!r}: collect", "the job's result is gone", "Run it again")
+        result: dict[str, Any] = json.loads(text)
+        if result["outputs"] is None:
+            return result, None
+        path = folder / "outputs.npz"
+        timeout_s = transfer_timeout_s(int(result["outputs"]["size_bytes"]))
+        for _ in range(2):
+            self._link.retrying(
+                lambda: self._link.transport.get(f"{job_folder}/outputs.npz", path, timeout_s=timeout_s)
+            )
+            if sha256_file(path) == result["outputs"]["sha256"]:
+                return result, path
+        raise CommandFailed(
+            f"board {self.info.name!r}: collect", "the outputs arrive damaged twice", "Check the network"
+        )
+
+
+@dataclass(frozen=True)
+class Blob:
+    sha256: str
+    size_bytes: int
+
+
+def job_blobs(job: Job) -> dict[Path, Blob]:
+    """Every file of the job by its path here. Artifact files were hashed when built; inputs are hashed now."""
+    blobs: dict[Path, Blob] = {}
+    for payload in sides(job).values():
+        for file in payload.artifact.files:
+            blobs[payload.folder / file.name] = Blob(file.sha256, file.size_bytes)
+        if payload.inputs not in blobs:
+            blobs[payload.inputs] = Blob(sha256_file(payload.inputs), payload.inputs.stat().st_size)
+    return blobs
+
+
+def sides(job: Job) -> dict[str, Payload]:
+    found = {"candidate": job.candidate}
+    if job.baseline is not None:
+        found["baseline"] = job.baseline
+    return found
+
+
+def job_json(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], options: BoardOptions) -> dict[str, Any]:
+    """The job as the agent reads it."""
+    return {
+        "job_id": job_id,
+        "token": token,
+        "queries": job.plan.queries,
+        "warmup": job.plan.warmup,
+        "block": job.plan.block,
+        "cold_starts": job.plan.cold_starts,
+        "collect_outputs": job.plan.collect_outputs,
+        "time_limit_s": job.plan.time_limit_s,
+        "busy_wait_s": options.wait_s,
+        "orphan_grace_s": options.orphan_grace_s,
+        "sides": {
+            name: {
+                "target": payload.artifact.target,
+                "entry": payload.artifact.entry,
+                "settings": dict(payload.artifact.settings),
+                "threads": payload.threads,
+                "files": {file.name: file.sha256 for file in payload.artifact.files},
+                "inputs": blobs[payload.inputs].sha256,
+            }
+            for name, payload in sides(job).items()
+        },
+    }
+
+
+def transfer_timeout_s(size_bytes: int) -> float:
+    return COMMAND_TIMEOUT_S + size_bytes / SLOWEST_LINK_BYTES_PER_S

@@ -1,0 +1,263 @@
+"""One SSH connection. Every operation has a deadline that a frozen peer cannot outwait."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedeploy.boards.hostkeys import KnownHosts, prefer_known, record_name
+from edgedeploy.boards.local import within
+from edgedeploy.boards.sshconfig import Endpoint, SshTarget, resolve
+from edgedeploy.boards.watchdog import Watchdog
+from edgedeploy.errors import CommandFailed, EdgeDeployError, Unreachable
+from edgedeploy.protocols import Completed, RemoteProcess
+
+if TYPE_CHECKING:
+    import paramiko
+
+PIECE_BYTES = 256 * 1024
+"""Larger writes to a channel are cut into windows and slow down fifty-fold."""
+
+
+class SshTransport:
+    """Commands, files and processes of one server. ``connect_timeout_s`` bounds the connection, host key and login."""
+
+    def __init__(self, target: SshTarget, *, connect_timeout_s: float = 10.0) -> None:
+        self._endpoint = resolve(target)
+        self._hops: list[paramiko.Transport] = []
+        self._connect_timeout_s = connect_timeout_s
+        self._watchdog = Watchdog(self._cut, self._endpoint.address)
+        self._sftp: paramiko.SFTPClient | None = None
+        self._transport = self._connect()
+
+    def _connect(self) -> paramiko.Transport:
+        """Through every jump server to the last; raises ``Unreachable`` or ``HostKeyError``."""
+        logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its tracebacks are our errors' causes
+        link: Any = None
+        try:
+            for hop in (*self._endpoint.jumps, self._endpoint):
+                link = self._open_hop(hop, link)
+        except BaseException:
+            self._cut()
+            raise
+        return self._hops[-1]
+
+    def _open_hop(self, hop: Endpoint, link: Any) -> Any:
+        """Log in to ``hop`` through ``link`` (None: directly); returns the transport that leads on from there."""
+        import paramiko
+
+        with self._operation(f"connect to {hop.address}", self._connect_timeout_s):
+            transport = paramiko.Transport(_socket_to(hop, link, self._connect_timeout_s))
+            self._hops.append(transport)
+            records = KnownHosts(hop.known_hosts)
+            name = record_name(hop.record_host, hop.port)
+            options = transport.get_security_options()
+            options.key_types = prefer_known(list(options.key_types), records.keys_of(name))
+            transport.start_client(timeout=self._connect_timeout_s)
+            address = hop.host if hop.port == 22 else f"-p {hop.port} {hop.host}"
+            records.check(name, transport.get_remote_server_key(), address)
+            log_in(transport, hop)
+        return transport
+
+    def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
+        with self._operation(f"run {argv[0]}", timeout_s):
+            channel = self._transport.open_session()
+            channel.exec_command(shlex.join(argv))
+            # Both outputs are drained while the input is sent: any of the three could fill its window otherwise.
+            output, error = _Drain(channel.recv), _Drain(channel.recv_stderr)
+            _send(channel, stdin)
+            channel.shutdown_write()
+            stdout, stderr = output.wait(), error.wait()
+            status = channel.recv_exit_status()
+            channel.close()
+        if status < 0 and not self._transport.is_active():
+            raise Unreachable(
+                f"{self._endpoint.address}: run {argv[0]}", "the connection was lost before the command ended"
+            )
+        return Completed(status if status >= 0 else None, stdout, stderr)
+
+    def start(self, argv: Sequence[str]) -> RemoteProcess:
+        with self._operation(f"start {argv[0]}", self._connect_timeout_s):
+            channel = self._transport.open_session()
+            channel.exec_command(shlex.join(argv))
+        return SshProcess(channel, self._endpoint.address)
+
+    def put(self, source: Path, remote: str, *, timeout_s: float) -> None:
+        with self._operation(f"upload to {remote}", timeout_s), source.open("rb") as stream:
+            self._files().putfo(stream, remote, file_size=source.stat().st_size)
+
+    def get(self, remote: str, destination: Path, *, timeout_s: float) -> None:
+        with self._operation(f"download {remote}", timeout_s), destination.open("wb") as stream:
+            self._files().getfo(remote, stream)
+
+    def read_bytes(self, remote: str, *, timeout_s: float, limit_bytes: int = 1 << 20) -> bytes | None:
+        with self._operation(f"read {remote}", timeout_s):
+            try:
+                with self._files().open(remote, "rb") as stream:
+                    data = stream.read(limit_bytes + 1)
+            except FileNotFoundError:
+                return None
+        return within(data, remote, limit_bytes)
+
+    def write_bytes(self, remote: str, data: bytes, *, timeout_s: float) -> None:
+        with self._operation(f"write {remote}", timeout_s), self._files().open(remote, "wb") as stream:
+            stream.set_pipelined(True)
+            stream.write(data)
+
+    def close(self) -> None:
+        self._cut()
+
+    def _files(self) -> paramiko.SFTPClient:
+        import paramiko
+
+        if self._sftp is None:
+            self._sftp = paramiko.SFTPClient.from_transport(self._transport)
+            assert self._sftp is not None
+        return self._sftp
+
+    def _cut(self) -> None:
+        """Close every connection at once, the outermost socket first: a blocked call returns whatever it waits for."""
+        for transport in self._hops:
+            transport.sock.close()
+        for transport in reversed(self._hops):
+            transport.close()
+
+    @contextmanager
+    def _operation(self, what: str, timeout_s: float) -> Iterator[None]:
+        """The deadline of one operation, and its failures as this project's errors."""
+        import paramiko
+
+        asked = f"{self._endpoint.address}: {what}"
+        with self._watchdog.limit(what, timeout_s):
+            try:
+                yield
+            except EdgeDeployError:
+                raise
+            except (paramiko.SSHException, EOFError) as exc:
+                raise Unreachable(asked, _text(exc), "Check that the board is up and runs an SSH server") from exc
+            except OSError as exc:
+                if self._connected() and "closed" not in str(exc).lower():
+                    raise CommandFailed(asked, f"the board's file system says: {_text(exc)}") from exc
+                raise Unreachable(asked, _text(exc), "Check the board's address, port and network") from exc
+
+    def _connected(self) -> bool:
+        return bool(self._hops) and self._hops[-1].is_authenticated() and self._hops[-1].is_active()
+
+
+def _text(exc: BaseException) -> str:
+    return str(exc) or type(exc).__name__
+
+
+def _socket_to(hop: Endpoint, link: Any, timeout_s: float) -> Any:
+    import paramiko
+
+    if link is not None:
+        return link.open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=timeout_s)
+    if hop.proxy_command:
+        return paramiko.ProxyCommand(hop.proxy_command)
+    connection = socket.create_connection((hop.host, hop.port), timeout=timeout_s)
+    # Small requests and answers: waiting to fill a packet costs 50 ms each.
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def log_in(transport: paramiko.Transport, hop: Endpoint) -> None:
+    """Public keys only: identity files, then the user's key agent. Raises ``Unreachable`` with what was tried."""
+    import paramiko
+
+    tried: list[str] = []
+    for label, key in _keys(hop, tried):
+        try:
+            transport.auth_publickey(hop.user, key)
+            return
+        except paramiko.AuthenticationException as exc:
+            tried.append(f"{label}: {_text(exc)}")
+    key_file = hop.identities[0] if hop.identities else "~/.ssh/id_ed25519"
+    raise Unreachable(
+        f"log in to {hop.address}",
+        f"the server accepts none of the keys ({'; '.join(tried) or 'there is none'})",
+        f"Let the board know your key: ssh-copy-id -i {key_file} -p {hop.port} {hop.user}@{hop.host}",
+    )
+
+
+def _keys(hop: Endpoint, skipped: list[str]) -> Iterator[tuple[str, Any]]:
+    """Usable keys with a label; why others are not goes to ``skipped``."""
+    import paramiko
+
+    for path in hop.identities:
+        try:
+            yield str(path), paramiko.PKey.from_path(path)
+        except (paramiko.SSHException, ValueError, TypeError, OSError) as exc:
+            skipped.append(f"{path}: {_text(exc)} (a key with a passphrase has to be in the key agent: ssh-add {path})")
+    if hop.agent:
+        agent = paramiko.Agent()
+        for key in agent.get_keys():
+            yield f"agent key {key.get_name()} {key.fingerprint}", key
+        agent.close()
+
+
+def _send(channel: paramiko.Channel, data: bytes) -> None:
+    """A command may end without reading its input: that is its business, and its exit status tells."""
+    try:
+        for start in range(0, len(data), PIECE_BYTES):
+            channel.sendall(data[start : start + PIECE_BYTES])
+    except OSError:
+        if not channel.get_transport().is_active():
+            raise
+
+
+class _Drain:
+    """Reads one stream of a channel to its end, in a thread."""
+
+    def __init__(self, receive: Any) -> None:
+        self._receive = receive
+        self._pieces: list[bytes] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while piece := self._receive(PIECE_BYTES):
+            self._pieces.append(piece)
+
+    def wait(self) -> bytes:
+        self._thread.join()
+        return b"".join(self._pieces)
+
+
+class SshProcess:
+    """A remote command held open. Its standard error is not read: nothing that is held open writes there."""
+
+    def __init__(self, channel: paramiko.Channel, address: str) -> None:
+        self._channel = channel
+        self._address = address
+        self._text = b""
+
+    def read_line(self, timeout_s: float) -> str:
+        """The next line without its end; empty when the process has closed its output. Raises ``Unreachable``."""
+        self._channel.settimeout(timeout_s)
+        try:
+            while b"\n" not in self._text:
+                data = self._channel.recv(PIECE_BYTES)
+                if not data:
+                    break
+                self._text += data
+        except OSError as exc:
+            raise Unreachable(f"{self._address}: a line from a command", f"none within {timeout_s:g} s") from exc
+        line, _, self._text = self._text.partition(b"\n")
+        return line.decode("utf-8", errors="replace")
+
+    def write(self, data: bytes) -> None:
+        self._channel.settimeout(5.0)
+        try:
+            self._channel.sendall(data)
+        except OSError as exc:
+            raise Unreachable(f"{self._address}: write to a command", _text(exc)) from exc
+
+    def close(self) -> None:
+        self._channel.close()

@@ -1,0 +1,127 @@
+"""Where and as whom to connect: the board's table, then the user's ~/.ssh/config, then OpenSSH's defaults."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgedeploy.errors import SpecError
+
+DEFAULT_PORT = 22
+DEFAULT_IDENTITIES = ("id_ed25519", "id_ecdsa", "id_rsa")
+_HOP = re.compile(r"(?:ssh://)?(?:(?P<user>[^@]+)@)?(?P<host>\[[^]]+\]|[^:]+)(?::(?P<port>\d+))?/?")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An SSH server, resolved. ``identities`` are private key files; ``agent`` whether the user's key agent is asked too;
+    ``jumps`` are the servers on the way; ``proxy_command`` is what stands in for the socket."""
+
+    host: str
+    port: int
+    user: str
+    record_host: str
+    identities: tuple[Path, ...]
+    agent: bool
+    known_hosts: tuple[Path, ...]
+    jumps: tuple[Endpoint, ...] = ()
+    proxy_command: str | None = None
+
+    @property
+    def address(self) -> str:
+        return f"{self.user}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class SshTarget:
+    """What a board's table says of its server; None where it leaves it to ~/.ssh/config or to the default.
+
+    ``home`` is the folder that has ``.ssh`` (None: the user's).
+    """
+
+    host: str
+    port: int = DEFAULT_PORT
+    user: str | None = None
+    identity: str | None = None
+    known_hosts: str | None = None
+    home: Path | None = None
+
+
+def resolve(target: SshTarget) -> Endpoint:
+    """Raises ``SpecError`` for a named identity or known_hosts file that does not exist."""
+    import paramiko
+
+    folder = (target.home or Path.home()) / ".ssh"
+    config = paramiko.SSHConfig()
+    if (folder / "config").is_file():
+        config = paramiko.SSHConfig.from_path(str(folder / "config"))
+    return _resolve(target, config, folder)
+
+
+def _resolve(target: SshTarget, config: object, folder: Path) -> Endpoint:
+    import paramiko
+
+    assert isinstance(config, paramiko.SSHConfig)
+    found = config.lookup(target.host)
+    host = str(found.get("hostname", target.host))
+    own_records = [_existing(target.known_hosts, "known_hosts")] if target.known_hosts else []
+    jump, command = found.get("proxyjump"), found.get("proxycommand")
+    return Endpoint(
+        host=host,
+        port=target.port if target.port != DEFAULT_PORT else int(found.get("port", DEFAULT_PORT)),
+        user=target.user or str(found.get("user") or user_name()),
+        record_host=str(found.get("hostkeyalias", host)),
+        identities=_identities(target, list(found.get("identityfile", ())), folder),
+        agent=target.identity is None and str(found.get("identitiesonly", "no")) != "yes",
+        known_hosts=(*own_records, folder / "known_hosts", Path("/etc/ssh/ssh_known_hosts")),
+        jumps=_jumps(str(jump), target, config, folder) if jump and jump != "none" else (),
+        proxy_command=str(command) if command and command != "none" and not jump else None,
+    )
+
+
+def _jumps(text: str, target: SshTarget, config: object, folder: Path) -> tuple[Endpoint, ...]:
+    """The servers of a ProxyJump line in the order they are passed. Each is looked up in the config itself; a jump server's
+    own ProxyJump is not followed, as the line names the whole way."""
+    hops = []
+    for item in text.split(","):
+        match = _HOP.fullmatch(item.strip())
+        if match is None:
+            raise SpecError(
+                f"ProxyJump for {target.host} in {folder / 'config'}", f"{item!r}", "Write [user@]host[:port]"
+            )
+        hop = SshTarget(
+            host=match["host"].strip("[]"),
+            port=int(match["port"] or DEFAULT_PORT),
+            user=match["user"],
+            known_hosts=target.known_hosts,
+            home=target.home,
+        )
+        hops.append(replace(_resolve(hop, config, folder), jumps=()))
+    return tuple(hops)
+
+
+def _identities(target: SshTarget, configured: Sequence[str], folder: Path) -> tuple[Path, ...]:
+    if target.identity:
+        return (_existing(target.identity, "identity"),)
+    named = [Path(path).expanduser() for path in configured]
+    usual = [folder / name for name in DEFAULT_IDENTITIES]
+    return tuple(path for path in (named or usual) if path.is_file())
+
+
+def user_name() -> str:
+    """This user's name; its number where it has no account (containers that run as any user)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid{os.getuid()}"
+
+
+def _existing(path: str, key: str) -> Path:
+    found = Path(path).expanduser()
+    if not found.is_file():
+        raise SpecError(f"{key} = {path!r}", "there is no such file", "Give the path of a file that exists")
+    return found

@@ -1,0 +1,107 @@
+"""The agent's command line: ``python agent.pyz --root FOLDER COMMAND ...``, one JSON value a line on standard output.
+
+    probe                                   what this machine is
+    lease --owner TEXT --wait S             hold the board while heartbeat lines arrive on standard input
+    verify SHA256:BYTES ...                 which blobs are missing, and the bytes free
+    commit PART:SHA256 ...                  uploaded parts become blobs
+    start JOB                               start the job given as JSON on standard input, in the background
+    status JOB                              the job's status, corrected when its supervisor is gone
+    worker FOLDER JOB SIDE [--cold]         (the supervisor's own) one artifact in a process of its own
+
+A fault is ``{"fault": CAUSE, "message": TEXT}`` and exit status 3. Modules are imported by the command that needs them:
+every command starts a process, on boards where that is slow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgedeploy.runtime.faults import from_exception
+from edgedeploy.runtime.files import Root
+
+FAULT_STATUS = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "worker":
+        from edgedeploy.runtime.worker import work
+
+        return work(Path(arguments.folder), arguments.side, arguments.cold)
+    try:
+        answer = _answer(arguments)
+    except Exception as exc:  # the host reads causes, not tracebacks
+        _print_json(from_exception(exc, "internal").as_json())
+        return FAULT_STATUS
+    if answer is not None:
+        _print_json(answer)
+    return 0
+
+
+def _answer(arguments: argparse.Namespace) -> Any:
+    root = Root(Path(arguments.root).expanduser())
+    command = arguments.command
+    if command == "probe":
+        from edgedeploy.runtime.probe import probe
+
+        return probe()
+    if command == "lease":
+        return _lease(root, arguments)
+    if command in ("verify", "commit"):
+        from edgedeploy.runtime import blobs
+
+        pairs = [tuple(pair.rsplit(":", 1)) for pair in arguments.pairs]
+        if command == "commit":
+            return blobs.commit(root, [(part, sha256) for part, sha256 in pairs])
+        return blobs.verify(root, {sha256: int(size) for sha256, size in pairs})
+    from edgedeploy.runtime import supervisor
+
+    if command == "start":
+        return supervisor.start(root, arguments.job, json.load(sys.stdin))
+    return {**supervisor.job_status(root, arguments.job), "log": supervisor.log_tail(root, arguments.job)}
+
+
+def _lease(root: Root, arguments: argparse.Namespace) -> None:
+    from edgedeploy.runtime.lease import hold
+    from edgedeploy.runtime.probe import probe
+
+    hold(
+        root,
+        owner=arguments.owner,
+        wait_s=arguments.wait,
+        resume=arguments.resume,
+        grant=lambda lease: _print_json({**lease, "probe": probe()}),
+        heartbeat_limit_s=arguments.heartbeat_limit,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="agent", description="edgedeploy's measuring agent")
+    parser.add_argument("--root", default="~/.edgedeploy")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("probe")
+    lease = commands.add_parser("lease")
+    lease.add_argument("--owner", required=True)
+    lease.add_argument("--wait", type=float, default=0.0)
+    lease.add_argument("--resume", type=int)
+    lease.add_argument("--heartbeat-limit", type=float, default=30.0)
+    for name in ("verify", "commit"):
+        commands.add_parser(name).add_argument("pairs", nargs="*")
+    for name in ("start", "status"):
+        commands.add_parser(name).add_argument("job")
+    worker = commands.add_parser("worker")
+    worker.add_argument("folder")
+    worker.add_argument("job")
+    worker.add_argument("side")
+    worker.add_argument("--cold", action="store_true")
+    return parser
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,42 @@
+"""What goes wrong on a board, as a code that the host maps on its own errors."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+
+_OUT_OF_MEMORY = re.compile(
+    r"bad_alloc|out of memory|cannot allocate memory|failed to allocate memory|bad allocation", re.IGNORECASE
+)
+
+
+class RuntimeFault(Exception):
+    """``cause`` is one of the codes below, ``message`` one sentence for people.
+
+    About the artifact: ``open_failed``, ``run_failed``, ``non_finite``, ``constant_output``, ``memory_exceeded``,
+    ``worker_crashed``, ``time_limit``. About the board: ``runtime_missing``, ``disk_full``, ``corrupt_blob``,
+    ``bad_job``, ``supervisor_died``, ``rebooted``, ``internal``. About who holds it:
+    ``busy``, ``stale_token``, ``lease_lost``.
+    """
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.message = message
+
+    def as_json(self) -> dict[str, str]:
+        return {"fault": self.cause, "message": self.message}
+
+
+def from_exception(exc: BaseException, cause: str) -> RuntimeFault:
+    """``exc`` as a fault: memory and disk have causes of their own wherever they happen, the rest is ``cause``."""
+    if isinstance(exc, RuntimeFault):
+        return exc
+    text = f"{type(exc).__name__}: {exc}"
+    if isinstance(exc, MemoryError) or _OUT_OF_MEMORY.search(text):
+        return RuntimeFault("memory_exceeded", text)
+    if isinstance(exc, OSError) and exc.errno in DISK_ERRNOS:
+        return RuntimeFault("disk_full", text)
+    return RuntimeFault(cause, text)

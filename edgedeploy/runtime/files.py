@@ -1,0 +1,79 @@
+"""Files that are whole or absent, and the folder that all of the agent's files live in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgedeploy.runtime.faults import RuntimeFault
+
+_PIECE_BYTES = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_JOB_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Root:
+    """The agent's folder on a board.
+
+    ``blobs/SHA256`` (content-addressed uploads), ``jobs/ID`` (one run each), ``board.lock`` (held by the lease),
+    ``lease.json`` (who holds it, with its fencing token).
+    """
+
+    folder: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "board.lock"
+
+    @property
+    def lease(self) -> Path:
+        return self.folder / "lease.json"
+
+    @property
+    def blobs(self) -> Path:
+        return self.folder / "blobs"
+
+    @property
+    def jobs(self) -> Path:
+        return self.folder / "jobs"
+
+    def blob(self, sha256: str) -> Path:
+        if not _SHA256.fullmatch(sha256):
+            raise RuntimeFault("bad_job", f"{sha256!r} is no SHA-256")
+        return self.blobs / sha256
+
+    def job(self, job_id: str) -> Path:
+        if not _JOB_ID.fullmatch(job_id):
+            raise RuntimeFault("bad_job", f"{job_id!r} is no job id")
+        return self.jobs / job_id
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while True:
+            piece = stream.read(_PIECE_BYTES)
+            if not piece:
+                return digest.hexdigest()
+            digest.update(piece)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace ``path`` in one step: a reader sees the old or the new text, never a part."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
+    part.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The value, or None when the file is absent or is not JSON (a disk that was full, a lost power supply)."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,167 @@
+"""Runs the workers of a job and times them in turn. Everything here happens in the supervisor's process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from edgedeploy.runtime.environment import BackgroundMeter, snapshot
+from edgedeploy.runtime.faults import RuntimeFault
+from edgedeploy.runtime.files import sha256_of
+from edgedeploy.runtime.job import JobSpec
+from edgedeploy.runtime.processes import cpu_time_ns, self_command
+
+
+class Workers:
+    """Starts a job's worker processes and can end them all, from another thread too."""
+
+    def __init__(self, folder: Path, job_id: str, log: IO[bytes]) -> None:
+        self._command = [*self_command(), "worker", str(folder), job_id]
+        self._log = log
+        self._lock = threading.Lock()
+        self._live: list[WorkerProcess] = []
+        self._ended = False
+
+    def start(self, side: str, *options: str) -> WorkerProcess:
+        with self._lock:
+            if self._ended:
+                raise RuntimeFault("internal", "a worker was started after the job's end")
+            worker = WorkerProcess(side, [*self._command, side, *options], self._log)
+            self._live.append(worker)
+            return worker
+
+    def end_all(self) -> None:
+        with self._lock:
+            self._ended = True
+            for worker in self._live:
+                worker.kill()
+
+
+class WorkerProcess:
+    """One worker: requests in, answers out. ``cold_start_ns`` is set by :meth:`wait_ready`."""
+
+    def __init__(self, side: str, argv: Sequence[str], log: IO[bytes]) -> None:
+        self.side = side
+        self.cores: list[int] = []
+        self._killed = False
+        self._started_ns = time.monotonic_ns()
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_ready(self) -> int:
+        """Wait for the first output; nanoseconds since the process was started."""
+        self.cores = self._answer()["cores"]
+        return time.monotonic_ns() - self._started_ns
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """One request and its answer. Raises the worker's :class:`RuntimeFault`, or says how it died."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died: the missing answer says how
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._death()
+        answer: dict[str, Any] = json.loads(line)
+        if "fault" in answer:
+            raise RuntimeFault(answer["fault"], f"{self.side}: {answer['message']}")
+        return answer
+
+    def _death(self) -> RuntimeFault:
+        status = self._process.wait()
+        if status == -signal.SIGKILL and not self._killed:
+            return RuntimeFault(
+                "memory_exceeded", f"{self.side}: the process was killed; the kernel does that when memory is used up"
+            )
+        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return RuntimeFault("worker_crashed", f"{self.side}: the process ended with {how} and gave no answer")
+
+    def finish(self) -> None:
+        """Let it end by itself: its input ends."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+    def kill(self) -> None:
+        self._killed = True
+        self._process.kill()
+
+
+def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
+    """The whole measurement; the value of ``result.json``. Raises :class:`RuntimeFault`."""
+    environment: dict[str, Any] = {"before": snapshot()}
+    cold_ns = cold_starts(workers, list(job.sides), job.cold_starts)
+    live = {name: workers.start(name) for name in job.sides}
+    for worker in live.values():
+        worker.wait_ready()
+    environment["cores"] = {name: worker.cores for name, worker in live.items()}
+    meter = BackgroundMeter(lambda: time.process_time_ns() + sum(cpu_time_ns(worker.pid) for worker in live.values()))
+    series = steady(live, job)
+    environment.update(meter.stop())
+    facts = {name: worker.ask("facts") for name, worker in live.items()}
+    outputs = _collect(live["candidate"], folder) if job.collect_outputs else None
+    for worker in live.values():
+        worker.finish()
+    environment["after"] = snapshot()
+    sides = {name: {**series[name], **facts[name], "cold_starts_ns": cold_ns[name]} for name in live}
+    return {
+        "candidate": sides["candidate"],
+        "baseline": sides.get("baseline"),
+        "environment": environment,
+        "outputs": outputs,
+    }
+
+
+def cold_starts(workers: Workers, sides: Sequence[str], repeats: int) -> dict[str, list[int]]:
+    """Nanoseconds from process start to first output, each in a fresh process; the sides take turns in ABBA order."""
+    times_ns: dict[str, list[int]] = {side: [] for side in sides}
+    for repeat in range(repeats):
+        for side in sides if repeat % 2 == 0 else reversed(sides):
+            worker = workers.start(side, "--cold")
+            times_ns[side].append(worker.wait_ready())
+            worker.finish()
+    return times_ns
+
+
+def steady(live: Mapping[str, WorkerProcess], job: JobSpec) -> dict[str, dict[str, list[Any]]]:
+    """Blocks of timed queries in the order A B B A until each side has ``queries``; A alone when there is no B.
+
+    In ABBA order a linear drift of the clocks or the temperature adds the same to both sides.
+    """
+    series: dict[str, dict[str, list[Any]]] = {name: {"blocks_ns": [], "cpu_ns": []} for name in live}
+    if job.queries:
+        for worker in live.values():
+            worker.ask("warmup", queries=job.warmup)
+    for name in abba_order(list(live), job.queries, job.block):
+        answer = live[name].ask("block", queries=job.block)
+        series[name]["blocks_ns"].append(answer["ns"])
+        series[name]["cpu_ns"].append(answer["cpu_ns"])
+    return series
+
+
+def abba_order(sides: Sequence[str], queries: int, block: int) -> list[str]:
+    """Which side runs which block: whole A B B A rounds, so that no side has more blocks or better places."""
+    rounds = -(-queries // (2 * block))
+    return [*sides, *reversed(sides)] * rounds
+
+
+def _collect(worker: WorkerProcess, folder: Path) -> dict[str, Any]:
+    worker.ask("outputs")
+    path = folder / "outputs.npz"
+    return {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}

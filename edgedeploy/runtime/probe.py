@@ -1,0 +1,109 @@
+"""What this machine is and can do, without importing any backend."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from edgedeploy.runtime.environment import governor
+from edgedeploy.runtime.processes import boot_id
+
+RUNTIME_PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
+"""Target name -> distributions that bring its runtime, the usual one first."""
+
+X86_FLAGS = (
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "avx_vnni",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+)
+ARM_FLAGS = ("neon", "asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "sve2")
+ISA_FLAGS = frozenset(X86_FLAGS + ARM_FLAGS)
+"""CPU flags, by the kernel's names, that decide which numeric kernels exist."""
+
+
+def probe() -> dict[str, Any]:
+    """The fields of ``BoardInfo`` that the board itself can tell."""
+    cpuinfo = _read(Path("/proc/cpuinfo"))
+    notes = []
+    machine = _read(Path("/etc/machine-id")) or _read(Path("/var/lib/dbus/machine-id"))
+    if not machine:
+        machine = platform.node()
+        notes.append("no machine id: the host name stands for it")
+    if _installed(("numpy",)) is None:
+        notes.append("numpy is not installed: nothing can be measured")
+    return {
+        "identity": hashlib.sha256(machine.strip().encode()).hexdigest(),
+        "boot_id": boot_id(),
+        "cpu": cpu_model(cpuinfo),
+        "arch": platform.machine(),
+        "isa": sorted(cpu_flags(cpuinfo) & ISA_FLAGS),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "os": f"{_os_name()}, Linux {platform.release()}",
+        "python": platform.python_version(),
+        "runtimes": _runtimes(),
+        "governor": governor(),
+        "notes": notes,
+    }
+
+
+def cpu_model(cpuinfo: str) -> str:
+    """The CPU's name: x86 says ``model name``; on Arm boards the device tree or ``Model`` names the machine."""
+    for key in ("model name", "Model", "Hardware"):
+        for line in cpuinfo.splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == key and value.strip():
+                return value.strip()
+    tree = _read(Path("/proc/device-tree/model")).rstrip("\0\n")
+    return tree or platform.processor() or "unknown"
+
+
+def cpu_flags(cpuinfo: str) -> set[str]:
+    """Flags that every core has: on big.LITTLE boards a kernel may run on any of them."""
+    found = [
+        set(line.partition(":")[2].split())
+        for line in cpuinfo.splitlines()
+        if line.partition(":")[0].strip() in ("flags", "Features")
+    ]
+    return set.intersection(*found) if found else set()
+
+
+def _runtimes() -> dict[str, str]:
+    found = {target: _installed(names) for target, names in RUNTIME_PACKAGES.items()}
+    return {target: version for target, version in found.items() if version is not None}
+
+
+def _installed(distributions: Iterable[str]) -> str | None:
+    for name in distributions:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _os_name() -> str:
+    for line in _read(Path("/etc/os-release")).splitlines():
+        if line.startswith("PRETTY_NAME="):
+            return line.partition("=")[2].strip('"')
+    return platform.system()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,104 @@
+"""Which process is which, across process ids that are used again and boots."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_PROC = Path("/proc")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def boot_id() -> str:
+    """Names the current boot of this machine; empty where the kernel does not say."""
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Fields of ``/proc/PID/stat`` from the state on (field 3 of proc(5) is index 0); raises ``OSError`` if gone."""
+    text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    return text.rpartition(")")[2].split()
+
+
+def start_ticks(pid: int) -> int | None:
+    """Clock ticks after boot at which the process started; None when it is gone or only waits to be reaped."""
+    try:
+        fields = _stat_fields(pid)
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def cpu_time_ns(pid: int) -> int:
+    """User and system time of a living process so far, in steps of the kernel's tick; 0 when it is gone."""
+    try:
+        fields = _stat_fields(pid)
+    except OSError:
+        return 0
+    return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // _TICKS_PER_S
+
+
+def identity(pid: int) -> dict[str, Any]:
+    """What names a process for good: its id alone is used again after it ended."""
+    return {"pid": pid, "start_ticks": start_ticks(pid), "boot_id": boot_id()}
+
+
+def is_alive(who: Mapping[str, Any]) -> bool:
+    """Whether the process that :func:`identity` described is still that one, and runs."""
+    if who.get("boot_id") != boot_id() or who.get("start_ticks") is None:
+        return False
+    return start_ticks(int(who["pid"])) == int(who["start_ticks"])
+
+
+def with_argument(argument: str) -> list[int]:
+    """Processes, other than this one, that have exactly ``argument`` on their command line.
+
+    Every process of a job carries the job's random id there, so this finds them whatever happened to their parents.
+    """
+    found = []
+    for entry in _PROC.iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if argument.encode() in arguments:
+            found.append(int(entry.name))
+    return found
+
+
+def end_all_with_argument(argument: str, patience_s: float = 5.0) -> int:
+    """Kill them and wait until they are gone; how many there were. Raises ``TimeoutError`` when one cannot be killed."""
+    seen: set[int] = set()
+    deadline = time.monotonic() + patience_s
+    while True:
+        alive = [pid for pid in with_argument(argument) if start_ticks(pid) is not None]
+        if not alive:
+            return len(seen)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"processes {alive} do not end (hung in the kernel?)")
+        for pid in alive:
+            seen.add(pid)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.01)
+
+
+def self_command() -> list[str]:
+    """The command line that starts this agent again: the zip that is running, or the package."""
+    program = str(Path(sys.argv[0]).resolve())
+    if zipfile.is_zipfile(program):
+        return [sys.executable, program]
+    return [sys.executable, "-m", "edgedeploy.runtime"]

@@ -1,0 +1,119 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgedeploy.runtime.faults import RuntimeFault, from_exception
+
+COMPUTE_OPERATORS = ("Conv", "Gemm", "MatMul")
+"""An operator whose name holds one of these is a compute layer: FusedConv, NhwcFusedConv, QLinearConv, QGemm,
+ConvTranspose, DynamicQuantizeMatMul, MatMulNBits ... are all spelt that way."""
+
+_NUMPY_TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
+_NUMPY_TYPES.update({f"tensor({name})": name for name in ("int8", "uint8", "int16", "int32", "int64", "bool")})
+
+_PRECISIONS = {
+    "float": "float32",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "double": "float64",
+    "int8": "int8",
+    "uint8": "int8",
+}
+
+
+def open_model(path: Path, settings: Mapping[str, str], threads: int) -> OnnxRuntimeSession:
+    """``settings`` are session configuration entries, by ONNX Runtime's own names."""
+    return OnnxRuntimeSession(path, settings, threads)
+
+
+class OnnxRuntimeSession:
+    def __init__(self, path: Path, settings: Mapping[str, str], threads: int) -> None:
+        import onnxruntime
+
+        self._path = path
+        self._settings = settings
+        self._threads = threads
+        self._session = self._open(profile_prefix=None)
+        self.inputs = [item.name for item in self._session.get_inputs()]
+        self.outputs = [item.name for item in self._session.get_outputs()]
+        self.device = self._session.get_providers()[0]
+        self.version = str(onnxruntime.__version__)
+
+    def _open(self, profile_prefix: str | None) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Idle worker threads spin by default. Two processes are timed in turn on the same cores, and spinning threads
+        # of the one that waits would steal the core of the one that runs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in self._settings.items():
+            options.add_session_config_entry(key, value)
+        if profile_prefix is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile_prefix
+        return onnxruntime.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            values = self._session.run(self.outputs, feeds)
+        except Exception as exc:  # onnxruntime's exceptions derive from Exception alone
+            raise from_exception(exc, "run_failed") from exc
+        return {name: values[index] for index, name in enumerate(self.outputs)}
+
+    def executed(self) -> dict[str, int]:
+        """From the profile of one inference in a second session: the profiler slows a session down, so the timed one
+        never has it. Zeros are fed; the kernels do not depend on values."""
+        import numpy as np
+
+        with tempfile.TemporaryDirectory(prefix="edgedeploy-profile-") as folder:
+            session = self._open(profile_prefix=str(Path(folder) / "run"))
+            feeds = {
+                item.name: np.zeros([n if isinstance(n, int) else 1 for n in item.shape], _numpy_type(item.type))
+                for item in session.get_inputs()
+            }
+            session.run(None, feeds)
+            return executed_from_profile(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")))
+
+
+def _numpy_type(onnx_type: str) -> str:
+    if onnx_type not in _NUMPY_TYPES:
+        raise RuntimeFault("run_failed", f"an input of type {onnx_type} has no numpy equivalent")
+    return _NUMPY_TYPES[onnx_type]
+
+
+def executed_from_profile(events: list[Any]) -> dict[str, int]:
+    """Compute layers by precision from ONNX Runtime's profile (a list of Chrome trace events)."""
+    layers: dict[str, str] = {}
+    for event in events:
+        if event.get("cat") != "Node" or not str(event.get("name", "")).endswith("_kernel_time"):
+            continue
+        operator = str(event["args"].get("op_name", ""))
+        precision = _layer_precision(operator, event["args"].get("input_type_shape", []))
+        if precision is not None:
+            layers[event["name"]] = precision
+    counts: dict[str, int] = {}
+    for precision in layers.values():
+        counts[precision] = counts.get(precision, 0) + 1
+    return counts
+
+
+def _layer_precision(operator: str, input_types: list[Any]) -> str | None:
+    """The precision of a layer's products; None when it is no compute layer (a product of int64 shapes is none either).
+
+    Integer operators say so by name, because the first input of some of them is still float; for the others the first
+    input decides. A 4-bit weight (MatMulNBits) is multiplied in its input's precision.
+    """
+    if not any(name in operator for name in COMPUTE_OPERATORS):
+        return None
+    if operator.startswith(("QLinear", "QGemm", "DynamicQuantize")) or "Integer" in operator:
+        return "int8"
+    return next((_PRECISIONS.get(name) for entry in input_types[:1] for name in entry), None)

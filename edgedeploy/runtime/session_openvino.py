@@ -1,0 +1,73 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgedeploy.runtime.faults import from_exception
+
+COMPUTE_LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "BinaryConvolution")
+"""The CPU plug-in's layer types that multiply and add; everything else moves or scales data."""
+
+_PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": "int8", "i8": "int8", "f64": "float64"}
+
+
+def open_model(path: Path, settings: Mapping[str, str], threads: int) -> OpenVinoSession:
+    """``settings`` are compile properties, by OpenVINO's own names."""
+    return OpenVinoSession(path, settings, threads)
+
+
+def compile_properties(settings: Mapping[str, str], threads: int) -> dict[str, str]:
+    """The properties a model is compiled with.
+
+    The precision hint is always given: on CPUs with bfloat16 instructions OpenVINO otherwise computes float32 models in
+    bfloat16 and says nothing.
+    """
+    properties = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(threads),
+    }
+    properties.update(settings)
+    return properties
+
+
+class OpenVinoSession:
+    def __init__(self, path: Path, settings: Mapping[str, str], threads: int) -> None:
+        import openvino
+
+        core = openvino.Core()
+        self._compiled = core.compile_model(str(path), "CPU", compile_properties(settings, threads))
+        self._request = self._compiled.create_infer_request()
+        self.inputs = [port.get_any_name() for port in self._compiled.inputs]
+        self.outputs = [port.get_any_name() for port in self._compiled.outputs]
+        self.device = ",".join(str(name) for name in self._compiled.get_property("EXECUTION_DEVICES"))
+        self.version = str(openvino.get_version()).split("-", maxsplit=1)[0]
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            # Inputs are read in place; outputs are copied, because the request reuses its buffers.
+            values = self._request.infer(dict(feeds), share_inputs=True).to_tuple()
+        except Exception as exc:  # OpenVINO raises RuntimeError and TypeError for the same things by turns
+            raise from_exception(exc, "run_failed") from exc
+        return {name: values[index] for index, name in enumerate(self.outputs)}
+
+    def executed(self) -> dict[str, int]:
+        """From the compiled graph, which names the kernel's precision for every layer."""
+        counts: dict[str, int] = {}
+        for layer in self._compiled.get_runtime_model().get_ordered_ops():
+            info = layer.get_rt_info()
+            if "layerType" not in info or _text(info["layerType"]) not in COMPUTE_LAYERS:
+                continue
+            found = _text(info["runtimePrecision"])
+            precision = _PRECISIONS.get(found, found)
+            counts[precision] = counts.get(precision, 0) + 1
+        return counts
+
+
+def _text(value: Any) -> str:
+    """A runtime attribute as text: an ``OVAny`` in some releases, a plain string in others."""
+    return str(value.astype(str)) if hasattr(value, "astype") else str(value)

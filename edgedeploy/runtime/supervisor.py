@@ -1,0 +1,231 @@
+"""A job on its own: detached from whoever started it, bounded in time, tied to the lease, its status file the truth."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgedeploy.runtime.faults import RuntimeFault, from_exception
+from edgedeploy.runtime.files import Root, read_json, write_json
+from edgedeploy.runtime.job import FINAL_STATES, JobSpec, materialise
+from edgedeploy.runtime.lease import check_token
+from edgedeploy.runtime.measure import Workers, run_job
+from edgedeploy.runtime.processes import identity, is_alive
+
+WATCH_PERIOD_S = 1.0
+MEASURING_SOCKET = "\0edgedeploy.measuring"
+"""An abstract socket address: one owner on a machine, whoever the user and wherever the root, gone with its process."""
+
+
+def start(root: Root, job_id: str, spec: Any) -> dict[str, Any]:
+    """Start the job in the background, once: a second call with its id changes nothing. Returns at once.
+
+    Raises :class:`RuntimeFault`: ``stale_token`` when the lease is not the job's, ``bad_job``.
+    """
+    job = JobSpec.from_json(spec)
+    if job.job_id != job_id:
+        raise RuntimeFault("bad_job", f"job {job.job_id!r} was started as {job_id!r}")
+    check_token(root, job.token)
+    folder = root.job(job_id)
+    root.jobs.mkdir(exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return {"job": job_id, "started": False}
+    write_json(folder / "job.json", spec)
+    status = Status(folder, job)
+    status.write("waiting")
+    if _detach(folder):
+        _supervise(root, job, folder, status)
+        os._exit(0)
+    return {"job": job_id, "started": True}
+
+
+def _detach(folder: Path) -> bool:
+    """Fork twice into a session of its own. True in the new process, whose output goes to the job's log."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return False
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir("/")
+    return True
+
+
+class Status:
+    """Writes ``status.json``: state (waiting, running, done, failed), cause and message of a failure, who supervises."""
+
+    def __init__(self, folder: Path, job: JobSpec) -> None:
+        self._path = folder / "status.json"
+        self._token = job.token
+        self._created_ns = time.monotonic_ns()
+        self._running_ns: int | None = None
+
+    def write(self, state: str, cause: str | None = None, message: str = "") -> None:
+        now_ns = time.monotonic_ns()
+        if state == "running":
+            self._running_ns = now_ns
+        began_ns = now_ns if self._running_ns is None else self._running_ns
+        value = {
+            "state": state,
+            "cause": cause,
+            "message": message,
+            "token": self._token,
+            "supervisor": identity(os.getpid()),
+            "wait_ns": began_ns - self._created_ns,
+            "run_ns": now_ns - began_ns,
+        }
+        write_json(self._path, value)
+
+
+def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
+    with (folder / "log").open("ab") as log:
+        workers = Workers(folder, job.job_id, log)
+        watch = Watch(root, job, workers)
+        try:
+            status.write("waiting")
+            watch.start()
+            with alone_on_this_machine(job, watch):
+                status.write("running")
+                watch.limit_time(job.time_limit_s)
+                materialise(root, job, folder)
+                write_json(folder / "result.json", run_job(job, folder, workers))
+            watch.raise_verdict()
+            status.write("done")
+        except Exception as exc:  # nobody else would tell: the process has no parent that listens
+            traceback.print_exc()
+            _discard_files(job, folder)  # a full disk has room for the status then
+            fault = watch.verdict or from_exception(exc, "internal")
+            status.write("failed", fault.cause, fault.message)
+        finally:
+            workers.end_all()
+
+
+def _discard_files(job: JobSpec, folder: Path) -> None:
+    for side in job.sides:
+        shutil.rmtree(folder / side, ignore_errors=True)
+    for path in folder.glob("output*"):
+        path.unlink()
+
+
+class Watch(threading.Thread):
+    """Ends the job's workers when its time is over or its lease is gone; ``verdict`` says which."""
+
+    def __init__(self, root: Root, job: JobSpec, workers: Workers) -> None:
+        super().__init__(daemon=True)
+        self.verdict: RuntimeFault | None = None
+        self._root = root
+        self._job = job
+        self._workers = workers
+        self._deadline_s: float | None = None
+        self._limit_s = 0.0
+        self._held_at_s = time.monotonic()
+
+    def limit_time(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._deadline_s = time.monotonic() + limit_s
+
+    def run(self) -> None:
+        while self.verdict is None:
+            self.verdict = self._judge()
+            if self.verdict is None:
+                time.sleep(self._pause_s())
+        self._workers.end_all()
+
+    def raise_verdict(self) -> None:
+        if self.verdict is not None:
+            raise self.verdict
+
+    def _pause_s(self) -> float:
+        """Seldom enough to leave the timing alone, often enough to keep a short limit."""
+        if self._deadline_s is None:
+            return WATCH_PERIOD_S / 10
+        return min(WATCH_PERIOD_S, max(0.01, self._deadline_s - time.monotonic()))
+
+    def _judge(self) -> RuntimeFault | None:
+        now_s = time.monotonic()
+        if self._deadline_s is not None and now_s >= self._deadline_s:
+            return RuntimeFault("time_limit", f"the job ran longer than its limit of {self._limit_s:g} s")
+        lease = read_json(self._root.lease) or {}
+        if lease.get("token") != self._job.token:
+            return RuntimeFault("lease_lost", f"lease {self._job.token} was taken over by {lease.get('token')}")
+        if is_alive(lease.get("holder", {})):
+            self._held_at_s = now_s
+        elif now_s - self._held_at_s > self._job.orphan_grace_s:
+            return RuntimeFault("lease_lost", "the holder of the lease is gone and did not come back")
+        return None
+
+
+@contextmanager
+def alone_on_this_machine(job: JobSpec, watch: Watch) -> Iterator[None]:
+    """Hold the machine while timing. Two boards with roots of their own may be one machine: they never time side by side.
+
+    A job that times nothing does not wait. Raises :class:`RuntimeFault` ``busy`` past ``busy_wait_s``.
+    """
+    if not job.queries and not job.cold_starts:
+        yield
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as claim:
+        give_up_s = time.monotonic() + job.busy_wait_s
+        while not _claimed(claim):
+            watch.raise_verdict()
+            if time.monotonic() > give_up_s:
+                raise RuntimeFault("busy", f"this machine was measuring for another board for {job.busy_wait_s:g} s")
+            time.sleep(0.05)
+        yield
+
+
+def _claimed(claim: socket.socket) -> bool:
+    try:
+        claim.bind(MEASURING_SOCKET)
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            return False
+        raise
+    return True
+
+
+def job_status(root: Root, job_id: str) -> dict[str, Any]:
+    """The status file, corrected when its writer is gone: a killed supervisor or a reboot can write no last word."""
+    status: dict[str, Any] | None = read_json(root.job(job_id) / "status.json")
+    if status is None:
+        return {
+            "state": "failed",
+            "cause": "supervisor_died",
+            "message": "the job has no status",
+            "wait_ns": 0,
+            "run_ns": 0,
+        }
+    if status["state"] not in FINAL_STATES and not is_alive(status["supervisor"]):
+        again: dict[str, Any] = read_json(root.job(job_id) / "status.json") or status
+        if again["state"] in FINAL_STATES:  # it ended between the two looks
+            return again
+        return {**status, "state": "failed", "cause": "supervisor_died", "message": "its supervisor is gone"}
+    return status
+
+
+def log_tail(root: Root, job_id: str, limit_bytes: int = 2000) -> str:
+    """The end of a job's log, for the message of a failure."""
+    try:
+        data = (root.job(job_id) / "log").read_bytes()
+    except OSError:
+        return ""
+    return data[-limit_bytes:].decode("utf-8", errors="replace")

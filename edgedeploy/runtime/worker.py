@@ -1,0 +1,245 @@
+"""One artifact in a process of its own: ``agent worker JOBDIR JOBID SIDE [--cold]``.
+
+It says ``{"event": "ready"}`` after its first output and then answers one JSON line per JSON line on its standard input,
+until that ends. A process of its own makes cold start, peak memory and CPU time the artifact's alone, and a crash its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+from edgedeploy.runtime.faults import RuntimeFault, from_exception
+from edgedeploy.runtime.files import read_json
+from edgedeploy.runtime.job import JobSpec
+from edgedeploy.runtime.sessions import Session, open_session
+
+CYCLED_CASES = 8
+"""Timed queries go round these many cases: enough that no input stays the only one in the caches, and bounded memory."""
+
+_CPUS = Path("/sys/devices/system/cpu")
+
+
+def work(folder: Path, side_name: str, cold: bool) -> int:
+    """Serve until the input ends; the exit status. ``cold`` stops after the first output."""
+    answers = _claim_stdout()
+    try:
+        side = JobSpec.from_json(read_json(folder / "job.json")).sides[side_name]
+        cores = pin(side.threads)
+        cases = Cases(folder / side_name / "inputs")
+        session = open_session(side.target, folder / side_name, side.entry, side.settings, side.threads)
+        session.run(cases.feeds(0))
+        _say(answers, {"event": "ready", "cores": cores})
+        if not cold:
+            _serve(Worker(session, cases, folder), answers)
+    except Exception as exc:  # every failure has to reach the supervisor as a cause
+        _say(answers, from_exception(exc, "internal").as_json())
+        return 3
+    return 0
+
+
+def _claim_stdout() -> IO[str]:
+    """The real standard output for answers only; what libraries print goes to the log."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def _say(answers: IO[str], value: Any) -> None:
+    answers.write(json.dumps(value, allow_nan=False) + "\n")
+    answers.flush()
+
+
+def _serve(worker: Worker, answers: IO[str]) -> None:
+    gc.disable()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "block":
+            _say(answers, worker.block(request["queries"]))
+        elif request["do"] == "warmup":
+            _say(answers, worker.warm_up(request["queries"]))
+        elif request["do"] == "facts":
+            _say(answers, worker.facts())
+        elif request["do"] == "outputs":
+            _say(answers, worker.collect_outputs())
+        else:
+            raise RuntimeFault("internal", f"worker does not know {request['do']!r}")
+
+
+def pin(threads: int) -> list[int]:
+    """Bind this process to as many cores as it has threads; the cores. All of them when there are no more.
+
+    The strongest first where the kernel rates them (big.LITTLE), then the highest numbers, since interrupts go to core 0.
+    """
+    allowed = sorted(os.sched_getaffinity(0), key=lambda core: (_capacity(core), core))
+    chosen = sorted(allowed[-threads:])
+    os.sched_setaffinity(0, chosen)
+    return chosen
+
+
+def _capacity(core: int) -> int:
+    try:
+        return int((_CPUS / f"cpu{core}" / "cpu_capacity").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
+class Cases:
+    """Stacked inputs, mapped from disk: (cases, *input shape) per model input."""
+
+    def __init__(self, folder: Path) -> None:
+        import numpy as np
+
+        names = (folder / "names.txt").read_text(encoding="utf-8").split("\n")
+        self._arrays: dict[str, Any] = {
+            name: np.load(folder / f"{index}.npy", mmap_mode="r", allow_pickle=False)
+            for index, name in enumerate(names)
+        }
+        lengths = {len(array) for array in self._arrays.values()}
+        if len(lengths) != 1 or 0 in lengths:
+            raise RuntimeFault("bad_job", f"inputs stack {sorted(lengths)} cases")
+        self.count = lengths.pop()
+
+    def feeds(self, case: int) -> dict[str, Any]:
+        """The inputs of one case as arrays in memory."""
+        return {name: array[case].copy() for name, array in self._arrays.items()}
+
+    def differ(self) -> bool:
+        """Whether any case differs from the first."""
+        return any((array[0] != array[case]).any() for array in self._arrays.values() for case in range(1, self.count))
+
+
+class Worker:
+    def __init__(self, session: Session, cases: Cases, folder: Path) -> None:
+        self._session = session
+        self._cases = cases
+        self._folder = folder
+        self._cycle = [cases.feeds(case) for case in range(min(CYCLED_CASES, cases.count))]
+        self._next = 0
+
+    def _feeds(self) -> dict[str, Any]:
+        feeds = self._cycle[self._next]
+        self._next = (self._next + 1) % len(self._cycle)
+        return feeds
+
+    def warm_up(self, queries: int) -> dict[str, Any]:
+        for _ in range(queries):
+            self._session.run(self._feeds())
+        return {"queries": queries}
+
+    def block(self, queries: int) -> dict[str, Any]:
+        """One untimed query, which brings code and data back into the caches, then the timed ones.
+
+        ``ns`` is each query's wall time, ``cpu_ns`` the process's CPU time (all threads) of the timed ones together.
+        """
+        gc.collect()
+        run = self._session.run
+        run(self._feeds())
+        times_ns = []
+        cpu_before = time.process_time_ns()
+        for _ in range(queries):
+            feeds = self._feeds()
+            start = time.perf_counter_ns()
+            run(feeds)
+            times_ns.append(time.perf_counter_ns() - start)
+        return {"ns": times_ns, "cpu_ns": time.process_time_ns() - cpu_before}
+
+    def facts(self) -> dict[str, Any]:
+        """Peak memory so far comes first: asking for the executed layers may open a second session."""
+        peak_bytes = peak_memory_bytes()
+        return {
+            "peak_memory_bytes": peak_bytes,
+            "executed": self._session.executed(),
+            "device": self._session.device,
+            "runtime_version": self._session.version,
+        }
+
+    def collect_outputs(self) -> dict[str, Any]:
+        """Run every case once and write ``outputs.npz``: output name -> (cases, *output shape).
+
+        Raises :class:`RuntimeFault`: ``non_finite``; ``constant_output`` when different inputs all give one answer.
+        """
+        first: dict[str, Any] = {}
+        varies = False
+        with OutputFile(self._folder, self._cases.count) as file:
+            for case in range(self._cases.count):
+                outputs = self._session.run(self._cases.feeds(case))
+                check_finite(outputs, case)
+                first = first or outputs
+                varies = varies or any((outputs[name] != first[name]).any() for name in first)
+                file.append(outputs)
+        if not varies and self._cases.count > 1 and self._cases.differ():
+            raise RuntimeFault("constant_output", f"all {self._cases.count} cases give the same output")
+        return {"cases": self._cases.count}
+
+
+def check_finite(outputs: dict[str, Any], case: int) -> None:
+    import numpy as np
+
+    for name, array in outputs.items():
+        bad = int(np.count_nonzero(~np.isfinite(array))) if array.dtype.kind in "fc" else 0
+        if bad:
+            raise RuntimeFault(
+                "non_finite", f"output {name!r}: {bad} of {array.size} values of case {case} are NaN or Inf"
+            )
+
+
+class OutputFile:
+    """Writes ``outputs.npz`` case by case, so that memory does not grow with the number of cases.
+
+    Plain writes, not a mapped file: a full disk is an error then, not a SIGBUS. Stored, not compressed: float outputs
+    hardly shrink, and the board's time is the costlier one.
+    """
+
+    def __init__(self, folder: Path, cases: int) -> None:
+        self._folder = folder
+        self._cases = cases
+        self._streams: dict[str, IO[bytes]] = {}
+        self._layouts: dict[str, tuple[Any, ...]] = {}
+
+    def __enter__(self) -> OutputFile:
+        return self
+
+    def append(self, outputs: dict[str, Any]) -> None:
+        import numpy as np
+
+        for name, array in outputs.items():
+            if name not in self._streams:
+                stream = (self._folder / f"output-{len(self._streams)}.npy").open("wb")
+                shape = (self._cases, *array.shape)
+                header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_2_0(stream, header)
+                self._streams[name] = stream
+                self._layouts[name] = (array.dtype, array.shape)
+            if (array.dtype, array.shape) != self._layouts[name]:
+                raise RuntimeFault("run_failed", f"output {name!r} changes its shape from case to case")
+            self._streams[name].write(np.ascontiguousarray(array).tobytes())
+
+    def __exit__(self, kind: object, value: object, trace: object) -> None:
+        for stream in self._streams.values():
+            stream.close()
+        if kind is None:
+            self._pack()
+
+    def _pack(self) -> None:
+        part = self._folder / "outputs.part"
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for name, stream in self._streams.items():
+                archive.write(stream.name, f"{name}.npy")
+                Path(stream.name).unlink()
+        part.replace(self._folder / "outputs.npz")
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set of this process so far."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
