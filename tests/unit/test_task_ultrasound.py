@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from edgedeploy.compress.training import fit
-from edgedeploy.errors import SpecError
 from edgedeploy.protocols import SPLITS, Pictured, Task, Trainable, TrainRecipe
 from edgedeploy.tasks.options import read_options
 from edgedeploy.tasks.segmentation import CONTOUR_COLOURS
