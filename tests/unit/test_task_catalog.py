@@ -11,7 +11,7 @@ from edgedeploy.errors import DataError, SpecError
 from edgedeploy.protocols import Task
 from edgedeploy.tasks.catalog import load_task
 
-OWN = '''
+OWN = """
 from __future__ import annotations
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ def confused(size=8):
 
 def nothing():
     return object()
-'''
+"""
 
 
 def table(kind: str = "synthetic-ultrasound", **options: Any) -> dict[str, Any]:
