@@ -44,8 +44,11 @@ KbdInteractiveAuthentication no
 UsePAM no
 UseDNS no
 StrictModes no
+SetEnv SHLVL=1
 Subsystem sftp internal-sftp
 """
+"""SHLVL: bash reads the user's ~/.bashrc for a command over SSH when it takes itself for the outermost shell. A board of
+its own has no such file, and some take half a second a command."""
 
 
 class EmulatedBoard:

@@ -7,7 +7,7 @@ import shlex
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ class SshTransport:
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
         with self._operation(f"run {argv[0]}", timeout_s):
             channel = self._transport.open_session()
-            channel.exec_command(shlex.join(argv))
+            channel.exec_command(command_line(argv))
             # Both outputs are drained while the input is sent: any of the three could fill its window otherwise.
             output, error = _Drain(channel.recv), _Drain(channel.recv_stderr)
             _send(channel, stdin)
@@ -85,7 +85,7 @@ class SshTransport:
     def start(self, argv: Sequence[str]) -> RemoteProcess:
         with self._operation(f"start {argv[0]}", self._connect_timeout_s):
             channel = self._transport.open_session()
-            channel.exec_command(shlex.join(argv))
+            channel.exec_command(command_line(argv))
         return SshProcess(channel, self._endpoint.address)
 
     def put(self, source: Path, remote: str, *, timeout_s: float) -> None:
@@ -122,9 +122,10 @@ class SshTransport:
         return self._sftp
 
     def _cut(self) -> None:
-        """Close every connection at once, the outermost socket first: a blocked call returns whatever it waits for."""
-        for transport in self._hops:
-            transport.sock.close()
+        """End every connection at once. The first socket goes first: a blocked call returns whatever it waits for, and
+        closing the others cannot wait for a peer that does not read."""
+        for transport in self._hops[:1]:
+            _break(transport.sock)
         for transport in reversed(self._hops):
             transport.close()
 
@@ -150,6 +151,12 @@ class SshTransport:
         return bool(self._hops) and self._hops[-1].is_authenticated() and self._hops[-1].is_active()
 
 
+def command_line(argv: Sequence[str]) -> str:
+    """For the server's shell, with every argument quoted. ``exec``, because a shell that stays in between would turn the end
+    of a killed command into an ordinary exit status."""
+    return f"exec {shlex.join(argv)}"
+
+
 def _text(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__
 
@@ -158,13 +165,36 @@ def _socket_to(hop: Endpoint, link: Any, timeout_s: float) -> Any:
     import paramiko
 
     if link is not None:
-        return link.open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=timeout_s)
+        return _Tunnel(link.open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=timeout_s))
     if hop.proxy_command:
         return paramiko.ProxyCommand(hop.proxy_command)
     connection = socket.create_connection((hop.host, hop.port), timeout=timeout_s)
     # Small requests and answers: waiting to fill a packet costs 50 ms each.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
+
+
+class _Tunnel:
+    """A jump server's channel as a socket. A plain one raises when it is closed after the connection that it is part of."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def close(self) -> None:
+        with suppress(EOFError, OSError):
+            self._channel.close()
+
+
+def _break(connection: Any) -> None:
+    """End a connection under whoever reads it. Closing a socket's descriptor instead could hand its number to another."""
+    with suppress(OSError):
+        if isinstance(connection, socket.socket):
+            connection.shutdown(socket.SHUT_RDWR)
+        else:
+            connection.close()
 
 
 def log_in(transport: paramiko.Transport, hop: Endpoint) -> None:

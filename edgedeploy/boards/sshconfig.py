@@ -53,37 +53,45 @@ class SshTarget:
 
 def resolve(target: SshTarget) -> Endpoint:
     """Raises ``SpecError`` for a named identity or known_hosts file that does not exist."""
+    return _resolve(target, (target.home or Path.home()) / ".ssh")
+
+
+def _resolve(target: SshTarget, folder: Path) -> Endpoint:
     import paramiko
 
-    folder = (target.home or Path.home()) / ".ssh"
-    config = paramiko.SSHConfig()
-    if (folder / "config").is_file():
-        config = paramiko.SSHConfig.from_path(str(folder / "config"))
-    return _resolve(target, config, folder)
-
-
-def _resolve(target: SshTarget, config: object, folder: Path) -> Endpoint:
-    import paramiko
-
-    assert isinstance(config, paramiko.SSHConfig)
-    found = config.lookup(target.host)
+    found = paramiko.SSHConfig.from_text(_config_text(target, folder)).lookup(target.host)
     host = str(found.get("hostname", target.host))
     own_records = [_existing(target.known_hosts, "known_hosts")] if target.known_hosts else []
     jump, command = found.get("proxyjump"), found.get("proxycommand")
     return Endpoint(
         host=host,
-        port=target.port if target.port != DEFAULT_PORT else int(found.get("port", DEFAULT_PORT)),
-        user=target.user or str(found.get("user") or user_name()),
+        port=int(found.get("port", DEFAULT_PORT)),
+        user=str(found.get("user") or user_name()),
         record_host=str(found.get("hostkeyalias", host)),
         identities=_identities(target, list(found.get("identityfile", ())), folder),
         agent=target.identity is None and str(found.get("identitiesonly", "no")) != "yes",
         known_hosts=(*own_records, folder / "known_hosts", Path("/etc/ssh/ssh_known_hosts")),
-        jumps=_jumps(str(jump), target, config, folder) if jump and jump != "none" else (),
+        jumps=_jumps(str(jump), target, folder) if jump and jump != "none" else (),
         proxy_command=str(command) if command and command != "none" and not jump else None,
     )
 
 
-def _jumps(text: str, target: SshTarget, config: object, folder: Path) -> tuple[Endpoint, ...]:
+def _config_text(target: SshTarget, folder: Path) -> str:
+    """The user's configuration after what the table says. In this format the first value counts, and ``%p`` and ``%r`` of
+    a ProxyCommand are the values that count, so this is what ``ssh -p PORT -l USER`` does."""
+    lines = ["Host *"]
+    if target.port != DEFAULT_PORT:
+        lines.append(f"  Port {target.port}")
+    if target.user is not None:
+        if not target.user.isprintable() or " " in target.user:
+            raise SpecError(f"user = {target.user!r}", "it is no user name", "Give the name that you log in with")
+        lines.append(f"  User {target.user}")
+    path = folder / "config"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return "\n".join(lines) + "\n" + text
+
+
+def _jumps(text: str, target: SshTarget, folder: Path) -> tuple[Endpoint, ...]:
     """The servers of a ProxyJump line in the order they are passed. Each is looked up in the config itself; a jump server's
     own ProxyJump is not followed, as the line names the whole way."""
     hops = []
@@ -100,7 +108,7 @@ def _jumps(text: str, target: SshTarget, config: object, folder: Path) -> tuple[
             known_hosts=target.known_hosts,
             home=target.home,
         )
-        hops.append(replace(_resolve(hop, config, folder), jumps=()))
+        hops.append(replace(_resolve(hop, folder), jumps=()))
     return tuple(hops)
 
 

@@ -1,0 +1,137 @@
+"""Small models, jobs and boards for the tests of the runtime and of boards."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgedeploy.artifact import Artifact, TensorSpec
+from edgedeploy.boards.emulated import find_sshd, serve
+from edgedeploy.boards.local import LocalTransport
+from edgedeploy.boards.ssh import SshTransport
+from edgedeploy.measurement import Job, MeasurePlan, Payload
+from edgedeploy.protocols import Transport
+
+SHAPE = (1, 3, 16, 16)
+TRANSPORTS = ("local", "embedded", "sshd")
+
+OUTPUTS_ONLY = MeasurePlan(queries=0, cold_starts=0, time_limit_s=60.0)
+ENDLESS = MeasurePlan(queries=50_000_000, warmup=1, block=1000, cold_starts=0, time_limit_s=300.0)
+
+
+def need_sshd() -> None:
+    if find_sshd() is None:
+        pytest.skip("no sshd on this machine: apt-get install openssh-server")
+
+
+@contextlib.contextmanager
+def open_transport(kind: str) -> Iterator[Transport]:
+    """A transport of each kind in ``TRANSPORTS``, to this machine."""
+    if kind == "local":
+        with contextlib.closing(LocalTransport()) as transport:
+            yield transport
+        return
+    if kind == "sshd":
+        need_sshd()
+    with serve(kind) as target, contextlib.closing(SshTransport(target)) as transport:
+        yield transport
+
+
+def save_model(path: Path, nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto]) -> None:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [value("x", TensorProto.FLOAT, SHAPE)],
+        [value("y", TensorProto.FLOAT, None)],
+        weights,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def conv_model(path: Path) -> None:
+    """Two convolutions: 3 -> 8 -> 2 channels."""
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(rng.normal(size=(8, 3, 3, 3)).astype(np.float32), "w1"),
+        numpy_helper.from_array(rng.normal(size=(2, 8, 3, 3)).astype(np.float32), "w2"),
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c"], pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "w2"], ["y"], pads=[1] * 4),
+    ]
+    save_model(path, nodes, weights)
+
+
+def nan_model(path: Path) -> None:
+    """The logarithm of negative numbers."""
+    one = numpy_helper.from_array(np.float32([1.0]), "one")
+    nodes = [
+        helper.make_node("Abs", ["x"], ["a"]),
+        helper.make_node("Add", ["a", "one"], ["b"]),
+        helper.make_node("Neg", ["b"], ["n"]),
+        helper.make_node("Log", ["n"], ["y"]),
+    ]
+    save_model(path, nodes, [one])
+
+
+def constant_model(path: Path) -> None:
+    """Zero times the input."""
+    zero = numpy_helper.from_array(np.float32([0.0]), "zero")
+    save_model(path, [helper.make_node("Mul", ["x", "zero"], ["y"])], [zero])
+
+
+def huge_model(path: Path) -> None:
+    """Asks for 4 TB."""
+    shape = numpy_helper.from_array(np.int64([1_000_000, 1_000_000]), "shape")
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["h"]),
+        helper.make_node("ReduceMax", ["h"], ["m"], keepdims=0),
+        helper.make_node("Add", ["x", "m"], ["y"]),
+    ]
+    save_model(path, nodes, [shape])
+
+
+def broken_model(path: Path) -> None:
+    path.write_bytes(b"this is no model")
+
+
+def make_payload(
+    folder: Path,
+    write: Callable[[Path], None] = conv_model,
+    *,
+    target: str = "onnxruntime",
+    settings: dict[str, str] | None = None,
+    cases: int = 6,
+    threads: int = 1,
+) -> Payload:
+    """An artifact of one model with random inputs, in ``folder``."""
+    place = folder / "artifact"
+    place.mkdir(parents=True)
+    write(place / "model.onnx")
+    artifact = Artifact.of_folder(
+        place,
+        target=target,
+        precision="float32",
+        entry="model.onnx",
+        inputs=(TensorSpec("x", "float32", SHAPE),),
+        outputs=(TensorSpec("y", "float32", (1, 2, 16, 16)),),
+        settings=settings or {},
+        reference_sha256="0" * 64,
+        built_with={},
+    )
+    inputs = folder / "inputs.npz"
+    rng = np.random.default_rng(1)
+    np.savez(inputs, x=rng.normal(size=(cases, *SHAPE)).astype(np.float32))
+    return Payload(artifact, place, inputs, threads)
+
+
+def make_job(folder: Path, write: Callable[[Path], None] = conv_model, plan: MeasurePlan = OUTPUTS_ONLY) -> Job:
+    return Job(make_payload(folder, write), None, plan)

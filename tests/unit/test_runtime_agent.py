@@ -1,0 +1,232 @@
+"""The agent's own parts: packing, probing, uploads, the order of timing, what ran in which precision."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from board_kit import constant_model, conv_model, make_payload
+
+from edgedeploy.boards import agentfile
+from edgedeploy.runtime import blobs, environment, measure, probe, processes, worker
+from edgedeploy.runtime.faults import RuntimeFault, from_exception
+from edgedeploy.runtime.files import Root, read_json, write_json
+from edgedeploy.runtime.session_onnxruntime import executed_from_profile
+from edgedeploy.runtime.sessions import open_session
+
+PACKAGE = Path(measure.__file__).parent
+CPU_HAS_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"} & set(probe.probe()["isa"])
+
+
+def put_blob(root: Root, data: bytes) -> str:
+    root.blobs.mkdir(exist_ok=True)
+    sha256 = hashlib.sha256(data).hexdigest()
+    (root.blobs / sha256).write_bytes(data)
+    return sha256
+
+
+class TestAgentFile:
+    def test_same_bytes_whenever_it_is_built(self) -> None:
+        first = agentfile.agent_file()
+        agentfile.agent_file.cache_clear()
+        second = agentfile.agent_file()
+        assert first.data == second.data
+        assert first.sha256 == hashlib.sha256(first.data).hexdigest()
+
+    def test_runs_without_the_package_and_without_numpy(self, tmp_path: Path) -> None:
+        path = tmp_path / "agent.pyz"
+        path.write_bytes(agentfile.agent_file().data)
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", path, "probe"], capture_output=True, cwd=tmp_path, check=True
+        )
+        found = json.loads(done.stdout)
+        assert found["cores"] >= 1
+        assert found["runtimes"] == {}
+        assert any("numpy" in note for note in found["notes"])
+
+    @pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
+    def test_keeps_to_the_syntax_of_python_3_9(self, path: Path) -> None:
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+
+
+class TestProbe:
+    def test_finds_the_runtimes_of_this_environment(self) -> None:
+        found = probe.probe()["runtimes"]
+        assert found == {name: importlib.import_module(name).__version__.split("-")[0] for name in found}
+        assert set(found) == {"onnxruntime", "openvino"}
+
+    def test_counts_only_flags_that_every_core_has(self) -> None:
+        assert probe.cpu_flags("Features\t: asimd asimddp i8mm\n\nFeatures\t: asimd asimddp\n") == {"asimd", "asimddp"}
+
+    def test_names_an_arm_board_by_its_model_line(self) -> None:
+        assert probe.cpu_model("processor\t: 0\nModel\t\t: Raspberry Pi 5\n") == "Raspberry Pi 5"
+
+
+class TestBlobs:
+    def test_damaged_blob_is_removed_and_asked_for_again(self, tmp_path: Path) -> None:
+        root = Root(tmp_path)
+        whole, damaged = put_blob(root, b"whole"), put_blob(root, b"damaged")
+        (root.blobs / damaged).write_bytes(b"damage!")
+        assert blobs.verify(root, {whole: 5, damaged: 7})["missing"] == [damaged]
+        assert not (root.blobs / damaged).exists()
+        assert (root.blobs / whole).read_bytes() == b"whole"
+
+    def test_part_with_another_hash_is_removed(self, tmp_path: Path) -> None:
+        root = Root(tmp_path)
+        wanted = put_blob(root, b"the old artifact")
+        (root.blobs / ".part-1").write_bytes(b"the old artifac")
+        with pytest.raises(RuntimeFault) as caught:
+            blobs.commit(root, [(".part-1", wanted)])
+        assert caught.value.cause == "corrupt_blob"
+        assert [path.name for path in root.blobs.iterdir()] == [wanted]
+        assert (root.blobs / wanted).read_bytes() == b"the old artifact"
+
+    def test_longest_unused_blobs_make_room(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        root = Root(tmp_path)
+        names = [put_blob(root, bytes([index]) * 100) for index in range(4)]
+        for age, name in enumerate(names):
+            os.utime(root.blobs / name, (age, age))
+        capacity = 500
+        used = lambda: sum(path.stat().st_size for path in root.blobs.iterdir())  # noqa: E731
+        monkeypatch.setattr(blobs, "free_bytes", lambda root: capacity - used())
+        answer = blobs.verify(root, {"f" * 64: 250, names[0]: 100})
+        assert answer["missing"] == ["f" * 64]
+        assert answer["free_bytes"] >= answer["needed_bytes"] == 250
+        assert {path.name for path in root.blobs.iterdir()} == {names[0], names[3]}
+
+    @pytest.mark.parametrize("name", ["../etc/passwd", "A" * 64, ""])
+    def test_names_that_are_no_hashes_are_refused(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(RuntimeFault):
+            Root(tmp_path).blob(name)
+
+
+class TestTiming:
+    def test_sides_take_turns_in_whole_abba_rounds(self) -> None:
+        assert measure.abba_order(["a", "b"], queries=17, block=4) == ["a", "b", "b", "a"] * 3
+        assert measure.abba_order(["a"], queries=8, block=4) == ["a", "a"]
+        assert measure.abba_order(["a", "b"], queries=0, block=4) == []
+
+    def test_background_is_what_others_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        second = 10**9
+        machine = iter([(100 * second, second), (103 * second, 2 * second)])
+        monkeypatch.setattr(environment, "machine_cpu_ns", lambda text: next(machine))
+        clock = iter([0, 2 * second])
+        monkeypatch.setattr(environment.time, "monotonic_ns", lambda: next(clock))
+        own = iter([0, 2 * second])
+        found = environment.BackgroundMeter(lambda: next(own)).stop()
+        assert found["background_cpu_share"] == pytest.approx(0.5)
+        assert found["stolen_cpu_share"] == pytest.approx(0.5)
+
+    def test_machine_time_leaves_out_idle_and_waiting(self) -> None:
+        tick_ns = 10**9 // os.sysconf("SC_CLK_TCK")
+        text = "cpu  1 2 3 1000 1000 4 5 6 7 8\ncpu0 1 2 3 1000 1000 4 5 6 7 8\n"
+        assert environment.machine_cpu_ns(text) == (15 * tick_ns, 6 * tick_ns)
+
+    def test_conditions_that_cannot_be_read_come_with_their_reason(self) -> None:
+        found = environment.snapshot()
+        unread = {name for name, value in found.items() if value is None}
+        assert set(found["missing"]) == unread
+        assert all(found["missing"].values())
+        assert found["memory_available_bytes"] > 0
+
+    def test_pinning_gives_as_many_cores_as_threads(self) -> None:
+        allowed = os.sched_getaffinity(0)
+        try:
+            chosen = worker.pin(1)
+            assert os.sched_getaffinity(0) == set(chosen)
+            assert len(chosen) == 1
+        finally:
+            os.sched_setaffinity(0, allowed)
+        assert set(worker.pin(10_000)) == allowed
+
+
+class TestProcesses:
+    def test_process_id_alone_is_no_identity(self) -> None:
+        who = processes.identity(os.getpid())
+        assert processes.is_alive(who)
+        assert not processes.is_alive({**who, "start_ticks": who["start_ticks"] + 1})
+        assert not processes.is_alive({**who, "boot_id": "another boot"})
+
+    def test_ends_exactly_the_processes_with_the_argument(self) -> None:
+        mark, other = "mark-1f3a", "mark-1f3ab"
+        program = "import time; time.sleep(60)"
+        marked = subprocess.Popen([sys.executable, "-c", program, mark])
+        spared = subprocess.Popen([sys.executable, "-c", program, other])
+        try:
+            assert processes.end_all_with_argument(mark) == 1
+            assert marked.wait(5) != 0
+            assert spared.poll() is None
+        finally:
+            spared.kill()
+            spared.wait()
+
+    def test_json_file_is_whole_or_none(self, tmp_path: Path) -> None:
+        path = tmp_path / "status.json"
+        assert read_json(path) is None
+        path.write_text('{"state": "run')
+        assert read_json(path) is None
+        write_json(path, {"state": "done"})
+        assert read_json(path) == {"state": "done"}
+        assert [entry.name for entry in tmp_path.iterdir()] == ["status.json"]
+
+
+class TestSessions:
+    @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+    def test_float_model_runs_in_float32_unless_told_otherwise(self, target: str, tmp_path: Path) -> None:
+        payload = make_payload(tmp_path, conv_model)
+        session = open_session(target, payload.folder, "model.onnx", {}, 1)
+        assert session.executed() == {"float32": 2}
+        assert (list(session.inputs), list(session.outputs)) == (["x"], ["y"])
+
+    @pytest.mark.skipif(not CPU_HAS_BFLOAT16, reason="this CPU has no bfloat16 instructions")
+    def test_bfloat16_in_openvino_shows(self, tmp_path: Path) -> None:
+        payload = make_payload(tmp_path, conv_model)
+        hint = {"INFERENCE_PRECISION_HINT": "bf16"}
+        assert open_session("openvino", payload.folder, "model.onnx", hint, 1).executed() == {"bfloat16": 2}
+
+    def test_model_without_products_has_no_compute_layers(self, tmp_path: Path) -> None:
+        payload = make_payload(tmp_path, constant_model)
+        assert open_session("onnxruntime", payload.folder, "model.onnx", {}, 1).executed() == {}
+
+    def test_profile_tells_integer_layers_from_float_ones(self) -> None:
+        def node(name: str, operator: str, *types: str) -> dict[str, object]:
+            shapes = [{kind: [1]} for kind in types]
+            return {
+                "cat": "Node",
+                "name": f"{name}_kernel_time",
+                "args": {"op_name": operator, "input_type_shape": shapes},
+            }
+
+        events = [
+            node("a", "QLinearConv", "uint8", "float"),
+            node("a", "QLinearConv", "uint8", "float"),
+            node("b", "DynamicQuantizeMatMul", "float", "int8"),
+            node("c", "NhwcFusedConv", "float", "float"),
+            node("d", "MatMul", "int64", "int64"),
+            node("e", "QuantizeLinear", "float", "float"),
+            {"cat": "Session", "name": "model_run", "args": {}},
+        ]
+        assert executed_from_profile(events) == {"int8": 2, "float32": 1}
+
+    @pytest.mark.parametrize(
+        ("target", "entry", "cause"),
+        [("teletype", "model.onnx", "runtime_missing"), ("onnxruntime", "absent.onnx", "open_failed")],
+    )
+    def test_faults_have_causes(self, target: str, entry: str, cause: str, tmp_path: Path) -> None:
+        payload = make_payload(tmp_path)
+        with pytest.raises(RuntimeFault) as caught:
+            open_session(target, payload.folder, entry, {}, 1)
+        assert caught.value.cause == cause
+
+    def test_memory_has_a_cause_of_its_own(self) -> None:
+        assert from_exception(MemoryError(), "run_failed").cause == "memory_exceeded"
+        assert from_exception(RuntimeError("std::bad_alloc"), "run_failed").cause == "memory_exceeded"
+        assert from_exception(OSError(28, "No space left on device"), "internal").cause == "disk_full"
+        assert from_exception(ValueError("shape"), "run_failed").cause == "run_failed"
