@@ -52,7 +52,7 @@ def test_no_kernel_of_one_kind_can_be_inherited_as_one_of_the_other() -> None:
 
 @pytest.mark.parametrize("upsampling", KINDS)
 def test_the_skips_carry_detail(upsampling: str) -> None:
-    """One pixel changes the answer most right beside it: the lowest level alone only knows its 8 x 8 block."""
+    """One pixel changes the answer most beside it: the lowest level alone only says which 8 x 8 block it is in."""
     model = unet(upsampling)
     image = torch.zeros(1, 1, 32, 32)
     spot = image.clone()
