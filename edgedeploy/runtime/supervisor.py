@@ -111,6 +111,7 @@ def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
             watch.raise_verdict()
             status.write("done")
         except Exception as exc:  # nobody else would tell: the process has no parent that listens
+            workers.end_all()
             _discard_files(job, folder)  # after that even a full disk has room for the status and the log
             fault = watch.verdict or from_exception(exc, "internal")
             status.write("failed", fault.cause, fault.message)

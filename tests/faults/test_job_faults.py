@@ -59,18 +59,18 @@ def local_board(
     return RemoteBoard("b", connect, provenance="measured", options=options)
 
 
-@pytest.mark.parametrize("plan", [OUTPUTS_ONLY, TIMED], ids=["outputs", "timed"])
 @pytest.mark.parametrize(
-    ("write", "cause"),
+    ("write", "plan", "cause"),
     [
-        (nan_model, "non_finite"),
-        (constant_model, "constant_output"),
-        (huge_model, "memory_exceeded"),
-        (broken_model, "open_failed"),
+        (nan_model, OUTPUTS_ONLY, "non_finite"),
+        (nan_model, TIMED, "non_finite"),
+        (constant_model, OUTPUTS_ONLY, "constant_output"),
+        (huge_model, TIMED, "memory_exceeded"),
+        (broken_model, TIMED, "open_failed"),
     ],
 )
 def test_artifact_that_fails_is_an_error_with_its_cause(
-    board: RemoteBoard, write: Callable[[Path], None], cause: str, plan: MeasurePlan, tmp_path: Path
+    board: RemoteBoard, write: Callable[[Path], None], plan: MeasurePlan, cause: str, tmp_path: Path
 ) -> None:
     with board.session() as session, pytest.raises(MeasurementError, match=f"{cause}: candidate") as caught:
         session.measure(make_job(tmp_path / "job", write, plan), tmp_path)
