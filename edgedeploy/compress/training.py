@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgedeploy.errors import BuildError
+from edgedeploy.errors import BuildError, DataError
 from edgedeploy.protocols import Trainable, TrainRecipe
 from edgedeploy.variant import Scalar
 
@@ -52,9 +52,9 @@ def fit(
 ) -> TrainReport:
     """Train ``model`` in place and leave it in evaluation mode.
 
-    ``teacher`` answers the student's own batches, so it has to take their resolution, and is not changed.
-    Decided by ``recipe.seed``
-    up to the non-determinism of parallel sums. Raises ``BuildError`` when the loss is no longer finite.
+    ``teacher`` answers the student's own batches, so it has to take their resolution; it is put into evaluation mode and
+    not changed otherwise. Decided by ``recipe.seed`` up to the non-determinism of parallel sums. Raises ``BuildError``
+    when the loss is no longer finite and ``DataError`` when there is nothing to train on.
     """
     import torch
 
@@ -63,6 +63,8 @@ def fit(
     model.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     model.train()
+    if teacher is not None:
+        teacher.eval()
     step, mean = 0, math.nan
     for epoch in range(recipe.epochs):
         losses = []
@@ -71,7 +73,7 @@ def fit(
             rate = recipe.learning_rate * _schedule(recipe, epoch + index / len(batches))
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss = _loss(model, task, recipe, teacher, images.contiguous(memory_format=torch.channels_last), truth)
+            loss = _loss(model, task, recipe, teacher, _channels_last(images), truth)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise BuildError(
@@ -85,6 +87,12 @@ def fit(
             optimiser.step()
             losses.append(value)
             step += 1
+        if not losses:
+            raise DataError(
+                f"epoch {epoch + 1} of training",
+                f"the train split gave no batch at batch_size {recipe.batch_size}",
+                "Bring more cases, or change batch_size",
+            )
         mean = sum(losses) / len(losses)
         if progress:
             progress(TrainProgress(epoch + 1, recipe.epochs, mean))
@@ -107,13 +115,25 @@ def _loss(model: Any, task: Trainable, recipe: TrainRecipe, teacher: Any | None,
 
 
 def distillation_loss(student: Any, teacher: Any) -> Any:
-    """``T^2 KL(softmax(teacher / T) || softmax(student / T))`` over axis 1, the mean over all other positions."""
+    """``T^2 KL(softmax(teacher / T) || softmax(student / T))`` over axis 1, the mean over all other positions.
+
+    A single channel holds no distribution (its softmax is 1 everywhere): mean squared error of the raw outputs there.
+    """
     import torch.nn.functional as F  # noqa: N812
 
+    if student.shape[1] == 1:
+        return F.mse_loss(student, teacher)
     log_student = F.log_softmax(student / TEMPERATURE, dim=1)
     log_teacher = F.log_softmax(teacher / TEMPERATURE, dim=1)
     pointwise = F.kl_div(log_student, log_teacher, reduction="none", log_target=True)
     return TEMPERATURE**2 * pointwise.sum(dim=1).mean()
+
+
+def _channels_last(images: Any) -> Any:
+    """Convolutions are 1.3 times faster or more in this layout; inputs of other ranks have no such layout."""
+    import torch
+
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def _autocast(enabled: bool) -> AbstractContextManager[Any]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from edgedeploy.errors import DataError, SpecError
+from edgedeploy.errors import DataError, SpecError, nearest
 from edgedeploy.protocols import Task
+
+KINDS: Final = ("synthetic-ultrasound", "segmentation-folder", "python")
 
 
 def load_task(table: Mapping[str, Any], base: Path) -> Task:
@@ -18,6 +22,8 @@ def load_task(table: Mapping[str, Any], base: Path) -> Task:
     Raises ``SpecError`` for a wrong option or object, ``DataError`` for data that cannot be used.
     """
     options = table.get("options") or {}
+    if table["kind"] not in KINDS:
+        raise SpecError("task.kind", f"unknown kind {table['kind']!r}", nearest(str(table["kind"]), KINDS))
     if table["kind"] == "python":
         return _python_task(str(table["object"]), options, base)
     try:
@@ -41,15 +47,18 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
         raise SpecError(asked, "no factory is named", 'Write "package.module:factory" or "file.py:factory"')
     try:
         module = _module_of_file(base / place, asked) if place.endswith(".py") else importlib.import_module(place)
-        factory = getattr(module, attribute)
     except ModuleNotFoundError as exc:
         raise SpecError(asked, f"no module named {exc.name!r}", "Install it, or name a file: file.py:factory") from None
-    except AttributeError:
-        raise SpecError(asked, f"{place} has no {attribute!r}") from None
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise SpecError(
+            asked, f"{place} has no function or class {attribute!r}", nearest(attribute, _callables(module))
+        )
     try:
-        task = factory(**options)
+        inspect.signature(factory).bind(**options)
     except TypeError as exc:
         raise SpecError(asked, f"the factory does not take these options ({exc})") from None
+    task = factory(**options)
     if not isinstance(task, Task):
         missing = [member for member in _members(Task) if not hasattr(task, member)]
         raise SpecError(
@@ -61,12 +70,22 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
 def _module_of_file(path: Path, asked: str) -> Any:
     if not path.is_file():
         raise DataError(asked, f"no file at {path}", "Paths are relative to the study file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"edgedeploy_task_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[name] = module  # dataclasses and pickle look a class's module up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
+
+
+def _callables(module: Any) -> list[str]:
+    return [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
 
 
 def _members(protocol: type) -> list[str]:

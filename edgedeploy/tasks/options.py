@@ -26,12 +26,30 @@ class SegmentationOptions:
     )
 
     def __post_init__(self) -> None:
+        at_least(self, base_channels=1, depth=1, seed=0)
         step = 2**self.depth
         for side in self.resolutions:
             if side % step or side < 4 * step:
                 raise ValueError(
                     f"resolutions must be multiples of {step} (2^depth) and at least {4 * step}, but got {side}"
                 )
+
+
+def at_least(options: object, **smallest: int) -> None:
+    """Raises ``ValueError`` naming the option of ``options`` that is below its smallest legal value."""
+    for name, bound in smallest.items():
+        value = getattr(options, name)
+        if value < bound:
+            raise ValueError(f"{name} must be at least {bound}, but got {value}")
+
+
+def check_recipe(recipe: TrainRecipe) -> None:
+    """Raises ``ValueError`` for a recipe that cannot train anything. Batches of one break batch normalisation."""
+    at_least(recipe, epochs=1, batch_size=2, seed=0, warmup_epochs=0, weight_decay=0)
+    if not recipe.learning_rate > 0:
+        raise ValueError(f"learning_rate must be positive, but got {recipe.learning_rate}")
+    if not 0 <= recipe.distill_weight <= 1:
+        raise ValueError(f"distill_weight is a share, 0 to 1, but got {recipe.distill_weight}")
 
 
 def read_options(kind: type[T], defaults: T, table: Mapping[str, Any], where: str) -> T:
@@ -50,7 +68,10 @@ def read_options(kind: type[T], defaults: T, table: Mapping[str, Any], where: st
         else:
             changes[key] = _same_kind(value, current, path)
     try:
-        return replace(defaults, **changes)  # type: ignore[type-var]
+        options = replace(defaults, **changes)  # type: ignore[type-var]
+        if isinstance(options, TrainRecipe):
+            check_recipe(options)
+        return options
     except ValueError as exc:
         raise SpecError(where, str(exc)) from None
 

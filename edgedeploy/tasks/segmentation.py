@@ -6,7 +6,7 @@ A subclass says where cases come from: :meth:`SegmentationTask.cases` and :meth:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -29,19 +29,22 @@ CONTOUR_COLOURS: Final = ((255, 196, 0), (0, 190, 255), (255, 80, 160), (120, 23
 
 
 class SegmentationTask:
-    """Base of the tasks that ship. Images are grey, labels 0 is background, networks see zero mean and unit variance."""
+    """Base of the tasks that ship. Images are grey, networks see zero mean and unit variance.
+
+    Label maps hold 0 for background and ``i + 1`` for the i-th of ``classes``: the channel of the logits that stands for it.
+    """
 
     augmentation = Augmentation()
 
-    def __init__(self, name: str, classes: Mapping[str, int], options: SegmentationOptions) -> None:
+    def __init__(self, name: str, classes: Iterable[str], options: SegmentationOptions) -> None:
         self.name = name
-        self.classes = dict(classes)
+        self.classes = {class_name: label for label, class_name in enumerate(classes, start=1)}
         self.options = options
         self.architecture: Mapping[str, Sequence[Scalar]] = {
             "resolution": options.resolutions,
             "upsampling": ("transposed", "resize"),
         }
-        self.metrics: Mapping[str, MetricInfo] = metric_table(classes)
+        self.metrics: Mapping[str, MetricInfo] = metric_table(self.classes)
         self.baseline_recipe: TrainRecipe = options.baseline
         self.recovery_recipe: TrainRecipe = options.recovery
         self._resized = lru_cache(maxsize=CASES_IN_MEMORY)(self._resize_case)

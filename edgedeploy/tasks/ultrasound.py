@@ -20,16 +20,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from edgedeploy.protocols import Case, Split, TrainRecipe
+from edgedeploy.protocols import SPLITS, Case, Split, TrainRecipe
 from edgedeploy.tasks.augment import Augmentation
 from edgedeploy.tasks.metrics import Labels
-from edgedeploy.tasks.options import SegmentationOptions
+from edgedeploy.tasks.options import SegmentationOptions, at_least
 from edgedeploy.tasks.segmentation import CASES_IN_MEMORY, SegmentationTask
 
 Map = npt.NDArray[np.float64]
 
 CLASSES: Final = {"nerve": 1, "vessel": 2}
 DYNAMIC_RANGE_DB: Final = 55.0
+SMALLEST_IMAGE_PX: Final = 32
 SPLIT_OFFSET: Final = {"train": 0, "calibration": 1, "selection": 2, "confirmation": 3}
 
 
@@ -50,6 +51,11 @@ class UltrasoundOptions(SegmentationOptions):
             epochs=3, batch_size=8, learning_rate=1.5e-3, warmup_epochs=0.3, bfloat16=True, distill_weight=0.5
         )
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        cases = {f"{split}_cases": 1 for split in SPLITS}
+        at_least(self, image_size=SMALLEST_IMAGE_PX, **{**cases, "train_cases": 2})
 
 
 class SyntheticUltrasound(SegmentationTask):

@@ -7,7 +7,9 @@ parameter, so that weights are inherited between them by name.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from edgedeploy.errors import SpecError, nearest
 
 Upsampling = Literal["transposed", "resize"]
 
@@ -40,6 +42,8 @@ def _unet_class() -> Any:
     def upsample(kind: str, before: int, after: int) -> nn.Module:
         if kind == "transposed":
             return nn.ConvTranspose2d(before, after, 2, stride=2)
+        if kind != "resize":
+            raise SpecError("upsampling of the U-Net", f"unknown kind {kind!r}", nearest(kind, get_args(Upsampling)))
         return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(before, after, 1))
 
     class UNet(nn.Module):

@@ -52,7 +52,7 @@ def test_public_names() -> None:
 
 
 def test_a_command_without_its_packages_names_the_extra() -> None:
-    code = "import sys; sys.modules['typer'] = None; sys.argv = ['edgedeploy', 'targets']; from edgedeploy.__main__ import main; main()"
+    code = "import sys; sys.modules['typer'] = None; from edgedeploy.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

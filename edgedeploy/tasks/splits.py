@@ -1,0 +1,76 @@
+"""Splits that do not leak: the same picture, or nearly the same, is never on two sides.
+
+Scanners are frozen twice, exported twice and annotated twice. A model that has seen the twin of a case has seen the case.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Grey = npt.NDArray[np.uint8]
+Thumbnail = npt.NDArray[np.float32]
+
+THUMBNAIL_SIDE: Final = 32
+
+_ROWS_AT_ONCE: Final = 1024
+
+
+def pixel_digest(image: Grey) -> str:
+    """SHA-256 of a grey image's shape and pixels: equal for the same picture in files of different formats."""
+    return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def thumbnail(image: Grey) -> Thumbnail:
+    """A grey image (H, W) as a vector of ``THUMBNAIL_SIDE**2`` box means with zero mean and unit length.
+
+    The dot product of two is their correlation.
+    """
+    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    small = np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BOX), dtype=np.float32).ravel()
+    small = small - small.mean()
+    return np.asarray(small / max(float(np.linalg.norm(small)), 1e-6), dtype=np.float32)
+
+
+def near_copies(thumbnails: Sequence[Thumbnail], correlation: float) -> list[int]:
+    """A group number for every image: those that correlate at least so much share one, and so on transitively.
+
+    The number is the index of the group's first image.
+    """
+    parent = list(range(len(thumbnails)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    stacked = np.stack(thumbnails)
+    for start in range(0, len(stacked), _ROWS_AT_ONCE):
+        alike = stacked[start : start + _ROWS_AT_ONCE] @ stacked.T >= correlation
+        for row, column in np.argwhere(alike):
+            first, second = sorted((root(start + int(row)), root(int(column))))
+            parent[second] = first
+    return [root(index) for index in range(len(thumbnails))]
+
+
+def deal(groups: Sequence[int], counts: Mapping[str, int], rest: str, seed: int) -> dict[str, list[int]]:
+    """Whole groups dealt to the splits of ``counts``, in a seeded order, until each has its count; what is left is ``rest``.
+
+    Returns sorted indices into ``groups``. A split stays below its count when no group fits into what is missing.
+    """
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    order = np.array(sorted(members))
+    np.random.default_rng(seed).shuffle(order)
+    dealt: dict[str, list[int]] = {name: [] for name in (*counts, rest)}
+    for group in order.tolist():
+        room = [name for name, count in counts.items() if len(dealt[name]) + len(members[group]) <= count]
+        dealt[room[0] if room else rest].extend(members[group])
+    return {name: sorted(indices) for name, indices in dealt.items()}

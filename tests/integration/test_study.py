@@ -1,0 +1,142 @@
+"""A study end to end, on real runtimes over a real SSH connection, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+import edgedeploy
+from edgedeploy.account import summarise
+from edgedeploy.errors import SpecError
+from edgedeploy.store import Store
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+KILLS = 4
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    for name in ("squares.py", "squares.toml"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    return tmp_path / "squares.toml"
+
+
+def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "edgedeploy", *map(str, arguments)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=280)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_search_front_and_report_over_ssh(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    searched = run("search", study, "--out", out)
+    assert "6/6" in searched.stderr
+    assert "ETA" in searched.stderr
+    assert "best so far" in searched.stderr
+
+    store = Store(out)
+    measured = store.measurements()
+    assert len({item.digest for item in measured}) == len(measured) == 6
+    assert {item.provenance for item in measured} == {"emulated"}
+    assert {item.variant.target for item in measured} == {"onnxruntime", "openvino"}
+    for item in measured:
+        assert item.candidate.executed
+        assert item.metrics["latency_p50_ns"] > 0
+        assert "latency_p99_ns" in item.missing  # 64 queries do not carry a p99
+        assert len(item.cases) == 32
+
+    front = json.loads(run("front", out, "--json").stdout)
+    assert front["members"]
+    assert front["pick"]["digest"] in front["members"]
+    assert front["provenance"] == "emulated"
+    assert run("front", out, "--json").stdout == run("front", out, "--json").stdout
+
+    confirmed = store.confirmations()
+    assert {item.split for item in confirmed} == {"confirmation"}
+    assert set(front["members"]) <= {item.digest for item in confirmed}
+    assert len(store.openings()) == 1
+
+    page = Path(run("report", out).stdout.split("Report: ")[1].strip())
+    assert page.stat().st_size > 1_000_000  # the plot's program is inside
+    times = summarise(store.times())
+    assert times.seconds["train"] > 0
+    assert times.seconds["measure"] > 0
+
+    again = run("search", study, "--out", out, check=False)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+    assert run("search", study, "--out", out, "--resume").returncode == 0
+    assert len(store.measurements()) == 6
+    assert len(store.openings()) == 1
+
+
+def test_python_front_door(study: Path, tmp_path: Path) -> None:
+    events = []
+    result = edgedeploy.load_study(study).run(
+        tmp_path / "out", trials=3, board="here", confirm=False, observer=events.append
+    )
+    assert (result.reason, result.evaluated) == ("trials", 3)
+    assert result.front.provenance == "measured"
+    assert [event.done for event in events if event.kind == "trial"] == [1, 2, 3]
+    assert result.report().is_file()
+    with pytest.raises(SpecError, match="measured on board 'here'"):
+        edgedeploy.load_study(study).run(tmp_path / "out", resume=True)
+    study.write_text(study.read_text().replace("seed = 1", "seed = 2"))
+    with pytest.raises(SpecError, match="holds another study"):
+        edgedeploy.load_study(study).run(tmp_path / "out", resume=True, board="here")
+
+
+@pytest.mark.slow
+def test_kill_9_loses_nothing_and_doubles_nothing(study: Path, tmp_path: Path) -> None:
+    """Killed at random moments and resumed each time: every variant is measured once, the evidence stays whole."""
+    out = tmp_path / "out"
+    argv = [sys.executable, "-m", "edgedeploy", "search", str(study), "--out", str(out), "--resume", "--no-confirm"]
+    rng = random.Random(5)
+    kills = 0
+    for _ in range(KILLS):
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            process.wait(timeout=rng.uniform(4, 14))
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    run("search", study, "--out", out, "--resume", "--no-confirm")
+
+    store = Store(out)
+    digests = [item.digest for item in store.measurements()]
+    assert len(digests) == len(set(digests)) == 6
+    scored = [entry for entry in store.times() if entry["phase"] == "evaluate"]
+    assert 6 <= len(scored) <= 6 + kills  # at most the one variant at hand is done again after a kill
+    history = optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{store.optimiser_path}").trials
+    told = [trial.user_attrs["variant"] for trial in history if trial.state == optuna.trial.TrialState.COMPLETE]
+    assert set(told) == set(digests)
+    assert not [trial for trial in history if trial.state == optuna.trial.TrialState.RUNNING]
+    assert not list(out.rglob(".part-*"))
+
+
+def test_ctrl_c_leaves_a_usable_folder(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    argv = [sys.executable, "-m", "edgedeploy", "search", str(study), "--out", str(out), "--no-confirm"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((out / "measurements").glob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 4, complaint
+    assert "Traceback" not in complaint
+    assert "--resume" in complaint
+    assert json.loads(run("front", out, "--json").stdout)["members"]

@@ -1,0 +1,142 @@
+"""From the task table of a study to a task: options, the user's own task, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgedeploy.errors import DataError, SpecError
+from edgedeploy.protocols import Task
+from edgedeploy.tasks.catalog import load_task
+
+OWN = """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class Own:
+    size: int = 8
+    name: str = "own"
+    architecture = {"width": (1, 2)}
+    metrics = {}
+    def build(self, **arch): ...
+    def input_specs(self, **arch): ...
+    def cases(self, split): return ()
+    def inputs(self, case, **arch): ...
+    def evaluate(self, outputs, case): ...
+
+def broken(size=8):
+    return {}["missing"]
+
+def confused(size=8):
+    return len(size)
+
+def nothing():
+    return object()
+"""
+
+
+def table(kind: str = "synthetic-ultrasound", **options: Any) -> dict[str, Any]:
+    return {"kind": kind, "object": None, "options": options}
+
+
+def own(name: str, **options: Any) -> dict[str, Any]:
+    return {"kind": "python", "object": name, "options": options}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    (tmp_path / "my_task.py").write_text(OWN)
+    return tmp_path
+
+
+def test_options_change_the_embedded_task(tmp_path: Path) -> None:
+    task = load_task(
+        table(train_cases=12, resolutions=[64, 32], seed=4, baseline={"epochs": 3, "learning_rate": 1}), tmp_path
+    )
+    assert isinstance(task, Task)
+    assert len(task.cases("train")) == 12
+    assert task.architecture["resolution"] == (64, 32)
+    assert (task.baseline_recipe.epochs, task.baseline_recipe.learning_rate) == (3, 1.0)  # type: ignore[attr-defined]
+    assert task.recovery_recipe.distill_weight > 0  # type: ignore[attr-defined]
+
+
+def test_a_table_without_options_gives_the_defaults(tmp_path: Path) -> None:
+    task = load_task({"kind": "synthetic-ultrasound"}, tmp_path)
+    assert [value[0] for value in task.architecture.values()] == [128, "transposed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_case": 12}, r"task.options.train_case: unknown option.*Did you mean 'train_cases'"),
+        ({"baseline": {"epoch": 3}}, r"task.options.baseline.epoch: unknown option.*Did you mean 'epochs'"),
+        ({"baseline": 3}, r"task.options.baseline: expected a table"),
+        ({"train_cases": "12"}, r"task.options.train_cases: expected a value such as 160, but got '12'"),
+        ({"train_cases": True}, r"train_cases: expected a value such as 160, but got True"),
+        ({"resolutions": []}, r"resolutions: expected a value such as"),
+        ({"resolutions": [100]}, r"multiples of 8 .* but got 100"),
+        ({"train_cases": 0}, r"train_cases must be at least 2, but got 0"),
+        ({"selection_cases": 0}, r"selection_cases must be at least 1"),
+        ({"image_size": 4}, r"image_size must be at least 32"),
+        ({"seed": -1}, r"seed must be at least 0"),
+        ({"base_channels": 0}, r"base_channels must be at least 1"),
+        ({"baseline": {"epochs": 0}}, r"task.options.baseline: epochs must be at least 1"),
+        ({"baseline": {"batch_size": 1}}, r"batch_size must be at least 2"),
+        ({"baseline": {"learning_rate": 0.0}}, r"learning_rate must be positive"),
+        ({"recovery": {"distill_weight": 1.5}}, r"distill_weight is a share, 0 to 1, but got 1.5"),
+    ],
+)
+def test_a_wrong_option_is_named(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=message):
+        load_task(table(**options), tmp_path)
+
+
+def test_an_unknown_kind_names_the_near_miss(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="Did you mean 'segmentation-folder'"):
+        load_task(table("segmentation-folders"), tmp_path)
+
+
+def test_a_folder_task_needs_its_root(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"task.options.root: it is missing"):
+        load_task(table("segmentation-folder"), tmp_path)
+
+
+def test_a_task_from_a_file_beside_the_study(study: Path) -> None:
+    task = load_task(own("my_task.py:Own", size=16), study)
+    assert task.name == "own"
+    assert task.size == 16  # type: ignore[attr-defined]
+
+
+def test_a_task_from_an_installed_module(tmp_path: Path) -> None:
+    task = load_task(own("edgedeploy.tasks.ultrasound:SyntheticUltrasound"), tmp_path)
+    assert task.name == "synthetic-ultrasound"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("my_task.py", {}, SpecError, "no factory is named"),
+        ("my_task.py:", {}, SpecError, "no factory is named"),
+        ("other.py:Own", {}, DataError, r"no file at .*other\.py"),
+        ("my_task.py:Onw", {}, SpecError, "Did you mean 'Own'"),
+        ("my_task.py:Own", {"sizes": 3}, SpecError, "does not take these options.*'sizes'"),
+        ("my_task.py:nothing", {}, SpecError, "is no task: it lacks architecture, build, cases"),
+        ("no_such_package_at_all:make", {}, SpecError, "no module named 'no_such_package_at_all'"),
+    ],
+)
+def test_what_is_wrong_with_the_object_is_said(
+    name: str, options: dict[str, Any], error: type[Exception], message: str, study: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        load_task(own(name, **options), study)
+
+
+@pytest.mark.parametrize(("factory", "error"), [("broken", KeyError), ("confused", TypeError)])
+def test_a_mistake_inside_the_users_code_is_not_blamed_on_the_study(
+    factory: str, error: type[Exception], study: Path
+) -> None:
+    with pytest.raises(error):
+        load_task(own(f"my_task.py:{factory}"), study)
