@@ -20,9 +20,6 @@ from edgedeploy.protocols import Transport
 
 POLL_FIRST_S: Final = 0.05
 POLL_LAST_S: Final = 0.5
-UNCHANGED_S: Final = 10.0
-"""How long a job's status may stay as it is before the agent is asked whether its supervisor lives."""
-
 SLOWEST_LINK_BYTES_PER_S: Final = 200_000
 """Transfers get the time that a link this slow needs, beside the time of a command."""
 
@@ -32,7 +29,8 @@ Answer = TypeVar("Answer")
 @dataclass(frozen=True)
 class BoardOptions:
     """How to treat a board. ``python`` and ``root`` are on the board; ``wait_s`` is how long to wait until it is free,
-    ``reconnects`` how often a lost connection is taken up again within one measurement."""
+    ``reconnects`` how often a lost connection is taken up again within one session, ``unchanged_s`` how long a job's status
+    may stay as it is before the agent is asked whether its supervisor lives."""
 
     python: str = "python3"
     root: str = "~/.edgedeploy"
@@ -41,6 +39,7 @@ class BoardOptions:
     reconnect_pause_s: float = 0.5
     command_timeout_s: float = COMMAND_TIMEOUT_S
     orphan_grace_s: float = 15.0
+    unchanged_s: float = 10.0
 
 
 class RemoteBoard:
@@ -185,11 +184,14 @@ class RemoteSession:
     def _call(self, *arguments: str, stdin: bytes = b"") -> dict[str, Any]:
         return self._link.agent.call(*arguments, stdin=stdin, timeout_s=self._options.command_timeout_s)
 
+    def _transfer_timeout_s(self, size_bytes: int) -> float:
+        return self._options.command_timeout_s + size_bytes / SLOWEST_LINK_BYTES_PER_S
+
     def _upload(self, blobs: Mapping[Path, Blob]) -> None:
         """Bring the blobs that the board does not have. Raises ``CommandFailed`` when they do not fit."""
         sources = {blob.sha256: path for path, blob in blobs.items()}
         pairs = [f"{blob.sha256}:{blob.size_bytes}" for blob in blobs.values()]
-        timeout_s = transfer_timeout_s(sum(blob.size_bytes for blob in blobs.values()))
+        timeout_s = self._transfer_timeout_s(sum(blob.size_bytes for blob in blobs.values()))
         asked = f"board {self.info.name!r}: upload"
 
         def once() -> None:
@@ -219,7 +221,7 @@ class RemoteSession:
             if text != last:
                 last, changed_s = text, time.monotonic()
             status = json.loads(text) if text else {"state": "absent"}
-            if status["state"] not in ("done", "failed") and time.monotonic() - changed_s > UNCHANGED_S:
+            if status["state"] not in ("done", "failed") and time.monotonic() - changed_s > self._options.unchanged_s:
                 status = self._link.retrying(lambda: self._call("status", job_id))
                 changed_s = time.monotonic()
             if status["state"] == "done":
@@ -249,7 +251,7 @@ class RemoteSession:
         if result["outputs"] is None:
             return result, None
         path = folder / "outputs.npz"
-        timeout_s = transfer_timeout_s(int(result["outputs"]["size_bytes"]))
+        timeout_s = self._transfer_timeout_s(int(result["outputs"]["size_bytes"]))
         for _ in range(2):
             self._link.retrying(
                 lambda: self._link.transport.get(f"{job_folder}/outputs.npz", path, timeout_s=timeout_s)
@@ -310,7 +312,3 @@ def job_json(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], opti
             for name, payload in sides(job).items()
         },
     }
-
-
-def transfer_timeout_s(size_bytes: int) -> float:
-    return COMMAND_TIMEOUT_S + size_bytes / SLOWEST_LINK_BYTES_PER_S

@@ -31,12 +31,15 @@ class RuntimeFault(Exception):
 
 
 def from_exception(exc: BaseException, cause: str) -> RuntimeFault:
-    """``exc`` as a fault: memory and disk have causes of their own wherever they happen, the rest is ``cause``."""
+    """``exc`` as a fault: what is missing on the board, memory and disk have causes of their own wherever they happen; the
+    rest is ``cause``."""
     if isinstance(exc, RuntimeFault):
         return exc
     text = f"{type(exc).__name__}: {exc}"
     if isinstance(exc, MemoryError) or _OUT_OF_MEMORY.search(text):
         return RuntimeFault("memory_exceeded", text)
+    if isinstance(exc, ImportError):
+        return RuntimeFault("runtime_missing", text)
     if isinstance(exc, OSError) and exc.errno in DISK_ERRNOS:
         return RuntimeFault("disk_full", text)
     return RuntimeFault(cause, text)

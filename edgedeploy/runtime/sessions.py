@@ -53,9 +53,5 @@ def open_session(target: str, folder: Path, entry: str, settings: Mapping[str, s
     try:
         module = importlib.import_module(OPENERS[target])
         return cast(Session, module.open_model(path, settings, threads))
-    except ImportError as exc:
-        raise RuntimeFault("runtime_missing", f"{target} cannot be imported here: {exc}") from exc
-    except RuntimeFault:
-        raise
     except Exception as exc:  # a backend's own exceptions have no common base
         raise from_exception(exc, "open_failed") from exc

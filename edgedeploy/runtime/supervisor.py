@@ -111,10 +111,11 @@ def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
             watch.raise_verdict()
             status.write("done")
         except Exception as exc:  # nobody else would tell: the process has no parent that listens
-            traceback.print_exc()
-            _discard_files(job, folder)  # a full disk has room for the status then
+            workers.end_all()
+            _discard_files(job, folder)  # after that even a full disk has room for the status and the log
             fault = watch.verdict or from_exception(exc, "internal")
             status.write("failed", fault.cause, fault.message)
+            traceback.print_exc()
         finally:
             workers.end_all()
 
