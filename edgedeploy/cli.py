@@ -53,7 +53,8 @@ class Watch:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
+        if err.is_terminal:  # stopping what was never started still prints an empty line
+            self._progress.stop()
 
     def __call__(self, event: Any) -> None:
         eta = "?" if event.eta_s is None else duration(event.eta_s)
