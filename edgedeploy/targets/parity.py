@@ -1,10 +1,13 @@
 """Does an artifact compute what its reference computes, and in the precision it was asked for?
 
-Tolerances are on the relative L2 distance of each output over all golden inputs, ``|a - r| / |r|``. They separate a sound
-build from a broken one; whether the accuracy suffices is for the task's own metrics to say. Measured on a trained
-16-channel UNet at 128 x 128 (Zen 4, VNNI and AVX512-BF16): float32 2e-7 (both targets), bfloat16 0.003, int8 0.007 to
-0.02. Untrained or heavily pruned networks have flatter outputs and reach 0.02 and 0.1; wrong zero points, saturation
-without VNNI, or a swapped channel give 0.5 and more.
+Tolerances are on the relative L2 distance of each output over all golden inputs, ``|a - r| / |r|``, at about ten times
+the largest distance of a sound build. Measured on seven UNets at 128 x 128 (12 and 16 channels; untrained, trained, pruned
+to a quarter; both ways of upsampling; Zen 4 with VNNI and AVX512-BF16):
+
+    float32 below 1e-6 | bfloat16 0.002 to 0.005 | int8 0.0003 to 0.009 (single images to 0.02)
+    broken on purpose: two classes swapped 0.6 to 1.7; one zero point off by 64: 0.02 to 0.7 (trained: 0.09 to 0.7)
+
+So a mild fault in one layer can pass. Whether the accuracy suffices is for the task's own metrics to say.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 from edgedeploy.errors import MeasurementError, ParityError
 from edgedeploy.protocols import Array
 
-TOLERANCE: Final[Mapping[str, float]] = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2, "int8": 0.25}
+TOLERANCE: Final[Mapping[str, float]] = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2, "int8": 0.1}
 """Largest relative L2 distance per output, by precision asked for."""
 
 ABSOLUTE_FLOOR: Final = 1e-6
