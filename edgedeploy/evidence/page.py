@@ -25,12 +25,12 @@ main{max-width:1200px;margin:0 auto;padding:28px 32px 64px}
 h1{font-size:26px;line-height:1.25;margin:0 0 4px;letter-spacing:-.01em}
 h2{font-size:19px;margin:44px 0 6px;padding-top:14px;border-top:1px solid var(--line)}
 h3{font-size:15px;margin:22px 0 6px} h4{font-size:13px;margin:0 0 6px;color:var(--muted);font-weight:600}
-p{margin:6px 0 10px;max-width:82ch} .note,figcaption,caption{color:var(--muted);font-size:13px}
+p{margin:6px 0 10px;max-width:100ch} .note,figcaption,caption{color:var(--muted);font-size:13px}
 .meta{color:var(--muted);font-size:13.5px;margin:0 0 18px}
 .badge{display:inline-block;border:1px solid currentColor;border-radius:999px;padding:0 9px;font-size:12px;
 font-weight:600;color:var(--blue)} .badge.warn{color:var(--orange)}
 .answer{background:var(--soft);border-left:4px solid var(--blue);border-radius:4px;padding:16px 20px;margin:14px 0 18px}
-.answer.none{border-color:var(--orange)} .answer strong{font-size:18px} .answer p{margin:6px 0 0}
+.answer.none{border-color:var(--orange)} .answer strong{font-size:18px} .answer p{margin:6px 0 0;max-width:none}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:12px;margin:0 0 10px}
 .tile{border:1px solid var(--line);border-radius:6px;padding:10px 14px}
 .tile .name{font-size:12.5px;color:var(--muted)} .tile .big{font-size:22px;font-weight:600;line-height:1.3}
@@ -38,13 +38,15 @@ font-weight:600;color:var(--blue)} .badge.warn{color:var(--orange)}
 .scroll{overflow-x:auto;margin:8px 0 12px}
 table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums;width:100%}
 th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}
-th{font-weight:600;color:var(--muted);font-size:12.5px;vertical-align:bottom} td.n,th.n{text-align:right;white-space:nowrap}
-td .i{display:block;color:var(--muted);font-size:11.5px} tbody th{color:var(--ink);font-size:13.5px}
+th{font-weight:600;color:var(--muted);font-size:12.5px;vertical-align:bottom} td.n,th.n{text-align:right}
+td.n{white-space:nowrap} .n+:not(.n){padding-left:16px} .narrow{width:auto;min-width:46%} .narrow .n{padding-left:36px}
+td .i{display:block;color:var(--muted);font-size:11.5px} tbody th{color:var(--ink);font-size:13.5px;
+vertical-align:top;min-width:140px}
 tr.pick{background:var(--good)} tr.pick>:first-child{box-shadow:-4px 0 0 var(--blue)}
 tr.base>:first-child{color:var(--orange)}
 th button{all:unset;cursor:pointer;font:inherit;color:inherit} th button:focus-visible{outline:2px solid var(--blue)}
-th button::after{content:" \\2195";opacity:.45} th[aria-sort=ascending] button::after{content:" \\2191";opacity:1}
-th[aria-sort=descending] button::after{content:" \\2193";opacity:1}
+th button::after{content:"\\a0\\2195";opacity:.45} th[aria-sort=ascending] button::after{content:"\\a0\\2191";opacity:1}
+th[aria-sort=descending] button::after{content:"\\a0\\2193";opacity:1}
 .bar{display:flex;height:26px;border-radius:4px;overflow:hidden;margin:10px 0 12px;border:1px solid var(--line)}
 .bar span{display:block;height:100%} .key{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:7px}
 .trio{display:flex;flex-wrap:wrap;gap:14px;margin-bottom:18px} .case{break-inside:avoid}

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgedeploy.evidence.bootstrap import LEVEL, Comparison, Resampler
+from edgedeploy.evidence.quantities import comparison_text, phrase, quantity
 from edgedeploy.front import Objective
 from edgedeploy.measurement import BOARD_METRICS, Measurement, MetricInfo
-from edgedeploy.units import human
 
 
 @dataclass(frozen=True)
@@ -63,26 +63,26 @@ def choose(
     accuracy, cost = accuracy_objective(objectives), cost_objective(objectives)
     if accuracy is None:
         best = _best(members, objectives)
-        reason = f"no objective is about accuracy: it is the best of {len(members)} on {objectives[0].metric}"
+        reason = f"no objective is about accuracy: it is the best of {len(members)} on {phrase(objectives[0].metric)}"
         return Pick(best.digest, reason, None, None, margin)
     by_accuracy = [accuracy, *(goal for goal in objectives if goal is not accuracy)]
     if reference is None or accuracy.metric not in reference.metrics:
         best = _best(members, by_accuracy)
         reason = (
-            f"no baseline has {accuracy.metric}, so no loss against it can be bounded: it is the best of "
-            f"{len(members)} on {accuracy.metric}"
+            f"no baseline has {phrase(accuracy.metric)}, so no loss against it can be bounded: it is the best of "
+            f"{len(members)} on {phrase(accuracy.metric)}"
         )
         return Pick(best.digest, reason, None, None, margin)
     found = {member.digest: resampler.compare(member, reference, accuracy) for member in members}
     unit = metrics[accuracy.metric].unit if accuracy.metric in metrics else "1"
-    allowed = f"{human(margin, unit)} {accuracy.metric}"
+    allowed = f"{quantity(margin, accuracy.metric, unit)} of {phrase(accuracy.metric)}"
     safe = [member for member in members if found[member.digest].shows_at_least(-margin)]
     if not safe:
         best = _best(members, by_accuracy)
         reason = (
             f"no member of the front is shown to lose at most {allowed} against the baseline "
             f"({LEVEL:.0%} one-sided bound), so this is the one that comes closest on accuracy: "
-            f"{_difference(found[best.digest], unit)}"
+            f"{_difference(found[best.digest], best is reference, unit)}"
         )
         return Pick(best.digest, reason, False, found[best.digest], margin)
     order = [cost, *(goal for goal in objectives if goal is not cost)] if cost else by_accuracy
@@ -90,8 +90,8 @@ def choose(
     superlative = "smallest" if order[0].direction == "minimize" else "largest"
     reason = (
         f"of {len(members)} on the front, {len(safe)} {'is' if len(safe) == 1 else 'are'} shown to lose at most "
-        f"{allowed} against the baseline ({LEVEL:.0%} one-sided bound); it has the {superlative} {order[0].metric} "
-        f"of these: {_difference(found[best.digest], unit)}"
+        f"{allowed} against the baseline ({LEVEL:.0%} one-sided bound), and of these it has the {superlative} "
+        f"{phrase(order[0].metric)}; {_difference(found[best.digest], best is reference, unit)}"
     )
     return Pick(best.digest, reason, True, found[best.digest], margin)
 
@@ -100,13 +100,7 @@ def _best(members: Sequence[Measurement], order: Sequence[Objective]) -> Measure
     return min(members, key=lambda m: (*(-goal.gain(m.metrics[goal.metric], 0.0) for goal in order), m.digest))
 
 
-def _difference(comparison: Comparison, unit: str) -> str:
-    text = f"accuracy differs by {signed(comparison.gain, unit)}"
-    if comparison.lower is None:
-        return f"{text}, with too few cases for a bound"
-    return f"{text}, bound {signed(comparison.lower, unit)}, over {comparison.units} cases"
-
-
-def signed(value: float, unit: str) -> str:
-    """With its sign (a true minus), for differences."""
-    return ("\N{MINUS SIGN}" if value < 0 else "+") + human(abs(value), unit)
+def _difference(comparison: Comparison, is_reference: bool, unit: str) -> str:
+    if is_reference:
+        return "it is the baseline itself"
+    return f"its {phrase(comparison.metric)} is {comparison_text(comparison, unit)}, over {comparison.units} cases"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edgedeploy.evidence.bootstrap import paired_gains
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.evidence.pick import accuracy_objective
-from edgedeploy.evidence.words import heading, quantity
+from edgedeploy.evidence.quantities import heading, quantity
 from edgedeploy.measurement import Measurement
 
 ROLES: Final[Mapping[str, str]] = {"truth": "truth", "baseline": "baseline's answer", "pick": "pick's answer"}

@@ -13,7 +13,8 @@ from typing import Any, Final
 from edgedeploy.evidence.bootstrap import Comparison
 from edgedeploy.evidence.frontier import FrontReport, Row
 from edgedeploy.evidence.pick import accuracy_objective, cost_objective
-from edgedeploy.evidence.words import executed_text, heading, key_metrics, status_text, with_span
+from edgedeploy.evidence.quantities import heading, phrase, scale_for, with_span
+from edgedeploy.evidence.words import executed_text, key_metrics, status_text
 from edgedeploy.front import Candidate, Objective, non_dominated
 from edgedeploy.measurement import MetricInfo
 
@@ -60,8 +61,8 @@ class Axis:
     @property
     def title(self) -> str:
         word = "smaller is better" if self.objective.direction == "minimize" else "larger is better"
-        unit = "\N{MULTIPLICATION SIGN} baseline" if self.metric.endswith("_ratio") else self.unit
-        return escape(f"{heading(self.metric)}{f', {unit}' if unit else ''} ({word})")
+        unit = f", {self.unit}" if self.unit else ""
+        return escape(f"{heading(self.metric)}{unit} ({word})")
 
 
 def choose_axes(report: FrontReport) -> tuple[Axis, Axis]:
@@ -80,11 +81,7 @@ def _axis(goal: Objective, report: FrontReport) -> Axis:
     values = [row.estimates[goal.metric].value for row in report.rows if goal.metric in row.estimates]
     info = report.metrics.get(goal.metric, MetricInfo(goal.direction, "1", ""))
     largest = max((abs(value) for value in values), default=0.0)
-    steps = {
-        "ns": [(1e9, "s"), (1e6, "ms"), (1e3, "\N{MICRO SIGN}s"), (1.0, "ns")],
-        "bytes": [(1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B")],
-    }.get(info.unit, [(1.0, "" if info.unit == "1" else info.unit)])
-    scale, unit = next((step for step in steps if largest >= step[0]), steps[-1])
+    scale, unit = scale_for(largest, info.unit)
     return Axis(goal, scale, unit)
 
 
@@ -104,7 +101,7 @@ def pareto(report: FrontReport) -> Figure:
     data = [line] if line else []
     data += [_points(look, rows, report, x, y) for look, rows in groups if rows]
     data += [_ring(row, x, y) for row in drawn if report.pick and row.digest == report.pick.digest]
-    title = f"{heading(y.metric)} against {heading(x.metric).lower()} on {report.board} ({report.provenance})"
+    title = f"{heading(y.metric)} against {phrase(x.metric)} on {report.board} ({report.provenance})"
     return {"data": data, "layout": _layout(escape(title), x.title, y.title, 480)}
 
 
@@ -212,7 +209,7 @@ def case_differences(
             "showlegend": False,
         }
     ]
-    layout = _layout("", "cases, worst for the pick first", escape(title), 320)
+    layout = _layout(escape(title), "cases, worst for the pick first", "difference", 360)
     layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"width": 1}}]
     if comparison and comparison.lower is not None and comparison.upper is not None:
         band = {"xref": "paper", "x0": 0, "x1": 1, "line": {"width": 0}, "fillcolor": GREY, "opacity": 0.25}
@@ -233,6 +230,7 @@ def _layout(title: str, x: str, y: str, height: int) -> Figure:
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
     }

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import Final, Literal
 
 from edgedeploy.evidence.bootstrap import Estimate
 from edgedeploy.evidence.confirm import Confirmed
 from edgedeploy.evidence.frontier import FrontReport, Row
-from edgedeploy.evidence.words import (
-    comparison_text,
-    executed_text,
-    heading,
-    key_metrics,
-    quantity,
-    span,
-    status_text,
-)
+from edgedeploy.evidence.quantities import comparison_text, heading, quantity, span
+from edgedeploy.evidence.words import executed_text, key_metrics, status_text, task_metrics
 from edgedeploy.measurement import Failure
+
+MANY_METRICS: Final = 5
+"""A table with fewer columns of numbers would be stretched too wide to read across."""
 
 
 def cell(text: object, *, number: bool = False, sort: object = None) -> str:
@@ -32,22 +29,20 @@ def table(
     rows: Iterable[str],
     *,
     numbers: Iterable[int] = (),
-    caption: str = "",
-    sortable: bool = False,
+    look: Literal["", "sortable", "narrow"] = "",
 ) -> str:
-    """``rows`` are ``<tr>`` elements; ``numbers`` are the indices of columns aligned to the right."""
+    """``rows`` are ``<tr>`` elements; ``numbers`` are the indices of columns aligned to the right; a ``narrow`` table is
+    as wide as its content."""
     right = set(numbers)
     heads = []
     for index, text in enumerate(headers):
         kind = ' class="n"' if index in right else ""
-        inner = f'<button type="button">{escape(text)}</button>' if sortable else escape(text)
+        inner = f'<button type="button">{escape(text)}</button>' if look == "sortable" else escape(text)
         heads.append(f'<th scope="col"{kind}>{inner}</th>')
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    kind = ' class="sortable"' if sortable else ""
+    kind = f' class="{look}"' if look else ""
     body = "".join(rows)
     return (
-        f'<div class="scroll"><table{kind}>{title}<thead><tr>{"".join(heads)}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<div class="scroll"><table{kind}><thead><tr>{"".join(heads)}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
@@ -86,7 +81,8 @@ def metrics_table(rows: Sequence[Row], metrics: Sequence[str], report: FrontRepo
             cells.append(cell(executed_text(row.executed) or "not known"))
         lines.append(f"<tr{row_class(row, report)}>{''.join(cells)}</tr>")
     headers = ["Variant", *(heading(name) for name in metrics), *(["Layers ran as"] if executed else [])]
-    return table(headers, lines, numbers=range(1, len(metrics) + 1))
+    look: Literal["", "narrow"] = "narrow" if len(metrics) < MANY_METRICS else ""
+    return table(headers, lines, numbers=range(1, len(metrics) + 1), look=look)
 
 
 def all_variants_table(report: FrontReport) -> str:
@@ -116,7 +112,7 @@ def all_variants_table(report: FrontReport) -> str:
         *(heading(n) for n in metrics),
         "Where it stands",
     ]
-    return table(headers, lines, numbers=[2, 4, *range(5, 5 + len(metrics))], sortable=True)
+    return table(headers, lines, numbers=[2, 4, *range(5, 5 + len(metrics))], look="sortable")
 
 
 def failures_table(failures: Sequence[Failure]) -> str:
@@ -133,17 +129,18 @@ def failures_table(failures: Sequence[Failure]) -> str:
 
 
 def confirmation_table(found: Sequence[Confirmed], report: FrontReport) -> str:
-    names = sorted({name for item in found for name in item.estimates})
+    names = [name for name in task_metrics(report) if any(name in item.estimates for item in found)]
+    baselines = {row.digest for row in report.baselines}
     lines = []
     for item in found:
         pick = bool(report.pick and report.pick.digest == item.variant.digest)
-        suffix = " (float baseline)" if item.variant.digest == report.reference else ""
+        suffix = " (float baseline)" if item.variant.digest in baselines else ""
         cells = [f'<th scope="row">{escape(item.variant.label + suffix)}</th>']
         cells += [estimate_cell(item.estimates.get(name), name, report.unit(name)) for name in names]
         unit = report.unit(item.accuracy.metric) if item.accuracy else "1"
         cells.append(cell(comparison_text(item.accuracy, unit) if item.accuracy else "\N{EN DASH}"))
         lines.append(f"<tr{' class=pick' if pick else ''}>{''.join(cells)}</tr>")
-    headers = ["Variant", *(heading(name) for name in names), "Difference to the baseline, case by case"]
+    headers = ["Variant", *(heading(name) for name in names), "Against the baseline, case by case"]
     return table(headers, lines, numbers=range(1, len(names) + 1))
 
 
@@ -151,17 +148,28 @@ def environment_table(before: Mapping[str, object], after: Mapping[str, object])
     """What the board said of itself at the start and the end of a run."""
     lines = []
     for name in sorted({*before, *after}):
-        values = (_plain(side.get(name)) for side in (before, after))
+        values = (plain(side.get(name), name) for side in (before, after))
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cell(value) for value in values)}</tr>')
     return table(["Condition", "At the start", "At the end"], lines) if lines else ""
 
 
-def _plain(value: object) -> str:
-    """A snapshot's value as text: lists and tables written out, None as not available."""
+def plain(value: object, name: str = "") -> str:
+    """A snapshot's value as text: lists and tables written out, bytes with a unit, None as not available."""
     if value is None:
         return "not available"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items()) or "none"
+        return ", ".join(f"{key}: {plain(item, str(key))}" for key, item in value.items()) or "none"
     if isinstance(value, (list, tuple)):
-        return ", ".join(_plain(item) for item in value) or "none"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return ", ".join(plain(item) for item in value) or "none"
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and name.endswith(("_bytes", "_ns")):
+        return quantity(value, name, "ns" if name.endswith("_ns") else "bytes")
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else str(value)
+
+
+def section(title: str, caption: str, *parts: str) -> str:
+    note = f'<p class="note">{escape(caption)}</p>' if caption else ""
+    return f"<section><h2>{escape(title)}</h2>{note}{''.join(parts)}</section>"
+
+
+def nothing(text: str) -> list[str]:
+    return [f"<p>{escape(text)}</p>"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgedeploy.evidence.frontier import FrontReport, Row
-from edgedeploy.evidence.words import answer, executed_text, heading, key_metrics, quantity, span, status_text
+from edgedeploy.evidence.quantities import heading, quantity, span
+from edgedeploy.evidence.words import answer, executed_text, key_metrics, status_text
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,13 @@ def front_table(report: FrontReport) -> TextTable:
     """The front's members, then the baselines that are not on it. A missing number is a dash."""
     shown = [*report.members, *(row for row in report.baselines if row.status != "front")]
     metrics = key_metrics(report)
-    notes = [" ".join(answer(report))]
+    notes = [" ".join(answer(report)) if report.pick else answer(report)[0]]
     others = len(report.rows) - len(shown)
     if others:
         notes.append(f"{others} more measured; the report says why they are not on the front.")
     if report.invalid:
-        notes.append(f"{len(report.invalid)} invalid runs (conditions drifted) are not used.")
+        runs = "1 invalid run" if len(report.invalid) == 1 else f"{len(report.invalid)} invalid runs"
+        notes.append(f"{runs} (conditions drifted), not used.")
     return TextTable(
         title=f"Front: {report.board or 'no board'}, {report.provenance or 'nothing measured'}",
         headers=("", "variant", *(heading(name) for name in metrics), "ran as", "status"),

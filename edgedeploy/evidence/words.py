@@ -1,15 +1,15 @@
-"""How numbers and names are put to people, in the report and in the terminal alike."""
+"""What a front says, in sentences, for the report and the terminal alike."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from edgedeploy.evidence.bootstrap import LEVEL, Comparison, Estimate
+from edgedeploy.evidence.bootstrap import LEVEL
 from edgedeploy.evidence.frontier import FrontReport, Row
-from edgedeploy.evidence.pick import accuracy_objective, signed
+from edgedeploy.evidence.pick import accuracy_objective
+from edgedeploy.evidence.quantities import heading, quantity, with_span
 from edgedeploy.measurement import BOARD_METRICS
-from edgedeploy.units import human
 
 PROVENANCE_TEXT: Final[Mapping[str, str]] = {
     "measured": "measured on the board itself",
@@ -17,52 +17,6 @@ PROVENANCE_TEXT: Final[Mapping[str, str]] = {
     "predicted": "predicted: nothing was run",
     "bound": "a bound: the true value is no better than this",
 }
-
-_HEADINGS: Final[Mapping[str, str]] = {
-    "latency_p50_ns": "Latency p50",
-    "latency_p90_ns": "Latency p90",
-    "latency_p99_ns": "Latency p99",
-    "latency_ratio": "Latency vs baseline",
-    "cpu_time_ns": "CPU time",
-    "cpu_time_ratio": "CPU time vs baseline",
-    "cold_start_ns": "Cold start",
-    "peak_memory_bytes": "Peak memory",
-    "size_bytes": "Size",
-    "energy_j": "Energy",
-}
-
-
-def heading(metric: str) -> str:
-    """Column title of a metric: ``dice_mean`` is Dice mean, ``hd95_nerve_px`` is HD95 nerve."""
-    if metric in _HEADINGS:
-        return _HEADINGS[metric]
-    words = metric.split("_")
-    if words[-1] in ("px", "mm", "ns", "bytes"):
-        words = words[:-1]
-    first = words[0].upper() if words[0] in ("nsd", "hd95", "iou", "auc") else words[0].capitalize()
-    return " ".join([first, *words[1:]])
-
-
-def quantity(value: float, metric: str, unit: str) -> str:
-    """A value with its unit; ratios carry a multiplication sign."""
-    return f"{value:.3g}\N{MULTIPLICATION SIGN}" if metric.endswith("_ratio") else human(value, unit)
-
-
-def span(estimate: Estimate, metric: str, unit: str) -> str:
-    """``low to high``, or nothing when the value has no interval."""
-    if estimate.low is None or estimate.high is None:
-        return ""
-    low, high = quantity(estimate.low, metric, unit), quantity(estimate.high, metric, unit)
-    number, _, suffix = low.partition(" ")
-    if suffix and high.endswith(f" {suffix}"):
-        low = number
-    return f"{low.removesuffix(chr(215))} to {high}"
-
-
-def with_span(estimate: Estimate, metric: str, unit: str) -> str:
-    """``2.31 ms (2.28 to 2.35 ms)``."""
-    text, interval = quantity(estimate.value, metric, unit), span(estimate, metric, unit)
-    return f"{text} ({interval})" if interval else text
 
 
 def executed_text(executed: Mapping[str, int]) -> str:
@@ -87,14 +41,6 @@ def status_text(row: Row, report: FrontReport) -> str:
     return "; ".join(f"no {metric}: {row.missing.get(metric, 'not measured')}" for metric in gone)
 
 
-def comparison_text(comparison: Comparison, unit: str) -> str:
-    """A gain with its one-sided lower bound."""
-    gain = signed(comparison.gain, unit)
-    if comparison.lower is None:
-        return f"{gain}, too few cases for a bound"
-    return f"{gain}, shown to be no less than {signed(comparison.lower, unit)}"
-
-
 def answer(report: FrontReport) -> list[str]:
     """The study's answer in one paragraph of sentences; the first one is the headline."""
     pick = report.pick
@@ -114,9 +60,7 @@ def answer(report: FrontReport) -> list[str]:
         facts.append(text)
     sentences.append("; ".join(facts) + ".")
     sentences.append(f"Why this one: {pick.reason}.")
-    if baseline is row:
-        sentences.append("It is the baseline itself: no other variant was better within the rule.")
-    sentences.append(f"Intervals are {LEVEL:.0%} bootstrap intervals.")
+    sentences.append(f"In parentheses: {LEVEL:.0%} bootstrap intervals.")
     if report.provenance:
         text = PROVENANCE_TEXT[report.provenance]
         sentences.append(f"All numbers of {report.board} are {text}.")

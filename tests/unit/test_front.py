@@ -252,7 +252,7 @@ class TestPick:
         pick = front(items).pick
         assert pick is not None and pick.non_inferior is True
         assert pick.digest == items[1].digest
-        assert "smallest latency_ratio" in pick.reason and "at most 0.010 dice_mean" in pick.reason
+        assert "smallest latency vs baseline" in pick.reason and "at most 0.010 of Dice mean" in pick.reason
         wide = front(items, margin=0.2).pick
         assert wide is not None and wide.digest == items[2].digest
 

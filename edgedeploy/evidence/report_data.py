@@ -1,0 +1,33 @@
+"""What a report is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgedeploy.evidence.frontier import FrontReport
+from edgedeploy.evidence.pictures import CasePicture
+from edgedeploy.measurement import Failure, Measurement
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a report shows. ``measurements`` are those the front was built from, invalid ones included;
+    ``seconds`` is the time account by phase, ``overhead`` the share of it that is not work (None: not known);
+    ``openings`` the log of the confirmation split (``utc``, ``reason``, ``variants``); ``command`` what was typed."""
+
+    name: str
+    front: FrontReport
+    measurements: Sequence[Measurement]
+    study_text: str
+    command: str
+    confirmation: Sequence[Measurement] = ()
+    failures: Sequence[Failure] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    overhead: float | None = None
+    openings: Sequence[Mapping[str, Any]] = ()
+    pictures: Sequence[CasePicture] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created_utc: str = ""
+    notes: Sequence[str] = ()

@@ -1,0 +1,297 @@
+"""What a reader of the report finds in it, and what nobody can smuggle into it."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import made_up
+import made_up_report
+import numpy as np
+import pytest
+
+from edgedeploy.evidence.confirm import confirm
+from edgedeploy.evidence.page import script_json
+from edgedeploy.evidence.pictures import data_uri, worst_cases
+from edgedeploy.evidence.report import ReportData, render_report, write_report
+from edgedeploy.evidence.text import front_table
+from edgedeploy.front import Constraint
+from edgedeploy.measurement import Failure
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
+
+
+class Reader(HTMLParser):
+    """Visible text by section heading, tags with attributes, and the charts' JSON."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.sections: dict[str, str] = {"": ""}
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self._heading = ""
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open.append(tag)
+        if tag == "h2":
+            self._heading = ""
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._open:
+            while self._open.pop() != tag:
+                pass
+
+    def handle_data(self, data: str) -> None:
+        inside = self._open[-1] if self._open else ""
+        if inside == "script":
+            self.scripts[-1] += data
+        elif inside == "h2":
+            self._heading += data
+            self.sections.setdefault(self._heading, "")
+        elif inside != "style":
+            self.sections[self._heading] = self.sections.get(self._heading, "") + data + " "
+
+    @property
+    def charts(self) -> dict[str, dict[str, list[dict[str, object]]]]:
+        found: dict[str, dict[str, list[dict[str, object]]]] = json.loads(self.scripts[0])
+        return found
+
+
+@pytest.fixture(scope="module")
+def data() -> ReportData:
+    return made_up_report.report_data()
+
+
+@pytest.fixture(scope="module")
+def reader(data: ReportData) -> Reader:
+    return Reader(render_report(data))
+
+
+def test_sections_stand_in_the_order_a_reader_asks(reader: Reader) -> None:
+    assert list(reader.sections) == [
+        "",
+        "The front",
+        "Front and baselines",
+        "All variants",
+        "Case by case against the baseline",
+        "Confirmation",
+        "Failures by cause",
+        "Where the time went",
+        "Environment",
+        "How to do it again",
+    ]
+
+
+def test_the_answer_names_the_pick_its_numbers_the_reason_and_the_provenance(reader: Reader) -> None:
+    top = reader.sections[""]
+    assert "Ship openvino int8 w0.75 128 t2." in top
+    assert "Dice mean 0.846 (0.830 to 0.862), baseline 0.851" in top
+    assert "4 are shown to lose at most 0.010 of Dice mean" in top
+    assert "are emulated: the times are those of the machine that stands in for the board" in top
+
+
+def test_every_valid_variant_is_in_the_tables_and_the_plot(data: ReportData, reader: Reader) -> None:
+    hover = [text for trace in reader.charts["front-chart"]["data"] for text in trace.get("text", ())]  # type: ignore[attr-defined]
+    assert len(hover) == len(data.front.rows) == 14
+    assert all("emulated" in text for text in hover)
+    assert reader.sections["All variants"].count("dominated by") == 6
+    for row in (*data.front.members, *data.front.baselines):
+        assert row.variant.label in reader.sections["Front and baselines"]
+
+
+def test_baselines_and_pick_are_marked_apart_in_the_plot(reader: Reader) -> None:
+    traces = {str(trace["name"]): trace for trace in reader.charts["front-chart"]["data"] if "name" in trace}
+    symbols = {name: trace["marker"]["symbol"] for name, trace in traces.items()}  # type: ignore[index]
+    assert len(set(symbols.values())) == len(symbols) - 1 and symbols["float baselines"] == "diamond"
+    assert traces["the pick"]["marker"]["size"] > traces["front"]["marker"]["size"]  # type: ignore[index]
+    assert "(emulated)" in str(reader.charts["front-chart"]["layout"])
+
+
+def test_what_failed_and_what_was_invalid_is_named_with_its_cause(reader: Reader) -> None:
+    failures = reader.sections["Failures by cause"]
+    assert re.search(r"Unsupported +build +2 +no bfloat16 kernel", failures)
+    assert "ParityError" in failures
+    assert "other processes used 0.81 of a core" in reader.sections["All variants"]
+
+
+def test_the_time_account_adds_up(reader: Reader) -> None:
+    text = reader.sections["Where the time went"]
+    shares = [float(share) for share in re.findall(r"([\d.]+)%", text.split("Share")[1])]
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+    assert "11 min 52 s of wall time" in text and "2.7%" in text
+
+
+def test_confirmation_is_separate_and_its_openings_are_listed(reader: Reader) -> None:
+    text = reader.sections["Confirmation"]
+    assert text.lstrip().startswith("Cases that neither training")
+    assert "Confirmed: on unseen cases" in text
+    assert "final report" in text
+
+
+def test_a_pick_that_fails_confirmation_is_said_to(data: ReportData) -> None:
+    assert data.front.pick is not None
+    bad = [
+        made_up.measurement(
+            item.variant, dice=0.70 if item.digest == data.front.pick.digest else 0.84, split=item.split
+        )
+        for item in data.confirmation
+    ]
+    pick = next(item for item in confirm(data.front, bad) if item.variant.digest == data.front.pick.digest)
+    assert pick.within_margin is False
+    text = Reader(render_report(dataclasses.replace(data, confirmation=bad))).sections["Confirmation"]
+    assert "Not confirmed: on unseen cases" in text
+
+
+def test_conditions_and_versions_are_there(data: ReportData, reader: Reader) -> None:
+    environment, again = reader.sections["Environment"], reader.sections["How to do it again"]
+    assert "Made-up CPU" in environment and "avx512_vnni" in environment and "background_cpu_share" in environment
+    assert data.command in again and "ab" * 32 in again and 'name = "made-up study"' in again
+
+
+def test_pictures_are_of_the_worst_cases_with_what_they_scored(data: ReportData, reader: Reader) -> None:
+    worst = worst_cases(data.front, data.measurements, 3)
+    images = [attributes for tag, attributes in reader.tags if tag == "img"]
+    assert len(images) == 9 and all(str(image["src"]).startswith("data:image/png;base64,") for image in images)
+    pick = next(item for item in data.measurements if data.front.pick and item.digest == data.front.pick.digest)
+    score = pick.cases[worst[0]]["dice_mean"]
+    assert f"{worst[0]}, pick's answer: Dice mean {score:.3f}" in [image["alt"] for image in images]
+
+
+def test_worst_cases_are_those_where_the_pick_loses_most() -> None:
+    base, good = made_up.cases(0.85), made_up.cases(0.85)
+    good["case-07"] = {**good["case-07"], "dice_mean": 0.1}
+    good["case-21"] = {**good["case-21"], "dice_mean": 0.3}
+    items = [
+        made_up.measurement(per_case=base),
+        made_up.measurement(made_up.variant(precision="int8"), per_case=good, latency_ms=2.0),
+    ]
+    report = made_up_report.front(items, margin=1.0)
+    assert worst_cases(report, items, 2) == ("case-07", "case-21")
+
+
+def test_nothing_in_the_page_points_outside(data: ReportData) -> None:
+    reader = Reader(render_report(data))
+    for tag, attributes in reader.tags:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            assert str(attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
+    assert not [tag for tag, _ in reader.tags if tag in ("link", "iframe", "object", "embed", "base")]
+    own = "".join(reader.sections.values()) + reader.scripts[0] + reader.scripts[2]
+    assert "http:" not in own and "https:" not in own
+    policy = next(a["content"] for tag, a in reader.tags if tag == "meta" and "http-equiv" in a)
+    assert policy is not None and "default-src 'none'" in policy and "unsafe-eval" not in policy
+    assert "script-src 'sha256-" in policy
+
+
+def test_names_with_html_in_them_are_text_and_nothing_else(data: ReportData) -> None:
+    hostile = made_up.variant("openvino", "int8", 0.75, resolution=HOSTILE)
+    by_case = {HOSTILE: {"dice_mean": 0.1}, **made_up.cases(0.85)}
+    items = [
+        made_up.measurement(per_case={**by_case, HOSTILE: {"dice_mean": 0.9}}),
+        made_up.measurement(hostile, per_case=by_case, latency_ms=2.0, executed={HOSTILE: 3}, notes=(HOSTILE,)),
+        made_up.measurement(made_up.variant(width=0.3), cause=HOSTILE),
+    ]
+    report = made_up_report.front(items, margin=1.0)
+    picture = made_up_report.CasePicture(HOSTILE, {"truth": made_up_report.picture(0, 0)})
+    page = render_report(
+        dataclasses.replace(
+            data,
+            name=HOSTILE,
+            front=report,
+            measurements=items,
+            confirmation=[],
+            failures=[Failure(hostile, HOSTILE, HOSTILE, HOSTILE, "")],
+            openings=[{"utc": HOSTILE, "reason": HOSTILE, "variants": [HOSTILE]}],
+            pictures=[picture],
+            seconds={HOSTILE: 1.0},
+            versions={HOSTILE: HOSTILE},
+            study_text=HOSTILE,
+            command=HOSTILE,
+            notes=[HOSTILE],
+        )
+    )
+    reader = Reader(page)
+    assert HOSTILE in reader.sections["How to do it again"]
+    assert len(reader.scripts) == 3
+    assert not [attributes for _, attributes in reader.tags if "onerror" in attributes]
+    assert "<img src=x" not in page and "<script>document" not in page
+    hover = [text for trace in reader.charts["front-chart"]["data"] for text in trace.get("text", ())]  # type: ignore[attr-defined]
+    assert any(html.escape(HOSTILE) in text for text in hover)
+    assert not any("<img" in text or "<script" in text for text in hover)
+
+
+def test_script_json_cannot_leave_its_element() -> None:
+    value = {"a": "</script><!--<script>&\u2028"}
+    text = script_json(value)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == value
+
+
+def test_the_same_data_gives_the_same_file(data: ReportData, tmp_path: Path) -> None:
+    first = write_report(data, tmp_path / "new" / "one.html").read_bytes()
+    assert first == write_report(made_up_report.report_data(), tmp_path / "two.html").read_bytes()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["one.html"]
+
+
+def test_a_study_that_nothing_satisfies_says_what_would_have_to_give() -> None:
+    report = made_up_report.front(constraints=[Constraint("latency_p50_ns", at_most=1e5)])
+    data = made_up_report.report_data(front=report, pictures=(), confirmation=())
+    top = Reader(render_report(data)).sections[""]
+    assert "No variant can be recommended." in top
+    assert "None of 14 variants meets latency_p50_ns at most 100 us" in top
+    assert "What would have to give" in top
+
+
+def test_an_empty_study_has_a_report() -> None:
+    report = made_up_report.front([])
+    reader = Reader(render_report(ReportData("empty", report, [], "", "")))
+    assert "No variant can be recommended." in reader.sections[""]
+    assert "No valid variant has both metrics" in reader.sections["The front"]
+    assert "not opened" in reader.sections["Confirmation"]
+
+
+def test_a_pick_that_is_the_baseline_is_said_to_be() -> None:
+    items = [made_up.measurement()]
+    report = made_up_report.front(items)
+    reader = Reader(render_report(made_up_report.report_data(front=report, measurements=items, pictures=())))
+    assert "it is the baseline itself" in reader.sections[""]
+    assert "The pick is the baseline itself." in reader.sections["Case by case against the baseline"]
+
+
+def test_pictures_are_rgb_bytes_and_shrunk() -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        data_uri(np.zeros((4, 4, 3), np.float32))  # type: ignore[arg-type]
+    small = data_uri(np.zeros((20, 20, 3), np.uint8))
+    large = data_uri(np.zeros((2000, 2000, 3), np.uint8))
+    assert small.startswith("data:image/png") and len(large) < 4000
+
+
+class TestTerminal:
+    def test_the_table_has_the_front_the_baselines_and_the_answer(self, data: ReportData) -> None:
+        table = front_table(data.front)
+        assert table.title == "Front: made-up board, emulated"
+        assert all(len(row) == len(table.headers) for row in table.rows)
+        assert [row[0] for row in table.rows].count("*") == 1
+        assert sum("(baseline)" in row[1] for row in table.rows) == 2
+        assert table.notes[0].startswith("Ship openvino int8 w0.75 128 t2.")
+        assert "1 invalid run" in table.notes[-1]
+
+    def test_a_missing_number_is_a_dash(self) -> None:
+        items = [made_up.measurement(), made_up.measurement(made_up.variant("openvino"), without=["latency_ratio"])]
+        table = front_table(made_up_report.front(items))
+        column = table.headers.index("Latency vs baseline")
+        row = next(row for row in table.rows if row[1].startswith("openvino"))
+        assert row[column] == "-" and "no latency_ratio: test" in row[-1]
+
+    def test_nothing_to_recommend_is_one_short_note(self) -> None:
+        table = front_table(made_up_report.front([]))
+        assert table.rows == () and table.notes == ("No variant can be recommended.",)
