@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -28,6 +29,9 @@ EXIT_GOAL_NOT_MET = 1
 EXIT_BOARD = 3
 EXIT_PARTIAL = 4
 
+LOG_EVERY_S = 30.0
+"""Where there is no terminal, a line about the phase at hand appears at most so often."""
+
 Folder = Annotated[Path, typer.Argument(help="A study's folder (the --out of a search).", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -45,6 +49,7 @@ class Watch:
             console=err,
             transient=True,
         )
+        self._quiet_until_s = 0.0
         self._bar = self._progress.add_task("", total=None, eta="?", start=True)
 
     def __enter__(self) -> Watch:
@@ -58,7 +63,7 @@ class Watch:
 
     def __call__(self, event: Any) -> None:
         eta = "?" if event.eta_s is None else duration(event.eta_s)
-        if event.kind != "phase":
+        if event.kind != "phase" or self._is_due():
             line = f"[{event.done}/{event.total}, ETA {eta}] {event.text}"
             if event.best:
                 line += f"  | best so far: {event.best}"
@@ -66,6 +71,14 @@ class Watch:
         self._progress.update(
             self._bar, total=event.total, completed=event.done, eta=eta, description=escape(event.text[:90])
         )
+
+    def _is_due(self) -> bool:
+        """Whether a log without a bar should hear of the phase at hand: a night's log tells where it stands."""
+        now_s = time.monotonic()
+        if err.is_terminal or now_s < self._quiet_until_s:
+            return False
+        self._quiet_until_s = now_s + LOG_EVERY_S
+        return True
 
 
 @app.command()

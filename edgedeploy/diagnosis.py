@@ -54,8 +54,7 @@ def target_findings() -> list[Finding]:
             )
             continue
         readiness = plugin.target.probe()
-        versions = ", ".join(f"{name} {version}" for name, version in readiness.versions.items())
-        text = f"{readiness.found}; {versions}; precisions: {', '.join(plugin.target.precisions)}"
+        text = f"{readiness.found}; precisions: {', '.join(plugin.target.precisions)}"
         findings.append(Finding(f"target {plugin.name}", readiness.ready, text, readiness.remedy))
     return findings
 

@@ -192,6 +192,15 @@ class Store:
     def baseline_weights(self) -> Path:
         return self.root / "baseline" / "weights.pt"
 
+    def keep_baseline_training(self, facts: Mapping[str, float]) -> None:
+        """How long the baseline's training took: ``wall_s`` and ``cpu_s``."""
+        write_json(self.root / "baseline" / "training.json", dict(facts))
+
+    def baseline_training(self) -> dict[str, float]:
+        path = self.root / "baseline" / "training.json"
+        found: dict[str, float] = read_json(path) if path.is_file() else {}
+        return found
+
     @property
     def optimiser_path(self) -> Path:
         return self.root / "optuna.sqlite3"

@@ -5,6 +5,7 @@ Everything here is a pure function of the study and the variant, so a store hit 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,9 +63,13 @@ class Workbench:
         arch = {name: values[0] for name, values in self.task.architecture.items()}
         if path.is_file():
             return load_weights(self.task.build(**arch), path)
+        started_s, cpu_started_s = time.monotonic(), time.process_time()
         with self._account.phase("train"):
             model = train_baseline(self.task, arch, progress=lambda state: self._progress("baseline", state))
             save_weights(model, path)
+        self._store.keep_baseline_training(
+            {"wall_s": time.monotonic() - started_s, "cpu_s": time.process_time() - cpu_started_s}
+        )
         return model
 
     def reference(self, variant: Variant) -> Reference:

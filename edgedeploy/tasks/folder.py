@@ -47,21 +47,21 @@ class FolderOptions(SegmentationOptions):
     confirmation_images: str = "test/images"
     confirmation_masks: str = "test/masks"
     classes: Mapping[str, int] = field(default_factory=lambda: {"nerve": 1, "vessel": 2})
-    calibration_cases: int = 24
-    selection_cases: int = 40
+    calibration_cases: int = 10
+    selection_cases: int = 28
     split_seed: int = 1
     near_copy_correlation: float = 0.9
     resolutions: tuple[int, ...] = (192, 160, 128)
     base_channels: int = 16
-    depth: int = 4
+    depth: int = 5
     baseline: TrainRecipe = field(
         default_factory=lambda: TrainRecipe(
-            epochs=110, batch_size=8, learning_rate=2e-3, weight_decay=1e-2, warmup_epochs=3, bfloat16=True
+            epochs=145, batch_size=8, learning_rate=2e-3, weight_decay=1e-2, warmup_epochs=3, bfloat16=True
         )
     )
     recovery: TrainRecipe = field(
         default_factory=lambda: TrainRecipe(
-            epochs=6, batch_size=8, learning_rate=1e-3, warmup_epochs=0.5, bfloat16=True, distill_weight=0.5
+            epochs=5, batch_size=8, learning_rate=1e-3, warmup_epochs=0.5, bfloat16=True, distill_weight=0.5
         )
     )
 

@@ -18,7 +18,7 @@ class SegmentationOptions:
 
     resolutions: tuple[int, ...] = (128, 96, 64)
     base_channels: int = 8
-    depth: int = 3
+    depth: int = 4
     seed: int = 0
     baseline: TrainRecipe = field(default_factory=lambda: TrainRecipe(epochs=30, batch_size=8, learning_rate=3e-3))
     recovery: TrainRecipe = field(

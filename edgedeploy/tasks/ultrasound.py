@@ -44,7 +44,7 @@ class UltrasoundOptions(SegmentationOptions):
     selection_cases: int = 40
     confirmation_cases: int = 40
     baseline: TrainRecipe = field(
-        default_factory=lambda: TrainRecipe(epochs=30, batch_size=8, learning_rate=3e-3, bfloat16=True)
+        default_factory=lambda: TrainRecipe(epochs=36, batch_size=8, learning_rate=3e-3, bfloat16=True)
     )
     recovery: TrainRecipe = field(
         default_factory=lambda: TrainRecipe(

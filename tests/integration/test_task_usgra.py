@@ -28,9 +28,9 @@ def names(task: SegmentationFolder, split: Split) -> set[str]:
 
 def test_every_file_is_usable_and_has_its_place(task: SegmentationFolder) -> None:
     counts = {split: len(task.cases(split)) for split in SPLITS}
-    assert (counts["calibration"], counts["selection"], counts["confirmation"]) == (24, 40, 40)
+    assert (counts["calibration"], counts["selection"], counts["confirmation"]) == (10, 28, 40)
     # 204 files, one of them a copy, and those too close to a confirmation image
-    assert counts["train"] + 24 + 40 + len(task.left_out) == 203
+    assert counts["train"] + 10 + 28 + len(task.left_out) == 203
 
 
 def test_splits_are_disjoint_and_the_copy_is_in_one_of_them(task: SegmentationFolder) -> None:
@@ -58,7 +58,7 @@ def test_both_structures_are_in_every_split(task: SegmentationFolder) -> None:
         held = [set(np.unique(task.load(case)[1]).tolist()) for case in task.cases(split)]
         assert all(labels <= {0, 1, 2} for labels in held)
         assert sum(1 in labels for labels in held) == len(held)
-        assert sum(2 in labels for labels in held) > 0.7 * len(held)
+        assert sum(2 in labels for labels in held) > 0.5 * len(held)
 
 
 def test_a_case_of_every_size_can_be_fed_scored_and_shown(task: SegmentationFolder) -> None:

@@ -54,11 +54,11 @@ def study(tmp_path: Path) -> Path:
 
 def test_options_change_the_embedded_task(tmp_path: Path) -> None:
     task = load_task(
-        table(train_cases=12, resolutions=[64, 32], seed=4, baseline={"epochs": 3, "learning_rate": 1}), tmp_path
+        table(train_cases=12, resolutions=[96, 64], seed=4, baseline={"epochs": 3, "learning_rate": 1}), tmp_path
     )
     assert isinstance(task, Task)
     assert len(task.cases("train")) == 12
-    assert task.architecture["resolution"] == (64, 32)
+    assert task.architecture["resolution"] == (96, 64)
     assert (task.baseline_recipe.epochs, task.baseline_recipe.learning_rate) == (3, 1.0)  # type: ignore[attr-defined]
     assert task.recovery_recipe.distill_weight > 0  # type: ignore[attr-defined]
 
@@ -77,7 +77,7 @@ def test_a_table_without_options_gives_the_defaults(tmp_path: Path) -> None:
         ({"train_cases": "12"}, r"task.options.train_cases: expected a value such as 160, but got '12'"),
         ({"train_cases": True}, r"train_cases: expected a value such as 160, but got True"),
         ({"resolutions": []}, r"resolutions: expected a value such as"),
-        ({"resolutions": [100]}, r"multiples of 8 .* but got 100"),
+        ({"resolutions": [100]}, r"multiples of 16 .* but got 100"),
         ({"train_cases": 0}, r"train_cases must be at least 2, but got 0"),
         ({"selection_cases": 0}, r"selection_cases must be at least 1"),
         ({"image_size": 4}, r"image_size must be at least 32"),

@@ -16,6 +16,7 @@ from edgedeploy.tasks.ultrasound import SyntheticUltrasound, UltrasoundOptions
 SMALL = UltrasoundOptions(
     image_size=64,
     resolutions=(64, 32),
+    depth=3,
     base_channels=8,
     train_cases=32,
     calibration_cases=4,

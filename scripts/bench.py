@@ -1,0 +1,109 @@
+"""The bars of the shipped studies, read from a finished study's folder. Every figure comes from stored evidence."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgedeploy.account import summarise
+from edgedeploy.evidence.frontier import FrontReport
+from edgedeploy.measurement import Measurement
+from edgedeploy.reporting import read_front
+from edgedeploy.store import Store
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One requirement: what is asked, what was found, whether that is enough."""
+
+    asked: str
+    found: str
+    holds: bool
+
+
+def common_bars(store: Store, front: FrontReport, variants: int) -> list[Bar]:
+    measured = store.measurements()
+    targets = {item.variant.target for item in measured}
+    account = summarise(store.times())
+    baselines = len(front.baselines)
+    return [
+        Bar(f"at least {variants} measured variants", str(len(measured)), len(measured) >= variants),
+        Bar("2 targets", ", ".join(sorted(targets)), len(targets) >= 2),
+        Bar("baseline of every target measured", f"{baselines} of {len(targets)}", baselines == len(targets)),
+        Bar(
+            "overhead below 10 % of wall time",
+            f"{account.overhead:.1%} of {account.wall_s:.0f} s",
+            account.overhead < 0.10,
+        ),
+    ]
+
+
+def demo_bars(store: Store, front: FrontReport) -> list[Bar]:
+    reference = store.measurement(front.reference or "")
+    dice = reference.metrics["dice_mean"] if reference else float("nan")
+    return [
+        *common_bars(store, front, 20),
+        Bar("a front of at least 3 points", str(len(front.members)), len(front.members) >= 3),
+        Bar("float Dice about 0.75 to 0.9", f"{dice:.3f}", 0.75 <= dice <= 0.9),
+    ]
+
+
+def usgra_bars(store: Store, front: FrontReport) -> list[Bar]:
+    confirmed = {item.digest: item for item in store.confirmations()}
+    reference = confirmed.get(front.reference or "")
+    both = class_mean(reference) if reference else float("nan")
+    trained_s = float(store.baseline_training().get("wall_s", float("nan")))
+    fast = [item for item in front_measurements(store, front) if _fast_and_sound(item, store, front)]
+    best = min((item.metrics["cpu_time_ratio"] for item in fast), default=float("nan"))
+    return [
+        *common_bars(store, front, 25),
+        Bar("float baseline: mean Dice over both classes >= 0.65 on the 40", f"{both:.3f}", both >= 0.65),
+        Bar("trained in at most 20 minutes", f"{trained_s / 60:.1f} min", trained_s <= 1200),
+        Bar(
+            "on the front: <= 0.30x CPU time of ONNX Runtime float32, within 0.01 Dice",
+            f"{len(fast)} variants, the fastest {best:.2f}x",
+            bool(fast),
+        ),
+    ]
+
+
+def class_mean(item: Measurement) -> float:
+    """Mean of the two classes' mean Dice over the cases."""
+    return (item.metrics["dice_nerve"] + item.metrics["dice_vessel"]) / 2
+
+
+def front_measurements(store: Store, front: FrontReport) -> list[Measurement]:
+    members = {row.digest for row in front.members}
+    return [item for item in store.measurements() if item.digest in members]
+
+
+def _fast_and_sound(item: Measurement, store: Store, front: FrontReport) -> bool:
+    reference = store.measurement(front.reference or "")
+    if reference is None:
+        return False
+    loss = reference.metrics["dice_mean"] - item.metrics["dice_mean"]
+    return item.metrics["cpu_time_ratio"] <= 0.30 and loss <= 0.01
+
+
+BENCHES: dict[str, Callable[[Store, FrontReport], list[Bar]]] = {"demo": demo_bars, "usgra-seg": usgra_bars}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=sorted(BENCHES))
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--check", action="store_true")
+    given = parser.parse_args()
+    folder = given.folder or Path("studies") / given.name
+    bars = BENCHES[given.name](Store(folder), read_front(folder))
+    for bar in bars:
+        sys.stdout.write(f"{'ok  ' if bar.holds else 'FAIL'}  {bar.asked}: {bar.found}\n")
+    if given.check and not all(bar.holds for bar in bars):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
