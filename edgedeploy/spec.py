@@ -111,7 +111,9 @@ class MeasureTable(_Table):
     retries: int = Field(default=2, ge=0, le=10)
     """How often an invalid run is repeated before it is kept as invalid."""
     max_drift: float = Field(default=0.25, gt=0)
+    max_spread: float = Field(default=0.35, gt=0)
     max_background_cores: float = Field(default=0.5, gt=0)
+    """What a run may do and still give numbers: drift and spread of the baseline's blocks as shares of their median."""
 
 
 class PickTable(_Table):

@@ -168,7 +168,8 @@ class Trials:
         cause = None
         if raw.baseline is not None:
             metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact)
-            limits = StabilityLimits(self.spec.measure.max_drift, self.spec.measure.max_background_cores)
+            table = self.spec.measure
+            limits = StabilityLimits(table.max_drift, table.max_background_cores, table.max_spread)
             cause = stability(raw.baseline, raw.environment, limits)
         for name in self.bench.task.metrics:
             summary = summarise_cases(cases, name)

@@ -29,7 +29,7 @@ from edgedeploy.measurement import BoardInfo, Provenance
 
 SERVERS: Final = ("auto", "embedded", "sshd")
 START_TIMEOUT_S: Final = 60.0
-"""A server is up within a second; on a machine that trains with all cores the embedded one was seen to need more than fifteen."""
+"""A server is up within a second; beside a training on all cores the embedded one took more than fifteen."""
 
 NOTE: Final = "emulated: SSH into this host; its times are this host's CPU, not any board's"
 

@@ -1,10 +1,11 @@
 """Does an artifact compute what its reference computes, and in the precision it was asked for?
 
-Tolerances are on the relative L2 distance of each output over all golden inputs, ``|a - r| / |r|``, at about ten times
-the largest distance of a sound build. Measured on seven UNets at 128 x 128 (12 and 16 channels; untrained, trained, pruned
+Tolerances are on the relative L2 distance of each output over all golden inputs, ``|a - r| / |r|``: about ten times the
+largest distance of a sound build for float32 and bfloat16, and for int8 wide enough for networks of a few channels. Measured on seven UNets at 128 x 128 (12 and 16 channels; untrained, trained, pruned
 to a quarter; both ways of upsampling; Zen 4 with VNNI and AVX512-BF16):
 
     float32 below 1e-6 | bfloat16 0.002 to 0.005 | int8 0.0003 to 0.009 (single images to 0.02)
+    int8 of a sound classifier of 8 and 16 channels with two outputs (tests/examples/squares.py): 0.10 to 0.13
     broken on purpose: two classes swapped 0.6 to 1.7; one zero point off by 64: 0.02 to 0.7 (trained: 0.09 to 0.7)
 
 So a mild fault in one layer can pass. Whether the accuracy suffices is for the task's own metrics to say.
@@ -21,7 +22,7 @@ import numpy as np
 from edgedeploy.errors import MeasurementError, ParityError
 from edgedeploy.protocols import Array
 
-TOLERANCE: Final[Mapping[str, float]] = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2, "int8": 0.1}
+TOLERANCE: Final[Mapping[str, float]] = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2, "int8": 0.25}
 """Largest relative L2 distance per output, by precision asked for."""
 
 ABSOLUTE_FLOOR: Final = 1e-6
