@@ -1,8 +1,9 @@
 """Does an artifact compute what its reference computes, and in the precision it was asked for?
 
-Tolerances are on the relative L2 distance of each output over all golden inputs, ``|a - r| / |r|``: about ten times the
-largest distance of a sound build for float32 and bfloat16, and for int8 wide enough for networks of a few channels. Measured on seven UNets at 128 x 128 (12 and 16 channels; untrained, trained, pruned
-to a quarter; both ways of upsampling; Zen 4 with VNNI and AVX512-BF16):
+Tolerances are on the relative L2 distance of each output over all golden inputs, ``|a - r| / |r|``: about ten times
+the largest distance of a sound build for float32 and bfloat16, and for int8 wide enough for networks of a few
+channels. Measured on seven UNets at 128 x 128 (12 and 16 channels; untrained, trained, pruned to a quarter; both ways
+of upsampling; Zen 4 with VNNI and AVX512-BF16):
 
     float32 below 1e-6 | bfloat16 0.002 to 0.005 | int8 0.0003 to 0.009 (single images to 0.02)
     int8 of a sound classifier of 8 and 16 channels with two outputs (tests/examples/squares.py): 0.10 to 0.13
