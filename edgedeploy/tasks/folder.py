@@ -61,7 +61,7 @@ class FolderOptions(SegmentationOptions):
     )
     recovery: TrainRecipe = field(
         default_factory=lambda: TrainRecipe(
-            epochs=8, batch_size=8, learning_rate=2e-3, warmup_epochs=0.5, bfloat16=True, distill_weight=0.3
+            epochs=8, batch_size=8, learning_rate=6e-3, warmup_epochs=0.5, bfloat16=True, distill_weight=0.3
         )
     )
 

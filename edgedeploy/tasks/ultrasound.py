@@ -48,7 +48,7 @@ class UltrasoundOptions(SegmentationOptions):
     )
     recovery: TrainRecipe = field(
         default_factory=lambda: TrainRecipe(
-            epochs=8, batch_size=8, learning_rate=3e-3, warmup_epochs=0.5, bfloat16=True, distill_weight=0.3
+            epochs=8, batch_size=8, learning_rate=1e-2, warmup_epochs=0.5, bfloat16=True, distill_weight=0.3
         )
     )
 
