@@ -127,10 +127,17 @@ def test_kill_9_loses_nothing_and_doubles_nothing(study: Path, tmp_path: Path) -
     assert not list(out.rglob(".part-*"))
 
 
+def _listen_to_ctrl_c() -> None:
+    """A suite started in the background hands down that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_leaves_a_usable_folder(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     argv = [sys.executable, "-m", "edgedeploy", "search", str(study), "--out", str(out), "--no-confirm"]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_listen_to_ctrl_c
+    )
     deadline = time.monotonic() + 120
     while not list((out / "measurements").glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.2)
