@@ -127,17 +127,19 @@ def test_kill_9_loses_nothing_and_doubles_nothing(study: Path, tmp_path: Path) -
     assert not list(out.rglob(".part-*"))
 
 
-def _listen_to_ctrl_c() -> None:
-    """A suite started in the background hands down that Ctrl-C is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+LISTENING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from edgedeploy.__main__ import main
+main()
+"""
+"""A suite started in the background hands down that Ctrl-C is ignored."""
 
 
 def test_ctrl_c_leaves_a_usable_folder(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    argv = [sys.executable, "-m", "edgedeploy", "search", str(study), "--out", str(out), "--no-confirm"]
-    process = subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_listen_to_ctrl_c
-    )
+    argv = [sys.executable, "-c", LISTENING, "search", str(study), "--out", str(out), "--no-confirm"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list((out / "measurements").glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.2)
