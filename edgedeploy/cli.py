@@ -6,11 +6,13 @@ Exit codes: 0 ok, 1 goal not met, 2 usage, 3 board or infrastructure, 4 partial 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -50,18 +52,31 @@ class Watch:
             transient=True,
         )
         self._quiet_until_s = 0.0
+        self._interrupted = False
         self._bar = self._progress.add_task("", total=None, eta="?", start=True)
 
     def __enter__(self) -> Watch:
+        self._handler = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
+        if self._handler is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._interrupt)
         if err.is_terminal:
             self._progress.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        signal.signal(signal.SIGINT, self._handler)
         if err.is_terminal:  # stopping what was never started still prints an empty line
             self._progress.stop()
 
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Ctrl-C. An exception that is raised inside a finaliser is swallowed by Python, so it is remembered as well and
+        raised again at the next event."""
+        self._interrupted = True
+        raise KeyboardInterrupt
+
     def __call__(self, event: Any) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
         eta = "?" if event.eta_s is None else duration(event.eta_s)
         if event.kind != "phase" or self._is_due():
             line = f"[{event.done}/{event.total}, ETA {eta}] {event.text}"

