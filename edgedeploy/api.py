@@ -44,6 +44,9 @@ RECORDED_PACKAGES: Final = (
 )
 
 
+QUICK_RESAMPLES: Final = 200
+
+
 @dataclass(frozen=True)
 class Event:
     """Something an observer may show. ``done`` of ``total`` variants have an outcome; ``eta_s`` is None when unknown."""
@@ -282,8 +285,9 @@ class _Run:
         return max(0.0, min(left_s, self._spec.budget.wall_clock - spent_s))
 
     def _best(self) -> str | None:
-        """The pick of what is measured so far, with its objectives."""
-        front = read_front(self._store.root)
+        """The pick of what is measured so far, with its objectives: a quick look, the front at the end takes its time."""
+        with self._account.phase("bookkeeping"):
+            front = read_front(self._store.root, resamples=QUICK_RESAMPLES)
         row = front.row(front.pick.digest) if front.pick else None
         if row is None:
             return None

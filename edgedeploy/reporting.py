@@ -11,6 +11,7 @@ import numpy as np
 
 from edgedeploy.account import summarise
 from edgedeploy.errors import EdgeDeployError
+from edgedeploy.evidence.bootstrap import RESAMPLES
 from edgedeploy.evidence.frontier import FrontReport, build_front
 from edgedeploy.evidence.pictures import CasePicture, worst_cases
 from edgedeploy.evidence.report import ReportData, write_report
@@ -28,7 +29,7 @@ def stored_spec(store: Store) -> StudySpec:
     return parse_spec(store.study_text(), store.root / "study.toml")[0]
 
 
-def read_front(folder: str | Path) -> FrontReport:
+def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> FrontReport:
     """The front, recomputed from the stored measurements alone. Raises ``SpecError`` for a folder without a study."""
     store = Store(Path(folder))
     study = store.study()
@@ -44,6 +45,7 @@ def read_front(folder: str | Path) -> FrontReport:
         min_effect=min_effects_of(spec),
         margin=spec.pick.non_inferiority_margin,
         metrics=task_metrics,
+        resamples=resamples,
     )
 
 

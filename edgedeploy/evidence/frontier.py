@@ -100,6 +100,7 @@ class FrontReport:
     impossible: Impossible | None
     metrics: Mapping[str, MetricInfo]
     seed: int
+    resamples: int = RESAMPLES
 
     @property
     def members(self) -> tuple[Row, ...]:
@@ -143,7 +144,7 @@ class FrontReport:
             "pick": self.pick.as_json() if self.pick else None,
             "impossible": self.impossible.as_json() if self.impossible else None,
             "seed": self.seed,
-            "resamples": RESAMPLES,
+            "resamples": self.resamples,
             "level": LEVEL,
         }
         rounded: dict[str, Any] = _rounded(data)
@@ -160,13 +161,15 @@ def build_front(
     min_effect: Mapping[str, float] | None = None,
     margin: float = 0.01,
     metrics: Mapping[str, MetricInfo] | None = None,
+    resamples: int = RESAMPLES,
 ) -> FrontReport:
     """The front of ``measurements`` of one split on one board; invalid ones are named and not used.
 
     ``baseline_digests`` names the float models as they are, the reference target's first. ``min_effect`` is the
     smallest difference that matters, by metric in its base unit. ``margin`` is what a pick may lose on the first task
-    objective. ``metrics`` describes the task's metrics (units). Raises ``SpecError`` when boards, splits or provenances
-    are mixed, and ``ValueError`` when a variant was given twice.
+    objective. ``metrics`` describes the task's metrics (units), ``resamples`` is the number of bootstrap draws.
+    Raises ``SpecError`` when boards, splits or provenances are mixed, and ``ValueError`` when a variant was given
+    twice.
     """
     if not objectives:
         raise ValueError("a front needs at least one objective")
@@ -174,7 +177,7 @@ def build_front(
     _require_comparable(valid)
     effects = {goal.metric: float((min_effect or {}).get(goal.metric, 0.0)) for goal in objectives}
     table = {**BOARD_METRICS, **(metrics or {})}
-    resampler = Resampler(seed)
+    resampler = Resampler(seed, resamples)
     complete = [item for item in valid if all(goal.metric in item.metrics for goal in objectives)]
     feasible = [item for item in complete if not shortfalls(item.metrics, constraints)]
     by_digest = {item.digest: item for item in valid}
@@ -198,6 +201,7 @@ def build_front(
         impossible=explain_infeasible([_candidate(item) for item in complete], constraints),
         metrics=table,
         seed=seed,
+        resamples=resamples,
     )
 
 
