@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.protocols import SPLITS, Case, Split, TrainRecipe
+from edgedeploy.tasks.augment import Augmentation
 from edgedeploy.tasks.metrics import Labels
 from edgedeploy.tasks.options import SegmentationOptions
 from edgedeploy.tasks.segmentation import SegmentationTask
@@ -56,7 +57,14 @@ class FolderOptions(SegmentationOptions):
     depth: int = 5
     baseline: TrainRecipe = field(
         default_factory=lambda: TrainRecipe(
-            epochs=145, batch_size=8, learning_rate=2e-3, weight_decay=1e-2, warmup_epochs=3, bfloat16=True
+            epochs=180,
+            batch_size=4,
+            learning_rate=1.5e-3,
+            weight_decay=1e-2,
+            warmup_epochs=3,
+            bfloat16=True,
+            early_epochs=70,
+            early_arch={"resolution": 96},
         )
     )
     recovery: TrainRecipe = field(
@@ -82,6 +90,8 @@ class SegmentationFolder(SegmentationTask):
 
     ``left_out`` names the images that are copies or near copies of confirmation images.
     """
+
+    augmentation = Augmentation(rotation_deg=12.0, log_scale=0.2, shift=0.1)
 
     def __init__(self, options: FolderOptions, base: Path) -> None:
         super().__init__("segmentation-folder", options.classes, options)
