@@ -57,13 +57,13 @@ class FolderOptions(SegmentationOptions):
     depth: int = 5
     baseline: TrainRecipe = field(
         default_factory=lambda: TrainRecipe(
-            epochs=180,
+            epochs=200,
             batch_size=4,
             learning_rate=1.5e-3,
             weight_decay=1e-2,
             warmup_epochs=3,
             bfloat16=True,
-            early_epochs=70,
+            early_epochs=80,
             early_arch={"resolution": 96},
         )
     )
