@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -88,7 +88,11 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class TrainRecipe:
-    """How long and how fast to train. ``distill_weight`` is the share of the loss that follows the teacher."""
+    """How long and how fast to train. ``distill_weight`` is the share of the loss that follows the teacher.
+
+    The first ``early_epochs`` of ``epochs`` see the batches of ``early_arch``, for example ``{resolution = 96}``: most of
+    the learning for a fraction of the work. Only keywords that leave the weights alone may be named there.
+    """
 
     epochs: int
     batch_size: int
@@ -97,6 +101,8 @@ class TrainRecipe:
     warmup_epochs: float = 1.0
     bfloat16: bool = False
     distill_weight: float = 0.0
+    early_epochs: int = 0
+    early_arch: Mapping[str, Scalar] = field(default_factory=dict)
     seed: int = 0
 
 

@@ -52,17 +52,19 @@ class FolderOptions(SegmentationOptions):
     selection_cases: int = 28
     split_seed: int = 1
     near_copy_correlation: float = 0.9
-    resolutions: tuple[int, ...] = (128, 96, 64)
+    resolutions: tuple[int, ...] = (192, 128, 96)
     base_channels: int = 16
     depth: int = 5
     baseline: TrainRecipe = field(
         default_factory=lambda: TrainRecipe(
-            epochs=250,
+            epochs=200,
             batch_size=4,
             learning_rate=1.5e-3,
             weight_decay=1e-2,
             warmup_epochs=3,
             bfloat16=True,
+            early_epochs=110,
+            early_arch={"resolution": 96},
         )
     )
     recovery: TrainRecipe = field(
