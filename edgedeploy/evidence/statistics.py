@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import MeasurementError
-from edgedeploy.measurement import BOARD_METRICS, QUERIES_FOR_PERCENTILE, Direction, RawSide
+from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, RawSide
 
 Floats = npt.NDArray[np.float64]
 Blocks = Sequence[Sequence[float]]
@@ -52,8 +52,8 @@ def latency_percentiles(blocks_ns: Blocks) -> tuple[dict[str, float], dict[str, 
     """Percentiles over all timed queries, and the reasons for those that the query count does not support."""
     series = np.sort(require_positive([n for block in blocks_ns for n in block], "latency"))
     metrics, missing = {}, {}
-    for percent, needed in QUERIES_FOR_PERCENTILE.items():
-        name = f"latency_p{percent}_ns"
+    for percent in (50, 90, 99):
+        name, needed = f"latency_p{percent}_ns", QUERIES_FOR_PERCENTILE[percent]
         if series.size == 0:
             missing[name] = "no timed queries were asked for"
         elif series.size < needed:
@@ -91,7 +91,7 @@ def pair_ratios(ours: Floats, theirs: Floats) -> Floats:
 def board_metrics(
     candidate: RawSide, baseline: RawSide | None, artifact: Artifact
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Every name of ``BOARD_METRICS`` either as a number or as the reason why there is none.
+    """Every name of ``RUN_METRICS`` either as a number or as the reason why there is none.
 
     Ratios are medians over adjacent block pairs, which cancels what both sides suffered at the same time. Raises
     ``MeasurementError`` for values that no clock can give.
@@ -110,7 +110,7 @@ def board_metrics(
         "cold_start_ns": "no cold starts were asked for",
         "energy_j": "no sensor",
     }
-    for name in BOARD_METRICS:
+    for name in RUN_METRICS:
         if name not in metrics and name not in missing:
             missing[name] = reasons[name]
     return metrics, missing
