@@ -198,8 +198,10 @@ class Protocols(Table):
         return {name: info for protocol in self.protocols for name, info in PROTOCOL_METRICS[protocol].items()}
 
     def plans(self, folder: Path) -> tuple[ProtocolPlan, ...]:
-        """What the board is sent, in the order of the study file; the single stream is the interleaved blocks themselves."""
-        return tuple(self._plan(name, folder) for name in self.protocols if name != "single_stream")
+        """What the board is sent: in the order of the study file, but sustained load last, since its heat stays. The single
+        stream is the interleaved blocks themselves."""
+        names = sorted(self.protocols, key=lambda name: name == "sustained")
+        return tuple(self._plan(name, folder) for name in names if name != "single_stream")
 
     def _plan(self, name: str, folder: Path) -> ProtocolPlan:
         if name == "realtime":

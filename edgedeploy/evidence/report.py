@@ -26,7 +26,7 @@ from edgedeploy.evidence.report_details import (
     time_section,
 )
 from edgedeploy.evidence.tables import all_variants_table, cell, metrics_table, nothing, section, table
-from edgedeploy.evidence.words import answer, board_metrics_present, key_metrics, task_metrics
+from edgedeploy.evidence.words import answer, board_metrics_present, key_metrics, protocol_tables, task_metrics
 from edgedeploy.files import write_atomic
 
 __all__ = ["ReportData", "render_report", "write_report"]
@@ -137,6 +137,8 @@ def _numbers(data: ReportData) -> str:
             metrics_table(shown, accuracy, front),
         ]
     parts += ["<h3>On the board</h3>", metrics_table(shown, board_metrics_present(front), front, executed=True)]
+    for title, metrics in protocol_tables(front).items():
+        parts += [f"<h3>{escape(title)}</h3>", metrics_table(shown, metrics, front)]
     absent = _missing_everywhere(shown)
     if absent:
         parts.append(f'<p class="note">Not available for any of them: {escape(absent)}.</p>')

@@ -206,8 +206,8 @@ def stability(baseline: RawSide, environment: Mapping[str, Any], limits: Stabili
 
 
 def _environment_cause(environment: Mapping[str, Any], limits: StabilityLimits) -> str | None:
-    share = environment.get("background_cpu_share")
-    if isinstance(share, (int, float)) and share > limits.max_background_cores:
+    share = max(_shares(environment), default=None)
+    if share is not None and share > limits.max_background_cores:
         return (
             f"other processes used {share:.2f} of a core during the run; at most "
             f"{limits.max_background_cores:g} is allowed"
@@ -220,6 +220,13 @@ def _environment_cause(environment: Mapping[str, Any], limits: StabilityLimits) 
         if counted[1] > counted[0]:
             return f"the processor throttled {counted[1] - counted[0]} times during the run"
     return None
+
+
+def _shares(environment: Mapping[str, Any]) -> list[float]:
+    """Cores that others used, during the interleaved blocks and during the protocols, as far as the board can tell."""
+    parts = (environment, environment.get("protocols") or {})
+    found = [part.get("background_cpu_share") for part in parts]
+    return [float(share) for share in found if isinstance(share, (int, float))]
 
 
 def throttle_events(snapshot: Mapping[str, Any]) -> int:

@@ -47,7 +47,7 @@ class ProtocolSpec:
 class JobSpec:
     """A job. ``token`` is the lease's; ``time_limit_s`` bounds the run, ``busy_wait_s`` the wait for other boards that
     are measured on the same machine, ``orphan_grace_s`` how long the run goes on without the holder of its lease.
-    ``protocols`` are run in their order after the interleaved blocks, the resource curves before them."""
+    ``protocols`` are run in their order after the interleaved blocks and the outputs, resource curves before them."""
 
     job_id: str
     token: int

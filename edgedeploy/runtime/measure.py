@@ -110,26 +110,25 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
     """The whole measurement; the value of ``result.json``. Raises :class:`RuntimeFault`."""
     environment: dict[str, Any] = {"before": snapshot()}
     cold_ns = cold_starts(workers, list(job.sides), job.cold_starts)
-    protocols: dict[str, Any] = {}
-    for item in job.protocols:
-        if item.name == RESOURCES:
-            protocols[item.name] = resource_curves(workers, item)
+    protocols = {item.name: resource_curves(workers, item) for item in job.protocols if item.name == RESOURCES}
     live = {name: workers.start(name) for name in job.sides}
     for worker in live.values():
         worker.wait_ready()
     environment["cores"] = {name: worker.cores for name, worker in live.items()}
-    meter = BackgroundMeter(lambda: time.process_time_ns() + sum(cpu_time_ns(worker.pid) for worker in live.values()))
+    meter = _background_meter(live)
     series = steady(live, job)
-    for item in job.protocols:
-        if item.name != RESOURCES:
-            with unless_stuck(live["candidate"], item):
-                protocols[item.name] = live["candidate"].ask("protocol", name=item.name, settings=dict(item.settings))
     environment.update(meter.stop())
     facts = {name: worker.ask("facts") for name, worker in live.items()}
     outputs = _collect(live["candidate"], folder) if job.collect_outputs else None
+    environment["after"] = snapshot()
+    loads = [item for item in job.protocols if item.name != RESOURCES]
+    if loads:
+        # Apart from the conditions above: a board that throttles under a sustained load is a finding, not a void run.
+        meter = _background_meter(live)
+        protocols.update(run_loads(live["candidate"], loads))
+        environment["protocols"] = {**meter.stop(), "after": snapshot()}
     for worker in live.values():
         worker.finish()
-    environment["after"] = snapshot()
     sides = {name: {**series[name], **facts[name], "cold_starts_ns": cold_ns[name]} for name in live}
     return {
         "candidate": sides["candidate"],
@@ -138,6 +137,19 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
         "outputs": outputs,
         "protocols": protocols,
     }
+
+
+def _background_meter(live: Mapping[str, WorkerProcess]) -> BackgroundMeter:
+    return BackgroundMeter(lambda: time.process_time_ns() + sum(cpu_time_ns(worker.pid) for worker in live.values()))
+
+
+def run_loads(worker: WorkerProcess, protocols: Sequence[ProtocolSpec]) -> dict[str, Any]:
+    """The protocols that one worker runs by itself, in their order."""
+    raw: dict[str, Any] = {}
+    for item in protocols:
+        with unless_stuck(worker, item):
+            raw[item.name] = worker.ask("protocol", name=item.name, settings=dict(item.settings))
+    return raw
 
 
 def cold_starts(workers: Workers, sides: Sequence[str], repeats: int) -> dict[str, list[int]]:

@@ -86,7 +86,7 @@ def _image_input(feeds: Feeds) -> Any:
     if len(arrays) != 1 or arrays[0].ndim != 4 or arrays[0].shape[0] != 1:
         found = ", ".join(str(tuple(array.shape)) for array in arrays)
         raise RuntimeFault(
-            "bad_job", f"frame stages need one model input of shape (1, channels, rows, columns): {found}"
+            "unfit_stages", f"frame stages need one model input of shape (1, channels, rows, columns): {found}"
         )
     return arrays[0]
 
