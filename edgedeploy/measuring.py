@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from edgedeploy.measurement import PROTOCOL_METRICS, QUERIES_FOR_PERCENTILE, MetricInfo, ProtocolPlan
-from edgedeploy.recordings import MAX_FRAMES, read_arrivals_ns
+from edgedeploy.recordings import MAX_FRAMES, dicom_arrivals_ns, metaimage_arrivals_ns
 from edgedeploy.units import parse_quantity
 
 ProtocolName = Literal["single_stream", "sustained", "realtime", "multi_stream", "offline", "resources"]
@@ -89,6 +89,15 @@ class RealtimeTable(ProtocolTable):
     stages: tuple[Literal["decode", "resize", "overlay"], ...] = ()
     frame_rows: int = Field(default=616, ge=1, le=8192)
     frame_columns: int = Field(default=820, ge=1, le=8192)
+    """Size of a source frame when there are stages: what a probe sends, not what the model takes."""
+
+    @model_validator(mode="after")
+    def _the_latest_is_one(self) -> RealtimeTable:
+        if self.policy == "latest" and self.capacity != 1:
+            raise ValueError(
+                f'`capacity` goes with policy = "bounded" or "block", but got {self.capacity} with "latest"'
+            )
+        return self
 
     @property
     def sources(self) -> list[str]:
@@ -111,7 +120,9 @@ class RealtimeTable(ProtocolTable):
     def _arrivals_ns(self, folder: Path) -> list[int]:
         if self.rate_hz is not None:
             return [round(frame * _S_NS / self.rate_hz) for frame in range(self.frames or 300)]
-        return read_arrivals_ns(folder / str(self.recording or self.clip))[: self.frames]
+        if self.recording is not None:
+            return metaimage_arrivals_ns(folder / self.recording)[: self.frames]
+        return dicom_arrivals_ns(folder / str(self.clip))[: self.frames]
 
 
 class MultiStreamTable(ProtocolTable):

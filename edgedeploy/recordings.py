@@ -5,6 +5,7 @@ A recording is a file from somewhere: its header is read line by line within lim
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -19,13 +20,17 @@ MAX_LINE_BYTES: Final = 64 << 10
 MAX_SPAN_S: Final = 24 * 3600.0
 
 _TIMESTAMP: Final = re.compile(rb"Seq_Frame(\d{1,6})_Timestamp")
+_DICOM_TAGS: Final = ("NumberOfFrames", "FrameTime", "FrameTimeVector")
 _S_NS: Final = 1_000_000_000
 
 
-def read_arrivals_ns(path: Path) -> list[int]:
+def metaimage_arrivals_ns(path: Path) -> list[int]:
     """Arrival of each frame in nanoseconds after the first. Raises ``DataError``."""
-    if path.suffix.lower() in (".mha", ".mhd"):
-        return arrivals_ns(metaimage_timestamps_s(path), path)
+    return arrivals_ns(metaimage_timestamps_s(path), path)
+
+
+def dicom_arrivals_ns(path: Path) -> list[int]:
+    """Arrival of each frame in nanoseconds after the first. Raises ``DataError``."""
     return arrivals_ns(dicom_timestamps_s(path), path)
 
 
@@ -90,13 +95,12 @@ def dicom_timestamps_s(path: Path) -> list[float]:
     try:
         import pydicom
     except ImportError:
-        raise DataError(
-            asked, "it is no MetaImage, and pydicom is not installed", "pip install edgedeploy[dicom]"
-        ) from None
+        raise DataError(asked, "pydicom is not installed", "pip install edgedeploy[dicom]") from None
     try:
-        data: Any = pydicom.dcmread(path, stop_before_pixels=True)
+        data: Any = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_DICOM_TAGS))
         frames = int(data.get("NumberOfFrames", 1))
-        vector = [float(value) for value in _values(data.get("FrameTimeVector"))]
+        increments_ms = data.get("FrameTimeVector")
+        vector = [float(value) for value in increments_ms] if isinstance(increments_ms, Sequence) else []
         frame_time_ms = data.get("FrameTime")
     except Exception as exc:  # a damaged file fails in many ways inside pydicom
         raise DataError(asked, f"pydicom cannot read it ({type(exc).__name__}: {exc})", "Is it a DICOM file?") from exc
@@ -105,14 +109,8 @@ def dicom_timestamps_s(path: Path) -> list[float]:
     if vector:
         if len(vector) != frames:
             raise DataError(asked, f"FrameTimeVector has {len(vector)} values for {frames} frames", "Mend the clip")
-        return [math.fsum(vector[1 : frame + 1]) / 1000 for frame in range(frames)]
+        return [sum_ms / 1000 for sum_ms in itertools.accumulate(vector[1:], initial=0.0)]
     if frame_time_ms is None or not float(frame_time_ms) > 0:
-        found = f"neither FrameTimeVector nor a positive FrameTime ({frame_time_ms})"
-        raise DataError(asked, f"it has {found}", "Give rate_hz instead")
+        found = f"it has neither FrameTimeVector nor a positive FrameTime ({frame_time_ms})"
+        raise DataError(asked, found, "Give rate_hz instead")
     return [frame * float(frame_time_ms) / 1000 for frame in range(frames)]
-
-
-def _values(element: Any) -> list[Any]:
-    if element is None:
-        return []
-    return list(element) if isinstance(element, (list, tuple)) or hasattr(element, "__iter__") else [element]

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from edgedeploy.evidence.protocols import Median, Percentile, Ratio, Sample, Slope, sample_of
+from edgedeploy.evidence.protocols import Median, Percentile, Ratio, Sample, Share, Slope, sample_of
 from edgedeploy.evidence.statistics import (
     Blocks,
     Floats,
@@ -121,6 +121,9 @@ def drawn(sample: Sample | None, rng: np.random.Generator, resamples: int) -> Fl
         return resampled_percentiles(sample.blocks, sample.percent, rng, resamples)
     if isinstance(sample, Median) and sample.values.size >= MIN_UNITS:
         return resampled_medians(sample.values, rng, resamples)
+    if isinstance(sample, Share) and sample.one_sided:
+        events, frames = sample.pairs.sum(axis=0)
+        return np.asarray(sample.scale * rng.beta(events + 0.5, frames - events + 0.5, resamples))
     if isinstance(sample, Ratio) and len(sample.pairs) >= MIN_UNITS:
         sums = sample.pairs[rng.integers(0, len(sample.pairs), (resamples, len(sample.pairs)))].sum(axis=1)
         return np.asarray(sample.scale * sums[:, 0] / sums[:, 1])

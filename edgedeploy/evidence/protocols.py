@@ -44,6 +44,17 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class Share(Ratio):
+    """A ratio of events to frames: where none or all of the frames were hit, drawing them anew would always give the same,
+    so the share itself is drawn, from the Jeffreys posterior of a binomial."""
+
+    @property
+    def one_sided(self) -> bool:
+        events, frames = self.pairs.sum(axis=0)
+        return bool(events in (0, frames))
+
+
+@dataclass(frozen=True)
 class Median:
     """The median of independent repeats, which are drawn."""
 
@@ -177,8 +188,8 @@ def realtime(raw: Mapping[str, Any]) -> Reading:
     found = Reading()
     count = len(replay.arrivals_ns)
     dropped = {frame for frame, _ in replay.dropped}
-    _mean(found, "realtime_deadline_miss_percent", [float(missed) for missed in replay.missed()], 100.0)
-    _mean(found, "realtime_drop_percent", [float(frame in dropped) for frame in range(count)], 100.0)
+    _add(found, "realtime_deadline_miss_percent", Share(_sums(replay.missed()), 100.0))
+    _add(found, "realtime_drop_percent", Share(_sums([frame in dropped for frame in range(count)]), 100.0))
     ages = require_positive(replay.ages_ns(), "age of a result")
     if not ages.size:
         timed = [name for name in PROTOCOL_METRICS["realtime"] if name.endswith("_ns")]
@@ -193,7 +204,7 @@ def realtime(raw: Mapping[str, Any]) -> Reading:
             found.values[name] = nearest_rank(np.sort(ages), percent)
             found.samples[name] = Percentile(_blocks(ages), percent)
     if ages.size > 1:
-        _mean(found, "realtime_jitter_ns", np.abs(np.diff(ages)).tolist())
+        _add(found, "realtime_jitter_ns", Ratio(_sums(np.abs(np.diff(ages)).tolist())))
     shown = replay.shown_age_ns()
     if shown is not None:
         found.values["realtime_shown_age_mean_ns"] = shown
@@ -249,11 +260,15 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Reading]]] = {
 }
 
 
-def _mean(found: Reading, name: str, values: Sequence[float], scale: float = 1.0) -> None:
-    pairs = [[sum(block), len(block)] for block in _blocks(np.asarray(values, dtype=np.float64))]
-    sample = Ratio(np.array(pairs, dtype=np.float64), scale)
+def _add(found: Reading, name: str, sample: Ratio) -> None:
     found.values[name] = sample.value
     found.samples[name] = sample
+
+
+def _sums(values: Sequence[float]) -> Floats:
+    """Sum and count of each block; shape (blocks, 2)."""
+    blocks = _blocks(np.asarray(values, dtype=np.float64))
+    return np.array([[sum(block), len(block)] for block in blocks], dtype=np.float64)
 
 
 def _blocks(values: Floats) -> list[list[float]]:

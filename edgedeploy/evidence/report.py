@@ -23,6 +23,7 @@ from edgedeploy.evidence.report_details import (
     environment_section,
     failures_section,
     reproduce_section,
+    sustained_section,
     time_section,
 )
 from edgedeploy.evidence.tables import all_variants_table, cell, metrics_table, nothing, section, table
@@ -46,6 +47,7 @@ def render_report(data: ReportData) -> str:
         _front(data, charts),
         _numbers(data),
         _every_variant(data),
+        sustained_section(data, charts),
         cases_section(data, charts),
         confirmation_section(data),
         failures_section(data),

@@ -129,7 +129,9 @@ def overlay(image: Any, scores: Any) -> Any:
     found = scores[0, 0] > 0 if scores.shape[1] == 1 else scores[0].argmax(axis=0) > 0
     rows = np.arange(image.shape[0]) * found.shape[0] // image.shape[0]
     columns = np.arange(image.shape[1]) * found.shape[1] // image.shape[1]
-    mask = found[rows[:, None], columns[None, :]]
-    picture = np.repeat(image[:, :, None], 3, axis=2)
-    picture[mask] = picture[mask] // 2 + np.asarray(_OVERLAY_RGB, np.uint8) // 2
+    mask = found.take(rows, 0).take(columns, 1)
+    half = image >> 1
+    picture = np.empty((*image.shape, 3), np.uint8)
+    for channel, level in enumerate(_OVERLAY_RGB):
+        picture[:, :, channel] = np.where(mask, half + np.uint8(level >> 1), image)
     return picture

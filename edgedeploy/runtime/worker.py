@@ -18,12 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from edgedeploy.runtime.environment import snapshot
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import read_json
 from edgedeploy.runtime.job import JobSpec
-from edgedeploy.runtime.protocols import Bench, make_protocol
-from edgedeploy.runtime.schedule import MonotonicClock
 from edgedeploy.runtime.sessions import Session, open_session
 
 CYCLED_CASES = 8
@@ -162,7 +159,11 @@ class Worker:
         return {"ns": times_ns, "cpu_ns": time.process_time_ns() - cpu_before}
 
     def run_protocol(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The raw series of one measuring protocol."""
+        """The raw series of one measuring protocol. Imported here, so that no cold start pays for it."""
+        from edgedeploy.runtime.environment import snapshot
+        from edgedeploy.runtime.protocols import Bench, make_protocol
+        from edgedeploy.runtime.schedule import MonotonicClock
+
         gc.collect()
         return make_protocol(name, settings).run(Bench(self._session, self._cycle, MonotonicClock(), snapshot))
 

@@ -111,7 +111,7 @@ def test_resource_curves_cover_a_whole_run(run: RawRun) -> None:
 @pytest.mark.parametrize("policy", ["latest", "bounded", "block"])
 def test_a_real_recordings_frames_are_all_accounted_for(policy: str, shared: Path, tmp_path: Path) -> None:
     recording = shared / "data" / "us_sequences" / "fCal_Test_Calibration_3NWires.igs.mha"
-    table = RealtimeTable.model_validate({"recording": str(recording), "frames": 20, "policy": policy, "capacity": 2})
+    table = RealtimeTable.model_validate({"recording": str(recording), "frames": 20, "policy": policy})
     with here(tmp_path).session() as session:
         raw = session.measure(Job(make_payload(tmp_path / "job"), None, plan(table.plan(tmp_path))), tmp_path)
     replay = Replay.from_json(raw.protocols["realtime"])

@@ -116,6 +116,7 @@ def test_the_single_stream_gets_the_queries_of_its_percentile() -> None:
         (REALTIME + "rate = 30.0\n", ["measure.realtime.rate", "rate_hz"]),
         (REALTIME + "rate_hz = 0.0\n", ["greater than 0"]),
         (REALTIME + 'rate_hz = 30.0\npolicy = "newest"\n', ["'latest', 'bounded' or 'block'"]),
+        (REALTIME + "rate_hz = 30.0\ncapacity = 2\n", ["capacity", "bounded"]),
         (REALTIME + "rate_hz = 30.0\ndeadline = 33\n", ["bare number 33"]),
         (REALTIME + 'rate_hz = 30.0\nstages = ["encode"]\n', ["'decode', 'resize' or 'overlay'"]),
         ("[measure.offline]\nsamples = 100\n", ["protocols does not name 'offline'"]),

@@ -192,6 +192,13 @@ def test_protocol_metrics_have_intervals_and_decide_a_front() -> None:
     assert Resampler(0).estimate(slow, "realtime_result_age_max_ns").low is None
 
 
+def test_no_miss_in_400_frames_is_not_certainty() -> None:
+    """Jeffreys' upper 97.5 % limit of 0 in 400 is 0.62 %."""
+    estimate = Resampler(0).estimate(measured([4], 1.0, 10**6), "realtime_deadline_miss_percent")
+    assert estimate.value == 0
+    assert estimate.high == pytest.approx(0.62, abs=0.15)
+
+
 def test_raw_series_survive_the_store() -> None:
     kept = Measurement.from_json(measured([4], 1.0, 10**6).as_json())
     assert kept.protocols["realtime"]["arrivals_ns"][:2] == [0, 10]

@@ -9,7 +9,7 @@ import pytest
 
 from edgedeploy import recordings
 from edgedeploy.errors import DataError
-from edgedeploy.recordings import read_arrivals_ns
+from edgedeploy.recordings import dicom_arrivals_ns, metaimage_arrivals_ns
 
 
 @pytest.mark.shared
@@ -22,7 +22,7 @@ from edgedeploy.recordings import read_arrivals_ns
     ],
 )
 def test_real_sequences(shared: Path, name: str, frames: int, second_ns: int | None, last_ns: int) -> None:
-    arrivals = read_arrivals_ns(shared / "data" / "us_sequences" / name)
+    arrivals = metaimage_arrivals_ns(shared / "data" / "us_sequences" / name)
     assert len(arrivals) == frames
     assert arrivals[0] == 0
     assert arrivals == sorted(arrivals)
@@ -44,7 +44,7 @@ def write(folder: Path, data: bytes) -> Path:
 
 def test_stamps_count_from_the_first_whatever_the_order_of_the_lines(tmp_path: Path) -> None:
     data = header(["5.0", "5.5"], "Seq_Frame0002_Timestamp = 7.25", "Seq_Frame0000_UnfilteredTimestamp = 1")
-    assert read_arrivals_ns(write(tmp_path, data)) == [0, 500_000_000, 2_250_000_000]
+    assert metaimage_arrivals_ns(write(tmp_path, data)) == [0, 500_000_000, 2_250_000_000]
 
 
 @pytest.mark.parametrize(
@@ -66,22 +66,22 @@ def test_stamps_count_from_the_first_whatever_the_order_of_the_lines(tmp_path: P
 )
 def test_headers_that_are_not_what_they_should_be(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_arrivals_ns(write(tmp_path, data))
+        metaimage_arrivals_ns(write(tmp_path, data))
 
 
 def test_limits_on_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, header(["0", "1", "2"]))
     monkeypatch.setattr(recordings, "MAX_FRAMES", 2)
     with pytest.raises(DataError, match="more than 2 frames"):
-        read_arrivals_ns(path)
+        metaimage_arrivals_ns(path)
     monkeypatch.setattr(recordings, "MAX_HEADER_BYTES", 40)
     with pytest.raises(DataError, match="does not end"):
-        read_arrivals_ns(path)
+        metaimage_arrivals_ns(path)
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.mha: it cannot be read"):
-        read_arrivals_ns(tmp_path / "gone.mha")
+        metaimage_arrivals_ns(tmp_path / "gone.mha")
 
 
 class TestDicom:
@@ -100,11 +100,11 @@ class TestDicom:
 
     def test_frame_time_is_the_time_between_frames(self, tmp_path: Path) -> None:
         path = self.clip(tmp_path, NumberOfFrames=3, FrameTime="33.25")
-        assert read_arrivals_ns(path) == [0, 33_250_000, 66_500_000]
+        assert dicom_arrivals_ns(path) == [0, 33_250_000, 66_500_000]
 
     def test_frame_time_vector_holds_increments_and_comes_first(self, tmp_path: Path) -> None:
         path = self.clip(tmp_path, NumberOfFrames=3, FrameTime="10", FrameTimeVector=["0", "20", "35.5"])
-        assert read_arrivals_ns(path) == [0, 20_000_000, 55_500_000]
+        assert dicom_arrivals_ns(path) == [0, 20_000_000, 55_500_000]
 
     @pytest.mark.parametrize(
         ("elements", "message"),
@@ -118,11 +118,11 @@ class TestDicom:
     )
     def test_clips_without_usable_times(self, tmp_path: Path, elements: dict[str, Any], message: str) -> None:
         with pytest.raises(DataError, match=message):
-            read_arrivals_ns(self.clip(tmp_path, **elements))
+            dicom_arrivals_ns(self.clip(tmp_path, **elements))
 
     def test_what_is_no_dicom_is_named(self, tmp_path: Path) -> None:
         pytest.importorskip("pydicom", reason="no pydicom here: pip install edgedeploy[dicom]")
         path = tmp_path / "clip.dcm"
         path.write_bytes(b"no clip" * 100)
         with pytest.raises(DataError, match="Is it a DICOM file"):
-            read_arrivals_ns(path)
+            dicom_arrivals_ns(path)
