@@ -16,7 +16,7 @@ from edgedeploy.account import Account
 from edgedeploy.boards.catalog import open_board
 from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport
-from edgedeploy.measurement import BoardInfo
+from edgedeploy.measurement import BoardInfo, ProtocolPlan
 from edgedeploy.plugins import find_targets
 from edgedeploy.protocols import Board, Target, Task
 from edgedeploy.reporting import make_report, read_front
@@ -89,6 +89,7 @@ class _Ready:
     board: Board
     board_info: BoardInfo
     space: Space
+    protocols: tuple[ProtocolPlan, ...]
 
 
 def load_study(path: str | Path) -> Study:
@@ -144,6 +145,7 @@ class Study:
                 )
         task = load_task(self.spec.task.model_dump(), self._source.path.resolve().parent)
         self.spec.check(self._source, architecture=task.architecture, task_metrics=task.metrics, known_targets=known)
+        protocols = self.spec.measure.plans(self._source.path.resolve().parent)
         targets: dict[str, Target] = {}
         for name in self.spec.study.targets:
             target = names[name].load()
@@ -167,7 +169,7 @@ class Study:
             target_precisions={name: target.precisions for name, target in targets.items()},
             default_threads=max(1, min(info.cores, 4)),
         )
-        return _Ready(task, targets, device, info, space)
+        return _Ready(task, targets, device, info, space, protocols)
 
     def _resolved(self, table: BoardTable, ready: _Ready) -> dict[str, Any]:
         baselines = [ready.space.baseline_variant(target) for target in ready.space.targets]
@@ -234,6 +236,7 @@ class _Run:
             reference_baseline=ready.space.baseline_variant(ready.space.targets[0]),
             metrics=spec.metric_table(ready.task.metrics),
             tell=lambda line: self._say("note", line),
+            protocols=ready.protocols,
         )
 
     def go(self, confirm: bool) -> StudyResult:

@@ -11,28 +11,19 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.measurement import BOARD_METRICS, Direction, MetricInfo
+from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, MetricInfo
+from edgedeploy.measuring import Protocols, Seconds, queries_for, unasked
+from edgedeploy.measuring import Table as _Table
 from edgedeploy.units import parse_quantity
 from edgedeploy.variant import PRECISIONS, Scalar
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_CHOICES = 64
-
-
-def _seconds(value: Any) -> float:
-    return parse_quantity(value, "s")
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class StudyTable(_Table):
@@ -102,7 +93,7 @@ class BudgetTable(_Table):
     wall_clock: Seconds = Field(default=24 * 3600.0, gt=0)
 
 
-class MeasureTable(_Table):
+class MeasureTable(Protocols):
     queries: int = Field(default=662, ge=8, le=1_000_000)
     warmup: int = Field(default=10, ge=0, le=10_000)
     block: int = Field(default=8, ge=1, le=1000)
@@ -114,6 +105,13 @@ class MeasureTable(_Table):
     max_spread: float = Field(default=0.35, gt=0)
     max_background_cores: float = Field(default=0.5, gt=0)
     """What a run may do and still give numbers: drift and spread of the baseline's blocks as shares of their median."""
+
+    @property
+    def timed_queries(self) -> int:
+        """``queries``, or as many as the percentile of the single stream needs."""
+        if "single_stream" not in self.protocols:
+            return self.queries
+        return max(self.queries, QUERIES_FOR_PERCENTILE[self.single_stream.percentile])
 
 
 class PickTable(_Table):
@@ -168,7 +166,7 @@ class StudySpec(_Table):
         raise SpecError(f"board {name!r}", "the study has no board of that name", nearest(name, known))
 
     def metric_table(self, task_metrics: Mapping[str, MetricInfo]) -> dict[str, MetricInfo]:
-        return {**BOARD_METRICS, **task_metrics}
+        return {**RUN_METRICS, **self.measure.metrics(), **task_metrics}
 
     def check(
         self,
@@ -195,8 +193,10 @@ class StudySpec(_Table):
                 )
             if objective.metric == "energy_j":
                 raise source.error(key, "no board of this version measures energy", "Choose another metric")
+            self._check_queries(source, key, objective.metric)
         for index, constraint in enumerate(self.constraints):
             info = _metric(source, f"constraints.{index}.metric", constraint.metric, table)
+            self._check_queries(source, f"constraints.{index}.metric", constraint.metric)
             for name in ("at_most", "at_least", "margin"):
                 value = getattr(constraint, name)
                 if value is None or (name == "margin" and value == 0):
@@ -205,6 +205,12 @@ class StudySpec(_Table):
                     parse_quantity(value, info.unit)
                 except ValueError as exc:
                     raise source.error(f"constraints.{index}.{name}", f"{constraint.metric}: {exc}") from None
+
+    def _check_queries(self, source: SpecSource, key: str, metric: str) -> None:
+        """A percentile that the queries cannot carry would be missing in every trial."""
+        needed, queries = queries_for(metric), self.measure.timed_queries
+        if queries < needed:
+            raise source.error(key, f"{metric} needs {needed} timed queries, but [measure] asks for {queries}")
 
     def _check_space(
         self,
@@ -355,6 +361,10 @@ def _expand(key: str, values: Any) -> tuple[Any, ...]:
 
 def _metric(source: SpecSource, key: str, name: str, table: Mapping[str, MetricInfo]) -> MetricInfo:
     if name not in table:
+        protocol = unasked(name, table)
+        if protocol is not None:
+            remedy = f"Add {protocol!r} to protocols in [measure], and its table if it needs one"
+            raise source.error(key, f"{name} comes from a measuring protocol that is not asked for", remedy)
         raise source.error(key, f"nobody produces a metric named {name!r}", nearest(name, table))
     return table[name]
 

@@ -21,9 +21,10 @@ from edgedeploy.errors import (
     MeasurementError,
     Unreachable,
 )
+from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
 from edgedeploy.goals import constraints_of
-from edgedeploy.measurement import Failure, Job, Measurement, MeasurePlan, MetricInfo, RawRun
+from edgedeploy.measurement import Failure, Job, Measurement, MeasurePlan, MetricInfo, ProtocolPlan, RawRun
 from edgedeploy.protocols import Array, Board, BoardSession, Split
 from edgedeploy.search.study import Failed, Outcome, Scored
 from edgedeploy.spec import StudySpec
@@ -40,7 +41,8 @@ BOARD_PAUSE_S: Final = 2.0
 
 @dataclass(frozen=True)
 class Trials:
-    """Evaluates variants of one study on one board. ``tell`` hears one line per thing worth knowing."""
+    """Evaluates variants of one study on one board. ``tell`` hears one line per thing worth knowing; ``protocols`` are run
+    wherever time is measured."""
 
     spec: StudySpec
     board: Board
@@ -50,6 +52,7 @@ class Trials:
     reference_baseline: Variant
     metrics: Mapping[str, MetricInfo]
     tell: Callable[[str], None] = lambda line: None
+    protocols: tuple[ProtocolPlan, ...] = ()
 
     def lookup(self, variant: Variant) -> Outcome | None:
         """The outcome that the stored evidence stands for; None when there is none yet."""
@@ -136,12 +139,14 @@ class Trials:
 
     def _plan(self, timed: bool) -> MeasurePlan:
         table = self.spec.measure
+        protocols = self.protocols if timed else ()
         return MeasurePlan(
-            queries=table.queries if timed else 0,
+            queries=table.timed_queries if timed else 0,
             warmup=table.warmup,
             block=table.block,
             cold_starts=table.cold_starts if timed else 0,
-            time_limit_s=table.time_limit,
+            time_limit_s=table.time_limit + sum(protocol.limit_s for protocol in protocols),
+            protocols=protocols,
         )
 
     def _measurement(
@@ -169,6 +174,8 @@ class Trials:
         if raw.baseline is not None:
             metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact)
             table = self.spec.measure
+            more, why = protocol_metrics(table.protocols, raw.candidate.blocks_ns, raw.protocols)
+            metrics, missing = {**metrics, **more}, {**missing, **why}
             limits = StabilityLimits(table.max_drift, table.max_background_cores, table.max_spread)
             cause = stability(raw.baseline, raw.environment, limits)
         for name in self.bench.task.metrics:
@@ -196,6 +203,7 @@ class Trials:
             environment=raw.environment,
             parity=parity,
             phases_ns=raw.phases_ns,
+            protocols=raw.protocols,
             created_utc=utc_now(),
         )
 

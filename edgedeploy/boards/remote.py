@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -179,6 +179,7 @@ class RemoteSession:
             environment=result["environment"],
             outputs=outputs,
             phases_ns=phases_ns,
+            protocols=result["protocols"],
         )
 
     def _call(self, *arguments: str, stdin: bytes = b"") -> dict[str, Any]:
@@ -298,6 +299,7 @@ def job_json(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], opti
         "cold_starts": job.plan.cold_starts,
         "collect_outputs": job.plan.collect_outputs,
         "time_limit_s": job.plan.time_limit_s,
+        "protocols": [asdict(protocol) for protocol in job.plan.protocols],
         "busy_wait_s": options.wait_s,
         "orphan_grace_s": options.orphan_grace_s,
         "sides": {

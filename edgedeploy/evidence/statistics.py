@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import MeasurementError
-from edgedeploy.measurement import BOARD_METRICS, QUERIES_FOR_PERCENTILE, Direction, RawSide
+from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, RawSide
 
 Floats = npt.NDArray[np.float64]
 Blocks = Sequence[Sequence[float]]
@@ -52,8 +52,8 @@ def latency_percentiles(blocks_ns: Blocks) -> tuple[dict[str, float], dict[str, 
     """Percentiles over all timed queries, and the reasons for those that the query count does not support."""
     series = np.sort(require_positive([n for block in blocks_ns for n in block], "latency"))
     metrics, missing = {}, {}
-    for percent, needed in QUERIES_FOR_PERCENTILE.items():
-        name = f"latency_p{percent}_ns"
+    for percent in (50, 90, 99):
+        name, needed = f"latency_p{percent}_ns", QUERIES_FOR_PERCENTILE[percent]
         if series.size == 0:
             missing[name] = "no timed queries were asked for"
         elif series.size < needed:
@@ -91,7 +91,7 @@ def pair_ratios(ours: Floats, theirs: Floats) -> Floats:
 def board_metrics(
     candidate: RawSide, baseline: RawSide | None, artifact: Artifact
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Every name of ``BOARD_METRICS`` either as a number or as the reason why there is none.
+    """Every name of ``RUN_METRICS`` either as a number or as the reason why there is none.
 
     Ratios are medians over adjacent block pairs, which cancels what both sides suffered at the same time. Raises
     ``MeasurementError`` for values that no clock can give.
@@ -110,7 +110,7 @@ def board_metrics(
         "cold_start_ns": "no cold starts were asked for",
         "energy_j": "no sensor",
     }
-    for name in BOARD_METRICS:
+    for name in RUN_METRICS:
         if name not in metrics and name not in missing:
             missing[name] = reasons[name]
     return metrics, missing
@@ -206,8 +206,8 @@ def stability(baseline: RawSide, environment: Mapping[str, Any], limits: Stabili
 
 
 def _environment_cause(environment: Mapping[str, Any], limits: StabilityLimits) -> str | None:
-    share = environment.get("background_cpu_share")
-    if isinstance(share, (int, float)) and share > limits.max_background_cores:
+    share = max(_shares(environment), default=None)
+    if share is not None and share > limits.max_background_cores:
         return (
             f"other processes used {share:.2f} of a core during the run; at most "
             f"{limits.max_background_cores:g} is allowed"
@@ -220,6 +220,13 @@ def _environment_cause(environment: Mapping[str, Any], limits: StabilityLimits) 
         if counted[1] > counted[0]:
             return f"the processor throttled {counted[1] - counted[0]} times during the run"
     return None
+
+
+def _shares(environment: Mapping[str, Any]) -> list[float]:
+    """Cores that others used, during the interleaved blocks and during the protocols, as far as the board can tell."""
+    parts = (environment, environment.get("protocols") or {})
+    found = [part.get("background_cpu_share") for part in parts]
+    return [float(share) for share in found if isinstance(share, (int, float))]
 
 
 def throttle_events(snapshot: Mapping[str, Any]) -> int:

@@ -7,15 +7,18 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from edgedeploy.runtime.environment import BackgroundMeter, snapshot
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import sha256_of
-from edgedeploy.runtime.job import JobSpec
+from edgedeploy.runtime.job import JobSpec, ProtocolSpec
 from edgedeploy.runtime.processes import cpu_time_ns, self_command
+from edgedeploy.runtime.resources import RESOURCES, Recorder
 
 
 class Workers:
@@ -107,25 +110,46 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
     """The whole measurement; the value of ``result.json``. Raises :class:`RuntimeFault`."""
     environment: dict[str, Any] = {"before": snapshot()}
     cold_ns = cold_starts(workers, list(job.sides), job.cold_starts)
+    protocols = {item.name: resource_curves(workers, item) for item in job.protocols if item.name == RESOURCES}
     live = {name: workers.start(name) for name in job.sides}
     for worker in live.values():
         worker.wait_ready()
     environment["cores"] = {name: worker.cores for name, worker in live.items()}
-    meter = BackgroundMeter(lambda: time.process_time_ns() + sum(cpu_time_ns(worker.pid) for worker in live.values()))
+    meter = _background_meter(live)
     series = steady(live, job)
     environment.update(meter.stop())
     facts = {name: worker.ask("facts") for name, worker in live.items()}
     outputs = _collect(live["candidate"], folder) if job.collect_outputs else None
+    environment["after"] = snapshot()
+    loads = [item for item in job.protocols if item.name != RESOURCES]
+    if loads:
+        # Apart from the conditions above: a board that throttles under a sustained load is a finding, not a void run.
+        meter = _background_meter(live)
+        protocols.update(run_loads(live["candidate"], loads))
+        environment["protocols"] = {**meter.stop(), "after": snapshot()}
     for worker in live.values():
         worker.finish()
-    environment["after"] = snapshot()
     sides = {name: {**series[name], **facts[name], "cold_starts_ns": cold_ns[name]} for name in live}
     return {
         "candidate": sides["candidate"],
         "baseline": sides.get("baseline"),
         "environment": environment,
         "outputs": outputs,
+        "protocols": protocols,
     }
+
+
+def _background_meter(live: Mapping[str, WorkerProcess]) -> BackgroundMeter:
+    return BackgroundMeter(lambda: time.process_time_ns() + sum(cpu_time_ns(worker.pid) for worker in live.values()))
+
+
+def run_loads(worker: WorkerProcess, protocols: Sequence[ProtocolSpec]) -> dict[str, Any]:
+    """The protocols that one worker runs by itself, in their order."""
+    raw: dict[str, Any] = {}
+    for item in protocols:
+        with unless_stuck(worker, item):
+            raw[item.name] = worker.ask("protocol", name=item.name, settings=dict(item.settings))
+    return raw
 
 
 def cold_starts(workers: Workers, sides: Sequence[str], repeats: int) -> dict[str, list[int]]:
@@ -159,6 +183,47 @@ def abba_order(sides: Sequence[str], queries: int, block: int) -> list[str]:
     """Which side runs which block: whole A B B A rounds, so that no side has more blocks or better places."""
     rounds = -(-queries // (2 * block))
     return [*sides, *reversed(sides)] * rounds
+
+
+@contextmanager
+def unless_stuck(worker: WorkerProcess, protocol: ProtocolSpec) -> Iterator[None]:
+    """End the worker when the block takes longer than the protocol may: :class:`RuntimeFault` ``time_limit``."""
+    stuck = threading.Event()
+
+    def end() -> None:
+        stuck.set()
+        worker.kill()
+
+    timer = threading.Timer(protocol.limit_s, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except RuntimeFault as exc:
+        if not stuck.is_set():
+            raise
+        raise RuntimeFault("time_limit", f"{protocol.name} was stuck: it ran over {protocol.limit_s:g} s") from exc
+    finally:
+        timer.cancel()
+
+
+def resource_curves(workers: Workers, protocol: ProtocolSpec) -> dict[str, Any]:
+    """Memory and CPU time of whole runs, each in a fresh process: start, load, ``inferences``, end."""
+    settings = protocol.settings
+    each = replace(protocol, limit_s=protocol.limit_s / settings["repeats"])
+    runs = []
+    for _ in range(settings["repeats"]):
+        worker = workers.start("candidate")
+        recorder = Recorder(worker.pid, period_ns=settings["period_ns"])
+        try:
+            with unless_stuck(worker, each):
+                worker.wait_ready()
+                worker.ask("warmup", queries=settings["inferences"] - 1)
+        finally:
+            curves = recorder.stop()
+        worker.finish()
+        runs.append(curves)
+    return {"runs": runs}
 
 
 def _collect(worker: WorkerProcess, folder: Path) -> dict[str, Any]:

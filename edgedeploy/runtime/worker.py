@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,6 +72,8 @@ def _serve(worker: Worker, answers: IO[str]) -> None:
             _say(answers, worker.warm_up(request["queries"]))
         elif request["do"] == "facts":
             _say(answers, worker.facts())
+        elif request["do"] == "protocol":
+            _say(answers, worker.run_protocol(request["name"], request["settings"]))
         elif request["do"] == "outputs":
             _say(answers, worker.collect_outputs())
         else:
@@ -154,6 +157,15 @@ class Worker:
             run(feeds)
             times_ns.append(time.perf_counter_ns() - start)
         return {"ns": times_ns, "cpu_ns": time.process_time_ns() - cpu_before}
+
+    def run_protocol(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The raw series of one measuring protocol. Imported here, so that no cold start pays for it."""
+        from edgedeploy.runtime.environment import snapshot
+        from edgedeploy.runtime.protocols import Bench, make_protocol
+        from edgedeploy.runtime.schedule import MonotonicClock
+
+        gc.collect()
+        return make_protocol(name, settings).run(Bench(self._session, self._cycle, MonotonicClock(), snapshot))
 
     def facts(self) -> dict[str, Any]:
         """Peak memory so far comes first: asking for the executed layers may open a second session."""
