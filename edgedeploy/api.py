@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from edgedeploy import __version__
+from edgedeploy.ability import abilities, runnable
 from edgedeploy.account import Account
 from edgedeploy.boards.catalog import open_board
 from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.measurement import BoardInfo, ProtocolPlan
-from edgedeploy.plugins import find_targets
+from edgedeploy.plugins import demands_of, find_targets
 from edgedeploy.protocols import Board, Target, Task
 from edgedeploy.reporting import make_report, read_front
 from edgedeploy.search.space import Space
@@ -89,6 +90,7 @@ class _Ready:
     board: Board
     board_info: BoardInfo
     space: Space
+    left_out: tuple[str, ...]
     protocols: tuple[ProtocolPlan, ...]
 
 
@@ -166,10 +168,22 @@ class Study:
             targets=self.spec.study.targets,
             parameters=dict(self.spec.space),
             arch_defaults={name: values[0] for name, values in task.architecture.items()},
-            target_precisions={name: target.precisions for name, target in targets.items()},
+            target_precisions={
+                name: runnable(info, target.precisions, demands_of(target)) for name, target in targets.items()
+            },
             default_threads=max(1, min(info.cores, 4)),
         )
-        return _Ready(task, targets, device, info, space, protocols)
+        return _Ready(task, targets, device, info, space, self._left_out(targets, info), protocols)
+
+    def _left_out(self, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:
+        """Precisions of the space that a target has and the board cannot run: told before anything is built."""
+        wanted = self.spec.space.get("precision", ())
+        return tuple(
+            f"{name} {ability.precision} is left out on board {info.name}: {ability.reason}"
+            for name, target in targets.items()
+            for ability in abilities(info, target.precisions, demands_of(target))
+            if not ability.runs and ability.precision in wanted
+        )
 
     def _resolved(self, table: BoardTable, ready: _Ready) -> dict[str, Any]:
         baselines = [ready.space.baseline_variant(target) for target in ready.space.targets]
@@ -182,6 +196,7 @@ class Study:
             "board_identity": ready.board_info.identity,
             "baselines": [variant.as_json() for variant in baselines],
             "task_metrics": {name: asdict(info) for name, info in ready.task.metrics.items()},
+            "left_out": list(ready.left_out),
             "versions": versions(),
         }
 
@@ -240,6 +255,8 @@ class _Run:
         )
 
     def go(self, confirm: bool) -> StudyResult:
+        for line in self._ready.left_out:
+            self._say("note", line)
         try:
             search = Search(
                 storage=self._store.optimiser_path,

@@ -177,13 +177,23 @@ def boards(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Everything a study needs on this host."""
-    from edgedeploy.diagnosis import DEFAULT_BOARDS, board_findings, machine_findings, target_findings
+def doctor(
+    study: Annotated[
+        Path | None, typer.Argument(help="Study file that describes the board.", show_default=False)
+    ] = None,
+    board: Annotated[str | None, typer.Option(help="Look at this board alone.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything a study needs on this host, and which precisions are worth trying on each board."""
+    from edgedeploy.diagnosis import DEFAULT_BOARDS, board_findings, choose_boards, machine_findings, target_findings
+    from edgedeploy.spec import load_spec
 
-    _show_findings(
-        "Doctor", lambda: [*machine_findings(), *target_findings(), *board_findings(DEFAULT_BOARDS)], as_json
-    )
+    tables = DEFAULT_BOARDS if study is None else load_spec(study)[0].boards
+    if board is not None:
+        chosen = choose_boards(tables, board)
+        _show_findings("Doctor", lambda: board_findings(chosen), as_json)
+        return
+    _show_findings("Doctor", lambda: [*machine_findings(), *target_findings(), *board_findings(tables)], as_json)
 
 
 @app.command()

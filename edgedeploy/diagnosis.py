@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgedeploy.ability import Ability, abilities
 from edgedeploy.boards.catalog import open_board
-from edgedeploy.errors import EdgeDeployError
-from edgedeploy.plugins import find_targets
+from edgedeploy.errors import EdgeDeployError, SpecError, nearest
+from edgedeploy.measurement import BoardInfo
+from edgedeploy.plugins import demands_of, find_targets
 from edgedeploy.spec import BoardTable
 from edgedeploy.targets import BUILTIN_TARGETS
 
@@ -76,7 +78,36 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
         )
         remedy = "" if info.runtimes else "On the board: pip install onnxruntime openvino"
         findings.append(Finding(what, bool(info.runtimes), text, remedy))
+        findings += _ability_findings(what, info)
     return findings
+
+
+def _ability_findings(what: str, info: BoardInfo) -> list[Finding]:
+    """Which precisions of the targets that the board has a runtime for are worth trying there, before any is built."""
+    findings = []
+    for plugin in find_targets(BUILTIN_TARGETS):
+        if plugin.target is None or plugin.name not in info.runtimes:
+            continue
+        found = abilities(info, plugin.target.precisions, demands_of(plugin.target))
+        text = "; ".join(f"{ability.precision} ({_worth(ability)})" for ability in found)
+        findings.append(Finding(f"{what}, {plugin.name}", True, text))
+    return findings
+
+
+def _worth(ability: Ability) -> str:
+    if not ability.runs:
+        return f"left out: {ability.reason}"
+    return f"native: {ability.reason}" if ability.native else ability.reason
+
+
+def choose_boards(tables: Sequence[BoardTable], name: str) -> list[BoardTable]:
+    """The board of that name. Raises ``SpecError`` with the nearest known one."""
+    found = [table for table in tables if table.name == name]
+    if not found:
+        raise SpecError(
+            f"board {name!r}", "there is none of that name", nearest(name, [table.name for table in tables])
+        )
+    return found
 
 
 DEFAULT_BOARDS: Final = (

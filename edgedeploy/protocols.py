@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from edgedeploy.ability import Demand
 from edgedeploy.artifact import Artifact, TensorSpec
 from edgedeploy.measurement import BoardInfo, Job, MetricInfo, Provenance, RawRun
 from edgedeploy.variant import Scalar
@@ -153,6 +154,16 @@ class Target(Protocol):
 
         Raises ``TargetUnavailable``, ``Unsupported`` or ``BuildError``; the caller discards the folder then.
         """
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A target whose precisions need certain CPU instructions, or are slow without them.
+
+    A protocol of its own because a target without it runs everything anywhere.
+    """
+
+    demands: Mapping[str, Demand]
 
 
 @dataclass(frozen=True)

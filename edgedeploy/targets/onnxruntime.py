@@ -13,10 +13,11 @@ Min-max also needs no memory beyond two numbers a tensor and case, where the his
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from edgedeploy.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import Unsupported
 from edgedeploy.protocols import Array, BuildRequest, Readiness
@@ -41,6 +42,7 @@ class OnnxRuntimeTarget:
 
     name = "onnxruntime"
     precisions: tuple[str, ...] = ("float32", "int8")
+    demands: Mapping[str, Demand] = {"int8": Demand(fast_with=INT8_DOT_PRODUCTS)}
     extra = "study"
 
     def __init__(self, *, reduce_range: bool = False) -> None:

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from edgedeploy.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import Unsupported
 from edgedeploy.protocols import Array, BuildRequest, Readiness
@@ -36,6 +37,10 @@ from edgedeploy.targets.common import (
 from edgedeploy.targets.reference import random_inputs
 
 ENTRY: Final = "model.xml"
+BF16_INSTRUCTIONS: Final = ("avx512_bf16", "amx_bf16")
+"""What bfloat16 runs on natively (OpenVINO's documentation of the CPU device). On AVX-512 without them it is simulated,
+slower than float32; Arm CPUs have no bfloat16 there."""
+
 PRECISION_HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 
 
@@ -44,6 +49,10 @@ class OpenVinoTarget:
 
     name = "openvino"
     precisions: tuple[str, ...] = ("float32", "bfloat16", "int8")
+    demands: Mapping[str, Demand] = {
+        "bfloat16": Demand(runs_with=BF16_INSTRUCTIONS, fast_with=BF16_INSTRUCTIONS),
+        "int8": Demand(fast_with=INT8_DOT_PRODUCTS),
+    }
     extra = "study"
 
     def probe(self) -> Readiness:
