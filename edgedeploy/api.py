@@ -315,16 +315,20 @@ class _Run:
         return f"{row.variant.label} ({', '.join(values)})"
 
     def _confirm(self) -> None:
-        """Run the front and the baselines on the confirmation split, once each; the opening is logged."""
+        """Run the baselines, the front, and what is not shown to be worse than it on the confirmation split, once each; the
+        opening is logged. Nothing is chosen by it: it says how far the choice carries."""
         front = read_front(self._store.root)
         done = {measurement.digest for measurement in self._store.confirmations()}
         baselines = [self._ready.space.baseline_variant(target) for target in self._ready.space.targets]
         measured = {measurement.digest: measurement.variant for measurement in self._store.measurements()}
         wanted = [v.digest for v in baselines if v.digest in measured] + [member.digest for member in front.members]
+        wanted += [row.digest for row in front.excluded if row.confidence == "indistinguishable"]
         missing = [digest for digest in dict.fromkeys(wanted) if digest not in done]
         if not missing:
             return
-        self._store.log_opening("end of the search: front and baselines", tuple(missing))
+        self._store.log_opening(
+            "end of the search: baselines, front, and what is indistinguishable from it", tuple(missing)
+        )
         for number, digest in enumerate(missing, 1):
             self._say("phase", f"confirmation {number} of {len(missing)}: {measured[digest].label}")
             try:
