@@ -193,8 +193,8 @@ class StudySpec(_Table):
                     f"{objective.metric} is better when you {info.direction} it, but got goal = {objective.goal!r}",
                     "Remove `goal`, or choose another metric",
                 )
-            if objective.metric == "energy_j":
-                raise source.error(key, "no board of this version measures energy", "Choose another metric")
+            if objective.metric == "energy_j" and all(board.kind == "emulated" for board in self.boards):
+                raise source.error(key, "an emulated board has no energy of its own", "Choose another metric")
         for index, constraint in enumerate(self.constraints):
             info = _metric(source, f"constraints.{index}.metric", constraint.metric, table)
             for name in ("at_most", "at_least", "margin"):

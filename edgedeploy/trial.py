@@ -167,7 +167,7 @@ class Trials:
         missing: dict[str, str] = {}
         cause = None
         if raw.baseline is not None:
-            metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact)
+            metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, raw.environment.get("energy"))
             table = self.spec.measure
             limits = StabilityLimits(table.max_drift, table.max_background_cores, table.max_spread)
             cause = stability(raw.baseline, raw.environment, limits)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import MeasurementError
+from edgedeploy.evidence.energy import Energy, energy_of
 from edgedeploy.measurement import BOARD_METRICS, QUERIES_FOR_PERCENTILE, Direction, RawSide
 
 Floats = npt.NDArray[np.float64]
@@ -89,12 +90,12 @@ def pair_ratios(ours: Floats, theirs: Floats) -> Floats:
 
 
 def board_metrics(
-    candidate: RawSide, baseline: RawSide | None, artifact: Artifact
+    candidate: RawSide, baseline: RawSide | None, artifact: Artifact, power: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Every name of ``BOARD_METRICS`` either as a number or as the reason why there is none.
 
-    Ratios are medians over adjacent block pairs, which cancels what both sides suffered at the same time. Raises
-    ``MeasurementError`` for values that no clock can give.
+    Ratios are medians over adjacent block pairs, which cancels what both sides suffered at the same time. ``power`` is what
+    the agent recorded of the board's power. Raises ``MeasurementError`` for values that no clock and no sensor can give.
     """
     metrics, missing = latency_percentiles(candidate.blocks_ns)
     cpu = cpu_per_query(candidate)
@@ -105,10 +106,14 @@ def board_metrics(
         metrics["cold_start_ns"] = float(np.median(require_positive(candidate.cold_starts_ns, "cold start")))
     metrics["peak_memory_bytes"] = float(require_positive([candidate.peak_memory_bytes], "peak memory")[0])
     metrics["size_bytes"] = float(require_positive([artifact.size_bytes], "size")[0])
+    energy = energy_of(power, "candidate")
+    if isinstance(energy, Energy):
+        metrics["energy_j"] = energy.energy_j
+    else:
+        missing["energy_j"] = energy
     reasons = {
         "cpu_time_ns": "no timed queries were asked for" if not candidate.blocks_ns else "the board gives no CPU time",
         "cold_start_ns": "no cold starts were asked for",
-        "energy_j": "no sensor",
     }
     for name in BOARD_METRICS:
         if name not in metrics and name not in missing:

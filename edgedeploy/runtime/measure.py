@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from edgedeploy.runtime.energy import measure_energy
 from edgedeploy.runtime.environment import BackgroundMeter, snapshot
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import sha256_of
 from edgedeploy.runtime.job import JobSpec
 from edgedeploy.runtime.processes import cpu_time_ns, self_command
+
+NOT_TIMED = "no timed queries were asked for"
 
 
 class Workers:
@@ -114,6 +117,7 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
     meter = BackgroundMeter(lambda: time.process_time_ns() + sum(cpu_time_ns(worker.pid) for worker in live.values()))
     series = steady(live, job)
     environment.update(meter.stop())
+    environment["energy"] = measure_energy(live) if job.queries else {"missing": NOT_TIMED}
     facts = {name: worker.ask("facts") for name, worker in live.items()}
     outputs = _collect(live["candidate"], folder) if job.collect_outputs else None
     for worker in live.values():
