@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgedeploy.boards.catalog import open_board
+from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.plugins import find_targets
 from edgedeploy.spec import BoardTable

@@ -66,7 +66,8 @@ class MeasurePlan:
     """How to measure. ``queries`` 0 skips timing (outputs only); ``cold_starts`` 0 skips cold start.
 
     Timing alternates candidate and baseline in ABBA order, ``block`` timed queries at a time after one untimed query,
-    until each has at least ``queries``. ``time_limit_s`` bounds the whole job on the board.
+    until each has at least ``queries``. ``time_limit_s`` bounds the whole job on the board. ``cool_to_c`` lets the
+    board cool down to that temperature first, for at most ``cool_down_s``.
     """
 
     queries: int = 662
@@ -75,6 +76,8 @@ class MeasurePlan:
     cold_starts: int = 3
     collect_outputs: bool = True
     time_limit_s: float = 900.0
+    cool_to_c: float | None = None
+    cool_down_s: float = 0.0
 
 
 @dataclass(frozen=True)

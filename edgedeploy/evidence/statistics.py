@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import MeasurementError
+from edgedeploy.evidence.conditions import board_cause
 from edgedeploy.evidence.energy import Energy, energy_of
 from edgedeploy.measurement import BOARD_METRICS, QUERIES_FOR_PERCENTILE, Direction, RawSide
 
@@ -175,11 +176,14 @@ def summarise_cases(cases: Cases, metric: str, direction: Direction = "maximize"
 
 @dataclass(frozen=True)
 class StabilityLimits:
-    """What a run may do and still give numbers. ``max_drift`` and ``max_spread`` are shares of the median latency."""
+    """What a run may do and still give numbers. ``max_drift`` and ``max_spread`` are shares of the median latency,
+    ``max_clock_drift`` of the clock at first."""
 
     max_drift: float = 0.20
     max_background_cores: float = 0.5
     max_spread: float = 0.35
+    max_heating_c: float = 15.0
+    max_clock_drift: float = 0.15
 
 
 def stability(baseline: RawSide, environment: Mapping[str, Any], limits: StabilityLimits | None = None) -> str | None:
@@ -224,7 +228,7 @@ def _environment_cause(environment: Mapping[str, Any], limits: StabilityLimits) 
         counted = (throttle_events(before), throttle_events(after))
         if counted[1] > counted[0]:
             return f"the processor throttled {counted[1] - counted[0]} times during the run"
-    return None
+    return board_cause(environment, max_heating_c=limits.max_heating_c, max_clock_drift=limits.max_clock_drift)
 
 
 def throttle_events(snapshot: Mapping[str, Any]) -> int:

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from edgedeploy.runtime.power import PowerSource, Sampler, describe, find_source
+from edgedeploy.runtime.power import PowerSource, describe, find_source
+from edgedeploy.runtime.sampler import Sampler
 
 PERIODS_A_STRETCH = 25
 LEAST_STRETCH_S = 0.5
@@ -39,7 +40,7 @@ def measure_energy(
     except LookupError as exc:
         return {"missing": str(exc)}
     length_s = stretch_s or max(LEAST_STRETCH_S, PERIODS_A_STRETCH * source.period_s)
-    sampler = Sampler(source, [core for worker in live.values() for core in worker.cores])
+    sampler = Sampler(source.read, source.period_s, [core for worker in live.values() for core in worker.cores])
     settle_s = max(SETTLE_S, 2 * source.period_s)
     sampler.start()
     try:
@@ -52,6 +53,7 @@ def measure_energy(
         time.sleep(settle_s)
     finally:
         sampler.stop()
+        source.close()
     if sampler.failure is not None:
         return {"missing": f"{source.name} failed: {sampler.failure}"}
     return {

@@ -10,7 +10,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ class Side:
 @dataclass(frozen=True)
 class JobSpec:
     """A job. ``token`` is the lease's; ``time_limit_s`` bounds the run, ``busy_wait_s`` the wait for other boards that
-    are measured on the same machine, ``orphan_grace_s`` how long the run goes on without the holder of its lease."""
+    are measured on the same machine, ``orphan_grace_s`` how long the run goes on without the holder of its lease.
+    ``cool_to_c`` is how cool the board has to be before it starts, for which it waits at most ``cool_down_s``.
+    ``power_mode`` is set for the run (``powermode.py``)."""
 
     job_id: str
     token: int
@@ -49,6 +51,9 @@ class JobSpec:
     busy_wait_s: float
     orphan_grace_s: float
     sides: Mapping[str, Side]
+    cool_to_c: float | None = None
+    cool_down_s: float = 0.0
+    power_mode: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> JobSpec:

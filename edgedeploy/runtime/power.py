@@ -7,10 +7,8 @@ total.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -96,7 +94,7 @@ class InaRails:
 
     kind = "power"
     scope = "everything that the module draws"
-    period_s = 0.02
+    period_s = 0.05
 
     def __init__(self, root: Path = SYSTEM) -> None:
         """Raises ``LookupError`` when there are no rails, or none that are the total."""
@@ -182,48 +180,6 @@ def find_source(root: Path = SYSTEM) -> PowerSource:
         else:
             return source
     raise LookupError("no sensor: " + "; ".join(reasons))
-
-
-class Sampler(threading.Thread):
-    """Reads a source at its period until :meth:`stop`, off the cores that are being timed.
-
-    ``samples`` are (monotonic ns, value) pairs; ``failure`` says why they end early.
-    """
-
-    def __init__(self, source: PowerSource, busy_cores: Sequence[int] = ()) -> None:
-        super().__init__(daemon=True, name="power sampler")
-        self.samples: list[tuple[int, float]] = []
-        self.failure: str | None = None
-        self.cpu_ns = 0
-        self._source = source
-        self._busy_cores = set(busy_cores)
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        keep_off(self._busy_cores)
-        period_s = self._source.period_s
-        due_s = time.monotonic()
-        try:
-            while not self._stopping.is_set():
-                value = self._source.read()
-                self.samples.append((time.monotonic_ns(), value))
-                due_s = max(due_s + period_s, time.monotonic())
-                self._stopping.wait(due_s - time.monotonic())
-        except (OSError, LookupError, ValueError) as exc:
-            self.failure = str(exc)
-        self.cpu_ns = time.thread_time_ns()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self.join()
-        self._source.close()
-
-
-def keep_off(cores: set[int]) -> None:
-    """Bind the calling thread to the cores that are not in ``cores``, when there are any."""
-    free = os.sched_getaffinity(0) - cores
-    if free:
-        os.sched_setaffinity(0, free)
 
 
 def _hwmon_rails(root: Path) -> dict[str, Callable[[], float]]:

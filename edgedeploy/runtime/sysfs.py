@@ -65,11 +65,12 @@ def gpu_mhz(root: Path = SYSTEM) -> float:
 
 def emc_mhz(root: Path = SYSTEM) -> float:
     """Clock of a Jetson's memory controller, which moves latency as much as the GPU's does. Root may read it."""
-    path = root / "sys/kernel/debug/bpmp/debug/clk/emc/rate"
-    try:
-        return _number(path) / 1e6
-    except FileNotFoundError:
-        raise LookupError("no memory controller clock: this is no Jetson, or debugfs is not mounted") from None
+    for name in ("bpmp/debug/clk/emc/rate", "clk/override.emc/clk_rate"):
+        try:
+            return _number(root / "sys/kernel/debug" / name) / 1e6
+        except FileNotFoundError:
+            continue
+    raise LookupError("no memory controller clock: this is no Jetson, or debugfs is not mounted")
 
 
 def temperatures_c(root: Path = SYSTEM) -> dict[str, float]:

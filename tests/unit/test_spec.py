@@ -87,6 +87,8 @@ def test_a_range_is_written_out() -> None:
         ('precision = ["float32", "int8"]', 'precision = ["float16"]', None, ["float16", "They build"]),
         ('kind = "local"', 'kind = "ssh"', 8, ["`host` goes with"]),
         ('kind = "local"', 'kind = "locl"', None, ["'local'"]),
+        ('kind = "local"', 'kind = "emulated"\ngovernor = "performance"', 8, ["no `governor` or `nvpmodel`"]),
+        ('kind = "local"', 'kind = "local"\ngovenor = "performance"', 11, ["Did you mean 'governor'?"]),
         ('name = "demo"', "", 1, ["study.name", "required"]),
     ],
 )
