@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from edgedeploy import __version__
 from edgedeploy.ability import abilities, runnable
 from edgedeploy.account import Account
-from edgedeploy.boards.catalog import open_board
+from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.measurement import BoardInfo, ProtocolPlan

@@ -166,14 +166,30 @@ def boards(
     study: Annotated[
         Path | None, typer.Argument(help="Study file whose boards to look at.", show_default=False)
     ] = None,
+    catalog: Annotated[bool, typer.Option("--catalog", help="Describe the kinds of board that are known.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Boards of a study file (or the ones that need none): reach each, and say what it is."""
+    if catalog:
+        _show_catalog(as_json)
+        return
     from edgedeploy.diagnosis import DEFAULT_BOARDS, board_findings
     from edgedeploy.spec import load_spec
 
     tables = DEFAULT_BOARDS if study is None else load_spec(study)[0].boards
     _show_findings("Boards", lambda: board_findings(tables), as_json)
+
+
+def _show_catalog(as_json: bool) -> None:
+    from edgedeploy.boards.catalog import load_catalog
+
+    found = load_catalog()
+    if as_json:
+        print_json([board.as_json() for board in found])
+        return
+    for board in found:
+        rows = [[kind, text, board.sources[source]] for kind, text, source in board.lines()]
+        print_table(f"{board.id}: {board.name}", ["what", "fact", "source"], rows)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgedeploy.ability import Ability, abilities
-from edgedeploy.boards.catalog import open_board
+from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import demands_of, find_targets

@@ -133,7 +133,8 @@ class MeasurePlan:
 
     Timing alternates candidate and baseline in ABBA order, ``block`` timed queries at a time after one untimed query,
     until each has at least ``queries``. ``time_limit_s`` bounds the whole job on the board, its ``protocols`` included,
-    which run on the candidate alone.
+    which run on the candidate alone. ``cool_to_c`` lets the board cool down to that temperature first, for at most
+    ``cool_down_s``.
     """
 
     queries: int = 662
@@ -143,6 +144,8 @@ class MeasurePlan:
     collect_outputs: bool = True
     time_limit_s: float = 900.0
     protocols: tuple[ProtocolPlan, ...] = ()
+    cool_to_c: float | None = None
+    cool_down_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from edgedeploy.errors import SpecError, nearest
 from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, MetricInfo
@@ -58,11 +58,16 @@ class BoardTable(_Table):
     python: str | None = None
     root: str = "~/.edgedeploy"
     server: Literal["auto", "embedded", "sshd"] = "auto"
+    governor: str | None = None
+    nvpmodel: int | str | None = None
+    """Set for each run and restored after it, even after a crash; the run is refused where the board does not allow it."""
 
     @model_validator(mode="after")
     def _host_goes_with_ssh(self) -> BoardTable:
         if (self.kind == "ssh") != (self.host is not None):
             raise ValueError('`host` goes with kind = "ssh", and only with it')
+        if self.kind == "emulated" and (self.governor is not None or self.nvpmodel is not None):
+            raise ValueError("an emulated board has no `governor` or `nvpmodel` of its own")
         return self
 
 
@@ -104,7 +109,12 @@ class MeasureTable(Protocols):
     max_drift: float = Field(default=0.25, gt=0)
     max_spread: float = Field(default=0.35, gt=0)
     max_background_cores: float = Field(default=0.5, gt=0)
-    """What a run may do and still give numbers: drift and spread of the baseline's blocks as shares of their median."""
+    max_heating_c: float = Field(default=15.0, gt=0)
+    max_clock_drift: float = Field(default=0.15, gt=0)
+    """What a run may do and still give numbers: drift and spread of the baseline's blocks as shares of their median, the
+    clock's as a share of what it was at first."""
+    cool_down: Seconds = Field(default=60.0, ge=0)
+    """How long a board may take, before an invalid run is repeated, to be as cool as it was before the first one."""
 
     @property
     def timed_queries(self) -> int:
@@ -191,8 +201,8 @@ class StudySpec(_Table):
                     f"{objective.metric} is better when you {info.direction} it, but got goal = {objective.goal!r}",
                     "Remove `goal`, or choose another metric",
                 )
-            if objective.metric == "energy_j":
-                raise source.error(key, "no board of this version measures energy", "Choose another metric")
+            if objective.metric == "energy_j" and all(board.kind == "emulated" for board in self.boards):
+                raise source.error(key, "an emulated board has no energy of its own", "Choose another metric")
             self._check_queries(source, key, objective.metric)
         for index, constraint in enumerate(self.constraints):
             info = _metric(source, f"constraints.{index}.metric", constraint.metric, table)
@@ -281,7 +291,7 @@ def parse_spec(text: str, path: Path) -> tuple[StudySpec, SpecSource]:
     try:
         return StudySpec.model_validate(data), source
     except ValidationError as exc:
-        raise _first_error(exc, source) from None
+        raise first_error(exc, source, StudySpec) from None
 
 
 def line_of(text: str, key: str) -> int | None:
@@ -306,7 +316,7 @@ def line_of(text: str, key: str) -> int | None:
     return start
 
 
-def _first_error(exc: ValidationError, source: SpecSource) -> SpecError:
+def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel]) -> SpecError:
     """The first problem as one line; an unknown key comes before what may follow from it."""
     problems = sorted(exc.errors(), key=lambda item: item["type"] != "extra_forbidden")
     problem = problems[0]
@@ -314,7 +324,7 @@ def _first_error(exc: ValidationError, source: SpecSource) -> SpecError:
     more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
         return source.error(
-            key, f"unknown key{more}", nearest(str(problem["loc"][-1]), _known_keys(problem["loc"][:-1]))
+            key, f"unknown key{more}", nearest(str(problem["loc"][-1]), _known_keys(problem["loc"][:-1], model))
         )
     if problem["type"] == "missing":
         return source.error(key, f"this key is required and missing{more}")
@@ -323,8 +333,7 @@ def _first_error(exc: ValidationError, source: SpecSource) -> SpecError:
     return source.error(key, f"{text}{got}{more}")
 
 
-def _known_keys(location: Sequence[int | str]) -> list[str]:
-    model: Any = StudySpec
+def _known_keys(location: Sequence[int | str], model: Any) -> list[str]:
     for part in location:
         if isinstance(part, int):
             continue

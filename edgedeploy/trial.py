@@ -21,6 +21,7 @@ from edgedeploy.errors import (
     MeasurementError,
     Unreachable,
 )
+from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
 from edgedeploy.goals import constraints_of
@@ -94,21 +95,26 @@ class Trials:
         return Scored(values, constraints)
 
     def measure(self, variant: Variant, split: Split) -> Measurement:
-        """Measure until the conditions hold, at most ``retries`` times more; the last one is returned as it is."""
+        """Measure until the conditions hold, at most ``retries`` times more; the last one is returned as it is.
+
+        Before a repeat the board may become as cool as it was before the first run.
+        """
+        cool_to_c = None
         for attempt in range(self.spec.measure.retries + 1):
-            measurement = self._attempt(variant, split)
+            measurement = self._attempt(variant, split, cool_to_c)
             with self.account.phase("bookkeeping"):
                 self.store.keep(measurement)
             if measurement.valid:
                 break
             self.tell(f"{variant.label}: run {attempt + 1} is invalid: {measurement.cause}")
+            cool_to_c = cool_to_c or cooled_c(measurement.environment)
         return measurement
 
-    def _attempt(self, variant: Variant, split: Split) -> Measurement:
+    def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
         timed = split != "confirmation"
         candidate = self.bench.payload(variant, split)
         baseline = self.bench.payload(self.reference_baseline, split) if timed else None
-        job = Job(candidate, baseline, self._plan(timed))
+        job = Job(candidate, baseline, self._plan(timed, cool_to_c))
         with tempfile.TemporaryDirectory(prefix="edgedeploy-") as folder:
             with self.account.phase("measure"):
                 session, raw = self._on_board(job, Path(folder))
@@ -137,16 +143,19 @@ class Trials:
                 time.sleep(BOARD_PAUSE_S * attempt)
         raise Unreachable(f"board {self.board.name}", "no attempt was made", "")
 
-    def _plan(self, timed: bool) -> MeasurePlan:
+    def _plan(self, timed: bool, cool_to_c: float | None) -> MeasurePlan:
         table = self.spec.measure
         protocols = self.protocols if timed else ()
+        cool_down_s = 0.0 if cool_to_c is None else table.cool_down
         return MeasurePlan(
             queries=table.timed_queries if timed else 0,
             warmup=table.warmup,
             block=table.block,
             cold_starts=table.cold_starts if timed else 0,
-            time_limit_s=table.time_limit + sum(protocol.limit_s for protocol in protocols),
+            time_limit_s=table.time_limit + cool_down_s + sum(protocol.limit_s for protocol in protocols),
             protocols=protocols,
+            cool_to_c=cool_to_c,
+            cool_down_s=cool_down_s,
         )
 
     def _measurement(
@@ -172,11 +181,17 @@ class Trials:
         missing: dict[str, str] = {}
         cause = None
         if raw.baseline is not None:
-            metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact)
+            metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, raw.environment.get("energy"))
             table = self.spec.measure
             more, why = protocol_metrics(table.protocols, raw.candidate.blocks_ns, raw.protocols)
             metrics, missing = {**metrics, **more}, {**missing, **why}
-            limits = StabilityLimits(table.max_drift, table.max_background_cores, table.max_spread)
+            limits = StabilityLimits(
+                table.max_drift,
+                table.max_background_cores,
+                table.max_spread,
+                table.max_heating_c,
+                table.max_clock_drift,
+            )
             cause = stability(raw.baseline, raw.environment, limits)
         for name in self.bench.task.metrics:
             summary = summarise_cases(cases, name)

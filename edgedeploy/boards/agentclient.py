@@ -41,6 +41,7 @@ _BOARD_CAUSES: Final = {
     "corrupt_blob": "The damaged file was removed from the board; run it again",
     "bad_job": "The agent and this program disagree; install one version of edgedeploy",
     "unfit_stages": "In [measure.realtime], name only stages that fit the task's arrays",
+    "power_mode_refused": "Ask for a mode that the board has, or let the board's user set it without a password (sudoers)",
     "supervisor_died": "The run ended without a word: look for a reboot or the kernel's out-of-memory killer; run it again",
     "rebooted": "Its job is lost; run it again",
     "internal": "This is a bug of the agent; the board's log above says where",

@@ -30,7 +30,7 @@ Answer = TypeVar("Answer")
 class BoardOptions:
     """How to treat a board. ``python`` and ``root`` are on the board; ``wait_s`` is how long to wait until it is free,
     ``reconnects`` how often a lost connection is taken up again within one session, ``unchanged_s`` how long a job's status
-    may stay as it is before the agent is asked whether its supervisor lives."""
+    may stay as it is before the agent is asked whether its supervisor lives, ``power_mode`` what is set for each run."""
 
     python: str = "python3"
     root: str = "~/.edgedeploy"
@@ -40,6 +40,7 @@ class BoardOptions:
     command_timeout_s: float = COMMAND_TIMEOUT_S
     orphan_grace_s: float = 15.0
     unchanged_s: float = 10.0
+    power_mode: tuple[tuple[str, str], ...] = ()
 
 
 class RemoteBoard:
@@ -300,6 +301,9 @@ def job_json(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], opti
         "collect_outputs": job.plan.collect_outputs,
         "time_limit_s": job.plan.time_limit_s,
         "protocols": [asdict(protocol) for protocol in job.plan.protocols],
+        "cool_to_c": job.plan.cool_to_c,
+        "cool_down_s": job.plan.cool_down_s,
+        "power_mode": dict(options.power_mode),
         "busy_wait_s": options.wait_s,
         "orphan_grace_s": options.orphan_grace_s,
         "sides": {

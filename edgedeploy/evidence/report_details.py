@@ -8,6 +8,7 @@ from typing import Any
 
 from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Resampler
 from edgedeploy.evidence.confirm import Confirmed, confirm
+from edgedeploy.evidence.energy import energy_text
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.pictures import case_gains, pick_and_reference, picture_rows
@@ -200,7 +201,9 @@ def environment_section(data: ReportData) -> str:
     }
     environment = shown.environment
     before, after = (environment.get(side) for side in ("before", "after"))
-    rest = {key: plain(value, key) for key, value in sorted(environment.items()) if key not in ("before", "after")}
+    series = ("before", "after", "during", "energy")
+    rest = {key: plain(value, key) for key, value in sorted(environment.items()) if key not in series}
+    rest["Energy"] = energy_text(environment.get("energy"))
     parts = [f'<div class="columns"><div><h3>Board</h3>{pairs_table(facts)}</div><div><h3>Conditions</h3>']
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         parts.append(environment_table(before, after))

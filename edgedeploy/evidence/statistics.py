@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import MeasurementError
+from edgedeploy.evidence.conditions import board_cause
+from edgedeploy.evidence.energy import Energy, energy_of
 from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, RawSide
 
 Floats = npt.NDArray[np.float64]
@@ -89,12 +91,12 @@ def pair_ratios(ours: Floats, theirs: Floats) -> Floats:
 
 
 def board_metrics(
-    candidate: RawSide, baseline: RawSide | None, artifact: Artifact
+    candidate: RawSide, baseline: RawSide | None, artifact: Artifact, power: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Every name of ``RUN_METRICS`` either as a number or as the reason why there is none.
 
-    Ratios are medians over adjacent block pairs, which cancels what both sides suffered at the same time. Raises
-    ``MeasurementError`` for values that no clock can give.
+    Ratios are medians over adjacent block pairs, which cancels what both sides suffered at the same time. ``power`` is what
+    the agent recorded of the board's power. Raises ``MeasurementError`` for values that no clock and no sensor can give.
     """
     metrics, missing = latency_percentiles(candidate.blocks_ns)
     cpu = cpu_per_query(candidate)
@@ -105,10 +107,14 @@ def board_metrics(
         metrics["cold_start_ns"] = float(np.median(require_positive(candidate.cold_starts_ns, "cold start")))
     metrics["peak_memory_bytes"] = float(require_positive([candidate.peak_memory_bytes], "peak memory")[0])
     metrics["size_bytes"] = float(require_positive([artifact.size_bytes], "size")[0])
+    energy = energy_of(power, "candidate")
+    if isinstance(energy, Energy):
+        metrics["energy_j"] = energy.energy_j
+    else:
+        missing["energy_j"] = energy
     reasons = {
         "cpu_time_ns": "no timed queries were asked for" if not candidate.blocks_ns else "the board gives no CPU time",
         "cold_start_ns": "no cold starts were asked for",
-        "energy_j": "no sensor",
     }
     for name in RUN_METRICS:
         if name not in metrics and name not in missing:
@@ -170,11 +176,14 @@ def summarise_cases(cases: Cases, metric: str, direction: Direction = "maximize"
 
 @dataclass(frozen=True)
 class StabilityLimits:
-    """What a run may do and still give numbers. ``max_drift`` and ``max_spread`` are shares of the median latency."""
+    """What a run may do and still give numbers. ``max_drift`` and ``max_spread`` are shares of the median latency,
+    ``max_clock_drift`` of the clock at first."""
 
     max_drift: float = 0.20
     max_background_cores: float = 0.5
     max_spread: float = 0.35
+    max_heating_c: float = 15.0
+    max_clock_drift: float = 0.15
 
 
 def stability(baseline: RawSide, environment: Mapping[str, Any], limits: StabilityLimits | None = None) -> str | None:
@@ -219,7 +228,7 @@ def _environment_cause(environment: Mapping[str, Any], limits: StabilityLimits) 
         counted = (throttle_events(before), throttle_events(after))
         if counted[1] > counted[0]:
             return f"the processor throttled {counted[1] - counted[0]} times during the run"
-    return None
+    return board_cause(environment, max_heating_c=limits.max_heating_c, max_clock_drift=limits.max_clock_drift)
 
 
 def _shares(environment: Mapping[str, Any]) -> list[float]:

@@ -10,7 +10,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,9 @@ class ProtocolSpec:
 class JobSpec:
     """A job. ``token`` is the lease's; ``time_limit_s`` bounds the run, ``busy_wait_s`` the wait for other boards that
     are measured on the same machine, ``orphan_grace_s`` how long the run goes on without the holder of its lease.
-    ``protocols`` are run in their order after the interleaved blocks and the outputs, resource curves before them."""
+    ``protocols`` are run in their order after the interleaved blocks and the outputs, resource curves before them.
+    ``cool_to_c`` is how cool the board has to be before it starts, for which it waits at most ``cool_down_s``.
+    ``power_mode`` is set for the run (``powermode.py``)."""
 
     job_id: str
     token: int
@@ -61,6 +63,9 @@ class JobSpec:
     orphan_grace_s: float
     sides: Mapping[str, Side]
     protocols: Sequence[ProtocolSpec] = ()
+    cool_to_c: float | None = None
+    cool_down_s: float = 0.0
+    power_mode: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def timed(self) -> bool:

@@ -20,6 +20,7 @@ from typing import IO, Any
 from edgedeploy.runtime.blobs import discard_parts
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import Root, read_json, write_json
+from edgedeploy.runtime.powermode import PowerModes
 from edgedeploy.runtime.processes import boot_id, end_all_with_argument, identity, is_alive
 
 HEARTBEAT_LIMIT_S = 30.0
@@ -52,6 +53,7 @@ def hold(
         grant(lease)
         if _listen(source, heartbeat_limit_s) == RELEASE:
             _end_jobs(root)
+            PowerModes(root.folder).restore()
 
 
 def check_token(root: Root, token: int) -> None:
@@ -96,6 +98,7 @@ def _take(root: Root, owner: str, resume: int | None) -> dict[str, Any]:
         token = resume
     else:
         _end_jobs(root)
+        PowerModes(root.folder).restore()
         discard_parts(root)
         token = int(before.get("token", 0)) + 1
     lease = {"token": token, "owner": owner, "boot_id": boot_id(), "holder": identity(os.getpid())}

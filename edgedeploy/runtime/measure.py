@@ -7,18 +7,22 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from edgedeploy.runtime.conditions import ConditionRecorder, cool_down
+from edgedeploy.runtime.energy import measure_energy
 from edgedeploy.runtime.environment import BackgroundMeter, snapshot
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import sha256_of
 from edgedeploy.runtime.job import JobSpec, ProtocolSpec
 from edgedeploy.runtime.processes import cpu_time_ns, self_command
 from edgedeploy.runtime.resources import RESOURCES, Recorder
+
+NOT_TIMED = "no timed queries were asked for"
 
 
 class Workers:
@@ -108,7 +112,10 @@ class WorkerProcess:
 
 def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
     """The whole measurement; the value of ``result.json``. Raises :class:`RuntimeFault`."""
-    environment: dict[str, Any] = {"before": snapshot()}
+    environment: dict[str, Any] = {}
+    if job.cool_to_c is not None:
+        environment["cool_down"] = cool_down(job.cool_to_c, job.cool_down_s)
+    environment["before"] = snapshot()
     cold_ns = cold_starts(workers, list(job.sides), job.cold_starts)
     protocols = {item.name: resource_curves(workers, item) for item in job.protocols if item.name == RESOURCES}
     live = {name: workers.start(name) for name in job.sides}
@@ -116,8 +123,11 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
         worker.wait_ready()
     environment["cores"] = {name: worker.cores for name, worker in live.items()}
     meter = _background_meter(live)
-    series = steady(live, job)
+    recorder = ConditionRecorder(sorted({core for worker in live.values() for core in worker.cores}))
+    series = steady(live, job, recorder.look)
+    environment["during"] = recorder.result()
     environment.update(meter.stop())
+    environment["energy"] = measure_energy(live) if job.queries else {"missing": NOT_TIMED}
     facts = {name: worker.ask("facts") for name, worker in live.items()}
     outputs = _collect(live["candidate"], folder) if job.collect_outputs else None
     environment["after"] = snapshot()
@@ -163,10 +173,13 @@ def cold_starts(workers: Workers, sides: Sequence[str], repeats: int) -> dict[st
     return times_ns
 
 
-def steady(live: Mapping[str, WorkerProcess], job: JobSpec) -> dict[str, dict[str, list[Any]]]:
+def steady(
+    live: Mapping[str, WorkerProcess], job: JobSpec, after_block: Callable[[], None] = lambda: None
+) -> dict[str, dict[str, list[Any]]]:
     """Blocks of timed queries in the order A B B A until each side has ``queries``; A alone when there is no B.
 
-    In ABBA order a linear drift of the clocks or the temperature adds the same to both sides.
+    In ABBA order a linear drift of the clocks or the temperature adds the same to both sides. ``after_block`` is called
+    between blocks.
     """
     series: dict[str, dict[str, list[Any]]] = {name: {"blocks_ns": [], "cpu_ns": []} for name in live}
     if job.queries:
@@ -176,6 +189,7 @@ def steady(live: Mapping[str, WorkerProcess], job: JobSpec) -> dict[str, dict[st
         answer = live[name].ask("block", queries=job.block)
         series[name]["blocks_ns"].append(answer["ns"])
         series[name]["cpu_ns"].append(answer["cpu_ns"])
+        after_block()
     return series
 
 

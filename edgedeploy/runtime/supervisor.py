@@ -20,6 +20,7 @@ from edgedeploy.runtime.files import Root, read_json, write_json
 from edgedeploy.runtime.job import FINAL_STATES, JobSpec, materialise
 from edgedeploy.runtime.lease import check_token
 from edgedeploy.runtime.measure import Workers, run_job
+from edgedeploy.runtime.powermode import PowerModes
 from edgedeploy.runtime.processes import identity, is_alive
 
 WATCH_PERIOD_S = 1.0
@@ -107,7 +108,10 @@ def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
                 status.write("running")
                 watch.limit_time(job.time_limit_s)
                 materialise(root, job, folder)
-                write_json(folder / "result.json", run_job(job, folder, workers))
+                with PowerModes(root.folder).held(job.power_mode) as set_up:
+                    result = run_job(job, folder, workers)
+                result["environment"]["power_mode_asked"] = set_up
+                write_json(folder / "result.json", result)
             watch.raise_verdict()
             status.write("done")
         except Exception as exc:  # nobody else would tell: the process has no parent that listens

@@ -68,6 +68,8 @@ def _serve(worker: Worker, answers: IO[str]) -> None:
         request = json.loads(line)
         if request["do"] == "block":
             _say(answers, worker.block(request["queries"]))
+        elif request["do"] == "stretch":
+            _say(answers, worker.stretch(request["for_ns"]))
         elif request["do"] == "warmup":
             _say(answers, worker.warm_up(request["queries"]))
         elif request["do"] == "facts":
@@ -166,6 +168,17 @@ class Worker:
 
         gc.collect()
         return make_protocol(name, settings).run(Bench(self._session, self._cycle, MonotonicClock(), snapshot))
+
+    def stretch(self, for_ns: int) -> dict[str, Any]:
+        """Queries one after the other until the time is over, for sensors that are slower than one query."""
+        self._session.run(self._feeds())
+        queries = 0
+        start_ns = now_ns = time.monotonic_ns()
+        while now_ns - start_ns < for_ns:
+            self._session.run(self._feeds())
+            queries += 1
+            now_ns = time.monotonic_ns()
+        return {"start_ns": start_ns, "end_ns": now_ns, "queries": queries}
 
     def facts(self) -> dict[str, Any]:
         """Peak memory so far comes first: asking for the executed layers may open a second session."""

@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from board_kit import ENDLESS, make_job
-from edgedeploy.boards.catalog import open_board
+from edgedeploy.boards.opening import open_board
 folder = Path(sys.argv[1])
 with open_board({"name": "b", "kind": sys.argv[2], "root": str(folder / "root")}).session() as session:
     session.measure(make_job(folder / "job", plan=ENDLESS), folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from board_kit import conv_model, huge_model, make_payload
 
-from edgedeploy.boards.catalog import open_board
+from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.measurement import PROTOCOL_METRICS, Job, MeasurePlan, ProtocolPlan, RawRun

@@ -78,7 +78,6 @@ def test_a_range_is_written_out() -> None:
         ('at_most = "20 ms"', "at_most = 20", None, ["bare number"]),
         ('at_most = "20 ms"', 'at_most = "nan ms"', None, ["nan ms"]),
         ('metric = "dice_mean"', 'metric = "dice_men"', None, ["Did you mean 'dice_mean'?"]),
-        ('metric = "latency_ratio"', 'metric = "energy_j"', None, ["no board of this version measures energy"]),
         ('targets = ["onnxruntime", "openvino"]', 'targets = ["onxruntime"]', None, ["Did you mean 'onnxruntime'?"]),
         ("resolution = [128, 64]", "resolutoin = [128, 64]", None, ["Did you mean 'resolution'?"]),
         ("resolution = [128, 64]", "resolution = [128, 65]", None, ["65", "128, 96, 64"]),
@@ -88,6 +87,8 @@ def test_a_range_is_written_out() -> None:
         ('precision = ["float32", "int8"]', 'precision = ["float16"]', None, ["float16", "They build"]),
         ('kind = "local"', 'kind = "ssh"', 8, ["`host` goes with"]),
         ('kind = "local"', 'kind = "locl"', None, ["'local'"]),
+        ('kind = "local"', 'kind = "emulated"\ngovernor = "performance"', 8, ["no `governor` or `nvpmodel`"]),
+        ('kind = "local"', 'kind = "local"\ngovenor = "performance"', 11, ["Did you mean 'governor'?"]),
         ('name = "demo"', "", 1, ["study.name", "required"]),
     ],
 )
@@ -107,6 +108,13 @@ def test_one_wrong_thing_is_one_clear_line(old: str, new: str, line: int | None,
 def test_a_goal_against_the_metric_is_refused() -> None:
     with pytest.raises(SpecError, match="better when you maximize it"):
         check(GOOD.replace('metric = "dice_mean"', 'metric = "dice_mean"\ngoal = "minimize"'))
+
+
+def test_energy_is_an_objective_of_real_boards_only() -> None:
+    text = GOOD.replace('metric = "latency_ratio"', 'metric = "energy_j"')
+    check(text)
+    with pytest.raises(SpecError, match="an emulated board has no energy of its own"):
+        check(text.replace('kind = "local"', 'kind = "emulated"'))
 
 
 def test_no_space_at_all_is_an_error() -> None:

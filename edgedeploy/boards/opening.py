@@ -29,6 +29,7 @@ def open_board(config: Mapping[str, object]) -> Board:
     options = BoardOptions(
         python=str(given.get("python") or ("python3" if kind == "ssh" else sys.executable)),
         root=str(given.get("root", "~/.edgedeploy")),
+        power_mode=tuple((key, str(given[key])) for key in ("governor", "nvpmodel") if key in given),
     )
     if kind == "local":
         return RemoteBoard(name, LocalTransport, provenance="measured", options=options)
