@@ -60,7 +60,7 @@ def folder_study(study: Path) -> Path:
     text = study.read_text()
     start, end = text.index("[task]"), text.index("[[boards]]")
     text = text[:start] + FOLDER_TASK + text[end:]
-    study.write_text(text.replace("kernel = [3, 5]", "resolution = [192, 160]").replace('"correct"', '"dice_mean"'))
+    study.write_text(text.replace("kernel = [3, 5]", "resolution = [192, 128]").replace('"correct"', '"dice_mean"'))
     return study
 
 
