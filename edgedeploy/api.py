@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from edgedeploy import __version__
 from edgedeploy.account import Account
 from edgedeploy.boards.catalog import open_board
+from edgedeploy.boards.quarantine import Quarantine
 from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.measurement import BoardInfo
@@ -153,11 +154,13 @@ class Study:
             targets[name] = target
         device = open_board(table.model_dump())
         info = device.probe()
+        Quarantine().check(info)
         missing = [name for name in targets if name not in info.runtimes]
         if missing:
+            found = [*info.runtimes, *info.notes]
             raise TargetUnavailable(
                 f"board {table.name!r}",
-                f"it has no runtime for {', '.join(missing)} (found: {', '.join(info.runtimes) or 'none'})",
+                f"it has no runtime for {', '.join(missing)} (found: {'; '.join(found) or 'none'})",
                 f"On the board: pip install {' '.join(missing)}",
             )
         space = Space(

@@ -167,8 +167,15 @@ def boards(
         Path | None, typer.Argument(help="Study file whose boards to look at.", show_default=False)
     ] = None,
     as_json: AsJson = False,
+    lift: Annotated[str | None, typer.Option(help="Take this board out of quarantine.", show_default=False)] = None,
 ) -> None:
     """Boards of a study file (or the ones that need none): reach each, and say what it is."""
+    if lift is not None:
+        from edgedeploy.boards.quarantine import Quarantine
+
+        for record in Quarantine().lift(lift):
+            out.print(escape(f"{record.name} is free again; it was set aside for: {record.cause}"), highlight=False)
+        return
     from edgedeploy.diagnosis import DEFAULT_BOARDS, board_findings
     from edgedeploy.spec import load_spec
 

@@ -67,6 +67,8 @@ class BoardTable(_Table):
     python: str | None = None
     root: str = "~/.edgedeploy"
     server: Literal["auto", "embedded", "sshd"] = "auto"
+    power_cycle: tuple[str, ...] = ()
+    """A command on this host, with its arguments, that turns a board that hangs off and on."""
 
     @model_validator(mode="after")
     def _host_goes_with_ssh(self) -> BoardTable:
