@@ -192,6 +192,7 @@ class Study:
         return digest_of(self.spec.model_dump(mode="json", exclude={"budget"}))[:16]
 
     def _check_folder(self, store: Store, table: BoardTable, resume: bool) -> None:
+        store.check_place()
         if not store.exists():
             occupied = store.root.is_file() or (store.root.is_dir() and any(store.root.iterdir()))
             if occupied and not (store.root / ".lock").exists():
@@ -249,6 +250,7 @@ class _Run:
                 lookup=self._trials.lookup,
                 evaluate=self._evaluate,
                 clock=self._searching,
+                evidence=self._store.variants,
             )
             deadline_s = self._started_s + self._spec.budget.wall_clock
             finished = search.run(trials=self._total, deadline_s=deadline_s)
