@@ -45,8 +45,10 @@ def _tensor_problem(onnx: Any, tensor: Any, folder: Path, tensor_bytes: int) -> 
         return f"its shape {list(tensor.dims)} is negative"
     if _size(onnx, tensor.data_type, tensor.dims) > tensor_bytes:
         return f"its shape {list(tensor.dims)} is larger than {tensor_bytes} bytes"
-    if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        return None
+    return _weights_problem(tensor, folder) if tensor.data_location == onnx.TensorProto.EXTERNAL else None
+
+
+def _weights_problem(tensor: Any, folder: Path) -> str | None:
     location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
     plain = Path(location)
     if not location or plain.is_absolute() or ".." in plain.parts:

@@ -20,7 +20,7 @@ from edgedeploy.runtime.files import Root, read_json, write_json
 from edgedeploy.runtime.job import FINAL_STATES, JobSpec, materialise
 from edgedeploy.runtime.lease import check_token
 from edgedeploy.runtime.measure import Workers, run_job
-from edgedeploy.runtime.processes import identity, is_alive
+from edgedeploy.runtime.processes import boot_id, identity, is_alive
 
 WATCH_PERIOD_S = 1.0
 END_PATIENCE_S = 5.0
@@ -231,6 +231,8 @@ def job_status(root: Root, job_id: str) -> dict[str, Any]:
         again: dict[str, Any] = read_json(root.job(job_id) / "status.json") or status
         if again["state"] in FINAL_STATES:  # it ended between the two looks
             return again
+        if status["supervisor"]["boot_id"] != boot_id():
+            return {**status, "state": "failed", "cause": "rebooted", "message": "the board has rebooted under the job"}
         return {**status, "state": "failed", "cause": "supervisor_died", "message": "its supervisor is gone"}
     return status
 

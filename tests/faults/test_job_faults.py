@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,16 +26,16 @@ from board_kit import (
     make_payload,
     nan_model,
 )
+from fault_kit import local_board, machine_claimed
 
 from edgedeploy.boards.emulated import serve
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.boards.remote import BoardOptions, RemoteBoard
+from edgedeploy.boards.remote import RemoteBoard
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.errors import Busy, CommandFailed, MeasurementError, Unreachable
 from edgedeploy.measurement import Job, MeasurePlan
 from edgedeploy.protocols import Completed, Transport
 from edgedeploy.runtime.processes import start_ticks, with_argument
-from edgedeploy.runtime.supervisor import MEASURING_SOCKET
 
 TIMED = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=1, time_limit_s=60.0)
 
@@ -46,17 +43,6 @@ TIMED = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=1, time_limit_s=60
 @pytest.fixture
 def board(tmp_path: Path) -> RemoteBoard:
     return local_board(tmp_path / "root")
-
-
-def local_board(
-    root: Path,
-    connect: Callable[[], Transport] = LocalTransport,
-    *,
-    python: str = sys.executable,
-    wait_s: float = 60.0,
-) -> RemoteBoard:
-    options = BoardOptions(python=python, root=str(root), wait_s=wait_s, reconnect_pause_s=0.0)
-    return RemoteBoard("b", connect, provenance="measured", options=options)
 
 
 @pytest.mark.parametrize(
@@ -306,21 +292,6 @@ def test_connection_lost_during_the_run_finds_the_job_again(tmp_path: Path) -> N
         thread.join()
     assert len(links) == 2
     assert sum(len(block) for block in run.candidate.blocks_ns) == 3000
-
-
-@contextlib.contextmanager
-def machine_claimed() -> Iterator[None]:
-    """As long as another board's job would time something on this machine."""
-    with socket.socket(socket.AF_UNIX) as claim:
-        give_up_s = time.monotonic() + 60
-        while True:
-            try:
-                claim.bind(MEASURING_SOCKET)
-                break
-            except OSError:  # another test run on this machine is timing right now
-                assert time.monotonic() < give_up_s
-                time.sleep(0.02)
-        yield
 
 
 def test_boards_that_share_a_machine_never_time_side_by_side(tmp_path: Path) -> None:

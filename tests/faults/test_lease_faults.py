@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 from board_kit import ENDLESS, OUTPUTS_ONLY, make_job
+from fault_kit import local_board, running_jobs, wait_for
 
 from edgedeploy.boards.agentclient import AgentClient
 from edgedeploy.boards.lease import Lease
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.boards.remote import BoardOptions, RemoteBoard
 from edgedeploy.errors import Busy, CommandFailed
 from edgedeploy.runtime.processes import end_all_with_argument, with_argument
 
@@ -41,27 +41,6 @@ with open_board({"name": "b", "kind": sys.argv[2], "root": str(folder / "root")}
 def agent(tmp_path: Path) -> Iterator[AgentClient]:
     with contextlib.closing(LocalTransport()) as transport:
         yield AgentClient.install(transport, board="b", python=sys.executable, root=str(tmp_path / "root"))
-
-
-def local_board(root: Path, **options: float) -> RemoteBoard:
-    settings = BoardOptions(python=sys.executable, root=str(root), **options)  # type: ignore[arg-type]
-    return RemoteBoard("b", LocalTransport, provenance="measured", options=settings)
-
-
-def wait_for(what: str, condition: object, patience_s: float = 30.0) -> None:
-    assert callable(condition)
-    give_up_s = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < give_up_s, what
-        time.sleep(0.02)
-
-
-def running_jobs(root: Path) -> list[str]:
-    found = []
-    for path in root.glob("jobs/*/status.json"):
-        if json.loads(path.read_text())["state"] == "running" and len(with_argument(path.parent.name)) >= 2:
-            found.append(path.parent.name)
-    return found
 
 
 def test_second_holder_is_told_who_the_first_is(agent: AgentClient) -> None:
