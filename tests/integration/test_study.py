@@ -98,6 +98,7 @@ def test_python_front_door(study: Path, tmp_path: Path) -> None:
         edgedeploy.load_study(study).run(tmp_path / "out", resume=True, board="here")
 
 
+@pytest.mark.fault(4, 14)
 @pytest.mark.slow
 def test_kill_9_loses_nothing_and_doubles_nothing(study: Path, tmp_path: Path) -> None:
     """Killed at random moments and resumed each time: every variant is measured once, the evidence stays whole."""
