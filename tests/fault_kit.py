@@ -57,7 +57,8 @@ def wait_for(what: str, condition: Callable[[], object], patience_s: float = 60.
 def local_board(
     root: Path, connect: Callable[[], Transport] = LocalTransport, *, python: str = sys.executable, **options: object
 ) -> RemoteBoard:
-    settings = BoardOptions(python=python, root=str(root), reconnect_pause_s=0.0, **options)  # type: ignore[arg-type]
+    given = {"reconnect_pause_s": 0.0, **options}
+    settings = BoardOptions(python=python, root=str(root), **given)  # type: ignore[arg-type]
     return RemoteBoard("b", connect, provenance="measured", options=settings)
 
 
@@ -72,8 +73,8 @@ def running_jobs(root: Path) -> list[str]:
 
 
 def workers_of(job_id: str) -> list[int]:
-    """The job's processes that run an artifact."""
-    return [pid for pid in with_argument(job_id) if b"\0candidate" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    """The job's processes that run the candidate."""
+    return sorted(set(with_argument(job_id)) & set(with_argument("candidate")))
 
 
 @contextlib.contextmanager
@@ -142,7 +143,7 @@ class Cable:
         text = "table inet faults\ndelete table inet faults\n"
         if rules:
             chain = "type filter hook input priority 0; policy accept;"
-            text += f"table inet faults {{ chain input {{ {chain} {' '.join(f'{rule};' for rule in rules)} }} }}\n"
+            text += f"table inet faults {{\nchain input {{\n{chain}\n{'; '.join(rules)}\n}}\n}}\n"
         command("ip", "netns", "exec", self.namespace, "nft", "-f", "-", input_text=text)
 
     def silence(self) -> None:

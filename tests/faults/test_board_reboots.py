@@ -177,7 +177,9 @@ def test_worker_that_cannot_be_killed(powered: bool, tmp_path: Path) -> None:
         attempts = Attempts(board, told.append, QUICK)
 
         def freeze() -> None:
-            (worker,) = workers_of(running_jobs(tmp_path / "root")[0])
+            (job_id,) = running_jobs(tmp_path / "root")
+            wait_for("the worker to start", lambda: workers_of(job_id))
+            (worker,) = workers_of(job_id)
             (group / "tasks").write_text(str(worker))
             (group / "freezer.state").write_text("FROZEN")
 

@@ -20,7 +20,7 @@ from fault_kit import local_board, running_jobs, wait_for
 from edgedeploy.boards.agentclient import AgentClient
 from edgedeploy.boards.lease import Lease
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.errors import Busy, CommandFailed
+from edgedeploy.errors import Busy, CommandFailed, Rebooted
 from edgedeploy.runtime.processes import end_all_with_argument, with_argument
 
 REPO = Path(__file__).resolve().parents[2]
@@ -112,7 +112,7 @@ def test_lease_of_an_earlier_boot_is_not_resumed(agent: AgentClient) -> None:
     first.drop()
     path = Path(agent.root, "lease.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "an earlier boot"}))
-    with pytest.raises(CommandFailed, match="rebooted"):
+    with pytest.raises(Rebooted, match="rebooted"):
         Lease(agent, wait_s=5, resume=first.token)
 
 

@@ -30,7 +30,7 @@ def board_at(cable: Cable, root: Path, **options: object) -> RemoteBoard:
     def connect() -> SshTransport:
         return SshTransport(cable.target, connect_timeout_s=1.0, stall_s=1.0)
 
-    given = {"command_timeout_s": 2.0, "reconnects": 20, **options}
+    given = {"command_timeout_s": 2.0, "reconnects": 30, "reconnect_pause_s": 0.3, **options}
     return local_board(root, connect, **given)
 
 
