@@ -15,6 +15,7 @@ from edgedeploy import __version__
 from edgedeploy.ability import abilities, runnable
 from edgedeploy.account import Account
 from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.quarantine import Quarantine
 from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.measurement import BoardInfo, ProtocolPlan
@@ -157,11 +158,13 @@ class Study:
             targets[name] = target
         device = open_board(table.model_dump())
         info = device.probe()
+        Quarantine().check(info)
         missing = [name for name in targets if name not in info.runtimes]
         if missing:
+            found = [*info.runtimes, *info.notes]
             raise TargetUnavailable(
                 f"board {table.name!r}",
-                f"it has no runtime for {', '.join(missing)} (found: {', '.join(info.runtimes) or 'none'})",
+                f"it has no runtime for {', '.join(missing)} (found: {'; '.join(found) or 'none'})",
                 f"On the board: pip install {' '.join(missing)}",
             )
         space = Space(
@@ -206,6 +209,7 @@ class Study:
         return digest_of(self.spec.model_dump(mode="json", exclude={"budget"}))[:16]
 
     def _check_folder(self, store: Store, table: BoardTable, resume: bool) -> None:
+        store.check_place()
         if not store.exists():
             occupied = store.root.is_file() or (store.root.is_dir() and any(store.root.iterdir()))
             if occupied and not (store.root / ".lock").exists():
@@ -266,6 +270,7 @@ class _Run:
                 lookup=self._trials.lookup,
                 evaluate=self._evaluate,
                 clock=self._searching,
+                evidence=self._store.variants,
             )
             deadline_s = self._started_s + self._spec.budget.wall_clock
             finished = search.run(trials=self._total, deadline_s=deadline_s)

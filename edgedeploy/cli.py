@@ -168,10 +168,17 @@ def boards(
     ] = None,
     catalog: Annotated[bool, typer.Option("--catalog", help="Describe the kinds of board that are known.")] = False,
     as_json: AsJson = False,
+    lift: Annotated[str | None, typer.Option(help="Take this board out of quarantine.", show_default=False)] = None,
 ) -> None:
     """Boards of a study file (or the ones that need none): reach each, and say what it is."""
     if catalog:
         _show_catalog(as_json)
+        return
+    if lift is not None:
+        from edgedeploy.boards.quarantine import Quarantine
+
+        for record in Quarantine().lift(lift):
+            out.print(escape(f"{record.name} is free again; it was set aside for: {record.cause}"), highlight=False)
         return
     from edgedeploy.diagnosis import DEFAULT_BOARDS, board_findings
     from edgedeploy.spec import load_spec

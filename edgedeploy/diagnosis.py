@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from edgedeploy.ability import Ability, abilities
 from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.quarantine import Quarantine, Record, remedy_of
 from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import demands_of, find_targets
@@ -62,14 +63,21 @@ def target_findings() -> list[Finding]:
 
 
 def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
-    """Connect to each board and say what it is, or why it cannot be reached."""
+    """Connect to each board and say what it is, why it cannot be reached, or that it is set aside. Boards of other studies
+    that are set aside come last."""
     findings = []
+    aside = {record.identity: record for record in Quarantine().records()}
+    shown: set[str] = set()
     for table in tables:
         what = f"board {table.name}"
         try:
             info = open_board(table.model_dump()).probe()
         except EdgeDeployError as exc:
             findings.append(Finding(what, False, exc.found, exc.remedy))
+            continue
+        if info.identity in aside:
+            shown.add(info.identity)
+            findings.append(_set_aside(what, aside[info.identity]))
             continue
         runtimes = ", ".join(f"{name} {version}" for name, version in info.runtimes.items()) or "none"
         text = (
@@ -79,7 +87,14 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
         remedy = "" if info.runtimes else "On the board: pip install onnxruntime openvino"
         findings.append(Finding(what, bool(info.runtimes), text, remedy))
         findings += _ability_findings(what, info)
+    findings += [
+        _set_aside(f"board {record.name}", record) for record in aside.values() if record.identity not in shown
+    ]
     return findings
+
+
+def _set_aside(what: str, record: Record) -> Finding:
+    return Finding(what, False, f"in quarantine since {record.since_utc}: {record.cause}", remedy_of(record))
 
 
 def _ability_findings(what: str, info: BoardInfo) -> list[Finding]:

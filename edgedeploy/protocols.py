@@ -218,3 +218,13 @@ class Board(Protocol):
 
     def session(self) -> AbstractContextManager[BoardSession]:
         """Connect and hold the board; raises ``Busy`` when somebody else holds it past the wait."""
+
+
+@runtime_checkable
+class Powered(Protocol):
+    """A board that may be turned off and on from here. A protocol of its own because most boards cannot."""
+
+    has_power_control: bool
+
+    def power_cycle(self) -> None:
+        """Turn it off and on and wait until it answers. Raises ``BoardError``."""

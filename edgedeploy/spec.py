@@ -61,6 +61,8 @@ class BoardTable(_Table):
     governor: str | None = None
     nvpmodel: int | str | None = None
     """Set for each run and restored after it, even after a crash; the run is refused where the board does not allow it."""
+    power_cycle: tuple[str, ...] = ()
+    """A command on this host, with its arguments, that turns a board that hangs off and on."""
 
     @model_validator(mode="after")
     def _host_goes_with_ssh(self) -> BoardTable:

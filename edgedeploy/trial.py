@@ -7,20 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from edgedeploy.account import Account
 from edgedeploy.artifact import Artifact
-from edgedeploy.errors import (
-    BoardError,
-    BuildError,
-    Busy,
-    HostKeyError,
-    MeasurementError,
-    Unreachable,
-)
+from edgedeploy.boards.attempts import Attempts
+from edgedeploy.errors import BuildError, MeasurementError
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
@@ -33,11 +26,6 @@ from edgedeploy.store import Store, utc_now
 from edgedeploy.targets.parity import check_executed, check_parity
 from edgedeploy.variant import Variant
 from edgedeploy.workbench import InputSet, Workbench
-
-BOARD_ATTEMPTS: Final = 3
-"""How often a trial goes back to a board that failed it before the study stops with what it has."""
-
-BOARD_PAUSE_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -125,23 +113,12 @@ class Trials:
                 )
 
     def _on_board(self, job: Job, folder: Path) -> tuple[BoardSession, RawRun]:
-        """One exclusive run; a board that fails is given a pause and another chance."""
-        for attempt in range(1, BOARD_ATTEMPTS + 1):
-            started = time.monotonic_ns()
-            try:
-                with self.board.session() as session:
-                    raw = session.measure(job, folder)
-                spent = time.monotonic_ns() - started
-                self.account.move("upload", max(0, spent - raw.phases_ns.get("run", 0)))
-                return session, raw
-            except (HostKeyError, Busy):
-                raise
-            except BoardError as exc:
-                if attempt == BOARD_ATTEMPTS:
-                    raise
-                self.tell(f"board {self.board.name}: {exc}; trying again ({attempt + 1} of {BOARD_ATTEMPTS})")
-                time.sleep(BOARD_PAUSE_S * attempt)
-        raise Unreachable(f"board {self.board.name}", "no attempt was made", "")
+        """One exclusive run, by the rules of :mod:`edgedeploy.boards.attempts`."""
+        started_ns = time.monotonic_ns()
+        session, raw = Attempts(self.board, self.tell).run(job, folder)
+        spent_ns = time.monotonic_ns() - started_ns
+        self.account.move("upload", max(0, spent_ns - raw.phases_ns.get("run", 0)))
+        return session, raw
 
     def _plan(self, timed: bool, cool_to_c: float | None) -> MeasurePlan:
         table = self.spec.measure

@@ -36,3 +36,9 @@ def chromium() -> str:
     if program is None:
         pytest.skip("no chromium on this machine: apt-get install chromium")
     return program
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes what this user's boards are remembered by."""
+    monkeypatch.setenv("EDGEDEPLOY_STATE", str(tmp_path_factory.mktemp("state")))

@@ -41,7 +41,8 @@ def hold(
     """Take the lease, tell ``grant`` of it, keep it until the heartbeats end, then free it.
 
     ``resume`` asks for an earlier lease back, with its job still running: granted only if nobody had the board since.
-    Raises :class:`RuntimeFault`: ``busy`` past ``wait_s``; ``lease_lost`` or ``rebooted`` when it cannot be resumed.
+    Raises :class:`RuntimeFault`: ``busy`` past ``wait_s``; ``hung`` when an earlier job cannot be ended; ``lease_lost`` or
+    ``rebooted`` when it cannot be resumed.
     """
     source = heartbeats if heartbeats is not None else sys.stdin.buffer
     root.folder.mkdir(parents=True, exist_ok=True)
@@ -54,6 +55,7 @@ def hold(
         if _listen(source, heartbeat_limit_s) == RELEASE:
             _end_jobs(root)
             PowerModes(root.folder).restore()
+            discard_parts(root)
 
 
 def check_token(root: Root, token: int) -> None:
@@ -107,14 +109,14 @@ def _take(root: Root, owner: str, resume: int | None) -> dict[str, Any]:
 
 
 def _end_jobs(root: Root) -> None:
-    """End the processes of all jobs and remove their folders. Raises ``busy`` when one cannot be killed."""
+    """End the processes of all jobs and remove their folders. Raises ``hung`` when one cannot be killed."""
     if not root.jobs.is_dir():
         return
     for folder in root.jobs.iterdir():
         try:
             end_all_with_argument(folder.name)
         except TimeoutError as exc:
-            raise RuntimeFault("busy", f"an earlier job still runs: {exc}") from exc
+            raise RuntimeFault("hung", f"an earlier job still runs: {exc}") from exc
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -19,7 +19,7 @@ from edgedeploy.runtime.environment import BackgroundMeter, snapshot
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import sha256_of
 from edgedeploy.runtime.job import JobSpec, ProtocolSpec
-from edgedeploy.runtime.processes import cpu_time_ns, self_command
+from edgedeploy.runtime.processes import cpu_time_ns, self_command, start_ticks
 from edgedeploy.runtime.resources import RESOURCES, Recorder
 
 NOT_TIMED = "no timed queries were asked for"
@@ -49,6 +49,15 @@ class Workers:
             for worker in self._live:
                 worker.kill()
 
+    def left_after(self, patience_s: float) -> list[int]:
+        """Process ids of workers that are still there ``patience_s`` after :meth:`end_all`."""
+        give_up_s = time.monotonic() + patience_s
+        while alive := [worker.pid for worker in self._live if worker.is_there()]:
+            if time.monotonic() > give_up_s:
+                return alive
+            time.sleep(0.02)
+        return []
+
 
 class WorkerProcess:
     """One worker: requests in, answers out. ``cold_start_ns`` is set by :meth:`wait_ready`."""
@@ -63,6 +72,9 @@ class WorkerProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def is_there(self) -> bool:
+        return self._process.returncode is None and start_ticks(self.pid) is not None
 
     def wait_ready(self) -> int:
         """Wait for the first output; nanoseconds since the process was started."""

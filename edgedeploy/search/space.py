@@ -34,6 +34,17 @@ class Space:
             default_threads=self.default_threads,
         )
 
+    def params_of(self, variant: Variant) -> dict[str, Scalar] | None:
+        """Parameters that stand for a variant; None when the space has none (a baseline outside of it, say)."""
+        facts = {**variant.arch_kwargs, "precision": variant.precision, "width": variant.width}
+        facts["threads"] = variant.threads
+        params: dict[str, Scalar] = {"target": variant.target}
+        params.update({name: facts[name] for name in self.parameters})
+        possible = variant.target in self.targets and all(
+            params[name] in self.parameters[name] for name in self.parameters
+        )
+        return params if possible and self.variant(params).digest == variant.digest else None
+
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
         """One Optuna distribution per parameter. Evenly spaced numbers keep their order, anything else is a choice."""
         found: dict[str, optuna.distributions.BaseDistribution] = {

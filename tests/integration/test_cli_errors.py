@@ -108,6 +108,7 @@ def test_unreachable_board(study: Path) -> None:
     refused(study, 3, "127.0.0.1", "refused")
 
 
+@pytest.mark.fault(31)
 def test_unknown_host_key(study: Path) -> None:
     known = study.parent / "known_hosts"
     known.write_text("")

@@ -121,6 +121,7 @@ def test_a_study_of_measuring_protocols(study: Path, tmp_path: Path) -> None:
     assert "All samples at once" in page
 
 
+@pytest.mark.fault(4, 14)
 @pytest.mark.slow
 def test_kill_9_loses_nothing_and_doubles_nothing(study: Path, tmp_path: Path) -> None:
     """Killed at random moments and resumed each time: every variant is measured once, the evidence stays whole."""

@@ -68,6 +68,7 @@ def test_a_run_without_timing_has_sizes_only() -> None:
     assert missing["cold_start_ns"] == "no cold starts were asked for"
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize(
     "changes",
     [

@@ -128,6 +128,7 @@ def test_a_few_interruptions_on_a_shared_host_are_not_a_drift() -> None:
     assert stability(noisy, {}) is None
 
 
+@pytest.mark.fault(20, 21, 22, simulated="the snapshots")
 @pytest.mark.parametrize(
     ("side", "environment", "cause"),
     [
