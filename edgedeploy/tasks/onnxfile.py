@@ -133,7 +133,7 @@ def _weights_beside(path: Path, model: Any) -> dict[str, bytes]:
             files[name] = place.read_bytes()
         start, length = _extent(asked, facts, len(files[name]))
         tensor.raw_data = files[name][start : start + length]
-        tensor.data_location = onnx.TensorProto.DEFAULT
+        tensor.ClearField("data_location")
         del tensor.external_data[:]
     return files
 
