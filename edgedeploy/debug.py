@@ -136,8 +136,9 @@ def _reference(artifact: Artifact, root: Path, given: Path | None) -> tuple[Path
 def _feeds(
     artifact: Artifact, root: Path, given: Path | None, cases: int
 ) -> tuple[Callable[[], Iterable[Mapping[str, Array]]], str]:
-    """What both sides are run on, and the words for it."""
-    candidates = [given] if given is not None else sorted((root / "inputs").glob("*.npz"))
+    """What both sides are run on, and the words for it. The confirmation split stays closed: only the stacked calibration
+    and selection cases are looked at."""
+    candidates = [given] if given is not None else sorted((root / "inputs").glob("selection-*.npz"))
     for path in candidates:
         try:
             source = ArraySource(path, artifact.inputs)

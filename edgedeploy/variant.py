@@ -119,10 +119,15 @@ class Variant:
     @property
     def label(self) -> str:
         """Short text for people, unique inside a study that searches no other settings."""
-        parts = [self.target, self.precision, self.plan.label, self.calibration]
-        parts += [f"{self.calibration_cases}cal" if self.calibration_cases else "", f"w{self.width:g}"]
+        parts = [self.target, self.recipe, f"w{self.width:g}"]
         parts += [*(str(value) for _, value in self.arch), f"t{self.threads}"]
         return " ".join(part for part in parts if part)
+
+    @property
+    def recipe(self) -> str:
+        """The precision with whatever changes it: a plan, a calibration of its own."""
+        cases = f"{self.calibration_cases}cal" if self.calibration_cases else ""
+        return " ".join(part for part in (self.precision, self.plan.label, self.calibration, cases) if part)
 
 
 @dataclass(frozen=True)

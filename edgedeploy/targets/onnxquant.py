@@ -102,7 +102,9 @@ def _eight_bits(
         sources = fused_from(source, ready)
         check_alive(request.plan, assignment, sources.values())
         others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
-        extra: dict[str, Any] = {} if method == "minmax" else {"CalibStridedMinMax": 1, "CalibPercentile": PERCENTILE}
+        extra: dict[str, Any] = {} if method == "minmax" else {"CalibStridedMinMax": 1}
+        if method == "percentile":
+            extra["CalibPercentile"] = PERCENTILE
         with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print their progress
             quantize_static(
                 str(prepared),

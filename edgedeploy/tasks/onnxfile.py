@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,9 +244,9 @@ def _convert(path: Path, model: Any) -> list[str]:
 
 def _name_nodes(model: Any) -> None:
     """A name of its own for every node: plans and findings speak of layers by name. Names that tell nodes apart stay."""
-    names = [node.name for node in model.graph.node]
-    for node, name in zip(model.graph.node, names, strict=True):
-        if not name or names.count(name) > 1:
+    counts = Counter(node.name for node in model.graph.node)
+    for node in model.graph.node:
+        if not node.name or counts[node.name] > 1:
             first = next((output for output in node.output if output), "")
             node.name = f"{node.op_type}:{first}"
 
