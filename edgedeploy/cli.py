@@ -189,8 +189,9 @@ def debug(
         if found.noisiest is not None:
             text = f"Most noise enters at {found.noisiest.layer} ({found.noisiest.added:.2g} of the signal)."
             out.print(escape(text), highlight=False)
-        said = f"First layer below {found.threshold_db:.1f} dB: {bad.layer}" if bad else "No layer is below"
-        out.print(escape(f"{said} ({len(found.layers)} compared, limit {found.threshold_db:.1f} dB)."), highlight=False)
+        limit = f"below {found.threshold_db:.1f} dB"
+        said = f"First layer {limit}: {bad.layer}" if bad else f"No layer is {limit}"
+        out.print(escape(f"{said} ({len(found.layers)} compared)."), highlight=False)
     if found.first_bad is not None:
         raise typer.Exit(EXIT_GOAL_NOT_MET)
 

@@ -18,6 +18,7 @@ from edgedeploy.targets.parity import TOLERANCE
 from edgedeploy.targets.reference import random_inputs
 from edgedeploy.targets.tracing import LayerError, compare_layers
 from edgedeploy.tasks.modelinputs import ArraySource
+from edgedeploy.variant import Variant
 
 CASES: Final = 4
 
@@ -111,9 +112,10 @@ def _artifact_folder(place: Path, variant: str | None) -> Path:
     return store.artifact_folder(known[fitting[0]].artifact_name)
 
 
-def _variants(store: Store) -> list[Any]:
+def _variants(store: Store) -> list[Variant]:
     """Every variant the study knows: those that failed are the ones worth debugging."""
-    return [item.variant for item in (*store.measurements(), *store.invalid(), *store.failures())]
+    measured = [item.variant for item in (*store.measurements(), *store.invalid())]
+    return measured + [item.variant for item in store.failures()]
 
 
 def _reference(artifact: Artifact, root: Path, given: Path | None) -> tuple[Path, list[str]]:

@@ -153,11 +153,12 @@ def _name_tensors(model: Any, request: BuildRequest) -> None:
 
 
 def _name_layers(model: Any, step: str) -> None:
-    """Number the layers that ``step`` named from a process-wide counter, so that two builds are equal byte for byte."""
+    """Number the layers that ``step`` named from a process-wide counter, so that two builds are equal byte for byte. A
+    constant may carry the name of what was folded into it."""
     for index, operation in enumerate(model.get_ordered_ops()):
         kind, _, counter = operation.get_friendly_name().rpartition("_")
-        if kind == operation.get_type_name() and counter.isdigit():
-            operation.set_friendly_name(f"{kind}#{step}{index}")
+        if counter.isdigit() and (kind == operation.get_type_name() or operation.get_type_name() == "Constant"):
+            operation.set_friendly_name(f"{operation.get_type_name()}#{step}{index}")
 
 
 def _prove(path: Path, request: BuildRequest, settings: dict[str, str]) -> None:

@@ -94,7 +94,7 @@ def test_from_file_to_front(bare: Path, tmp_path: Path) -> None:
         if planned:
             assert item.candidate.executed == {"int8": 2, "float32": 1}
     assert result.front.members
-    assert "not accuracy" in result.report().read_text(encoding="utf-8")
+    assert "reference_rel_l2" in result.report().read_text(encoding="utf-8")
     assert not (out / "baseline").exists()
 
     digest = next(item.digest for item in measured if item.variant.precision == "int8")
