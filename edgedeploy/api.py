@@ -19,18 +19,19 @@ from edgedeploy.boards.quarantine import Quarantine
 from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.measurement import BoardInfo, ProtocolPlan
-from edgedeploy.plugins import demands_of, find_targets
-from edgedeploy.protocols import Board, Target, Task
+from edgedeploy.plugins import Plugin, demands_of, find_targets
+from edgedeploy.protocols import Board, Calibrating, PerLayer, ReadyMade, Target, Task
 from edgedeploy.reporting import make_report, read_front
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Finished, Outcome, Scored, Search
 from edgedeploy.spec import BoardTable, SpecSource, StudySpec, load_spec
 from edgedeploy.store import Store
 from edgedeploy.targets import BUILTIN_TARGETS
+from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.tasks.catalog import load_task
 from edgedeploy.trial import Trials
 from edgedeploy.units import human
-from edgedeploy.variant import Variant, digest_of
+from edgedeploy.variant import Choices, Variant, digest_of
 from edgedeploy.workbench import Workbench
 
 RECORDED_PACKAGES: Final = (
@@ -148,6 +149,7 @@ class Study:
                 )
         task = load_task(self.spec.task.model_dump(), self._source.path.resolve().parent)
         self.spec.check(self._source, architecture=task.architecture, task_metrics=task.metrics, known_targets=known)
+        self._check_model(task, names)
         protocols = self.spec.measure.plans(self._source.path.resolve().parent)
         targets: dict[str, Target] = {}
         for name in self.spec.study.targets:
@@ -175,6 +177,7 @@ class Study:
                 name: runnable(info, target.precisions, demands_of(target)) for name, target in targets.items()
             },
             default_threads=max(1, min(info.cores, 4)),
+            choices=_choices(self.spec, task, targets),
         )
         return _Ready(task, targets, device, info, space, self._left_out(targets, info), protocols)
 
@@ -187,6 +190,19 @@ class Study:
             for ability in abilities(info, target.precisions, demands_of(target))
             if not ability.runs and ability.precision in wanted
         )
+
+    def _check_model(self, task: Task, names: Mapping[str, Plugin]) -> None:
+        """What depends on the abilities of the task and the targets that are theirs to have or not."""
+        if isinstance(task, ReadyMade) and "width" in self.spec.space:
+            raise self._source.error(
+                "space.width", "a ready-made model cannot be pruned: it has no training", "Remove it from the space"
+            )
+        chosen = [names[name].load() for name in self.spec.study.targets]
+        layers = {
+            precision for target in chosen if isinstance(target, PerLayer) for precision in target.layer_precisions
+        }
+        ways = {way for target in chosen if isinstance(target, Calibrating) for way in target.calibrations}
+        self.spec.check_choices(self._source, layer_precisions=layers, calibrations=ways)
 
     def _resolved(self, table: BoardTable, ready: _Ready) -> dict[str, Any]:
         baselines = [ready.space.baseline_variant(target) for target in ready.space.targets]
@@ -342,6 +358,16 @@ class _Run:
                 raise
             except EdgeDeployError as exc:
                 self._say("note", f"confirmation of {measured[digest].label}: {exc}")
+
+
+def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target]) -> Choices:
+    """What the study may choose from, as far as its targets can do it."""
+    return Choices(
+        plans=spec.precision_plans(),
+        layers={name: target.layer_precisions for name, target in targets.items() if isinstance(target, PerLayer)},
+        calibrations={name: target.calibrations for name, target in targets.items() if isinstance(target, Calibrating)},
+        cases=min(len(task.cases("calibration")), CALIBRATION_LIMIT),
+    )
 
 
 def _outcome_text(outcome: Outcome, spec: StudySpec) -> str:

@@ -154,6 +154,49 @@ def report(
 
 
 @app.command()
+def debug(
+    place: Annotated[Path, typer.Argument(help="Folder of a stored artifact, or of a study.", show_default=False)],
+    variant: Annotated[str | None, typer.Option(help="Digest of the study's variant (its beginning).")] = None,
+    reference: Annotated[Path | None, typer.Option(help="ONNX file to compare with (the study's own).")] = None,
+    inputs: Annotated[Path | None, typer.Option(help="Inputs, an .npz (the study's own).")] = None,
+    cases: Annotated[int, typer.Option(min=1, max=64, help="How many of the inputs to run.")] = 4,
+    threshold_db: Annotated[float | None, typer.Option(help="What counts as bad (the parity tolerance).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare an artifact with its float reference layer by layer; exit code 1 when a layer is bad."""
+    from edgedeploy.debug import debug as look
+
+    found = look(place, variant=variant, reference=reference, inputs=inputs, cases=cases, threshold_db=threshold_db)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        bad = found.first_bad
+        rows = [
+            [
+                f"{layer.layer}{' *' if layer is bad else ''}",
+                layer.operator,
+                f"{layer.sqnr_db:.1f}",
+                f"{layer.max_abs:.3g}",
+                f"{layer.added:.2g}",
+                " ".join(layer.with_layers),
+            ]
+            for layer in found.layers
+        ]
+        headers = ["layer", "operator", "SQNR dB", "max abs error", "noise added", "together with"]
+        print_table(f"{found.artifact.target} {found.artifact.precision} against its reference", headers, rows)
+        for line in (f"Run on {found.inputs}.", *found.notes):
+            out.print(escape(line), highlight=False)
+        if found.noisiest is not None:
+            text = f"Most noise enters at {found.noisiest.layer} ({found.noisiest.added:.2g} of the signal)."
+            out.print(escape(text), highlight=False)
+        limit = f"below {found.threshold_db:.1f} dB"
+        said = f"First layer {limit}: {bad.layer}" if bad else f"No layer is {limit}"
+        out.print(escape(f"{said} ({len(found.layers)} compared)."), highlight=False)
+    if found.first_bad is not None:
+        raise typer.Exit(EXIT_GOAL_NOT_MET)
+
+
+@app.command()
 def targets(as_json: AsJson = False) -> None:
     """Backend toolchains: which work here, and the command that mends the others."""
     from edgedeploy.diagnosis import target_findings

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from edgedeploy.ability import Demand
 from edgedeploy.artifact import Artifact, TensorSpec
 from edgedeploy.measurement import BoardInfo, Job, MetricInfo, Provenance, RawRun
+from edgedeploy.precision import NO_RULES, PrecisionPlan
 from edgedeploy.variant import Scalar
 
 if TYPE_CHECKING:
@@ -87,6 +88,20 @@ class Trainable(Protocol):
         """Scalar tensor: the task's own loss of model output against target."""
 
 
+@runtime_checkable
+class ReadyMade(Protocol):
+    """A task whose float model is an ONNX file already: it is taken as it is, never trained, pruned or exported.
+
+    A protocol of its own because the other tasks make their models in torch.
+    """
+
+    source_sha256: str
+    """Of the user's own file with its weights: the model of a study does not change between two runs."""
+
+    def reference_model(self) -> bytes:
+        """The reference as ONNX with static shapes and every node named."""
+
+
 @dataclass(frozen=True)
 class TrainRecipe:
     """How long and how fast to train. ``distill_weight`` is the share of the loss that follows the teacher.
@@ -128,7 +143,8 @@ class Readiness:
 @dataclass(frozen=True)
 class BuildRequest:
     """What a target builds from. ``reference`` is the ONNX file; ``calibration`` yields model-ready inputs one case at a
-    time (bounded memory) and may be called again."""
+    time (bounded memory) and may be called again. ``plan`` gives single layers another precision and ``calibrator`` names
+    the way ranges are chosen (empty: the target's own); a target without these abilities refuses them."""
 
     reference: Path
     inputs: tuple[TensorSpec, ...]
@@ -136,6 +152,8 @@ class BuildRequest:
     precision: str
     calibration: Callable[[], Iterator[dict[str, Array]]]
     seed: int = 0
+    plan: PrecisionPlan = NO_RULES
+    calibrator: str = ""
 
 
 @runtime_checkable
@@ -164,6 +182,24 @@ class Demanding(Protocol):
     """
 
     demands: Mapping[str, Demand]
+
+
+@runtime_checkable
+class PerLayer(Protocol):
+    """A target that can give single layers a precision of their own. A protocol of its own because not every one can.
+
+    ``layer_precisions`` are the ones a plan may name, whatever the precision of the model.
+    """
+
+    layer_precisions: tuple[str, ...]
+
+
+@runtime_checkable
+class Calibrating(Protocol):
+    """A target with more than one way to choose ranges from calibration cases. A protocol of its own because not every one
+    calibrates. ``calibrations``: the first is what it takes when nobody says."""
+
+    calibrations: tuple[str, ...]
 
 
 @dataclass(frozen=True)

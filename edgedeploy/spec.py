@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,9 @@ from edgedeploy.errors import SpecError, nearest
 from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, MetricInfo
 from edgedeploy.measuring import Protocols, Seconds, queries_for, unasked
 from edgedeploy.measuring import Table as _Table
+from edgedeploy.precision import LAYER_PRECISIONS, PrecisionPlan
 from edgedeploy.units import parse_quantity
-from edgedeploy.variant import PRECISIONS, Scalar
+from edgedeploy.variant import CALIBRATIONS, NO_PLAN, PRECISIONS, Scalar
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_CHOICES = 64
@@ -34,16 +35,19 @@ class StudyTable(_Table):
 
 
 class TaskTable(_Table):
-    kind: Literal["synthetic-ultrasound", "segmentation-folder", "python"]
+    kind: Literal["synthetic-ultrasound", "segmentation-folder", "onnx", "python"]
     object: str | None = None
+    model: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _object_goes_with_python(self) -> TaskTable:
+    def _model_goes_with_kind(self) -> TaskTable:
         if (self.kind == "python") != (self.object is not None):
             raise ValueError(
                 '`object` ("module:factory" or "file.py:factory") goes with kind = "python", and only with it'
             )
+        if (self.kind == "onnx") != (self.model is not None):
+            raise ValueError('`model` (an .onnx file) goes with kind = "onnx", and only with it')
         return self
 
 
@@ -138,6 +142,8 @@ class StudySpec(_Table):
     task: TaskTable
     boards: tuple[BoardTable, ...] = Field(min_length=1, max_length=64)
     space: dict[str, tuple[Scalar, ...]]
+    plans: dict[str, dict[str, str]] = Field(default_factory=dict, max_length=MAX_CHOICES)
+    """Precision plans by name: layer name or pattern to precision, the first that fits decides. ``space.plan`` picks."""
     objectives: tuple[ObjectiveTable, ...] = Field(min_length=1, max_length=8)
     constraints: tuple[ConstraintTable, ...] = ()
     budget: BudgetTable
@@ -230,7 +236,7 @@ class StudySpec(_Table):
         architecture: Mapping[str, Sequence[Scalar]],
         known_targets: Mapping[str, tuple[str, ...]],
     ) -> None:
-        known = [*architecture, "width", "precision", "threads"]
+        known = [*architecture, "width", "precision", "threads", "plan", "calibration", "calibration_cases"]
         for key, values in self.space.items():
             path = f"space.{key}"
             if key == "target":
@@ -251,9 +257,38 @@ class StudySpec(_Table):
             if isinstance(width, (bool, str)) or not 0.0 < width <= 1.0:
                 found = f"0 < width <= 1 must hold, but got {width!r}"
                 raise source.error("space.width", found, "width is the share of channels that pruning keeps")
-        for threads in self.space.get("threads", ()):
-            if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-                raise source.error("space.threads", f"expected whole numbers >= 1, but got {threads!r}")
+        self._check_settings(source)
+
+    def _check_settings(self, source: SpecSource) -> None:
+        for key in ("threads", "calibration_cases"):
+            for number in self.space.get(key, ()):
+                if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                    raise source.error(f"space.{key}", f"expected whole numbers >= 1, but got {number!r}")
+        _subset(source, "space.plan", self.space.get("plan", ()), (NO_PLAN, *self.plans), "plans are")
+        _subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
+        for name, rules in self.plans.items():
+            if name == NO_PLAN or not rules:
+                raise source.error(f"plans.{name}", f"{NO_PLAN!r} and plans without a rule stand for no plan at all")
+            _subset(source, f"plans.{name}", tuple(rules.values()), LAYER_PRECISIONS, "precisions are")
+
+    def precision_plans(self) -> dict[str, PrecisionPlan]:
+        return {name: PrecisionPlan.of(rules) for name, rules in self.plans.items()}
+
+    def check_choices(
+        self, source: SpecSource, *, layer_precisions: Iterable[str], calibrations: Iterable[str]
+    ) -> None:
+        """Hold plans and calibrations against what the study's targets can do between them."""
+        offered = sorted(layer_precisions)
+        for name, plan in self.precision_plans().items():
+            for precision in plan.precisions:
+                if precision not in offered:
+                    found = f"no target of this study builds single layers in {precision}"
+                    raise source.error(f"plans.{name}", found, f"They build: {', '.join(offered) or 'none'}")
+        ways = sorted(calibrations)
+        for way in self.space.get("calibration", ()):
+            if way not in ways:
+                found = f"no target of this study calibrates by {way}"
+                raise source.error("space.calibration", found, f"They have: {', '.join(ways) or 'none'}")
 
 
 class SpecSource:

@@ -146,12 +146,12 @@ class Trials:
         outputs: Mapping[str, Array],
     ) -> Measurement:
         inputs = self.bench.inputs(split, variant.arch_kwargs)
-        check_executed(variant.precision, raw.candidate.executed)
+        check_executed(variant.precision, raw.candidate.executed, variant.plan.precisions)
         golden = self.bench.golden_outputs(variant)
         parity = check_parity(
             {name: np.concatenate([row[name] for row in golden]) for name in golden[0]},
             {name: _unstack(rows[: len(golden)]) for name, rows in outputs.items()},
-            variant.precision,
+            *variant.precisions,
         )
         cases = self._score(inputs, outputs)
         metrics: dict[str, float] = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 
-from edgedeploy.variant import Scalar, Variant, canonical
+from edgedeploy.variant import NO_CHOICES, NO_PLAN, Choices, Scalar, Variant, canonical
 
 ENUMERATION_LIMIT = 20_000
 
@@ -24,6 +24,7 @@ class Space:
     arch_defaults: Mapping[str, Scalar]
     target_precisions: Mapping[str, tuple[str, ...]]
     default_threads: int
+    choices: Choices = NO_CHOICES
 
     def variant(self, params: Mapping[str, Scalar]) -> Variant:
         """The canonical variant of proposed parameters; numbers are snapped to the listed values they stand for."""
@@ -32,6 +33,7 @@ class Space:
             arch_defaults=self.arch_defaults,
             target_precisions=self.target_precisions,
             default_threads=self.default_threads,
+            choices=self.choices,
         )
 
     def params_of(self, variant: Variant) -> dict[str, Scalar] | None:
@@ -69,6 +71,10 @@ class Space:
             wanted = 1.0
         elif name == "threads":
             wanted = self.default_threads
+        elif name == "plan":
+            wanted = NO_PLAN
+        elif name in ("calibration", "calibration_cases"):
+            wanted = values[0]
         else:
             wanted = self.arch_defaults[name]
         return wanted if wanted in values else values[0]

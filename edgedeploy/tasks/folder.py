@@ -173,7 +173,7 @@ def read_grey(path: Path) -> Labels:
 
     Colour becomes luma (ITU-R 601); of 16 bits the upper 8 are kept.
     """
-    image = _open(path)
+    image = open_image(path)
     if image.mode.startswith("I;16"):
         return np.asarray(np.asarray(image) >> 8, np.uint8)
     if image.mode in ("I", "F"):
@@ -186,7 +186,7 @@ def read_labels(path: Path, classes: Mapping[str, int]) -> Labels:
 
     Raises ``DataError`` naming the values that no class stands for.
     """
-    image = _open(path)
+    image = open_image(path)
     if image.mode not in ("L", "P", "1", "I", "I;16"):
         raise DataError(f"mask {path}", f"it has mode {image.mode}", "A mask is one channel of class numbers")
     values = np.asarray(image).astype(np.int64)
@@ -205,7 +205,8 @@ def read_labels(path: Path, classes: Mapping[str, int]) -> Labels:
     return labels
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """The decoded file. Raises ``DataError`` for what is no image, cut short or far too large."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
