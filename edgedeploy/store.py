@@ -123,9 +123,8 @@ class Store:
 
     def variants(self) -> list[Variant]:
         """Every variant that has an outcome, in the order they were evaluated."""
-        found = [
-            (item.created_utc, item.variant.digest, item.variant) for item in (*self.measurements(), *self.failures())
-        ]
+        found = [(item.created_utc, item.variant.digest, item.variant) for item in self.measurements()]
+        found += [(item.created_utc, item.variant.digest, item.variant) for item in self.failures()]
         return [variant for _, _, variant in sorted(found, key=lambda entry: entry[:2])]
 
     def confirmations(self) -> tuple[Measurement, ...]:

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -112,14 +113,14 @@ class Search:
                     params = self._space.untried(tried, self._rng)
                     if params is None:
                         return Finished("exhausted", len(tried))
-                    self._persist(lambda params=params: self._enqueue(params))
+                    self._persist(partial(self._enqueue, params))
                 trial, variant = self._persist(self._ask)
             known = self._known(variant)
             duplicates = 0 if known is None else duplicates + 1
             outcome = known if known is not None else self._evaluate(variant)
             self._outcomes[variant.digest] = outcome
             with self._clock():
-                self._persist(lambda trial=trial, outcome=outcome: self._tell(trial, outcome))
+                self._persist(partial(self._tell, trial, outcome))
             tried.add(variant.digest)
         return Finished("trials", len(tried))
 
