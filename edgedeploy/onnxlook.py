@@ -5,6 +5,7 @@ The process that runs this is limited by whoever starts it. This file imports no
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import Any
 
 def look(path: Path, tensor_bytes: int) -> dict[str, Any]:
     """``problem`` is a sentence, or None when nothing was found; ``missing`` says that onnx is not installed."""
-    try:
-        import onnx
-    except ImportError as exc:
-        return {"missing": str(exc)}
+    if importlib.util.find_spec("onnx") is None:
+        return {"missing": "onnx is not installed"}
+    import onnx
+
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as exc:  # the parser's errors have no common base

@@ -214,7 +214,7 @@ class RemoteSession:
                 phases_ns=phases_ns,
                 protocols=result["protocols"],
             )
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
             found = f"{type(exc).__name__}: {exc} in a result that begins {json.dumps(result)[:200]}"
             raise CommandFailed(f"board {self.info.name!r}: read the result", found, "Keep it; run it again") from exc
 

@@ -13,6 +13,7 @@ import pytest
 from board_kit import need_sshd
 
 from edgedeploy.boards.emulated import serve
+from edgedeploy.reporting import shown
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DISTINCT = "key-of-the-lab-7f3a91c2"
@@ -88,3 +89,22 @@ def test_neither_the_key_nor_its_place_is_kept_or_printed(tmp_path: Path) -> Non
         assert b"PRIVATE KEY" not in data, f"a private key is in {where}"
         if where != out / "study.toml":
             assert DISTINCT.encode() not in data, f"the key's place is in {where}"
+
+
+@pytest.mark.fault(39)
+@pytest.mark.parametrize(
+    "text",
+    [
+        'identity = "SECRET"',
+        "known_hosts='SECRET'",
+        'identity = "a \\" SECRET"',
+        'identity = """\nSECRET"""',
+        'power_cycle = [\n  "curl", "-u", "me:SECRET",\n]',
+        'power_cycle = ["]", "SECRET"]',
+        'boards = [{ name = "b", identity = "SECRET" }]',
+    ],
+)
+def test_report_shows_a_study_file_without_its_secrets(text: str) -> None:
+    assert "SECRET" in text
+    assert "SECRET" not in shown(text)
+    assert shown('host = "cart"\nprecision = ["int8"]') == 'host = "cart"\nprecision = ["int8"]'

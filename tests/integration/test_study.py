@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
 import signal
 import subprocess
@@ -12,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import optuna
 import pytest
 
 import edgedeploy
@@ -21,7 +18,6 @@ from edgedeploy.errors import SpecError
 from edgedeploy.store import Store
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-KILLS = 4
 
 
 @pytest.fixture
@@ -119,36 +115,6 @@ def test_a_study_of_measuring_protocols(study: Path, tmp_path: Path) -> None:
     page = Path(run("report", out).stdout.split("Report: ")[1].strip()).read_text()
     assert "In real time: frames arrive whether the model is ready or not" in page
     assert "All samples at once" in page
-
-
-@pytest.mark.fault(4, 14)
-@pytest.mark.slow
-def test_kill_9_loses_nothing_and_doubles_nothing(study: Path, tmp_path: Path) -> None:
-    """Killed at random moments and resumed each time: every variant is measured once, the evidence stays whole."""
-    out = tmp_path / "out"
-    argv = [sys.executable, "-m", "edgedeploy", "search", str(study), "--out", str(out), "--resume", "--no-confirm"]
-    rng = random.Random(5)
-    kills = 0
-    for _ in range(KILLS):
-        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        try:
-            process.wait(timeout=rng.uniform(4, 14))
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-    run("search", study, "--out", out, "--resume", "--no-confirm")
-
-    store = Store(out)
-    digests = [item.digest for item in store.measurements()]
-    assert len(digests) == len(set(digests)) == 6
-    scored = [entry for entry in store.times() if entry["phase"] == "evaluate"]
-    assert 6 <= len(scored) <= 6 + kills  # at most the one variant at hand is done again after a kill
-    history = optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{store.optimiser_path}").trials
-    told = [trial.user_attrs["variant"] for trial in history if trial.state == optuna.trial.TrialState.COMPLETE]
-    assert set(told) == set(digests)
-    assert not [trial for trial in history if trial.state == optuna.trial.TrialState.RUNNING]
-    assert not list(out.rglob(".part-*"))
 
 
 LISTENING = """
