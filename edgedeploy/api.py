@@ -153,6 +153,7 @@ class Study:
             targets[name] = target
         device = open_board(table.model_dump())
         info = device.probe()
+        self.spec.check_clock(self._source, table.name, info.clock)
         missing = [name for name in targets if name not in info.runtimes]
         if missing:
             raise TargetUnavailable(

@@ -16,12 +16,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.measurement import BOARD_METRICS, Direction, MetricInfo
+from edgedeploy.measurement import BOARD_METRICS, Clock, Direction, MetricInfo, not_told_by
 from edgedeploy.units import parse_quantity
 from edgedeploy.variant import PRECISIONS, Scalar
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_CHOICES = 64
+EMULATED_WORD = "emulated:"
 
 
 def _seconds(value: Any) -> float:
@@ -67,12 +68,40 @@ class BoardTable(_Table):
     python: str | None = None
     root: str = "~/.edgedeploy"
     server: Literal["auto", "embedded", "sshd"] = "auto"
+    machine: Literal["arm64", "arm64-system"] | None = None
+    """An emulated processor instead of this host's: ``kind = "emulated:arm64"`` says both in one word."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word(cls, table: Any) -> Any:
+        """``kind = "emulated:MACHINE"``; the word alone, as ``--board`` takes it, is a whole table."""
+        if isinstance(table, str):
+            table = {"name": table, "kind": table}
+        if isinstance(table, dict) and str(table.get("kind")).startswith(EMULATED_WORD) and "machine" not in table:
+            machine = str(table["kind"]).removeprefix(EMULATED_WORD)
+            return {**table, "kind": "emulated", "machine": machine}
+        return table
+
+    @model_validator(mode="after")
+    def _machine_goes_with_emulated(self) -> BoardTable:
+        if self.machine is not None and self.kind != "emulated":
+            raise ValueError('`machine` goes with kind = "emulated", and only with it')
+        return self
 
     @model_validator(mode="after")
     def _host_goes_with_ssh(self) -> BoardTable:
         if (self.kind == "ssh") != (self.host is not None):
             raise ValueError('`host` goes with kind = "ssh", and only with it')
         return self
+
+
+def emulated_board(word: str) -> BoardTable:
+    """The board that ``emulated:MACHINE`` stands for. Raises ``SpecError`` for a machine that nobody knows."""
+    try:
+        return BoardTable.model_validate(word)
+    except ValidationError:
+        known = [f"{EMULATED_WORD}{machine}" for machine in ("arm64", "arm64-system")]
+        raise SpecError(f"board {word!r}", "there is no such emulated machine", nearest(word, known)) from None
 
 
 class ObjectiveTable(_Table):
@@ -164,8 +193,23 @@ class StudySpec(_Table):
         for board in self.boards:
             if board.name == name:
                 return board
+        if name.startswith(EMULATED_WORD):
+            return emulated_board(name)
         known = [board.name for board in self.boards]
         raise SpecError(f"board {name!r}", "the study has no board of that name", nearest(name, known))
+
+    def check_clock(self, source: SpecSource, board: str, clock: Clock) -> None:
+        """Refuse goals that a board with this clock cannot have a number for."""
+        reasons = not_told_by(clock)
+        remedies = {
+            "none": "Ask for size_bytes, or virtual_ns on emulated:arm64-system",
+            "virtual": "Ask for virtual_ns",
+        }
+        for kind in ("objectives", "constraints"):
+            for index, goal in enumerate(getattr(self, kind)):
+                if goal.metric in reasons:
+                    found = f"board {board!r} has no {goal.metric}: {reasons[goal.metric]}"
+                    raise source.error(f"{kind}.{index}.metric", found, remedies.get(clock, "Choose another metric"))
 
     def metric_table(self, task_metrics: Mapping[str, MetricInfo]) -> dict[str, MetricInfo]:
         return {**BOARD_METRICS, **task_metrics}

@@ -21,6 +21,7 @@ from edgedeploy.errors import (
     MeasurementError,
     Unreachable,
 )
+from edgedeploy.evidence.clocks import emulated_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
 from edgedeploy.goals import constraints_of
 from edgedeploy.measurement import Failure, Job, Measurement, MeasurePlan, MetricInfo, RawRun
@@ -166,7 +167,9 @@ class Trials:
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
         cause = None
-        if raw.baseline is not None:
+        if session.info.clock != "wall" and split != "confirmation":
+            metrics, missing = emulated_metrics(raw.candidate, artifact, session.info.clock)
+        elif raw.baseline is not None:
             metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact)
             table = self.spec.measure
             limits = StabilityLimits(table.max_drift, table.max_background_cores, table.max_spread)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import MeasurementError
-from edgedeploy.measurement import BOARD_METRICS, QUERIES_FOR_PERCENTILE, Direction, RawSide
+from edgedeploy.measurement import BOARD_METRICS, QUERIES_FOR_PERCENTILE, Direction, RawSide, not_told_by
 
 Floats = npt.NDArray[np.float64]
 Blocks = Sequence[Sequence[float]]
@@ -109,6 +109,7 @@ def board_metrics(
         "cpu_time_ns": "no timed queries were asked for" if not candidate.blocks_ns else "the board gives no CPU time",
         "cold_start_ns": "no cold starts were asked for",
         "energy_j": "no sensor",
+        **not_told_by("wall"),
     }
     for name in BOARD_METRICS:
         if name not in metrics and name not in missing:
