@@ -7,8 +7,11 @@ an inference takes (``virtual_ns``). Neither may say how long anything takes on 
 from __future__ import annotations
 
 import contextlib
+import errno
+import socket
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +20,9 @@ from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.remote import BoardOptions, RemoteBoard, RemoteSession
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.boards.sshconfig import SshTarget
+from edgedeploy.errors import Busy
 from edgedeploy.measurement import BoardInfo, Clock, Job, MeasurePlan, Provenance, RawRun
+from edgedeploy.runtime.supervisor import MEASURING_SOCKET
 
 CLOCKS: Final[dict[Machine, Clock]] = {"arm64": "none", "arm64-system": "virtual"}
 
@@ -35,6 +40,7 @@ NOTES: Final[dict[Machine, str]] = {
 VIRTUAL_QUERIES: Final = 8
 """Instruction counts repeat to a part in a thousand: more queries would say the same again, at emulation's pace."""
 
+HOST_WAIT_S: Final = 60.0
 COMMAND_TIMEOUT_S: Final = 120.0
 """Starting Python takes seconds under emulation on a busy host."""
 
@@ -48,13 +54,15 @@ class EmulatedArmBoard:
         self._machine: Machine = machine
 
     def probe(self) -> BoardInfo:
-        """Raises ``TargetUnavailable`` when the image or the emulator is missing, ``BoardError``."""
+        """Raises ``TargetUnavailable`` when the image or the emulator is missing, ``BoardError`` when it does not start."""
         with serve(require_image(self._machine)) as target:
             return self._described(self._board(target).probe())
 
     @contextlib.contextmanager
     def session(self) -> Iterator[EmulatedArmSession]:
-        with serve(require_image(self._machine)) as target, self._board(target).session() as session:
+        """As :meth:`probe`; raises ``Busy`` while this host measures for another board past the wait."""
+        image = require_image(self._machine)
+        with _host_to_itself(self.name), serve(image) as target, self._board(target).session() as session:
             yield EmulatedArmSession(self._described(session.info), session)
 
     def _described(self, info: BoardInfo) -> BoardInfo:
@@ -72,17 +80,36 @@ class EmulatedArmBoard:
         )
 
 
-@dataclass(frozen=True)
+@contextlib.contextmanager
+def _host_to_itself(board: str) -> Iterator[None]:
+    """An emulator keeps a core busy: none runs beside a measurement of this host, and none starts beside an emulator."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as claim:
+        give_up_s = time.monotonic() + HOST_WAIT_S
+        while True:
+            try:
+                claim.bind(MEASURING_SOCKET)
+                break
+            except OSError as exc:
+                if exc.errno != errno.EADDRINUSE:
+                    raise
+            if time.monotonic() > give_up_s:
+                found = f"this host was measuring for another board for {HOST_WAIT_S:.0f} s"
+                raise Busy(f"board {board!r}: hold it", found, "Wait until that is done")
+            time.sleep(0.1)
+        yield
+
+
 class EmulatedArmSession:
     """A :class:`~edgedeploy.protocols.BoardSession` that asks for nothing that this board may not claim."""
 
-    info: BoardInfo
-    session: RemoteSession
+    def __init__(self, info: BoardInfo, session: RemoteSession) -> None:
+        self.info = info
+        self._session = session
 
     def measure(self, job: Job, collect_into: Path) -> RawRun:
         """No baseline runs beside the candidate: nothing drifts here that it could show."""
         plan = plan_for(job.plan, self.info.clock)
-        return self.session.measure(replace(job, plan=plan, baseline=None), collect_into)
+        return self._session.measure(replace(job, plan=plan, baseline=None), collect_into)
 
 
 def plan_for(plan: MeasurePlan, clock: Clock) -> MeasurePlan:

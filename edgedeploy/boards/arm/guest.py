@@ -86,7 +86,7 @@ def _serve(root: Path, session: Path, qemu: str) -> None:
     for name in PRIVATE_FOLDERS:
         _mount("tmpfs", place / name, "tmpfs", 0, "mode=1777" if "tmp" in name else "mode=755")
     _make_devices(place / "dev")
-    _register(place / "tmp", qemu)
+    _register(place / "proc/sys/fs/binfmt_misc", qemu)
     keys = place / "run/edgedeploy"
     keys.mkdir(mode=0o700)
     (place / "run/sshd").mkdir(mode=0o755)
@@ -111,14 +111,11 @@ def _make_devices(folder: Path) -> None:
     (folder / "fd").symlink_to("/proc/self/fd")
 
 
-def _register(place: Path, qemu: str) -> None:
-    """Run arm64 programs by ``qemu``, in these namespaces and nowhere else (Linux 6.7 or newer)."""
-    folder = place / "binfmt"
-    folder.mkdir()
+def _register(folder: Path, qemu: str) -> None:
+    """Run arm64 programs by ``qemu``, in these namespaces and nowhere else (Linux 6.7 or newer). It stays mounted: here
+    the kernel forgets what is registered when nobody mounts it any more."""
     _mount("binfmt_misc", folder, "binfmt_misc", 0)
     (folder / "register").write_text(AARCH64 % qemu, encoding="ascii")
-    _check(_libc.umount2(os.fsencode(folder), 2), "unmount binfmt_misc")
-    folder.rmdir()
 
 
 def _mount(source: str, place: Path, kind: str, flags: int, options: str = "") -> None:
