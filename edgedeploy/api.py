@@ -272,6 +272,7 @@ class _Run:
             reference_baseline=ready.space.baseline_variant(ready.space.targets[0]),
             metrics=spec.metric_table(ready.task.metrics),
             tell=lambda line: self._say("note", line),
+            alive=lambda variant: self._say("phase", variant.label),
             protocols=ready.protocols,
         )
 

@@ -68,10 +68,13 @@ class Watch:
         signal.signal(signal.SIGINT, self._handler)
         if err.is_terminal:  # stopping what was never started still prints an empty line
             self._progress.stop()
+        if self._interrupted and isinstance(exc[1], Exception):
+            raise KeyboardInterrupt from exc[1]
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Ctrl-C. An exception that is raised inside a finaliser is swallowed by Python, so it is remembered as well and
-        raised again at the next event."""
+        """Ctrl-C. An exception that is raised inside a finaliser is swallowed by Python, and a library that it falls into
+        may turn it into an error of its own (an extension module's import does), so it is remembered as well and raised
+        again at the next event or at the end."""
         self._interrupted = True
         raise KeyboardInterrupt
 

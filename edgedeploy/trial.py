@@ -31,8 +31,9 @@ from edgedeploy.workbench import InputSet, Workbench
 
 @dataclass(frozen=True)
 class Trials:
-    """Evaluates variants of one study on one board. ``tell`` hears one line per thing worth knowing; ``protocols`` are run
-    wherever time is measured."""
+    """Evaluates variants of one study on one board. ``tell`` hears one line per thing worth knowing; ``alive`` is
+    asked before a failure is kept and raises where the study was interrupted; ``protocols`` are run wherever time is
+    measured."""
 
     spec: StudySpec
     board: Board
@@ -42,6 +43,7 @@ class Trials:
     reference_baseline: Variant
     metrics: Mapping[str, MetricInfo]
     tell: Callable[[str], None] = lambda line: None
+    alive: Callable[[Variant], None] = lambda variant: None
     protocols: tuple[ProtocolPlan, ...] = ()
 
     def lookup(self, variant: Variant) -> Outcome | None:
@@ -62,6 +64,9 @@ class Trials:
             return self.outcome(self.measure(variant, "selection"))
         except (BuildError, MeasurementError) as exc:
             kind = type(exc).__name__
+            self.alive(
+                variant
+            )  # an interrupt that a toolchain took for an error of its own is no failure of the variant
             with self.account.phase("bookkeeping"):
                 self.store.keep_failure(Failure(variant, kind, phase, str(exc), utc_now()))
             return Failed(kind, str(exc))
