@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgedeploy.errors import CommandFailed
+from edgedeploy.errors import CommandFailed, TargetUnavailable
 
 ARCHITECTURE = "arm64"
 MERGED = ("bin", "lib", "sbin")
@@ -39,11 +39,15 @@ class Apt:
         return [f"-o{name}={value}" for name, value in settings.items()]
 
     def update(self) -> None:
-        """Fetch the archive's lists."""
+        """Fetch the archive's lists. Raises ``TargetUnavailable`` where it cannot be reached."""
         (self.folder / "state/lists/partial").mkdir(parents=True, exist_ok=True)
         (self.folder / "cache/archives/partial").mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
-        run(["apt-get", *self._options, "-qq", "update"])
+        try:
+            run(["apt-get", *self._options, "-qq", "update", "--error-on=any"])
+        except CommandFailed as exc:
+            asked = f"package lists of {ARCHITECTURE}"
+            raise TargetUnavailable(asked, exc.found, "Check this host's apt sources and its network") from exc
 
     def fetch(self, packages: Sequence[str]) -> list[Path]:
         """Download packages with all that they depend on; their files, sorted."""
@@ -63,9 +67,9 @@ class Apt:
         """The first dependency of ``package`` whose name begins with ``prefix``: what a meta-package stands for."""
         text = run(["apt-cache", *self._options, "depends", package])
         for line in text.splitlines():
-            name = line.rpartition("Depends:")[2].strip()
-            if name.startswith(prefix):
-                return name
+            _, depends, name = line.partition("Depends:")
+            if depends and name.strip().startswith(prefix):
+                return name.strip()
         raise CommandFailed(f"find the package behind {package}", f"it depends on no {prefix}*")
 
 
