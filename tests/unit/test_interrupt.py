@@ -26,9 +26,17 @@ def listening() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+def press_ctrl_c() -> None:
+    """Calls the handler itself. A signal would be delivered on the alternate stack that pytest's faulthandler set up, which
+    is too small once a library has asked the kernel for AMX: the frame does not fit and the process dies."""
+    handler = signal.getsignal(signal.SIGINT)
+    assert callable(handler)
+    handler(signal.SIGINT, None)
+
+
 def interrupted_import() -> None:
     try:
-        signal.raise_signal(signal.SIGINT)
+        press_ctrl_c()
     except KeyboardInterrupt:
         raise ImportError("initialization failed") from None
 
@@ -52,7 +60,7 @@ class Toolchain:
     def artifact(self, variant: Any) -> None:
         if self.interrupted:
             with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
+                press_ctrl_c()
         raise BuildError("build the variant", "initialization failed")
 
 
