@@ -15,7 +15,7 @@ from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import SpecError, TargetUnavailable
 from edgedeploy.evidence.clocks import emulated_metrics
 from edgedeploy.evidence.statistics import board_metrics
-from edgedeploy.measurement import BOARD_METRICS, TIMES, Clock, MeasurePlan
+from edgedeploy.measurement import RUN_METRICS, TIMES, Clock, MeasurePlan
 from edgedeploy.spec import StudySpec, parse_spec
 
 STUDY = """\
@@ -104,7 +104,7 @@ def test_an_emulators_pace_becomes_no_number() -> None:
     side = made_up.side(3.0)
     metrics, missing = emulated_metrics(side, ARTIFACT, "none")
     assert set(metrics) == {"size_bytes"}
-    assert set(missing) == set(BOARD_METRICS) - {"size_bytes"}
+    assert set(missing) == set(RUN_METRICS) - {"size_bytes"}
     assert all("no board's" in missing[name] for name in TIMES)
 
 
@@ -113,7 +113,7 @@ def test_a_counting_clock_gives_virtual_time_under_no_other_name() -> None:
     metrics, missing = emulated_metrics(side, ARTIFACT, "virtual")
     assert set(metrics) == {"virtual_ns", "peak_memory_bytes", "size_bytes"}
     assert metrics["virtual_ns"] == board_metrics(side, None, ARTIFACT)[0]["cpu_time_ns"]
-    assert set(metrics) | set(missing) == set(BOARD_METRICS)
+    assert set(metrics) | set(missing) == set(RUN_METRICS)
     assert not set(metrics) & set(missing)
 
 
