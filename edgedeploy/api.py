@@ -161,6 +161,7 @@ class Study:
         device = open_board(table.model_dump())
         info = device.probe()
         Quarantine().check(info)
+        self.spec.check_clock(self._source, table.name, info.clock)
         missing = [name for name in targets if name not in info.runtimes]
         if missing:
             found = [*info.runtimes, *info.notes]

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer.core import TyperGroup
 
 from edgedeploy.errors import SpecError, nearest
 
@@ -207,8 +208,35 @@ def targets(as_json: AsJson = False) -> None:
     _show_findings("Targets", target_findings, as_json)
 
 
-@app.command()
-def boards(
+class LooksUnlessTold(TyperGroup):
+    """A group whose first command is meant when none is named: ``boards study.toml`` is ``boards look study.toml``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["look", *args])
+
+
+boards = typer.Typer(cls=LooksUnlessTold, rich_markup_mode=None, help="Look at boards, or create an emulated one.")
+app.add_typer(boards, name="boards")
+
+
+@boards.command()
+def create(
+    machine: Annotated[str, typer.Argument(help="arm64 or arm64-system.", show_default=False)],
+) -> None:
+    """Build the image of an emulated Arm board on this host, once (root; downloads packages)."""
+    from edgedeploy.boards.arm.build import create as build
+
+    try:
+        image = build(machine, lambda line: err.print(escape(line), highlight=False))
+    except KeyboardInterrupt:
+        err.print("Interrupted: nothing half-built was kept.", highlight=False)
+        raise typer.Exit(EXIT_PARTIAL) from None
+    out.print(f'Ready: [[boards]] kind = "emulated:{image.machine}"', highlight=False, markup=False)
+
+
+@boards.command()
+def look(
     study: Annotated[
         Path | None, typer.Argument(help="Study file whose boards to look at.", show_default=False)
     ] = None,

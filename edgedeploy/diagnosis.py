@@ -153,6 +153,8 @@ def machine_findings() -> list[Finding]:
     )
     for program, package, use in (
         ("sshd", "openssh-server", "emulated boards on the real SSH server"),
+        ("qemu-aarch64-static", "qemu-user-static", "emulated:arm64 boards"),
+        ("qemu-system-aarch64", "qemu-system-arm", "emulated:arm64-system boards"),
         ("chromium", "chromium", "the browser test of the report"),
     ):
         path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")

@@ -17,6 +17,8 @@ from edgedeploy.variant import Variant
 
 Provenance = Literal["measured", "emulated", "predicted", "bound"]
 Direction = Literal["minimize", "maximize"]
+Clock = Literal["wall", "virtual", "none"]
+"""What a board's times are: real; a count of instructions, 1 ns each; or an emulator's pace, of which no number is made."""
 
 SCHEMA_VERSION: Final = 1
 
@@ -43,6 +45,7 @@ RUN_METRICS: Final[Mapping[str, MetricInfo]] = {
     "cpu_time_ratio": MetricInfo("minimize", "1", "CPU time over the baseline's, interleaved in one session"),
     "cold_start_ns": MetricInfo("minimize", "ns", "process start to first output, median of the repeats"),
     "peak_memory_bytes": MetricInfo("minimize", "bytes", "peak resident memory of the process that runs it"),
+    "virtual_ns": MetricInfo("minimize", "ns", "instructions of one inference, 1 ns each (emulated; no board's time)"),
     "size_bytes": MetricInfo("minimize", "bytes", "size of the artifact's files"),
     "energy_j": MetricInfo("minimize", "J", "energy of one inference (null without a sensor)"),
 }
@@ -102,6 +105,21 @@ BOARD_METRICS: Final[Mapping[str, MetricInfo]] = {
     **{name: info for table in PROTOCOL_METRICS.values() for name, info in table.items()},
 }
 """Every metric that a board can produce, asked for or not: what is not here belongs to the task."""
+
+TIMES: Final = (
+    *("latency_p50_ns", "latency_p90_ns", "latency_p99_ns", "latency_ratio"),
+    *("cpu_time_ns", "cpu_time_ratio", "cold_start_ns"),
+)
+
+
+def not_told_by(clock: Clock) -> dict[str, str]:
+    """The metrics that a board with this clock cannot give, each with the reason."""
+    if clock == "wall":
+        return {"virtual_ns": 'instructions are counted by an emulated board alone (machine = "arm64-system")'}
+    if clock == "virtual":
+        return dict.fromkeys(TIMES, "an emulated processor counts instructions (virtual_ns); that is no board's time")
+    reason = "the pace and the memory of an instruction emulator are no board's"
+    return dict.fromkeys((*TIMES, "peak_memory_bytes", "virtual_ns"), reason)
 
 
 @dataclass(frozen=True)
@@ -233,10 +251,12 @@ class BoardInfo:
     runtimes: Mapping[str, str]
     governor: str | None
     notes: tuple[str, ...] = ()
+    clock: Clock = "wall"
 
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
+            "clock": self.clock,
             "provenance": self.provenance,
             "identity": self.identity,
             "boot_id": self.boot_id,

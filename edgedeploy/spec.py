@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, MetricInfo
+from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Clock, Direction, MetricInfo, not_told_by
 from edgedeploy.measuring import Protocols, Seconds, queries_for, unasked
 from edgedeploy.measuring import Table as _Table
 from edgedeploy.precision import LAYER_PRECISIONS, PrecisionPlan
@@ -25,6 +25,7 @@ from edgedeploy.variant import CALIBRATIONS, NO_PLAN, PRECISIONS, Scalar
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_CHOICES = 64
+EMULATED_WORD = "emulated:"
 
 
 class StudyTable(_Table):
@@ -67,6 +68,25 @@ class BoardTable(_Table):
     """Set for each run and restored after it, even after a crash; the run is refused where the board does not allow it."""
     power_cycle: tuple[str, ...] = ()
     """A command on this host, with its arguments, that turns a board that hangs off and on."""
+    machine: Literal["arm64", "arm64-system"] | None = None
+    """An emulated processor instead of this host's: ``kind = "emulated:arm64"`` says both in one word."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word(cls, table: Any) -> Any:
+        """``kind = "emulated:MACHINE"``; the word alone, as ``--board`` takes it, is a whole table."""
+        if isinstance(table, str):
+            table = {"name": table, "kind": table}
+        if isinstance(table, dict) and str(table.get("kind")).startswith(EMULATED_WORD) and "machine" not in table:
+            machine = str(table["kind"]).removeprefix(EMULATED_WORD)
+            return {**table, "kind": "emulated", "machine": machine}
+        return table
+
+    @model_validator(mode="after")
+    def _machine_goes_with_emulated(self) -> BoardTable:
+        if self.machine is not None and self.kind != "emulated":
+            raise ValueError('`machine` goes with kind = "emulated", and only with it')
+        return self
 
     @model_validator(mode="after")
     def _host_goes_with_ssh(self) -> BoardTable:
@@ -75,6 +95,15 @@ class BoardTable(_Table):
         if self.kind == "emulated" and (self.governor is not None or self.nvpmodel is not None):
             raise ValueError("an emulated board has no `governor` or `nvpmodel` of its own")
         return self
+
+
+def emulated_board(word: str) -> BoardTable:
+    """The board that ``emulated:MACHINE`` stands for. Raises ``SpecError`` for a machine that nobody knows."""
+    try:
+        return BoardTable.model_validate(word)
+    except ValidationError:
+        known = [f"{EMULATED_WORD}{machine}" for machine in ("arm64", "arm64-system")]
+        raise SpecError(f"board {word!r}", "there is no such emulated machine", nearest(word, known)) from None
 
 
 class ObjectiveTable(_Table):
@@ -180,8 +209,26 @@ class StudySpec(_Table):
         for board in self.boards:
             if board.name == name:
                 return board
+        if name.startswith(EMULATED_WORD):
+            return emulated_board(name)
         known = [board.name for board in self.boards]
         raise SpecError(f"board {name!r}", "the study has no board of that name", nearest(name, known))
+
+    def check_clock(self, source: SpecSource, board: str, clock: Clock) -> None:
+        """Refuse goals and protocols that a board with this clock cannot have a number for."""
+        if clock != "wall" and self.measure.protocols:
+            found = f"board {board!r} has no time of its own, which measuring protocols are about"
+            raise source.error("measure.protocols", found, "Remove them, or choose another board")
+        reasons = not_told_by(clock)
+        remedies = {
+            "none": "Ask for size_bytes, or virtual_ns on emulated:arm64-system",
+            "virtual": "Ask for virtual_ns",
+        }
+        for kind in ("objectives", "constraints"):
+            for index, goal in enumerate(getattr(self, kind)):
+                if goal.metric in reasons:
+                    found = f"board {board!r} has no {goal.metric}: {reasons[goal.metric]}"
+                    raise source.error(f"{kind}.{index}.metric", found, remedies.get(clock, "Choose another metric"))
 
     def metric_table(self, task_metrics: Mapping[str, MetricInfo]) -> dict[str, MetricInfo]:
         return {**RUN_METRICS, **self.measure.metrics(), **task_metrics}

@@ -14,6 +14,7 @@ from edgedeploy.account import Account
 from edgedeploy.artifact import Artifact
 from edgedeploy.boards.attempts import Attempts
 from edgedeploy.errors import BuildError, MeasurementError
+from edgedeploy.evidence.clocks import emulated_metrics
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
@@ -162,7 +163,9 @@ class Trials:
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
         cause = None
-        if raw.baseline is not None:
+        if session.info.clock != "wall" and split != "confirmation":
+            metrics, missing = emulated_metrics(raw.candidate, artifact, session.info.clock)
+        elif raw.baseline is not None:
             metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, raw.environment.get("energy"))
             table = self.spec.measure
             more, why = protocol_metrics(table.protocols, raw.candidate.blocks_ns, raw.protocols)

@@ -208,7 +208,7 @@ def sampled_values(measurement: Measurement, metric: str) -> Floats:
         return pair_ratios(block_medians(candidate), block_medians(baseline))
     if metric == "cpu_time_ratio" and baseline:
         return pair_ratios(cpu_per_query(candidate), cpu_per_query(baseline))
-    if metric == "cpu_time_ns":
+    if metric in ("cpu_time_ns", "virtual_ns"):
         return cpu_per_query(candidate)
     if metric == "cold_start_ns":
         return require_positive(candidate.cold_starts_ns, "cold start")

@@ -13,7 +13,7 @@ from edgedeploy.measurement import BOARD_METRICS, PROTOCOL_METRICS, RUN_METRICS
 
 PROVENANCE_TEXT: Final[Mapping[str, str]] = {
     "measured": "measured on the board itself",
-    "emulated": "emulated: the times are those of the machine that stands in for the board, not the board's",
+    "emulated": "emulated: another machine stands in for the board, and no time is the board's",
     "predicted": "predicted: nothing was run",
     "bound": "a bound: the true value is no better than this",
 }
