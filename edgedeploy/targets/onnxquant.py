@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -71,6 +72,7 @@ def narrow_nodes(model: Any) -> dict[str, str]:
 def _four_bits(model: Any, assignment: Assignment) -> Any:
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
+    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)  # it tells of every node it skips
     others = [name for name, precision in assignment.precisions.items() if precision != "int4-weights"]
     with translated("4-bit weights by ONNX Runtime", "Search float32 for this architecture"):
         quantizer = MatMulNBitsQuantizer(model, block_size=BLOCK, is_symmetric=True, nodes_to_exclude=others)
