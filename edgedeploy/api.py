@@ -161,6 +161,7 @@ class Study:
         device = open_board(table.model_dump())
         info = device.probe()
         Quarantine().check(info)
+        self.spec.check_power_modes(self._source, table, info.power_modes)
         missing = [name for name in targets if name not in info.runtimes]
         if missing:
             found = [*info.runtimes, *info.notes]
@@ -283,6 +284,7 @@ class _Run:
             tell=lambda line: self._say("note", line),
             alive=lambda variant: self._say("phase", variant.label),
             protocols=ready.protocols,
+            power_modes=ready.board_info.power_modes,
         )
 
     def go(self, confirm: bool) -> StudyResult:

@@ -134,7 +134,7 @@ class MeasurePlan:
     Timing alternates candidate and baseline in ABBA order, ``block`` timed queries at a time after one untimed query,
     until each has at least ``queries``. ``time_limit_s`` bounds the whole job on the board, its ``protocols`` included,
     which run on the candidate alone. ``cool_to_c`` lets the board cool down to that temperature first, for at most
-    ``cool_down_s``.
+    ``cool_down_s``. ``power_mode`` pairs what is set (``governor``, ``nvpmodel``) with its value, for both sides alike.
     """
 
     queries: int = 662
@@ -146,6 +146,7 @@ class MeasurePlan:
     protocols: tuple[ProtocolPlan, ...] = ()
     cool_to_c: float | None = None
     cool_down_s: float = 0.0
+    power_mode: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,7 @@ class BoardInfo:
 
     ``identity`` names the physical machine (a digest of its machine id); ``boot_id`` the boot; ``runtimes`` maps target
     name to runtime version; ``isa`` the instruction sets that matter here (``avx2``, ``avx512_vnni``, ``amx_int8`` ...).
+    ``power_modes`` maps the modes that may be asked for to what sets them (``governor``, ``nvpmodel``).
     """
 
     name: str
@@ -233,6 +235,7 @@ class BoardInfo:
     runtimes: Mapping[str, str]
     governor: str | None
     notes: tuple[str, ...] = ()
+    power_modes: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -250,6 +253,7 @@ class BoardInfo:
             "runtimes": dict(self.runtimes),
             "governor": self.governor,
             "notes": list(self.notes),
+            "power_modes": dict(self.power_modes),
         }
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from edgedeploy.workbench import InputSet, Workbench
 class Trials:
     """Evaluates variants of one study on one board. ``tell`` hears one line per thing worth knowing; ``alive`` is
     asked before a failure is kept and raises where the study was interrupted; ``protocols`` are run wherever time is
-    measured."""
+    measured; ``power_modes`` are the board's, each with what sets it."""
 
     spec: StudySpec
     board: Board
@@ -44,6 +44,7 @@ class Trials:
     tell: Callable[[str], None] = lambda line: None
     alive: Callable[[Variant], None] = lambda variant: None
     protocols: tuple[ProtocolPlan, ...] = ()
+    power_modes: Mapping[str, str] = field(default_factory=dict)
 
     def lookup(self, variant: Variant) -> Outcome | None:
         """The outcome that the stored evidence stands for; None when there is none yet."""
@@ -107,7 +108,11 @@ class Trials:
         timed = split != "confirmation"
         candidate = self.bench.payload(variant, split)
         baseline = self.bench.payload(self.reference_baseline, split) if timed else None
-        job = Job(candidate, baseline, self._plan(timed, cool_to_c))
+        plan = self._plan(timed, cool_to_c)
+        if variant.power_mode:
+            # For the whole run: a switch between blocks would time the board's settling down as well.
+            plan = replace(plan, power_mode=((self.power_modes[variant.power_mode], variant.power_mode),))
+        job = Job(candidate, baseline, plan)
         with tempfile.TemporaryDirectory(prefix="edgedeploy-") as folder:
             with self.account.phase("measure"):
                 session, raw = self._on_board(job, Path(folder))

@@ -135,6 +135,11 @@ def _numbers(data: ReportData) -> str:
         f"\u201cfaster\u201d is said when the one-sided {TIME_LEVEL:.1%} bound of that ratio is more than {MARGIN:.0%} "
         "below 1."
     )
+    if any(row.variant.power_mode for row in front.rows):
+        caption += (
+            " The baseline ran in the same power mode as the variant beside it, so a ratio compares models within a mode; "
+            "modes are compared by latency and energy."
+        )
     parts = []
     if accuracy := task_metrics(front):
         parts += [
