@@ -135,6 +135,7 @@ class MeasurePlan:
     until each has at least ``queries``. ``time_limit_s`` bounds the whole job on the board, its ``protocols`` included,
     which run on the candidate alone. ``cool_to_c`` lets the board cool down to that temperature first, for at most
     ``cool_down_s``. ``power_mode`` pairs what is set (``governor``, ``nvpmodel``) with its value, for both sides alike.
+    ``profile_runs`` inferences of each side are profiled layer by layer at the end, apart from everything that is timed.
     """
 
     queries: int = 662
@@ -147,6 +148,7 @@ class MeasurePlan:
     cool_to_c: float | None = None
     cool_down_s: float = 0.0
     power_mode: tuple[tuple[str, str], ...] = ()
+    profile_runs: int = 0
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,8 @@ class RawRun:
 
     ``environment`` holds the agent's ``before`` and ``after`` snapshots and its ``background_cpu_share``; ``outputs`` is
     an ``.npz`` in this host's file system (output name -> array (cases, \\*output shape)) or None; ``phases_ns`` says
-    where the time went: ``upload``, ``run``, ``collect``, ``wait``. ``protocols`` maps each protocol to its raw series.
+    where the time went: ``upload``, ``run``, ``collect``, ``wait``. ``protocols`` maps each protocol to its raw series,
+    ``layers`` each side to its profile.
     """
 
     candidate: RawSide
@@ -210,6 +213,7 @@ class RawRun:
     outputs: Path | None
     phases_ns: Mapping[str, int]
     protocols: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -270,7 +274,8 @@ class Measurement:
 
     ``metrics`` holds finite numbers only; a metric that could not be had is in ``missing`` with its reason. ``cases``
     maps case id to the task's metrics for that case (None where the task's rule says undefined). ``valid`` is False for
-    a run whose conditions drifted; ``cause`` says how. ``protocols`` holds the raw series of the measuring protocols.
+    a run whose conditions drifted; ``cause`` says how. ``protocols`` holds the raw series of the measuring protocols,
+    ``layers`` what ran where and how long on each side (``evidence/layers.py``).
     """
 
     variant: Variant
@@ -292,6 +297,7 @@ class Measurement:
     notes: tuple[str, ...] = ()
     created_utc: str = ""
     protocols: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Any] = field(default_factory=dict)
     schema: int = field(default=SCHEMA_VERSION)
 
     def __post_init__(self) -> None:
@@ -326,6 +332,7 @@ class Measurement:
             "notes": list(self.notes),
             "created_utc": self.created_utc,
             "protocols": dict(self.protocols),
+            "layers": dict(self.layers),
         }
 
     @classmethod
@@ -353,6 +360,7 @@ class Measurement:
             notes=tuple(data["notes"]),
             created_utc=str(data["created_utc"]),
             protocols=dict(data.get("protocols", {})),
+            layers=dict(data.get("layers", {})),
         )
 
 

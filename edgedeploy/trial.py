@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,9 +24,13 @@ from edgedeploy.protocols import Array, Board, BoardSession, Split
 from edgedeploy.search.study import Failed, Outcome, Scored
 from edgedeploy.spec import StudySpec
 from edgedeploy.store import Store, utc_now
+from edgedeploy.targets.layers import with_sources
 from edgedeploy.targets.parity import check_executed, check_parity
 from edgedeploy.variant import Variant
 from edgedeploy.workbench import InputSet, Workbench
+
+PROFILE_RUNS: Final = 10
+"""Inferences whose layers are profiled once the timing is over."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,7 @@ class Trials:
             protocols=protocols,
             cool_to_c=cool_to_c,
             cool_down_s=cool_down_s,
+            profile_runs=PROFILE_RUNS if timed else 0,
         )
 
     def _measurement(
@@ -206,8 +212,16 @@ class Trials:
             parity=parity,
             phases_ns=raw.phases_ns,
             protocols=raw.protocols,
+            layers=self._layers(variant, raw),
             created_utc=utc_now(),
         )
+
+    def _layers(self, variant: Variant, raw: RawRun) -> dict[str, Any]:
+        """The sides' profiles, each layer with the layer of the reference that it computes."""
+        models = {"candidate": variant, "baseline": self.reference_baseline}
+        return {
+            side: with_sources(found, self.bench.reference(models[side]).path) for side, found in raw.layers.items()
+        }
 
     def _score(self, inputs: InputSet, outputs: Mapping[str, Array]) -> dict[str, dict[str, float | None]]:
         """The task's metrics of every case, from the rows after the golden ones."""

@@ -215,6 +215,7 @@ class RemoteSession:
                 outputs=outputs,
                 phases_ns=phases_ns,
                 protocols=result["protocols"],
+                layers=result["layers"],
             )
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             found = f"{type(exc).__name__}: {exc} in a result that begins {json.dumps(result)[:200]}"
@@ -367,6 +368,7 @@ def job_json(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], opti
         "cool_to_c": job.plan.cool_to_c,
         "cool_down_s": job.plan.cool_down_s,
         "power_mode": {**dict(options.power_mode), **dict(job.plan.power_mode)},
+        "profile_runs": job.plan.profile_runs,
         "busy_wait_s": options.wait_s,
         "orphan_grace_s": options.orphan_grace_s,
         "sides": {

@@ -13,6 +13,7 @@ from typing import Any
 
 from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
 from edgedeploy.evidence.frontier import FrontReport, Row
+from edgedeploy.evidence.layers import layers_section
 from edgedeploy.evidence.page import page
 from edgedeploy.evidence.plot import choose_axes, pareto
 from edgedeploy.evidence.quantities import heading, quantity, span
@@ -48,6 +49,7 @@ def render_report(data: ReportData) -> str:
         _front(data, charts),
         _numbers(data),
         _every_variant(data),
+        layers_section(data),
         sustained_section(data, charts),
         cases_section(data, charts),
         confirmation_section(data),
