@@ -162,6 +162,7 @@ class Study:
         info = device.probe()
         Quarantine().check(info)
         self.spec.check_clock(self._source, table.name, info.clock)
+        self.spec.check_power_modes(self._source, table, info.power_modes)
         missing = [name for name in targets if name not in info.runtimes]
         if missing:
             found = [*info.runtimes, *info.notes]
@@ -178,19 +179,29 @@ class Study:
                 name: runnable(info, target.precisions, demands_of(target)) for name, target in targets.items()
             },
             default_threads=max(1, min(info.cores, 4)),
-            choices=_choices(self.spec, task, targets),
+            choices=_choices(self.spec, task, targets, info),
         )
         return _Ready(task, targets, device, info, space, self._left_out(targets, info), protocols)
 
     def _left_out(self, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:
-        """Precisions of the space that a target has and the board cannot run: told before anything is built."""
+        """Precisions of the space, and of single layers in its plans, that a target has and the board cannot run: told
+        before anything is built."""
         wanted = self.spec.space.get("precision", ())
-        return tuple(
-            f"{name} {ability.precision} is left out on board {info.name}: {ability.reason}"
-            for name, target in targets.items()
-            for ability in abilities(info, target.precisions, demands_of(target))
-            if not ability.runs and ability.precision in wanted
-        )
+        plans = self.spec.precision_plans()
+        chosen = [plans[str(name)] for name in self.spec.space.get("plan", ()) if name in plans]
+        in_layers = {precision for plan in chosen for precision in plan.precisions}
+        lines = []
+        for name, target in targets.items():
+            asked = [("", target.precisions, wanted)]
+            if isinstance(target, PerLayer):
+                asked.append((" for single layers", target.layer_precisions, tuple(in_layers)))
+            lines += [
+                f"{name} {ability.precision}{where} is left out on board {info.name}: {ability.reason}"
+                for where, offered, named in asked
+                for ability in abilities(info, offered, demands_of(target))
+                if not ability.runs and ability.precision in named
+            ]
+        return tuple(lines)
 
     def _check_model(self, task: Task, names: Mapping[str, Plugin]) -> None:
         """What depends on the abilities of the task and the targets that are theirs to have or not."""
@@ -274,6 +285,7 @@ class _Run:
             tell=lambda line: self._say("note", line),
             alive=lambda variant: self._say("phase", variant.label),
             protocols=ready.protocols,
+            power_modes=ready.board_info.power_modes,
         )
 
     def go(self, confirm: bool) -> StudyResult:
@@ -362,11 +374,15 @@ class _Run:
                 self._say("note", f"confirmation of {measured[digest].label}: {exc}")
 
 
-def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target]) -> Choices:
-    """What the study may choose from, as far as its targets can do it."""
+def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: BoardInfo) -> Choices:
+    """What the study may choose from, as far as its targets can do it and the board can run it."""
     return Choices(
         plans=spec.precision_plans(),
-        layers={name: target.layer_precisions for name, target in targets.items() if isinstance(target, PerLayer)},
+        layers={
+            name: runnable(info, target.layer_precisions, demands_of(target))
+            for name, target in targets.items()
+            if isinstance(target, PerLayer)
+        },
         calibrations={name: target.calibrations for name, target in targets.items() if isinstance(target, Calibrating)},
         cases=min(len(task.cases("calibration")), CALIBRATION_LIMIT),
     )

@@ -201,6 +201,31 @@ def debug(
 
 
 @app.command()
+def layers(
+    folder: Folder,
+    variant: Annotated[str, typer.Option(help="Digest of a measured variant (its beginning).", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Where each layer of a measured variant ran and how long it took, beside the baseline's; exit code 4 without it."""
+    from edgedeploy.evidence.layers import beside, profile_of
+    from edgedeploy.reporting import read_measurement
+
+    found = read_measurement(folder, variant)
+    sides = {side: profile_of(found, side) for side in ("candidate", "baseline")}
+    rows = beside(sides["candidate"], sides["baseline"])
+    if as_json:
+        profiles = {side: profile.as_json() for side, profile in sides.items()}
+        print_json({**profiles, "beside": [row.as_json() for row in rows]})
+    else:
+        cells = [[row.layer, row.operator, row.place, *row.times()] for row in rows]
+        print_table(found.variant.label, ["layer", "operator", "kernel and device", "time", "baseline"], cells)
+        for side, profile in sides.items():
+            out.print(escape(f"{side}: {profile.placement_text()}"), highlight=False)
+    if sides["candidate"].missing is not None:
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+@app.command()
 def targets(as_json: AsJson = False) -> None:
     """Backend toolchains: which work here, and the command that mends the others."""
     from edgedeploy.diagnosis import target_findings

@@ -152,7 +152,8 @@ class MeasurePlan:
     Timing alternates candidate and baseline in ABBA order, ``block`` timed queries at a time after one untimed query,
     until each has at least ``queries``. ``time_limit_s`` bounds the whole job on the board, its ``protocols`` included,
     which run on the candidate alone. ``cool_to_c`` lets the board cool down to that temperature first, for at most
-    ``cool_down_s``.
+    ``cool_down_s``. ``power_mode`` pairs what is set (``governor``, ``nvpmodel``) with its value, for both sides alike.
+    ``profile_runs`` inferences of each side are profiled layer by layer at the end, apart from everything that is timed.
     """
 
     queries: int = 662
@@ -164,6 +165,8 @@ class MeasurePlan:
     protocols: tuple[ProtocolPlan, ...] = ()
     cool_to_c: float | None = None
     cool_down_s: float = 0.0
+    power_mode: tuple[tuple[str, str], ...] = ()
+    profile_runs: int = 0
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,8 @@ class RawRun:
 
     ``environment`` holds the agent's ``before`` and ``after`` snapshots and its ``background_cpu_share``; ``outputs`` is
     an ``.npz`` in this host's file system (output name -> array (cases, \\*output shape)) or None; ``phases_ns`` says
-    where the time went: ``upload``, ``run``, ``collect``, ``wait``. ``protocols`` maps each protocol to its raw series.
+    where the time went: ``upload``, ``run``, ``collect``, ``wait``. ``protocols`` maps each protocol to its raw series,
+    ``layers`` each side to its profile.
     """
 
     candidate: RawSide
@@ -227,6 +231,7 @@ class RawRun:
     outputs: Path | None
     phases_ns: Mapping[str, int]
     protocols: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -235,6 +240,7 @@ class BoardInfo:
 
     ``identity`` names the physical machine (a digest of its machine id); ``boot_id`` the boot; ``runtimes`` maps target
     name to runtime version; ``isa`` the instruction sets that matter here (``avx2``, ``avx512_vnni``, ``amx_int8`` ...).
+    ``power_modes`` maps the modes that may be asked for to what sets them (``governor``, ``nvpmodel``).
     """
 
     name: str
@@ -252,6 +258,7 @@ class BoardInfo:
     governor: str | None
     notes: tuple[str, ...] = ()
     clock: Clock = "wall"
+    power_modes: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -270,6 +277,7 @@ class BoardInfo:
             "runtimes": dict(self.runtimes),
             "governor": self.governor,
             "notes": list(self.notes),
+            "power_modes": dict(self.power_modes),
         }
 
     @classmethod
@@ -286,7 +294,8 @@ class Measurement:
 
     ``metrics`` holds finite numbers only; a metric that could not be had is in ``missing`` with its reason. ``cases``
     maps case id to the task's metrics for that case (None where the task's rule says undefined). ``valid`` is False for
-    a run whose conditions drifted; ``cause`` says how. ``protocols`` holds the raw series of the measuring protocols.
+    a run whose conditions drifted; ``cause`` says how. ``protocols`` holds the raw series of the measuring protocols,
+    ``layers`` what ran where and how long on each side (``evidence/layers.py``).
     """
 
     variant: Variant
@@ -308,6 +317,7 @@ class Measurement:
     notes: tuple[str, ...] = ()
     created_utc: str = ""
     protocols: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Any] = field(default_factory=dict)
     schema: int = field(default=SCHEMA_VERSION)
 
     def __post_init__(self) -> None:
@@ -342,6 +352,7 @@ class Measurement:
             "notes": list(self.notes),
             "created_utc": self.created_utc,
             "protocols": dict(self.protocols),
+            "layers": dict(self.layers),
         }
 
     @classmethod
@@ -369,6 +380,7 @@ class Measurement:
             notes=tuple(data["notes"]),
             created_utc=str(data["created_utc"]),
             protocols=dict(data.get("protocols", {})),
+            layers=dict(data.get("layers", {})),
         )
 
 

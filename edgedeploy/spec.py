@@ -283,7 +283,16 @@ class StudySpec(_Table):
         architecture: Mapping[str, Sequence[Scalar]],
         known_targets: Mapping[str, tuple[str, ...]],
     ) -> None:
-        known = [*architecture, "width", "precision", "threads", "plan", "calibration", "calibration_cases"]
+        known = [
+            *architecture,
+            "width",
+            "precision",
+            "threads",
+            "plan",
+            "calibration",
+            "calibration_cases",
+            "power_mode",
+        ]
         for key, values in self.space.items():
             path = f"space.{key}"
             if key == "target":
@@ -311,12 +320,25 @@ class StudySpec(_Table):
             for number in self.space.get(key, ()):
                 if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                     raise source.error(f"space.{key}", f"expected whole numbers >= 1, but got {number!r}")
+        for mode in self.space.get("power_mode", ()):
+            if not isinstance(mode, str) or not mode:
+                raise source.error("space.power_mode", f"expected names of modes, but got {mode!r}")
         _subset(source, "space.plan", self.space.get("plan", ()), (NO_PLAN, *self.plans), "plans are")
         _subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
         for name, rules in self.plans.items():
             if name == NO_PLAN or not rules:
                 raise source.error(f"plans.{name}", f"{NO_PLAN!r} and plans without a rule stand for no plan at all")
             _subset(source, f"plans.{name}", tuple(rules.values()), LAYER_PRECISIONS, "precisions are")
+
+    def check_power_modes(self, source: SpecSource, board: BoardTable, offered: Mapping[str, str]) -> None:
+        """Hold the space against the modes that the board offers; ``offered`` maps them to what sets each."""
+        for mode in self.space.get("power_mode", ()):
+            if mode not in offered:
+                found = f"board {board.name!r} has no power mode {mode!r} that can be set"
+                raise source.error("space.power_mode", found, f"It has: {', '.join(offered) or 'none'}")
+            if getattr(board, offered[str(mode)]) is not None:
+                found = f"{mode!r} and the table of board {board.name!r} both set its {offered[str(mode)]}"
+                raise source.error("space.power_mode", found, "Remove it from the board's table")
 
     def precision_plans(self) -> dict[str, PrecisionPlan]:
         return {name: PrecisionPlan.of(rules) for name, rules in self.plans.items()}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
@@ -24,16 +25,20 @@ from edgedeploy.protocols import Array, Board, BoardSession, Split
 from edgedeploy.search.study import Failed, Outcome, Scored
 from edgedeploy.spec import StudySpec
 from edgedeploy.store import Store, utc_now
+from edgedeploy.targets.layers import with_sources
 from edgedeploy.targets.parity import check_executed, check_parity
 from edgedeploy.variant import Variant
 from edgedeploy.workbench import InputSet, Workbench
+
+PROFILE_RUNS: Final = 10
+"""Inferences whose layers are profiled once the timing is over."""
 
 
 @dataclass(frozen=True)
 class Trials:
     """Evaluates variants of one study on one board. ``tell`` hears one line per thing worth knowing; ``alive`` is
     asked before a failure is kept and raises where the study was interrupted; ``protocols`` are run wherever time is
-    measured."""
+    measured; ``power_modes`` are the board's, each with what sets it."""
 
     spec: StudySpec
     board: Board
@@ -45,6 +50,7 @@ class Trials:
     tell: Callable[[str], None] = lambda line: None
     alive: Callable[[Variant], None] = lambda variant: None
     protocols: tuple[ProtocolPlan, ...] = ()
+    power_modes: Mapping[str, str] = field(default_factory=dict)
 
     def lookup(self, variant: Variant) -> Outcome | None:
         """The outcome that the stored evidence stands for; None when there is none yet."""
@@ -108,7 +114,11 @@ class Trials:
         timed = split != "confirmation"
         candidate = self.bench.payload(variant, split)
         baseline = self.bench.payload(self.reference_baseline, split) if timed else None
-        job = Job(candidate, baseline, self._plan(timed, cool_to_c))
+        plan = self._plan(timed, cool_to_c)
+        if variant.power_mode:
+            # For the whole run: a switch between blocks would time the board's settling down as well.
+            plan = replace(plan, power_mode=((self.power_modes[variant.power_mode], variant.power_mode),))
+        job = Job(candidate, baseline, plan)
         with tempfile.TemporaryDirectory(prefix="edgedeploy-") as folder:
             with self.account.phase("measure"):
                 session, raw = self._on_board(job, Path(folder))
@@ -139,6 +149,7 @@ class Trials:
             protocols=protocols,
             cool_to_c=cool_to_c,
             cool_down_s=cool_down_s,
+            profile_runs=PROFILE_RUNS if timed else 0,
         )
 
     def _measurement(
@@ -204,8 +215,16 @@ class Trials:
             parity=parity,
             phases_ns=raw.phases_ns,
             protocols=raw.protocols,
+            layers=self._layers(variant, raw),
             created_utc=utc_now(),
         )
+
+    def _layers(self, variant: Variant, raw: RawRun) -> dict[str, Any]:
+        """The sides' profiles, each layer with the layer of the reference that it computes."""
+        models = {"candidate": variant, "baseline": self.reference_baseline}
+        return {
+            side: with_sources(found, self.bench.reference(models[side]).path) for side, found in raw.layers.items()
+        }
 
     def _score(self, inputs: InputSet, outputs: Mapping[str, Array]) -> dict[str, dict[str, float | None]]:
         """The task's metrics of every case, from the rows after the golden ones."""

@@ -24,7 +24,16 @@ CALIBRATIONS: Final = ("minmax", "mean-minmax", "percentile", "entropy", "mse")
 
 NO_PLAN: Final = "none"
 
-DEPLOYMENT_KEYS: Final = ("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases")
+DEPLOYMENT_KEYS: Final = (
+    "target",
+    "precision",
+    "threads",
+    "width",
+    "plan",
+    "calibration",
+    "calibration_cases",
+    "power_mode",
+)
 """Search parameters that edgedeploy itself understands; every other one belongs to the task's architecture."""
 
 
@@ -45,7 +54,8 @@ class Variant:
     ``arch`` holds the task's own keywords as sorted pairs (hashable); ``width`` is the share of channels that
     structured pruning keeps (1.0 is unpruned); ``threads`` the intra-op threads of the session. ``plan`` gives single
     layers another precision than ``precision``; ``calibration`` is empty for the target's own choice, and
-    ``calibration_cases`` 0 for all there are.
+    ``calibration_cases`` 0 for all there are. ``power_mode`` is what the board is set to while it is measured; empty: as
+    it is found.
     """
 
     target: str
@@ -56,6 +66,7 @@ class Variant:
     plan: PrecisionPlan = NO_RULES
     calibration: str = ""
     calibration_cases: int = 0
+    power_mode: str = ""
 
     @property
     def arch_kwargs(self) -> dict[str, Scalar]:
@@ -69,6 +80,7 @@ class Variant:
             "arch": dict(self.arch),
             "threads": self.threads,
             **self._build_settings,
+            **({"power_mode": self.power_mode} if self.power_mode else {}),
         }
 
     @property
@@ -93,6 +105,7 @@ class Variant:
             plan=PrecisionPlan.from_json(data.get("plan", ())),
             calibration=str(data.get("calibration", "")),
             calibration_cases=int(data.get("calibration_cases", 0)),
+            power_mode=str(data.get("power_mode", "")),
         )
 
     @property
@@ -120,7 +133,7 @@ class Variant:
     def label(self) -> str:
         """Short text for people, unique inside a study that searches no other settings."""
         parts = [self.target, self.recipe, f"w{self.width:g}"]
-        parts += [*(str(value) for _, value in self.arch), f"t{self.threads}"]
+        parts += [*(str(value) for _, value in self.arch), f"t{self.threads}", self.power_mode]
         return " ".join(part for part in parts if part)
 
     @property
@@ -183,4 +196,5 @@ def canonical(
         plan=plan,
         calibration=calibration,
         calibration_cases=cases,
+        power_mode=str(params.get("power_mode", "")),
     )

@@ -112,7 +112,9 @@ class RemoteBoard:
 
     def _info(self, probe: Mapping[str, Any]) -> BoardInfo:
         notes = (*self._notes, *probe["notes"])
-        return BoardInfo.from_json({**probe, "name": self.name, "provenance": self.provenance, "notes": notes})
+        modes = {} if self.provenance == "emulated" else probe["power_modes"]  # this host's are none of its own
+        own = {"name": self.name, "provenance": self.provenance, "notes": notes, "power_modes": modes}
+        return BoardInfo.from_json({**probe, **own})
 
 
 class Link:
@@ -213,6 +215,7 @@ class RemoteSession:
                 outputs=outputs,
                 phases_ns=phases_ns,
                 protocols=result["protocols"],
+                layers=result["layers"],
             )
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             found = f"{type(exc).__name__}: {exc} in a result that begins {json.dumps(result)[:200]}"
@@ -364,7 +367,8 @@ def job_json(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], opti
         "protocols": [asdict(protocol) for protocol in job.plan.protocols],
         "cool_to_c": job.plan.cool_to_c,
         "cool_down_s": job.plan.cool_down_s,
-        "power_mode": dict(options.power_mode),
+        "power_mode": {**dict(options.power_mode), **dict(job.plan.power_mode)},
+        "profile_runs": job.plan.profile_runs,
         "busy_wait_s": options.wait_s,
         "orphan_grace_s": options.orphan_grace_s,
         "sides": {

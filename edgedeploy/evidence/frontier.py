@@ -10,8 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgedeploy.errors import SpecError
-from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Estimate, Resampler, confirms_dominance
+from edgedeploy.evidence.bootstrap import (
+    LEVEL,
+    RESAMPLES,
+    TIME_LEVEL,
+    Estimate,
+    Resampler,
+    confirms_dominance,
+)
 from edgedeploy.evidence.pick import Pick, choose
+from edgedeploy.evidence.verdict import Verdict, latency_verdict
 from edgedeploy.front import (
     Candidate,
     Constraint,
@@ -36,7 +44,8 @@ class Row:
     """One validly measured variant and where it stands.
 
     ``dominated_by`` is a member of the front. For a dominated variant ``confidence`` says whether the evidence confirms
-    it. A member may have ``dominated_by`` too: it is better than that one somewhere, but by less than matters.
+    it. A member may have ``dominated_by`` too: it is better than that one somewhere, but by less than matters. ``verdict``
+    says whether it is faster than the baseline that ran beside it; None when nothing was timed, or it is that baseline.
     """
 
     variant: Variant
@@ -48,6 +57,7 @@ class Row:
     shortfalls: tuple[Shortfall, ...] = ()
     dominated_by: str | None = None
     confidence: Confidence | None = None
+    verdict: Verdict | None = None
 
     @property
     def digest(self) -> str:
@@ -65,6 +75,7 @@ class Row:
             "shortfalls": [item.as_json() for item in self.shortfalls],
             "dominated_by": self.dominated_by,
             "confidence": self.confidence,
+            "latency_verdict": self.verdict.as_json() if self.verdict else None,
         }
 
 
@@ -146,6 +157,7 @@ class FrontReport:
             "seed": self.seed,
             "resamples": self.resamples,
             "level": LEVEL,
+            "time_level": TIME_LEVEL,
         }
         rounded: dict[str, Any] = _rounded(data)
         return rounded
@@ -185,7 +197,7 @@ def build_front(
     members = sorted((by_digest[item.digest] for item in winners), key=lambda item: _rank(item, objectives))
     judge = _Judge(members, objectives, effects, resampler)
     reference = by_digest.get(baseline_digests[0]) if baseline_digests else None
-    rows = [_row(item, judge, constraints, baseline_digests, resampler) for item in valid]
+    rows = [_row(item, judge, constraints, baseline_digests, resampler, seed) for item in valid]
     places = {"front": 0, "dominated": 1, "infeasible": 2, "incomplete": 3}
     rows.sort(key=lambda row: (places[row.status], _rank(by_digest[row.digest], objectives)))
     return FrontReport(
@@ -239,6 +251,7 @@ def _row(
     constraints: Sequence[Constraint],
     baseline_digests: Sequence[str],
     resampler: Resampler,
+    seed: int,
 ) -> Row:
     missed = shortfalls(item.metrics, constraints)
     status: Status = "front"
@@ -263,7 +276,14 @@ def _row(
         shortfalls=missed,
         dominated_by=dominated_by,
         confidence=confidence,
+        verdict=_verdict(item, seed, resampler.resamples),
     )
+
+
+def _verdict(item: Measurement, seed: int, resamples: int) -> Verdict | None:
+    if item.baseline is None or item.digest == item.baseline_variant:
+        return None
+    return latency_verdict(item.candidate, item.baseline, seed=seed, resamples=resamples)
 
 
 def _candidate(item: Measurement) -> Candidate:

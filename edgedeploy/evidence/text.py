@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgedeploy.evidence.frontier import FrontReport, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
-from edgedeploy.evidence.words import answer, executed_text, key_metrics, status_text
+from edgedeploy.evidence.words import answer, executed_text, key_metrics, status_text, verdict_text
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def front_table(report: FrontReport) -> TextTable:
         notes.append(f"{runs} (conditions drifted), not used.")
     return TextTable(
         title=f"Front: {report.board or 'no board'}, {report.provenance or 'nothing measured'}",
-        headers=("", "variant", *(heading(name) for name in metrics), "ran as", "status"),
+        headers=("", "variant", *(heading(name) for name in metrics), "than baseline", "ran as", "status"),
         rows=tuple(_cells(row, report, metrics) for row in shown),
         notes=tuple(notes),
     )
@@ -45,6 +45,7 @@ def _cells(row: Row, report: FrontReport, metrics: list[str]) -> tuple[str, ...]
         mark,
         label,
         *(_cell(row, report, name) for name in metrics),
+        verdict_text(row),
         executed_text(row.executed),
         status_text(row, report),
     )

@@ -28,6 +28,11 @@ PROTOCOL_TITLES: Final[Mapping[str, str]] = {
 }
 
 
+def verdict_text(row: Row) -> str:
+    """Whether the variant is faster than the baseline that ran beside it; a dash where the question does not arise."""
+    return row.verdict.word if row.verdict else "\N{EN DASH}"
+
+
 def executed_text(executed: Mapping[str, int]) -> str:
     """What ran, most layers first: ``int8 12, float32 2``."""
     return ", ".join(f"{name} {count}" for name, count in sorted(executed.items(), key=lambda i: (-i[1], i[0])))

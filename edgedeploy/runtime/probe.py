@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.environment import governor
+from edgedeploy.runtime.powermode import PowerModes
 from edgedeploy.runtime.processes import boot_id
 
 RUNTIME_PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
@@ -64,6 +65,7 @@ def probe() -> dict[str, Any]:
         "runtimes": runtimes,
         "governor": governor(),
         "notes": notes,
+        "power_modes": PowerModes(Path()).offered(),
     }
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import optuna
 import pytest
 
+from edgedeploy.precision import PrecisionPlan
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Failed, Outcome, Scored, Search
-from edgedeploy.variant import Variant
+from edgedeploy.variant import Choices, Variant
 
 SPACE = Space(
     targets=("onnxruntime", "openvino"),
@@ -146,3 +147,32 @@ def test_the_wall_clock_ends_a_search(tmp_path: Path) -> None:
 
 def test_stepped_numbers_come_back_as_they_were_listed() -> None:
     assert SPACE.variant({"target": "openvino", "width": 0.7500000001}).width == 0.75
+
+
+def test_parameters_are_found_again_for_every_variant_of_a_space() -> None:
+    """A plan and a calibration are in a variant by what they come to, not by name."""
+    head = PrecisionPlan.of({"/head/*": "float32"})
+    space = replace(
+        SMALL,
+        parameters={
+            **SMALL.parameters,
+            "plan": ("none", "head"),
+            "calibration": ("minmax", "entropy"),
+            "calibration_cases": (4, 8),
+            "power_mode": ("MAXN", "15W"),
+        },
+        choices=Choices({"head": head}, {"onnxruntime": ("float32",)}, {"onnxruntime": ("minmax", "entropy")}, cases=8),
+    )
+    for params in space.combinations():
+        variant = space.variant(params)
+        found = space.params_of(variant)
+        assert found is not None and space.variant(found) == variant
+    assert space.params_of(replace(variant, power_mode="30W")) is None
+    assert space.params_of(replace(variant, target="elsewhere")) is None
+
+
+def test_the_first_power_mode_is_the_baselines() -> None:
+    space = replace(SMALL, parameters={"power_mode": ("MAXN", "15W")})
+    assert space.baseline_variant("openvino").power_mode == "MAXN"
+    assert space.variant(space.baseline("openvino")) == space.baseline_variant("openvino")
+    assert SMALL.baseline_variant("openvino").power_mode == ""

@@ -146,6 +146,32 @@ def test_what_no_target_can_do_is_refused() -> None:
         spec.check_choices(source, layer_precisions=["float32"], calibrations=["entropy"])
 
 
+MODES = GOOD.replace("[space]\n", '[space]\npower_mode = ["MAXN", "performance"]\n')
+OFFERED = {"performance": "governor", "powersave": "governor", "MAXN": "nvpmodel"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "offered", "message"),
+    [
+        ('"MAXN"', '"MAXM"', OFFERED, r"'here' has no power mode 'MAXM' .* It has: performance, powersave, MAXN"),
+        ("", "", {}, r"no power mode 'MAXN' that can be set\. It has: none"),
+        ("local", 'local"\ngovernor = "powersave', OFFERED, "both set its governor.*Remove it from the board's table"),
+    ],
+)
+def test_power_modes_are_held_against_the_board(old: str, new: str, offered: dict[str, str], message: str) -> None:
+    check(MODES)
+    spec, source = parse_spec(MODES, Path("study.toml"))
+    spec.check_power_modes(source, spec.board(None), OFFERED)
+    spec, source = parse_spec(MODES.replace(old, new), Path("study.toml"))
+    with pytest.raises(SpecError, match=rf"study.toml:\d+: space.power_mode: .*{message}"):
+        spec.check_power_modes(source, spec.board(None), offered)
+
+
+def test_a_power_mode_is_a_name() -> None:
+    with pytest.raises(SpecError, match=r"space\.power_mode: expected names of modes, but got 0"):
+        check(MODES.replace('"MAXN"', "0"))
+
+
 def test_a_goal_against_the_metric_is_refused() -> None:
     with pytest.raises(SpecError, match="better when you maximize it"):
         check(GOOD.replace('metric = "dice_mean"', 'metric = "dice_mean"\ngoal = "minimize"'))

@@ -28,3 +28,16 @@ def test_the_digest_survives_json_and_tells_variants_apart() -> None:
     assert Variant.from_json(variant.as_json()).digest == variant.digest
     assert make(target="openvino", width=0.5).digest != variant.digest
     assert make(target="onnxruntime", width=0.5, resolution=64).model_digest == variant.model_digest
+
+
+def test_a_power_mode_is_another_variant_of_the_same_artifact() -> None:
+    plain, low = make(target="openvino"), make(target="openvino", power_mode="15W")
+    assert low.digest != plain.digest
+    assert low.artifact_name == plain.artifact_name
+    assert Variant.from_json(low.as_json()) == low
+    assert "15W" in low.label
+
+
+def test_variants_without_a_power_mode_keep_their_digest() -> None:
+    """Evidence of earlier releases stays found."""
+    assert make(target="onnxruntime").digest == "53576d28adad4b3e"
