@@ -77,31 +77,35 @@ def error_of(asked: str, cause: str, message: str) -> EdgeDeployError:
 
 @dataclass(frozen=True)
 class AgentClient:
-    """An agent that is in place. ``root`` is its folder on the board, absolute; ``board`` the board's name for messages."""
+    """An agent that is in place. ``root`` is its folder on the board, absolute; ``board`` the board's name for messages;
+    ``timeout_s`` what one command may take."""
 
     transport: Transport
     board: str
     command: tuple[str, ...]
     root: str
+    timeout_s: float = COMMAND_TIMEOUT_S
 
     @classmethod
-    def install(cls, transport: Transport, *, board: str, python: str, root: str) -> AgentClient:
+    def install(
+        cls, transport: Transport, *, board: str, python: str, root: str, timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> AgentClient:
         """Bring the agent to the board unless it is there. Raises ``BoardError``."""
         agent = agent_file()
         argv = [python, "-c", _BOOTSTRAP, root, agent.sha256]
         asked = f"board {board!r}: start its agent in {root}"
-        answer = _bootstrap_answer(asked, python, transport.run(argv, timeout_s=COMMAND_TIMEOUT_S))
+        answer = _bootstrap_answer(asked, python, transport.run(argv, timeout_s=timeout_s))
         if not answer["here"]:
-            done = transport.run(argv, timeout_s=COMMAND_TIMEOUT_S, stdin=agent.data)
+            done = transport.run(argv, timeout_s=timeout_s, stdin=agent.data)
             answer = _bootstrap_answer(asked, python, done)
         if not answer["here"]:
             raise CommandFailed(asked, "the agent's file is damaged after the upload", "Check the board's disk")
-        return cls(transport, board, (python, answer["path"], "--root", answer["root"]), answer["root"])
+        return cls(transport, board, (python, answer["path"], "--root", answer["root"]), answer["root"], timeout_s)
 
-    def call(self, *arguments: str, stdin: bytes = b"", timeout_s: float = COMMAND_TIMEOUT_S) -> dict[str, Any]:
+    def call(self, *arguments: str, stdin: bytes = b"", timeout_s: float | None = None) -> dict[str, Any]:
         """One command's answer. Raises the agent's fault as an error, ``CommandFailed`` when it gave no answer, and
         ``Unreachable`` when it is not known whether it ran: every command may be given again."""
-        done = self.transport.run([*self.command, *arguments], timeout_s=timeout_s, stdin=stdin)
+        done = self.transport.run([*self.command, *arguments], timeout_s=timeout_s or self.timeout_s, stdin=stdin)
         asked = f"board {self.board!r}: {arguments[0]}"
         if done.exit_status is None and not done.stdout:
             raise Unreachable(asked, "the command ended without an exit status: it may have run or not", "Run it again")

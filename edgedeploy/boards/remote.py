@@ -108,7 +108,14 @@ class RemoteBoard:
             link.close()
 
     def _agent(self, transport: Transport) -> AgentClient:
-        return AgentClient.install(transport, board=self.name, python=self._options.python, root=self._options.root)
+        options = self._options
+        return AgentClient.install(
+            transport,
+            board=self.name,
+            python=options.python,
+            root=options.root,
+            timeout_s=options.command_timeout_s,
+        )
 
     def _info(self, probe: Mapping[str, Any]) -> BoardInfo:
         notes = (*self._notes, *probe["notes"])
@@ -230,7 +237,7 @@ class RemoteSession:
                 raise error_of(f"board {self.info.name!r}: run {target}", "runtime_missing", found)
 
     def _call(self, *arguments: str, stdin: bytes = b"") -> dict[str, Any]:
-        return self._link.agent.call(*arguments, stdin=stdin, timeout_s=self._options.command_timeout_s)
+        return self._link.agent.call(*arguments, stdin=stdin)
 
     def _transfer_timeout_s(self, size_bytes: int) -> float:
         return self._options.command_timeout_s + size_bytes / SLOWEST_LINK_BYTES_PER_S
