@@ -32,7 +32,7 @@ RESAMPLES: Final = 2000
 LEVEL: Final = 0.95
 """Of two-sided intervals and of one-sided bounds alike."""
 
-TIME_LEVEL: Final = 0.995
+TIME_LEVEL: Final = 0.99
 """Of one-sided bounds on times: on a busy host 95 % would call one artifact faster than itself once in twenty runs."""
 
 MIN_UNITS: Final = 5

@@ -134,7 +134,7 @@ def _numbers(data: ReportData) -> str:
     caption = (
         "The front's members and the float baselines, which are always measured. Small print is the "
         f"{LEVEL:.0%} interval. \u201cvs baseline\u201d is against the reference target's float model, timed beside it; "
-        f"\u201cfaster\u201d is said when the one-sided {TIME_LEVEL:.1%} bound of that ratio is more than {MARGIN:.0%} "
+        f"\u201cfaster\u201d is said when the one-sided {TIME_LEVEL:.0%} bound of that ratio is more than {MARGIN:.0%} "
         "below 1."
     )
     if any(row.variant.power_mode for row in front.rows):
@@ -179,7 +179,7 @@ def _every_variant(data: ReportData) -> str:
     effects = "; ".join(f"{heading(goal.metric)} {_effect(front, goal.metric)}" for goal in front.objectives)
     caption = (
         "Click a heading to sort. A variant is \u201cdominated (confirmed)\u201d when the one-sided "
-        f"{LEVEL:.0%} bounds ({TIME_LEVEL:.1%} for times) show the other one to be nowhere worse and somewhere "
+        f"{LEVEL:.0%} bounds ({TIME_LEVEL:.0%} for times) show the other one to be nowhere worse and somewhere "
         f"better by more than the smallest effect that matters ({effects}); "
         "when they do not show it, the two are \u201cindistinguishable\u201d."
     )

@@ -22,7 +22,7 @@ MARGIN: Final = 0.01
 """Smallest share of the baseline's latency that two processes of the same artifact are not expected to differ by."""
 
 MIN_ROUNDS: Final = 8
-"""With fewer, even a candidate that wins every round does so by chance more often than the level allows: 2**-8 < 0.5 %."""
+"""One side wins 8 rounds of 8 by chance once in 256; with a few less no outcome could reach the level."""
 
 Word = Literal["faster", "slower", "no difference shown", "too few rounds"]
 

@@ -32,7 +32,6 @@ def test_a_simulated_mode_holds_for_the_run_only(tmp_path: Path, monkeypatch: py
     assert Path(f"{mode}.log").read_text().split() == ["0", "2"]
 
 
-@pytest.mark.fault(21)
 @pytest.mark.skipif(Path("/sys/devices/system/cpu/cpu0/cpufreq").exists(), reason="this host has cpufreq")
 def test_a_governor_that_the_board_lacks_refuses_the_run(tmp_path: Path) -> None:
     board = local_board(tmp_path / "root", governor="performance")
