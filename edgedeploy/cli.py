@@ -106,15 +106,27 @@ def search(
     trials: Annotated[int | None, typer.Option(min=1, help="Variants to evaluate, instead of the file's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")] = False,
     board: Annotated[str | None, typer.Option(help="Board of the study file to measure on (the first one).")] = None,
+    boards: Annotated[
+        str | None, typer.Option(help="Several boards of one kind that share the work: a,b,c.", show_default=False)
+    ] = None,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation split closed.")] = False,
 ) -> None:
     """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with."""
     from edgedeploy.api import load_study
 
+    if board is not None and boards is not None:
+        raise SpecError("--board and --boards", "both were given", "Name one board or several")
+    names = [] if boards is None else [name.strip() for name in boards.split(",")]
     try:
         with Watch() as watch:
             result = load_study(study).run(
-                out_folder, trials=trials, resume=resume, board=board, confirm=not no_confirm, observer=watch
+                out_folder,
+                trials=trials,
+                resume=resume,
+                board=board,
+                boards=names,
+                confirm=not no_confirm,
+                observer=watch,
             )
     except KeyboardInterrupt:
         err.print(f"Interrupted. {escape(str(out_folder))} is usable as it is; --resume goes on.", highlight=False)

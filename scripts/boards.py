@@ -2,8 +2,10 @@
 
     agent   one job: the agent's start (connect, its files checked, the lease), the upload check and job start, collect
     lease   hand-over: from SIGKILL of the process that holds the board, with its job running, to the next holder's lease
+    lab     scheduling: jobs on 1 and on 4 SIMULATED boards that wait instead of computing
 
-Median and slowest of N repeats; with --check exit 1 when the slowest of `lease`, or the median of `agent`, misses its bar.
+Median and slowest of N repeats; with --check exit 1 when the slowest of `lease`, or the median of `agent`, misses its bar,
+or 4 boards need more than 0.3x of the time of one, or scheduling takes 50 ms a job or more.
 """
 
 from __future__ import annotations
@@ -33,9 +35,17 @@ from edgedeploy.boards.emulated import find_sshd, serve  # noqa: E402
 from edgedeploy.boards.remote import BoardOptions, RemoteBoard  # noqa: E402
 from edgedeploy.boards.ssh import SshTransport  # noqa: E402
 from edgedeploy.boards.sshconfig import SshTarget  # noqa: E402
+from edgedeploy.errors import Quarantined  # noqa: E402
+from edgedeploy.lab import Crew, Post  # noqa: E402
+from edgedeploy.search.study import Scored  # noqa: E402
+from edgedeploy.variant import Variant  # noqa: E402
 
 AGENT_BAR_S: Final = 0.5
 LEASE_BAR_S: Final = 30.0
+SHARE_BAR: Final = 0.3
+SCHEDULING_BAR_S: Final = 0.05
+JOB_S: Final = 0.25
+JOBS: Final = 40
 HOLDER: Final = "import sys; sys.path.insert(0, sys.argv[1]); import boards; boards.hold(sys.argv[2])"
 
 
@@ -138,7 +148,44 @@ def bench_lease(repeats: int) -> bool:
     return holds
 
 
-BENCHES: Final[dict[str, tuple[Callable[[int], bool], int]]] = {"agent": (bench_agent, 20), "lease": (bench_lease, 5)}
+def simulated_lab(boards: int) -> float:
+    """Seconds that ``JOBS`` jobs take, each of which waits for ``JOB_S``."""
+
+    def wait(variant: Variant) -> Scored:
+        time.sleep(JOB_S)
+        return Scored((), {})
+
+    posts = [Post(f"board {number}", wait, lambda cause: Quarantined("board", cause)) for number in range(boards)]
+    variant = Variant("onnxruntime", "float32", 1.0, (), 1)
+    with Crew(posts) as crew:
+        started_s = time.monotonic()
+        for future in [crew.submit(variant) for _ in range(JOBS)]:
+            future.result()
+        return time.monotonic() - started_s
+
+
+def bench_lab(repeats: int) -> bool:
+    """SIMULATION: the boards wait. The optimiser's own time is no part of it."""
+    pairs = [(simulated_lab(1), simulated_lab(4)) for _ in range(repeats)]
+    share = max(four / one for one, four in pairs)
+    scheduling_s = max((one - JOBS * JOB_S) / JOBS for one, _ in pairs)
+    sys.stdout.write("      " + line(f"{JOBS} jobs of {JOB_S} s, 1 simulated board", [one for one, _ in pairs]))
+    sys.stdout.write("      " + line(f"{JOBS} jobs of {JOB_S} s, 4 simulated boards", [four for _, four in pairs]))
+    fast, light = share <= SHARE_BAR, scheduling_s < SCHEDULING_BAR_S
+    sys.stdout.write(
+        f"{'ok  ' if fast else 'FAIL'}  4 boards at most {SHARE_BAR}x of one board: {share:.3f}x (worst)\n"
+    )
+    sys.stdout.write(
+        f"{'ok  ' if light else 'FAIL'}  scheduling below 50 ms a job: {scheduling_s * 1e3:.1f} ms (worst)\n"
+    )
+    return fast and light
+
+
+BENCHES: Final[dict[str, tuple[Callable[[int], bool], int]]] = {
+    "agent": (bench_agent, 20),
+    "lease": (bench_lease, 5),
+    "lab": (bench_lab, 3),
+}
 
 
 def main() -> None:

@@ -16,11 +16,12 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import optuna
@@ -65,6 +66,20 @@ class Finished:
     evaluated: int
 
 
+class Crew(Protocol):
+    """Whoever evaluates several variants at once. A protocol because the boards of this process and those of a cluster are
+    two ways to do it."""
+
+    def slots(self) -> int:
+        """How many variants may be under way now; never 0."""
+
+    def submit(self, variant: Variant) -> Future[Outcome]:
+        """The outcome to come. An exception in it ends the search."""
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Wraps the time in which the search only waits."""
+
+
 class Search:
     """One multi-objective search over ``space``, resumable from its SQLite storage.
 
@@ -93,6 +108,7 @@ class Search:
         self._path = storage
         self._rng = np.random.default_rng(seed)
         self._outcomes: dict[str, Outcome] = {}
+        self._flying: dict[Future[Outcome], tuple[optuna.Trial, Variant]] = {}
         self._distributions = space.distributions()
         optuna.logging.set_verbosity(logging.ERROR)
         with clock():
@@ -123,6 +139,64 @@ class Search:
                 self._persist(partial(self._tell, trial, outcome))
             tried.add(variant.digest)
         return Finished("trials", len(tried))
+
+    def run_on(self, crew: Crew, *, trials: int, deadline_s: float) -> Finished:
+        """As :meth:`run`, with as many variants under way as ``crew`` has slots. A variant is never under way twice.
+
+        Past the deadline what is under way is waited for. An exception of the crew is raised once the outcomes that came
+        with it are told.
+        """
+        with self._clock():
+            tried = self._persist(self._recover)
+        while True:
+            reason = self._launch(crew, tried, trials, deadline_s)
+            if not self._flying:
+                return Finished(reason or "trials", len(tried))
+            with crew.waiting():
+                landed, _ = wait(self._flying, return_when=FIRST_COMPLETED)
+            self._land(landed, tried)
+
+    def _launch(self, crew: Crew, tried: set[str], trials: int, deadline_s: float) -> StopReason | None:
+        """Fill the free slots; why the search is over, None while it is not."""
+        duplicates = 0
+        while len(tried) + len(self._flying) < trials:
+            if time.monotonic() >= deadline_s:
+                return "wall_clock"
+            if len(self._flying) >= crew.slots():
+                return None
+            under_way = {variant.digest for _, variant in self._flying.values()}
+            with self._clock():
+                if duplicates:
+                    params = self._space.untried(tried | under_way, self._rng)
+                    if params is None:
+                        return "exhausted"
+                    self._persist(partial(self._enqueue, params))
+                trial, variant = self._persist(self._ask)
+                known = self._known(variant)
+                if known is None and variant.digest not in under_way:
+                    duplicates = 0
+                    self._flying[crew.submit(variant)] = (trial, variant)
+                    continue
+                duplicates += 1
+                self._persist(partial(self._tell, trial, known or Failed("Duplicate", "it is under way already")))
+                if known is not None:
+                    tried.add(variant.digest)
+        return None if self._flying else "trials"
+
+    def _land(self, landed: Iterable[Future[Outcome]], tried: set[str]) -> None:
+        failures = []
+        for future in landed:
+            trial, variant = self._flying.pop(future)
+            failure = future.exception()
+            if failure is not None:
+                failures.append(failure)  # its trial stays RUNNING: the next run enqueues it again
+                continue
+            self._outcomes[variant.digest] = outcome = future.result()
+            with self._clock():
+                self._persist(partial(self._tell, trial, outcome))
+            tried.add(variant.digest)
+        if failures:
+            raise failures[0]
 
     def _known(self, variant: Variant) -> Outcome | None:
         """From the evidence, or from this run: a variant that stayed unstable is tried again by the next run only."""
@@ -171,8 +245,11 @@ class Search:
         return {variant.digest for variant in variants if self._lookup(variant) is not None}
 
     def _void_stale(self) -> None:
-        """One process owns the study, so whatever is RUNNING before a proposal belongs to nobody."""
+        """One process owns the study, so whatever is RUNNING before a proposal and not under way belongs to nobody."""
+        flying = {trial.number for trial, _ in self._flying.values()}
         for trial in self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+            if trial.number in flying:
+                continue
             params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
             if set(params) == set(self._distributions):
                 self._enqueue(params)
