@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from edgedeploy.plugins import Plugin, demands_of, find_targets
 from edgedeploy.protocols import Board, Calibrating, PerLayer, ReadyMade, Target, Task
 from edgedeploy.reporting import make_report, read_front
 from edgedeploy.runtime.probe import probe
+from edgedeploy.search.history import Server, server_at
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Failed, Finished, Outcome, Scored, Search
 from edgedeploy.spec import BoardTable, SpecSource, StudySpec, load_spec
@@ -120,6 +122,7 @@ class Study:
         resume: bool = False,
         board: str | None = None,
         boards: Sequence[str] = (),
+        storage: str | None = None,
         confirm: bool = True,
         observer: Observer = _ignore,
     ) -> StudyResult:
@@ -127,7 +130,8 @@ class Study:
 
         ``out`` defaults to ``studies/NAME``. Everything is checked before anything is written. An interrupted run
         leaves a folder that ``resume=True`` goes on with. ``boards`` names several boards of one kind that share the work:
-        each variant is measured on one of them, beside the baseline on the same one. Raises ``SpecError``,
+        each variant is measured on one of them, beside the baseline on the same one. ``storage`` is a
+        PostgreSQL URL instead of the file's own. Raises ``SpecError``,
         ``TargetUnavailable``, ``DataError``, ``BoardError``.
         """
         tables = tuple(self.spec.board(name) for name in boards) if boards else (self.spec.board(board),)
@@ -137,7 +141,12 @@ class Study:
         with store.own():
             if not store.exists():
                 store.create(self._source.text, self._resolved(ready))
-            return _Run(self.spec, ready, store, trials or self.spec.budget.trials, observer).go(confirm)
+            history = self._history(store, storage or self.spec.study.storage)
+            return _Run(self.spec, ready, store, history, trials or self.spec.budget.trials, observer).go(confirm)
+
+    def _history(self, store: Store, url: str | None) -> Path | Server:
+        """Where Optuna remembers: on a server under a name that only this folder has."""
+        return store.optimiser_path if url is None else server_at(url, f"{self.spec.study.name} {store.study().get('id', self.digest)}")
 
     def check(self, board: str | None = None) -> BoardInfo:
         """Everything :meth:`run` would check before it starts."""
@@ -217,12 +226,13 @@ class Study:
             "task_metrics": {name: asdict(info) for name, info in ready.task.metrics.items()},
             "left_out": list(ready.left_out),
             "versions": versions(),
+            "id": uuid.uuid4().hex,
         }
 
     @property
     def digest(self) -> str:
-        """Names what the study asks, its budget left out: a resumed study may be given more of it."""
-        return digest_of(self.spec.model_dump(mode="json", exclude={"budget"}))[:16]
+        """Names what the study asks, its budget and storage left out: a resumed study may be given others."""
+        return digest_of(self.spec.model_dump(mode="json", exclude={"budget": True, "study": {"storage"}}))[:16]
 
     def _check_folder(self, store: Store, tables: Sequence[BoardTable], resume: bool) -> None:
         store.check_place()
@@ -267,10 +277,13 @@ def _ready_board(table: BoardTable, targets: Mapping[str, Target]) -> tuple[Boar
 class _Run:
     """One run of a study: its search, its progress, and the confirmation at its end."""
 
-    def __init__(self, spec: StudySpec, ready: _Ready, store: Store, trials: int, observer: Observer) -> None:
+    def __init__(
+        self, spec: StudySpec, ready: _Ready, store: Store, history: Path | Server, trials: int, observer: Observer
+    ) -> None:
         self._spec = spec
         self._ready = ready
         self._store = store
+        self._history = history
         self._total = trials
         self._observer = observer
         self._account = Account(store)
@@ -315,7 +328,7 @@ class _Run:
         first = next(iter(self._trials.values()))
         try:
             search = Search(
-                storage=self._store.optimiser_path,
+                storage=self._history,
                 space=self._ready.space,
                 directions=[first.metrics[o.metric].direction for o in self._spec.objectives],
                 seed=self._spec.study.seed,

@@ -109,6 +109,9 @@ def search(
     boards: Annotated[
         str | None, typer.Option(help="Several boards of one kind that share the work: a,b,c.", show_default=False)
     ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="PostgreSQL URL for the history of proposals.", show_default=False)
+    ] = None,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation split closed.")] = False,
 ) -> None:
     """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with."""
@@ -125,6 +128,7 @@ def search(
                 resume=resume,
                 board=board,
                 boards=names,
+                storage=storage,
                 confirm=not no_confirm,
                 observer=watch,
             )

@@ -32,6 +32,8 @@ class StudyTable(_Table):
     seed: int = Field(default=0, ge=0, lt=2**32)
     targets: tuple[str, ...] = Field(min_length=1, max_length=16)
     """The first one is the reference target: its float32 baseline is what every candidate is interleaved with."""
+    storage: str | None = None
+    """URL of a PostgreSQL database for the history of proposals, without a password; a SQLite file when left out."""
 
 
 class TaskTable(_Table):

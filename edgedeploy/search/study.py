@@ -27,7 +27,7 @@ import numpy as np
 import optuna
 
 from edgedeploy.measurement import Direction
-from edgedeploy.search.history import Answer, open_history, patiently
+from edgedeploy.search.history import Answer, Server, open_history, patiently
 from edgedeploy.search.space import Space
 from edgedeploy.variant import Scalar, Variant
 
@@ -81,7 +81,7 @@ class Crew(Protocol):
 
 
 class Search:
-    """One multi-objective search over ``space``, resumable from its SQLite storage.
+    """One multi-objective search over ``space``, resumable from its storage: a SQLite file, or a server.
 
     ``lookup`` answers from the evidence (None: not evaluated yet); ``evaluate`` makes new evidence; ``evidence`` lists the
     variants that ``lookup`` knows, in the order they were made. ``clock`` wraps the optimiser's own work, so that it can be
@@ -91,7 +91,7 @@ class Search:
     def __init__(
         self,
         *,
-        storage: Path,
+        storage: Path | Server,
         space: Space,
         directions: Sequence[Direction],
         seed: int,
@@ -231,14 +231,13 @@ class Search:
         self._study.enqueue_trial(dict(params))
 
     def _recover(self) -> set[str]:
-        """Void what an interrupted run left RUNNING and put its parameters in front; seed a fresh study, or tell a new
-        storage what its lost forerunner knew.
+        """Void what an interrupted run left RUNNING and put its parameters in front; seed a fresh study; tell the storage
+        what the evidence says and it was never told, because it was killed, or is new in the place of a lost one.
 
         Returns the digests of the variants that have an outcome already.
         """
         self._void_stale()
-        if not self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]):
-            self._replay()
+        self._replay()
         for params in self._seeds():
             self._study.enqueue_trial(params, skip_if_exists=True)
         variants = (self._space.variant(trial.params) for trial in self._study.trials if trial.params)
@@ -251,25 +250,37 @@ class Search:
             if trial.number in flying:
                 continue
             params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            if set(params) == set(self._distributions):
+            if set(params) == set(self._distributions) and not self._replayable(params):
                 self._enqueue(params)
             self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
+    def _replayable(self, params: Mapping[str, Scalar]) -> bool:
+        variant = self._space.variant(params)
+        return self._lookup(variant) is not None and self._space.params_of(variant) is not None
+
     def _replay(self) -> None:
-        """Tell a storage without results what the evidence says, as far as the space can express it."""
-        known = {trial.user_attrs.get("variant") for trial in self._study.get_trials(deepcopy=False)}
+        """Tell what the evidence says and no trial does, as far as the space can express it."""
+        told = [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state == optuna.trial.TrialState.COMPLETE or "failure" in trial.user_attrs
+        ]
+        known = {trial.user_attrs.get("variant") for trial in told}
         for variant in self._evidence():
             params, outcome = self._space.params_of(variant), self._lookup(variant)
             if params is None or outcome is None or variant.digest in known:
                 continue
-            told: dict[str, Any] = {"state": optuna.trial.TrialState.FAIL}
-            if isinstance(outcome, Scored):
-                told = {"values": list(outcome.values), "constraints": dict(outcome.constraints)}
+            attributes = {"variant": variant.digest}
+            result: dict[str, Any] = {"state": optuna.trial.TrialState.FAIL}
+            if isinstance(outcome, Failed):
+                attributes["failure"] = f"{outcome.kind}: {outcome.message}"[:500]
+            else:
+                result = {"values": list(outcome.values), "constraints": dict(outcome.constraints)}
             trial = optuna.trial.create_trial(
                 params=params,
                 distributions=self._distributions,
-                user_attrs={"variant": variant.digest},
-                **told,
+                user_attrs=attributes,
+                **result,
             )
             self._study.add_trial(trial)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -13,7 +14,7 @@ from made_up_search import SMALL, SPACE, landscape
 
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Failed, Outcome, Search
-from edgedeploy.variant import Variant
+from edgedeploy.variant import Choices, Variant
 
 
 class Lab:
@@ -24,6 +25,7 @@ class Lab:
         self.storage = storage
         self.evidence: dict[str, Outcome] = {}
         self.evaluated: list[Variant] = []
+        self.variants: list[Variant] = []
         self.landscape = evaluate
 
     def evaluate(self, variant: Variant) -> Outcome:
@@ -41,6 +43,7 @@ class Lab:
             lookup=lambda variant: self.evidence.get(variant.digest),
             evaluate=self.evaluate,
             clock=nullcontext,
+            evidence=lambda: list(self.variants),
         )
 
 
@@ -127,3 +130,19 @@ def test_the_wall_clock_ends_a_search(tmp_path: Path) -> None:
 
 def test_stepped_numbers_come_back_as_they_were_listed() -> None:
     assert SPACE.variant({"target": "openvino", "width": 0.7500000001}).width == 0.75
+
+
+def test_what_was_measured_is_told_even_with_calibrations_in_the_space(tmp_path: Path) -> None:
+    """Killed after the evidence and before Optuna heard of it: the next run tells it, whatever the space holds."""
+    space = replace(
+        SMALL,
+        parameters={"precision": ("float32", "int8"), "calibration": ("minmax", "entropy")},
+        choices=Choices(calibrations={"onnxruntime": ("minmax", "entropy")}, cases=8),
+    )
+    variant = space.variant({"target": "onnxruntime", "precision": "int8", "calibration": "entropy"})
+    lab = Lab(tmp_path / "o.sqlite3", space=space)
+    lab.evidence[variant.digest] = landscape(variant)
+    lab.variants.append(variant)
+    run(lab, 1)
+    study = optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{lab.storage}")
+    assert [trial.user_attrs["variant"] for trial in study.trials if trial.values] == [variant.digest]
