@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
@@ -19,6 +19,7 @@ from edgedeploy.ability import abilities, runnable
 from edgedeploy.account import Account
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.quarantine import Quarantine
+from edgedeploy.cluster import Cluster
 from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.lab import Crew, Machines, Post, health_check, require_alike, require_comparable
@@ -35,7 +36,7 @@ from edgedeploy.store import Store
 from edgedeploy.targets import BUILTIN_TARGETS
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.tasks.catalog import load_task
-from edgedeploy.trial import Trials, runner_on
+from edgedeploy.trial import Runner, Trials, runner_on
 from edgedeploy.units import human
 from edgedeploy.variant import Choices, Variant, digest_of
 from edgedeploy.workbench import Workbench
@@ -95,7 +96,9 @@ class _Ready:
 
     task: Task
     targets: Mapping[str, Target]
-    boards: tuple[tuple[Board, BoardInfo], ...]
+    boards: tuple[tuple[Board | None, BoardInfo], ...]
+    """Several, or one; a board of the cluster is behind its worker."""
+    cluster: Cluster | None
     space: Space
     left_out: tuple[str, ...]
     protocols: tuple[ProtocolPlan, ...]
@@ -123,6 +126,7 @@ class Study:
         board: str | None = None,
         boards: Sequence[str] = (),
         storage: str | None = None,
+        dask: str | None = None,
         confirm: bool = True,
         observer: Observer = _ignore,
     ) -> StudyResult:
@@ -130,15 +134,17 @@ class Study:
 
         ``out`` defaults to ``studies/NAME``. Everything is checked before anything is written. An interrupted run
         leaves a folder that ``resume=True`` goes on with. ``boards`` names several boards of one kind that share the work:
-        each variant is measured on one of them, beside the baseline on the same one. ``storage`` is a
-        PostgreSQL URL instead of the file's own. Raises ``SpecError``,
-        ``TargetUnavailable``, ``DataError``, ``BoardError``.
+        each variant is measured on one of them, beside the baseline on the same one. ``storage`` is the
+        URL of a PostgreSQL database for the history of proposals, ``dask`` the address of a scheduler whose workers have the
+        boards (``edgedeploy work``). Raises ``SpecError``, ``TargetUnavailable``, ``DataError``, ``BoardError``.
         """
         tables = tuple(self.spec.board(name) for name in boards) if boards else (self.spec.board(board),)
         store = Store(Path(out) if out is not None else Path("studies") / self.spec.study.name)
-        self._check_folder(store, tables, resume)
-        ready = self._prepare(tables)
-        with store.own():
+        with ExitStack() as stack:
+            cluster = None if dask is None else stack.enter_context(closing(Cluster(dask)))
+            self._check_folder(store, [board.name for board in (cluster.boards if cluster else tables)], resume)
+            ready = self._prepare(tables, cluster)
+            stack.enter_context(store.own())
             if not store.exists():
                 store.create(self._source.text, self._resolved(ready))
             history = self._history(store, storage or self.spec.study.storage)
@@ -146,13 +152,15 @@ class Study:
 
     def _history(self, store: Store, url: str | None) -> Path | Server:
         """Where Optuna remembers: on a server under a name that only this folder has."""
-        return store.optimiser_path if url is None else server_at(url, f"{self.spec.study.name} {store.study().get('id', self.digest)}")
+        if url is None:
+            return store.optimiser_path
+        return server_at(url, f"{self.spec.study.name} {store.study().get('id', self.digest)}")
 
     def check(self, board: str | None = None) -> BoardInfo:
         """Everything :meth:`run` would check before it starts."""
         return self._prepare((self.spec.board(board),)).boards[0][1]
 
-    def _prepare(self, tables: Sequence[BoardTable]) -> _Ready:
+    def _prepare(self, tables: Sequence[BoardTable], cluster: Cluster | None = None) -> _Ready:
         names = {plugin.name: plugin for plugin in find_targets(BUILTIN_TARGETS)}
         known = {name: plugin.target.precisions for name, plugin in names.items() if plugin.target is not None}
         for name in self.spec.study.targets:
@@ -172,7 +180,13 @@ class Study:
             if not readiness.ready:
                 raise TargetUnavailable(f"target {name!r}", readiness.found, readiness.remedy)
             targets[name] = target
-        boards = tuple(_ready_board(table, targets) for table in tables)
+        boards: tuple[tuple[Board | None, BoardInfo], ...]
+        if cluster is None:
+            boards = tuple(_open_and_probe(table) for table in tables)
+        else:
+            boards = tuple((None, info) for info in cluster.boards)
+        for _, info in boards:
+            _require_runtimes(info, targets)
         info = boards[0][1]
         require_alike([found for _, found in boards])
         if len(boards) > 1:
@@ -187,7 +201,7 @@ class Study:
             default_threads=max(1, min(info.cores, 4)),
             choices=_choices(self.spec, task, targets),
         )
-        return _Ready(task, targets, boards, space, self._left_out(targets, info), protocols)
+        return _Ready(task, targets, boards, cluster, space, self._left_out(targets, info), protocols)
 
     def _left_out(self, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:
         """Precisions of the space that a target has and the board cannot run: told before anything is built."""
@@ -234,7 +248,7 @@ class Study:
         """Names what the study asks, its budget and storage left out: a resumed study may be given others."""
         return digest_of(self.spec.model_dump(mode="json", exclude={"budget": True, "study": {"storage"}}))[:16]
 
-    def _check_folder(self, store: Store, tables: Sequence[BoardTable], resume: bool) -> None:
+    def _check_folder(self, store: Store, boards: Sequence[str], resume: bool) -> None:
         store.check_place()
         if not store.exists():
             occupied = store.root.is_file() or (store.root.is_dir() and any(store.root.iterdir()))
@@ -250,7 +264,7 @@ class Study:
                 "it holds another study: more than the budget differs from this study file",
                 "Use the study file it was made with (study.toml in it), or choose another --out",
             )
-        if not {table.name for table in tables} <= set(kept.get("boards", (kept["board"],))):
+        if not set(boards) <= set(kept.get("boards", (kept["board"],))):
             raise SpecError(
                 f"--resume {store.root}",
                 f"it was measured on board {kept['board']!r}",
@@ -258,20 +272,23 @@ class Study:
             )
 
 
-def _ready_board(table: BoardTable, targets: Mapping[str, Target]) -> tuple[Board, BoardInfo]:
-    """A board that answers, is not set aside, and has what the targets need."""
+def _open_and_probe(table: BoardTable) -> tuple[Board, BoardInfo]:
+    """A board that answers and is not set aside."""
     device = open_board(table.model_dump())
     info = device.probe()
     Quarantine().check(info)
+    return device, info
+
+
+def _require_runtimes(info: BoardInfo, targets: Mapping[str, Target]) -> None:
     missing = [name for name in targets if name not in info.runtimes]
     if missing:
         found = [*info.runtimes, *info.notes]
         raise TargetUnavailable(
-            f"board {table.name!r}",
+            f"board {info.name!r}",
             f"it has no runtime for {', '.join(missing)} (found: {'; '.join(found) or 'none'})",
             f"On the board: pip install {' '.join(missing)}",
         )
-    return device, info
 
 
 class _Run:
@@ -292,12 +309,20 @@ class _Run:
         self._already = len(store.measurements()) + len(store.failures())
         self._bench = Workbench(ready.task, ready.targets, store, self._account, self._training)
         self._machines = Machines()
-        self._host = self._machines.of(probe()["identity"])
+        here = probe()["identity"]
+        self._host = self._machines.of(here)
+        self._at_home = any(info.identity == here for _, info in ready.boards)
         self._counting = threading.Lock()
         self._crew: Crew | None = None
         self._trials = {info.name: self._trials_on(board, info) for board, info in ready.boards}
 
-    def _trials_on(self, board: Board, info: BoardInfo) -> Trials:
+    def _place(self, info: BoardInfo) -> AbstractContextManager[object]:
+        """What is held while a board runs: its machine. Which board of a cluster takes a job is not known before."""
+        if self._ready.cluster is None:
+            return self._machines.of(info.identity)
+        return self._host if self._at_home else nullcontext()
+
+    def _trials_on(self, board: Board | None, info: BoardInfo) -> Trials:
         def tell(line: str) -> None:
             self._say("note", line)
 
@@ -308,8 +333,8 @@ class _Run:
 
         return Trials(
             spec=self._spec,
-            run=runner_on(board, tell, health_check(info)),
-            provenance=board.provenance,
+            run=self._runner(board, info, tell),
+            provenance=info.provenance,
             bench=self._bench,
             store=self._store,
             account=self._account,
@@ -319,8 +344,14 @@ class _Run:
             alive=alive,
             protocols=self._ready.protocols,
             host=self._host,
-            place=self._machines.of(info.identity),
+            place=self._place(info),
         )
+
+    def _runner(self, board: Board | None, info: BoardInfo, tell: Callable[[str], None]) -> Runner:
+        if self._ready.cluster is not None:
+            return self._ready.cluster.run
+        assert board is not None
+        return runner_on(board, tell, health_check(info))
 
     def go(self, confirm: bool) -> StudyResult:
         for line in self._ready.left_out:
@@ -359,8 +390,9 @@ class _Run:
     def _crewed(self, work: Callable[[Trials, Variant], Outcome]) -> Iterator[Crew]:
         """All boards at ``work``."""
         infos = {info.name: info for _, info in self._ready.boards}
+        cluster = self._ready.cluster
         posts = [
-            Post(name, partial(work, trials), partial(Quarantine().put, infos[name]))
+            Post(name, partial(work, trials), cluster.set_aside if cluster else partial(Quarantine().put, infos[name]))
             for name, trials in self._trials.items()
         ]
         crew = Crew(posts, tell=lambda line: self._say("note", line), waiting=self._account.stopped)

@@ -112,6 +112,9 @@ def search(
     storage: Annotated[
         str | None, typer.Option(help="PostgreSQL URL for the history of proposals.", show_default=False)
     ] = None,
+    dask: Annotated[
+        str | None, typer.Option(help="Dask scheduler whose workers have the boards.", show_default=False)
+    ] = None,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation split closed.")] = False,
 ) -> None:
     """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with."""
@@ -129,6 +132,7 @@ def search(
                 board=board,
                 boards=names,
                 storage=storage,
+                dask=dask,
                 confirm=not no_confirm,
                 observer=watch,
             )
@@ -137,6 +141,19 @@ def search(
         raise typer.Exit(EXIT_PARTIAL) from None
     err.print(f"{result.evaluated} variants evaluated; ended because of: {result.reason}.", highlight=False)
     _show_front(out_folder, as_json=False)
+
+
+@app.command()
+def work(
+    study: Annotated[Path, typer.Argument(help="Study file that describes the board.", show_default=False)],
+    board: Annotated[str, typer.Option(help="The board that this process has.", show_default=False)],
+    dask: Annotated[str, typer.Option(help="Address of the Dask scheduler: tcp://host:8786.", show_default=False)],
+) -> None:
+    """Offer one board to a Dask cluster, until the scheduler or Ctrl-C ends it; `search --dask` measures on it."""
+    from edgedeploy.cluster import work as serve
+    from edgedeploy.spec import load_spec
+
+    serve(load_spec(study)[0].board(board).model_dump(), dask)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -64,6 +65,13 @@ class SimulatedLab:
             return search.run_on(crew, trials=trials, deadline_s=time.monotonic() + 120).reason
 
 
+def wait_until(condition: Callable[[], object]) -> None:
+    give_up_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up_s
+        time.sleep(0.01)
+
+
 def digests(lab: SimulatedLab) -> list[str]:
     return [digest for _, digest in lab.runs]
 
@@ -106,13 +114,20 @@ def test_a_board_that_fails_again_and_again_is_set_aside_and_its_jobs_are_done_b
     def broken(name: str, variant: Variant) -> Outcome:
         if name == "b":
             raise Unreachable("board 'b'", "no answer")
-        time.sleep(0.05)  # so that b gets its share
+        wait_until(lambda: lab.aside)
         return landscape(variant)
 
-    lab = SimulatedLab(tmp_path / "o.sqlite3", evaluate=broken)
-    assert lab.search(8) == "trials"
+    lab = SimulatedLab(tmp_path / "unused", "ab", broken)
+    variants = {variant.digest: variant for variant in map(SPACE.variant, itertools.islice(SPACE.combinations(), 8))}
+    with lab.crew() as crew:
+        futures = [crew.submit(variant) for variant in variants.values()]
+        outcomes = [future.result(60) for future in futures]
+        assert crew.slots() == 1
+        with pytest.raises(Busy, match="is over"):
+            crew.check("b")
     assert lab.aside == ["b"]
-    assert len(digests(lab)) == len(set(digests(lab))) == 8
+    assert outcomes == [landscape(variant) for variant in variants.values()]
+    assert sorted(digests(lab)) == sorted(variants)
 
 
 def test_a_single_failure_sends_the_job_to_another_board(tmp_path: Path) -> None:
