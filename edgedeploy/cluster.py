@@ -14,6 +14,7 @@ import asyncio
 import importlib.util
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -129,6 +130,10 @@ class Cluster:
             answer = future.result(timeout=job.plan.time_limit_s + STUCK_S)
         except KilledWorker as exc:
             raise Unreachable("a run on the cluster", f"its workers were killed again and again: {exc}") from exc
+        except CancelledError as exc:
+            raise Unreachable(
+                "a run on the cluster", "its scheduler is gone", "Start it and the workers; --resume"
+            ) from exc
         except TimeoutError as exc:
             raise Unreachable("a run on the cluster", "no board's worker took it", "See to the workers") from exc
         finally:

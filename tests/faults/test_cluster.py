@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from board_kit import OUTPUTS_ONLY, make_job
+from board_kit import ENDLESS, OUTPUTS_ONLY, make_job
 from fault_kit import running_jobs, wait_for
 
 from edgedeploy.cluster import Cluster
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import SpecError, Unreachable
 from edgedeploy.measurement import MeasurePlan
 from edgedeploy.runtime.processes import with_argument
 from edgedeploy.store import Store
@@ -143,6 +143,20 @@ def test_many_jobs_while_workers_come_and_go(processes: Processes, tmp_path: Pat
         assert raw.outputs == folder / "outputs.npz"
         with np.load(raw.outputs) as data:
             assert [data[name].shape[0] for name in data.files] == [6]
+
+
+def test_a_killed_scheduler_ends_the_run_and_frees_the_board(processes: Processes, tmp_path: Path) -> None:
+    job = make_job(tmp_path / "job", plan=ENDLESS)
+    with closing(connected(processes, 2)) as cluster, ThreadPoolExecutor() as pool:
+        (tmp_path / "out").mkdir()
+        future = pool.submit(cluster.run, job, tmp_path / "out")
+        wait_for("a job to run", lambda: [name for name in "ab" if running_jobs(processes.root(name))], 120)
+        processes.scheduler.kill()
+        with pytest.raises(Unreachable, match="scheduler is gone"):
+            future.result(120)
+        processes.kill("a")
+        processes.kill("b")
+        wait_for("the job to end", lambda: not [name for name in "ab" if running_jobs(processes.root(name))], 60)
 
 
 def test_a_study_on_a_cluster(processes: Processes, tmp_path: Path) -> None:
