@@ -100,6 +100,9 @@ PROTOCOL_METRICS: Final[Mapping[str, Mapping[str, MetricInfo]]] = {
 }
 """What each measuring protocol adds when a study names it in ``[measure] protocols``."""
 
+ACROSS_BOARDS: Final = frozenset({"latency_ratio", "cpu_time_ratio", "size_bytes"})
+"""Board metrics that compare across boards of one kind: the baseline ran interleaved on the same board, or nothing ran."""
+
 BOARD_METRICS: Final[Mapping[str, MetricInfo]] = {
     **RUN_METRICS,
     **{name: info for table in PROTOCOL_METRICS.values() for name, info in table.items()},
@@ -259,6 +262,14 @@ class BoardInfo:
     notes: tuple[str, ...] = ()
     clock: Clock = "wall"
     power_modes: Mapping[str, str] = field(default_factory=dict)
+    serial: str = ""
+    image: str = ""
+
+    def unlike(self, other: BoardInfo) -> tuple[str, ...]:
+        """In what this board is of another kind than ``other``: numbers of boards of one kind may stand on one front."""
+        kinds = ("provenance", "clock", "cpu", "arch", "isa", "cores", "image", "python", "runtimes", "governor")
+        found = [name for name in kinds if getattr(self, name) != getattr(other, name)]
+        return tuple(f"{name} {getattr(self, name)!r}, not {getattr(other, name)!r}" for name in found)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -278,6 +289,8 @@ class BoardInfo:
             "governor": self.governor,
             "notes": list(self.notes),
             "power_modes": dict(self.power_modes),
+            "serial": self.serial,
+            "image": self.image,
         }
 
     @classmethod

@@ -71,6 +71,7 @@ def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> FrontReport
         margin=spec.pick.non_inferiority_margin,
         metrics=task_metrics,
         resamples=resamples,
+        several_boards=len(study.get("boards", ())) > 1,
     )
 
 

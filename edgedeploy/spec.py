@@ -33,6 +33,8 @@ class StudyTable(_Table):
     seed: int = Field(default=0, ge=0, lt=2**32)
     targets: tuple[str, ...] = Field(min_length=1, max_length=16)
     """The first one is the reference target: its float32 baseline is what every candidate is interleaved with."""
+    storage: str | None = None
+    """URL of a PostgreSQL database for the history of proposals, without a password; a SQLite file when left out."""
 
 
 class TaskTable(_Table):
@@ -330,14 +332,17 @@ class StudySpec(_Table):
                 raise source.error(f"plans.{name}", f"{NO_PLAN!r} and plans without a rule stand for no plan at all")
             _subset(source, f"plans.{name}", tuple(rules.values()), LAYER_PRECISIONS, "precisions are")
 
-    def check_power_modes(self, source: SpecSource, board: BoardTable, offered: Mapping[str, str]) -> None:
-        """Hold the space against the modes that the board offers; ``offered`` maps them to what sets each."""
+    def check_power_modes(
+        self, source: SpecSource, board: str, table: BoardTable | None, offered: Mapping[str, str]
+    ) -> None:
+        """Hold the space against the modes that the board offers; ``offered`` maps them to what sets each, ``table`` is the
+        board's where this study describes it."""
         for mode in self.space.get("power_mode", ()):
             if mode not in offered:
-                found = f"board {board.name!r} has no power mode {mode!r} that can be set"
+                found = f"board {board!r} has no power mode {mode!r} that can be set"
                 raise source.error("space.power_mode", found, f"It has: {', '.join(offered) or 'none'}")
-            if getattr(board, offered[str(mode)]) is not None:
-                found = f"{mode!r} and the table of board {board.name!r} both set its {offered[str(mode)]}"
+            if table is not None and getattr(table, offered[str(mode)]) is not None:
+                found = f"{mode!r} and the table of board {board!r} both set its {offered[str(mode)]}"
                 raise source.error("space.power_mode", found, "Remove it from the board's table")
 
     def precision_plans(self) -> dict[str, PrecisionPlan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from edgedeploy.evidence.frontier import FrontReport, Row
@@ -30,6 +31,13 @@ def front_table(report: FrontReport) -> TextTable:
     if report.invalid:
         runs = "1 invalid run" if len(report.invalid) == 1 else f"{len(report.invalid)} invalid runs"
         notes.append(f"{runs} (conditions drifted), not used.")
+    boards = Counter(row.board for row in report.rows)
+    if len(boards) > 1:
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(boards.items()))
+        notes.append(
+            f"Variants by board: {counts}. Each ran beside the baseline on its own board: ratios compare across boards, "
+            "times do not."
+        )
     return TextTable(
         title=f"Front: {report.board or 'no board'}, {report.provenance or 'nothing measured'}",
         headers=("", "variant", *(heading(name) for name in metrics), "than baseline", "ran as", "status"),

@@ -66,7 +66,27 @@ def probe() -> dict[str, Any]:
         "governor": governor(),
         "notes": notes,
         "power_modes": PowerModes(Path()).offered(),
+        "serial": serial_number(),
+        "image": image_name(),
     }
+
+
+def serial_number(system: Path = Path("/")) -> str:
+    """The maker's, from the device tree or, for root, the firmware; empty where neither tells."""
+    for name in ("proc/device-tree/serial-number", "sys/class/dmi/id/product_serial"):
+        found = _read(system / name).strip("\0\n ")
+        if found:
+            return found
+    return ""
+
+
+def image_name(system: Path = Path("/")) -> str:
+    """What was flashed: the release line of a Jetson, else what the system's release file calls image or build."""
+    tegra = _read(system / "etc/nv_tegra_release").partition("\n")[0].strip("# ")
+    fields = dict(line.partition("=")[::2] for line in _read(system / "etc/os-release").splitlines())
+    names = ("ID", "VERSION_ID", "IMAGE_ID", "IMAGE_VERSION", "BUILD_ID")
+    release = " ".join(fields[name].strip("\"'") for name in names if fields.get(name))
+    return ", ".join(part for part in (tegra, release) if part)
 
 
 def cpu_model(cpuinfo: str) -> str:

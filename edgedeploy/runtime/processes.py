@@ -103,8 +103,8 @@ def end_all_with_argument(argument: str, patience_s: float = 5.0) -> int:
 
 
 def self_command() -> list[str]:
-    """The command line that starts this agent again: the zip that is running, or the package."""
+    """The command line that starts this agent again: the folder or zip that is running, or the package."""
     program = str(Path(sys.argv[0]).resolve())
-    if zipfile.is_zipfile(program):
+    if Path(program, "__main__.py").is_file() or zipfile.is_zipfile(program):
         return [sys.executable, program]
     return [sys.executable, "-m", "edgedeploy.runtime"]

@@ -161,10 +161,10 @@ OFFERED = {"performance": "governor", "powersave": "governor", "MAXN": "nvpmodel
 def test_power_modes_are_held_against_the_board(old: str, new: str, offered: dict[str, str], message: str) -> None:
     check(MODES)
     spec, source = parse_spec(MODES, Path("study.toml"))
-    spec.check_power_modes(source, spec.board(None), OFFERED)
+    spec.check_power_modes(source, "here", spec.board(None), OFFERED)
     spec, source = parse_spec(MODES.replace(old, new), Path("study.toml"))
     with pytest.raises(SpecError, match=rf"study.toml:\d+: space.power_mode: .*{message}"):
-        spec.check_power_modes(source, spec.board(None), offered)
+        spec.check_power_modes(source, "here", spec.board(None), offered)
 
 
 def test_a_power_mode_is_a_name() -> None:
