@@ -121,7 +121,8 @@ class Readiness:
 @dataclass(frozen=True)
 class BuildRequest:
     """What a target builds from. ``reference`` is the ONNX file; ``calibration`` yields model-ready inputs one case at a
-    time (bounded memory) and may be called again."""
+    time (bounded memory) and may be called again. ``program`` is the same model as ``torch.export`` saved it, where it
+    came from torch and a target asks for it (``targets.program.FromProgram``)."""
 
     reference: Path
     inputs: tuple[TensorSpec, ...]
@@ -129,6 +130,7 @@ class BuildRequest:
     precision: str
     calibration: Callable[[], Iterator[dict[str, Array]]]
     seed: int = 0
+    program: Path | None = None
 
 
 @runtime_checkable

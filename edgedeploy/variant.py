@@ -14,7 +14,7 @@ from typing import Any, Final
 
 Scalar = bool | int | float | str
 
-PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8")
+PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int8_dynamic")
 """Numeric precisions a variant may ask for; a target names the ones it has."""
 
 DEPLOYMENT_KEYS: Final = ("target", "precision", "threads", "width")

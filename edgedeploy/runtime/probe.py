@@ -13,7 +13,11 @@ from typing import Any
 from edgedeploy.runtime.environment import governor
 from edgedeploy.runtime.processes import boot_id
 
-RUNTIME_PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
+RUNTIME_PACKAGES = {
+    "litert": ("ai-edge-litert", "tflite-runtime"),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+}
 """Target name -> distributions that bring its runtime, the usual one first."""
 
 X86_FLAGS = (

@@ -33,6 +33,7 @@ from edgedeploy.targets.common import (
     staged,
     translated,
 )
+from edgedeploy.targets.graph import with_node
 from edgedeploy.targets.reference import random_inputs
 
 ENTRY: Final = "model.xml"
@@ -76,10 +77,12 @@ class OpenVinoTarget:
 def _write(request: BuildRequest, path: Path) -> None:
     import openvino as ov
 
-    with translated(
-        f"{request.reference.name} in OpenVINO {ov.__version__}", "Replace the operator it names", Unsupported
-    ):
-        model = ov.Core().read_model(str(request.reference))
+    asked, remedy = f"{request.reference.name} in OpenVINO {ov.__version__}", "Replace the operator it names"
+    try:
+        with translated(asked, remedy, Unsupported):
+            model = ov.Core().read_model(str(request.reference))
+    except Unsupported as exc:
+        raise Unsupported(asked, _with_node(exc.found, request.reference), remedy) from exc
     _name_layers(model, "converted")
     if request.precision == "int8":
         first_feed(request)
@@ -87,6 +90,16 @@ def _write(request: BuildRequest, path: Path) -> None:
         _name_layers(model, "quantized")
     _name_tensors(model, request)
     ov.save_model(model, str(path), compress_to_fp16=False)
+
+
+def _with_node(message: str, reference: Path) -> str:
+    """OpenVINO names the operators it lacks, not their nodes."""
+    import onnx
+
+    try:
+        return with_node(message, onnx.load(str(reference), load_external_data=False))
+    except Exception:  # a file that is no model has no nodes; protobuf's exception has no public name
+        return message
 
 
 def _name_tensors(model: Any, request: BuildRequest) -> None:
