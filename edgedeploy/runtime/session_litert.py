@@ -76,8 +76,8 @@ class LiteRtSession:
     def executed(self) -> dict[str, int]:
         """From the types of each layer's tensors: the interpreter has no profile, and its kernels follow the types.
 
-        ``int8_dynamic`` is a float layer with int8 weights, whose input the kernel quantizes on its way in;
-        ``float16_weights`` is float32 arithmetic on weights that are stored as float16.
+        ``int8-dynamic`` is a float layer with int8 weights, whose input the kernel quantizes on its way in;
+        ``float16-weights`` is float32 arithmetic on weights that are stored as float16.
         """
         return executed_from_nodes(self._nodes(), self._types())
 
@@ -175,8 +175,8 @@ def executed_from_nodes(nodes: list[dict[str, Any]], types: Mapping[int, str]) -
         weight = int(node["inputs"][1])
         precision = _PRECISIONS.get(activation, activation)
         if precision == "float32" and types.get(weight) in ("int8", "int4"):
-            precision = "int8_dynamic"
+            precision = "int8-dynamic"
         elif precision == "float32" and widened.get(weight) == "float16":
-            precision = "float16_weights"
+            precision = "float16-weights"
         counts[precision] = counts.get(precision, 0) + 1
     return counts

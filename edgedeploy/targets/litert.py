@@ -14,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-import edgedeploy
 from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.protocols import Array, BuildRequest, Readiness
@@ -31,7 +30,7 @@ class LiteRtTarget:
     speaks it."""
 
     name = "litert"
-    precisions: tuple[str, ...] = ("float32", "float16", "int8", "int8_dynamic")
+    precisions: tuple[str, ...] = ("float32", "float16", "int8", "int8-dynamic")
     extra = "litert"
     from_program = True
 
@@ -101,7 +100,7 @@ def _run_tool(job: ToolJob, cases: Iterator[dict[str, Array]], desk: Path) -> Ma
     result = desk / "result.json"
     (desk / "job.json").write_text(json.dumps(job.as_json()), encoding="utf-8")
     argv = [sys.executable, "-m", "edgedeploy.targets.litert_tool", str(desk / "job.json"), str(result)]
-    paths = [str(Path(edgedeploy.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with (desk / "log.txt").open("w+b") as log:
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment) as child:

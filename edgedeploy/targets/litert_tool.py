@@ -200,7 +200,7 @@ def _int8(recipes: Any) -> None:
 
 RECIPES: Final[Mapping[str, Callable[[Any], None]]] = {
     "float16": _float16,
-    "int8_dynamic": _int8_dynamic,
+    "int8-dynamic": _int8_dynamic,
     "int8": _int8,
 }
 
@@ -235,7 +235,10 @@ def _order(found: Array, expected: Array) -> tuple[int, ...] | None:
     turned = np.transpose(found, order)
     if turned.shape != expected.shape:
         return None
-    if found.shape == expected.shape and np.abs(found - expected).sum() <= np.abs(turned - expected).sum():
+    if (
+        found.shape == expected.shape
+        and np.abs(np.subtract(found, expected)).sum() <= np.abs(np.subtract(turned, expected)).sum()
+    ):
         return None
     return order
 

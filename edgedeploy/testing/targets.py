@@ -2,11 +2,13 @@
 
 A target's package subclasses :class:`TargetContract` in a test module::
 
+    from edgedeploy.protocols import Target
     from edgedeploy.testing import TargetContract
     from my_package import MyTarget
 
     class TestMyTarget(TargetContract):
-        make = MyTarget
+        def make(self) -> Target:
+            return MyTarget()
 """
 
 from __future__ import annotations
@@ -37,14 +39,15 @@ class Built(NamedTuple):
 
 
 class TargetContract:
-    """Subclass it, name the class ``Test...`` and set ``make``. Tests run once per precision that the target declares,
-    and skip with the probe's own words where its toolchain is not installed."""
-
-    make: ClassVar[Callable[[], Target]]
-    """The target's class, or a ``staticmethod`` that makes one."""
+    """Subclass it, name the class ``Test...`` and say what to ``make``. Tests run once per precision that the target
+    declares, and skip with the probe's own words where its toolchain is not installed."""
 
     calibrated_precision: ClassVar[str] = "int8"
     """The one whose ranges come from calibration cases; tests of calibration skip for a target that lacks it."""
+
+    def make(self) -> Target:
+        """The target, as a study would make it."""
+        raise NotImplementedError
 
     def request(self, model: Model, precision: str, calibration: models.Calibration | None = None) -> BuildRequest:
         """What the target builds from."""
@@ -201,7 +204,7 @@ class TargetContract:
         alive: set[int] = set()
         most = 0
 
-        class Tracked(np.ndarray):  # type: ignore[type-arg]
+        class Tracked(np.ndarray[Any, np.dtype[Any]]):
             def __del__(self) -> None:
                 alive.discard(id(self))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
-from edgedeploy.protocols import BuildRequest
+from edgedeploy.protocols import BuildRequest, Target
 from edgedeploy.runtime.sessions import open_session
 from edgedeploy.targets import litert, litert_onnx
 from edgedeploy.targets.litert import LiteRtTarget
@@ -22,7 +22,8 @@ from edgedeploy.testing.targets import compared
 
 
 class TestLiteRt(TargetContract):
-    make = LiteRtTarget
+    def make(self) -> Target:
+        return LiteRtTarget()
 
     def test_integer_io_is_int8_in_the_file_and_real_numbers_outside(self, two_heads: Model, tmp_path: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -93,7 +94,8 @@ def converter() -> str:
 class TestLiteRtFromOnnx(TargetContract):
     """The same contract where the torch program is missing: ONNX by onnx2tf."""
 
-    make = LiteRtTarget
+    def make(self) -> Target:
+        return LiteRtTarget()
 
     @pytest.fixture(scope="class", autouse=True)
     def _needs_onnx2tf(self, converter: str) -> None:

@@ -21,7 +21,8 @@ from edgedeploy.testing.models import Model, images
 
 
 class TestOnnxRuntime(TargetContract):
-    make = OnnxRuntimeTarget
+    def make(self) -> Target:
+        return OnnxRuntimeTarget()
 
     def test_seven_bit_weights_for_boards_that_saturate(self, two_heads: Model, tmp_path: Path) -> None:
         OnnxRuntimeTarget(reduce_range=True).build(two_heads.request("int8"), tmp_path)
@@ -35,7 +36,8 @@ class TestOnnxRuntime(TargetContract):
 
 
 class TestOpenVino(TargetContract):
-    make = OpenVinoTarget
+    def make(self) -> Target:
+        return OpenVinoTarget()
 
     def cannot_run(self, precision: str, executed: Mapping[str, int]) -> str | None:
         if precision == "bfloat16" and set(executed) == {"float32"}:

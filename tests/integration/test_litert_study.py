@@ -23,7 +23,7 @@ def test_every_precision_is_measured_from_a_pruned_network_too(tmp_path: Path) -
     text = (EXAMPLES / "squares.toml").read_text(encoding="utf-8")
     changes = {
         'targets = ["onnxruntime", "openvino"]': 'targets = ["litert"]',
-        SPACE: 'width = [0.5]\nprecision = ["float32", "float16", "int8", "int8_dynamic"]',
+        SPACE: 'width = [0.5]\nprecision = ["float32", "float16", "int8", "int8-dynamic"]',
         "trials = 6": "trials = 5",
     }
     for old, new in changes.items():

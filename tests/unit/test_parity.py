@@ -52,6 +52,7 @@ def test_rounding_at_the_end_of_a_sigmoid_is_no_difference() -> None:
     assert check_parity(reference, {"out0": reference["out0"] + 1e-7}, "float32")["max_abs"] < 1e-6
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_no_numbers(value: float) -> None:
     artifact = outputs()
@@ -60,6 +61,7 @@ def test_values_that_are_no_numbers(value: float) -> None:
         check_parity(outputs(), artifact, "int8")
 
 
+@pytest.mark.fault(18)
 def test_constant_answers_are_no_answers() -> None:
     with pytest.raises(ParityError, match="every value is 0"):
         check_parity(outputs(scale=1e-7), {"out0": np.zeros((4, 3, 8, 8), np.float32)}, "int8")
@@ -80,14 +82,15 @@ def test_names_and_shapes_have_to_match() -> None:
         ("bfloat16", {"bfloat16": 17, "float32": 1}),
         ("int8", {"int8": 15, "float32": 3}),
         ("int8", {"u8": 15, "FP32": 3}),
-        ("float16", {"float16_weights": 18}),
-        ("int8_dynamic", {"int8_dynamic": 15, "float32": 3}),
+        ("float16", {"float16-weights": 18}),
+        ("int8-dynamic", {"int8-dynamic": 15, "float32": 3}),
     ],
 )
 def test_what_ran_is_what_was_asked_for(precision: str, executed: dict[str, int]) -> None:
     check_executed(precision, executed)
 
 
+@pytest.mark.fault(29, simulated="what the runtime says")
 @pytest.mark.parametrize(
     ("precision", "executed", "told"),
     [
@@ -96,9 +99,9 @@ def test_what_ran_is_what_was_asked_for(precision: str, executed: dict[str, int]
         ("bfloat16", {"float32": 18}, "18 x float32"),
         ("int8", {"float32": 18, "int8": 0}, "18 x float32"),
         ("int8", {"bf16": 18}, "18 x bfloat16"),
-        ("int8", {"int8_dynamic": 18}, "18 x int8_dynamic"),
+        ("int8", {"int8-dynamic": 18}, "18 x int8-dynamic"),
         ("float16", {"float32": 18}, "18 x float32"),
-        ("float32", {"float16_weights": 18}, "18 x float16_weights"),
+        ("float32", {"float16-weights": 18}, "18 x float16-weights"),
         ("float32", {}, "no compute layer"),
         ("float32", {"float32": 0}, "no compute layer"),
     ],

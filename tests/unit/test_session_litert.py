@@ -28,7 +28,7 @@ def test_layers_are_counted_by_the_types_of_activation_and_weight() -> None:
         node("ADD", [0, 1], 25),
         node("TfLiteXNNPackDelegate", [0], 25),
     ]
-    assert executed_from_nodes(nodes, types) == {"float32": 1, "int8_dynamic": 1, "int8": 2, "float16_weights": 1}
+    assert executed_from_nodes(nodes, types) == {"float32": 1, "int8-dynamic": 1, "int8": 2, "float16-weights": 1}
 
 
 def test_int8_weights_that_are_widened_first_are_a_float_layer() -> None:
