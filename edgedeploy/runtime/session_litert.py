@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,11 @@ class LiteRtSession:
         ``int8-dynamic`` is a float layer with int8 weights, whose input the kernel quantizes on its way in;
         ``float16-weights`` is float32 arithmetic on weights that are stored as float16.
         """
-        return executed_from_nodes(self._nodes(), self._types())
+        return dict(Counter(self.layer_precisions()))
+
+    def layer_precisions(self) -> list[str]:
+        """As :meth:`executed`, layer by layer in the file's order."""
+        return precisions_of(self._nodes(), self._types())
 
     def _nodes(self) -> list[dict[str, Any]]:
         nodes: list[dict[str, Any]] = self._interpreter._get_ops_details()
@@ -160,23 +165,22 @@ def _device(nodes: list[dict[str, Any]]) -> str:
     return f"CPU, {taken[0]} ({pieces})"
 
 
-def executed_from_nodes(nodes: list[dict[str, Any]], types: Mapping[int, str]) -> dict[str, int]:
-    """Compute layers by precision. ``types`` maps tensor index to numpy's name of its element type."""
+def precisions_of(nodes: list[dict[str, Any]], types: Mapping[int, str]) -> list[str]:
+    """The precision of each compute layer. ``types`` maps tensor index to numpy's name of its element type."""
     widened = {
         int(node["outputs"][0]): types.get(int(node["inputs"][0]), "")
         for node in nodes
         if node["op_name"] == "DEQUANTIZE"
     }
-    counts: dict[str, int] = {}
-    for node in nodes:
-        if node["op_name"] not in COMPUTE_OPERATORS:
-            continue
-        activation = types.get(int(node["inputs"][ACTIVATION_INPUT.get(node["op_name"], 0)]), "")
-        weight = int(node["inputs"][1])
-        precision = _PRECISIONS.get(activation, activation)
-        if precision == "float32" and types.get(weight) in ("int8", "int4"):
-            precision = "int8-dynamic"
-        elif precision == "float32" and widened.get(weight) == "float16":
-            precision = "float16-weights"
-        counts[precision] = counts.get(precision, 0) + 1
-    return counts
+    return [_precision(node, types, widened) for node in nodes if node["op_name"] in COMPUTE_OPERATORS]
+
+
+def _precision(node: Mapping[str, Any], types: Mapping[int, str], widened: Mapping[int, str]) -> str:
+    activation = types.get(int(node["inputs"][ACTIVATION_INPUT.get(node["op_name"], 0)]), "")
+    weight = int(node["inputs"][1])
+    precision = _PRECISIONS.get(activation, activation)
+    if precision == "float32" and types.get(weight) in ("int8", "int4"):
+        return "int8-dynamic"
+    if precision == "float32" and widened.get(weight) == "float16":
+        return "float16-weights"
+    return precision

@@ -1,4 +1,11 @@
-"""LiteRT (TensorFlow Lite) on CPUs."""
+"""LiteRT (TensorFlow Lite) on CPUs: float32, float16 weights, int8 with ranges from calibration, dynamic int8; single layers
+by a plan.
+
+No recipe is the best everywhere, so that each is a precision of its own for the search to measure. ``int8`` has one scale
+per output channel of a weight and asymmetric activations; inputs and outputs of the file stay float unless asked for.
+``int8-dynamic`` has the same weights and needs no calibration: kernels quantize their input at each query.
+``float16`` halves the file; a CPU without float16 arithmetic widens the weights at load and computes in float32.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +21,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from edgedeploy.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.protocols import Array, BuildRequest, Readiness
 from edgedeploy.targets import graph, litert_onnx
-from edgedeploy.targets.common import calibration_feeds, first_feed, look_for, require, staged
+from edgedeploy.targets.common import calibration_feeds, first_feed, look_for, require, require_abilities, staged
 from edgedeploy.targets.litert_tool import ToolJob, error_of, write_cases
 from edgedeploy.targets.reference import describe
 
@@ -31,6 +39,12 @@ class LiteRtTarget:
 
     name = "litert"
     precisions: tuple[str, ...] = ("float32", "float16", "int8", "int8-dynamic")
+    demands: Mapping[str, Demand] = {
+        "int8": Demand(fast_with=INT8_DOT_PRODUCTS),
+        "int8-dynamic": Demand(fast_with=INT8_DOT_PRODUCTS),
+    }
+    layer_precisions: tuple[str, ...] = ("float32", "float16", "int8")
+    calibrations: tuple[str, ...] = ("minmax",)
     extra = "litert"
     from_program = True
 
@@ -44,6 +58,7 @@ class LiteRtTarget:
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
         """See :class:`edgedeploy.protocols.Target`. One file; a session setting where an output is channels last."""
         versions = dict(require(self, request.precision))
+        require_abilities(self, request)
         _refuse_foreign_operators(request.reference)
         with staged(folder) as scratch, TemporaryDirectory(dir=scratch) as desk:
             source = request.program
@@ -57,9 +72,10 @@ class LiteRtTarget:
                 inputs=request.inputs,
                 outputs=request.outputs,
                 precision=request.precision,
+                plan=request.plan,
                 integer_io=self._integer_io,
             )
-            settings = _run_tool(job, _cases(request), Path(desk))
+            settings = _run_tool(job, _cases(request) if job.calibrated else iter(()), Path(desk))
         return Artifact.of_folder(
             folder,
             target=self.name,
@@ -88,8 +104,6 @@ def _refuse_foreign_operators(reference: Path) -> None:
 
 
 def _cases(request: BuildRequest) -> Iterator[dict[str, Array]]:
-    if request.precision != "int8":
-        return iter(())
     first_feed(request)
     return calibration_feeds(request)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ import numpy as np
 from edgedeploy import errors
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsupported
+from edgedeploy.precision import CALIBRATED, PrecisionPlan
 from edgedeploy.protocols import Array
 from edgedeploy.runtime.session_litert import LiteRtSession, open_model
 from edgedeploy.targets.common import check_outputs, first_line, translated
+from edgedeploy.targets.litert_layers import LayerPlan, find_layers
 from edgedeploy.targets.parity import check_parity
 from edgedeploy.targets.reference import describe, flat_tensors, random_inputs, run_reference
 
@@ -42,7 +45,13 @@ class ToolJob:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     precision: str
+    plan: PrecisionPlan
     integer_io: bool
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether ranges come from cases."""
+        return any(name in CALIBRATED for name in (self.precision, *self.plan.precisions))
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -52,6 +61,7 @@ class ToolJob:
             "inputs": [spec.as_json() for spec in self.inputs],
             "outputs": [spec.as_json() for spec in self.outputs],
             "precision": self.precision,
+            "plan": self.plan.as_json(),
             "integer_io": self.integer_io,
         }
 
@@ -64,6 +74,7 @@ class ToolJob:
             inputs=tuple(TensorSpec.from_json(item) for item in data["inputs"]),
             outputs=tuple(TensorSpec.from_json(item) for item in data["outputs"]),
             precision=str(data["precision"]),
+            plan=PrecisionPlan.from_json(data["plan"]),
             integer_io=bool(data["integer_io"]),
         )
 
@@ -121,16 +132,19 @@ def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
         convert_program(job, floating)
     feed = random_inputs(job.inputs)
     settings = _hold_against_reference(job, floating, feed)
-    if job.precision == "float32":
+    layers = find_layers(job.plan, job.precision, job.reference, floating) if job.plan.rules else None
+    if job.precision == "float32" and layers is None:
         floating.replace(job.output)
     else:
-        if job.precision == "int8":
+        if job.calibrated:
             feed = next(cases)
             cases = map(_session(floating, {}).encode, chain([feed], cases))
         with translated(f"{job.precision} by ai-edge-quantizer", "Search another precision for this architecture"):
-            job.output.write_bytes(narrow(job, floating.read_bytes(), cases))
+            job.output.write_bytes(narrow(job, layers, floating.read_bytes(), cases))
         floating.unlink()
-    _prove(job, feed, settings)
+    ran = _prove(job, feed, settings)
+    if layers is not None:
+        layers.check(ran)
     return settings
 
 
@@ -166,19 +180,21 @@ def _named(program: Any, job: ToolJob) -> Any:
     return Named()
 
 
-def narrow(job: ToolJob, model: bytes, cases: Iterator[dict[str, Array]]) -> bytes:
+def narrow(job: ToolJob, layers: LayerPlan | None, model: bytes, cases: Iterator[dict[str, Array]]) -> bytes:
     """The model in the asked precision; see :mod:`edgedeploy.targets.litert` for the recipes."""
     from ai_edge_quantizer import calibrator, quantizer, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
-    recipes = recipe_manager.RecipeManager()
-    RECIPES[job.precision](recipes)
-    if job.precision == "int8" and not job.integer_io:
+    recipes = recipe_manager.RecipeManager()  # of those that fit an operator, the one added last decides
+    RECIPES[job.precision](recipes, ".*")
+    for scope, precision in layers.of_scope().items() if layers else ():
+        RECIPES[precision](recipes, f"^{re.escape(scope)}$")
+    if job.calibrated and not job.integer_io:
         for edge in ("INPUT", "OUTPUT"):
             recipes.add_quantization_config(".*", edge, algorithm_key="no_quantize")
     made = quantizer.Quantizer(model, recipes.get_quantization_recipe())
     ranges = None
-    if job.precision == "int8":
+    if job.calibrated:
         watcher = calibrator.Calibrator(model, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
         for case in cases:  # a list of all of them is what the tool would ask for, and keep in memory
             watcher.calibrate({SIGNATURE: [case]}, recipes)
@@ -186,19 +202,24 @@ def narrow(job: ToolJob, model: bytes, cases: Iterator[dict[str, Array]]) -> byt
     return bytes(made.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
 
 
-def _float16(recipes: Any) -> None:
-    recipes.add_weight_only_config(".*", "*", num_bits=16, algorithm_key="float_casting")
+def _float32(recipes: Any, scope: str) -> None:
+    recipes.add_quantization_config(scope, "*", algorithm_key="no_quantize")
 
 
-def _int8_dynamic(recipes: Any) -> None:
-    recipes.add_dynamic_config(".*", "*", num_bits=8)
+def _float16(recipes: Any, scope: str) -> None:
+    recipes.add_weight_only_config(scope, "*", num_bits=16, algorithm_key="float_casting")
 
 
-def _int8(recipes: Any) -> None:
-    recipes.add_static_config(".*", "*", activation_num_bits=8, weight_num_bits=8)
+def _int8_dynamic(recipes: Any, scope: str) -> None:
+    recipes.add_dynamic_config(scope, "*", num_bits=8)
 
 
-RECIPES: Final[Mapping[str, Callable[[Any], None]]] = {
+def _int8(recipes: Any, scope: str) -> None:
+    recipes.add_static_config(scope, "*", activation_num_bits=8, weight_num_bits=8)
+
+
+RECIPES: Final[Mapping[str, Callable[[Any, str], None]]] = {
+    "float32": _float32,
     "float16": _float16,
     "int8-dynamic": _int8_dynamic,
     "int8": _int8,
@@ -243,16 +264,18 @@ def _order(found: Array, expected: Array) -> tuple[int, ...] | None:
     return order
 
 
-def _prove(job: ToolJob, feed: dict[str, Array], settings: Mapping[str, str]) -> None:
-    """Open the file as a board does and run it once."""
+def _prove(job: ToolJob, feed: dict[str, Array], settings: Mapping[str, str]) -> list[str]:
+    """Open the file as a board does and run it once. Returns the precision of each compute layer."""
     what = f"the {job.precision} model"
     with translated(f"{what} in LiteRT", "Try another precision", Unsupported):
         session = _session(job.output, settings)
         found = session.run(feed)
     check_outputs(what, found, job.outputs)
-    layers = session.executed()
-    if job.precision.startswith("int8") and not layers.get(job.precision):
-        raise Unsupported(f"{job.precision} layers", f"the model has {layers or 'none'}", "Search float32 instead")
+    ran = session.layer_precisions()
+    if job.precision.startswith("int8") and job.precision not in ran:
+        text = ", ".join(sorted(set(ran))) or "none"
+        raise Unsupported(f"{job.precision} layers", f"the model has {text}", "Search float32 instead")
+    return ran
 
 
 def _session(path: Path, settings: Mapping[str, str]) -> LiteRtSession:

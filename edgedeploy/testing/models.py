@@ -45,7 +45,7 @@ def images(seed: int = 1, count: int = 8) -> Iterator[dict[str, Array]]:
 
 
 def two_heads(folder: Path, seed: int = 0) -> Model:
-    """A small encoder and decoder with a skip, a transposed convolution, a resize, and two outputs."""
+    """A small encoder and decoder with a skip, a transposed convolution, a resize, a matrix product, and two outputs."""
     import torch
     from torch import nn
 
@@ -57,7 +57,9 @@ def two_heads(folder: Path, seed: int = 0) -> Model:
             self.up = nn.ConvTranspose2d(16, 8, 2, stride=2)
             self.join = nn.Sequential(nn.Conv2d(16, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
             self.mask = nn.Conv2d(8, 3, 1)
-            self.edge = nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(16, 2, 1))
+            self.edge = nn.Sequential(
+                nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(16, 2, 1), nn.Linear(32, 32)
+            )
 
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             skip = self.down(image)

@@ -140,14 +140,27 @@ class TargetContract:
         assert shared.items() <= probed.items()
         assert Artifact.from_json(artifact.as_json()) == artifact
 
-    def test_two_builds_are_one_artifact(
-        self, precision: str, two_heads: Model, built: Callable[[str], Built], tmp_path: Path
+    def test_two_builds_are_one_artifact_and_say_nothing(
+        self,
+        precision: str,
+        two_heads: Model,
+        built: Callable[[str], Built],
+        tmp_path: Path,
+        capfd: pytest.CaptureFixture[str],
     ) -> None:
-        assert (
-            self.make().build(self.request(two_heads, precision), tmp_path).digest == built(precision).artifact.digest
-        )
+        """The progress display of a study owns the terminal."""
+        first = built(precision).artifact
+        capfd.readouterr()
+        assert self.make().build(self.request(two_heads, precision), tmp_path).digest == first.digest
+        printed = capfd.readouterr()
+        assert printed.out == ""
+        assert printed.err == ""
 
-    def test_several_inputs_and_outputs_stay_apart(self, precision: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("kind", ["float", "calibrated"])
+    def test_several_inputs_and_outputs_stay_apart(
+        self, kind: str, tmp_path: Path, request: pytest.FixtureRequest
+    ) -> None:
+        precision = request.getfixturevalue("calibrated") if kind == "calibrated" else "float32"
         model = models.west_and_east(tmp_path / "model")
         artifact = self.make().build(self.request(model, precision), tmp_path / "built")
         session = self.open(artifact, tmp_path / "built")
@@ -288,15 +301,6 @@ class TargetContract:
         with pytest.raises(BuildError, match=r"notes\.txt"):
             self.make().build(self.request(two_heads, "float32"), tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-    def test_builds_say_nothing(
-        self, precision: str, two_heads: Model, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        """The progress display of a study owns the terminal."""
-        self.make().build(self.request(two_heads, precision), tmp_path)
-        printed = capfd.readouterr()
-        assert printed.out == ""
-        assert printed.err == ""
 
     def test_missing_toolchain_names_what_to_install(
         self, two_heads: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,5 @@
-"""A study on LiteRT from search to measurement: the torch program is kept, artifacts are built from it and measured."""
+"""A study on LiteRT from search to measurement over SSH: the torch program is kept, artifacts are built from it and
+measured on an emulated board."""
 
 from __future__ import annotations
 
@@ -34,6 +35,7 @@ def test_every_precision_is_measured_from_a_pruned_network_too(tmp_path: Path) -
     measured = {(m.variant.width, m.variant.precision): m for m in Store(tmp_path / "out").measurements()}
     assert {(1.0, "float32"), *((0.5, name) for name in LiteRtTarget.precisions)} == set(measured)
     executed = {precision: item.candidate.executed for (width, precision), item in measured.items() if width == 0.5}
+    assert {item.provenance for item in measured.values()} == {"emulated"}
     assert executed["int8"] == {"int8": 3}
     assert executed["float32"] == {"float32": 3}
     assert {item.candidate.runtime_version for item in measured.values()} == {

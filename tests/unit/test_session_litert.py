@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.session_litert import _find_runtime, _Port, executed_from_nodes
+from edgedeploy.runtime.session_litert import _find_runtime, _Port, precisions_of
 
 
 def node(operator: str, inputs: list[int], output: int) -> dict[str, Any]:
     return {"op_name": operator, "inputs": np.array(inputs), "outputs": np.array([output])}
 
 
-def test_layers_are_counted_by_the_types_of_activation_and_weight() -> None:
+def test_layers_are_told_by_the_types_of_activation_and_weight() -> None:
     types = {0: "float32", 1: "float32", 2: "int8", 3: "int8", 4: "float16", 5: "float32", 6: "int32", 7: "int8"}
     nodes = [
         node("CONV_2D", [0, 1, 9], 20),
@@ -28,12 +28,12 @@ def test_layers_are_counted_by_the_types_of_activation_and_weight() -> None:
         node("ADD", [0, 1], 25),
         node("TfLiteXNNPackDelegate", [0], 25),
     ]
-    assert executed_from_nodes(nodes, types) == {"float32": 1, "int8-dynamic": 1, "int8": 2, "float16-weights": 1}
+    assert precisions_of(nodes, types) == ["float32", "int8-dynamic", "int8", "float16-weights", "int8"]
 
 
 def test_int8_weights_that_are_widened_first_are_a_float_layer() -> None:
     types = {0: "float32", 1: "int8", 2: "float32"}
-    assert executed_from_nodes([node("DEQUANTIZE", [1], 2), node("CONV_2D", [0, 2], 3)], types) == {"float32": 1}
+    assert precisions_of([node("DEQUANTIZE", [1], 2), node("CONV_2D", [0, 2], 3)], types) == ["float32"]
 
 
 def port(dtype: str, scale: float | None = None, zero: int = 0, layout: str = "") -> _Port:
