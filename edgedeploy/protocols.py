@@ -144,7 +144,9 @@ class Readiness:
 class BuildRequest:
     """What a target builds from. ``reference`` is the ONNX file; ``calibration`` yields model-ready inputs one case at a
     time (bounded memory) and may be called again. ``plan`` gives single layers another precision and ``calibrator`` names
-    the way ranges are chosen (empty: the target's own); a target without these abilities refuses them."""
+    the way ranges are chosen (empty: the target's own); a target without these abilities refuses them. ``program`` is the
+    same model as ``torch.export`` saved it, where it came from torch and a target asks for it
+    (``targets.program.FromProgram``)."""
 
     reference: Path
     inputs: tuple[TensorSpec, ...]
@@ -154,6 +156,7 @@ class BuildRequest:
     seed: int = 0
     plan: PrecisionPlan = NO_RULES
     calibrator: str = ""
+    program: Path | None = None
 
 
 @runtime_checkable

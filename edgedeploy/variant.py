@@ -16,7 +16,7 @@ from edgedeploy.precision import CALIBRATED, NO_RULES, PrecisionPlan
 
 Scalar = bool | int | float | str
 
-PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int4-weights")
+PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int8-dynamic", "int4-weights")
 """Numeric precisions a variant may ask for; a target names the ones it has."""
 
 CALIBRATIONS: Final = ("minmax", "mean-minmax", "percentile", "entropy", "mse")

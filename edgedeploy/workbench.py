@@ -23,6 +23,7 @@ from edgedeploy.files import new_folder, read_json, write_atomic, write_json
 from edgedeploy.measurement import Payload
 from edgedeploy.protocols import Array, BuildRequest, Case, ReadyMade, Split, Target, Task
 from edgedeploy.store import Store
+from edgedeploy.targets.program import PROGRAM_FILE, FromProgram, export_program
 from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
 from edgedeploy.variant import Scalar, Variant, digest_of
 
@@ -86,6 +87,8 @@ class Workbench:
             with self._account.phase("build"), new_folder(folder) as part:
                 specs = self.task.input_specs(**variant.arch_kwargs)
                 reference = export_reference(model, specs, part / "reference.onnx")
+                if any(isinstance(target, FromProgram) for target in self._targets.values()):
+                    export_program(model, specs, part / PROGRAM_FILE)
                 write_json(part / "reference.json", reference.as_json())
         return Reference.from_json(read_json(folder / "reference.json"), folder)
 
@@ -124,6 +127,7 @@ class Workbench:
             for case in cases[: variant.calibration_cases or len(cases)]:
                 yield self.task.inputs(case, **variant.arch_kwargs)
 
+        program = reference.path.with_name(PROGRAM_FILE)
         return BuildRequest(
             reference=reference.path,
             inputs=reference.inputs,
@@ -132,6 +136,7 @@ class Workbench:
             calibration=calibration,
             plan=variant.plan,
             calibrator=variant.calibration,
+            program=program if program.is_file() else None,
         )
 
     def payload(self, variant: Variant, split: Split) -> Payload:

@@ -15,7 +15,11 @@ from edgedeploy.runtime.environment import governor
 from edgedeploy.runtime.powermode import PowerModes
 from edgedeploy.runtime.processes import boot_id
 
-RUNTIME_PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
+RUNTIME_PACKAGES = {
+    "litert": ("ai-edge-litert", "tflite-runtime"),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+}
 """Target name -> distributions that bring its runtime, the usual one first."""
 
 X86_FLAGS = (

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 
 OPENERS = {
+    "litert": "edgedeploy.runtime.session_litert",
     "onnxruntime": "edgedeploy.runtime.session_onnxruntime",
     "openvino": "edgedeploy.runtime.session_openvino",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -52,6 +53,19 @@ def graph_inputs(model: Any) -> tuple[TensorSpec, ...]:
 
 def graph_outputs(model: Any) -> tuple[TensorSpec, ...]:
     return tuple(tensor_spec(value) for value in model.graph.output)
+
+
+def foreign_node(model: Any) -> Any | None:
+    """The first node outside the standard operator set; None when there is none."""
+    return next((node for node in model.graph.node if node.domain not in ("", "ai.onnx")), None)
+
+
+def with_node(message: str, model: Any) -> str:
+    """``message``, and the node it speaks of where it names only the operator: toolchains differ in what they tell."""
+    for node in model.graph.node:
+        if re.search(rf"\b{re.escape(node.op_type)}\b", message) and node.name not in message:
+            return f"{message} (node {node.name!r})"
+    return message
 
 
 def opset_of(model: Any) -> int:

@@ -165,20 +165,20 @@ def _torch_outputs(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str,
     shapes = ", ".join(f"{spec.name} {spec.shape}" for spec in specs)
     with translated(f"a forward pass with {shapes}", "input_specs() has to fit the model"), torch.inference_mode():
         outputs = model(*(torch.from_numpy(np.array(feed[spec.name])) for spec in specs))
-    arrays: list[Array] = [tensor.numpy() for tensor in _tensors(outputs)]
+    arrays: list[Array] = [tensor.numpy() for tensor in flat_tensors(outputs)]
     for index, array in enumerate(arrays):
         if not np.isfinite(array).all():
             raise Unsupported(f"finite values in output {index} of the torch model", "NaN or Inf", "Train it again")
     return arrays
 
 
-def _tensors(outputs: Any) -> Iterator[Any]:
-    """The output tensors in the exporter's order."""
+def flat_tensors(outputs: Any) -> Iterator[Any]:
+    """The output tensors of a torch model in the exporter's order: ``out0``, ``out1`` ..."""
     if isinstance(outputs, Mapping):
         outputs = tuple(outputs.values())
     if isinstance(outputs, list | tuple):
         for item in outputs:
-            yield from _tensors(item)
+            yield from flat_tensors(item)
     else:
         yield outputs
 

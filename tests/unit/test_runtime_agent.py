@@ -6,6 +6,7 @@ import ast
 import contextlib
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -73,8 +74,9 @@ class TestAgentFile:
 class TestProbe:
     def test_finds_the_runtimes_of_this_environment(self) -> None:
         found = probe.probe()["runtimes"]
-        assert found == {name: importlib.import_module(name).__version__.split("-")[0] for name in found}
-        assert set(found) == {"onnxruntime", "openvino"}
+        for name in ("onnxruntime", "openvino"):
+            assert found[name] == importlib.import_module(name).__version__.split("-")[0]
+        assert ("litert" in found) == (importlib.util.find_spec("ai_edge_litert") is not None)
 
     def test_counts_only_flags_that_every_core_has(self) -> None:
         assert probe.cpu_flags("Features\t: asimd asimddp i8mm\n\nFeatures\t: asimd asimddp\n") == {"asimd", "asimddp"}
