@@ -18,7 +18,7 @@ from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnav
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import find_targets
-from edgedeploy.protocols import Board, Target, Task
+from edgedeploy.protocols import Board, BoardBound, Target, Task
 from edgedeploy.reporting import make_report, read_front
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Finished, Outcome, Scored, Search
@@ -158,7 +158,7 @@ class Study:
             raise TargetUnavailable(
                 f"board {table.name!r}",
                 f"it has no runtime for {', '.join(missing)} (found: {', '.join(info.runtimes) or 'none'})",
-                f"On the board: pip install {' '.join(missing)}",
+                ". ".join(_board_remedy(targets[name]) for name in missing),
             )
         space = Space(
             targets=self.spec.study.targets,
@@ -313,6 +313,10 @@ class _Run:
                 raise
             except EdgeDeployError as exc:
                 self._say("note", f"confirmation of {measured[digest].label}: {exc}")
+
+
+def _board_remedy(target: Target) -> str:
+    return target.board_remedy if isinstance(target, BoardBound) else f"On the board: pip install {target.name}"
 
 
 def _outcome_text(outcome: Outcome, spec: StudySpec) -> str:

@@ -149,6 +149,16 @@ class Target(Protocol):
         """
 
 
+@runtime_checkable
+class BoardBound(Protocol):
+    """A target whose runtime no ``pip install`` brings to a board: it says itself what the board needs.
+
+    A protocol of its own because for most targets the package of that name is the runtime.
+    """
+
+    board_remedy: str
+
+
 @dataclass(frozen=True)
 class Completed:
     """A finished remote command. ``exit_status`` None means unknown: only a status file can tell."""
