@@ -23,7 +23,7 @@ FLAGS = {
     "8.0": "--fp16 --int8 --workspace --nvtxMode",
     "8.2": "--fp16 --int8 --workspace --nvtxMode --exportLayerInfo",
     "8.5": "--fp16 --int8 --workspace --memPoolSize --profilingVerbosity --exportLayerInfo",
-    "10": "--fp16 --int8 --memPoolSize --profilingVerbosity --exportLayerInfo",
+    "10": "--fp16 --int8 --stronglyTyped --memPoolSize --profilingVerbosity --exportLayerInfo",
     "11": "--memPoolSize --profilingVerbosity --exportLayerInfo",
 }
 
@@ -108,33 +108,47 @@ def export_times(path: str, times: list[float], warmup_ms: float, release: str) 
     Path(path).write_text(json.dumps(rows), encoding="utf-8")
 
 
-def precision_of(model: bytes) -> str:
-    """What a strongly typed network runs in: the types of the file alone."""
-    import onnx
-
-    graph = onnx.load_from_string(model).graph
-    if any(node.op_type == "QuantizeLinear" for node in graph.node):
-        return "int8"
-    return "float16" if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer) else "float32"
-
-
-def layers_of(model: bytes, precision: str) -> list[dict[str, Any]]:
+def layers_of(model: bytes, flags: str) -> list[dict[str, Any]]:
+    """Compute layers in the precision that they run in: quantized ones in int8, the others as the types of
+    the file say, float32 in float16 where the build had ``--fp16``."""
     import onnx
 
     kinds = {"Conv": "Convolution", "ConvTranspose": "Deconvolution", "Gemm": "Gemm", "MatMul": "MatrixMultiply"}
-    nodes = [node for node in onnx.load_from_string(model).graph.node if node.op_type in kinds]
-    weights = {"int8": "Int8", "float16": "Half", "float32": "Float"}[precision]
+    graph = onnx.load_from_string(model).graph
+    names = {onnx.TensorProto.FLOAT: "Float", onnx.TensorProto.FLOAT16: "Half", onnx.TensorProto.BFLOAT16: "BFloat16"}
+    types = {tensor.name: names.get(tensor.data_type, "") for tensor in graph.initializer}
+    types |= {node.output[0]: "Int8" for node in graph.node if node.op_type == "DequantizeLinear"}
+    if "--fp16" in flags:
+        types = {name: "Half" if kind == "Float" else kind for name, kind in types.items()}
     return [
-        {"Name": node.name, "LayerType": "Cask", "ParameterType": kinds[node.op_type], "Weights": {"Type": weights}}
-        for node in nodes
+        {"Name": n.name, "LayerType": "Cask", "ParameterType": kinds[n.op_type], "Weights": {"Type": types[n.input[1]]}}
+        for n in graph.node
+        if n.op_type in kinds
     ]
+
+
+def without_bfloat16(model: bytes) -> bytes:
+    """ONNX Runtime has no kernels for it on a CPU: float32 with the same weights."""
+    import numpy as np
+    import onnx
+
+    proto = onnx.load_from_string(model)
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.BFLOAT16:
+            value = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    for node in proto.graph.node:
+        for item in node.attribute:
+            if node.op_type == "Cast" and item.i == onnx.TensorProto.BFLOAT16:
+                item.i = onnx.TensorProto.FLOAT
+    return bytes(proto.SerializeToString())
 
 
 def answer(model: bytes, inputs: str, path: str) -> None:
     import numpy as np
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(without_bfloat16(model), providers=["CPUExecutionProvider"])
     files = dict(pair.rsplit(":", 1) for pair in inputs.split(","))
     feeds = {item.name: np.fromfile(files[item.name], np.float32).reshape(item.shape) for item in session.get_inputs()}
     names = [item.name for item in session.get_outputs()]
@@ -185,10 +199,9 @@ def main(arguments: list[str]) -> int:
             info("[TRT] [DlaLayer] {ForeignNode[/down/Conv.../mask/Conv]}")
             info("[TRT] ---------- Layers Running on GPU ----------")
             info("[TRT] [GpuLayer] RESIZE: /up/Resize")
-        precision = "int8" if "--int8" in given else "float16" if "--fp16" in given else "float32"
         model = Path(given["--onnx"]).read_bytes()
-        precision = precision_of(model) if release == "11" else precision
-        Path(given["--saveEngine"]).write_bytes(HEADER + bound + b"\n" + precision.encode() + b"\n" + model)
+        flags = " ".join(name for name in given if name in ("--fp16", "--int8", "--stronglyTyped"))
+        Path(given["--saveEngine"]).write_bytes(HEADER + bound + b"\n" + flags.encode() + b"\n" + model)
         info("Engine built in 1.0 sec.")
     else:
         plan = Path(given["--loadEngine"]).read_bytes()
@@ -198,12 +211,12 @@ def main(arguments: list[str]) -> int:
             complain("E", "Engine deserialization failed")
             return ended(fail == "broken")
         name, _, model = rest.partition(b"\n")
-        precision = name.decode()
+        flags = name.decode()
     noise = random.Random(1)
     count = max(int(given.get("--iterations", 10)), 10)
     times = [round(2.0 * (1 + settings.get("noise", 0.002) * noise.uniform(-1, 1)), 5) for _ in range(count)]
     if "--exportProfile" in given:
-        layers = layers_of(model, precision)
+        layers = layers_of(model, flags)
         Path(given["--exportLayerInfo"]).write_text(json.dumps({"Layers": layers, "Bindings": []}), encoding="utf-8")
         share = 100 / len(layers)
         rows = [{"name": layer["Name"], "timeMs": 1.0, "averageMs": 0.1, "percentage": share} for layer in layers]

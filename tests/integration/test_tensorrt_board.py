@@ -20,6 +20,7 @@ from simulated_trtexec import install
 from edgedeploy.artifact import Artifact, TensorSpec
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import MeasurementError, TargetUnavailable, Unstable, Unsupported
+from edgedeploy.precision import PrecisionPlan
 from edgedeploy.protocols import Array, BuildRequest
 from edgedeploy.targets.parity import check_parity
 from edgedeploy.targets.reference import open_onnx
@@ -43,6 +44,7 @@ XAVIER = {"code": "8502", "gpu": "Xavier", "capability": "7.2"}
 XAVIER_82 = {"code": "8201", "gpu": "Xavier", "capability": "7.2"}
 XAVIER_80 = {"code": "8001", "gpu": "Xavier", "capability": "7.2"}
 NANO = {"code": "8201", "gpu": "Nano", "capability": "5.3"}
+LAYER = "Conv:y"
 CHIPS = {"Orin": "tegra234", "Xavier": "tegra194", "Nano": "tegra210"}
 
 
@@ -52,7 +54,7 @@ def cases(count: int = 3) -> Iterator[dict[str, Array]]:
         yield {"x": generator.standard_normal(SHAPE).astype(np.float32)}
 
 
-@pytest.fixture(scope="module", params=["float32", "float16", "int8"])
+@pytest.fixture(scope="module", params=["float32", "float16", "bfloat16", "int8"])
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Path]:
     return build(tmp_path_factory.mktemp("built"), request.param)
 
@@ -62,14 +64,16 @@ def float16(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Path]:
     return build(tmp_path_factory.mktemp("float16"), "float16")
 
 
-def build(folder: Path, precision: str) -> tuple[Artifact, Path]:
+def build(folder: Path, precision: str, plan: dict[str, str] | None = None) -> tuple[Artifact, Path]:
     model = folder / "reference.onnx"
     conv_model(model)
     proto = onnx.load(str(model))
     proto.opset_import[0].version = 13  # for JetPack 4; its operators are the same there
     onnx.save(proto, str(model))
     outputs = (TensorSpec("y", "float32", (1, 2, 16, 16)),)
-    asked = BuildRequest(model, (TensorSpec("x", "float32", SHAPE),), outputs, precision, cases)
+    asked = BuildRequest(
+        model, (TensorSpec("x", "float32", SHAPE),), outputs, precision, cases, plan=PrecisionPlan.of(plan or {})
+    )
     return TensorRtTarget().build(asked, folder / "artifact"), folder / "artifact"
 
 
@@ -107,6 +111,10 @@ class SimulatedJetson:
 def test_simulated_run_of_each_release(settings: dict[str, Any], built: tuple[Artifact, Path], tmp_path: Path) -> None:
     board = SimulatedJetson(tmp_path, settings)
     artifact, folder = built
+    if artifact.precision == "bfloat16" and settings["code"].startswith("8"):
+        with pytest.raises(Unsupported, match="bfloat16-type"):
+            board.measure(built)
+        return
     result = board.measure(built)
     assert result.evidence.level is Level.LINT, "a simulation measures nothing"
     assert "simulation" in result.evidence.by
@@ -152,6 +160,24 @@ def test_a_study_on_a_board_without_tensorrt_ends_before_it_begins(tmp_path: Pat
     assert "trtexec" in done.stderr
     assert "pip install tensorrt" not in done.stderr, "that would not help"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("settings", "flags"), [(ORIN, "--stronglyTyped"), (XAVIER, "--fp16 --int8")])
+def test_single_layers_keep_their_precision_on_the_board(settings: dict[str, Any], flags: str, tmp_path: Path) -> None:
+    board = SimulatedJetson(tmp_path / "board", settings)
+    result = board.measure(build(tmp_path, "float16", {LAYER: "int8"}))
+    assert result.executed == {"int8": 1, "float16": 1}
+    (call,) = [call for call in board.calls if "--onnx=" in call]
+    assert flags in call
+
+
+def test_float_layers_of_two_precisions_need_strong_types(tmp_path: Path) -> None:
+    built = build(tmp_path, "float16", {LAYER: "float32"})
+    assert SimulatedJetson(tmp_path / "orin", ORIN).measure(built).executed == {"float16": 1, "float32": 1}
+    xavier = SimulatedJetson(tmp_path / "xavier", XAVIER)
+    with pytest.raises(Unsupported, match="mixed-floats"):
+        xavier.measure(built)
+    assert xavier.builds == 0
 
 
 def test_a_model_that_breaks_the_boards_rules_is_refused_before_it_is_built(tmp_path: Path) -> None:

@@ -202,10 +202,24 @@ def test_int64_is_a_warning_on_old_releases_only(tmp_path: Path) -> None:
     assert rules_broken(path, "10.3") == set()
 
 
+def test_bfloat16_needs_its_hardware_and_strong_types(tmp_path: Path) -> None:
+    weight = onnx.helper.make_tensor("w", TensorProto.BFLOAT16, [4, 4, 1, 1], [0.5] * 16)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["b"], to=TensorProto.BFLOAT16),
+        helper.make_node("Conv", ["b", "w"], ["c"]),
+        helper.make_node("Cast", ["c"], ["y"], to=TensorProto.FLOAT),
+    ]
+    path = save(tmp_path / "m.onnx", nodes, [weight])
+    assert rules_broken(path, "8.5.2", precision="bfloat16") == {"bfloat16-type", "mixed-floats"}
+    assert rules_broken(path, "10.3", precision="bfloat16", sm="7.2") == {"bfloat16-hardware"}
+    assert rules_broken(path, "10.3", precision="bfloat16", sm="8.7") == set()
+
+
 def test_dla_rules(tmp_path: Path) -> None:
     qdq = quantized(tmp_path / "q.onnx")
     assert rules_broken(qdq, "8.5.2", dla=True) == {"dla-qdq"}
     assert rules_broken(qdq, "10.13.3", dla=True) == {"dla-qdq", "dla-release"}
+    assert rules_broken(qdq, "11.4.1", dla=True) == {"dla-qdq"}, "it came back for AGX Orin"
     relu = [helper.make_node("Relu", ["x"], ["y"])]
     assert rules_broken(save(tmp_path / "f.onnx", relu), "8.5.2", dla=True, precision="float32") == {"dla-precision"}
     wide = save(tmp_path / "w.onnx", relu, shape=(1, 4, 16, 8193))
@@ -227,7 +241,7 @@ def test_dla_rules(tmp_path: Path) -> None:
 
 def built(version: str, precision: str = "int8", dla: DlaRequest | None = None) -> list[str]:
     release = TrtVersion.from_text(version)
-    return build_command("trtexec", release, onnx="m.onnx", plan="m.plan", precision=precision, dla=dla)
+    return build_command("trtexec", release, onnx="m.onnx", plan="m.plan", precisions=(precision,), dla=dla)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +250,11 @@ def built(version: str, precision: str = "int8", dla: DlaRequest | None = None) 
         ("8.0.1", {"--int8", "--workspace=1024", "--nvtxMode=verbose"}, {"--memPoolSize=workspace:1024"}),
         ("8.2.1", {"--int8", "--workspace=1024", "--nvtxMode=verbose"}, {"--profilingVerbosity=detailed"}),
         ("8.5.2", {"--int8", "--memPoolSize=workspace:1024", "--profilingVerbosity=detailed"}, {"--workspace=1024"}),
-        ("10.3", {"--int8", "--memPoolSize=workspace:1024"}, {"--workspace=1024", "--explicitBatch", "--buildOnly"}),
+        (
+            "10.3",
+            {"--stronglyTyped", "--memPoolSize=workspace:1024"},
+            {"--int8", "--workspace=1024", "--explicitBatch"},
+        ),
         ("11.0", {"--memPoolSize=workspace:1024"}, {"--int8", "--fp16", "--best", "--calib"}),
     ],
 )
@@ -268,7 +286,10 @@ def test_commands_that_a_release_lacks() -> None:
     with pytest.raises(Unsupported, match=r"7\.1\.3"):
         built("7.1.3")
     with pytest.raises(Unsupported, match="bfloat16"):
-        built("10.3", "bfloat16")
+        built("8.5.2", "bfloat16")
+    with pytest.raises(Unsupported, match="bfloat16"):
+        built("10.3", "bfloat16", DlaRequest())
+    assert "--stronglyTyped" in built("10.3", "bfloat16")
     with pytest.raises(Unsupported, match="x:0"):
         output_command("trtexec", TrtVersion(10, 3), plan="m", inputs={"x:0": "/tmp/x"}, outputs="o")
 

@@ -9,6 +9,7 @@ from edgedeploy.targets.tensorrt.lint import LintResult, Platform, lint_file
 from edgedeploy.targets.tensorrt.log import LogRefused, accept, read_runs
 from edgedeploy.targets.tensorrt.measure import TrtResult, measure_on_board, require_comparable
 from edgedeploy.targets.tensorrt.target import TensorRtTarget
+from edgedeploy.targets.tensorrt.verdict import Verdict, verdict
 from edgedeploy.targets.tensorrt.version import TrtVersion
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     "Platform",
     "TrtResult",
     "TrtVersion",
+    "Verdict",
     "accept",
     "lint_file",
     "measure_on_board",
     "read_runs",
     "require_comparable",
+    "verdict",
 ]

@@ -7,7 +7,7 @@ never used: with it, a broken engine prints PASSED.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,10 @@ from edgedeploy.targets.tensorrt.version import OLDEST, TrtVersion
 WORKSPACE_MIB: Final = 1024
 """Most scratch memory for one kernel: 8.0 takes 16 MiB by itself, too little for its fast convolutions."""
 
-STRONGLY_TYPED: Final = TrtVersion(11, 0)
+STRONG_TYPES: Final = TrtVersion(10, 0)
+"""From here on trtexec can be told that the file's types decide. DLA takes no such networks."""
+
+ONLY_STRONG_TYPES: Final = TrtVersion(11, 0)
 MEMORY_POOLS: Final = TrtVersion(8, 4)
 LAYER_INFO: Final = TrtVersion(8, 2)
 SEVERAL_PERCENTILES: Final = TrtVersion(8, 5)
@@ -46,19 +49,23 @@ class Conditions:
 
 
 def build_command(
-    trtexec: str, version: TrtVersion, *, onnx: str, plan: str, precision: str, dla: DlaRequest | None = None
+    trtexec: str,
+    version: TrtVersion,
+    *,
+    onnx: str,
+    plan: str,
+    precisions: Sequence[str],
+    dla: DlaRequest | None = None,
 ) -> list[str]:
-    """Build an engine, save it, and run it once. Raises ``Unsupported``."""
+    """Build an engine, save it, and run it once. ``precisions`` are the model's own and those of single layers. Raises
+    ``Unsupported``."""
     require_release(version)
-    if precision not in _PRECISION_FLAGS:
-        raise Unsupported(f"precision {precision!r} in TensorRT", f"it has {', '.join(_PRECISION_FLAGS)}", "Choose one")
     pool = f"--memPoolSize=workspace:{WORKSPACE_MIB}" if version >= MEMORY_POOLS else f"--workspace={WORKSPACE_MIB}"
-    flags = [] if version >= STRONGLY_TYPED else list(_PRECISION_FLAGS[precision])
     return [
         trtexec,
         f"--onnx={onnx}",
         f"--saveEngine={plan}",
-        *flags,
+        *_precision_flags(version, precisions, dla),
         "--noTF32",  # or float32 convolutions keep 10 bits of mantissa on Ampere and newer
         pool,
         _verbosity(version),
@@ -79,7 +86,7 @@ def timing_command(
         "--noDataTransfers": not conditions.transfers,
     }
     off = [flag for flag, on in wanted.items() if not on]
-    if off and version >= STRONGLY_TYPED:
+    if off and version >= ONLY_STRONG_TYPES:
         found = "11.0 turned them on by default"
         raise Unsupported(f"a run without {', '.join(off)} on TensorRT {version}", found, "Use the default conditions")
     return [
@@ -151,6 +158,18 @@ def require_release(version: TrtVersion) -> None:
     """Raises ``Unsupported`` for releases whose parser takes no per-channel QDQ."""
     if version < OLDEST:
         raise Unsupported(f"TensorRT {OLDEST} or newer", f"the board has {version}", "Upgrade JetPack to 4.6 or newer")
+
+
+def _precision_flags(version: TrtVersion, precisions: Sequence[str], dla: DlaRequest | None) -> list[str]:
+    if version >= ONLY_STRONG_TYPES:
+        return []
+    if version >= STRONG_TYPES and dla is None:
+        return ["--stronglyTyped"]
+    lacking = [name for name in precisions if name not in _PRECISION_FLAGS]
+    if lacking:
+        found = f"without strong types it has {', '.join(_PRECISION_FLAGS)}"
+        raise Unsupported(f"precision {lacking[0]!r} in TensorRT {version}", found, "Choose one of these")
+    return list(dict.fromkeys(flag for name in precisions for flag in _PRECISION_FLAGS[name]))
 
 
 def _verbosity(version: TrtVersion) -> str:

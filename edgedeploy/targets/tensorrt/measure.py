@@ -39,6 +39,7 @@ from edgedeploy.targets.tensorrt.exports import (
 )
 from edgedeploy.targets.tensorrt.lint import Platform, lint_file
 from edgedeploy.targets.tensorrt.log import LogRefused, Run
+from edgedeploy.targets.tensorrt.target import planned
 
 RUN_TIMEOUT_S: Final = 600.0
 EXPORT_LIMIT_BYTES: Final = 1 << 28
@@ -232,7 +233,9 @@ def _on_board(
     conditions: Conditions,
     dla: DlaRequest | None,
 ) -> TrtResult:
-    engine = ensure_engine(transport, board, model, precision=artifact.precision, root=root, dla=dla)
+    engine = ensure_engine(
+        transport, board, model, precisions=(artifact.precision, *planned(artifact)), root=root, dla=dla
+    )
     work = f"{root}/runs/{uuid.uuid4().hex}"
     require_command(transport, ["mkdir", "-p", "-m", "700", work])
     try:
@@ -262,7 +265,7 @@ def _measure(
     run, times = bench.time(conditions)
     profile_log, layers = bench.profile()
     if layers:
-        check_executed(artifact.precision, executed(layers))
+        check_executed(artifact.precision, executed(layers), planned(artifact))
     logs = {"build": bench.engine.build_log or "", "times": run.text, "profile": profile_log or ""}
     rows = []
     for number, case in enumerate(cases):
