@@ -25,7 +25,7 @@ from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.lab import Crew, Machines, Post, health_check, require_alike, require_comparable
 from edgedeploy.measurement import BoardInfo, ProtocolPlan
 from edgedeploy.plugins import Plugin, demands_of, find_targets
-from edgedeploy.protocols import Board, Calibrating, PerLayer, ReadyMade, Target, Task
+from edgedeploy.protocols import Board, BoardBound, Calibrating, PerLayer, ReadyMade, Target, Task
 from edgedeploy.reporting import make_report, read_front
 from edgedeploy.runtime.probe import probe
 from edgedeploy.search.history import Server, server_at
@@ -303,7 +303,7 @@ def _require_runtimes(info: BoardInfo, targets: Mapping[str, Target]) -> None:
         raise TargetUnavailable(
             f"board {info.name!r}",
             f"it has no runtime for {', '.join(missing)} (found: {'; '.join(found) or 'none'})",
-            f"On the board: pip install {' '.join(missing)}",
+            ". ".join(_board_remedy(targets[name]) for name in missing),
         )
 
 
@@ -486,6 +486,10 @@ class _Run:
         except EdgeDeployError as exc:
             self._say("note", f"confirmation of {variant.label}: {exc}")
             return Failed(type(exc).__name__, str(exc))
+
+
+def _board_remedy(target: Target) -> str:
+    return target.board_remedy if isinstance(target, BoardBound) else f"On the board: pip install {target.name}"
 
 
 def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: BoardInfo) -> Choices:

@@ -178,6 +178,16 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class BoardBound(Protocol):
+    """A target whose runtime no ``pip install`` brings to a board: it says itself what the board needs.
+
+    A protocol of its own because for most targets the package of that name is the runtime.
+    """
+
+    board_remedy: str
+
+
+@runtime_checkable
 class Demanding(Protocol):
     """A target whose precisions need certain CPU instructions, or are slow without them.
 

@@ -7,5 +7,6 @@ BUILTIN_TARGETS: Final[Mapping[str, str]] = {
     "litert": "edgedeploy.targets.litert:LiteRtTarget",
     "onnxruntime": "edgedeploy.targets.onnxruntime:OnnxRuntimeTarget",
     "openvino": "edgedeploy.targets.openvino:OpenVinoTarget",
+    "tensorrt": "edgedeploy.targets.tensorrt:TensorRtTarget",
 }
 """Targets that come with the package, as entry points: so that a source checkout that is not installed has them too."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,15 @@ BLOCK: Final = 32
 """Weights that share one scale in 4 bits."""
 
 
+@dataclass(frozen=True)
+class Scheme:
+    """How int8 is written into the file: ``signed`` activations, weights of 7 bits, and more options of the quantizer."""
+
+    signed: bool = False
+    reduce_range: bool = False
+    options: Mapping[str, bool] = field(default_factory=dict)
+
+
 def write_narrow(request: BuildRequest, path: Path, *, reduce_range: bool) -> None:
     """The reference with its narrow layers, written to ``path``. Raises ``Unsupported`` or ``BuildError``."""
     import onnx
@@ -42,7 +52,8 @@ def write_narrow(request: BuildRequest, path: Path, *, reduce_range: bool) -> No
     if "int4-weights" in wanted:
         model = _four_bits(onnx.ModelProto.FromString(source.SerializeToString()), assignment)
     if "int8" in wanted:
-        model = _eight_bits(request, source, model, assignment, path.with_name("prepared.onnx"), reduce_range)
+        scheme = Scheme(reduce_range=reduce_range)
+        model = eight_bits(request, source, model, assignment, path.with_name("prepared.onnx"), scheme)
     narrow = narrow_nodes(model)
     sources = fused_from(source, model)
     check_followed(request.plan, assignment, sources, narrow)
@@ -80,9 +91,11 @@ def _four_bits(model: Any, assignment: Assignment) -> Any:
     return quantizer.model.model
 
 
-def _eight_bits(
-    request: BuildRequest, source: Any, model: Any, assignment: Assignment, prepared: Path, reduce_range: bool
+def eight_bits(
+    request: BuildRequest, source: Any, model: Any, assignment: Assignment, prepared: Path, scheme: Scheme
 ) -> Any:
+    """``model`` with the int8 layers of ``assignment`` as QDQ pairs. ``prepared`` is a path for scratch; files beside it are
+    written and removed. Raises ``Unsupported`` or ``BuildError``."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -104,7 +117,7 @@ def _eight_bits(
         sources = fused_from(source, ready)
         check_alive(request.plan, assignment, sources.values())
         others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
-        extra: dict[str, Any] = {} if method == "minmax" else {"CalibStridedMinMax": 1}
+        extra: dict[str, Any] = {**scheme.options, **({} if method == "minmax" else {"CalibStridedMinMax": 1})}
         if method == "percentile":
             extra["CalibPercentile"] = PERCENTILE
         with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print their progress
@@ -114,8 +127,8 @@ def _eight_bits(
                 _reader(request),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                reduce_range=reduce_range,
-                activation_type=QuantType.QUInt8,
+                reduce_range=scheme.reduce_range,
+                activation_type=QuantType.QInt8 if scheme.signed else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=methods[method],
                 nodes_to_exclude=others,

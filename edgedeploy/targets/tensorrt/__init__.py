@@ -1,0 +1,31 @@
+"""TensorRT for NVIDIA Jetson: ONNX that it takes, rules per release, and ``trtexec`` on the board.
+
+Nothing here needs a GPU but the board itself. What could be proved stands with each result: ``lint``, ``parsed``, ``built``
+(both by TensorRT for RTX on the CPU, a proxy) or ``measured``.
+"""
+
+from edgedeploy.targets.tensorrt.evidence import Evidence, Level
+from edgedeploy.targets.tensorrt.lint import LintResult, Platform, lint_file
+from edgedeploy.targets.tensorrt.log import LogRefused, accept, read_runs
+from edgedeploy.targets.tensorrt.measure import TrtResult, measure_on_board, require_comparable
+from edgedeploy.targets.tensorrt.target import TensorRtTarget
+from edgedeploy.targets.tensorrt.verdict import Verdict, verdict
+from edgedeploy.targets.tensorrt.version import TrtVersion
+
+__all__ = [
+    "TensorRtTarget",
+    "Evidence",
+    "Level",
+    "LintResult",
+    "LogRefused",
+    "Platform",
+    "TrtResult",
+    "TrtVersion",
+    "Verdict",
+    "accept",
+    "lint_file",
+    "measure_on_board",
+    "read_runs",
+    "require_comparable",
+    "verdict",
+]

@@ -1,0 +1,106 @@
+"""Has TensorRT for RTX parse and build an ONNX file on the CPU, in a process of its own (:mod:`.rtx_worker`).
+
+A process of its own, because a native crash must not end a study and a library that prints must not break its display.
+What RTX accepts is a proxy: the board's TensorRT is another release for another GPU, and an engine built here cannot even
+be loaded without a driver.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.targets.tensorrt.evidence import Evidence, Level
+
+PACKAGE: Final = "tensorrt-rtx"
+TIME_LIMIT_S: Final = 600.0
+GPU: Final = "SM86"
+"""Ampere for desktops: the nearest to Orin (8.7) that RTX builds for."""
+
+HARMLESS: Final = (
+    re.compile(r"Empty initializer \S+ was provided with non-empty data\. Overriding data to nullptr\.?$"),
+)
+"""Warnings that say nothing about the network: the parser prints this one for tensors without elements (the unused ``roi``
+of a Resize) whose data is empty in the file as well."""
+
+
+class ProxyDied(BuildError):
+    """The proxy ended without an answer: that says nothing about the file by itself."""
+
+
+class ProxyRefused(Unsupported):
+    """The proxy's parser does not take a file that keeps the rules. ``by`` names the proxy."""
+
+    def __init__(self, by: str, found: str) -> None:
+        super().__init__(f"the parser of {by}", found, "Lint the file; replace what it names")
+        self.by = by
+
+
+@dataclass(frozen=True)
+class RtxResult:
+    """``errors`` and ``warnings`` are the parser's, ``build_problems`` the builder's of both kinds. A warning is a failure,
+    because TensorRT only warns where it changes what the network computes (UINT8 zero points)."""
+
+    version: str
+    parsed: bool
+    built: bool
+    layers: int
+    engine_bytes: int
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+    build_problems: tuple[str, ...]
+
+    @property
+    def evidence(self) -> Evidence:
+        """Raises :class:`ProxyRefused` when the parser does not take the file. A builder that fails says less, because
+        kernels differ between the proxy and the board: the file is ``PARSED`` then."""
+        by = f"{PACKAGE} {self.version} on the CPU, for {GPU}"
+        doubts = tuple(line for line in self.warnings if not any(known.search(line) for known in HARMLESS))
+        if not self.parsed or doubts:
+            found = (self.errors or doubts or ("no reason given",))[0]
+            raise ProxyRefused(by, found)
+        if not self.built or self.build_problems:
+            found = (self.build_problems or ("no reason given",))[0]
+            return Evidence(Level.PARSED, by, f"the parser took it; no engine: {found}")
+        return Evidence(Level.BUILT, by, "a proxy: the board's release and GPU differ, nothing was run")
+
+
+def installed_version() -> str | None:
+    try:
+        return metadata.version(PACKAGE)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def check(path: Path) -> RtxResult:
+    """Raises :class:`ProxyDied` when the process ends without an answer or takes too long."""
+    argv = [sys.executable, "-m", f"{__package__}.rtx_worker", str(path), GPU]
+    checkout = str(Path(__file__).resolve().parents[3])  # a source checkout need not be installed
+    search_path = os.pathsep.join(filter(None, (checkout, os.environ.get("PYTHONPATH"))))
+    asked = f"a check of {path.name} by {PACKAGE}"
+    try:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT_S,
+            check=False,
+            env={**os.environ, "PYTHONPATH": search_path},
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise ProxyDied(asked, f"no answer within {TIME_LIMIT_S:g} s", "Try a smaller network") from exc
+    lines = done.stdout.strip().splitlines()
+    if done.returncode != 0 or not lines:
+        said = done.stderr.strip().splitlines()
+        raise ProxyDied(asked, f"exit status {done.returncode}: {said[-1] if said else 'silence'}", "Check the package")
+    data: dict[str, Any] = json.loads(lines[-1])
+    data.update({name: tuple(value) for name, value in data.items() if isinstance(value, list)})
+    return RtxResult(**data)
