@@ -37,7 +37,9 @@ from edgedeploy.plugins import find_targets
 from edgedeploy.protocols import Array, BoardSession, BuildRequest, Target
 from edgedeploy.store import utc_now
 from edgedeploy.targets.parity import check_executed, check_parity
+from edgedeploy.targets.program import PROGRAM_FILE, export_program
 from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
+from edgedeploy.targets.tensorrt import TensorRtTarget, verdict
 from edgedeploy.tasks.onnxfile import take_in
 from edgedeploy.tasks.ultrasound import SyntheticUltrasound
 
@@ -112,6 +114,16 @@ class Source:
         rows = [run_reference(self.reference, feed) for feed in list(self.cases())[:GOLDEN]]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
+    @cached_property
+    def program(self) -> Path | None:
+        """What torch exports, for targets that convert from torch; None for an ONNX file."""
+        if self.network.file:
+            return None
+        path = self.folder / PROGRAM_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        export_program(self.module, self.network.specs, path)
+        return path
+
     def request(self, precision: str) -> BuildRequest:
         reference = self.reference
         return BuildRequest(
@@ -120,6 +132,7 @@ class Source:
             outputs=reference.outputs,
             precision=precision,
             calibration=self.cases,
+            program=self.program,
         )
 
     def build(self, target: Target, precision: str) -> Payload:
@@ -159,12 +172,24 @@ class Matrix:
         if not readiness.ready:
             return replace(empty, reason=readiness.found)
         try:
+            if isinstance(target, TensorRtTarget):
+                return self._checked(empty, source)
             payload = source.build(target, precision)
             if target.name not in self.session.info.runtimes:
                 return replace(empty, label="built", reason="no runtime for it on this machine")
             return self._measured(empty, source, payload)
         except EdgeDeployError as exc:
             return replace(empty, label="refused", reason=f"{type(exc).__name__}: {exc.asked}: {exc.found}")
+
+    def _checked(self, empty: Cell, source: Source) -> Cell:
+        """How far a toolchain without a GPU came: no time is claimed."""
+        folder = source.folder / f"{empty.target}-{empty.precision}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        found = verdict(source.request(empty.precision), folder)
+        label = "refused" if found.level is None else found.level.value
+        good = f"by {found.by}; for TensorRT {', '.join(found.releases)}" if found.releases else found.by
+        return replace(empty, label=label, reason="; ".join((good, *found.reasons)))
 
     def _measured(self, empty: Cell, source: Source, payload: Payload) -> Cell:
         baseline = self._baseline_of(source)
