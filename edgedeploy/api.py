@@ -22,6 +22,7 @@ from edgedeploy.measurement import BoardInfo, ProtocolPlan
 from edgedeploy.plugins import Plugin, demands_of, find_targets
 from edgedeploy.protocols import Board, Calibrating, PerLayer, ReadyMade, Target, Task
 from edgedeploy.reporting import make_report, read_front
+from edgedeploy.runtime.probe import RUNTIME_PACKAGES
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Finished, Outcome, Scored, Search
 from edgedeploy.spec import BoardTable, SpecSource, StudySpec, load_spec
@@ -170,7 +171,7 @@ class Study:
             raise TargetUnavailable(
                 f"board {table.name!r}",
                 f"it has no runtime for {', '.join(missing)} (found: {'; '.join(found) or 'none'})",
-                f"On the board: pip install {' '.join(missing)}",
+                f"On the board: pip install {' '.join(RUNTIME_PACKAGES.get(name, (name,))[0] for name in missing)}",
             )
         space = Space(
             targets=self.spec.study.targets,
