@@ -27,7 +27,7 @@ from edgedeploy.measurement import BoardInfo, ProtocolPlan
 from edgedeploy.plugins import Plugin, demands_of, find_targets
 from edgedeploy.protocols import Board, BoardBound, Calibrating, PerLayer, ReadyMade, Target, Task
 from edgedeploy.reporting import make_report, read_front
-from edgedeploy.runtime.probe import probe
+from edgedeploy.runtime.probe import RUNTIME_PACKAGES, probe
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Failed, Finished, Outcome, Scored, Search
@@ -489,7 +489,9 @@ class _Run:
 
 
 def _board_remedy(target: Target) -> str:
-    return target.board_remedy if isinstance(target, BoardBound) else f"On the board: pip install {target.name}"
+    if isinstance(target, BoardBound):
+        return target.board_remedy
+    return f"On the board: pip install {RUNTIME_PACKAGES.get(target.name, (target.name,))[0]}"
 
 
 def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: BoardInfo) -> Choices:

@@ -179,7 +179,7 @@ class Target(Protocol):
 
 @runtime_checkable
 class BoardBound(Protocol):
-    """A target whose runtime is no package of its own name: it says itself what the board needs.
+    """A target whose runtime no ``pip install`` brings to a board: it says itself what the board needs.
 
     A protocol of its own because for most targets the package of that name is the runtime.
     """

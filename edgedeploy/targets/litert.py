@@ -46,7 +46,6 @@ class LiteRtTarget:
     layer_precisions: tuple[str, ...] = ("float32", "float16", "int8")
     calibrations: tuple[str, ...] = ("minmax",)
     extra = "litert"
-    board_remedy = "On the board: pip install ai-edge-litert (or tflite-runtime, where its Python is old)"
     from_program = True
 
     def __init__(self, *, integer_io: bool = False) -> None:
