@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +34,6 @@ from edgedeploy.targets.tensorrt.engine import ForeignPlan
 from edgedeploy.targets.tensorrt.log import accept
 from edgedeploy.targets.tensorrt.measure import level_of
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 ORIN = {"code": "100300", "build": 30, "gpu": "Orin", "capability": "8.7"}
 XAVIER = {"code": "8502", "gpu": "Xavier", "capability": "7.2"}
 XAVIER_82 = {"code": "8201", "gpu": "Xavier", "capability": "7.2"}
@@ -141,27 +136,6 @@ def test_a_board_without_trtexec_is_refused_before_anything_is_built(
     assert not (tmp_path / "root").exists()
 
 
-def test_this_machine_is_no_jetson(tmp_path: Path) -> None:
-    with pytest.raises(TargetUnavailable):
-        probe_board(LocalTransport())
-
-
-def test_a_study_on_a_board_without_tensorrt_ends_before_it_begins(tmp_path: Path) -> None:
-    """As a user meets it: one line, the usage exit code, nothing written."""
-    for name in ("squares.py", "squares.toml"):
-        shutil.copy(EXAMPLES / name, tmp_path)
-    path = tmp_path / "squares.toml"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(re.sub(r"^targets = .*$", 'targets = ["tensorrt"]', text, flags=re.MULTILINE), encoding="utf-8")
-    argv = [sys.executable, "-m", "edgedeploy", "search", str(path), "--out", str(tmp_path / "out"), "--board", "here"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 2, done.stderr
-    assert "no runtime for tensorrt" in done.stderr
-    assert "trtexec" in done.stderr
-    assert "pip install tensorrt" not in done.stderr, "that would not help"
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(("settings", "flags"), [(ORIN, "--stronglyTyped"), (XAVIER, "--fp16 --int8")])
 def test_single_layers_keep_their_precision_on_the_board(settings: dict[str, Any], flags: str, tmp_path: Path) -> None:
     board = SimulatedJetson(tmp_path / "board", settings)
@@ -204,6 +178,7 @@ def only_engine(folder: Path) -> Path:
     return engine
 
 
+@pytest.mark.fault(34, simulated="trtexec")
 def test_a_plan_that_somebody_replaced_is_not_loaded(float16: tuple[Artifact, Path], tmp_path: Path) -> None:
     board = SimulatedJetson(tmp_path, ORIN)
     board.measure(float16)
@@ -214,6 +189,7 @@ def test_a_plan_that_somebody_replaced_is_not_loaded(float16: tuple[Artifact, Pa
     assert [call for call in board.calls[loads:] if "--loadEngine" in call] == []
 
 
+@pytest.mark.fault(34, simulated="trtexec")
 @pytest.mark.parametrize("change", [{"gpu": "another"}, {"tensorrt": "8.5.2"}, {"jetpack": "L4T 35.1"}, None])
 def test_a_plan_of_another_board_is_not_loaded(
     change: dict[str, str] | None, float16: tuple[Artifact, Path], tmp_path: Path
@@ -228,6 +204,7 @@ def test_a_plan_of_another_board_is_not_loaded(
         board.measure(float16)
 
 
+@pytest.mark.fault(27, simulated="trtexec")
 def test_a_broken_engine_that_prints_passed_is_refused(float16: tuple[Artifact, Path], tmp_path: Path) -> None:
     board = SimulatedJetson(tmp_path, ORIN)
     board.measure(float16)

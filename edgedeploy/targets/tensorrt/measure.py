@@ -39,6 +39,7 @@ from edgedeploy.targets.tensorrt.exports import (
 )
 from edgedeploy.targets.tensorrt.lint import Platform, lint_file
 from edgedeploy.targets.tensorrt.log import LogRefused, Run
+from edgedeploy.targets.tensorrt.pyapi import PythonApi, find_api, run_case
 from edgedeploy.targets.tensorrt.target import planned
 
 RUN_TIMEOUT_S: Final = 600.0
@@ -50,7 +51,7 @@ SUMMARY_TOLERANCE: Final = 0.01
 @dataclass(frozen=True)
 class TrtResult:
     """What one board said of one artifact. ``layers`` is empty before TensorRT 8.2; ``logs`` holds every raw log by step;
-    ``outputs`` has shape (cases, *output shape) per output."""
+    ``outputs`` has shape (cases, *output shape) per output, ``outputs_by`` says which tool gave them."""
 
     evidence: Evidence
     artifact_digest: str
@@ -60,6 +61,7 @@ class TrtResult:
     times: Times
     layers: tuple[Layer, ...]
     outputs: Mapping[str, Array]
+    outputs_by: str
     logs: Mapping[str, str]
 
     @property
@@ -83,6 +85,7 @@ class TrtResult:
             "layers": [vars(layer) for layer in self.layers],
             "placement": None if placement is None else placement.as_json(),
             "engine_warnings": list(self.engine.warnings),
+            "outputs_by": self.outputs_by,
         }
 
 
@@ -98,9 +101,11 @@ def measure_on_board(
     keep_logs: Path | None = None,
     candidates: tuple[str, ...] = CANDIDATES,
     sysroot: str = "",
+    python: str = "python3",
 ) -> TrtResult:
     """``root`` is a folder of ours on the board (absolute); ``cases`` are model-ready inputs, batch 1; ``keep_logs`` a
-    folder here for every raw log, the refused one included.
+    folder here for every raw log, the refused one included. Outputs come from TensorRT's Python API where the board's
+    ``python`` has it, else from trtexec.
 
     Refused before anything is built: a board without trtexec (``TargetUnavailable``), a release whose rules the file
     breaks (``Unsupported``). Then ``LogRefused``, ``ForeignPlan``, ``Unstable``, ``MeasurementError`` or ``BoardError``.
@@ -111,8 +116,9 @@ def measure_on_board(
     _lint(model, artifact.precision, board, dla)
     if dla is not None:
         _require_core(transport, board, dla)
+    bench = _Bench(transport, board, f"{root}/runs/{uuid.uuid4().hex}", dla, python)
     try:
-        result = _on_board(transport, board, artifact, model, cases, root, conditions or Conditions(), dla)
+        result = _on_board(bench, artifact, model, cases, root, conditions or Conditions())
     except LogRefused as exc:
         _keep(keep_logs, {f"refused {exc.cause}": exc.log})
         raise
@@ -146,9 +152,9 @@ def level_of(board: TrtBoard, run: Run) -> Evidence:
 class _Bench:
     transport: Transport
     board: TrtBoard
-    engine: Engine
     work: str
     dla: DlaRequest | None
+    python: str
 
     def run(self, argv: list[str], *, timed: bool) -> Run:
         return run_trtexec(self.transport, argv, timed=timed, timeout_s=RUN_TIMEOUT_S)
@@ -161,11 +167,11 @@ class _Bench:
             raise MeasurementError(f"{name} of trtexec", "it was not written", "Run it again")
         return data.decode("utf-8", errors="replace")
 
-    def time(self, conditions: Conditions) -> tuple[Run, Times]:
+    def time(self, plan: str, conditions: Conditions) -> tuple[Run, Times]:
         argv = timing_command(
             self.board.trtexec,
             self.board.version,
-            plan=self.engine.plan,
+            plan=plan,
             times=f"{self.work}/times.json",
             conditions=conditions,
             dla=self.dla,
@@ -179,13 +185,13 @@ class _Bench:
         times.require_stable()
         return run, times
 
-    def profile(self) -> tuple[str | None, tuple[Layer, ...]]:
+    def profile(self, plan: str) -> tuple[str | None, tuple[Layer, ...]]:
         if self.board.version < LAYER_INFO:
             return None, ()
         argv = profile_command(
             self.board.trtexec,
             self.board.version,
-            plan=self.engine.plan,
+            plan=plan,
             profile=f"{self.work}/profile.json",
             layers=f"{self.work}/layers.json",
             dla=self.dla,
@@ -194,7 +200,9 @@ class _Bench:
         layers = read_layers(self.export("layers.json"))
         return run.text, join(layers, read_profile(self.export("profile.json")))
 
-    def answer(self, artifact: Artifact, case: Mapping[str, Array]) -> tuple[str, dict[str, Array]]:
+    def answer(
+        self, api: PythonApi, plan: str, artifact: Artifact, case: Mapping[str, Array]
+    ) -> tuple[str, dict[str, Array]]:
         """One case through the engine. Inputs travel as raw bytes in the layout of the model."""
         inputs = {}
         for index, spec in enumerate(artifact.inputs):
@@ -202,14 +210,12 @@ class _Bench:
             data = np.ascontiguousarray(case[spec.name], dtype=spec.dtype).tobytes()
             self.transport.write_bytes(path, data, timeout_s=COMMAND_TIMEOUT_S)
             inputs[spec.name] = path
-        self.transport.run(["rm", "-f", f"{self.work}/outputs.json"], timeout_s=COMMAND_TIMEOUT_S)
+        if api.present:
+            return run_case(self.transport, api, plan, inputs, (artifact.inputs, artifact.outputs), self.work)
+        exported = f"{self.work}/outputs.json"
+        self.transport.run(["rm", "-f", exported], timeout_s=COMMAND_TIMEOUT_S)
         argv = output_command(
-            self.board.trtexec,
-            self.board.version,
-            plan=self.engine.plan,
-            inputs=inputs,
-            outputs=f"{self.work}/outputs.json",
-            dla=self.dla,
+            self.board.trtexec, self.board.version, plan=plan, inputs=inputs, outputs=exported, dla=self.dla
         )
         run = self.run(argv, timed=False)
         return run.text, read_outputs(self.export("outputs.json"), artifact.outputs)
@@ -224,24 +230,20 @@ def _lint(model: Path, precision: str, board: TrtBoard, dla: DlaRequest | None) 
 
 
 def _on_board(
-    transport: Transport,
-    board: TrtBoard,
+    bench: _Bench,
     artifact: Artifact,
     model: Path,
     cases: Iterable[Mapping[str, Array]],
     root: str,
     conditions: Conditions,
-    dla: DlaRequest | None,
 ) -> TrtResult:
-    engine = ensure_engine(
-        transport, board, model, precisions=(artifact.precision, *planned(artifact)), root=root, dla=dla
-    )
-    work = f"{root}/runs/{uuid.uuid4().hex}"
-    require_command(transport, ["mkdir", "-p", "-m", "700", work])
+    precisions = (artifact.precision, *planned(artifact))
+    engine = ensure_engine(bench.transport, bench.board, model, precisions=precisions, root=root, dla=bench.dla)
+    require_command(bench.transport, ["mkdir", "-p", "-m", "700", bench.work])
     try:
-        return _measure(_Bench(transport, board, engine, work, dla), artifact, cases, conditions)
+        return _measure(bench, engine, artifact, cases, conditions)
     finally:
-        transport.run(["rm", "-rf", work], timeout_s=COMMAND_TIMEOUT_S)
+        bench.transport.run(["rm", "-rf", bench.work], timeout_s=COMMAND_TIMEOUT_S)
 
 
 def _keep(folder: Path | None, logs: Mapping[str, str]) -> None:
@@ -260,16 +262,17 @@ def _require_core(transport: Transport, board: TrtBoard, dla: DlaRequest) -> Non
 
 
 def _measure(
-    bench: _Bench, artifact: Artifact, cases: Iterable[Mapping[str, Array]], conditions: Conditions
+    bench: _Bench, engine: Engine, artifact: Artifact, cases: Iterable[Mapping[str, Array]], conditions: Conditions
 ) -> TrtResult:
-    run, times = bench.time(conditions)
-    profile_log, layers = bench.profile()
+    run, times = bench.time(engine.plan, conditions)
+    profile_log, layers = bench.profile(engine.plan)
     if layers:
         check_executed(artifact.precision, executed(layers), planned(artifact))
-    logs = {"build": bench.engine.build_log or "", "times": run.text, "profile": profile_log or ""}
+    logs = {"build": engine.build_log or "", "times": run.text, "profile": profile_log or ""}
+    api = find_api(bench.transport, bench.board.version, bench.python, bench.work)
     rows = []
     for number, case in enumerate(cases):
-        logs[f"case {number}"], answer = bench.answer(artifact, case)
+        logs[f"case {number}"], answer = bench.answer(api, engine.plan, artifact, case)
         rows.append(answer)
     outputs = {spec.name: np.stack([row[spec.name] for row in rows]) for spec in artifact.outputs} if rows else {}
     return TrtResult(
@@ -277,9 +280,10 @@ def _measure(
         artifact_digest=artifact.digest,
         board=bench.board,
         conditions=conditions,
-        engine=bench.engine,
+        engine=engine,
         times=times,
         layers=layers,
         outputs=outputs,
+        outputs_by="TensorRT's Python API" if api.present else f"trtexec ({api.reason})",
         logs={step: text for step, text in logs.items() if text},
     )
