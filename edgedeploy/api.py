@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -20,7 +20,7 @@ from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnav
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.measurement import BoardInfo, ProtocolPlan
 from edgedeploy.plugins import Plugin, demands_of, find_targets
-from edgedeploy.protocols import Board, Calibrating, PerLayer, ReadyMade, Target, Task
+from edgedeploy.protocols import Board, Calibrating, PerLayer, ReadyMade, TakesQuantized, Target, Task, Trainable
 from edgedeploy.reporting import make_report, read_front
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Finished, Outcome, Scored, Search
@@ -198,11 +198,23 @@ class Study:
                 "space.width", "a ready-made model cannot be pruned: it has no training", "Remove it from the space"
             )
         chosen = [names[name].load() for name in self.spec.study.targets]
+        self._check_training(task, chosen)
         layers = {
             precision for target in chosen if isinstance(target, PerLayer) for precision in target.layer_precisions
         }
         ways = {way for target in chosen if isinstance(target, Calibrating) for way in target.calibrations}
         self.spec.check_choices(self._source, layer_precisions=layers, calibrations=ways)
+
+    def _check_training(self, task: Task, chosen: Sequence[Target]) -> None:
+        if "qat" not in self.spec.space.get("training", ()):
+            return
+        if not isinstance(task, Trainable):
+            found = "a ready-made model has" if isinstance(task, ReadyMade) else f"task {task.name!r} has"
+            remedy = "Remove it from the space: int8 then comes from calibration"
+            raise self._source.error("space.training", f'"qat" trains the model, but {found} no training', remedy)
+        if not any(isinstance(target, TakesQuantized) and target.takes_quantized for target in chosen):
+            found = '"qat" gives quantized ONNX, and every target of this study quantizes by itself only'
+            raise self._source.error("space.training", found, "Remove it, or add the target onnxruntime or openvino")
 
     def _resolved(self, table: BoardTable, ready: _Ready) -> dict[str, Any]:
         baselines = [ready.space.baseline_variant(target) for target in ready.space.targets]
@@ -368,6 +380,9 @@ def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target]) -> Choi
         layers={name: target.layer_precisions for name, target in targets.items() if isinstance(target, PerLayer)},
         calibrations={name: target.calibrations for name, target in targets.items() if isinstance(target, Calibrating)},
         cases=min(len(task.cases("calibration")), CALIBRATION_LIMIT),
+        trained=tuple(
+            name for name, target in targets.items() if isinstance(target, TakesQuantized) and target.takes_quantized
+        ),
     )
 
 

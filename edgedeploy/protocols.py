@@ -144,7 +144,8 @@ class Readiness:
 class BuildRequest:
     """What a target builds from. ``reference`` is the ONNX file; ``calibration`` yields model-ready inputs one case at a
     time (bounded memory) and may be called again. ``plan`` gives single layers another precision and ``calibrator`` names
-    the way ranges are chosen (empty: the target's own); a target without these abilities refuses them."""
+    the way ranges are chosen (empty: the target's own); a target without these abilities refuses them. ``quantized`` says
+    that the reference is int8 already and taken as it is (:class:`TakesQuantized`)."""
 
     reference: Path
     inputs: tuple[TensorSpec, ...]
@@ -154,6 +155,7 @@ class BuildRequest:
     seed: int = 0
     plan: PrecisionPlan = NO_RULES
     calibrator: str = ""
+    quantized: bool = False
 
 
 @runtime_checkable
@@ -200,6 +202,14 @@ class Calibrating(Protocol):
     calibrates. ``calibrations``: the first is what it takes when nobody says."""
 
     calibrations: tuple[str, ...]
+
+
+@runtime_checkable
+class TakesQuantized(Protocol):
+    """A target that takes a reference with int8 QuantizeLinear/DequantizeLinear pairs and keeps its scales. A protocol of
+    its own because some toolchains only quantize by themselves. ``takes_quantized`` is true."""
+
+    takes_quantized: bool
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import nn
+from torch import fx, nn
 
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.compress import quantgraph
@@ -116,10 +118,19 @@ def network(name: str) -> nn.Module:
     return model.eval()
 
 
+@cache
+def _folded(name: str) -> fx.GraphModule:
+    return quantgraph.fold_batch_norms(quantgraph.trace(network(name), [images(2)]))
+
+
+def folded(name: str) -> fx.GraphModule:
+    """The network as a graph without batch norms, a copy of one's own: tracing takes seconds."""
+    return copy.deepcopy(_folded(name))
+
+
 def quantized(name: str) -> nn.Module:
     """The network with frozen quantizers whose ranges are those of 32 images: what training would start from."""
-    graph = quantgraph.fold_batch_norms(quantgraph.trace(network(name), [images(2)]))
-    model = quantgraph.place_quantizers(graph, "learned")
+    model = quantgraph.place_quantizers(folded(name), "learned")
     with torch.no_grad():
         model(images(32, seed=1))
     for quantizer in quantgraph.quantizers(model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_networks import NETWORKS, images, network, quantized
+from small_networks import NETWORKS, folded, images, network, quantized
 from torch import nn
 
 from edgedeploy.compress import quantgraph
@@ -28,13 +28,12 @@ def quantized_names(model: torch.fx.GraphModule) -> list[list[str]]:
 
 @each_network
 def test_folding_keeps_the_function_for_any_batch(name: str) -> None:
-    model = network(name)
-    folded = fold(model)
-    assert batch_norms(folded) == 0
+    model, graph = network(name), folded(name)
+    assert batch_norms(graph) == 0
     for count in (1, 5):
         inputs = images(count, seed=3)
         with torch.no_grad():
-            torch.testing.assert_close(folded(inputs), model(inputs), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(graph(inputs), model(inputs), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -45,9 +44,9 @@ def test_transposed_convolutions_fold_too(groups: int) -> None:
     for seed in range(5):
         model(3 * images(8, seed) + 1)
     model.eval()
-    folded = fold(model)
-    assert batch_norms(folded) == 0
-    torch.testing.assert_close(folded(images(3)), model(images(3)), rtol=1e-5, atol=1e-5)
+    graph = fold(model)
+    assert batch_norms(graph) == 0
+    torch.testing.assert_close(graph(images(3)), model(images(3)), rtol=1e-5, atol=1e-5)
 
 
 def test_a_batch_norm_that_cannot_be_folded_stays() -> None:
@@ -65,32 +64,32 @@ def test_a_batch_norm_that_cannot_be_folded_stays() -> None:
     model = Fork()
     model(images(8))
     model.eval()
-    folded = fold(model)
-    assert batch_norms(folded) == 1
-    torch.testing.assert_close(folded(images(3)), model(images(3)), rtol=1e-5, atol=1e-5)
+    graph = fold(model)
+    assert batch_norms(graph) == 1
+    torch.testing.assert_close(graph(images(3)), model(images(3)), rtol=1e-5, atol=1e-5)
 
 
 def test_a_concatenation_has_one_scale_with_all_that_goes_in() -> None:
-    groups = quantized_names(fold(network("unet")))
+    groups = quantized_names(folded("unet"))
     shared = [group for group in groups if "cat" in group]
     assert [sorted(group) for group in shared] == [["cat", "conv_transpose2d", "max_pool2d", "relu"]] * 2
 
 
 def test_both_sides_of_a_residual_and_its_sum_are_quantized() -> None:
-    groups = quantized_names(fold(network("mobilenet")))
+    groups = quantized_names(folded("mobilenet"))
     assert sum("add" in group for group in groups) == 2
     assert all(len(group) == 1 for group in groups if "add" in group)
-    relu_after = quantized_names(fold(network("resnet")))
+    relu_after = quantized_names(folded("resnet"))
     assert not any("add" in group for group in relu_after), "the ReLU that follows stands for it"
 
 
 def test_the_residual_stream_of_a_transformer_stays_float() -> None:
-    assert not any("add" in group for group in quantized_names(fold(network("transformer"))))
+    assert not any("add" in group for group in quantized_names(folded("transformer")))
 
 
 @each_network
 def test_every_layer_gets_int8_weights_and_an_int8_input(name: str) -> None:
-    model = quantgraph.place_quantizers(fold(network(name)), "learned")
+    model = quantgraph.place_quantizers(folded(name), "learned")
     layers = [node for node in model.graph.nodes if quantgraph.kind(node) in quantgraph.WEIGHTED]
     expected = sum(isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) for m in network(name).modules())
     assert len(layers) >= expected  # attention's projection of its inputs is a parameter, not a layer
@@ -102,7 +101,7 @@ def test_every_layer_gets_int8_weights_and_an_int8_input(name: str) -> None:
 @each_network
 def test_everything_learns(name: str) -> None:
     """Weights, folded biases and scales get a gradient, in the memory layout that training uses."""
-    model = quantgraph.place_quantizers(fold(network(name)), "learned").train()
+    model = quantgraph.place_quantizers(folded(name), "learned").train()
     with torch.no_grad():
         model(images(8))
     for quantizer in quantgraph.quantizers(model):
@@ -114,7 +113,7 @@ def test_everything_learns(name: str) -> None:
 
 @each_network
 def test_a_frozen_model_computes_what_was_trained(name: str) -> None:
-    model = quantgraph.place_quantizers(fold(network(name)), "observed")
+    model = quantgraph.place_quantizers(folded(name), "observed")
     with torch.no_grad():
         model(images(8))
         for quantizer in quantgraph.quantizers(model):
