@@ -25,7 +25,17 @@ from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.lab import Crew, Machines, Post, health_check, require_alike, require_comparable
 from edgedeploy.measurement import BoardInfo, ProtocolPlan
 from edgedeploy.plugins import Plugin, demands_of, find_targets
-from edgedeploy.protocols import Board, BoardBound, Calibrating, PerLayer, ReadyMade, Target, Task
+from edgedeploy.protocols import (
+    Board,
+    BoardBound,
+    Calibrating,
+    PerLayer,
+    ReadyMade,
+    TakesQuantized,
+    Target,
+    Task,
+    Trainable,
+)
 from edgedeploy.reporting import make_report, read_front
 from edgedeploy.runtime.probe import RUNTIME_PACKAGES, probe
 from edgedeploy.search.history import Server, server_at
@@ -236,11 +246,23 @@ class Study:
                 "space.width", "a ready-made model cannot be pruned: it has no training", "Remove it from the space"
             )
         chosen = [names[name].load() for name in self.spec.study.targets]
+        self._check_training(task, chosen)
         layers = {
             precision for target in chosen if isinstance(target, PerLayer) for precision in target.layer_precisions
         }
         ways = {way for target in chosen if isinstance(target, Calibrating) for way in target.calibrations}
         self.spec.check_choices(self._source, layer_precisions=layers, calibrations=ways)
+
+    def _check_training(self, task: Task, chosen: Sequence[Target]) -> None:
+        if "qat" not in self.spec.space.get("training", ()):
+            return
+        if not isinstance(task, Trainable):
+            found = "a ready-made model has" if isinstance(task, ReadyMade) else f"task {task.name!r} has"
+            remedy = "Remove it from the space: int8 then comes from calibration"
+            raise self._source.error("space.training", f'"qat" trains the model, but {found} no training', remedy)
+        if not any(isinstance(target, TakesQuantized) and target.takes_quantized for target in chosen):
+            found = '"qat" gives quantized ONNX, and every target of this study quantizes by itself only'
+            raise self._source.error("space.training", found, "Remove it, or add the target onnxruntime or openvino")
 
     def _resolved(self, ready: _Ready) -> dict[str, Any]:
         baselines = [ready.space.baseline_variant(target) for target in ready.space.targets]
@@ -505,6 +527,9 @@ def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: B
         },
         calibrations={name: target.calibrations for name, target in targets.items() if isinstance(target, Calibrating)},
         cases=min(len(task.cases("calibration")), CALIBRATION_LIMIT),
+        trained=tuple(
+            name for name, target in targets.items() if isinstance(target, TakesQuantized) and target.takes_quantized
+        ),
     )
 
 

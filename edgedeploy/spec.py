@@ -21,7 +21,7 @@ from edgedeploy.measuring import Protocols, Seconds, queries_for, unasked
 from edgedeploy.measuring import Table as _Table
 from edgedeploy.precision import LAYER_PRECISIONS, PrecisionPlan
 from edgedeploy.units import parse_quantity
-from edgedeploy.variant import CALIBRATIONS, NO_PLAN, PRECISIONS, Scalar
+from edgedeploy.variant import CALIBRATIONS, DEPLOYMENT_KEYS, NO_PLAN, PRECISIONS, TRAININGS, Scalar
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_CHOICES = 64
@@ -285,16 +285,7 @@ class StudySpec(_Table):
         architecture: Mapping[str, Sequence[Scalar]],
         known_targets: Mapping[str, tuple[str, ...]],
     ) -> None:
-        known = [
-            *architecture,
-            "width",
-            "precision",
-            "threads",
-            "plan",
-            "calibration",
-            "calibration_cases",
-            "power_mode",
-        ]
+        known = [*architecture, *(key for key in DEPLOYMENT_KEYS if key != "target")]
         for key, values in self.space.items():
             path = f"space.{key}"
             if key == "target":
@@ -327,6 +318,10 @@ class StudySpec(_Table):
                 raise source.error("space.power_mode", f"expected names of modes, but got {mode!r}")
         _subset(source, "space.plan", self.space.get("plan", ()), (NO_PLAN, *self.plans), "plans are")
         _subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
+        _subset(source, "space.training", self.space.get("training", ()), TRAININGS, "trainings are")
+        if "qat" in self.space.get("training", ()) and "int8" not in self.space.get("precision", ()):
+            found = f'"qat" trains int8 models, but `precision` is {list(self.space.get("precision", ("float32",)))}'
+            raise source.error("space.training", found, 'Add "int8" to precision, or remove `training`')
         for name, rules in self.plans.items():
             if name == NO_PLAN or not rules:
                 raise source.error(f"plans.{name}", f"{NO_PLAN!r} and plans without a rule stand for no plan at all")

@@ -40,18 +40,17 @@ class Space:
         )
 
     def params_of(self, variant: Variant) -> dict[str, Scalar] | None:
-        """Parameters that stand for a variant; None when the space has none (a baseline outside of it, say)."""
+        """Parameters that stand for a variant; None when the space has none (a baseline outside of it, say). Settings that
+        have several ways to say the same (a calibration, a plan) are tried until the variant is theirs."""
         facts = {**variant.arch_kwargs, "precision": variant.precision, "width": variant.width}
         facts |= {"threads": variant.threads, "power_mode": variant.power_mode}
-        if variant.target not in self.targets:
+        if variant.target not in self.targets or any(
+            name in self.parameters and value not in self.parameters[name] for name, value in facts.items()
+        ):
             return None
-        # A variant tells what its plan and its calibration come to, not what they are called: those are tried.
-        told = {name: (facts[name],) for name in self.parameters if name in facts}
-        if any(value not in self.parameters[name] for name, (value,) in told.items()):
-            return None
-        choices = {**self.parameters, **told}
-        for values in itertools.product(*choices.values()):
-            params: dict[str, Scalar] = {"target": variant.target, **dict(zip(choices, values, strict=True))}
+        tried = [(facts[name],) if name in facts else values for name, values in self.parameters.items()]
+        for values in itertools.product(*tried):
+            params: dict[str, Scalar] = {"target": variant.target, **dict(zip(self.parameters, values, strict=True))}
             if self.variant(params).digest == variant.digest:
                 return params
         return None
@@ -82,6 +81,8 @@ class Space:
             wanted = self.default_threads
         elif name == "plan":
             wanted = NO_PLAN
+        elif name == "training":
+            wanted = "ptq"
         elif name in ("calibration", "calibration_cases", "power_mode"):
             wanted = values[0]
         else:

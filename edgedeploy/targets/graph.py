@@ -74,11 +74,15 @@ def opset_of(model: Any) -> int:
 
 
 def count_parameters(model: Any) -> int:
-    """Elements of all floating-point initializers."""
+    """Elements of all floating-point initializers, and of int8 weights (which have two dimensions or more)."""
     import onnx
 
     floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
-    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in floating)
+    return sum(
+        math.prod(tensor.dims)
+        for tensor in model.graph.initializer
+        if tensor.data_type in floating or (tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1)
+    )
 
 
 def count_macs(model: Any) -> int:

@@ -57,6 +57,7 @@ class OpenVinoTarget:
     }
     layer_precisions: tuple[str, ...] = ("float32", "bfloat16", "int8", "int4-weights")
     calibrations: tuple[str, ...] = CALIBRATIONS
+    takes_quantized = True
     extra = "study"
 
     def probe(self) -> Readiness:
@@ -120,7 +121,7 @@ def _write(request: BuildRequest, path: Path) -> None:
     named.unlink()
     sources = label_operations(model, source)
     _name_layers(model, "converted")
-    if narrow:
+    if narrow and not request.quantized:
         model = _narrowed(request, model, layers_of(source), sources)
         _name_layers(model, "quantized")
     _name_tensors(model, request)

@@ -172,6 +172,26 @@ def test_a_power_mode_is_a_name() -> None:
         check(MODES.replace('"MAXN"', "0"))
 
 
+TRAINED = GOOD.replace("[space]\n", '[space]\ntraining = ["ptq", "qat"]\n')
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('["ptq", "qat"]', '["ptq", "qta"]', ["space.training", "'qta'", "'ptq', 'qat'"]),
+        ('precision = ["float32", "int8"]\n', "", ["space.training", "trains int8 models", "float32"]),
+        ('["float32", "int8"]', '["float32", "bfloat16"]', ["space.training", "bfloat16", 'Add "int8" to precision']),
+    ],
+)
+def test_training_goes_with_int8(old: str, new: str, words: list[str]) -> None:
+    check(TRAINED)
+    assert TRAINED.count(old) == 1
+    with pytest.raises(SpecError) as caught:
+        check(TRAINED.replace(old, new))
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
 def test_a_goal_against_the_metric_is_refused() -> None:
     with pytest.raises(SpecError, match="better when you maximize it"):
         check(GOOD.replace('metric = "dice_mean"', 'metric = "dice_mean"\ngoal = "minimize"'))
