@@ -19,7 +19,6 @@ from edgedeploy.testing import models
 from edgedeploy.testing.models import Model
 from edgedeploy.testing.targets import compared
 
-
 pytestmark = pytest.mark.slow  # each build loads torch, jax and the converter
 
 
