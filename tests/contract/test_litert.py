@@ -21,6 +21,7 @@ from edgedeploy.testing.models import Model
 from edgedeploy.testing.targets import compared
 
 
+@pytest.mark.slow  # each build loads torch, jax and the converter
 class TestLiteRt(TargetContract):
     def make(self) -> Target:
         return LiteRtTarget()
@@ -91,6 +92,7 @@ def converter() -> str:
     return litert_onnx.environment()[1]
 
 
+@pytest.mark.slow
 class TestLiteRtFromOnnx(TargetContract):
     """The same contract where the torch program is missing: ONNX by onnx2tf."""
 
