@@ -366,22 +366,32 @@ def test_missing_toolchain_names_what_to_install(
 
 
 @each_precision
-def test_weights_that_are_listed_as_inputs_are_constants(precision: str, tmp_path: Path) -> None:
+def test_weights_that_are_listed_as_inputs_are_constants(
+    precision: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """As exporters of 2019 wrote them, in an operator set that knows no scales per channel."""
     weight = onnx.numpy_helper.from_array(np.random.default_rng(0).random((2, 1, 3, 3), np.float32), "w")
     image, out = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, c, 8, 8]) for name, c in (("image", 1), ("out", 2))
     )
-    listed = helper.make_tensor_value_info("w", TensorProto.FLOAT, [2, 1, 3, 3])
+    listed = (
+        helper.make_tensor_value_info("w", TensorProto.FLOAT, [2, 1, 3, 3]),
+        helper.make_tensor_value_info("num_batches_tracked", TensorProto.INT64, []),
+    )
     node = helper.make_node("Conv", ["image", "w"], ["out"], name="conv", pads=[1] * 4)
-    graph = helper.make_graph([node], "old", [image, listed], [out], [weight])
+    unread = onnx.numpy_helper.from_array(np.int64(3), "num_batches_tracked")
+    graph = helper.make_graph([node], "old", [image, *listed], [out], [weight, unread])
     path = tmp_path / "model.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=3), str(path))
     old = describe(path)
     feeds = [{"image": np.random.default_rng(1).random((1, 1, 8, 8), np.float32)}]
+    capfd.readouterr()
     TensorRtTarget().build(request(old, precision, lambda: iter(feeds)), tmp_path / "built")
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
     model = onnx.load(str(tmp_path / "built" / "model.onnx"))
     assert [value.name for value in model.graph.input] == ["image"]
+    assert "num_batches_tracked" not in {tensor.name for tensor in model.graph.initializer}
     assert model.opset_import[0].version == 13, "JetPack 4 reads it"
     check_parity(run_reference(old, feeds[0]), run_file(tmp_path / "built" / "model.onnx", feeds), precision)
 

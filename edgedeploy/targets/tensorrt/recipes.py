@@ -25,6 +25,7 @@ from edgedeploy.targets.layers import WEIGHTED_OPERATORS, check_followed, fused_
 from edgedeploy.targets.onnxquant import Scheme, eight_bits, narrow_nodes
 from edgedeploy.targets.parity import compare, within
 from edgedeploy.targets.reference import open_onnx, random_inputs
+from edgedeploy.targets.tensorrt.graphview import GraphView
 from edgedeploy.targets.tensorrt.halves import HALVES, half_nodes, narrow_floats, widened
 
 _LOG: Final = logging.getLogger(__name__)
@@ -104,12 +105,18 @@ def _lower(request: BuildRequest, path: Path) -> None:
 
 
 def _constant_weights(model: Any) -> None:
-    """Old exporters list weights as inputs too, which any caller may then set: here nobody does, in place."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    fed = [value for value in model.graph.input if value.name not in constants]
-    copies = [type(value).FromString(value.SerializeToString()) for value in fed]
-    del model.graph.input[:]
-    model.graph.input.extend(copies)
+    """Old exporters list weights as inputs too, which any caller may then set, and keep some that nothing reads: here
+    weights are constants that are used, in place."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    used = {name for node in GraphView(model).nodes for name in node.input} | {value.name for value in graph.output}
+    for field, kept in (
+        (graph.input, [value for value in graph.input if value.name not in constants]),
+        (graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used]),
+    ):
+        copies = [type(item).FromString(item.SerializeToString()) for item in kept]
+        del field[:]
+        field.extend(copies)
     model.ir_version = max(model.ir_version, CONSTANT_WEIGHTS_IR)
 
 
