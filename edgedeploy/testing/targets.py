@@ -78,18 +78,20 @@ class TargetContract:
         return self.calibrated_precision
 
     @pytest.fixture(scope="class")
-    def two_heads(self, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    @classmethod
+    def two_heads(cls, tmp_path_factory: pytest.TempPathFactory) -> Model:
         return models.two_heads(tmp_path_factory.mktemp("two-heads"))
 
     @pytest.fixture(scope="class")
-    def built(self, two_heads: Model, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
+    @classmethod
+    def built(cls, two_heads: Model, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
         """The artifact of a precision: built once for the tests that only look at it."""
-        shelf: dict[str, Built] = {}
+        own, shelf = cls(), dict[str, Built]()
 
         def get(precision: str) -> Built:
             if precision not in shelf:
                 folder = tmp_path_factory.mktemp(precision)
-                shelf[precision] = Built(self.make().build(self.request(two_heads, precision), folder), folder)
+                shelf[precision] = Built(own.make().build(own.request(two_heads, precision), folder), folder)
             return shelf[precision]
 
         return get

@@ -103,7 +103,8 @@ class TestLiteRtFromOnnx(TargetContract):
         return LiteRtTarget()
 
     @pytest.fixture(scope="class", autouse=True)
-    def _needs_onnx2tf(self, converter: str) -> None:
+    @classmethod
+    def _needs_onnx2tf(cls, converter: str) -> None:
         pass
 
     def request(self, model: Model, precision: str, calibration: models.Calibration | None = None) -> BuildRequest:
