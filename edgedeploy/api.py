@@ -12,23 +12,26 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from edgedeploy import __version__
+from edgedeploy.ability import abilities, runnable
 from edgedeploy.account import Account
-from edgedeploy.boards.catalog import open_board
+from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.quarantine import Quarantine
 from edgedeploy.errors import BoardError, EdgeDeployError, SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport
-from edgedeploy.measurement import BoardInfo
-from edgedeploy.plugins import find_targets
-from edgedeploy.protocols import Board, BoardBound, Target, Task
+from edgedeploy.measurement import BoardInfo, ProtocolPlan
+from edgedeploy.plugins import Plugin, demands_of, find_targets
+from edgedeploy.protocols import Board, BoardBound, Calibrating, PerLayer, ReadyMade, Target, Task
 from edgedeploy.reporting import make_report, read_front
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Finished, Outcome, Scored, Search
 from edgedeploy.spec import BoardTable, SpecSource, StudySpec, load_spec
 from edgedeploy.store import Store
 from edgedeploy.targets import BUILTIN_TARGETS
+from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.tasks.catalog import load_task
 from edgedeploy.trial import Trials
 from edgedeploy.units import human
-from edgedeploy.variant import Variant, digest_of
+from edgedeploy.variant import Choices, Variant, digest_of
 from edgedeploy.workbench import Workbench
 
 RECORDED_PACKAGES: Final = (
@@ -89,6 +92,8 @@ class _Ready:
     board: Board
     board_info: BoardInfo
     space: Space
+    left_out: tuple[str, ...]
+    protocols: tuple[ProtocolPlan, ...]
 
 
 def load_study(path: str | Path) -> Study:
@@ -144,6 +149,8 @@ class Study:
                 )
         task = load_task(self.spec.task.model_dump(), self._source.path.resolve().parent)
         self.spec.check(self._source, architecture=task.architecture, task_metrics=task.metrics, known_targets=known)
+        self._check_model(task, names)
+        protocols = self.spec.measure.plans(self._source.path.resolve().parent)
         targets: dict[str, Target] = {}
         for name in self.spec.study.targets:
             target = names[name].load()
@@ -153,21 +160,49 @@ class Study:
             targets[name] = target
         device = open_board(table.model_dump())
         info = device.probe()
+        Quarantine().check(info)
         missing = [name for name in targets if name not in info.runtimes]
         if missing:
+            found = [*info.runtimes, *info.notes]
             raise TargetUnavailable(
                 f"board {table.name!r}",
-                f"it has no runtime for {', '.join(missing)} (found: {', '.join(info.runtimes) or 'none'})",
+                f"it has no runtime for {', '.join(missing)} (found: {'; '.join(found) or 'none'})",
                 ". ".join(_board_remedy(targets[name]) for name in missing),
             )
         space = Space(
             targets=self.spec.study.targets,
             parameters=dict(self.spec.space),
             arch_defaults={name: values[0] for name, values in task.architecture.items()},
-            target_precisions={name: target.precisions for name, target in targets.items()},
+            target_precisions={
+                name: runnable(info, target.precisions, demands_of(target)) for name, target in targets.items()
+            },
             default_threads=max(1, min(info.cores, 4)),
+            choices=_choices(self.spec, task, targets),
         )
-        return _Ready(task, targets, device, info, space)
+        return _Ready(task, targets, device, info, space, self._left_out(targets, info), protocols)
+
+    def _left_out(self, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:
+        """Precisions of the space that a target has and the board cannot run: told before anything is built."""
+        wanted = self.spec.space.get("precision", ())
+        return tuple(
+            f"{name} {ability.precision} is left out on board {info.name}: {ability.reason}"
+            for name, target in targets.items()
+            for ability in abilities(info, target.precisions, demands_of(target))
+            if not ability.runs and ability.precision in wanted
+        )
+
+    def _check_model(self, task: Task, names: Mapping[str, Plugin]) -> None:
+        """What depends on the abilities of the task and the targets that are theirs to have or not."""
+        if isinstance(task, ReadyMade) and "width" in self.spec.space:
+            raise self._source.error(
+                "space.width", "a ready-made model cannot be pruned: it has no training", "Remove it from the space"
+            )
+        chosen = [names[name].load() for name in self.spec.study.targets]
+        layers = {
+            precision for target in chosen if isinstance(target, PerLayer) for precision in target.layer_precisions
+        }
+        ways = {way for target in chosen if isinstance(target, Calibrating) for way in target.calibrations}
+        self.spec.check_choices(self._source, layer_precisions=layers, calibrations=ways)
 
     def _resolved(self, table: BoardTable, ready: _Ready) -> dict[str, Any]:
         baselines = [ready.space.baseline_variant(target) for target in ready.space.targets]
@@ -180,6 +215,7 @@ class Study:
             "board_identity": ready.board_info.identity,
             "baselines": [variant.as_json() for variant in baselines],
             "task_metrics": {name: asdict(info) for name, info in ready.task.metrics.items()},
+            "left_out": list(ready.left_out),
             "versions": versions(),
         }
 
@@ -189,6 +225,7 @@ class Study:
         return digest_of(self.spec.model_dump(mode="json", exclude={"budget"}))[:16]
 
     def _check_folder(self, store: Store, table: BoardTable, resume: bool) -> None:
+        store.check_place()
         if not store.exists():
             occupied = store.root.is_file() or (store.root.is_dir() and any(store.root.iterdir()))
             if occupied and not (store.root / ".lock").exists():
@@ -234,9 +271,13 @@ class _Run:
             reference_baseline=ready.space.baseline_variant(ready.space.targets[0]),
             metrics=spec.metric_table(ready.task.metrics),
             tell=lambda line: self._say("note", line),
+            alive=lambda variant: self._say("phase", variant.label),
+            protocols=ready.protocols,
         )
 
     def go(self, confirm: bool) -> StudyResult:
+        for line in self._ready.left_out:
+            self._say("note", line)
         try:
             search = Search(
                 storage=self._store.optimiser_path,
@@ -246,6 +287,7 @@ class _Run:
                 lookup=self._trials.lookup,
                 evaluate=self._evaluate,
                 clock=self._searching,
+                evidence=self._store.variants,
             )
             deadline_s = self._started_s + self._spec.budget.wall_clock
             finished = search.run(trials=self._total, deadline_s=deadline_s)
@@ -295,16 +337,20 @@ class _Run:
         return f"{row.variant.label} ({', '.join(values)})"
 
     def _confirm(self) -> None:
-        """Run the front and the baselines on the confirmation split, once each; the opening is logged."""
+        """Run the baselines, the front, and what is not shown to be worse than it on the confirmation split, once each; the
+        opening is logged. Nothing is chosen by it: it says how far the choice carries."""
         front = read_front(self._store.root)
         done = {measurement.digest for measurement in self._store.confirmations()}
         baselines = [self._ready.space.baseline_variant(target) for target in self._ready.space.targets]
         measured = {measurement.digest: measurement.variant for measurement in self._store.measurements()}
         wanted = [v.digest for v in baselines if v.digest in measured] + [member.digest for member in front.members]
+        wanted += [row.digest for row in front.excluded if row.confidence == "indistinguishable"]
         missing = [digest for digest in dict.fromkeys(wanted) if digest not in done]
         if not missing:
             return
-        self._store.log_opening("end of the search: front and baselines", tuple(missing))
+        self._store.log_opening(
+            "end of the search: baselines, front, and what is indistinguishable from it", tuple(missing)
+        )
         for number, digest in enumerate(missing, 1):
             self._say("phase", f"confirmation {number} of {len(missing)}: {measured[digest].label}")
             try:
@@ -317,6 +363,16 @@ class _Run:
 
 def _board_remedy(target: Target) -> str:
     return target.board_remedy if isinstance(target, BoardBound) else f"On the board: pip install {target.name}"
+
+
+def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target]) -> Choices:
+    """What the study may choose from, as far as its targets can do it."""
+    return Choices(
+        plans=spec.precision_plans(),
+        layers={name: target.layer_precisions for name, target in targets.items() if isinstance(target, PerLayer)},
+        calibrations={name: target.calibrations for name, target in targets.items() if isinstance(target, Calibrating)},
+        cases=min(len(task.cases("calibration")), CALIBRATION_LIMIT),
+    )
 
 
 def _outcome_text(outcome: Outcome, spec: StudySpec) -> str:

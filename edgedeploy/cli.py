@@ -67,10 +67,13 @@ class Watch:
         signal.signal(signal.SIGINT, self._handler)
         if err.is_terminal:  # stopping what was never started still prints an empty line
             self._progress.stop()
+        if self._interrupted and isinstance(exc[1], Exception):
+            raise KeyboardInterrupt from exc[1]
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Ctrl-C. An exception that is raised inside a finaliser is swallowed by Python, so it is remembered as well and
-        raised again at the next event."""
+        """Ctrl-C. An exception that is raised inside a finaliser is swallowed by Python, and a library that it falls into
+        may turn it into an error of its own (an extension module's import does), so it is remembered as well and raised
+        again at the next event or at the end."""
         self._interrupted = True
         raise KeyboardInterrupt
 
@@ -154,6 +157,49 @@ def report(
 
 
 @app.command()
+def debug(
+    place: Annotated[Path, typer.Argument(help="Folder of a stored artifact, or of a study.", show_default=False)],
+    variant: Annotated[str | None, typer.Option(help="Digest of the study's variant (its beginning).")] = None,
+    reference: Annotated[Path | None, typer.Option(help="ONNX file to compare with (the study's own).")] = None,
+    inputs: Annotated[Path | None, typer.Option(help="Inputs, an .npz (the study's own).")] = None,
+    cases: Annotated[int, typer.Option(min=1, max=64, help="How many of the inputs to run.")] = 4,
+    threshold_db: Annotated[float | None, typer.Option(help="What counts as bad (the parity tolerance).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare an artifact with its float reference layer by layer; exit code 1 when a layer is bad."""
+    from edgedeploy.debug import debug as look
+
+    found = look(place, variant=variant, reference=reference, inputs=inputs, cases=cases, threshold_db=threshold_db)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        bad = found.first_bad
+        rows = [
+            [
+                f"{layer.layer}{' *' if layer is bad else ''}",
+                layer.operator,
+                f"{layer.sqnr_db:.1f}",
+                f"{layer.max_abs:.3g}",
+                f"{layer.added:.2g}",
+                " ".join(layer.with_layers),
+            ]
+            for layer in found.layers
+        ]
+        headers = ["layer", "operator", "SQNR dB", "max abs error", "noise added", "together with"]
+        print_table(f"{found.artifact.target} {found.artifact.precision} against its reference", headers, rows)
+        for line in (f"Run on {found.inputs}.", *found.notes):
+            out.print(escape(line), highlight=False)
+        if found.noisiest is not None:
+            text = f"Most noise enters at {found.noisiest.layer} ({found.noisiest.added:.2g} of the signal)."
+            out.print(escape(text), highlight=False)
+        limit = f"below {found.threshold_db:.1f} dB"
+        said = f"First layer {limit}: {bad.layer}" if bad else f"No layer is {limit}"
+        out.print(escape(f"{said} ({len(found.layers)} compared)."), highlight=False)
+    if found.first_bad is not None:
+        raise typer.Exit(EXIT_GOAL_NOT_MET)
+
+
+@app.command()
 def targets(as_json: AsJson = False) -> None:
     """Backend toolchains: which work here, and the command that mends the others."""
     from edgedeploy.diagnosis import target_findings
@@ -166,9 +212,20 @@ def boards(
     study: Annotated[
         Path | None, typer.Argument(help="Study file whose boards to look at.", show_default=False)
     ] = None,
+    catalog: Annotated[bool, typer.Option("--catalog", help="Describe the kinds of board that are known.")] = False,
     as_json: AsJson = False,
+    lift: Annotated[str | None, typer.Option(help="Take this board out of quarantine.", show_default=False)] = None,
 ) -> None:
     """Boards of a study file (or the ones that need none): reach each, and say what it is."""
+    if catalog:
+        _show_catalog(as_json)
+        return
+    if lift is not None:
+        from edgedeploy.boards.quarantine import Quarantine
+
+        for record in Quarantine().lift(lift):
+            out.print(escape(f"{record.name} is free again; it was set aside for: {record.cause}"), highlight=False)
+        return
     from edgedeploy.diagnosis import DEFAULT_BOARDS, board_findings
     from edgedeploy.spec import load_spec
 
@@ -176,14 +233,36 @@ def boards(
     _show_findings("Boards", lambda: board_findings(tables), as_json)
 
 
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Everything a study needs on this host."""
-    from edgedeploy.diagnosis import DEFAULT_BOARDS, board_findings, machine_findings, target_findings
+def _show_catalog(as_json: bool) -> None:
+    from edgedeploy.boards.catalog import load_catalog
 
-    _show_findings(
-        "Doctor", lambda: [*machine_findings(), *target_findings(), *board_findings(DEFAULT_BOARDS)], as_json
-    )
+    found = load_catalog()
+    if as_json:
+        print_json([board.as_json() for board in found])
+        return
+    for board in found:
+        rows = [[kind, text, board.sources[source]] for kind, text, source in board.lines()]
+        print_table(f"{board.id}: {board.name}", ["what", "fact", "source"], rows)
+
+
+@app.command()
+def doctor(
+    study: Annotated[
+        Path | None, typer.Argument(help="Study file that describes the board.", show_default=False)
+    ] = None,
+    board: Annotated[str | None, typer.Option(help="Look at this board alone.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything a study needs on this host, and which precisions are worth trying on each board."""
+    from edgedeploy.diagnosis import DEFAULT_BOARDS, board_findings, choose_boards, machine_findings, target_findings
+    from edgedeploy.spec import load_spec
+
+    tables = DEFAULT_BOARDS if study is None else load_spec(study)[0].boards
+    if board is not None:
+        chosen = choose_boards(tables, board)
+        _show_findings("Doctor", lambda: board_findings(chosen), as_json)
+        return
+    _show_findings("Doctor", lambda: [*machine_findings(), *target_findings(), *board_findings(tables)], as_json)
 
 
 @app.command()

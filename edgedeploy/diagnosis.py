@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgedeploy.boards.catalog import open_board
-from edgedeploy.errors import EdgeDeployError
-from edgedeploy.plugins import find_targets
+from edgedeploy.ability import Ability, abilities
+from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.quarantine import Quarantine, Record, remedy_of
+from edgedeploy.errors import EdgeDeployError, SpecError, nearest
+from edgedeploy.measurement import BoardInfo
+from edgedeploy.plugins import demands_of, find_targets
 from edgedeploy.spec import BoardTable
 from edgedeploy.targets import BUILTIN_TARGETS
 
@@ -60,14 +63,21 @@ def target_findings() -> list[Finding]:
 
 
 def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
-    """Connect to each board and say what it is, or why it cannot be reached."""
+    """Connect to each board and say what it is, why it cannot be reached, or that it is set aside. Boards of other studies
+    that are set aside come last."""
     findings = []
+    aside = {record.identity: record for record in Quarantine().records()}
+    shown: set[str] = set()
     for table in tables:
         what = f"board {table.name}"
         try:
             info = open_board(table.model_dump()).probe()
         except EdgeDeployError as exc:
             findings.append(Finding(what, False, exc.found, exc.remedy))
+            continue
+        if info.identity in aside:
+            shown.add(info.identity)
+            findings.append(_set_aside(what, aside[info.identity]))
             continue
         runtimes = ", ".join(f"{name} {version}" for name, version in info.runtimes.items()) or "none"
         text = (
@@ -76,7 +86,43 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
         )
         remedy = "" if info.runtimes else "On the board: pip install onnxruntime openvino"
         findings.append(Finding(what, bool(info.runtimes), text, remedy))
+        findings += _ability_findings(what, info)
+    findings += [
+        _set_aside(f"board {record.name}", record) for record in aside.values() if record.identity not in shown
+    ]
     return findings
+
+
+def _set_aside(what: str, record: Record) -> Finding:
+    return Finding(what, False, f"in quarantine since {record.since_utc}: {record.cause}", remedy_of(record))
+
+
+def _ability_findings(what: str, info: BoardInfo) -> list[Finding]:
+    """Which precisions of the targets that the board has a runtime for are worth trying there, before any is built."""
+    findings = []
+    for plugin in find_targets(BUILTIN_TARGETS):
+        if plugin.target is None or plugin.name not in info.runtimes:
+            continue
+        found = abilities(info, plugin.target.precisions, demands_of(plugin.target))
+        text = "; ".join(f"{ability.precision} ({_worth(ability)})" for ability in found)
+        findings.append(Finding(f"{what}, {plugin.name}", True, text))
+    return findings
+
+
+def _worth(ability: Ability) -> str:
+    if not ability.runs:
+        return f"left out: {ability.reason}"
+    return f"native: {ability.reason}" if ability.native else ability.reason
+
+
+def choose_boards(tables: Sequence[BoardTable], name: str) -> list[BoardTable]:
+    """The board of that name. Raises ``SpecError`` with the nearest known one."""
+    found = [table for table in tables if table.name == name]
+    if not found:
+        raise SpecError(
+            f"board {name!r}", "there is none of that name", nearest(name, [table.name for table in tables])
+        )
+    return found
 
 
 DEFAULT_BOARDS: Final = (

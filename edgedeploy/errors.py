@@ -10,7 +10,11 @@
     |   |-- Unreachable            3   no answer, or not in time
     |   |-- HostKeyError           3   the board's key is unknown or changed: never retried
     |   |-- Busy                   3   somebody else holds the board
+    |   |-- Rebooted               3   the board started anew during a run: that attempt counts for nothing
+    |   |-- Hung                   3   a run neither ends nor can be ended
+    |   |-- Quarantined            3   the board is set aside after such failures, until somebody lifts it
     |   `-- CommandFailed          3   the board answered with a failure of its own (disk full, no runtime)
+    |-- StorageError               3   the study's own database cannot be used: nothing measured is lost
     |-- MeasurementError           4   the run gave no number that can be defended
     |   |-- Unstable               4   conditions drifted: repeated, then invalid
     |   `-- ParityError            4   the artifact does not compute what its reference computes
@@ -87,8 +91,24 @@ class Busy(BoardError):
     pass
 
 
+class Rebooted(BoardError):
+    pass
+
+
+class Hung(BoardError):
+    pass
+
+
+class Quarantined(BoardError):
+    pass
+
+
 class CommandFailed(BoardError):
     pass
+
+
+class StorageError(EdgeDeployError):
+    exit_code = 3
 
 
 class MeasurementError(EdgeDeployError):

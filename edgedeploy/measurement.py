@@ -20,8 +20,9 @@ Direction = Literal["minimize", "maximize"]
 
 SCHEMA_VERSION: Final = 1
 
-QUERIES_FOR_PERCENTILE: Final[Mapping[int, int]] = {50: 1, 90: 64, 99: 662}
-"""Fewest queries before a percentile may be stated at 99 % confidence (MLPerf LoadGen's early-stopping bound)."""
+QUERIES_FOR_PERCENTILE: Final[Mapping[float, int]] = {50: 1, 90: 64, 99: 662, 99.9: 6636}
+"""Fewest queries before a percentile may be stated at 99 % confidence (MLPerf LoadGen's early-stopping bound, which
+``runtime/earlystopping.py`` computes). The median is stated from the first query on."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class MetricInfo:
     text: str
 
 
-BOARD_METRICS: Final[Mapping[str, MetricInfo]] = {
+RUN_METRICS: Final[Mapping[str, MetricInfo]] = {
     "latency_p50_ns": MetricInfo("minimize", "ns", "median steady latency of one inference"),
     "latency_p90_ns": MetricInfo("minimize", "ns", "90th percentile of the steady latency (64 queries or more)"),
     "latency_p99_ns": MetricInfo("minimize", "ns", "99th percentile of the steady latency (662 queries or more)"),
@@ -46,6 +47,61 @@ BOARD_METRICS: Final[Mapping[str, MetricInfo]] = {
     "energy_j": MetricInfo("minimize", "J", "energy of one inference (null without a sensor)"),
 }
 """Metrics that every board measurement produces; a task adds its own accuracy metrics."""
+
+PROTOCOL_METRICS: Final[Mapping[str, Mapping[str, MetricInfo]]] = {
+    "single_stream": {
+        "latency_p999_ns": MetricInfo(
+            "minimize", "ns", "99.9th percentile of the steady latency (6636 queries or more)"
+        ),
+        "latency_max_ns": MetricInfo("minimize", "ns", "slowest steady query that was seen"),
+        "latency_p90_bound_ns": MetricInfo("minimize", "ns", "90 % of queries are no slower, at 99 % confidence"),
+        "latency_p99_bound_ns": MetricInfo("minimize", "ns", "99 % of queries are no slower, at 99 % confidence"),
+        "latency_p999_bound_ns": MetricInfo("minimize", "ns", "99.9 % of queries are no slower, at 99 % confidence"),
+    },
+    "sustained": {
+        "sustained_latency_p50_ns": MetricInfo("minimize", "ns", "median of the windows' median latencies"),
+        "sustained_slope_percent_per_min": MetricInfo("minimize", "%/min", "growth of the windows' median latency"),
+        "sustained_slowdown_ratio": MetricInfo("minimize", "1", "median latency of the last fifth over the first"),
+        "sustained_temperature_rise_c": MetricInfo(
+            "minimize", "C", "largest rise of a thermal zone from first to last"
+        ),
+    },
+    "realtime": {
+        "realtime_deadline_miss_percent": MetricInfo("minimize", "percent", "frames without a result in time"),
+        "realtime_drop_percent": MetricInfo("minimize", "percent", "frames that were dropped for newer ones"),
+        "realtime_result_age_p50_ns": MetricInfo("minimize", "ns", "median age of a frame when its result is ready"),
+        "realtime_result_age_p99_ns": MetricInfo("minimize", "ns", "99th percentile of the age (662 results or more)"),
+        "realtime_result_age_max_ns": MetricInfo("minimize", "ns", "oldest frame when its result was ready"),
+        "realtime_shown_age_mean_ns": MetricInfo("minimize", "ns", "age of the newest result, mean over time"),
+        "realtime_jitter_ns": MetricInfo("minimize", "ns", "mean change of the age from one result to the next"),
+        "realtime_decode_ns": MetricInfo("minimize", "ns", "median time to decode a frame"),
+        "realtime_resize_ns": MetricInfo("minimize", "ns", "median time to resize a frame"),
+        "realtime_inference_ns": MetricInfo("minimize", "ns", "median time of the inference between arrivals"),
+        "realtime_overlay_ns": MetricInfo("minimize", "ns", "median time to draw the result on the frame"),
+    },
+    "multi_stream": {
+        "multi_stream_streams": MetricInfo("maximize", "streams", "most streams that hold the deadline together"),
+    },
+    "offline": {
+        "offline_throughput_per_s": MetricInfo(
+            "maximize", "/s", "inferences a second when all samples are there at once"
+        ),
+    },
+    "resources": {
+        "resources_memory_area_byte_s": MetricInfo(
+            "minimize", "B*s", "area under the curve of resident memory of a run"
+        ),
+        "resources_cpu_area_core_s": MetricInfo("minimize", "s", "area under the curve of cores in use: CPU seconds"),
+        "resources_duration_ns": MetricInfo("minimize", "ns", "whole run: process start, load and all inferences"),
+    },
+}
+"""What each measuring protocol adds when a study names it in ``[measure] protocols``."""
+
+BOARD_METRICS: Final[Mapping[str, MetricInfo]] = {
+    **RUN_METRICS,
+    **{name: info for table in PROTOCOL_METRICS.values() for name, info in table.items()},
+}
+"""Every metric that a board can produce, asked for or not: what is not here belongs to the task."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +118,23 @@ class Payload:
 
 
 @dataclass(frozen=True)
+class ProtocolPlan:
+    """A measuring protocol to run on the board. ``settings`` are what the agent's class of that name takes; a run longer
+    than ``limit_s`` is stuck, and a failure of the variant."""
+
+    name: str
+    settings: Mapping[str, Any]
+    limit_s: float
+
+
+@dataclass(frozen=True)
 class MeasurePlan:
     """How to measure. ``queries`` 0 skips timing (outputs only); ``cold_starts`` 0 skips cold start.
 
     Timing alternates candidate and baseline in ABBA order, ``block`` timed queries at a time after one untimed query,
-    until each has at least ``queries``. ``time_limit_s`` bounds the whole job on the board.
+    until each has at least ``queries``. ``time_limit_s`` bounds the whole job on the board, its ``protocols`` included,
+    which run on the candidate alone. ``cool_to_c`` lets the board cool down to that temperature first, for at most
+    ``cool_down_s``.
     """
 
     queries: int = 662
@@ -75,6 +143,9 @@ class MeasurePlan:
     cold_starts: int = 3
     collect_outputs: bool = True
     time_limit_s: float = 900.0
+    protocols: tuple[ProtocolPlan, ...] = ()
+    cool_to_c: float | None = None
+    cool_down_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -129,7 +200,7 @@ class RawRun:
 
     ``environment`` holds the agent's ``before`` and ``after`` snapshots and its ``background_cpu_share``; ``outputs`` is
     an ``.npz`` in this host's file system (output name -> array (cases, \\*output shape)) or None; ``phases_ns`` says
-    where the time went: ``upload``, ``run``, ``collect``, ``wait``.
+    where the time went: ``upload``, ``run``, ``collect``, ``wait``. ``protocols`` maps each protocol to its raw series.
     """
 
     candidate: RawSide
@@ -137,6 +208,7 @@ class RawRun:
     environment: Mapping[str, Any]
     outputs: Path | None
     phases_ns: Mapping[str, int]
+    protocols: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,7 +266,7 @@ class Measurement:
 
     ``metrics`` holds finite numbers only; a metric that could not be had is in ``missing`` with its reason. ``cases``
     maps case id to the task's metrics for that case (None where the task's rule says undefined). ``valid`` is False for
-    a run whose conditions drifted; ``cause`` says how.
+    a run whose conditions drifted; ``cause`` says how. ``protocols`` holds the raw series of the measuring protocols.
     """
 
     variant: Variant
@@ -215,6 +287,7 @@ class Measurement:
     phases_ns: Mapping[str, int]
     notes: tuple[str, ...] = ()
     created_utc: str = ""
+    protocols: Mapping[str, Any] = field(default_factory=dict)
     schema: int = field(default=SCHEMA_VERSION)
 
     def __post_init__(self) -> None:
@@ -248,6 +321,7 @@ class Measurement:
             "phases_ns": dict(self.phases_ns),
             "notes": list(self.notes),
             "created_utc": self.created_utc,
+            "protocols": dict(self.protocols),
         }
 
     @classmethod
@@ -274,6 +348,7 @@ class Measurement:
             phases_ns={str(k): int(v) for k, v in data["phases_ns"].items()},
             notes=tuple(data["notes"]),
             created_utc=str(data["created_utc"]),
+            protocols=dict(data.get("protocols", {})),
         )
 
 

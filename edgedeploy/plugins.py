@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
+from edgedeploy.ability import Demand
 from edgedeploy.errors import TargetUnavailable
-from edgedeploy.protocols import Target
+from edgedeploy.protocols import Demanding, Target
 
 GROUP: Final = "edgedeploy.targets"
 """Entry-point group; each value is ``module:Class``, a class that is made without arguments and keeps ``Target``."""
@@ -50,6 +51,11 @@ def find_targets(builtin: Mapping[str, str] | None = None) -> tuple[Plugin, ...]
     for entry in (*own, *entry_points(group=GROUP)):
         claims.setdefault(entry.name, {})[entry.value] = entry
     return tuple(_plugin(name, tuple(claims[name].values())) for name in sorted(claims))
+
+
+def demands_of(target: Target) -> Mapping[str, Demand]:
+    """What a target's precisions need of a CPU; nothing for a target that does not say."""
+    return target.demands if isinstance(target, Demanding) else {}
 
 
 def _plugin(name: str, entries: tuple[EntryPoint, ...]) -> Plugin:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from edgedeploy.ability import Demand
 from edgedeploy.artifact import Artifact, TensorSpec
 from edgedeploy.measurement import BoardInfo, Job, MetricInfo, Provenance, RawRun
+from edgedeploy.precision import NO_RULES, PrecisionPlan
 from edgedeploy.variant import Scalar
 
 if TYPE_CHECKING:
@@ -86,9 +88,27 @@ class Trainable(Protocol):
         """Scalar tensor: the task's own loss of model output against target."""
 
 
+@runtime_checkable
+class ReadyMade(Protocol):
+    """A task whose float model is an ONNX file already: it is taken as it is, never trained, pruned or exported.
+
+    A protocol of its own because the other tasks make their models in torch.
+    """
+
+    source_sha256: str
+    """Of the user's own file with its weights: the model of a study does not change between two runs."""
+
+    def reference_model(self) -> bytes:
+        """The reference as ONNX with static shapes and every node named."""
+
+
 @dataclass(frozen=True)
 class TrainRecipe:
-    """How long and how fast to train. ``distill_weight`` is the share of the loss that follows the teacher."""
+    """How long and how fast to train. ``distill_weight`` is the share of the loss that follows the teacher.
+
+    The first ``early_epochs`` of ``epochs`` see the batches of ``early_arch``, for example ``{resolution = 96}``: most of
+    the learning for a fraction of the work. Only keywords that leave the weights alone may be named there.
+    """
 
     epochs: int
     batch_size: int
@@ -97,6 +117,8 @@ class TrainRecipe:
     warmup_epochs: float = 1.0
     bfloat16: bool = False
     distill_weight: float = 0.0
+    early_epochs: int = 0
+    early_arch: Mapping[str, Scalar] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -121,7 +143,8 @@ class Readiness:
 @dataclass(frozen=True)
 class BuildRequest:
     """What a target builds from. ``reference`` is the ONNX file; ``calibration`` yields model-ready inputs one case at a
-    time (bounded memory) and may be called again."""
+    time (bounded memory) and may be called again. ``plan`` gives single layers another precision and ``calibrator`` names
+    the way ranges are chosen (empty: the target's own); a target without these abilities refuses them."""
 
     reference: Path
     inputs: tuple[TensorSpec, ...]
@@ -129,6 +152,8 @@ class BuildRequest:
     precision: str
     calibration: Callable[[], Iterator[dict[str, Array]]]
     seed: int = 0
+    plan: PrecisionPlan = NO_RULES
+    calibrator: str = ""
 
 
 @runtime_checkable
@@ -157,6 +182,34 @@ class BoardBound(Protocol):
     """
 
     board_remedy: str
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A target whose precisions need certain CPU instructions, or are slow without them.
+
+    A protocol of its own because a target without it runs everything anywhere.
+    """
+
+    demands: Mapping[str, Demand]
+
+
+@runtime_checkable
+class PerLayer(Protocol):
+    """A target that can give single layers a precision of their own. A protocol of its own because not every one can.
+
+    ``layer_precisions`` are the ones a plan may name, whatever the precision of the model.
+    """
+
+    layer_precisions: tuple[str, ...]
+
+
+@runtime_checkable
+class Calibrating(Protocol):
+    """A target with more than one way to choose ranges from calibration cases. A protocol of its own because not every one
+    calibrates. ``calibrations``: the first is what it takes when nobody says."""
+
+    calibrations: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -211,3 +264,13 @@ class Board(Protocol):
 
     def session(self) -> AbstractContextManager[BoardSession]:
         """Connect and hold the board; raises ``Busy`` when somebody else holds it past the wait."""
+
+
+@runtime_checkable
+class Powered(Protocol):
+    """A board that may be turned off and on from here. A protocol of its own because most boards cannot."""
+
+    has_power_control: bool
+
+    def power_cycle(self) -> None:
+        """Turn it off and on and wait until it answers. Raises ``BoardError``."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,6 +23,18 @@ from edgedeploy.spec import StudySpec, parse_spec
 from edgedeploy.store import Store
 from edgedeploy.tasks.catalog import load_task
 from edgedeploy.variant import Variant
+
+_PRIVATE: Final = re.compile(
+    r"""\b(identity|known_hosts|power_cycle)(\s*=\s*)
+    (\[(?:[^\]"'] | "(?:\\.|[^"\\\n])*" | '[^'\n]*')*\] | \"{3}.*?\"{3} | '{3}.*?'{3} | "(?:\\.|[^"\\\n])*" | '[^'\n]*')""",
+    re.VERBOSE | re.DOTALL,
+)
+"""Values of a board's table that are nobody's business: a report is handed on, and its study file with it."""
+
+
+def shown(study_text: str) -> str:
+    """A study file without where its author keeps keys, and without commands that may hold a password."""
+    return _PRIVATE.sub(r'\1\2"(left out)"', study_text)
 
 
 def stored_spec(store: Store) -> StudySpec:
@@ -61,7 +74,7 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         name=spec.study.name,
         front=front,
         measurements=[*store.measurements(), *store.invalid()],
-        study_text=store.study_text(),
+        study_text=shown(store.study_text()),
         command=f"edgedeploy search study.toml --out {shlex.quote(store.root.name)} --trials {len(front.rows)}",
         confirmation=store.confirmations(),
         failures=store.failures(),

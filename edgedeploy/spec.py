@@ -9,30 +9,22 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.measurement import BOARD_METRICS, Direction, MetricInfo
+from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, MetricInfo
+from edgedeploy.measuring import Protocols, Seconds, queries_for, unasked
+from edgedeploy.measuring import Table as _Table
+from edgedeploy.precision import LAYER_PRECISIONS, PrecisionPlan
 from edgedeploy.units import parse_quantity
-from edgedeploy.variant import PRECISIONS, Scalar
+from edgedeploy.variant import CALIBRATIONS, NO_PLAN, PRECISIONS, Scalar
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_CHOICES = 64
-
-
-def _seconds(value: Any) -> float:
-    return parse_quantity(value, "s")
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class StudyTable(_Table):
@@ -43,16 +35,19 @@ class StudyTable(_Table):
 
 
 class TaskTable(_Table):
-    kind: Literal["synthetic-ultrasound", "segmentation-folder", "python"]
+    kind: Literal["synthetic-ultrasound", "segmentation-folder", "onnx", "python"]
     object: str | None = None
+    model: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _object_goes_with_python(self) -> TaskTable:
+    def _model_goes_with_kind(self) -> TaskTable:
         if (self.kind == "python") != (self.object is not None):
             raise ValueError(
                 '`object` ("module:factory" or "file.py:factory") goes with kind = "python", and only with it'
             )
+        if (self.kind == "onnx") != (self.model is not None):
+            raise ValueError('`model` (an .onnx file) goes with kind = "onnx", and only with it')
         return self
 
 
@@ -67,11 +62,18 @@ class BoardTable(_Table):
     python: str | None = None
     root: str = "~/.edgedeploy"
     server: Literal["auto", "embedded", "sshd"] = "auto"
+    governor: str | None = None
+    nvpmodel: int | str | None = None
+    """Set for each run and restored after it, even after a crash; the run is refused where the board does not allow it."""
+    power_cycle: tuple[str, ...] = ()
+    """A command on this host, with its arguments, that turns a board that hangs off and on."""
 
     @model_validator(mode="after")
     def _host_goes_with_ssh(self) -> BoardTable:
         if (self.kind == "ssh") != (self.host is not None):
             raise ValueError('`host` goes with kind = "ssh", and only with it')
+        if self.kind == "emulated" and (self.governor is not None or self.nvpmodel is not None):
+            raise ValueError("an emulated board has no `governor` or `nvpmodel` of its own")
         return self
 
 
@@ -102,7 +104,7 @@ class BudgetTable(_Table):
     wall_clock: Seconds = Field(default=24 * 3600.0, gt=0)
 
 
-class MeasureTable(_Table):
+class MeasureTable(Protocols):
     queries: int = Field(default=662, ge=8, le=1_000_000)
     warmup: int = Field(default=10, ge=0, le=10_000)
     block: int = Field(default=8, ge=1, le=1000)
@@ -113,7 +115,19 @@ class MeasureTable(_Table):
     max_drift: float = Field(default=0.25, gt=0)
     max_spread: float = Field(default=0.35, gt=0)
     max_background_cores: float = Field(default=0.5, gt=0)
-    """What a run may do and still give numbers: drift and spread of the baseline's blocks as shares of their median."""
+    max_heating_c: float = Field(default=15.0, gt=0)
+    max_clock_drift: float = Field(default=0.15, gt=0)
+    """What a run may do and still give numbers: drift and spread of the baseline's blocks as shares of their median, the
+    clock's as a share of what it was at first."""
+    cool_down: Seconds = Field(default=60.0, ge=0)
+    """How long a board may take, before an invalid run is repeated, to be as cool as it was before the first one."""
+
+    @property
+    def timed_queries(self) -> int:
+        """``queries``, or as many as the percentile of the single stream needs."""
+        if "single_stream" not in self.protocols:
+            return self.queries
+        return max(self.queries, QUERIES_FOR_PERCENTILE[self.single_stream.percentile])
 
 
 class PickTable(_Table):
@@ -128,6 +142,8 @@ class StudySpec(_Table):
     task: TaskTable
     boards: tuple[BoardTable, ...] = Field(min_length=1, max_length=64)
     space: dict[str, tuple[Scalar, ...]]
+    plans: dict[str, dict[str, str]] = Field(default_factory=dict, max_length=MAX_CHOICES)
+    """Precision plans by name: layer name or pattern to precision, the first that fits decides. ``space.plan`` picks."""
     objectives: tuple[ObjectiveTable, ...] = Field(min_length=1, max_length=8)
     constraints: tuple[ConstraintTable, ...] = ()
     budget: BudgetTable
@@ -168,7 +184,7 @@ class StudySpec(_Table):
         raise SpecError(f"board {name!r}", "the study has no board of that name", nearest(name, known))
 
     def metric_table(self, task_metrics: Mapping[str, MetricInfo]) -> dict[str, MetricInfo]:
-        return {**BOARD_METRICS, **task_metrics}
+        return {**RUN_METRICS, **self.measure.metrics(), **task_metrics}
 
     def check(
         self,
@@ -193,10 +209,12 @@ class StudySpec(_Table):
                     f"{objective.metric} is better when you {info.direction} it, but got goal = {objective.goal!r}",
                     "Remove `goal`, or choose another metric",
                 )
-            if objective.metric == "energy_j":
-                raise source.error(key, "no board of this version measures energy", "Choose another metric")
+            if objective.metric == "energy_j" and all(board.kind == "emulated" for board in self.boards):
+                raise source.error(key, "an emulated board has no energy of its own", "Choose another metric")
+            self._check_queries(source, key, objective.metric)
         for index, constraint in enumerate(self.constraints):
             info = _metric(source, f"constraints.{index}.metric", constraint.metric, table)
+            self._check_queries(source, f"constraints.{index}.metric", constraint.metric)
             for name in ("at_most", "at_least", "margin"):
                 value = getattr(constraint, name)
                 if value is None or (name == "margin" and value == 0):
@@ -206,13 +224,19 @@ class StudySpec(_Table):
                 except ValueError as exc:
                     raise source.error(f"constraints.{index}.{name}", f"{constraint.metric}: {exc}") from None
 
+    def _check_queries(self, source: SpecSource, key: str, metric: str) -> None:
+        """A percentile that the queries cannot carry would be missing in every trial."""
+        needed, queries = queries_for(metric), self.measure.timed_queries
+        if queries < needed:
+            raise source.error(key, f"{metric} needs {needed} timed queries, but [measure] asks for {queries}")
+
     def _check_space(
         self,
         source: SpecSource,
         architecture: Mapping[str, Sequence[Scalar]],
         known_targets: Mapping[str, tuple[str, ...]],
     ) -> None:
-        known = [*architecture, "width", "precision", "threads"]
+        known = [*architecture, "width", "precision", "threads", "plan", "calibration", "calibration_cases"]
         for key, values in self.space.items():
             path = f"space.{key}"
             if key == "target":
@@ -233,9 +257,38 @@ class StudySpec(_Table):
             if isinstance(width, (bool, str)) or not 0.0 < width <= 1.0:
                 found = f"0 < width <= 1 must hold, but got {width!r}"
                 raise source.error("space.width", found, "width is the share of channels that pruning keeps")
-        for threads in self.space.get("threads", ()):
-            if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-                raise source.error("space.threads", f"expected whole numbers >= 1, but got {threads!r}")
+        self._check_settings(source)
+
+    def _check_settings(self, source: SpecSource) -> None:
+        for key in ("threads", "calibration_cases"):
+            for number in self.space.get(key, ()):
+                if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                    raise source.error(f"space.{key}", f"expected whole numbers >= 1, but got {number!r}")
+        _subset(source, "space.plan", self.space.get("plan", ()), (NO_PLAN, *self.plans), "plans are")
+        _subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
+        for name, rules in self.plans.items():
+            if name == NO_PLAN or not rules:
+                raise source.error(f"plans.{name}", f"{NO_PLAN!r} and plans without a rule stand for no plan at all")
+            _subset(source, f"plans.{name}", tuple(rules.values()), LAYER_PRECISIONS, "precisions are")
+
+    def precision_plans(self) -> dict[str, PrecisionPlan]:
+        return {name: PrecisionPlan.of(rules) for name, rules in self.plans.items()}
+
+    def check_choices(
+        self, source: SpecSource, *, layer_precisions: Iterable[str], calibrations: Iterable[str]
+    ) -> None:
+        """Hold plans and calibrations against what the study's targets can do between them."""
+        offered = sorted(layer_precisions)
+        for name, plan in self.precision_plans().items():
+            for precision in plan.precisions:
+                if precision not in offered:
+                    found = f"no target of this study builds single layers in {precision}"
+                    raise source.error(f"plans.{name}", found, f"They build: {', '.join(offered) or 'none'}")
+        ways = sorted(calibrations)
+        for way in self.space.get("calibration", ()):
+            if way not in ways:
+                found = f"no target of this study calibrates by {way}"
+                raise source.error("space.calibration", found, f"They have: {', '.join(ways) or 'none'}")
 
 
 class SpecSource:
@@ -275,7 +328,7 @@ def parse_spec(text: str, path: Path) -> tuple[StudySpec, SpecSource]:
     try:
         return StudySpec.model_validate(data), source
     except ValidationError as exc:
-        raise _first_error(exc, source) from None
+        raise first_error(exc, source, StudySpec) from None
 
 
 def line_of(text: str, key: str) -> int | None:
@@ -300,7 +353,7 @@ def line_of(text: str, key: str) -> int | None:
     return start
 
 
-def _first_error(exc: ValidationError, source: SpecSource) -> SpecError:
+def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel]) -> SpecError:
     """The first problem as one line; an unknown key comes before what may follow from it."""
     problems = sorted(exc.errors(), key=lambda item: item["type"] != "extra_forbidden")
     problem = problems[0]
@@ -308,7 +361,7 @@ def _first_error(exc: ValidationError, source: SpecSource) -> SpecError:
     more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
         return source.error(
-            key, f"unknown key{more}", nearest(str(problem["loc"][-1]), _known_keys(problem["loc"][:-1]))
+            key, f"unknown key{more}", nearest(str(problem["loc"][-1]), _known_keys(problem["loc"][:-1], model))
         )
     if problem["type"] == "missing":
         return source.error(key, f"this key is required and missing{more}")
@@ -317,8 +370,7 @@ def _first_error(exc: ValidationError, source: SpecSource) -> SpecError:
     return source.error(key, f"{text}{got}{more}")
 
 
-def _known_keys(location: Sequence[int | str]) -> list[str]:
-    model: Any = StudySpec
+def _known_keys(location: Sequence[int | str], model: Any) -> list[str]:
     for part in location:
         if isinstance(part, int):
             continue
@@ -355,6 +407,10 @@ def _expand(key: str, values: Any) -> tuple[Any, ...]:
 
 def _metric(source: SpecSource, key: str, name: str, table: Mapping[str, MetricInfo]) -> MetricInfo:
     if name not in table:
+        protocol = unasked(name, table)
+        if protocol is not None:
+            remedy = f"Add {protocol!r} to protocols in [measure], and its table if it needs one"
+            raise source.error(key, f"{name} comes from a measuring protocol that is not asked for", remedy)
         raise source.error(key, f"nobody produces a metric named {name!r}", nearest(name, table))
     return table[name]
 

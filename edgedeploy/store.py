@@ -25,6 +25,8 @@ from typing import Any
 from edgedeploy.errors import SpecError
 from edgedeploy.files import read_json, remove_partials, write_atomic, write_json
 from edgedeploy.measurement import SCHEMA_VERSION, Failure, Measurement
+from edgedeploy.mounts import network_file_system
+from edgedeploy.variant import Variant
 
 
 def utc_now() -> str:
@@ -43,6 +45,16 @@ class Store:
     @property
     def study_path(self) -> Path:
         return self.root / "study.json"
+
+    def check_place(self) -> None:
+        """Raises ``SpecError`` on a file system whose locks cannot be relied on: SQLite loses data there."""
+        found = network_file_system(self.root)
+        if found is not None:
+            raise SpecError(
+                f"study folder {self.root}",
+                f"it is on a network file system ({found}), where SQLite's locks cannot be relied on",
+                "Choose an --out on a disk of this machine",
+            )
 
     def exists(self) -> bool:
         return self.study_path.is_file()
@@ -108,6 +120,12 @@ class Store:
     def failure(self, digest: str) -> Failure | None:
         path = self.root / "failures" / f"{digest}.json"
         return Failure.from_json(read_json(path)) if path.is_file() else None
+
+    def variants(self) -> list[Variant]:
+        """Every variant that has an outcome, in the order they were evaluated."""
+        outcomes: list[Measurement | Failure] = [*self.measurements(), *self.failures()]
+        found = [(item.created_utc, item.variant.digest, item.variant) for item in outcomes]
+        return [variant for _, _, variant in sorted(found, key=lambda entry: entry[:2])]
 
     def confirmations(self) -> tuple[Measurement, ...]:
         return tuple(Measurement.from_json(data) for data in self._read_all("confirmation"))

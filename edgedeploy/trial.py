@@ -7,23 +7,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from edgedeploy.account import Account
 from edgedeploy.artifact import Artifact
-from edgedeploy.errors import (
-    BoardError,
-    BuildError,
-    Busy,
-    HostKeyError,
-    MeasurementError,
-    Unreachable,
-)
+from edgedeploy.boards.attempts import Attempts
+from edgedeploy.errors import BuildError, MeasurementError
+from edgedeploy.evidence.conditions import cooled_c
+from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
 from edgedeploy.goals import constraints_of
-from edgedeploy.measurement import Failure, Job, Measurement, MeasurePlan, MetricInfo, RawRun
+from edgedeploy.measurement import Failure, Job, Measurement, MeasurePlan, MetricInfo, ProtocolPlan, RawRun
 from edgedeploy.protocols import Array, Board, BoardSession, Split
 from edgedeploy.search.study import Failed, Outcome, Scored
 from edgedeploy.spec import StudySpec
@@ -32,15 +27,12 @@ from edgedeploy.targets.parity import check_executed, check_parity
 from edgedeploy.variant import Variant
 from edgedeploy.workbench import InputSet, Workbench
 
-BOARD_ATTEMPTS: Final = 3
-"""How often a trial goes back to a board that failed it before the study stops with what it has."""
-
-BOARD_PAUSE_S: Final = 2.0
-
 
 @dataclass(frozen=True)
 class Trials:
-    """Evaluates variants of one study on one board. ``tell`` hears one line per thing worth knowing."""
+    """Evaluates variants of one study on one board. ``tell`` hears one line per thing worth knowing; ``alive`` is
+    asked before a failure is kept and raises where the study was interrupted; ``protocols`` are run wherever time is
+    measured."""
 
     spec: StudySpec
     board: Board
@@ -50,6 +42,8 @@ class Trials:
     reference_baseline: Variant
     metrics: Mapping[str, MetricInfo]
     tell: Callable[[str], None] = lambda line: None
+    alive: Callable[[Variant], None] = lambda variant: None
+    protocols: tuple[ProtocolPlan, ...] = ()
 
     def lookup(self, variant: Variant) -> Outcome | None:
         """The outcome that the stored evidence stands for; None when there is none yet."""
@@ -69,6 +63,9 @@ class Trials:
             return self.outcome(self.measure(variant, "selection"))
         except (BuildError, MeasurementError) as exc:
             kind = type(exc).__name__
+            self.alive(
+                variant
+            )  # an interrupt that a toolchain took for an error of its own is no failure of the variant
             with self.account.phase("bookkeeping"):
                 self.store.keep_failure(Failure(variant, kind, phase, str(exc), utc_now()))
             return Failed(kind, str(exc))
@@ -91,21 +88,26 @@ class Trials:
         return Scored(values, constraints)
 
     def measure(self, variant: Variant, split: Split) -> Measurement:
-        """Measure until the conditions hold, at most ``retries`` times more; the last one is returned as it is."""
+        """Measure until the conditions hold, at most ``retries`` times more; the last one is returned as it is.
+
+        Before a repeat the board may become as cool as it was before the first run.
+        """
+        cool_to_c = None
         for attempt in range(self.spec.measure.retries + 1):
-            measurement = self._attempt(variant, split)
+            measurement = self._attempt(variant, split, cool_to_c)
             with self.account.phase("bookkeeping"):
                 self.store.keep(measurement)
             if measurement.valid:
                 break
             self.tell(f"{variant.label}: run {attempt + 1} is invalid: {measurement.cause}")
+            cool_to_c = cool_to_c or cooled_c(measurement.environment)
         return measurement
 
-    def _attempt(self, variant: Variant, split: Split) -> Measurement:
+    def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
         timed = split != "confirmation"
         candidate = self.bench.payload(variant, split)
         baseline = self.bench.payload(self.reference_baseline, split) if timed else None
-        job = Job(candidate, baseline, self._plan(timed))
+        job = Job(candidate, baseline, self._plan(timed, cool_to_c))
         with tempfile.TemporaryDirectory(prefix="edgedeploy-") as folder:
             with self.account.phase("measure"):
                 session, raw = self._on_board(job, Path(folder))
@@ -116,32 +118,26 @@ class Trials:
                 )
 
     def _on_board(self, job: Job, folder: Path) -> tuple[BoardSession, RawRun]:
-        """One exclusive run; a board that fails is given a pause and another chance."""
-        for attempt in range(1, BOARD_ATTEMPTS + 1):
-            started = time.monotonic_ns()
-            try:
-                with self.board.session() as session:
-                    raw = session.measure(job, folder)
-                spent = time.monotonic_ns() - started
-                self.account.move("upload", max(0, spent - raw.phases_ns.get("run", 0)))
-                return session, raw
-            except (HostKeyError, Busy):
-                raise
-            except BoardError as exc:
-                if attempt == BOARD_ATTEMPTS:
-                    raise
-                self.tell(f"board {self.board.name}: {exc}; trying again ({attempt + 1} of {BOARD_ATTEMPTS})")
-                time.sleep(BOARD_PAUSE_S * attempt)
-        raise Unreachable(f"board {self.board.name}", "no attempt was made", "")
+        """One exclusive run, by the rules of :mod:`edgedeploy.boards.attempts`."""
+        started_ns = time.monotonic_ns()
+        session, raw = Attempts(self.board, self.tell).run(job, folder)
+        spent_ns = time.monotonic_ns() - started_ns
+        self.account.move("upload", max(0, spent_ns - raw.phases_ns.get("run", 0)))
+        return session, raw
 
-    def _plan(self, timed: bool) -> MeasurePlan:
+    def _plan(self, timed: bool, cool_to_c: float | None) -> MeasurePlan:
         table = self.spec.measure
+        protocols = self.protocols if timed else ()
+        cool_down_s = 0.0 if cool_to_c is None else table.cool_down
         return MeasurePlan(
-            queries=table.queries if timed else 0,
+            queries=table.timed_queries if timed else 0,
             warmup=table.warmup,
             block=table.block,
             cold_starts=table.cold_starts if timed else 0,
-            time_limit_s=table.time_limit,
+            time_limit_s=table.time_limit + cool_down_s + sum(protocol.limit_s for protocol in protocols),
+            protocols=protocols,
+            cool_to_c=cool_to_c,
+            cool_down_s=cool_down_s,
         )
 
     def _measurement(
@@ -155,21 +151,29 @@ class Trials:
         outputs: Mapping[str, Array],
     ) -> Measurement:
         inputs = self.bench.inputs(split, variant.arch_kwargs)
-        check_executed(variant.precision, raw.candidate.executed)
+        check_executed(variant.precision, raw.candidate.executed, variant.plan.precisions)
         golden = self.bench.golden_outputs(variant)
         parity = check_parity(
             {name: np.concatenate([row[name] for row in golden]) for name in golden[0]},
             {name: _unstack(rows[: len(golden)]) for name, rows in outputs.items()},
-            variant.precision,
+            *variant.precisions,
         )
         cases = self._score(inputs, outputs)
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
         cause = None
         if raw.baseline is not None:
-            metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact)
+            metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, raw.environment.get("energy"))
             table = self.spec.measure
-            limits = StabilityLimits(table.max_drift, table.max_background_cores, table.max_spread)
+            more, why = protocol_metrics(table.protocols, raw.candidate.blocks_ns, raw.protocols)
+            metrics, missing = {**metrics, **more}, {**missing, **why}
+            limits = StabilityLimits(
+                table.max_drift,
+                table.max_background_cores,
+                table.max_spread,
+                table.max_heating_c,
+                table.max_clock_drift,
+            )
             cause = stability(raw.baseline, raw.environment, limits)
         for name in self.bench.task.metrics:
             summary = summarise_cases(cases, name)
@@ -196,6 +200,7 @@ class Trials:
             environment=raw.environment,
             parity=parity,
             phases_ns=raw.phases_ns,
+            protocols=raw.protocols,
             created_utc=utc_now(),
         )
 

@@ -13,6 +13,10 @@ _SCALES: Final[Mapping[str, Mapping[str, float]]] = {
     "J": {"J": 1, "mJ": 1e-3, "uJ": 1e-6},
     "s": {"s": 1, "min": 60, "h": 3600},
     "px": {"px": 1},
+    "percent": {"percent": 1, "%": 1},
+    "%/min": {"%/min": 1, "%/h": 1 / 60},
+    "/s": {"/s": 1, "/min": 1 / 60},
+    "B*s": {"B*s": 1, "KB*s": 1e3, "MB*s": 1e6, "GB*s": 1e9},
     "1": {},
 }
 
@@ -22,10 +26,14 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "J": "'15 mJ'",
     "s": "'20 min'",
     "px": "'12 px'",
+    "percent": "'1 %'",
+    "%/min": "'0.5 %/min'",
+    "/s": "'30 /s'",
+    "B*s": "'200 MB*s'",
     "1": "0.8 (a bare number)",
 }
 
-_TEXT = re.compile(r"\s*([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z]*)\s*")
+_TEXT = re.compile(r"\s*([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z%/*]*)\s*")
 
 
 def parse_quantity(value: float | str, unit: str) -> float:

@@ -9,15 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+from edgedeploy.precision import CALIBRATED, NO_RULES, PrecisionPlan
 
 Scalar = bool | int | float | str
 
-PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8")
+PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int4-weights")
 """Numeric precisions a variant may ask for; a target names the ones it has."""
 
-DEPLOYMENT_KEYS: Final = ("target", "precision", "threads", "width")
+CALIBRATIONS: Final = ("minmax", "mean-minmax", "percentile", "entropy", "mse")
+"""Ways to choose the range of an activation from calibration cases; a target names the ones it has, its own choice first."""
+
+NO_PLAN: Final = "none"
+
+DEPLOYMENT_KEYS: Final = ("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases")
 """Search parameters that edgedeploy itself understands; every other one belongs to the task's architecture."""
 
 
@@ -36,7 +43,9 @@ class Variant:
     """Architecture, compression, target and runtime settings.
 
     ``arch`` holds the task's own keywords as sorted pairs (hashable); ``width`` is the share of channels that
-    structured pruning keeps (1.0 is unpruned); ``threads`` the intra-op threads of the session.
+    structured pruning keeps (1.0 is unpruned); ``threads`` the intra-op threads of the session. ``plan`` gives single
+    layers another precision than ``precision``; ``calibration`` is empty for the target's own choice, and
+    ``calibration_cases`` 0 for all there are.
     """
 
     target: str
@@ -44,6 +53,9 @@ class Variant:
     width: float
     arch: tuple[tuple[str, Scalar], ...]
     threads: int
+    plan: PrecisionPlan = NO_RULES
+    calibration: str = ""
+    calibration_cases: int = 0
 
     @property
     def arch_kwargs(self) -> dict[str, Scalar]:
@@ -56,7 +68,19 @@ class Variant:
             "width": self.width,
             "arch": dict(self.arch),
             "threads": self.threads,
+            **self._build_settings,
         }
+
+    @property
+    def _build_settings(self) -> dict[str, Any]:
+        """How the artifact is built beyond its precision, as far as it differs from the target's own choice: variants keep
+        their digest when a new setting appears."""
+        settings = {
+            "plan": self.plan.as_json(),
+            "calibration": self.calibration,
+            "calibration_cases": self.calibration_cases,
+        }
+        return {name: value for name, value in settings.items() if value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Variant:
@@ -66,6 +90,9 @@ class Variant:
             width=float(data["width"]),
             arch=tuple(sorted(data["arch"].items())),
             threads=int(data["threads"]),
+            plan=PrecisionPlan.from_json(data.get("plan", ())),
+            calibration=str(data.get("calibration", "")),
+            calibration_cases=int(data.get("calibration_cases", 0)),
         )
 
     @property
@@ -79,10 +106,42 @@ class Variant:
         return digest_of({"width": self.width, "arch": dict(self.arch)})[:16]
 
     @property
+    def artifact_name(self) -> str:
+        """Names what is built: shared by variants that only run it differently."""
+        name = f"{self.target}-{self.precision}-{self.model_digest}"
+        return f"{name}-{digest_of(self._build_settings)[:8]}" if self._build_settings else name
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The model's precision and what its plan adds, each once."""
+        return tuple(dict.fromkeys((self.precision, *self.plan.precisions)))
+
+    @property
     def label(self) -> str:
         """Short text for people, unique inside a study that searches no other settings."""
-        arch = " ".join(str(value) for _, value in self.arch)
-        return f"{self.target} {self.precision} w{self.width:g} {arch} t{self.threads}".replace("  ", " ")
+        parts = [self.target, self.recipe, f"w{self.width:g}"]
+        parts += [*(str(value) for _, value in self.arch), f"t{self.threads}"]
+        return " ".join(part for part in parts if part)
+
+    @property
+    def recipe(self) -> str:
+        """The precision with whatever changes it: a plan, a calibration of its own."""
+        cases = f"{self.calibration_cases}cal" if self.calibration_cases else ""
+        return " ".join(part for part in (self.precision, self.plan.label, self.calibration, cases) if part)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a study may choose from beyond whole-model precision. ``layers`` and ``calibrations`` are by target; a target
+    that is missing there has none. ``cases`` is the number of calibration cases there are."""
+
+    plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
+    layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    calibrations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cases: int = 0
+
+
+NO_CHOICES: Final = Choices()
 
 
 def canonical(
@@ -91,16 +150,28 @@ def canonical(
     arch_defaults: Mapping[str, Scalar],
     target_precisions: Mapping[str, tuple[str, ...]],
     default_threads: int,
+    choices: Choices = NO_CHOICES,
 ) -> Variant:
     """The variant that ``params`` stands for.
 
     Arguments that were not proposed take the baseline's value. A precision that the target does not have stands for
-    float32 there: that is what would be built, and the variant says so, so two such proposals are one variant.
+    float32 there: that is what would be built, and the variant says so, so two such proposals are one variant. The same
+    holds for rules of a plan that the target cannot follow, a calibration it does not have, and calibration of a model
+    that needs none.
     """
     target = str(params["target"])
     precision = str(params.get("precision", "float32"))
     if precision not in target_precisions[target]:
         precision = "float32"
+    plan = choices.plans.get(str(params.get("plan", NO_PLAN)), NO_RULES)
+    plan = plan.allowed(precision, choices.layers.get(target, ()))
+    calibration, cases = "", 0
+    if any(name in CALIBRATED for name in (precision, *plan.precisions)):
+        offered = choices.calibrations.get(target, ())
+        asked = str(params.get("calibration", ""))
+        calibration = asked if asked in offered[1:] else ""
+        cases = int(params.get("calibration_cases", 0))
+        cases = cases if cases < choices.cases else 0
     arch = dict(arch_defaults)
     arch.update({key: value for key, value in params.items() if key not in DEPLOYMENT_KEYS})
     return Variant(
@@ -109,4 +180,7 @@ def canonical(
         width=round(float(params.get("width", 1.0)), 6),
         arch=tuple(sorted(arch.items())),
         threads=int(params.get("threads", default_threads)),
+        plan=plan,
+        calibration=calibration,
+        calibration_cases=cases,
     )

@@ -18,11 +18,12 @@ from edgedeploy.account import Account
 from edgedeploy.artifact import Artifact
 from edgedeploy.compress.model import derive, load_weights, save_weights, train_baseline
 from edgedeploy.compress.training import TrainProgress
-from edgedeploy.files import new_folder, read_json, write_json
+from edgedeploy.errors import SpecError
+from edgedeploy.files import new_folder, read_json, write_atomic, write_json
 from edgedeploy.measurement import Payload
-from edgedeploy.protocols import Array, BuildRequest, Case, Split, Target, Task
+from edgedeploy.protocols import Array, BuildRequest, Case, ReadyMade, Split, Target, Task
 from edgedeploy.store import Store
-from edgedeploy.targets.reference import Reference, export_reference, run_reference
+from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
 from edgedeploy.variant import Scalar, Variant, digest_of
 
 GOLDEN_CASES: Final = 4
@@ -75,6 +76,8 @@ class Workbench:
     def reference(self, variant: Variant) -> Reference:
         """The ONNX file of the variant's float model: what all of its artifacts are built from and held against."""
         folder = self._store.model_folder(variant.model_digest)
+        if isinstance(self.task, ReadyMade):
+            return self._ready_made(self.task, folder)
         if not (folder / "reference.json").is_file():
             baseline = self.baseline_model
             with self._account.phase("train"):
@@ -86,10 +89,26 @@ class Workbench:
                 write_json(part / "reference.json", reference.as_json())
         return Reference.from_json(read_json(folder / "reference.json"), folder)
 
+    def _ready_made(self, task: ReadyMade, folder: Path) -> Reference:
+        """The task's own file as reference, once. Raises ``SpecError`` when it is another file than the study began with."""
+        manifest = folder / "reference.json"
+        if not manifest.is_file():
+            with self._account.phase("build"), new_folder(folder) as part:
+                write_atomic(part / "reference.onnx", task.reference_model())
+                reference = describe(part / "reference.onnx")
+                write_json(part / manifest.name, {**reference.as_json(), "source_sha256": task.source_sha256})
+        kept = read_json(manifest)
+        if kept["source_sha256"] != task.source_sha256:
+            raise SpecError(
+                f"the model of study {self._store.root}",
+                "the file has changed since the study began",
+                "Put the old file back, or choose another --out",
+            )
+        return Reference.from_json(kept, folder)
+
     def artifact(self, variant: Variant) -> tuple[Artifact, Path]:
         """The built artifact and its folder. Raises ``BuildError``, ``Unsupported``, ``TargetUnavailable``."""
-        name = f"{variant.target}-{variant.precision}-{variant.model_digest}"
-        folder = self._store.artifact_folder(name)
+        folder = self._store.artifact_folder(variant.artifact_name)
         manifest = folder.with_suffix(".json")
         if not manifest.is_file():
             reference = self.reference(variant)
@@ -101,7 +120,8 @@ class Workbench:
 
     def _request(self, variant: Variant, reference: Reference) -> BuildRequest:
         def calibration() -> Iterator[dict[str, Array]]:
-            for case in self.task.cases("calibration"):
+            cases = self.task.cases("calibration")
+            for case in cases[: variant.calibration_cases or len(cases)]:
                 yield self.task.inputs(case, **variant.arch_kwargs)
 
         return BuildRequest(
@@ -110,6 +130,8 @@ class Workbench:
             outputs=reference.outputs,
             precision=variant.precision,
             calibration=calibration,
+            plan=variant.plan,
+            calibrator=variant.calibration,
         )
 
     def payload(self, variant: Variant, split: Split) -> Payload:

@@ -13,12 +13,15 @@ REPO = Path(__file__).resolve().parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hardware", action="store_true", help="run the tests that need a real board")
+    parser.addoption("--long", action="store_true", help="run the tests that take many minutes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "hardware" in item.keywords and not config.getoption("--hardware"):
             item.add_marker(pytest.mark.skip(reason="needs a real board: give --hardware"))
+        if "long" in item.keywords and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="takes many minutes: give --long"))
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +39,9 @@ def chromium() -> str:
     if program is None:
         pytest.skip("no chromium on this machine: apt-get install chromium")
     return program
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes what this user's boards are remembered by."""
+    monkeypatch.setenv("EDGEDEPLOY_STATE", str(tmp_path_factory.mktemp("state")))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgedeploy.boards.agentfile import agent_file
-from edgedeploy.errors import Busy, CommandFailed, EdgeDeployError, MeasurementError
+from edgedeploy.errors import Busy, CommandFailed, EdgeDeployError, Hung, MeasurementError, Rebooted, Unreachable
 from edgedeploy.protocols import Completed, Transport
 
 COMMAND_TIMEOUT_S: Final = 15.0
@@ -40,8 +40,9 @@ _BOARD_CAUSES: Final = {
     "disk_full": "Free space on the board",
     "corrupt_blob": "The damaged file was removed from the board; run it again",
     "bad_job": "The agent and this program disagree; install one version of edgedeploy",
+    "unfit_stages": "In [measure.realtime], name only stages that fit the task's arrays",
+    "power_mode_refused": "Ask for a mode that the board has, or let the board's user set it without a password (sudoers)",
     "supervisor_died": "The run ended without a word: look for a reboot or the kernel's out-of-memory killer; run it again",
-    "rebooted": "Its job is lost; run it again",
     "internal": "This is a bug of the agent; the board's log above says where",
 }
 _HOLDER_CAUSES: Final = {
@@ -65,6 +66,10 @@ def error_of(asked: str, cause: str, message: str) -> EdgeDeployError:
     found = f"{cause}: {message}"
     if cause in _HOLDER_CAUSES:
         return Busy(asked, found, _HOLDER_CAUSES[cause])
+    if cause == "rebooted":
+        return Rebooted(asked, found, "Its job is lost; run it again")
+    if cause == "hung":
+        return Hung(asked, found, "Turn the board off and on")
     if cause in _ARTIFACT_CAUSES:
         return MeasurementError(asked, found, _ARTIFACT_CAUSES[cause])
     return CommandFailed(asked, found, _BOARD_CAUSES.get(cause, ""))
@@ -94,9 +99,13 @@ class AgentClient:
         return cls(transport, board, (python, answer["path"], "--root", answer["root"]), answer["root"])
 
     def call(self, *arguments: str, stdin: bytes = b"", timeout_s: float = COMMAND_TIMEOUT_S) -> dict[str, Any]:
-        """One command's answer. Raises the agent's fault as an error, ``CommandFailed`` when it gave no answer."""
+        """One command's answer. Raises the agent's fault as an error, ``CommandFailed`` when it gave no answer, and
+        ``Unreachable`` when it is not known whether it ran: every command may be given again."""
         done = self.transport.run([*self.command, *arguments], timeout_s=timeout_s, stdin=stdin)
-        return answer_of(f"board {self.board!r}: {arguments[0]}", done.stdout.decode("utf-8", errors="replace"), done)
+        asked = f"board {self.board!r}: {arguments[0]}"
+        if done.exit_status is None and not done.stdout:
+            raise Unreachable(asked, "the command ended without an exit status: it may have run or not", "Run it again")
+        return answer_of(asked, done.stdout.decode("utf-8", errors="replace"), done)
 
 
 def answer_of(asked: str, text: str, done: Completed | None = None) -> dict[str, Any]:

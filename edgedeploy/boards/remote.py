@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -20,6 +21,7 @@ from edgedeploy.protocols import Transport
 
 POLL_FIRST_S: Final = 0.05
 POLL_LAST_S: Final = 0.5
+BOOT_LIMIT_S: Final = 300.0
 SLOWEST_LINK_BYTES_PER_S: Final = 200_000
 """Transfers get the time that a link this slow needs, beside the time of a command."""
 
@@ -30,7 +32,9 @@ Answer = TypeVar("Answer")
 class BoardOptions:
     """How to treat a board. ``python`` and ``root`` are on the board; ``wait_s`` is how long to wait until it is free,
     ``reconnects`` how often a lost connection is taken up again within one session, ``unchanged_s`` how long a job's status
-    may stay as it is before the agent is asked whether its supervisor lives."""
+    may stay as it is before the agent is asked whether its supervisor lives, ``overdue_s`` how long past all of its limits
+    it may go on before it is given up, ``power_mode`` what is set for each run. ``power_cycle`` is a command on this host
+    that turns the board off and on."""
 
     python: str = "python3"
     root: str = "~/.edgedeploy"
@@ -40,6 +44,9 @@ class BoardOptions:
     command_timeout_s: float = COMMAND_TIMEOUT_S
     orphan_grace_s: float = 15.0
     unchanged_s: float = 10.0
+    power_mode: tuple[tuple[str, str], ...] = ()
+    overdue_s: float = 60.0
+    power_cycle: tuple[str, ...] = ()
 
 
 class RemoteBoard:
@@ -59,6 +66,30 @@ class RemoteBoard:
         self._connect = connect
         self._options = options or BoardOptions()
         self._notes = notes
+        self.has_power_control = bool(self._options.power_cycle)
+
+    def power_cycle(self) -> None:
+        """Turn the board off and on by its power control. Raises ``Unreachable`` when it has none, or does not come back."""
+        asked = f"board {self.name!r}: turn it off and on"
+        command = self._options.power_cycle
+        if not command:
+            raise Unreachable(asked, "it has no power control", "Name one in its table: power_cycle = [...]")
+        try:
+            done = subprocess.run(list(command), capture_output=True, timeout=BOOT_LIMIT_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            raise Unreachable(asked, str(exc)) from exc
+        if done.returncode != 0:
+            said = done.stderr.decode("utf-8", errors="replace").strip()[-300:]
+            raise Unreachable(asked, f"{command[0]} ended with status {done.returncode}: {said}")
+        give_up_s = time.monotonic() + BOOT_LIMIT_S
+        while True:
+            try:
+                self.probe()
+                return
+            except Unreachable:
+                if time.monotonic() > give_up_s:
+                    raise
+                time.sleep(2.0)
 
     def probe(self) -> BoardInfo:
         """Connect, look, disconnect. Raises ``BoardError``."""
@@ -157,6 +188,7 @@ class RemoteSession:
         """
         clock = time.monotonic_ns
         started_ns = clock()
+        self._check_runtimes(job)
         blobs = job_blobs(job)
         self._upload(blobs)
         job_id = uuid.uuid4().hex
@@ -173,13 +205,26 @@ class RemoteSession:
             "collect": clock() - ended_ns,
         }
         self._wait_ns = 0
-        return RawRun(
-            candidate=RawSide.from_json(result["candidate"]),
-            baseline=RawSide.from_json(result["baseline"]) if result["baseline"] else None,
-            environment=result["environment"],
-            outputs=outputs,
-            phases_ns=phases_ns,
-        )
+        try:
+            return RawRun(
+                candidate=RawSide.from_json(result["candidate"]),
+                baseline=RawSide.from_json(result["baseline"]) if result["baseline"] else None,
+                environment=result["environment"],
+                outputs=outputs,
+                phases_ns=phases_ns,
+                protocols=result["protocols"],
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
+            found = f"{type(exc).__name__}: {exc} in a result that begins {json.dumps(result)[:200]}"
+            raise CommandFailed(f"board {self.info.name!r}: read the result", found, "Keep it; run it again") from exc
+
+    def _check_runtimes(self, job: Job) -> None:
+        """Nothing is uploaded for a runtime that the probe did not find, or found to be of another architecture."""
+        for payload in sides(job).values():
+            target = payload.artifact.target
+            if target not in self.info.runtimes:
+                found = "; ".join((f"no runtime for {target!r}", *self.info.notes))
+                raise error_of(f"board {self.info.name!r}: run {target}", "runtime_missing", found)
 
     def _call(self, *arguments: str, stdin: bytes = b"") -> dict[str, Any]:
         return self._link.agent.call(*arguments, stdin=stdin, timeout_s=self._options.command_timeout_s)
@@ -210,17 +255,21 @@ class RemoteSession:
         self._link.retrying(once)
 
     def _wait(self, job: Job, job_id: str) -> dict[str, Any]:
-        """Poll the status file until the job ended well; raises its failure."""
+        """Poll the status file until the job ended well; raises its failure. One that is past every limit is given up:
+        the next session ends it."""
         path = f"{self._link.agent.root}/jobs/{job_id}/status.json"
+        asked = f"board {self.info.name!r}: end of a run"
         pause_s = POLL_FIRST_S
         last, changed_s = b"", time.monotonic()
+        limit_s = job.plan.time_limit_s + self._options.wait_s + self._options.overdue_s
+        give_up_s = time.monotonic() + limit_s
         while True:
             time.sleep(pause_s)
             pause_s = min(POLL_LAST_S, pause_s * 1.5)
             text = self._link.retrying(self._reader(path)) or b""
             if text != last:
                 last, changed_s = text, time.monotonic()
-            status = json.loads(text) if text else {"state": "absent"}
+            status = self._read(text, asked) if text else {"state": "absent"}
             if status["state"] not in ("done", "failed") and time.monotonic() - changed_s > self._options.unchanged_s:
                 status = self._link.retrying(lambda: self._call("status", job_id))
                 changed_s = time.monotonic()
@@ -228,6 +277,20 @@ class RemoteSession:
                 return status
             if status["state"] == "failed":
                 raise self._failure(job, job_id, status)
+            if status["state"] not in ("absent", "waiting", "running"):
+                raise CommandFailed(asked, f"state {status['state']!r}", "Install one version of edgedeploy")
+            if time.monotonic() > give_up_s:
+                raise CommandFailed(asked, f"overdue: it says {status['state']!r} after {limit_s:g} s", "Run it again")
+
+    def _read(self, text: bytes, asked: str) -> dict[str, Any]:
+        """What the agent wrote; raises ``CommandFailed`` with the beginning of what is not its JSON."""
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise CommandFailed(asked, f"the board's file begins {text[:200]!r}", "Check the board's disk")
+        return value
 
     def _reader(self, path: str, limit_bytes: int = 1 << 20) -> Callable[[], bytes | None]:
         timeout_s = self._options.command_timeout_s
@@ -247,8 +310,8 @@ class RemoteSession:
         text = self._link.retrying(self._reader(f"{job_folder}/result.json", limit_bytes=1 << 28))
         if text is None:
             raise CommandFailed(f"board {self.info.name!r}: collect", "the job's result is gone", "Run it again")
-        result: dict[str, Any] = json.loads(text)
-        if result["outputs"] is None:
+        result = self._read(text, f"board {self.info.name!r}: collect")
+        if result.get("outputs") is None:
             return result, None
         path = folder / "outputs.npz"
         timeout_s = self._transfer_timeout_s(int(result["outputs"]["size_bytes"]))
@@ -298,6 +361,10 @@ def job_json(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], opti
         "cold_starts": job.plan.cold_starts,
         "collect_outputs": job.plan.collect_outputs,
         "time_limit_s": job.plan.time_limit_s,
+        "protocols": [asdict(protocol) for protocol in job.plan.protocols],
+        "cool_to_c": job.plan.cool_to_c,
+        "cool_down_s": job.plan.cool_down_s,
+        "power_mode": dict(options.power_mode),
         "busy_wait_s": options.wait_s,
         "orphan_grace_s": options.orphan_grace_s,
         "sides": {

@@ -6,7 +6,7 @@ import logging
 import shlex
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +26,14 @@ PIECE_BYTES = 256 * 1024
 
 
 class SshTransport:
-    """Commands, files and processes of one server. ``connect_timeout_s`` bounds the connection, host key and login."""
+    """Commands, files and processes of one server. ``connect_timeout_s`` bounds the connection, host key and login,
+    ``stall_s`` how long a transfer may stand still."""
 
-    def __init__(self, target: SshTarget, *, connect_timeout_s: float = 10.0) -> None:
+    def __init__(self, target: SshTarget, *, connect_timeout_s: float = 10.0, stall_s: float = 15.0) -> None:
         self._endpoint = resolve(target)
         self._hops: list[paramiko.Transport] = []
         self._connect_timeout_s = connect_timeout_s
+        self._stall_s = stall_s
         self._watchdog = Watchdog(self._cut, self._endpoint.address)
         self._sftp: paramiko.SFTPClient | None = None
         self._transport = self._connect()
@@ -89,12 +91,12 @@ class SshTransport:
         return SshProcess(channel, self._endpoint.address)
 
     def put(self, source: Path, remote: str, *, timeout_s: float) -> None:
-        with self._operation(f"upload to {remote}", timeout_s), source.open("rb") as stream:
-            self._files().putfo(stream, remote, file_size=source.stat().st_size)
+        with self._operation(f"upload to {remote}", timeout_s, self._stall_s) as moved, source.open("rb") as stream:
+            self._files().putfo(stream, remote, file_size=source.stat().st_size, callback=moved)
 
     def get(self, remote: str, destination: Path, *, timeout_s: float) -> None:
-        with self._operation(f"download {remote}", timeout_s), destination.open("wb") as stream:
-            self._files().getfo(remote, stream)
+        with self._operation(f"download {remote}", timeout_s, self._stall_s) as moved, destination.open("wb") as stream:
+            self._files().getfo(remote, stream, callback=moved)
 
     def read_bytes(self, remote: str, *, timeout_s: float, limit_bytes: int = 1 << 20) -> bytes | None:
         with self._operation(f"read {remote}", timeout_s):
@@ -130,14 +132,14 @@ class SshTransport:
             transport.close()
 
     @contextmanager
-    def _operation(self, what: str, timeout_s: float) -> Iterator[None]:
+    def _operation(self, what: str, timeout_s: float, stall_s: float | None = None) -> Iterator[Callable[..., None]]:
         """The deadline of one operation, and its failures as this project's errors."""
         import paramiko
 
         asked = f"{self._endpoint.address}: {what}"
-        with self._watchdog.limit(what, timeout_s):
+        with self._watchdog.limit(what, timeout_s, stall_s) as progress:
             try:
-                yield
+                yield progress
             except EdgeDeployError:
                 raise
             except (paramiko.SSHException, EOFError) as exc:

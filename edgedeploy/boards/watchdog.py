@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,27 +21,42 @@ class Watchdog:
         self._asked = asked
 
     @contextmanager
-    def limit(self, what: str, timeout_s: float) -> Iterator[None]:
-        """Run the block for at most ``timeout_s``; raises ``Unreachable`` past it, whatever the block itself raised."""
-        fired = threading.Event()
+    def limit(self, what: str, timeout_s: float, stall_s: float | None = None) -> Iterator[Callable[..., None]]:
+        """Run the block for at most ``timeout_s``, and for at most ``stall_s`` between two calls of what is yielded.
 
-        def end() -> None:
-            fired.set()
-            self._cut()
+        Raises ``Unreachable`` past either, whatever the block itself raised. A long transfer may take its time as long as
+        it moves; a peer that froze in the middle of it is noticed all the same.
+        """
+        ended = threading.Event()
+        too_late: list[Unreachable] = []
+        started_s = time.monotonic()
+        moved_s = [started_s]
 
-        timer = threading.Timer(timeout_s, end)
-        timer.daemon = True
-        timer.start()
+        def watch() -> None:
+            while True:
+                left_s = started_s + timeout_s - time.monotonic()
+                moves_s = left_s if stall_s is None else moved_s[0] + stall_s - time.monotonic()
+                if min(left_s, moves_s) <= 0:
+                    too_late.append(self._too_late(what, timeout_s if left_s <= 0 else stall_s or timeout_s))
+                    self._cut()
+                    return
+                if ended.wait(min(left_s, moves_s)):
+                    return
+
+        def progress(*_: object) -> None:
+            moved_s[0] = time.monotonic()
+
+        threading.Thread(target=watch, name=f"deadline of {what}", daemon=True).start()
         try:
-            yield
+            yield progress
         except Exception as exc:
-            if fired.is_set():
-                raise self._too_late(what, timeout_s) from exc
+            if too_late:
+                raise too_late[0] from exc
             raise
         finally:
-            timer.cancel()
-        if fired.is_set():
-            raise self._too_late(what, timeout_s)
+            ended.set()
+        if too_late:
+            raise too_late[0]
 
     def _too_late(self, what: str, timeout_s: float) -> Unreachable:
         return Unreachable(

@@ -68,7 +68,8 @@ def fit(
     step, mean = 0, math.nan
     for epoch in range(recipe.epochs):
         losses = []
-        batches = list(task.batches(_epoch_seed(recipe, epoch), recipe.batch_size, **arch))
+        seen = {**arch, **recipe.early_arch} if epoch < recipe.early_epochs else arch
+        batches = list(task.batches(_epoch_seed(recipe, epoch), recipe.batch_size, **seen))
         for index, (images, truth) in enumerate(batches):
             rate = recipe.learning_rate * _schedule(recipe, epoch + index / len(batches))
             for group in optimiser.param_groups:

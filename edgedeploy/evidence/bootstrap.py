@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from edgedeploy.evidence.protocols import Median, Percentile, Ratio, Sample, Share, Slope, sample_of
 from edgedeploy.evidence.statistics import (
     Blocks,
     Floats,
@@ -25,7 +26,7 @@ from edgedeploy.evidence.statistics import (
     require_positive,
 )
 from edgedeploy.front import Objective
-from edgedeploy.measurement import BOARD_METRICS, Measurement
+from edgedeploy.measurement import BOARD_METRICS, RUN_METRICS, Measurement
 
 RESAMPLES: Final = 2000
 LEVEL: Final = 0.95
@@ -114,6 +115,23 @@ def resampled_percentiles(
     return np.asarray(series[order][(below < ranks[:, None]).sum(axis=1)])
 
 
+def drawn(sample: Sample | None, rng: np.random.Generator, resamples: int) -> Floats | None:
+    """Draws of a protocol's metric; None when its sample has fewer than ``MIN_UNITS`` units, or there is none."""
+    if isinstance(sample, Percentile) and len(sample.blocks) >= MIN_UNITS:
+        return resampled_percentiles(sample.blocks, sample.percent, rng, resamples)
+    if isinstance(sample, Median) and sample.values.size >= MIN_UNITS:
+        return resampled_medians(sample.values, rng, resamples)
+    if isinstance(sample, Share) and sample.one_sided:
+        events, frames = sample.pairs.sum(axis=0)
+        return np.asarray(sample.scale * rng.beta(events + 0.5, frames - events + 0.5, resamples))
+    if isinstance(sample, Ratio) and len(sample.pairs) >= MIN_UNITS:
+        sums = sample.pairs[rng.integers(0, len(sample.pairs), (resamples, len(sample.pairs)))].sum(axis=1)
+        return np.asarray(sample.scale * sums[:, 0] / sums[:, 1])
+    if isinstance(sample, Slope):
+        return np.asarray(sample.value + sample.error * rng.standard_t(sample.freedom, resamples))
+    return None
+
+
 class Resampler:
     """Draws by measurement and metric, made once each. ``seed`` decides every one of them."""
 
@@ -168,6 +186,8 @@ class Resampler:
     def _draw(self, measurement: Measurement, metric: str, rng: np.random.Generator) -> Floats | None:
         if metric in EXACT:
             return None
+        if metric in BOARD_METRICS and metric not in RUN_METRICS:
+            return drawn(sample_of(measurement, metric), rng, self._resamples)
         if metric.startswith("latency_p"):
             blocks = [block for block in measurement.candidate.blocks_ns if block]
             if len(blocks) < MIN_UNITS:

@@ -219,6 +219,23 @@ def case_differences(
     return {"data": data, "layout": layout}
 
 
+def latency_over_time(windows: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> Figure:
+    """A line per variant: minutes since the start against the window's median latency in ``unit``."""
+    data: list[Figure] = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": escape(label),
+            "x": [minutes for minutes, _ in points],
+            "y": [latency for _, latency in points],
+            "line": {"color": colour, "width": 1.5},
+            "marker": {"size": 4},
+        }
+        for (label, points), colour in zip(windows.items(), (BLUE, ORANGE, GREY), strict=False)
+    ]
+    return {"data": data, "layout": _layout("", "minutes under load", f"median latency of a window, {unit}", 320)}
+
+
 def _layout(title: str, x: str, y: str, height: int) -> Figure:
     axis = {"zeroline": False, "automargin": True, "ticks": "outside", "ticklen": 4}
     return {

@@ -14,6 +14,8 @@ MAX_DIGITS: Final = 5
 _STEPS: Final[Mapping[str, tuple[tuple[float, str], ...]]] = {
     "ns": ((1e9, "s"), (1e6, "ms"), (1e3, "\N{MICRO SIGN}s"), (1.0, "ns")),
     "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B")),
+    "B*s": ((1e9, "GB*s"), (1e6, "MB*s"), (1e3, "KB*s"), (1.0, "B*s")),
+    "percent": ((1.0, "%"),),
 }
 
 _HEADINGS: Final[Mapping[str, str]] = {
@@ -27,6 +29,21 @@ _HEADINGS: Final[Mapping[str, str]] = {
     "peak_memory_bytes": "Peak memory",
     "size_bytes": "Size",
     "energy_j": "Energy",
+    "latency_p999_ns": "Latency p99.9",
+    "latency_max_ns": "Latency max",
+    "latency_p90_bound_ns": "Latency p90, bound at 99 %",
+    "latency_p99_bound_ns": "Latency p99, bound at 99 %",
+    "latency_p999_bound_ns": "Latency p99.9, bound at 99 %",
+    "sustained_slope_percent_per_min": "Sustained slope",
+    "sustained_slowdown_ratio": "Sustained slowdown",
+    "sustained_temperature_rise_c": "Sustained temperature rise",
+    "realtime_deadline_miss_percent": "Real-time deadlines missed",
+    "realtime_drop_percent": "Real-time frames dropped",
+    "multi_stream_streams": "Streams",
+    "offline_throughput_per_s": "Offline throughput",
+    "resources_memory_area_byte_s": "Memory over a run",
+    "resources_cpu_area_core_s": "CPU over a run",
+    "resources_duration_ns": "Duration of a run",
 }
 
 

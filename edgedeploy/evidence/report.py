@@ -23,10 +23,11 @@ from edgedeploy.evidence.report_details import (
     environment_section,
     failures_section,
     reproduce_section,
+    sustained_section,
     time_section,
 )
 from edgedeploy.evidence.tables import all_variants_table, cell, metrics_table, nothing, section, table
-from edgedeploy.evidence.words import answer, board_metrics_present, key_metrics, task_metrics
+from edgedeploy.evidence.words import answer, board_metrics_present, key_metrics, protocol_tables, task_metrics
 from edgedeploy.files import write_atomic
 
 __all__ = ["ReportData", "render_report", "write_report"]
@@ -46,6 +47,7 @@ def render_report(data: ReportData) -> str:
         _front(data, charts),
         _numbers(data),
         _every_variant(data),
+        sustained_section(data, charts),
         cases_section(data, charts),
         confirmation_section(data),
         failures_section(data),
@@ -137,6 +139,8 @@ def _numbers(data: ReportData) -> str:
             metrics_table(shown, accuracy, front),
         ]
     parts += ["<h3>On the board</h3>", metrics_table(shown, board_metrics_present(front), front, executed=True)]
+    for title, metrics in protocol_tables(front).items():
+        parts += [f"<h3>{escape(title)}</h3>", metrics_table(shown, metrics, front)]
     absent = _missing_everywhere(shown)
     if absent:
         parts.append(f'<p class="note">Not available for any of them: {escape(absent)}.</p>')

@@ -8,11 +8,12 @@ from typing import Any
 
 from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Resampler
 from edgedeploy.evidence.confirm import Confirmed, confirm
+from edgedeploy.evidence.energy import energy_text
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.pictures import case_gains, pick_and_reference, picture_rows
-from edgedeploy.evidence.plot import case_differences
-from edgedeploy.evidence.quantities import comparison_text, gain_text, heading, phrase, quantity
+from edgedeploy.evidence.plot import case_differences, latency_over_time
+from edgedeploy.evidence.quantities import comparison_text, gain_text, heading, phrase, quantity, scale_for
 from edgedeploy.evidence.report_data import ReportData
 from edgedeploy.evidence.tables import (
     cell,
@@ -74,6 +75,31 @@ def cases_section(data: ReportData, charts: dict[str, dict[str, Any]]) -> str:
         picture_rows(data.pictures, front, data.measurements),
     ]
     return section(title, caption, *parts)
+
+
+def sustained_section(data: ReportData, charts: dict[str, dict[str, Any]]) -> str:
+    """Latency over time of the pick and the baseline; nothing for a study without the protocol."""
+    picked, reference = pick_and_reference(data.front, data.measurements)
+    shown = {
+        item.variant.label: item.protocols["sustained"]["windows"]
+        for item in (picked, reference)
+        if item and "sustained" in item.protocols
+    }
+    if not shown:
+        return ""
+    slowest_ns = max(window["p50_ns"] for windows in shown.values() for window in windows)
+    scale, unit = scale_for(slowest_ns, "ns")
+    charts["sustained-chart"] = latency_over_time(
+        {
+            label: [(window["start_ns"] / 60e9, window["p50_ns"] / scale) for window in windows]
+            for label, windows in shown.items()
+        },
+        unit,
+    )
+    caption = "Queries back to back, the median of each window. A line that climbs is heat, throttling or a leak."
+    label = "Plot of the median latency over time; the tables above have its slope."
+    chart = f'<div id="sustained-chart" class="chart" role="img" aria-label="{escape(label, quote=True)}"></div>'
+    return section("Under load for minutes", caption, chart)
 
 
 def confirmation_section(data: ReportData) -> str:
@@ -175,7 +201,9 @@ def environment_section(data: ReportData) -> str:
     }
     environment = shown.environment
     before, after = (environment.get(side) for side in ("before", "after"))
-    rest = {key: plain(value, key) for key, value in sorted(environment.items()) if key not in ("before", "after")}
+    series = ("before", "after", "during", "energy")
+    rest = {key: plain(value, key) for key, value in sorted(environment.items()) if key not in series}
+    rest["Energy"] = energy_text(environment.get("energy"))
     parts = [f'<div class="columns"><div><h3>Board</h3>{pairs_table(facts)}</div><div><h3>Conditions</h3>']
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         parts.append(environment_table(before, after))

@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import MeasurementError
-from edgedeploy.measurement import BOARD_METRICS, QUERIES_FOR_PERCENTILE, Direction, RawSide
+from edgedeploy.evidence.conditions import board_cause
+from edgedeploy.evidence.energy import Energy, energy_of
+from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, RawSide
 
 Floats = npt.NDArray[np.float64]
 Blocks = Sequence[Sequence[float]]
@@ -52,8 +54,8 @@ def latency_percentiles(blocks_ns: Blocks) -> tuple[dict[str, float], dict[str, 
     """Percentiles over all timed queries, and the reasons for those that the query count does not support."""
     series = np.sort(require_positive([n for block in blocks_ns for n in block], "latency"))
     metrics, missing = {}, {}
-    for percent, needed in QUERIES_FOR_PERCENTILE.items():
-        name = f"latency_p{percent}_ns"
+    for percent in (50, 90, 99):
+        name, needed = f"latency_p{percent}_ns", QUERIES_FOR_PERCENTILE[percent]
         if series.size == 0:
             missing[name] = "no timed queries were asked for"
         elif series.size < needed:
@@ -89,12 +91,12 @@ def pair_ratios(ours: Floats, theirs: Floats) -> Floats:
 
 
 def board_metrics(
-    candidate: RawSide, baseline: RawSide | None, artifact: Artifact
+    candidate: RawSide, baseline: RawSide | None, artifact: Artifact, power: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Every name of ``BOARD_METRICS`` either as a number or as the reason why there is none.
+    """Every name of ``RUN_METRICS`` either as a number or as the reason why there is none.
 
-    Ratios are medians over adjacent block pairs, which cancels what both sides suffered at the same time. Raises
-    ``MeasurementError`` for values that no clock can give.
+    Ratios are medians over adjacent block pairs, which cancels what both sides suffered at the same time. ``power`` is what
+    the agent recorded of the board's power. Raises ``MeasurementError`` for values that no clock and no sensor can give.
     """
     metrics, missing = latency_percentiles(candidate.blocks_ns)
     cpu = cpu_per_query(candidate)
@@ -105,12 +107,16 @@ def board_metrics(
         metrics["cold_start_ns"] = float(np.median(require_positive(candidate.cold_starts_ns, "cold start")))
     metrics["peak_memory_bytes"] = float(require_positive([candidate.peak_memory_bytes], "peak memory")[0])
     metrics["size_bytes"] = float(require_positive([artifact.size_bytes], "size")[0])
+    energy = energy_of(power, "candidate")
+    if isinstance(energy, Energy):
+        metrics["energy_j"] = energy.energy_j
+    else:
+        missing["energy_j"] = energy
     reasons = {
         "cpu_time_ns": "no timed queries were asked for" if not candidate.blocks_ns else "the board gives no CPU time",
         "cold_start_ns": "no cold starts were asked for",
-        "energy_j": "no sensor",
     }
-    for name in BOARD_METRICS:
+    for name in RUN_METRICS:
         if name not in metrics and name not in missing:
             missing[name] = reasons[name]
     return metrics, missing
@@ -170,11 +176,14 @@ def summarise_cases(cases: Cases, metric: str, direction: Direction = "maximize"
 
 @dataclass(frozen=True)
 class StabilityLimits:
-    """What a run may do and still give numbers. ``max_drift`` and ``max_spread`` are shares of the median latency."""
+    """What a run may do and still give numbers. ``max_drift`` and ``max_spread`` are shares of the median latency,
+    ``max_clock_drift`` of the clock at first."""
 
     max_drift: float = 0.20
     max_background_cores: float = 0.5
     max_spread: float = 0.35
+    max_heating_c: float = 15.0
+    max_clock_drift: float = 0.15
 
 
 def stability(baseline: RawSide, environment: Mapping[str, Any], limits: StabilityLimits | None = None) -> str | None:
@@ -206,8 +215,8 @@ def stability(baseline: RawSide, environment: Mapping[str, Any], limits: Stabili
 
 
 def _environment_cause(environment: Mapping[str, Any], limits: StabilityLimits) -> str | None:
-    share = environment.get("background_cpu_share")
-    if isinstance(share, (int, float)) and share > limits.max_background_cores:
+    share = max(_shares(environment), default=None)
+    if share is not None and share > limits.max_background_cores:
         return (
             f"other processes used {share:.2f} of a core during the run; at most "
             f"{limits.max_background_cores:g} is allowed"
@@ -219,7 +228,14 @@ def _environment_cause(environment: Mapping[str, Any], limits: StabilityLimits) 
         counted = (throttle_events(before), throttle_events(after))
         if counted[1] > counted[0]:
             return f"the processor throttled {counted[1] - counted[0]} times during the run"
-    return None
+    return board_cause(environment, max_heating_c=limits.max_heating_c, max_clock_drift=limits.max_clock_drift)
+
+
+def _shares(environment: Mapping[str, Any]) -> list[float]:
+    """Cores that others used, during the interleaved blocks and during the protocols, as far as the board can tell."""
+    parts = (environment, environment.get("protocols") or {})
+    found = [part.get("background_cpu_share") for part in parts]
+    return [float(share) for share in found if isinstance(share, (int, float))]
 
 
 def throttle_events(snapshot: Mapping[str, Any]) -> int:

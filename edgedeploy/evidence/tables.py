@@ -94,7 +94,7 @@ def all_variants_table(report: FrontReport) -> str:
         arch = " ".join(f"{key}={value}" for key, value in v.arch)
         cells = [
             cell(v.target, sort=v.target),
-            cell(v.precision, sort=v.precision),
+            cell(v.recipe, sort=v.recipe),
             cell(f"{v.width:g}", number=True, sort=v.width),
             cell(arch, sort=arch),
             cell(v.threads, number=True, sort=v.threads),

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from edgedeploy.evidence.bootstrap import LEVEL
 from edgedeploy.evidence.frontier import FrontReport, Row
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import heading, quantity, with_span
-from edgedeploy.measurement import BOARD_METRICS
+from edgedeploy.measurement import BOARD_METRICS, PROTOCOL_METRICS, RUN_METRICS
 
 PROVENANCE_TEXT: Final[Mapping[str, str]] = {
     "measured": "measured on the board itself",
     "emulated": "emulated: the times are those of the machine that stands in for the board, not the board's",
     "predicted": "predicted: nothing was run",
     "bound": "a bound: the true value is no better than this",
+}
+
+PROTOCOL_TITLES: Final[Mapping[str, str]] = {
+    "single_stream": "Single stream: rare slow queries, and bounds that hold at 99 % confidence",
+    "sustained": "Under load for minutes",
+    "realtime": "In real time: frames arrive whether the model is ready or not",
+    "multi_stream": "Several streams at once",
+    "offline": "All samples at once",
+    "resources": "Resources of a whole run, from process start to its end",
 }
 
 
@@ -82,4 +91,15 @@ def task_metrics(report: FrontReport) -> list[str]:
 
 
 def board_metrics_present(report: FrontReport) -> list[str]:
-    return [name for name in BOARD_METRICS if any(name in row.estimates for row in report.rows)]
+    """Metrics of every run, as far as anybody has them."""
+    return _present(RUN_METRICS, report)
+
+
+def protocol_tables(report: FrontReport) -> dict[str, list[str]]:
+    """Title to metrics, for each measuring protocol that gave any."""
+    found = {PROTOCOL_TITLES[name]: _present(table, report) for name, table in PROTOCOL_METRICS.items()}
+    return {title: metrics for title, metrics in found.items() if metrics}
+
+
+def _present(names: Iterable[str], report: FrontReport) -> list[str]:
+    return [name for name in names if any(name in row.estimates for row in report.rows)]

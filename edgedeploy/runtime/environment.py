@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-_CPUS = Path("/sys/devices/system/cpu")
-_THERMAL = Path("/sys/class/thermal")
-_OFF_SENSOR_C = -256.0
-"""What Jetson kernels report for a thermal sensor that is powered down."""
+from edgedeploy.runtime import jetson, sysfs
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_TOOL_TIMEOUT_S = 5.0
 
 
-def snapshot() -> dict[str, Any]:
-    """Conditions now. ``missing`` maps the fields that are None to the reason.
+def snapshot(root: Path = sysfs.SYSTEM) -> dict[str, Any]:
+    """Conditions now, of the board whose file system begins at ``root``. ``missing`` maps the fields that are None to the
+    reason.
 
-    Units: cpu_mhz MHz (mean of all cores), temperatures_c degrees Celsius by zone, throttle_events a count since boot.
+    Units are in the names; temperatures_c is by zone, throttle_events by counter since boot, throttling_now the names of
+    what takes clocks away at this moment, jetson_clocks what that tool shows (it wants root).
     """
     readers: dict[str, Callable[[], Any]] = {
-        "load_1m": lambda: os.getloadavg()[0],
-        "governor": _governor,
-        "cpu_mhz": _cpu_mhz,
-        "temperatures_c": _temperatures_c,
-        "throttle_events": _throttle_events,
-        "memory_available_bytes": _memory_available_bytes,
+        "load_1m": lambda: sysfs.load_1m(root),
+        "governor": lambda: sysfs.governor(root),
+        "power_mode": lambda: jetson.power_mode(root),
+        "cpu_mhz": lambda: sysfs.cpu_mhz(root),
+        "gpu_mhz": lambda: sysfs.gpu_mhz(root),
+        "emc_mhz": lambda: sysfs.emc_mhz(root),
+        "clocks_locked": lambda: sysfs.clocks_locked(root),
+        "jetson_clocks": _jetson_clocks,
+        "temperatures_c": lambda: sysfs.temperatures_c(root),
+        "throttle_events": lambda: sysfs.throttle_events(root),
+        "throttling_now": lambda: sysfs.throttling_now(root),
+        "memory_available_bytes": lambda: sysfs.memory_available_bytes(root),
     }
+    return read_all(readers)
+
+
+def read_all(readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Every reader's value, None with a reason in ``missing`` for those that have none."""
     values: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for name, read in readers.items():
@@ -41,59 +54,32 @@ def snapshot() -> dict[str, Any]:
     return values
 
 
-def governor() -> str | None:
+def governor(root: Path = sysfs.SYSTEM) -> str | None:
     """The clock governors in use, such as ``performance`` or ``performance+schedutil``; None where there is no say."""
     try:
-        return _governor()
+        return sysfs.governor(root)
     except (OSError, LookupError):
         return None
 
 
-def _governor() -> str:
-    found = {path.read_text(encoding="ascii").strip() for path in _CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor")}
-    if not found:
-        raise LookupError(f"no cpufreq under {_CPUS}")
-    return "+".join(sorted(found))
-
-
-def _cpu_mhz() -> float:
-    khz = [int(path.read_text(encoding="ascii")) for path in _CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
-    if khz:
-        return sum(khz) / len(khz) / 1000.0
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    mhz = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
-    if not mhz:
-        raise LookupError("neither cpufreq nor /proc/cpuinfo gives clocks")
-    return sum(mhz) / len(mhz)
-
-
-def _temperatures_c() -> dict[str, float]:
-    found: dict[str, float] = {}
-    for zone in sorted(_THERMAL.glob("thermal_zone*")):
-        try:
-            name = (zone / "type").read_text(encoding="ascii").strip()
-            celsius = int((zone / "temp").read_text(encoding="ascii")) / 1000.0
-        except (OSError, ValueError):
-            continue  # a zone that is powered down cannot be read; the others still count
-        if celsius > _OFF_SENSOR_C:
-            found[f"{zone.name} {name}"] = celsius
-    if not found:
-        raise LookupError(f"no readable zone under {_THERMAL}")
-    return found
-
-
-def _throttle_events() -> int:
-    paths = list(_CPUS.glob("cpu[0-9]*/thermal_throttle/*_throttle_count"))
-    if not paths:
-        raise LookupError("no thermal_throttle counters")
-    return sum(int(path.read_text(encoding="ascii")) for path in paths)
-
-
-def _memory_available_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise LookupError("/proc/meminfo has no MemAvailable")
+def _jetson_clocks() -> dict[str, Any]:
+    program = shutil.which("jetson_clocks")
+    if program is None:
+        raise LookupError("no jetson_clocks: this is no Jetson")
+    if os.geteuid() != 0:
+        raise LookupError("jetson_clocks --show wants root")
+    try:
+        done = subprocess.run([program, "--show"], capture_output=True, timeout=_TOOL_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as exc:
+        raise LookupError(f"jetson_clocks --show took more than {_TOOL_TIMEOUT_S:g} s") from exc
+    shown = jetson.parse_clocks(done.stdout.decode(errors="replace"))
+    emc = shown.clocks["EMC"]
+    return {
+        "locked": shown.locked,
+        "emc_mhz": emc.now_mhz,
+        "gpu_mhz": shown.clocks["GPU"].now_mhz,
+        "power_mode": shown.power_mode,
+    }
 
 
 class BackgroundMeter:

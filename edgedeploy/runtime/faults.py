@@ -17,7 +17,8 @@ class RuntimeFault(Exception):
 
     About the artifact: ``open_failed``, ``run_failed``, ``non_finite``, ``constant_output``, ``memory_exceeded``,
     ``worker_crashed``, ``time_limit``. About the board: ``runtime_missing``, ``disk_full``, ``corrupt_blob``,
-    ``bad_job``, ``supervisor_died``, ``rebooted``, ``internal``. About who holds it:
+    ``bad_job``, ``unfit_stages``, ``power_mode_refused``, ``supervisor_died``, ``rebooted``, ``hung``, ``internal``.
+    About who holds it:
     ``busy``, ``stale_token``, ``lease_lost``.
     """
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,22 @@ class Side:
 
 
 @dataclass(frozen=True)
+class ProtocolSpec:
+    """A measuring protocol with its settings, as ``protocols.py`` or ``resources.py`` reads them. A run of it that takes
+    longer than ``limit_s`` is stuck: a failure, never a slow number."""
+
+    name: str
+    limit_s: float
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """A job. ``token`` is the lease's; ``time_limit_s`` bounds the run, ``busy_wait_s`` the wait for other boards that
-    are measured on the same machine, ``orphan_grace_s`` how long the run goes on without the holder of its lease."""
+    are measured on the same machine, ``orphan_grace_s`` how long the run goes on without the holder of its lease.
+    ``protocols`` are run in their order after the interleaved blocks and the outputs, resource curves before them.
+    ``cool_to_c`` is how cool the board has to be before it starts, for which it waits at most ``cool_down_s``.
+    ``power_mode`` is set for the run (``powermode.py``)."""
 
     job_id: str
     token: int
@@ -49,13 +62,23 @@ class JobSpec:
     busy_wait_s: float
     orphan_grace_s: float
     sides: Mapping[str, Side]
+    protocols: Sequence[ProtocolSpec] = ()
+    cool_to_c: float | None = None
+    cool_down_s: float = 0.0
+    power_mode: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the job's numbers depend on who else uses the machine."""
+        return bool(self.queries or self.cold_starts or self.protocols)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> JobSpec:
         """Raises :class:`RuntimeFault` ``bad_job`` for a job that this agent does not understand."""
         try:
             sides = {name: Side(**data["sides"][name]) for name in SIDES if data["sides"].get(name)}
-            spec = cls(**{**data, "sides": sides})
+            protocols = tuple(ProtocolSpec(**item) for item in data.get("protocols", ()))
+            spec = cls(**{**data, "sides": sides, "protocols": protocols})
         except (KeyError, TypeError, AttributeError) as exc:
             raise RuntimeFault("bad_job", f"{type(exc).__name__}: {exc}") from exc
         names = [name for side in sides.values() for name in (*side.files, side.entry)]

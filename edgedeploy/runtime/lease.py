@@ -20,6 +20,7 @@ from typing import IO, Any
 from edgedeploy.runtime.blobs import discard_parts
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import Root, read_json, write_json
+from edgedeploy.runtime.powermode import PowerModes
 from edgedeploy.runtime.processes import boot_id, end_all_with_argument, identity, is_alive
 
 HEARTBEAT_LIMIT_S = 30.0
@@ -40,7 +41,8 @@ def hold(
     """Take the lease, tell ``grant`` of it, keep it until the heartbeats end, then free it.
 
     ``resume`` asks for an earlier lease back, with its job still running: granted only if nobody had the board since.
-    Raises :class:`RuntimeFault`: ``busy`` past ``wait_s``; ``lease_lost`` or ``rebooted`` when it cannot be resumed.
+    Raises :class:`RuntimeFault`: ``busy`` past ``wait_s``; ``hung`` when an earlier job cannot be ended; ``lease_lost`` or
+    ``rebooted`` when it cannot be resumed.
     """
     source = heartbeats if heartbeats is not None else sys.stdin.buffer
     root.folder.mkdir(parents=True, exist_ok=True)
@@ -52,6 +54,8 @@ def hold(
         grant(lease)
         if _listen(source, heartbeat_limit_s) == RELEASE:
             _end_jobs(root)
+            PowerModes(root.folder).restore()
+            discard_parts(root)
 
 
 def check_token(root: Root, token: int) -> None:
@@ -96,6 +100,7 @@ def _take(root: Root, owner: str, resume: int | None) -> dict[str, Any]:
         token = resume
     else:
         _end_jobs(root)
+        PowerModes(root.folder).restore()
         discard_parts(root)
         token = int(before.get("token", 0)) + 1
     lease = {"token": token, "owner": owner, "boot_id": boot_id(), "holder": identity(os.getpid())}
@@ -104,14 +109,14 @@ def _take(root: Root, owner: str, resume: int | None) -> dict[str, Any]:
 
 
 def _end_jobs(root: Root) -> None:
-    """End the processes of all jobs and remove their folders. Raises ``busy`` when one cannot be killed."""
+    """End the processes of all jobs and remove their folders. Raises ``hung`` when one cannot be killed."""
     if not root.jobs.is_dir():
         return
     for folder in root.jobs.iterdir():
         try:
             end_all_with_argument(folder.name)
         except TimeoutError as exc:
-            raise RuntimeFault("busy", f"an earlier job still runs: {exc}") from exc
+            raise RuntimeFault("hung", f"an earlier job still runs: {exc}") from exc
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -7,15 +7,22 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from edgedeploy.runtime.conditions import ConditionRecorder, cool_down
+from edgedeploy.runtime.energy import measure_energy
 from edgedeploy.runtime.environment import BackgroundMeter, snapshot
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import sha256_of
-from edgedeploy.runtime.job import JobSpec
-from edgedeploy.runtime.processes import cpu_time_ns, self_command
+from edgedeploy.runtime.job import JobSpec, ProtocolSpec
+from edgedeploy.runtime.processes import cpu_time_ns, self_command, start_ticks
+from edgedeploy.runtime.resources import RESOURCES, Recorder
+
+NOT_TIMED = "no timed queries were asked for"
 
 
 class Workers:
@@ -42,6 +49,15 @@ class Workers:
             for worker in self._live:
                 worker.kill()
 
+    def left_after(self, patience_s: float) -> list[int]:
+        """Process ids of workers that are still there ``patience_s`` after :meth:`end_all`."""
+        give_up_s = time.monotonic() + patience_s
+        while alive := [worker.pid for worker in self._live if worker.is_there()]:
+            if time.monotonic() > give_up_s:
+                return alive
+            time.sleep(0.02)
+        return []
+
 
 class WorkerProcess:
     """One worker: requests in, answers out. ``cold_start_ns`` is set by :meth:`wait_ready`."""
@@ -56,6 +72,9 @@ class WorkerProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def is_there(self) -> bool:
+        return self._process.returncode is None and start_ticks(self.pid) is not None
 
     def wait_ready(self) -> int:
         """Wait for the first output; nanoseconds since the process was started."""
@@ -105,27 +124,54 @@ class WorkerProcess:
 
 def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
     """The whole measurement; the value of ``result.json``. Raises :class:`RuntimeFault`."""
-    environment: dict[str, Any] = {"before": snapshot()}
+    environment: dict[str, Any] = {}
+    if job.cool_to_c is not None:
+        environment["cool_down"] = cool_down(job.cool_to_c, job.cool_down_s)
+    environment["before"] = snapshot()
     cold_ns = cold_starts(workers, list(job.sides), job.cold_starts)
+    protocols = {item.name: resource_curves(workers, item) for item in job.protocols if item.name == RESOURCES}
     live = {name: workers.start(name) for name in job.sides}
     for worker in live.values():
         worker.wait_ready()
     environment["cores"] = {name: worker.cores for name, worker in live.items()}
-    meter = BackgroundMeter(lambda: time.process_time_ns() + sum(cpu_time_ns(worker.pid) for worker in live.values()))
-    series = steady(live, job)
+    meter = _background_meter(live)
+    recorder = ConditionRecorder(sorted({core for worker in live.values() for core in worker.cores}))
+    series = steady(live, job, recorder.look)
+    environment["during"] = recorder.result()
     environment.update(meter.stop())
+    environment["energy"] = measure_energy(live) if job.queries else {"missing": NOT_TIMED}
     facts = {name: worker.ask("facts") for name, worker in live.items()}
     outputs = _collect(live["candidate"], folder) if job.collect_outputs else None
+    environment["after"] = snapshot()
+    loads = [item for item in job.protocols if item.name != RESOURCES]
+    if loads:
+        # Apart from the conditions above: a board that throttles under a sustained load is a finding, not a void run.
+        meter = _background_meter(live)
+        protocols.update(run_loads(live["candidate"], loads))
+        environment["protocols"] = {**meter.stop(), "after": snapshot()}
     for worker in live.values():
         worker.finish()
-    environment["after"] = snapshot()
     sides = {name: {**series[name], **facts[name], "cold_starts_ns": cold_ns[name]} for name in live}
     return {
         "candidate": sides["candidate"],
         "baseline": sides.get("baseline"),
         "environment": environment,
         "outputs": outputs,
+        "protocols": protocols,
     }
+
+
+def _background_meter(live: Mapping[str, WorkerProcess]) -> BackgroundMeter:
+    return BackgroundMeter(lambda: time.process_time_ns() + sum(cpu_time_ns(worker.pid) for worker in live.values()))
+
+
+def run_loads(worker: WorkerProcess, protocols: Sequence[ProtocolSpec]) -> dict[str, Any]:
+    """The protocols that one worker runs by itself, in their order."""
+    raw: dict[str, Any] = {}
+    for item in protocols:
+        with unless_stuck(worker, item):
+            raw[item.name] = worker.ask("protocol", name=item.name, settings=dict(item.settings))
+    return raw
 
 
 def cold_starts(workers: Workers, sides: Sequence[str], repeats: int) -> dict[str, list[int]]:
@@ -139,10 +185,13 @@ def cold_starts(workers: Workers, sides: Sequence[str], repeats: int) -> dict[st
     return times_ns
 
 
-def steady(live: Mapping[str, WorkerProcess], job: JobSpec) -> dict[str, dict[str, list[Any]]]:
+def steady(
+    live: Mapping[str, WorkerProcess], job: JobSpec, after_block: Callable[[], None] = lambda: None
+) -> dict[str, dict[str, list[Any]]]:
     """Blocks of timed queries in the order A B B A until each side has ``queries``; A alone when there is no B.
 
-    In ABBA order a linear drift of the clocks or the temperature adds the same to both sides.
+    In ABBA order a linear drift of the clocks or the temperature adds the same to both sides. ``after_block`` is called
+    between blocks.
     """
     series: dict[str, dict[str, list[Any]]] = {name: {"blocks_ns": [], "cpu_ns": []} for name in live}
     if job.queries:
@@ -152,6 +201,7 @@ def steady(live: Mapping[str, WorkerProcess], job: JobSpec) -> dict[str, dict[st
         answer = live[name].ask("block", queries=job.block)
         series[name]["blocks_ns"].append(answer["ns"])
         series[name]["cpu_ns"].append(answer["cpu_ns"])
+        after_block()
     return series
 
 
@@ -159,6 +209,47 @@ def abba_order(sides: Sequence[str], queries: int, block: int) -> list[str]:
     """Which side runs which block: whole A B B A rounds, so that no side has more blocks or better places."""
     rounds = -(-queries // (2 * block))
     return [*sides, *reversed(sides)] * rounds
+
+
+@contextmanager
+def unless_stuck(worker: WorkerProcess, protocol: ProtocolSpec) -> Iterator[None]:
+    """End the worker when the block takes longer than the protocol may: :class:`RuntimeFault` ``time_limit``."""
+    stuck = threading.Event()
+
+    def end() -> None:
+        stuck.set()
+        worker.kill()
+
+    timer = threading.Timer(protocol.limit_s, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except RuntimeFault as exc:
+        if not stuck.is_set():
+            raise
+        raise RuntimeFault("time_limit", f"{protocol.name} was stuck: it ran over {protocol.limit_s:g} s") from exc
+    finally:
+        timer.cancel()
+
+
+def resource_curves(workers: Workers, protocol: ProtocolSpec) -> dict[str, Any]:
+    """Memory and CPU time of whole runs, each in a fresh process: start, load, ``inferences``, end."""
+    settings = protocol.settings
+    each = replace(protocol, limit_s=protocol.limit_s / settings["repeats"])
+    runs = []
+    for _ in range(settings["repeats"]):
+        worker = workers.start("candidate")
+        recorder = Recorder(worker.pid, period_ns=settings["period_ns"])
+        try:
+            with unless_stuck(worker, each):
+                worker.wait_ready()
+                worker.ask("warmup", queries=settings["inferences"] - 1)
+        finally:
+            curves = recorder.stop()
+        worker.finish()
+        runs.append(curves)
+    return {"runs": runs}
 
 
 def _collect(worker: WorkerProcess, folder: Path) -> dict[str, Any]:

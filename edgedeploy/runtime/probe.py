@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ def probe() -> dict[str, Any]:
         notes.append("no machine id: the host name stands for it")
     if _installed(("numpy",)) is None:
         notes.append("numpy is not installed: nothing can be measured")
+    runtimes = _runtimes()
+    for target in list(runtimes):
+        problem = _foreign(RUNTIME_PACKAGES[target])
+        if problem is not None:
+            del runtimes[target]
+            notes.append(problem)
     return {
         "identity": hashlib.sha256(machine.strip().encode()).hexdigest(),
         "boot_id": boot_id(),
@@ -54,7 +61,7 @@ def probe() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "os": f"{_os_name()}, Linux {platform.release()}",
         "python": platform.python_version(),
-        "runtimes": _runtimes(),
+        "runtimes": runtimes,
         "governor": governor(),
         "notes": notes,
     }
@@ -93,6 +100,42 @@ def _installed(distributions: Iterable[str]) -> str | None:
         except importlib.metadata.PackageNotFoundError:
             continue
     return None
+
+
+def _foreign(distributions: Iterable[str]) -> str | None:
+    """What is wrong with an installed package whose libraries this machine cannot load; None when nothing is.
+
+    pip installs wheels of other architectures when it is told to (``--platform``, a copied environment), and the package
+    then looks installed until it is imported. The first library's ELF header tells without importing anything.
+    """
+    for name in distributions:
+        try:
+            found = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for file in found.files or ():
+            if file.name.endswith(".so"):
+                theirs, ours = _elf_machine(Path(str(found.locate_file(file)))), _elf_machine(Path(sys.executable))
+                if theirs is not None and ours is not None and theirs != ours:
+                    return f"{name} is installed for another architecture ({_elf_name(theirs)}, not {_elf_name(ours)})"
+                break
+    return None
+
+
+def _elf_machine(path: Path) -> int | None:
+    """The header's ``e_machine``; None for what is no ELF file."""
+    try:
+        with path.open("rb") as stream:
+            header = stream.read(20)
+    except OSError:
+        return None
+    if len(header) < 20 or header[:4] != b"\x7fELF":
+        return None
+    return int.from_bytes(header[18:20], "big" if header[5] == 2 else "little")
+
+
+def _elf_name(machine: int) -> str:
+    return {3: "x86", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}.get(machine, f"ELF machine {machine}")
 
 
 def _os_name() -> str:

@@ -12,6 +12,7 @@ COMPUTE_LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "B
 """The CPU plug-in's layer types that multiply and add; everything else moves or scales data."""
 
 _PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": "int8", "i8": "int8", "f64": "float64"}
+_PRECISIONS.update({"u4": "int4-weights", "i4": "int4-weights"})  # weights; the products are computed in float
 
 
 def open_model(path: Path, settings: Mapping[str, str], threads: int) -> OpenVinoSession:

@@ -20,9 +20,13 @@ from edgedeploy.runtime.files import Root, read_json, write_json
 from edgedeploy.runtime.job import FINAL_STATES, JobSpec, materialise
 from edgedeploy.runtime.lease import check_token
 from edgedeploy.runtime.measure import Workers, run_job
-from edgedeploy.runtime.processes import identity, is_alive
+from edgedeploy.runtime.powermode import PowerModes
+from edgedeploy.runtime.processes import boot_id, identity, is_alive
 
 WATCH_PERIOD_S = 1.0
+END_PATIENCE_S = 5.0
+"""How long a killed process may take to be gone before it counts as hung in the kernel."""
+
 MEASURING_SOCKET = "\0edgedeploy.measuring"
 """An abstract socket address: one owner on a machine, whoever the user and wherever the root, gone with its process."""
 
@@ -99,7 +103,7 @@ class Status:
 def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
     with (folder / "log").open("ab") as log:
         workers = Workers(folder, job.job_id, log)
-        watch = Watch(root, job, workers)
+        watch = Watch(root, job, workers, status)
         try:
             status.write("waiting")
             watch.start()
@@ -107,7 +111,10 @@ def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
                 status.write("running")
                 watch.limit_time(job.time_limit_s)
                 materialise(root, job, folder)
-                write_json(folder / "result.json", run_job(job, folder, workers))
+                with PowerModes(root.folder).held(job.power_mode) as set_up:
+                    result = run_job(job, folder, workers)
+                result["environment"]["power_mode_asked"] = set_up
+                write_json(folder / "result.json", result)
             watch.raise_verdict()
             status.write("done")
         except Exception as exc:  # nobody else would tell: the process has no parent that listens
@@ -128,14 +135,19 @@ def _discard_files(job: JobSpec, folder: Path) -> None:
 
 
 class Watch(threading.Thread):
-    """Ends the job's workers when its time is over or its lease is gone; ``verdict`` says which."""
+    """Ends the job's workers when its time is over or its lease is gone; ``verdict`` says which.
 
-    def __init__(self, root: Root, job: JobSpec, workers: Workers) -> None:
+    A worker that cannot be killed (it hangs in the kernel) would keep the supervisor waiting for its answer for ever: then
+    this thread writes the last word and ends the process itself.
+    """
+
+    def __init__(self, root: Root, job: JobSpec, workers: Workers, status: Status) -> None:
         super().__init__(daemon=True)
         self.verdict: RuntimeFault | None = None
         self._root = root
         self._job = job
         self._workers = workers
+        self._status = status
         self._deadline_s: float | None = None
         self._limit_s = 0.0
         self._held_at_s = time.monotonic()
@@ -150,6 +162,10 @@ class Watch(threading.Thread):
             if self.verdict is None:
                 time.sleep(self._pause_s())
         self._workers.end_all()
+        hung = self._workers.left_after(END_PATIENCE_S)
+        if hung:
+            self._status.write("failed", "hung", f"{self.verdict.message}; processes {hung} cannot be ended")
+            os._exit(1)
 
     def raise_verdict(self) -> None:
         if self.verdict is not None:
@@ -181,7 +197,7 @@ def alone_on_this_machine(job: JobSpec, watch: Watch) -> Iterator[None]:
 
     A job that times nothing does not wait. Raises :class:`RuntimeFault` ``busy`` past ``busy_wait_s``.
     """
-    if not job.queries and not job.cold_starts:
+    if not job.timed:
         yield
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as claim:
@@ -219,6 +235,8 @@ def job_status(root: Root, job_id: str) -> dict[str, Any]:
         again: dict[str, Any] = read_json(root.job(job_id) / "status.json") or status
         if again["state"] in FINAL_STATES:  # it ended between the two looks
             return again
+        if status["supervisor"]["boot_id"] != boot_id():
+            return {**status, "state": "failed", "cause": "rebooted", "message": "the board has rebooted under the job"}
         return {**status, "state": "failed", "cause": "supervisor_died", "message": "its supervisor is gone"}
     return status
 

@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,10 +68,14 @@ def _serve(worker: Worker, answers: IO[str]) -> None:
         request = json.loads(line)
         if request["do"] == "block":
             _say(answers, worker.block(request["queries"]))
+        elif request["do"] == "stretch":
+            _say(answers, worker.stretch(request["for_ns"]))
         elif request["do"] == "warmup":
             _say(answers, worker.warm_up(request["queries"]))
         elif request["do"] == "facts":
             _say(answers, worker.facts())
+        elif request["do"] == "protocol":
+            _say(answers, worker.run_protocol(request["name"], request["settings"]))
         elif request["do"] == "outputs":
             _say(answers, worker.collect_outputs())
         else:
@@ -154,6 +159,26 @@ class Worker:
             run(feeds)
             times_ns.append(time.perf_counter_ns() - start)
         return {"ns": times_ns, "cpu_ns": time.process_time_ns() - cpu_before}
+
+    def run_protocol(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The raw series of one measuring protocol. Imported here, so that no cold start pays for it."""
+        from edgedeploy.runtime.environment import snapshot
+        from edgedeploy.runtime.protocols import Bench, make_protocol
+        from edgedeploy.runtime.schedule import MonotonicClock
+
+        gc.collect()
+        return make_protocol(name, settings).run(Bench(self._session, self._cycle, MonotonicClock(), snapshot))
+
+    def stretch(self, for_ns: int) -> dict[str, Any]:
+        """Queries one after the other until the time is over, for sensors that are slower than one query."""
+        self._session.run(self._feeds())
+        queries = 0
+        start_ns = now_ns = time.monotonic_ns()
+        while now_ns - start_ns < for_ns:
+            self._session.run(self._feeds())
+            queries += 1
+            now_ns = time.monotonic_ns()
+        return {"start_ns": start_ns, "end_ns": now_ns, "queries": queries}
 
     def facts(self) -> dict[str, Any]:
         """Peak memory so far comes first: asking for the executed layers may open a second session."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 
-from edgedeploy.variant import Scalar, Variant, canonical
+from edgedeploy.variant import NO_CHOICES, NO_PLAN, Choices, Scalar, Variant, canonical
 
 ENUMERATION_LIMIT = 20_000
 
@@ -24,6 +24,7 @@ class Space:
     arch_defaults: Mapping[str, Scalar]
     target_precisions: Mapping[str, tuple[str, ...]]
     default_threads: int
+    choices: Choices = NO_CHOICES
 
     def variant(self, params: Mapping[str, Scalar]) -> Variant:
         """The canonical variant of proposed parameters; numbers are snapped to the listed values they stand for."""
@@ -32,7 +33,19 @@ class Space:
             arch_defaults=self.arch_defaults,
             target_precisions=self.target_precisions,
             default_threads=self.default_threads,
+            choices=self.choices,
         )
+
+    def params_of(self, variant: Variant) -> dict[str, Scalar] | None:
+        """Parameters that stand for a variant; None when the space has none (a baseline outside of it, say)."""
+        facts = {**variant.arch_kwargs, "precision": variant.precision, "width": variant.width}
+        facts["threads"] = variant.threads
+        params: dict[str, Scalar] = {"target": variant.target}
+        params.update({name: facts[name] for name in self.parameters})
+        possible = variant.target in self.targets and all(
+            params[name] in self.parameters[name] for name in self.parameters
+        )
+        return params if possible and self.variant(params).digest == variant.digest else None
 
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
         """One Optuna distribution per parameter. Evenly spaced numbers keep their order, anything else is a choice."""
@@ -58,6 +71,10 @@ class Space:
             wanted = 1.0
         elif name == "threads":
             wanted = self.default_threads
+        elif name == "plan":
+            wanted = NO_PLAN
+        elif name in ("calibration", "calibration_cases"):
+            wanted = values[0]
         else:
             wanted = self.arch_defaults[name]
         return wanted if wanted in values else values[0]

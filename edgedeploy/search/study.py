@@ -5,6 +5,9 @@ Optuna's storage holds the history of proposals and nothing else; whether a vari
 
 - killed before the evidence was stored: the trial is still RUNNING in the storage; its parameters are enqueued again;
 - killed after the evidence was stored and before Optuna was told: the enqueued parameters are answered from the store.
+
+A storage that is locked is tried again for a while; one that is gone or damaged is made anew, and the evidence is told to
+it once more.
 """
 
 from __future__ import annotations
@@ -15,17 +18,18 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import optuna
 
 from edgedeploy.measurement import Direction
+from edgedeploy.search.history import Answer, open_history, patiently
 from edgedeploy.search.space import Space
 from edgedeploy.variant import Scalar, Variant
 
-STUDY_NAME: Final = "edgedeploy"
 MAX_CONSECUTIVE_DUPLICATES: Final = 12
 """After so many proposals in a row that were evaluated before, one untried variant is drawn at random instead."""
 
@@ -64,8 +68,9 @@ class Finished:
 class Search:
     """One multi-objective search over ``space``, resumable from its SQLite storage.
 
-    ``lookup`` answers from the evidence (None: not evaluated yet); ``evaluate`` makes new evidence. ``clock`` wraps the
-    optimiser's own work, so that it can be charged to the study's time account.
+    ``lookup`` answers from the evidence (None: not evaluated yet); ``evaluate`` makes new evidence; ``evidence`` lists the
+    variants that ``lookup`` knows, in the order they were made. ``clock`` wraps the optimiser's own work, so that it can be
+    charged to the study's time account.
     """
 
     def __init__(
@@ -78,30 +83,27 @@ class Search:
         lookup: Callable[[Variant], Outcome | None],
         evaluate: Callable[[Variant], Outcome],
         clock: Callable[[], AbstractContextManager[None]],
+        evidence: Callable[[], Iterable[Variant]] = tuple,
     ) -> None:
         self._space = space
         self._lookup = lookup
         self._evaluate = evaluate
         self._clock = clock
+        self._evidence = evidence
+        self._path = storage
         self._rng = np.random.default_rng(seed)
         self._outcomes: dict[str, Outcome] = {}
         self._distributions = space.distributions()
         optuna.logging.set_verbosity(logging.ERROR)
-        storage.parent.mkdir(parents=True, exist_ok=True)
         with clock():
-            self._study = optuna.create_study(
-                study_name=STUDY_NAME,
-                storage=f"sqlite:///{storage}",
-                directions=list(directions),
-                load_if_exists=True,
-            )
+            self._study = open_history(storage, directions)
             self._study.sampler = _sampler(seed, len(self._study.trials))
 
     def run(self, *, trials: int, deadline_s: float) -> Finished:
         """Evaluate until ``trials`` distinct variants have an outcome (evidence of earlier runs counts), the monotonic
         clock passes ``deadline_s``, or nothing is left to try."""
         with self._clock():
-            tried = self._recover()
+            tried = self._persist(self._recover)
         duplicates = 0
         while len(tried) < trials:
             if time.monotonic() >= deadline_s:
@@ -111,14 +113,14 @@ class Search:
                     params = self._space.untried(tried, self._rng)
                     if params is None:
                         return Finished("exhausted", len(tried))
-                    self._enqueue(params)
-                trial, variant = self._ask()
+                    self._persist(partial(self._enqueue, params))
+                trial, variant = self._persist(self._ask)
             known = self._known(variant)
             duplicates = 0 if known is None else duplicates + 1
             outcome = known if known is not None else self._evaluate(variant)
             self._outcomes[variant.digest] = outcome
             with self._clock():
-                self._tell(trial, outcome)
+                self._persist(partial(self._tell, trial, outcome))
             tried.add(variant.digest)
         return Finished("trials", len(tried))
 
@@ -127,7 +129,12 @@ class Search:
         found = self._lookup(variant)
         return found if found is not None else self._outcomes.get(variant.digest)
 
+    def _persist(self, step: Callable[[], Answer]) -> Answer:
+        """Every step may be taken again after a part of it was done."""
+        return patiently(step, self._path)
+
     def _ask(self) -> tuple[optuna.Trial, Variant]:
+        self._void_stale()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             trial = self._study.ask(fixed_distributions=self._distributions)
@@ -138,30 +145,56 @@ class Search:
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):
             trial.set_user_attr("failure", f"{outcome.kind}: {outcome.message}"[:500])
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
             return
-        for name, value in outcome.constraints.items():
-            trial.set_constraint(name, value)
-        self._study.tell(trial, list(outcome.values))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a constraint that was set before the storage failed is set again
+            for name, value in outcome.constraints.items():
+                trial.set_constraint(name, value)
+        self._study.tell(trial, list(outcome.values), skip_if_finished=True)
 
     def _enqueue(self, params: Mapping[str, Scalar]) -> None:
         self._study.enqueue_trial(dict(params))
 
     def _recover(self) -> set[str]:
-        """Void what an interrupted run left RUNNING and put its parameters in front; seed a fresh study.
+        """Void what an interrupted run left RUNNING and put its parameters in front; seed a fresh study, or tell a new
+        storage what its lost forerunner knew.
 
         Returns the digests of the variants that have an outcome already.
         """
-        stale = [trial for trial in self._study.trials if trial.state == optuna.trial.TrialState.RUNNING]
-        for trial in stale:
-            self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-            params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            if set(params) == set(self._distributions):
-                self._enqueue(params)
+        self._void_stale()
+        if not self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]):
+            self._replay()
         for params in self._seeds():
             self._study.enqueue_trial(params, skip_if_exists=True)
         variants = (self._space.variant(trial.params) for trial in self._study.trials if trial.params)
         return {variant.digest for variant in variants if self._lookup(variant) is not None}
+
+    def _void_stale(self) -> None:
+        """One process owns the study, so whatever is RUNNING before a proposal belongs to nobody."""
+        for trial in self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+            params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            if set(params) == set(self._distributions):
+                self._enqueue(params)
+            self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def _replay(self) -> None:
+        """Tell a storage without results what the evidence says, as far as the space can express it."""
+        known = {trial.user_attrs.get("variant") for trial in self._study.get_trials(deepcopy=False)}
+        for variant in self._evidence():
+            params, outcome = self._space.params_of(variant), self._lookup(variant)
+            if params is None or outcome is None or variant.digest in known:
+                continue
+            told: dict[str, Any] = {"state": optuna.trial.TrialState.FAIL}
+            if isinstance(outcome, Scored):
+                told = {"values": list(outcome.values), "constraints": dict(outcome.constraints)}
+            trial = optuna.trial.create_trial(
+                params=params,
+                distributions=self._distributions,
+                user_attrs={"variant": variant.digest},
+                **told,
+            )
+            self._study.add_trial(trial)
 
     def _seeds(self) -> Iterable[dict[str, Scalar]]:
         yield from (self._space.baseline(target) for target in self._space.targets)

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import BuildError, DataError, EdgeDeployError, TargetUnavailable, Unsupported
-from edgedeploy.protocols import Array, BuildRequest, Readiness, Target
+from edgedeploy.protocols import Array, BuildRequest, Calibrating, PerLayer, Readiness, Target
 
 CALIBRATION_LIMIT: Final = 300
 """Most calibration cases that are looked at. Activation ranges settle within tens of images; more only costs time."""
@@ -39,12 +39,27 @@ def require(target: Target, precision: str) -> Mapping[str, str]:
     readiness = target.probe()
     if not readiness.ready:
         raise TargetUnavailable(f"target {target.name!r}", readiness.found, readiness.remedy)
-    if precision not in target.precisions:
-        offered = ", ".join(target.precisions)
-        raise Unsupported(
-            f"precision {precision!r} of target {target.name!r}", f"it has {offered}", "Choose one of these"
-        )
+    _require_offered(target, "precision", precision, target.precisions)
     return readiness.versions
+
+
+def require_abilities(target: Target, request: BuildRequest) -> None:
+    """Raises ``Unsupported`` for layer precisions or a calibration that the target lacks."""
+    _require_offered(
+        target,
+        "calibration",
+        request.calibrator,
+        ("", *(target.calibrations if isinstance(target, Calibrating) else ())),
+    )
+    for precision in request.plan.precisions:
+        offered = target.layer_precisions if isinstance(target, PerLayer) else ()
+        _require_offered(target, "precision of single layers", precision, offered)
+
+
+def _require_offered(target: Target, what: str, wanted: str, offered: Sequence[str]) -> None:
+    if wanted not in offered:
+        found = f"it has {', '.join(filter(None, offered)) or 'none'}"
+        raise Unsupported(f"{what} {wanted!r} of target {target.name!r}", found, "Choose one of these")
 
 
 _PREAMBLE: Final = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")

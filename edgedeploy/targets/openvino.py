@@ -1,4 +1,4 @@
-"""OpenVINO on CPUs: float32, bfloat16 and int8 (NNCF) as IR.
+"""OpenVINO on CPUs: float32, bfloat16, int8 and 4-bit weights (NNCF) as IR; single layers by a plan.
 
 The precision hint is always written down: without one, OpenVINO silently runs bfloat16 on CPUs that have it. Measured
 (trained 16-channel UNet, 128 x 128, 2 threads of a Zen 4 with VNNI and AVX512-BF16, interleaved medians; relative L2 to
@@ -13,37 +13,49 @@ that are not symmetric; float32 for the rest, because then int8 is the only appr
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from edgedeploy.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import Unsupported
-from edgedeploy.protocols import Array, BuildRequest, Readiness
+from edgedeploy.precision import CALIBRATED, NARROW, Layer, assign
+from edgedeploy.protocols import BuildRequest, Readiness
 from edgedeploy.targets.common import (
-    CALIBRATION_LIMIT,
-    calibration_feeds,
     check_outputs,
     first_feed,
     look_for,
     require,
+    require_abilities,
     staged,
     translated,
 )
+from edgedeploy.targets.layers import check_alive, check_followed, layers_of, name_nodes
+from edgedeploy.targets.nncfquant import CALIBRATIONS, check_narrow, compress, narrow_nodes, quantize
+from edgedeploy.targets.ovlayers import label_operations
 from edgedeploy.targets.reference import random_inputs
 
 ENTRY: Final = "model.xml"
-PRECISION_HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+BF16_INSTRUCTIONS: Final = ("avx512_bf16", "amx_bf16")
+"""What bfloat16 runs on natively (OpenVINO's documentation of the CPU device). On AVX-512 without them it is simulated,
+slower than float32; Arm CPUs have no bfloat16 there."""
+
+FLOATS: Final = ("float32", "bfloat16")
+PRECISION_HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "int8": "f32", "int4-weights": "f32"}
 
 
 class OpenVinoTarget:
     """Writes IR; see the module for the recipe of each precision."""
 
     name = "openvino"
-    precisions: tuple[str, ...] = ("float32", "bfloat16", "int8")
+    precisions: tuple[str, ...] = ("float32", "bfloat16", "int8", "int4-weights")
+    demands: Mapping[str, Demand] = {
+        "bfloat16": Demand(runs_with=BF16_INSTRUCTIONS, fast_with=BF16_INSTRUCTIONS),
+        "int8": Demand(fast_with=INT8_DOT_PRODUCTS),
+    }
+    layer_precisions: tuple[str, ...] = ("float32", "bfloat16", "int8", "int4-weights")
+    calibrations: tuple[str, ...] = CALIBRATIONS
     extra = "study"
 
     def probe(self) -> Readiness:
@@ -55,7 +67,10 @@ class OpenVinoTarget:
         bfloat16 differs from float32 in the hint alone; whether the board's CPU has it, the board says.
         """
         versions = require(self, request.precision)
-        settings = {"INFERENCE_PRECISION_HINT": PRECISION_HINTS[request.precision]}
+        require_abilities(self, request)
+        settings = {"INFERENCE_PRECISION_HINT": _float_hint(request)}
+        if any(name in CALIBRATED for name in (request.precision, *request.plan.precisions)):
+            first_feed(request)
         with staged(folder) as scratch:
             path = scratch / ENTRY
             _write(request, path)
@@ -73,20 +88,55 @@ class OpenVinoTarget:
         )
 
 
+def _float_hint(request: BuildRequest) -> str:
+    """The precision hint: what runs wherever nothing is quantized. Raises ``Unsupported`` for two float precisions."""
+    asked = {name for name in request.plan.precisions if name in FLOATS}
+    if request.precision in FLOATS:
+        asked.add(request.precision)
+    if len(asked) > 1:
+        found = "the CPU device has one float precision for all layers of a model"
+        raise Unsupported(f"layers in {' and '.join(sorted(asked))}", found, "Plan one float precision beside int8")
+    return PRECISION_HINTS[next(iter(asked), request.precision)]
+
+
 def _write(request: BuildRequest, path: Path) -> None:
+    import onnx
     import openvino as ov
 
+    with translated(f"{request.reference.name} as an ONNX model", "Export it again"):
+        source = onnx.load(str(request.reference))
+    name_nodes(source)
+    named = path.with_name("named.onnx")
+    onnx.save(source, str(named))
+    narrow = request.precision in NARROW or bool(request.plan.rules)
     with translated(
         f"{request.reference.name} in OpenVINO {ov.__version__}", "Replace the operator it names", Unsupported
     ):
-        model = ov.Core().read_model(str(request.reference))
+        # What is quantized has to be folded first: a batch norm of its own would be quantized apart from its convolution.
+        model = ov.convert_model(str(named)) if narrow else ov.Core().read_model(str(named))
+    named.unlink()
+    sources = label_operations(model, source)
     _name_layers(model, "converted")
-    if request.precision == "int8":
-        first_feed(request)
-        model = _quantize(model, request)
+    if narrow:
+        model = _narrowed(request, model, layers_of(source), sources)
         _name_layers(model, "quantized")
     _name_tensors(model, request)
     ov.save_model(model, str(path), compress_to_fp16=False)
+
+
+def _narrowed(request: BuildRequest, model: Any, layers: tuple[Layer, ...], sources: dict[str, tuple[str, ...]]) -> Any:
+    """``model`` as precision and plan want it, and shown to be so."""
+    assignment = assign(request.plan, layers, request.precision)
+    wanted = set(assignment.precisions.values())
+    check_alive(request.plan, assignment, sources.values())
+    if "int8" in wanted:
+        model = quantize(model, request, assignment, sources)
+    if "int4-weights" in wanted:
+        model = compress(model, request, assignment, sources)
+    narrow = narrow_nodes(model)
+    check_narrow(request, wanted, narrow)
+    check_followed(request.plan, assignment, sources, narrow)
+    return model
 
 
 def _name_tensors(model: Any, request: BuildRequest) -> None:
@@ -113,56 +163,12 @@ def _name_tensors(model: Any, request: BuildRequest) -> None:
 
 
 def _name_layers(model: Any, step: str) -> None:
-    """Number the layers that ``step`` named from a process-wide counter, so that two builds are equal byte for byte."""
+    """Number the layers that ``step`` named from a process-wide counter, so that two builds are equal byte for byte. A
+    constant may carry the name of what was folded into it."""
     for index, operation in enumerate(model.get_ordered_ops()):
         kind, _, counter = operation.get_friendly_name().rpartition("_")
-        if kind == operation.get_type_name() and counter.isdigit():
-            operation.set_friendly_name(f"{kind}#{step}{index}")
-
-
-def _quantize(model: Any, request: BuildRequest) -> Any:
-    nncf = _quiet_nncf()
-    with translated("int8 quantization by NNCF", "Search another precision for this architecture"):
-        quantized = nncf.quantize(
-            model,
-            nncf.Dataset(_Cases(request)),
-            preset=nncf.QuantizationPreset.MIXED,
-            subset_size=CALIBRATION_LIMIT,
-        )
-    if not any(operation.get_type_name() == "FakeQuantize" for operation in quantized.get_ops()):
-        raise Unsupported(
-            "int8 layers", "NNCF found nothing in the model that it can quantize", "Search float32 instead"
-        )
-    return quantized
-
-
-@dataclass(frozen=True)
-class _Cases:
-    """Calibration that starts over each time it is iterated: NNCF reads it more than once and keeps none of it."""
-
-    request: BuildRequest
-
-    def __iter__(self) -> Iterator[dict[str, Array]]:
-        return calibration_feeds(self.request)
-
-
-def _quiet_nncf() -> Any:
-    """NNCF without telemetry, progress bars and log lines.
-
-    A build must not call home, and a second live progress bar breaks the first one. NNCF offers a switch for neither: its
-    own continuous-integration variable turns telemetry off, its progress class is replaced.
-    """
-    os.environ.setdefault("NNCF_CI", "1")
-    import nncf
-    from nncf.common.logging import track_progress
-    from rich.progress import Progress
-
-    def silent(*columns: Any, **options: Any) -> Progress:
-        return Progress(*columns, **{**options, "disable": True})
-
-    track_progress.Progress = silent
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    return nncf
+        if counter.isdigit() and (kind == operation.get_type_name() or operation.get_type_name() == "Constant"):
+            operation.set_friendly_name(f"{operation.get_type_name()}#{step}{index}")
 
 
 def _prove(path: Path, request: BuildRequest, settings: dict[str, str]) -> None:

@@ -15,15 +15,22 @@ So a mild fault in one layer can pass. Whether the accuracy suffices is for the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from edgedeploy.errors import MeasurementError, ParityError
+from edgedeploy.precision import NARROW
 from edgedeploy.protocols import Array
 
-TOLERANCE: Final[Mapping[str, float]] = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2, "int8": 0.25}
+TOLERANCE: Final[Mapping[str, float]] = {
+    "float32": 1e-3,
+    "bfloat16": 5e-2,
+    "float16": 1e-2,
+    "int8": 0.25,
+    "int4-weights": 0.25,
+}
 """Largest relative L2 distance per output, by precision asked for."""
 
 ABSOLUTE_FLOOR: Final = 1e-6
@@ -61,10 +68,12 @@ def within(found: Mapping[str, float], limit: float) -> bool:
     return found["rel_l2"] <= limit or found["max_abs"] <= ABSOLUTE_FLOOR
 
 
-def check_parity(reference: Mapping[str, Array], artifact: Mapping[str, Array], precision: str) -> dict[str, float]:
-    """The worst of :func:`compare` over the outputs. Raises ``ParityError`` past the precision's tolerance."""
+def check_parity(reference: Mapping[str, Array], artifact: Mapping[str, Array], *precisions: str) -> dict[str, float]:
+    """The worst of :func:`compare` over the outputs. Raises ``ParityError`` past the tolerance of the widest deviation that
+    the artifact's ``precisions`` (its own, and those of single layers) allow."""
     distances = compare(reference, artifact)
-    limit = TOLERANCE[precision]
+    limit = max(TOLERANCE[precision] for precision in precisions)
+    precision = ", ".join(precisions)
     for name, found in distances.items():
         if not within(found, limit):
             raise ParityError(
@@ -79,12 +88,12 @@ def check_parity(reference: Mapping[str, Array], artifact: Mapping[str, Array], 
     }
 
 
-def check_executed(precision: str, executed: Mapping[str, int]) -> None:
+def check_executed(precision: str, executed: Mapping[str, int], planned: Sequence[str] = ()) -> None:
     """Hold what ran against what was asked for. ``executed`` counts compute layers by the precision that ran.
 
     Raises ``MeasurementError``: for float32, any narrower layer is a silent change of what is measured; for the
     narrower ones, not one layer of that kind means the runtime fell back. Some layers may stay wide: a head that is not
-    quantized, an operator without a narrow kernel.
+    quantized, an operator without a narrow kernel. ``planned`` are the precisions that a plan gave to single layers.
     """
     ran: dict[str, int] = {}
     for name, count in executed.items():
@@ -93,12 +102,12 @@ def check_executed(precision: str, executed: Mapping[str, int]) -> None:
     text = ", ".join(f"{count} x {name}" for name, count in sorted(ran.items()) if count) or "no compute layer at all"
     if not any(ran.values()):
         raise MeasurementError(f"layers in {precision}", text, "The runtime has to say what it ran")
-    if precision == "float32" and any(count for name, count in ran.items() if name != "float32"):
+    expected = ("float32", *planned)
+    if precision == "float32" and any(count for name, count in ran.items() if name not in expected):
         raise MeasurementError("every layer in float32", text, "Set the runtime's precision hint to float32")
-    if not ran.get(precision):
-        raise MeasurementError(
-            f"layers in {precision}", text, f"This board's runtime or CPU has no {precision} kernels"
-        )
+    for wanted in (precision, *(name for name in planned if name in NARROW)):
+        if not ran.get(wanted):
+            raise MeasurementError(f"layers in {wanted}", text, f"This board's runtime or CPU has no {wanted} kernels")
 
 
 def _distance(name: str, reference: Array, artifact: Array) -> dict[str, float]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from edgedeploy.artifact import TensorSpec, sha256_file
 from edgedeploy.errors import BuildError, ParityError, Unsupported
+from edgedeploy.foreign import check_onnx
 from edgedeploy.protocols import Array
 from edgedeploy.targets import graph
 from edgedeploy.targets.common import first_line, translated
@@ -67,10 +68,15 @@ class Reference:
         )
 
 
-def describe(path: Path) -> Reference:
-    """The reference that an ONNX file is. Raises ``BuildError`` when the file is not a valid model of static shapes."""
+def describe(path: Path, *, own: bool = False) -> Reference:
+    """The reference that an ONNX file is. One that is not our ``own`` export is looked at in a limited process first.
+
+    Raises ``BuildError`` when the file is not a valid model of static shapes, ``DataError`` when it may not be loaded.
+    """
     import onnx
 
+    if not own:
+        check_onnx(path)
     with translated(f"{path.name} as a valid ONNX model", "Export it again"):
         model = onnx.load(str(path))
         onnx.checker.check_model(model, full_check=True)
@@ -112,7 +118,7 @@ def export_reference(
         arguments = tuple(torch.from_numpy(np.array(feeds[0][spec.name])) for spec in specs)
         names = [f"out{index}" for index in range(len(expected[0]))]
         _export(frozen, arguments, [spec.name for spec in specs], names, part)
-        reference = describe(part)
+        reference = describe(part, own=True)
         for feed, wanted in zip(feeds, expected, strict=True):
             _check_export(wanted, run_reference(reference, feed))
         part.replace(path)

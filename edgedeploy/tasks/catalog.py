@@ -13,7 +13,7 @@ from typing import Any, Final
 from edgedeploy.errors import DataError, SpecError, nearest
 from edgedeploy.protocols import Task
 
-KINDS: Final = ("synthetic-ultrasound", "segmentation-folder", "python")
+KINDS: Final = ("synthetic-ultrasound", "segmentation-folder", "onnx", "python")
 
 
 def load_task(table: Mapping[str, Any], base: Path) -> Task:
@@ -28,12 +28,16 @@ def load_task(table: Mapping[str, Any], base: Path) -> Task:
         return _python_task(str(table["object"]), options, base)
     try:
         from edgedeploy.tasks.folder import FolderOptions, SegmentationFolder
+        from edgedeploy.tasks.onnxmodel import OnnxOptions, OnnxTask
         from edgedeploy.tasks.options import read_options
         from edgedeploy.tasks.ultrasound import SyntheticUltrasound, UltrasoundOptions
     except ModuleNotFoundError as exc:
         raise SpecError(
             f"task kind {table['kind']!r}", f"it needs the package {exc.name!r}", "pip install 'edgedeploy[study]'"
         ) from None
+    if table["kind"] == "onnx":
+        model = base / Path(str(table["model"])).expanduser()
+        return OnnxTask(model, OnnxOptions.from_table(options), base)
     if table["kind"] == "synthetic-ultrasound":
         return SyntheticUltrasound(read_options(UltrasoundOptions, UltrasoundOptions(), options, "task.options"))
     return SegmentationFolder(read_options(FolderOptions, FolderOptions(), options, "task.options"), base)

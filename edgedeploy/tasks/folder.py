@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.protocols import SPLITS, Case, Split, TrainRecipe
+from edgedeploy.tasks.augment import Augmentation
 from edgedeploy.tasks.metrics import Labels
 from edgedeploy.tasks.options import SegmentationOptions
 from edgedeploy.tasks.segmentation import SegmentationTask
@@ -51,12 +52,19 @@ class FolderOptions(SegmentationOptions):
     selection_cases: int = 28
     split_seed: int = 1
     near_copy_correlation: float = 0.9
-    resolutions: tuple[int, ...] = (192, 160, 128)
+    resolutions: tuple[int, ...] = (192, 128, 96)
     base_channels: int = 16
     depth: int = 5
     baseline: TrainRecipe = field(
         default_factory=lambda: TrainRecipe(
-            epochs=145, batch_size=8, learning_rate=2e-3, weight_decay=1e-2, warmup_epochs=3, bfloat16=True
+            epochs=200,
+            batch_size=4,
+            learning_rate=1.5e-3,
+            weight_decay=1e-2,
+            warmup_epochs=3,
+            bfloat16=True,
+            early_epochs=110,
+            early_arch={"resolution": 96},
         )
     )
     recovery: TrainRecipe = field(
@@ -82,6 +90,8 @@ class SegmentationFolder(SegmentationTask):
 
     ``left_out`` names the images that are copies or near copies of confirmation images.
     """
+
+    augmentation = Augmentation(rotation_deg=12.0, log_scale=0.2, shift=0.1)
 
     def __init__(self, options: FolderOptions, base: Path) -> None:
         super().__init__("segmentation-folder", options.classes, options)
@@ -163,7 +173,7 @@ def read_grey(path: Path) -> Labels:
 
     Colour becomes luma (ITU-R 601); of 16 bits the upper 8 are kept.
     """
-    image = _open(path)
+    image = open_image(path)
     if image.mode.startswith("I;16"):
         return np.asarray(np.asarray(image) >> 8, np.uint8)
     if image.mode in ("I", "F"):
@@ -176,7 +186,7 @@ def read_labels(path: Path, classes: Mapping[str, int]) -> Labels:
 
     Raises ``DataError`` naming the values that no class stands for.
     """
-    image = _open(path)
+    image = open_image(path)
     if image.mode not in ("L", "P", "1", "I", "I;16"):
         raise DataError(f"mask {path}", f"it has mode {image.mode}", "A mask is one channel of class numbers")
     values = np.asarray(image).astype(np.int64)
@@ -195,7 +205,8 @@ def read_labels(path: Path, classes: Mapping[str, int]) -> Labels:
     return labels
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """The decoded file. Raises ``DataError`` for what is no image, cut short or far too large."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

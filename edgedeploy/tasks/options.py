@@ -29,10 +29,12 @@ class SegmentationOptions:
         at_least(self, base_channels=1, depth=1, seed=0)
         step = 2**self.depth
         for side in self.resolutions:
-            if side % step or side < 4 * step:
+            if side % step or side < 2 * step:
                 raise ValueError(
-                    f"resolutions must be multiples of {step} (2^depth) and at least {4 * step}, but got {side}"
+                    f"resolutions must be multiples of {step} (2^depth) and at least {2 * step}, but got {side}"
                 )
+        for recipe in (self.baseline, self.recovery):
+            _check_early(recipe, step)
 
 
 def at_least(options: object, **smallest: int) -> None:
@@ -43,9 +45,20 @@ def at_least(options: object, **smallest: int) -> None:
             raise ValueError(f"{name} must be at least {bound}, but got {value}")
 
 
+def _check_early(recipe: TrainRecipe, step: int) -> None:
+    """Raises ``ValueError`` unless the early epochs change the resolution alone, to one that the network takes."""
+    for key, side in recipe.early_arch.items():
+        if key != "resolution":
+            raise ValueError(f"early_arch may change the resolution alone, but got {key!r}")
+        if not isinstance(side, int) or side % step or side < 2 * step:
+            raise ValueError(f"early_arch.resolution must be a multiple of {step} from {2 * step} on, but got {side!r}")
+
+
 def check_recipe(recipe: TrainRecipe) -> None:
     """Raises ``ValueError`` for a recipe that cannot train anything. Batches of one break batch normalisation."""
-    at_least(recipe, epochs=1, batch_size=2, seed=0, warmup_epochs=0, weight_decay=0)
+    at_least(recipe, epochs=1, batch_size=2, seed=0, warmup_epochs=0, weight_decay=0, early_epochs=0)
+    if recipe.early_epochs > recipe.epochs:
+        raise ValueError(f"early_epochs are some of the {recipe.epochs} epochs, but got {recipe.early_epochs}")
     if not recipe.learning_rate > 0:
         raise ValueError(f"learning_rate must be positive, but got {recipe.learning_rate}")
     if not 0 <= recipe.distill_weight <= 1:
@@ -82,7 +95,7 @@ def _same_kind(value: Any, current: Any, path: str) -> Any:
         if all(isinstance(item, type(current[0])) and not isinstance(item, bool) for item in value) and value:
             return tuple(value)
     elif isinstance(current, Mapping) and isinstance(value, Mapping):
-        kinds = {type(item) for item in current.values()}
+        kinds = {type(item) for item in current.values()} or {bool, int, float, str}
         if value and all(type(item) in kinds for item in value.values()):
             return dict(value)
     elif isinstance(current, float) and isinstance(value, (int, float)) and not isinstance(value, bool):

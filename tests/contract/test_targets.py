@@ -24,7 +24,8 @@ from edgedeploy.targets.parity import check_executed, check_parity
 from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
 
 TARGETS = (OnnxRuntimeTarget, OpenVinoTarget)
-PAIRS = [(target, precision) for target in TARGETS for precision in target.precisions]
+PAIRS = [(target, name) for target in TARGETS for name in target.precisions if name != "int4-weights"]
+"""4-bit weights need a matrix product, which the network below has not: test_precision_plans.py holds them."""
 SPECS = (TensorSpec("image", "float32", (1, 1, 32, 32)),)
 
 each_target = pytest.mark.parametrize("make", TARGETS, ids=[target.name for target in TARGETS])

@@ -35,6 +35,7 @@ def test_outputs_and_status_come_back(transport: Transport) -> None:
     assert (done.stdout, done.stderr, done.exit_status) == (b"out\n", b"err\n", 7)
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("argument", ["two words", "$HOME `id` $(id)", "'; touch x #", 'a"b', "line\nbreak", "ünï", ""])
 def test_arguments_are_data(transport: Transport, argument: str) -> None:
     done = transport.run(["printf", "%s", argument], timeout_s=10)
@@ -53,6 +54,7 @@ def test_input_that_nobody_reads_is_no_failure(transport: Transport) -> None:
     assert transport.run(["true"], timeout_s=10, stdin=b"x" * (4 * MIB)).exit_status == 0
 
 
+@pytest.mark.fault(5)
 def test_killed_command_has_no_exit_status(transport: Transport) -> None:
     done = transport.run(["sh", "-c", "echo begun; kill -9 $$"], timeout_s=10)
     assert done.exit_status is None

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,16 +26,16 @@ from board_kit import (
     make_payload,
     nan_model,
 )
+from fault_kit import local_board, machine_claimed
 
 from edgedeploy.boards.emulated import serve
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.boards.remote import BoardOptions, RemoteBoard
+from edgedeploy.boards.remote import RemoteBoard
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.errors import Busy, CommandFailed, MeasurementError, Unreachable
 from edgedeploy.measurement import Job, MeasurePlan
 from edgedeploy.protocols import Completed, Transport
 from edgedeploy.runtime.processes import start_ticks, with_argument
-from edgedeploy.runtime.supervisor import MEASURING_SOCKET
 
 TIMED = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=1, time_limit_s=60.0)
 
@@ -48,17 +45,7 @@ def board(tmp_path: Path) -> RemoteBoard:
     return local_board(tmp_path / "root")
 
 
-def local_board(
-    root: Path,
-    connect: Callable[[], Transport] = LocalTransport,
-    *,
-    python: str = sys.executable,
-    wait_s: float = 60.0,
-) -> RemoteBoard:
-    options = BoardOptions(python=python, root=str(root), wait_s=wait_s, reconnect_pause_s=0.0)
-    return RemoteBoard("b", connect, provenance="measured", options=options)
-
-
+@pytest.mark.fault(17, 18, 23)
 @pytest.mark.parametrize(
     ("write", "plan", "cause"),
     [
@@ -97,6 +84,7 @@ def test_board_without_python_is_told_what_to_set(tmp_path: Path) -> None:
     assert "python =" in caught.value.remedy
 
 
+@pytest.mark.fault(19)
 def test_job_past_its_limit_ends_with_its_processes(board: RemoteBoard, tmp_path: Path) -> None:
     job = make_job(tmp_path / "job", plan=replace(ENDLESS, time_limit_s=1.0))
     with board.session() as session:
@@ -106,6 +94,7 @@ def test_job_past_its_limit_ends_with_its_processes(board: RemoteBoard, tmp_path
         assert [pid for pid in with_argument(folder.name) if start_ticks(pid) is not None] == []
 
 
+@pytest.mark.fault(23, simulated="who sends the signal")
 @pytest.mark.parametrize(
     ("number", "error", "cause"),
     [
@@ -136,6 +125,7 @@ def test_worker_that_dies_is_told_apart_by_how(
     thread.join()
 
 
+@pytest.mark.fault(8)
 def test_blob_that_rotted_on_the_board_is_brought_again(board: RemoteBoard, tmp_path: Path) -> None:
     job = make_job(tmp_path / "job")
     blob = tmp_path / "root" / "blobs" / job.candidate.artifact.files[0].sha256
@@ -155,6 +145,7 @@ class DamagingTransport(LocalTransport):
         Path(remote).write_bytes(data)
 
 
+@pytest.mark.fault(8)
 def test_damaged_upload_is_refused_and_removed(tmp_path: Path) -> None:
     board = local_board(tmp_path / "root", DamagingTransport)
     with board.session() as session, pytest.raises(CommandFailed, match="corrupt_blob"):
@@ -162,6 +153,7 @@ def test_damaged_upload_is_refused_and_removed(tmp_path: Path) -> None:
     assert list((tmp_path / "root" / "blobs").iterdir()) == []
 
 
+@pytest.mark.fault(8)
 def test_damaged_download_is_noticed(tmp_path: Path) -> None:
     class Damaging(LocalTransport):
         def get(self, remote: str, destination: Path, *, timeout_s: float) -> None:
@@ -187,6 +179,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.mark.fault(7)
 def test_full_disk_is_seen_before_the_upload(small_disk: Path, tmp_path: Path) -> None:
     payload = make_payload(tmp_path / "job", cases=2000)
     needed = payload.inputs.stat().st_size + payload.artifact.size_bytes
@@ -196,6 +189,7 @@ def test_full_disk_is_seen_before_the_upload(small_disk: Path, tmp_path: Path) -
     assert list((small_disk / "root" / "blobs").iterdir()) == []
 
 
+@pytest.mark.fault(7)
 def test_disk_that_fills_during_the_run_is_said(small_disk: Path, tmp_path: Path) -> None:
     """The inputs fit once, as the blob; unpacking them and writing the outputs does not."""
     payload = make_payload(tmp_path / "job", cases=450)
@@ -254,6 +248,7 @@ class CutTransport(LocalTransport):
         return data
 
 
+@pytest.mark.fault(2, simulated="the link")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(
     "step", ["run verify", "put", "run commit", "run start", "read status.json", "read result.json", "get"]
@@ -269,6 +264,7 @@ def test_link_cut_at_any_step_is_taken_up_without_a_second_run(step: str, after:
     assert list((root / "blobs").glob(".part-*")) == [] or step in ("put", "run commit")
 
 
+@pytest.mark.fault(2, simulated="the link")
 def test_link_that_stays_away_is_unreachable(tmp_path: Path) -> None:
     links: list[Transport] = []
 
@@ -282,6 +278,7 @@ def test_link_that_stays_away_is_unreachable(tmp_path: Path) -> None:
         session.measure(make_job(tmp_path / "job"), tmp_path)
 
 
+@pytest.mark.fault(2)
 def test_connection_lost_during_the_run_finds_the_job_again(tmp_path: Path) -> None:
     """Over SSH: the connection is closed under a running job; the job goes on and its result is collected."""
     links: list[SshTransport] = []
@@ -308,21 +305,7 @@ def test_connection_lost_during_the_run_finds_the_job_again(tmp_path: Path) -> N
     assert sum(len(block) for block in run.candidate.blocks_ns) == 3000
 
 
-@contextlib.contextmanager
-def machine_claimed() -> Iterator[None]:
-    """As long as another board's job would time something on this machine."""
-    with socket.socket(socket.AF_UNIX) as claim:
-        give_up_s = time.monotonic() + 60
-        while True:
-            try:
-                claim.bind(MEASURING_SOCKET)
-                break
-            except OSError:  # another test run on this machine is timing right now
-                assert time.monotonic() < give_up_s
-                time.sleep(0.02)
-        yield
-
-
+@pytest.mark.fault(9)
 def test_boards_that_share_a_machine_never_time_side_by_side(tmp_path: Path) -> None:
     """Whatever their roots are. Runs that time nothing may go on."""
     board = local_board(tmp_path / "root", wait_s=0.5)

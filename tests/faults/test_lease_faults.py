@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 from board_kit import ENDLESS, OUTPUTS_ONLY, make_job
+from fault_kit import local_board, running_jobs, wait_for
 
 from edgedeploy.boards.agentclient import AgentClient
 from edgedeploy.boards.lease import Lease
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.boards.remote import BoardOptions, RemoteBoard
-from edgedeploy.errors import Busy, CommandFailed
+from edgedeploy.errors import Busy, CommandFailed, Rebooted
 from edgedeploy.runtime.processes import end_all_with_argument, with_argument
 
 REPO = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from board_kit import ENDLESS, make_job
-from edgedeploy.boards.catalog import open_board
+from edgedeploy.boards.opening import open_board
 folder = Path(sys.argv[1])
 with open_board({"name": "b", "kind": sys.argv[2], "root": str(folder / "root")}).session() as session:
     session.measure(make_job(folder / "job", plan=ENDLESS), folder)
@@ -43,27 +43,7 @@ def agent(tmp_path: Path) -> Iterator[AgentClient]:
         yield AgentClient.install(transport, board="b", python=sys.executable, root=str(tmp_path / "root"))
 
 
-def local_board(root: Path, **options: float) -> RemoteBoard:
-    settings = BoardOptions(python=sys.executable, root=str(root), **options)  # type: ignore[arg-type]
-    return RemoteBoard("b", LocalTransport, provenance="measured", options=settings)
-
-
-def wait_for(what: str, condition: object, patience_s: float = 30.0) -> None:
-    assert callable(condition)
-    give_up_s = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < give_up_s, what
-        time.sleep(0.02)
-
-
-def running_jobs(root: Path) -> list[str]:
-    found = []
-    for path in root.glob("jobs/*/status.json"):
-        if json.loads(path.read_text())["state"] == "running" and len(with_argument(path.parent.name)) >= 2:
-            found.append(path.parent.name)
-    return found
-
-
+@pytest.mark.fault(9)
 def test_second_holder_is_told_who_the_first_is(agent: AgentClient) -> None:
     first = Lease(agent, wait_s=0)
     with pytest.raises(Busy, match=f"process {os.getpid()}"):
@@ -71,6 +51,7 @@ def test_second_holder_is_told_who_the_first_is(agent: AgentClient) -> None:
     first.release()
 
 
+@pytest.mark.fault(9)
 def test_waiting_holder_gets_the_board_with_a_higher_token(agent: AgentClient) -> None:
     first = Lease(agent, wait_s=0)
     threading.Timer(0.5, first.release).start()
@@ -79,6 +60,7 @@ def test_waiting_holder_gets_the_board_with_a_higher_token(agent: AgentClient) -
     second.release()
 
 
+@pytest.mark.fault(9)
 def test_two_sessions_race_and_one_is_busy(tmp_path: Path) -> None:
     board = local_board(tmp_path / "root", wait_s=0.2)
     with board.session(), pytest.raises(Busy, match="held by"), board.session():
@@ -87,6 +69,7 @@ def test_two_sessions_race_and_one_is_busy(tmp_path: Path) -> None:
         assert session.info.cores >= 1
 
 
+@pytest.mark.fault(12)
 def test_late_holder_may_start_nothing(agent: AgentClient) -> None:
     first = Lease(agent, wait_s=0)
     first.drop()
@@ -101,6 +84,7 @@ def test_late_holder_may_start_nothing(agent: AgentClient) -> None:
     second.release()
 
 
+@pytest.mark.fault(11, 12)
 def test_lease_is_resumed_while_nobody_took_it(agent: AgentClient) -> None:
     first = Lease(agent, wait_s=0)
     first.drop()
@@ -113,6 +97,7 @@ def test_lease_is_resumed_while_nobody_took_it(agent: AgentClient) -> None:
         Lease(agent, wait_s=5, resume=first.token)
 
 
+@pytest.mark.fault(11)
 def test_resuming_ends_the_holder_that_a_dead_connection_left(agent: AgentClient) -> None:
     first = Lease(agent, wait_s=0)
     again = Lease(agent, wait_s=5, resume=first.token)
@@ -121,15 +106,17 @@ def test_resuming_ends_the_holder_that_a_dead_connection_left(agent: AgentClient
     first.drop()
 
 
+@pytest.mark.fault(10, simulated="the source of boot_id")
 def test_lease_of_an_earlier_boot_is_not_resumed(agent: AgentClient) -> None:
     first = Lease(agent, wait_s=0)
     first.drop()
     path = Path(agent.root, "lease.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "an earlier boot"}))
-    with pytest.raises(CommandFailed, match="rebooted"):
+    with pytest.raises(Rebooted, match="rebooted"):
         Lease(agent, wait_s=5, resume=first.token)
 
 
+@pytest.mark.fault(10)
 def test_silent_holder_loses_the_board(agent: AgentClient) -> None:
     silent = agent.transport.start([*agent.command, "lease", "--owner", "silent", "--heartbeat-limit", "0.5"])
     token = json.loads(silent.read_line(10))["token"]
@@ -139,6 +126,7 @@ def test_silent_holder_loses_the_board(agent: AgentClient) -> None:
     silent.close()
 
 
+@pytest.mark.fault(10)
 def test_heartbeats_keep_the_board(agent: AgentClient) -> None:
     holder = agent.transport.start([*agent.command, "lease", "--owner", "lively", "--heartbeat-limit", "1.0"])
     holder.read_line(10)
@@ -150,6 +138,7 @@ def test_heartbeats_keep_the_board(agent: AgentClient) -> None:
     holder.close()
 
 
+@pytest.mark.fault(4, 6, 10)
 @pytest.mark.parametrize("kind", ["local", "emulated"])
 def test_killed_host_frees_the_board_and_ends_its_job(kind: str, tmp_path: Path) -> None:
     root = tmp_path / "root"
@@ -165,6 +154,7 @@ def test_killed_host_frees_the_board_and_ends_its_job(kind: str, tmp_path: Path)
         assert session.measure(make_job(tmp_path / "next", plan=OUTPUTS_ONLY), tmp_path).outputs is not None
 
 
+@pytest.mark.fault(4)
 def test_job_without_a_holder_ends_by_itself(tmp_path: Path) -> None:
     """Nobody comes for the board after its host died: the job ends all the same."""
     board = local_board(tmp_path / "root", orphan_grace_s=0.5)
@@ -186,6 +176,7 @@ def test_job_without_a_holder_ends_by_itself(tmp_path: Path) -> None:
     wait_for("the job's processes to end", lambda: not with_argument(job_id))
 
 
+@pytest.mark.fault(5)
 def test_job_whose_processes_are_all_gone_is_void(tmp_path: Path) -> None:
     """After a reboot, or when the supervisor itself was killed, the status file still says ``running``."""
     root = tmp_path / "root"

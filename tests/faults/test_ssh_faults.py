@@ -49,6 +49,7 @@ def frozen(target: SshTarget) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.fault(31)
 def test_changed_host_key_stops_with_both_fingerprints(server: SshTarget, tmp_path: Path) -> None:
     known_hosts = tmp_path / "known_hosts"
     known_hosts.write_text(f"[{server.host}]:{server.port} {make_key(tmp_path / 'other')}\n")
@@ -59,6 +60,7 @@ def test_changed_host_key_stops_with_both_fingerprints(server: SshTarget, tmp_pa
     assert f"ssh-keygen -R '[{server.host}]:{server.port}'" in caught.value.remedy
 
 
+@pytest.mark.fault(31)
 def test_unknown_host_key_stops_and_is_not_written_down(server: SshTarget, tmp_path: Path) -> None:
     known_hosts = tmp_path / "known_hosts"
     known_hosts.write_text(f"[elsewhere]:22 {make_key(tmp_path / 'other')}\n")
@@ -92,6 +94,7 @@ def test_closed_port_is_unreachable() -> None:
         SshTransport(SshTarget(host="127.0.0.1", port=port))
 
 
+@pytest.mark.fault(3)
 def test_server_that_accepts_and_says_nothing_is_unreachable() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -100,6 +103,7 @@ def test_server_that_accepts_and_says_nothing_is_unreachable() -> None:
             SshTransport(SshTarget(host="127.0.0.1", port=silent.getsockname()[1]), connect_timeout_s=0.5)
 
 
+@pytest.mark.fault(3)
 def test_frozen_peer_is_noticed_in_every_operation(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(os.urandom(8 << 20))
@@ -124,6 +128,7 @@ def test_frozen_peer_is_noticed_in_every_operation(tmp_path: Path) -> None:
             transport.close()
 
 
+@pytest.mark.fault(3)
 def test_board_that_freezes_is_given_up_and_works_again_later(tmp_path: Path) -> None:
     with serve("embedded") as target:
         options = BoardOptions(
@@ -139,6 +144,7 @@ def test_board_that_freezes_is_given_up_and_works_again_later(tmp_path: Path) ->
             assert session.measure(job, tmp_path).outputs is not None
 
 
+@pytest.mark.fault(4)
 def test_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = (
         "import sys, time\nfrom edgedeploy.boards.emulated import serve\n"

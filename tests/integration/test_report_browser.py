@@ -77,6 +77,7 @@ def test_the_page_asks_the_network_for_nothing(chromium: str, loaded: Loaded, tm
     assert load(chromium, other).requests == {"http://127.0.0.1:9/seen.png"}
 
 
+@pytest.mark.fault(38)
 def test_names_with_html_in_them_stay_text(chromium: str, tmp_path: Path) -> None:
     hostile = made_up.variant("openvino", "int8", 0.75, resolution=HOSTILE)
     items = [made_up.measurement(), made_up.measurement(hostile, dice=0.86, latency_ms=2.0)]

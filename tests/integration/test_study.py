@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
 import signal
 import subprocess
@@ -12,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import optuna
 import pytest
 
 import edgedeploy
@@ -21,12 +18,11 @@ from edgedeploy.errors import SpecError
 from edgedeploy.store import Store
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-KILLS = 4
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    for name in ("squares.py", "squares.toml"):
+    for name in ("squares.py", "squares.toml", "squares_protocols.toml"):
         shutil.copy(EXAMPLES / name, tmp_path)
     return tmp_path / "squares.toml"
 
@@ -98,33 +94,27 @@ def test_python_front_door(study: Path, tmp_path: Path) -> None:
         edgedeploy.load_study(study).run(tmp_path / "out", resume=True, board="here")
 
 
-@pytest.mark.slow
-def test_kill_9_loses_nothing_and_doubles_nothing(study: Path, tmp_path: Path) -> None:
-    """Killed at random moments and resumed each time: every variant is measured once, the evidence stays whole."""
+def test_a_study_of_measuring_protocols(study: Path, tmp_path: Path) -> None:
+    """Objectives and constraints from protocols; their raw series are kept, the report has their tables."""
     out = tmp_path / "out"
-    argv = [sys.executable, "-m", "edgedeploy", "search", str(study), "--out", str(out), "--resume", "--no-confirm"]
-    rng = random.Random(5)
-    kills = 0
-    for _ in range(KILLS):
-        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        try:
-            process.wait(timeout=rng.uniform(4, 14))
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-    run("search", study, "--out", out, "--resume", "--no-confirm")
-
-    store = Store(out)
-    digests = [item.digest for item in store.measurements()]
-    assert len(digests) == len(set(digests)) == 6
-    scored = [entry for entry in store.times() if entry["phase"] == "evaluate"]
-    assert 6 <= len(scored) <= 6 + kills  # at most the one variant at hand is done again after a kill
-    history = optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{store.optimiser_path}").trials
-    told = [trial.user_attrs["variant"] for trial in history if trial.state == optuna.trial.TrialState.COMPLETE]
-    assert set(told) == set(digests)
-    assert not [trial for trial in history if trial.state == optuna.trial.TrialState.RUNNING]
-    assert not list(out.rglob(".part-*"))
+    run("search", study.with_name("squares_protocols.toml"), "--out", out)
+    measured = Store(out).measurements()
+    assert len(measured) == 2
+    for item in measured:
+        assert set(item.protocols) == {"realtime", "offline"}
+        frames = item.protocols["realtime"]
+        assert len(frames["processed"]) + len(frames["dropped"]) + len(frames["pending"]) == 60
+        assert sum(item.protocols["offline"]["samples"]) == 200
+        assert sum(len(block) for block in item.candidate.blocks_ns) >= 662
+        assert item.metrics["latency_p99_bound_ns"] >= item.metrics["latency_p99_ns"]
+        assert 0 <= item.metrics["realtime_deadline_miss_percent"] <= 100
+        assert item.metrics["offline_throughput_per_s"] > 0
+        assert item.missing["latency_p999_ns"].endswith("6636 needed for it at 99 % confidence")
+        assert item.environment["protocols"]["background_cpu_share"] >= 0
+    assert {item.protocols == {} for item in Store(out).confirmations()} == {True}
+    page = Path(run("report", out).stdout.split("Report: ")[1].strip()).read_text()
+    assert "In real time: frames arrive whether the model is ready or not" in page
+    assert "All samples at once" in page
 
 
 LISTENING = """

@@ -156,6 +156,7 @@ class Payload:
         return Path.touch, (Path("touched-by-a-weights-file"),)  # type: ignore[return-value]
 
 
+@pytest.mark.fault(32)
 def test_files_that_are_no_weights_are_refused(task: TrainableEdges, baseline: nn.Module, tmp_path: Path) -> None:
     model = task.build(size=16, mix="wide")
     good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"

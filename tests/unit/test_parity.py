@@ -52,6 +52,7 @@ def test_rounding_at_the_end_of_a_sigmoid_is_no_difference() -> None:
     assert check_parity(reference, {"out0": reference["out0"] + 1e-7}, "float32")["max_abs"] < 1e-6
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_no_numbers(value: float) -> None:
     artifact = outputs()
@@ -60,6 +61,7 @@ def test_values_that_are_no_numbers(value: float) -> None:
         check_parity(outputs(), artifact, "int8")
 
 
+@pytest.mark.fault(18)
 def test_constant_answers_are_no_answers() -> None:
     with pytest.raises(ParityError, match="every value is 0"):
         check_parity(outputs(scale=1e-7), {"out0": np.zeros((4, 3, 8, 8), np.float32)}, "int8")
@@ -86,6 +88,7 @@ def test_what_ran_is_what_was_asked_for(precision: str, executed: dict[str, int]
     check_executed(precision, executed)
 
 
+@pytest.mark.fault(29, simulated="what the runtime says")
 @pytest.mark.parametrize(
     ("precision", "executed", "told"),
     [

@@ -51,7 +51,7 @@ def found(name: str) -> Plugin:
 def test_a_checkout_has_the_targets_that_come_with_it() -> None:
     plugins = {plugin.name: plugin for plugin in find_targets(BUILTIN_TARGETS)}
     assert {"onnxruntime", "openvino"} <= set(plugins)
-    assert plugins["openvino"].load().precisions == ("float32", "bfloat16", "int8")
+    assert plugins["openvino"].load().precisions == ("float32", "bfloat16", "int8", "int4-weights")
     assert [plugin.name for plugin in find_targets(BUILTIN_TARGETS)] == sorted(plugins)
 
 

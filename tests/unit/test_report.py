@@ -295,3 +295,23 @@ class TestTerminal:
     def test_nothing_to_recommend_is_one_short_note(self) -> None:
         table = front_table(made_up_report.front([]))
         assert table.rows == () and table.notes == ("No variant can be recommended.",)
+
+
+def test_latency_under_load_is_drawn_over_time(data: ReportData) -> None:
+    """Made-up windows of 10 s; the page shows the pick beside the baseline."""
+    windows = [{"start_ns": 10_000_000_000 * i, "queries": 9, "p50_ns": 2_000_000 + 10_000 * i} for i in range(6)]
+    loaded = [
+        dataclasses.replace(item, protocols={"sustained": {"windows": windows, "conditions": []}})
+        for item in data.measurements
+    ]
+    page = Reader(render_report(dataclasses.replace(data, measurements=loaded)))
+    assert "A line that climbs" in page.sections["Under load for minutes"]
+    lines = page.charts["sustained-chart"]["data"]
+    assert len(lines) == 2
+    assert lines[0]["x"] == pytest.approx([i / 6 for i in range(6)])
+    assert lines[0]["y"] == pytest.approx([2.0 + 0.01 * i for i in range(6)])  # ms
+
+
+def test_a_study_without_sustained_load_has_no_section_for_it(reader: Reader) -> None:
+    assert "Under load for minutes" not in reader.sections
+    assert "sustained-chart" not in reader.charts

@@ -78,7 +78,6 @@ def test_a_range_is_written_out() -> None:
         ('at_most = "20 ms"', "at_most = 20", None, ["bare number"]),
         ('at_most = "20 ms"', 'at_most = "nan ms"', None, ["nan ms"]),
         ('metric = "dice_mean"', 'metric = "dice_men"', None, ["Did you mean 'dice_mean'?"]),
-        ('metric = "latency_ratio"', 'metric = "energy_j"', None, ["no board of this version measures energy"]),
         ('targets = ["onnxruntime", "openvino"]', 'targets = ["onxruntime"]', None, ["Did you mean 'onnxruntime'?"]),
         ("resolution = [128, 64]", "resolutoin = [128, 64]", None, ["Did you mean 'resolution'?"]),
         ("resolution = [128, 64]", "resolution = [128, 65]", None, ["65", "128, 96, 64"]),
@@ -88,6 +87,8 @@ def test_a_range_is_written_out() -> None:
         ('precision = ["float32", "int8"]', 'precision = ["float16"]', None, ["float16", "They build"]),
         ('kind = "local"', 'kind = "ssh"', 8, ["`host` goes with"]),
         ('kind = "local"', 'kind = "locl"', None, ["'local'"]),
+        ('kind = "local"', 'kind = "emulated"\ngovernor = "performance"', 8, ["no `governor` or `nvpmodel`"]),
+        ('kind = "local"', 'kind = "local"\ngovenor = "performance"', 11, ["Did you mean 'governor'?"]),
         ('name = "demo"', "", 1, ["study.name", "required"]),
     ],
 )
@@ -104,9 +105,57 @@ def test_one_wrong_thing_is_one_clear_line(old: str, new: str, line: int | None,
     assert caught.value.exit_code == 2
 
 
+PLANNED = GOOD.replace("[[objectives]]", '[plans.head]\n"/head/*" = "float32"\n\n[[objectives]]', 1).replace(
+    "[space]\n", '[space]\nplan = ["none", "head"]\ncalibration = ["minmax"]\ncalibration_cases = [8, 32]\n'
+)
+
+
+def test_plans_keep_the_order_they_were_written_in() -> None:
+    check(PLANNED)
+    text = PLANNED.replace('"/head/*" = "float32"', '"/z" = "int8"\n"/a*" = "float32"')
+    plan = parse_spec(text, Path("s"))[0].precision_plans()["head"]
+    assert [rule.pattern for rule in plan.rules] == ["/z", "/a*"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('plan = ["none", "head"]', 'plan = ["tail"]', ["space.plan", "'tail'", "'head'"]),
+        ('= "float32"\n\n[[', '= "float31"\n\n[[', ["plans.head", "float31", "int4-weights"]),
+        ('"/head/*" = "float32"', "", ["plans.head", "no plan at all"]),
+        ('calibration = ["minmax"]', 'calibration = ["guess"]', ["space.calibration", "guess", "percentile"]),
+        ("calibration_cases = [8, 32]", "calibration_cases = [0]", ["space.calibration_cases", "whole numbers"]),
+        ('kind = "synthetic-ultrasound"', 'kind = "onnx"', ["`model`"]),
+        ('kind = "synthetic-ultrasound"', 'kind = "python"\nmodel = "m.onnx"', ["task"]),
+    ],
+)
+def test_a_wrong_plan_or_calibration_is_named(old: str, new: str, words: list[str]) -> None:
+    assert PLANNED.count(old) == 1
+    with pytest.raises(SpecError) as caught:
+        check(PLANNED.replace(old, new))
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+def test_what_no_target_can_do_is_refused() -> None:
+    spec, source = parse_spec(PLANNED, Path("study.toml"))
+    spec.check_choices(source, layer_precisions=["float32", "int8"], calibrations=["minmax"])
+    with pytest.raises(SpecError, match=r"plans.head: no target of this study builds single layers in float32"):
+        spec.check_choices(source, layer_precisions=[], calibrations=["minmax"])
+    with pytest.raises(SpecError, match=r"space.calibration: no target of this study calibrates by minmax.*entropy"):
+        spec.check_choices(source, layer_precisions=["float32"], calibrations=["entropy"])
+
+
 def test_a_goal_against_the_metric_is_refused() -> None:
     with pytest.raises(SpecError, match="better when you maximize it"):
         check(GOOD.replace('metric = "dice_mean"', 'metric = "dice_mean"\ngoal = "minimize"'))
+
+
+def test_energy_is_an_objective_of_real_boards_only() -> None:
+    text = GOOD.replace('metric = "latency_ratio"', 'metric = "energy_j"')
+    check(text)
+    with pytest.raises(SpecError, match="an emulated board has no energy of its own"):
+        check(text.replace('kind = "local"', 'kind = "emulated"'))
 
 
 def test_no_space_at_all_is_an_error() -> None:

@@ -54,12 +54,19 @@ def study(tmp_path: Path) -> Path:
 
 def test_options_change_the_embedded_task(tmp_path: Path) -> None:
     task = load_task(
-        table(train_cases=12, resolutions=[96, 64], seed=4, baseline={"epochs": 3, "learning_rate": 1}), tmp_path
+        table(
+            train_cases=12,
+            resolutions=[96, 64],
+            seed=4,
+            baseline={"epochs": 3, "learning_rate": 1, "early_epochs": 2, "early_arch": {"resolution": 32}},
+        ),
+        tmp_path,
     )
     assert isinstance(task, Task)
     assert len(task.cases("train")) == 12
     assert task.architecture["resolution"] == (96, 64)
     assert (task.baseline_recipe.epochs, task.baseline_recipe.learning_rate) == (3, 1.0)  # type: ignore[attr-defined]
+    assert task.baseline_recipe.early_arch == {"resolution": 32}  # type: ignore[attr-defined]
     assert task.recovery_recipe.distill_weight > 0  # type: ignore[attr-defined]
 
 
@@ -87,6 +94,12 @@ def test_a_table_without_options_gives_the_defaults(tmp_path: Path) -> None:
         ({"baseline": {"batch_size": 1}}, r"batch_size must be at least 2"),
         ({"baseline": {"learning_rate": 0.0}}, r"learning_rate must be positive"),
         ({"recovery": {"distill_weight": 1.5}}, r"distill_weight is a share, 0 to 1, but got 1.5"),
+        ({"baseline": {"epochs": 3, "early_epochs": 4}}, r"early_epochs are some of the 3 epochs, but got 4"),
+        ({"baseline": {"early_arch": {"resolution": 40}}}, r"early_arch.resolution must be a multiple of 16 .* got 40"),
+        (
+            {"baseline": {"early_arch": {"upsampling": "resize"}}},
+            r"may change the resolution alone, but got 'upsampling'",
+        ),
     ],
 )
 def test_a_wrong_option_is_named(options: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -99,6 +99,19 @@ def test_every_epoch_sees_other_batches() -> None:
     assert len(set(seeds)) == 2 * RECIPE.epochs
 
 
+def test_the_first_epochs_may_see_another_architecture() -> None:
+    seen = []
+
+    class Listening(Threshold):
+        def batches(self, seed: int, batch_size: int, **arch: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            seen.append(arch)
+            return super().batches(seed, batch_size, **arch)
+
+    early = replace(RECIPE, epochs=3, early_epochs=2, early_arch={"resolution": 4})
+    fit(network(), Listening(), early, arch={"resolution": 8, "kind": "a"})
+    assert seen == [{"resolution": 4, "kind": "a"}] * 2 + [{"resolution": 8, "kind": "a"}]
+
+
 def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:
     """Plain gradient steps cannot be seen through AdamW, so the optimiser's own rate is read at each step."""
     rates: list[float] = []

@@ -29,6 +29,8 @@ def open_board(config: Mapping[str, object]) -> Board:
     options = BoardOptions(
         python=str(given.get("python") or ("python3" if kind == "ssh" else sys.executable)),
         root=str(given.get("root", "~/.edgedeploy")),
+        power_mode=tuple((key, str(given[key])) for key in ("governor", "nvpmodel") if key in given),
+        power_cycle=_words(given.get("power_cycle", ())),
     )
     if kind == "local":
         return RemoteBoard(name, LocalTransport, provenance="measured", options=options)
@@ -52,3 +54,7 @@ def _text(given: Mapping[str, object], key: str) -> str:
 
 def _optional(given: Mapping[str, object], key: str) -> str | None:
     return str(given[key]) if key in given else None
+
+
+def _words(value: object) -> tuple[str, ...]:
+    return tuple(str(word) for word in value) if isinstance(value, (list, tuple)) else ()

@@ -1,0 +1,140 @@
+"""One job on a board that may fail: what is tried again, what is waited for, and when the board is set aside.
+
+    lost, full, refused       tried again, at most ``attempts`` times in all
+    gone after it was there   waited for, at most ``away_s``
+    busy                      waited for, at most ``busy_s``
+    rebooted during the run   the attempt is void and the job goes back once; the second time the board is quarantined
+    hung                      turned off and on once where it has power control, else quarantined
+    host key, quarantine      raised at once
+
+The artifact's own failures pass through: they are data about the variant.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from edgedeploy.boards.quarantine import Quarantine
+from edgedeploy.errors import BoardError, Busy, HostKeyError, Hung, Quarantined, Rebooted, Unreachable
+from edgedeploy.measurement import BoardInfo, Job, RawRun
+from edgedeploy.protocols import Board, BoardSession, Powered
+
+REQUEUES_AFTER_REBOOT: Final = 1
+
+
+@dataclass(frozen=True)
+class Patience:
+    """``pause_s`` grows with each attempt. ``busy_s`` is beside what the board's own session waits; ``away_s`` is what a
+    board needs to boot."""
+
+    attempts: int = 3
+    pause_s: float = 2.0
+    away_s: float = 300.0
+    busy_s: float = 1800.0
+
+
+@dataclass
+class Attempts:
+    """Runs jobs on one board. ``tell`` hears one line per failure that is not the end."""
+
+    board: Board
+    tell: Callable[[str], None] = lambda line: None
+    patience: Patience = field(default_factory=Patience)
+    quarantine: Quarantine = field(default_factory=Quarantine)
+
+    def run(self, job: Job, folder: Path) -> tuple[BoardSession, RawRun]:
+        """The session that succeeded and what came back. Raises ``BoardError`` when the patience is over,
+        ``MeasurementError`` for what is the artifact's own."""
+        return _Course(self, job, folder).run()
+
+
+class _Course:
+    """The attempts at one job, with what they have used up."""
+
+    def __init__(self, given: Attempts, job: Job, folder: Path) -> None:
+        self._given = given
+        self._job = job
+        self._folder = folder
+        self._failed = 0
+        self._reboots = 0
+        self._cycled = False
+        self._info: BoardInfo | None = None
+        self._boot_id: str | None = None
+        self._busy_until_s: float | None = None
+        self._away_until_s = 0.0
+        self._answered = False
+
+    def run(self) -> tuple[BoardSession, RawRun]:
+        while True:
+            self._answered = False
+            try:
+                with self._given.board.session() as session:
+                    self._note(session.info)
+                    raw = session.measure(self._job, self._folder)
+                return session, raw
+            except (HostKeyError, Quarantined):
+                raise
+            except Busy as exc:
+                self._wait(exc)
+            except Rebooted as exc:
+                self._boot_id = None
+                self._void(str(exc.found))
+            except Hung as exc:
+                self._revive(exc)
+            except BoardError as exc:
+                self._fail(exc)
+
+    def _note(self, info: BoardInfo) -> None:
+        """Who answers: a board in quarantine is refused; another boot than that of a lost attempt voids the attempt."""
+        self._answered = True
+        self._given.quarantine.check(info)
+        before, self._info, self._boot_id = self._boot_id, info, info.boot_id
+        if before is not None and before != info.boot_id:
+            self._void("the connection was lost because the board started anew")
+
+    def _void(self, found: str) -> None:
+        self._reboots += 1
+        if self._reboots > REQUEUES_AFTER_REBOOT:
+            raise self._set_aside(f"it rebooted {self._reboots} times under one job")
+        self._tell(f"{found}; the attempt is void, the job goes back once")
+
+    def _wait(self, exc: Busy) -> None:
+        now_s = time.monotonic()
+        if self._busy_until_s is None:
+            self._busy_until_s = now_s + self._given.patience.busy_s
+        if now_s >= self._busy_until_s:
+            raise exc
+        self._tell(f"{exc.found}; waiting {self._busy_until_s - now_s:.0f} s more for it")
+        time.sleep(self._given.patience.pause_s)
+
+    def _fail(self, exc: BoardError) -> None:
+        if isinstance(exc, Unreachable) and not self._answered and time.monotonic() < self._away_until_s:
+            time.sleep(self._given.patience.pause_s)
+            return
+        self._away_until_s = time.monotonic() + self._given.patience.away_s if self._answered else 0.0
+        self._failed += 1
+        if self._failed >= self._given.patience.attempts:
+            raise exc
+        self._tell(f"{exc}; trying again ({self._failed + 1} of {self._given.patience.attempts})")
+        time.sleep(self._given.patience.pause_s * self._failed)
+
+    def _revive(self, exc: Hung) -> None:
+        """The board's own means to end the job are used up: its power is what is left."""
+        board = self._given.board
+        if isinstance(board, Powered) and board.has_power_control and not self._cycled:
+            self._cycled = True
+            self._tell(f"{exc.found}; turning it off and on")
+            self._boot_id = None
+            board.power_cycle()
+            return
+        raise self._set_aside(exc.found) from exc
+
+    def _set_aside(self, cause: str) -> Quarantined:
+        return self._given.quarantine.put(self._info or self._given.board.probe(), cause)
+
+    def _tell(self, text: str) -> None:
+        self._given.tell(f"board {self._given.board.name}: {text}")

@@ -1,0 +1,85 @@
+"""Boards that are set aside: one small file each on this host, until somebody lifts it.
+
+A board that reboots under its jobs, or hangs so that nothing can end its processes, gives no numbers that can be
+defended, and costs every study that tries it its limits of time. The record names the machine, not a study's word for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edgedeploy.errors import Quarantined, SpecError, nearest
+from edgedeploy.files import read_json, write_json
+from edgedeploy.measurement import BoardInfo
+
+
+@dataclass(frozen=True)
+class Record:
+    """``identity`` is the board's own (see ``BoardInfo``), ``name`` what the study that set it aside called it."""
+
+    identity: str
+    name: str
+    cause: str
+    since_utc: str
+
+
+class Quarantine:
+    """The records in one folder: ``$EDGEDEPLOY_STATE/quarantine``, or below the user's state folder."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or state_folder() / "quarantine"
+
+    def records(self) -> Iterator[Record]:
+        for path in sorted(self.folder.glob("*.json")):
+            yield Record(**read_json(path))
+
+    def of(self, board: BoardInfo) -> Record | None:
+        path = self._path(board.identity)
+        return Record(**read_json(path)) if path.is_file() else None
+
+    def check(self, board: BoardInfo) -> None:
+        """Raises ``Quarantined`` for a board that is set aside."""
+        record = self.of(board)
+        if record is not None:
+            raise _error(record)
+
+    def put(self, board: BoardInfo, cause: str) -> Quarantined:
+        """Set a board aside; the error that says so."""
+        record = Record(board.identity, board.name, cause, datetime.now(UTC).isoformat(timespec="seconds"))
+        write_json(self._path(board.identity), asdict(record))
+        return _error(record)
+
+    def lift(self, name: str) -> tuple[Record, ...]:
+        """Take back every record of that name. Raises ``SpecError`` when there is none."""
+        found = tuple(record for record in self.records() if record.name == name)
+        if not found:
+            names = [record.name for record in self.records()]
+            raise SpecError(f"board {name!r}", "it is not in quarantine", nearest(name, names))
+        for record in found:
+            self._path(record.identity).unlink()
+        return found
+
+    def _path(self, identity: str) -> Path:
+        return self.folder / f"{identity[:32]}.json"
+
+
+def state_folder() -> Path:
+    """Where this user's programs keep what outlives a study."""
+    own = os.environ.get("EDGEDEPLOY_STATE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "edgedeploy"
+
+
+def remedy_of(record: Record) -> str:
+    return f"Look after the board, then: edgedeploy boards --lift {record.name!r}"
+
+
+def _error(record: Record) -> Quarantined:
+    return Quarantined(
+        f"board {record.name!r}", f"it is in quarantine since {record.since_utc}: {record.cause}", remedy_of(record)
+    )

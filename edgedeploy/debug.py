@@ -1,0 +1,162 @@
+"""Where an artifact leaves its reference: layer by layer, in terms of the reference's nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from edgedeploy.artifact import Artifact, sha256_file
+from edgedeploy.errors import DataError, SpecError, nearest
+from edgedeploy.files import read_json
+from edgedeploy.protocols import Array
+from edgedeploy.store import Store
+from edgedeploy.targets.parity import TOLERANCE
+from edgedeploy.targets.reference import random_inputs
+from edgedeploy.targets.tracing import LayerError, compare_layers
+from edgedeploy.tasks.modelinputs import ArraySource
+from edgedeploy.variant import Variant
+
+CASES: Final = 4
+
+
+@dataclass(frozen=True)
+class DebugReport:
+    """Every layer that could be compared. ``first_bad`` is the first one below ``threshold_db``; ``inputs`` says what the
+    two were run on, ``notes`` what else is worth knowing."""
+
+    artifact: Artifact
+    layers: tuple[LayerError, ...]
+    threshold_db: float
+    inputs: str
+    notes: tuple[str, ...]
+
+    @property
+    def first_bad(self) -> LayerError | None:
+        return next((layer for layer in self.layers if layer.sqnr_db < self.threshold_db), None)
+
+    @property
+    def noisiest(self) -> LayerError | None:
+        """Where most of the noise enters."""
+        return max(self.layers, key=lambda layer: layer.added, default=None)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "target": self.artifact.target,
+            "precision": self.artifact.precision,
+            "artifact": self.artifact.digest,
+            "reference_sha256": self.artifact.reference_sha256,
+            "threshold_db": self.threshold_db,
+            "inputs": self.inputs,
+            "notes": list(self.notes),
+            "first_bad": self.first_bad.layer if self.first_bad else None,
+            "noisiest": self.noisiest.layer if self.noisiest else None,
+            "layers": [layer.as_json() for layer in self.layers],
+        }
+
+
+def debug(
+    place: str | Path,
+    *,
+    variant: str | None = None,
+    reference: str | Path | None = None,
+    inputs: str | Path | None = None,
+    cases: int = CASES,
+    threshold_db: float | None = None,
+) -> DebugReport:
+    """Compare an artifact with its reference layer by layer.
+
+    ``place`` is the folder of a stored artifact, or a study's folder together with a variant's digest (its beginning is
+    enough). ``reference`` and ``inputs`` (an ``.npz``) default to what the study's folder holds; without inputs there,
+    seeded random ones are used, and the report says so. ``threshold_db`` defaults to the parity tolerance of the precision.
+
+    Raises ``SpecError`` for what cannot be found, ``DataError`` for inputs that do not fit.
+    """
+    folder = _artifact_folder(Path(place), variant)
+    manifest = folder.with_suffix(".json")
+    if not manifest.is_file():
+        raise SpecError(
+            f"artifact {folder}",
+            f"no manifest {manifest.name} beside it",
+            "Name a folder below STUDY/artifacts, or a study's folder with --variant",
+        )
+    artifact = Artifact.from_json(read_json(manifest))
+    root = folder.resolve().parent.parent
+    source, notes = _reference(artifact, root, None if reference is None else Path(reference))
+    changed = [file.name for file in artifact.files if _differs(folder / file.name, file.sha256)]
+    notes += [f"{name} is not the file that was built" for name in changed]
+    feeds, text = _feeds(artifact, root, None if inputs is None else Path(inputs), cases)
+    limit = -20.0 * math.log10(TOLERANCE[artifact.precision]) if threshold_db is None else threshold_db
+    layers = compare_layers(source, artifact, folder, feeds)
+    if not layers:
+        raise SpecError(f"layers of {folder.name}", "none can be told in both models", "Rebuild from a named reference")
+    return DebugReport(artifact, tuple(layers), limit, text, tuple(notes))
+
+
+def _artifact_folder(place: Path, variant: str | None) -> Path:
+    store = Store(place)
+    if not store.exists():
+        if variant is not None:
+            raise SpecError(f"study folder {place}", "it holds no study", "--variant goes with a study's folder")
+        return place
+    known = {item.digest: item for item in _variants(store)}
+    if variant is None:
+        raise SpecError(f"an artifact of study {place}", "no variant is named", f"--variant: one of {', '.join(known)}")
+    fitting = [digest for digest in known if digest.startswith(variant)]
+    if len(fitting) != 1:
+        found = f"{len(fitting)} variants begin so" if fitting else "the study has none of that digest"
+        raise SpecError(f"variant {variant!r}", found, nearest(variant, known))
+    return store.artifact_folder(known[fitting[0]].artifact_name)
+
+
+def _variants(store: Store) -> list[Variant]:
+    """Every variant the study knows: those that failed are the ones worth debugging."""
+    measured = [item.variant for item in (*store.measurements(), *store.invalid())]
+    return measured + [item.variant for item in store.failures()]
+
+
+def _reference(artifact: Artifact, root: Path, given: Path | None) -> tuple[Path, list[str]]:
+    """The file the artifact was built from. A file that was given is taken, with a note when it is another one."""
+    if given is not None:
+        if not given.is_file():
+            raise SpecError(f"--reference {given}", "there is no such file")
+        same = sha256_file(given) == artifact.reference_sha256
+        return given, [] if same else [f"{given.name} is not the reference that the artifact was built from"]
+    for path in sorted((root / "models").glob("*/reference.json")):
+        if read_json(path)["sha256"] == artifact.reference_sha256:
+            return path.parent / str(read_json(path)["file"]), []
+    raise SpecError(
+        f"reference {artifact.reference_sha256[:12]} of the artifact",
+        f"no model below {root / 'models'} is it",
+        "Name the ONNX file with --reference",
+    )
+
+
+def _feeds(
+    artifact: Artifact, root: Path, given: Path | None, cases: int
+) -> tuple[Callable[[], Iterable[Mapping[str, Array]]], str]:
+    """What both sides are run on, and the words for it. The confirmation split stays closed: only the stacked calibration
+    and selection cases are looked at."""
+    candidates = [given] if given is not None else sorted((root / "inputs").glob("selection-*.npz"))
+    for path in candidates:
+        try:
+            source = ArraySource(path, artifact.inputs)
+        except DataError:
+            if given is not None:
+                raise
+            continue
+        count = min(cases, len(source.names()))
+        return partial(_rows, source, count), f"{count} cases of {path.name}"
+    feeds = [random_inputs(artifact.inputs, seed) for seed in range(cases)]
+    return lambda: feeds, f"{cases} random inputs: no stored ones fit, so ranges say little about real data"
+
+
+def _rows(source: ArraySource, count: int) -> Iterator[Mapping[str, Array]]:
+    return (source.load(index) for index in range(count))
+
+
+def _differs(path: Path, sha256: str) -> bool:
+    return not path.is_file() or sha256_file(path) != sha256

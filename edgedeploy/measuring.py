@@ -1,0 +1,234 @@
+"""What a study file says of measuring protocols, and what a board is sent for it.
+
+Each protocol has a table ``[measure.NAME]`` whose defaults are usable, and is run when ``[measure] protocols`` names it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from edgedeploy.measurement import PROTOCOL_METRICS, QUERIES_FOR_PERCENTILE, MetricInfo, ProtocolPlan
+from edgedeploy.recordings import MAX_FRAMES, dicom_arrivals_ns, metaimage_arrivals_ns
+from edgedeploy.units import parse_quantity
+
+ProtocolName = Literal["single_stream", "sustained", "realtime", "multi_stream", "offline", "resources"]
+
+
+def _seconds(value: Any) -> float:
+    return parse_quantity(value, "s")
+
+
+def _nanoseconds(value: Any) -> int:
+    return round(parse_quantity(value, "ns"))
+
+
+def _percent(value: float) -> float:
+    if value not in QUERIES_FOR_PERCENTILE:
+        raise ValueError(
+            f"expected one of {', '.join(f'{known:g}' for known in QUERIES_FOR_PERCENTILE)}, but got {value:g}"
+        )
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+Nanoseconds = Annotated[int, BeforeValidator(_nanoseconds)]
+Percent = Annotated[float, AfterValidator(_percent)]
+
+_S_NS: Final = 1_000_000_000
+
+
+class Table(BaseModel):
+    """A table of a study file: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProtocolTable(Table):
+    stuck_after: Seconds = Field(default=120.0, gt=0)
+    """Time beyond what the protocol has to take; a run that needs more is stuck, which is a failure of the variant."""
+
+
+class SingleStreamTable(Table):
+    percentile: Percent = 99.9
+    """The interleaved blocks get the queries that this percentile needs, 6636 for the 99.9th, if they have fewer."""
+
+
+class SustainedTable(ProtocolTable):
+    duration: Seconds = Field(default=600.0, gt=0, le=24 * 3600)
+    window: Seconds = Field(default=10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _some_windows(self) -> SustainedTable:
+        if not self.window * 5 <= self.duration <= self.window * 10_000:
+            raise ValueError(f"5 to 10000 windows must fit in, but got {self.duration:g} s of {self.window:g} s each")
+        return self
+
+    def plan(self) -> ProtocolPlan:
+        settings = {"duration_ns": round(self.duration * _S_NS), "window_ns": round(self.window * _S_NS)}
+        return ProtocolPlan("sustained", settings, self.duration + self.window + self.stuck_after)
+
+
+class RealtimeTable(ProtocolTable):
+    """Exactly one of ``rate_hz``, ``recording`` (MetaImage sequence) and ``clip`` (DICOM) says when frames arrive."""
+
+    rate_hz: float | None = Field(default=None, gt=0, le=10_000)
+    recording: str | None = None
+    clip: str | None = None
+    frames: int | None = Field(default=None, ge=2, le=MAX_FRAMES)
+    """How many: 300 at a constant rate; of a recording the first ones, all of them when left out."""
+    deadline: Nanoseconds | None = Field(default=None, gt=0)
+    """From a frame's arrival to its result; the median time between frames when left out."""
+    policy: Literal["latest", "bounded", "block"] = "latest"
+    capacity: int = Field(default=1, ge=1, le=10_000)
+    stages: tuple[Literal["decode", "resize", "overlay"], ...] = ()
+    frame_rows: int = Field(default=616, ge=1, le=8192)
+    frame_columns: int = Field(default=820, ge=1, le=8192)
+    """Size of a source frame when there are stages: what a probe sends, not what the model takes."""
+
+    @model_validator(mode="after")
+    def _the_latest_is_one(self) -> RealtimeTable:
+        if self.policy == "latest" and self.capacity != 1:
+            raise ValueError(
+                f'`capacity` goes with policy = "bounded" or "block", but got {self.capacity} with "latest"'
+            )
+        return self
+
+    @property
+    def sources(self) -> list[str]:
+        return [name for name in ("rate_hz", "recording", "clip") if getattr(self, name) is not None]
+
+    def plan(self, folder: Path) -> ProtocolPlan:
+        """Paths are relative to ``folder``. Raises ``DataError`` for a recording that cannot be read."""
+        arrivals_ns = self._arrivals_ns(folder)
+        gaps_ns = sorted(after - before for before, after in itertools.pairwise(arrivals_ns))
+        settings = {
+            "arrivals_ns": arrivals_ns,
+            "deadline_ns": self.deadline or max(1, gaps_ns[len(gaps_ns) // 2]),
+            "policy": self.policy,
+            "capacity": self.capacity,
+            "stages": list(self.stages),
+            "frame": [self.frame_rows, self.frame_columns],
+        }
+        return ProtocolPlan("realtime", settings, arrivals_ns[-1] / _S_NS + self.stuck_after)
+
+    def _arrivals_ns(self, folder: Path) -> list[int]:
+        if self.rate_hz is not None:
+            return [round(frame * _S_NS / self.rate_hz) for frame in range(self.frames or 300)]
+        if self.recording is not None:
+            return metaimage_arrivals_ns(folder / self.recording)[: self.frames]
+        return dicom_arrivals_ns(folder / str(self.clip))[: self.frames]
+
+
+class MultiStreamTable(ProtocolTable):
+    interval: Nanoseconds = Field(default=50_000_000, gt=0)
+    """Time between two frames of a stream, which is the deadline of each."""
+    percentile: Percent = 99.0
+    queries: int = Field(default=QUERIES_FOR_PERCENTILE[99], ge=1, le=1_000_000)
+    most: int = Field(default=64, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _enough_queries(self) -> MultiStreamTable:
+        needed = QUERIES_FOR_PERCENTILE[self.percentile]
+        if self.queries < needed:
+            raise ValueError(f"percentile {self.percentile:g} needs {needed} queries or more, but got {self.queries}")
+        return self
+
+    def plan(self) -> ProtocolPlan:
+        settings = {
+            "interval_ns": self.interval,
+            "queries": self.queries,
+            "percent": self.percentile,
+            "most": self.most,
+        }
+        levels = 2 * self.most.bit_length() + 1
+        return ProtocolPlan(
+            "multi_stream", settings, 2 * levels * self.queries * self.interval / _S_NS + self.stuck_after
+        )
+
+
+class OfflineTable(ProtocolTable):
+    samples: int = Field(default=1024, ge=8, le=10_000_000)
+    chunks: int = Field(default=16, ge=1, le=1000)
+    stuck_after: Seconds = Field(default=600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _no_empty_chunk(self) -> OfflineTable:
+        if self.chunks > self.samples:
+            raise ValueError(f"`chunks <= samples` must hold, but got ({self.chunks}, {self.samples})")
+        return self
+
+    def plan(self) -> ProtocolPlan:
+        return ProtocolPlan("offline", {"samples": self.samples, "chunks": self.chunks}, self.stuck_after)
+
+
+class ResourcesTable(ProtocolTable):
+    """``stuck_after`` counts for each of the ``repeats``."""
+
+    inferences: int = Field(default=64, ge=1, le=1_000_000)
+    repeats: int = Field(default=5, ge=1, le=100)
+    period: Nanoseconds = Field(default=100_000_000, ge=1_000_000)
+    """Time between two looks: the FLARE challenge's 0.1 s."""
+
+    def plan(self) -> ProtocolPlan:
+        settings = {"inferences": self.inferences, "repeats": self.repeats, "period_ns": self.period}
+        return ProtocolPlan("resources", settings, self.repeats * self.stuck_after)
+
+
+class Protocols(Table):
+    """The part of ``[measure]`` that is about protocols."""
+
+    protocols: tuple[ProtocolName, ...] = ()
+    single_stream: SingleStreamTable = SingleStreamTable()
+    sustained: SustainedTable = SustainedTable()
+    realtime: RealtimeTable = RealtimeTable()
+    multi_stream: MultiStreamTable = MultiStreamTable()
+    offline: OfflineTable = OfflineTable()
+    resources: ResourcesTable = ResourcesTable()
+
+    @model_validator(mode="after")
+    def _asked_and_described_agree(self) -> Protocols:
+        double = sorted({name for name in self.protocols if self.protocols.count(name) > 1})
+        if double:
+            raise ValueError(f"protocols must differ, but {', '.join(double)} stands twice")
+        for name in PROTOCOL_METRICS:
+            if name in self.model_fields_set and name not in self.protocols:
+                raise ValueError(f"[measure.{name}] is there, but protocols does not name {name!r}")
+        if "realtime" in self.protocols and len(self.realtime.sources) != 1:
+            given = ", ".join(self.realtime.sources) or "none"
+            raise ValueError(f"[measure.realtime] needs one of rate_hz, recording and clip, but got {given}")
+        return self
+
+    def metrics(self) -> dict[str, MetricInfo]:
+        """What the protocols that were asked for produce."""
+        return {name: info for protocol in self.protocols for name, info in PROTOCOL_METRICS[protocol].items()}
+
+    def plans(self, folder: Path) -> tuple[ProtocolPlan, ...]:
+        """What the board is sent: in the order of the study file, but sustained load last, since its heat stays. The single
+        stream is the interleaved blocks themselves."""
+        names = sorted(self.protocols, key=lambda name: name == "sustained")
+        return tuple(self._plan(name, folder) for name in names if name != "single_stream")
+
+    def _plan(self, name: str, folder: Path) -> ProtocolPlan:
+        if name == "realtime":
+            return self.realtime.plan(folder)
+        plan: ProtocolPlan = getattr(self, name).plan()
+        return plan
+
+
+def queries_for(metric: str) -> int:
+    """Fewest timed queries behind a metric of the single stream: ``latency_p999_ns`` needs 6636; 0 for other metrics."""
+    match = re.fullmatch(r"latency_p(\d\d)(\d*)(_bound)?_ns", metric)
+    return QUERIES_FOR_PERCENTILE[float(f"{match[1]}.{match[2] or 0}")] if match else 0
+
+
+def unasked(metric: str, asked: Mapping[str, Any]) -> str | None:
+    """The protocol that would produce ``metric`` if the study named it; None when it does, or none would."""
+    if metric in asked:
+        return None
+    return next((protocol for protocol, table in PROTOCOL_METRICS.items() if metric in table), None)

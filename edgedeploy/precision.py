@@ -1,0 +1,142 @@
+"""Which layer computes in which precision: a plan over layer names, and the pure function that applies it.
+
+A plan is an ordered list of rules, each a layer's name or a pattern (``*``, ``?``, ``[...]`` as in file names) with a
+precision; the first rule that fits a layer decides, and a layer that none fits keeps the model's own precision. Names are
+those of the nodes of the ONNX reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+from edgedeploy.errors import BuildError, Unsupported, nearest
+
+LAYER_PRECISIONS: Final = ("float32", "float16", "bfloat16", "int8", "int4-weights")
+"""``int4-weights`` stores a layer's weights in 4 bits; its products are computed in the float precision around it."""
+
+CALIBRATED: Final = ("int8",)
+"""Precisions whose ranges come from calibration cases."""
+
+NARROW: Final = ("int8", "int4-weights")
+"""Precisions that only layers with constant weights of their own can take."""
+
+
+@dataclass(frozen=True, order=True)
+class PrecisionRule:
+    pattern: str
+    precision: str
+
+    def fits(self, name: str) -> bool:
+        """A name is taken literally first: exporters put brackets and stars into names."""
+        return name == self.pattern or fnmatchcase(name, self.pattern)
+
+
+@dataclass(frozen=True, order=True)
+class PrecisionPlan:
+    """Rules in order of precedence. An empty plan changes nothing."""
+
+    rules: tuple[PrecisionRule, ...] = ()
+
+    @classmethod
+    def of(cls, table: Mapping[str, str]) -> PrecisionPlan:
+        """From pattern to precision, in the order they were written."""
+        return cls(tuple(PrecisionRule(pattern, precision) for pattern, precision in table.items()))
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions the plan asks for, each once."""
+        return tuple(dict.fromkeys(rule.precision for rule in self.rules))
+
+    def as_json(self) -> list[list[str]]:
+        return [[rule.pattern, rule.precision] for rule in self.rules]
+
+    @classmethod
+    def from_json(cls, data: Iterable[Sequence[str]]) -> PrecisionPlan:
+        return cls(tuple(PrecisionRule(str(pattern), str(precision)) for pattern, precision in data))
+
+    def allowed(self, base: str, offered: Sequence[str]) -> PrecisionPlan:
+        """The plan as a target that offers these layer precisions would build it around a ``base`` model.
+
+        Rules it cannot follow go, and so do those at the end that repeat ``base``: what is left is what differs.
+        """
+        rules = [rule for rule in self.rules if rule.precision in offered]
+        while rules and rules[-1].precision == base:
+            rules.pop()
+        return PrecisionPlan(tuple(rules))
+
+    @property
+    def label(self) -> str:
+        """Short text for people."""
+        return " ".join(f"{rule.pattern}={rule.precision}" for rule in self.rules)
+
+
+NO_RULES: Final = PrecisionPlan()
+"""The plan that changes nothing."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node of the reference. ``weighted``: it multiplies with constant weights, so that it can be narrow."""
+
+    name: str
+    operator: str
+    weighted: bool
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The precision of every layer by name, for layers that a rule decided which rule, and the layers with weights."""
+
+    precisions: Mapping[str, str]
+    rules: Mapping[str, PrecisionRule]
+    weighted: frozenset[str]
+
+    def of(self, names: Iterable[str], base: str) -> str:
+        """The precision of layers that a toolchain has fused into one: the one a rule gives, else ``base``. Layers with
+        weights decide over what was folded into them (a batch norm).
+
+        Raises ``Unsupported`` where rules pull a fused layer two ways.
+        """
+        ruled = [name for name in names if name in self.rules]
+        deciding = [name for name in ruled if name in self.weighted] or ruled
+        asked = {self.rules[name].precision: name for name in deciding}
+        if len(asked) > 1:
+            text = ", ".join(f"{name} {precision}" for precision, name in sorted(asked.items()))
+            raise Unsupported("layers that run as one in different precisions", text, "Give them the same precision")
+        return next(iter(asked), base)
+
+
+def assign(plan: PrecisionPlan, layers: Sequence[Layer], base: str) -> Assignment:
+    """What ``plan`` says of ``layers`` in a model of precision ``base``.
+
+    Raises ``BuildError`` for a rule that decides no layer: a misspelt name would otherwise leave the layer as it was, and
+    the result would be told as the plan's. ``Unsupported`` for a narrow precision where nothing has weights.
+    """
+    decided: dict[str, PrecisionRule] = {}
+    for layer in layers:
+        rule = next((rule for rule in plan.rules if rule.fits(layer.name)), None)
+        if rule is not None:
+            decided[layer.name] = rule
+    names = [layer.name for layer in layers]
+    weighted = frozenset(layer.name for layer in layers if layer.weighted)
+    for rule in plan.rules:
+        asked = f"layer {rule.pattern!r} in {rule.precision}"
+        own = {name for name, by in decided.items() if by == rule}
+        if not own:
+            taken = any(rule.fits(name) for name in names)
+            found = "rules before it decide all of these layers" if taken else "no layer has that name"
+            raise BuildError(asked, found, "Remove the rule" if taken else nearest_layer(rule.pattern, names))
+        if rule.precision in NARROW and not own & weighted:
+            text = f"{min(own)!r} multiplies with no constant weights"
+            raise Unsupported(asked, text, "Name convolutions or matrix products")
+    precisions = {name: decided[name].precision if name in decided else base for name in names}
+    return Assignment(precisions, decided, weighted)
+
+
+def nearest_layer(pattern: str, names: Sequence[str]) -> str:
+    """As :func:`edgedeploy.errors.nearest`, with a few names where none is close: a network has hundreds."""
+    hint = nearest(pattern, names)
+    return hint if hint.startswith("Did you mean") else f"Layers are named {', '.join(names[:5])} ..."

@@ -1,0 +1,76 @@
+"""Power while the sides work and while they wait, as raw series: the host turns them into joules (``evidence/energy.py``).
+
+A stretch is a run of queries long enough for the sensor; ordinary timed blocks last milliseconds and are left alone, so
+that sampling never touches a latency. Stretches take turns in ABBA order between two waits of the same loaded processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from edgedeploy.runtime.power import PowerSource, describe, find_source
+from edgedeploy.runtime.sampler import Sampler
+
+PERIODS_A_STRETCH = 25
+LEAST_STRETCH_S = 0.5
+SETTLE_S = 0.1
+"""At least this long, and two periods, from one window to the next: what the sensor still averages belongs to the window
+before, and a sample has to lie on either side."""
+
+
+class Worker(Protocol):
+    """A side's process. A protocol so that a simulated one can be measured."""
+
+    cores: list[int]
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]: ...
+
+
+def measure_energy(
+    live: Mapping[str, Worker],
+    find: Callable[[], PowerSource] = find_source,
+    stretch_s: float | None = None,
+) -> dict[str, Any]:
+    """``missing`` with the reason, or: ``source``, ``scope``, ``kind``, ``period_s``, ``samples`` ([monotonic ns, J or W]),
+    ``waits`` ([start ns, end ns]) and ``stretches`` (``side``, ``start_ns``, ``end_ns``, ``queries``)."""
+    try:
+        source = find()
+    except LookupError as exc:
+        return {"missing": str(exc)}
+    length_s = stretch_s or max(LEAST_STRETCH_S, PERIODS_A_STRETCH * source.period_s)
+    sampler = Sampler(source.read, source.period_s, [core for worker in live.values() for core in worker.cores])
+    settle_s = max(SETTLE_S, 2 * source.period_s)
+    sampler.start()
+    try:
+        waits = [_wait(settle_s, length_s)]
+        stretches = []
+        for side in abba(list(live)):
+            time.sleep(settle_s)
+            stretches.append({"side": side, **live[side].ask("stretch", for_ns=round(length_s * 1e9))})
+        waits.append(_wait(settle_s, length_s))
+        time.sleep(settle_s)
+    finally:
+        sampler.stop()
+        source.close()
+    if sampler.failure is not None:
+        return {"missing": f"{source.name} failed: {sampler.failure}"}
+    return {
+        **describe(source),
+        "samples": [list(sample) for sample in sampler.samples],
+        "waits": waits,
+        "stretches": stretches,
+        "sampler_cpu_ns": sampler.cpu_ns,
+    }
+
+
+def abba(sides: Sequence[str]) -> list[str]:
+    return [*sides, *reversed(sides)]
+
+
+def _wait(settle_s: float, length_s: float) -> list[int]:
+    time.sleep(settle_s)
+    start_ns = time.monotonic_ns()
+    time.sleep(length_s)
+    return [start_ns, time.monotonic_ns()]

@@ -1,0 +1,53 @@
+"""The measuring protocols that one worker process runs on an artifact beside the interleaved blocks.
+
+Each is a class in a module of its own: made from the settings that the host sent, run on a :class:`Bench`, answering raw
+series as JSON. What is concluded from them is the host's business. Cold starts and the interleaved single stream are not
+here: they need several processes (``measure.py``), as do the resource curves (``resources.py``).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from edgedeploy.runtime.faults import RuntimeFault
+from edgedeploy.runtime.schedule import Clock
+from edgedeploy.runtime.sessions import Feeds, Session
+
+PROTOCOLS = {
+    "sustained": "edgedeploy.runtime.protocol_sustained",
+    "realtime": "edgedeploy.runtime.protocol_realtime",
+    "multi_stream": "edgedeploy.runtime.protocol_multistream",
+    "offline": "edgedeploy.runtime.protocol_offline",
+}
+"""Protocol name -> module with a ``from_settings`` function. A new protocol is one more line and one more file."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a protocol runs on: ``cycle`` are inputs to go round, ``conditions`` reads the board's state now."""
+
+    session: Session
+    cycle: Sequence[Feeds]
+    clock: Clock
+    conditions: Callable[[], Mapping[str, Any]]
+
+
+class MeasuringProtocol(Protocol):
+    """One way of putting load on an artifact. A protocol because each has a clockwork of its own."""
+
+    def run(self, bench: Bench) -> dict[str, Any]:
+        """Raw series as JSON. Raises the session's :class:`RuntimeFault`."""
+
+
+def make_protocol(name: str, settings: Mapping[str, Any]) -> MeasuringProtocol:
+    """Raises :class:`RuntimeFault` ``bad_job`` for a name or settings that this agent does not understand."""
+    if name not in PROTOCOLS:
+        raise RuntimeFault("bad_job", f"no protocol {name!r}; known: {', '.join(sorted(PROTOCOLS))}")
+    try:
+        module = importlib.import_module(PROTOCOLS[name])
+        return cast(MeasuringProtocol, module.from_settings(settings))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise RuntimeFault("bad_job", f"protocol {name}: {type(exc).__name__}: {exc}") from exc

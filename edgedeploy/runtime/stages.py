@@ -1,0 +1,137 @@
+"""What happens to a frame around the model: decoded, resized to the model's input, and drawn over. numpy alone.
+
+The frames are made before the clock starts, from the job's own cases: grey, eight bits, at the size that a probe would send.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgedeploy.runtime.faults import RuntimeFault
+from edgedeploy.runtime.schedule import Clock
+from edgedeploy.runtime.sessions import Feeds, Session
+
+STAGES = ("decode", "resize", "inference", "overlay")
+"""In the order in which a frame passes them."""
+
+_OVERLAY_RGB = (255, 80, 0)
+_LEVELS = 255.0
+_FLAT = 1e-12
+"""A case without contrast is divided by this and stays black."""
+
+
+class Pipeline:
+    """Frames through the chosen stages, with the time that each took: ``times_ns`` maps stage to nanoseconds by result.
+
+    ``decode`` inflates a frame (zlib: the codec of compressed MetaImage), ``resize`` brings it to the model's input
+    (bilinear, float32, the case's own value range), ``overlay`` draws the class that wins at each pixel on the frame.
+    Without ``decode`` and ``resize`` the cases are fed as they are.
+    """
+
+    def __init__(
+        self, session: Session, cycle: Sequence[Feeds], stages: Sequence[str], frame: tuple[int, int], clock: Clock
+    ) -> None:
+        unknown = sorted(set(stages) - set(STAGES))
+        if unknown:
+            raise RuntimeFault("bad_job", f"no stage {unknown[0]!r}; known: {', '.join(STAGES)}")
+        self._session = session
+        self._stages = [name for name in STAGES if name in stages or name == "inference"]
+        self._clock = clock
+        self._cycle = cycle
+        self._frame = frame
+        self._images = {"decode", "resize", "overlay"} & set(stages)
+        self._sources = [_source(feeds, frame) for feeds in cycle] if self._images else []
+        self._packed = [zlib.compress(source.tobytes()) for source in self._sources] if "decode" in stages else []
+        self.times_ns: dict[str, list[int]] = {name: [] for name in self._stages}
+        self.shown: Any = None
+
+    def process(self, number: int) -> None:
+        """Take one frame through all stages. Its result is in ``shown``."""
+        import numpy as np
+
+        case = number % len(self._cycle)
+        feeds = self._cycle[case]
+        image = self._sources[case] if self._images else None
+        self.shown = None
+        outputs: Mapping[str, Any] = {}
+        for name in self._stages:
+            start_ns = self._clock.now_ns()
+            if name == "decode":
+                image = np.frombuffer(zlib.decompress(self._packed[case]), np.uint8).reshape(self._frame)
+            elif name == "resize":
+                feeds = _as_input(image, feeds)
+            elif name == "inference":
+                outputs = self._session.run(feeds)
+            else:
+                self.shown = overlay(image, next(iter(outputs.values())))
+            self.times_ns[name].append(self._clock.now_ns() - start_ns)
+        if self.shown is None:
+            self.shown = outputs
+
+
+def _source(feeds: Feeds, frame: tuple[int, int]) -> Any:
+    """A case as an eight-bit grey frame of the size ``frame`` (rows, columns)."""
+    import numpy as np
+
+    array = _image_input(feeds)
+    grey = array[0].mean(axis=0)
+    low, high = float(grey.min()), float(grey.max())
+    return np.round((resize(grey, frame) - low) / max(high - low, _FLAT) * _LEVELS).astype(np.uint8)
+
+
+def _image_input(feeds: Feeds) -> Any:
+    arrays = list(feeds.values())
+    if len(arrays) != 1 or arrays[0].ndim != 4 or arrays[0].shape[0] != 1:
+        found = ", ".join(str(tuple(array.shape)) for array in arrays)
+        raise RuntimeFault(
+            "unfit_stages", f"frame stages need one model input of shape (1, channels, rows, columns): {found}"
+        )
+    return arrays[0]
+
+
+def _as_input(image: Any, feeds: Feeds) -> Feeds:
+    import numpy as np
+
+    (name, like), *_ = feeds.items()
+    low, high = float(like.min()), float(like.max())
+    plane = resize(image, like.shape[2:]) * ((high - low) / _LEVELS) + low
+    return {name: np.ascontiguousarray(np.broadcast_to(plane.astype(like.dtype), like.shape))}
+
+
+def resize(image: Any, size: tuple[int, int]) -> Any:
+    """Bilinear, pixel centres aligned; float32 (rows, columns)."""
+    import numpy as np
+
+    values = np.asarray(image, dtype=np.float32)
+    for axis, count in enumerate(size):
+        length = values.shape[axis]
+        at = np.clip((np.arange(count, dtype=np.float32) + 0.5) * (length / count) - 0.5, 0, length - 1)
+        low = at.astype(np.intp)
+        high = np.minimum(low + 1, length - 1)
+        share = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+    return values
+
+
+def overlay(image: Any, scores: Any) -> Any:
+    """RGB uint8 (rows, columns, 3): the grey frame, tinted where a class other than the first wins.
+
+    ``scores`` (1, classes, rows, columns); of a single class, above zero.
+    """
+    import numpy as np
+
+    if scores.ndim != 4:
+        raise RuntimeFault(
+            "unfit_stages", f"an overlay needs an output (1, classes, rows, columns): {tuple(scores.shape)}"
+        )
+    found = scores[0, 0] > 0 if scores.shape[1] == 1 else scores[0].argmax(axis=0) > 0
+    rows = np.arange(image.shape[0]) * found.shape[0] // image.shape[0]
+    columns = np.arange(image.shape[1]) * found.shape[1] // image.shape[1]
+    mask = found.take(rows, 0).take(columns, 1)
+    half = image >> 1
+    picture = np.empty((*image.shape, 3), np.uint8)
+    for channel, level in enumerate(_OVERLAY_RGB):
+        picture[:, :, channel] = np.where(mask, half + np.uint8(level >> 1), image)
+    return picture

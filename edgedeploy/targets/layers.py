@@ -1,0 +1,96 @@
+"""Layers of an ONNX graph by name, and which of them a toolchain has fused into one node.
+
+Tools rename and fuse: a list of names that was true of one file says nothing about the next. Tensors keep their names, so
+that a node of a prepared file is told by the part of the source graph that lies between its inputs and its outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.precision import NARROW, Assignment, Layer, PrecisionPlan
+
+WEIGHTED_OPERATORS: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose second input may be constant weights."""
+
+
+def name_nodes(model: Any) -> None:
+    """Give every node a name of its own, in place. Names that tell nodes apart stay."""
+    taken: set[str] = set()
+    for node in model.graph.node:
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}:{next((output for output in node.output if output), len(taken))}"
+        taken.add(node.name)
+
+
+def layers_of(model: Any) -> tuple[Layer, ...]:
+    """The nodes of a model, in order. Call :func:`name_nodes` first."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:  # constants may be nodes, and so may what is made of constants alone
+        if all(name in constants for name in node.input if name):
+            constants.update(node.output)
+    return tuple(
+        Layer(
+            node.name,
+            node.op_type,
+            node.op_type in WEIGHTED_OPERATORS and len(node.input) > 1 and node.input[1] in constants,
+        )
+        for node in model.graph.node
+        if not set(node.output) <= constants
+    )
+
+
+def fused_from(source: Any, prepared: Any) -> dict[str, tuple[str, ...]]:
+    """For each node of ``prepared``, the names of the source nodes it computes; empty for one that tools inserted."""
+    producers = {output: node for node in source.graph.node for output in node.output if output}
+    made = {output for node in prepared.graph.node for output in node.output if output}
+    return {
+        node.name: region(producers, node.output, stop=set(node.input) | (made - set(node.output)))
+        for node in prepared.graph.node
+    }
+
+
+def region(producers: Mapping[str, Any], outputs: Iterable[str], stop: set[str]) -> tuple[str, ...]:
+    """Names of the nodes between the tensors ``stop`` and ``outputs``, the last one first. ``producers`` maps a tensor to
+    the node that makes it."""
+    found: dict[str, None] = {}
+    waiting = [name for name in outputs if name in producers]
+    while waiting:
+        node = producers[waiting.pop()]
+        if node.name in found:
+            continue
+        found[node.name] = None
+        waiting += [name for name in node.input if name in producers and name not in stop]
+    return tuple(found)
+
+
+def check_alive(plan: PrecisionPlan, assignment: Assignment, alive: Iterable[Iterable[str]]) -> None:
+    """Raises ``BuildError`` for a rule whose every layer was folded away before precisions are given. ``alive`` are the
+    source layers of each node that is left."""
+    left = {name for names in alive for name in names}
+    for rule in plan.rules:
+        own = [name for name, by in assignment.rules.items() if by == rule]
+        if not left & set(own):
+            found = f"preparation folded {own[0]!r} away"
+            raise BuildError(f"layer {rule.pattern!r} in {rule.precision}", found, "Remove the rule")
+
+
+def check_followed(
+    plan: PrecisionPlan, assignment: Assignment, sources: Mapping[str, Iterable[str]], narrow: Mapping[str, str]
+) -> None:
+    """Hold what was built against the plan. ``sources`` maps a built node to its source layers, ``narrow`` the built nodes
+    that are narrow to their precision.
+
+    Raises ``Unsupported`` where a narrow rule narrowed nothing, ``BuildError`` where a layer became narrower than asked.
+    """
+    for rule in plan.rules:
+        own = {name for name, by in assignment.rules.items() if by == rule and name in assignment.weighted}
+        built = [node for node, names in sources.items() if own & set(names)]
+        asked = f"layer {rule.pattern!r} in {rule.precision}"
+        if rule.precision in NARROW and not any(narrow.get(node) == rule.precision for node in built):
+            raise Unsupported(asked, "the toolchain left it as it was", "Choose other layers or another precision")
+        wrong = [node for node in built if narrow.get(node, rule.precision) != rule.precision]
+        if wrong:
+            raise BuildError(asked, f"{wrong[0]!r} was built in {narrow[wrong[0]]}", "Report this: it is our mistake")

@@ -1,0 +1,151 @@
+"""Narrow precisions for OpenVINO by NNCF: int8 with ranges from calibration, 4-bit weights of matrix products.
+
+Operations are named after the nodes of the reference before NNCF sees them (:mod:`edgedeploy.targets.ovlayers`), so that a
+plan's layers can be told in its terms.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgedeploy.errors import Unsupported
+from edgedeploy.precision import Assignment
+from edgedeploy.protocols import Array, BuildRequest
+from edgedeploy.targets.common import CALIBRATION_LIMIT, calibration_feeds, translated
+
+CALIBRATIONS: Final = ("mean-minmax", "minmax", "percentile", "mse")
+BLOCK: Final = 32
+"""Weights that share one scale in 4 bits, where a layer has a multiple of so many inputs; else fewer."""
+
+_PRODUCTS: Final = (
+    "Convolution",
+    "GroupConvolution",
+    "ConvolutionBackpropData",
+    "GroupConvolutionBackpropData",
+    "MatMul",
+)
+_ON_THE_WAY: Final = ("Convert", "Multiply", "Subtract", "Reshape", "Transpose", "FakeQuantize")
+
+
+def quantize(model: Any, request: BuildRequest, assignment: Assignment, sources: dict[str, tuple[str, ...]]) -> Any:
+    """``model`` with the layers that ``assignment`` gives to int8; nothing else is touched."""
+    nncf = quiet_nncf()
+    others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
+    if request.precision != "int8":  # operations that stand for no layer keep the precision of the model
+        others += [op.get_friendly_name() for op in model.get_ops() if _may_narrow(op, sources)]
+    with translated("int8 quantization by NNCF", "Search another precision for this architecture"):
+        return nncf.quantize(
+            model,
+            nncf.Dataset(_Cases(request)),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=CALIBRATION_LIMIT,
+            ignored_scope=nncf.IgnoredScope(names=sorted(set(others)), validate=False) if others else None,
+            advanced_parameters=_ranges(nncf, request.calibrator),
+        )
+
+
+def compress(model: Any, request: BuildRequest, assignment: Assignment, sources: dict[str, tuple[str, ...]]) -> Any:
+    """``model`` with 4-bit weights in the matrix products that ``assignment`` gives them."""
+    nncf = quiet_nncf()
+    wanted = {name for name, names in sources.items() if assignment.of(names, request.precision) == "int4-weights"}
+    others = [
+        operation.get_friendly_name()
+        for operation in model.get_ops()
+        if operation.get_type_name() not in ("Constant", "Result", "Parameter")
+        and (operation.get_friendly_name() not in wanted or operation.get_type_name() != "MatMul")
+    ]
+    parameters = nncf.AdvancedCompressionParameters(group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST)
+    with translated("4-bit weights by NNCF", "Search another precision for this architecture"):
+        return nncf.compress_weights(
+            model,
+            mode=nncf.CompressWeightsMode.INT4_SYM,
+            ratio=1.0,
+            group_size=BLOCK,
+            all_layers=True,
+            backup_mode=nncf.BackupMode.NONE,
+            ignored_scope=nncf.IgnoredScope(names=sorted(set(others)), validate=False),
+            advanced_parameters=parameters,
+        )
+
+
+def narrow_nodes(model: Any) -> dict[str, str]:
+    """Products whose weights are narrow, by operation name: read off what lies between the constant and the product."""
+    found = {}
+    for operation in model.get_ops():
+        if operation.get_type_name() in _PRODUCTS:
+            precision = _weights_precision(operation.input_value(1).get_node())
+            if precision is not None:
+                found[operation.get_friendly_name()] = precision
+    return found
+
+
+def check_narrow(request: BuildRequest, wanted: set[str], narrow: dict[str, str]) -> None:
+    """Raises ``Unsupported`` where the model's own narrow precision narrowed nothing."""
+    if request.precision in ("int8", "int4-weights") and request.precision in wanted - set(narrow.values()):
+        found = "NNCF found nothing in the model that it can quantize"
+        raise Unsupported(f"{request.precision} layers", found, "Search float32 instead")
+
+
+def _may_narrow(operation: Any, sources: dict[str, tuple[str, ...]]) -> bool:
+    kind = operation.get_type_name()
+    return operation.get_friendly_name() not in sources and kind not in ("Constant", "Result", "Parameter")
+
+
+def _weights_precision(node: Any) -> str | None:
+    quantized = False
+    while node.get_type_name() in _ON_THE_WAY:
+        quantized |= node.get_type_name() == "FakeQuantize"
+        node = node.input_value(0).get_node()
+    if node.get_type_name() != "Constant":
+        return None
+    kind = node.get_element_type().get_type_name()
+    if kind in ("i4", "u4"):
+        return "int4-weights"
+    return "int8" if quantized or kind in ("i8", "u8") else None
+
+
+def _ranges(nncf: Any, calibrator: str) -> Any:
+    """NNCF's parameters for a way to choose ranges; None leaves it NNCF's own choice, the mean of the cases' extremes."""
+    if not calibrator or calibrator == CALIBRATIONS[0]:
+        return None
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    ranges = {
+        "minmax": RangeEstimatorParametersSet.MINMAX,
+        "percentile": RangeEstimatorParametersSet.MEAN_QUANTILE,
+        "mse": RangeEstimatorParametersSet.HISTOGRAM,
+    }
+    return nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges[calibrator])
+
+
+@dataclass(frozen=True)
+class _Cases:
+    """Calibration that starts over each time it is iterated: NNCF reads it more than once and keeps none of it."""
+
+    request: BuildRequest
+
+    def __iter__(self) -> Iterator[dict[str, Array]]:
+        return calibration_feeds(self.request)
+
+
+def quiet_nncf() -> Any:
+    """NNCF without telemetry, progress bars and log lines.
+
+    A build must not call home, and a second live progress bar breaks the first one. NNCF offers a switch for neither: its
+    own continuous-integration variable turns telemetry off, its progress class is replaced.
+    """
+    os.environ.setdefault("NNCF_CI", "1")
+    import nncf
+    from nncf.common.logging import track_progress
+    from rich.progress import Progress
+
+    def silent(*columns: Any, **options: Any) -> Progress:
+        return Progress(*columns, **{**options, "disable": True})
+
+    track_progress.Progress = silent
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return nncf

@@ -1,0 +1,151 @@
+"""Narrow precisions for ONNX Runtime: int8 as QDQ pairs with ranges from calibration, 4-bit weights as MatMulNBits.
+
+Min-max calibration keeps two numbers per tensor and case. The histogram methods (percentile, entropy) would keep every
+activation of every case until the last one has run; they are given one case at a time instead, after which ONNX Runtime
+merges its histograms and lets the activations go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from edgedeploy.errors import Unsupported
+from edgedeploy.precision import NARROW, Assignment, assign
+from edgedeploy.protocols import Array, BuildRequest
+from edgedeploy.targets.common import calibration_feeds, translated
+from edgedeploy.targets.layers import check_alive, check_followed, fused_from, layers_of, name_nodes
+from edgedeploy.targets.reference import open_onnx
+
+CALIBRATIONS: Final = ("minmax", "percentile", "entropy")
+PERCENTILE: Final = 99.99
+"""Of both tails together. Measured on the trained UNet of :mod:`edgedeploy.targets.onnxruntime`."""
+
+BLOCK: Final = 32
+"""Weights that share one scale in 4 bits."""
+
+
+def write_narrow(request: BuildRequest, path: Path, *, reduce_range: bool) -> None:
+    """The reference with its narrow layers, written to ``path``. Raises ``Unsupported`` or ``BuildError``."""
+    import onnx
+
+    open_onnx(request.reference, threads=1)  # the preparation swallows what it cannot load; this one names the operator
+    source = onnx.load(str(request.reference))
+    name_nodes(source)
+    assignment = assign(request.plan, layers_of(source), request.precision)
+    wanted = set(assignment.precisions.values())
+    model = source
+    if "int4-weights" in wanted:
+        model = _four_bits(onnx.ModelProto.FromString(source.SerializeToString()), assignment)
+    if "int8" in wanted:
+        model = _eight_bits(request, source, model, assignment, path.with_name("prepared.onnx"), reduce_range)
+    narrow = narrow_nodes(model)
+    sources = fused_from(source, model)
+    check_followed(request.plan, assignment, sources, narrow)
+    if request.precision in NARROW and request.precision in wanted - set(narrow.values()):
+        raise Unsupported(
+            f"{request.precision} layers",
+            "the model has no Conv, ConvTranspose, Gemm, MatMul with constant weights"
+            if request.precision == "int8"
+            else "the model has no MatMul with constant weights",
+            "Search float32 instead",
+        )
+    onnx.save(model, str(path))
+
+
+def narrow_nodes(model: Any) -> dict[str, str]:
+    """Compute nodes whose weights are narrow in the file, by name."""
+    dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMulNBits":
+            found[node.name] = "int4-weights"
+        elif node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.input[1] in dequantized:
+            found[node.name] = "int8"
+    return found
+
+
+def _four_bits(model: Any, assignment: Assignment) -> Any:
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    others = [name for name, precision in assignment.precisions.items() if precision != "int4-weights"]
+    with translated("4-bit weights by ONNX Runtime", "Search float32 for this architecture"):
+        quantizer = MatMulNBitsQuantizer(model, block_size=BLOCK, is_symmetric=True, nodes_to_exclude=others)
+        quantizer.process()
+    return quantizer.model.model
+
+
+def _eight_bits(
+    request: BuildRequest, source: Any, model: Any, assignment: Assignment, prepared: Path, reduce_range: bool
+) -> Any:
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    methods = {
+        "minmax": CalibrationMethod.MinMax,
+        "percentile": CalibrationMethod.Percentile,
+        "entropy": CalibrationMethod.Entropy,
+    }
+    method = request.calibrator or CALIBRATIONS[0]
+    given, written = prepared.with_name("given.onnx"), prepared.with_name("written.onnx")
+    onnx.save(model, str(given))
+    with translated("int8 quantization by ONNX Runtime", "Search float32 for this architecture"):
+        # Shapes are static: the symbolic pass would add nothing but a dependency on sympy.
+        quant_pre_process(str(given), str(prepared), skip_symbolic_shape=True)
+        ready = onnx.load(str(prepared))
+        name_nodes(ready)
+        onnx.save(ready, str(prepared))
+        sources = fused_from(source, ready)
+        check_alive(request.plan, assignment, sources.values())
+        others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
+        extra: dict[str, Any] = {} if method == "minmax" else {"CalibStridedMinMax": 1}
+        if method == "percentile":
+            extra["CalibPercentile"] = PERCENTILE
+        with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print their progress
+            quantize_static(
+                str(prepared),
+                str(written),
+                _reader(request),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=reduce_range,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=methods[method],
+                nodes_to_exclude=others,
+                extra_options=extra,
+            )
+    quantized = onnx.load(str(written))
+    for scratch in (given, prepared, written):
+        scratch.unlink()
+    return quantized
+
+
+def _reader(request: BuildRequest) -> Any:
+    """The calibration cases as the toolchain wants them: one at a time, fetched when asked for. With a stride it is
+    asked how many there are, and for one range of them after the other."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # the package has no types
+        def __init__(self, feeds: Iterator[dict[str, Array]]) -> None:
+            self._feeds = feeds
+            self._left: int | None = None
+
+        def __len__(self) -> int:
+            return sum(1 for _ in calibration_feeds(request))
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._left = end_index - start_index
+
+        def get_next(self) -> dict[str, Array] | None:
+            if self._left is not None:
+                self._left -= 1
+                if self._left < 0:
+                    return None
+            return next(self._feeds, None)
+
+    return Reader(calibration_feeds(request))

@@ -1,0 +1,176 @@
+"""Finding the layer where an artifact leaves its reference, on artifacts of the real toolchains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from small_onnx import convolutional, feeds, request
+from typer.testing import CliRunner
+
+from edgedeploy.artifact import Artifact
+from edgedeploy.cli import app
+from edgedeploy.debug import debug
+from edgedeploy.errors import SpecError
+from edgedeploy.files import write_json
+from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
+from edgedeploy.targets.openvino import OpenVinoTarget
+from edgedeploy.targets.reference import describe
+from edgedeploy.targets.tracing import passes
+
+TARGETS = (OnnxRuntimeTarget, OpenVinoTarget)
+each_target = pytest.mark.parametrize("make", TARGETS, ids=[target.name for target in TARGETS])
+each_precision = pytest.mark.parametrize("precision", ["float32", "int8"])
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A folder laid out as a study's: a model, and inputs."""
+    model = tmp_path / "models" / "m"
+    model.mkdir(parents=True)
+    convolutional(model / "reference.onnx")
+    reference = describe(model / "reference.onnx")
+    write_json(model / "reference.json", reference.as_json())
+    (tmp_path / "inputs").mkdir()
+    rows = [feed["image"] for feed in feeds(reference.inputs[0], count=6)]
+    np.savez(tmp_path / "inputs" / "selection-0.npz", image=np.stack(rows))
+    return tmp_path
+
+
+def build(make: Any, precision: str, study: Path) -> Path:
+    folder = study / "artifacts" / f"{make().name}-{precision}"
+    folder.parent.mkdir(exist_ok=True)
+    artifact = make().build(request(study / "models" / "m" / "reference.onnx", precision), folder)
+    write_json(folder.with_suffix(".json"), artifact.as_json())
+    return folder
+
+
+def damage_onnx(folder: Path, layer: str) -> None:
+    """Perturb the weights of one layer, which lie behind a DequantizeLinear when they are int8."""
+    model = onnx.load(str(folder / "model.onnx"))
+    node = next(node for node in model.graph.node if node.name == layer)
+    weights = node.input[1]
+    made_by = [other for other in model.graph.node if weights in other.output]
+    name = made_by[0].input[0] if made_by else weights
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    values = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array(np.roll(values, 3, axis=0), name))
+    onnx.save(model, str(folder / "model.onnx"))
+
+
+def damage_openvino(folder: Path, layer: str) -> None:
+    import openvino as ov
+    import openvino.opset13
+
+    model = ov.Core().read_model(str(folder / "model.xml"))
+    products = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
+    node = products[["/block1/conv", "/block2/conv", "/head/conv"].index(layer)]
+    constant = node.input_value(1).get_node()
+    while constant.get_type_name() != "Constant":
+        constant = constant.input_value(0).get_node()
+    constant.output(0).replace(ov.opset13.constant(np.roll(constant.get_data(), 3, axis=0)).output(0))
+    ov.save_model(model, str(folder / "again.xml"), compress_to_fp16=False)
+    for suffix in (".xml", ".bin"):
+        (folder / f"again{suffix}").replace(folder / f"model{suffix}")
+
+
+DAMAGE: dict[str, Callable[[Path, str], None]] = {"onnxruntime": damage_onnx, "openvino": damage_openvino}
+
+
+@each_target
+@each_precision
+def test_a_sound_artifact_has_no_bad_layer(make: Any, precision: str, study: Path) -> None:
+    found = debug(build(make, precision, study))
+    assert found.first_bad is None
+    assert found.notes == ()
+    assert found.inputs == "4 cases of selection-0.npz"
+    assert {"/block1/conv", "/block2/conv", "/head/conv"} <= {layer.layer for layer in found.layers}
+    assert all(layer.sqnr_db > (20 if precision == "int8" else 90) for layer in found.layers)
+
+
+@each_target
+@each_precision
+@pytest.mark.parametrize("layer", ["/block1/conv", "/block2/conv", "/head/conv"])
+def test_a_damaged_layer_is_the_first_bad_one(make: Any, precision: str, layer: str, study: Path) -> None:
+    folder = build(make, precision, study)
+    DAMAGE[make().name](folder, layer)
+    found = debug(folder)
+    assert found.first_bad is not None
+    assert found.first_bad.layer == layer
+    assert found.noisiest is not None
+    assert found.noisiest.layer == layer
+    assert any("is not the file that was built" in note for note in found.notes)
+
+
+@each_target
+def test_values_that_are_none_are_found(make: Any, study: Path) -> None:
+    folder = build(make, "float32", study)
+    reference = study / "models" / "m" / "reference.onnx"
+    model = onnx.load(str(reference))
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "w2")
+    values = numpy_helper.to_array(weights).copy()
+    values[0, 0, 0, 0] = np.nan
+    weights.CopyFrom(numpy_helper.from_array(values, "w2"))
+    if make is OpenVinoTarget:
+        import openvino as ov
+
+        onnx.save(model, str(study / "broken.onnx"))
+        ov.save_model(ov.convert_model(str(study / "broken.onnx")), str(folder / "model.xml"), compress_to_fp16=False)
+    else:
+        onnx.save(model, str(folder / "model.onnx"))
+    bad = debug(folder).first_bad
+    assert bad is not None
+    assert (bad.layer, bad.non_finite > 0, bad.sqnr_db) == ("/block2/conv", True, -400.0)
+    json.dumps(debug(folder).as_json(), allow_nan=False)
+
+
+def test_memory_is_bounded_by_the_pass() -> None:
+    sizes = {f"t{index}": 40 for index in range(10)} | {"large": 1000, "last": 1}
+    groups = list(passes(sizes, 100))
+    assert [name for group in groups for name in group] == list(sizes)
+    assert all(sum(sizes[name] for name in group) <= 100 or len(group) == 1 for group in groups)
+
+
+def test_several_passes_say_what_one_pass_says(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = build(OnnxRuntimeTarget, "int8", study)
+    once = debug(folder).layers
+    monkeypatch.setattr("edgedeploy.targets.tracing.PASS_BYTES", 1)
+    apart = debug(folder).layers
+    assert [layer.layer for layer in apart] == [layer.layer for layer in once]
+    assert [layer.sqnr_db for layer in apart] == pytest.approx([layer.sqnr_db for layer in once], abs=0.5)
+
+
+def test_the_command_prints_a_table_and_json(study: Path) -> None:
+    folder = build(OnnxRuntimeTarget, "int8", study)
+    shown = CliRunner().invoke(app, ["debug", str(folder)])
+    assert shown.exit_code == 0, shown.output
+    assert "/block2/conv" in shown.output
+    assert "No layer is below 12.0 dB" in shown.output
+    damage_onnx(folder, "/block2/conv")
+    told = CliRunner().invoke(app, ["debug", str(folder), "--json"])
+    assert told.exit_code == 1
+    assert json.loads(told.output)["first_bad"] == "/block2/conv"
+
+
+def test_without_stored_inputs_random_ones_are_named(study: Path) -> None:
+    folder = build(OnnxRuntimeTarget, "float32", study)
+    (study / "inputs" / "selection-0.npz").unlink()
+    assert "random" in debug(folder).inputs
+
+
+def test_what_cannot_be_found_is_said(study: Path) -> None:
+    folder = build(OnnxRuntimeTarget, "float32", study)
+    with pytest.raises(SpecError, match="no manifest"):
+        debug(study / "artifacts")
+    artifact = Artifact.from_json(json.loads(folder.with_suffix(".json").read_text()))
+    write_json(folder.with_suffix(".json"), {**artifact.as_json(), "reference_sha256": "0" * 64})
+    with pytest.raises(SpecError, match="--reference"):
+        debug(folder)
+    given = debug(folder, reference=study / "models" / "m" / "reference.onnx")
+    assert any("is not the reference" in note for note in given.notes)

@@ -1,0 +1,235 @@
+"""What several tests of faults share: boards to hurt, networks to cut, boots to pretend. All of it cleans up behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from board_kit import need_sshd
+
+from edgedeploy.boards.emulated import _SSHD_CONFIG, find_sshd, make_key
+from edgedeploy.boards.local import LocalTransport
+from edgedeploy.boards.remote import BoardOptions, RemoteBoard
+from edgedeploy.boards.sshconfig import SshTarget, user_name
+from edgedeploy.protocols import Transport
+from edgedeploy.runtime.processes import end_all_with_argument, with_argument
+from edgedeploy.runtime.supervisor import MEASURING_SOCKET
+
+_NUMBERS = itertools.count(os.getpid())
+
+
+def need_root(why: str) -> None:
+    if os.getuid() != 0:
+        pytest.skip(f"{why} needs root")
+
+
+def need_program(name: str, package: str) -> str:
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if found is None:
+        pytest.skip(f"no {name} on this machine: apt-get install {package}")
+    return found
+
+
+def command(*argv: str | Path, input_text: str | None = None) -> None:
+    subprocess.run([str(item) for item in argv], check=True, capture_output=True, text=True, input=input_text)
+
+
+def wait_for(what: str, condition: Callable[[], object], patience_s: float = 60.0) -> None:
+    give_up_s = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < give_up_s, f"waited {patience_s} s for {what}"
+        time.sleep(0.02)
+
+
+def local_board(
+    root: Path, connect: Callable[[], Transport] = LocalTransport, *, python: str = sys.executable, **options: object
+) -> RemoteBoard:
+    given = {"reconnect_pause_s": 0.0, **options}
+    settings = BoardOptions(python=python, root=str(root), **given)  # type: ignore[arg-type]
+    return RemoteBoard("b", connect, provenance="measured", options=settings)
+
+
+def running_jobs(root: Path) -> list[str]:
+    """Jobs whose status file says that they run, and that have a worker beside their supervisor."""
+    found = []
+    for path in root.glob("jobs/*/status.json"):
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(path.read_text())["state"] == "running" and len(with_argument(path.parent.name)) >= 2:
+                found.append(path.parent.name)
+    return found
+
+
+def workers_of(job_id: str) -> list[int]:
+    """The job's processes that run the candidate."""
+    return sorted(set(with_argument(job_id)) & set(with_argument("candidate")))
+
+
+@contextlib.contextmanager
+def machine_claimed() -> Iterator[None]:
+    """As long as another board's job would time something on this machine."""
+    with socket.socket(socket.AF_UNIX) as claim:
+        give_up_s = time.monotonic() + 60
+        while True:
+            try:
+                claim.bind(MEASURING_SOCKET)
+                break
+            except OSError:  # another test run on this machine is timing right now
+                assert time.monotonic() < give_up_s
+                time.sleep(0.02)
+        yield
+
+
+# -- reboots
+
+
+@dataclass
+class PretendedBoots:
+    """SIMULATION of a reboot: a private mount puts a file of ours where the kernel tells the boot id, the job and the
+    lease's holder are killed as a reboot does. The machine itself goes on."""
+
+    python: str
+    boot_id: Path
+    root: Path
+
+    def reboot(self) -> None:
+        self.boot_id.write_text(f"{uuid.uuid4()}\n")
+        lease = json.loads((self.root / "lease.json").read_text())
+        for folder in list((self.root / "jobs").iterdir()):
+            end_all_with_argument(folder.name)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(lease["holder"]["pid"], 9)
+
+
+def pretended_boots(folder: Path) -> PretendedBoots:
+    need_root("a mount over the kernel's boot id")
+    unshare = need_program("unshare", "util-linux")
+    boot_id = folder / "boot_id"
+    boot_id.write_text(f"{uuid.uuid4()}\n")
+    python = folder / "python"
+    python.write_text(
+        f"#!/bin/sh\nexec {unshare} -m sh -c "
+        f'\'mount --bind {boot_id} /proc/sys/kernel/random/boot_id && exec "$@"\' sh {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    if subprocess.run([str(python), "-c", "pass"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine does not allow a private mount over /proc/sys/kernel/random/boot_id")
+    return PretendedBoots(str(python), boot_id, folder / "root")
+
+
+# -- networks
+
+
+@dataclass
+class Cable:
+    """The link to a board in a network namespace of its own, with a firewall on the board's side."""
+
+    namespace: str
+    target: SshTarget
+
+    def _filter(self, *rules: str) -> None:
+        text = "table inet faults\ndelete table inet faults\n"
+        if rules:
+            chain = "type filter hook input priority 0; policy accept;"
+            text += f"table inet faults {{\nchain input {{\n{chain}\n{'; '.join(rules)}\n}}\n}}\n"
+        command("ip", "netns", "exec", self.namespace, "nft", "-f", "-", input_text=text)
+
+    def silence(self) -> None:
+        """Packets vanish: the peer looks frozen."""
+        self._filter(f"tcp dport {self.target.port} drop")
+
+    def reset(self) -> None:
+        """Every packet is answered by a TCP reset."""
+        self._filter(f"tcp dport {self.target.port} reject with tcp reset")
+
+    def lose(self, percent: int) -> None:
+        self._filter(f"tcp dport {self.target.port} numgen random mod 100 < {percent} drop")
+
+    def mend(self) -> None:
+        self._filter()
+
+
+@contextlib.contextmanager
+def board_behind_cable() -> Iterator[Cable]:
+    """A real sshd in a network namespace, reached over a veth pair."""
+    need_sshd()
+    need_root("a network namespace")
+    need_program("ip", "iproute2")
+    need_program("nft", "nftables")
+    number = next(_NUMBERS) % 16384
+    name = f"ed{number}"
+    ours, theirs = (f"10.213.{number // 64}.{number % 64 * 4 + host}" for host in (1, 2))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgedeploy-netns-")))
+        try:
+            command("ip", "netns", "add", name)
+        except subprocess.CalledProcessError as exc:
+            pytest.skip(f"this machine does not allow network namespaces: {exc.stderr}")
+        stack.callback(subprocess.run, ["ip", "netns", "del", name], check=False)
+        command("ip", "link", "add", f"{name}h", "type", "veth", "peer", "name", f"{name}b", "netns", name)
+        for prefix, device, address in (([], f"{name}h", ours), (["ip", "netns", "exec", name], f"{name}b", theirs)):
+            command(*prefix, "ip", "addr", "add", f"{address}/30", "dev", device)
+            command(*prefix, "ip", "link", "set", device, "up")
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        host_key, client_key = make_key(folder / "host_key"), make_key(folder / "client_key")
+        (folder / "authorized_keys").write_text(f"{client_key}\n")
+        (folder / "known_hosts").write_text(f"[{theirs}]:2022 {host_key}\n")
+        text = _SSHD_CONFIG.format(port=2022, folder=folder, user=user_name())
+        (folder / "sshd_config").write_text(text.replace("ListenAddress 127.0.0.1", f"ListenAddress {theirs}"))
+        server = subprocess.Popen(
+            ["ip", "netns", "exec", name, str(find_sshd()), "-D", "-e", "-f", str(folder / "sshd_config")],
+            stdin=subprocess.DEVNULL,
+            stderr=(folder / "log").open("wb"),
+        )
+        stack.callback(server.wait)
+        stack.callback(server.terminate)
+        wait_for("sshd to listen", lambda: b"listening" in (folder / "log").read_bytes())
+        target = SshTarget(
+            host=theirs,
+            port=2022,
+            user=user_name(),
+            identity=str(folder / "client_key"),
+            known_hosts=str(folder / "known_hosts"),
+            home=folder,
+        )
+        cable = Cable(name, target)
+        try:
+            cable.mend()
+        except subprocess.CalledProcessError as exc:
+            pytest.skip(f"nft does not work here: {exc.stderr}")
+        yield cable
+
+
+# -- control groups
+
+
+@contextlib.contextmanager
+def cgroup_v1(controller: str) -> Iterator[Path]:
+    """A new group of an old-style controller."""
+    need_root("a control group")
+    place = Path("/sys/fs/cgroup") / controller
+    if not (place / "tasks").is_file():
+        pytest.skip(f"this machine has no cgroup v1 controller {controller!r} at {place}")
+    group = place / f"edgedeploy-{uuid.uuid4().hex[:12]}"
+    group.mkdir()
+    try:
+        yield group
+    finally:
+        if controller == "freezer":
+            (group / "freezer.state").write_text("THAWED")
+        for line in (group / "tasks").read_text().split():
+            with contextlib.suppress(OSError):
+                (place / "tasks").write_text(line)
+        group.rmdir()

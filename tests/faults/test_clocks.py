@@ -1,0 +1,79 @@
+"""The wall clock may jump: no duration comes from it, and what it did during a run is recorded."""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import edgedeploy
+from edgedeploy.runtime.environment import BackgroundMeter
+
+PACKAGE = Path(edgedeploy.__file__).parent
+WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+
+ALLOWED = {
+    "boards/quarantine.py": "since when, for people",
+    "runtime/environment.py": "the skew itself",
+    "search/history.py": "a name for a file that is moved aside",
+    "store.py": "when it was made, for people",
+}
+"""Where the wall clock is read, and for what. No line there subtracts one reading from another but the skew's."""
+
+
+def wall_clock_calls(source: str) -> Iterator[int]:
+    """Lines that call the wall clock, by whatever name it was imported."""
+    tree = ast.parse(source)
+    aliases: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime"):
+            aliases.update({item.asname or item.name: f"{node.module}.{item.name}" for item in node.names})
+        elif isinstance(node, ast.Import):
+            aliases.update({item.asname or item.name: item.name for item in node.names})
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name, _, rest = ast.unparse(node.func).partition(".")
+        full = ".".join(part for part in (aliases.get(name, name), rest) if part)
+        if any(full == clock or full.endswith(f".{clock}") for clock in WALL_CLOCKS):
+            yield node.lineno
+
+
+@pytest.mark.fault(13)
+def test_no_duration_comes_from_the_wall_clock() -> None:
+    found = {
+        str(path.relative_to(PACKAGE)): lines
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if (lines := list(wall_clock_calls(path.read_text(encoding="utf-8"))))
+    }
+    assert set(found) <= set(ALLOWED), f"the wall clock is read in {found}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time\ntime.time()",
+        "from time import time\ntime()",
+        "import time as t\nt.time_ns()",
+        "from datetime import datetime as d\nd.now()",
+        "import datetime\ndatetime.datetime.now()",
+    ],
+)
+def test_the_search_for_wall_clocks_finds_them(source: str) -> None:
+    assert list(wall_clock_calls(source)) == [2]
+    assert list(wall_clock_calls("import time\ntime.monotonic_ns(); time.perf_counter()")) == []
+
+
+@pytest.mark.fault(13, simulated="the wall clock's jump")
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+def test_jump_is_recorded_and_changes_no_duration(jump_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's own clock is left alone: only what this process is told jumps."""
+    meter = BackgroundMeter(lambda: 0)
+    now_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + int(jump_s * 1e9))
+    found = meter.stop()
+    assert found["clock_skew_ns"] == pytest.approx(jump_s * 1e9, abs=2e9)
+    assert 0 <= found["background_cpu_share"] <= 64

@@ -1,0 +1,153 @@
+"""A real sshd behind a cable that is cut, silent, reset or lossy at the wrong moment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from board_kit import OUTPUTS_ONLY, make_job, make_payload
+from fault_kit import Cable, board_behind_cable, local_board, running_jobs, wait_for
+
+from edgedeploy.boards.remote import RemoteBoard
+from edgedeploy.boards.ssh import SshTransport
+from edgedeploy.errors import Unreachable
+from edgedeploy.measurement import Job, MeasurePlan, RawRun
+from edgedeploy.runtime.processes import with_argument
+
+RUN = MeasurePlan(queries=400, warmup=1, block=50, cold_starts=6, time_limit_s=60.0)
+
+
+@pytest.fixture(scope="module")
+def cable() -> Iterator[Cable]:
+    with board_behind_cable() as cable:
+        yield cable
+
+
+def board_at(cable: Cable, root: Path, **options: object) -> RemoteBoard:
+    def connect() -> SshTransport:
+        return SshTransport(cable.target, connect_timeout_s=1.0, stall_s=1.0)
+
+    given = {"command_timeout_s": 2.0, "reconnects": 30, "reconnect_pause_s": 0.3, **options}
+    return local_board(root, connect, **given)
+
+
+def measured_while(board: RemoteBoard, job: Job, folder: Path, fault: Callable[[], None]) -> RawRun:
+    """The run, with ``fault`` in a thread beside it."""
+    thread = threading.Thread(target=fault)
+    with board.session() as session:
+        thread.start()
+        run = session.measure(job, folder)
+        thread.join()
+        assert len(list((folder / "root" / "jobs").iterdir())) == 1
+    return run
+
+
+@pytest.mark.fault(2)
+@pytest.mark.parametrize("kind", ["silence", "reset"])
+def test_connection_lost_during_the_run(kind: str, cable: Cable, tmp_path: Path) -> None:
+    """The job goes on without the network, is found again by its id, and was started once."""
+
+    def fault() -> None:
+        wait_for("the job to run", lambda: running_jobs(tmp_path / "root"))
+        getattr(cable, kind)()
+        time.sleep(3.0)
+        cable.mend()
+
+    run = measured_while(board_at(cable, tmp_path / "root"), make_job(tmp_path / "job", plan=RUN), tmp_path, fault)
+    assert sum(len(block) for block in run.candidate.blocks_ns) == 400
+    assert run.outputs is not None
+
+
+@pytest.mark.fault(2, 7)
+@pytest.mark.parametrize("kind", ["silence", "reset"])
+def test_connection_lost_during_the_upload(kind: str, cable: Cable, tmp_path: Path) -> None:
+    """Half an upload is no blob: it is brought again, and nothing of the first attempt stays."""
+    blobs = tmp_path / "root" / "blobs"
+    payload = make_payload(tmp_path / "job", cases=12_000)
+    size = payload.inputs.stat().st_size
+    seen: list[int] = []
+
+    def fault() -> None:
+        wait_for("the upload to begin", lambda: any(0 < p.stat().st_size < size for p in blobs.glob(".part-*")))
+        getattr(cable, kind)()
+        seen.extend(p.stat().st_size for p in blobs.glob(".part-*"))
+        time.sleep(2.0)
+        cable.mend()
+
+    run = measured_while(board_at(cable, tmp_path / "root"), Job(payload, None, OUTPUTS_ONLY), tmp_path, fault)
+    assert run.outputs is not None
+    assert min(seen) < size
+    assert not list(blobs.glob(".part-*"))
+
+
+@pytest.mark.fault(2)
+def test_lossy_network_is_slow_and_no_more(cable: Cable, tmp_path: Path) -> None:
+    cable.lose(10)
+    try:
+        board = board_at(cable, tmp_path / "root", command_timeout_s=15.0)
+        with board.session() as session:
+            assert session.measure(make_job(tmp_path / "job"), tmp_path).outputs is not None
+            assert len(list((tmp_path / "root" / "jobs").iterdir())) == 1
+    finally:
+        cable.mend()
+
+
+@pytest.mark.fault(3)
+def test_board_that_falls_silent_is_noticed_within_twenty_seconds(cable: Cable, tmp_path: Path) -> None:
+    """With the time limits that a study has: no setting is shortened. The job ends by itself after that."""
+
+    def connect() -> SshTransport:
+        return SshTransport(cable.target)
+
+    board = local_board(tmp_path / "root", connect, reconnects=0, orphan_grace_s=1.0)
+    noticed: list[float] = []
+    with pytest.raises(Unreachable), board.session() as session:
+        job = make_job(tmp_path / "job", plan=MeasurePlan(queries=50_000_000, block=1000, time_limit_s=300.0))
+
+        def fault() -> None:
+            wait_for("the job to run", lambda: running_jobs(tmp_path / "root"))
+            cable.silence()
+            noticed.append(time.monotonic())
+
+        thread = threading.Thread(target=fault)
+        thread.start()
+        try:
+            session.measure(job, tmp_path)
+        finally:
+            noticed.append(time.monotonic())
+            thread.join()
+            cable.mend()
+    assert noticed[1] - noticed[0] < 20
+    (folder,) = (tmp_path / "root" / "jobs").iterdir()
+    with local_board(tmp_path / "root").session():
+        assert with_argument(folder.name) == []
+
+
+@pytest.mark.fault(3)
+def test_upload_that_stands_still_is_noticed(cable: Cable, tmp_path: Path) -> None:
+    """However long the whole transfer may take."""
+    source = tmp_path / "source"
+    source.write_bytes(bytes(200 << 20))
+    transport = SshTransport(cable.target, stall_s=1.0)
+    started = threading.Event()
+
+    def fault() -> None:
+        wait_for("the upload to begin", (tmp_path / "remote").exists)
+        cable.silence()
+        started.set()
+
+    thread = threading.Thread(target=fault)
+    thread.start()
+    began_s = time.monotonic()
+    try:
+        with pytest.raises(Unreachable, match="1 s"):
+            transport.put(source, str(tmp_path / "remote"), timeout_s=1000.0)
+    finally:
+        thread.join()
+        cable.mend()
+        transport.close()
+    assert started.is_set()
+    assert time.monotonic() - began_s < 20

@@ -1,0 +1,155 @@
+"""Boards that run out of something: disk while it is written, memory by the kernel's own limit, a core to others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from board_kit import OUTPUTS_ONLY, make_job, make_payload, save_model
+from fault_kit import cgroup_v1, command, local_board, need_program, need_root
+from onnx import helper, numpy_helper
+
+from edgedeploy.boards.emulated import serve
+from edgedeploy.boards.local import LocalTransport
+from edgedeploy.boards.ssh import SshTransport
+from edgedeploy.errors import CommandFailed, MeasurementError
+from edgedeploy.evidence.statistics import StabilityLimits, stability
+from edgedeploy.measurement import Job, MeasurePlan
+
+
+def hungry_model(path: Path) -> None:
+    """Fills 1.2 GB at each run: the size depends on the input, so that nothing is folded away when it is loaded."""
+    shape = numpy_helper.from_array(np.int64([300, 1_000_000]), "shape")
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Expand", ["m", "shape"], ["h"]),
+        helper.make_node("Sqrt", ["h"], ["s"]),
+        helper.make_node("ReduceMax", ["s"], ["t"], keepdims=0),
+        helper.make_node("Add", ["x", "t"], ["y"]),
+    ]
+    save_model(path, nodes, [shape])
+
+
+def inside(folder: Path, before: str) -> str:
+    """A board's Python that does something to itself first."""
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\n{before}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
+@pytest.mark.fault(23)
+def test_kernel_ends_what_uses_up_the_memory(tmp_path: Path) -> None:
+    """A real out-of-memory kill, in a control group of 700 MB."""
+    with cgroup_v1("memory") as group:
+        (group / "memory.limit_in_bytes").write_text(str(700 << 20))
+        board = local_board(tmp_path / "root", python=inside(tmp_path, f"echo $$ > {group}/tasks"))
+        with board.session() as session:
+            assert session.measure(make_job(tmp_path / "small"), tmp_path).outputs is not None
+            with pytest.raises(MeasurementError, match="memory_exceeded: candidate"):
+                session.measure(make_job(tmp_path / "job", hungry_model), tmp_path)
+            assert "oom_kill 1\n" in (group / "memory.oom_control").read_text()
+            assert session.measure(make_job(tmp_path / "again"), tmp_path).outputs is not None
+
+
+@pytest.mark.fault(23)
+def test_limit_on_addresses_is_memory_exceeded_too(tmp_path: Path) -> None:
+    """Needs no root: ``ulimit -v``, where the allocation itself fails."""
+    board = local_board(tmp_path / "root", python=inside(tmp_path, f"ulimit -v {1600 << 10}"))
+    with board.session() as session:
+        assert session.measure(make_job(tmp_path / "small"), tmp_path).outputs is not None
+        with pytest.raises(MeasurementError, match="memory_exceeded: candidate"):
+            session.measure(make_job(tmp_path / "job", hungry_model), tmp_path)
+
+
+@pytest.mark.fault(22)
+def test_work_beside_the_run_makes_it_invalid(tmp_path: Path) -> None:
+    plan = MeasurePlan(queries=4000, warmup=1, block=50, cold_starts=0, collect_outputs=False, time_limit_s=60.0)
+    payload = make_payload(tmp_path / "job")
+    burner = "while True: pass"
+    busy = [subprocess.Popen([sys.executable, "-c", burner]) for _ in range(os.cpu_count() or 1)]
+    try:
+        with local_board(tmp_path / "root").session() as session:
+            run = session.measure(Job(payload, payload, plan), tmp_path)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert run.baseline is not None
+    assert run.environment["background_cpu_share"] > 0.5
+    limits = StabilityLimits(max_drift=50.0, max_spread=50.0)
+    assert "other processes used" in str(stability(run.baseline, run.environment, limits))
+
+
+@contextmanager
+def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
+    need_root("mounting a small disk")
+    need_program("mount", "mount")
+    place.mkdir()
+    try:
+        command("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", place)
+    except subprocess.CalledProcessError as exc:
+        pytest.skip(f"this machine does not allow mounts: {exc.stderr}")
+    try:
+        yield place
+    finally:
+        command("umount", "-l", place)
+
+
+@pytest.mark.fault(7)
+@pytest.mark.parametrize("kind", ["local", "sshd"])
+def test_disk_that_fills_during_the_upload(kind: str, tmp_path: Path) -> None:
+    """There was room when it was asked for, and then somebody else took it. What was there before stays usable."""
+    payload = make_payload(tmp_path / "job", cases=1200)
+    size = payload.inputs.stat().st_size
+    old = make_job(tmp_path / "old")
+    with small_disk(tmp_path / "disk", 8) as disk:
+
+        class Crowded(LocalTransport):
+            def put(self, source: Path, remote: str, *, timeout_s: float) -> None:
+                crowd(source)
+                super().put(source, remote, timeout_s=timeout_s)
+
+        class CrowdedSsh(SshTransport):
+            def put(self, source: Path, remote: str, *, timeout_s: float) -> None:
+                crowd(source)
+                super().put(source, remote, timeout_s=timeout_s)
+
+        def crowd(source: Path) -> None:
+            stats = os.statvfs(disk)
+            if source.stat().st_size == size:
+                (disk / "of somebody else").write_bytes(bytes(stats.f_bavail * stats.f_frsize - size // 2))
+
+        with serve("embedded" if kind == "local" else "auto") as target:
+            board = local_board(disk / "root", Crowded if kind == "local" else lambda: CrowdedSsh(target))
+            with board.session() as session:
+                session.measure(old, tmp_path)
+                blobs = sorted(path.name for path in (disk / "root" / "blobs").iterdir())
+                with pytest.raises(CommandFailed):
+                    session.measure(Job(payload, None, OUTPUTS_ONLY), tmp_path)
+            left = sorted(path.name for path in (disk / "root" / "blobs").iterdir())
+            assert [name for name in left if name.startswith(".part-")] == []
+            assert set(blobs) <= set(left)
+            (disk / "of somebody else").unlink()
+            with board.session() as session:
+                assert session.measure(old, tmp_path).outputs is not None
+
+
+@pytest.mark.fault(7)
+def test_disk_that_became_read_only(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8) as disk:
+        board = local_board(disk / "root")
+        with board.session() as session:
+            assert session.measure(make_job(tmp_path / "job"), tmp_path).outputs is not None
+        command("mount", "-o", "remount,ro", disk)
+        with pytest.raises(CommandFailed, match=r"[Rr]ead-only"), board.session():
+            pass
+        command("mount", "-o", "remount,rw", disk)
+        with board.session() as session:
+            assert session.measure(make_job(tmp_path / "next"), tmp_path).outputs is not None

@@ -1,0 +1,148 @@
+"""Measuring protocols with real sessions on this host: counts, orders and conservation; no speed is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from board_kit import conv_model, huge_model, make_payload
+
+from edgedeploy.boards.opening import open_board
+from edgedeploy.errors import CommandFailed, MeasurementError
+from edgedeploy.evidence.protocols import protocol_metrics
+from edgedeploy.measurement import PROTOCOL_METRICS, Job, MeasurePlan, ProtocolPlan, RawRun
+from edgedeploy.measuring import (
+    MultiStreamTable,
+    OfflineTable,
+    RealtimeTable,
+    ResourcesTable,
+    SustainedTable,
+)
+from edgedeploy.protocols import Board
+from edgedeploy.runtime.processes import start_ticks, with_argument
+from edgedeploy.runtime.schedule import Replay
+
+REALTIME = RealtimeTable(
+    rate_hz=400.0,
+    frames=80,
+    deadline="20 ms",  # type: ignore[arg-type]
+    stages=("decode", "resize", "overlay"),
+    frame_rows=60,
+    frame_columns=80,
+)
+PLANS = (
+    SustainedTable(duration="1 s", window="0.1 s").plan(),  # type: ignore[arg-type]
+    REALTIME.plan(Path()),
+    MultiStreamTable(interval="2 ms", percentile=90, queries=64, most=8).plan(),  # type: ignore[arg-type]
+    OfflineTable(samples=100, chunks=7).plan(),
+    ResourcesTable(inferences=3, repeats=2, period="10 ms").plan(),  # type: ignore[arg-type]
+)
+"""As a study file would have them, but short."""
+
+
+def plan(*protocols: ProtocolPlan) -> MeasurePlan:
+    return MeasurePlan(queries=8, warmup=1, block=4, cold_starts=0, time_limit_s=60.0, protocols=protocols)
+
+
+def here(folder: Path) -> Board:
+    return open_board({"name": "here", "kind": "local", "root": str(folder / "root")})
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RawRun:
+    folder = tmp_path_factory.mktemp("run")
+    candidate = make_payload(folder / "candidate", target=request.param, cases=5)
+    with here(folder).session() as session:
+        return session.measure(Job(candidate, make_payload(folder / "baseline"), plan(*PLANS)), folder)
+
+
+def test_every_protocol_gives_its_metrics(run: RawRun) -> None:
+    assert set(run.protocols) == {item.name for item in PLANS}
+    asked = ["single_stream", *run.protocols]
+    metrics, missing = protocol_metrics(asked, run.candidate.blocks_ns, run.protocols)
+    assert set(metrics) | set(missing) == {name for table in PROTOCOL_METRICS.values() for name in table}
+    # 8 queries and 80 frames carry no far percentile, a host may lack sensors, and 8 streams may all fit.
+    optional = ("latency_p", "realtime_result_age_p99_ns", "sustained_temperature", "multi_stream_streams")
+    assert all(name.startswith(optional) for name in missing)
+
+
+def test_frames_that_arrived_are_processed_dropped_or_pending(run: RawRun) -> None:
+    raw = run.protocols["realtime"]
+    replay = Replay.from_json(raw)  # refuses frames that are lost or doubled
+    assert list(replay.arrivals_ns) == REALTIME.plan(Path()).settings["arrivals_ns"]
+    assert len(replay.processed) + len(replay.dropped) + len(replay.pending) == 80
+    assert list(raw["stages_ns"]) == ["decode", "resize", "inference", "overlay"]
+    assert {len(times) for times in raw["stages_ns"].values()} == {len(replay.processed)}
+    for index, (frame, start, end) in enumerate(replay.processed):
+        stages = sum(times[index] for times in raw["stages_ns"].values())
+        assert replay.arrivals_ns[frame] <= start < start + stages <= end
+
+
+def test_offline_and_sustained_count_what_they_ran(run: RawRun) -> None:
+    assert sum(run.protocols["offline"]["samples"]) == 100
+    assert len(run.protocols["offline"]["elapsed_ns"]) == 7
+    windows = run.protocols["sustained"]["windows"]
+    assert windows[0]["start_ns"] < 100_000_000 and windows[-1]["start_ns"] < 1_000_000_000
+    assert all(item["queries"] >= 1 and item["p50_ns"] <= item["p90_ns"] <= item["max_ns"] for item in windows)
+    assert len(run.protocols["sustained"]["conditions"]) == len(windows) + 1
+
+
+def test_multi_stream_levels_agree_with_its_answer(run: RawRun) -> None:
+    raw = run.protocols["multi_stream"]
+    held = [level["streams"] for level in raw["levels"] if level["held"]]
+    assert max(held, default=0) == raw["streams"]
+    for level in raw["levels"]:
+        assert level["late"] == sum(time_ns > 2_000_000 for time_ns in level["latencies_ns"])
+        assert (len(level["latencies_ns"]) == 64) or not level["held"]
+
+
+def test_resource_curves_cover_a_whole_run(run: RawRun) -> None:
+    runs = run.protocols["resources"]["runs"]
+    assert len(runs) == 2
+    for curves in runs:
+        assert curves["at_ns"] == sorted(curves["at_ns"])
+        assert curves["cpu_ns"] == sorted(curves["cpu_ns"])
+        assert curves["cpu_ns"][-1] > 0
+        # A Python process with numpy and a runtime in it, seen from its start on.
+        assert curves["resident_bytes"][0] < curves["resident_bytes"][-1] and curves["resident_bytes"][-1] > 20_000_000
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("policy", ["latest", "bounded", "block"])
+def test_a_real_recordings_frames_are_all_accounted_for(policy: str, shared: Path, tmp_path: Path) -> None:
+    recording = shared / "data" / "us_sequences" / "fCal_Test_Calibration_3NWires.igs.mha"
+    table = RealtimeTable.model_validate({"recording": str(recording), "frames": 20, "policy": policy})
+    with here(tmp_path).session() as session:
+        raw = session.measure(Job(make_payload(tmp_path / "job"), None, plan(table.plan(tmp_path))), tmp_path)
+    replay = Replay.from_json(raw.protocols["realtime"])
+    assert len(replay.arrivals_ns) == 20
+    # The deadline is some 75 ms, and the last arrival 1.5 s after the first.
+    assert replay.processed[-1][1] >= 1_000_000_000
+    assert policy != "block" or not replay.dropped
+
+
+@pytest.mark.parametrize("name", ["sustained", "resources"])
+def test_a_stuck_run_is_a_failure_and_leaves_nothing(name: str, tmp_path: Path) -> None:
+    endless = {
+        "sustained": ProtocolPlan("sustained", {"duration_ns": 10**12, "window_ns": 10**9}, limit_s=1.0),
+        "resources": ProtocolPlan("resources", {"inferences": 10**9, "repeats": 1, "period_ns": 10**8}, limit_s=1.0),
+    }
+    board = here(tmp_path)
+    job = Job(make_payload(tmp_path / "job"), None, plan(endless[name]))
+    with board.session() as session:
+        with pytest.raises(MeasurementError, match=f"time_limit: {name} was stuck: it ran over 1 s"):
+            session.measure(job, tmp_path)
+        (folder,) = (tmp_path / "root" / "jobs").iterdir()
+        assert [pid for pid in with_argument(folder.name) if start_ticks(pid) is not None] == []
+
+
+def test_a_fault_inside_a_protocol_keeps_its_own_cause(tmp_path: Path) -> None:
+    job = Job(make_payload(tmp_path / "job", huge_model), None, plan(PLANS[-1]))
+    with here(tmp_path).session() as session, pytest.raises(MeasurementError, match="memory_exceeded: candidate"):
+        session.measure(job, tmp_path)
+
+
+def test_settings_that_the_agent_does_not_know_are_about_the_board(tmp_path: Path) -> None:
+    job = Job(make_payload(tmp_path / "job", conv_model), None, plan(ProtocolPlan("server", {}, 10.0)))
+    with here(tmp_path).session() as session, pytest.raises(CommandFailed, match=r"bad_job.*no protocol 'server'"):
+        session.measure(job, tmp_path)

@@ -1,0 +1,138 @@
+"""A bare ONNX file from a study file to a front: precision, plan, calibration and target searched, nothing trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_onnx import convolutional
+from typer.testing import CliRunner
+
+import edgedeploy
+from edgedeploy.cli import app
+from edgedeploy.errors import SpecError
+from edgedeploy.store import Store
+
+STUDY = """\
+[study]
+name = "bare"
+targets = ["onnxruntime", "openvino"]
+
+[task]
+kind = "onnx"
+model = "{model}"
+
+[task.options]
+calibration = "calibration.npz"
+selection = "selection.npz"
+confirmation = "confirmation.npz"
+{options}
+
+[[boards]]
+name = "here"
+kind = "local"
+
+[space]
+precision = ["float32", "int8"]
+plan = ["none", "wide"]
+calibration = ["minmax", "percentile"]
+calibration_cases = [2, 6]
+
+[plans.wide]
+"{wide}" = "float32"
+
+[[objectives]]
+metric = "reference_rel_l2"
+
+[[objectives]]
+metric = "latency_ratio"
+
+[budget]
+trials = {trials}
+
+# Tests run on busy machines and judge no speed: few queries, wide limits on what counts as stable.
+[measure]
+queries = 16
+warmup = 1
+cold_starts = 1
+max_drift = 50.0
+max_spread = 50.0
+max_background_cores = 64.0
+"""
+
+
+def study(
+    folder: Path, model: Path, name: str, shape: tuple[int, ...], wide: str, trials: int, options: str = ""
+) -> Path:
+    for seed, split in enumerate(("calibration", "selection", "confirmation")):
+        rows = np.random.default_rng(seed).random((6, *shape)).astype(np.float32)
+        np.savez(folder / f"{split}.npz", **{name: rows})
+    path = folder / "study.toml"
+    path.write_text(STUDY.format(model=model, wide=wide, trials=trials, options=options), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    model = convolutional(tmp_path / "model.onnx", named=False)
+    return study(tmp_path, model, "image", (1, 3, 16, 16), "Conv:c1", 8)
+
+
+def test_from_file_to_front(bare: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = edgedeploy.load_study(bare).run(out)
+    measured = Store(out).measurements()
+    assert result.evaluated == len(measured) == 8
+    assert len({item.artifact.digest for item in measured}) >= 5
+    assert {item.variant.target for item in measured} == {"onnxruntime", "openvino"}
+    for item in measured:
+        planned = item.variant.precision == "int8" and bool(item.variant.plan.rules)
+        assert item.variant.width == 1.0
+        assert item.metrics["reference_rel_l2"] < (0.25 if item.variant.precision == "int8" else 1e-3)
+        if planned:
+            assert item.candidate.executed == {"int8": 2, "float32": 1}
+    assert result.front.members
+    assert "reference_rel_l2" in result.report().read_text(encoding="utf-8")
+    assert not (out / "baseline").exists()
+
+    digest = next(item.digest for item in measured if item.variant.precision == "int8")
+    told = CliRunner().invoke(app, ["debug", str(out), "--variant", digest[:8], "--json"])
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.output)
+    assert found["inputs"].startswith("4 cases of ")
+    assert "Conv:c1" in {layer["layer"] for layer in found["layers"]}
+
+    convolutional(tmp_path / "model.onnx", side=16, opset=18)
+    with pytest.raises(SpecError, match="has changed since the study began"):
+        edgedeploy.load_study(bare).run(out, resume=True, trials=9)
+
+
+def test_what_needs_training_is_no_part_of_the_space(bare: Path, tmp_path: Path) -> None:
+    text = bare.read_text().replace("[space]\n", "[space]\nwidth = [1.0, 0.5]\n")
+    bare.write_text(text)
+    with pytest.raises(SpecError, match=r"space\.width: a ready-made model cannot be pruned"):
+        edgedeploy.load_study(bare).run(tmp_path / "out")
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "shape", "wide", "options"),
+    [
+        ("ultraface/version-slim-320_without_postprocessing.onnx", (1, 3, 240, 320), "Conv:185", ""),
+        ("yunet/yunet_n_320_320.onnx", (1, 3, 320, 320), "Conv_0", ""),
+        ("yunet/yunet_n_dynamic.onnx", (1, 3, 320, 320), "Conv_0", "shapes = { input = [1, 3, 320, 320] }"),
+    ],
+    ids=["ultraface", "yunet", "yunet-dynamic"],
+)
+def test_published_models_are_searched(
+    name: str, shape: tuple[int, ...], wide: str, options: str, shared: Path, tmp_path: Path
+) -> None:
+    path = study(tmp_path, shared / "models" / name, "input", shape, wide, 4, options)
+    edgedeploy.load_study(path).run(tmp_path / "out", confirm=False)
+    store = Store(tmp_path / "out")
+    targets = {item.variant.target for item in store.measurements() if item.variant.precision == "float32"}
+    assert targets == {"onnxruntime", "openvino"}
+    assert len(store.measurements()) + len(store.failures()) == 4
+    assert all(item.kind == "ParityError" for item in store.failures()), "int8 of random pictures may stray, no more"

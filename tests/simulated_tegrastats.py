@@ -1,0 +1,52 @@
+"""A simulation of NVIDIA's ``tegrastats``: a recorded Orin Nano line whose VDD_IN follows the CPU time of the workers.
+
+3 W when no worker runs and 5 W more for each core that workers use, so that energy has a known answer. Nothing here is
+a measurement of power.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+IDLE_MW = 3000
+BUSY_MW = 5000
+LINE = (Path(__file__).parent / "data" / "tegrastats" / "orin_nano_l4t36.txt").read_text(encoding="ascii").strip()
+
+
+def worker_seconds() -> float:
+    """CPU time so far of every process that has ``worker`` as an argument."""
+    total = 0
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and b"worker" in (entry / "cmdline").read_bytes().split(b"\0"):
+                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+                total += int(fields[11]) + int(fields[12])
+        except OSError:
+            continue
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def install(folder: Path) -> None:
+    """Put it into ``folder`` under the name of the real program."""
+    program = folder / "tegrastats"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+
+
+def main() -> None:
+    interval_s = int(sys.argv[sys.argv.index("--interval") + 1]) / 1000
+    before_s, at_s = worker_seconds(), time.monotonic()
+    while True:
+        time.sleep(interval_s)
+        now_s, now_at_s = worker_seconds(), time.monotonic()
+        cores = max(0.0, (now_s - before_s) / (now_at_s - at_s))
+        before_s, at_s = now_s, now_at_s
+        sys.stdout.write(LINE.replace("VDD_IN 16321mW", f"VDD_IN {round(IDLE_MW + BUSY_MW * cores)}mW") + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What a board's processor makes of each precision, from the flags of real processors' probes."""
+
+from __future__ import annotations
+
+import made_up
+import pytest
+
+from edgedeploy.ability import Demand, abilities, runnable
+from edgedeploy.measurement import BoardInfo
+from edgedeploy.plugins import demands_of, find_targets
+from edgedeploy.targets import BUILTIN_TARGETS
+
+ANYWHERE = "int4-weights"
+"""Weights alone are narrow: no instruction is needed for it."""
+
+ZEN4 = ("avx2", "avx512_bf16", "avx512_vnni", "avx512f", "f16c", "fma")
+HASWELL = ("avx2", "f16c", "fma")
+CORTEX_A72 = ("asimd",)
+CORTEX_A78AE = ("asimd", "asimddp", "asimdhp", "fphp")
+
+
+def made_up_board(*isa: str) -> BoardInfo:
+    return made_up.board(isa=isa)
+
+
+def natives(target: str, *isa: str) -> dict[str, bool | None]:
+    plugin = next(plugin for plugin in find_targets(BUILTIN_TARGETS) if plugin.name == target)
+    found = abilities(made_up_board(*isa), plugin.load().precisions, demands_of(plugin.load()))
+    return {ability.precision: ability.native for ability in found if ability.runs and ability.precision != ANYWHERE}
+
+
+@pytest.mark.parametrize(
+    ("isa", "openvino", "onnxruntime"),
+    [
+        (ZEN4, {"float32": None, "bfloat16": True, "int8": True}, {"float32": None, "int8": True}),
+        (HASWELL, {"float32": None, "int8": False}, {"float32": None, "int8": False}),
+        (CORTEX_A72, {"float32": None, "int8": False}, {"float32": None, "int8": False}),
+        (CORTEX_A78AE, {"float32": None, "int8": True}, {"float32": None, "int8": True}),
+    ],
+)
+def test_precisions_worth_trying_by_processor(
+    isa: tuple[str, ...], openvino: dict[str, bool | None], onnxruntime: dict[str, bool | None]
+) -> None:
+    assert natives("openvino", *isa) == openvino
+    assert natives("onnxruntime", *isa) == onnxruntime
+
+
+def test_what_cannot_run_says_which_instructions_are_missing() -> None:
+    demands = {"bfloat16": Demand(runs_with=("avx512_bf16", "amx_bf16"))}
+    refused = abilities(made_up_board(*HASWELL), ("float32", "bfloat16"), demands)[1]
+    assert (refused.runs, refused.native) == (False, False)
+    assert refused.reason == "the CPU has none of avx512_bf16, amx_bf16"
+    assert runnable(made_up_board(*HASWELL), ("float32", "bfloat16"), demands) == ("float32",)
+
+
+def test_what_only_lacks_speed_is_still_tried() -> None:
+    slow = abilities(made_up_board(*HASWELL), ("int8",), {"int8": Demand(fast_with=("avx_vnni",))})[0]
+    assert (slow.runs, slow.native) == (True, False)
+    assert "measure it" in slow.reason
+
+
+def test_a_target_without_demands_runs_anywhere() -> None:
+    class Modest:
+        name, precisions, extra = "modest", ("float32",), "study"
+
+    assert demands_of(Modest()) == {}  # type: ignore[arg-type]
+    assert runnable(made_up_board(), ("float32",), {}) == ("float32",)

@@ -1,0 +1,170 @@
+"""What a study file may say of measuring protocols, and what a board is sent for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgedeploy.errors import DataError, SpecError
+from edgedeploy.measurement import PROTOCOL_METRICS, ProtocolPlan
+from edgedeploy.runtime.protocols import PROTOCOLS, make_protocol
+from edgedeploy.spec import StudySpec, parse_spec
+
+GOOD = """\
+[study]
+name = "demo"
+targets = ["onnxruntime"]
+
+[task]
+kind = "synthetic-ultrasound"
+
+[[boards]]
+name = "here"
+kind = "local"
+
+[space]
+width = [1.0, 0.5]
+
+[[objectives]]
+metric = "latency_ratio"
+
+[[constraints]]
+metric = "latency_p90_ns"
+at_most = "20 ms"
+
+[budget]
+trials = 10
+"""
+REALTIME = '\n[measure]\nprotocols = ["realtime"]\n[measure.realtime]\n'
+
+
+def check(text: str) -> None:
+    spec, source = parse_spec(text, Path("study.toml"))
+    spec.check(source, architecture={}, task_metrics={}, known_targets={"onnxruntime": ("float32",)})
+
+
+def parse(text: str) -> StudySpec:
+    return parse_spec(GOOD + text, Path("study.toml"))[0]
+
+
+def plan(text: str, folder: Path = Path()) -> ProtocolPlan:
+    (found,) = parse(text).measure.plans(folder)
+    return found
+
+
+def test_a_study_without_protocols_is_as_before() -> None:
+    spec = parse("")
+    assert spec.measure.plans(Path()) == ()
+    assert spec.measure.timed_queries == 662
+    assert not set(spec.metric_table({})) & {name for table in PROTOCOL_METRICS.values() for name in table}
+
+
+def test_every_protocol_with_its_defaults_is_one_the_board_knows() -> None:
+    names = [name for name in PROTOCOL_METRICS if name != "realtime"]
+    plans = parse(f"\n[measure]\nprotocols = {names}\n").measure.plans(Path())
+    assert {item.name for item in plans} | {"single_stream", "realtime"} == set(PROTOCOL_METRICS)
+    for item in plans:
+        assert item.limit_s > 0
+        if item.name in PROTOCOLS:
+            make_protocol(item.name, item.settings)
+
+
+def test_the_heat_of_a_sustained_load_comes_last() -> None:
+    plans = parse('\n[measure]\nprotocols = ["sustained", "offline", "multi_stream"]\n').measure.plans(Path())
+    assert [item.name for item in plans] == ["offline", "multi_stream", "sustained"]
+
+
+def test_a_constant_rate_becomes_arrival_times() -> None:
+    found = plan(REALTIME + 'rate_hz = 40.0\nframes = 4\nstuck_after = "10 s"\nstages = ["overlay"]\n')
+    assert found.settings["arrivals_ns"] == [0, 25_000_000, 50_000_000, 75_000_000]
+    assert found.settings["deadline_ns"] == 25_000_000
+    assert found.limit_s == pytest.approx(10.075)
+    make_protocol(found.name, found.settings)
+
+
+def test_a_recording_becomes_arrival_times(tmp_path: Path) -> None:
+    stamps = "".join(f"Seq_Frame{i:04d}_Timestamp = {s}\n" for i, s in enumerate((7, 8, 10, 20)))
+    (tmp_path / "a.mha").write_text(f"NDims = 3\n{stamps}ElementDataFile = LOCAL\n")
+    found = plan(REALTIME + 'recording = "a.mha"\nframes = 3\n', tmp_path)
+    assert found.settings["arrivals_ns"] == [0, 1_000_000_000, 3_000_000_000]
+    assert found.settings["deadline_ns"] == 2_000_000_000
+    with pytest.raises(DataError, match=r"b\.mha"):
+        plan(REALTIME + 'recording = "b.mha"\n', tmp_path)
+
+
+@pytest.mark.shared
+def test_a_real_recording_sets_the_pace(shared: Path) -> None:
+    found = plan(REALTIME + 'recording = "fCal_Test_Calibration_3NWires.igs.mha"\n', shared / "data" / "us_sequences")
+    assert len(found.settings["arrivals_ns"]) == 188
+    assert 70_000_000 < found.settings["deadline_ns"] < 80_000_000  # about 13 frames a second
+
+
+def test_the_single_stream_gets_the_queries_of_its_percentile() -> None:
+    assert parse('\n[measure]\nprotocols = ["single_stream"]\n').measure.timed_queries == 6636
+    text = '\n[measure]\nqueries = 700\nprotocols = ["single_stream"]\n[measure.single_stream]\npercentile = 99\n'
+    assert parse(text).measure.timed_queries == 700
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[measure]\nprotocols = ["realtme"]\n', ["measure.protocols", "realtme", "'realtime'"]),
+        ('[measure]\nprotocols = ["offline", "offline"]\n', ["offline stands twice"]),
+        ('[measure]\nprotocols = ["realtime"]\n', ["one of rate_hz, recording and clip", "none"]),
+        (REALTIME + 'rate_hz = 30.0\nclip = "x.dcm"\n', ["rate_hz, clip"]),
+        (REALTIME + "rate = 30.0\n", ["measure.realtime.rate", "rate_hz"]),
+        (REALTIME + "rate_hz = 0.0\n", ["greater than 0"]),
+        (REALTIME + 'rate_hz = 30.0\npolicy = "newest"\n', ["'latest', 'bounded' or 'block'"]),
+        (REALTIME + "rate_hz = 30.0\ncapacity = 2\n", ["capacity", "bounded"]),
+        (REALTIME + "rate_hz = 30.0\ndeadline = 33\n", ["bare number 33"]),
+        (REALTIME + 'rate_hz = 30.0\nstages = ["encode"]\n', ["'decode', 'resize' or 'overlay'"]),
+        ("[measure.offline]\nsamples = 100\n", ["protocols does not name 'offline'"]),
+        ('[measure]\nprotocols = ["offline"]\n[measure.offline]\nsamples = 8\nchunks = 9\n', ["chunks <= samples"]),
+        ('[measure]\nprotocols = ["sustained"]\n[measure.sustained]\nduration = "20 s"\n', ["5 to 10000 windows"]),
+        ('[measure]\nprotocols = ["multi_stream"]\n[measure.multi_stream]\nqueries = 661\n', ["needs 662", "661"]),
+        ('[measure]\nprotocols = ["single_stream"]\n[measure.single_stream]\npercentile = 98\n', ["one of 50, 90, 99"]),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, words: list[str]) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse("\n" + text)
+    for word in words:
+        assert word in str(caught.value)
+
+
+CONSTRAINT = '\n[[constraints]]\nmetric = "{metric}"\n{limit}\n'
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit"),
+    [
+        ("realtime_deadline_miss_percent", 'at_most = "0.5 %"'),
+        ("realtime_result_age_p99_ns", 'at_most = "50 ms"'),
+        ("offline_throughput_per_s", 'at_least = "30 /s"'),
+        ("latency_p999_ns", 'at_most = "30 ms"'),
+        ("multi_stream_streams", 'at_least = "4 streams"'),
+        ("resources_memory_area_byte_s", 'at_most = "2 GB*s"'),
+        ("resources_cpu_area_core_s", 'at_most = "2 s"'),
+        ("sustained_slope_percent_per_min", 'at_most = "0.1 %/min"'),
+        ("sustained_temperature_rise_c", 'at_most = "15 C"'),
+    ],
+)
+def test_a_metric_can_be_limited_when_its_protocol_is_asked_for(metric: str, limit: str) -> None:
+    protocol = next(name for name, table in PROTOCOL_METRICS.items() if metric in table)
+    measure = f'\n[measure]\nprotocols = ["{protocol}"]\n'
+    table = "[measure.realtime]\nrate_hz = 30.0\n" if protocol == "realtime" else ""
+    constraint = CONSTRAINT.format(metric=metric, limit=limit)
+    check(GOOD + constraint + measure + table)
+    with pytest.raises(SpecError, match=rf"constraints\.1\.metric: {metric} comes from.*Add '{protocol}'"):
+        check(GOOD + constraint)
+
+
+def test_a_percentile_that_the_queries_cannot_carry_is_refused() -> None:
+    few = "\n[measure]\nqueries = 100\n"
+    check(GOOD + few)
+    with pytest.raises(SpecError, match=r"latency_p99_ns needs 662 timed queries.*100"):
+        check(GOOD.replace("latency_p90_ns", "latency_p99_ns") + few)
+    few = '\n[measure]\nprotocols = ["single_stream"]\n[measure.single_stream]\npercentile = 99\n'
+    with pytest.raises(SpecError, match=r"latency_p999_bound_ns needs 6636 timed queries.*662"):
+        check(GOOD.replace("latency_p90_ns", "latency_p999_bound_ns") + few)
