@@ -22,8 +22,10 @@ FLAGS = {
     "--separateProfileRun --loadInputs --exportOutput",
     "8.0": "--fp16 --int8 --workspace --nvtxMode",
     "8.2": "--fp16 --int8 --workspace --nvtxMode --exportLayerInfo",
-    "8.5": "--fp16 --int8 --workspace --memPoolSize --profilingVerbosity --exportLayerInfo",
-    "10": "--fp16 --int8 --memPoolSize --profilingVerbosity --exportLayerInfo",
+    "8.5": "--fp16 --int8 --workspace --memPoolSize --profilingVerbosity --exportLayerInfo --precisionConstraints "
+    "--layerPrecisions",
+    "10": "--fp16 --int8 --memPoolSize --profilingVerbosity --exportLayerInfo --precisionConstraints --layerPrecisions "
+    "--stronglyTyped",
     "11": "--memPoolSize --profilingVerbosity --exportLayerInfo",
 }
 
@@ -108,25 +110,38 @@ def export_times(path: str, times: list[float], warmup_ms: float, release: str) 
     Path(path).write_text(json.dumps(rows), encoding="utf-8")
 
 
-def precision_of(model: bytes) -> str:
-    """What a strongly typed network runs in: the types of the file alone."""
-    import onnx
+def rules_of(given: dict[str, str], release: str) -> dict[str, Any]:
+    """What the builder may do, by its flags: keep the file's types, or use the precisions that are allowed, but for layers
+    that are named."""
+    kept = [pair.rpartition(":") for pair in given.get("--layerPrecisions", "").split(",") if pair]
+    return {
+        "typed": release == "11" or "--stronglyTyped" in given,
+        "half": "--fp16" in given,
+        "int8": "--int8" in given,
+        "wide": [name for name, _, kind in kept if kind == "fp32" and given.get("--precisionConstraints") == "obey"],
+    }
 
-    graph = onnx.load_from_string(model).graph
-    if any(node.op_type == "QuantizeLinear" for node in graph.node):
-        return "int8"
-    return "float16" if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer) else "float32"
+
+def runs_as(name: str, written: str, rules: dict[str, Any]) -> str:
+    if rules["typed"]:
+        return written
+    if written == "Int8":
+        return "Int8" if rules["int8"] else "Float"
+    return "Half" if rules["half"] and name not in rules["wide"] else "Float"
 
 
-def layers_of(model: bytes, precision: str) -> list[dict[str, Any]]:
+def layers_of(model: bytes, rules: dict[str, Any]) -> list[dict[str, Any]]:
     import onnx
 
     kinds = {"Conv": "Convolution", "ConvTranspose": "Deconvolution", "Gemm": "Gemm", "MatMul": "MatrixMultiply"}
-    nodes = [node for node in onnx.load_from_string(model).graph.node if node.op_type in kinds]
-    weights = {"int8": "Int8", "float16": "Half", "float32": "Float"}[precision]
+    graph = onnx.load_from_string(model).graph
+    written = {name: "Int8" for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    written |= {item.name: "Half" for item in graph.initializer if item.data_type == onnx.TensorProto.FLOAT16}
+    nodes = [node for node in graph.node if node.op_type in kinds]
+    types = [runs_as(node.name, written.get(node.input[1], "Float"), rules) for node in nodes]
     return [
-        {"Name": node.name, "LayerType": "Cask", "ParameterType": kinds[node.op_type], "Weights": {"Type": weights}}
-        for node in nodes
+        {"Name": node.name, "LayerType": "Cask", "ParameterType": kinds[node.op_type], "Weights": {"Type": kind}}
+        for node, kind in zip(nodes, types, strict=True)
     ]
 
 
@@ -185,10 +200,9 @@ def main(arguments: list[str]) -> int:
             info("[TRT] [DlaLayer] {ForeignNode[/down/Conv.../mask/Conv]}")
             info("[TRT] ---------- Layers Running on GPU ----------")
             info("[TRT] [GpuLayer] RESIZE: /up/Resize")
-        precision = "int8" if "--int8" in given else "float16" if "--fp16" in given else "float32"
         model = Path(given["--onnx"]).read_bytes()
-        precision = precision_of(model) if release == "11" else precision
-        Path(given["--saveEngine"]).write_bytes(HEADER + bound + b"\n" + precision.encode() + b"\n" + model)
+        rules = rules_of(given, release)
+        Path(given["--saveEngine"]).write_bytes(HEADER + bound + b"\n" + json.dumps(rules).encode() + b"\n" + model)
         info("Engine built in 1.0 sec.")
     else:
         plan = Path(given["--loadEngine"]).read_bytes()
@@ -197,13 +211,13 @@ def main(arguments: list[str]) -> int:
             complain("E", "Error[6]: IRuntime::deserializeCudaEngine: incompatible plan")
             complain("E", "Engine deserialization failed")
             return ended(fail == "broken")
-        name, _, model = rest.partition(b"\n")
-        precision = name.decode()
+        written, _, model = rest.partition(b"\n")
+        rules = json.loads(written)
     noise = random.Random(1)
     count = max(int(given.get("--iterations", 10)), 10)
     times = [round(2.0 * (1 + settings.get("noise", 0.002) * noise.uniform(-1, 1)), 5) for _ in range(count)]
     if "--exportProfile" in given:
-        layers = layers_of(model, precision)
+        layers = layers_of(model, rules)
         Path(given["--exportLayerInfo"]).write_text(json.dumps({"Layers": layers, "Bindings": []}), encoding="utf-8")
         share = 100 / len(layers)
         rows = [{"name": layer["Name"], "timeMs": 1.0, "averageMs": 0.1, "percentage": share} for layer in layers]

@@ -28,8 +28,21 @@ BLOCK: Final = 32
 """Weights that share one scale in 4 bits."""
 
 
-def write_narrow(request: BuildRequest, path: Path, *, reduce_range: bool) -> None:
-    """The reference with its narrow layers, written to ``path``. Raises ``Unsupported`` or ``BuildError``."""
+SYMMETRIC: Final = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "AddQDQPairToWeight": True,
+    "QuantizeBias": False,
+    "DedicatedQDQPair": True,
+}
+"""Zero points of 0, float weights with a Q and DQ of their own, float biases, one DQ a consumer: what TensorRT takes."""
+
+
+def write_narrow(request: BuildRequest, path: Path, *, reduce_range: bool = False, symmetric: bool = False) -> None:
+    """The reference with its narrow layers, written to ``path``. ``symmetric``: signed activations, see :data:`SYMMETRIC`.
+
+    Raises ``Unsupported`` or ``BuildError``.
+    """
     import onnx
 
     open_onnx(request.reference, threads=1)  # the preparation swallows what it cannot load; this one names the operator
@@ -41,7 +54,9 @@ def write_narrow(request: BuildRequest, path: Path, *, reduce_range: bool) -> No
     if "int4-weights" in wanted:
         model = _four_bits(onnx.ModelProto.FromString(source.SerializeToString()), assignment)
     if "int8" in wanted:
-        model = _eight_bits(request, source, model, assignment, path.with_name("prepared.onnx"), reduce_range)
+        model = _eight_bits(
+            request, source, model, assignment, path.with_name("prepared.onnx"), reduce_range, symmetric
+        )
     narrow = narrow_nodes(model)
     sources = fused_from(source, model)
     check_followed(request.plan, assignment, sources, narrow)
@@ -79,7 +94,13 @@ def _four_bits(model: Any, assignment: Assignment) -> Any:
 
 
 def _eight_bits(
-    request: BuildRequest, source: Any, model: Any, assignment: Assignment, prepared: Path, reduce_range: bool
+    request: BuildRequest,
+    source: Any,
+    model: Any,
+    assignment: Assignment,
+    prepared: Path,
+    reduce_range: bool,
+    symmetric: bool,
 ) -> Any:
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -102,7 +123,9 @@ def _eight_bits(
         sources = fused_from(source, ready)
         check_alive(request.plan, assignment, sources.values())
         others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
-        extra: dict[str, Any] = {} if method == "minmax" else {"CalibStridedMinMax": 1}
+        extra: dict[str, Any] = dict(SYMMETRIC) if symmetric else {}
+        if method != "minmax":
+            extra["CalibStridedMinMax"] = 1
         if method == "percentile":
             extra["CalibPercentile"] = PERCENTILE
         with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print their progress
@@ -113,7 +136,7 @@ def _eight_bits(
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 reduce_range=reduce_range,
-                activation_type=QuantType.QUInt8,
+                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=methods[method],
                 nodes_to_exclude=others,

@@ -194,7 +194,7 @@ def test_what_the_proxy_says_decides_the_level() -> None:
     empty = (
         "WeightsContext.cpp:525: Empty initializer 267 was provided with non-empty data. Overriding data to nullptr."
     )
-    assert told(warnings=(empty,)).evidence.level is Level.BUILT
+    assert told(warnings=(empty, empty.rstrip("."))).evidence.level is Level.BUILT
     for refused in (told(warnings=(empty, "UINT8")), told(parsed=False, errors=("no",)), told(warnings=("UINT8",))):
         with pytest.raises(Unsupported):
             _ = refused.evidence
@@ -334,6 +334,18 @@ def test_builds_say_nothing(
     assert (printed.out, printed.err) == ("", "")
 
 
+def test_what_works_here_is_told_with_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtx, "installed_version", lambda: None)
+    rules_only = TensorRtTarget().probe()
+    assert rules_only.ready, "files can be written and linted"
+    assert "works here: lint; not parsed, not built: tensorrt-rtx is not installed; not measured" in rules_only.found
+    assert rules_only.remedy.startswith("pip install 'edgedeploy[tensorrt]'")
+    monkeypatch.setattr(rtx, "installed_version", lambda: "1.7.1")
+    parser = TensorRtTarget().probe()
+    assert "works here: lint, parsed and built by tensorrt-rtx 1.7.1 on the CPU (a proxy); not measured" in parser.found
+    assert "pip" not in parser.remedy and "Jetson" in parser.remedy
+
+
 def test_missing_toolchain_names_what_to_install(
     reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,7 +355,7 @@ def test_missing_toolchain_names_what_to_install(
     monkeypatch.setattr(common.metadata, "version", version)
     readiness = TensorRtTarget().probe()
     assert not readiness.ready
-    assert "tensorrt-rtx is not installed" in readiness.found
+    assert "not installed: onnx, onnxruntime" in readiness.found
     with pytest.raises(TargetUnavailable, match=r"pip install 'edgedeploy\[study\]'"):
         TensorRtTarget().build(request(reference, "float32"), tmp_path)
 

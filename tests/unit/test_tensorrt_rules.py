@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.targets.tensorrt.command import (
     Conditions,
+    Typing,
     build_command,
     output_command,
     profile_command,
@@ -225,9 +226,13 @@ def test_dla_rules(tmp_path: Path) -> None:
     assert [(finding.rule, finding.severity) for finding in result.findings] == [("dla-fallback", "warning")]
 
 
-def built(version: str, precision: str = "int8", dla: DlaRequest | None = None) -> list[str]:
+def built(
+    version: str, precision: str = "int8", dla: DlaRequest | None = None, float32: tuple[str, ...] = ()
+) -> list[str]:
     release = TrtVersion.from_text(version)
-    return build_command("trtexec", release, onnx="m.onnx", plan="m.plan", precision=precision, dla=dla)
+    return build_command(
+        "trtexec", release, onnx="m.onnx", plan="m.plan", typing=Typing((precision,), float32), dla=dla
+    )
 
 
 @pytest.mark.parametrize(
@@ -236,8 +241,12 @@ def built(version: str, precision: str = "int8", dla: DlaRequest | None = None) 
         ("8.0.1", {"--int8", "--workspace=1024", "--nvtxMode=verbose"}, {"--memPoolSize=workspace:1024"}),
         ("8.2.1", {"--int8", "--workspace=1024", "--nvtxMode=verbose"}, {"--profilingVerbosity=detailed"}),
         ("8.5.2", {"--int8", "--memPoolSize=workspace:1024", "--profilingVerbosity=detailed"}, {"--workspace=1024"}),
-        ("10.3", {"--int8", "--memPoolSize=workspace:1024"}, {"--workspace=1024", "--explicitBatch", "--buildOnly"}),
-        ("11.0", {"--memPoolSize=workspace:1024"}, {"--int8", "--fp16", "--best", "--calib"}),
+        (
+            "10.3",
+            {"--stronglyTyped", "--memPoolSize=workspace:1024"},
+            {"--int8", "--fp16", "--workspace=1024", "--explicitBatch", "--buildOnly"},
+        ),
+        ("11.0", {"--memPoolSize=workspace:1024"}, {"--int8", "--fp16", "--best", "--calib", "--stronglyTyped"}),
     ],
 )
 def test_build_flags_by_release(version: str, with_flags: set[str], without: set[str]) -> None:
@@ -246,6 +255,21 @@ def test_build_flags_by_release(version: str, with_flags: set[str], without: set
     assert not without & flags
     assert "--skipInference" not in flags, "with it a broken engine prints PASSED"
     assert "--noTF32" in flags
+
+
+def test_wide_layers_beside_float16_are_named_where_types_do_not_decide() -> None:
+    wide = {"--fp16", "--precisionConstraints=obey", "--layerPrecisions=/head/conv:fp32,/stem/conv:fp32"}
+    mixed = ("/head/conv", "/stem/conv")
+    assert wide <= set(built("8.5.2", "float16", float32=mixed))
+    assert wide <= set(built("10.3", "float16", DlaRequest(), mixed)), "networks on DLA are weakly typed"
+    assert not any(flag.startswith(("--layer", "--fp16")) for flag in built("10.3", "float16", float32=mixed))
+    assert not any(flag.startswith("--layer") for flag in built("8.2.1", "int8", float32=mixed)), (
+        "--int8 moves no layer"
+    )
+    with pytest.raises(Unsupported, match=r"/head/conv.*8\.4"):
+        built("8.2.1", "float16", float32=mixed)
+    with pytest.raises(Unsupported, match="Conv:y"):
+        built("8.5.2", "float16", float32=("Conv:y",))
 
 
 def test_timing_flags() -> None:

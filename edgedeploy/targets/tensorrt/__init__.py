@@ -5,6 +5,7 @@ Nothing here needs a GPU but the board itself. What could be proved stands with 
 """
 
 from edgedeploy.targets.tensorrt.evidence import Evidence, Level
+from edgedeploy.targets.tensorrt.examination import Verdict, verdict
 from edgedeploy.targets.tensorrt.lint import LintResult, Platform, lint_file
 from edgedeploy.targets.tensorrt.log import LogRefused, accept, read_runs
 from edgedeploy.targets.tensorrt.measure import TrtResult, measure_on_board, require_comparable
@@ -20,9 +21,11 @@ __all__ = [
     "Platform",
     "TrtResult",
     "TrtVersion",
+    "Verdict",
     "accept",
     "lint_file",
     "measure_on_board",
     "read_runs",
     "require_comparable",
+    "verdict",
 ]

@@ -13,12 +13,17 @@ from typing import Any, Final
 
 from edgedeploy.errors import Unsupported
 from edgedeploy.targets.tensorrt.dla import DlaRequest
+from edgedeploy.targets.tensorrt.graphview import GraphView
 from edgedeploy.targets.tensorrt.version import OLDEST, TrtVersion
 
 WORKSPACE_MIB: Final = 1024
 """Most scratch memory for one kernel: 8.0 takes 16 MiB by itself, too little for its fast convolutions."""
 
-STRONGLY_TYPED: Final = TrtVersion(11, 0)
+ALWAYS_TYPED: Final = TrtVersion(11, 0)
+"""From here on the types of the file decide, and the flags of precisions are gone."""
+
+TYPED_ON_REQUEST: Final = TrtVersion(10, 0)
+LAYER_PRECISIONS: Final = TrtVersion(8, 4)
 MEMORY_POOLS: Final = TrtVersion(8, 4)
 LAYER_INFO: Final = TrtVersion(8, 2)
 SEVERAL_PERCENTILES: Final = TrtVersion(8, 5)
@@ -45,15 +50,28 @@ class Conditions:
         return dict(vars(self))
 
 
+@dataclass(frozen=True)
+class Typing:
+    """The precisions that a file's layers have, each once, and the names of those in float32."""
+
+    precisions: tuple[str, ...]
+    float32: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, view: GraphView, precision: str) -> Typing:
+        """Of a file that was built in ``precision``: its own comes first, those of single layers follow."""
+        found = view.layer_types
+        wide = tuple(name for name, kind in found.items() if kind == "float32")
+        return cls(tuple(dict.fromkeys((precision, *sorted(set(found.values()) & set(_PRECISION_FLAGS))))), wide)
+
+
 def build_command(
-    trtexec: str, version: TrtVersion, *, onnx: str, plan: str, precision: str, dla: DlaRequest | None = None
+    trtexec: str, version: TrtVersion, *, onnx: str, plan: str, typing: Typing, dla: DlaRequest | None = None
 ) -> list[str]:
     """Build an engine, save it, and run it once. Raises ``Unsupported``."""
     require_release(version)
-    if precision not in _PRECISION_FLAGS:
-        raise Unsupported(f"precision {precision!r} in TensorRT", f"it has {', '.join(_PRECISION_FLAGS)}", "Choose one")
+    flags = _precision_flags(version, typing, dla)
     pool = f"--memPoolSize=workspace:{WORKSPACE_MIB}" if version >= MEMORY_POOLS else f"--workspace={WORKSPACE_MIB}"
-    flags = [] if version >= STRONGLY_TYPED else list(_PRECISION_FLAGS[precision])
     return [
         trtexec,
         f"--onnx={onnx}",
@@ -79,7 +97,7 @@ def timing_command(
         "--noDataTransfers": not conditions.transfers,
     }
     off = [flag for flag, on in wanted.items() if not on]
-    if off and version >= STRONGLY_TYPED:
+    if off and version >= ALWAYS_TYPED:
         found = "11.0 turned them on by default"
         raise Unsupported(f"a run without {', '.join(off)} on TensorRT {version}", found, "Use the default conditions")
     return [
@@ -151,6 +169,30 @@ def require_release(version: TrtVersion) -> None:
     """Raises ``Unsupported`` for releases whose parser takes no per-channel QDQ."""
     if version < OLDEST:
         raise Unsupported(f"TensorRT {OLDEST} or newer", f"the board has {version}", "Upgrade JetPack to 4.6 or newer")
+
+
+def _precision_flags(version: TrtVersion, typing: Typing, dla: DlaRequest | None) -> list[str]:
+    """Make the builder keep the file's types. On DLA, and before 10.0, networks are weakly typed: a flag allows a precision
+    everywhere, and layers that have to stay wide are named."""
+    foreign = [name for name in typing.precisions if name not in _PRECISION_FLAGS]
+    if foreign:
+        raise Unsupported(
+            f"precision {foreign[0]!r} in TensorRT", f"it has {', '.join(_PRECISION_FLAGS)}", "Choose one"
+        )
+    if version >= ALWAYS_TYPED:
+        return []
+    if version >= TYPED_ON_REQUEST and dla is None:
+        return ["--stronglyTyped"]
+    flags = [flag for name in _PRECISION_FLAGS if name in typing.precisions for flag in _PRECISION_FLAGS[name]]
+    if "float16" not in typing.precisions or not typing.float32:
+        return flags
+    asked = f"layer {typing.float32[0]!r} in float32 beside float16 on TensorRT {version}"
+    if version < LAYER_PRECISIONS:
+        raise Unsupported(asked, "--layerPrecisions came with 8.4", "Upgrade JetPack, or build it in one precision")
+    if any(sign in name for name in typing.float32 for sign in ":,'\""):
+        raise Unsupported(asked, "the flag is split at colons, commas and quotes", "Rename the layers")
+    spec = ",".join(f"{name}:fp32" for name in typing.float32)
+    return [*flags, "--precisionConstraints=obey", f"--layerPrecisions={spec}"]
 
 
 def _verbosity(version: TrtVersion) -> str:

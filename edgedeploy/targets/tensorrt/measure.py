@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from edgedeploy.targets.tensorrt.board import CANDIDATES, TrtBoard, probe_board,
 from edgedeploy.targets.tensorrt.command import (
     LAYER_INFO,
     Conditions,
+    Typing,
     output_command,
     profile_command,
     require_release,
@@ -37,11 +39,13 @@ from edgedeploy.targets.tensorrt.exports import (
     read_profile,
     read_times,
 )
-from edgedeploy.targets.tensorrt.lint import Platform, lint_file
+from edgedeploy.targets.tensorrt.graphview import GraphView
+from edgedeploy.targets.tensorrt.lint import Platform, lint
 from edgedeploy.targets.tensorrt.log import LogRefused, Run
 
 RUN_TIMEOUT_S: Final = 600.0
 EXPORT_LIMIT_BYTES: Final = 1 << 28
+SHOW_CLOCKS: Final = ("sudo", "-n", "jetson_clocks", "--show")
 SUMMARY_TOLERANCE: Final = 0.01
 """Largest relative difference between trtexec's own median and that of the exported times."""
 
@@ -49,7 +53,7 @@ SUMMARY_TOLERANCE: Final = 0.01
 @dataclass(frozen=True)
 class TrtResult:
     """What one board said of one artifact. ``layers`` is empty before TensorRT 8.2; ``logs`` holds every raw log by step;
-    ``outputs`` has shape (cases, *output shape) per output."""
+    ``outputs`` has shape (cases, *output shape) per output; ``notes`` say what could not be looked at, and the remedy."""
 
     evidence: Evidence
     artifact_digest: str
@@ -60,6 +64,7 @@ class TrtResult:
     layers: tuple[Layer, ...]
     outputs: Mapping[str, Array]
     logs: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def executed(self) -> dict[str, int]:
@@ -82,6 +87,7 @@ class TrtResult:
             "layers": [vars(layer) for layer in self.layers],
             "placement": None if placement is None else placement.as_json(),
             "engine_warnings": list(self.engine.warnings),
+            "notes": list(self.notes),
         }
 
 
@@ -107,11 +113,15 @@ def measure_on_board(
     board = probe_board(transport, candidates=candidates, sysroot=sysroot)
     require_release(board.version)
     model = folder / artifact.entry
-    _lint(model, artifact.precision, board, dla)
-    if dla is not None:
-        _require_core(transport, board, dla)
+    view = GraphView.open(model)
+    _require_rules(view, artifact.precision, board, dla)
+    notes = () if dla is None else _core_notes(transport, board, dla)
+    typing = Typing.of(view, artifact.precision)
     try:
-        result = _on_board(transport, board, artifact, model, cases, root, conditions or Conditions(), dla)
+        engine = ensure_engine(transport, board, model, typing=typing, root=root, dla=dla)
+        with _work_folder(transport, root) as work:
+            bench = _Bench(transport, board, engine, work, dla)
+            result = _measure(bench, artifact, cases, conditions or Conditions(), typing, notes)
     except LogRefused as exc:
         _keep(keep_logs, {f"refused {exc.cause}": exc.log})
         raise
@@ -214,29 +224,20 @@ class _Bench:
         return run.text, read_outputs(self.export("outputs.json"), artifact.outputs)
 
 
-def _lint(model: Path, precision: str, board: TrtBoard, dla: DlaRequest | None) -> None:
+def _require_rules(view: GraphView, precision: str, board: TrtBoard, dla: DlaRequest | None) -> None:
     platform = Platform(board.version, precision, dla is not None, board.compute_capability)
-    errors = lint_file(model, platform).errors
+    errors = lint(view, platform).errors
     if errors:
         found = "; ".join(str(finding) for finding in errors)
         raise Unsupported(f"{precision} on TensorRT {board.version} of {board.gpu}", found, errors[0].remedy)
 
 
-def _on_board(
-    transport: Transport,
-    board: TrtBoard,
-    artifact: Artifact,
-    model: Path,
-    cases: Iterable[Mapping[str, Array]],
-    root: str,
-    conditions: Conditions,
-    dla: DlaRequest | None,
-) -> TrtResult:
-    engine = ensure_engine(transport, board, model, precision=artifact.precision, root=root, dla=dla)
+@contextmanager
+def _work_folder(transport: Transport, root: str) -> Iterator[str]:
     work = f"{root}/runs/{uuid.uuid4().hex}"
     require_command(transport, ["mkdir", "-p", "-m", "700", work])
     try:
-        return _measure(_Bench(transport, board, engine, work, dla), artifact, cases, conditions)
+        yield work
     finally:
         transport.run(["rm", "-rf", work], timeout_s=COMMAND_TIMEOUT_S)
 
@@ -247,22 +248,38 @@ def _keep(folder: Path | None, logs: Mapping[str, str]) -> None:
             write_atomic(folder / f"{step.replace(' ', '-')}.log", text.encode())
 
 
-def _require_core(transport: Transport, board: TrtBoard, dla: DlaRequest) -> None:
-    """``jetson_clocks --show`` changes nothing, but wants root: without it, trtexec itself has to notice a missing core."""
-    done = transport.run(["sudo", "-n", "jetson_clocks", "--show"], timeout_s=COMMAND_TIMEOUT_S)
+def _core_notes(transport: Transport, board: TrtBoard, dla: DlaRequest) -> tuple[str, ...]:
+    """``jetson_clocks --show`` changes nothing, but wants root: without it, trtexec itself has to notice a missing core.
+
+    Raises ``Unsupported`` for a core that is not there.
+    """
+    done = transport.run([*SHOW_CLOCKS], timeout_s=COMMAND_TIMEOUT_S)
+    if done.exit_status != 0:
+        said = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
+        why = said[-1] if said else f"exit status {done.exit_status}"
+        return (
+            f"DLA cores online: unavailable ({' '.join(SHOW_CLOCKS)}: {why}). "
+            "On the board: let its user run /usr/bin/jetson_clocks by sudo without a password",
+        )
     cores = cores_online(done.stdout.decode("utf-8", errors="replace"))
-    if done.exit_status == 0 and dla.core not in cores:
+    if dla.core not in cores:
         found = f"{board.gpu} has {', '.join(map(str, cores)) or 'none'} online"
         raise Unsupported(f"DLA core {dla.core}", found, "Choose another core, or run it on the GPU")
+    return ()
 
 
 def _measure(
-    bench: _Bench, artifact: Artifact, cases: Iterable[Mapping[str, Array]], conditions: Conditions
+    bench: _Bench,
+    artifact: Artifact,
+    cases: Iterable[Mapping[str, Array]],
+    conditions: Conditions,
+    typing: Typing,
+    notes: tuple[str, ...],
 ) -> TrtResult:
     run, times = bench.time(conditions)
     profile_log, layers = bench.profile()
     if layers:
-        check_executed(artifact.precision, executed(layers))
+        check_executed(artifact.precision, executed(layers), typing.precisions[1:])
     logs = {"build": bench.engine.build_log or "", "times": run.text, "profile": profile_log or ""}
     rows = []
     for number, case in enumerate(cases):
@@ -279,4 +296,5 @@ def _measure(
         layers=layers,
         outputs=outputs,
         logs={step: text for step, text in logs.items() if text},
+        notes=notes,
     )

@@ -26,7 +26,7 @@ GPU: Final = "SM86"
 """Ampere for desktops: the nearest to Orin (8.7) that RTX builds for."""
 
 HARMLESS: Final = (
-    re.compile(r"Empty initializer \S+ was provided with non-empty data\. Overriding data to nullptr\.$"),
+    re.compile(r"Empty initializer \S+ was provided with non-empty data\. Overriding data to nullptr\.?$"),
 )
 """Warnings that say nothing about the network: the parser prints this one for tensors without elements (the unused ``roi``
 of a Resize) whose data is empty in the file as well."""

@@ -7,26 +7,29 @@ from pathlib import Path
 from typing import Final
 
 from edgedeploy.artifact import Artifact, sha256_file
-from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.errors import BuildError
 from edgedeploy.files import write_json
 from edgedeploy.protocols import BuildRequest, Readiness
-from edgedeploy.targets.common import look_for, require, staged
+from edgedeploy.targets.common import look_for, require, require_abilities, staged
+from edgedeploy.targets.onnxquant import CALIBRATIONS
 from edgedeploy.targets.tensorrt import rtx
-from edgedeploy.targets.tensorrt.evidence import Evidence, Level
-from edgedeploy.targets.tensorrt.graphview import GraphView
-from edgedeploy.targets.tensorrt.lint import LintResult, Platform, lint
-from edgedeploy.targets.tensorrt.recipes import write_model
+from edgedeploy.targets.tensorrt.examination import examine
+from edgedeploy.targets.tensorrt.recipes import PRECISIONS, write_model
 from edgedeploy.targets.tensorrt.version import JETPACK_RELEASES, TrtVersion
 
 ENTRY: Final = "model.onnx"
 LINT: Final = "lint.json"
+MEASURED: Final = "not measured: that needs the trtexec of an NVIDIA Jetson"
+NEEDS_BOARD: Final = "To measure: edgedeploy.targets.tensorrt.measure_on_board with a Jetson"
 
 
 class TensorRtTarget:
     """Engines are built on the board: the artifact is ONNX, never a plan. ``releases`` are what it is linted against."""
 
     name = "tensorrt"
-    precisions: tuple[str, ...] = ("float32", "float16", "int8")
+    precisions: tuple[str, ...] = PRECISIONS
+    layer_precisions: tuple[str, ...] = PRECISIONS
+    calibrations: tuple[str, ...] = CALIBRATIONS
     extra = "study"
     board_remedy = (
         "TensorRT runs on an NVIDIA Jetson: its trtexec is asked for by edgedeploy.targets.tensorrt.measure_on_board, "
@@ -37,20 +40,27 @@ class TensorRtTarget:
         self._releases = tuple(releases)
 
     def probe(self) -> Readiness:
-        """Ready means: files can be written and linted. ``tensorrt-rtx`` adds a parser and a builder."""
+        """Ready means: files can be written and linted. ``tensorrt-rtx`` adds a parser and a builder.
+
+        Measured here it never is: that needs the board. The remedy names the next step there is.
+        """
         ready = look_for(("onnx", "onnxruntime"), self.extra)
         version = rtx.installed_version()
+        if not ready.ready:
+            return ready
         if version is not None:
-            found = f"{ready.found}; {rtx.PACKAGE} {version}: files are parsed and built on the CPU"
-            return Readiness(ready.ready, {**ready.versions, rtx.PACKAGE: version}, found, ready.remedy)
-        found = f"{ready.found}; {rtx.PACKAGE} is not installed: tensorrt files are linted only"
-        return Readiness(ready.ready, ready.versions, found, ready.remedy or "pip install 'edgedeploy[tensorrt]'")
+            works = f"lint, parsed and built by {rtx.PACKAGE} {version} on the CPU (a proxy)"
+            versions = {**ready.versions, rtx.PACKAGE: version}
+            return Readiness(True, versions, f"{ready.found}; works here: {works}; {MEASURED}", NEEDS_BOARD)
+        found = f"{ready.found}; works here: lint; not parsed, not built: {rtx.PACKAGE} is not installed; {MEASURED}"
+        return Readiness(True, ready.versions, found, f"pip install 'edgedeploy[tensorrt]'. {NEEDS_BOARD}")
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
         """See :class:`edgedeploy.protocols.Target`. ``model.onnx`` and ``lint.json``; ``settings`` hold the level of proof,
         the tool that gave it, and the releases whose rules the file keeps. Raises ``Unsupported`` when it keeps none's.
         """
         versions = require(self, request.precision)
+        require_abilities(self, request)
         if request.reference.suffix in (".plan", ".engine", ".trt"):
             raise BuildError(
                 request.reference.name, "a plan is native code for one GPU and TensorRT", "Give the ONNX file"
@@ -58,13 +68,12 @@ class TensorRtTarget:
         with staged(folder) as scratch:
             path = scratch / ENTRY
             write_model(request, path)
-            results = self._lint(path, request.precision)
-            evidence = _evidence(path)
+            found = examine(path, request.precision, self._releases)
+            evidence = found.require()
             write_json(
                 scratch / LINT,
-                {"evidence": evidence.as_json(), "releases": [result.as_json() for result in results]},
+                {"evidence": evidence.as_json(), "releases": [result.as_json() for result in found.lint]},
             )
-        accepted = [str(result.platform.version) for result in results if not result.errors]
         return Artifact.of_folder(
             folder,
             target=self.name,
@@ -72,23 +81,7 @@ class TensorRtTarget:
             entry=ENTRY,
             inputs=request.inputs,
             outputs=request.outputs,
-            settings={"level": evidence.level.value, "proved_by": evidence.by, "releases": " ".join(accepted)},
+            settings={"level": evidence.level.value, "proved_by": evidence.by, "releases": " ".join(found.releases)},
             reference_sha256=sha256_file(request.reference),
             built_with=versions,
         )
-
-    def _lint(self, path: Path, precision: str) -> list[LintResult]:
-        view = GraphView.open(path)
-        results = [lint(view, Platform(version, precision)) for version in self._releases]
-        if all(result.errors for result in results):
-            newest = results[-1]
-            found = "; ".join(str(finding) for finding in newest.errors)
-            raise Unsupported(f"{precision} for TensorRT {newest.platform.version}", found, newest.errors[0].remedy)
-        return results
-
-
-def _evidence(path: Path) -> Evidence:
-    """How far this host can prove the file. Raises ``Unsupported`` when a proxy refuses it."""
-    if rtx.installed_version() is None:
-        return Evidence(Level.LINT, "edgedeploy's rules", f"no parser saw it: {rtx.PACKAGE} is not installed")
-    return rtx.check(path).evidence
