@@ -1,11 +1,13 @@
 """Where a study's wall time went, phase by phase.
 
 A phase inside another one is charged to the inner only, so that the phases of a run add up to at most its wall time;
-what is left is ``idle``. A run that was killed counts up to its last entry.
+what is left is ``idle``. A run that was killed counts up to its last entry. Each thread is a run of its own: with several
+boards at work the wall time is the sum of theirs.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,45 +22,61 @@ OVERHEAD_PHASES: Final = ("upload", "search", "bookkeeping", "idle")
 """What a study spends beside the work itself: SSH, the optimiser, the store, waiting."""
 
 
+class _Clock(threading.local):
+    """One thread's: made when the thread first looks at it."""
+
+    def __init__(self) -> None:
+        self.run = uuid.uuid4().hex[:8]
+        self.start_ns = time.monotonic_ns()
+        self.inner_ns: list[int] = []
+
+
 class Account:
     """The clock of one run of a study; entries go to the store as they end."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._run = uuid.uuid4().hex[:8]
-        self._start_ns = time.monotonic_ns()
-        self._inner_ns: list[int] = []
+        self._clock = _Clock()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Time that is nobody's: of a thread that only waits for the others, whose own time counts."""
+        started = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            self._clock.start_ns += time.monotonic_ns() - started
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         started = time.monotonic_ns()
-        self._inner_ns.append(0)
+        self._clock.inner_ns.append(0)
         try:
             yield
         finally:
             spent = time.monotonic_ns() - started
-            self.add(name, spent - self._inner_ns.pop())
-            if self._inner_ns:
-                self._inner_ns[-1] += spent
+            self.add(name, spent - self._clock.inner_ns.pop())
+            if self._clock.inner_ns:
+                self._clock.inner_ns[-1] += spent
 
     def move(self, name: str, duration_ns: int) -> None:
         """Charge part of the phase that is running to ``name``: a job's upload, say, inside its measuring."""
         self.add(name, duration_ns)
-        if self._inner_ns:
-            self._inner_ns[-1] += duration_ns
+        if self._clock.inner_ns:
+            self._clock.inner_ns[-1] += duration_ns
 
     def add(self, name: str, duration_ns: int) -> None:
         if name not in PHASES:
             raise ValueError(f"no phase named {name!r}")
-        self._store.add_time(self._run, name, max(0, duration_ns), self.elapsed_ns)
+        self._store.add_time(self._clock.run, name, max(0, duration_ns), self.elapsed_ns)
 
     @property
     def elapsed_ns(self) -> int:
-        return time.monotonic_ns() - self._start_ns
+        return time.monotonic_ns() - self._clock.start_ns
 
     def close(self) -> None:
         """Mark the end, so that time after the last phase is seen as idle."""
-        self._store.add_time(self._run, "idle", 0, self.elapsed_ns)
+        self._store.add_time(self._clock.run, "idle", 0, self.elapsed_ns)
 
 
 @dataclass(frozen=True)

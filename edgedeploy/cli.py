@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer.core import TyperGroup
 
 from edgedeploy.errors import SpecError, nearest
 
@@ -106,21 +107,54 @@ def search(
     trials: Annotated[int | None, typer.Option(min=1, help="Variants to evaluate, instead of the file's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")] = False,
     board: Annotated[str | None, typer.Option(help="Board of the study file to measure on (the first one).")] = None,
+    boards: Annotated[
+        str | None, typer.Option(help="Several boards of one kind that share the work: a,b,c.", show_default=False)
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="PostgreSQL URL for the history of proposals.", show_default=False)
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option(help="Dask scheduler whose workers have the boards.", show_default=False)
+    ] = None,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation split closed.")] = False,
 ) -> None:
     """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with."""
     from edgedeploy.api import load_study
 
+    if board is not None and boards is not None:
+        raise SpecError("--board and --boards", "both were given", "Name one board or several")
+    names = [] if boards is None else [name.strip() for name in boards.split(",")]
     try:
         with Watch() as watch:
             result = load_study(study).run(
-                out_folder, trials=trials, resume=resume, board=board, confirm=not no_confirm, observer=watch
+                out_folder,
+                trials=trials,
+                resume=resume,
+                board=board,
+                boards=names,
+                storage=storage,
+                dask=dask,
+                confirm=not no_confirm,
+                observer=watch,
             )
     except KeyboardInterrupt:
         err.print(f"Interrupted. {escape(str(out_folder))} is usable as it is; --resume goes on.", highlight=False)
         raise typer.Exit(EXIT_PARTIAL) from None
     err.print(f"{result.evaluated} variants evaluated; ended because of: {result.reason}.", highlight=False)
     _show_front(out_folder, as_json=False)
+
+
+@app.command()
+def work(
+    study: Annotated[Path, typer.Argument(help="Study file that describes the board.", show_default=False)],
+    board: Annotated[str, typer.Option(help="The board that this process has.", show_default=False)],
+    dask: Annotated[str, typer.Option(help="Address of the Dask scheduler: tcp://host:8786.", show_default=False)],
+) -> None:
+    """Offer one board to a Dask cluster, until the scheduler or Ctrl-C ends it; `search --dask` measures on it."""
+    from edgedeploy.cluster import work as serve
+    from edgedeploy.spec import load_spec
+
+    serve(load_spec(study)[0].board(board).model_dump(), dask)
 
 
 @app.command()
@@ -200,6 +234,31 @@ def debug(
 
 
 @app.command()
+def layers(
+    folder: Folder,
+    variant: Annotated[str, typer.Option(help="Digest of a measured variant (its beginning).", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Where each layer of a measured variant ran and how long it took, beside the baseline's; exit code 4 without it."""
+    from edgedeploy.evidence.layers import beside, profile_of
+    from edgedeploy.reporting import read_measurement
+
+    found = read_measurement(folder, variant)
+    sides = {side: profile_of(found, side) for side in ("candidate", "baseline")}
+    rows = beside(sides["candidate"], sides["baseline"])
+    if as_json:
+        profiles = {side: profile.as_json() for side, profile in sides.items()}
+        print_json({**profiles, "beside": [row.as_json() for row in rows]})
+    else:
+        cells = [[row.layer, row.operator, row.place, *row.times()] for row in rows]
+        print_table(found.variant.label, ["layer", "operator", "kernel and device", "time", "baseline"], cells)
+        for side, profile in sides.items():
+            out.print(escape(f"{side}: {profile.placement_text()}"), highlight=False)
+    if sides["candidate"].missing is not None:
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+@app.command()
 def targets(as_json: AsJson = False) -> None:
     """Backend toolchains: which work here, and the command that mends the others."""
     from edgedeploy.diagnosis import target_findings
@@ -207,8 +266,35 @@ def targets(as_json: AsJson = False) -> None:
     _show_findings("Targets", target_findings, as_json)
 
 
-@app.command()
-def boards(
+class LooksUnlessTold(TyperGroup):
+    """A group whose first command is meant when none is named: ``boards study.toml`` is ``boards look study.toml``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["look", *args])
+
+
+boards = typer.Typer(cls=LooksUnlessTold, rich_markup_mode=None, help="Look at boards, or create an emulated one.")
+app.add_typer(boards, name="boards")
+
+
+@boards.command()
+def create(
+    machine: Annotated[str, typer.Argument(help="arm64 or arm64-system.", show_default=False)],
+) -> None:
+    """Build the image of an emulated Arm board on this host, once (root; downloads packages)."""
+    from edgedeploy.boards.arm.build import create as build
+
+    try:
+        image = build(machine, lambda line: err.print(escape(line), highlight=False))
+    except KeyboardInterrupt:
+        err.print("Interrupted: nothing half-built was kept.", highlight=False)
+        raise typer.Exit(EXIT_PARTIAL) from None
+    out.print(f'Ready: [[boards]] kind = "emulated:{image.machine}"', highlight=False, markup=False)
+
+
+@boards.command()
+def look(
     study: Annotated[
         Path | None, typer.Argument(help="Study file whose boards to look at.", show_default=False)
     ] = None,

@@ -58,7 +58,8 @@ def target_findings() -> list[Finding]:
             continue
         readiness = plugin.target.probe()
         text = f"{readiness.found}; precisions: {', '.join(plugin.target.precisions)}"
-        findings.append(Finding(f"target {plugin.name}", readiness.ready, text, readiness.remedy))
+        lacking = False if plugin.target.extra == "study" else None  # an extra of its own: not every study needs it
+        findings.append(Finding(f"target {plugin.name}", readiness.ready or lacking, text, readiness.remedy))
     return findings
 
 
@@ -84,7 +85,7 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
             f"{info.provenance}; {info.cpu}, {info.cores} cores, {info.memory_bytes / 2**30:.1f} GiB, "
             f"{' '.join(info.isa) or 'no instruction set of note'}; runtimes: {runtimes}"
         )
-        remedy = "" if info.runtimes else "On the board: pip install onnxruntime openvino"
+        remedy = "" if info.runtimes else "On the board: pip install onnxruntime openvino ai-edge-litert"
         findings.append(Finding(what, bool(info.runtimes), text, remedy))
         findings += _ability_findings(what, info)
     findings += [
@@ -153,6 +154,8 @@ def machine_findings() -> list[Finding]:
     )
     for program, package, use in (
         ("sshd", "openssh-server", "emulated boards on the real SSH server"),
+        ("qemu-aarch64-static", "qemu-user-static", "emulated:arm64 boards"),
+        ("qemu-system-aarch64", "qemu-system-arm", "emulated:arm64-system boards"),
         ("chromium", "chromium", "the browser test of the report"),
     ):
         path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")

@@ -17,6 +17,8 @@ from edgedeploy.variant import Variant
 
 Provenance = Literal["measured", "emulated", "predicted", "bound"]
 Direction = Literal["minimize", "maximize"]
+Clock = Literal["wall", "virtual", "none"]
+"""What a board's times are: real; a count of instructions, 1 ns each; or an emulator's pace, of which no number is made."""
 
 SCHEMA_VERSION: Final = 1
 
@@ -43,6 +45,7 @@ RUN_METRICS: Final[Mapping[str, MetricInfo]] = {
     "cpu_time_ratio": MetricInfo("minimize", "1", "CPU time over the baseline's, interleaved in one session"),
     "cold_start_ns": MetricInfo("minimize", "ns", "process start to first output, median of the repeats"),
     "peak_memory_bytes": MetricInfo("minimize", "bytes", "peak resident memory of the process that runs it"),
+    "virtual_ns": MetricInfo("minimize", "ns", "instructions of one inference, 1 ns each (emulated; no board's time)"),
     "size_bytes": MetricInfo("minimize", "bytes", "size of the artifact's files"),
     "energy_j": MetricInfo("minimize", "J", "energy of one inference (null without a sensor)"),
 }
@@ -97,11 +100,29 @@ PROTOCOL_METRICS: Final[Mapping[str, Mapping[str, MetricInfo]]] = {
 }
 """What each measuring protocol adds when a study names it in ``[measure] protocols``."""
 
+ACROSS_BOARDS: Final = frozenset({"latency_ratio", "cpu_time_ratio", "size_bytes"})
+"""Board metrics that compare across boards of one kind: the baseline ran interleaved on the same board, or nothing ran."""
+
 BOARD_METRICS: Final[Mapping[str, MetricInfo]] = {
     **RUN_METRICS,
     **{name: info for table in PROTOCOL_METRICS.values() for name, info in table.items()},
 }
 """Every metric that a board can produce, asked for or not: what is not here belongs to the task."""
+
+TIMES: Final = (
+    *("latency_p50_ns", "latency_p90_ns", "latency_p99_ns", "latency_ratio"),
+    *("cpu_time_ns", "cpu_time_ratio", "cold_start_ns"),
+)
+
+
+def not_told_by(clock: Clock) -> dict[str, str]:
+    """The metrics that a board with this clock cannot give, each with the reason."""
+    if clock == "wall":
+        return {"virtual_ns": 'instructions are counted by an emulated board alone (machine = "arm64-system")'}
+    if clock == "virtual":
+        return dict.fromkeys(TIMES, "an emulated processor counts instructions (virtual_ns); that is no board's time")
+    reason = "the pace and the memory of an instruction emulator are no board's"
+    return dict.fromkeys((*TIMES, "peak_memory_bytes", "virtual_ns"), reason)
 
 
 @dataclass(frozen=True)
@@ -134,7 +155,8 @@ class MeasurePlan:
     Timing alternates candidate and baseline in ABBA order, ``block`` timed queries at a time after one untimed query,
     until each has at least ``queries``. ``time_limit_s`` bounds the whole job on the board, its ``protocols`` included,
     which run on the candidate alone. ``cool_to_c`` lets the board cool down to that temperature first, for at most
-    ``cool_down_s``.
+    ``cool_down_s``. ``power_mode`` pairs what is set (``governor``, ``nvpmodel``) with its value, for both sides alike.
+    ``profile_runs`` inferences of each side are profiled layer by layer at the end, apart from everything that is timed.
     """
 
     queries: int = 662
@@ -146,6 +168,8 @@ class MeasurePlan:
     protocols: tuple[ProtocolPlan, ...] = ()
     cool_to_c: float | None = None
     cool_down_s: float = 0.0
+    power_mode: tuple[tuple[str, str], ...] = ()
+    profile_runs: int = 0
 
 
 @dataclass(frozen=True)
@@ -200,7 +224,8 @@ class RawRun:
 
     ``environment`` holds the agent's ``before`` and ``after`` snapshots and its ``background_cpu_share``; ``outputs`` is
     an ``.npz`` in this host's file system (output name -> array (cases, \\*output shape)) or None; ``phases_ns`` says
-    where the time went: ``upload``, ``run``, ``collect``, ``wait``. ``protocols`` maps each protocol to its raw series.
+    where the time went: ``upload``, ``run``, ``collect``, ``wait``. ``protocols`` maps each protocol to its raw series,
+    ``layers`` each side to its profile.
     """
 
     candidate: RawSide
@@ -209,6 +234,7 @@ class RawRun:
     outputs: Path | None
     phases_ns: Mapping[str, int]
     protocols: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -217,6 +243,7 @@ class BoardInfo:
 
     ``identity`` names the physical machine (a digest of its machine id); ``boot_id`` the boot; ``runtimes`` maps target
     name to runtime version; ``isa`` the instruction sets that matter here (``avx2``, ``avx512_vnni``, ``amx_int8`` ...).
+    ``power_modes`` maps the modes that may be asked for to what sets them (``governor``, ``nvpmodel``).
     """
 
     name: str
@@ -233,10 +260,21 @@ class BoardInfo:
     runtimes: Mapping[str, str]
     governor: str | None
     notes: tuple[str, ...] = ()
+    clock: Clock = "wall"
+    power_modes: Mapping[str, str] = field(default_factory=dict)
+    serial: str = ""
+    image: str = ""
+
+    def unlike(self, other: BoardInfo) -> tuple[str, ...]:
+        """In what this board is of another kind than ``other``: numbers of boards of one kind may stand on one front."""
+        kinds = ("provenance", "clock", "cpu", "arch", "isa", "cores", "image", "python", "runtimes", "governor")
+        found = [name for name in kinds if getattr(self, name) != getattr(other, name)]
+        return tuple(f"{name} {getattr(self, name)!r}, not {getattr(other, name)!r}" for name in found)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
+            "clock": self.clock,
             "provenance": self.provenance,
             "identity": self.identity,
             "boot_id": self.boot_id,
@@ -250,6 +288,9 @@ class BoardInfo:
             "runtimes": dict(self.runtimes),
             "governor": self.governor,
             "notes": list(self.notes),
+            "power_modes": dict(self.power_modes),
+            "serial": self.serial,
+            "image": self.image,
         }
 
     @classmethod
@@ -266,7 +307,8 @@ class Measurement:
 
     ``metrics`` holds finite numbers only; a metric that could not be had is in ``missing`` with its reason. ``cases``
     maps case id to the task's metrics for that case (None where the task's rule says undefined). ``valid`` is False for
-    a run whose conditions drifted; ``cause`` says how. ``protocols`` holds the raw series of the measuring protocols.
+    a run whose conditions drifted; ``cause`` says how. ``protocols`` holds the raw series of the measuring protocols,
+    ``layers`` what ran where and how long on each side (``evidence/layers.py``).
     """
 
     variant: Variant
@@ -288,6 +330,7 @@ class Measurement:
     notes: tuple[str, ...] = ()
     created_utc: str = ""
     protocols: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Any] = field(default_factory=dict)
     schema: int = field(default=SCHEMA_VERSION)
 
     def __post_init__(self) -> None:
@@ -322,6 +365,7 @@ class Measurement:
             "notes": list(self.notes),
             "created_utc": self.created_utc,
             "protocols": dict(self.protocols),
+            "layers": dict(self.layers),
         }
 
     @classmethod
@@ -349,6 +393,7 @@ class Measurement:
             notes=tuple(data["notes"]),
             created_utc=str(data["created_utc"]),
             protocols=dict(data.get("protocols", {})),
+            layers=dict(data.get("layers", {})),
         )
 
 

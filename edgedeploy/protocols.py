@@ -144,7 +144,10 @@ class Readiness:
 class BuildRequest:
     """What a target builds from. ``reference`` is the ONNX file; ``calibration`` yields model-ready inputs one case at a
     time (bounded memory) and may be called again. ``plan`` gives single layers another precision and ``calibrator`` names
-    the way ranges are chosen (empty: the target's own); a target without these abilities refuses them."""
+    the way ranges are chosen (empty: the target's own); a target without these abilities refuses them. ``program`` is the
+    same model as ``torch.export`` saved it, where it came from torch and a target asks for it
+    (``targets.program.FromProgram``). ``quantized`` says that the reference is int8 already and taken as it is
+    (:class:`TakesQuantized`)."""
 
     reference: Path
     inputs: tuple[TensorSpec, ...]
@@ -154,6 +157,8 @@ class BuildRequest:
     seed: int = 0
     plan: PrecisionPlan = NO_RULES
     calibrator: str = ""
+    program: Path | None = None
+    quantized: bool = False
 
 
 @runtime_checkable
@@ -210,6 +215,14 @@ class Calibrating(Protocol):
     calibrates. ``calibrations``: the first is what it takes when nobody says."""
 
     calibrations: tuple[str, ...]
+
+
+@runtime_checkable
+class TakesQuantized(Protocol):
+    """A target that takes a reference with int8 QuantizeLinear/DequantizeLinear pairs and keeps its scales. A protocol of
+    its own because some toolchains only quantize by themselves. ``takes_quantized`` is true."""
+
+    takes_quantized: bool
 
 
 @dataclass(frozen=True)

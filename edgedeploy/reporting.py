@@ -11,13 +11,13 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.account import summarise
-from edgedeploy.errors import EdgeDeployError
+from edgedeploy.errors import EdgeDeployError, SpecError
 from edgedeploy.evidence.bootstrap import RESAMPLES
 from edgedeploy.evidence.frontier import FrontReport, build_front
 from edgedeploy.evidence.pictures import CasePicture, worst_cases
 from edgedeploy.evidence.report import ReportData, write_report
 from edgedeploy.goals import constraints_of, min_effects_of, objectives_of
-from edgedeploy.measurement import MetricInfo
+from edgedeploy.measurement import Measurement, MetricInfo
 from edgedeploy.protocols import Array, Case, Pictured
 from edgedeploy.spec import StudySpec, parse_spec
 from edgedeploy.store import Store
@@ -42,6 +42,18 @@ def stored_spec(store: Store) -> StudySpec:
     return parse_spec(store.study_text(), store.root / "study.toml")[0]
 
 
+def read_measurement(folder: str | Path, variant: str) -> Measurement:
+    """The valid measurement whose digest begins with ``variant``. Raises ``SpecError`` when there is not exactly one."""
+    store = Store(Path(folder))
+    store.study()
+    known = {item.digest: item for item in store.measurements()}
+    fitting = [digest for digest in known if digest.startswith(variant)]
+    if len(fitting) != 1:
+        found = f"{len(fitting)} measured variants have a digest that begins so"
+        raise SpecError(f"--variant {variant}", found, f"Measured: {', '.join(known) or 'none'}")
+    return known[fitting[0]]
+
+
 def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> FrontReport:
     """The front, recomputed from the stored measurements alone. Raises ``SpecError`` for a folder without a study."""
     store = Store(Path(folder))
@@ -59,6 +71,7 @@ def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> FrontReport
         margin=spec.pick.non_inferiority_margin,
         metrics=task_metrics,
         resamples=resamples,
+        several_boards=len(study.get("boards", ())) > 1,
     )
 
 

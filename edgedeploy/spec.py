@@ -16,15 +16,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, MetricInfo
+from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Clock, Direction, MetricInfo, not_told_by
 from edgedeploy.measuring import Protocols, Seconds, queries_for, unasked
 from edgedeploy.measuring import Table as _Table
 from edgedeploy.precision import LAYER_PRECISIONS, PrecisionPlan
 from edgedeploy.units import parse_quantity
-from edgedeploy.variant import CALIBRATIONS, NO_PLAN, PRECISIONS, Scalar
+from edgedeploy.variant import CALIBRATIONS, DEPLOYMENT_KEYS, NO_PLAN, PRECISIONS, TRAININGS, Scalar
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_CHOICES = 64
+EMULATED_WORD = "emulated:"
 
 
 class StudyTable(_Table):
@@ -32,6 +33,8 @@ class StudyTable(_Table):
     seed: int = Field(default=0, ge=0, lt=2**32)
     targets: tuple[str, ...] = Field(min_length=1, max_length=16)
     """The first one is the reference target: its float32 baseline is what every candidate is interleaved with."""
+    storage: str | None = None
+    """URL of a PostgreSQL database for the history of proposals, without a password; a SQLite file when left out."""
 
 
 class TaskTable(_Table):
@@ -67,6 +70,25 @@ class BoardTable(_Table):
     """Set for each run and restored after it, even after a crash; the run is refused where the board does not allow it."""
     power_cycle: tuple[str, ...] = ()
     """A command on this host, with its arguments, that turns a board that hangs off and on."""
+    machine: Literal["arm64", "arm64-system"] | None = None
+    """An emulated processor instead of this host's: ``kind = "emulated:arm64"`` says both in one word."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word(cls, table: Any) -> Any:
+        """``kind = "emulated:MACHINE"``; the word alone, as ``--board`` takes it, is a whole table."""
+        if isinstance(table, str):
+            table = {"name": table, "kind": table}
+        if isinstance(table, dict) and str(table.get("kind")).startswith(EMULATED_WORD) and "machine" not in table:
+            machine = str(table["kind"]).removeprefix(EMULATED_WORD)
+            return {**table, "kind": "emulated", "machine": machine}
+        return table
+
+    @model_validator(mode="after")
+    def _machine_goes_with_emulated(self) -> BoardTable:
+        if self.machine is not None and self.kind != "emulated":
+            raise ValueError('`machine` goes with kind = "emulated", and only with it')
+        return self
 
     @model_validator(mode="after")
     def _host_goes_with_ssh(self) -> BoardTable:
@@ -75,6 +97,15 @@ class BoardTable(_Table):
         if self.kind == "emulated" and (self.governor is not None or self.nvpmodel is not None):
             raise ValueError("an emulated board has no `governor` or `nvpmodel` of its own")
         return self
+
+
+def emulated_board(word: str) -> BoardTable:
+    """The board that ``emulated:MACHINE`` stands for. Raises ``SpecError`` for a machine that nobody knows."""
+    try:
+        return BoardTable.model_validate(word)
+    except ValidationError:
+        known = [f"{EMULATED_WORD}{machine}" for machine in ("arm64", "arm64-system")]
+        raise SpecError(f"board {word!r}", "there is no such emulated machine", nearest(word, known)) from None
 
 
 class ObjectiveTable(_Table):
@@ -180,8 +211,26 @@ class StudySpec(_Table):
         for board in self.boards:
             if board.name == name:
                 return board
+        if name.startswith(EMULATED_WORD):
+            return emulated_board(name)
         known = [board.name for board in self.boards]
         raise SpecError(f"board {name!r}", "the study has no board of that name", nearest(name, known))
+
+    def check_clock(self, source: SpecSource, board: str, clock: Clock) -> None:
+        """Refuse goals and protocols that a board with this clock cannot have a number for."""
+        if clock != "wall" and self.measure.protocols:
+            found = f"board {board!r} has no time of its own, which measuring protocols are about"
+            raise source.error("measure.protocols", found, "Remove them, or choose another board")
+        reasons = not_told_by(clock)
+        remedies = {
+            "none": "Ask for size_bytes, or virtual_ns on emulated:arm64-system",
+            "virtual": "Ask for virtual_ns",
+        }
+        for kind in ("objectives", "constraints"):
+            for index, goal in enumerate(getattr(self, kind)):
+                if goal.metric in reasons:
+                    found = f"board {board!r} has no {goal.metric}: {reasons[goal.metric]}"
+                    raise source.error(f"{kind}.{index}.metric", found, remedies.get(clock, "Choose another metric"))
 
     def metric_table(self, task_metrics: Mapping[str, MetricInfo]) -> dict[str, MetricInfo]:
         return {**RUN_METRICS, **self.measure.metrics(), **task_metrics}
@@ -236,7 +285,7 @@ class StudySpec(_Table):
         architecture: Mapping[str, Sequence[Scalar]],
         known_targets: Mapping[str, tuple[str, ...]],
     ) -> None:
-        known = [*architecture, "width", "precision", "threads", "plan", "calibration", "calibration_cases"]
+        known = [*architecture, *(key for key in DEPLOYMENT_KEYS if key != "target")]
         for key, values in self.space.items():
             path = f"space.{key}"
             if key == "target":
@@ -264,12 +313,32 @@ class StudySpec(_Table):
             for number in self.space.get(key, ()):
                 if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                     raise source.error(f"space.{key}", f"expected whole numbers >= 1, but got {number!r}")
+        for mode in self.space.get("power_mode", ()):
+            if not isinstance(mode, str) or not mode:
+                raise source.error("space.power_mode", f"expected names of modes, but got {mode!r}")
         _subset(source, "space.plan", self.space.get("plan", ()), (NO_PLAN, *self.plans), "plans are")
         _subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
+        _subset(source, "space.training", self.space.get("training", ()), TRAININGS, "trainings are")
+        if "qat" in self.space.get("training", ()) and "int8" not in self.space.get("precision", ()):
+            found = f'"qat" trains int8 models, but `precision` is {list(self.space.get("precision", ("float32",)))}'
+            raise source.error("space.training", found, 'Add "int8" to precision, or remove `training`')
         for name, rules in self.plans.items():
             if name == NO_PLAN or not rules:
                 raise source.error(f"plans.{name}", f"{NO_PLAN!r} and plans without a rule stand for no plan at all")
             _subset(source, f"plans.{name}", tuple(rules.values()), LAYER_PRECISIONS, "precisions are")
+
+    def check_power_modes(
+        self, source: SpecSource, board: str, table: BoardTable | None, offered: Mapping[str, str]
+    ) -> None:
+        """Hold the space against the modes that the board offers; ``offered`` maps them to what sets each, ``table`` is the
+        board's where this study describes it."""
+        for mode in self.space.get("power_mode", ()):
+            if mode not in offered:
+                found = f"board {board!r} has no power mode {mode!r} that can be set"
+                raise source.error("space.power_mode", found, f"It has: {', '.join(offered) or 'none'}")
+            if table is not None and getattr(table, offered[str(mode)]) is not None:
+                found = f"{mode!r} and the table of board {board!r} both set its {offered[str(mode)]}"
+                raise source.error("space.power_mode", found, "Remove it from the board's table")
 
     def precision_plans(self) -> dict[str, PrecisionPlan]:
         return {name: PrecisionPlan.of(rules) for name, rules in self.plans.items()}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,28 +16,62 @@ from edgedeploy.account import Account
 from edgedeploy.artifact import Artifact
 from edgedeploy.boards.attempts import Attempts
 from edgedeploy.errors import BuildError, MeasurementError
+from edgedeploy.evidence.clocks import emulated_metrics
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
 from edgedeploy.goals import constraints_of
-from edgedeploy.measurement import Failure, Job, Measurement, MeasurePlan, MetricInfo, ProtocolPlan, RawRun
-from edgedeploy.protocols import Array, Board, BoardSession, Split
+from edgedeploy.measurement import (
+    BoardInfo,
+    Failure,
+    Job,
+    Measurement,
+    MeasurePlan,
+    MetricInfo,
+    ProtocolPlan,
+    Provenance,
+    RawRun,
+)
+from edgedeploy.protocols import Array, Board, Split
 from edgedeploy.search.study import Failed, Outcome, Scored
 from edgedeploy.spec import StudySpec
 from edgedeploy.store import Store, utc_now
+from edgedeploy.targets.layers import with_sources
 from edgedeploy.targets.parity import check_executed, check_parity
 from edgedeploy.variant import Variant
 from edgedeploy.workbench import InputSet, Workbench
+
+PROFILE_RUNS: Final = 10
+"""Inferences whose layers are profiled once the timing is over."""
+
+Runner = Callable[[Job, Path], tuple[BoardInfo, RawRun]]
+"""One exclusive run on a board: who ran it, and what came back. Raises ``BoardError`` and ``MeasurementError``."""
+
+
+def runner_on(
+    board: Board, tell: Callable[[str], None], check: Callable[[BoardInfo], None] = lambda info: None
+) -> Runner:
+    """Runs on one board, by the rules of :mod:`edgedeploy.boards.attempts`. ``check`` raises where the board that answers
+    must not be used."""
+    attempts = Attempts(board, tell, check=check)
+
+    def run(job: Job, folder: Path) -> tuple[BoardInfo, RawRun]:
+        session, raw = attempts.run(job, folder)
+        return session.info, raw
+
+    return run
 
 
 @dataclass(frozen=True)
 class Trials:
     """Evaluates variants of one study on one board. ``tell`` hears one line per thing worth knowing; ``alive`` is
-    asked before a failure is kept and raises where the study was interrupted; ``protocols`` are run wherever time is
-    measured."""
+    asked before anything is kept and raises where the study was interrupted or the board is no longer its; ``protocols``
+    are run wherever time is measured; ``power_modes`` are the board's, each with what sets it. ``host`` is held while this
+    machine works, ``place`` while the board runs: where they are one machine they are one lock."""
 
     spec: StudySpec
-    board: Board
+    run: Runner
+    provenance: Provenance
     bench: Workbench
     store: Store
     account: Account
@@ -44,6 +80,9 @@ class Trials:
     tell: Callable[[str], None] = lambda line: None
     alive: Callable[[Variant], None] = lambda variant: None
     protocols: tuple[ProtocolPlan, ...] = ()
+    power_modes: Mapping[str, str] = field(default_factory=dict)
+    host: AbstractContextManager[object] = field(default_factory=nullcontext)
+    place: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     def lookup(self, variant: Variant) -> Outcome | None:
         """The outcome that the stored evidence stands for; None when there is none yet."""
@@ -57,8 +96,9 @@ class Trials:
         """Make the evidence. A failure that is the variant's own is kept; a board's failure is raised."""
         phase = "build"
         try:
-            self.bench.artifact(self.reference_baseline)
-            self.bench.artifact(variant)
+            with self.host:
+                self.bench.artifact(self.reference_baseline)
+                self.bench.artifact(variant)
             phase = "measure"
             return self.outcome(self.measure(variant, "selection"))
         except (BuildError, MeasurementError) as exc:
@@ -95,6 +135,7 @@ class Trials:
         cool_to_c = None
         for attempt in range(self.spec.measure.retries + 1):
             measurement = self._attempt(variant, split, cool_to_c)
+            self.alive(variant)
             with self.account.phase("bookkeeping"):
                 self.store.keep(measurement)
             if measurement.valid:
@@ -105,25 +146,29 @@ class Trials:
 
     def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
         timed = split != "confirmation"
-        candidate = self.bench.payload(variant, split)
-        baseline = self.bench.payload(self.reference_baseline, split) if timed else None
-        job = Job(candidate, baseline, self._plan(timed, cool_to_c))
+        with self.host:
+            candidate = self.bench.payload(variant, split)
+            baseline = self.bench.payload(self.reference_baseline, split) if timed else None
+        plan = self._plan(timed, cool_to_c)
+        if variant.power_mode:
+            # For the whole run: a switch between blocks would time the board's settling down as well.
+            plan = replace(plan, power_mode=((self.power_modes[variant.power_mode], variant.power_mode),))
+        job = Job(candidate, baseline, plan)
         with tempfile.TemporaryDirectory(prefix="edgedeploy-") as folder:
-            with self.account.phase("measure"):
-                session, raw = self._on_board(job, Path(folder))
-            with self.account.phase("evaluate"):
+            with self.place, self.account.phase("measure"):
+                board, raw = self._on_board(job, Path(folder))
+            with self.host, self.account.phase("evaluate"):
                 outputs = _load_outputs(raw)
                 return self._measurement(
-                    variant, split, artifact=candidate.artifact, session=session, raw=raw, outputs=outputs
+                    variant, split, artifact=candidate.artifact, board=board, raw=raw, outputs=outputs
                 )
 
-    def _on_board(self, job: Job, folder: Path) -> tuple[BoardSession, RawRun]:
-        """One exclusive run, by the rules of :mod:`edgedeploy.boards.attempts`."""
+    def _on_board(self, job: Job, folder: Path) -> tuple[BoardInfo, RawRun]:
         started_ns = time.monotonic_ns()
-        session, raw = Attempts(self.board, self.tell).run(job, folder)
+        board, raw = self.run(job, folder)
         spent_ns = time.monotonic_ns() - started_ns
         self.account.move("upload", max(0, spent_ns - raw.phases_ns.get("run", 0)))
-        return session, raw
+        return board, raw
 
     def _plan(self, timed: bool, cool_to_c: float | None) -> MeasurePlan:
         table = self.spec.measure
@@ -138,6 +183,7 @@ class Trials:
             protocols=protocols,
             cool_to_c=cool_to_c,
             cool_down_s=cool_down_s,
+            profile_runs=PROFILE_RUNS if timed else 0,
         )
 
     def _measurement(
@@ -146,7 +192,7 @@ class Trials:
         split: Split,
         *,
         artifact: Artifact,
-        session: BoardSession,
+        board: BoardInfo,
         raw: RawRun,
         outputs: Mapping[str, Array],
     ) -> Measurement:
@@ -162,7 +208,9 @@ class Trials:
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
         cause = None
-        if raw.baseline is not None:
+        if board.clock != "wall" and split != "confirmation":
+            metrics, missing = emulated_metrics(raw.candidate, artifact, board.clock)
+        elif raw.baseline is not None:
             metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, raw.environment.get("energy"))
             table = self.spec.measure
             more, why = protocol_metrics(table.protocols, raw.candidate.blocks_ns, raw.protocols)
@@ -186,8 +234,8 @@ class Trials:
         return Measurement(
             variant=variant,
             artifact=artifact,
-            board=session.info,
-            provenance=self.board.provenance,
+            board=board,
+            provenance=self.provenance,
             split=split,
             valid=cause is None,
             cause=cause,
@@ -201,8 +249,16 @@ class Trials:
             parity=parity,
             phases_ns=raw.phases_ns,
             protocols=raw.protocols,
+            layers=self._layers(variant, raw),
             created_utc=utc_now(),
         )
+
+    def _layers(self, variant: Variant, raw: RawRun) -> dict[str, Any]:
+        """The sides' profiles, each layer with the layer of the reference that it computes."""
+        models = {"candidate": variant, "baseline": self.reference_baseline}
+        return {
+            side: with_sources(found, self.bench.reference(models[side]).path) for side, found in raw.layers.items()
+        }
 
     def _score(self, inputs: InputSet, outputs: Mapping[str, Array]) -> dict[str, dict[str, float | None]]:
         """The task's metrics of every case, from the rows after the golden ones."""

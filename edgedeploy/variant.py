@@ -16,15 +16,20 @@ from edgedeploy.precision import CALIBRATED, NO_RULES, PrecisionPlan
 
 Scalar = bool | int | float | str
 
-PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int4-weights")
+PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int8-dynamic", "int4-weights")
 """Numeric precisions a variant may ask for; a target names the ones it has."""
 
 CALIBRATIONS: Final = ("minmax", "mean-minmax", "percentile", "entropy", "mse")
 """Ways to choose the range of an activation from calibration cases; a target names the ones it has, its own choice first."""
 
+TRAININGS: Final = ("ptq", "qat")
+"""Where an int8 model's ranges come from: calibration of the float model, or training with quantizers."""
+
 NO_PLAN: Final = "none"
 
-DEPLOYMENT_KEYS: Final = ("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases")
+DEPLOYMENT_KEYS: Final = (
+    *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
+)
 """Search parameters that edgedeploy itself understands; every other one belongs to the task's architecture."""
 
 
@@ -45,7 +50,8 @@ class Variant:
     ``arch`` holds the task's own keywords as sorted pairs (hashable); ``width`` is the share of channels that
     structured pruning keeps (1.0 is unpruned); ``threads`` the intra-op threads of the session. ``plan`` gives single
     layers another precision than ``precision``; ``calibration`` is empty for the target's own choice, and
-    ``calibration_cases`` 0 for all there are.
+    ``calibration_cases`` 0 for all there are. ``training`` is ``"qat"`` for a model trained to be int8, else empty.
+    ``power_mode`` is what the board is set to while it is measured; empty: as it is found.
     """
 
     target: str
@@ -56,6 +62,8 @@ class Variant:
     plan: PrecisionPlan = NO_RULES
     calibration: str = ""
     calibration_cases: int = 0
+    power_mode: str = ""
+    training: str = ""
 
     @property
     def arch_kwargs(self) -> dict[str, Scalar]:
@@ -69,6 +77,7 @@ class Variant:
             "arch": dict(self.arch),
             "threads": self.threads,
             **self._build_settings,
+            **({"power_mode": self.power_mode} if self.power_mode else {}),
         }
 
     @property
@@ -79,6 +88,7 @@ class Variant:
             "plan": self.plan.as_json(),
             "calibration": self.calibration,
             "calibration_cases": self.calibration_cases,
+            "training": self.training,
         }
         return {name: value for name, value in settings.items() if value}
 
@@ -93,6 +103,8 @@ class Variant:
             plan=PrecisionPlan.from_json(data.get("plan", ())),
             calibration=str(data.get("calibration", "")),
             calibration_cases=int(data.get("calibration_cases", 0)),
+            power_mode=str(data.get("power_mode", "")),
+            training=str(data.get("training", "")),
         )
 
     @property
@@ -102,8 +114,10 @@ class Variant:
 
     @property
     def model_digest(self) -> str:
-        """Names the float torch model behind the variant: shared by all of its targets and precisions."""
-        return digest_of({"width": self.width, "arch": dict(self.arch)})[:16]
+        """Names the torch model behind the variant: a float one is shared by all of its targets and precisions, one that
+        was trained to be int8 by all of its targets."""
+        trained = {"training": self.training} if self.training else {}
+        return digest_of({"width": self.width, "arch": dict(self.arch), **trained})[:16]
 
     @property
     def artifact_name(self) -> str:
@@ -120,25 +134,28 @@ class Variant:
     def label(self) -> str:
         """Short text for people, unique inside a study that searches no other settings."""
         parts = [self.target, self.recipe, f"w{self.width:g}"]
-        parts += [*(str(value) for _, value in self.arch), f"t{self.threads}"]
+        parts += [*(str(value) for _, value in self.arch), f"t{self.threads}", self.power_mode]
         return " ".join(part for part in parts if part)
 
     @property
     def recipe(self) -> str:
-        """The precision with whatever changes it: a plan, a calibration of its own."""
+        """The precision with whatever changes it: a plan, a calibration of its own, training."""
         cases = f"{self.calibration_cases}cal" if self.calibration_cases else ""
-        return " ".join(part for part in (self.precision, self.plan.label, self.calibration, cases) if part)
+        parts = (self.precision, self.training, self.plan.label, self.calibration, cases)
+        return " ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
 class Choices:
     """What a study may choose from beyond whole-model precision. ``layers`` and ``calibrations`` are by target; a target
-    that is missing there has none. ``cases`` is the number of calibration cases there are."""
+    that is missing there has none. ``cases`` is the number of calibration cases there are; ``trained`` are the targets that
+    take models trained to be int8."""
 
     plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
     layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     calibrations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cases: int = 0
+    trained: tuple[str, ...] = ()
 
 
 NO_CHOICES: Final = Choices()
@@ -157,7 +174,7 @@ def canonical(
     Arguments that were not proposed take the baseline's value. A precision that the target does not have stands for
     float32 there: that is what would be built, and the variant says so, so two such proposals are one variant. The same
     holds for rules of a plan that the target cannot follow, a calibration it does not have, and calibration of a model
-    that needs none.
+    that needs none. Quantization-aware training is of int8 models without a plan, and leaves nothing to calibrate.
     """
     target = str(params["target"])
     precision = str(params.get("precision", "float32"))
@@ -165,8 +182,10 @@ def canonical(
         precision = "float32"
     plan = choices.plans.get(str(params.get("plan", NO_PLAN)), NO_RULES)
     plan = plan.allowed(precision, choices.layers.get(target, ()))
+    trainable = precision == "int8" and not plan.rules and target in choices.trained
+    training = "qat" if trainable and params.get("training") == "qat" else ""
     calibration, cases = "", 0
-    if any(name in CALIBRATED for name in (precision, *plan.precisions)):
+    if not training and any(name in CALIBRATED for name in (precision, *plan.precisions)):
         offered = choices.calibrations.get(target, ())
         asked = str(params.get("calibration", ""))
         calibration = asked if asked in offered[1:] else ""
@@ -183,4 +202,6 @@ def canonical(
         plan=plan,
         calibration=calibration,
         calibration_cases=cases,
+        power_mode=str(params.get("power_mode", "")),
+        training=training,
     )

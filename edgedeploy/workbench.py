@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -16,16 +16,19 @@ import numpy as np
 
 from edgedeploy.account import Account
 from edgedeploy.artifact import Artifact
-from edgedeploy.compress.model import derive, load_weights, save_weights, train_baseline
+from edgedeploy.compress.model import derive, derive_quantized, load_weights, restore, save_weights, train_baseline
 from edgedeploy.compress.training import TrainProgress
 from edgedeploy.errors import SpecError
 from edgedeploy.files import new_folder, read_json, write_atomic, write_json
 from edgedeploy.measurement import Payload
 from edgedeploy.protocols import Array, BuildRequest, Case, ReadyMade, Split, Target, Task
 from edgedeploy.store import Store
+from edgedeploy.targets.program import PROGRAM_FILE, FromProgram, export_program
+from edgedeploy.targets.qdq import export_quantized
 from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
 from edgedeploy.variant import Scalar, Variant, digest_of
 
+WEIGHTS: Final = "weights.pt"
 GOLDEN_CASES: Final = 4
 """Calibration cases whose outputs every artifact is held against its reference on."""
 
@@ -55,7 +58,6 @@ class Workbench:
         self._store = store
         self._account = account
         self._progress = progress
-        self._models: dict[str, Any] = {}
 
     @cached_property
     def baseline_model(self) -> Any:
@@ -74,20 +76,47 @@ class Workbench:
         return model
 
     def reference(self, variant: Variant) -> Reference:
-        """The ONNX file of the variant's float model: what all of its artifacts are built from and held against."""
+        """The ONNX file of the variant's model: what all of its artifacts are built from and held against. Of a variant
+        that is trained to be int8 it is the trained model, of any other the float one."""
         folder = self._store.model_folder(variant.model_digest)
         if isinstance(self.task, ReadyMade):
             return self._ready_made(self.task, folder)
         if not (folder / "reference.json").is_file():
-            baseline = self.baseline_model
-            with self._account.phase("train"):
-                label = f"width {variant.width:g} {' '.join(map(str, variant.arch_kwargs.values()))}"
-                model = derive(self.task, variant, baseline, progress=lambda state: self._progress(label, state))
-            with self._account.phase("build"), new_folder(folder) as part:
-                specs = self.task.input_specs(**variant.arch_kwargs)
-                reference = export_reference(model, specs, part / "reference.onnx")
-                write_json(part / "reference.json", reference.as_json())
+            make = self._make_quantized if variant.training else self._make_float
+            make(variant, folder)
         return Reference.from_json(read_json(folder / "reference.json"), folder)
+
+    def _make_float(self, variant: Variant, folder: Path) -> None:
+        baseline = self.baseline_model
+        with self._account.phase("train"):
+            model = derive(self.task, variant, baseline, progress=self._hear(variant))
+        with self._account.phase("build"), new_folder(folder) as part:
+            specs = self.task.input_specs(**variant.arch_kwargs)
+            reference = export_reference(model, specs, part / "reference.onnx")
+            save_weights(model, part / WEIGHTS)
+            if any(isinstance(target, FromProgram) for target in self._targets.values()):
+                export_program(model, specs, part / PROGRAM_FILE)
+            write_json(part / "reference.json", reference.as_json())
+
+    def _make_quantized(self, variant: Variant, folder: Path) -> None:
+        """From the float model of the same architecture and width, which is made first if there is none."""
+        twin = replace(variant, precision="float32", training="")
+        weights = self.reference(twin).path.with_name(WEIGHTS)
+        baseline = self.baseline_model
+        with self._account.phase("train"):
+            model = restore(self.task, twin, baseline, weights)
+            model = derive_quantized(self.task, variant, model, baseline, progress=self._hear(variant))
+        with self._account.phase("build"), new_folder(folder) as part:
+            specs = self.task.input_specs(**variant.arch_kwargs)
+            golden = self.task.cases("calibration")[:GOLDEN_CASES]
+            samples = (self.task.inputs(case, **variant.arch_kwargs) for case in golden)
+            reference = export_quantized(model, specs, part / "reference.onnx", samples=samples)
+            write_json(part / "reference.json", reference.as_json())
+
+    def _hear(self, variant: Variant) -> Callable[[TrainProgress], None]:
+        parts = (f"width {variant.width:g}", *map(str, variant.arch_kwargs.values()), variant.training)
+        label = " ".join(filter(None, parts))
+        return lambda state: self._progress(label, state)
 
     def _ready_made(self, task: ReadyMade, folder: Path) -> Reference:
         """The task's own file as reference, once. Raises ``SpecError`` when it is another file than the study began with."""
@@ -124,6 +153,7 @@ class Workbench:
             for case in cases[: variant.calibration_cases or len(cases)]:
                 yield self.task.inputs(case, **variant.arch_kwargs)
 
+        program = reference.path.with_name(PROGRAM_FILE)
         return BuildRequest(
             reference=reference.path,
             inputs=reference.inputs,
@@ -132,6 +162,8 @@ class Workbench:
             calibration=calibration,
             plan=variant.plan,
             calibrator=variant.calibration,
+            program=program if program.is_file() else None,
+            quantized=reference.quantized,
         )
 
     def payload(self, variant: Variant, split: Split) -> Payload:

@@ -20,16 +20,19 @@ find_python() {
     return 2
 }
 
-# ensure_env EXTRAS: torch first, because a later resolver would take a build with CUDA
+# ensure_env EXTRAS: torch first, because a later resolver would take a build with CUDA. Extras that another script asked for
+# stay, so that scripts may follow one another without installing anew.
 ensure_env() {
-    local extras=$1 stamp python
-    stamp=$(cat pyproject.toml - <<<"$extras" | sha256sum | cut -d' ' -f1)
+    local wanted stamp python
+    wanted=$(tr ',' '\n' <<<"$1,$(cat "$VENV/.edgedeploy-extras" 2>/dev/null)" | sed '/^$/d' | sort -u | paste -sd, -)
+    stamp=$(cat pyproject.toml - <<<"$wanted" | sha256sum | cut -d' ' -f1)
     if [ "$(cat "$VENV/.edgedeploy-stamp" 2>/dev/null)" != "$stamp" ]; then
         python=$(find_python)
         say "installing into $VENV ($("$python" --version))"
         [ -x "$PY" ] || "$python" -m venv "$VENV"
         "$PY" -m pip install --quiet --disable-pip-version-check "torch>=2.6,<2.14"
-        "$PY" -m pip install --quiet --disable-pip-version-check -e ".[$extras]"
+        "$PY" -m pip install --quiet --disable-pip-version-check -e ".[$wanted]"
+        echo "$wanted" >"$VENV/.edgedeploy-extras"
         echo "$stamp" >"$VENV/.edgedeploy-stamp"
     fi
 }

@@ -22,10 +22,8 @@ FLAGS = {
     "--separateProfileRun --loadInputs --exportOutput",
     "8.0": "--fp16 --int8 --workspace --nvtxMode",
     "8.2": "--fp16 --int8 --workspace --nvtxMode --exportLayerInfo",
-    "8.5": "--fp16 --int8 --workspace --memPoolSize --profilingVerbosity --exportLayerInfo --precisionConstraints "
-    "--layerPrecisions",
-    "10": "--fp16 --int8 --memPoolSize --profilingVerbosity --exportLayerInfo --precisionConstraints --layerPrecisions "
-    "--stronglyTyped",
+    "8.5": "--fp16 --int8 --workspace --memPoolSize --profilingVerbosity --exportLayerInfo",
+    "10": "--fp16 --int8 --stronglyTyped --memPoolSize --profilingVerbosity --exportLayerInfo",
     "11": "--memPoolSize --profilingVerbosity --exportLayerInfo",
 }
 
@@ -110,46 +108,47 @@ def export_times(path: str, times: list[float], warmup_ms: float, release: str) 
     Path(path).write_text(json.dumps(rows), encoding="utf-8")
 
 
-def rules_of(given: dict[str, str], release: str) -> dict[str, Any]:
-    """What the builder may do, by its flags: keep the file's types, or use the precisions that are allowed, but for layers
-    that are named."""
-    kept = [pair.rpartition(":") for pair in given.get("--layerPrecisions", "").split(",") if pair]
-    return {
-        "typed": release == "11" or "--stronglyTyped" in given,
-        "half": "--fp16" in given,
-        "int8": "--int8" in given,
-        "wide": [name for name, _, kind in kept if kind == "fp32" and given.get("--precisionConstraints") == "obey"],
-    }
-
-
-def runs_as(name: str, written: str, rules: dict[str, Any]) -> str:
-    if rules["typed"]:
-        return written
-    if written == "Int8":
-        return "Int8" if rules["int8"] else "Float"
-    return "Half" if rules["half"] and name not in rules["wide"] else "Float"
-
-
-def layers_of(model: bytes, rules: dict[str, Any]) -> list[dict[str, Any]]:
+def layers_of(model: bytes, flags: str) -> list[dict[str, Any]]:
+    """Compute layers in the precision that they run in: quantized ones in int8, the others as the types of
+    the file say, float32 in float16 where the build had ``--fp16``."""
     import onnx
 
     kinds = {"Conv": "Convolution", "ConvTranspose": "Deconvolution", "Gemm": "Gemm", "MatMul": "MatrixMultiply"}
     graph = onnx.load_from_string(model).graph
-    written = {name: "Int8" for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-    written |= {item.name: "Half" for item in graph.initializer if item.data_type == onnx.TensorProto.FLOAT16}
-    nodes = [node for node in graph.node if node.op_type in kinds]
-    types = [runs_as(node.name, written.get(node.input[1], "Float"), rules) for node in nodes]
+    names = {onnx.TensorProto.FLOAT: "Float", onnx.TensorProto.FLOAT16: "Half", onnx.TensorProto.BFLOAT16: "BFloat16"}
+    types = {tensor.name: names.get(tensor.data_type, "") for tensor in graph.initializer}
+    types |= {node.output[0]: "Int8" for node in graph.node if node.op_type == "DequantizeLinear"}
+    if "--fp16" in flags:
+        types = {name: "Half" if kind == "Float" else kind for name, kind in types.items()}
     return [
-        {"Name": node.name, "LayerType": "Cask", "ParameterType": kinds[node.op_type], "Weights": {"Type": kind}}
-        for node, kind in zip(nodes, types, strict=True)
+        {"Name": n.name, "LayerType": "Cask", "ParameterType": kinds[n.op_type], "Weights": {"Type": types[n.input[1]]}}
+        for n in graph.node
+        if n.op_type in kinds
     ]
+
+
+def without_bfloat16(model: bytes) -> bytes:
+    """ONNX Runtime has no kernels for it on a CPU: float32 with the same weights."""
+    import numpy as np
+    import onnx
+
+    proto = onnx.load_from_string(model)
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.BFLOAT16:
+            value = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    for node in proto.graph.node:
+        for item in node.attribute:
+            if node.op_type == "Cast" and item.i == onnx.TensorProto.BFLOAT16:
+                item.i = onnx.TensorProto.FLOAT
+    return bytes(proto.SerializeToString())
 
 
 def answer(model: bytes, inputs: str, path: str) -> None:
     import numpy as np
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(without_bfloat16(model), providers=["CPUExecutionProvider"])
     files = dict(pair.rsplit(":", 1) for pair in inputs.split(","))
     feeds = {item.name: np.fromfile(files[item.name], np.float32).reshape(item.shape) for item in session.get_inputs()}
     names = [item.name for item in session.get_outputs()]
@@ -201,8 +200,8 @@ def main(arguments: list[str]) -> int:
             info("[TRT] ---------- Layers Running on GPU ----------")
             info("[TRT] [GpuLayer] RESIZE: /up/Resize")
         model = Path(given["--onnx"]).read_bytes()
-        rules = rules_of(given, release)
-        Path(given["--saveEngine"]).write_bytes(HEADER + bound + b"\n" + json.dumps(rules).encode() + b"\n" + model)
+        flags = " ".join(name for name in given if name in ("--fp16", "--int8", "--stronglyTyped"))
+        Path(given["--saveEngine"]).write_bytes(HEADER + bound + b"\n" + flags.encode() + b"\n" + model)
         info("Engine built in 1.0 sec.")
     else:
         plan = Path(given["--loadEngine"]).read_bytes()
@@ -211,13 +210,13 @@ def main(arguments: list[str]) -> int:
             complain("E", "Error[6]: IRuntime::deserializeCudaEngine: incompatible plan")
             complain("E", "Engine deserialization failed")
             return ended(fail == "broken")
-        written, _, model = rest.partition(b"\n")
-        rules = json.loads(written)
+        name, _, model = rest.partition(b"\n")
+        flags = name.decode()
     noise = random.Random(1)
     count = max(int(given.get("--iterations", 10)), 10)
     times = [round(2.0 * (1 + settings.get("noise", 0.002) * noise.uniform(-1, 1)), 5) for _ in range(count)]
     if "--exportProfile" in given:
-        layers = layers_of(model, rules)
+        layers = layers_of(model, flags)
         Path(given["--exportLayerInfo"]).write_text(json.dumps({"Layers": layers, "Bindings": []}), encoding="utf-8")
         share = 100 / len(layers)
         rows = [{"name": layer["Name"], "timeMs": 1.0, "averageMs": 0.1, "percentage": share} for layer in layers]

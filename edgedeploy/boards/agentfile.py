@@ -1,4 +1,4 @@
-"""The agent as one file: the runtime package as a zip that Python runs, the same bytes wherever and whenever it is made."""
+"""The agent as one file: the runtime package as a zip, the same bytes wherever and whenever it is made."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _PACKAGE = '"""Only what runs on a board."""\n'
 
 @dataclass(frozen=True)
 class AgentFile:
+    """``sha256`` is that of the sources, name by name: what is on a board is held against it there, unpacked."""
+
     data: bytes
     sha256: str
 
@@ -28,10 +30,12 @@ def agent_file() -> AgentFile:
         if entry.name.endswith(".py") and entry.name != "__main__.py":
             sources[f"edgedeploy/runtime/{entry.name}"] = entry.read_text(encoding="utf-8")
     buffer = io.BytesIO()
+    digest = hashlib.sha256()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(sources):
             info = zipfile.ZipInfo(name, _FIXED_TIME)
             info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, sources[name])
-    data = buffer.getvalue()
-    return AgentFile(data, hashlib.sha256(data).hexdigest())
+            data = sources[name].encode()
+            archive.writestr(info, data)
+            digest.update(f"{name} {len(data)}\n".encode() + data)
+    return AgentFile(buffer.getvalue(), digest.hexdigest())

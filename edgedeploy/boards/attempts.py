@@ -39,12 +39,14 @@ class Patience:
 
 @dataclass
 class Attempts:
-    """Runs jobs on one board. ``tell`` hears one line per failure that is not the end."""
+    """Runs jobs on one board. ``tell`` hears one line per failure that is not the end; ``check`` looks at the board that
+    answers before anything is sent to it, and raises ``BoardError`` when it must not be used."""
 
     board: Board
     tell: Callable[[str], None] = lambda line: None
     patience: Patience = field(default_factory=Patience)
     quarantine: Quarantine = field(default_factory=Quarantine)
+    check: Callable[[BoardInfo], None] = lambda info: None
 
     def run(self, job: Job, folder: Path) -> tuple[BoardSession, RawRun]:
         """The session that succeeded and what came back. Raises ``BoardError`` when the patience is over,
@@ -92,6 +94,7 @@ class _Course:
         """Who answers: a board in quarantine is refused; another boot than that of a lost attempt voids the attempt."""
         self._answered = True
         self._given.quarantine.check(info)
+        self._given.check(info)
         before, self._info, self._boot_id = self._boot_id, info, info.boot_id
         if before is not None and before != info.boot_id:
             self._void("the connection was lost because the board started anew")

@@ -141,10 +141,10 @@ def _sshd(folder: Path) -> Iterator[int]:
         )
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's privilege separation folder
-    port = _free_port()
+    port = free_port()
     config = folder / "sshd_config"
     config.write_text(_SSHD_CONFIG.format(port=port, folder=folder, user=user_name()), encoding="utf-8")
-    with _guarded([program, "-D", "-e", "-f", str(config)], folder / "log") as process:
+    with guarded([program, "-D", "-e", "-f", str(config)], folder / "log") as process:
         _wait_for_port(process, port, folder / "log")
         yield port
 
@@ -159,7 +159,7 @@ def _embedded(folder: Path) -> Iterator[int]:
         )
     port_file = folder / "port.json"
     argv = [sys.executable, str(Path(embedded_server.__file__)), str(folder), str(port_file)]
-    with _guarded(argv, folder / "log") as process:
+    with guarded(argv, folder / "log") as process:
         give_up_s = time.monotonic() + START_TIMEOUT_S
         while not port_file.exists():
             _check_started(process, give_up_s, folder / "log")
@@ -168,7 +168,7 @@ def _embedded(folder: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _guarded(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def guarded(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server under a guard that ends it when this process is gone, even by SIGKILL: the guard's input ends then."""
     command = [sys.executable, "-I", "-S", str(Path(guard.__file__)), *argv]
     with log.open("wb") as stream:
@@ -181,7 +181,7 @@ def _guarded(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -7,7 +7,7 @@ import socket
 import threading
 from typing import Any, Final
 
-from edgedeploy.boards.agentclient import COMMAND_TIMEOUT_S, AgentClient, answer_of
+from edgedeploy.boards.agentclient import AgentClient, answer_of
 from edgedeploy.boards.sshconfig import user_name
 from edgedeploy.errors import EdgeDeployError, Unreachable
 
@@ -29,7 +29,7 @@ class Lease:
         self._process = agent.transport.start([*agent.command, *arguments])
         self._stop = threading.Event()
         try:
-            line = self._process.read_line(wait_s + COMMAND_TIMEOUT_S)
+            line = self._process.read_line(wait_s + agent.timeout_s)
             granted: dict[str, Any] = answer_of(asked, line)
         except EdgeDeployError:
             self._process.close()

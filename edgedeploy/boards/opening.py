@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from edgedeploy.boards.arm.board import EmulatedArmBoard
+from edgedeploy.boards.arm.image import MACHINES, Machine
 from edgedeploy.boards.emulated import EmulatedBoard
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.remote import BoardOptions, RemoteBoard
@@ -26,6 +28,8 @@ def open_board(config: Mapping[str, object]) -> Board:
     name, kind = _text(given, "name"), _text(given, "kind")
     if kind not in KINDS:
         raise SpecError(f"board {name!r}: kind = {kind!r}", "there is no such kind", nearest(kind, KINDS))
+    if "machine" in given:
+        return EmulatedArmBoard(name, _machine(name, given))
     options = BoardOptions(
         python=str(given.get("python") or ("python3" if kind == "ssh" else sys.executable)),
         root=str(given.get("root", "~/.edgedeploy")),
@@ -50,6 +54,14 @@ def _text(given: Mapping[str, object], key: str) -> str:
     if key not in given:
         raise SpecError(f"board {given.get('name', '?')!r}: {key}", "it is missing", f"Write {key} = ...")
     return str(given[key])
+
+
+def _machine(name: str, given: Mapping[str, object]) -> Machine:
+    for machine in MACHINES:
+        if given["machine"] == machine:
+            return machine
+    found = f"there is no machine {given['machine']!r}"
+    raise SpecError(f"board {name!r}: machine", found, nearest(str(given["machine"]), MACHINES))
 
 
 def _optional(given: Mapping[str, object], key: str) -> str | None:

@@ -108,11 +108,20 @@ class RemoteBoard:
             link.close()
 
     def _agent(self, transport: Transport) -> AgentClient:
-        return AgentClient.install(transport, board=self.name, python=self._options.python, root=self._options.root)
+        options = self._options
+        return AgentClient.install(
+            transport,
+            board=self.name,
+            python=options.python,
+            root=options.root,
+            timeout_s=options.command_timeout_s,
+        )
 
     def _info(self, probe: Mapping[str, Any]) -> BoardInfo:
         notes = (*self._notes, *probe["notes"])
-        return BoardInfo.from_json({**probe, "name": self.name, "provenance": self.provenance, "notes": notes})
+        modes = {} if self.provenance == "emulated" else probe["power_modes"]  # this host's are none of its own
+        own = {"name": self.name, "provenance": self.provenance, "notes": notes, "power_modes": modes}
+        return BoardInfo.from_json({**probe, **own})
 
 
 class Link:
@@ -213,6 +222,7 @@ class RemoteSession:
                 outputs=outputs,
                 phases_ns=phases_ns,
                 protocols=result["protocols"],
+                layers=result["layers"],
             )
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             found = f"{type(exc).__name__}: {exc} in a result that begins {json.dumps(result)[:200]}"
@@ -227,7 +237,7 @@ class RemoteSession:
                 raise error_of(f"board {self.info.name!r}: run {target}", "runtime_missing", found)
 
     def _call(self, *arguments: str, stdin: bytes = b"") -> dict[str, Any]:
-        return self._link.agent.call(*arguments, stdin=stdin, timeout_s=self._options.command_timeout_s)
+        return self._link.agent.call(*arguments, stdin=stdin)
 
     def _transfer_timeout_s(self, size_bytes: int) -> float:
         return self._options.command_timeout_s + size_bytes / SLOWEST_LINK_BYTES_PER_S
@@ -364,7 +374,8 @@ def job_json(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], opti
         "protocols": [asdict(protocol) for protocol in job.plan.protocols],
         "cool_to_c": job.plan.cool_to_c,
         "cool_down_s": job.plan.cool_down_s,
-        "power_mode": dict(options.power_mode),
+        "power_mode": {**dict(options.power_mode), **dict(job.plan.power_mode)},
+        "profile_runs": job.plan.profile_runs,
         "busy_wait_s": options.wait_s,
         "orphan_grace_s": options.orphan_grace_s,
         "sides": {

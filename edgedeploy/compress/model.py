@@ -1,21 +1,22 @@
 """From a variant to its float torch model: build, inherit from the baseline, prune, recover.
 
-Only the baseline's weights are kept as a torch file. A pruned network has shapes that no constructor makes; what later
-steps need of it is its ONNX reference, and that is what the store keeps.
+Weights are kept as torch files. A pruned network has shapes that no constructor makes: it is pruned again, from the same
+baseline, before its weights are read back.
 """
 
 from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedeploy.artifact import TensorSpec
-from edgedeploy.compress.inherit import inherit
+from edgedeploy.compress.inherit import InheritReport, inherit
 from edgedeploy.compress.prune import prune
-from edgedeploy.compress.training import TrainProgress, fit
+from edgedeploy.compress.qat import train_quantized
+from edgedeploy.compress.training import Progress, fit
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import write_atomic
 from edgedeploy.protocols import Task, Trainable
@@ -24,8 +25,6 @@ from edgedeploy.variant import Scalar, Variant
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-Progress = Callable[[TrainProgress], None]
 
 
 def train_baseline(task: Task, arch: Mapping[str, Scalar], *, progress: Progress | None = None) -> nn.Module:
@@ -54,14 +53,43 @@ def derive(task: Task, variant: Variant, baseline_model: nn.Module, *, progress:
     original = {name: values[0] for name, values in task.architecture.items()}
     if variant.width == 1.0 and arch == original:
         return copy.deepcopy(baseline_model).eval()
-    model: nn.Module = task.build(**arch)
-    report = inherit(model, baseline_model)
-    model = prune(model, example_inputs(task.input_specs(**arch)), variant.width)
+    model, report = _shaped(task, variant, baseline_model)
     if report.complete and variant.width == 1.0 and not isinstance(task, Trainable):
         return model
     trainable = _trainable(task, f"recovery of {variant.label}")
     fit(model, trainable, trainable.recovery_recipe, arch=arch, teacher=baseline_model, progress=progress)
     return model.eval()
+
+
+def restore(task: Task, variant: Variant, baseline_model: nn.Module, weights: Path) -> nn.Module:
+    """The float model of ``variant`` as :func:`derive` made it, from its saved weights: nothing is trained again. Pruning is
+    decided by the baseline's weights, so the shapes are the same. Raises what :func:`load_weights` raises."""
+    model, _ = _shaped(task, variant, baseline_model)
+    return load_weights(model, weights)
+
+
+def derive_quantized(
+    task: Task,
+    variant: Variant,
+    float_model: nn.Module,
+    baseline_model: nn.Module,
+    *,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """The int8 model of ``variant``, trained from its ``float_model`` with the baseline as teacher: see
+    :func:`edgedeploy.compress.qat.train_quantized`. Raises ``SpecError`` for a task that cannot train."""
+    trainable = _trainable(task, f"quantization-aware training of {variant.label}")
+    arch = variant.arch_kwargs
+    specs = task.input_specs(**arch)
+    return train_quantized(float_model, trainable, specs, arch=arch, teacher=baseline_model, progress=progress)
+
+
+def _shaped(task: Task, variant: Variant, baseline_model: nn.Module) -> tuple[nn.Module, InheritReport]:
+    """The variant's model before any training of its own: inherited and pruned."""
+    model: nn.Module = task.build(**variant.arch_kwargs)
+    report = inherit(model, baseline_model)
+    specs = task.input_specs(**variant.arch_kwargs)
+    return prune(model, example_inputs(specs), variant.width), report
 
 
 def example_inputs(specs: tuple[TensorSpec, ...]) -> tuple[torch.Tensor, ...]:
@@ -90,7 +118,7 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
 
     import torch
 
-    remedy = "Delete the file: the next run trains the baseline again"
+    remedy = "Delete the file: the next run trains the model again"
     try:
         weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(weights)

@@ -31,6 +31,9 @@ class TrainProgress:
     loss: float
 
 
+Progress = Callable[[TrainProgress], None]
+
+
 @dataclass(frozen=True)
 class TrainReport:
     """What a training did. ``final_loss`` is the mean over the last epoch."""
@@ -48,7 +51,7 @@ def fit(
     *,
     arch: Mapping[str, Scalar],
     teacher: Any | None = None,
-    progress: Callable[[TrainProgress], None] | None = None,
+    progress: Progress | None = None,
 ) -> TrainReport:
     """Train ``model`` in place and leave it in evaluation mode.
 

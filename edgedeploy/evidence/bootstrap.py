@@ -32,10 +32,16 @@ RESAMPLES: Final = 2000
 LEVEL: Final = 0.95
 """Of two-sided intervals and of one-sided bounds alike."""
 
+TIME_LEVEL: Final = 0.99
+"""Of one-sided bounds on times: on a busy host 95 % would call one artifact faster than itself once in twenty runs."""
+
 MIN_UNITS: Final = 5
 """Fewer cases or blocks than this say nothing about their own spread: no interval, no bound."""
 
 EXACT: Final = ("size_bytes", "peak_memory_bytes")
+
+TIMES: Final = tuple(name for name in RUN_METRICS if name.startswith(("latency_", "cpu_time_")))
+"""What the interleaved blocks give."""
 
 Method = Literal["paired cases", "independent blocks", "exact", "too few"]
 
@@ -137,7 +143,7 @@ class Resampler:
 
     def __init__(self, seed: int, resamples: int = RESAMPLES) -> None:
         self._seed = seed
-        self._resamples = resamples
+        self.resamples = resamples
         self._draws: dict[tuple[int, str], tuple[Measurement, Floats | None]] = {}
 
     def estimate(self, measurement: Measurement, metric: str) -> Estimate:
@@ -161,7 +167,8 @@ class Resampler:
         if pair[0] is None or pair[1] is None:
             return Comparison(metric, gain, None, None, "too few", 0)
         difference = pair[1] - pair[0] if objective.direction == "minimize" else pair[0] - pair[1]
-        return _bounded(metric, gain, difference, "independent blocks", 0)
+        level = TIME_LEVEL if metric in TIMES else LEVEL
+        return _bounded(metric, gain, difference, "independent blocks", 0, level)
 
     def _compare_cases(self, ours: Measurement, theirs: Measurement, objective: Objective) -> Comparison:
         """Over the cases for which the metric is defined on both sides."""
@@ -172,7 +179,7 @@ class Resampler:
             gain = objective.gain(ours.metrics[metric], theirs.metrics[metric])
             return Comparison(metric, gain, None, None, "too few", gains.size)
         rng = generator(self._seed, "pair", metric, ours.digest, theirs.digest)
-        draws = resampled_means(gains, rng, self._resamples)
+        draws = resampled_means(gains, rng, self.resamples)
         return _bounded(metric, float(gains.mean()), draws, "paired cases", gains.size)
 
     def _draws_of(self, measurement: Measurement, metric: str) -> Floats | None:
@@ -187,18 +194,18 @@ class Resampler:
         if metric in EXACT:
             return None
         if metric in BOARD_METRICS and metric not in RUN_METRICS:
-            return drawn(sample_of(measurement, metric), rng, self._resamples)
+            return drawn(sample_of(measurement, metric), rng, self.resamples)
         if metric.startswith("latency_p"):
             blocks = [block for block in measurement.candidate.blocks_ns if block]
             if len(blocks) < MIN_UNITS:
                 return None
             percent = float(metric.removeprefix("latency_p").removesuffix("_ns"))
-            return resampled_percentiles(blocks, percent, rng, self._resamples)
+            return resampled_percentiles(blocks, percent, rng, self.resamples)
         values = sampled_values(measurement, metric)
         if values.size < MIN_UNITS:
             return None
         draw = resampled_medians if metric in BOARD_METRICS else resampled_means
-        return draw(values, rng, self._resamples)
+        return draw(values, rng, self.resamples)
 
 
 def sampled_values(measurement: Measurement, metric: str) -> Floats:
@@ -208,7 +215,7 @@ def sampled_values(measurement: Measurement, metric: str) -> Floats:
         return pair_ratios(block_medians(candidate), block_medians(baseline))
     if metric == "cpu_time_ratio" and baseline:
         return pair_ratios(cpu_per_query(candidate), cpu_per_query(baseline))
-    if metric == "cpu_time_ns":
+    if metric in ("cpu_time_ns", "virtual_ns"):
         return cpu_per_query(candidate)
     if metric == "cold_start_ns":
         return require_positive(candidate.cold_starts_ns, "cold start")
@@ -232,6 +239,6 @@ def confirms_dominance(comparisons: Sequence[Comparison], min_effects: Sequence[
     )
 
 
-def _bounded(metric: str, gain: float, draws: Floats, method: Method, units: int) -> Comparison:
-    lower, upper = np.quantile(draws, [1 - LEVEL, LEVEL])
+def _bounded(metric: str, gain: float, draws: Floats, method: Method, units: int, level: float = LEVEL) -> Comparison:
+    lower, upper = np.quantile(draws, [1 - level, level])
     return Comparison(metric, gain, float(lower), float(upper), method, units)

@@ -10,8 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgedeploy.errors import SpecError
-from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Estimate, Resampler, confirms_dominance
+from edgedeploy.evidence.bootstrap import (
+    LEVEL,
+    RESAMPLES,
+    TIME_LEVEL,
+    Estimate,
+    Resampler,
+    confirms_dominance,
+)
 from edgedeploy.evidence.pick import Pick, choose
+from edgedeploy.evidence.verdict import Verdict, latency_verdict
 from edgedeploy.front import (
     Candidate,
     Constraint,
@@ -23,7 +31,7 @@ from edgedeploy.front import (
     non_dominated,
     shortfalls,
 )
-from edgedeploy.measurement import BOARD_METRICS, Measurement, MetricInfo, Provenance
+from edgedeploy.measurement import ACROSS_BOARDS, BOARD_METRICS, Measurement, MetricInfo, Provenance
 from edgedeploy.variant import Variant
 
 Status = Literal["front", "dominated", "infeasible", "incomplete"]
@@ -36,7 +44,8 @@ class Row:
     """One validly measured variant and where it stands.
 
     ``dominated_by`` is a member of the front. For a dominated variant ``confidence`` says whether the evidence confirms
-    it. A member may have ``dominated_by`` too: it is better than that one somewhere, but by less than matters.
+    it. A member may have ``dominated_by`` too: it is better than that one somewhere, but by less than matters. ``verdict``
+    says whether it is faster than the baseline that ran beside it; None when nothing was timed, or it is that baseline.
     """
 
     variant: Variant
@@ -48,6 +57,8 @@ class Row:
     shortfalls: tuple[Shortfall, ...] = ()
     dominated_by: str | None = None
     confidence: Confidence | None = None
+    verdict: Verdict | None = None
+    board: str = ""
 
     @property
     def digest(self) -> str:
@@ -65,6 +76,8 @@ class Row:
             "shortfalls": [item.as_json() for item in self.shortfalls],
             "dominated_by": self.dominated_by,
             "confidence": self.confidence,
+            "latency_verdict": self.verdict.as_json() if self.verdict else None,
+            "board": self.board,
         }
 
 
@@ -82,7 +95,7 @@ class Invalid:
 
 @dataclass(frozen=True)
 class FrontReport:
-    """Everything that may be concluded from a study's measurements on one board.
+    """Everything that may be concluded from a study's measurements on one board, or on several of one kind.
 
     ``rows`` are all valid variants: members first, best on the first objective first. ``reference`` is the digest of the
     baseline that ratios and the pick refer to, None when it was not validly measured.
@@ -146,6 +159,7 @@ class FrontReport:
             "seed": self.seed,
             "resamples": self.resamples,
             "level": LEVEL,
+            "time_level": TIME_LEVEL,
         }
         rounded: dict[str, Any] = _rounded(data)
         return rounded
@@ -162,8 +176,10 @@ def build_front(
     margin: float = 0.01,
     metrics: Mapping[str, MetricInfo] | None = None,
     resamples: int = RESAMPLES,
+    several_boards: bool = False,
 ) -> FrontReport:
-    """The front of ``measurements`` of one split on one board; invalid ones are named and not used.
+    """The front of ``measurements`` of one split on one board; invalid ones are named and not used. ``several_boards``
+    allows several of one kind, as long as every objective compares across boards.
 
     ``baseline_digests`` names the float models as they are, the reference target's first. ``min_effect`` is the
     smallest difference that matters, by metric in its base unit. ``margin`` is what a pick may lose on the first task
@@ -174,7 +190,7 @@ def build_front(
     if not objectives:
         raise ValueError("a front needs at least one objective")
     valid = sorted((item for item in measurements if item.valid), key=lambda item: item.digest)
-    _require_comparable(valid)
+    _require_comparable(valid, [goal.metric for goal in objectives] if several_boards else None)
     effects = {goal.metric: float((min_effect or {}).get(goal.metric, 0.0)) for goal in objectives}
     table = {**BOARD_METRICS, **(metrics or {})}
     resampler = Resampler(seed, resamples)
@@ -185,12 +201,12 @@ def build_front(
     members = sorted((by_digest[item.digest] for item in winners), key=lambda item: _rank(item, objectives))
     judge = _Judge(members, objectives, effects, resampler)
     reference = by_digest.get(baseline_digests[0]) if baseline_digests else None
-    rows = [_row(item, judge, constraints, baseline_digests, resampler) for item in valid]
+    rows = [_row(item, judge, constraints, baseline_digests, resampler, seed) for item in valid]
     places = {"front": 0, "dominated": 1, "infeasible": 2, "incomplete": 3}
     rows.sort(key=lambda row: (places[row.status], _rank(by_digest[row.digest], objectives)))
     return FrontReport(
         provenance=valid[0].provenance if valid else None,
-        board=valid[0].board.name if valid else None,
+        board=" + ".join(sorted({item.board.name for item in valid})) or None,
         objectives=tuple(objectives),
         constraints=tuple(constraints),
         min_effect=effects,
@@ -239,6 +255,7 @@ def _row(
     constraints: Sequence[Constraint],
     baseline_digests: Sequence[str],
     resampler: Resampler,
+    seed: int,
 ) -> Row:
     missed = shortfalls(item.metrics, constraints)
     status: Status = "front"
@@ -263,7 +280,15 @@ def _row(
         shortfalls=missed,
         dominated_by=dominated_by,
         confidence=confidence,
+        verdict=_verdict(item, seed, resampler.resamples),
+        board=item.board.name,
     )
+
+
+def _verdict(item: Measurement, seed: int, resamples: int) -> Verdict | None:
+    if item.baseline is None or item.digest == item.baseline_variant:
+        return None
+    return latency_verdict(item.candidate, item.baseline, seed=seed, resamples=resamples)
 
 
 def _candidate(item: Measurement) -> Candidate:
@@ -280,18 +305,32 @@ def _rank(item: Measurement, objectives: Sequence[Objective]) -> tuple[float | s
     return (*losses, item.digest)
 
 
-def _require_comparable(valid: Iterable[Measurement]) -> None:
-    """One provenance, one machine, one split, one measurement per variant."""
+def _require_comparable(valid: Iterable[Measurement], across: Sequence[str] | None) -> None:
+    """One provenance, one split, one measurement per variant; one machine, or boards of one kind and objectives (``across``)
+    that compare across them."""
     items = list(valid)
     digests = [item.digest for item in items]
     if len(set(digests)) != len(digests):
         raise ValueError("a variant was given with two valid measurements: keep one per variant")
-    for what, found in (
+    kinds: list[tuple[str, set[str]]] = [
         ("provenances", {item.provenance for item in items}),
-        ("boards", {item.board.name for item in items}),
-        ("machines", {item.board.identity for item in items}),
         ("splits", {item.split for item in items}),
-    ):
+    ]
+    names = {item.board.name for item in items}
+    if across is None:
+        kinds += [("boards", names), ("machines", {item.board.identity for item in items})]
+    elif len(names) > 1:
+        kinds.append(
+            ("kinds of board", {"; ".join(item.board.unlike(items[0].board)) or "the first" for item in items})
+        )
+        own = sorted(name for name in across if name in BOARD_METRICS and name not in ACROSS_BOARDS)
+        if own:
+            raise SpecError(
+                "make a front",
+                f"{', '.join(own)} of {len(names)} boards do not compare",
+                "What compares across boards is the ratio to the baseline on the same board",
+            )
+    for what, found in kinds:
         if len(found) > 1:
             raise SpecError(
                 "make a front",

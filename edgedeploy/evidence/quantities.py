@@ -26,6 +26,7 @@ _HEADINGS: Final[Mapping[str, str]] = {
     "cpu_time_ns": "CPU time",
     "cpu_time_ratio": "CPU time vs baseline",
     "cold_start_ns": "Cold start",
+    "virtual_ns": "Virtual time (1 ns an instruction, no board's time)",
     "peak_memory_bytes": "Peak memory",
     "size_bytes": "Size",
     "energy_j": "Energy",

@@ -11,8 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from edgedeploy.evidence.bootstrap import LEVEL
+from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
 from edgedeploy.evidence.frontier import FrontReport, Row
+from edgedeploy.evidence.layers import layers_section
 from edgedeploy.evidence.page import page
 from edgedeploy.evidence.plot import choose_axes, pareto
 from edgedeploy.evidence.quantities import heading, quantity, span
@@ -27,6 +28,7 @@ from edgedeploy.evidence.report_details import (
     time_section,
 )
 from edgedeploy.evidence.tables import all_variants_table, cell, metrics_table, nothing, section, table
+from edgedeploy.evidence.verdict import MARGIN
 from edgedeploy.evidence.words import answer, board_metrics_present, key_metrics, protocol_tables, task_metrics
 from edgedeploy.files import write_atomic
 
@@ -47,6 +49,7 @@ def render_report(data: ReportData) -> str:
         _front(data, charts),
         _numbers(data),
         _every_variant(data),
+        layers_section(data),
         sustained_section(data, charts),
         cases_section(data, charts),
         confirmation_section(data),
@@ -130,8 +133,15 @@ def _numbers(data: ReportData) -> str:
         return ""
     caption = (
         "The front's members and the float baselines, which are always measured. Small print is the "
-        f"{LEVEL:.0%} interval. \u201cvs baseline\u201d is against the reference target's float model, timed beside it."
+        f"{LEVEL:.0%} interval. \u201cvs baseline\u201d is against the reference target's float model, timed beside it; "
+        f"\u201cfaster\u201d is said when the one-sided {TIME_LEVEL:.0%} bound of that ratio is more than {MARGIN:.0%} "
+        "below 1."
     )
+    if any(row.variant.power_mode for row in front.rows):
+        caption += (
+            " The baseline ran in the same power mode as the variant beside it, so a ratio compares models within a mode; "
+            "modes are compared by latency and energy."
+        )
     parts = []
     if accuracy := task_metrics(front):
         parts += [
@@ -169,8 +179,9 @@ def _every_variant(data: ReportData) -> str:
     effects = "; ".join(f"{heading(goal.metric)} {_effect(front, goal.metric)}" for goal in front.objectives)
     caption = (
         "Click a heading to sort. A variant is \u201cdominated (confirmed)\u201d when the one-sided "
-        f"{LEVEL:.0%} bounds show the other one to be nowhere worse and somewhere better by more than the smallest effect "
-        f"that matters ({effects}); when they do not show it, the two are \u201cindistinguishable\u201d."
+        f"{LEVEL:.0%} bounds ({TIME_LEVEL:.0%} for times) show the other one to be nowhere worse and somewhere "
+        f"better by more than the smallest effect that matters ({effects}); "
+        "when they do not show it, the two are \u201cindistinguishable\u201d."
     )
     if front.invalid:
         rows = (

@@ -18,7 +18,7 @@ from edgedeploy.artifact import Artifact
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.conditions import board_cause
 from edgedeploy.evidence.energy import Energy, energy_of
-from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, RawSide
+from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, RawSide, not_told_by
 
 Floats = npt.NDArray[np.float64]
 Blocks = Sequence[Sequence[float]]
@@ -115,6 +115,7 @@ def board_metrics(
     reasons = {
         "cpu_time_ns": "no timed queries were asked for" if not candidate.blocks_ns else "the board gives no CPU time",
         "cold_start_ns": "no cold starts were asked for",
+        **not_told_by("wall"),
     }
     for name in RUN_METRICS:
         if name not in metrics and name not in missing:

@@ -10,7 +10,7 @@ from edgedeploy.evidence.bootstrap import Estimate
 from edgedeploy.evidence.confirm import Confirmed
 from edgedeploy.evidence.frontier import FrontReport, Row
 from edgedeploy.evidence.quantities import comparison_text, heading, quantity, span
-from edgedeploy.evidence.words import executed_text, key_metrics, status_text, task_metrics
+from edgedeploy.evidence.words import executed_text, key_metrics, status_text, task_metrics, verdict_text
 from edgedeploy.measurement import Failure
 
 MANY_METRICS: Final = 5
@@ -68,7 +68,8 @@ def row_class(row: Row, report: FrontReport) -> str:
 
 
 def metrics_table(rows: Sequence[Row], metrics: Sequence[str], report: FrontReport, *, executed: bool = False) -> str:
-    """The given variants with the given metrics and their intervals; ``executed`` adds the precision that ran."""
+    """The given variants with the given metrics and their intervals; ``executed`` adds the verdict on latency and the
+    precision that ran."""
     lines = []
     for row in rows:
         suffix = " (float baseline)" if row.baseline else ""
@@ -78,9 +79,13 @@ def metrics_table(rows: Sequence[Row], metrics: Sequence[str], report: FrontRepo
             for name in metrics
         ]
         if executed:
-            cells.append(cell(executed_text(row.executed) or "not known"))
+            cells += [cell(verdict_text(row)), cell(executed_text(row.executed) or "not known")]
         lines.append(f"<tr{row_class(row, report)}>{''.join(cells)}</tr>")
-    headers = ["Variant", *(heading(name) for name in metrics), *(["Layers ran as"] if executed else [])]
+    headers = [
+        "Variant",
+        *(heading(name) for name in metrics),
+        *(["Than the baseline", "Layers ran as"] if executed else []),
+    ]
     look: Literal["", "narrow"] = "narrow" if len(metrics) < MANY_METRICS else ""
     return table(headers, lines, numbers=range(1, len(metrics) + 1), look=look)
 

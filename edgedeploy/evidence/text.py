@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from edgedeploy.evidence.frontier import FrontReport, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
-from edgedeploy.evidence.words import answer, executed_text, key_metrics, status_text
+from edgedeploy.evidence.words import answer, executed_text, key_metrics, status_text, verdict_text
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,16 @@ def front_table(report: FrontReport) -> TextTable:
     if report.invalid:
         runs = "1 invalid run" if len(report.invalid) == 1 else f"{len(report.invalid)} invalid runs"
         notes.append(f"{runs} (conditions drifted), not used.")
+    boards = Counter(row.board for row in report.rows)
+    if len(boards) > 1:
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(boards.items()))
+        notes.append(
+            f"Variants by board: {counts}. Each ran beside the baseline on its own board: ratios compare across boards, "
+            "times do not."
+        )
     return TextTable(
         title=f"Front: {report.board or 'no board'}, {report.provenance or 'nothing measured'}",
-        headers=("", "variant", *(heading(name) for name in metrics), "ran as", "status"),
+        headers=("", "variant", *(heading(name) for name in metrics), "than baseline", "ran as", "status"),
         rows=tuple(_cells(row, report, metrics) for row in shown),
         notes=tuple(notes),
     )
@@ -45,6 +53,7 @@ def _cells(row: Row, report: FrontReport, metrics: list[str]) -> tuple[str, ...]
         mark,
         label,
         *(_cell(row, report, name) for name in metrics),
+        verdict_text(row),
         executed_text(row.executed),
         status_text(row, report),
     )

@@ -13,7 +13,7 @@ from edgedeploy.measurement import BOARD_METRICS, PROTOCOL_METRICS, RUN_METRICS
 
 PROVENANCE_TEXT: Final[Mapping[str, str]] = {
     "measured": "measured on the board itself",
-    "emulated": "emulated: the times are those of the machine that stands in for the board, not the board's",
+    "emulated": "emulated: another machine stands in for the board, and no time is the board's",
     "predicted": "predicted: nothing was run",
     "bound": "a bound: the true value is no better than this",
 }
@@ -26,6 +26,11 @@ PROTOCOL_TITLES: Final[Mapping[str, str]] = {
     "offline": "All samples at once",
     "resources": "Resources of a whole run, from process start to its end",
 }
+
+
+def verdict_text(row: Row) -> str:
+    """Whether the variant is faster than the baseline that ran beside it; a dash where the question does not arise."""
+    return row.verdict.word if row.verdict else "\N{EN DASH}"
 
 
 def executed_text(executed: Mapping[str, int]) -> str:

@@ -49,7 +49,8 @@ class JobSpec:
     are measured on the same machine, ``orphan_grace_s`` how long the run goes on without the holder of its lease.
     ``protocols`` are run in their order after the interleaved blocks and the outputs, resource curves before them.
     ``cool_to_c`` is how cool the board has to be before it starts, for which it waits at most ``cool_down_s``.
-    ``power_mode`` is set for the run (``powermode.py``)."""
+    ``power_mode`` is set for the run (``powermode.py``). ``profile_runs`` inferences of each side are profiled layer by
+    layer when all else is done."""
 
     job_id: str
     token: int
@@ -66,6 +67,7 @@ class JobSpec:
     cool_to_c: float | None = None
     cool_down_s: float = 0.0
     power_mode: Mapping[str, str] = field(default_factory=dict)
+    profile_runs: int = 0
 
     @property
     def timed(self) -> bool:

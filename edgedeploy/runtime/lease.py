@@ -20,7 +20,6 @@ from typing import IO, Any
 from edgedeploy.runtime.blobs import discard_parts
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import Root, read_json, write_json
-from edgedeploy.runtime.powermode import PowerModes
 from edgedeploy.runtime.processes import boot_id, end_all_with_argument, identity, is_alive
 
 HEARTBEAT_LIMIT_S = 30.0
@@ -54,7 +53,7 @@ def hold(
         grant(lease)
         if _listen(source, heartbeat_limit_s) == RELEASE:
             _end_jobs(root)
-            PowerModes(root.folder).restore()
+            _restore_power_mode(root)
             discard_parts(root)
 
 
@@ -100,12 +99,19 @@ def _take(root: Root, owner: str, resume: int | None) -> dict[str, Any]:
         token = resume
     else:
         _end_jobs(root)
-        PowerModes(root.folder).restore()
+        _restore_power_mode(root)
         discard_parts(root)
         token = int(before.get("token", 0)) + 1
     lease = {"token": token, "owner": owner, "boot_id": boot_id(), "holder": identity(os.getpid())}
     write_json(root.lease, lease)
     return lease
+
+
+def _restore_power_mode(root: Root) -> None:
+    """Imported by who takes or gives back the board alone: every command of the agent looks at the token."""
+    from edgedeploy.runtime.powermode import PowerModes
+
+    PowerModes(root.folder).restore()
 
 
 def _end_jobs(root: Root) -> None:

@@ -149,6 +149,7 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
         meter = _background_meter(live)
         protocols.update(run_loads(live["candidate"], loads))
         environment["protocols"] = {**meter.stop(), "after": snapshot()}
+    layers = {name: profiled(worker, job.profile_runs) for name, worker in live.items()} if job.profile_runs else {}
     for worker in live.values():
         worker.finish()
     sides = {name: {**series[name], **facts[name], "cold_starts_ns": cold_ns[name]} for name in live}
@@ -158,7 +159,16 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
         "environment": environment,
         "outputs": outputs,
         "protocols": protocols,
+        "layers": layers,
     }
+
+
+def profiled(worker: WorkerProcess, runs: int) -> dict[str, Any]:
+    """The last thing a worker is asked: a profiler that fails costs the layers' times, not the measurement."""
+    try:
+        return worker.ask("profile", runs=runs)
+    except RuntimeFault as exc:
+        return {"missing": exc.message}
 
 
 def _background_meter(live: Mapping[str, WorkerProcess]) -> BackgroundMeter:

@@ -33,6 +33,15 @@ class PowerModes:
         self._journal = folder / JOURNAL
         self._root = root
 
+    def offered(self) -> dict[str, str]:
+        """Modes that may be asked for by name, with what sets each: governors that every core has, and the modes of
+        ``/etc/nvpmodel.conf`` where the tool is there. Whether they may be set, only setting tells."""
+        by_core = [set(_listed(path)) for path in self._files()]
+        modes = dict.fromkeys(sorted(set.intersection(*by_core)) if by_core else (), "governor")
+        if _program() is not None:
+            modes.update(dict.fromkeys(mode_names(self._root).values(), "nvpmodel"))
+        return modes
+
     @contextmanager
     def held(self, asked: Mapping[str, str]) -> Iterator[dict[str, str]]:
         """Set what is ``asked`` (``governor`` by name, ``nvpmodel`` by number or name) and restore it at the end.
@@ -114,7 +123,7 @@ class PowerModes:
         if not files:
             raise _refused("this board has no cpufreq: it gives no say over its governor")
         for path in files:
-            offered = path.with_name("scaling_available_governors").read_text(encoding="ascii").split()
+            offered = _listed(path)
             if governor not in offered:
                 raise _refused(f"governor {governor!r} is not offered; this board has {', '.join(offered)}")
 
@@ -158,8 +167,20 @@ def _current_mode() -> tuple[int, str]:
         raise _refused(str(exc)) from exc
 
 
+def _listed(governor: Path) -> list[str]:
+    """The governors that the core of this ``scaling_governor`` file can run; none where the driver does not list them."""
+    try:
+        return governor.with_name("scaling_available_governors").read_text(encoding="ascii").split()
+    except OSError:
+        return []
+
+
+def _program() -> str | None:
+    return shutil.which("nvpmodel") or shutil.which("nvpmodel", path="/usr/sbin")
+
+
 def _tool(arguments: Sequence[str]) -> str:
-    program = shutil.which("nvpmodel") or shutil.which("nvpmodel", path="/usr/sbin")
+    program = _program()
     if program is None:
         raise _refused("no nvpmodel on this board")
     argv = [program, *arguments] if os.geteuid() == 0 else ["sudo", "-n", program, *arguments]

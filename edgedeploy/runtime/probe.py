@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.environment import governor
+from edgedeploy.runtime.powermode import PowerModes
 from edgedeploy.runtime.processes import boot_id
 
-RUNTIME_PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
+RUNTIME_PACKAGES = {
+    "litert": ("ai-edge-litert", "tflite-runtime"),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+}
 """Target name -> distributions that bring its runtime, the usual one first."""
 
 X86_FLAGS = (
@@ -64,7 +69,28 @@ def probe() -> dict[str, Any]:
         "runtimes": runtimes,
         "governor": governor(),
         "notes": notes,
+        "power_modes": PowerModes(Path()).offered(),
+        "serial": serial_number(),
+        "image": image_name(),
     }
+
+
+def serial_number(system: Path = Path("/")) -> str:
+    """The maker's, from the device tree or, for root, the firmware; empty where neither tells."""
+    for name in ("proc/device-tree/serial-number", "sys/class/dmi/id/product_serial"):
+        found = _read(system / name).strip("\0\n ")
+        if found:
+            return found
+    return ""
+
+
+def image_name(system: Path = Path("/")) -> str:
+    """What was flashed: the release line of a Jetson, else what the system's release file calls image or build."""
+    tegra = _read(system / "etc/nv_tegra_release").partition("\n")[0].strip("# ")
+    fields = dict(line.partition("=")[::2] for line in _read(system / "etc/os-release").splitlines())
+    names = ("ID", "VERSION_ID", "IMAGE_ID", "IMAGE_VERSION", "BUILD_ID")
+    release = " ".join(fields[name].strip("\"'") for name in names if fields.get(name))
+    return ", ".join(part for part in (tegra, release) if part)
 
 
 def cpu_model(cpuinfo: str) -> str:

@@ -25,14 +25,20 @@ def boot_id() -> str:
 
 def _stat_fields(pid: int) -> list[str]:
     """Fields of ``/proc/PID/stat`` from the state on (field 3 of proc(5) is index 0); raises ``OSError`` if gone."""
-    text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-    return text.rpartition(")")[2].split()
+    return _fields(_PROC / str(pid) / "stat")
+
+
+def _fields(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
 def start_ticks(pid: int) -> int | None:
-    """Clock ticks after boot at which the process started; None when it is gone or only waits to be reaped."""
+    """Clock ticks after boot at which the process started; None when it is gone or only waits to be reaped.
+
+    Read from the first thread's file: qemu-user shows a process an invented ``/proc/PID/stat`` of itself.
+    """
     try:
-        fields = _stat_fields(pid)
+        fields = _fields(_PROC / str(pid) / "task" / str(pid) / "stat")
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[19])
@@ -97,8 +103,8 @@ def end_all_with_argument(argument: str, patience_s: float = 5.0) -> int:
 
 
 def self_command() -> list[str]:
-    """The command line that starts this agent again: the zip that is running, or the package."""
+    """The command line that starts this agent again: the folder or zip that is running, or the package."""
     program = str(Path(sys.argv[0]).resolve())
-    if zipfile.is_zipfile(program):
+    if Path(program, "__main__.py").is_file() or zipfile.is_zipfile(program):
         return [sys.executable, program]
     return [sys.executable, "-m", "edgedeploy.runtime"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,11 @@ from edgedeploy.runtime.faults import RuntimeFault, from_exception
 COMPUTE_OPERATORS = ("Conv", "Gemm", "MatMul")
 """An operator whose name holds one of these is a compute layer: FusedConv, NhwcFusedConv, QLinearConv, QGemm,
 ConvTranspose, DynamicQuantizeMatMul, MatMulNBits ... are all spelt that way."""
+
+_KERNEL_TIME = "_kernel_time"
+
+_REWRITTEN = re.compile(r"(_token_\d+|_nchwc)+$")
+"""What graph rewriting adds to a name: what is left is the node's, or that of the tensor it gives."""
 
 _NUMPY_TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 _NUMPY_TYPES.update({f"tensor({name})": name for name in ("int8", "uint8", "int16", "int32", "int64", "bool")})
@@ -74,14 +81,24 @@ class OnnxRuntimeSession:
         never has it. Zeros are fed; the kernels do not depend on values."""
         import numpy as np
 
+        feeds = {
+            item.name: np.zeros([n if isinstance(n, int) else 1 for n in item.shape], _numpy_type(item.type))
+            for item in self._session.get_inputs()
+        }
+        return executed_from_profile(self._events([feeds]))
+
+    def profile(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """See :class:`edgedeploy.runtime.sessions.Profiled`."""
+        return layers_from_profile(self._events(feeds))
+
+    def _events(self, feeds: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """ONNX Runtime's profile of one inference for each of ``feeds``, in a second session."""
         with tempfile.TemporaryDirectory(prefix="edgedeploy-profile-") as folder:
             session = self._open(profile_prefix=str(Path(folder) / "run"))
-            feeds = {
-                item.name: np.zeros([n if isinstance(n, int) else 1 for n in item.shape], _numpy_type(item.type))
-                for item in session.get_inputs()
-            }
-            session.run(None, feeds)
-            return executed_from_profile(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")))
+            for values in feeds:
+                session.run(None, dict(values))
+            events: list[Any] = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+            return events
 
 
 def _numpy_type(onnx_type: str) -> str:
@@ -104,6 +121,29 @@ def executed_from_profile(events: list[Any]) -> dict[str, int]:
     for precision in layers.values():
         counts[precision] = counts.get(precision, 0) + 1
     return counts
+
+
+def layers_from_profile(events: list[Any]) -> list[dict[str, Any]]:
+    """Nodes in the order they ran, with the median of their times (the profiler counts in microseconds)."""
+    found: dict[str, dict[str, Any]] = {}
+    times_us: dict[str, list[int]] = {}
+    for event in events:
+        name, suffix = str(event.get("name", "")).removesuffix(_KERNEL_TIME), _KERNEL_TIME
+        if event.get("cat") != "Node" or not str(event["name"]).endswith(suffix):
+            continue
+        operator = str(event["args"].get("op_name", ""))
+        device = str(event["args"].get("provider", ""))
+        source = _REWRITTEN.sub("", name)
+        found.setdefault(
+            name, {"name": name, "operator": operator, "kernel": operator, "device": device, "sources": [source]}
+        )
+        times_us.setdefault(name, []).append(int(event["dur"]))
+    return [{**layer, "ns": _steady_ns(times_us[name])} for name, layer in found.items()]
+
+
+def _steady_ns(times_us: Sequence[int]) -> int:
+    """The median without the first run, which finds cold caches and unfilled arenas."""
+    return round(1000 * statistics.median(times_us[1:] or times_us))
 
 
 def _layer_precision(operator: str, input_types: list[Any]) -> str | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 
 OPENERS = {
+    "litert": "edgedeploy.runtime.session_litert",
     "onnxruntime": "edgedeploy.runtime.session_onnxruntime",
     "openvino": "edgedeploy.runtime.session_openvino",
 }
@@ -38,6 +39,18 @@ class Session(Protocol):
     def executed(self) -> dict[str, int]:
         """Compute layers (convolutions and matrix products) by the precision that really ran, such as
         ``{"int8": 40, "float32": 1}``."""
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A session that can tell what each of its layers took. A protocol of its own because not every runtime can."""
+
+    def profile(self, feeds: Sequence[Feeds]) -> list[dict[str, Any]]:
+        """What ran, in the order it ran: ``name``, ``operator``, ``kernel``, the ``device`` or provider it ran on, ``ns``
+        (median over all feeds but the first) and ``sources``, the names under which the runtime knows what it fused.
+
+        A second session is opened for it, because profilers slow a session down.
+        """
 
 
 def open_session(target: str, folder: Path, entry: str, settings: Mapping[str, str], threads: int) -> Session:

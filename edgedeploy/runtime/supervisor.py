@@ -13,15 +13,16 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import Root, read_json, write_json
 from edgedeploy.runtime.job import FINAL_STATES, JobSpec, materialise
 from edgedeploy.runtime.lease import check_token
-from edgedeploy.runtime.measure import Workers, run_job
-from edgedeploy.runtime.powermode import PowerModes
 from edgedeploy.runtime.processes import boot_id, identity, is_alive
+
+if TYPE_CHECKING:
+    from edgedeploy.runtime.measure import Workers
 
 WATCH_PERIOD_S = 1.0
 END_PATIENCE_S = 5.0
@@ -101,6 +102,10 @@ class Status:
 
 
 def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
+    """In the detached process: what measures is imported here, while the host has its answer already."""
+    from edgedeploy.runtime.measure import Workers, run_job
+    from edgedeploy.runtime.powermode import PowerModes
+
     with (folder / "log").open("ab") as log:
         workers = Workers(folder, job.job_id, log)
         watch = Watch(root, job, workers, status)

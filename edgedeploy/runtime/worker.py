@@ -21,7 +21,7 @@ from typing import IO, Any
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import read_json
 from edgedeploy.runtime.job import JobSpec
-from edgedeploy.runtime.sessions import Session, open_session
+from edgedeploy.runtime.sessions import Profiled, Session, open_session
 
 CYCLED_CASES = 8
 """Timed queries go round these many cases: enough that no input stays the only one in the caches, and bounded memory."""
@@ -76,6 +76,8 @@ def _serve(worker: Worker, answers: IO[str]) -> None:
             _say(answers, worker.facts())
         elif request["do"] == "protocol":
             _say(answers, worker.run_protocol(request["name"], request["settings"]))
+        elif request["do"] == "profile":
+            _say(answers, worker.profile(request["runs"]))
         elif request["do"] == "outputs":
             _say(answers, worker.collect_outputs())
         else:
@@ -189,6 +191,12 @@ class Worker:
             "device": self._session.device,
             "runtime_version": self._session.version,
         }
+
+    def profile(self, runs: int) -> dict[str, Any]:
+        """Time and place of each layer over ``runs`` inferences after the first, or why there is none."""
+        if not isinstance(self._session, Profiled):
+            return {"missing": f"the runtime on {self._session.device} tells no times of layers"}
+        return {"runs": runs, "layers": self._session.profile([self._feeds() for _ in range(runs + 1)])}
 
     def collect_outputs(self) -> dict[str, Any]:
         """Run every case once and write ``outputs.npz``: output name -> (cases, *output shape).

@@ -1,4 +1,4 @@
-"""Optuna's SQLite file as something that may be locked for a while, damaged, or gone.
+"""Optuna's database as something that may be locked for a while, damaged, or gone: a SQLite file, or a PostgreSQL server.
 
 It holds the history of proposals and no evidence, so the worst that its loss can cost is the optimiser's memory, and that
 is written again from the evidence store (:meth:`edgedeploy.search.study.Search`).
@@ -6,48 +6,94 @@ is written again from the evidence store (:meth:`edgedeploy.search.study.Search`
 
 from __future__ import annotations
 
+import importlib.util
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 import optuna
+import sqlalchemy
 import sqlalchemy.exc
 
-from edgedeploy.errors import StorageError
+from edgedeploy.errors import SpecError, StorageError, TargetUnavailable
 from edgedeploy.measurement import Direction
 
 STUDY_NAME: Final = "edgedeploy"
 LOCK_WAIT_S: Final = 2.0
 """How long SQLite itself waits for a lock, each time."""
 
+CONNECT_WAIT_S: Final = 5
+"""How long a server may take to accept a connection, each time."""
+
 PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0)
 """Between the attempts at one step: in all about 20 s before the study stops with what it has."""
+
+SERVER_PAUSES_S: Final = (*PAUSES_S, 8.0, 15.0, 30.0)
+"""As ``PAUSES_S``, for a server: it may have to start anew and recover."""
 
 Answer = TypeVar("Answer")
 _FAILURES = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error)
 
 
-def open_history(path: Path, directions: Sequence[Direction]) -> optuna.Study:
-    """The study in ``path``, made when there is none. A file that is no database is moved aside, never deleted.
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL database and the study's name in it, which no other study has."""
 
-    Raises ``StorageError`` when the file stays locked or cannot be written.
+    url: str
+    study: str
+
+    def __str__(self) -> str:
+        return f"{self.url} (study {self.study!r})"
+
+
+def server_at(url: str, study: str) -> Server:
+    """Raises ``SpecError`` for a URL that is not PostgreSQL's or has a password in it; ``TargetUnavailable`` when psycopg
+    is not installed."""
+    try:
+        parsed = sqlalchemy.make_url(url)
+    except sqlalchemy.exc.ArgumentError as exc:
+        raise SpecError("storage", str(exc), "For example postgresql+psycopg://lab@db.lab/optuna") from None
+    if parsed.drivername != "postgresql+psycopg":
+        found = f"its driver is {parsed.drivername!r}"
+        raise SpecError("storage", found, "Give postgresql+psycopg://..., or leave it out for a SQLite file")
+    if parsed.password is not None or "password" in parsed.query:
+        raise SpecError("storage", "there is a password in it", "Put it into ~/.pgpass or the environment (PGPASSWORD)")
+    if importlib.util.find_spec("psycopg") is None:
+        raise TargetUnavailable("storage on PostgreSQL", "psycopg is not installed", "pip install 'edgedeploy[lab]'")
+    return Server(url, study)
+
+
+def open_history(place: Path | Server, directions: Sequence[Direction]) -> optuna.Study:
+    """The study in ``place``, made when there is none. A file that is no database is moved aside, never deleted.
+
+    Raises ``StorageError`` when the database stays locked, does not answer or cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if _is_damaged(path):
-        path.replace(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if _is_damaged(place):
+            place.replace(place.with_name(f"{place.name}.damaged-{time.time_ns()}"))
 
     def open_it() -> optuna.Study:
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": LOCK_WAIT_S}}
-        )
         return optuna.create_study(
-            study_name=STUDY_NAME, storage=storage, directions=list(directions), load_if_exists=True
+            study_name=STUDY_NAME if isinstance(place, Path) else place.study,
+            storage=_storage(place),
+            directions=list(directions),
+            load_if_exists=True,
         )
 
-    return patiently(open_it, path)
+    return patiently(open_it, place)
+
+
+def _storage(place: Path | Server) -> optuna.storages.RDBStorage:
+    if isinstance(place, Path):
+        options: dict[str, object] = {"connect_args": {"timeout": LOCK_WAIT_S}}
+        return optuna.storages.RDBStorage(f"sqlite:///{place}", engine_kwargs=options)
+    options = {"connect_args": {"connect_timeout": CONNECT_WAIT_S}, "pool_pre_ping": True}
+    return optuna.storages.RDBStorage(place.url, engine_kwargs=options)
 
 
 def _is_damaged(path: Path) -> bool:
@@ -63,17 +109,19 @@ def _is_damaged(path: Path) -> bool:
         return True
 
 
-def patiently(step: Callable[[], Answer], path: Path) -> Answer:
+def patiently(step: Callable[[], Answer], place: Path | Server) -> Answer:
     """``step``, and again after a pause while the database refuses. Raises ``StorageError`` in the end."""
-    for pause_s in (*PAUSES_S, None):
+    for pause_s in (*(PAUSES_S if isinstance(place, Path) else SERVER_PAUSES_S), None):
         try:
             return step()
         except _FAILURES as exc:
             if pause_s is None:
                 raise StorageError(
-                    f"the history of proposals in {path}",
+                    f"the history of proposals in {place}",
                     _reason(exc),
-                    "End what else uses it, or remove the file; then --resume: everything measured is kept",
+                    "End what else uses it, or remove the file; then --resume: everything measured is kept"
+                    if isinstance(place, Path)
+                    else "See to the server; then --resume: everything measured is kept",
                 ) from exc
             time.sleep(pause_s)
     raise AssertionError("the last pause is None")

@@ -27,7 +27,10 @@ class Space:
     choices: Choices = NO_CHOICES
 
     def variant(self, params: Mapping[str, Scalar]) -> Variant:
-        """The canonical variant of proposed parameters; numbers are snapped to the listed values they stand for."""
+        """The canonical variant of proposed parameters; numbers are snapped to the listed values they stand for. The first
+        power mode of the list is the one that is meant where none is named."""
+        if "power_mode" in self.parameters:
+            params = {"power_mode": self.parameters["power_mode"][0], **params}
         return canonical(
             {name: _snap(value, self.parameters.get(name, ())) for name, value in params.items()},
             arch_defaults=self.arch_defaults,
@@ -37,15 +40,20 @@ class Space:
         )
 
     def params_of(self, variant: Variant) -> dict[str, Scalar] | None:
-        """Parameters that stand for a variant; None when the space has none (a baseline outside of it, say)."""
+        """Parameters that stand for a variant; None when the space has none (a baseline outside of it, say). Settings that
+        have several ways to say the same (a calibration, a plan) are tried until the variant is theirs."""
         facts = {**variant.arch_kwargs, "precision": variant.precision, "width": variant.width}
-        facts["threads"] = variant.threads
-        params: dict[str, Scalar] = {"target": variant.target}
-        params.update({name: facts[name] for name in self.parameters})
-        possible = variant.target in self.targets and all(
-            params[name] in self.parameters[name] for name in self.parameters
-        )
-        return params if possible and self.variant(params).digest == variant.digest else None
+        facts |= {"threads": variant.threads, "power_mode": variant.power_mode}
+        if variant.target not in self.targets or any(
+            name in self.parameters and value not in self.parameters[name] for name, value in facts.items()
+        ):
+            return None
+        tried = [(facts[name],) if name in facts else values for name, values in self.parameters.items()]
+        for values in itertools.product(*tried):
+            params: dict[str, Scalar] = {"target": variant.target, **dict(zip(self.parameters, values, strict=True))}
+            if self.variant(params).digest == variant.digest:
+                return params
+        return None
 
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
         """One Optuna distribution per parameter. Evenly spaced numbers keep their order, anything else is a choice."""
@@ -73,7 +81,9 @@ class Space:
             wanted = self.default_threads
         elif name == "plan":
             wanted = NO_PLAN
-        elif name in ("calibration", "calibration_cases"):
+        elif name == "training":
+            wanted = "ptq"
+        elif name in ("calibration", "calibration_cases", "power_mode"):
             wanted = values[0]
         else:
             wanted = self.arch_defaults[name]

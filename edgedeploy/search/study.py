@@ -16,17 +16,18 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import optuna
 
 from edgedeploy.measurement import Direction
-from edgedeploy.search.history import Answer, open_history, patiently
+from edgedeploy.search.history import Answer, Server, open_history, patiently
 from edgedeploy.search.space import Space
 from edgedeploy.variant import Scalar, Variant
 
@@ -65,8 +66,22 @@ class Finished:
     evaluated: int
 
 
+class Crew(Protocol):
+    """Whoever evaluates several variants at once. A protocol because the boards of this process and those of a cluster are
+    two ways to do it."""
+
+    def slots(self) -> int:
+        """How many variants may be under way now; never 0."""
+
+    def submit(self, variant: Variant) -> Future[Outcome]:
+        """The outcome to come. An exception in it ends the search."""
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Wraps the time in which the search only waits."""
+
+
 class Search:
-    """One multi-objective search over ``space``, resumable from its SQLite storage.
+    """One multi-objective search over ``space``, resumable from its storage: a SQLite file, or a server.
 
     ``lookup`` answers from the evidence (None: not evaluated yet); ``evaluate`` makes new evidence; ``evidence`` lists the
     variants that ``lookup`` knows, in the order they were made. ``clock`` wraps the optimiser's own work, so that it can be
@@ -76,7 +91,7 @@ class Search:
     def __init__(
         self,
         *,
-        storage: Path,
+        storage: Path | Server,
         space: Space,
         directions: Sequence[Direction],
         seed: int,
@@ -93,6 +108,7 @@ class Search:
         self._path = storage
         self._rng = np.random.default_rng(seed)
         self._outcomes: dict[str, Outcome] = {}
+        self._flying: dict[Future[Outcome], tuple[optuna.Trial, Variant]] = {}
         self._distributions = space.distributions()
         optuna.logging.set_verbosity(logging.ERROR)
         with clock():
@@ -123,6 +139,64 @@ class Search:
                 self._persist(partial(self._tell, trial, outcome))
             tried.add(variant.digest)
         return Finished("trials", len(tried))
+
+    def run_on(self, crew: Crew, *, trials: int, deadline_s: float) -> Finished:
+        """As :meth:`run`, with as many variants under way as ``crew`` has slots. A variant is never under way twice.
+
+        Past the deadline what is under way is waited for. An exception of the crew is raised once the outcomes that came
+        with it are told.
+        """
+        with self._clock():
+            tried = self._persist(self._recover)
+        while True:
+            reason = self._launch(crew, tried, trials, deadline_s)
+            if not self._flying:
+                return Finished(reason or "trials", len(tried))
+            with crew.waiting():
+                landed, _ = wait(self._flying, return_when=FIRST_COMPLETED)
+            self._land(landed, tried)
+
+    def _launch(self, crew: Crew, tried: set[str], trials: int, deadline_s: float) -> StopReason | None:
+        """Fill the free slots; why the search is over, None while it is not."""
+        duplicates = 0
+        while len(tried) + len(self._flying) < trials:
+            if time.monotonic() >= deadline_s:
+                return "wall_clock"
+            if len(self._flying) >= crew.slots():
+                return None
+            under_way = {variant.digest for _, variant in self._flying.values()}
+            with self._clock():
+                if duplicates:
+                    params = self._space.untried(tried | under_way, self._rng)
+                    if params is None:
+                        return "exhausted"
+                    self._persist(partial(self._enqueue, params))
+                trial, variant = self._persist(self._ask)
+                known = self._known(variant)
+                if known is None and variant.digest not in under_way:
+                    duplicates = 0
+                    self._flying[crew.submit(variant)] = (trial, variant)
+                    continue
+                duplicates += 1
+                self._persist(partial(self._tell, trial, known or Failed("Duplicate", "it is under way already")))
+                if known is not None:
+                    tried.add(variant.digest)
+        return None if self._flying else "trials"
+
+    def _land(self, landed: Iterable[Future[Outcome]], tried: set[str]) -> None:
+        failures = []
+        for future in landed:
+            trial, variant = self._flying.pop(future)
+            failure = future.exception()
+            if failure is not None:
+                failures.append(failure)  # its trial stays RUNNING: the next run enqueues it again
+                continue
+            self._outcomes[variant.digest] = outcome = future.result()
+            with self._clock():
+                self._persist(partial(self._tell, trial, outcome))
+            tried.add(variant.digest)
+        if failures:
+            raise failures[0]
 
     def _known(self, variant: Variant) -> Outcome | None:
         """From the evidence, or from this run: a variant that stayed unstable is tried again by the next run only."""
@@ -157,42 +231,56 @@ class Search:
         self._study.enqueue_trial(dict(params))
 
     def _recover(self) -> set[str]:
-        """Void what an interrupted run left RUNNING and put its parameters in front; seed a fresh study, or tell a new
-        storage what its lost forerunner knew.
+        """Void what an interrupted run left RUNNING and put its parameters in front; seed a fresh study; tell the storage
+        what the evidence says and it was never told, because it was killed, or is new in the place of a lost one.
 
         Returns the digests of the variants that have an outcome already.
         """
         self._void_stale()
-        if not self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]):
-            self._replay()
+        self._replay()
         for params in self._seeds():
             self._study.enqueue_trial(params, skip_if_exists=True)
         variants = (self._space.variant(trial.params) for trial in self._study.trials if trial.params)
         return {variant.digest for variant in variants if self._lookup(variant) is not None}
 
     def _void_stale(self) -> None:
-        """One process owns the study, so whatever is RUNNING before a proposal belongs to nobody."""
+        """One process owns the study, so whatever is RUNNING before a proposal and not under way belongs to nobody."""
+        flying = {trial.number for trial, _ in self._flying.values()}
         for trial in self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+            if trial.number in flying:
+                continue
             params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            if set(params) == set(self._distributions):
+            if set(params) == set(self._distributions) and not self._replayable(params):
                 self._enqueue(params)
             self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
+    def _replayable(self, params: Mapping[str, Scalar]) -> bool:
+        variant = self._space.variant(params)
+        return self._lookup(variant) is not None and self._space.params_of(variant) is not None
+
     def _replay(self) -> None:
-        """Tell a storage without results what the evidence says, as far as the space can express it."""
-        known = {trial.user_attrs.get("variant") for trial in self._study.get_trials(deepcopy=False)}
+        """Tell what the evidence says and no trial does, as far as the space can express it."""
+        told = [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state == optuna.trial.TrialState.COMPLETE or "failure" in trial.user_attrs
+        ]
+        known = {trial.user_attrs.get("variant") for trial in told}
         for variant in self._evidence():
             params, outcome = self._space.params_of(variant), self._lookup(variant)
             if params is None or outcome is None or variant.digest in known:
                 continue
-            told: dict[str, Any] = {"state": optuna.trial.TrialState.FAIL}
-            if isinstance(outcome, Scored):
-                told = {"values": list(outcome.values), "constraints": dict(outcome.constraints)}
+            attributes = {"variant": variant.digest}
+            result: dict[str, Any] = {"state": optuna.trial.TrialState.FAIL}
+            if isinstance(outcome, Failed):
+                attributes["failure"] = f"{outcome.kind}: {outcome.message}"[:500]
+            else:
+                result = {"values": list(outcome.values), "constraints": dict(outcome.constraints)}
             trial = optuna.trial.create_trial(
                 params=params,
                 distributions=self._distributions,
-                user_attrs={"variant": variant.digest},
-                **told,
+                user_attrs=attributes,
+                **result,
             )
             self._study.add_trial(trial)
 

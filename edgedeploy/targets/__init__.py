@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 BUILTIN_TARGETS: Final[Mapping[str, str]] = {
+    "litert": "edgedeploy.targets.litert:LiteRtTarget",
     "onnxruntime": "edgedeploy.targets.onnxruntime:OnnxRuntimeTarget",
     "openvino": "edgedeploy.targets.openvino:OpenVinoTarget",
     "tensorrt": "edgedeploy.targets.tensorrt:TensorRtTarget",

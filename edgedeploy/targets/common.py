@@ -14,7 +14,7 @@ import numpy as np
 
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import BuildError, DataError, EdgeDeployError, TargetUnavailable, Unsupported
-from edgedeploy.protocols import Array, BuildRequest, Calibrating, PerLayer, Readiness, Target
+from edgedeploy.protocols import Array, BuildRequest, Calibrating, PerLayer, Readiness, TakesQuantized, Target
 
 CALIBRATION_LIMIT: Final = 300
 """Most calibration cases that are looked at. Activation ranges settle within tens of images; more only costs time."""
@@ -44,7 +44,10 @@ def require(target: Target, precision: str) -> Mapping[str, str]:
 
 
 def require_abilities(target: Target, request: BuildRequest) -> None:
-    """Raises ``Unsupported`` for layer precisions or a calibration that the target lacks."""
+    """Raises ``Unsupported`` for layer precisions, a calibration or a quantized reference that the target lacks."""
+    if request.quantized and not (isinstance(target, TakesQuantized) and target.takes_quantized):
+        found = "it quantizes by itself only"
+        raise Unsupported(f"a quantized reference for target {target.name!r}", found, "Search training = ['ptq'] there")
     _require_offered(
         target,
         "calibration",

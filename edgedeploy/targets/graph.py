@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -54,17 +55,34 @@ def graph_outputs(model: Any) -> tuple[TensorSpec, ...]:
     return tuple(tensor_spec(value) for value in model.graph.output)
 
 
+def foreign_node(model: Any) -> Any | None:
+    """The first node outside the standard operator set; None when there is none."""
+    return next((node for node in model.graph.node if node.domain not in ("", "ai.onnx")), None)
+
+
+def with_node(message: str, model: Any) -> str:
+    """``message``, and the node it speaks of where it names only the operator: toolchains differ in what they tell."""
+    for node in model.graph.node:
+        if re.search(rf"\b{re.escape(node.op_type)}\b", message) and node.name not in message:
+            return f"{message} (node {node.name!r})"
+    return message
+
+
 def opset_of(model: Any) -> int:
     """Version of the default operator set."""
     return max(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def count_parameters(model: Any) -> int:
-    """Elements of all floating-point initializers."""
+    """Elements of all floating-point initializers, and of int8 weights (which have two dimensions or more)."""
     import onnx
 
     floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
-    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in floating)
+    return sum(
+        math.prod(tensor.dims)
+        for tensor in model.graph.initializer
+        if tensor.data_type in floating or (tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1)
+    )
 
 
 def count_macs(model: Any) -> int:

@@ -7,6 +7,7 @@ that a node of a prepared file is told by the part of the source graph that lies
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import BuildError, Unsupported
@@ -94,3 +95,41 @@ def check_followed(
         wrong = [node for node in built if narrow.get(node, rule.precision) != rule.precision]
         if wrong:
             raise BuildError(asked, f"{wrong[0]!r} was built in {narrow[wrong[0]]}", "Report this: it is our mistake")
+
+
+def with_sources(profile: Mapping[str, Any], reference: Path) -> dict[str, Any]:
+    """A runtime's profile with the ``source`` of each layer: the layer of the ONNX reference that it computes, or None.
+
+    Runtimes name a layer after any part of what they fused into it, or after the tensor it gives. What multiplies stands
+    for what was fused into it, so a name that belongs to an activation or a batch norm is followed back to that.
+    """
+    import onnx
+
+    if "layers" not in profile:
+        return dict(profile)
+    model = onnx.load(str(reference), load_external_data=False)
+    name_nodes(model)
+    producers = {output: node for node in model.graph.node for output in node.output if output}
+    nodes = {node.name: node for node in model.graph.node}
+    products = {node.name for node in model.graph.node if node.op_type in WEIGHTED_OPERATORS}
+    layers = []
+    for layer in profile["layers"]:
+        known = [nodes.get(name) or producers.get(name) for name in layer["sources"]]
+        multiplies = any(word in layer["operator"] for word in MULTIPLYING)
+        found = (_source(node, producers, products if multiplies else set()) for node in known if node is not None)
+        layers.append({**layer, "source": next((name for name in found if name is not None), None)})
+    return {**profile, "layers": layers}
+
+
+MULTIPLYING: Final = ("Conv", "Deconvolution", "Gemm", "MatMul", "FullyConnected")
+"""What an operator of any runtime is called that multiplies with weights, or holds one of these in its name."""
+
+
+def _source(node: Any, producers: Mapping[str, Any], products: set[str]) -> str | None:
+    """``node``'s name; with ``products`` that of the nearest of them on the way back along first inputs, or None."""
+    while products and node.name not in products:
+        before = producers.get(node.input[0]) if node.input else None
+        if before is None:
+            return None
+        node = before
+    return str(node.name)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,21 +30,17 @@ BLOCK: Final = 32
 """Weights that share one scale in 4 bits."""
 
 
-SYMMETRIC: Final = {
-    "ActivationSymmetric": True,
-    "WeightSymmetric": True,
-    "AddQDQPairToWeight": True,
-    "QuantizeBias": False,
-    "DedicatedQDQPair": True,
-}
-"""Zero points of 0, float weights with a Q and DQ of their own, float biases, one DQ a consumer: what TensorRT takes."""
+@dataclass(frozen=True)
+class Scheme:
+    """How int8 is written into the file: ``signed`` activations, weights of 7 bits, and more options of the quantizer."""
+
+    signed: bool = False
+    reduce_range: bool = False
+    options: Mapping[str, bool] = field(default_factory=dict)
 
 
-def write_narrow(request: BuildRequest, path: Path, *, reduce_range: bool = False, symmetric: bool = False) -> None:
-    """The reference with its narrow layers, written to ``path``. ``symmetric``: signed activations, see :data:`SYMMETRIC`.
-
-    Raises ``Unsupported`` or ``BuildError``.
-    """
+def write_narrow(request: BuildRequest, path: Path, *, reduce_range: bool) -> None:
+    """The reference with its narrow layers, written to ``path``. Raises ``Unsupported`` or ``BuildError``."""
     import onnx
 
     open_onnx(request.reference, threads=1)  # the preparation swallows what it cannot load; this one names the operator
@@ -54,9 +52,8 @@ def write_narrow(request: BuildRequest, path: Path, *, reduce_range: bool = Fals
     if "int4-weights" in wanted:
         model = _four_bits(onnx.ModelProto.FromString(source.SerializeToString()), assignment)
     if "int8" in wanted:
-        model = _eight_bits(
-            request, source, model, assignment, path.with_name("prepared.onnx"), reduce_range, symmetric
-        )
+        scheme = Scheme(reduce_range=reduce_range)
+        model = eight_bits(request, source, model, assignment, path.with_name("prepared.onnx"), scheme)
     narrow = narrow_nodes(model)
     sources = fused_from(source, model)
     check_followed(request.plan, assignment, sources, narrow)
@@ -86,6 +83,7 @@ def narrow_nodes(model: Any) -> dict[str, str]:
 def _four_bits(model: Any, assignment: Assignment) -> Any:
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
+    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)  # it tells of every node it skips
     others = [name for name, precision in assignment.precisions.items() if precision != "int4-weights"]
     with translated("4-bit weights by ONNX Runtime", "Search float32 for this architecture"):
         quantizer = MatMulNBitsQuantizer(model, block_size=BLOCK, is_symmetric=True, nodes_to_exclude=others)
@@ -93,15 +91,11 @@ def _four_bits(model: Any, assignment: Assignment) -> Any:
     return quantizer.model.model
 
 
-def _eight_bits(
-    request: BuildRequest,
-    source: Any,
-    model: Any,
-    assignment: Assignment,
-    prepared: Path,
-    reduce_range: bool,
-    symmetric: bool,
+def eight_bits(
+    request: BuildRequest, source: Any, model: Any, assignment: Assignment, prepared: Path, scheme: Scheme
 ) -> Any:
+    """``model`` with the int8 layers of ``assignment`` as QDQ pairs. ``prepared`` is a path for scratch; files beside it are
+    written and removed. Raises ``Unsupported`` or ``BuildError``."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -123,9 +117,7 @@ def _eight_bits(
         sources = fused_from(source, ready)
         check_alive(request.plan, assignment, sources.values())
         others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
-        extra: dict[str, Any] = dict(SYMMETRIC) if symmetric else {}
-        if method != "minmax":
-            extra["CalibStridedMinMax"] = 1
+        extra: dict[str, Any] = {**scheme.options, **({} if method == "minmax" else {"CalibStridedMinMax": 1})}
         if method == "percentile":
             extra["CalibPercentile"] = PERCENTILE
         with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print their progress
@@ -135,8 +127,8 @@ def _eight_bits(
                 _reader(request),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                reduce_range=reduce_range,
-                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+                reduce_range=scheme.reduce_range,
+                activation_type=QuantType.QInt8 if scheme.signed else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=methods[method],
                 nodes_to_exclude=others,

@@ -32,9 +32,12 @@ from edgedeploy.targets.common import (
     translated,
 )
 from edgedeploy.targets.onnxquant import CALIBRATIONS, write_narrow
+from edgedeploy.targets.qdq import unsigned_activations
 from edgedeploy.targets.reference import open_onnx, random_inputs
 
 ENTRY: Final = "model.onnx"
+QUANTIZED_SETTINGS: Final = {"optimization.disable_specified_optimizers": "MatMulAddFusion"}
+"""For a quantized reference: that fusion makes Gemms of integer matrix products, and runs them in float."""
 
 
 class OnnxRuntimeTarget:
@@ -46,6 +49,7 @@ class OnnxRuntimeTarget:
     demands: Mapping[str, Demand] = {"int8": Demand(fast_with=INT8_DOT_PRODUCTS)}
     layer_precisions: tuple[str, ...] = ("float32", "int8", "int4-weights")
     calibrations: tuple[str, ...] = CALIBRATIONS
+    takes_quantized = True
     extra = "study"
 
     def __init__(self, *, reduce_range: bool = False) -> None:
@@ -55,14 +59,17 @@ class OnnxRuntimeTarget:
         return look_for(("onnxruntime", "onnx"), self.extra)
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
-        """See :class:`edgedeploy.protocols.Target`. One file, no session settings."""
+        """See :class:`edgedeploy.protocols.Target`. One file; session settings for a quantized reference only."""
         versions = require(self, request.precision)
         require_abilities(self, request)
+        settings = QUANTIZED_SETTINGS if request.quantized else {}
         with staged(folder) as scratch:
             path = scratch / ENTRY
             calibrated = any(name in CALIBRATED for name in (request.precision, *request.plan.precisions))
             feed = first_feed(request) if calibrated else random_inputs(request.inputs)
-            if request.precision == "float32" and not request.plan.rules:
+            if request.quantized:
+                _write_unsigned(request.reference, path)
+            elif request.precision == "float32" and not request.plan.rules:
                 shutil.copyfile(request.reference, path)
             else:
                 write_narrow(request, path, reduce_range=self._reduce_range)
@@ -74,10 +81,18 @@ class OnnxRuntimeTarget:
             entry=ENTRY,
             inputs=request.inputs,
             outputs=request.outputs,
-            settings={},
+            settings=settings,
             reference_sha256=sha256_file(request.reference),
             built_with=versions,
         )
+
+
+def _write_unsigned(reference: Path, path: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(reference))
+    unsigned_activations(model)
+    onnx.save(model, str(path))
 
 
 def _prove(path: Path, request: BuildRequest, feed: dict[str, Array]) -> None:

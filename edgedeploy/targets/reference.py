@@ -10,9 +10,10 @@ import copy
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,11 @@ of summation give 1e-7 (convolutional) to 2e-6 (transformers); a wrong graph giv
 
 @dataclass(frozen=True)
 class Reference:
-    """An exported float32 model. ``macs`` and ``parameters`` say how big it is, nothing about its speed."""
+    """An exported float32 model. ``macs`` and ``parameters`` say how big it is, nothing about its speed.
+
+    One that was trained to be int8 is ``quantized``: its file has QuantizeLinear/DequantizeLinear pairs
+    (:mod:`edgedeploy.targets.qdq`), and what it computes in float is the truth.
+    """
 
     path: Path
     sha256: str
@@ -42,6 +47,7 @@ class Reference:
     opset: int
     parameters: int
     macs: int
+    quantized: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The file appears by its name, so that the folder it lies in may move."""
@@ -53,6 +59,7 @@ class Reference:
             "opset": self.opset,
             "parameters": self.parameters,
             "macs": self.macs,
+            **({"quantized": True} if self.quantized else {}),
         }
 
     @classmethod
@@ -65,6 +72,7 @@ class Reference:
             opset=int(data["opset"]),
             parameters=int(data["parameters"]),
             macs=int(data["macs"]),
+            quantized=bool(data.get("quantized", False)),
         )
 
 
@@ -107,9 +115,24 @@ def export_reference(
     Raises ``Unsupported`` for an operator without ONNX counterpart and for outputs that are not finite, ``BuildError`` for
     a model that cannot be traced, ``ParityError`` when the file computes something else.
     """
+    return export_checked(model, specs, path, samples, finish=partial(describe, own=True), tolerance=EXPORT_TOLERANCE)
+
+
+def export_checked(
+    model: Any,
+    specs: tuple[TensorSpec, ...],
+    path: Path,
+    samples: Iterable[Mapping[str, Array]],
+    *,
+    finish: Callable[[Path], Reference],
+    tolerance: float,
+) -> Reference:
+    """:func:`export_reference` with a step of one's own: ``finish`` may rewrite the fresh file and describes it."""
     import torch
 
-    frozen = copy.deepcopy(model).eval().cpu()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch about its own graphs
+        frozen = copy.deepcopy(model).eval().cpu()
     feeds = [random_inputs(specs), *samples]
     expected = [_torch_outputs(frozen, specs, feed) for feed in feeds]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,9 +141,9 @@ def export_reference(
         arguments = tuple(torch.from_numpy(np.array(feeds[0][spec.name])) for spec in specs)
         names = [f"out{index}" for index in range(len(expected[0]))]
         _export(frozen, arguments, [spec.name for spec in specs], names, part)
-        reference = describe(part, own=True)
+        reference = finish(part)
         for feed, wanted in zip(feeds, expected, strict=True):
-            _check_export(wanted, run_reference(reference, feed))
+            _check_export(wanted, run_reference(reference, feed), tolerance)
         part.replace(path)
     return Reference(**{**vars(reference), "path": path})
 
@@ -128,21 +151,25 @@ def export_reference(
 def run_reference(reference: Reference, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Outputs of the reference by ONNX Runtime in float32: the single source of truth for parity.
 
-    One thread, so that the order of summation and with it every bit is the same each time on one machine.
+    One thread, so that the order of summation and with it every bit is the same each time on one machine. A quantized
+    one runs as its file says, not in the integer kernels that an optimised session would take.
     """
-    session = open_onnx(reference.path, threads=1)
+    session = open_onnx(reference.path, threads=1, as_written=reference.quantized)
     names = [spec.name for spec in reference.outputs]
     values = session.run(names, {spec.name: feeds[spec.name] for spec in reference.inputs})
     return dict(zip(names, values, strict=True))
 
 
-def open_onnx(path: Path, threads: int) -> Any:
-    """A CPU session. Raises ``Unsupported`` naming the node or operator that ONNX Runtime refuses."""
+def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
+    """A CPU session, with every node as the file has it when ``as_written``. Raises ``Unsupported`` naming the node or
+    operator that ONNX Runtime refuses."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    if as_written:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a board on this host may be measuring
     with translated(f"{path.name} in ONNX Runtime {ort.__version__}", "Replace the operator it names", Unsupported):
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -165,20 +192,20 @@ def _torch_outputs(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str,
     shapes = ", ".join(f"{spec.name} {spec.shape}" for spec in specs)
     with translated(f"a forward pass with {shapes}", "input_specs() has to fit the model"), torch.inference_mode():
         outputs = model(*(torch.from_numpy(np.array(feed[spec.name])) for spec in specs))
-    arrays: list[Array] = [tensor.numpy() for tensor in _tensors(outputs)]
+    arrays: list[Array] = [tensor.numpy() for tensor in flat_tensors(outputs)]
     for index, array in enumerate(arrays):
         if not np.isfinite(array).all():
             raise Unsupported(f"finite values in output {index} of the torch model", "NaN or Inf", "Train it again")
     return arrays
 
 
-def _tensors(outputs: Any) -> Iterator[Any]:
-    """The output tensors in the exporter's order."""
+def flat_tensors(outputs: Any) -> Iterator[Any]:
+    """The output tensors of a torch model in the exporter's order: ``out0``, ``out1`` ..."""
     if isinstance(outputs, Mapping):
         outputs = tuple(outputs.values())
     if isinstance(outputs, list | tuple):
         for item in outputs:
-            yield from _tensors(item)
+            yield from flat_tensors(item)
     else:
         yield outputs
 
@@ -231,11 +258,11 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check_export(expected: Sequence[Array], found: Mapping[str, Array]) -> None:
+def _check_export(expected: Sequence[Array], found: Mapping[str, Array], tolerance: float) -> None:
     for name, distance in compare(dict(zip(found, expected, strict=True)), found).items():
-        if not within(distance, EXPORT_TOLERANCE):
+        if not within(distance, tolerance):
             raise ParityError(
-                f"output {name} within {EXPORT_TOLERANCE:g} of torch",
+                f"output {name} within {tolerance:g} of torch",
                 f"relative L2 distance {distance['rel_l2']:.2e}",
                 "The export changed the model: look for data-dependent control flow",
             )

@@ -1,169 +1,197 @@
-"""Precision plans and calibrations for TensorRT: what a plan asks for is what lies in the file, and the parser takes it."""
+"""Single layers in a precision of their own, ways to calibrate, and verdicts, for the target that needs a Jetson to run."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from small_onnx import convolutional, feeds, request, transformer_block
 
+from edgedeploy.artifact import sha256_file
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.precision import PrecisionPlan
 from edgedeploy.protocols import Calibrating, PerLayer
+from edgedeploy.targets.onnxquant import CALIBRATIONS, narrow_nodes
 from edgedeploy.targets.parity import check_parity
 from edgedeploy.targets.reference import describe, open_onnx, run_reference
-from edgedeploy.targets.tensorrt import Level, Platform, TensorRtTarget, TrtVersion, lint_file, rtx, verdict
-from edgedeploy.targets.tensorrt.graphview import GraphView
+from edgedeploy.targets.tensorrt import Level, TensorRtTarget, rtx, verdict
+from edgedeploy.targets.tensorrt.halves import half_nodes, narrow_floats, widened
+from edgedeploy.targets.tensorrt.rtx import ProxyDied
+from edgedeploy.targets.tensorrt.version import TrtVersion
 
-WITH_PARSER = rtx.installed_version() is not None
-needs_parser = pytest.mark.skipif(not WITH_PARSER, reason="no TensorRT parser: pip install 'edgedeploy[tensorrt]'")
-MIXES = [
-    ("int8", {"/block1/conv": "float32"}, {"/block1/conv": "float32", "/block2/conv": "int8", "/head/conv": "int8"}),
-    ("float32", {"/block2/*": "int8"}, {"/block1/conv": "float32", "/block2/conv": "int8", "/head/conv": "float32"}),
-    ("float16", {"/head/conv": "float32"}, {"/block1/conv": "float16", "/block2/conv": "float16", "/head/conv": "float32"}),
-    ("float32", {"/block1/*": "float16"}, {"/block1/conv": "float16", "/block2/conv": "float32", "/head/conv": "float32"}),
-    ("int8", {"/head/conv": "float16"}, {"/block1/conv": "int8", "/block2/conv": "int8", "/head/conv": "float16"}),
-    (
-        "float16",
-        {"/block1/conv": "int8", "/head/conv": "float32"},
-        {"/block1/conv": "int8", "/block2/conv": "float16", "/head/conv": "float32"},
-    ),
-]  # fmt: skip
-each_mix = pytest.mark.parametrize(
-    ("base", "plan", "wanted"), MIXES, ids=[f"{base}-{'-'.join(plan.values())}" for base, plan, _ in MIXES]
-)
+LEVEL = Level.LINT if rtx.installed_version() is None else Level.BUILT
 
 
-def built_types(path: Path) -> dict[str, str]:
-    """Layers with weights by their precision in the file, under the names that the plan used."""
-    names = ("/block1/conv", "/block2/conv", "/head/conv")
-    found = GraphView.open(path).layer_types
-    return {name: kind for name in names for key, kind in found.items() if name in key}
+def build(path: Path, precision: str, plan: dict[str, str], folder: Path) -> onnx.ModelProto:
+    artifact = TensorRtTarget().build(request(path, precision, plan), folder)
+    return onnx.load(str(folder / artifact.entry))
 
 
-def test_it_has_the_abilities() -> None:
+def precisions_of(model: onnx.ModelProto) -> dict[str, str]:
+    return {**narrow_nodes(model), **half_nodes(model)}
+
+
+def agrees(path: Path, model: onnx.ModelProto, *precisions: str) -> float:
+    """bfloat16 runs in float32 with its rounded weights."""
+    onnx.save(widened(model), str(path.with_name("runs.onnx")))
+    session = open_onnx(path.with_name("runs.onnx"), threads=1)
+    reference = describe(path)
+    rows = list(feeds(reference.inputs[0], count=3, seed=9))
+    wanted = np.concatenate([run_reference(reference, feed)["out"] for feed in rows])
+    found = np.concatenate([session.run(["out"], feed)[0] for feed in rows])
+    return check_parity({"out": wanted}, {"out": found}, *precisions)["rel_l2"]
+
+
+def test_it_offers_layers_and_calibrations() -> None:
     assert isinstance(TensorRtTarget(), PerLayer)
     assert isinstance(TensorRtTarget(), Calibrating)
 
 
-@each_mix
-def test_a_plan_is_followed_layer_by_layer(
-    base: str, plan: dict[str, str], wanted: dict[str, str], tmp_path: Path
-) -> None:
-    """The level says ``built`` where a parser is installed: it takes every mix without a warning."""
-    model = convolutional(tmp_path / "m.onnx")
-    artifact = TensorRtTarget().build(request(model, base, plan), tmp_path / "out")
-    assert built_types(tmp_path / "out" / "model.onnx") == wanted
-    assert dict(artifact.settings)["level"] == (Level.BUILT if WITH_PARSER else Level.LINT)
-    reference = describe(model)
-    rows = list(feeds(reference.inputs[0], count=3, seed=9))
-    session = open_onnx(tmp_path / "out" / "model.onnx", threads=1)
-    found = np.concatenate([session.run(["out"], feed)[0] for feed in rows])
-    expected = np.concatenate([run_reference(reference, feed)["out"] for feed in rows])
-    distance = check_parity({"out": expected}, {"out": found}, base, *plan.values())
-    assert distance["rel_l2"] > 1e-5, "narrow layers leave a trace"
+@pytest.mark.parametrize(
+    ("precision", "layer", "narrow"),
+    [
+        ("int8", "float32", {"/block1/conv": "int8", "/head/conv": "int8"}),
+        ("int8", "float16", {"/block1/conv": "int8", "/head/conv": "int8", "/block2/conv": "float16"}),
+        ("float32", "int8", {"/block2/conv": "int8"}),
+        ("float32", "bfloat16", {"/block2/conv": "bfloat16"}),
+        ("float16", "float32", {"/block1/conv": "float16", "/head/conv": "float16"}),
+        ("float16", "int8", {"/block1/conv": "float16", "/head/conv": "float16", "/block2/conv": "int8"}),
+        ("bfloat16", "int8", {"/block1/conv": "bfloat16", "/head/conv": "bfloat16", "/block2/conv": "int8"}),
+    ],
+)
+def test_a_layer_has_its_own_precision(precision: str, layer: str, narrow: dict[str, str], tmp_path: Path) -> None:
+    path = convolutional(tmp_path / "m.onnx")
+    model = build(path, precision, {"/block2/conv": layer}, tmp_path / "out")
+    assert precisions_of(model) == narrow
+    assert agrees(path, model, precision, layer) > 1e-5
+    settings = dict(TensorRtTarget().build(request(path, precision, {"*2/conv": layer}), tmp_path / "again").settings)
+    assert (settings["layer_precisions"], settings["level"]) == (layer, LEVEL)
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8"])
-def test_nodes_without_a_name_can_be_planned(precision: str, tmp_path: Path) -> None:
-    """And operator set 20 is converted down in between, which renames nothing."""
-    model = convolutional(tmp_path / "m.onnx", named=False, opset=20)
-    TensorRtTarget().build(request(model, precision, {"Conv:c1": "float32"}), tmp_path / "out")
-    found = GraphView.open(tmp_path / "out" / "model.onnx").layer_types
-    assert sorted(found.values()) == sorted(["float32", precision, precision])
+def test_matrix_products_too(tmp_path: Path) -> None:
+    path = transformer_block(tmp_path / "m.onnx")
+    model = build(path, "float16", {"/mlp/fc2": "int8"}, tmp_path / "out")
+    assert precisions_of(model) == {"/mlp/fc1": "float16", "/mlp/fc2": "int8"}
+    agrees(path, model, "float16", "int8")
+
+
+def test_what_lies_between_wide_layers_is_never_rounded(tmp_path: Path) -> None:
+    """Casts stand at the borders only: one down before the narrow layer, one up behind it."""
+    path = convolutional(tmp_path / "m.onnx")
+    model = build(path, "float32", {"/head/conv": "float16"}, tmp_path / "out")
+    casts = [(list(node.input), list(node.output)) for node in model.graph.node if node.op_type == "Cast"]
+    assert casts == [(["r2"], ["r2:float16"]), (["out:float16"], ["out"])]
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_bfloat16_keeps_what_float16_cannot_hold(tmp_path: Path) -> None:
+    path = convolutional(tmp_path / "m.onnx")
+    model = onnx.load(str(path))
+    (weight,) = [tensor for tensor in model.graph.initializer if tensor.name == "wh"]
+    weight.CopyFrom(numpy_helper.from_array(np.full((2, 8, 1, 1), 1e6, np.float32), "wh"))
+    found = {
+        precision: numpy_helper.to_array(
+            next(t for t in narrow_floats(model, precision, {"/head/conv"}).graph.initializer if "wh" in t.name)
+        ).astype(np.float32)
+        for precision in ("float16", "bfloat16")
+    }
+    assert (found["float16"] == 65504).all()
+    assert found["bfloat16"] == pytest.approx(1e6, rel=2**-8)
 
 
 @pytest.mark.parametrize(
-    ("base", "plan", "error", "told"),
+    ("rules", "error", "told"),
     [
-        ("int8", {"/blok1/conv": "float32"}, BuildError, r"no layer has that name.*Did you mean '/block1/conv'"),
-        ("float16", {"/decoder/*": "float32"}, BuildError, r"no layer has that name"),
-        ("float32", {"/decoder/*": "float32"}, BuildError, r"no layer has that name"),
-        ("float16", {"*": "float16", "/head/conv": "float32"}, BuildError, r"'/head/conv'.*rules before it decide"),
-        ("float32", {"/block1/relu": "int8"}, Unsupported, r"multiplies with no constant weights"),
-        ("int8", {"/head/conv": "int4-weights"}, Unsupported, r"int4-weights.*it has float32"),
-        ("int8", {"/head/conv": "bfloat16"}, Unsupported, r"bfloat16.*it has float32"),
+        ({"/blok1/conv": "float32"}, BuildError, r"no layer has that name.*Did you mean '/block1/conv'"),
+        ({"*": "int8", "/head/conv": "float32"}, BuildError, r"'/head/conv'.*rules before it decide"),
+        ({"/block1/relu": "int8"}, Unsupported, r"multiplies with no constant weights"),
+        ({"/head/conv": "int4-weights"}, Unsupported, r"int4-weights.*it has float32"),
+        ({"/head/conv": "float16", "/block1/conv": "bfloat16"}, Unsupported, r"the plan names both"),
     ],
 )
-def test_a_rule_that_changes_nothing_is_an_error(
-    base: str, plan: dict[str, str], error: type[Exception], told: str, tmp_path: Path
+def test_a_rule_that_cannot_be_followed_is_an_error(
+    rules: dict[str, str], error: type[Exception], told: str, tmp_path: Path
 ) -> None:
-    model = convolutional(tmp_path / "m.onnx")
     with pytest.raises(error, match=told):
-        TensorRtTarget().build(request(model, base, plan), tmp_path / "out")
+        TensorRtTarget().build(request(convolutional(tmp_path / "m.onnx"), "int8", rules), tmp_path / "out")
     assert not list((tmp_path / "out").glob("*"))
 
 
-def test_a_layer_without_a_float16_form_is_named(tmp_path: Path) -> None:
-    """A Cast gives the type that its attribute says."""
-    model = transformer_block(tmp_path / "m.onnx")
-    proto = onnx.load(str(model))
-    for node in proto.graph.node:
-        if node.name == "/mlp/act":
-            node.op_type = "Cast"
-            node.attribute.append(onnx.helper.make_attribute("to", onnx.TensorProto.FLOAT))
-    onnx.save(proto, str(model))
-    with pytest.raises(Unsupported, match=r"'/mlp/act' in float16.*it has no float16 form"):
-        TensorRtTarget().build(request(model, "float32", {"/mlp/act": "float16"}), tmp_path / "out")
+def test_each_way_to_calibrate_and_no_other(tmp_path: Path) -> None:
+    path = convolutional(tmp_path / "m.onnx")
+    spec = describe(path).inputs[0]
 
+    def with_outlier() -> Any:
+        for index, feed in enumerate(feeds(spec)):
+            if index == 3:
+                feed["image"][0, 0, 0, 0] = 40.0
+            yield feed
 
-def test_casts_stand_only_where_half_and_wide_meet(tmp_path: Path) -> None:
-    model = convolutional(tmp_path / "m.onnx")
-    TensorRtTarget().build(request(model, "float16", {"/block2/*": "float32"}), tmp_path / "out")
-    graph = onnx.load(str(tmp_path / "out" / "model.onnx")).graph
-    order = [node.op_type for node in graph.node]
-    assert order.count("Cast") == 4, "into the network, out of block 1, into the head, out of the network"
-    assert {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT} == {
-        "w2", "scale2", "bias2", "mean2", "var2",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("way", TensorRtTarget.calibrations)
-def test_each_way_to_calibrate_stays_symmetric(way: str, tmp_path: Path) -> None:
-    model = convolutional(tmp_path / "m.onnx")
-    chosen = TensorRtTarget().build(request(model, "int8", None, way), tmp_path / "chosen")
-    own = TensorRtTarget().build(request(model, "int8"), tmp_path / "own")
-    assert (chosen.digest == own.digest) == (way == TensorRtTarget.calibrations[0])
-    assert lint_file(tmp_path / "chosen" / "model.onnx", Platform(TrtVersion(10, 3), "int8", False, "8.7")).errors == ()
-
-
-def test_a_way_the_target_lacks_is_refused(tmp_path: Path) -> None:
+    files = set()
+    for way in CALIBRATIONS:
+        asked = request(path, "int8", None, way, with_outlier)
+        TensorRtTarget().build(asked, tmp_path / way)
+        model = onnx.load(str(tmp_path / way / "model.onnx"))
+        zeros = [t for t in model.graph.initializer if t.name.endswith("zero_point")]
+        assert zeros and not any(numpy_helper.to_array(tensor).any() for tensor in zeros), "symmetric in every way"
+        agrees(path, model, "int8")
+        files.add(sha256_file(tmp_path / way / "model.onnx"))
+    assert len(files) == len(CALIBRATIONS)
     with pytest.raises(Unsupported, match="calibration 'guess'"):
-        TensorRtTarget().build(request(convolutional(tmp_path / "m.onnx"), "int8", None, "guess"), tmp_path / "out")
+        TensorRtTarget().build(request(path, "int8", None, "guess"), tmp_path / "out")
+
+
+# -- verdicts
 
 
 @pytest.mark.parametrize("precision", TensorRtTarget.precisions)
-def test_the_verdict_names_the_level_reached(precision: str, tmp_path: Path) -> None:
-    model = convolutional(tmp_path / "m.onnx")
-    found = verdict(model, feeds(describe(model).inputs[0]), precision)
-    assert found.accepted
-    assert found.label == ("built" if WITH_PARSER else "lint")
-    assert found.releases == ("8.5.2", "10.3.0", "10.13.3")
-    assert {finding.rule for finding in found.violations["8.0.1"]} == {"opset-new"}
-    assert found.reasons and all(found.reasons)
+def test_verdict_of_a_sound_model(precision: str, tmp_path: Path) -> None:
+    found = verdict(request(convolutional(tmp_path / "m.onnx"), precision), tmp_path / "out")
+    assert found.level is LEVEL, found.reasons
+    assert found.releases[-2:] == ("10.3.0", "10.13.3")
+    assert any("opset-new" in reason and "8.2.1" in reason for reason in found.reasons), "which boards it is not for"
+    assert (tmp_path / "out" / "model.onnx").is_file()
+    assert found.as_json()["level"] == LEVEL.value
 
 
-def test_the_verdict_on_what_cannot_be_built(tmp_path: Path) -> None:
-    model = convolutional(tmp_path / "m.onnx")
-    cases = list(feeds(describe(model).inputs[0]))
-    misspelt = verdict(model, cases, "int8", plan=PrecisionPlan.of({"/nowhere": "float32"}))
-    assert (misspelt.label, misspelt.accepted) == ("refused", False)
-    assert "no layer has that name" in misspelt.reasons[0]
-    assert "it has float32, float16, int8" in verdict(model, cases, "bfloat16").reasons[0]
-    old = verdict(model, cases, "int8", releases=[TrtVersion(8, 2, 1)])
-    assert (old.label, old.releases, [finding.rule for finding in old.violations["8.2.1"]]) == (
-        "refused", (), ["opset-new"],
-    )  # fmt: skip
-    dynamic = verdict(convolutional(tmp_path / "d.onnx", side="side"), cases, "float32")
-    assert dynamic.label == "refused" and "open" in dynamic.reasons[0]
+def one_node(path: Path, operator: str) -> Path:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 8, 8]) for name in ("image", "out")]
+    graph = helper.make_graph([helper.make_node(operator, ["image"], ["out"], name="n")], "one", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
 
 
-@needs_parser
-@pytest.mark.shared
-@pytest.mark.parametrize("precision", TensorRtTarget.precisions)
-@pytest.mark.parametrize("name", ["lwnet/wnet_drive_512.onnx", "yunet/yunet_n_320_320.onnx"])
-def test_published_models_are_built_by_the_proxy(name: str, precision: str, shared: Path) -> None:
-    model = shared / "models" / name
-    assert verdict(model, feeds(describe(model).inputs[0], count=2), precision).label == "built"
+def test_verdict_of_a_model_that_the_rules_refuse(tmp_path: Path) -> None:
+    found = verdict(request(one_node(tmp_path / "m.onnx", "Bernoulli"), "float32"), tmp_path / "out")
+    assert (found.level, found.releases) == (None, ())
+    assert "operator-unsupported" in found.reasons[0]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_verdict_for_one_release_alone(tmp_path: Path) -> None:
+    asked = request(convolutional(tmp_path / "m.onnx"), "bfloat16")
+    found = verdict(asked, tmp_path / "out", (TrtVersion(8, 5, 2),))
+    assert found.level is None
+    assert "bfloat16-type" in found.reasons[0]
+
+
+def test_verdict_when_the_proxy_refuses_or_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a proxy of this or another version may say, made up: the label stays at what was proved without it."""
+    path = convolutional(tmp_path / "m.onnx")
+    refused = rtx.RtxResult("9", False, False, 0, 0, ("In node 3: no importer",), (), ())
+    monkeypatch.setattr(rtx, "installed_version", lambda: "9")
+    monkeypatch.setattr(rtx, "check", lambda file: refused)
+    found = verdict(request(path, "float32"), tmp_path / "a")
+    assert found.level is Level.LINT
+    assert "no importer" in found.reasons[0]
+
+    def died(file: Path) -> rtx.RtxResult:
+        raise ProxyDied("a check", "exit status -11: silence")
+
+    monkeypatch.setattr(rtx, "check", died)
+    found = verdict(request(path, "float32"), tmp_path / "b")
+    assert found.level is Level.LINT
+    assert "exit status -11" in found.reasons[0]

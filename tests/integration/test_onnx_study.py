@@ -114,6 +114,9 @@ def test_what_needs_training_is_no_part_of_the_space(bare: Path, tmp_path: Path)
     bare.write_text(text)
     with pytest.raises(SpecError, match=r"space\.width: a ready-made model cannot be pruned"):
         edgedeploy.load_study(bare).run(tmp_path / "out")
+    bare.write_text(text.replace("width = [1.0, 0.5]", 'training = ["ptq", "qat"]'))
+    with pytest.raises(SpecError, match=r"space\.training: .*a ready-made model has no training.*calibration"):
+        edgedeploy.load_study(bare).run(tmp_path / "out")
 
 
 @pytest.mark.shared

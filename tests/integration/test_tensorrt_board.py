@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from trtexec_kit import NANO, ORIN, XAVIER, XAVIER_80, XAVIER_82, SimulatedJetson, build, cases
+from board_kit import SHAPE, conv_model
+from simulated_trtexec import install
 
-from edgedeploy.artifact import Artifact
+from edgedeploy.artifact import Artifact, TensorSpec
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import MeasurementError, TargetUnavailable, Unstable, Unsupported
+from edgedeploy.precision import PrecisionPlan
+from edgedeploy.protocols import Array, BuildRequest
 from edgedeploy.targets.parity import check_parity
 from edgedeploy.targets.reference import open_onnx
 from edgedeploy.targets.tensorrt import (
     Level,
     LogRefused,
+    TensorRtTarget,
+    TrtResult,
+    measure_on_board,
     require_comparable,
 )
 from edgedeploy.targets.tensorrt.board import jetpack_of, probe_board
@@ -26,10 +34,22 @@ from edgedeploy.targets.tensorrt.engine import ForeignPlan
 from edgedeploy.targets.tensorrt.log import accept
 from edgedeploy.targets.tensorrt.measure import level_of
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+ORIN = {"code": "100300", "build": 30, "gpu": "Orin", "capability": "8.7"}
+XAVIER = {"code": "8502", "gpu": "Xavier", "capability": "7.2"}
+XAVIER_82 = {"code": "8201", "gpu": "Xavier", "capability": "7.2"}
+XAVIER_80 = {"code": "8001", "gpu": "Xavier", "capability": "7.2"}
+NANO = {"code": "8201", "gpu": "Nano", "capability": "5.3"}
+LAYER = "Conv:y"
+CHIPS = {"Orin": "tegra234", "Xavier": "tegra194", "Nano": "tegra210"}
 
 
-@pytest.fixture(scope="module", params=["float32", "float16", "int8"])
+def cases(count: int = 3) -> Iterator[dict[str, Array]]:
+    generator = np.random.default_rng(3)
+    for _ in range(count):
+        yield {"x": generator.standard_normal(SHAPE).astype(np.float32)}
+
+
+@pytest.fixture(scope="module", params=["float32", "float16", "bfloat16", "int8"])
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Path]:
     return build(tmp_path_factory.mktemp("built"), request.param)
 
@@ -39,10 +59,57 @@ def float16(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Path]:
     return build(tmp_path_factory.mktemp("float16"), "float16")
 
 
+def build(folder: Path, precision: str, plan: dict[str, str] | None = None) -> tuple[Artifact, Path]:
+    model = folder / "reference.onnx"
+    conv_model(model)
+    proto = onnx.load(str(model))
+    proto.opset_import[0].version = 13  # for JetPack 4; its operators are the same there
+    onnx.save(proto, str(model))
+    outputs = (TensorSpec("y", "float32", (1, 2, 16, 16)),)
+    asked = BuildRequest(
+        model, (TensorSpec("x", "float32", SHAPE),), outputs, precision, cases, plan=PrecisionPlan.of(plan or {})
+    )
+    return TensorRtTarget().build(asked, folder / "artifact"), folder / "artifact"
+
+
+class SimulatedJetson:
+    """A folder that stands for a board: its trtexec, its system files, and what is kept on it."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self.trtexec = install(folder / "bin", **settings)
+        tree = folder / "proc" / "device-tree"
+        tree.mkdir(parents=True)
+        (tree / "model").write_bytes(f"NVIDIA Jetson {settings['gpu']}\0".encode())
+        (tree / "compatible").write_bytes(f"nvidia,p0000\0nvidia,{CHIPS[settings['gpu']]}\0".encode())
+        (folder / "etc").mkdir()
+        (folder / "etc" / "nv_tegra_release").write_text("# R36 (release), REVISION: 4.3, GCID: 1\n", encoding="utf-8")
+
+    def reconfigure(self, **settings: Any) -> None:
+        install(self.folder / "bin", **settings)
+
+    def measure(self, built: tuple[Artifact, Path], **options: Any) -> TrtResult:
+        artifact, folder = built
+        place = {"candidates": (self.trtexec,), "sysroot": str(self.folder), "root": str(self.folder / "root")}
+        return measure_on_board(LocalTransport(), artifact, folder, cases(), **{**place, **options})
+
+    @property
+    def calls(self) -> list[str]:
+        return (self.folder / "bin" / "calls.log").read_text(encoding="utf-8").splitlines()
+
+    @property
+    def builds(self) -> int:
+        return sum("--onnx=" in call for call in self.calls)
+
+
 @pytest.mark.parametrize("settings", [ORIN, XAVIER, XAVIER_82, XAVIER_80, {**ORIN, "code": "110000"}])
 def test_simulated_run_of_each_release(settings: dict[str, Any], built: tuple[Artifact, Path], tmp_path: Path) -> None:
     board = SimulatedJetson(tmp_path, settings)
     artifact, folder = built
+    if artifact.precision == "bfloat16" and settings["code"].startswith("8"):
+        with pytest.raises(Unsupported, match="bfloat16-type"):
+            board.measure(built)
+        return
     result = board.measure(built)
     assert result.evidence.level is Level.LINT, "a simulation measures nothing"
     assert "simulation" in result.evidence.by
@@ -58,25 +125,33 @@ def test_simulated_run_of_each_release(settings: dict[str, Any], built: tuple[Ar
     json.dumps(result.as_json(), allow_nan=False)
 
 
-@pytest.mark.parametrize("settings", [ORIN, XAVIER, {**ORIN, "code": "110000"}], ids=["10.3", "8.5", "11.0"])
-@pytest.mark.parametrize(("base", "other"), [("float16", "float32"), ("int8", "float32"), ("int8", "float16")])
-def test_simulated_run_of_a_plan(settings: dict[str, Any], base: str, other: str, tmp_path: Path) -> None:
-    """By the file's types where the release keeps them, by flags before: the engine has one layer of each."""
+def test_a_board_without_trtexec_is_refused_before_anything_is_built(
+    float16: tuple[Artifact, Path], tmp_path: Path
+) -> None:
+    artifact, folder = float16
+    with pytest.raises(TargetUnavailable, match="no trtexec"):
+        measure_on_board(
+            LocalTransport(), artifact, folder, cases(), root=str(tmp_path / "root"), candidates=("/nowhere/trtexec",)
+        )
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(("settings", "flags"), [(ORIN, "--stronglyTyped"), (XAVIER, "--fp16 --int8")])
+def test_single_layers_keep_their_precision_on_the_board(settings: dict[str, Any], flags: str, tmp_path: Path) -> None:
     board = SimulatedJetson(tmp_path / "board", settings)
-    result = board.measure(build(tmp_path, base, {"/y/Conv": other}))
-    assert result.executed == {base: 1, other: 1}
+    result = board.measure(build(tmp_path, "float16", {LAYER: "int8"}))
+    assert result.executed == {"int8": 1, "float16": 1}
+    (call,) = [call for call in board.calls if "--onnx=" in call]
+    assert flags in call
 
 
-def test_a_plan_that_the_release_cannot_keep_is_refused_before_it_is_built(tmp_path: Path) -> None:
-    board = SimulatedJetson(tmp_path / "board", XAVIER_82)
-    with pytest.raises(Unsupported, match=r"/y/Conv.*--layerPrecisions came with 8\.4"):
-        board.measure(build(tmp_path, "float16", {"/y/Conv": "float32"}))
-    assert board.builds == 0
-
-
-def test_this_machine_is_no_jetson(tmp_path: Path) -> None:
-    with pytest.raises(TargetUnavailable):
-        probe_board(LocalTransport())
+def test_float_layers_of_two_precisions_need_strong_types(tmp_path: Path) -> None:
+    built = build(tmp_path, "float16", {LAYER: "float32"})
+    assert SimulatedJetson(tmp_path / "orin", ORIN).measure(built).executed == {"float16": 1, "float32": 1}
+    xavier = SimulatedJetson(tmp_path / "xavier", XAVIER)
+    with pytest.raises(Unsupported, match="mixed-floats"):
+        xavier.measure(built)
+    assert xavier.builds == 0
 
 
 def test_a_model_that_breaks_the_boards_rules_is_refused_before_it_is_built(tmp_path: Path) -> None:
@@ -103,6 +178,18 @@ def only_engine(folder: Path) -> Path:
     return engine
 
 
+@pytest.mark.fault(34, simulated="trtexec")
+def test_a_plan_that_somebody_replaced_is_not_loaded(float16: tuple[Artifact, Path], tmp_path: Path) -> None:
+    board = SimulatedJetson(tmp_path, ORIN)
+    board.measure(float16)
+    (only_engine(tmp_path) / "model.plan").write_bytes(b"native code of somebody else")
+    loads = len(board.calls)
+    with pytest.raises(ForeignPlan, match="not those that were built here"):
+        board.measure(float16)
+    assert [call for call in board.calls[loads:] if "--loadEngine" in call] == []
+
+
+@pytest.mark.fault(34, simulated="trtexec")
 @pytest.mark.parametrize("change", [{"gpu": "another"}, {"tensorrt": "8.5.2"}, {"jetpack": "L4T 35.1"}, None])
 def test_a_plan_of_another_board_is_not_loaded(
     change: dict[str, str] | None, float16: tuple[Artifact, Path], tmp_path: Path
@@ -115,6 +202,17 @@ def test_a_plan_of_another_board_is_not_loaded(
     note.write_text(text, encoding="utf-8")
     with pytest.raises(ForeignPlan, match="damaged" if change is None else next(iter(change))):
         board.measure(float16)
+
+
+@pytest.mark.fault(27, simulated="trtexec")
+def test_a_broken_engine_that_prints_passed_is_refused(float16: tuple[Artifact, Path], tmp_path: Path) -> None:
+    board = SimulatedJetson(tmp_path, ORIN)
+    board.measure(float16)
+    board.reconfigure(**ORIN, fail="broken")
+    with pytest.raises(LogRefused, match="false_pass") as caught:
+        board.measure(float16, keep_logs=tmp_path / "logs")
+    assert "&&&& PASSED" in caught.value.log
+    assert (tmp_path / "logs" / "refused-false_pass.log").read_text(encoding="utf-8") == caught.value.log
 
 
 def test_a_model_that_the_board_refuses_leaves_no_engine(float16: tuple[Artifact, Path], tmp_path: Path) -> None:

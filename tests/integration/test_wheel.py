@@ -73,3 +73,42 @@ def test_unit_tests_pass_against_the_installed_wheel(wheel: Path, tmp_path: Path
     assert where.stdout.startswith(str(site))
     done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+THIRD_PARTY = """\
+from edgedeploy.protocols import Target
+from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
+from edgedeploy.testing import TargetContract
+
+
+class TestTheirs(TargetContract):
+    def make(self) -> Target:
+        return OnnxRuntimeTarget()
+"""
+
+
+def test_the_contract_of_targets_runs_from_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    """As in a third party's package: a test module of its own, nothing of this checkout's tests beside it."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "test_theirs.py").write_text(THIRD_PARTY, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    argv = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    argv += ["-k", "protocol or equal_bits", "test_theirs.py"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = {line.rpartition("::")[2] for line in done.stdout.splitlines() if line.startswith("PASSED")}
+    assert passed >= {"test_target_keeps_the_protocol", "test_equal_inputs_give_equal_bits[float32]"}
+
+
+def test_the_contract_needs_pytest_and_nothing_heavy_to_be_collected(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = "import sys; import edgedeploy.testing; print(edgedeploy.__file__); print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    where, modules = done.stdout.splitlines()
+    assert where.startswith(str(tmp_path / "site"))
+    assert not {"torch", "onnx", "onnxruntime", "openvino", "optuna", "pydantic", "litert_torch"} & set(modules.split())

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import made_up
 import pytest
 
+import edgedeploy
 from edgedeploy.ability import Demand, abilities, runnable
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import demands_of, find_targets
 from edgedeploy.targets import BUILTIN_TARGETS
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples/squares.py"
 
 ANYWHERE = "int4-weights"
 """Weights alone are narrow: no instruction is needed for it."""
@@ -65,3 +70,48 @@ def test_a_target_without_demands_runs_anywhere() -> None:
 
     assert demands_of(Modest()) == {}  # type: ignore[arg-type]
     assert runnable(made_up_board(), ("float32",), {}) == ("float32",)
+
+
+BF16_LAYERS = """\
+[study]
+name = "bf16 layers"
+targets = ["openvino"]
+
+[task]
+kind = "python"
+object = "{task}:make_task"
+
+[[boards]]
+name = "cart"
+kind = "local"
+
+[space]
+plan = ["none", "head"]
+
+[plans.head]
+"*head*" = "bfloat16"
+
+[[objectives]]
+metric = "latency_ratio"
+
+[budget]
+trials = 2
+"""
+
+
+@pytest.mark.parametrize(("isa", "variants"), [(ZEN4, 2), (HASWELL, 1)])
+def test_single_layers_are_held_against_the_processor_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isa: tuple[str, ...], variants: int
+) -> None:
+    class Probed:
+        def probe(self) -> BoardInfo:
+            return made_up_board(*isa)
+
+    monkeypatch.setattr("edgedeploy.api.open_board", lambda table: Probed())
+    file = tmp_path / "study.toml"
+    file.write_text(BF16_LAYERS.format(task=EXAMPLE))
+    study = edgedeploy.load_study(file)
+    ready = study._prepare(study.spec.board(None))
+    assert len({ready.space.variant(params).digest for params in ready.space.combinations()}) == variants
+    said = "openvino bfloat16 for single layers is left out on board made-up board: the CPU has none of"
+    assert [line.startswith(said) for line in ready.left_out] == [True] * (variants == 1)

@@ -21,6 +21,7 @@ HEAVY = (
     "monai",
     "typer",
     "numpy",
+    "pytest",
 )
 
 PROBE = """

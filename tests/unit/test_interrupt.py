@@ -70,7 +70,8 @@ def trials(folder: Path, interrupted: bool, watch: Watch) -> Trials:
     store = Store(folder)
     return Trials(
         spec=nothing,
-        board=nothing,
+        run=nothing,
+        provenance="measured",
         bench=bench,
         store=store,
         account=Account(store),

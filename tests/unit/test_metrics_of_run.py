@@ -9,7 +9,7 @@ import pytest
 
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.statistics import board_metrics
-from edgedeploy.measurement import RUN_METRICS, RawSide
+from edgedeploy.measurement import RUN_METRICS, RawSide, not_told_by
 
 ARTIFACT = made_up.artifact(made_up.variant())
 
@@ -24,7 +24,7 @@ def test_every_metric_of_a_run_is_a_number_or_has_a_reason() -> None:
     metrics, missing = board_metrics(made_up.side(3.0), made_up.side(6.0, seed=2), ARTIFACT)
     assert set(metrics) | set(missing) == set(RUN_METRICS)
     assert not set(metrics) & set(missing)
-    assert missing == {"energy_j": "no sensor"}
+    assert missing == {"energy_j": "no sensor", **not_told_by("wall")}
 
 
 def test_percentiles_are_nearest_rank_of_all_queries() -> None:

@@ -82,6 +82,8 @@ def test_names_and_shapes_have_to_match() -> None:
         ("bfloat16", {"bfloat16": 17, "float32": 1}),
         ("int8", {"int8": 15, "float32": 3}),
         ("int8", {"u8": 15, "FP32": 3}),
+        ("float16", {"float16-weights": 18}),
+        ("int8-dynamic", {"int8-dynamic": 15, "float32": 3}),
     ],
 )
 def test_what_ran_is_what_was_asked_for(precision: str, executed: dict[str, int]) -> None:
@@ -97,6 +99,9 @@ def test_what_ran_is_what_was_asked_for(precision: str, executed: dict[str, int]
         ("bfloat16", {"float32": 18}, "18 x float32"),
         ("int8", {"float32": 18, "int8": 0}, "18 x float32"),
         ("int8", {"bf16": 18}, "18 x bfloat16"),
+        ("int8", {"int8-dynamic": 18}, "18 x int8-dynamic"),
+        ("float16", {"float32": 18}, "18 x float32"),
+        ("float32", {"float16-weights": 18}, "18 x float16-weights"),
         ("float32", {}, "no compute layer"),
         ("float32", {"float32": 0}, "no compute layer"),
     ],

@@ -73,6 +73,7 @@ def test_a_simulated_mode_is_set_and_put_back(tree: Path, tmp_path: Path, simula
 
 
 @needs_root
+@pytest.mark.fault(21, simulated="the cpufreq tree and nvpmodel")
 def test_a_killed_run_is_put_right_by_the_next(tree: Path, tmp_path: Path, simulated_mode: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from edgedeploy.runtime.powermode import PowerModes\n"
@@ -131,6 +132,22 @@ def test_what_the_board_does_not_have_is_refused(
     assert caught.value.cause == "power_mode_refused"
     assert governors(tree) == ["schedutil", "schedutil"]
     assert not (tmp_path / JOURNAL).exists()
+
+
+def test_what_may_be_asked_for_is_what_every_core_and_the_tool_have(
+    tree: Path, tmp_path: Path, simulated_mode: Path
+) -> None:
+    cpu1 = tree / "sys/devices/system/cpu/cpu1/cpufreq/scaling_available_governors"
+    cpu1.write_text("performance schedutil\n")
+    modes = dict.fromkeys(["MODE_0", "MODE_2", "MODE_9"], "nvpmodel")
+    assert PowerModes(tmp_path, tree).offered() == {"performance": "governor", "schedutil": "governor", **modes}
+    cpu1.unlink()
+    assert PowerModes(tmp_path, tree).offered() == modes
+
+
+def test_a_board_without_cpufreq_and_nvpmodel_offers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgedeploy.runtime.powermode.shutil.which", lambda *args, **kwargs: None)
+    assert PowerModes(tmp_path, tmp_path).offered() == {}
 
 
 def test_a_board_without_cpufreq_is_refused(tmp_path: Path) -> None:

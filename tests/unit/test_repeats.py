@@ -61,7 +61,8 @@ def scripted(folder: Path, causes: list[str | None], before: dict[str, float], h
     nothing: Any = None
     trials = ScriptedTrials(
         spec=spec(),
-        board=nothing,
+        run=nothing,
+        provenance="measured",
         bench=nothing,
         store=store,
         account=Account(store),

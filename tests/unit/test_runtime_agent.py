@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -15,6 +17,8 @@ import pytest
 from board_kit import constant_model, conv_model, make_payload
 
 from edgedeploy.boards import agentfile
+from edgedeploy.boards.agentclient import AgentClient
+from edgedeploy.boards.local import LocalTransport
 from edgedeploy.runtime import blobs, environment, measure, probe, processes, worker
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import Root, read_json, write_json
@@ -37,8 +41,19 @@ class TestAgentFile:
         first = agentfile.agent_file()
         agentfile.agent_file.cache_clear()
         second = agentfile.agent_file()
-        assert first.data == second.data
-        assert first.sha256 == hashlib.sha256(first.data).hexdigest()
+        assert (first.data, first.sha256) == (second.data, second.sha256)
+
+    def test_a_damaged_agent_is_brought_anew(self, tmp_path: Path) -> None:
+        with contextlib.closing(LocalTransport()) as transport:
+            client = AgentClient.install(transport, board="b", python=sys.executable, root=str(tmp_path))
+            folder = tmp_path / "agents" / agentfile.agent_file().sha256
+            source = folder / "edgedeploy" / "runtime" / "probe.py"
+            whole = source.read_bytes()
+            source.write_bytes(whole.replace(b"cores", b"c0res"))
+            client = AgentClient.install(transport, board="b", python=sys.executable, root=str(tmp_path))
+            assert source.read_bytes() == whole
+            assert client.call("probe")["cores"] >= 1
+        assert [path.name for path in (tmp_path / "agents").iterdir()] == [folder.name]
 
     def test_runs_without_the_package_and_without_numpy(self, tmp_path: Path) -> None:
         path = tmp_path / "agent.pyz"
@@ -59,8 +74,9 @@ class TestAgentFile:
 class TestProbe:
     def test_finds_the_runtimes_of_this_environment(self) -> None:
         found = probe.probe()["runtimes"]
-        assert found == {name: importlib.import_module(name).__version__.split("-")[0] for name in found}
-        assert set(found) == {"onnxruntime", "openvino"}
+        for name in ("onnxruntime", "openvino"):
+            assert found[name] == importlib.import_module(name).__version__.split("-")[0]
+        assert ("litert" in found) == (importlib.util.find_spec("ai_edge_litert") is not None)
 
     def test_counts_only_flags_that_every_core_has(self) -> None:
         assert probe.cpu_flags("Features\t: asimd asimddp i8mm\n\nFeatures\t: asimd asimddp\n") == {"asimd", "asimddp"}

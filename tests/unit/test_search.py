@@ -10,29 +10,12 @@ from pathlib import Path
 
 import optuna
 import pytest
+from made_up_search import SMALL, SPACE, landscape
 
+from edgedeploy.precision import PrecisionPlan
 from edgedeploy.search.space import Space
-from edgedeploy.search.study import Failed, Outcome, Scored, Search
-from edgedeploy.variant import Variant
-
-SPACE = Space(
-    targets=("onnxruntime", "openvino"),
-    parameters={
-        "width": (1.0, 0.75, 0.5, 0.25),
-        "resolution": (128, 96, 64),
-        "precision": ("float32", "bfloat16", "int8"),
-    },
-    arch_defaults={"resolution": 128},
-    target_precisions={"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16", "int8")},
-    default_threads=2,
-)
-SMALL = replace(SPACE, parameters={"width": (1.0, 0.5), "precision": ("float32", "bfloat16", "int8")})
-
-
-def landscape(variant: Variant) -> Outcome:
-    resolution = int(variant.arch_kwargs["resolution"])
-    cost = variant.width**2 * resolution**2 * (0.3 if variant.precision == "int8" else 1.0)
-    return Scored((0.8 - 0.1 * (1 - variant.width) - 0.05 * (1 - resolution / 128), cost), {"cost": cost - 12_000})
+from edgedeploy.search.study import Failed, Outcome, Search
+from edgedeploy.variant import Choices, Variant
 
 
 class Lab:
@@ -43,6 +26,7 @@ class Lab:
         self.storage = storage
         self.evidence: dict[str, Outcome] = {}
         self.evaluated: list[Variant] = []
+        self.variants: list[Variant] = []
         self.landscape = evaluate
 
     def evaluate(self, variant: Variant) -> Outcome:
@@ -60,11 +44,12 @@ class Lab:
             lookup=lambda variant: self.evidence.get(variant.digest),
             evaluate=self.evaluate,
             clock=nullcontext,
+            evidence=lambda: list(self.variants),
         )
 
 
 def run(lab: Lab, trials: int) -> str:
-    return lab.search().run(trials=trials, deadline_s=time.monotonic() + 60).reason
+    return lab.search().run(trials=trials, deadline_s=time.monotonic() + 240).reason
 
 
 def test_baselines_of_every_target_come_first(tmp_path: Path) -> None:
@@ -146,3 +131,48 @@ def test_the_wall_clock_ends_a_search(tmp_path: Path) -> None:
 
 def test_stepped_numbers_come_back_as_they_were_listed() -> None:
     assert SPACE.variant({"target": "openvino", "width": 0.7500000001}).width == 0.75
+
+
+def test_parameters_are_found_again_for_every_variant_of_a_space() -> None:
+    """A plan and a calibration are in a variant by what they come to, not by name."""
+    head = PrecisionPlan.of({"/head/*": "float32"})
+    space = replace(
+        SMALL,
+        parameters={
+            **SMALL.parameters,
+            "plan": ("none", "head"),
+            "calibration": ("minmax", "entropy"),
+            "calibration_cases": (4, 8),
+            "power_mode": ("MAXN", "15W"),
+        },
+        choices=Choices({"head": head}, {"onnxruntime": ("float32",)}, {"onnxruntime": ("minmax", "entropy")}, cases=8),
+    )
+    for params in space.combinations():
+        variant = space.variant(params)
+        found = space.params_of(variant)
+        assert found is not None and space.variant(found) == variant
+    assert space.params_of(replace(variant, power_mode="30W")) is None
+    assert space.params_of(replace(variant, target="elsewhere")) is None
+
+
+def test_the_first_power_mode_is_the_baselines() -> None:
+    space = replace(SMALL, parameters={"power_mode": ("MAXN", "15W")})
+    assert space.baseline_variant("openvino").power_mode == "MAXN"
+    assert space.variant(space.baseline("openvino")) == space.baseline_variant("openvino")
+    assert SMALL.baseline_variant("openvino").power_mode == ""
+
+
+def test_what_was_measured_is_told_even_with_calibrations_in_the_space(tmp_path: Path) -> None:
+    """Killed after the evidence and before Optuna heard of it: the next run tells it, whatever the space holds."""
+    space = replace(
+        SMALL,
+        parameters={"precision": ("float32", "int8"), "calibration": ("minmax", "entropy")},
+        choices=Choices(calibrations={"onnxruntime": ("minmax", "entropy")}, cases=8),
+    )
+    variant = space.variant({"target": "onnxruntime", "precision": "int8", "calibration": "entropy"})
+    lab = Lab(tmp_path / "o.sqlite3", space=space)
+    lab.evidence[variant.digest] = landscape(variant)
+    lab.variants.append(variant)
+    run(lab, 1)
+    study = optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{lab.storage}")
+    assert [trial.user_attrs["variant"] for trial in study.trials if trial.values] == [variant.digest]

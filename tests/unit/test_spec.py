@@ -146,6 +146,52 @@ def test_what_no_target_can_do_is_refused() -> None:
         spec.check_choices(source, layer_precisions=["float32"], calibrations=["entropy"])
 
 
+MODES = GOOD.replace("[space]\n", '[space]\npower_mode = ["MAXN", "performance"]\n')
+OFFERED = {"performance": "governor", "powersave": "governor", "MAXN": "nvpmodel"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "offered", "message"),
+    [
+        ('"MAXN"', '"MAXM"', OFFERED, r"'here' has no power mode 'MAXM' .* It has: performance, powersave, MAXN"),
+        ("", "", {}, r"no power mode 'MAXN' that can be set\. It has: none"),
+        ("local", 'local"\ngovernor = "powersave', OFFERED, "both set its governor.*Remove it from the board's table"),
+    ],
+)
+def test_power_modes_are_held_against_the_board(old: str, new: str, offered: dict[str, str], message: str) -> None:
+    check(MODES)
+    spec, source = parse_spec(MODES, Path("study.toml"))
+    spec.check_power_modes(source, "here", spec.board(None), OFFERED)
+    spec, source = parse_spec(MODES.replace(old, new), Path("study.toml"))
+    with pytest.raises(SpecError, match=rf"study.toml:\d+: space.power_mode: .*{message}"):
+        spec.check_power_modes(source, "here", spec.board(None), offered)
+
+
+def test_a_power_mode_is_a_name() -> None:
+    with pytest.raises(SpecError, match=r"space\.power_mode: expected names of modes, but got 0"):
+        check(MODES.replace('"MAXN"', "0"))
+
+
+TRAINED = GOOD.replace("[space]\n", '[space]\ntraining = ["ptq", "qat"]\n')
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('["ptq", "qat"]', '["ptq", "qta"]', ["space.training", "'qta'", "'ptq', 'qat'"]),
+        ('precision = ["float32", "int8"]\n', "", ["space.training", "trains int8 models", "float32"]),
+        ('["float32", "int8"]', '["float32", "bfloat16"]', ["space.training", "bfloat16", 'Add "int8" to precision']),
+    ],
+)
+def test_training_goes_with_int8(old: str, new: str, words: list[str]) -> None:
+    check(TRAINED)
+    assert TRAINED.count(old) == 1
+    with pytest.raises(SpecError) as caught:
+        check(TRAINED.replace(old, new))
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
 def test_a_goal_against_the_metric_is_refused() -> None:
     with pytest.raises(SpecError, match="better when you maximize it"):
         check(GOOD.replace('metric = "dice_mean"', 'metric = "dice_mean"\ngoal = "minimize"'))

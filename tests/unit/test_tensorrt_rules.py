@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.targets.tensorrt.command import (
     Conditions,
-    Typing,
     build_command,
     output_command,
     profile_command,
@@ -203,10 +202,24 @@ def test_int64_is_a_warning_on_old_releases_only(tmp_path: Path) -> None:
     assert rules_broken(path, "10.3") == set()
 
 
+def test_bfloat16_needs_its_hardware_and_strong_types(tmp_path: Path) -> None:
+    weight = onnx.helper.make_tensor("w", TensorProto.BFLOAT16, [4, 4, 1, 1], [0.5] * 16)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["b"], to=TensorProto.BFLOAT16),
+        helper.make_node("Conv", ["b", "w"], ["c"]),
+        helper.make_node("Cast", ["c"], ["y"], to=TensorProto.FLOAT),
+    ]
+    path = save(tmp_path / "m.onnx", nodes, [weight])
+    assert rules_broken(path, "8.5.2", precision="bfloat16") == {"bfloat16-type", "mixed-floats"}
+    assert rules_broken(path, "10.3", precision="bfloat16", sm="7.2") == {"bfloat16-hardware"}
+    assert rules_broken(path, "10.3", precision="bfloat16", sm="8.7") == set()
+
+
 def test_dla_rules(tmp_path: Path) -> None:
     qdq = quantized(tmp_path / "q.onnx")
     assert rules_broken(qdq, "8.5.2", dla=True) == {"dla-qdq"}
     assert rules_broken(qdq, "10.13.3", dla=True) == {"dla-qdq", "dla-release"}
+    assert rules_broken(qdq, "11.4.1", dla=True) == {"dla-qdq"}, "it came back for AGX Orin"
     relu = [helper.make_node("Relu", ["x"], ["y"])]
     assert rules_broken(save(tmp_path / "f.onnx", relu), "8.5.2", dla=True, precision="float32") == {"dla-precision"}
     wide = save(tmp_path / "w.onnx", relu, shape=(1, 4, 16, 8193))
@@ -226,13 +239,9 @@ def test_dla_rules(tmp_path: Path) -> None:
     assert [(finding.rule, finding.severity) for finding in result.findings] == [("dla-fallback", "warning")]
 
 
-def built(
-    version: str, precision: str = "int8", dla: DlaRequest | None = None, float32: tuple[str, ...] = ()
-) -> list[str]:
+def built(version: str, precision: str = "int8", dla: DlaRequest | None = None) -> list[str]:
     release = TrtVersion.from_text(version)
-    return build_command(
-        "trtexec", release, onnx="m.onnx", plan="m.plan", typing=Typing((precision,), float32), dla=dla
-    )
+    return build_command("trtexec", release, onnx="m.onnx", plan="m.plan", precisions=(precision,), dla=dla)
 
 
 @pytest.mark.parametrize(
@@ -244,9 +253,9 @@ def built(
         (
             "10.3",
             {"--stronglyTyped", "--memPoolSize=workspace:1024"},
-            {"--int8", "--fp16", "--workspace=1024", "--explicitBatch", "--buildOnly"},
+            {"--int8", "--workspace=1024", "--explicitBatch"},
         ),
-        ("11.0", {"--memPoolSize=workspace:1024"}, {"--int8", "--fp16", "--best", "--calib", "--stronglyTyped"}),
+        ("11.0", {"--memPoolSize=workspace:1024"}, {"--int8", "--fp16", "--best", "--calib"}),
     ],
 )
 def test_build_flags_by_release(version: str, with_flags: set[str], without: set[str]) -> None:
@@ -255,21 +264,6 @@ def test_build_flags_by_release(version: str, with_flags: set[str], without: set
     assert not without & flags
     assert "--skipInference" not in flags, "with it a broken engine prints PASSED"
     assert "--noTF32" in flags
-
-
-def test_wide_layers_beside_float16_are_named_where_types_do_not_decide() -> None:
-    wide = {"--fp16", "--precisionConstraints=obey", "--layerPrecisions=/head/conv:fp32,/stem/conv:fp32"}
-    mixed = ("/head/conv", "/stem/conv")
-    assert wide <= set(built("8.5.2", "float16", float32=mixed))
-    assert wide <= set(built("10.3", "float16", DlaRequest(), mixed)), "networks on DLA are weakly typed"
-    assert not any(flag.startswith(("--layer", "--fp16")) for flag in built("10.3", "float16", float32=mixed))
-    assert not any(flag.startswith("--layer") for flag in built("8.2.1", "int8", float32=mixed)), (
-        "--int8 moves no layer"
-    )
-    with pytest.raises(Unsupported, match=r"/head/conv.*8\.4"):
-        built("8.2.1", "float16", float32=mixed)
-    with pytest.raises(Unsupported, match="Conv:y"):
-        built("8.5.2", "float16", float32=("Conv:y",))
 
 
 def test_timing_flags() -> None:
@@ -292,7 +286,10 @@ def test_commands_that_a_release_lacks() -> None:
     with pytest.raises(Unsupported, match=r"7\.1\.3"):
         built("7.1.3")
     with pytest.raises(Unsupported, match="bfloat16"):
-        built("10.3", "bfloat16")
+        built("8.5.2", "bfloat16")
+    with pytest.raises(Unsupported, match="bfloat16"):
+        built("10.3", "bfloat16", DlaRequest())
+    assert "--stronglyTyped" in built("10.3", "bfloat16")
     with pytest.raises(Unsupported, match="x:0"):
         output_command("trtexec", TrtVersion(10, 3), plan="m", inputs={"x:0": "/tmp/x"}, outputs="o")
 

@@ -49,6 +49,7 @@ def recorded(shared: Path) -> Path:
 DATA = Path(__file__).resolve().parents[1] / "data" / "trtexec"
 
 
+@pytest.mark.fault(27, 28, simulated="trtexec, by recorded logs of real ones")
 @pytest.mark.parametrize("path", sorted(DATA.glob("*.log")), ids=lambda path: path.stem)
 def test_logs_that_come_with_the_tests(path: Path) -> None:
     cause, told = REFUSED[path.name]

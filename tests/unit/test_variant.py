@@ -1,13 +1,20 @@
 from __future__ import annotations
 
-from edgedeploy.variant import Variant, canonical
+import pytest
+
+from edgedeploy.search.space import Space
+from edgedeploy.variant import Choices, Variant, canonical
 
 PRECISIONS = {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16", "int8")}
 
 
-def make(**params: bool | int | float | str) -> Variant:
+def make(*, trained: tuple[str, ...] = (), **params: bool | int | float | str) -> Variant:
     return canonical(
-        params, arch_defaults={"resolution": 128, "up": "resize"}, target_precisions=PRECISIONS, default_threads=2
+        params,
+        arch_defaults={"resolution": 128, "up": "resize"},
+        target_precisions=PRECISIONS,
+        default_threads=2,
+        choices=Choices(trained=trained),
     )
 
 
@@ -28,3 +35,58 @@ def test_the_digest_survives_json_and_tells_variants_apart() -> None:
     assert Variant.from_json(variant.as_json()).digest == variant.digest
     assert make(target="openvino", width=0.5).digest != variant.digest
     assert make(target="onnxruntime", width=0.5, resolution=64).model_digest == variant.model_digest
+
+
+def test_a_power_mode_is_another_variant_of_the_same_artifact() -> None:
+    plain, low = make(target="openvino"), make(target="openvino", power_mode="15W")
+    assert low.digest != plain.digest
+    assert low.artifact_name == plain.artifact_name
+    assert Variant.from_json(low.as_json()) == low
+    assert "15W" in low.label
+
+
+def test_variants_keep_the_names_they_were_measured_under() -> None:
+    """Names that were written down before `training` was a setting: stored evidence must still be found."""
+    variant = make(target="onnxruntime")
+    assert (variant.digest, variant.model_digest) == ("53576d28adad4b3e", "ef5e4f68fa6228a6")
+    narrow = make(target="openvino", precision="int8", width=0.5, training="ptq")
+    assert (narrow.digest, narrow.artifact_name) == ("31eb56a5fe32fd91", "openvino-int8-e78375a38051af0a")
+
+
+def test_training_is_of_int8_models_on_targets_that_take_them() -> None:
+    both = ("onnxruntime", "openvino")
+    trained = make(target="openvino", precision="int8", training="qat", calibration_cases=4, trained=both)
+    assert (trained.training, trained.calibration_cases) == ("qat", 0)
+    assert "int8 qat" in trained.label
+    assert Variant.from_json(trained.as_json()) == trained
+    other = make(target="onnxruntime", precision="int8", training="qat", trained=both)
+    assert other.model_digest == trained.model_digest, "one training serves all targets"
+    plain = make(target="openvino", precision="int8")
+    assert trained.model_digest != plain.model_digest
+    assert trained.artifact_name != plain.artifact_name
+    assert make(target="openvino", precision="int8", training="qat", trained=("onnxruntime",)) == plain
+    assert make(target="openvino", training="qat", trained=both) == make(target="openvino")
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_parameters_are_found_again_for_every_variant_of_a_space(target: str) -> None:
+    """A lost history of proposals is written again from the evidence."""
+    space = Space(
+        targets=("onnxruntime", "openvino"),
+        parameters={
+            "precision": ("float32", "int8"),
+            "training": ("ptq", "qat"),
+            "calibration": ("minmax", "percentile"),
+            "calibration_cases": (4, 64),
+        },
+        arch_defaults={},
+        target_precisions=PRECISIONS,
+        default_threads=2,
+        choices=Choices(calibrations={"onnxruntime": ("minmax", "percentile")}, cases=32, trained=("onnxruntime",)),
+    )
+    for params in space.combinations():
+        found = space.params_of(space.variant(params))
+        assert found is not None
+        assert space.variant(found) == space.variant(params)
+    assert space.params_of(make(target=target)) is None, "another architecture"
+    assert space.baseline(target)["training"] == "ptq"

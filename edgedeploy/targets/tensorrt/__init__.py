@@ -5,11 +5,11 @@ Nothing here needs a GPU but the board itself. What could be proved stands with 
 """
 
 from edgedeploy.targets.tensorrt.evidence import Evidence, Level
-from edgedeploy.targets.tensorrt.examination import Verdict, verdict
 from edgedeploy.targets.tensorrt.lint import LintResult, Platform, lint_file
 from edgedeploy.targets.tensorrt.log import LogRefused, accept, read_runs
 from edgedeploy.targets.tensorrt.measure import TrtResult, measure_on_board, require_comparable
 from edgedeploy.targets.tensorrt.target import TensorRtTarget
+from edgedeploy.targets.tensorrt.verdict import Verdict, verdict
 from edgedeploy.targets.tensorrt.version import TrtVersion
 
 __all__ = [

@@ -7,23 +7,21 @@ never used: with it, a broken engine prints PASSED.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from edgedeploy.errors import Unsupported
 from edgedeploy.targets.tensorrt.dla import DlaRequest
-from edgedeploy.targets.tensorrt.graphview import GraphView
 from edgedeploy.targets.tensorrt.version import OLDEST, TrtVersion
 
 WORKSPACE_MIB: Final = 1024
 """Most scratch memory for one kernel: 8.0 takes 16 MiB by itself, too little for its fast convolutions."""
 
-ALWAYS_TYPED: Final = TrtVersion(11, 0)
-"""From here on the types of the file decide, and the flags of precisions are gone."""
+STRONG_TYPES: Final = TrtVersion(10, 0)
+"""From here on trtexec can be told that the file's types decide. DLA takes no such networks."""
 
-TYPED_ON_REQUEST: Final = TrtVersion(10, 0)
-LAYER_PRECISIONS: Final = TrtVersion(8, 4)
+ONLY_STRONG_TYPES: Final = TrtVersion(11, 0)
 MEMORY_POOLS: Final = TrtVersion(8, 4)
 LAYER_INFO: Final = TrtVersion(8, 2)
 SEVERAL_PERCENTILES: Final = TrtVersion(8, 5)
@@ -50,33 +48,24 @@ class Conditions:
         return dict(vars(self))
 
 
-@dataclass(frozen=True)
-class Typing:
-    """The precisions that a file's layers have, each once, and the names of those in float32."""
-
-    precisions: tuple[str, ...]
-    float32: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, view: GraphView, precision: str) -> Typing:
-        """Of a file that was built in ``precision``: its own comes first, those of single layers follow."""
-        found = view.layer_types
-        wide = tuple(name for name, kind in found.items() if kind == "float32")
-        return cls(tuple(dict.fromkeys((precision, *sorted(set(found.values()) & set(_PRECISION_FLAGS))))), wide)
-
-
 def build_command(
-    trtexec: str, version: TrtVersion, *, onnx: str, plan: str, typing: Typing, dla: DlaRequest | None = None
+    trtexec: str,
+    version: TrtVersion,
+    *,
+    onnx: str,
+    plan: str,
+    precisions: Sequence[str],
+    dla: DlaRequest | None = None,
 ) -> list[str]:
-    """Build an engine, save it, and run it once. Raises ``Unsupported``."""
+    """Build an engine, save it, and run it once. ``precisions`` are the model's own and those of single layers. Raises
+    ``Unsupported``."""
     require_release(version)
-    flags = _precision_flags(version, typing, dla)
     pool = f"--memPoolSize=workspace:{WORKSPACE_MIB}" if version >= MEMORY_POOLS else f"--workspace={WORKSPACE_MIB}"
     return [
         trtexec,
         f"--onnx={onnx}",
         f"--saveEngine={plan}",
-        *flags,
+        *_precision_flags(version, precisions, dla),
         "--noTF32",  # or float32 convolutions keep 10 bits of mantissa on Ampere and newer
         pool,
         _verbosity(version),
@@ -97,7 +86,7 @@ def timing_command(
         "--noDataTransfers": not conditions.transfers,
     }
     off = [flag for flag, on in wanted.items() if not on]
-    if off and version >= ALWAYS_TYPED:
+    if off and version >= ONLY_STRONG_TYPES:
         found = "11.0 turned them on by default"
         raise Unsupported(f"a run without {', '.join(off)} on TensorRT {version}", found, "Use the default conditions")
     return [
@@ -171,28 +160,16 @@ def require_release(version: TrtVersion) -> None:
         raise Unsupported(f"TensorRT {OLDEST} or newer", f"the board has {version}", "Upgrade JetPack to 4.6 or newer")
 
 
-def _precision_flags(version: TrtVersion, typing: Typing, dla: DlaRequest | None) -> list[str]:
-    """Make the builder keep the file's types. On DLA, and before 10.0, networks are weakly typed: a flag allows a precision
-    everywhere, and layers that have to stay wide are named."""
-    foreign = [name for name in typing.precisions if name not in _PRECISION_FLAGS]
-    if foreign:
-        raise Unsupported(
-            f"precision {foreign[0]!r} in TensorRT", f"it has {', '.join(_PRECISION_FLAGS)}", "Choose one"
-        )
-    if version >= ALWAYS_TYPED:
+def _precision_flags(version: TrtVersion, precisions: Sequence[str], dla: DlaRequest | None) -> list[str]:
+    if version >= ONLY_STRONG_TYPES:
         return []
-    if version >= TYPED_ON_REQUEST and dla is None:
+    if version >= STRONG_TYPES and dla is None:
         return ["--stronglyTyped"]
-    flags = [flag for name in _PRECISION_FLAGS if name in typing.precisions for flag in _PRECISION_FLAGS[name]]
-    if "float16" not in typing.precisions or not typing.float32:
-        return flags
-    asked = f"layer {typing.float32[0]!r} in float32 beside float16 on TensorRT {version}"
-    if version < LAYER_PRECISIONS:
-        raise Unsupported(asked, "--layerPrecisions came with 8.4", "Upgrade JetPack, or build it in one precision")
-    if any(sign in name for name in typing.float32 for sign in ":,'\""):
-        raise Unsupported(asked, "the flag is split at colons, commas and quotes", "Rename the layers")
-    spec = ",".join(f"{name}:fp32" for name in typing.float32)
-    return [*flags, "--precisionConstraints=obey", f"--layerPrecisions={spec}"]
+    lacking = [name for name in precisions if name not in _PRECISION_FLAGS]
+    if lacking:
+        found = f"without strong types it has {', '.join(_PRECISION_FLAGS)}"
+        raise Unsupported(f"precision {lacking[0]!r} in TensorRT {version}", found, "Choose one of these")
+    return list(dict.fromkeys(flag for name in precisions for flag in _PRECISION_FLAGS[name]))
 
 
 def _verbosity(version: TrtVersion) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from edgedeploy.artifact import sha256_file
 from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.protocols import Transport
 from edgedeploy.targets.tensorrt.board import TrtBoard, run_trtexec
-from edgedeploy.targets.tensorrt.command import Typing, build_command
+from edgedeploy.targets.tensorrt.command import build_command
 from edgedeploy.targets.tensorrt.dla import DlaRequest, Placement, check_placement, read_placement
 from edgedeploy.variant import canonical_json, digest_of
 
@@ -42,10 +42,12 @@ class Engine:
     build_log: str | None
 
 
-def engine_facts(board: TrtBoard, model_sha256: str, typing: Typing, dla: DlaRequest | None) -> dict[str, Any]:
+def engine_facts(
+    board: TrtBoard, model_sha256: str, precisions: Sequence[str], dla: DlaRequest | None
+) -> dict[str, Any]:
     """Everything that the engine depends on: board, model, and the flags of its build."""
-    flags = build_command("", board.version, onnx="", plan="", typing=typing, dla=dla)[3:]
-    return {**board.as_json(), "model_sha256": model_sha256, "precisions": list(typing.precisions), "flags": flags}
+    flags = build_command("", board.version, onnx="", plan="", precisions=precisions, dla=dla)[3:]
+    return {**board.as_json(), "model_sha256": model_sha256, "precisions": list(precisions), "flags": flags}
 
 
 def ensure_engine(
@@ -53,7 +55,7 @@ def ensure_engine(
     board: TrtBoard,
     model: Path,
     *,
-    typing: Typing,
+    precisions: Sequence[str],
     root: str,
     dla: DlaRequest | None = None,
 ) -> Engine:
@@ -61,9 +63,9 @@ def ensure_engine(
 
     Raises :class:`ForeignPlan`, ``LogRefused`` (the build failed), ``Unsupported`` (nothing runs on DLA), ``BoardError``.
     """
-    facts = engine_facts(board, sha256_file(model), typing, dla)
+    facts = engine_facts(board, sha256_file(model), precisions, dla)
     folder = f"{root}/engines/{digest_of(facts)[:32]}"
-    return _cached(transport, folder, facts) or _build(transport, board, model, typing, folder, facts, dla)
+    return _cached(transport, folder, facts) or _build(transport, board, model, precisions, folder, facts, dla)
 
 
 def _cached(transport: Transport, folder: str, facts: Mapping[str, Any]) -> Engine | None:
@@ -91,7 +93,7 @@ def _build(
     transport: Transport,
     board: TrtBoard,
     model: Path,
-    typing: Typing,
+    precisions: Sequence[str],
     folder: str,
     facts: Mapping[str, Any],
     dla: DlaRequest | None,
@@ -101,7 +103,7 @@ def _build(
     try:
         onnx, plan = f"{part}/model.onnx", f"{part}/model.plan"
         transport.put(model, onnx, timeout_s=COMMAND_TIMEOUT_S + model.stat().st_size / 200_000)
-        argv = build_command(board.trtexec, board.version, onnx=onnx, plan=plan, typing=typing, dla=dla)
+        argv = build_command(board.trtexec, board.version, onnx=onnx, plan=plan, precisions=precisions, dla=dla)
         run = run_trtexec(transport, argv, timed=False, timeout_s=BUILD_TIMEOUT_S)
         seen = run.compute_capability
         if board.compute_capability is not None and seen is not None and seen != board.compute_capability:

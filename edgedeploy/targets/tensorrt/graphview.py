@@ -13,11 +13,8 @@ import numpy as np
 from edgedeploy.protocols import Array
 from edgedeploy.targets.common import translated
 from edgedeploy.targets.graph import opset_of
-from edgedeploy.targets.layers import WEIGHTED_OPERATORS
 
-DEQUANTIZE: Final = "DequantizeLinear"
-QDQ: Final = ("QuantizeLinear", DEQUANTIZE)
-PRECISION_OF: Final = {"FLOAT": "float32", "FLOAT16": "float16", "BFLOAT16": "bfloat16"}
+QDQ: Final = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -64,27 +61,6 @@ class GraphView:
     def ranks(self) -> Mapping[str, int]:
         known = {value.name: len(value.type.tensor_type.shape.dim) for value in self.values}
         return {**known, **{name: len(tensor.dims) for name, tensor in self.constants.items()}}
-
-    @cached_property
-    def types(self) -> Mapping[str, str]:
-        """Element type of each tensor, by ONNX's name (``FLOAT16``)."""
-        import onnx
-
-        names = onnx.TensorProto.DataType
-        known = {value.name: str(names.Name(value.type.tensor_type.elem_type)) for value in self.values}
-        return {**known, **{name: str(names.Name(tensor.data_type)) for name, tensor in self.constants.items()}}
-
-    @cached_property
-    def layer_types(self) -> Mapping[str, str]:
-        """Layers with weights, by the precision that the file gives them: int8 where the weights are dequantized."""
-        dequantized = {name for node in self.quantizers if node.op_type == DEQUANTIZE for name in node.output}
-        weighted = [node for node in self.nodes if node.op_type in WEIGHTED_OPERATORS and len(node.input) > 1]
-        return {
-            node.name: "int8"
-            if node.input[1] in dequantized
-            else PRECISION_OF.get(self.types.get(node.input[1], ""), "")
-            for node in weighted
-        }
 
     @cached_property
     def quantizers(self) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgedeploy.targets.layers import WEIGHTED_OPERATORS
 from edgedeploy.targets.tensorrt.graphview import QDQ, GraphView, attribute, label
 from edgedeploy.targets.tensorrt.rules import OPSET_LIMITS, RULES, Rule, Severity
 from edgedeploy.targets.tensorrt.version import TrtVersion
@@ -145,6 +146,20 @@ def _int8_hardware(view: GraphView, platform: Platform, given: Arguments) -> Ite
         yield f"compute capability {platform.compute_capability}"
 
 
+def _type_hardware(view: GraphView, platform: Platform, given: Arguments) -> Iterator[str]:
+    if platform.compute_capability in given["lacking"] and any(_constant_type(view, platform, given)):
+        yield f"compute capability {platform.compute_capability}"
+
+
+def _mixed_weights(view: GraphView, platform: Platform, given: Arguments) -> Iterator[str]:
+    """Float weights of another type than the flag of the model's precision gives all of them."""
+    own = "FLOAT16" if platform.precision == "float16" else "FLOAT"
+    for node in view.nodes:
+        tensor = view.constants.get(node.input[1]) if node.op_type in WEIGHTED_OPERATORS else None
+        if tensor is not None and _type_name(tensor.data_type) in {"FLOAT", "FLOAT16", "BFLOAT16"} - {own}:
+            yield f"{label(node)} ({_type_name(tensor.data_type)})"
+
+
 def _any_quantizer(view: GraphView, platform: Platform, given: Arguments) -> Iterator[str]:
     return (label(node) for node in view.quantizers)
 
@@ -256,6 +271,7 @@ FINDERS: Final[Mapping[str, Finder]] = {
     "folded_weights": _folded_weights,
     "foreign_domain": _foreign_domain,
     "int8_hardware": _int8_hardware,
+    "mixed_weights": _mixed_weights,
     "open_dimension": _open_dimension,
     "operators": _operators,
     "operators_outside": _operators_outside,
@@ -265,6 +281,7 @@ FINDERS: Final[Mapping[str, Finder]] = {
     "resize_mode": _resize_mode,
     "scale_value": _scale_value,
     "second_output": _second_output,
+    "type_hardware": _type_hardware,
     "zero_point_type": _zero_point_type,
     "zero_point_value": _zero_point_value,
 }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,6 @@ from edgedeploy.targets.tensorrt.board import CANDIDATES, TrtBoard, probe_board,
 from edgedeploy.targets.tensorrt.command import (
     LAYER_INFO,
     Conditions,
-    Typing,
     output_command,
     profile_command,
     require_release,
@@ -39,13 +37,13 @@ from edgedeploy.targets.tensorrt.exports import (
     read_profile,
     read_times,
 )
-from edgedeploy.targets.tensorrt.graphview import GraphView
-from edgedeploy.targets.tensorrt.lint import Platform, lint
+from edgedeploy.targets.tensorrt.lint import Platform, lint_file
 from edgedeploy.targets.tensorrt.log import LogRefused, Run
+from edgedeploy.targets.tensorrt.pyapi import PythonApi, find_api, run_case
+from edgedeploy.targets.tensorrt.target import planned
 
 RUN_TIMEOUT_S: Final = 600.0
 EXPORT_LIMIT_BYTES: Final = 1 << 28
-SHOW_CLOCKS: Final = ("sudo", "-n", "jetson_clocks", "--show")
 SUMMARY_TOLERANCE: Final = 0.01
 """Largest relative difference between trtexec's own median and that of the exported times."""
 
@@ -53,7 +51,7 @@ SUMMARY_TOLERANCE: Final = 0.01
 @dataclass(frozen=True)
 class TrtResult:
     """What one board said of one artifact. ``layers`` is empty before TensorRT 8.2; ``logs`` holds every raw log by step;
-    ``outputs`` has shape (cases, *output shape) per output; ``notes`` say what could not be looked at, and the remedy."""
+    ``outputs`` has shape (cases, *output shape) per output, ``outputs_by`` says which tool gave them."""
 
     evidence: Evidence
     artifact_digest: str
@@ -63,8 +61,8 @@ class TrtResult:
     times: Times
     layers: tuple[Layer, ...]
     outputs: Mapping[str, Array]
+    outputs_by: str
     logs: Mapping[str, str]
-    notes: tuple[str, ...] = ()
 
     @property
     def executed(self) -> dict[str, int]:
@@ -87,7 +85,7 @@ class TrtResult:
             "layers": [vars(layer) for layer in self.layers],
             "placement": None if placement is None else placement.as_json(),
             "engine_warnings": list(self.engine.warnings),
-            "notes": list(self.notes),
+            "outputs_by": self.outputs_by,
         }
 
 
@@ -103,9 +101,11 @@ def measure_on_board(
     keep_logs: Path | None = None,
     candidates: tuple[str, ...] = CANDIDATES,
     sysroot: str = "",
+    python: str = "python3",
 ) -> TrtResult:
     """``root`` is a folder of ours on the board (absolute); ``cases`` are model-ready inputs, batch 1; ``keep_logs`` a
-    folder here for every raw log, the refused one included.
+    folder here for every raw log, the refused one included. Outputs come from TensorRT's Python API where the board's
+    ``python`` has it, else from trtexec.
 
     Refused before anything is built: a board without trtexec (``TargetUnavailable``), a release whose rules the file
     breaks (``Unsupported``). Then ``LogRefused``, ``ForeignPlan``, ``Unstable``, ``MeasurementError`` or ``BoardError``.
@@ -113,15 +113,12 @@ def measure_on_board(
     board = probe_board(transport, candidates=candidates, sysroot=sysroot)
     require_release(board.version)
     model = folder / artifact.entry
-    view = GraphView.open(model)
-    _require_rules(view, artifact.precision, board, dla)
-    notes = () if dla is None else _core_notes(transport, board, dla)
-    typing = Typing.of(view, artifact.precision)
+    _lint(model, artifact.precision, board, dla)
+    if dla is not None:
+        _require_core(transport, board, dla)
+    bench = _Bench(transport, board, f"{root}/runs/{uuid.uuid4().hex}", dla, python)
     try:
-        engine = ensure_engine(transport, board, model, typing=typing, root=root, dla=dla)
-        with _work_folder(transport, root) as work:
-            bench = _Bench(transport, board, engine, work, dla)
-            result = _measure(bench, artifact, cases, conditions or Conditions(), typing, notes)
+        result = _on_board(bench, artifact, model, cases, root, conditions or Conditions())
     except LogRefused as exc:
         _keep(keep_logs, {f"refused {exc.cause}": exc.log})
         raise
@@ -155,9 +152,9 @@ def level_of(board: TrtBoard, run: Run) -> Evidence:
 class _Bench:
     transport: Transport
     board: TrtBoard
-    engine: Engine
     work: str
     dla: DlaRequest | None
+    python: str
 
     def run(self, argv: list[str], *, timed: bool) -> Run:
         return run_trtexec(self.transport, argv, timed=timed, timeout_s=RUN_TIMEOUT_S)
@@ -170,11 +167,11 @@ class _Bench:
             raise MeasurementError(f"{name} of trtexec", "it was not written", "Run it again")
         return data.decode("utf-8", errors="replace")
 
-    def time(self, conditions: Conditions) -> tuple[Run, Times]:
+    def time(self, plan: str, conditions: Conditions) -> tuple[Run, Times]:
         argv = timing_command(
             self.board.trtexec,
             self.board.version,
-            plan=self.engine.plan,
+            plan=plan,
             times=f"{self.work}/times.json",
             conditions=conditions,
             dla=self.dla,
@@ -188,13 +185,13 @@ class _Bench:
         times.require_stable()
         return run, times
 
-    def profile(self) -> tuple[str | None, tuple[Layer, ...]]:
+    def profile(self, plan: str) -> tuple[str | None, tuple[Layer, ...]]:
         if self.board.version < LAYER_INFO:
             return None, ()
         argv = profile_command(
             self.board.trtexec,
             self.board.version,
-            plan=self.engine.plan,
+            plan=plan,
             profile=f"{self.work}/profile.json",
             layers=f"{self.work}/layers.json",
             dla=self.dla,
@@ -203,7 +200,9 @@ class _Bench:
         layers = read_layers(self.export("layers.json"))
         return run.text, join(layers, read_profile(self.export("profile.json")))
 
-    def answer(self, artifact: Artifact, case: Mapping[str, Array]) -> tuple[str, dict[str, Array]]:
+    def answer(
+        self, api: PythonApi, plan: str, artifact: Artifact, case: Mapping[str, Array]
+    ) -> tuple[str, dict[str, Array]]:
         """One case through the engine. Inputs travel as raw bytes in the layout of the model."""
         inputs = {}
         for index, spec in enumerate(artifact.inputs):
@@ -211,35 +210,40 @@ class _Bench:
             data = np.ascontiguousarray(case[spec.name], dtype=spec.dtype).tobytes()
             self.transport.write_bytes(path, data, timeout_s=COMMAND_TIMEOUT_S)
             inputs[spec.name] = path
-        self.transport.run(["rm", "-f", f"{self.work}/outputs.json"], timeout_s=COMMAND_TIMEOUT_S)
+        if api.present:
+            return run_case(self.transport, api, plan, inputs, (artifact.inputs, artifact.outputs), self.work)
+        exported = f"{self.work}/outputs.json"
+        self.transport.run(["rm", "-f", exported], timeout_s=COMMAND_TIMEOUT_S)
         argv = output_command(
-            self.board.trtexec,
-            self.board.version,
-            plan=self.engine.plan,
-            inputs=inputs,
-            outputs=f"{self.work}/outputs.json",
-            dla=self.dla,
+            self.board.trtexec, self.board.version, plan=plan, inputs=inputs, outputs=exported, dla=self.dla
         )
         run = self.run(argv, timed=False)
         return run.text, read_outputs(self.export("outputs.json"), artifact.outputs)
 
 
-def _require_rules(view: GraphView, precision: str, board: TrtBoard, dla: DlaRequest | None) -> None:
+def _lint(model: Path, precision: str, board: TrtBoard, dla: DlaRequest | None) -> None:
     platform = Platform(board.version, precision, dla is not None, board.compute_capability)
-    errors = lint(view, platform).errors
+    errors = lint_file(model, platform).errors
     if errors:
         found = "; ".join(str(finding) for finding in errors)
         raise Unsupported(f"{precision} on TensorRT {board.version} of {board.gpu}", found, errors[0].remedy)
 
 
-@contextmanager
-def _work_folder(transport: Transport, root: str) -> Iterator[str]:
-    work = f"{root}/runs/{uuid.uuid4().hex}"
-    require_command(transport, ["mkdir", "-p", "-m", "700", work])
+def _on_board(
+    bench: _Bench,
+    artifact: Artifact,
+    model: Path,
+    cases: Iterable[Mapping[str, Array]],
+    root: str,
+    conditions: Conditions,
+) -> TrtResult:
+    precisions = (artifact.precision, *planned(artifact))
+    engine = ensure_engine(bench.transport, bench.board, model, precisions=precisions, root=root, dla=bench.dla)
+    require_command(bench.transport, ["mkdir", "-p", "-m", "700", bench.work])
     try:
-        yield work
+        return _measure(bench, engine, artifact, cases, conditions)
     finally:
-        transport.run(["rm", "-rf", work], timeout_s=COMMAND_TIMEOUT_S)
+        bench.transport.run(["rm", "-rf", bench.work], timeout_s=COMMAND_TIMEOUT_S)
 
 
 def _keep(folder: Path | None, logs: Mapping[str, str]) -> None:
@@ -248,42 +252,27 @@ def _keep(folder: Path | None, logs: Mapping[str, str]) -> None:
             write_atomic(folder / f"{step.replace(' ', '-')}.log", text.encode())
 
 
-def _core_notes(transport: Transport, board: TrtBoard, dla: DlaRequest) -> tuple[str, ...]:
-    """``jetson_clocks --show`` changes nothing, but wants root: without it, trtexec itself has to notice a missing core.
-
-    Raises ``Unsupported`` for a core that is not there.
-    """
-    done = transport.run([*SHOW_CLOCKS], timeout_s=COMMAND_TIMEOUT_S)
-    if done.exit_status != 0:
-        said = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
-        why = said[-1] if said else f"exit status {done.exit_status}"
-        return (
-            f"DLA cores online: unavailable ({' '.join(SHOW_CLOCKS)}: {why}). "
-            "On the board: let its user run /usr/bin/jetson_clocks by sudo without a password",
-        )
+def _require_core(transport: Transport, board: TrtBoard, dla: DlaRequest) -> None:
+    """``jetson_clocks --show`` changes nothing, but wants root: without it, trtexec itself has to notice a missing core."""
+    done = transport.run(["sudo", "-n", "jetson_clocks", "--show"], timeout_s=COMMAND_TIMEOUT_S)
     cores = cores_online(done.stdout.decode("utf-8", errors="replace"))
-    if dla.core not in cores:
+    if done.exit_status == 0 and dla.core not in cores:
         found = f"{board.gpu} has {', '.join(map(str, cores)) or 'none'} online"
         raise Unsupported(f"DLA core {dla.core}", found, "Choose another core, or run it on the GPU")
-    return ()
 
 
 def _measure(
-    bench: _Bench,
-    artifact: Artifact,
-    cases: Iterable[Mapping[str, Array]],
-    conditions: Conditions,
-    typing: Typing,
-    notes: tuple[str, ...],
+    bench: _Bench, engine: Engine, artifact: Artifact, cases: Iterable[Mapping[str, Array]], conditions: Conditions
 ) -> TrtResult:
-    run, times = bench.time(conditions)
-    profile_log, layers = bench.profile()
+    run, times = bench.time(engine.plan, conditions)
+    profile_log, layers = bench.profile(engine.plan)
     if layers:
-        check_executed(artifact.precision, executed(layers), typing.precisions[1:])
-    logs = {"build": bench.engine.build_log or "", "times": run.text, "profile": profile_log or ""}
+        check_executed(artifact.precision, executed(layers), planned(artifact))
+    logs = {"build": engine.build_log or "", "times": run.text, "profile": profile_log or ""}
+    api = find_api(bench.transport, bench.board.version, bench.python, bench.work)
     rows = []
     for number, case in enumerate(cases):
-        logs[f"case {number}"], answer = bench.answer(artifact, case)
+        logs[f"case {number}"], answer = bench.answer(api, engine.plan, artifact, case)
         rows.append(answer)
     outputs = {spec.name: np.stack([row[spec.name] for row in rows]) for spec in artifact.outputs} if rows else {}
     return TrtResult(
@@ -291,10 +280,10 @@ def _measure(
         artifact_digest=artifact.digest,
         board=bench.board,
         conditions=conditions,
-        engine=bench.engine,
+        engine=engine,
         times=times,
         layers=layers,
         outputs=outputs,
+        outputs_by="TensorRT's Python API" if api.present else f"trtexec ({api.reason})",
         logs={step: text for step, text in logs.items() if text},
-        notes=notes,
     )

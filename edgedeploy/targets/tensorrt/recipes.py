@@ -1,70 +1,69 @@
-"""Float32, float16 and symmetric int8 ONNX that TensorRT takes, and single layers in one of these by a plan.
+"""Float32, 16-bit and symmetric int8 ONNX that TensorRT takes, single layers by a plan.
 
-int8 by ONNX Runtime's quantizer: signed and symmetric, see :data:`edgedeploy.targets.onnxquant.SYMMETRIC`. Its defaults
-(uint8 activations, int32 biases) are refused by TensorRT's parser. float16 is written into the file, inputs and outputs
-stay float32: from 10.0 on the file's types decide, before that the flags that :mod:`.command` derives from them.
+int8 by ONNX Runtime's quantizer: signed and symmetric, weights per channel as float with a Q and DQ of their own, biases
+left float, one DQ a consumer. ONNX Runtime's defaults (uint8 activations, int32 biases) are refused by TensorRT's parser.
+Other precisions are written into the file's types, inputs and outputs stay float32: from 10.0 on those types decide.
 
 The exporter writes operator set 20, which JetPack 5 (TensorRT 8.5) does not read. So the reference is first converted
 down to 17, where that can be done and changes no output; else its own operator set stays, and the lint says which boards
-that costs. An older set than 13 has no scales per channel: for int8 it is converted up.
+that costs.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.precision import CALIBRATED, Assignment, PrecisionPlan, assign
+from edgedeploy.precision import CALIBRATED, Assignment, assign
 from edgedeploy.protocols import Array, BuildRequest
 from edgedeploy.targets.common import check_outputs, first_feed, translated
 from edgedeploy.targets.graph import opset_of
-from edgedeploy.targets.layers import fused_from, layers_of, name_nodes
-from edgedeploy.targets.onnxquant import write_narrow
+from edgedeploy.targets.layers import WEIGHTED_OPERATORS, check_followed, fused_from, layers_of, name_nodes
+from edgedeploy.targets.onnxquant import Scheme, eight_bits, narrow_nodes
 from edgedeploy.targets.parity import compare, within
 from edgedeploy.targets.reference import open_onnx, random_inputs
-from edgedeploy.targets.tensorrt.graphview import QDQ, GraphView
-from edgedeploy.targets.tensorrt.halving import halve
+from edgedeploy.targets.tensorrt.halves import HALVES, half_nodes, narrow_floats, widened
 
-PRECISIONS: Final = ("float32", "float16", "int8")
 LOWER_OPSET: Final = 17
-PER_CHANNEL_OPSET: Final = 13
 SAME_OUTPUT: Final = 1e-6
 """Largest relative L2 distance of a converted graph: the same operators in the same order, so the same numbers."""
 
+SCHEME: Final = Scheme(
+    signed=True,
+    options={
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "AddQDQPairToWeight": True,
+        "QuantizeBias": False,
+        "DedicatedQDQPair": True,
+    },
+)
+
 
 def write_model(request: BuildRequest, path: Path) -> None:
-    """Write the model of the asked precisions and run it once on the CPU. Raises ``Unsupported``, ``BuildError``,
+    """Write the model of the asked precision and plan, and run it once on the CPU. Raises ``Unsupported``, ``BuildError``,
     ``DataError``."""
     import onnx
 
-    asked_for = (request.precision, *request.plan.precisions)
-    for precision in asked_for:
-        if precision not in PRECISIONS:
-            raise Unsupported(f"precision {precision!r} for TensorRT", f"it has {', '.join(PRECISIONS)}", "Choose one")
-    calibrated = any(name in CALIBRATED for name in asked_for)
+    calibrated = any(name in CALIBRATED for name in (request.precision, *request.plan.precisions))
     feed = first_feed(request) if calibrated else random_inputs(request.inputs)
-    fitted = path.with_name("source.onnx")
-    _fit_opset(request, PER_CHANNEL_OPSET if calibrated else 0, fitted)
-    asked = replace(request, reference=fitted)
-    source = onnx.load(str(fitted))
+    lowered = path.with_name("source.onnx")
+    _lower(request, lowered)
+    source = onnx.load(str(lowered))
+    name_nodes(source)
     assignment = assign(request.plan, layers_of(source), request.precision)
-    wanted = set(assignment.precisions.values())
-    if "int8" in wanted:
-        write_narrow(asked, path, symmetric=True)
-    else:
-        shutil.copyfile(fitted, path)
-    if "float16" in wanted:
-        _halve(asked, source, assignment, path)
-    fitted.unlink()
-    _prove(path, request, feed)
+    model = _narrow(replace(request, reference=lowered), source, assignment, path)
+    _check_plan(request, source, assignment, model)
+    onnx.save(model, str(path))
+    lowered.unlink()
+    _prove(model, path, request, feed)
 
 
-def _fit_opset(request: BuildRequest, oldest: int, path: Path) -> None:
-    """The reference with every node named, in an operator set from ``oldest`` to 17 when the converter can.
+def _lower(request: BuildRequest, path: Path) -> None:
+    """The reference in operator set 17 when it has a newer one and the converter can; as it is otherwise.
 
     The converter has no rule for some operators, and says so in exceptions of several kinds. What it makes is taken only
     when it answers a random input as the reference does.
@@ -72,17 +71,15 @@ def _fit_opset(request: BuildRequest, oldest: int, path: Path) -> None:
     import onnx
 
     session = open_onnx(request.reference, threads=1)  # names the operator that cannot be loaded
+    shutil.copyfile(request.reference, path)
     with translated(f"{request.reference.name} as an ONNX model", "Export it again"):
         model = onnx.load(str(request.reference))
-    name_nodes(model)  # before anything is converted: tensors may be renamed, and plans speak of these names
-    fitting = min(max(opset_of(model), oldest), LOWER_OPSET)
-    if opset_of(model) == fitting:
-        onnx.save(model, str(path))
+    if opset_of(model) <= LOWER_OPSET:
         return
     try:
-        fitted = onnx.version_converter.convert_version(model, fitting)
-        onnx.checker.check_model(fitted, full_check=True)
-        onnx.save(fitted, str(path))
+        lowered = onnx.version_converter.convert_version(model, LOWER_OPSET)
+        onnx.checker.check_model(lowered, full_check=True)
+        onnx.save(lowered, str(path))
         feed = random_inputs(request.inputs)
         names = [spec.name for spec in request.outputs]
         wanted = dict(zip(names, session.run(names, feed), strict=True))
@@ -91,51 +88,70 @@ def _fit_opset(request: BuildRequest, oldest: int, path: Path) -> None:
     except Exception:  # any failure means: keep the operator set that the file has
         same = False
     if not same:
-        onnx.save(model, str(path))
+        shutil.copyfile(request.reference, path)
 
 
-def _halve(request: BuildRequest, source: Any, assignment: Assignment, path: Path) -> None:
-    """Give the layers that are asked for in float16 that type, in the file at ``path``. ``source`` is the float32 model."""
+def _narrow(request: BuildRequest, source: Any, assignment: Assignment, path: Path) -> Any:
+    """``source`` with its int8 layers first, then its 16-bit ones."""
     import onnx
 
-    model = onnx.load(str(path))
-    name_nodes(model)
-    sources = fused_from(source, model)
-    chosen = {
-        node.name
-        for node in model.graph.node
-        if node.op_type not in QDQ and assignment.of(sources[node.name], request.precision) == "float16"
+    wanted = set(assignment.precisions.values())
+    halves = [name for name in HALVES if name in wanted]
+    if len(halves) > 1:
+        raise Unsupported("float16 and bfloat16 in one model", "the plan names both", "Choose one of them")
+    model = onnx.ModelProto.FromString(source.SerializeToString())
+    if "int8" in wanted:
+        model = eight_bits(request, source, model, assignment, path.with_name("prepared.onnx"), SCHEME)
+    for half in halves:
+        name_nodes(model)
+        given = _given(source, assignment, model, request.precision)
+        with translated(f"{half} for TensorRT", "Search float32 for this architecture"):
+            model = narrow_floats(model, half, {name for name, precision in given.items() if precision == half})
+    return model
+
+
+def _given(source: Any, assignment: Assignment, model: Any, base: str) -> dict[str, str]:
+    """The precision that each node of ``model`` was given. The quantizer renames the tensors at a model's outputs, but no
+    nodes: those are known by their name where no tensor tells."""
+    return {
+        name: assignment.of(names or (name,), base) if names or name in assignment.precisions else base
+        for name, names in fused_from(source, model).items()
     }
-    with translated("float16 for TensorRT", "Search float32 for this architecture"):
-        view = GraphView(onnx.shape_inference.infer_shapes(model))
-        halve(model, view.types, chosen, view.opset)
-        onnx.save(model, str(path))
-    _check_types(request.plan, assignment, sources, GraphView.open(path))
 
 
-def _check_types(
-    plan: PrecisionPlan, assignment: Assignment, sources: Mapping[str, tuple[str, ...]], view: GraphView
-) -> None:
-    """Hold the file's types against the plan. Raises ``Unsupported`` where a float16 rule changed nothing (some
-    operators have no float16 form), ``BuildError`` where a wide layer became float16."""
-    for rule in plan.rules:
-        own = {name for name, by in assignment.rules.items() if by == rule}
-        halved = [
-            node.name
-            for node in view.nodes
-            if own & set(sources.get(node.name, ())) and view.types.get(node.output[0]) == "FLOAT16"
-        ]
-        asked = f"layer {rule.pattern!r} in {rule.precision}"
-        if rule.precision == "float16" and not halved:
-            raise Unsupported(asked, "it has no float16 form", "Choose other layers or another precision")
-        if rule.precision != "float16" and halved:
-            raise BuildError(asked, f"{halved[0]!r} was built in float16", "Report this: it is our mistake")
+def _check_plan(request: BuildRequest, source: Any, assignment: Assignment, model: Any) -> None:
+    """Raises ``Unsupported`` or ``BuildError`` where the file is not what was asked."""
+    narrow = {**narrow_nodes(model), **half_nodes(model)}
+    sources = {
+        name: names or ((name,) if name in assignment.precisions else ())
+        for name, names in fused_from(source, model).items()
+    }
+    check_followed(request.plan, assignment, sources, narrow)
+    weighted = {node.name: sources[node.name] for node in model.graph.node if node.op_type in WEIGHTED_OPERATORS}
+    for rule in request.plan.rules:
+        own = {name for name, by in assignment.rules.items() if by == rule and name in assignment.weighted}
+        left = [name for name, names in weighted.items() if own & set(names) and narrow.get(name) != rule.precision]
+        if rule.precision in HALVES and left:
+            raise BuildError(
+                f"layer {rule.pattern!r} in {rule.precision}", f"{left[0]!r} was left wide", "Remove the rule"
+            )
+    if request.precision == "int8" and "int8" not in narrow.values():
+        raise Unsupported("int8 layers", "the model has no layer with constant weights", "Search float16 instead")
 
 
-def _prove(path: Path, request: BuildRequest, feed: dict[str, Array]) -> None:
-    """Run the file once in ONNX Runtime: not TensorRT, but a file that gives no numbers here gives none there."""
-    session = open_onnx(path, threads=1)
+def _prove(model: Any, path: Path, request: BuildRequest, feed: dict[str, Array]) -> None:
+    """Run the file once in ONNX Runtime: not TensorRT, but a file that gives no numbers here gives none there. bfloat16 has
+    no kernels here: the same file runs in float32 with its rounded weights."""
+    import onnx
+
+    proved = path
+    if "bfloat16" in (request.precision, *request.plan.precisions):
+        proved = path.with_name("widened.onnx")
+        onnx.save(widened(model), str(proved))
+    session = open_onnx(proved, threads=1)
     names = [output.name for output in session.get_outputs()]
     with translated(f"one inference of the {request.precision} model", "Try a wider precision", Unsupported):
         values = session.run(names, feed)
     check_outputs(f"the {request.precision} model", dict(zip(names, values, strict=True)), request.outputs)
+    if proved != path:
+        proved.unlink()

@@ -32,6 +32,18 @@ HARMLESS: Final = (
 of a Resize) whose data is empty in the file as well."""
 
 
+class ProxyDied(BuildError):
+    """The proxy ended without an answer: that says nothing about the file by itself."""
+
+
+class ProxyRefused(Unsupported):
+    """The proxy's parser does not take a file that keeps the rules. ``by`` names the proxy."""
+
+    def __init__(self, by: str, found: str) -> None:
+        super().__init__(f"the parser of {by}", found, "Lint the file; replace what it names")
+        self.by = by
+
+
 @dataclass(frozen=True)
 class RtxResult:
     """``errors`` and ``warnings`` are the parser's, ``build_problems`` the builder's of both kinds. A warning is a failure,
@@ -48,13 +60,13 @@ class RtxResult:
 
     @property
     def evidence(self) -> Evidence:
-        """Raises ``Unsupported`` when the parser does not take the file. A proxy's builder that fails says less: kernels
-        differ between it and the board, so the file is ``PARSED`` then."""
+        """Raises :class:`ProxyRefused` when the parser does not take the file. A builder that fails says less, because
+        kernels differ between the proxy and the board: the file is ``PARSED`` then."""
         by = f"{PACKAGE} {self.version} on the CPU, for {GPU}"
         doubts = tuple(line for line in self.warnings if not any(known.search(line) for known in HARMLESS))
         if not self.parsed or doubts:
             found = (self.errors or doubts or ("no reason given",))[0]
-            raise Unsupported(f"the parser of {by}", found, "Lint the file; replace what it names")
+            raise ProxyRefused(by, found)
         if not self.built or self.build_problems:
             found = (self.build_problems or ("no reason given",))[0]
             return Evidence(Level.PARSED, by, f"the parser took it; no engine: {found}")
@@ -69,7 +81,7 @@ def installed_version() -> str | None:
 
 
 def check(path: Path) -> RtxResult:
-    """Raises ``BuildError`` when the process dies or takes too long: that says nothing about the file by itself."""
+    """Raises :class:`ProxyDied` when the process ends without an answer or takes too long."""
     argv = [sys.executable, "-m", f"{__package__}.rtx_worker", str(path), GPU]
     checkout = str(Path(__file__).resolve().parents[3])  # a source checkout need not be installed
     search_path = os.pathsep.join(filter(None, (checkout, os.environ.get("PYTHONPATH"))))
@@ -84,13 +96,11 @@ def check(path: Path) -> RtxResult:
             env={**os.environ, "PYTHONPATH": search_path},
         )
     except subprocess.TimeoutExpired as exc:
-        raise BuildError(asked, f"no answer within {TIME_LIMIT_S:g} s", "Try a smaller network") from exc
+        raise ProxyDied(asked, f"no answer within {TIME_LIMIT_S:g} s", "Try a smaller network") from exc
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
         said = done.stderr.strip().splitlines()
-        raise BuildError(
-            asked, f"exit status {done.returncode}: {said[-1] if said else 'silence'}", "Check the package"
-        )
+        raise ProxyDied(asked, f"exit status {done.returncode}: {said[-1] if said else 'silence'}", "Check the package")
     data: dict[str, Any] = json.loads(lines[-1])
     data.update({name: tuple(value) for name, value in data.items() if isinstance(value, list)})
     return RtxResult(**data)

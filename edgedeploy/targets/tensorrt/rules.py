@@ -19,6 +19,7 @@ _OPERATORS = "https://github.com/onnx/onnx-tensorrt/blob/release/10.15-GA/docs/o
 _OPERATORS_85 = "https://github.com/onnx/onnx-tensorrt/blob/release/8.5-GA/docs/operators.md"
 _CHANGES = "https://github.com/onnx/onnx-tensorrt/blob/main/docs/Changelog.md"
 _DLA = "https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/dla-layer-restrictions.html"
+_STRONG_TYPES = "https://docs.nvidia.com/deeplearning/tensorrt/11.0.0/api/migration/tensorrt-10x-to-11x-trtexec.html"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ DLA_OPERATORS: Final = (
     "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Sub", "Sum", "Tanh", "Transpose",
 )  # fmt: skip
 """Operators that can become a DLA layer at all; whether one does, its parameters and the build's log decide."""
+
+_WEAKLY_TYPED: Final[tuple[tuple[str, TrtVersion, Device], ...]] = (
+    ("", TrtVersion(10, 0), "any"),
+    ("-dla", TrtVersion(11, 0), "dla"),
+)
 
 RULES: Final[tuple[Rule, ...]] = (
     Rule(
@@ -212,18 +218,37 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         "bfloat16-type", "constant_type", "error",
-        "bfloat16 is known from 9.0 on",
-        "Choose float16",
-        _CHANGES,
-        before=TrtVersion(9, 0),
+        "bfloat16 needs a network whose file decides the types: trtexec builds those from 10.0 on",
+        "Choose float16, or upgrade JetPack",
+        _STRONG_TYPES,
+        before=TrtVersion(10, 0),
         arguments={"types": ("BFLOAT16",)},
     ),
     Rule(
+        "bfloat16-hardware", "type_hardware", "error",
+        "this GPU has no bfloat16: Ampere (8.0) brought it",
+        "Choose float16 for this board",
+        "https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/support-matrix.html",
+        arguments={"types": ("BFLOAT16",), "lacking": ("5.3", "6.0", "6.2", "7.0", "7.2", "7.5")},
+    ),
+    *(
+        Rule(
+            f"mixed-floats{suffix}", "mixed_weights", "error",
+            "float layers of several precisions: here one flag decides for all of them, the file's types do not",
+            "Plan one float precision for the whole model, or upgrade JetPack and stay on the GPU",
+            _STRONG_TYPES,
+            before=before,
+            device=device,
+        )
+        for suffix, before, device in _WEAKLY_TYPED
+    ),
+    Rule(
         "dla-release", "always", "error",
-        "the last release with DLA on JetPack is 10.7",
-        "Run it on the GPU",
-        "https://docs.nvidia.com/deeplearning/tensorrt/11.4.0/inference-library/work-with-dla.html",
+        "on JetPack, releases from 10.8 on have no DLA; 11.4.1 brought it back for AGX Orin",
+        "Run it on the GPU, or change JetPack",
+        "https://docs.nvidia.com/deeplearning/tensorrt/11.4.1/inference-library/dla-strongly-typed-networks.html",
         since=TrtVersion(10, 8),
+        before=TrtVersion(11, 4, 1),
         device="dla",
     ),
     Rule(

@@ -3,62 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from edgedeploy.artifact import Artifact, sha256_file
-from edgedeploy.errors import BuildError
+from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.files import write_json
 from edgedeploy.protocols import BuildRequest, Readiness
 from edgedeploy.targets.common import look_for, require, require_abilities, staged
 from edgedeploy.targets.onnxquant import CALIBRATIONS
 from edgedeploy.targets.tensorrt import rtx
-from edgedeploy.targets.tensorrt.examination import examine
-from edgedeploy.targets.tensorrt.recipes import PRECISIONS, write_model
+from edgedeploy.targets.tensorrt.evidence import Evidence, Level
+from edgedeploy.targets.tensorrt.graphview import GraphView
+from edgedeploy.targets.tensorrt.lint import LintResult, Platform, lint
+from edgedeploy.targets.tensorrt.recipes import write_model
 from edgedeploy.targets.tensorrt.version import JETPACK_RELEASES, TrtVersion
 
 ENTRY: Final = "model.onnx"
 LINT: Final = "lint.json"
-MEASURED: Final = "not measured: that needs the trtexec of an NVIDIA Jetson"
-NEEDS_BOARD: Final = "To measure: edgedeploy.targets.tensorrt.measure_on_board with a Jetson"
+LAYER_PRECISIONS: Final = "layer_precisions"
+TO_MEASURE: Final = (
+    "To measure: a Jetson with trtexec, and edgedeploy.targets.tensorrt.measure_on_board; a search measures none"
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artifact, how far it was proved, and what each release's rules said."""
+
+    artifact: Artifact
+    evidence: Evidence
+    results: tuple[LintResult, ...]
 
 
 class TensorRtTarget:
     """Engines are built on the board: the artifact is ONNX, never a plan. ``releases`` are what it is linted against."""
 
     name = "tensorrt"
-    precisions: tuple[str, ...] = PRECISIONS
-    layer_precisions: tuple[str, ...] = PRECISIONS
+    precisions: tuple[str, ...] = ("float32", "float16", "bfloat16", "int8")
+    layer_precisions: tuple[str, ...] = ("float32", "float16", "bfloat16", "int8")
     calibrations: tuple[str, ...] = CALIBRATIONS
     extra = "study"
     board_remedy = (
-        "TensorRT runs on an NVIDIA Jetson: its trtexec is asked for by edgedeploy.targets.tensorrt.measure_on_board, "
-        "not by a search"
+        "pip brings it to no board: it runs on an NVIDIA Jetson. To check models without one: "
+        f"edgedeploy.targets.tensorrt.verdict. {TO_MEASURE}"
     )
 
     def __init__(self, releases: Sequence[TrtVersion] = tuple(JETPACK_RELEASES.values())) -> None:
         self._releases = tuple(releases)
 
     def probe(self) -> Readiness:
-        """Ready means: files can be written and linted. ``tensorrt-rtx`` adds a parser and a builder.
-
-        Measured here it never is: that needs the board. The remedy names the next step there is.
-        """
+        """Ready means: files can be written and linted. ``tensorrt-rtx`` adds a parser and a builder."""
         ready = look_for(("onnx", "onnxruntime"), self.extra)
         version = rtx.installed_version()
-        if not ready.ready:
-            return ready
         if version is not None:
-            works = f"lint, parsed and built by {rtx.PACKAGE} {version} on the CPU (a proxy)"
-            versions = {**ready.versions, rtx.PACKAGE: version}
-            return Readiness(True, versions, f"{ready.found}; works here: {works}; {MEASURED}", NEEDS_BOARD)
-        found = f"{ready.found}; works here: lint; not parsed, not built: {rtx.PACKAGE} is not installed; {MEASURED}"
-        return Readiness(True, ready.versions, found, f"pip install 'edgedeploy[tensorrt]'. {NEEDS_BOARD}")
+            found = f"{ready.found}; {rtx.PACKAGE} {version}: files are linted, parsed and built, on the CPU"
+            return Readiness(ready.ready, {**ready.versions, rtx.PACKAGE: version}, found, ready.remedy or TO_MEASURE)
+        found = f"{ready.found}; {rtx.PACKAGE} is not installed: files are linted only"
+        remedy = f"To parse and build: pip install 'edgedeploy[tensorrt]'. {TO_MEASURE}"
+        return Readiness(ready.ready, ready.versions, found, ready.remedy or remedy)
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
         """See :class:`edgedeploy.protocols.Target`. ``model.onnx`` and ``lint.json``; ``settings`` hold the level of proof,
         the tool that gave it, and the releases whose rules the file keeps. Raises ``Unsupported`` when it keeps none's.
         """
+        return self.make(request, folder).artifact
+
+    def make(self, request: BuildRequest, folder: Path) -> Made:
+        """As :meth:`build`, with what the rules and the proxy said."""
         versions = require(self, request.precision)
         require_abilities(self, request)
         if request.reference.suffix in (".plan", ".engine", ".trt"):
@@ -68,20 +81,48 @@ class TensorRtTarget:
         with staged(folder) as scratch:
             path = scratch / ENTRY
             write_model(request, path)
-            found = examine(path, request.precision, self._releases)
-            evidence = found.require()
+            results = self._lint(path, request.precision)
+            evidence = _evidence(path)
             write_json(
                 scratch / LINT,
-                {"evidence": evidence.as_json(), "releases": [result.as_json() for result in found.lint]},
+                {"evidence": evidence.as_json(), "releases": [result.as_json() for result in results]},
             )
-        return Artifact.of_folder(
+        accepted = [str(result.platform.version) for result in results if not result.errors]
+        artifact = Artifact.of_folder(
             folder,
             target=self.name,
             precision=request.precision,
             entry=ENTRY,
             inputs=request.inputs,
             outputs=request.outputs,
-            settings={"level": evidence.level.value, "proved_by": evidence.by, "releases": " ".join(found.releases)},
+            settings={
+                "level": evidence.level.value,
+                "proved_by": evidence.by,
+                "releases": " ".join(accepted),
+                LAYER_PRECISIONS: " ".join(request.plan.precisions),
+            },
             reference_sha256=sha256_file(request.reference),
             built_with=versions,
         )
+        return Made(artifact, evidence, results)
+
+    def _lint(self, path: Path, precision: str) -> tuple[LintResult, ...]:
+        view = GraphView.open(path)
+        results = tuple(lint(view, Platform(version, precision)) for version in self._releases)
+        if all(result.errors for result in results):
+            newest = results[-1]
+            found = "; ".join(str(finding) for finding in newest.errors)
+            raise Unsupported(f"{precision} for TensorRT {newest.platform.version}", found, newest.errors[0].remedy)
+        return results
+
+
+def planned(artifact: Artifact) -> tuple[str, ...]:
+    """The precisions that a plan gave to single layers of an artifact."""
+    return tuple(str(dict(artifact.settings).get(LAYER_PRECISIONS, "")).split())
+
+
+def _evidence(path: Path) -> Evidence:
+    """How far this host can prove the file. Raises ``Unsupported`` when a proxy refuses it."""
+    if rtx.installed_version() is None:
+        return Evidence(Level.LINT, "edgedeploy's rules", f"no parser saw it: {rtx.PACKAGE} is not installed")
+    return rtx.check(path).evidence

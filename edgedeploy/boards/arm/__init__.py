@@ -1,0 +1,1 @@
+"""Emulated Arm boards: a real arm64 system, run by an instruction emulator on this host."""

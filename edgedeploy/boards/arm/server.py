@@ -1,0 +1,121 @@
+"""Starts the SSH server of an emulated Arm board, and ends it with the block that asked for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from edgedeploy.boards.arm import files, guest
+from edgedeploy.boards.arm.image import Image, find_program
+from edgedeploy.boards.emulated import free_port, guarded, make_key
+from edgedeploy.boards.sshconfig import SshTarget
+from edgedeploy.errors import CommandFailed
+
+START_TIMEOUT_S: Final = 240.0
+"""Half a second and ten seconds on a quiet machine; beside a training on all cores many times that."""
+
+MEMORY_MIB: Final = 1536
+SSH_PORT: Final = 22
+
+
+@contextlib.contextmanager
+def serve(image: Image) -> Iterator[SshTarget]:
+    """A running board and how to reach it. Raises ``CommandFailed`` when it does not start."""
+    with tempfile.TemporaryDirectory(prefix="edgedeploy-arm-") as name:
+        folder = Path(name)
+        host_key, client_key = make_key(folder / "host_key"), make_key(folder / "client_key")
+        (folder / "authorized_keys").write_text(f"{client_key}\n", encoding="ascii")
+        port = free_port()
+        (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n", encoding="ascii")
+        start = _full_system if image.machine == "arm64-system" else _user_mode
+        with start(image, folder, port) as process:
+            _wait_for_banner(process, port, folder / "log")
+            yield SshTarget(
+                host="127.0.0.1",
+                port=port,
+                user="root",
+                identity=str(folder / "client_key"),
+                known_hosts=str(folder / "known_hosts"),
+                home=folder,
+            )
+
+
+@contextlib.contextmanager
+def _user_mode(image: Image, folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    _write_config(folder, "127.0.0.1", port)
+    (folder / "cpuinfo").write_text(files.cpuinfo(os.cpu_count() or 1), encoding="ascii")
+    qemu = find_program("qemu-aarch64-static") or "qemu-aarch64-static"
+    argv = [sys.executable, "-I", "-S", str(Path(guest.__file__)), str(image.root), str(folder), qemu]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _full_system(image: Image, folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    _write_config(folder, "0.0.0.0", SSH_PORT)  # noqa: S104 - of the guest, whose only link is the forwarded port
+    with guarded(system_command(image, folder, port), folder / "log") as process:
+        yield process
+
+
+def system_command(image: Image, folder: Path, port: int) -> list[str]:
+    """QEMU's command line. ``shift=0``: the guest's clock advances by 1 ns with each instruction. ``sleep=off``: while the
+    guest waits, its clock jumps to the next timer instead of following this host's, which no two boots would share."""
+    keys = [
+        word
+        for name in ("host_key", "authorized_keys", "sshd_config")
+        for word in ("-fw_cfg", f"name=opt/edgedeploy/{name},file={folder / name}")
+    ]
+    return [
+        find_program("qemu-system-aarch64") or "qemu-system-aarch64",
+        *("-M", "virt,gic-version=3", "-cpu", files.CPU, "-smp", "1", "-m", str(MEMORY_MIB)),
+        *("-icount", "shift=0,sleep=off", "-nographic", "-nodefaults", "-no-reboot", "-serial", "stdio"),
+        *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
+        *("-append", "console=ttyAMA0 loglevel=4 norandmaps mitigations=off panic=-1"),
+        *(
+            "-drive",
+            f"if=none,id=disk,format=raw,file={image.disk},snapshot=on",
+            "-device",
+            "virtio-blk-device,drive=disk",
+        ),
+        *("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:{SSH_PORT}"),
+        *("-device", "virtio-net-device,netdev=net", "-device", "virtio-rng-device"),
+        *keys,
+    ]
+
+
+def _write_config(folder: Path, address: str, port: int) -> None:
+    text = files.SSHD_CONFIG.format(address=address, port=port, cpu=files.CPU)
+    (folder / "sshd_config").write_text(text, encoding="ascii")
+
+
+def _wait_for_banner(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Until an SSH server speaks. A port that takes connections is not enough: the emulator forwards it from the start,
+    and a connection that the board never saw is silent for ever, so each attempt waits a little longer."""
+    give_up_s = time.monotonic() + START_TIMEOUT_S
+    patience_s = 0.5
+    while process.poll() is None and time.monotonic() < give_up_s:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=patience_s) as link:
+            patience_s *= 1.3
+            if link.recv(4) == b"SSH-":
+                return
+        time.sleep(0.05)
+    said = log.read_text(encoding="utf-8", errors="replace").strip()[-800:]
+    raise CommandFailed(
+        "start the emulated Arm board",
+        said or f"no SSH server after {START_TIMEOUT_S:.0f} s",
+        "Try again on a quieter machine",
+    )

@@ -1,0 +1,197 @@
+"""Boards of other hosts, through Dask: each board is a worker that offers one unit of :data:`RESOURCE`.
+
+A job travels as bytes (artifacts, inputs, the plan) to whichever board's worker is free, and what came back travels home,
+where it is filed once. A worker that is killed in the middle of a job takes nothing with it: Dask gives the job to another
+board, and the killed worker's board is freed by its own agent.
+
+Dask's workers run what the scheduler's clients send: whoever reaches the scheduler's port owns them. Keep it on loopback or
+behind Dask's TLS (``tls://``, ``distributed.comm.tls`` in Dask's own configuration).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import CancelledError
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from edgedeploy.artifact import Artifact
+from edgedeploy.boards.attempts import Attempts
+from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.quarantine import Quarantine
+from edgedeploy.errors import BoardError, SpecError, TargetUnavailable, Unreachable
+from edgedeploy.lab import health_check
+from edgedeploy.measurement import BoardInfo, Job, MeasurePlan, Payload, ProtocolPlan, RawRun, RawSide
+
+RESOURCE: Final = "edgedeploy-board"
+CONNECT_S: Final = 20
+STUCK_S: Final = 3600.0
+"""How long past its own limit a job may take to come back from the cluster: boards are waited for, workers come and go."""
+
+_board_table: dict[str, object] = {}
+"""Of this process, when it is a board's worker."""
+
+
+def require_dask() -> None:
+    """Raises ``TargetUnavailable`` where Dask is not installed."""
+    if importlib.util.find_spec("distributed") is None:
+        raise TargetUnavailable("a Dask cluster", "distributed is not installed", "pip install 'edgedeploy[lab]'")
+
+
+def work(table: Mapping[str, object], address: str) -> None:
+    """Be the worker of one board until the scheduler ends it. Raises ``Unreachable`` when there is no scheduler."""
+    require_dask()
+    from distributed import Worker
+
+    _board_table.update(table)
+
+    async def serve() -> None:
+        async with Worker(
+            address, nthreads=1, resources={RESOURCE: 1}, name=str(table["name"]), death_timeout=CONNECT_S
+        ) as worker:
+            await worker.finished()
+
+    try:
+        asyncio.run(serve())
+    except (OSError, TimeoutError) as exc:
+        raise Unreachable(f"Dask scheduler {address}", f"no answer ({exc})", "Start it: dask scheduler") from exc
+
+
+def probe_here() -> dict[str, Any]:
+    """On a worker: what its board is. Raises ``BoardError``."""
+    info = open_board(_board_table).probe()
+    Quarantine().check(info)
+    return info.as_json()
+
+
+def run_here(packed: Mapping[str, Any], expected: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """On a worker: one exclusive run. ``expected`` is what the boards were when the study began, by name; a board that came
+    later has to be of their kind. Raises ``BoardError`` and ``MeasurementError``."""
+    board = open_board(_board_table)
+    known = [BoardInfo.from_json(item) for item in expected.values()]
+
+    def check(info: BoardInfo) -> None:
+        like = BoardInfo.from_json({**known[0].as_json(), "identity": info.identity, "serial": info.serial})
+        health_check(BoardInfo.from_json(expected[info.name]) if info.name in expected else like)(info)
+
+    with tempfile.TemporaryDirectory(prefix="edgedeploy-job-") as name:
+        folder = Path(name)
+        session, raw = Attempts(board, check=check).run(unpack(packed, folder), folder)
+        return {
+            "board": session.info.as_json(),
+            "candidate": raw.candidate.as_json(),
+            "baseline": raw.baseline.as_json() if raw.baseline else None,
+            "environment": dict(raw.environment),
+            "outputs": raw.outputs.read_bytes() if raw.outputs else None,
+            "phases_ns": dict(raw.phases_ns),
+            "protocols": dict(raw.protocols),
+        }
+
+
+class Cluster:
+    """The coordinator's side: the boards of a running Dask cluster."""
+
+    def __init__(self, address: str) -> None:
+        """Raises ``Unreachable`` when there is no scheduler, ``SpecError`` when it has no boards."""
+        require_dask()
+        from distributed import Client
+
+        try:
+            self._client = Client(address, timeout=CONNECT_S, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as exc:
+            raise Unreachable(f"Dask scheduler {address}", f"no answer ({exc})", "Start it: dask scheduler") from exc
+        names = self._workers()
+        if not names:
+            self.close()
+            found = "none of its workers has a board"
+            raise SpecError(
+                f"Dask scheduler {address}", found, "edgedeploy work STUDY.toml --board NAME --dask ADDRESS"
+            )
+        asked = [
+            self._client.submit(probe_here, pure=False, workers=[worker], allow_other_workers=False) for worker in names
+        ]
+        self.boards = tuple(BoardInfo.from_json(future.result(timeout=300)) for future in asked)
+
+    def _workers(self) -> list[str]:
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        return sorted(address for address, info in workers.items() if RESOURCE in info.get("resources", {}))
+
+    def run(self, job: Job, folder: Path) -> tuple[BoardInfo, RawRun]:
+        """One exclusive run on whichever board is free. Raises ``BoardError`` and ``MeasurementError``."""
+        from distributed import KilledWorker
+
+        expected = {info.name: info.as_json() for info in self.boards}
+        future = self._client.submit(run_here, pack(job), expected, pure=False, resources={RESOURCE: 1})
+        try:
+            answer = future.result(timeout=job.plan.time_limit_s + STUCK_S)
+        except KilledWorker as exc:
+            raise Unreachable("a run on the cluster", f"its workers were killed again and again: {exc}") from exc
+        except CancelledError as exc:
+            raise Unreachable(
+                "a run on the cluster", "its scheduler is gone", "Start it and the workers; --resume"
+            ) from exc
+        except TimeoutError as exc:
+            raise Unreachable("a run on the cluster", "no board's worker took it", "See to the workers") from exc
+        finally:
+            future.cancel()
+        outputs = folder / "outputs.npz" if answer["outputs"] is not None else None
+        if outputs is not None:
+            outputs.write_bytes(answer["outputs"])
+        raw = RawRun(
+            candidate=RawSide.from_json(answer["candidate"]),
+            baseline=RawSide.from_json(answer["baseline"]) if answer["baseline"] else None,
+            environment=answer["environment"],
+            outputs=outputs,
+            phases_ns=answer["phases_ns"],
+            protocols=answer["protocols"],
+        )
+        return BoardInfo.from_json(answer["board"]), raw
+
+    def set_aside(self, cause: str) -> BoardError:
+        """A board of the cluster is set aside by its own worker; here the coordinator only stops sending to one more."""
+        return Unreachable("the cluster", cause, "See to its boards: edgedeploy boards")
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def pack(job: Job) -> dict[str, Any]:
+    """A job as plain data and bytes."""
+    sides = {"candidate": job.candidate, "baseline": job.baseline}
+    return {
+        "plan": asdict(job.plan),
+        "sides": {
+            name: {
+                "artifact": payload.artifact.as_json(),
+                "files": {file.name: (payload.folder / file.name).read_bytes() for file in payload.artifact.files},
+                "inputs": payload.inputs.read_bytes(),
+                "threads": payload.threads,
+            }
+            for name, payload in sides.items()
+            if payload is not None
+        },
+    }
+
+
+def unpack(packed: Mapping[str, Any], folder: Path) -> Job:
+    """The job again, its files in ``folder``; file names are those of the artifact's own list."""
+    payloads: dict[str, Payload] = {}
+    for name in ("candidate", "baseline"):
+        side = packed["sides"].get(name)
+        if side is None:
+            continue
+        artifact = Artifact.from_json(side["artifact"])
+        place = folder / name
+        place.mkdir()
+        for file in artifact.files:
+            (place / file.name).write_bytes(side["files"][file.name])
+        inputs = folder / f"{name}-inputs.npz"
+        inputs.write_bytes(side["inputs"])
+        payloads[name] = Payload(artifact, place, inputs, side["threads"])
+    protocols = tuple(ProtocolPlan(**item) for item in packed["plan"]["protocols"])
+    plan = MeasurePlan(**{**packed["plan"], "protocols": protocols})
+    return Job(payloads["candidate"], payloads.get("baseline"), plan)

@@ -1,0 +1,163 @@
+"""Fake quantization: float tensors held to the values that int8 can say, with gradients that training can follow.
+
+Symmetric int8: ``q = clamp(round(x / s), -128, 127)``, zero point 0, and ``s q`` in place of ``x``. Halves are rounded to
+the even neighbour, as ONNX's ``QuantizeLinear`` does. Rounding has no useful gradient: the straight-through estimator takes
+it as the identity where ``q`` is not clamped and as constant where it is (Bengio et al., "Estimating or Propagating
+Gradients Through Stochastic Neurons", 2013).
+
+The range of an activation is observed, or learned as a step size (Esser et al., "Learned Step Size Quantization", 2020).
+Imports torch at its top: import it where a model is at hand.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, Literal, cast
+
+import torch
+from torch import nn
+
+QMIN: Final = -128
+QMAX: Final = 127
+SMALLEST_BOUND: Final = 1e-6
+"""Of an activation that was never different from zero: a scale has to be positive."""
+
+NARROWEST_CHANNEL: Final = 2.0**-10
+"""Least scale of a channel's weights as a share of the layer's largest. Runtimes hold a layer's bias as int32 in units of
+input scale times weight scale: a channel whose weights died would make its bias overflow."""
+
+SAMPLE: Final = 1 << 16
+"""Most values of one tensor that a percentile is taken over."""
+
+Ranges = Literal["observed", "learned"]
+
+
+class LearnedStep(torch.autograd.Function):
+    """``fake_quantize(x, exp(log_scale))`` with a gradient for the step as well.
+
+    d(s q)/ds is ``round(x/s) - x/s`` where nothing is clamped, -128 or 127 where it is (Esser et al., equation 3), times
+    ``1 / sqrt(n * 127)`` for n values (their section 2.2). The step is held as its logarithm, so that the optimiser's
+    step is relative and the scale stays positive (Jain et al., "Trained Quantization Thresholds", MLSys 2020).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+        scale = log_scale.exp()
+        zero = torch.zeros_like(scale, dtype=torch.int32)
+        found = torch.fake_quantize_per_tensor_affine(values, scale, zero, QMIN, QMAX)
+        ctx.save_for_backward(values, found, scale)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        (gradient,) = gradients
+        values, found, scale = ctx.saved_tensors
+        steps = torch.round(values / scale)
+        inside = (steps >= QMIN) & (steps <= QMAX)
+        by_step = torch.where(inside, found - values, found) / scale
+        share = 1 / math.sqrt(values.numel() * QMAX)
+        return gradient * inside, (gradient * by_step).sum() * share * scale
+
+
+class ActivationQuantizer(nn.Module):
+    """One scale for a tensor, or for the tensors at several ``sites`` that have to share one.
+
+    While ``observing``, values pass unchanged and each site's bound follows the ``percentile`` of its absolute values (100:
+    the largest) as an exponential moving average; the widest site decides. Afterwards values are quantized: with bounds that
+    go on moving in training (``observed``), or with a step that is trained from there (``learned``;
+    :meth:`stop_observing`).
+    """
+
+    def __init__(self, ranges: Ranges, *, sites: int = 1, percentile: float = 100.0, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.ranges = ranges
+        self.percentile, self.momentum = percentile, momentum
+        self.observing = True
+        self.bounds: torch.Tensor
+        self.register_buffer("bounds", torch.zeros(sites))
+        self.log_scale = nn.Parameter(torch.tensor(0.0), requires_grad=ranges == "learned")
+
+    def forward(self, values: torch.Tensor, site: int = 0) -> torch.Tensor:
+        if self.observing or (self.training and self.ranges == "observed"):
+            self._observe(values.detach(), site)
+        if self.observing:
+            return values
+        if self.ranges == "learned":
+            return cast(torch.Tensor, LearnedStep.apply(values, self.log_scale))  # type: ignore[no-untyped-call]
+        return fake_quantize(values, self.scale)
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """The distance of two neighbouring values, detached."""
+        if self.ranges == "learned" and not self.observing:
+            return self.log_scale.detach().exp()
+        return self.bounds.max().clamp(min=SMALLEST_BOUND) / QMAX
+
+    def stop_observing(self) -> None:
+        """From now on values are quantized; a learned step begins at what was observed."""
+        with torch.no_grad():
+            self.log_scale.copy_(self.scale.log())
+        self.observing = False
+
+    def _observe(self, values: torch.Tensor, site: int) -> None:
+        seen, kept = bound_of(values, self.percentile), self.bounds[site]
+        self.bounds[site] = torch.lerp(kept, seen, self.momentum) if kept > 0 else seen
+
+    def frozen(self) -> FrozenQuantizer:
+        return FrozenQuantizer(self.scale)
+
+
+class WeightQuantizer(nn.Module):
+    """Weights with one scale per output channel along ``axis`` (None: one for all), always that of the present weights."""
+
+    def __init__(self, axis: int | None) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, weights: torch.Tensor) -> torch.Tensor:
+        return fake_quantize(weights, weight_scales(weights.detach(), self.axis), self.axis)
+
+    def frozen(self, weights: torch.Tensor) -> FrozenQuantizer:
+        return FrozenQuantizer(weight_scales(weights.detach(), self.axis), self.axis)
+
+
+class FrozenQuantizer(nn.Module):
+    """A quantizer with fixed scales, made of nothing but what exports as a QuantizeLinear/DequantizeLinear pair."""
+
+    def __init__(self, scale: torch.Tensor, axis: int | None = None) -> None:
+        super().__init__()
+        self.axis = axis
+        self.scale: torch.Tensor
+        self.zero_point: torch.Tensor
+        self.register_buffer("scale", scale.detach().clone())
+        self.register_buffer("zero_point", torch.zeros_like(scale, dtype=torch.int32))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if self.axis is None:
+            return torch.fake_quantize_per_tensor_affine(values, self.scale, self.zero_point, QMIN, QMAX)
+        return torch.fake_quantize_per_channel_affine(values, self.scale, self.zero_point, self.axis, QMIN, QMAX)
+
+
+def fake_quantize(values: torch.Tensor, scale: torch.Tensor, axis: int | None = None) -> torch.Tensor:
+    """``values`` on the grid of ``scale`` (a scalar, or one per index along ``axis``), straight-through gradient."""
+    zero = torch.zeros_like(scale, dtype=torch.int32)
+    if axis is None:
+        return torch.fake_quantize_per_tensor_affine(values, scale, zero, QMIN, QMAX)
+    return torch.fake_quantize_per_channel_affine(values, scale, zero, axis, QMIN, QMAX)
+
+
+def weight_scales(weights: torch.Tensor, axis: int | None) -> torch.Tensor:
+    """Largest absolute weight over 127, per index along ``axis`` or of all: no weight is clamped."""
+    if axis is None:
+        return weights.abs().max().clamp(min=SMALLEST_BOUND) / QMAX
+    largest = weights.abs().amax(dim=[dim for dim in range(weights.ndim) if dim != axis])
+    return largest.clamp(min=max(SMALLEST_BOUND, float(largest.max()) * NARROWEST_CHANNEL)) / QMAX
+
+
+def bound_of(values: torch.Tensor, percentile: float) -> torch.Tensor:
+    """The ``percentile`` of absolute values, over at most ``SAMPLE`` evenly spaced ones below 100."""
+    size = values.abs().flatten()
+    if percentile >= 100:
+        return size.max()
+    size = size[:: max(1, math.ceil(size.numel() / SAMPLE))]
+    return size.kthvalue(max(1, math.ceil(size.numel() * percentile / 100))).values

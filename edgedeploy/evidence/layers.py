@@ -1,0 +1,163 @@
+"""Where the layers of a variant ran and how long they took, beside the baseline's.
+
+From a profile of its own that was taken after the timing: profilers slow a runtime down, so these times say which layers
+cost most, and never what an inference takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+from edgedeploy.evidence.pictures import pick_and_reference
+from edgedeploy.evidence.report_data import ReportData
+from edgedeploy.evidence.tables import cell, nothing, section, table
+from edgedeploy.measurement import Measurement
+from edgedeploy.units import human
+
+SHOWN: Final = 20
+"""Layers that take the most time; the others are summed up."""
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer as its runtime ran it. ``source`` is the layer of the ONNX reference that it computes; None for what the
+    runtime added, such as a change of layout."""
+
+    name: str
+    source: str | None
+    operator: str
+    kernel: str
+    device: str
+    ns: int
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one side of a run did layer by layer, in the order it ran; or in ``missing`` why that is not known."""
+
+    layers: tuple[LayerTime, ...]
+    missing: str | None = None
+
+    @property
+    def placement(self) -> dict[str, int]:
+        """Layers by the device or provider that ran them, most first."""
+        devices = [layer.device for layer in self.layers]
+        return dict(
+            sorted(((name, devices.count(name)) for name in set(devices)), key=lambda item: (-item[1], item[0]))
+        )
+
+    @property
+    def partitions(self) -> int:
+        """Stretches of layers on one device: each border between two is a hand-over."""
+        return sum(1 for _ in groupby(layer.device for layer in self.layers))
+
+    @property
+    def total_ns(self) -> int:
+        return sum(layer.ns for layer in self.layers)
+
+    def placement_text(self) -> str:
+        """``CPU 12; 1 partition``, or why it is not available."""
+        if self.missing is not None:
+            return f"not available, because {self.missing}"
+        places = ", ".join(f"{device} {count}" for device, count in self.placement.items())
+        return f"{places}; {self.partitions} partition{'' if self.partitions == 1 else 's'}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "placement": self.placement,
+            "partitions": self.partitions,
+            "missing": self.missing,
+            "layers": [layer.as_json() for layer in self.layers],
+        }
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One layer of the reference on both sides; the time of a side that has no such layer is None. ``place`` says by which
+    kernel and where the candidate ran it, or the baseline where the candidate does not have it."""
+
+    layer: str
+    operator: str
+    place: str
+    ours_ns: int | None
+    theirs_ns: int | None
+
+    def times(self) -> list[str]:
+        """Both times for people, a dash for none."""
+        return [_time(ns) for ns in (self.ours_ns, self.theirs_ns)]
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def profile_of(measurement: Measurement, side: str) -> Profile:
+    """``side`` is ``candidate`` or ``baseline``."""
+    found = measurement.layers.get(side)
+    if not isinstance(found, Mapping):
+        return Profile((), "no layers were profiled in this run")
+    if "layers" not in found:
+        return Profile((), str(found.get("missing", "the board gave no reason")))
+    names = ("name", "source", "operator", "kernel", "device", "ns")
+    return Profile(tuple(LayerTime(**{name: layer[name] for name in names}) for layer in found["layers"]))
+
+
+def beside(ours: Profile, theirs: Profile) -> tuple[Beside, ...]:
+    """Both sides by the layer of the reference, the slowest first. What a runtime added stands under its own name, for its
+    side alone; layers that compute the same source layer together are summed."""
+    mine, other = _by_source(ours.layers, "added"), _by_source(theirs.layers, "added by the baseline's runtime")
+    rows = []
+    for key in dict.fromkeys([*mine, *other]):
+        layers = mine.get(key) or other[key]
+        main = max(layers, key=lambda layer: layer.ns)
+        times = [sum(layer.ns for layer in side[key]) if key in side else None for side in (mine, other)]
+        rows.append(Beside(key, main.operator, f"{main.kernel} on {main.device}", times[0], times[1]))
+    return tuple(sorted(rows, key=lambda row: (-(row.ours_ns or 0), -(row.theirs_ns or 0), row.layer)))
+
+
+def _by_source(layers: Sequence[LayerTime], added: str) -> dict[str, list[LayerTime]]:
+    groups: dict[str, list[LayerTime]] = {}
+    for layer in layers:
+        groups.setdefault(layer.source or f"{layer.name} ({added})", []).append(layer)
+    return groups
+
+
+def layers_section(data: ReportData) -> str:
+    """Layer by layer of the pick, or of the baseline itself; nothing for a study without profiles."""
+    picked, reference = pick_and_reference(data.front, data.measurements)
+    shown = picked or reference
+    if shown is None or not shown.layers:
+        return ""
+    ours, theirs = profile_of(shown, "candidate"), profile_of(shown, "baseline")
+    places = f"{shown.variant.label}: {ours.placement_text()}. The baseline beside it: {theirs.placement_text()}."
+    caption = (
+        "From a profile that was taken after the timing, because profilers slow a runtime down: it says which layers "
+        "cost most, not what an inference takes. Layers are matched by their names in the float model."
+    )
+    title = "Where it ran, layer by layer"
+    if ours.missing is not None:
+        return section(title, caption, *nothing(places))
+    rows = beside(ours, theirs)
+    lines = [_line(row.layer, row.operator, row.place, row.ours_ns, row.theirs_ns) for row in rows[:SHOWN]]
+    if rest := rows[SHOWN:]:
+        sums = [
+            sum(time or 0 for time in times) for times in zip(*((r.ours_ns, r.theirs_ns) for r in rest), strict=True)
+        ]
+        lines.append(_line(f"{len(rest)} more", "", "", sums[0], sums[1]))
+    lines.append(_line("All together", "", "", ours.total_ns, theirs.total_ns if theirs.layers else None))
+    headers = ["Layer", "Operator", "Kernel and device", "Time", "Baseline"]
+    return section(title, caption, *nothing(places), table(headers, lines, numbers=(3, 4), look="narrow"))
+
+
+def _line(name: str, operator: str, place: str, ours_ns: int | None, theirs_ns: int | None) -> str:
+    times = "".join(cell(_time(ns), number=True) for ns in (ours_ns, theirs_ns))
+    return f"<tr>{cell(name)}{cell(operator)}{cell(place)}{times}</tr>"
+
+
+def _time(ns: int | None) -> str:
+    return "\N{EN DASH}" if ns is None else human(ns, "ns")

@@ -1,0 +1,94 @@
+"""Outputs of an engine by TensorRT's Python API on the board, where it has one: exact bytes instead of printed numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edgedeploy.artifact import TensorSpec
+from edgedeploy.errors import MeasurementError
+from edgedeploy.protocols import Array, Transport
+from edgedeploy.targets.tensorrt.version import TrtVersion
+
+RUNNER: Final = Path(__file__).with_name("board_runner.py")
+NAMED_TENSORS: Final = TrtVersion(8, 5)
+TIMEOUT_S: Final = 120.0
+
+
+@dataclass(frozen=True)
+class PythonApi:
+    """The board's Python, and where our runner lies. ``reason`` says why there is none; the rest is empty then."""
+
+    python: str = ""
+    runner: str = ""
+    reason: str = ""
+
+    @property
+    def present(self) -> bool:
+        return not self.reason
+
+
+def find_api(transport: Transport, version: TrtVersion, python: str, work: str) -> PythonApi:
+    """Put the runner into ``work`` on the board and ask it. It counts when it is of trtexec's own release."""
+    if version < NAMED_TENSORS:
+        return PythonApi(reason=f"the Python API of TensorRT {version} names no tensors")
+    runner = f"{work}/{RUNNER.name}"
+    transport.put(RUNNER, runner, timeout_s=TIMEOUT_S)
+    done = transport.run([python, runner], timeout_s=TIMEOUT_S)
+    if done.exit_status != 0:
+        return PythonApi(reason=f"{python} on the board: {_last_line(done.stderr)}")
+    try:
+        found = str(json.loads(done.stdout)["tensorrt"])
+    except (ValueError, KeyError, TypeError):
+        return PythonApi(reason=f"{python} on the board answers {done.stdout[:100]!r}")
+    if not f"{found}.".startswith(f"{version}."):
+        return PythonApi(reason=f"its Python API is of TensorRT {found}, trtexec of {version}")
+    return PythonApi(python, runner)
+
+
+def run_case(
+    transport: Transport,
+    api: PythonApi,
+    plan: str,
+    inputs: Mapping[str, str],
+    specs: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
+    work: str,
+) -> tuple[str, dict[str, Array]]:
+    """What the engine answers, with what the board said. ``inputs`` maps tensor to file on the board; ``specs`` are those of
+    the inputs and of the outputs. Raises ``MeasurementError`` or ``BoardError``."""
+    outputs = {spec.name: f"{work}/output-{index}.bin" for index, spec in enumerate(specs[1])}
+    transport.run(["rm", "-f", *outputs.values()], timeout_s=TIMEOUT_S)
+    case = {"plan": plan, "inputs": _listed(specs[0], inputs), "outputs": _listed(specs[1], outputs)}
+    transport.write_bytes(f"{work}/case.json", json.dumps(case).encode(), timeout_s=TIMEOUT_S)
+    done = transport.run([api.python, api.runner, f"{work}/case.json"], timeout_s=TIMEOUT_S)
+    if done.exit_status != 0:
+        raise MeasurementError("one case by TensorRT's Python API", _last_line(done.stderr), "Run it again")
+    found = {spec.name: _array(transport, outputs[spec.name], spec) for spec in specs[1]}
+    return done.stderr.decode("utf-8", errors="replace"), found
+
+
+def _listed(specs: Sequence[TensorSpec], paths: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"name": spec.name, "path": paths[spec.name], "bytes": _size(spec)} for spec in specs]
+
+
+def _array(transport: Transport, path: str, spec: TensorSpec) -> Array:
+    data = transport.read_bytes(path, timeout_s=TIMEOUT_S, limit_bytes=_size(spec))
+    if data is None or len(data) != _size(spec):
+        found = "nothing" if data is None else f"{len(data)} bytes"
+        raise MeasurementError(f"{_size(spec)} bytes of output {spec.name!r}", found, "Run it again")
+    array: Array = np.frombuffer(data, dtype=spec.dtype).reshape(spec.shape)
+    return array
+
+
+def _size(spec: TensorSpec) -> int:
+    return int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+
+
+def _last_line(data: bytes) -> str:
+    lines = data.decode("utf-8", errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "silence"

@@ -1,0 +1,230 @@
+"""Our int8 artifact of the trained UNet against what the target's own tool makes by its documented recipe.
+
+    scripts/bench tools [FOLDER] [--write FILE]
+
+Both run in one session on this machine, in interleaved blocks; accuracy is the Dice of both on the selection cases of the
+embedded task. The recipes are the ones of the tools' own introductions, nothing tuned:
+
+onnxruntime: ``quant_pre_process``, then ``quantize_static`` with its defaults.
+openvino: ``openvino.convert_model``, then ``nncf.quantize`` with its defaults, then ``openvino.save_model``.
+litert: ``litert_torch.convert``, then ai-edge-quantizer's ``static_wi8_ai8`` recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from matrix import LIMITS, REPEATS, THREADS, Source, read_outputs, say
+from networks import NETWORKS
+
+from edgedeploy.api import BUILTIN_TARGETS
+from edgedeploy.artifact import Artifact
+from edgedeploy.boards.opening import open_board
+from edgedeploy.errors import EdgeDeployError
+from edgedeploy.evidence.statistics import block_medians, cpu_per_query, pair_ratios, stability
+from edgedeploy.files import write_atomic
+from edgedeploy.measurement import Job, MeasurePlan, Payload
+from edgedeploy.plugins import find_targets
+from edgedeploy.protocols import BoardSession
+from edgedeploy.tasks.ultrasound import SyntheticUltrasound
+
+PLAN: Final = MeasurePlan(queries=400, warmup=20, block=8, cold_starts=1, time_limit_s=600.0)
+
+
+def by_onnxruntime(source: Source, folder: Path) -> dict[str, str]:
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # an untyped library's class
+        def __init__(self) -> None:
+            self.cases = source.calibration()
+
+        def get_next(self) -> Any:
+            return next(self.cases, None)
+
+    prepared = folder / "prepared.onnx"
+    quant_pre_process(str(source.reference.path), str(prepared), skip_symbolic_shape=True)
+    quantize_static(str(prepared), str(folder / "model.onnx"), Reader())
+    prepared.unlink()
+    return {}
+
+
+def by_openvino(source: Source, folder: Path) -> dict[str, str]:
+    import nncf
+    import openvino
+
+    model = openvino.convert_model(str(source.reference.path))
+    data = nncf.Dataset([feed["image"] for feed in source.calibration()])
+    openvino.save_model(nncf.quantize(model, data), str(folder / "model.xml"))
+    return {}
+
+
+def by_litert(source: Source, folder: Path) -> dict[str, str]:
+    import litert_torch
+    import torch
+    from ai_edge_quantizer import quantizer, recipe
+
+    feeds = list(source.calibration())
+    sample = (torch.from_numpy(np.array(feeds[0]["image"])),)
+    floating = folder / "float.tflite"
+    litert_torch.convert(source.module, sample).export(str(floating))
+    tool = quantizer.Quantizer(str(floating), recipe.static_wi8_ai8())
+    ranges = tool.calibrate({"serving_default": [{"args_0": feed["image"]} for feed in feeds]})
+    tool.quantize(ranges).export_model(str(folder / "model.tflite"))
+    floating.unlink()
+    return {}
+
+
+TOOLS: Final[Mapping[str, tuple[str, str, Callable[[Source, Path], dict[str, str]]]]] = {
+    "onnxruntime": ("quantize_static", "model.onnx", by_onnxruntime),
+    "openvino": ("nncf.quantize", "model.xml", by_openvino),
+    "litert": ("ai-edge-quantizer", "model.tflite", by_litert),
+}
+"""Target -> the tool's name, the file it leaves, and the function that follows its introduction."""
+
+
+class UNetSource(Source):
+    """The UNet with the embedded task's own calibration and selection cases."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(NETWORKS[0], folder)
+        self.task = SyntheticUltrasound()
+        self.arch = {name: values[0] for name, values in self.task.architecture.items()}
+
+    def calibration(self) -> Any:
+        for case in self.task.cases("calibration"):
+            yield self.task.inputs(case, **self.arch)
+
+    def cases(self) -> Any:
+        return self.calibration()
+
+    @property
+    def inputs(self) -> Path:  # type: ignore[override]  # the selection cases instead of the golden ones
+        path = self.folder / "selection.npz"
+        if not path.is_file():
+            rows = [self.task.inputs(case, **self.arch) for case in self.task.cases("selection")]
+            np.savez(path, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+        return path
+
+    def dice(self, outputs: Mapping[str, Any]) -> float:
+        """Mean Dice over both classes and all selection cases."""
+        scores = []
+        for row, case in enumerate(self.task.cases("selection")):
+            found = self.task.evaluate({name: rows[row] for name, rows in outputs.items()}, case)
+            scores.append(found["dice_mean"])
+        return float(np.mean([score for score in scores if score is not None]))
+
+
+@dataclass(frozen=True)
+class Duel:
+    """``ratio`` is our latency over the tool's, median of interleaved block pairs with its quartiles; ``cause`` says why
+    the run's conditions did not hold."""
+
+    target: str
+    tool: str
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    cpu_ratio: float
+    our_dice: float
+    their_dice: float
+    cause: str | None
+
+    @property
+    def holds(self) -> bool:
+        return self.cause is None and self.ratio <= 1.05 and self.our_dice >= self.their_dice
+
+
+def duel(source: UNetSource, session: BoardSession, target: Any) -> Duel:
+    tool, entry, make = TOOLS[target.name]
+    ours = source.build(target, "int8")
+    theirs = _by_tool(source, ours, entry, make)
+    for _ in range(REPEATS):
+        dice = []
+        for payload in (theirs, ours):
+            with tempfile.TemporaryDirectory(prefix="edgedeploy-tools-") as place:
+                plan = replace(PLAN, queries=0, cold_starts=0)
+                dice.append(source.dice(read_outputs(session.measure(Job(payload, None, plan), Path(place)))))
+        with tempfile.TemporaryDirectory(prefix="edgedeploy-tools-") as place:
+            raw = session.measure(Job(ours, theirs, PLAN), Path(place))
+        assert raw.baseline is not None
+        cause = stability(raw.baseline, raw.environment, LIMITS)
+        if cause is None:
+            break
+    ratios = pair_ratios(block_medians(raw.candidate), block_medians(raw.baseline))
+    low, middle, high = (float(value) for value in np.percentile(ratios, [25, 50, 75]))
+    cpu = float(np.median(pair_ratios(cpu_per_query(raw.candidate), cpu_per_query(raw.baseline))))
+    return Duel(target.name, tool, middle, low, high, cpu, dice[1], dice[0], cause)
+
+
+def _by_tool(source: UNetSource, ours: Payload, entry: str, make: Callable[[Source, Path], dict[str, str]]) -> Payload:
+    folder = source.folder / f"{ours.artifact.target}-by-tool"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    settings = make(source, folder)
+    artifact = Artifact.of_folder(
+        folder,
+        target=ours.artifact.target,
+        precision="int8",
+        entry=entry,
+        inputs=ours.artifact.inputs,
+        outputs=ours.artifact.outputs,
+        settings=settings,
+        reference_sha256=ours.artifact.reference_sha256,
+        built_with=dict(ours.artifact.built_with),
+    )
+    return Payload(artifact, folder, source.inputs, THREADS)
+
+
+def table(duels: Sequence[Duel]) -> str:
+    lines = [
+        "| target | tool's recipe | latency, ours / tool's | CPU time, ours / tool's | our Dice | tool's Dice | bar |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for item in duels:
+        verdict = "holds" if item.holds else item.cause or "missed"
+        lines.append(
+            f"| {item.target} | {item.tool} | {item.ratio:.2f} ({item.ratio_low:.2f} to {item.ratio_high:.2f}) |"
+            f" {item.cpu_ratio:.2f} | {item.our_dice:.3f} | {item.their_dice:.3f} | {verdict} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench tools", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("studies/targets"))
+    parser.add_argument("--write", type=Path)
+    chosen = parser.parse_args()
+    source = UNetSource(chosen.folder / "tools")
+    source.folder.mkdir(parents=True, exist_ok=True)
+    plugins = {plugin.name: plugin for plugin in find_targets(BUILTIN_TARGETS)}
+    board = open_board({"name": "this machine", "kind": "local", "root": str(chosen.folder / "board")})
+    duels = []
+    with board.session() as session:
+        for name in TOOLS:
+            try:
+                target = plugins[name].load()
+                readiness = target.probe()
+                if not readiness.ready:
+                    say(f"{name}: {readiness.found}")
+                    continue
+                duels.append(duel(source, session, target))
+                say(table(duels[-1:]))
+            except (EdgeDeployError, KeyError) as exc:
+                say(f"{name}: {exc}")
+    if chosen.write:
+        write_atomic(chosen.write, table(duels).encode())
+    sys.stdout.write(table(duels))
+    return 0 if duels and all(item.holds for item in duels) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

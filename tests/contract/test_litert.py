@@ -1,0 +1,132 @@
+"""LiteRT keeps the contract of targets; and what is particular to it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
+from edgedeploy.protocols import BuildRequest, Target
+from edgedeploy.runtime.sessions import open_session
+from edgedeploy.targets import litert, litert_onnx
+from edgedeploy.targets.litert import LiteRtTarget
+from edgedeploy.targets.parity import check_executed, check_parity
+from edgedeploy.testing import TargetContract, models
+from edgedeploy.testing.models import Model
+from edgedeploy.testing.targets import compared
+
+
+class TestLiteRt(TargetContract):
+    def make(self) -> Target:
+        return LiteRtTarget()
+
+    def test_integer_io_is_int8_in_the_file_and_real_numbers_outside(self, two_heads: Model, tmp_path: Path) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        LiteRtTarget(integer_io=True).build(two_heads.request("int8"), tmp_path)
+        interpreter = Interpreter(model_path=str(tmp_path / "model.tflite"))
+        edges = [*interpreter.get_input_details(), *interpreter.get_output_details()]
+        assert {np.dtype(edge["dtype"]).name for edge in edges} == {"int8"}
+        session = open_session("litert", tmp_path, "model.tflite", {}, 1)
+        check_parity(*compared(two_heads, session, list(models.images(seed=2, count=4))), "int8")
+        check_executed("int8", session.executed())
+
+    def test_boards_with_the_old_runtime_open_the_same_files(
+        self, two_heads: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The maintained interpreter under the old one's name: what is tried here is the way it is found and called."""
+        from ai_edge_litert import interpreter
+
+        LiteRtTarget().build(two_heads.request("int8"), tmp_path)
+        monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+        monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", interpreter)
+        monkeypatch.setattr("importlib.metadata.version", lambda name: {"tflite-runtime": "2.14.0"}[name])
+        session = open_session("litert", tmp_path, "model.tflite", {}, 1)
+        assert session.version == "2.14.0"
+        check_parity(*compared(two_heads, session, list(models.images(seed=2, count=2))), "int8")
+
+    def test_built_in_kernels_run_where_the_delegate_is_switched_off(self, two_heads: Model, tmp_path: Path) -> None:
+        artifact = LiteRtTarget().build(two_heads.request("float32"), tmp_path)
+        plain = open_session("litert", tmp_path, artifact.entry, {"delegate": "none"}, 1)
+        assert plain.device == "CPU"
+        assert "partition" in open_session("litert", tmp_path, artifact.entry, {}, 1).device
+        check_parity(*compared(two_heads, plain, list(models.images(seed=2, count=2))), "float32")
+
+    def test_int8_of_a_model_that_takes_indices(self, tmp_path: Path) -> None:
+        model = models.token_scores(tmp_path / "model")
+        LiteRtTarget().build(model.request("int8"), tmp_path / "built")
+        session = open_session("litert", tmp_path / "built", "model.tflite", {}, 1)
+        expected, found = compared(model, session, list(model.calibration()))
+        check_parity({"out0": expected["out0"]}, {"out0": found["out0"]}, "int8")
+
+    def test_a_program_of_another_model_is_refused(self, two_heads: Model, tmp_path: Path) -> None:
+        other = models.two_heads(tmp_path / "other", seed=1)
+        with pytest.raises(BuildError, match=r"program\.pt2"):
+            LiteRtTarget().build(replace(two_heads, program=other.program).request("float32"), tmp_path / "built")
+        assert list((tmp_path / "built").iterdir()) == []
+
+    def test_a_torch_operator_the_converter_lacks_is_named(self, tmp_path: Path) -> None:
+        model = models.one_operator(tmp_path / "model", "Log", torch.special.bessel_j0)
+        with pytest.raises(Unsupported, match="special_bessel_j0"):
+            LiteRtTarget().build(model.request("float32"), tmp_path / "built")
+        assert list((tmp_path / "built").iterdir()) == []
+
+    def test_a_damaged_program_is_named(self, two_heads: Model, tmp_path: Path) -> None:
+        broken = tmp_path / "program.pt2"
+        broken.write_bytes(two_heads.program.read_bytes()[:1000])
+        with pytest.raises(BuildError, match=r"program\.pt2"):
+            LiteRtTarget().build(replace(two_heads, program=broken).request("float32"), tmp_path / "built")
+
+
+@pytest.fixture(scope="module")
+def converter() -> str:
+    """onnx2tf's release, where its environment is there: making one downloads 700 MB, which no test does by itself."""
+    if not (litert_onnx.home() / "ready.json").is_file():
+        pytest.skip(f"no onnx2tf at {litert_onnx.home()}: python -m edgedeploy.targets.litert_onnx makes one")
+    return litert_onnx.environment()[1]
+
+
+class TestLiteRtFromOnnx(TargetContract):
+    """The same contract where the torch program is missing: ONNX by onnx2tf."""
+
+    def make(self) -> Target:
+        return LiteRtTarget()
+
+    @pytest.fixture(scope="class", autouse=True)
+    def _needs_onnx2tf(self, converter: str) -> None:
+        pass
+
+    def request(self, model: Model, precision: str, calibration: models.Calibration | None = None) -> BuildRequest:
+        return replace(model.request(precision, calibration), program=None)
+
+
+def test_without_program_and_python_the_refusal_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(litert_onnx, "find_python", lambda: None)
+    with pytest.raises(TargetUnavailable, match=r"Python 3\.12 or 3\.13.*EDGEDEPLOY_ONNX2TF_PYTHON"):
+        litert_onnx.environment()
+    assert "needs Python 3.12" in LiteRtTarget().probe().found
+
+
+def test_a_converter_that_dies_is_told_apart_from_a_host_without_memory() -> None:
+    assert isinstance(litert._crash(-9, ""), MemoryError)
+    crash = litert._crash(-11, "loading\nSegmentation fault in lowering\n\n")
+    assert isinstance(crash, BuildError)
+    assert "status -11: Segmentation fault in lowering" in str(crash)
+
+
+def test_python_that_cannot_run_the_converter_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "python3.12"
+    old.write_text("#!/bin/sh\nexit 127\n", encoding="utf-8")
+    old.chmod(0o755)
+    monkeypatch.setenv(litert_onnx.INTERPRETER_VARIABLE, str(old))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "none"))
+    assert litert_onnx.find_python() is None

@@ -1,0 +1,80 @@
+"""A study over calibrated and trained int8, end to end on real runtimes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import edgedeploy
+from edgedeploy.account import summarise
+from edgedeploy.cli import app
+from edgedeploy.errors import SpecError
+from edgedeploy.store import Store
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    shutil.copy(EXAMPLES / "squares.py", tmp_path)
+    text = (EXAMPLES / "squares.toml").read_text()
+    for old, new in (
+        ("width = [1.0, 0.5]", "width = [0.5]"),
+        ("kernel = [3, 5]", 'training = ["ptq", "qat"]'),
+        ("trials = 6", "trials = 9"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def test_trained_int8_is_searched_beside_calibrated_int8(study: Path, tmp_path: Path) -> None:
+    out, trainings = tmp_path / "out", list[str]()
+
+    def hear(event: Any) -> None:
+        if "epoch" in event.text:
+            trainings.append(event.text)
+
+    result = edgedeploy.load_study(study).run(out, board="here", confirm=False, observer=hear)
+    store = Store(out)
+    assert not store.failures()
+    by_recipe = {(item.variant.target, item.variant.recipe, item.variant.width): item for item in store.measurements()}
+    recipes = {
+        (target, recipe, 0.5) for target in ("onnxruntime", "openvino") for recipe in ("float32", "int8", "int8 qat")
+    }
+    assert set(by_recipe) == recipes
+    for target in ("onnxruntime", "openvino"):
+        trained, calibrated = by_recipe[target, "int8 qat", 0.5], by_recipe[target, "int8", 0.5]
+        assert trained.candidate.executed["int8"] >= 2
+        assert trained.metrics["correct"] >= calibrated.metrics["correct"] - 0.1
+        assert trained.artifact.reference_sha256 != calibrated.artifact.reference_sha256
+        assert "calibration" not in trained.variant.as_json()
+    references = {
+        by_recipe[target, "int8 qat", 0.5].artifact.reference_sha256 for target in ("onnxruntime", "openvino")
+    }
+    assert len(references) == 1, "one training serves both targets"
+    assert sum("qat" in text for text in trainings) == 1, trainings
+    assert summarise(store.times()).seconds["train"] > 0
+    assert result.report().is_file()
+
+    digest = by_recipe["onnxruntime", "int8 qat", 0.5].variant.digest
+    told = CliRunner().invoke(app, ["debug", str(out), "--variant", digest, "--json"])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.output)["layers"]
+
+    edgedeploy.load_study(study).run(out, board="here", confirm=False, resume=True, observer=hear)
+    assert sum("qat" in text for text in trainings) == 1, "a resumed study trains nothing again"
+
+
+def test_a_task_without_training_is_refused(study: Path, tmp_path: Path) -> None:
+    module = study.with_name("squares.py")
+    module.write_text(module.read_text().replace("def batches(", "def unused("))
+    with pytest.raises(SpecError, match=r"space\.training: .*task 'squares' has no training"):
+        edgedeploy.load_study(study).run(tmp_path / "out", board="here")

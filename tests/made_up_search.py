@@ -1,0 +1,28 @@
+"""A made-up landscape for tests of the search: outcomes by formula, at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgedeploy.search.space import Space
+from edgedeploy.search.study import Outcome, Scored
+from edgedeploy.variant import Variant
+
+SPACE = Space(
+    targets=("onnxruntime", "openvino"),
+    parameters={
+        "width": (1.0, 0.75, 0.5, 0.25),
+        "resolution": (128, 96, 64),
+        "precision": ("float32", "bfloat16", "int8"),
+    },
+    arch_defaults={"resolution": 128},
+    target_precisions={"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16", "int8")},
+    default_threads=2,
+)
+SMALL = replace(SPACE, parameters={"width": (1.0, 0.5), "precision": ("float32", "bfloat16", "int8")})
+
+
+def landscape(variant: Variant) -> Outcome:
+    resolution = int(variant.arch_kwargs["resolution"])
+    cost = variant.width**2 * resolution**2 * (0.3 if variant.precision == "int8" else 1.0)
+    return Scored((0.8 - 0.1 * (1 - variant.width) - 0.05 * (1 - resolution / 128), cost), {"cost": cost - 12_000})

@@ -1,0 +1,205 @@
+"""Several boards and one queue. The boards are SIMULATIONS: their jobs wait, or fail as a board would."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import made_up
+import pytest
+from made_up_search import SMALL, SPACE, landscape
+
+from edgedeploy.errors import BoardError, Busy, CommandFailed, Quarantined, SpecError, Unreachable
+from edgedeploy.lab import Crew, Machines, Post, health_check, require_alike, require_comparable
+from edgedeploy.search.space import Space
+from edgedeploy.search.study import Failed, Outcome, Search
+from edgedeploy.variant import Variant
+
+Evaluate = Callable[[str, Variant], Outcome]
+
+
+class SimulatedLab:
+    """Boards that answer from a made-up landscape, and the evidence of who evaluated what."""
+
+    def __init__(self, storage: Path, names: str = "abcd", evaluate: Evaluate | None = None) -> None:
+        self.storage = storage
+        self.names = names
+        self.evaluate: Evaluate = evaluate or (lambda name, variant: landscape(variant))
+        self.evidence: dict[str, Outcome] = {}
+        self.runs: list[tuple[str, str]] = []
+        self.aside: list[str] = []
+
+    def post(self, name: str) -> Post:
+        def evaluate(variant: Variant) -> Outcome:
+            outcome = self.evaluate(name, variant)
+            self.runs.append((name, variant.digest))
+            self.evidence[variant.digest] = outcome
+            return outcome
+
+        def set_aside(cause: str) -> BoardError:
+            self.aside.append(name)
+            return Quarantined(f"board {name!r}", cause)
+
+        return Post(name, evaluate, set_aside)
+
+    def crew(self) -> Crew:
+        return Crew([self.post(name) for name in self.names])
+
+    def search(self, trials: int, space: Space = SPACE) -> str:
+        search = Search(
+            storage=self.storage,
+            space=space,
+            directions=("maximize", "minimize"),
+            seed=3,
+            lookup=lambda variant: self.evidence.get(variant.digest),
+            evaluate=lambda variant: Failed("unused", "the crew evaluates"),
+            clock=nullcontext,
+        )
+        with self.crew() as crew:
+            return search.run_on(crew, trials=trials, deadline_s=time.monotonic() + 120).reason
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    give_up_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up_s
+        time.sleep(0.01)
+
+
+def digests(lab: SimulatedLab) -> list[str]:
+    return [digest for _, digest in lab.runs]
+
+
+def test_every_variant_is_evaluated_once_whichever_board_takes_it(tmp_path: Path) -> None:
+    lab = SimulatedLab(tmp_path / "o.sqlite3")
+    assert lab.search(1000, SMALL) == "exhausted"
+    assert len(digests(lab)) == len(set(digests(lab))) == 10
+
+
+def test_boards_work_at_the_same_time(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    def meet(name: str, variant: Variant) -> Outcome:
+        together.wait(60)  # breaks unless four jobs are under way at once
+        return landscape(variant)
+
+    lab = SimulatedLab(tmp_path / "o.sqlite3", evaluate=meet)
+    assert lab.search(8) == "trials"
+    assert Counter(name for name, _ in lab.runs) == dict.fromkeys("abcd", 2)
+
+
+def test_an_interrupted_search_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    def interrupted(name: str, variant: Variant) -> Outcome:
+        if len(lab.runs) >= 3:
+            raise KeyboardInterrupt
+        return landscape(variant)
+
+    lab = SimulatedLab(tmp_path / "o.sqlite3", evaluate=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lab.search(8)
+    kept = set(lab.evidence)
+    lab.evaluate = lambda name, variant: landscape(variant)
+    assert lab.search(8) == "trials"
+    assert len(digests(lab)) == len(set(digests(lab))) == 8
+    assert kept <= set(digests(lab))
+
+
+def test_a_board_that_fails_again_and_again_is_set_aside_and_its_jobs_are_done_by_others(tmp_path: Path) -> None:
+    def broken(name: str, variant: Variant) -> Outcome:
+        if name == "b":
+            raise Unreachable("board 'b'", "no answer")
+        wait_until(lambda: lab.aside)
+        return landscape(variant)
+
+    lab = SimulatedLab(tmp_path / "unused", "ab", broken)
+    variants = {variant.digest: variant for variant in map(SPACE.variant, itertools.islice(SPACE.combinations(), 8))}
+    with lab.crew() as crew:
+        futures = [crew.submit(variant) for variant in variants.values()]
+        outcomes = [future.result(60) for future in futures]
+        assert crew.slots() == 1
+        with pytest.raises(Busy, match="is over"):
+            crew.check("b")
+    assert lab.aside == ["b"]
+    assert outcomes == [landscape(variant) for variant in variants.values()]
+    assert sorted(digests(lab)) == sorted(variants)
+
+
+def test_a_single_failure_sends_the_job_to_another_board(tmp_path: Path) -> None:
+    failed: list[str] = []
+
+    def once(name: str, variant: Variant) -> Outcome:
+        if not failed:
+            failed.append(name)
+            raise Unreachable(f"board {name!r}", "no answer")
+        return landscape(variant)
+
+    lab = SimulatedLab(tmp_path / "o.sqlite3", evaluate=once)
+    assert lab.search(8) == "trials"
+    assert lab.aside == []
+    assert len(digests(lab)) == len(set(digests(lab))) == 8
+
+
+def test_the_last_board_takes_the_study_with_it(tmp_path: Path) -> None:
+    def gone(name: str, variant: Variant) -> Outcome:
+        raise Unreachable(f"board {name!r}", "no answer")
+
+    lab = SimulatedLab(tmp_path / "o.sqlite3", "ab", gone)
+    with pytest.raises(Quarantined, match="3 jobs in a row failed"):
+        lab.search(8)
+    assert sorted(lab.aside) == ["a", "b"]
+
+
+def test_a_late_board_may_file_nothing(tmp_path: Path) -> None:
+    lab = SimulatedLab(tmp_path / "o.sqlite3")
+    with lab.crew() as crew:
+        crew.check("a")
+    with pytest.raises(Busy, match="is over"):
+        crew.check("a")
+
+
+def test_boards_of_one_machine_never_measure_side_by_side(tmp_path: Path) -> None:
+    machines = Machines()
+    at_work: list[str] = []
+    side_by_side: list[str] = []
+
+    def alone(name: str, variant: Variant) -> Outcome:
+        with machines.of("the one host"):
+            at_work.append(name)
+            time.sleep(0.02)
+            side_by_side.extend(at_work[1:])
+            at_work.remove(name)
+        return landscape(variant)
+
+    lab = SimulatedLab(tmp_path / "o.sqlite3", evaluate=alone)
+    assert lab.search(8) == "trials"
+    assert side_by_side == []
+    assert machines.of("another host") is not machines.of("the one host")
+
+
+def test_what_changed_on_a_board_is_named_before_it_is_used() -> None:
+    board = made_up.board()
+    check = health_check(board)
+    check(replace(board, boot_id="another", notes=("a note",)))
+    with pytest.raises(CommandFailed, match="identity"):
+        check(replace(board, identity="another"))
+    with pytest.raises(CommandFailed, match="image 'r36', not ''"):
+        check(replace(board, image="r36"))
+
+
+def test_boards_of_two_kinds_share_no_study() -> None:
+    board = made_up.board()
+    require_alike([board, replace(board, name="other", identity="another", serial="2")])
+    with pytest.raises(SpecError, match="cpu 'another'"):
+        require_alike([board, replace(board, name="other", cpu="another")])
+
+
+def test_only_what_compares_across_boards_is_an_objective_of_several() -> None:
+    require_comparable(["dice_mean", "latency_ratio", "size_bytes"])
+    with pytest.raises(SpecError, match="latency_p50_ns on several boards"):
+        require_comparable(["dice_mean", "latency_p50_ns"])
