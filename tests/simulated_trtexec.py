@@ -109,8 +109,8 @@ def export_times(path: str, times: list[float], warmup_ms: float, release: str) 
 
 
 def layers_of(model: bytes, flags: str) -> list[dict[str, Any]]:
-    """Compute layers in the precision that they run in: quantized ones in int8, the others as the types of
-    the file say, float32 in float16 where the build had ``--fp16``."""
+    """Compute layers in the precision that they run in: quantized ones in int8, the others as the file's types say, float32
+    ones in float16 where the build had ``--fp16`` among its ``flags``."""
     import onnx
 
     kinds = {"Conv": "Convolution", "ConvTranspose": "Deconvolution", "Gemm": "Gemm", "MatMul": "MatrixMultiply"}

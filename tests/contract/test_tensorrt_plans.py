@@ -102,6 +102,28 @@ def test_bfloat16_keeps_what_float16_cannot_hold(tmp_path: Path) -> None:
     assert found["bfloat16"] == pytest.approx(1e6, rel=2**-8)
 
 
+def test_what_a_branch_reads_from_around_it_stays_there(tmp_path: Path) -> None:
+    def branch(operator: str) -> onnx.GraphProto:
+        output = helper.make_tensor_value_info(operator, TensorProto.FLOAT, None)
+        return helper.make_graph([helper.make_node(operator, ["c"], [operator])], operator, [], [output])
+
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["c"], name="conv", pads=[1] * 4),
+        helper.make_node("If", ["yes"], ["out"], name="if", then_branch=branch("Relu"), else_branch=branch("Neg")),
+    ]
+    weights = [
+        numpy_helper.from_array(np.random.default_rng(0).random((2, 2, 3, 3), np.float32), "w"),
+        numpy_helper.from_array(np.array(True), "yes"),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 8, 8]) for name in ("image", "out")]
+    graph = helper.make_graph(nodes, "branches", values[:1], values[1:], weights)
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    model = build(path, "float16", {}, tmp_path / "out")
+    assert half_nodes(model) == {"conv": "float16"}
+    assert agrees(path, model, "float16") > 1e-5
+
+
 @pytest.mark.parametrize(
     ("rules", "error", "told"),
     [

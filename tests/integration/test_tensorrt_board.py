@@ -239,7 +239,9 @@ def test_a_gpu_that_is_not_the_boards_is_noticed(float16: tuple[Artifact, Path],
 def test_dla_placement_is_read_from_the_build(float16: tuple[Artifact, Path], tmp_path: Path) -> None:
     board = SimulatedJetson(tmp_path, ORIN)
     for cached in (False, True):
-        engine = board.measure(float16, dla=DlaRequest()).engine
+        result = board.measure(float16, dla=DlaRequest())
+        assert result.outputs_by == "trtexec (engines on DLA are run by it)"
+        engine = result.engine
         assert engine.cached is cached
         assert engine.placement is not None
         assert [item.layer for item in engine.placement.fallbacks] == ["/up/Resize"]

@@ -34,7 +34,7 @@ class GraphView:
 
     @cached_property
     def nodes(self) -> tuple[Any, ...]:
-        return tuple(_nodes(self.model.graph))
+        return tuple(nodes_of(self.model.graph))
 
     @cached_property
     def opset(self) -> int:
@@ -90,9 +90,18 @@ def attribute(node: Any, name: str) -> Any:
     return None
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
+def nodes_of(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph and of the graphs in them."""
     for node in graph.node:
         yield node
         for item in node.attribute:
             for inner in (item.g, *item.graphs):
-                yield from _nodes(inner)
+                yield from nodes_of(inner)
+
+
+def reads(node: Any) -> Iterator[str]:
+    """Names of the tensors that a node reads, those that graphs in it take from around them too."""
+    yield from node.input
+    for item in node.attribute:
+        for inner in (item.g, *item.graphs):
+            yield from (name for part in nodes_of(inner) for name in part.input)

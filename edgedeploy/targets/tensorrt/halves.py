@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.targets.layers import WEIGHTED_OPERATORS
-from edgedeploy.targets.tensorrt.graphview import QDQ
+from edgedeploy.targets.tensorrt.graphview import QDQ, reads
 
 HALVES: Final = ("float16", "bfloat16")
 
@@ -35,7 +35,7 @@ def narrow_floats(model: Any, precision: str, layers: Collection[str]) -> Any:
     rewrite = _Rewrite(model.graph, precision)
     nodes = list(_sorted(model.graph.node))
     narrow = {id(node) for node in nodes if node.name in layers and rewrite.narrows(node)}
-    read_wide = {name for node in nodes if id(node) not in narrow for name in node.input}
+    read_wide = {name for node in nodes if id(node) not in narrow for name in reads(node)}
     read_wide |= {value.name for value in model.graph.output}
     written = [made for node in nodes for made in rewrite.node(node, id(node) in narrow, read_wide)]
     copies = [type(node).FromString(node.SerializeToString()) for node in written]
@@ -43,7 +43,7 @@ def narrow_floats(model: Any, precision: str, layers: Collection[str]) -> Any:
     del model.graph.value_info[:]  # they keep the types from before
     model.graph.node.extend(copies)
     model.graph.initializer.extend(rewrite.constants.values())
-    used = {name for node in copies for name in node.input} | {value.name for value in model.graph.output}
+    used = {name for node in copies for name in reads(node)} | {value.name for value in model.graph.output}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     kept = [type(tensor).FromString(tensor.SerializeToString()) for tensor in kept]
     del model.graph.initializer[:]
@@ -157,7 +157,7 @@ def _sorted(nodes: Collection[Any]) -> Iterator[Any]:
     """Every node after those it reads from, else in the given order: quantizers append theirs at the end."""
     waiting, made = list(nodes), {output for node in nodes for output in node.output if output}
     while waiting:
-        ready = [node for node in waiting if made.isdisjoint(node.input)]
+        ready = [node for node in waiting if made.isdisjoint(reads(node))]
         yield from ready
         made.difference_update(output for node in ready for output in node.output)
         left = [node for node in waiting if not made.isdisjoint(node.output)]

@@ -269,7 +269,11 @@ def _measure(
     if layers:
         check_executed(artifact.precision, executed(layers), planned(artifact))
     logs = {"build": engine.build_log or "", "times": run.text, "profile": profile_log or ""}
-    api = find_api(bench.transport, bench.board.version, bench.python, bench.work)
+    api = (
+        find_api(bench.transport, bench.board.version, bench.python, bench.work)
+        if bench.dla is None
+        else PythonApi(reason="engines on DLA are run by it")
+    )
     rows = []
     for number, case in enumerate(cases):
         logs[f"case {number}"], answer = bench.answer(api, engine.plan, artifact, case)

@@ -11,7 +11,7 @@ that costs.
 
 from __future__ import annotations
 
-import shutil
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,14 +25,24 @@ from edgedeploy.targets.layers import WEIGHTED_OPERATORS, check_followed, fused_
 from edgedeploy.targets.onnxquant import Scheme, eight_bits, narrow_nodes
 from edgedeploy.targets.parity import compare, within
 from edgedeploy.targets.reference import open_onnx, random_inputs
+from edgedeploy.targets.tensorrt.graphview import GraphView
 from edgedeploy.targets.tensorrt.halves import HALVES, half_nodes, narrow_floats, widened
 
+_LOG: Final = logging.getLogger(__name__)
+
 LOWER_OPSET: Final = 17
+QDQ_OPSET: Final = 13
+"""Scales per channel came with it."""
+
+CONSTANT_WEIGHTS_IR: Final = 7
+"""From version 4 on, weights need not be inputs; 7 came with operator set 13."""
+
 SAME_OUTPUT: Final = 1e-6
 """Largest relative L2 distance of a converted graph: the same operators in the same order, so the same numbers."""
 
 SCHEME: Final = Scheme(
     signed=True,
+    excluded=("BatchNormalization",),  # one that could not be folded; its weights are no matrix
     options={
         "ActivationSymmetric": True,
         "WeightSymmetric": True,
@@ -63,7 +73,8 @@ def write_model(request: BuildRequest, path: Path) -> None:
 
 
 def _lower(request: BuildRequest, path: Path) -> None:
-    """The reference in operator set 17 when it has a newer one and the converter can; as it is otherwise.
+    """The reference with its weights as constants, in an operator set from 13 to 17 where the converter can; in its own
+    otherwise.
 
     The converter has no rule for some operators, and says so in exceptions of several kinds. What it makes is taken only
     when it answers a random input as the reference does.
@@ -71,24 +82,42 @@ def _lower(request: BuildRequest, path: Path) -> None:
     import onnx
 
     session = open_onnx(request.reference, threads=1)  # names the operator that cannot be loaded
-    shutil.copyfile(request.reference, path)
     with translated(f"{request.reference.name} as an ONNX model", "Export it again"):
         model = onnx.load(str(request.reference))
-    if opset_of(model) <= LOWER_OPSET:
+    _constant_weights(model)
+    onnx.save(model, str(path))
+    wanted_opset = min(max(opset_of(model), QDQ_OPSET), LOWER_OPSET)
+    if opset_of(model) == wanted_opset:
         return
+    lowered = path.with_name("lowered.onnx")
     try:
-        lowered = onnx.version_converter.convert_version(model, LOWER_OPSET)
-        onnx.checker.check_model(lowered, full_check=True)
-        onnx.save(lowered, str(path))
+        onnx.save(onnx.version_converter.convert_version(model, wanted_opset), str(lowered))
+        onnx.checker.check_model(str(lowered), full_check=True)
         feed = random_inputs(request.inputs)
         names = [spec.name for spec in request.outputs]
         wanted = dict(zip(names, session.run(names, feed), strict=True))
-        found = dict(zip(names, open_onnx(path, threads=1).run(names, feed), strict=True))
-        same = all(within(distance, SAME_OUTPUT) for distance in compare(wanted, found).values())
+        found = dict(zip(names, open_onnx(lowered, threads=1).run(names, feed), strict=True))
+        if all(within(distance, SAME_OUTPUT) for distance in compare(wanted, found).values()):
+            lowered.replace(path)
     except Exception:  # any failure means: keep the operator set that the file has
-        same = False
-    if not same:
-        shutil.copyfile(request.reference, path)
+        _LOG.debug("%s stays in operator set %d", request.reference.name, opset_of(model), exc_info=True)
+    lowered.unlink(missing_ok=True)
+
+
+def _constant_weights(model: Any) -> None:
+    """Old exporters list weights as inputs too, which any caller may then set, and keep some that nothing reads: here
+    weights are constants that are used, in place."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    used = {name for node in GraphView(model).nodes for name in node.input} | {value.name for value in graph.output}
+    for field, kept in (
+        (graph.input, [value for value in graph.input if value.name not in constants]),
+        (graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used]),
+    ):
+        copies = [type(item).FromString(item.SerializeToString()) for item in kept]
+        del field[:]
+        field.extend(copies)
+    model.ir_version = max(model.ir_version, CONSTANT_WEIGHTS_IR)
 
 
 def _narrow(request: BuildRequest, source: Any, assignment: Assignment, path: Path) -> Any:

@@ -69,7 +69,7 @@ class RtxResult:
             raise ProxyRefused(by, found)
         if not self.built or self.build_problems:
             found = (self.build_problems or ("no reason given",))[0]
-            return Evidence(Level.PARSED, by, f"the parser took it; no engine: {found}")
+            return Evidence(Level.PARSED, by, f"the parser took it; no engine: {found[:300]}")
         return Evidence(Level.BUILT, by, "a proxy: the board's release and GPU differ, nothing was run")
 
 
