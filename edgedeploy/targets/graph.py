@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.artifact import TensorSpec
-from edgedeploy.errors import BuildError
+from edgedeploy.errors import BuildError, Unsupported
 
 _COUNTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose multiply-accumulates are counted; in the networks at hand they are nearly all of the arithmetic."""
@@ -66,6 +68,21 @@ def with_node(message: str, model: Any) -> str:
         if re.search(rf"\b{re.escape(node.op_type)}\b", message) and node.name not in message:
             return f"{message} (node {node.name!r})"
     return message
+
+
+@contextmanager
+def nodes_named(path: Path) -> Iterator[None]:
+    """``Unsupported`` from inside tells the node of the ONNX file too, where the toolchain tells only the operator."""
+    import onnx
+
+    try:
+        yield
+    except Unsupported as exc:
+        try:
+            found = with_node(exc.found, onnx.load(str(path), load_external_data=False))
+        except Exception:  # a file that is no model has no nodes; protobuf's exception has no public name
+            found = exc.found
+        raise Unsupported(exc.asked, found, exc.remedy) from exc
 
 
 def opset_of(model: Any) -> int:

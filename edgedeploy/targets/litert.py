@@ -24,9 +24,11 @@ from typing import Final
 from edgedeploy.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.precision import assign
 from edgedeploy.protocols import Array, BuildRequest, Readiness
 from edgedeploy.targets import graph, litert_onnx
 from edgedeploy.targets.common import calibration_feeds, first_feed, look_for, require, require_abilities, staged
+from edgedeploy.targets.layers import layers_of, name_nodes
 from edgedeploy.targets.litert_tool import ToolJob, error_of, write_cases
 from edgedeploy.targets.reference import describe
 
@@ -59,7 +61,7 @@ class LiteRtTarget:
         """See :class:`edgedeploy.protocols.Target`. One file; a session setting where an output is channels last."""
         versions = dict(require(self, request.precision))
         require_abilities(self, request)
-        _refuse_foreign_operators(request.reference)
+        _refuse_early(request)
         with staged(folder) as scratch, TemporaryDirectory(dir=scratch) as desk:
             source = request.program
             if source is None:
@@ -89,18 +91,22 @@ class LiteRtTarget:
         )
 
 
-def _refuse_foreign_operators(reference: Path) -> None:
-    """No converter knows the operators of other domains; here they can be named with their node."""
+def _refuse_early(request: BuildRequest) -> None:
+    """What needs no conversion to be told: operators of other domains, which no converter knows (here they can be named
+    with their node), and rules of the plan that fit no layer."""
     import onnx
 
-    describe(reference)
-    node = graph.foreign_node(onnx.load(str(reference), load_external_data=False))
+    describe(request.reference)
+    model = onnx.load(str(request.reference))
+    node = graph.foreign_node(model)
     if node is not None:
         raise Unsupported(
-            f"{reference.name} in LiteRT",
+            f"{request.reference.name} in LiteRT",
             f"node {node.name!r} is a {node.domain}.{node.op_type}, which is no standard operator",
             "Replace the operator",
         )
+    name_nodes(model)
+    assign(request.plan, layers_of(model), request.precision)
 
 
 def _cases(request: BuildRequest) -> Iterator[dict[str, Array]]:
@@ -122,6 +128,7 @@ def _run_tool(job: ToolJob, cases: Iterator[dict[str, Array]], desk: Path) -> Ma
             try:
                 with suppress(BrokenPipeError):  # it ended early, and its report says why
                     write_cases(child.stdin, cases, job.inputs)
+                with suppress(BrokenPipeError):  # closing tries to write once more
                     child.stdin.close()
             except BaseException:
                 child.kill()

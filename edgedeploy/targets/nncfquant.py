@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -136,16 +136,22 @@ def quiet_nncf() -> Any:
     """NNCF without telemetry, progress bars and log lines.
 
     A build must not call home, and a second live progress bar breaks the first one. NNCF offers a switch for neither: its
-    own continuous-integration variable turns telemetry off, its progress class is replaced.
+    own continuous-integration variable turns telemetry off, its progress classes are replaced.
     """
     os.environ.setdefault("NNCF_CI", "1")
     import nncf
     from nncf.common.logging import track_progress
-    from rich.progress import Progress
 
-    def silent(*columns: Any, **options: Any) -> Progress:
-        return Progress(*columns, **{**options, "disable": True})
-
-    track_progress.Progress = silent
+    for name in ("Progress", "WeightedProgress"):
+        progress = getattr(track_progress, name, None)
+        if isinstance(progress, type):
+            setattr(track_progress, name, _silent(progress))
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
+
+
+def _silent(progress: type) -> Callable[..., Any]:
+    def make(*columns: Any, **options: Any) -> Any:
+        return progress(*columns, **{**options, "disable": True})
+
+    return make

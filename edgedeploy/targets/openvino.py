@@ -31,7 +31,7 @@ from edgedeploy.targets.common import (
     staged,
     translated,
 )
-from edgedeploy.targets.graph import with_node
+from edgedeploy.targets.graph import nodes_named
 from edgedeploy.targets.layers import check_alive, check_followed, layers_of, name_nodes
 from edgedeploy.targets.nncfquant import CALIBRATIONS, check_narrow, compress, narrow_nodes, quantize
 from edgedeploy.targets.ovlayers import label_operations
@@ -111,13 +111,14 @@ def _write(request: BuildRequest, path: Path) -> None:
     named = path.with_name("named.onnx")
     onnx.save(source, str(named))
     narrow = request.precision in NARROW or bool(request.plan.rules)
-    asked, remedy = f"{request.reference.name} in OpenVINO {ov.__version__}", "Replace the operator it names"
-    try:
-        with translated(asked, remedy, Unsupported):
-            # What is quantized has to be folded first, or a batch norm would be quantized apart from its convolution.
-            model = ov.convert_model(str(named)) if narrow else ov.Core().read_model(str(named))
-    except Unsupported as exc:
-        raise Unsupported(asked, with_node(exc.found, source), remedy) from exc
+    with (
+        nodes_named(request.reference),
+        translated(
+            f"{request.reference.name} in OpenVINO {ov.__version__}", "Replace the operator it names", Unsupported
+        ),
+    ):
+        # What is quantized has to be folded first: a batch norm of its own would be quantized apart from its convolution.
+        model = ov.convert_model(str(named)) if narrow else ov.Core().read_model(str(named))
     named.unlink()
     sources = label_operations(model, source)
     _name_layers(model, "converted")

@@ -171,7 +171,8 @@ def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
     if as_written:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a board on this host may be measuring
-    with translated(f"{path.name} in ONNX Runtime {ort.__version__}", "Replace the operator it names", Unsupported):
+    asked = f"{path.name} in ONNX Runtime {ort.__version__}"
+    with graph.nodes_named(path), translated(asked, "Replace the operator it names", Unsupported):
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 import torch
 
+from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
+from edgedeploy.precision import NO_RULES
 from edgedeploy.protocols import BuildRequest, Target
 from edgedeploy.runtime.sessions import open_session
 from edgedeploy.targets import litert, litert_onnx
 from edgedeploy.targets.litert import LiteRtTarget
+from edgedeploy.targets.litert_tool import ToolJob
 from edgedeploy.targets.parity import check_executed, check_parity
 from edgedeploy.testing import TargetContract, models
 from edgedeploy.testing.models import Model
 from edgedeploy.testing.targets import compared
 
 
+@pytest.mark.slow  # each build loads torch, jax and the converter
 class TestLiteRt(TargetContract):
     def make(self) -> Target:
         return LiteRtTarget()
@@ -91,6 +95,7 @@ def converter() -> str:
     return litert_onnx.environment()[1]
 
 
+@pytest.mark.slow
 class TestLiteRtFromOnnx(TargetContract):
     """The same contract where the torch program is missing: ONNX by onnx2tf."""
 
@@ -130,3 +135,21 @@ def test_python_that_cannot_run_the_converter_is_passed_over(tmp_path: Path, mon
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "none"))
     assert litert_onnx.find_python() is None
+
+
+@pytest.fixture
+def damaged_job(tmp_path: Path) -> ToolJob:
+    damaged = tmp_path / "gone.pt2"
+    damaged.write_bytes(b"no program")
+    spec = TensorSpec("image", "float32", (1, 3, 256, 256))
+    output = tmp_path / "model.tflite"
+    return ToolJob(damaged, tmp_path / "none.onnx", output, (spec,), (spec,), "int8", NO_RULES, integer_io=False)
+
+
+def test_a_child_that_ends_before_it_reads_its_cases_is_heard(damaged_job: ToolJob, tmp_path: Path) -> None:
+    """More calibration than a pipe holds, for a job that the child refuses at once."""
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    cases = ({"image": np.zeros((1, 3, 256, 256), np.float32)} for _ in range(8))
+    with pytest.raises(BuildError, match=r"gone\.pt2"):
+        litert._run_tool(damaged_job, cases, desk)

@@ -19,6 +19,8 @@ from edgedeploy.testing import models
 from edgedeploy.testing.models import Model
 from edgedeploy.testing.targets import compared
 
+pytestmark = pytest.mark.slow  # each build loads torch, jax and the converter
+
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Model:

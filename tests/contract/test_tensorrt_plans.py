@@ -166,6 +166,25 @@ def test_each_way_to_calibrate_and_no_other(tmp_path: Path) -> None:
         TensorRtTarget().build(request(path, "int8", None, "guess"), tmp_path / "out")
 
 
+def test_a_batch_norm_that_cannot_be_folded_keeps_its_weights(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"scale": (2,), "bias": (2,), "mean": (2,), "var": (2,), "w": (2, 2, 3, 3)}
+    weights = [numpy_helper.from_array(rng.random(shape, np.float32) + 0.5, name) for name, shape in shapes.items()]
+    nodes = [
+        helper.make_node("BatchNormalization", ["image", "scale", "bias", "mean", "var"], ["n"], name="norm"),
+        helper.make_node("Conv", ["n", "w"], ["out"], name="conv", pads=[1] * 4),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 8, 8]) for name in ("image", "out")]
+    graph = helper.make_graph(nodes, "norm", values[:1], values[1:], weights)
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    model = build(path, "int8", {}, tmp_path / "out")
+    constants = {tensor.name for tensor in model.graph.initializer}
+    (norm,) = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    assert set(norm.input[1:]) <= constants
+    assert precisions_of(model) == {"conv": "int8"}
+
+
 # -- verdicts
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from edgedeploy.account import Account
-from edgedeploy.api import Event
 from edgedeploy.cli import Watch
 from edgedeploy.errors import BuildError
 from edgedeploy.store import Store
+from edgedeploy.studyrun import Event
 from edgedeploy.trial import Trials
 from tests import made_up
 

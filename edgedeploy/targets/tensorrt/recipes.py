@@ -4,9 +4,9 @@ int8 by ONNX Runtime's quantizer: signed and symmetric, weights per channel as f
 left float, one DQ a consumer. ONNX Runtime's defaults (uint8 activations, int32 biases) are refused by TensorRT's parser.
 Other precisions are written into the file's types, inputs and outputs stay float32: from 10.0 on those types decide.
 
-The exporter writes operator set 20, which JetPack 5 (TensorRT 8.5) does not read. So the reference is first converted
-down to 17, where that can be done and changes no output; else its own operator set stays, and the lint says which boards
-that costs.
+The exporter writes operator set 20, which JetPack 5 (TensorRT 8.5) does not read, and old files have sets without scales
+per channel. So the reference is first converted down to 17 or up to 13, where that can be done and changes no output; else
+its own operator set stays, and the lint says which boards that costs.
 """
 
 from __future__ import annotations

@@ -1,0 +1,253 @@
+"""One run of a study whose every part was found to work: its search, its progress, and the confirmation at its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from edgedeploy.account import Account
+from edgedeploy.boards.quarantine import Quarantine
+from edgedeploy.cluster import Cluster
+from edgedeploy.errors import BoardError, EdgeDeployError
+from edgedeploy.lab import Crew, Machines, Post, health_check
+from edgedeploy.measurement import BoardInfo, ProtocolPlan
+from edgedeploy.protocols import Board, Target, Task
+from edgedeploy.reporting import read_front
+from edgedeploy.runtime.probe import probe
+from edgedeploy.search.history import Server
+from edgedeploy.search.space import Space
+from edgedeploy.search.study import Failed, Finished, Outcome, Scored, Search
+from edgedeploy.spec import StudySpec
+from edgedeploy.store import Store
+from edgedeploy.trial import Runner, Trials, runner_on
+from edgedeploy.units import human
+from edgedeploy.variant import Variant
+from edgedeploy.workbench import Workbench
+
+QUICK_RESAMPLES: Final = 200
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something an observer may show. ``done`` of ``total`` variants have an outcome; ``eta_s`` is None when unknown."""
+
+    kind: Literal["phase", "trial", "note"]
+    text: str
+    done: int
+    total: int
+    eta_s: float | None = None
+    best: str | None = None
+
+
+Observer = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The observer of who does not look."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A study whose every part was found to work."""
+
+    task: Task
+    targets: Mapping[str, Target]
+    boards: tuple[tuple[Board | None, BoardInfo], ...]
+    """Several, or one; a board of the cluster is behind its worker."""
+    cluster: Cluster | None
+    space: Space
+    left_out: tuple[str, ...]
+    protocols: tuple[ProtocolPlan, ...]
+
+
+class StudyRun:
+    """One run of a study: its search, its progress, and the confirmation at its end."""
+
+    def __init__(
+        self, spec: StudySpec, ready: Ready, store: Store, history: Path | Server, trials: int, observer: Observer
+    ) -> None:
+        self._spec = spec
+        self._ready = ready
+        self._store = store
+        self._history = history
+        self._total = trials
+        self._observer = observer
+        self._account = Account(store)
+        self._started_s = time.monotonic()
+        self._outcomes = 0
+        self._already = len(store.measurements()) + len(store.failures())
+        self._bench = Workbench(ready.task, ready.targets, store, self._account, self._training)
+        self._machines = Machines()
+        here = probe()["identity"]
+        self._host = self._machines.of(here)
+        self._at_home = any(info.identity == here for _, info in ready.boards)
+        self._counting = threading.Lock()
+        self._crew: Crew | None = None
+        self._trials = {info.name: self._trials_on(board, info) for board, info in ready.boards}
+
+    def _place(self, info: BoardInfo) -> AbstractContextManager[object]:
+        """What is held while a board runs: its machine. Which board of a cluster takes a job is not known before."""
+        if self._ready.cluster is None:
+            return self._machines.of(info.identity)
+        return self._host if self._at_home else nullcontext()
+
+    def _trials_on(self, board: Board | None, info: BoardInfo) -> Trials:
+        def tell(line: str) -> None:
+            self._say("note", line)
+
+        def alive(variant: Variant) -> None:
+            if self._crew is not None:
+                self._crew.check(info.name)
+            self._say("phase", variant.label)
+
+        return Trials(
+            spec=self._spec,
+            run=self._runner(board, info, tell),
+            provenance=info.provenance,
+            bench=self._bench,
+            store=self._store,
+            account=self._account,
+            reference_baseline=self._ready.space.baseline_variant(self._ready.space.targets[0]),
+            metrics=self._spec.metric_table(self._ready.task.metrics),
+            tell=tell,
+            alive=alive,
+            protocols=self._ready.protocols,
+            power_modes=info.power_modes,
+            host=self._host,
+            place=self._place(info),
+        )
+
+    def _runner(self, board: Board | None, info: BoardInfo, tell: Callable[[str], None]) -> Runner:
+        if self._ready.cluster is not None:
+            return self._ready.cluster.run
+        assert board is not None
+        return runner_on(board, tell, health_check(info))
+
+    def go(self, confirm: bool) -> Finished:
+        for line in self._ready.left_out:
+            self._say("note", line)
+        first = next(iter(self._trials.values()))
+        try:
+            search = Search(
+                storage=self._history,
+                space=self._ready.space,
+                directions=[first.metrics[o.metric].direction for o in self._spec.objectives],
+                seed=self._spec.study.seed,
+                lookup=first.lookup,
+                evaluate=partial(self._evaluate, first),
+                clock=self._searching,
+                evidence=self._store.variants,
+            )
+            deadline_s = self._started_s + self._spec.budget.wall_clock
+            if len(self._trials) == 1:
+                finished = search.run(trials=self._total, deadline_s=deadline_s)
+            else:
+                with self._crewed(self._evaluate) as crew:
+                    finished = search.run_on(crew, trials=self._total, deadline_s=deadline_s)
+            if confirm:
+                self._confirm()
+            return finished
+        finally:
+            self._account.close()
+
+    def _searching(self) -> AbstractContextManager[None]:
+        return self._account.phase("search")
+
+    @contextmanager
+    def _crewed(self, work: Callable[[Trials, Variant], Outcome]) -> Iterator[Crew]:
+        """All boards at ``work``."""
+        infos = {info.name: info for _, info in self._ready.boards}
+        cluster = self._ready.cluster
+        posts = [
+            Post(name, partial(work, trials), cluster.set_aside if cluster else partial(Quarantine().put, infos[name]))
+            for name, trials in self._trials.items()
+        ]
+        crew = Crew(posts, tell=lambda line: self._say("note", line), waiting=self._account.stopped)
+        self._crew = crew
+        with crew:
+            yield crew
+
+    def _evaluate(self, trials: Trials, variant: Variant) -> Outcome:
+        self._say("phase", variant.label)
+        outcome = trials.evaluate(variant)
+        with self._counting, self._host:
+            self._outcomes += 1
+            self._say("trial", f"{variant.label}: {_outcome_text(outcome, self._spec)}")
+        return outcome
+
+    def _training(self, what: str, state: Any) -> None:
+        self._say("phase", f"training {what}: epoch {state.epoch} of {state.epochs}, loss {state.loss:.3f}")
+
+    def _say(self, kind: Literal["phase", "trial", "note"], text: str) -> None:
+        done = min(self._already + self._outcomes, self._total)
+        self._observer(
+            Event(kind, text, done, self._total, self._eta_s(done), self._best() if kind == "trial" else None)
+        )
+
+    def _eta_s(self, done: int) -> float | None:
+        if not self._outcomes:
+            return None
+        spent_s = time.monotonic() - self._started_s
+        left_s = spent_s / self._outcomes * (self._total - done)
+        return max(0.0, min(left_s, self._spec.budget.wall_clock - spent_s))
+
+    def _best(self) -> str | None:
+        """The pick of what is measured so far, with its objectives: a quick look, the front at the end takes its time."""
+        with self._account.phase("bookkeeping"):
+            front = read_front(self._store.root, resamples=QUICK_RESAMPLES)
+        row = front.row(front.pick.digest) if front.pick else None
+        if row is None:
+            return None
+        values = (f"{o.metric} {human(row.estimates[o.metric].value, front.unit(o.metric))}" for o in front.objectives)
+        return f"{row.variant.label} ({', '.join(values)})"
+
+    def _confirm(self) -> None:
+        """Run the baselines, the front, and what is not shown to be worse than it on the confirmation split, once each; the
+        opening is logged. Nothing is chosen by it: it says how far the choice carries."""
+        front = read_front(self._store.root)
+        done = {measurement.digest for measurement in self._store.confirmations()}
+        baselines = [self._ready.space.baseline_variant(target) for target in self._ready.space.targets]
+        measured = {measurement.digest: measurement.variant for measurement in self._store.measurements()}
+        wanted = [v.digest for v in baselines if v.digest in measured] + [member.digest for member in front.members]
+        wanted += [row.digest for row in front.excluded if row.confidence == "indistinguishable"]
+        missing = [digest for digest in dict.fromkeys(wanted) if digest not in done]
+        if not missing:
+            return
+        self._store.log_opening(
+            "end of the search: baselines, front, and what is indistinguishable from it", tuple(missing)
+        )
+        variants = [measured[digest] for digest in missing]
+        first = next(iter(self._trials.values()))
+        if len(self._trials) == 1:
+            for variant in variants:
+                self._confirm_one(first, variant)
+            return
+        with self._crewed(self._confirm_one) as crew:
+            for future in [crew.submit(variant) for variant in variants]:
+                future.result()
+
+    def _confirm_one(self, trials: Trials, variant: Variant) -> Outcome:
+        self._say("phase", f"confirmation: {variant.label}")
+        try:
+            trials.measure(variant, "confirmation")
+            return Scored((), {})
+        except (BoardError, KeyboardInterrupt):
+            raise
+        except EdgeDeployError as exc:
+            self._say("note", f"confirmation of {variant.label}: {exc}")
+            return Failed(type(exc).__name__, str(exc))
+
+
+def _outcome_text(outcome: Outcome, spec: StudySpec) -> str:
+    if isinstance(outcome, Scored):
+        pairs = zip(spec.objectives, outcome.values, strict=True)
+        text = ", ".join(f"{objective.metric} {value:.4g}" for objective, value in pairs)
+        violated = [name.partition(" ")[2] for name, value in outcome.constraints.items() if value > 0]
+        return f"{text} (misses {', '.join(violated)})" if violated else text
+    return f"no number: {outcome.kind}"
