@@ -236,3 +236,16 @@ def test_verdict_when_the_proxy_refuses_or_dies(tmp_path: Path, monkeypatch: pyt
     found = verdict(request(path, "float32"), tmp_path / "b")
     assert found.level is Level.LINT
     assert "exit status -11" in found.reasons[0]
+
+
+def test_a_16_bit_rule_that_changes_nothing_is_an_error(tmp_path: Path) -> None:
+    """A Cast gives the type that its attribute says, whatever a plan asks of it."""
+    model = transformer_block(tmp_path / "m.onnx")
+    proto = onnx.load(str(model))
+    for node in proto.graph.node:
+        if node.name == "/mlp/act":
+            node.op_type = "Cast"
+            node.attribute.append(onnx.helper.make_attribute("to", onnx.TensorProto.FLOAT))
+    onnx.save(proto, str(model))
+    with pytest.raises(Unsupported, match=r"'/mlp/act' in float16.*stays in float32"):
+        TensorRtTarget().build(request(model, "float32", {"/mlp/act": "float16"}), tmp_path / "out")

@@ -15,8 +15,10 @@ from small_onnx import convolutional
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.targets.tensorrt import LogRefused, TrtVersion
-from edgedeploy.targets.tensorrt.board import CANDIDATES, probe_board, run_trtexec
+from edgedeploy.targets.tensorrt.board import CANDIDATES, TrtBoard, probe_board, run_trtexec
 from edgedeploy.targets.tensorrt.command import Conditions, build_command, profile_command, timing_command
+from edgedeploy.targets.tensorrt.dla import DlaRequest
+from edgedeploy.targets.tensorrt.measure import core_notes
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RELEASES = {"8001": "8.0.1", "8201": "8.2.1", "8502": "8.5.2", "100300": "10.3.0", "110000": "11.0.0"}
@@ -50,6 +52,18 @@ def test_without_trtexec_a_study_ends_before_it_begins(no_trtexec: None, tmp_pat
 def test_without_trtexec_the_board_is_unavailable_and_says_what_to_install(no_trtexec: None) -> None:
     with pytest.raises(TargetUnavailable, match=r"no trtexec.*apt-get install nvidia-jetpack"):
         probe_board(LocalTransport())
+
+
+@pytest.mark.fault(24)
+def test_without_sudo_what_dla_has_is_unavailable_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sudo on the path: nothing is made up for what could not be read."""
+    orin = TrtBoard("trtexec", TrtVersion(10, 3), "Orin (tegra234)", "8.7", "L4T 36.4.3", simulated=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (note,) = core_notes(LocalTransport(), orin, DlaRequest())
+    assert "DLA cores online: unavailable" in note
+    assert "sudo without a password" in note
 
 
 def commands(trtexec: str, version: TrtVersion, folder: Path) -> list[list[str]]:

@@ -78,6 +78,17 @@ def half_nodes(model: Any) -> dict[str, str]:
     return {node.name: kinds[types[node.input[1]]] for node in weighted if types.get(node.input[1]) in kinds}
 
 
+def nodes_in_halves(model: Any) -> tuple[str, ...]:
+    """Nodes that give a 16-bit float, with weights or without, by name."""
+    import onnx
+
+    kinds = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = (*graph.value_info, *graph.output)
+    half = {value.name for value in values if value.type.tensor_type.elem_type in kinds}
+    return tuple(node.name for node in graph.node if node.op_type != "Cast" and half & set(node.output))
+
+
 @dataclass
 class _Rewrite:
     """What has been written so far: 16-bit copies of ``constants`` and of ``computed`` tensors, by the name of the wide."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +44,7 @@ from edgedeploy.targets.tensorrt.target import planned
 
 RUN_TIMEOUT_S: Final = 600.0
 EXPORT_LIMIT_BYTES: Final = 1 << 28
+SHOW_CLOCKS: Final = ("sudo", "-n", "jetson_clocks", "--show")
 SUMMARY_TOLERANCE: Final = 0.01
 """Largest relative difference between trtexec's own median and that of the exported times."""
 
@@ -51,7 +52,8 @@ SUMMARY_TOLERANCE: Final = 0.01
 @dataclass(frozen=True)
 class TrtResult:
     """What one board said of one artifact. ``layers`` is empty before TensorRT 8.2; ``logs`` holds every raw log by step;
-    ``outputs`` has shape (cases, *output shape) per output, ``outputs_by`` says which tool gave them."""
+    ``outputs`` has shape (cases, *output shape) per output, ``outputs_by`` says which tool gave them;
+    ``notes`` what could not be looked at on the board, with the remedy."""
 
     evidence: Evidence
     artifact_digest: str
@@ -63,6 +65,7 @@ class TrtResult:
     outputs: Mapping[str, Array]
     outputs_by: str
     logs: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def executed(self) -> dict[str, int]:
@@ -86,6 +89,7 @@ class TrtResult:
             "placement": None if placement is None else placement.as_json(),
             "engine_warnings": list(self.engine.warnings),
             "outputs_by": self.outputs_by,
+            "notes": list(self.notes),
         }
 
 
@@ -114,11 +118,11 @@ def measure_on_board(
     require_release(board.version)
     model = folder / artifact.entry
     _lint(model, artifact.precision, board, dla)
-    if dla is not None:
-        _require_core(transport, board, dla)
+    notes = () if dla is None else core_notes(transport, board, dla)
     bench = _Bench(transport, board, f"{root}/runs/{uuid.uuid4().hex}", dla, python)
     try:
         result = _on_board(bench, artifact, model, cases, root, conditions or Conditions())
+        result = replace(result, notes=notes)
     except LogRefused as exc:
         _keep(keep_logs, {f"refused {exc.cause}": exc.log})
         raise
@@ -252,13 +256,22 @@ def _keep(folder: Path | None, logs: Mapping[str, str]) -> None:
             write_atomic(folder / f"{step.replace(' ', '-')}.log", text.encode())
 
 
-def _require_core(transport: Transport, board: TrtBoard, dla: DlaRequest) -> None:
-    """``jetson_clocks --show`` changes nothing, but wants root: without it, trtexec itself has to notice a missing core."""
-    done = transport.run(["sudo", "-n", "jetson_clocks", "--show"], timeout_s=COMMAND_TIMEOUT_S)
+def core_notes(transport: Transport, board: TrtBoard, dla: DlaRequest) -> tuple[str, ...]:
+    """``jetson_clocks --show`` changes nothing, but wants root: without it, trtexec itself has to notice a missing core.
+
+    Raises ``Unsupported`` for a core that is not online.
+    """
+    done = transport.run(SHOW_CLOCKS, timeout_s=COMMAND_TIMEOUT_S)
+    if done.exit_status != 0:
+        said = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
+        why = said[-1] if said else f"exit status {done.exit_status}"
+        remedy = "On the board: allow its user to run jetson_clocks by sudo without a password"
+        return (f"DLA cores online: unavailable ({' '.join(SHOW_CLOCKS)}: {why}). {remedy}",)
     cores = cores_online(done.stdout.decode("utf-8", errors="replace"))
-    if done.exit_status == 0 and dla.core not in cores:
+    if dla.core not in cores:
         found = f"{board.gpu} has {', '.join(map(str, cores)) or 'none'} online"
         raise Unsupported(f"DLA core {dla.core}", found, "Choose another core, or run it on the GPU")
+    return ()
 
 
 def _measure(

@@ -26,7 +26,7 @@ from edgedeploy.targets.onnxquant import Scheme, eight_bits, narrow_nodes
 from edgedeploy.targets.parity import compare, within
 from edgedeploy.targets.reference import open_onnx, random_inputs
 from edgedeploy.targets.tensorrt.graphview import GraphView
-from edgedeploy.targets.tensorrt.halves import HALVES, half_nodes, narrow_floats, widened
+from edgedeploy.targets.tensorrt.halves import HALVES, half_nodes, narrow_floats, nodes_in_halves, widened
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -157,7 +157,12 @@ def _check_plan(request: BuildRequest, source: Any, assignment: Assignment, mode
     }
     check_followed(request.plan, assignment, sources, narrow)
     weighted = {node.name: sources[node.name] for node in model.graph.node if node.op_type in WEIGHTED_OPERATORS}
+    halved = nodes_in_halves(model)
     for rule in request.plan.rules:
+        ruled = {name for name, by in assignment.rules.items() if by == rule}
+        if rule.precision in HALVES and not any(ruled & set(sources[name]) for name in halved):
+            asked = f"layer {rule.pattern!r} in {rule.precision}"
+            raise Unsupported(asked, "it stays in float32 here", "Choose other layers or another precision")
         own = {name for name, by in assignment.rules.items() if by == rule and name in assignment.weighted}
         left = [name for name, names in weighted.items() if own & set(names) and narrow.get(name) != rule.precision]
         if rule.precision in HALVES and left:
