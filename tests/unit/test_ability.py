@@ -111,7 +111,7 @@ def test_single_layers_are_held_against_the_processor_too(
     file = tmp_path / "study.toml"
     file.write_text(BF16_LAYERS.format(task=EXAMPLE))
     study = edgedeploy.load_study(file)
-    ready = study._prepare(study.spec.board(None))
+    ready = study._prepare((study.spec.board(None),))
     assert len({ready.space.variant(params).digest for params in ready.space.combinations()}) == variants
     said = "openvino bfloat16 for single layers is left out on board made-up board: the CPU has none of"
     assert [line.startswith(said) for line in ready.left_out] == [True] * (variants == 1)
