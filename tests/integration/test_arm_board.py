@@ -161,8 +161,10 @@ def test_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
     for line in process.stderr:
         if line.startswith("unpacking"):
             break
-    time.sleep(0.3)
-    assert list((tmp_path / "boards").glob(".part-*/root/*"))
+    give_up_s = time.monotonic() + 60
+    while not list((tmp_path / "boards").glob(".part-*/root/*/*")) and time.monotonic() < give_up_s:
+        time.sleep(0.05)
+    assert list((tmp_path / "boards").glob(".part-*/root/*/*"))
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     assert process.wait(timeout=60) == 4
     assert "nothing half-built" in process.stderr.read()
