@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from matrix import LIMITS, REPEATS, THREADS, Source, read_outputs, say
 from networks import NETWORKS
 
@@ -29,11 +30,13 @@ from edgedeploy.api import BUILTIN_TARGETS
 from edgedeploy.artifact import Artifact
 from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import EdgeDeployError
+from edgedeploy.evidence.bootstrap import generator, resampled_means
 from edgedeploy.evidence.statistics import block_medians, cpu_per_query, pair_ratios, stability
 from edgedeploy.files import write_atomic
-from edgedeploy.measurement import Job, MeasurePlan, Payload
+from edgedeploy.measurement import BoardInfo, Job, MeasurePlan, Payload
 from edgedeploy.plugins import find_targets
 from edgedeploy.protocols import BoardSession
+from edgedeploy.store import utc_now
 from edgedeploy.tasks.ultrasound import SyntheticUltrasound
 
 PLAN: Final = MeasurePlan(queries=400, warmup=20, block=8, cold_starts=1, time_limit_s=600.0)
@@ -72,12 +75,22 @@ def by_litert(source: Source, folder: Path) -> dict[str, str]:
     import torch
     from ai_edge_quantizer import quantizer, recipe
 
+    class Named(torch.nn.Module):
+        """Gives input and output the names by which the session asks for them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = source.module
+
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"out0": self.module(image)}
+
     feeds = list(source.calibration())
-    sample = (torch.from_numpy(np.array(feeds[0]["image"])),)
+    sample = {"image": torch.from_numpy(np.array(feeds[0]["image"]))}
     floating = folder / "float.tflite"
-    litert_torch.convert(source.module, sample).export(str(floating))
+    litert_torch.convert(Named().eval(), sample_kwargs=sample).export(str(floating))
     tool = quantizer.Quantizer(str(floating), recipe.static_wi8_ai8())
-    ranges = tool.calibrate({"serving_default": [{"args_0": feed["image"]} for feed in feeds]})
+    ranges = tool.calibrate({"serving_default": feeds})
     tool.quantize(ranges).export_model(str(folder / "model.tflite"))
     floating.unlink()
     return {}
@@ -114,19 +127,20 @@ class UNetSource(Source):
             np.savez(path, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
         return path
 
-    def dice(self, outputs: Mapping[str, Any]) -> float:
-        """Mean Dice over both classes and all selection cases."""
+    def dice(self, outputs: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+        """Dice of each selection case, mean over both classes; NaN where neither is there."""
         scores = []
         for row, case in enumerate(self.task.cases("selection")):
             found = self.task.evaluate({name: rows[row] for name, rows in outputs.items()}, case)
             scores.append(found["dice_mean"])
-        return float(np.mean([score for score in scores if score is not None]))
+        return np.array(scores, np.float64)
 
 
 @dataclass(frozen=True)
 class Duel:
-    """``ratio`` is our latency over the tool's, median of interleaved block pairs with its quartiles; ``cause`` says why
-    the run's conditions did not hold."""
+    """``ratio`` is our latency over the tool's, median of interleaved block pairs with its quartiles; ``gain`` our Dice less
+    the tool's with its 95 % interval over the cases (paired bootstrap); ``cause`` says why the run's conditions did not
+    hold."""
 
     target: str
     tool: str
@@ -136,6 +150,7 @@ class Duel:
     cpu_ratio: float
     our_dice: float
     their_dice: float
+    gain: tuple[float, float, float]
     cause: str | None
 
     @property
@@ -162,7 +177,11 @@ def duel(source: UNetSource, session: BoardSession, target: Any) -> Duel:
     ratios = pair_ratios(block_medians(raw.candidate), block_medians(raw.baseline))
     low, middle, high = (float(value) for value in np.percentile(ratios, [25, 50, 75]))
     cpu = float(np.median(pair_ratios(cpu_per_query(raw.candidate), cpu_per_query(raw.baseline))))
-    return Duel(target.name, tool, middle, low, high, cpu, dice[1], dice[0], cause)
+    gains = (dice[1] - dice[0])[np.isfinite(dice[0])]
+    spread = np.quantile(resampled_means(gains, generator(0, "tools", target.name)), [0.025, 0.975])
+    gain = (float(gains.mean()), float(spread[0]), float(spread[1]))
+    means = [float(np.nanmean(scores)) for scores in dice]
+    return Duel(target.name, tool, middle, low, high, cpu, means[1], means[0], gain, cause)
 
 
 def _by_tool(source: UNetSource, ours: Payload, entry: str, make: Callable[[Source, Path], dict[str, str]]) -> Payload:
@@ -186,16 +205,35 @@ def _by_tool(source: UNetSource, ours: Payload, entry: str, make: Callable[[Sour
 
 def table(duels: Sequence[Duel]) -> str:
     lines = [
-        "| target | tool's recipe | latency, ours / tool's | CPU time, ours / tool's | our Dice | tool's Dice | bar |",
-        "|---|---|---|---|---|---|---|",
+        "| target | tool's recipe | latency, ours / tool's | CPU time, ours / tool's "
+        "| Dice, ours | tool's | difference (95 %) | bar |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for item in duels:
         verdict = "holds" if item.holds else item.cause or "missed"
         lines.append(
             f"| {item.target} | {item.tool} | {item.ratio:.2f} ({item.ratio_low:.2f} to {item.ratio_high:.2f}) |"
-            f" {item.cpu_ratio:.2f} | {item.our_dice:.3f} | {item.their_dice:.3f} | {verdict} |"
+            f" {item.cpu_ratio:.2f} | {item.our_dice:.4f} | {item.their_dice:.4f} |"
+            f" {item.gain[0]:+.4f} ({item.gain[1]:+.4f} to {item.gain[2]:+.4f}) | {verdict} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def page(duels: Sequence[Duel], board: BoardInfo) -> str:
+    return "\n".join(
+        (
+            "# int8 against the targets' own tools",
+            "",
+            f"Made by `scripts/bench tools` on {utc_now()[:10]}; do not edit by hand. Machine: {board.cpu}, {board.cores} cores,",
+            f"{board.os}.",
+            "",
+            f"The trained UNet of the embedded study, {PLAN.queries} queries a side in interleaved blocks of one session (median of",
+            f"the block pairs, with quartiles), {THREADS} threads; Dice on the task's selection cases. Bar: no slower than 1.05 of",
+            "the tool's, Dice no lower. TensorRT is not here: without a GPU there is no time to compare.",
+            "",
+            table(duels),
+        )
+    )
 
 
 def main() -> int:
@@ -209,6 +247,7 @@ def main() -> int:
     board = open_board({"name": "this machine", "kind": "local", "root": str(chosen.folder / "board")})
     duels = []
     with board.session() as session:
+        info = session.info
         for name in TOOLS:
             try:
                 target = plugins[name].load()
@@ -221,7 +260,7 @@ def main() -> int:
             except (EdgeDeployError, KeyError) as exc:
                 say(f"{name}: {exc}")
     if chosen.write:
-        write_atomic(chosen.write, table(duels).encode())
+        write_atomic(chosen.write, page(duels, info).encode())
     sys.stdout.write(table(duels))
     return 0 if duels and all(item.holds for item in duels) else 1
 
