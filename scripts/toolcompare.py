@@ -224,12 +224,12 @@ def page(duels: Sequence[Duel], board: BoardInfo) -> str:
         (
             "# int8 against the targets' own tools",
             "",
-            f"Made by `scripts/bench tools` on {utc_now()[:10]}; do not edit by hand. Machine: {board.cpu}, {board.cores} cores,",
-            f"{board.os}.",
+            f"Made by `scripts/bench tools` on {utc_now()[:10]}; do not edit by hand.",
+            f"Machine: {board.cpu}, {board.cores} cores, {board.os}.",
             "",
-            f"The trained UNet of the embedded study, {PLAN.queries} queries a side in interleaved blocks of one session (median of",
-            f"the block pairs, with quartiles), {THREADS} threads; Dice on the task's selection cases. Bar: no slower than 1.05 of",
-            "the tool's, Dice no lower. TensorRT is not here: without a GPU there is no time to compare.",
+            f"The trained UNet of the embedded study, {PLAN.queries} queries a side in interleaved blocks of one session",
+            f"(median of the block pairs, with quartiles), {THREADS} threads; Dice on the task's selection cases. Bar: no",
+            "slower than 1.05 of the tool's, Dice no lower. TensorRT is not here: without a GPU there is no time to compare.",
             "",
             table(duels),
         )
