@@ -229,7 +229,7 @@ def page(duels: Sequence[Duel], board: BoardInfo) -> str:
             "",
             f"The trained UNet of the embedded study, {PLAN.queries} queries a side in interleaved blocks of one session",
             f"(median of the block pairs, with quartiles), {THREADS} threads; Dice on the task's selection cases. Bar: no",
-            "slower than 1.05 of the tool's, Dice no lower. TensorRT is not here: without a GPU there is no time to compare.",
+            "slower than 1.05 of the tool's, Dice no lower. TensorRT is not here: without a GPU nothing can be compared.",
             "",
             table(duels),
         )
