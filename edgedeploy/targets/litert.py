@@ -2,7 +2,8 @@
 by a plan.
 
 No recipe is the best everywhere, so that each is a precision of its own for the search to measure. ``int8`` has one scale
-per output channel of a weight and asymmetric activations; inputs and outputs of the file stay float unless asked for.
+per output channel of a weight and asymmetric activations, whose ranges are chosen by trying (:mod:`.litert_ranges`); inputs
+and outputs of the file stay float unless asked for.
 ``int8-dynamic`` has the same weights and needs no calibration: kernels quantize their input at each query.
 ``float16`` halves the file; a CPU without float16 arithmetic widens the weights at load and computes in float32.
 """
@@ -29,6 +30,7 @@ from edgedeploy.protocols import Array, BuildRequest, Readiness
 from edgedeploy.targets import graph, litert_onnx
 from edgedeploy.targets.common import calibration_feeds, first_feed, look_for, require, require_abilities, staged
 from edgedeploy.targets.layers import layers_of, name_nodes
+from edgedeploy.targets.litert_ranges import CALIBRATIONS
 from edgedeploy.targets.litert_tool import ToolJob, error_of, write_cases
 from edgedeploy.targets.reference import describe
 
@@ -46,7 +48,7 @@ class LiteRtTarget:
         "int8-dynamic": Demand(fast_with=INT8_DOT_PRODUCTS),
     }
     layer_precisions: tuple[str, ...] = ("float32", "float16", "int8")
-    calibrations: tuple[str, ...] = ("minmax",)
+    calibrations: tuple[str, ...] = CALIBRATIONS
     extra = "litert"
     from_program = True
 
@@ -76,6 +78,7 @@ class LiteRtTarget:
                 precision=request.precision,
                 plan=request.plan,
                 integer_io=self._integer_io,
+                calibrator=request.calibrator,
             )
             settings = _run_tool(job, _cases(request) if job.calibrated else iter(()), Path(desk))
         return Artifact.of_folder(

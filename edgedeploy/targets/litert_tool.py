@@ -27,10 +27,11 @@ from edgedeploy.protocols import Array
 from edgedeploy.runtime.session_litert import LiteRtSession, open_model
 from edgedeploy.targets.common import check_outputs, first_line, translated
 from edgedeploy.targets.litert_layers import LayerPlan, find_layers
+from edgedeploy.targets.litert_ranges import Ranges, Run, choose, watch
+from edgedeploy.targets.litert_signature import repaired
 from edgedeploy.targets.parity import check_parity
 from edgedeploy.targets.reference import describe, flat_tensors, random_inputs, run_reference
 
-SIGNATURE: Final = "serving_default"
 _MORE: Final = b"\x01"
 _END: Final = b"\x00"
 
@@ -47,6 +48,7 @@ class ToolJob:
     precision: str
     plan: PrecisionPlan
     integer_io: bool
+    calibrator: str = ""
 
     @property
     def calibrated(self) -> bool:
@@ -63,6 +65,7 @@ class ToolJob:
             "precision": self.precision,
             "plan": self.plan.as_json(),
             "integer_io": self.integer_io,
+            "calibrator": self.calibrator,
         }
 
     @classmethod
@@ -76,6 +79,7 @@ class ToolJob:
             precision=str(data["precision"]),
             plan=PrecisionPlan.from_json(data["plan"]),
             integer_io=bool(data["integer_io"]),
+            calibrator=str(data["calibrator"]),
         )
 
 
@@ -140,7 +144,7 @@ def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
             feed = next(cases)
             cases = map(_session(floating, {}).encode, chain([feed], cases))
         with translated(f"{job.precision} by ai-edge-quantizer", "Search another precision for this architecture"):
-            job.output.write_bytes(narrow(job, layers, floating.read_bytes(), cases))
+            narrow(job, layers, floating, cases)
         floating.unlink()
     ran = _prove(job, feed, settings)
     if layers is not None:
@@ -180,10 +184,9 @@ def _named(program: Any, job: ToolJob) -> Any:
     return Named()
 
 
-def narrow(job: ToolJob, layers: LayerPlan | None, model: bytes, cases: Iterator[dict[str, Array]]) -> bytes:
-    """The model in the asked precision; see :mod:`edgedeploy.targets.litert` for the recipes."""
-    from ai_edge_quantizer import calibrator, quantizer, recipe_manager
-    from ai_edge_quantizer.utils import qsv_utils
+def narrow(job: ToolJob, layers: LayerPlan | None, floating: Path, cases: Iterator[dict[str, Array]]) -> None:
+    """Write the model in the asked precision; see :mod:`edgedeploy.targets.litert` for the recipes."""
+    from ai_edge_quantizer import quantizer, recipe_manager
 
     recipes = recipe_manager.RecipeManager()  # of those that fit an operator, the one added last decides
     RECIPES[job.precision](recipes, ".*")
@@ -192,14 +195,22 @@ def narrow(job: ToolJob, layers: LayerPlan | None, model: bytes, cases: Iterator
     if job.calibrated and not job.integer_io:
         for edge in ("INPUT", "OUTPUT"):
             recipes.add_quantization_config(".*", edge, algorithm_key="no_quantize")
-    made = quantizer.Quantizer(model, recipes.get_quantization_recipe())
-    ranges = None
-    if job.calibrated:
-        watcher = calibrator.Calibrator(model, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
-        for case in cases:  # a list of all of them is what the tool would ask for, and keep in memory
-            watcher.calibrate({SIGNATURE: [case]}, recipes)
-        ranges = watcher.get_model_qsvs()
-    return bytes(made.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+    model = floating.read_bytes()
+
+    def write(ranges: Ranges | None) -> None:
+        made = quantizer.Quantizer(model, recipes.get_quantization_recipe())
+        quantized = made.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+        job.output.write_bytes(repaired(bytes(quantized.quantized_model), model))
+
+    def written(ranges: Ranges) -> Run:
+        write(ranges)
+        return _session(job.output, {}).run
+
+    if not job.calibrated:
+        write(None)
+        return
+    seen = watch(model, recipes, cases, job.calibrator)
+    write(seen.whole[choose(seen, _session(floating, {}).run, written)])
 
 
 def _float32(recipes: Any, scope: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +19,11 @@ from edgedeploy.protocols import BuildRequest, Target
 from edgedeploy.runtime.sessions import open_session
 from edgedeploy.targets import litert, litert_onnx
 from edgedeploy.targets.litert import LiteRtTarget
-from edgedeploy.targets.litert_tool import ToolJob
+from edgedeploy.targets.litert_tool import ToolJob, make
 from edgedeploy.targets.parity import check_executed, check_parity
 from edgedeploy.testing import TargetContract, models
 from edgedeploy.testing.models import Model
-from edgedeploy.testing.targets import compared
+from edgedeploy.testing.targets import Built, compared
 
 
 @pytest.mark.slow  # each build loads torch, jax and the converter
@@ -39,6 +41,24 @@ class TestLiteRt(TargetContract):
         session = open_session("litert", tmp_path, "model.tflite", {}, 1)
         check_parity(*compared(two_heads, session, list(models.images(seed=2, count=4))), "int8")
         check_executed("int8", session.executed())
+
+    def test_an_odd_calibration_case_decides_the_way_that_ranges_are_chosen(
+        self, two_heads: Model, built: Callable[[str], Built], tmp_path: Path
+    ) -> None:
+        """One case a hundred times as bright as the others: min-max makes every step as coarse as it needs."""
+        usual = list(models.images(seed=2, count=12))
+        odd = [{name: values * np.float32(100) for name, values in usual[0].items()}, *usual[1:]]
+        files = {}
+        for way in ("", "minmax", "mean-minmax"):
+            files[way] = tmp_path / f"{way or 'chosen'}.tflite"
+            source = tmp_path / "float.tflite"
+            shutil.copy(built("float32").folder / "model.tflite", source)
+            reference = two_heads.reference
+            edges = (reference.inputs, reference.outputs)
+            job = ToolJob(source, reference.path, files[way], *edges, "int8", NO_RULES, False, calibrator=way)
+            make(job, iter(odd))
+        assert files["minmax"].read_bytes() != files["mean-minmax"].read_bytes()
+        assert files[""].read_bytes() == files["mean-minmax"].read_bytes()
 
     def test_boards_with_the_old_runtime_open_the_same_files(
         self, two_heads: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -60,6 +80,16 @@ class TestLiteRt(TargetContract):
         assert plain.device == "CPU"
         assert "partition" in open_session("litert", tmp_path, artifact.entry, {}, 1).device
         check_parity(*compared(two_heads, plain, list(models.images(seed=2, count=2))), "float32")
+
+    def test_an_output_that_the_model_reads_itself_can_be_fetched(self, tmp_path: Path) -> None:
+        """Indices of an embedding in, scores out, and their best: the scores are an output and the input of a layer."""
+        model = models.token_scores(tmp_path / "model")
+        artifact = LiteRtTarget().build(model.request("int8"), tmp_path / "built")
+        session = open_session("litert", tmp_path / "built", artifact.entry, dict(artifact.settings), 1)
+        expected, found = compared(model, session, list(model.calibration()))
+        check_parity({"out0": expected["out0"]}, {"out0": found["out0"]}, "int8")
+        np.testing.assert_array_equal(found["out1"], found["out0"].argmax(-1))
+        check_executed("int8", session.executed())
 
     def test_a_program_of_another_model_is_refused(self, two_heads: Model, tmp_path: Path) -> None:
         other = models.two_heads(tmp_path / "other", seed=1)

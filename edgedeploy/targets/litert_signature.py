@@ -1,0 +1,36 @@
+"""Outputs of a quantized LiteRT file under the names of the float one.
+
+Where an output is also read by a layer inside the model, ai-edge-quantizer 0.10 gives both a new tensor (the real numbers of
+what is int8 now), and lets the signature name the old one: the file then computes, and its answer cannot be fetched
+("Tensor data is null").
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def repaired(quantized: bytes, floating: bytes) -> bytes:
+    """``quantized`` with each name of its signature on the output that stands where it stood in ``floating``."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(quantized))
+    before = flatbuffer_utils.read_model_from_bytearray(bytearray(floating))
+    positions = {name: position for name, _, position in _outputs(before)}
+    stale = [(item, positions[name]) for name, item, position in _outputs(model) if position is None]
+    if not stale:
+        return quantized
+    for item, position in stale:
+        item.tensorIndex = int(model.subgraphs[0].outputs[position])
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _outputs(model: Any) -> list[tuple[bytes, Any, int | None]]:
+    """Name and entry of each output of the signature, with its position among the outputs of the graph; None where it is
+    no output of the graph. The converters write one signature and one graph."""
+    order = [int(index) for index in model.subgraphs[0].outputs]
+    found = []
+    for item in model.signatureDefs[0].outputs:
+        position = order.index(item.tensorIndex) if item.tensorIndex in order else None
+        found.append((bytes(item.name), item, position))
+    return found
