@@ -3,7 +3,8 @@
     scripts/bench tools [FOLDER] [--write FILE]
 
 Both run in one session on this machine, in interleaved blocks; accuracy is the Dice of both on the selection cases of the
-embedded task: more of them than a study looks at, because the differences are smaller than what 40 cases can tell. The recipes are the ones of the tools' own introductions, nothing tuned:
+embedded task: more of them than a study looks at, because the differences are smaller than what 40 cases can tell. The
+recipes are the ones of the tools' own introductions, nothing tuned:
 
 onnxruntime: ``quant_pre_process``, then ``quantize_static`` with its defaults.
 openvino: ``openvino.convert_model``, then ``nncf.quantize`` with its defaults, then ``openvino.save_model``.
@@ -229,9 +230,9 @@ def page(duels: Sequence[Duel], board: BoardInfo) -> str:
             f"Machine: {board.cpu}, {board.cores} cores, {board.os}.",
             "",
             f"The trained UNet of the embedded study, {PLAN.queries} queries a side in interleaved blocks of one session",
-            f"(median of the block pairs, with quartiles), {THREADS} threads; Dice on {SELECTION_CASES} cases of the task's selection split,",
-            "with the 95 % interval of the paired difference. Bar: no slower than 1.05 of the tool's, Dice no lower.",
-            "TensorRT is not here: without a GPU there is no time to compare.",
+            f"(median of the block pairs, with quartiles), {THREADS} threads; Dice on {SELECTION_CASES} cases of the task's",
+            "selection split, with the 95 % interval of the paired difference. Bar: no slower than 1.05 of the tool's, Dice",
+            "no lower. TensorRT is not here: without a GPU there is no time to compare.",
             "",
             table(duels),
         )
