@@ -226,7 +226,17 @@ def _int8_dynamic(recipes: Any, scope: str) -> None:
 
 
 def _int8(recipes: Any, scope: str) -> None:
+    """The kernels of ``BATCH_MATMUL`` know one scale for a whole tensor, and take the first of many without a word."""
+    from ai_edge_quantizer.qtyping import QuantGranularity
+
     recipes.add_static_config(scope, "*", activation_num_bits=8, weight_num_bits=8)
+    recipes.add_static_config(
+        scope,
+        "BATCH_MATMUL",
+        activation_num_bits=8,
+        weight_num_bits=8,
+        weight_granularity=QuantGranularity.TENSORWISE,
+    )
 
 
 RECIPES: Final[Mapping[str, Callable[[Any, str], None]]] = {

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from edgedeploy.artifact import TensorSpec
-from edgedeploy.errors import BuildError, ParityError, TargetUnavailable, Unsupported
+from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
 from edgedeploy.precision import NO_RULES
 from edgedeploy.protocols import BuildRequest, Target
 from edgedeploy.runtime.sessions import open_session
@@ -121,13 +121,6 @@ def converter() -> str:
 @pytest.mark.slow
 class TestLiteRtFromOnnx(TargetContract):
     """The same contract where the torch program is missing: ONNX by onnx2tf."""
-
-    @pytest.fixture(autouse=True)
-    def _known_to_fail(self, request: pytest.FixtureRequest) -> None:
-        known = ("test_artifact_computes_what_its_reference_computes[int8]", "test_ranges_follow_the_calibration")
-        if request.node.name in known:
-            reason = "static int8 of the output behind a matrix product is off by more than parity allows"
-            request.node.add_marker(pytest.mark.xfail(raises=ParityError, reason=reason, strict=True))
 
     def make(self) -> Target:
         return LiteRtTarget()

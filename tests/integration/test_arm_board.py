@@ -15,12 +15,16 @@ import numpy as np
 import onnxruntime
 import pytest
 from arm_kit import need_image
-from board_kit import make_job, make_payload
+from board_kit import OUTPUTS_ONLY, make_job, make_payload
 
 from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.opening import open_board
-from edgedeploy.measurement import Job, MeasurePlan
+from edgedeploy.measurement import Job, MeasurePlan, Payload
 from edgedeploy.store import Store
+from edgedeploy.targets.litert import LiteRtTarget
+from edgedeploy.targets.parity import check_executed, check_parity
+from edgedeploy.targets.reference import run_reference
+from edgedeploy.testing import models
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PLAN = MeasurePlan(queries=64, warmup=2, block=8, cold_starts=2, time_limit_s=250.0)
@@ -65,6 +69,28 @@ def test_arm64_runtimes_compute_what_this_host_computes(tmp_path: Path) -> None:
             assert raw.candidate.executed == {"float32": 2}
             with np.load(raw.outputs) as data:
                 np.testing.assert_allclose(data["y"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_arm64_litert_computes_in_int8_what_the_reference_computes(tmp_path: Path) -> None:
+    """Integer kernels are written anew for each processor."""
+    need_image("arm64")
+    target = LiteRtTarget()
+    if not (readiness := target.probe()).ready:
+        pytest.skip(f"{readiness.found} ({readiness.remedy})")
+    model = models.two_heads(tmp_path / "model")
+    artifact = target.build(model.request("int8"), tmp_path / "built")
+    feeds = list(models.images(seed=2, count=4))
+    np.savez(tmp_path / "inputs.npz", image=np.stack([feed["image"] for feed in feeds]))
+    payload = Payload(artifact, tmp_path / "built", tmp_path / "inputs.npz", 1)
+    with open_board({"name": "arm", "kind": "emulated", "machine": "arm64"}).session() as session:
+        raw = session.measure(Job(payload, None, OUTPUTS_ONLY), tmp_path)
+    assert raw.candidate.executed is not None
+    check_executed("int8", raw.candidate.executed)
+    assert raw.outputs is not None
+    with np.load(raw.outputs) as data:
+        found = {name: data[name] for name in data.files}
+    rows = [run_reference(model.reference, feed) for feed in feeds]
+    check_parity({name: np.stack([row[name] for row in rows]) for name in found}, found, "int8")
 
 
 def test_nothing_is_left_on_this_host(tmp_path: Path) -> None:
