@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,9 +23,26 @@ from edgedeploy.targets import litert, litert_onnx
 from edgedeploy.targets.litert import LiteRtTarget
 from edgedeploy.targets.litert_tool import ToolJob, make
 from edgedeploy.targets.parity import check_executed, check_parity
+from edgedeploy.targets.reference import run_reference
 from edgedeploy.testing import TargetContract, models
 from edgedeploy.testing.models import Model
 from edgedeploy.testing.targets import Built, compared
+
+OLD_RUNTIME = "EDGEDEPLOY_TFLITE_RUNTIME_PYTHON"
+OLD_RUN = """
+import sys
+from pathlib import Path
+import numpy as np
+from edgedeploy.runtime.session_litert import open_model
+session = open_model(Path(sys.argv[1]), {}, 1)
+assert session.version.startswith("2.14"), session.version
+given = np.load(Path(sys.argv[2]) / "in.npz")
+rows = {number: session.run({"image": given[number]}) for number in given.files}
+np.savez(
+    Path(sys.argv[2]) / "out.npz",
+    **{f"{name}.{number}": value for number, row in rows.items() for name, value in row.items()},
+)
+"""
 
 
 @pytest.mark.slow  # each build loads torch, jax and the converter
@@ -74,6 +93,26 @@ class TestLiteRt(TargetContract):
         assert session.version == "2.14.0"
         check_parity(*compared(two_heads, session, list(models.images(seed=2, count=2))), "int8")
 
+    def test_the_old_runtime_itself_computes_the_same(
+        self, two_heads: Model, built: Callable[[str], Built], tmp_path: Path
+    ) -> None:
+        """In a Python that has it: it is built for numpy 1 and for no Python after 3.11."""
+        python = os.environ.get(OLD_RUNTIME)
+        if not python:
+            pytest.skip(f"{OLD_RUNTIME} names no Python with tflite-runtime 2.14 and numpy 1")
+        feeds = list(models.images(seed=2, count=4))
+        expected = [run_reference(two_heads.reference, feed) for feed in feeds]
+        np.savez(tmp_path / "in.npz", **{f"{number}": feed["image"] for number, feed in enumerate(feeds)})
+        for precision in ("float32", "float16", "int8"):
+            artifact, folder = built(precision)
+            argv = [python, "-c", OLD_RUN, str(folder / artifact.entry), str(tmp_path)]
+            root = str(Path(litert.__file__).parents[2])
+            subprocess.run(argv, check=True, cwd=tmp_path, env={"PYTHONPATH": root}, timeout=200)
+            with np.load(tmp_path / "out.npz") as data:
+                for name in ("out0", "out1"):
+                    found = np.stack([data[f"{name}.{number}"] for number in range(len(feeds))])
+                    check_parity({name: np.stack([row[name] for row in expected])}, {name: found}, precision)
+
     def test_built_in_kernels_run_where_the_delegate_is_switched_off(self, two_heads: Model, tmp_path: Path) -> None:
         artifact = LiteRtTarget().build(two_heads.request("float32"), tmp_path)
         plain = open_session("litert", tmp_path, artifact.entry, {"delegate": "none"}, 1)
@@ -81,11 +120,17 @@ class TestLiteRt(TargetContract):
         assert "partition" in open_session("litert", tmp_path, artifact.entry, {}, 1).device
         check_parity(*compared(two_heads, plain, list(models.images(seed=2, count=2))), "float32")
 
-    def test_an_output_that_the_model_reads_itself_can_be_fetched(self, tmp_path: Path) -> None:
-        """Indices of an embedding in, scores out, and their best: the scores are an output and the input of a layer."""
-        model = models.token_scores(tmp_path / "model")
-        artifact = LiteRtTarget().build(model.request("int8"), tmp_path / "built")
-        session = open_session("litert", tmp_path / "built", artifact.entry, dict(artifact.settings), 1)
+    def test_integer_inputs_and_outputs(self, tmp_path: Path) -> None:
+        """Also in int8, from the same float file: the scores are an output and what another layer reads."""
+        super().test_integer_inputs_and_outputs(tmp_path)
+        model = models.token_scores(tmp_path / "again")
+        folder = tmp_path / "narrow"
+        folder.mkdir()
+        source = shutil.copy(tmp_path / "built" / "model.tflite", folder / "float.tflite")
+        edges = (model.reference.inputs, model.reference.outputs)
+        job = ToolJob(Path(source), model.reference.path, folder / "model.tflite", *edges, "int8", NO_RULES, False)
+        settings = make(job, model.calibration())
+        session = open_session("litert", folder, "model.tflite", dict(settings), 1)
         expected, found = compared(model, session, list(model.calibration()))
         check_parity({"out0": expected["out0"]}, {"out0": found["out0"]}, "int8")
         np.testing.assert_array_equal(found["out1"], found["out0"].argmax(-1))
