@@ -199,10 +199,9 @@ class RemoteSession:
         started_ns = clock()
         self._check_runtimes(job)
         blobs = job_blobs(job)
-        self._upload(blobs)
         job_id = uuid.uuid4().hex
         spec = json.dumps(job_json(job, job_id, self._link.lease.token, blobs, self._options)).encode()
-        self._link.retrying(lambda: self._call("start", job_id, stdin=spec))
+        self._start(job_id, spec, blobs)
         uploaded_ns = clock()
         status = self._wait(job, job_id)
         ended_ns = clock()
@@ -236,33 +235,40 @@ class RemoteSession:
                 found = "; ".join((f"no runtime for {target!r}", *self.info.notes))
                 raise error_of(f"board {self.info.name!r}: run {target}", "runtime_missing", found)
 
-    def _call(self, *arguments: str, stdin: bytes = b"") -> dict[str, Any]:
-        return self._link.agent.call(*arguments, stdin=stdin)
+    def _call(self, *arguments: str, stdin: bytes = b"", timeout_s: float | None = None) -> dict[str, Any]:
+        return self._link.agent.call(*arguments, stdin=stdin, timeout_s=timeout_s)
 
     def _transfer_timeout_s(self, size_bytes: int) -> float:
         return self._options.command_timeout_s + size_bytes / SLOWEST_LINK_BYTES_PER_S
 
-    def _upload(self, blobs: Mapping[Path, Blob]) -> None:
-        """Bring the blobs that the board does not have. Raises ``CommandFailed`` when they do not fit."""
+    def _start(self, job_id: str, spec: bytes, blobs: Mapping[Path, Blob]) -> None:
+        """Start the job; where the board lacks files of it, bring them and start it then. One command on a board that has
+        them all: each costs it a process. Raises ``CommandFailed`` when they do not fit, or do not stay."""
         sources = {blob.sha256: path for path, blob in blobs.items()}
         pairs = [f"{blob.sha256}:{blob.size_bytes}" for blob in blobs.values()]
         timeout_s = self._transfer_timeout_s(sum(blob.size_bytes for blob in blobs.values()))
         asked = f"board {self.info.name!r}: upload"
 
         def once() -> None:
-            answer = self._link.agent.call("verify", *pairs, timeout_s=timeout_s)
+            answer = self._call("start", job_id, *pairs, stdin=spec, timeout_s=timeout_s)
+            if not answer["missing"]:
+                return
             if answer["needed_bytes"] > answer["free_bytes"]:
                 found = f"disk_full: {answer['needed_bytes']} bytes are needed, {answer['free_bytes']} are free"
                 raise CommandFailed(asked, found, f"Free space under {self._link.agent.root} on the board")
-            parts = []
-            for sha256 in answer["missing"]:
-                part = f".part-{uuid.uuid4().hex}"
-                self._link.transport.put(sources[sha256], f"{self._link.agent.root}/blobs/{part}", timeout_s=timeout_s)
-                parts.append(f"{part}:{sha256}")
-            if parts:
-                self._link.agent.call("commit", *parts, timeout_s=timeout_s)
+            self._upload({sha256: sources[sha256] for sha256 in answer["missing"]}, timeout_s)
+            answer = self._call("start", job_id, *pairs, stdin=spec, timeout_s=timeout_s)
+            if answer["missing"]:
+                found = f"uploaded, and not there: {', '.join(answer['missing'])}"
+                raise CommandFailed(asked, found, "Check the board's disk")
 
         self._link.retrying(once)
+
+    def _upload(self, sources: Mapping[str, Path], timeout_s: float) -> None:
+        parts = {sha256: f".part-{uuid.uuid4().hex}" for sha256 in sources}
+        for sha256, part in parts.items():
+            self._link.transport.put(sources[sha256], f"{self._link.agent.root}/blobs/{part}", timeout_s=timeout_s)
+        self._call("commit", *(f"{part}:{sha256}" for sha256, part in parts.items()), timeout_s=timeout_s)
 
     def _wait(self, job: Job, job_id: str) -> dict[str, Any]:
         """Poll the status file until the job ended well; raises its failure. One that is past every limit is given up:
