@@ -56,6 +56,21 @@ def test_one_word_names_the_machine(machine: str) -> None:
     assert (board.name, board.provenance) == ("arm", "emulated")
 
 
+@pytest.mark.parametrize("machine", ["arm64", "arm64-system"])
+def test_a_study_with_one_board_names_it_by_one_word(machine: str) -> None:
+    table = '[[boards]]\nname = "arm"\n{board}\n'
+    text = STUDY.replace(table, "").format(metric="size_bytes")
+    board = f'board = "emulated:{machine}"\n'
+    (found,) = parse_spec(board + text, Path("study.toml"))[0].boards
+    assert (found.name, found.kind, found.machine) == (f"emulated:{machine}", "emulated", machine)
+    (found,) = parse_spec(text + '\n[board]\nname = "here"\nkind = "local"\n', Path("study.toml"))[0].boards
+    assert found.name == "here"
+    with pytest.raises(SpecError, match="keep one of them"):
+        parse_spec(board + STUDY.format(board='kind = "local"', metric="size_bytes"), Path("study.toml"))
+    with pytest.raises(SpecError, match="machine"):
+        parse_spec(board.replace(machine, "arm32") + text, Path("study.toml"))
+
+
 @pytest.mark.parametrize(
     ("board", "said"),
     [
