@@ -33,8 +33,9 @@ class BoardOptions:
     """How to treat a board. ``python`` and ``root`` are on the board; ``wait_s`` is how long to wait until it is free,
     ``reconnects`` how often a lost connection is taken up again within one session, ``unchanged_s`` how long a job's status
     may stay as it is before the agent is asked whether its supervisor lives, ``overdue_s`` how long past all of its limits
-    it may go on before it is given up, ``power_mode`` what is set for each run. ``power_cycle`` is a command on this host
-    that turns the board off and on."""
+    it may go on before it is given up, ``power_mode`` what is set for each run. ``silence_s`` and ``orphan_grace_s`` pass
+    on the board's clock: how long it waits for a sign of its holder, and how long a run goes on without one.
+    ``power_cycle`` is a command on this host that turns the board off and on."""
 
     python: str = "python3"
     root: str = "~/.edgedeploy"
@@ -42,6 +43,7 @@ class BoardOptions:
     reconnects: int = 3
     reconnect_pause_s: float = 0.5
     command_timeout_s: float = COMMAND_TIMEOUT_S
+    silence_s: float = 30.0
     orphan_grace_s: float = 15.0
     unchanged_s: float = 10.0
     power_mode: tuple[tuple[str, str], ...] = ()
@@ -140,7 +142,8 @@ class Link:
         self.transport = self._connect()
         try:
             self.agent = self._install(self.transport)
-            self.lease = Lease(self.agent, wait_s=self._options.wait_s, resume=resume)
+            options = self._options
+            self.lease = Lease(self.agent, wait_s=options.wait_s, resume=resume, silence_s=options.silence_s)
         except BaseException:
             self.transport.close()
             raise

@@ -25,7 +25,7 @@ from edgedeploy.store import Store
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PLAN = MeasurePlan(queries=64, warmup=2, block=8, cold_starts=2, time_limit_s=250.0)
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.beside]
 """The first test that needs an image builds it, and emulation beside a busy host is slow."""
 
 SAME_COUNT = 1e-3
