@@ -181,6 +181,17 @@ class StudySpec(_Table):
     measure: MeasureTable = MeasureTable()
     pick: PickTable = PickTable()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_board(cls, spec: Any) -> Any:
+        """``board = "emulated:arm64"``, or one table ``[board]``, where a study has one board."""
+        if not isinstance(spec, dict) or "board" not in spec:
+            return spec
+        if "boards" in spec:
+            raise ValueError("`board` and `boards` both name boards: keep one of them")
+        rest = {key: value for key, value in spec.items() if key != "board"}
+        return {**rest, "boards": [spec["board"]]}
+
     @field_validator("space", mode="before")
     @classmethod
     def _choices(cls, space: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parent.parent
+BESIDE = {"unit", "contract"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,6 +19,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        if BESIDE & set(item.path.relative_to(REPO).parts):
+            item.add_marker(pytest.mark.beside)
         if "hardware" in item.keywords and not config.getoption("--hardware"):
             item.add_marker(pytest.mark.skip(reason="needs a real board: give --hardware"))
         if "long" in item.keywords and not config.getoption("--long"):

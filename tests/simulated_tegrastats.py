@@ -16,12 +16,13 @@ BUSY_MW = 5000
 LINE = (Path(__file__).parent / "data" / "tegrastats" / "orin_nano_l4t36.txt").read_text(encoding="ascii").strip()
 
 
-def worker_seconds() -> float:
-    """CPU time so far of every process that has ``worker`` as an argument."""
+def worker_seconds(root: str) -> float:
+    """CPU time so far of every process that has ``worker`` and a path below ``root`` among its arguments."""
     total = 0
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and b"worker" in (entry / "cmdline").read_bytes().split(b"\0"):
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            if b"worker" in words and any(word.startswith(os.fsencode(root)) for word in words):
                 fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
                 total += int(fields[11]) + int(fields[12])
         except OSError:
@@ -29,19 +30,20 @@ def worker_seconds() -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def install(folder: Path) -> None:
-    """Put it into ``folder`` under the name of the real program."""
+def install(folder: Path, root: Path) -> None:
+    """Put it into ``folder`` under the name of the real program, for the workers of the agent in ``root``."""
     program = folder / "tegrastats"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} "$@"\n', encoding="utf-8")
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} --root {root} "$@"\n', encoding="utf-8")
     program.chmod(0o755)
 
 
 def main() -> None:
     interval_s = int(sys.argv[sys.argv.index("--interval") + 1]) / 1000
-    before_s, at_s = worker_seconds(), time.monotonic()
+    root = sys.argv[sys.argv.index("--root") + 1]
+    before_s, at_s = worker_seconds(root), time.monotonic()
     while True:
         time.sleep(interval_s)
-        now_s, now_at_s = worker_seconds(), time.monotonic()
+        now_s, now_at_s = worker_seconds(root), time.monotonic()
         cores = max(0.0, (now_s - before_s) / (now_at_s - at_s))
         before_s, at_s = now_s, now_at_s
         sys.stdout.write(LINE.replace("VDD_IN 16321mW", f"VDD_IN {round(IDLE_MW + BUSY_MW * cores)}mW") + "\n")

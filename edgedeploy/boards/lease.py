@@ -12,7 +12,7 @@ from edgedeploy.boards.sshconfig import user_name
 from edgedeploy.errors import EdgeDeployError, Unreachable
 
 HEARTBEAT_PERIOD_S: Final = 5.0
-"""A sixth of the silence after which the agent frees the board."""
+"""A sixth of the silence after which the agent frees a board, unless it is told another."""
 
 RELEASE_TIMEOUT_S: Final = 5.0
 
@@ -20,10 +20,13 @@ RELEASE_TIMEOUT_S: Final = 5.0
 class Lease:
     """A lease that is granted. ``token`` names it, ``probe`` says what the board is."""
 
-    def __init__(self, agent: AgentClient, *, wait_s: float, resume: int | None = None) -> None:
-        """Raises ``Busy`` when the board is not free within ``wait_s``, or ``resume`` is no longer the board's lease."""
+    def __init__(
+        self, agent: AgentClient, *, wait_s: float, resume: int | None = None, silence_s: float = 30.0
+    ) -> None:
+        """The board frees itself after ``silence_s`` without a heartbeat. Raises ``Busy`` when it is not free within
+        ``wait_s``, or ``resume`` is no longer the board's lease."""
         asked = f"board {agent.board!r}: hold it"
-        arguments = ["lease", "--owner", owner(), "--wait", f"{wait_s:g}"]
+        arguments = ["lease", "--owner", owner(), "--wait", f"{wait_s:g}", "--heartbeat-limit", f"{silence_s:g}"]
         if resume is not None:
             arguments += ["--resume", str(resume)]
         self._process = agent.transport.start([*agent.command, *arguments])

@@ -33,8 +33,9 @@ class BoardOptions:
     """How to treat a board. ``python`` and ``root`` are on the board; ``wait_s`` is how long to wait until it is free,
     ``reconnects`` how often a lost connection is taken up again within one session, ``unchanged_s`` how long a job's status
     may stay as it is before the agent is asked whether its supervisor lives, ``overdue_s`` how long past all of its limits
-    it may go on before it is given up, ``power_mode`` what is set for each run. ``power_cycle`` is a command on this host
-    that turns the board off and on."""
+    it may go on before it is given up, ``power_mode`` what is set for each run. ``silence_s`` and ``orphan_grace_s`` pass
+    on the board's clock: how long it waits for a sign of its holder, and how long a run goes on without one.
+    ``power_cycle`` is a command on this host that turns the board off and on."""
 
     python: str = "python3"
     root: str = "~/.edgedeploy"
@@ -42,6 +43,7 @@ class BoardOptions:
     reconnects: int = 3
     reconnect_pause_s: float = 0.5
     command_timeout_s: float = COMMAND_TIMEOUT_S
+    silence_s: float = 30.0
     orphan_grace_s: float = 15.0
     unchanged_s: float = 10.0
     power_mode: tuple[tuple[str, str], ...] = ()
@@ -140,7 +142,8 @@ class Link:
         self.transport = self._connect()
         try:
             self.agent = self._install(self.transport)
-            self.lease = Lease(self.agent, wait_s=self._options.wait_s, resume=resume)
+            options = self._options
+            self.lease = Lease(self.agent, wait_s=options.wait_s, resume=resume, silence_s=options.silence_s)
         except BaseException:
             self.transport.close()
             raise
@@ -199,10 +202,9 @@ class RemoteSession:
         started_ns = clock()
         self._check_runtimes(job)
         blobs = job_blobs(job)
-        self._upload(blobs)
         job_id = uuid.uuid4().hex
         spec = json.dumps(job_json(job, job_id, self._link.lease.token, blobs, self._options)).encode()
-        self._link.retrying(lambda: self._call("start", job_id, stdin=spec))
+        self._start(job_id, spec, blobs)
         uploaded_ns = clock()
         status = self._wait(job, job_id)
         ended_ns = clock()
@@ -236,33 +238,40 @@ class RemoteSession:
                 found = "; ".join((f"no runtime for {target!r}", *self.info.notes))
                 raise error_of(f"board {self.info.name!r}: run {target}", "runtime_missing", found)
 
-    def _call(self, *arguments: str, stdin: bytes = b"") -> dict[str, Any]:
-        return self._link.agent.call(*arguments, stdin=stdin)
+    def _call(self, *arguments: str, stdin: bytes = b"", timeout_s: float | None = None) -> dict[str, Any]:
+        return self._link.agent.call(*arguments, stdin=stdin, timeout_s=timeout_s)
 
     def _transfer_timeout_s(self, size_bytes: int) -> float:
         return self._options.command_timeout_s + size_bytes / SLOWEST_LINK_BYTES_PER_S
 
-    def _upload(self, blobs: Mapping[Path, Blob]) -> None:
-        """Bring the blobs that the board does not have. Raises ``CommandFailed`` when they do not fit."""
+    def _start(self, job_id: str, spec: bytes, blobs: Mapping[Path, Blob]) -> None:
+        """Start the job; where the board lacks files of it, bring them and start it then. One command on a board that has
+        them all: each costs it a process. Raises ``CommandFailed`` when they do not fit, or do not stay."""
         sources = {blob.sha256: path for path, blob in blobs.items()}
         pairs = [f"{blob.sha256}:{blob.size_bytes}" for blob in blobs.values()]
         timeout_s = self._transfer_timeout_s(sum(blob.size_bytes for blob in blobs.values()))
         asked = f"board {self.info.name!r}: upload"
 
         def once() -> None:
-            answer = self._link.agent.call("verify", *pairs, timeout_s=timeout_s)
+            answer = self._call("start", job_id, *pairs, stdin=spec, timeout_s=timeout_s)
+            if not answer["missing"]:
+                return
             if answer["needed_bytes"] > answer["free_bytes"]:
                 found = f"disk_full: {answer['needed_bytes']} bytes are needed, {answer['free_bytes']} are free"
                 raise CommandFailed(asked, found, f"Free space under {self._link.agent.root} on the board")
-            parts = []
-            for sha256 in answer["missing"]:
-                part = f".part-{uuid.uuid4().hex}"
-                self._link.transport.put(sources[sha256], f"{self._link.agent.root}/blobs/{part}", timeout_s=timeout_s)
-                parts.append(f"{part}:{sha256}")
-            if parts:
-                self._link.agent.call("commit", *parts, timeout_s=timeout_s)
+            self._upload({sha256: sources[sha256] for sha256 in answer["missing"]}, timeout_s)
+            answer = self._call("start", job_id, *pairs, stdin=spec, timeout_s=timeout_s)
+            if answer["missing"]:
+                found = f"uploaded, and not there: {', '.join(answer['missing'])}"
+                raise CommandFailed(asked, found, "Check the board's disk")
 
         self._link.retrying(once)
+
+    def _upload(self, sources: Mapping[str, Path], timeout_s: float) -> None:
+        parts = {sha256: f".part-{uuid.uuid4().hex}" for sha256 in sources}
+        for sha256, part in parts.items():
+            self._link.transport.put(sources[sha256], f"{self._link.agent.root}/blobs/{part}", timeout_s=timeout_s)
+        self._call("commit", *(f"{part}:{sha256}" for sha256, part in parts.items()), timeout_s=timeout_s)
 
     def _wait(self, job: Job, job_id: str) -> dict[str, Any]:
         """Poll the status file until the job ended well; raises its failure. One that is past every limit is given up:

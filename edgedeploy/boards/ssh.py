@@ -279,7 +279,7 @@ class SshProcess:
                 if not data:
                     break
                 self._text += data
-        except OSError as exc:
+        except (OSError, EOFError) as exc:
             raise Unreachable(f"{self._address}: a line from a command", f"none within {timeout_s:g} s") from exc
         line, _, self._text = self._text.partition(b"\n")
         return line.decode("utf-8", errors="replace")
@@ -288,8 +288,9 @@ class SshProcess:
         self._channel.settimeout(5.0)
         try:
             self._channel.sendall(data)
-        except OSError as exc:
+        except (OSError, EOFError) as exc:
             raise Unreachable(f"{self._address}: write to a command", _text(exc)) from exc
 
     def close(self) -> None:
-        self._channel.close()
+        with suppress(OSError, EOFError):  # closing says so to the other side, which may be gone
+            self._channel.close()

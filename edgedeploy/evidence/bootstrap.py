@@ -9,7 +9,7 @@ taken as they are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -103,6 +103,10 @@ def resampled_means(values: Floats, rng: np.random.Generator, resamples: int = R
 
 def resampled_medians(values: Floats, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
     return np.asarray(np.median(values[rng.integers(0, values.size, (resamples, values.size))], axis=1))
+
+
+def resampled_minima(values: Floats, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
+    return np.asarray(values[rng.integers(0, values.size, (resamples, values.size))].min(axis=1))
 
 
 def resampled_percentiles(
@@ -204,8 +208,13 @@ class Resampler:
         values = sampled_values(measurement, metric)
         if values.size < MIN_UNITS:
             return None
-        draw = resampled_medians if metric in BOARD_METRICS else resampled_means
-        return draw(values, rng, self.resamples)
+        return _redraw(metric)(values, rng, self.resamples)
+
+
+def _redraw(metric: str) -> Callable[[Floats, np.random.Generator, int], Floats]:
+    if metric == "virtual_ns":
+        return resampled_minima
+    return resampled_medians if metric in BOARD_METRICS else resampled_means
 
 
 def sampled_values(measurement: Measurement, metric: str) -> Floats:

@@ -2,9 +2,9 @@
 
     probe                                   what this machine is
     lease --owner TEXT --wait S             hold the board while heartbeat lines arrive on standard input
-    verify SHA256:BYTES ...                 which blobs are missing, and the bytes free
     commit PART:SHA256 ...                  uploaded parts become blobs
-    start JOB                               start the job given as JSON on standard input, in the background
+    start JOB SHA256:BYTES ...              start the job given as JSON on standard input, in the background; or say which of
+                                            the blobs that it needs are missing, and the bytes free
     status JOB                              the job's status, corrected when its supervisor is gone
     worker FOLDER JOB SIDE [--cold]         (the supervisor's own) one artifact in a process of its own
 
@@ -52,18 +52,20 @@ def _answer(arguments: argparse.Namespace) -> Any:
         return probe()
     if command == "lease":
         return _lease(root, arguments)
-    if command in ("verify", "commit"):
+    if command == "commit":
         from edgedeploy.runtime import blobs
 
-        pairs = [tuple(pair.rsplit(":", 1)) for pair in arguments.pairs]
-        if command == "commit":
-            return blobs.commit(root, [(part, sha256) for part, sha256 in pairs])
-        return blobs.verify(root, {sha256: int(size) for sha256, size in pairs})
+        return blobs.commit(root, [(part, sha256) for part, sha256 in _pairs(arguments)])
     from edgedeploy.runtime import supervisor
 
     if command == "start":
-        return supervisor.start(root, arguments.job, json.load(sys.stdin))
+        wanted = {sha256: int(size) for sha256, size in _pairs(arguments)}
+        return supervisor.start(root, arguments.job, json.load(sys.stdin), wanted)
     return {**supervisor.job_status(root, arguments.job), "log": supervisor.log_tail(root, arguments.job)}
+
+
+def _pairs(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    return [(first, second) for first, _, second in (pair.rpartition(":") for pair in arguments.pairs)]
 
 
 def _lease(root: Root, arguments: argparse.Namespace) -> None:
@@ -90,10 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     lease.add_argument("--wait", type=float, default=0.0)
     lease.add_argument("--resume", type=int)
     lease.add_argument("--heartbeat-limit", type=float, default=30.0)
-    for name in ("verify", "commit"):
-        commands.add_parser(name).add_argument("pairs", nargs="*")
-    for name in ("start", "status"):
-        commands.add_parser(name).add_argument("job")
+    commit, start = commands.add_parser("commit"), commands.add_parser("start")
+    for command in (start, commands.add_parser("status")):
+        command.add_argument("job")
+    for command in (start, commit):
+        command.add_argument("pairs", nargs="*")
     worker = commands.add_parser("worker")
     worker.add_argument("folder")
     worker.add_argument("job")

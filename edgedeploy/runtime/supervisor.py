@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedeploy.runtime.blobs import verify
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import Root, read_json, write_json
 from edgedeploy.runtime.job import FINAL_STATES, JobSpec, materialise
@@ -32,28 +33,33 @@ MEASURING_SOCKET = "\0edgedeploy.measuring"
 """An abstract socket address: one owner on a machine, whoever the user and wherever the root, gone with its process."""
 
 
-def start(root: Root, job_id: str, spec: Any) -> dict[str, Any]:
+def start(root: Root, job_id: str, spec: Any, wanted: Mapping[str, int]) -> dict[str, Any]:
     """Start the job in the background, once: a second call with its id changes nothing. Returns at once.
 
-    Raises :class:`RuntimeFault`: ``stale_token`` when the lease is not the job's, ``bad_job``.
+    ``wanted`` (hash -> size in bytes) are the blobs that it needs. Nothing starts while one of them is ``missing``; the
+    answer then has what :func:`~edgedeploy.runtime.blobs.verify` says. Raises :class:`RuntimeFault`: ``stale_token`` when
+    the lease is not the job's, ``bad_job``.
     """
     job = JobSpec.from_json(spec)
     if job.job_id != job_id:
         raise RuntimeFault("bad_job", f"job {job.job_id!r} was started as {job_id!r}")
     check_token(root, job.token)
     folder = root.job(job_id)
+    answer = {"job": job_id, "started": False, "missing": []}
+    if folder.exists():
+        return answer
+    room = verify(root, wanted)
+    if room["missing"]:
+        return {**answer, **room}
     root.jobs.mkdir(exist_ok=True)
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        return {"job": job_id, "started": False}
+    folder.mkdir()
     write_json(folder / "job.json", spec)
     status = Status(folder, job)
     status.write("waiting")
     if _detach(folder):
         _supervise(root, job, folder, status)
         os._exit(0)
-    return {"job": job_id, "started": True}
+    return {**answer, "started": True}
 
 
 def _detach(folder: Path) -> bool:

@@ -30,26 +30,32 @@ TIMED = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=1, time_limit_s=60
 
 
 class Mute(LocalTransport):
-    """Swallows the answer and the exit status of one command after it ran, as a connection that ends too early does."""
+    """Swallows the answer and the exit status of one command after it ran, as a connection that ends too early does.
+    ``spared`` is how often it answers before that."""
 
     command = "start"
+    spared = 0
     swallowed = 0
 
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
         done = super().run(argv, timeout_s=timeout_s, stdin=stdin)
         if self.command in argv and not Mute.swallowed:
+            if Mute.spared:
+                Mute.spared -= 1
+                return done
             Mute.swallowed += 1
             return Completed(None, b"", b"")
         return done
 
 
 @pytest.mark.fault(5)
-@pytest.mark.parametrize("step", ["start", "verify", "commit"])
+@pytest.mark.parametrize(("step", "spared"), [("start", 0), ("start", 1), ("commit", 0)])
 def test_unknown_exit_status_is_settled_by_the_board(
-    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: str, spared: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command ran, and nobody was told: it is given again and starts no second job."""
     monkeypatch.setattr(Mute, "command", step)
+    monkeypatch.setattr(Mute, "spared", spared)
     monkeypatch.setattr(Mute, "swallowed", 0)
     with local_board(tmp_path / "root", Mute).session() as session:
         assert session.measure(make_job(tmp_path / "job", plan=TIMED), tmp_path).outputs is not None

@@ -79,7 +79,7 @@ def test_late_holder_may_start_nothing(agent: AgentClient) -> None:
     side = {"target": "onnxruntime", "entry": "m", "settings": {}, "threads": 1, "files": {}, "inputs": "0" * 64}
     job["sides"] = {"candidate": side}
     with pytest.raises(Busy, match="stale_token"):
-        agent.call("start", "0" * 32, stdin=json.dumps(job).encode())
+        agent.call("start", "0" * 32, f"{'0' * 64}:1", stdin=json.dumps(job).encode())
     assert not list(Path(agent.root, "jobs").iterdir())
     second.release()
 

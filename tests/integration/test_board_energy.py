@@ -29,7 +29,7 @@ def this_host_has_a_sensor() -> bool:
 def test_energy_follows_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
-    simulated_tegrastats.install(programs)
+    simulated_tegrastats.install(programs, tmp_path / "root")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     board = open_board({"name": "here", "kind": "local", "root": str(tmp_path / "root"), "python": sys.executable})
     job = Job(make_payload(tmp_path / "a"), make_payload(tmp_path / "b", target="openvino"), PLAN)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.beside
+
 TESTS = Path(__file__).resolve().parents[1]
 CASES = 256
 LIMIT_BYTES = 1.5e9

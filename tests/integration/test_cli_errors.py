@@ -13,6 +13,8 @@ from PIL import Image
 
 from edgedeploy.boards.emulated import make_key, serve
 
+pytestmark = pytest.mark.beside
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 FOLDER_TASK = """\

@@ -24,6 +24,8 @@ from edgedeploy.search.history import Server, server_at
 from edgedeploy.search.study import Outcome, Search
 from edgedeploy.variant import Variant
 
+pytestmark = pytest.mark.beside
+
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'edgedeploy[lab]'")
 
 

@@ -11,7 +11,7 @@ from edgedeploy.protocols import SPLITS, Split
 from edgedeploy.tasks.folder import FolderOptions, SegmentationFolder
 from edgedeploy.tasks.splits import near_copies, thumbnail
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.beside]
 
 
 @pytest.fixture(scope="module")

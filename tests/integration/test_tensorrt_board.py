@@ -34,6 +34,8 @@ from edgedeploy.targets.tensorrt.engine import ForeignPlan
 from edgedeploy.targets.tensorrt.log import accept
 from edgedeploy.targets.tensorrt.measure import level_of
 
+pytestmark = pytest.mark.beside
+
 ORIN = {"code": "100300", "build": 30, "gpu": "Orin", "capability": "8.7"}
 XAVIER = {"code": "8502", "gpu": "Xavier", "capability": "7.2"}
 XAVIER_82 = {"code": "8201", "gpu": "Xavier", "capability": "7.2"}

@@ -20,6 +20,8 @@ from edgedeploy.targets.reference import open_onnx
 from edgedeploy.targets.tensorrt import TensorRtTarget, TrtResult, measure_on_board
 from edgedeploy.targets.tensorrt.pyapi import RUNNER, PythonApi, run_case
 
+pytestmark = pytest.mark.beside
+
 ORIN = {"code": "100300", "build": 30, "gpu": "Orin", "capability": "8.7"}
 
 

@@ -14,7 +14,6 @@ from edgedeploy.boards.arm.image import RUNTIMES, image_of, require_image, requi
 from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import SpecError, TargetUnavailable
 from edgedeploy.evidence.clocks import emulated_metrics
-from edgedeploy.evidence.statistics import board_metrics
 from edgedeploy.measurement import RUN_METRICS, TIMES, Clock, MeasurePlan
 from edgedeploy.spec import StudySpec, parse_spec
 
@@ -55,6 +54,21 @@ def test_one_word_names_the_machine(machine: str) -> None:
     board = open_board(word.boards[0].model_dump())
     assert isinstance(board, EmulatedArmBoard)
     assert (board.name, board.provenance) == ("arm", "emulated")
+
+
+@pytest.mark.parametrize("machine", ["arm64", "arm64-system"])
+def test_a_study_with_one_board_names_it_by_one_word(machine: str) -> None:
+    table = '[[boards]]\nname = "arm"\n{board}\n'
+    text = STUDY.replace(table, "").format(metric="size_bytes")
+    board = f'board = "emulated:{machine}"\n'
+    (found,) = parse_spec(board + text, Path("study.toml"))[0].boards
+    assert (found.name, found.kind, found.machine) == (f"emulated:{machine}", "emulated", machine)
+    (found,) = parse_spec(text + '\n[board]\nname = "here"\nkind = "local"\n', Path("study.toml"))[0].boards
+    assert found.name == "here"
+    with pytest.raises(SpecError, match="keep one of them"):
+        parse_spec(board + STUDY.format(board='kind = "local"', metric="size_bytes"), Path("study.toml"))
+    with pytest.raises(SpecError, match="machine"):
+        parse_spec(board.replace(machine, "arm32") + text, Path("study.toml"))
 
 
 @pytest.mark.parametrize(
@@ -109,10 +123,10 @@ def test_an_emulators_pace_becomes_no_number() -> None:
 
 
 def test_a_counting_clock_gives_virtual_time_under_no_other_name() -> None:
-    side = made_up.side(3.0)
+    side = dataclasses.replace(made_up.side(3.0), blocks_ns=((9, 9), (9, 9), (9, 9)), cpu_ns=(208, 200, 264))
     metrics, missing = emulated_metrics(side, ARTIFACT, "virtual")
     assert set(metrics) == {"virtual_ns", "peak_memory_bytes", "size_bytes"}
-    assert metrics["virtual_ns"] == board_metrics(side, None, ARTIFACT)[0]["cpu_time_ns"]
+    assert metrics["virtual_ns"] == 100  # an interrupt only adds
     assert set(metrics) | set(missing) == set(RUN_METRICS)
     assert not set(metrics) & set(missing)
 

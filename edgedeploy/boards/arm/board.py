@@ -37,13 +37,18 @@ NOTES: Final[dict[Machine, str]] = {
     ),
 }
 
-VIRTUAL_QUERIES: Final = 8
+VIRTUAL_QUERIES: Final = 16
 """Instruction counts repeat to a part in a thousand: more queries would say the same again, at emulation's pace."""
 
 HOST_WAIT_S: Final = 300.0
 """Beside it comes what the study itself waits for a busy board: a measurement of minutes ends within it."""
 COMMAND_TIMEOUT_S: Final = 120.0
 """Starting Python takes seconds under emulation on a busy host."""
+
+
+NEVER_S: Final = 1e7
+"""A clock that counts instructions jumps ahead while the board waits: its limits on silence would pass in a moment. Nobody
+else can hold this board, and it ends with its session."""
 
 
 class EmulatedArmBoard:
@@ -75,7 +80,12 @@ class EmulatedArmBoard:
             lambda: SshTransport(target, connect_timeout_s=COMMAND_TIMEOUT_S),
             provenance=self.provenance,
             options=BoardOptions(
-                python="python3", root="/root/.edgedeploy", command_timeout_s=COMMAND_TIMEOUT_S, unchanged_s=120.0
+                python="python3",
+                root="/root/.edgedeploy",
+                command_timeout_s=COMMAND_TIMEOUT_S,
+                unchanged_s=120.0,
+                silence_s=NEVER_S,
+                orphan_grace_s=NEVER_S,
             ),
             notes=(NOTES[self._machine],),
         )

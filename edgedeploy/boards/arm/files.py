@@ -32,10 +32,11 @@ UsePAM no
 UseDNS no
 StrictModes no
 LoginGraceTime 0
-SetEnv SHLVL=1 QEMU_CPU={cpu}
+SetEnv SHLVL=1 PYTHONHASHSEED=0 QEMU_CPU={cpu}
 Subsystem sftp internal-sftp
 """
-"""QEMU_CPU is read by the user-mode emulator, which every program of that board is started by."""
+"""QEMU_CPU is read by the user-mode emulator, which every program of that board is started by. One seed of Python's hashes:
+another makes the same call another number of instructions."""
 
 INIT: Final = """\
 #!/bin/busybox sh

@@ -24,6 +24,8 @@ START_TIMEOUT_S: Final = 240.0
 
 MEMORY_MIB: Final = 1536
 SSH_PORT: Final = 22
+PATIENT_TCP: Final = "sysctl.net.ipv4.tcp_retries2=255"
+"""The guest's clock jumps while it waits for an answer of this host, which may be slow: that is no dead connection."""
 
 
 @contextlib.contextmanager
@@ -84,7 +86,7 @@ def system_command(image: Image, folder: Path, port: int) -> list[str]:
         *("-M", "virt,gic-version=3", "-cpu", files.CPU, "-smp", "1", "-m", str(MEMORY_MIB)),
         *("-icount", "shift=0,sleep=off", "-nographic", "-nodefaults", "-no-reboot", "-serial", "stdio"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
-        *("-append", "console=ttyAMA0 loglevel=4 norandmaps mitigations=off panic=-1"),
+        *("-append", f"console=ttyAMA0 loglevel=4 norandmaps mitigations=off panic=-1 {PATIENT_TCP}"),
         *(
             "-drive",
             f"if=none,id=disk,format=raw,file={image.disk},snapshot=on",
