@@ -23,9 +23,11 @@ from edgedeploy.artifact import Artifact
 from edgedeploy.boards.attempts import Attempts
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.quarantine import Quarantine
+from edgedeploy.builders import build_elsewhere
 from edgedeploy.errors import BoardError, SpecError, TargetUnavailable, Unreachable
 from edgedeploy.lab import health_check
 from edgedeploy.measurement import BoardInfo, Job, MeasurePlan, Payload, ProtocolPlan, RawRun, RawSide
+from edgedeploy.protocols import BuildRequest, Target
 
 RESOURCE: Final = "edgedeploy-board"
 CONNECT_S: Final = 20
@@ -116,9 +118,15 @@ class Cluster:
         ]
         self.boards = tuple(BoardInfo.from_json(future.result(timeout=300)) for future in asked)
 
-    def _workers(self) -> list[str]:
+    def _workers(self, *, boards: bool = True) -> list[str]:
+        """Addresses of the workers that have a board, or of those that have none."""
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        return sorted(address for address, info in workers.items() if RESOURCE in info.get("resources", {}))
+        return sorted(address for address, info in workers.items() if (RESOURCE in info.get("resources", {})) == boards)
+
+    def build(self, target: Target, request: BuildRequest, folder: Path) -> Artifact:
+        """A build on a worker without a board: what is timed on a board's worker is not disturbed. See
+        :mod:`edgedeploy.builders`."""
+        return build_elsewhere(self._client, lambda: self._workers(boards=False), target, request, folder)
 
     def run(self, job: Job, folder: Path) -> tuple[BoardInfo, RawRun]:
         """One exclusive run on whichever board is free. Raises ``BoardError`` and ``MeasurementError``."""

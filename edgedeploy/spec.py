@@ -70,6 +70,10 @@ class BoardTable(_Table):
     """Set for each run and restored after it, even after a crash; the run is refused where the board does not allow it."""
     power_cycle: tuple[str, ...] = ()
     """A command on this host, with its arguments, that turns a board that hangs off and on."""
+    labgrid: str | None = Field(default=None, min_length=1)
+    """The board's place in a labgrid: acquired for each session; it also turns the board off and on."""
+    labgrid_coordinator: str | None = None
+    """``HOST[:PORT]``; labgrid's own default otherwise, which is LG_COORDINATOR of the environment."""
     machine: Literal["arm64", "arm64-system"] | None = None
     """An emulated processor instead of this host's: ``kind = "emulated:arm64"`` says both in one word."""
 
@@ -96,6 +100,10 @@ class BoardTable(_Table):
             raise ValueError('`host` goes with kind = "ssh", and only with it')
         if self.kind == "emulated" and (self.governor is not None or self.nvpmodel is not None):
             raise ValueError("an emulated board has no `governor` or `nvpmodel` of its own")
+        if self.labgrid is None and self.labgrid_coordinator is not None:
+            raise ValueError("`labgrid_coordinator` goes with `labgrid`")
+        if self.kind == "emulated" and self.labgrid is not None:
+            raise ValueError("an emulated board is no place of a labgrid")
         return self
 
 

@@ -28,7 +28,7 @@ from edgedeploy.store import Store
 from edgedeploy.trial import Runner, Trials, runner_on
 from edgedeploy.units import human
 from edgedeploy.variant import Variant
-from edgedeploy.workbench import Workbench
+from edgedeploy.workbench import Workbench, build_here
 
 QUICK_RESAMPLES: Final = 200
 
@@ -82,7 +82,8 @@ class StudyRun:
         self._started_s = time.monotonic()
         self._outcomes = 0
         self._already = len(store.measurements()) + len(store.failures())
-        self._bench = Workbench(ready.task, ready.targets, store, self._account, self._training)
+        build = ready.cluster.build if ready.cluster else build_here
+        self._bench = Workbench(ready.task, ready.targets, store, self._account, self._training, build)
         self._machines = Machines()
         here = probe()["identity"]
         self._host = self._machines.of(here)

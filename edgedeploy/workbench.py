@@ -42,8 +42,12 @@ class InputSet:
     cases: tuple[Case, ...]
 
 
+def build_here(target: Target, request: BuildRequest, folder: Path) -> Artifact:
+    return target.build(request, folder)
+
+
 class Workbench:
-    """The making side of one study. ``progress`` hears of training."""
+    """The making side of one study. ``progress`` hears of training; ``build`` runs a target's build, here or elsewhere."""
 
     def __init__(
         self,
@@ -52,8 +56,10 @@ class Workbench:
         store: Store,
         account: Account,
         progress: Callable[[str, TrainProgress], None] = lambda what, state: None,
+        build: Callable[[Target, BuildRequest, Path], Artifact] = build_here,
     ) -> None:
         self.task = task
+        self._build = build
         self._targets = targets
         self._store = store
         self._account = account
@@ -143,7 +149,7 @@ class Workbench:
             reference = self.reference(variant)
             with self._account.phase("build"):
                 with new_folder(folder) as part:
-                    artifact = self._targets[variant.target].build(self._request(variant, reference), part)
+                    artifact = self._build(self._targets[variant.target], self._request(variant, reference), part)
                 write_json(manifest, artifact.as_json())
         return Artifact.from_json(read_json(manifest)), folder
 

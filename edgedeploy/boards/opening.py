@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from typing import Final
 
 from edgedeploy.boards.arm.board import EmulatedArmBoard
 from edgedeploy.boards.arm.image import MACHINES, Machine
 from edgedeploy.boards.emulated import EmulatedBoard
+from edgedeploy.boards.labgrid import Place
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.remote import BoardOptions, RemoteBoard
 from edgedeploy.boards.ssh import SshTransport
@@ -22,7 +25,8 @@ KINDS: Final = ("local", "ssh", "emulated")
 def open_board(config: Mapping[str, object]) -> Board:
     """The board that one ``[[boards]]`` table describes; nothing is touched yet. Keys that are None count as left out.
 
-    Raises ``SpecError`` for an unknown kind, or a missing ``name``, ``kind`` or ``host``.
+    Raises ``SpecError`` for an unknown kind, or a missing ``name``, ``kind`` or ``host``; ``TargetUnavailable`` for a
+    place of a labgrid where labgrid is not installed.
     """
     given = {key: value for key, value in config.items() if value is not None}
     name, kind = _text(given, "name"), _text(given, "kind")
@@ -30,14 +34,16 @@ def open_board(config: Mapping[str, object]) -> Board:
         raise SpecError(f"board {name!r}: kind = {kind!r}", "there is no such kind", nearest(kind, KINDS))
     if "machine" in given:
         return EmulatedArmBoard(name, _machine(name, given))
+    place = Place.find(str(given["labgrid"]), _optional(given, "labgrid_coordinator")) if "labgrid" in given else None
     options = BoardOptions(
         python=str(given.get("python") or ("python3" if kind == "ssh" else sys.executable)),
         root=str(given.get("root", "~/.edgedeploy")),
         power_mode=tuple((key, str(given[key])) for key in ("governor", "nvpmodel") if key in given),
-        power_cycle=_words(given.get("power_cycle", ())),
+        power_cycle=_words(given.get("power_cycle", ())) or (place.power_cycle if place else ()),
     )
+    reserve = partial(place.held, options.wait_s) if place else nullcontext
     if kind == "local":
-        return RemoteBoard(name, LocalTransport, provenance="measured", options=options)
+        return RemoteBoard(name, LocalTransport, provenance="measured", options=options, reserve=reserve)
     if kind == "emulated":
         return EmulatedBoard(name, server=str(given.get("server", "auto")), options=options)
     target = SshTarget(
@@ -47,7 +53,7 @@ def open_board(config: Mapping[str, object]) -> Board:
         identity=_optional(given, "identity"),
         known_hosts=_optional(given, "known_hosts"),
     )
-    return RemoteBoard(name, lambda: SshTransport(target), provenance="measured", options=options)
+    return RemoteBoard(name, lambda: SshTransport(target), provenance="measured", options=options, reserve=reserve)
 
 
 def _text(given: Mapping[str, object], key: str) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -62,12 +63,16 @@ class RemoteBoard:
         provenance: Provenance,
         options: BoardOptions | None = None,
         notes: tuple[str, ...] = (),
+        reserve: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """``reserve`` is held around each session and each turning off and on: what a lab asks for before its board is
+        used. It may wait, and raises ``Busy``."""
         self.name = name
         self.provenance: Provenance = provenance
         self._connect = connect
         self._options = options or BoardOptions()
         self._notes = notes
+        self._reserve = reserve
         self.has_power_control = bool(self._options.power_cycle)
 
     def power_cycle(self) -> None:
@@ -77,7 +82,8 @@ class RemoteBoard:
         if not command:
             raise Unreachable(asked, "it has no power control", "Name one in its table: power_cycle = [...]")
         try:
-            done = subprocess.run(list(command), capture_output=True, timeout=BOOT_LIMIT_S, check=False)
+            with self._reserve():
+                done = subprocess.run(list(command), capture_output=True, timeout=BOOT_LIMIT_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise Unreachable(asked, str(exc)) from exc
         if done.returncode != 0:
@@ -102,12 +108,9 @@ class RemoteBoard:
     def session(self) -> Iterator[RemoteSession]:
         """Connect and hold the board; raises ``Busy`` when somebody else holds it past the wait."""
         started_ns = time.monotonic_ns()
-        link = Link(self._connect, self._agent, self._options)
-        try:
+        with self._reserve(), contextlib.closing(Link(self._connect, self._agent, self._options)) as link:
             info = self._info(link.lease.probe)
             yield RemoteSession(info, link, self._options, wait_ns=time.monotonic_ns() - started_ns)
-        finally:
-            link.close()
 
     def _agent(self, transport: Transport) -> AgentClient:
         options = self._options

@@ -1,4 +1,4 @@
-"""Runs a study again and again and kills it each time: ``python kills.py STUDY FOLDER BOARD KILLS SEED``, prints JSON.
+"""Runs a study again and again and kills it each time, prints JSON: ``python kills.py STUDY FOLDER BOARDS KILLS SEED``.
 
 The runs are forks of this process, which has imported everything and started nothing: a real process is killed with
 SIGKILL, without paying for its imports a hundred times. When a study ends before it could be killed, a new one begins.
@@ -43,7 +43,7 @@ def run_study(study: Path, out: Path, board: str) -> None:
     os.setpgid(0, 0)
     status = 1
     try:
-        edgedeploy.load_study(study).run(out, resume=True, board=board, confirm=False)
+        edgedeploy.load_study(study).run(out, resume=True, boards=board.split(","), confirm=False)
         status = 0
     except BaseException:
         traceback.print_exc()

@@ -68,6 +68,10 @@ class Processes:
         arguments = ["edgedeploy", "work", str(self.study), "--board", board, "--dask", self.address]
         self.workers[board] = self._start(f"worker-{board}", arguments)
 
+    def add_builder(self) -> None:
+        arguments = ["distributed.cli.dask_worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        self.workers["builder"] = self._start("builder", arguments)
+
     def kill(self, board: str) -> None:
         worker = self.workers.pop(board)
         worker.kill()
@@ -160,8 +164,12 @@ def test_a_killed_scheduler_ends_the_run_and_frees_the_board(processes: Processe
 
 
 def test_a_study_on_a_cluster(processes: Processes, tmp_path: Path) -> None:
-    with closing(connected(processes, 2)):
-        pass
+    """The boards measure, and the worker without a board builds."""
+    from distributed import Client
+
+    processes.add_builder()
+    with closing(connected(processes, 2)), Client(processes.address, set_as_default=False) as client:
+        client.wait_for_workers(3, timeout=120)
     argv = [sys.executable, "-m", "edgedeploy", "search", str(processes.study), "--out", str(tmp_path / "study")]
     argv += ["--dask", processes.address, "--trials", "4", "--no-confirm"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=250, env=dict(os.environ))
@@ -170,3 +178,6 @@ def test_a_study_on_a_cluster(processes: Processes, tmp_path: Path) -> None:
     assert len({item.digest for item in measured}) == len(measured) == 4
     assert {item.board.name for item in measured} <= {"a", "b"}
     assert set(json.loads((tmp_path / "study" / "study.json").read_text())["boards"]) == {"a", "b"}
+    with Client(processes.address, set_as_default=False) as client:
+        tasks = client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.task_prefixes))
+    assert {"build_here", "run_here"} <= tasks

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fault_kit import local_board
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PROGRAM = Path(__file__).with_name("kills.py")
@@ -47,6 +48,22 @@ def test_a_dozen_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     """One target on this host."""
     study = small_study(tmp_path, ('targets = ["onnxruntime", "openvino"]', 'targets = ["onnxruntime"]'))
     kill_often(study, "here", kills=12, seed=14, timeout_s=280)
+
+
+@pytest.mark.fault(4, 14)
+def test_kills_of_a_study_on_two_boards(tmp_path: Path) -> None:
+    """Several jobs are under way at each kill; no board is left held, and none of its processes is left."""
+    second = f'[[boards]]\nname = "second"\nkind = "local"\nroot = "{tmp_path / "second"}"\n\n[space]'
+    study = small_study(
+        tmp_path, ('targets = ["onnxruntime", "openvino"]', 'targets = ["onnxruntime"]'), ("[space]", second)
+    )
+    kill_often(study, "here,second", kills=3, seed=7, timeout_s=280)
+    assert set(json.loads((tmp_path / "study-0" / "study.json").read_text())["boards"]) == {"here", "second"}
+    for root in (tmp_path / "root", tmp_path / "second"):
+        assert list(root.glob("jobs/*")) == []
+        board = local_board(root, wait_s=0.0)
+        with board.session() as session:
+            assert session.info.identity
 
 
 @pytest.mark.long
