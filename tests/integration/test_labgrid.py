@@ -25,6 +25,7 @@ from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.remote import BoardOptions, RemoteBoard
 from edgedeploy.errors import Busy, CommandFailed, EdgeDeployError, TargetUnavailable, Unreachable
 
+pytestmark = pytest.mark.beside
 OTHER = "somebody"
 HOLD = """
 import sys, time
