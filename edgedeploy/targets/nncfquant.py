@@ -6,18 +6,25 @@ plan's layers can be told in its terms.
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from edgedeploy.errors import Unsupported
+import numpy as np
+
+from edgedeploy.errors import ParityError, Unsupported
 from edgedeploy.precision import Assignment
 from edgedeploy.protocols import Array, BuildRequest
 from edgedeploy.targets.common import CALIBRATION_LIMIT, calibration_feeds, translated
+from edgedeploy.targets.parity import TOLERANCE, compare, within
 
 CALIBRATIONS: Final = ("mean-minmax", "minmax", "percentile", "mse")
+LOOKED_AT: Final = 16
+"""Calibration cases that are compared with the float model."""
 BLOCK: Final = 32
 """Weights that share one scale in 4 bits, where a layer has a multiple of so many inputs; else fewer."""
 
@@ -32,7 +39,39 @@ _ON_THE_WAY: Final = ("Convert", "Multiply", "Subtract", "Reshape", "Transpose",
 
 
 def quantize(model: Any, request: BuildRequest, assignment: Assignment, sources: dict[str, tuple[str, ...]]) -> Any:
-    """``model`` with the layers that ``assignment`` gives to int8; nothing else is touched."""
+    """``model`` with the layers that ``assignment`` gives to int8; nothing else is touched.
+
+    Unless another way to choose ranges was asked for: NNCF's own, the mean of the cases' extremes, which cuts off what few
+    cases reach. Where that leaves calibration cases far from the float model (a detector's rare objects), extremes over
+    all cases are tried too, and the nearer of the two is taken. The file says which: NNCF writes its parameters into it.
+    """
+    own = _quantized(model.clone(), request, assignment, sources)
+    if request.calibrator not in ("", CALIBRATIONS[0]):
+        return own
+    distance = _distance(model, own, request)
+    if distance <= TOLERANCE["int8"] / 2:
+        return own
+    whole = _quantized(model.clone(), replace(request, calibrator="minmax"), assignment, sources)
+    return whole if _distance(model, whole, request) < distance else own
+
+
+def _distance(model: Any, narrow: Any, request: BuildRequest) -> float:
+    """The largest relative L2 distance of an output over the first calibration cases; infinite where it is broken."""
+    import openvino as ov
+
+    core, settings = ov.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
+    answers: list[dict[str, Array]] = []
+    for graph in (model, narrow):
+        compiled = core.compile_model(graph, "CPU", settings)
+        rows = [compiled(feed) for feed in itertools.islice(calibration_feeds(request), LOOKED_AT)]
+        answers.append({str(index): np.stack([row[index] for row in rows]) for index in range(len(compiled.outputs))})
+    try:
+        return max(0.0 if within(item, 0.0) else item["rel_l2"] for item in compare(*answers).values())
+    except ParityError:
+        return math.inf
+
+
+def _quantized(model: Any, request: BuildRequest, assignment: Assignment, sources: dict[str, tuple[str, ...]]) -> Any:
     nncf = quiet_nncf()
     others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
     if request.precision != "int8":  # operations that stand for no layer keep the precision of the model

@@ -130,7 +130,7 @@ def test_each_way_to_calibrate(make: Any, way: str, tmp_path: Path) -> None:
     def source() -> Any:
         for index, feed in enumerate(feeds(spec)):
             if index == 3:
-                feed["image"][0, 0, 0, 0] = 40.0
+                feed["image"][0, 0, 0, 0] = 12.0
             yield feed
 
     assert way in make().calibrations
@@ -139,6 +139,24 @@ def test_each_way_to_calibrate(make: Any, way: str, tmp_path: Path) -> None:
     assert executed.get("int8") == 3
     agrees(path, session, "int8")
     assert (chosen.digest == own.digest) == (way == make().calibrations[0])
+
+
+@each_target
+def test_what_one_case_alone_reaches_is_not_cut_off(make: Any, tmp_path: Path) -> None:
+    """A detector's objectness is high in the few places and cases where it sees something."""
+    path = convolutional(tmp_path / "m.onnx")
+    reference = describe(path)
+    (rare,) = [
+        {name: 8 * value for name, value in feed.items()} for feed in feeds(reference.inputs[0], count=1, seed=9)
+    ]
+
+    def source() -> Any:
+        yield from feeds(reference.inputs[0], count=7)
+        yield rare
+
+    _, executed, session = build(make, request(path, "int8", None, "", source), tmp_path / "out")
+    assert executed.get("int8") == 3
+    check_parity({"out": run_reference(reference, rare)["out"]}, {"out": session.run(rare)["out"]}, "int8")
 
 
 @each_target
