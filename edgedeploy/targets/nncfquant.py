@@ -47,7 +47,7 @@ def quantize(model: Any, request: BuildRequest, assignment: Assignment, sources:
     if request.calibrator not in ("", CALIBRATIONS[0]):
         return own
     distance = _distance(model, own, request)
-    if distance <= TOLERANCE["int8"] / 2:
+    if distance <= TOLERANCE["int8"]:
         return own
     whole = _quantized(model.clone(), replace(request, calibrator="minmax"), assignment, sources)
     return whole if _distance(model, whole, request) < distance else own
