@@ -20,7 +20,9 @@ from edgedeploy.runtime.sessions import open_session
 from edgedeploy.targets import qdq
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.targets.openvino import OpenVinoTarget
-from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
+from edgedeploy.targets.reference import Reference, describe, export_reference, open_onnx, run_reference
+from edgedeploy.targets.tensorrt import Level, TensorRtTarget, rtx
+from edgedeploy.targets.tensorrt.version import JETPACK_RELEASES
 
 FLOAT_LAYERS = {
     ("onnxruntime", "unet"): 2,  # its CPU kernels know no integer transposed convolution
@@ -125,6 +127,23 @@ def test_runtimes_run_int8_and_agree_with_training(
     assert np.abs(found - wanted).mean() <= step
     assert sum(executed.values()) - executed["int8"] <= FLOAT_LAYERS.get((artifact.target, name), 0), executed
     assert artifact.reference_sha256 == reference.sha256
+
+
+@pytest.mark.parametrize("name", ["unet", "mobilenet", "transformer"])
+def test_tensorrt_takes_the_file(name: str, trained: Callable[[str], Trained], tmp_path: Path) -> None:
+    """By the rules of the releases that read int8 weights, and by the parser and builder where they are installed."""
+    _, reference = trained(name)
+    made = TensorRtTarget().make(request(reference), tmp_path / "artifact")
+    accepted = {result.platform.version for result in made.results if not result.errors}
+    assert max(JETPACK_RELEASES.values()) in accepted
+    file = tmp_path / "artifact" / made.artifact.entry
+    feed = {"image": images(1, seed=4).numpy()}
+    (found,) = open_onnx(file, threads=1).run(["out0"], feed)
+    wanted = run_reference(reference, feed)["out0"]
+    assert np.linalg.norm(found - wanted) < 0.01 * np.linalg.norm(wanted)
+    if rtx.installed_version() is None:
+        pytest.skip("no TensorRT parser: pip install 'edgedeploy[tensorrt]'; the rules were held")
+    assert made.evidence.level is Level.BUILT, made.evidence
 
 
 @each_target

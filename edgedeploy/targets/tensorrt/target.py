@@ -44,6 +44,7 @@ class TensorRtTarget:
     precisions: tuple[str, ...] = ("float32", "float16", "bfloat16", "int8")
     layer_precisions: tuple[str, ...] = ("float32", "float16", "bfloat16", "int8")
     calibrations: tuple[str, ...] = CALIBRATIONS
+    takes_quantized = True
     extra = "study"
     board_remedy = (
         "pip brings it to no board: it runs on an NVIDIA Jetson. To check models without one: "
