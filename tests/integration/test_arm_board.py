@@ -183,7 +183,14 @@ def test_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
     need_image("arm64")
     environment = {**os.environ, "EDGEDEPLOY_CACHE": str(tmp_path)}
     argv = [sys.executable, "-m", "edgedeploy", "boards", "create", "arm64"]
-    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        argv,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background job ignores it
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("unpacking"):

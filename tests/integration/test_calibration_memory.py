@@ -68,8 +68,11 @@ def measure(target: str, way: str, model: str = "-", cases: int = CASES) -> dict
 @pytest.mark.timeout(1600)
 @pytest.mark.parametrize(
     ("target", "way"),
-    [("onnxruntime", way) for way in ("minmax", "percentile", "entropy")]
-    + [("openvino", way) for way in ("mean-minmax", "minmax", "percentile", "mse")],
+    [
+        *[("onnxruntime", way) for way in ("minmax", "entropy")],
+        *[("openvino", way) for way in ("mean-minmax", "minmax", "mse")],
+        *[pytest.param(target, "percentile", marks=pytest.mark.long) for target in ("onnxruntime", "openvino")],
+    ],
 )
 def test_256_images_of_512_by_512(target: str, way: str) -> None:
     found = measure(target, way)
