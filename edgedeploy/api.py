@@ -25,6 +25,7 @@ from edgedeploy.protocols import (
     Board,
     BoardBound,
     Calibrating,
+    FitsBoard,
     PerLayer,
     ReadyMade,
     TakesQuantized,
@@ -164,6 +165,10 @@ class Study:
             _require_runtimes(info, targets)
         info = boards[0][1]
         require_alike([found for _, found in boards])
+        targets = {
+            name: target.for_board(info) if isinstance(target, FitsBoard) else target
+            for name, target in targets.items()
+        }
         if len(boards) > 1:
             require_comparable([objective.metric for objective in self.spec.objectives])
         space = Space(

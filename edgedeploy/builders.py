@@ -23,7 +23,7 @@ from edgedeploy.artifact import Artifact, TensorSpec
 from edgedeploy.errors import BuildError, TargetUnavailable
 from edgedeploy.plugins import find_targets
 from edgedeploy.precision import PrecisionPlan
-from edgedeploy.protocols import Array, BuildRequest, Target
+from edgedeploy.protocols import Array, BuildRequest, FitsBoard, Target
 from edgedeploy.targets import BUILTIN_TARGETS
 
 LOOK_S: Final = 2.0
@@ -43,7 +43,7 @@ def build_elsewhere(
     from distributed import KilledWorker
 
     able = workers()
-    if not able:
+    if not able or isinstance(target, FitsBoard):  # a worker has the target that fits no board
         return target.build(request, folder)
     future = client.submit(
         build_here,

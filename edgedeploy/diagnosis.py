@@ -17,6 +17,7 @@ from edgedeploy.boards.quarantine import Quarantine, Record, remedy_of
 from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import demands_of, find_targets
+from edgedeploy.protocols import FitsBoard
 from edgedeploy.spec import BoardTable
 from edgedeploy.targets import BUILTIN_TARGETS
 
@@ -104,8 +105,11 @@ def _ability_findings(what: str, info: BoardInfo) -> list[Finding]:
     for plugin in find_targets(BUILTIN_TARGETS):
         if plugin.target is None or plugin.name not in info.runtimes:
             continue
-        found = abilities(info, plugin.target.precisions, demands_of(plugin.target))
-        text = "; ".join(f"{ability.precision} ({_worth(ability)})" for ability in found)
+        if isinstance(plugin.target, FitsBoard):
+            text = f"{', '.join(plugin.target.precisions)}: what its GPU runs shows when an engine is built there"
+        else:
+            found = abilities(info, plugin.target.precisions, demands_of(plugin.target))
+            text = "; ".join(f"{ability.precision} ({_worth(ability)})" for ability in found)
         findings.append(Finding(f"{what}, {plugin.name}", True, text))
     return findings
 

@@ -184,7 +184,8 @@ class Job:
 @dataclass(frozen=True)
 class RawSide:
     """Raw series of one side of a run. ``blocks_ns`` holds the timed queries block by block, in the order they ran;
-    ``cpu_ns`` the process CPU time of each block (all threads); ``executed`` counts layers by the precision that ran."""
+    ``cpu_ns`` the process CPU time of each block (all threads); ``executed`` counts layers by the precision that ran;
+    ``memory_note`` says what ``peak_memory_bytes`` leaves out, empty for nothing."""
 
     blocks_ns: tuple[tuple[int, ...], ...]
     cpu_ns: tuple[int, ...]
@@ -193,6 +194,7 @@ class RawSide:
     executed: Mapping[str, int]
     device: str
     runtime_version: str
+    memory_note: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -203,6 +205,7 @@ class RawSide:
             "executed": dict(self.executed),
             "device": self.device,
             "runtime_version": self.runtime_version,
+            "memory_note": self.memory_note,
         }
 
     @classmethod
@@ -215,6 +218,7 @@ class RawSide:
             executed={str(k): int(v) for k, v in data["executed"].items()},
             device=str(data["device"]),
             runtime_version=str(data["runtime_version"]),
+            memory_note=str(data.get("memory_note", "")),
         )
 
 

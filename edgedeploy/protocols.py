@@ -190,6 +190,17 @@ class BoardBound(Protocol):
 
 
 @runtime_checkable
+class FitsBoard(Protocol):
+    """A target that builds for the release of its runtime that a board has, once the board is known.
+
+    A protocol of its own because most runtimes take what any release of their toolchain makes.
+    """
+
+    def for_board(self, info: BoardInfo) -> Target:
+        """The same target for ``info``, which has its runtime. Raises ``TargetUnavailable`` for a useless release."""
+
+
+@runtime_checkable
 class Demanding(Protocol):
     """A target whose precisions need certain CPU instructions, or are slow without them.
 

@@ -121,7 +121,12 @@ def layers_of(model: bytes, flags: str) -> list[dict[str, Any]]:
     if "--fp16" in flags:
         types = {name: "Half" if kind == "Float" else kind for name, kind in types.items()}
     return [
-        {"Name": n.name, "LayerType": "Cask", "ParameterType": kinds[n.op_type], "Weights": {"Type": types[n.input[1]]}}
+        {
+            "Name": n.name,
+            "LayerType": "Cask",
+            "ParameterType": kinds[n.op_type],
+            "Weights": {"Type": types.get(n.input[1], "Float")},
+        }
         for n in graph.node
         if n.op_type in kinds
     ]

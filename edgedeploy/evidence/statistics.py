@@ -105,7 +105,11 @@ def board_metrics(
     _ratios(candidate, cpu, baseline, metrics, missing)
     if candidate.cold_starts_ns:
         metrics["cold_start_ns"] = float(np.median(require_positive(candidate.cold_starts_ns, "cold start")))
-    metrics["peak_memory_bytes"] = float(require_positive([candidate.peak_memory_bytes], "peak memory")[0])
+    peak_bytes = float(require_positive([candidate.peak_memory_bytes], "peak memory")[0])
+    if candidate.memory_note:
+        missing["peak_memory_bytes"] = candidate.memory_note
+    else:
+        metrics["peak_memory_bytes"] = peak_bytes
     metrics["size_bytes"] = float(require_positive([artifact.size_bytes], "size")[0])
     energy = energy_of(power, "candidate")
     if isinstance(energy, Energy):

@@ -21,6 +21,7 @@ from edgedeploy.runtime.files import sha256_of
 from edgedeploy.runtime.job import JobSpec, ProtocolSpec
 from edgedeploy.runtime.processes import cpu_time_ns, self_command, start_ticks
 from edgedeploy.runtime.resources import RESOURCES, Recorder
+from edgedeploy.runtime.sessions import BUILT_ON_BOARD
 
 NOT_TIMED = "no timed queries were asked for"
 
@@ -125,6 +126,7 @@ class WorkerProcess:
 def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
     """The whole measurement; the value of ``result.json``. Raises :class:`RuntimeFault`."""
     environment: dict[str, Any] = {}
+    build_engines(workers, job)
     if job.cool_to_c is not None:
         environment["cool_down"] = cool_down(job.cool_to_c, job.cool_down_s)
     environment["before"] = snapshot()
@@ -161,6 +163,16 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
         "protocols": protocols,
         "layers": layers,
     }
+
+
+def build_engines(workers: Workers, job: JobSpec) -> None:
+    """For targets that build what they run on the board: one start of each side that nobody times, before the conditions
+    are looked at, because a build takes minutes and heats the board."""
+    for name, side in job.sides.items():
+        if side.target in BUILT_ON_BOARD:
+            worker = workers.start(name, "--cold")
+            worker.wait_ready()
+            worker.finish()
 
 
 def profiled(worker: WorkerProcess, runs: int) -> dict[str, Any]:

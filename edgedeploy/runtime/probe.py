@@ -19,6 +19,7 @@ RUNTIME_PACKAGES = {
     "litert": ("ai-edge-litert", "tflite-runtime"),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "openvino": ("openvino",),
+    "tensorrt": ("tensorrt",),
 }
 """Target name -> distributions that bring its runtime, the usual one first."""
 

@@ -13,8 +13,12 @@ OPENERS = {
     "litert": "edgedeploy.runtime.session_litert",
     "onnxruntime": "edgedeploy.runtime.session_onnxruntime",
     "openvino": "edgedeploy.runtime.session_openvino",
+    "tensorrt": "edgedeploy.runtime.session_tensorrt",
 }
 """Target name -> module with an ``open_model`` function. A new target is one more line and one more file."""
+
+BUILT_ON_BOARD = ("tensorrt",)
+"""Targets whose session builds what it runs when it is opened for the first time: that is no part of a cold start."""
 
 Feeds = Mapping[str, Any]
 
@@ -22,7 +26,8 @@ Feeds = Mapping[str, Any]
 class Session(Protocol):
     """A model that is loaded and ready. A protocol because each backend brings its own.
 
-    ``device`` names what ran it, ``version`` the backend's release.
+    ``device`` names what ran it, ``version`` the backend's release. One that keeps its network outside the process's memory
+    says so in ``memory_note``: the process's peak is then no answer to what the network needs.
     """
 
     inputs: Sequence[str]

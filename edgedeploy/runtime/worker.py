@@ -187,6 +187,7 @@ class Worker:
         peak_bytes = peak_memory_bytes()
         return {
             "peak_memory_bytes": peak_bytes,
+            "memory_note": getattr(self._session, "memory_note", ""),
             "executed": self._session.executed(),
             "device": self._session.device,
             "runtime_version": self._session.version,

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,23 +16,10 @@ from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import MeasurementError, Unstable
 from edgedeploy.measurement import QUERIES_FOR_PERCENTILE
 from edgedeploy.protocols import Array
+from edgedeploy.runtime.tensorrt_layers import count_compute, kind_of, precision_of
 from edgedeploy.targets.tensorrt.log import MAX_COV_PERCENT
 
 _NON_FINITE = re.compile(r"[:\[,]\s*-?(?:nan|inf)\b", re.IGNORECASE)
-_COMPUTE: Final = ("Convolution", "Deconvolution", "FullyConnected", "MatrixMultiply", "Gemm", "gemm")
-"""``ParameterType``, or ``LayerType`` where there is none, of the layers whose precision counts as what ran."""
-
-_PRECISIONS: Final = {
-    "float": "float32",
-    "fp32": "float32",
-    "half": "float16",
-    "fp16": "float16",
-    "int8": "int8",
-    "bfloat16": "bfloat16",
-    "bf16": "bfloat16",
-    "fp8": "float8",
-}
-_FORMAT = re.compile(r"\b(FP32|FP16|Int8|BF16|FP8|Float|Half|BFloat16)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -133,11 +120,7 @@ def join(layers: Sequence[Layer], profile: Mapping[str, tuple[float, float]]) ->
 
 def executed(layers: Sequence[Layer]) -> dict[str, int]:
     """Compute layers by the precision that the engine has for them."""
-    counts: dict[str, int] = {}
-    for layer in layers:
-        if layer.kind in _COMPUTE and layer.precision is not None:
-            counts[layer.precision] = counts.get(layer.precision, 0) + 1
-    return counts
+    return count_compute((layer.kind, layer.precision) for layer in layers)
 
 
 def read_outputs(text: str, specs: Sequence[TensorSpec]) -> dict[str, Array]:
@@ -163,14 +146,7 @@ def _tensor(row: Mapping[str, Any], spec: TensorSpec) -> Array:
 
 
 def _layer(data: Mapping[str, Any]) -> Layer:
-    kind = str(data.get("ParameterType") or data.get("LayerType", ""))
-    weights = data.get("Weights")
-    name = str(weights.get("Type", "")).lower() if isinstance(weights, Mapping) else ""
-    if not name and data.get("Inputs"):
-        first = data["Inputs"][0]
-        match = _FORMAT.search(str(first.get("Format/Datatype") or first.get("Datatype") or ""))
-        name = match.group(1).lower() if match else ""
-    return Layer(str(data["Name"]), kind, _PRECISIONS.get(name), None, None)
+    return Layer(str(data["Name"]), kind_of(data), precision_of(data), None, None)
 
 
 def _rows(text: str, flag: str, names: Sequence[str]) -> list[dict[str, float]]:

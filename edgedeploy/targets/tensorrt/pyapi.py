@@ -13,9 +13,10 @@ import numpy as np
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import MeasurementError
 from edgedeploy.protocols import Array, Transport
+from edgedeploy.runtime import tensorrt_case
 from edgedeploy.targets.tensorrt.version import TrtVersion
 
-RUNNER: Final = Path(__file__).with_name("board_runner.py")
+RUNNER: Final = Path(tensorrt_case.__file__)
 NAMED_TENSORS: Final = TrtVersion(8, 5)
 TIMEOUT_S: Final = 120.0
 

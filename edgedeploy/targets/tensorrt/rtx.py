@@ -27,9 +27,10 @@ GPU: Final = "SM86"
 
 HARMLESS: Final = (
     re.compile(r"Empty initializer \S+ was provided with non-empty data\. Overriding data to nullptr\.?$"),
+    re.compile(r"Make sure (?:input|output) .+ has Int64 binding\.$"),
 )
-"""Warnings that say nothing about the network: the parser prints this one for tensors without elements (the unused ``roi``
-of a Resize) whose data is empty in the file as well."""
+"""Warnings that say nothing about the network. The parser prints the first for tensors without elements (the unused ``roi``
+of a Resize) whose data is empty in the file as well; the second tells the caller the type of an input or output."""
 
 
 class ProxyDied(BuildError):

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from edgedeploy.artifact import Artifact, sha256_file
-from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
 from edgedeploy.files import write_json
+from edgedeploy.measurement import BoardInfo
 from edgedeploy.protocols import BuildRequest, Readiness
+from edgedeploy.runtime.session_tensorrt import PRECISIONS
+from edgedeploy.runtime.tensorrt_engine import NAMED_TENSORS
 from edgedeploy.targets.common import look_for, require, require_abilities, staged
 from edgedeploy.targets.onnxquant import CALIBRATIONS
 from edgedeploy.targets.tensorrt import rtx
@@ -23,9 +26,8 @@ from edgedeploy.targets.tensorrt.version import JETPACK_RELEASES, TrtVersion
 ENTRY: Final = "model.onnx"
 LINT: Final = "lint.json"
 LAYER_PRECISIONS: Final = "layer_precisions"
-TO_MEASURE: Final = (
-    "To measure: a Jetson with trtexec, and edgedeploy.targets.tensorrt.measure_on_board; a search measures none"
-)
+TO_MEASURE: Final = "To measure: a Jetson whose Python has tensorrt 8.5 or newer and numpy (JetPack 5.1 and 6)"
+SESSION_OLDEST: Final = TrtVersion(*NAMED_TENSORS)
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class TensorRtTarget:
     takes_quantized = True
     extra = "study"
     board_remedy = (
-        "pip brings it to no board: it runs on an NVIDIA Jetson. To check models without one: "
-        f"edgedeploy.targets.tensorrt.verdict. {TO_MEASURE}"
+        "It runs on an NVIDIA Jetson, whose system Python has the package tensorrt by JetPack, not by pip: name that Python "
+        f"in the board's table. To check models without a Jetson: edgedeploy.targets.tensorrt.verdict. {TO_MEASURE}"
     )
 
     def __init__(self, releases: Sequence[TrtVersion] = tuple(JETPACK_RELEASES.values())) -> None:
@@ -64,6 +66,18 @@ class TensorRtTarget:
         found = f"{ready.found}; {rtx.PACKAGE} is not installed: files are linted only"
         remedy = f"To parse and build: pip install 'edgedeploy[tensorrt]'. {TO_MEASURE}"
         return Readiness(ready.ready, ready.versions, found, ready.remedy or remedy)
+
+    def for_board(self, info: BoardInfo) -> TensorRtTarget:
+        """See :class:`edgedeploy.protocols.FitsBoard`: what this board's release refuses is refused before it is built."""
+        found = info.runtimes[self.name]
+        version = TrtVersion.from_text(".".join(found.split(".")[:3]))
+        if version < SESSION_OLDEST:
+            raise TargetUnavailable(
+                f"target {self.name!r} on board {info.name!r}",
+                f"TensorRT {found} names no tensors in its Python API",
+                f"Use {SESSION_OLDEST} or newer, or edgedeploy.targets.tensorrt.measure_on_board, which needs trtexec alone",
+            )
+        return TensorRtTarget((version,))
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
         """See :class:`edgedeploy.protocols.Target`. ``model.onnx`` and ``lint.json``; ``settings`` hold the level of proof,
@@ -101,6 +115,7 @@ class TensorRtTarget:
                 "proved_by": evidence.by,
                 "releases": " ".join(accepted),
                 LAYER_PRECISIONS: " ".join(request.plan.precisions),
+                PRECISIONS: " ".join(sorted({request.precision, *request.plan.precisions})),
             },
             reference_sha256=sha256_file(request.reference),
             built_with=versions,

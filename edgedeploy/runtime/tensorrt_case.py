@@ -1,7 +1,7 @@
-"""Pushed to the board and run by its own Python (3.8 or newer): one case through an engine, by TensorRT's Python API.
+"""One case through an engine by TensorRT's Python API, in a file that runs by itself on the board's Python (3.8 or newer).
 
-    python3 board_runner.py                 one JSON line: the release of the API
-    python3 board_runner.py CASE.json       reads the input files that CASE names, writes its output files
+    python3 tensorrt_case.py                one JSON line: the release of the API
+    python3 tensorrt_case.py CASE.json      reads the input files that CASE names, writes its output files
 
 CASE holds ``plan`` and, for ``inputs`` and ``outputs``, lists of ``{"name", "path", "bytes"}``: raw arrays in the layout
 of the model. The API by tensor names came with TensorRT 8.5. Standard library only: memory of the GPU comes from the CUDA
@@ -18,11 +18,12 @@ from typing import Any
 
 CUDART = ("libcudart.so", "/usr/local/cuda/lib64/libcudart.so")
 TO_DEVICE, TO_HOST = 1, 2  # cudaMemcpyKind
+PROPERTIES = ("cudaGetDeviceProperties_v2", "cudaGetDeviceProperties")
 DEFAULT_STREAM = 0
 
 
 class Cuda:
-    """The four calls that are needed, each checked."""
+    """The calls that are needed, each checked. Raises ``RuntimeError``."""
 
     def __init__(self) -> None:
         for name in CUDART:
@@ -31,20 +32,33 @@ class Cuda:
                 return
             except OSError:
                 continue
-        raise SystemExit("no CUDA runtime: looked for " + ", ".join(CUDART))
+        raise RuntimeError("no CUDA runtime: looked for " + ", ".join(CUDART))
 
     def allocate(self, size: int) -> int:
         pointer = ctypes.c_void_p()
         self._call("cudaMalloc", ctypes.byref(pointer), ctypes.c_size_t(size))
         return int(pointer.value or 0)
 
-    def upload(self, pointer: int, data: bytes) -> None:
-        self._call("cudaMemcpy", ctypes.c_void_p(pointer), data, ctypes.c_size_t(len(data)), TO_DEVICE)
+    def device_name(self) -> str:
+        """The structure begins with the name; CUDA 12 renamed the call when it grew."""
+        properties = ctypes.create_string_buffer(1 << 14)
+        name = next((name for name in PROPERTIES if hasattr(self._library, name)), PROPERTIES[0])
+        self._call(name, properties, 0)
+        return properties.value.decode("utf-8", errors="replace")
 
-    def download(self, pointer: int, size: int) -> bytes:
-        data = ctypes.create_string_buffer(size)
+    def upload(self, pointer: int, data: Any, size: int) -> None:
+        """``data`` is bytes, or the address of as many."""
+        self._call("cudaMemcpy", ctypes.c_void_p(pointer), data, ctypes.c_size_t(size), TO_DEVICE)
+
+    def download(self, pointer: int, data: Any, size: int) -> None:
+        """Into ``data``: a buffer, or the address of one."""
         self._call("cudaMemcpy", data, ctypes.c_void_p(pointer), ctypes.c_size_t(size), TO_HOST)
-        return data.raw
+
+    def stream(self) -> int:
+        """One of the caller's own: on the default one, TensorRT waits for more than its own work."""
+        stream = ctypes.c_void_p()
+        self._call("cudaStreamCreate", ctypes.byref(stream))
+        return int(stream.value or 0)
 
     def wait(self) -> None:
         self._call("cudaDeviceSynchronize")
@@ -52,7 +66,7 @@ class Cuda:
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
         if status != 0:
-            raise SystemExit(f"{name} failed with CUDA error {status}")
+            raise RuntimeError(f"{name} failed with CUDA error {status}")
 
 
 def run(case: Any) -> None:
@@ -62,23 +76,25 @@ def run(case: Any) -> None:
     runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
     engine = runtime.deserialize_cuda_engine(Path(case["plan"]).read_bytes())
     if engine is None:
-        raise SystemExit("TensorRT does not load the engine")
+        raise RuntimeError("TensorRT does not load the engine")
     context = engine.create_execution_context()
     names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
     asked = {tensor["name"] for tensor in (*case["inputs"], *case["outputs"])}
     if names != asked:
-        raise SystemExit(f"the engine has the tensors {sorted(names)}, asked were {sorted(asked)}")
+        raise RuntimeError(f"the engine has the tensors {sorted(names)}, asked were {sorted(asked)}")
     places = {}
     for tensor in (*case["inputs"], *case["outputs"]):
         places[tensor["name"]] = cuda.allocate(tensor["bytes"])
         context.set_tensor_address(tensor["name"], places[tensor["name"]])
     for tensor in case["inputs"]:
-        cuda.upload(places[tensor["name"]], Path(tensor["path"]).read_bytes())
+        cuda.upload(places[tensor["name"]], Path(tensor["path"]).read_bytes(), tensor["bytes"])
     if not context.execute_async_v3(DEFAULT_STREAM):
-        raise SystemExit("TensorRT does not run the engine")
+        raise RuntimeError("TensorRT does not run the engine")
     cuda.wait()
     for tensor in case["outputs"]:
-        Path(tensor["path"]).write_bytes(cuda.download(places[tensor["name"]], tensor["bytes"]))
+        data = ctypes.create_string_buffer(tensor["bytes"])
+        cuda.download(places[tensor["name"]], data, tensor["bytes"])
+        Path(tensor["path"]).write_bytes(data.raw)
 
 
 def main() -> None:
