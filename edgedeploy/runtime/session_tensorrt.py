@@ -41,7 +41,7 @@ class TensorRtSession:
         self._cuda = Cuda()
         self.device = self._cuda.device_name()
         self.version = str(trt.__version__)
-        self._log = _logger(trt)
+        self._log = make_logger(trt)
         plan = cached_plan(trt, self._log, path, settings.get(PRECISIONS, "").split(), self.device)
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
@@ -139,10 +139,10 @@ def _address(values: Any) -> Any:
     return ctypes.c_void_p(values.ctypes.data)
 
 
-def _logger(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]
-        """Keeps warnings and errors."""
+def make_logger(trt: Any) -> Any:
+    """Keeps what TensorRT says: lists ``warnings`` and ``errors``. Made here because its base comes with TensorRT."""
 
+    class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []

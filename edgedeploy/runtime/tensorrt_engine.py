@@ -78,7 +78,7 @@ def build(trt: Any, log: Any, model: Path, precisions: Sequence[str]) -> bytes:
         0 if kind is None else 1 << int(kind)
     )  # 11 has strong types only, and no word for it
     parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(model)):
+    if not parser.parse_from_file(str(model)) or parser.num_errors:
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise RuntimeFault("open_failed", f"TensorRT {version} does not parse it: {'; '.join(errors)[:600]}")
     config = builder.create_builder_config()

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import made_up
@@ -200,6 +201,30 @@ def test_the_session_uses_names_that_nvidias_package_has() -> None:
         used = set(re.findall(rf"\.{kind}\.(\w+)", text))
         assert used, kind
         assert used <= set(dir(getattr(trt, kind))), kind
+
+
+def test_nvidias_own_builder_takes_the_calls(tmp_path: Path) -> None:
+    """The builder of TensorRT for RTX, which needs no GPU once it is told for which one to build."""
+    trt = pytest.importorskip("tensorrt_rtx", reason="no package of NVIDIA's here: pip install tensorrt-rtx")
+
+    class Builder(trt.Builder):  # type: ignore[misc,name-defined]
+        def create_builder_config(self) -> Any:
+            config = super().create_builder_config()
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+            return config
+
+    names = {name: getattr(trt, name) for name in dir(trt) if not name.startswith("_")}
+    api = SimpleNamespace(**{**names, "__version__": "10.3.0", "Builder": Builder})
+    path = convolutional(tmp_path / "reference.onnx")
+    TensorRtTarget().build(request(path, "int8"), tmp_path / "artifact")
+    log = session_tensorrt.make_logger(api)
+    plan = tensorrt_engine.build(api, log, tmp_path / "artifact" / "model.onnx", ["int8"])
+    assert len(plan) > 10_000
+    assert not log.errors
+    (tmp_path / "broken.onnx").write_bytes(path.read_bytes()[:400])
+    with pytest.raises(RuntimeFault, match="does not parse it"):
+        tensorrt_engine.build(api, log, tmp_path / "broken.onnx", [])
 
 
 def test_a_build_keeps_the_rules_of_the_board_that_it_is_for(tmp_path: Path) -> None:
