@@ -84,7 +84,8 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
         runtimes = ", ".join(f"{name} {version}" for name, version in info.runtimes.items()) or "none"
         text = (
             f"{info.provenance}; {info.cpu}, {info.cores} cores, {info.memory_bytes / 2**30:.1f} GiB, "
-            f"{' '.join(info.isa) or 'no instruction set of note'}; runtimes: {runtimes}"
+            f"{' '.join(info.isa) or 'no instruction set of note'}; "
+            f"accelerators: {', '.join(info.accelerators) or 'none found'}; runtimes: {runtimes}"
         )
         remedy = "" if info.runtimes else "On the board: pip install onnxruntime openvino ai-edge-litert"
         findings.append(Finding(what, bool(info.runtimes), text, remedy))

@@ -247,6 +247,7 @@ class BoardInfo:
 
     ``identity`` names the physical machine (a digest of its machine id); ``boot_id`` the boot; ``runtimes`` maps target
     name to runtime version; ``isa`` the instruction sets that matter here (``avx2``, ``avx512_vnni``, ``amx_int8`` ...).
+    ``accelerators`` are what it has beside its CPU (``GPU ...``, ``DLA ...``, ``NPU ...``), used or not.
     ``power_modes`` maps the modes that may be asked for to what sets them (``governor``, ``nvpmodel``).
     """
 
@@ -268,11 +269,13 @@ class BoardInfo:
     power_modes: Mapping[str, str] = field(default_factory=dict)
     serial: str = ""
     image: str = ""
+    accelerators: tuple[str, ...] = ()
 
     def unlike(self, other: BoardInfo) -> tuple[str, ...]:
         """In what this board is of another kind than ``other``: numbers of boards of one kind may stand on one front."""
-        kinds = ("provenance", "clock", "cpu", "arch", "isa", "cores", "image", "python", "runtimes", "governor")
-        found = [name for name in kinds if getattr(self, name) != getattr(other, name)]
+        hardware = ("provenance", "clock", "cpu", "arch", "isa", "cores", "accelerators")
+        software = ("image", "python", "runtimes", "governor")
+        found = [name for name in (*hardware, *software) if getattr(self, name) != getattr(other, name)]
         return tuple(f"{name} {getattr(self, name)!r}, not {getattr(other, name)!r}" for name in found)
 
     def as_json(self) -> dict[str, Any]:
@@ -295,13 +298,15 @@ class BoardInfo:
             "power_modes": dict(self.power_modes),
             "serial": self.serial,
             "image": self.image,
+            "accelerators": list(self.accelerators),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BoardInfo:
         values = dict(data)
         values["isa"] = tuple(values["isa"])
-        values["notes"] = tuple(values.get("notes", ()))
+        for name in ("notes", "accelerators"):
+            values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
 

@@ -189,6 +189,7 @@ def environment_section(data: ReportData) -> str:
         "Provenance": PROVENANCE_TEXT[shown.provenance],
         "Processor": f"{board.cpu}, {board.cores} cores, {board.arch}",
         "Instruction sets": ", ".join(board.isa) or "none of note",
+        "Accelerators": ", ".join(board.accelerators) or "none found",
         "Memory": human(board.memory_bytes, "bytes"),
         "Operating system": board.os,
         "Python": board.python,

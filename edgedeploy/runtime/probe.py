@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from edgedeploy.runtime.accelerators import accelerators
 from edgedeploy.runtime.environment import governor
 from edgedeploy.runtime.powermode import PowerModes
 from edgedeploy.runtime.processes import boot_id
@@ -73,6 +74,7 @@ def probe() -> dict[str, Any]:
         "power_modes": PowerModes(Path()).offered(),
         "serial": serial_number(),
         "image": image_name(),
+        "accelerators": accelerators(),
     }
 
 

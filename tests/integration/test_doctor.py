@@ -24,6 +24,7 @@ def test_a_board_says_which_precisions_are_worth_trying() -> None:
     found = {finding["what"]: finding["found"] for finding in json.loads(done.stdout)}
     assert done.returncode == 0
     assert "cores" in found["board local"]
+    assert "accelerators: " in found["board local"]
     for target in ("onnxruntime", "openvino"):
         assert {part.split(" (")[0] for part in found[f"board local, {target}"].split("; ")} >= {"float32", "int8"}
 
