@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ COMPUTE_OPERATORS = (
 ACTIVATION_INPUT = {"TRANSPOSE_CONV": 2, "CONV_3D_TRANSPOSE": 2}
 """Which input is the activation, where it is not the first: these begin with the shape of their output."""
 
+LAYERS = "layers"
+"""The setting that names the reference's layer of each compute operator, in the file's order: a JSON list."""
+
 _PRECISIONS = {"float32": "float32", "float16": "float16", "int8": "int8", "uint8": "int8", "int16": "int16"}
 
 
@@ -49,6 +53,7 @@ class LiteRtSession:
         options: dict[str, Any] = {"model_path": str(path), "num_threads": threads}
         if settings.get("delegate") == "none":
             options["experimental_op_resolver_type"] = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        self._path, self._threads, self._settings = path, threads, settings
         self._interpreter = module.Interpreter(**options)
         self._interpreter.allocate_tensors()
         runner = self._interpreter.get_signature_runner(_signature(self._interpreter))
@@ -85,6 +90,20 @@ class LiteRtSession:
     def layer_precisions(self) -> list[str]:
         """As :meth:`executed`, layer by layer in the file's order."""
         return precisions_of(self._nodes(), self._types())
+
+    def profile(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """See :class:`edgedeploy.runtime.sessions.Profiled`. Raises ``RuntimeFault`` where the release does not tell."""
+        from edgedeploy.runtime import litert_partitions, litert_profile
+
+        if self._settings.get("delegate") == "none":
+            raise RuntimeFault("run_failed", "LiteRT profiles its kernels with XNNPACK alone")
+        self.run(feeds[0])
+        output_bytes = {
+            name: int(self._interpreter.get_tensor(port.index).nbytes) for name, port in self._outputs.items()
+        }
+        encoded = [self.encode(feed) for feed in feeds]
+        events = litert_profile.profile(self._path, self._threads, encoded, output_bytes)
+        return litert_partitions.layers(events, self._nodes(), json.loads(self._settings.get(LAYERS, "[]")))
 
     def _nodes(self) -> list[dict[str, Any]]:
         nodes: list[dict[str, Any]] = self._interpreter._get_ops_details()

@@ -45,6 +45,11 @@ class LayerPlan:
     operations: tuple[Operation, ...]
 
     @property
+    def names(self) -> list[str]:
+        """The reference's layer of each compute operator; empty for one whose weights are computed."""
+        return [operation.layers[0] if operation.layers else "" for operation in self.operations]
+
+    @property
     def wanted(self) -> tuple[str, ...]:
         """The precision of each compute operator. Raises ``Unsupported`` for layers that share weights and not it."""
         return tuple(self.assignment.of(operation.layers, self.base) for operation in self.operations)

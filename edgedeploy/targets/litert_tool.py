@@ -24,7 +24,7 @@ from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsupported
 from edgedeploy.precision import CALIBRATED, PrecisionPlan
 from edgedeploy.protocols import Array
-from edgedeploy.runtime.session_litert import LiteRtSession, open_model
+from edgedeploy.runtime.session_litert import LAYERS, LiteRtSession, open_model
 from edgedeploy.targets.common import check_outputs, first_line, translated
 from edgedeploy.targets.litert_layers import LayerPlan, find_layers
 from edgedeploy.targets.litert_ranges import Ranges, Run, choose, watch
@@ -135,9 +135,9 @@ def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
         floating = job.output.with_name("float.tflite")
         convert_program(job, floating)
     feed = random_inputs(job.inputs)
-    settings = _hold_against_reference(job, floating, feed)
-    layers = find_layers(job.plan, job.precision, job.reference, floating) if job.plan.rules else None
-    if job.precision == "float32" and layers is None:
+    layers = find_layers(job.plan, job.precision, job.reference, floating)
+    settings = {**_hold_against_reference(job, floating, feed), LAYERS: json.dumps(layers.names)}
+    if job.precision == "float32" and not job.plan.rules:
         floating.replace(job.output)
     else:
         if job.calibrated:
@@ -147,7 +147,7 @@ def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
             narrow(job, layers, floating, cases)
         floating.unlink()
     ran = _prove(job, feed, settings)
-    if layers is not None:
+    if job.plan.rules:
         layers.check(ran)
     return settings
 
@@ -184,13 +184,13 @@ def _named(program: Any, job: ToolJob) -> Any:
     return Named()
 
 
-def narrow(job: ToolJob, layers: LayerPlan | None, floating: Path, cases: Iterator[dict[str, Array]]) -> None:
+def narrow(job: ToolJob, layers: LayerPlan, floating: Path, cases: Iterator[dict[str, Array]]) -> None:
     """Write the model in the asked precision; see :mod:`edgedeploy.targets.litert` for the recipes."""
     from ai_edge_quantizer import quantizer, recipe_manager
 
     recipes = recipe_manager.RecipeManager()  # of those that fit an operator, the one added last decides
     RECIPES[job.precision](recipes, ".*")
-    for scope, precision in layers.of_scope().items() if layers else ():
+    for scope, precision in layers.of_scope().items():
         RECIPES[precision](recipes, f"^{re.escape(scope)}$")
     if job.calibrated and not job.integer_io:
         for edge in ("INPUT", "OUTPUT"):

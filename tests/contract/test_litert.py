@@ -11,15 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from edgedeploy.artifact import TensorSpec
+from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
+from edgedeploy.measurement import Job, MeasurePlan, Payload
 from edgedeploy.precision import NO_RULES
 from edgedeploy.protocols import BuildRequest, Target
-from edgedeploy.runtime.sessions import open_session
+from edgedeploy.runtime.sessions import Profiled, open_session
 from edgedeploy.targets import litert, litert_onnx
+from edgedeploy.targets.layers import with_sources
 from edgedeploy.targets.litert import LiteRtTarget
 from edgedeploy.targets.litert_tool import ToolJob, make
 from edgedeploy.targets.parity import check_executed, check_parity
@@ -112,6 +116,40 @@ class TestLiteRt(TargetContract):
                 for name in ("out0", "out1"):
                     found = np.stack([data[f"{name}.{number}"] for number in range(len(feeds))])
                     check_parity({name: np.stack([row[name] for row in expected])}, {name: found}, precision)
+
+    def test_layers_have_times_and_the_names_of_the_reference(
+        self, precision: str, two_heads: Model, built: Callable[[str], Built]
+    ) -> None:
+        """In the order they ran, which is the reference's here: its layers are told by their weights."""
+        artifact, folder = built(precision)
+        session = open_session("litert", folder, artifact.entry, {k: str(v) for k, v in artifact.settings}, 1)
+        assert isinstance(session, Profiled)
+        before = session.run(next(iter(models.images(seed=2))))
+        rows = session.profile(list(models.images(seed=2, count=4)))
+        named = [row for row in rows if row["sources"]]
+        graph = onnx.load(str(two_heads.reference.path)).graph
+        wanted = {node.name for node in graph.node if node.op_type in ("Conv", "ConvTranspose", "MatMul", "Gemm")}
+        assert len(named) == len(wanted) == sum(session.executed().values())
+        assert {row["sources"][0] for row in named} == wanted
+        told = with_sources({"layers": rows}, two_heads.reference.path)["layers"]
+        assert {row["source"] for row in told} == {*wanted, None}
+        assert sum(row["ns"] for row in rows) > 0
+        widened = {row["device"] for row in rows if row["sources"] == ["node_Conv_23"]}
+        assert widened == {"CPU, built-in" if precision == "int8-dynamic" else "CPU, XNNPACK"}
+        np.testing.assert_array_equal(session.run(next(iter(models.images(seed=2))))["out0"], before["out0"])
+
+    def test_a_job_brings_the_layers_of_litert(self, built: Callable[[str], Built], tmp_path: Path) -> None:
+        """By the agent, in a process of its own; where the profile cannot be had, only it is missing."""
+        artifact, folder = built("int8")
+        plan = MeasurePlan(queries=16, warmup=1, cold_starts=0, collect_outputs=False, profile_runs=3)
+        inputs = tmp_path / "inputs.npz"
+        np.savez(inputs, image=np.stack([feed["image"] for feed in models.images(count=2)]))
+        plain = replace(artifact, settings=(*artifact.settings, ("delegate", "none")))
+        ours, theirs = (Payload(item, folder, inputs, 1) for item in (artifact, plain))
+        with open_board({"name": "here", "kind": "local", "root": str(tmp_path / "root")}).session() as session:
+            run = session.measure(Job(ours, theirs, plan), tmp_path)
+        assert len(run.layers["candidate"]["layers"]) > 7
+        assert "XNNPACK alone" in run.layers["baseline"]["missing"]
 
     def test_built_in_kernels_run_where_the_delegate_is_switched_off(self, two_heads: Model, tmp_path: Path) -> None:
         artifact = LiteRtTarget().build(two_heads.request("float32"), tmp_path)

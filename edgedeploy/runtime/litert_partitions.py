@@ -1,0 +1,109 @@
+"""Which layer of the model an operator of LiteRT's profile is.
+
+XNNPACK takes over stretches of the graph and numbers what it makes of them anew. A stretch in the profile is the delegate's
+node in its turn; what that node covers lies between its inputs and outputs, in the file's order. Layers are named only
+where kinds and numbers of what multiplies agree: a time under a wrong name is worse than one without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgedeploy.runtime.litert_profile import BUILT_IN, DELEGATED, Event
+from edgedeploy.runtime.session_litert import COMPUTE_OPERATORS
+
+Node = Mapping[str, Any]
+"""Of the interpreter: ``index``, ``op_name``, and the tensors of ``inputs`` and ``outputs``."""
+
+_DELEGATE = "DELEGATE"
+_MADE_FROM = {
+    "Convolution": ("CONV_2D", "DEPTHWISE_CONV_2D"),
+    "Deconvolution": ("TRANSPOSE_CONV",),
+    "Fully Connected": ("FULLY_CONNECTED", "CONV_2D"),
+    "Batch Matrix Multiply": ("BATCH_MATMUL",),
+}
+"""What XNNPACK calls its operators that multiply, and the file's operators that each may come from."""
+
+
+def layers(events: Sequence[Event], nodes: Sequence[Node], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows as :class:`edgedeploy.runtime.sessions.Profiled` has them. ``nodes`` include those that a delegate took;
+    ``names`` are the reference's layers of the file's compute operators in its order, empty where none is known."""
+    compute = [int(node["index"]) for node in nodes if node["op_name"] in COMPUTE_OPERATORS]
+    known = dict(zip(compute, names, strict=True)) if len(names) == len(compute) else {}
+    of_event = {**_delegated(events, nodes), **_built_in(events, nodes)}
+    return [_row(place, event, known.get(of_event.get(place, -1), "")) for place, event in enumerate(events)]
+
+
+def _row(place: int, event: Event, source: str) -> dict[str, Any]:
+    operator = _operator(event)
+    return {
+        "name": f"{place} {operator}",
+        "operator": operator,
+        "kernel": event.tag,
+        "device": "CPU, XNNPACK" if event.kind == DELEGATED else "CPU, built-in",
+        "ns": event.ns,
+        "sources": [source] if source else [],
+    }
+
+
+def _operator(event: Event) -> str:
+    """XNNPACK adds types and the kind of kernel: ``Convolution (NHWC, QC8) IGEMM``."""
+    return event.tag.partition(" (")[0]
+
+
+def _built_in(events: Sequence[Event], nodes: Sequence[Node]) -> dict[int, int]:
+    """Place of an event -> index of its node."""
+    tags = {int(node["index"]): node["op_name"] for node in nodes}
+    return {
+        place: event.index
+        for place, event in enumerate(events)
+        if event.kind == BUILT_IN and tags.get(event.index) == event.tag
+    }
+
+
+def _delegated(events: Sequence[Event], nodes: Sequence[Node]) -> dict[int, int]:
+    """As :func:`_built_in`, for what multiplies in XNNPACK."""
+    delegates = [node for node in nodes if node["op_name"] == _DELEGATE]
+    stretches = _stretches(events)
+    if len(delegates) != len(stretches):
+        return {}
+    found: dict[int, int] = {}
+    for places, delegate in zip(stretches, delegates, strict=True):
+        made = [place for place in places if _operator(events[place]) in _MADE_FROM]
+        covered = [node for node in _covered(delegate, nodes) if node["op_name"] in COMPUTE_OPERATORS]
+        if len(made) == len(covered) and all(
+            node["op_name"] in _MADE_FROM[_operator(events[place])] for place, node in zip(made, covered, strict=True)
+        ):
+            found |= {place: int(node["index"]) for place, node in zip(made, covered, strict=True)}
+    return found
+
+
+def _stretches(events: Sequence[Event]) -> list[list[int]]:
+    """Places of XNNPACK's operators, partition by partition: each numbers its own from 0."""
+    found: list[list[int]] = []
+    last = -1
+    for place, event in enumerate(events):
+        if event.kind != DELEGATED:
+            last = -1
+            continue
+        if last < 0 or event.index <= last:
+            found.append([])
+        found[-1].append(place)
+        last = event.index
+    return found
+
+
+def _covered(delegate: Node, nodes: Sequence[Node]) -> list[Node]:
+    """The nodes that a delegate's node stands for."""
+    producers = {int(tensor): node for node in nodes if node["op_name"] != _DELEGATE for tensor in node["outputs"]}
+    border = {int(tensor) for tensor in delegate["inputs"]}
+    todo = [int(tensor) for tensor in delegate["outputs"]]
+    taken: set[int] = set()
+    while todo:
+        tensor = todo.pop()
+        node = None if tensor in border else producers.get(tensor)
+        if node is not None and int(node["index"]) not in taken:
+            taken.add(int(node["index"]))
+            todo += [int(tensor) for tensor in node["inputs"]]
+    return [node for node in nodes if int(node["index"]) in taken]
