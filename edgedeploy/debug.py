@@ -22,6 +22,12 @@ from edgedeploy.variant import Variant
 
 CASES: Final = 4
 
+STAND_INS: Final[Mapping[str, str]] = {
+    "litert": "built-in kernels ran the file: XNNPACK keeps nothing of what lies between its layers",
+    "tensorrt": "ONNX Runtime ran the file: what an engine computes, only a board can tell",
+}
+"""Targets whose own kernels cannot be looked into -> what ran instead."""
+
 
 @dataclass(frozen=True)
 class DebugReport:
@@ -88,6 +94,7 @@ def debug(
     source, notes = _reference(artifact, root, None if reference is None else Path(reference))
     changed = [file.name for file in artifact.files if _differs(folder / file.name, file.sha256)]
     notes += [f"{name} is not the file that was built" for name in changed]
+    notes += [STAND_INS[artifact.target]] if artifact.target in STAND_INS else []
     feeds, text = _feeds(artifact, root, None if inputs is None else Path(inputs), cases)
     limit = -20.0 * math.log10(TOLERANCE[artifact.precision]) if threshold_db is None else threshold_db
     layers = compare_layers(source, artifact, folder, feeds)

@@ -28,6 +28,7 @@ from edgedeploy.targets.litert import LiteRtTarget
 from edgedeploy.targets.litert_tool import ToolJob, make
 from edgedeploy.targets.parity import check_executed, check_parity
 from edgedeploy.targets.reference import run_reference
+from edgedeploy.targets.tracing import compare_layers
 from edgedeploy.testing import TargetContract, models
 from edgedeploy.testing.models import Model
 from edgedeploy.testing.targets import Built, compared
@@ -137,6 +138,27 @@ class TestLiteRt(TargetContract):
         widened = {row["device"] for row in rows if row["sources"] == ["node_Conv_23"]}
         assert widened == {"CPU, built-in" if precision == "int8-dynamic" else "CPU, XNNPACK"}
         np.testing.assert_array_equal(session.run(next(iter(models.images(seed=2))))["out0"], before["out0"])
+
+    def test_the_layer_that_was_damaged_is_the_first_bad_one(
+        self, precision: str, two_heads: Model, built: Callable[[str], Built], tmp_path: Path
+    ) -> None:
+        from ai_edge_litert.tools import flatbuffer_utils
+
+        artifact, folder = built(precision)
+        layers = compare_layers(two_heads.reference.path, artifact, folder, lambda: models.images(seed=2, count=4))
+        graph = onnx.load(str(two_heads.reference.path)).graph
+        weighted = [node.name for node in graph.node if node.op_type in ("Conv", "ConvTranspose", "MatMul")]
+        assert {layer.layer for layer in layers} == set(weighted)
+        assert all(layer.sqnr_db > (100 if precision == "float32" else 25) for layer in layers)
+
+        damaged = tmp_path / "model.tflite"
+        model = flatbuffer_utils.read_model(str(folder / artifact.entry))
+        largest = max(model.buffers, key=lambda buffer: 0 if buffer.data is None else len(buffer.data))
+        largest.data = np.roll(np.asarray(largest.data), len(largest.data) // 2)
+        flatbuffer_utils.write_model(model, str(damaged))
+        layers = compare_layers(two_heads.reference.path, artifact, tmp_path, lambda: models.images(seed=2, count=4))
+        first = next(layer for layer in layers if layer.sqnr_db < 12)
+        assert first.layer == "node_Conv_25", "16 times 8 channels of 3 x 3: the largest"
 
     def test_a_job_brings_the_layers_of_litert(self, built: Callable[[str], Built], tmp_path: Path) -> None:
         """By the agent, in a process of its own; where the profile cannot be had, only it is missing."""
