@@ -15,6 +15,7 @@ from edgedeploy import __version__
 from edgedeploy.ability import abilities, runnable
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.quarantine import Quarantine
+from edgedeploy.boardtable import BoardTable
 from edgedeploy.cluster import Cluster
 from edgedeploy.errors import SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport
@@ -37,7 +38,8 @@ from edgedeploy.reporting import make_report, read_front
 from edgedeploy.runtime.probe import RUNTIME_PACKAGES
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.search.space import Space
-from edgedeploy.spec import BoardTable, SpecSource, StudySpec, load_spec
+from edgedeploy.spec import StudySpec, load_spec
+from edgedeploy.specsource import SpecSource
 from edgedeploy.store import Store
 from edgedeploy.studyrun import Observer, Ready, StudyRun, ignore
 from edgedeploy.targets import BUILTIN_TARGETS

@@ -14,11 +14,11 @@ from typing import Any, Final
 from edgedeploy.ability import Ability, abilities
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.quarantine import Quarantine, Record, remedy_of
+from edgedeploy.boardtable import BoardTable
 from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import demands_of, find_targets
 from edgedeploy.protocols import FitsBoard
-from edgedeploy.spec import BoardTable
 from edgedeploy.targets import BUILTIN_TARGETS
 
 NEEDED: Final = (

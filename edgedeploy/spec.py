@@ -7,25 +7,25 @@ file, the line where it can be found, the key, what was expected, and the neares
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from edgedeploy.boardtable import EMULATED_WORD, BoardTable, emulated_board
 from edgedeploy.errors import SpecError, nearest
 from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Clock, Direction, MetricInfo, not_told_by
 from edgedeploy.measuring import Protocols, Seconds, queries_for, unasked
 from edgedeploy.measuring import Table as _Table
 from edgedeploy.precision import LAYER_PRECISIONS, PrecisionPlan
+from edgedeploy.specsource import SpecSource, first_error
 from edgedeploy.units import parse_quantity
 from edgedeploy.variant import CALIBRATIONS, DEPLOYMENT_KEYS, NO_PLAN, PRECISIONS, TRAININGS, Scalar
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_CHOICES = 64
-EMULATED_WORD = "emulated:"
 
 
 class StudyTable(_Table):
@@ -52,68 +52,6 @@ class TaskTable(_Table):
         if (self.kind == "onnx") != (self.model is not None):
             raise ValueError('`model` (an .onnx file) goes with kind = "onnx", and only with it')
         return self
-
-
-class BoardTable(_Table):
-    name: str = Field(min_length=1, max_length=80)
-    kind: Literal["local", "ssh", "emulated"]
-    host: str | None = None
-    port: int = Field(default=22, ge=1, le=65535)
-    user: str | None = None
-    identity: str | None = None
-    known_hosts: str | None = None
-    python: str | None = None
-    root: str = "~/.edgedeploy"
-    server: Literal["auto", "embedded", "sshd"] = "auto"
-    governor: str | None = None
-    nvpmodel: int | str | None = None
-    """Set for each run and restored after it, even after a crash; the run is refused where the board does not allow it."""
-    power_cycle: tuple[str, ...] = ()
-    """A command on this host, with its arguments, that turns a board that hangs off and on."""
-    labgrid: str | None = Field(default=None, min_length=1)
-    """The board's place in a labgrid: acquired for each session; it also turns the board off and on."""
-    labgrid_coordinator: str | None = None
-    """``HOST[:PORT]``; labgrid's own default otherwise, which is LG_COORDINATOR of the environment."""
-    machine: Literal["arm64", "arm64-system"] | None = None
-    """An emulated processor instead of this host's: ``kind = "emulated:arm64"`` says both in one word."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_word(cls, table: Any) -> Any:
-        """``kind = "emulated:MACHINE"``; the word alone, as ``--board`` takes it, is a whole table."""
-        if isinstance(table, str):
-            table = {"name": table, "kind": table}
-        if isinstance(table, dict) and str(table.get("kind")).startswith(EMULATED_WORD) and "machine" not in table:
-            machine = str(table["kind"]).removeprefix(EMULATED_WORD)
-            return {**table, "kind": "emulated", "machine": machine}
-        return table
-
-    @model_validator(mode="after")
-    def _machine_goes_with_emulated(self) -> BoardTable:
-        if self.machine is not None and self.kind != "emulated":
-            raise ValueError('`machine` goes with kind = "emulated", and only with it')
-        return self
-
-    @model_validator(mode="after")
-    def _host_goes_with_ssh(self) -> BoardTable:
-        if (self.kind == "ssh") != (self.host is not None):
-            raise ValueError('`host` goes with kind = "ssh", and only with it')
-        if self.kind == "emulated" and (self.governor is not None or self.nvpmodel is not None):
-            raise ValueError("an emulated board has no `governor` or `nvpmodel` of its own")
-        if self.labgrid is None and self.labgrid_coordinator is not None:
-            raise ValueError("`labgrid_coordinator` goes with `labgrid`")
-        if self.kind == "emulated" and self.labgrid is not None:
-            raise ValueError("an emulated board is no place of a labgrid")
-        return self
-
-
-def emulated_board(word: str) -> BoardTable:
-    """The board that ``emulated:MACHINE`` stands for. Raises ``SpecError`` for a machine that nobody knows."""
-    try:
-        return BoardTable.model_validate(word)
-    except ValidationError:
-        known = [f"{EMULATED_WORD}{machine}" for machine in ("arm64", "arm64-system")]
-        raise SpecError(f"board {word!r}", "there is no such emulated machine", nearest(word, known)) from None
 
 
 class ObjectiveTable(_Table):
@@ -379,19 +317,6 @@ class StudySpec(_Table):
                 raise source.error("space.calibration", found, f"They have: {', '.join(ways) or 'none'}")
 
 
-class SpecSource:
-    """Where a spec came from: turns a key path into an error that names file, line and key."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self.path = path
-        self.text = text
-
-    def error(self, key: str, found: str, remedy: str = "") -> SpecError:
-        line = line_of(self.text, key)
-        where = f"{self.path}:{line}" if line else str(self.path)
-        return SpecError(f"{where}: {key}", found, remedy)
-
-
 def load_spec(path: Path) -> tuple[StudySpec, SpecSource]:
     """Read and validate a study file by itself. Raises ``SpecError``; reads at most 1 MiB."""
     asked = f"study file {path}"
@@ -417,54 +342,6 @@ def parse_spec(text: str, path: Path) -> tuple[StudySpec, SpecSource]:
         return StudySpec.model_validate(data), source
     except ValidationError as exc:
         raise first_error(exc, source, StudySpec) from None
-
-
-def line_of(text: str, key: str) -> int | None:
-    """1-based line of a dotted key path in TOML text (best effort: tables, arrays of tables, then the leaf's line)."""
-    parts = key.split(".")
-    leaf = next((part for part in reversed(parts) if not part.isdigit()), parts[-1])
-    tables = [part for part in parts[: parts.index(leaf)] if not part.isdigit()]
-    wanted = next((int(part) for part in parts if part.isdigit()), 0)
-    header = re.compile(r"^\s*\[+\s*([A-Za-z0-9_.\- ]+?)\s*\]+")
-    current, seen, start = "", -1, None
-    for number, line in enumerate(text.splitlines(), 1):
-        if match := header.match(line):
-            current = match.group(1)
-            if current == ".".join(tables or [leaf]):
-                seen += 1
-                if seen == wanted:
-                    start = number
-        elif (
-            current == ".".join(tables) and seen in (wanted, -1) and re.match(rf"^\s*\"?{re.escape(leaf)}\"?\s*=", line)
-        ):
-            return number
-    return start
-
-
-def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel]) -> SpecError:
-    """The first problem as one line; an unknown key comes before what may follow from it."""
-    problems = sorted(exc.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    problem = problems[0]
-    key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
-    more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        return source.error(
-            key, f"unknown key{more}", nearest(str(problem["loc"][-1]), _known_keys(problem["loc"][:-1], model))
-        )
-    if problem["type"] == "missing":
-        return source.error(key, f"this key is required and missing{more}")
-    text = problem["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(problem["input"], (dict, list)) or "got" in text else f", but got {problem['input']!r}"
-    return source.error(key, f"{text}{got}{more}")
-
-
-def _known_keys(location: Sequence[int | str], model: Any) -> list[str]:
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation
-        model = annotation if isinstance(annotation, type) else annotation.__args__[0]
-    return list(model.model_fields)
 
 
 def _expand(key: str, values: Any) -> tuple[Any, ...]:

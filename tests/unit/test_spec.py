@@ -8,7 +8,8 @@ import pytest
 
 from edgedeploy.errors import SpecError
 from edgedeploy.measurement import MetricInfo
-from edgedeploy.spec import line_of, load_spec, parse_spec
+from edgedeploy.spec import load_spec, parse_spec
+from edgedeploy.specsource import line_of
 
 GOOD = """\
 [study]

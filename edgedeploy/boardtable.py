@@ -1,0 +1,74 @@
+"""One board as a study file names it: ``[[boards]]``, or a word such as ``emulated:arm64``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from edgedeploy.errors import SpecError, nearest
+from edgedeploy.measuring import Table
+
+EMULATED_WORD = "emulated:"
+
+
+class BoardTable(Table):
+    name: str = Field(min_length=1, max_length=80)
+    kind: Literal["local", "ssh", "emulated"]
+    host: str | None = None
+    port: int = Field(default=22, ge=1, le=65535)
+    user: str | None = None
+    identity: str | None = None
+    known_hosts: str | None = None
+    python: str | None = None
+    root: str = "~/.edgedeploy"
+    server: Literal["auto", "embedded", "sshd"] = "auto"
+    governor: str | None = None
+    nvpmodel: int | str | None = None
+    """Set for each run and restored after it, even after a crash; the run is refused where the board does not allow it."""
+    power_cycle: tuple[str, ...] = ()
+    """A command on this host, with its arguments, that turns a board that hangs off and on."""
+    labgrid: str | None = Field(default=None, min_length=1)
+    """The board's place in a labgrid: acquired for each session; it also turns the board off and on."""
+    labgrid_coordinator: str | None = None
+    """``HOST[:PORT]``; labgrid's own default otherwise, which is LG_COORDINATOR of the environment."""
+    machine: Literal["arm64", "arm64-system"] | None = None
+    """An emulated processor instead of this host's: ``kind = "emulated:arm64"`` says both in one word."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word(cls, table: Any) -> Any:
+        """``kind = "emulated:MACHINE"``; the word alone, as ``--board`` takes it, is a whole table."""
+        if isinstance(table, str):
+            table = {"name": table, "kind": table}
+        if isinstance(table, dict) and str(table.get("kind")).startswith(EMULATED_WORD) and "machine" not in table:
+            machine = str(table["kind"]).removeprefix(EMULATED_WORD)
+            return {**table, "kind": "emulated", "machine": machine}
+        return table
+
+    @model_validator(mode="after")
+    def _machine_goes_with_emulated(self) -> BoardTable:
+        if self.machine is not None and self.kind != "emulated":
+            raise ValueError('`machine` goes with kind = "emulated", and only with it')
+        return self
+
+    @model_validator(mode="after")
+    def _host_goes_with_ssh(self) -> BoardTable:
+        if (self.kind == "ssh") != (self.host is not None):
+            raise ValueError('`host` goes with kind = "ssh", and only with it')
+        if self.kind == "emulated" and (self.governor is not None or self.nvpmodel is not None):
+            raise ValueError("an emulated board has no `governor` or `nvpmodel` of its own")
+        if self.labgrid is None and self.labgrid_coordinator is not None:
+            raise ValueError("`labgrid_coordinator` goes with `labgrid`")
+        if self.kind == "emulated" and self.labgrid is not None:
+            raise ValueError("an emulated board is no place of a labgrid")
+        return self
+
+
+def emulated_board(word: str) -> BoardTable:
+    """The board that ``emulated:MACHINE`` stands for. Raises ``SpecError`` for a machine that nobody knows."""
+    try:
+        return BoardTable.model_validate(word)
+    except ValidationError:
+        known = [f"{EMULATED_WORD}{machine}" for machine in ("arm64", "arm64-system")]
+        raise SpecError(f"board {word!r}", "there is no such emulated machine", nearest(word, known)) from None

@@ -1,0 +1,73 @@
+"""Where in a study file an error is: the file, the line, the key, and the nearest known name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from edgedeploy.errors import SpecError, nearest
+
+
+class SpecSource:
+    """Where a spec came from: turns a key path into an error that names file, line and key."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.text = text
+
+    def error(self, key: str, found: str, remedy: str = "") -> SpecError:
+        line = line_of(self.text, key)
+        where = f"{self.path}:{line}" if line else str(self.path)
+        return SpecError(f"{where}: {key}", found, remedy)
+
+
+def line_of(text: str, key: str) -> int | None:
+    """1-based line of a dotted key path in TOML text (best effort: tables, arrays of tables, then the leaf's line)."""
+    parts = key.split(".")
+    leaf = next((part for part in reversed(parts) if not part.isdigit()), parts[-1])
+    tables = [part for part in parts[: parts.index(leaf)] if not part.isdigit()]
+    wanted = next((int(part) for part in parts if part.isdigit()), 0)
+    header = re.compile(r"^\s*\[+\s*([A-Za-z0-9_.\- ]+?)\s*\]+")
+    current, seen, start = "", -1, None
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := header.match(line):
+            current = match.group(1)
+            if current == ".".join(tables or [leaf]):
+                seen += 1
+                if seen == wanted:
+                    start = number
+        elif (
+            current == ".".join(tables) and seen in (wanted, -1) and re.match(rf"^\s*\"?{re.escape(leaf)}\"?\s*=", line)
+        ):
+            return number
+    return start
+
+
+def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel]) -> SpecError:
+    """The first problem as one line; an unknown key comes before what may follow from it."""
+    problems = sorted(exc.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    problem = problems[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+    more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        return source.error(
+            key, f"unknown key{more}", nearest(str(problem["loc"][-1]), _known_keys(problem["loc"][:-1], model))
+        )
+    if problem["type"] == "missing":
+        return source.error(key, f"this key is required and missing{more}")
+    text = problem["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(problem["input"], (dict, list)) or "got" in text else f", but got {problem['input']!r}"
+    return source.error(key, f"{text}{got}{more}")
+
+
+def _known_keys(location: Sequence[int | str], model: Any) -> list[str]:
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        model = annotation if isinstance(annotation, type) else annotation.__args__[0]
+    return list(model.model_fields)
