@@ -27,6 +27,9 @@ TRAININGS: Final = ("ptq", "qat")
 
 NO_PLAN: Final = "none"
 
+TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
+"""Precisions that layers of a model have which is trained to be int8."""
+
 DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
 )
@@ -115,8 +118,10 @@ class Variant:
     @property
     def model_digest(self) -> str:
         """Names the torch model behind the variant: a float one is shared by all of its targets and precisions, one that
-        was trained to be int8 by all of its targets."""
-        trained = {"training": self.training} if self.training else {}
+        was trained to be int8 by all targets that follow its plan."""
+        trained: dict[str, Any] = {"training": self.training} if self.training else {}
+        if self.training and self.plan.rules:
+            trained["plan"] = self.plan.as_json()
         return digest_of({"width": self.width, "arch": dict(self.arch), **trained})[:16]
 
     @property
@@ -174,7 +179,8 @@ def canonical(
     Arguments that were not proposed take the baseline's value. A precision that the target does not have stands for
     float32 there: that is what would be built, and the variant says so, so two such proposals are one variant. The same
     holds for rules of a plan that the target cannot follow, a calibration it does not have, and calibration of a model
-    that needs none. Quantization-aware training is of int8 models without a plan, and leaves nothing to calibrate.
+    that needs none. Quantization-aware training is of int8 models, some of whose layers a plan may keep in float32, and
+    leaves nothing to calibrate.
     """
     target = str(params["target"])
     precision = str(params.get("precision", "float32"))
@@ -182,7 +188,7 @@ def canonical(
         precision = "float32"
     plan = choices.plans.get(str(params.get("plan", NO_PLAN)), NO_RULES)
     plan = plan.allowed(precision, choices.layers.get(target, ()))
-    trainable = precision == "int8" and not plan.rules and target in choices.trained
+    trainable = precision == "int8" and {*plan.precisions} <= TRAINED_LAYERS and target in choices.trained
     training = "qat" if trainable and params.get("training") == "qat" else ""
     calibration, cases = "", 0
     if not training and any(name in CALIBRATED for name in (precision, *plan.precisions)):

@@ -21,8 +21,10 @@ from edgedeploy.compress.training import TrainProgress
 from edgedeploy.errors import SpecError
 from edgedeploy.files import new_folder, read_json, write_atomic, write_json
 from edgedeploy.measurement import Payload
+from edgedeploy.precision import NO_RULES
 from edgedeploy.protocols import Array, BuildRequest, Case, ReadyMade, Split, Target, Task
 from edgedeploy.store import Store
+from edgedeploy.targets.layers import kept_float
 from edgedeploy.targets.program import PROGRAM_FILE, FromProgram, export_program
 from edgedeploy.targets.qdq import export_quantized
 from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
@@ -106,12 +108,14 @@ class Workbench:
 
     def _make_quantized(self, variant: Variant, folder: Path) -> None:
         """From the float model of the same architecture and width, which is made first if there is none."""
-        twin = replace(variant, precision="float32", training="")
-        weights = self.reference(twin).path.with_name(WEIGHTS)
+        twin = replace(variant, precision="float32", training="", plan=NO_RULES)
+        plain = self.reference(twin).path
+        kept = kept_float(variant.plan, variant.precision, plain)  # before training is paid for
         baseline = self.baseline_model
         with self._account.phase("train"):
-            model = restore(self.task, twin, baseline, weights)
-            model = derive_quantized(self.task, variant, model, baseline, progress=self._hear(variant))
+            model = restore(self.task, twin, baseline, plain.with_name(WEIGHTS))
+            hear = self._hear(variant)
+            model = derive_quantized(self.task, variant, model, baseline, kept_float=kept, progress=hear)
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
             golden = self.task.cases("calibration")[:GOLDEN_CASES]
@@ -120,7 +124,8 @@ class Workbench:
             write_json(part / "reference.json", reference.as_json())
 
     def _hear(self, variant: Variant) -> Callable[[TrainProgress], None]:
-        parts = (f"width {variant.width:g}", *map(str, variant.arch_kwargs.values()), variant.training)
+        trained = (variant.training, variant.plan.label) if variant.training else ()
+        parts = (f"width {variant.width:g}", *map(str, variant.arch_kwargs.values()), *trained)
         label = " ".join(filter(None, parts))
         return lambda state: self._progress(label, state)
 
@@ -166,7 +171,7 @@ class Workbench:
             outputs=reference.outputs,
             precision=variant.precision,
             calibration=calibration,
-            plan=variant.plan,
+            plan=NO_RULES if reference.quantized else variant.plan,  # a quantized reference has it already
             calibrator=variant.calibration,
             program=program if program.is_file() else None,
             quantized=reference.quantized,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -128,9 +128,11 @@ def folded(name: str) -> fx.GraphModule:
     return copy.deepcopy(_folded(name))
 
 
-def quantized(name: str) -> nn.Module:
+def quantized(name: str, kept_float: Mapping[str, Any] | None = None) -> nn.Module:
     """The network with frozen quantizers whose ranges are those of 32 images: what training would start from."""
-    model = quantgraph.place_quantizers(folded(name), "learned")
+    graph = folded(name)
+    kept = quantgraph.layers_with(graph, kept_float or {})
+    model = quantgraph.place_quantizers(graph, "learned", kept=kept)
     with torch.no_grad():
         model(images(32, seed=1))
     for quantizer in quantgraph.quantizers(model):

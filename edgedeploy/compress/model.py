@@ -21,6 +21,7 @@ from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import write_atomic
 from edgedeploy.protocols import Task, Trainable
 from edgedeploy.variant import Scalar, Variant
+from edgedeploy.weights import Numbers
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,7 @@ def derive_quantized(
     float_model: nn.Module,
     baseline_model: nn.Module,
     *,
+    kept_float: Mapping[str, Numbers] | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
     """The int8 model of ``variant``, trained from its ``float_model`` with the baseline as teacher: see
@@ -81,7 +83,9 @@ def derive_quantized(
     trainable = _trainable(task, f"quantization-aware training of {variant.label}")
     arch = variant.arch_kwargs
     specs = task.input_specs(**arch)
-    return train_quantized(float_model, trainable, specs, arch=arch, teacher=baseline_model, progress=progress)
+    return train_quantized(
+        float_model, trainable, specs, arch=arch, teacher=baseline_model, kept_float=kept_float, progress=progress
+    )
 
 
 def _shaped(task: Task, variant: Variant, baseline_model: nn.Module) -> tuple[nn.Module, InheritReport]:

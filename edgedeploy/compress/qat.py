@@ -17,6 +17,7 @@ from edgedeploy.compress.training import Progress, fit
 from edgedeploy.errors import DataError
 from edgedeploy.protocols import Trainable, TrainRecipe
 from edgedeploy.variant import Scalar
+from edgedeploy.weights import Numbers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,12 +67,14 @@ def train_quantized(
     teacher: nn.Module,
     recipe: TrainRecipe | None = None,
     settings: QatSettings | None = None,
+    kept_float: Mapping[str, Numbers] | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
     """An int8 model of the float ``model``: frozen quantizers, evaluation mode. ``model`` is left as it is.
 
     ``specs`` are its inputs with batch size 1. The seed of ``recipe`` (:func:`qat_recipe` of the task's recovery when there
-    is none) decides the result. Raises ``Unsupported`` for a model that cannot be traced or has nothing to quantize,
+    is none) decides the result. Layers with the weights of ``kept_float``, by their names in the float reference, stay
+    float. Raises ``Unsupported`` for a model that cannot be traced, has nothing to quantize or lacks such a layer,
     ``BuildError`` where training diverges, ``DataError`` without training batches.
     """
     import torch
@@ -83,7 +86,11 @@ def train_quantized(
     inputs = [torch.zeros((2, *spec.shape[1:]), dtype=getattr(torch, spec.dtype)) for spec in specs]
     graph = quantgraph.fold_batch_norms(quantgraph.trace(model, inputs))
     student = quantgraph.place_quantizers(
-        graph, settings.ranges, percentile=settings.percentile, momentum=settings.momentum
+        graph,
+        settings.ranges,
+        percentile=settings.percentile,
+        momentum=settings.momentum,
+        kept=quantgraph.layers_with(graph, kept_float or {}),
     )
     _watch(student, task, recipe, arch, settings.watched_batches)
     fit(student, task, recipe, arch=arch, teacher=teacher, progress=progress)

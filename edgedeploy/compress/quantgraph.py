@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 import operator as python_operator
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, cast
 
@@ -29,6 +29,7 @@ from torch import fx, nn
 
 from edgedeploy.compress.fakequant import ActivationQuantizer, FrozenQuantizer, Ranges, WeightQuantizer
 from edgedeploy.errors import Unsupported
+from edgedeploy.weights import Numbers, numbers, same
 
 CONVOLUTIONS: Final = ("conv1d", "conv2d", "conv3d")
 TRANSPOSED: Final = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -90,13 +91,20 @@ def fold_batch_norms(model: fx.GraphModule) -> fx.GraphModule:
 
 
 def place_quantizers(
-    model: fx.GraphModule, ranges: Ranges, *, percentile: float = 100.0, momentum: float = 0.1
+    model: fx.GraphModule,
+    ranges: Ranges,
+    *,
+    percentile: float = 100.0,
+    momentum: float = 0.1,
+    kept: Collection[fx.Node] = (),
 ) -> fx.GraphModule:
-    """``model`` with quantizers, all of them observing. Raises ``Unsupported`` when it has nothing to quantize."""
-    layers = [node for node in model.graph.nodes if kind(node) in WEIGHTED and _owns_weights(node)]
+    """``model`` with quantizers, all of them observing; none for the layers ``kept`` in float. Raises ``Unsupported`` when
+    it has nothing to quantize."""
+    layers = [node for node in _weighted(model.graph) if node not in kept]
     if not layers:
-        raise Unsupported("int8 layers", "no convolution or linear layer has weights of its own", "Search float32")
-    for number, group in enumerate(quantized_groups(model.graph)):
+        found = "the plan keeps every layer" if kept else "no convolution or linear layer has weights of its own"
+        raise Unsupported("int8 layers", found, "Search float32")
+    for number, group in enumerate(quantized_groups(model.graph, kept)):
         name = f"activation_quantizer_{number}"
         quantizer = ActivationQuantizer(ranges, sites=len(group), percentile=percentile, momentum=momentum)
         model.add_submodule(name, quantizer)
@@ -110,6 +118,19 @@ def place_quantizers(
     model.graph.lint()
     model.recompile()
     return model
+
+
+def layers_with(model: fx.GraphModule, weights: Mapping[str, Numbers]) -> set[fx.Node]:
+    """The layers that have these weights, given by the reference's names. Raises ``Unsupported`` for one that none has."""
+    own = {node: numbers(_own_weights(model, node)) for node in _weighted(model.graph)}
+    found: set[fx.Node] = set()
+    for name, wanted in weights.items():
+        fitting = {node for node, values in own.items() if same(wanted, values)}
+        if not fitting:
+            text = "the network has no convolution or linear layer with its weights"
+            raise Unsupported(f"layer {name!r} in float32 in a trained int8 model", text, "Choose other layers")
+        found |= fitting
+    return found
 
 
 def freeze(model: fx.GraphModule) -> fx.GraphModule:
@@ -150,8 +171,9 @@ def scales(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: module.scale for name, module in model.named_modules() if isinstance(module, FrozenQuantizer)}
 
 
-def quantized_groups(graph: fx.Graph) -> list[list[fx.Node]]:
-    """The nodes whose values are quantized; those that share a scale stand together. See the module for the rules."""
+def quantized_groups(graph: fx.Graph, kept: Collection[fx.Node] = ()) -> list[list[fx.Node]]:
+    """The nodes whose values are quantized; those that share a scale stand together. See the module for the rules. Layers
+    ``kept`` in float ask for none."""
     wanted: dict[fx.Node, int] = {}
     groups: dict[int, list[fx.Node]] = {}
     pending: list[fx.Node] = []
@@ -167,7 +189,7 @@ def quantized_groups(graph: fx.Graph) -> list[list[fx.Node]]:
                 groups[wanted[like]].append(moved)
             assert old not in groups
 
-    for node in _seeds(graph):
+    for node in _seeds(graph, kept):
         want(node)
     while pending:
         node = pending.pop()
@@ -206,13 +228,15 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _seeds(graph: fx.Graph) -> Iterator[fx.Node]:
+def _seeds(graph: fx.Graph, kept: Collection[fx.Node]) -> Iterator[fx.Node]:
     for node in graph.nodes:
         if kind(node) in WEIGHTED and _owns_weights(node):
+            if node in kept:
+                continue
             yield node.args[0]
             if kind(node) in CONVOLUTIONS:
                 yield _block_output(node)
-        elif kind(node) == "add" and _adds_convolution(node):
+        elif kind(node) == "add" and _adds_convolution(node, kept):
             yield from node.args
             yield _block_output(node)
 
@@ -238,20 +262,30 @@ def _is_clipped_block(node: fx.Node) -> bool:
     return isinstance(source, fx.Node) and kind(source) in (*WEIGHTED, "add") and len(source.users) == 1
 
 
-def _adds_convolution(node: fx.Node) -> bool:
-    """An addition of two equally shaped activations, one of which a convolution made."""
+def _adds_convolution(node: fx.Node, kept: Collection[fx.Node]) -> bool:
+    """An addition of two equally shaped activations, one of which a convolution made that is not ``kept`` in float."""
     if len(node.args) != 2 or not all(isinstance(value, fx.Node) for value in node.args):
         return False
     first, second = cast(Sequence[fx.Node], node.args)
     if "get_attr" in (first.op, second.op) or first.meta["val"].shape != second.meta["val"].shape:
         return False
-    return any(_is_from_convolution(value) for value in (first, second))
+    return any(_is_from_convolution(value, kept) for value in (first, second))
 
 
-def _is_from_convolution(node: fx.Node) -> bool:
+def _is_from_convolution(node: fx.Node, kept: Collection[fx.Node]) -> bool:
     if kind(node) in (*CLIPPED, *MOVING) and isinstance(node.args[0], fx.Node):
-        return _is_from_convolution(node.args[0])
-    return kind(node) in (*CONVOLUTIONS, *TRANSPOSED)
+        return _is_from_convolution(node.args[0], kept)
+    return kind(node) in (*CONVOLUTIONS, *TRANSPOSED) and node not in kept
+
+
+def _weighted(graph: fx.Graph) -> list[fx.Node]:
+    return [node for node in graph.nodes if kind(node) in WEIGHTED and _owns_weights(node)]
+
+
+def _own_weights(model: fx.GraphModule, layer: fx.Node) -> Numbers:
+    weights = _tensor(model, layer.args[1])
+    assert weights is not None
+    return weights.numpy()
 
 
 def _owns_weights(layer: fx.Node) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.precision import NARROW, Assignment, Layer, PrecisionPlan
+from edgedeploy.precision import NARROW, Assignment, Layer, PrecisionPlan, assign
+from edgedeploy.weights import Numbers, numbers
 
 WEIGHTED_OPERATORS: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose second input may be constant weights."""
@@ -133,3 +134,48 @@ def _source(node: Any, producers: Mapping[str, Any], products: set[str]) -> str 
             return None
         node = before
     return str(node.name)
+
+
+_SAME_NUMBERS: Final = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
+"""Operators between constants and the layer that uses them, which move numbers without changing them."""
+
+
+def weights_of(model: Any) -> dict[str, Numbers]:
+    """By node, the numbers of its second input, where that is constant but for its order."""
+    import onnx
+
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    producers = {output: node for node in model.graph.node for output in node.output}
+    found: dict[str, Numbers] = {}
+    for node in model.graph.node:
+        name = node.input[1] if len(node.input) > 1 else ""
+        while name in producers and producers[name].op_type in _SAME_NUMBERS:
+            name = producers[name].input[0]
+        if name in producers and producers[name].op_type == "Constant":
+            held[name] = next(item.t for item in producers[name].attribute if item.name == "value")
+        if name in held:
+            found[node.name] = numbers(onnx.numpy_helper.to_array(held[name]))
+    return found
+
+
+def kept_float(plan: PrecisionPlan, base: str, reference: Path) -> dict[str, Numbers]:
+    """Names and weights of the layers that ``plan`` keeps in float32 in a ``base`` model of ``reference``.
+
+    Raises ``BuildError`` for a rule that fits no layer, ``Unsupported`` for one that fits none with weights.
+    """
+    import onnx
+
+    model = onnx.load(str(reference))
+    name_nodes(model)
+    assignment = assign(plan, layers_of(model), base)
+    weights = weights_of(model)
+    for rule in plan.rules:
+        own = [name for name, by in assignment.rules.items() if by == rule]
+        if not any(name in weights and name in assignment.weighted for name in own):
+            asked = f"layer {rule.pattern!r} in {rule.precision} in a model that is trained to be {base}"
+            raise Unsupported(asked, f"{own[0]!r} has no constant weights", "Name convolutions or matrix products")
+    return {
+        name: weights[name]
+        for name in assignment.weighted
+        if assignment.precisions[name] == "float32" and name in weights
+    }

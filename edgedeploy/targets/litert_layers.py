@@ -1,8 +1,7 @@
 """Layers of a LiteRT file in terms of the reference's nodes, told by their weights.
 
-The converters keep no name of a node, and fuse, split and reorder what they find. What they do not change are the numbers
-of a weight tensor, only their order: two layers are the same one where their sorted weights are equal. A layer without
-constant weights leaves no trace and takes the precision of the model.
+The converters keep no name of a node, and fuse, split and reorder what they find (:mod:`edgedeploy.weights`). A layer
+without constant weights leaves no trace and takes the precision of the model.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +17,8 @@ from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.precision import Assignment, PrecisionPlan, assign
 from edgedeploy.protocols import Array
 from edgedeploy.runtime.session_litert import COMPUTE_OPERATORS
-from edgedeploy.targets.layers import layers_of, name_nodes
-
-_TOLERANCE: Final = 1e-4
-"""Relative to the largest weight: two converters that fold a batch norm into a convolution differ by 1e-6."""
-
-_SAME_NUMBERS: Final = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
-"""Operators between constants and the layer that uses them, which move numbers without changing them."""
+from edgedeploy.targets.layers import layers_of, name_nodes, weights_of
+from edgedeploy.weights import numbers, same
 
 
 @dataclass(frozen=True)
@@ -86,9 +80,9 @@ def find_layers(plan: PrecisionPlan, base: str, reference: Path, floating: Path)
     model = onnx.load(str(reference))
     name_nodes(model)
     assignment = assign(plan, layers_of(model), base)
-    weights = {name: found for name, found in _weights_of(model).items() if name in assignment.weighted}
+    weights = {name: found for name, found in weights_of(model).items() if name in assignment.weighted}
     operations = tuple(
-        Operation(scope, tuple(name for name, own in weights.items() if _same(own, values)))
+        Operation(scope, tuple(name for name, own in weights.items() if same(own, values)))
         for scope, values in _operations_of(floating)
     )
     _check_found(plan, assignment, {name for operation in operations for name in operation.layers})
@@ -105,24 +99,6 @@ def _check_found(plan: PrecisionPlan, assignment: Assignment, found: set[str]) -
             raise Unsupported(asked, f"{own[0]!r} has no constant weights, by which layers are told there", remedy)
         if lost:
             raise Unsupported(asked, f"the converted model has no layer with the weights of {lost[0]!r}", remedy)
-
-
-def _weights_of(model: Any) -> dict[str, Array]:
-    """Sorted numbers of each node's second input, where that is constant but for its order."""
-    import onnx
-
-    held = {tensor.name: tensor for tensor in model.graph.initializer}
-    producers = {output: node for node in model.graph.node for output in node.output}
-    found: dict[str, Array] = {}
-    for node in model.graph.node:
-        name = node.input[1] if len(node.input) > 1 else ""
-        while name in producers and producers[name].op_type in _SAME_NUMBERS:
-            name = producers[name].input[0]
-        if name in producers and producers[name].op_type == "Constant":
-            held[name] = next(item.t for item in producers[name].attribute if item.name == "value")
-        if name in held:
-            found[node.name] = np.sort(onnx.numpy_helper.to_array(held[name]).ravel())
-    return found
 
 
 def _operations_of(floating: Path) -> list[tuple[str, Array]]:
@@ -147,10 +123,4 @@ def _operations_of(floating: Path) -> list[tuple[str, Array]]:
 
 def _constant(interpreter: Any, index: int, made: set[int]) -> Array:
     values = np.empty(0, np.float32) if index in made else interpreter.get_tensor(index)
-    return np.sort(np.asarray(values).ravel())
-
-
-def _same(first: Array, second: Array) -> bool:
-    if first.size != second.size or not first.size:
-        return False
-    return bool(np.abs(np.subtract(first, second)).max() <= _TOLERANCE * np.abs(first).max())
+    return numbers(values)

@@ -15,9 +15,11 @@ from small_networks import NETWORKS, SPECS, images, network, quantized
 from edgedeploy.artifact import Artifact
 from edgedeploy.compress import quantgraph
 from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.precision import PrecisionPlan
 from edgedeploy.protocols import BuildRequest, TakesQuantized, Target
 from edgedeploy.runtime.sessions import open_session
 from edgedeploy.targets import qdq
+from edgedeploy.targets.layers import kept_float, layers_of
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.targets.openvino import OpenVinoTarget
 from edgedeploy.targets.reference import Reference, describe, export_reference, open_onnx, run_reference
@@ -144,6 +146,51 @@ def test_tensorrt_takes_the_file(name: str, trained: Callable[[str], Trained], t
     if rtx.installed_version() is None:
         pytest.skip("no TensorRT parser: pip install 'edgedeploy[tensorrt]'; the rules were held")
     assert made.evidence.level is Level.BUILT, made.evidence
+
+
+@pytest.mark.parametrize("name", ["unet", "mobilenet"])
+def test_layers_that_a_plan_keeps_are_float_in_the_file_and_where_it_runs(
+    name: str, trained: Callable[[str], Trained], tmp_path: Path
+) -> None:
+    """The first and the last layer of the float reference, by its names."""
+    plain = export_reference(network(name), SPECS, tmp_path / "plain" / "float.onnx")
+    weighted = [layer.name for layer in layers_of(onnx.load(str(plain.path))) if layer.weighted]
+    plan = PrecisionPlan.of({weighted[0]: "float32", weighted[-1]: "float32"})
+    kept = kept_float(plan, "int8", plain.path)
+    assert set(kept) == {weighted[0], weighted[-1]}
+    model = quantized(name, kept)
+    path = tmp_path / "mixed" / "reference.onnx"
+    mixed = qdq.export_quantized(model, SPECS, path, samples=[{"image": images(1, seed=0).numpy()}])
+    assert weights_in_int8(mixed) == weights_in_int8(trained(name)[1]) - 2
+    inputs = images(4, seed=9)
+    with torch.no_grad():
+        wanted = model(inputs).numpy()
+    for make in (OnnxRuntimeTarget, OpenVinoTarget):
+        artifact = make().build(request(mixed), tmp_path / make.name)
+        found, executed = answers(artifact, tmp_path / make.name, inputs)
+        assert np.abs(found - wanted).mean() <= np.abs(wanted).max() / 127
+        whole = make().build(request(trained(name)[1]), tmp_path / f"{make.name}-whole")
+        _, before = answers(whole, tmp_path / f"{make.name}-whole", inputs)
+        assert before["int8"] - executed["int8"] >= 1, "what was int8 before is float now"
+        assert sum(executed.values()) == sum(before.values())
+    made = TensorRtTarget().make(request(mixed), tmp_path / "tensorrt")
+    assert max(JETPACK_RELEASES.values()) in {item.platform.version for item in made.results if not item.errors}
+
+
+def weights_in_int8(reference: Reference) -> int:
+    """Layers with weights that a pair stands before."""
+    graph = onnx.load(str(reference.path)).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    quantized_constants = {
+        node.output[0] for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in constants
+    }
+    weights = {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants | quantized_constants
+    }
+    layers = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    return sum(node.op_type in layers and node.input[1] in weights for node in graph.node)
 
 
 @each_target

@@ -73,6 +73,33 @@ def test_trained_int8_is_searched_beside_calibrated_int8(study: Path, tmp_path: 
     assert sum("qat" in text for text in trainings) == 1, "a resumed study trains nothing again"
 
 
+def test_a_plan_keeps_layers_of_a_trained_model_in_float(study: Path, tmp_path: Path) -> None:
+    text = study.read_text().replace(
+        'training = ["ptq", "qat"]', 'training = ["qat"]\nplan = ["none", "head", "wrong"]'
+    )
+    text = text.replace('targets = ["onnxruntime", "openvino"]', 'targets = ["onnxruntime"]')
+    text = text.replace('precision = ["float32", "int8"]', 'precision = ["int8"]')
+    study.write_text(text + '\n[plans.head]\n"node_linear" = "float32"\n\n[plans.wrong]\n"node_linea" = "float32"\n')
+    out, trainings = tmp_path / "out", set[str]()
+
+    def hear(event: Any) -> None:
+        if "epoch" in event.text and "qat" in event.text:
+            trainings.add(event.text.split(": epoch")[0])
+
+    edgedeploy.load_study(study).run(out, board="here", confirm=False, observer=hear)
+    store = Store(out)
+    found = {item.variant.recipe: item for item in store.measurements() if item.variant.training}
+    assert set(found) == {"int8 qat", "int8 qat node_linear=float32"}
+    mixed, whole = found["int8 qat node_linear=float32"], found["int8 qat"]
+    assert mixed.variant.model_digest != whole.variant.model_digest
+    assert mixed.artifact.reference_sha256 != whole.artifact.reference_sha256
+    assert mixed.candidate.executed["int8"] == whole.candidate.executed["int8"] - 1
+    assert mixed.candidate.executed["float32"] == 1
+    (failure,) = store.failures()
+    assert "no layer has that name" in failure.message and "node_linear" in failure.message
+    assert len(trainings) == 2, f"a plan that fits nothing is found before anything is trained: {trainings}"
+
+
 def test_a_task_without_training_is_refused(study: Path, tmp_path: Path) -> None:
     module = study.with_name("squares.py")
     module.write_text(module.read_text().replace("def batches(", "def unused("))

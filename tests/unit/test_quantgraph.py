@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from small_networks import NETWORKS, folded, images, network, quantized
 from torch import nn
 
 from edgedeploy.compress import quantgraph
-from edgedeploy.compress.fakequant import ActivationQuantizer
+from edgedeploy.compress.fakequant import ActivationQuantizer, WeightQuantizer
 from edgedeploy.errors import Unsupported
+from edgedeploy.weights import numbers
 
 each_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -143,6 +145,31 @@ def test_what_cannot_be_traced_is_refused_with_the_reason() -> None:
 
     with pytest.raises(Unsupported, match="training = \\['ptq'\\]"):
         quantgraph.trace(Moody(), [images(2)])
+
+
+def test_layers_kept_in_float_ask_for_no_quantizers() -> None:
+    graph = folded("resnet")
+    layers = [node for node in graph.graph.nodes if quantgraph.kind(node) in quantgraph.WEIGHTED]
+    all_groups = len(quantgraph.quantized_groups(graph.graph))
+    last = numbers(graph.get_parameter(str(layers[-1].args[1].target)).detach().numpy())
+    kept = quantgraph.layers_with(graph, {"the last": last})
+    assert kept == {layers[-1]}
+    model = quantgraph.place_quantizers(graph, "learned", kept=kept)
+    weights = [module for module in model.modules() if isinstance(module, WeightQuantizer)]
+    assert len(weights) == len(layers) - 1
+    assert layers[-1].args[1].op == "get_attr", "no quantizer stands before its weights"
+    assert len(list(quantgraph.quantizers(model))) < all_groups, "nor before its input, which nobody else wants"
+
+
+def test_layers_that_are_not_there_or_are_all_of_them() -> None:
+    graph = folded("resnet")
+    with pytest.raises(
+        Unsupported, match=r"layer '/stem' in float32 .*no convolution or linear layer with its weights"
+    ):
+        quantgraph.layers_with(graph, {"/stem": np.arange(9.0)})
+    everything = {node for node in graph.graph.nodes if quantgraph.kind(node) in quantgraph.WEIGHTED}
+    with pytest.raises(Unsupported, match="the plan keeps every layer"):
+        quantgraph.place_quantizers(graph, "learned", kept=everything)
 
 
 def test_a_model_without_layers_is_refused() -> None:

@@ -1,20 +1,29 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
+from edgedeploy.precision import PrecisionPlan
 from edgedeploy.search.space import Space
 from edgedeploy.variant import Choices, Variant, canonical
 
 PRECISIONS = {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16", "int8")}
 
 
-def make(*, trained: tuple[str, ...] = (), **params: bool | int | float | str) -> Variant:
+def make(
+    *,
+    trained: tuple[str, ...] = (),
+    plans: Mapping[str, PrecisionPlan] | None = None,
+    **params: bool | int | float | str,
+) -> Variant:
     return canonical(
         params,
         arch_defaults={"resolution": 128, "up": "resize"},
         target_precisions=PRECISIONS,
         default_threads=2,
-        choices=Choices(trained=trained),
+        choices=Choices(plans or {}, dict.fromkeys(PRECISIONS, ("float32", "float16", "int8")), trained=trained),
     )
 
 
@@ -66,6 +75,19 @@ def test_training_is_of_int8_models_on_targets_that_take_them() -> None:
     assert trained.artifact_name != plain.artifact_name
     assert make(target="openvino", precision="int8", training="qat", trained=("onnxruntime",)) == plain
     assert make(target="openvino", training="qat", trained=both) == make(target="openvino")
+
+
+def test_a_plan_that_keeps_layers_in_float32_is_trained_by_itself() -> None:
+    both = ("onnxruntime", "openvino")
+    plans = {"mixed": PrecisionPlan.of({"/head": "float32"}), "half": PrecisionPlan.of({"/head": "float16"})}
+    asked: dict[str, Any] = {"precision": "int8", "training": "qat", "trained": both, "plans": plans}
+    whole = make(target="openvino", **asked)
+    mixed = make(target="openvino", plan="mixed", **asked)
+    assert (mixed.training, mixed.plan) == ("qat", plans["mixed"])
+    assert mixed.model_digest != whole.model_digest
+    assert make(target="onnxruntime", plan="mixed", **asked).model_digest == mixed.model_digest
+    half = make(target="openvino", plan="half", **asked)
+    assert (half.training, half.plan) == ("", plans["half"]), "no training has float16 layers: it is calibrated"
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
