@@ -46,6 +46,27 @@ def convolutional(path: Path, *, named: bool = True, side: int | str = 16, opset
     return _save(path, nodes, weights, [1, 3, side, side], [1, 2, side, side], opset)
 
 
+def two_stages(path: Path, gain: float) -> Path:
+    """As a W-Net: logits of a first network, about ``gain`` times as large as the image, beside it before the second."""
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array((factor * rng.standard_normal(shape)).astype(np.float32), name)
+        for name, shape, factor in (
+            ("w1", (8, 3, 3, 3), 0.2),
+            ("w2", (2, 8, 1, 1), gain * 0.3),
+            ("w3", (2, 5, 1, 1), 1.0),
+        )
+    ]
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["c"], name="/first/conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"], name="/first/relu"),
+        helper.make_node("Conv", ["r", "w2"], ["logits"], name="/first/head"),
+        helper.make_node("Concat", ["image", "logits"], ["both"], name="/both", axis=1),
+        helper.make_node("Conv", ["both", "w3"], ["out"], name="/second/conv"),
+    ]
+    return _save(path, nodes, weights, [1, 3, 16, 16], [1, 2, 16, 16], 17)
+
+
 def transformer_block(path: Path) -> Path:
     """Two matrix products with a Tanh between them and a sum around: image (1, 16, 64) -> out (1, 16, 64)."""
     rng = np.random.default_rng(0)

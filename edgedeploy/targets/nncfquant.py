@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from edgedeploy.targets.parity import TOLERANCE, compare, within
 CALIBRATIONS: Final = ("mean-minmax", "minmax", "percentile", "mse")
 LOOKED_AT: Final = 16
 """Calibration cases that are compared with the float model."""
+MOST_UNEQUAL: Final = 4.0
+"""How much larger than an input's own range the common one of a concatenation may be."""
 BLOCK: Final = 32
 """Weights that share one scale in 4 bits, where a layer has a multiple of so many inputs; else fewer."""
 
@@ -40,8 +42,9 @@ def quantize(model: Any, request: BuildRequest, assignment: Assignment, sources:
     """``model`` with the layers that ``assignment`` gives to int8; nothing else is touched.
 
     Unless another way to choose ranges was asked for: NNCF's own, the mean of the cases' extremes, which cuts off what few
-    cases reach. Where that leaves calibration cases far from the float model (a detector's rare objects), extremes over
-    all cases are tried too, and the nearer of the two is taken. The file says which: NNCF writes its parameters into it.
+    cases reach, and one range for all inputs of a concatenation. Where that leaves calibration cases far from the float
+    model, extremes over all cases are tried too (a detector's rare objects), and concatenations whose inputs keep ranges
+    of their own (an image beside logits); the nearest is taken. The file says which: NNCF writes its parameters into it.
     """
     own = _quantized(model.clone(), request, assignment, sources)
     if request.calibrator not in ("", CALIBRATIONS[0]):
@@ -49,8 +52,50 @@ def quantize(model: Any, request: BuildRequest, assignment: Assignment, sources:
     distance = _distance(model, own, request)
     if distance <= TOLERANCE["int8"]:
         return own
+    tried = [(distance, own)]
     whole = _quantized(model.clone(), replace(request, calibrator="minmax"), assignment, sources)
-    return whole if _distance(model, whole, request) < distance else own
+    tried.append((_distance(model, whole, request), whole))
+    if apart := _unequal(model, request):
+        free = _quantized(model.clone(), request, assignment, sources, apart)
+        tried.append((_distance(model, free, request), free))
+    return min(tried, key=lambda pair: pair[0])[1]
+
+
+def _unequal(model: Any, request: BuildRequest) -> list[str]:
+    """Concatenations whose common range costs the other readers of an input two bits or more."""
+    import openvino as ov
+
+    graph = model.clone()
+    inputs = {
+        operation.get_friendly_name(): [operation.input_value(index) for index in range(operation.get_input_size())]
+        for operation in graph.get_ops()
+        if operation.get_type_name() == "Concat" and operation.get_output_element_type(0).is_real()
+    }
+    values = {_key(value): value for group in inputs.values() for value in group}
+    outputs = graph.add_outputs(list(values.values()))
+    places = dict(zip(values, range(len(graph.outputs) - len(outputs), len(graph.outputs)), strict=True))
+    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    extremes = dict.fromkeys(places, (math.inf, -math.inf))
+    for feed in itertools.islice(calibration_feeds(request), LOOKED_AT):
+        found = list(compiled(feed).values())
+        for key, place in places.items():
+            low, high = extremes[key]
+            extremes[key] = (min(low, float(found[place].min())), max(high, float(found[place].max())))
+    unequal = []
+    for name, group in inputs.items():
+        ranges = [extremes[_key(value)] for value in group]
+        whole = max(high for _, high in ranges) - min(low for low, _ in ranges)
+        # readers of an input: the concatenation, the output that was added here, and others
+        shared = [
+            high - low for value, (low, high) in zip(group, ranges, strict=True) if len(value.get_target_inputs()) > 2
+        ]
+        if any(MOST_UNEQUAL * own < whole for own in shared):
+            unequal.append(name)
+    return unequal
+
+
+def _key(value: Any) -> tuple[str, int]:
+    return value.get_node().get_friendly_name(), value.get_index()
 
 
 def _distance(model: Any, narrow: Any, request: BuildRequest) -> float:
@@ -69,9 +114,17 @@ def _distance(model: Any, narrow: Any, request: BuildRequest) -> float:
     return worst
 
 
-def _quantized(model: Any, request: BuildRequest, assignment: Assignment, sources: dict[str, tuple[str, ...]]) -> Any:
+def _quantized(
+    model: Any,
+    request: BuildRequest,
+    assignment: Assignment,
+    sources: dict[str, tuple[str, ...]],
+    apart: Sequence[str] = (),
+) -> Any:
+    """``apart`` are operations that NNCF leaves alone."""
     nncf = quiet_nncf()
-    others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
+    others = list(apart)
+    others += [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
     if request.precision != "int8":  # operations that stand for no layer keep the precision of the model
         others += [op.get_friendly_name() for op in model.get_ops() if _may_narrow(op, sources)]
     with translated("int8 quantization by NNCF", "Search another precision for this architecture"):

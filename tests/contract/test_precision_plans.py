@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_onnx import convolutional, feeds, request, transformer_block
+from small_onnx import convolutional, feeds, request, transformer_block, two_stages
 
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import BuildError, Unsupported
@@ -157,6 +157,15 @@ def test_what_one_case_alone_reaches_is_not_cut_off(make: Any, tmp_path: Path) -
     _, executed, session = build(make, request(path, "int8", None, "", source), tmp_path / "out")
     assert executed.get("int8") == 3
     check_parity({"out": run_reference(reference, rare)["out"]}, {"out": session.run(rare)["out"]}, "int8")
+
+
+@each_target
+def test_an_image_beside_logits_keeps_a_range_of_its_own(make: Any, tmp_path: Path) -> None:
+    """NNCF gives all inputs of a concatenation one range: the first layer would read the image in a few steps."""
+    path = two_stages(tmp_path / "m.onnx", 200.0)
+    _, executed, session = build(make, request(path, "int8"), tmp_path / "out")
+    assert executed.get("int8") == 3
+    assert agrees(path, session, "int8")["rel_l2"] < 0.1
 
 
 @each_target
