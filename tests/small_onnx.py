@@ -46,6 +46,21 @@ def convolutional(path: Path, *, named: bool = True, side: int | str = 16, opset
     return _save(path, nodes, weights, [1, 3, side, side], [1, 2, side, side], opset)
 
 
+def norm_after_relu(path: Path) -> Path:
+    """Conv, Relu, batch norm, Conv: nothing that a tool could fold it into comes right before the norm."""
+    rng = np.random.default_rng(0)
+    statistics = [(f"{name}", rng.uniform(0.5, 1.5, 8)) for name in ("scale", "bias", "mean", "var")]
+    weights = [("w1", rng.standard_normal((8, 3, 3, 3)) / 3), ("w2", rng.standard_normal((2, 8, 1, 1))), *statistics]
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["c"], name="/conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"], name="/relu"),
+        helper.make_node("BatchNormalization", ["r", "scale", "bias", "mean", "var"], ["n"], name="/norm"),
+        helper.make_node("Conv", ["n", "w2"], ["out"], name="/head"),
+    ]
+    held = [numpy_helper.from_array(values.astype(np.float32), name) for name, values in weights]
+    return _save(path, nodes, held, [1, 3, 16, 16], [1, 2, 16, 16], 17)
+
+
 def two_stages(path: Path, gain: float) -> Path:
     """As a W-Net: logits of a first network, about ``gain`` times as large as the image, beside it before the second."""
     rng = np.random.default_rng(0)

@@ -30,13 +30,15 @@ BLOCK: Final = 32
 """Weights that share one scale in 4 bits."""
 
 
+NEVER_INT8: Final = ("BatchNormalization",)
+"""One that could not be folded computes in float anyway, and its weights are no matrix: in int8 they only lose."""
+
+
 @dataclass(frozen=True)
 class Scheme:
-    """How int8 is written into the file: ``signed`` activations, operators ``excluded``, weights of 7 bits, and more options
-    of the quantizer."""
+    """How int8 is written into the file: ``signed`` activations, weights of 7 bits, and more options of the quantizer."""
 
     signed: bool = False
-    excluded: tuple[str, ...] = ()
     reduce_range: bool = False
     options: Mapping[str, bool] = field(default_factory=dict)
 
@@ -119,7 +121,7 @@ def eight_bits(
         sources = fused_from(source, ready)
         check_alive(request.plan, assignment, sources.values())
         others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
-        others += [node.name for node in ready.graph.node if node.op_type in scheme.excluded]
+        others += [node.name for node in ready.graph.node if node.op_type in NEVER_INT8]
         extra: dict[str, Any] = {**scheme.options, **({} if method == "minmax" else {"CalibStridedMinMax": 1})}
         if method == "percentile":
             extra["CalibPercentile"] = PERCENTILE

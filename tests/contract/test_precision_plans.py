@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_onnx import convolutional, feeds, request, transformer_block, two_stages
+from small_onnx import convolutional, feeds, norm_after_relu, request, transformer_block, two_stages
 
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import BuildError, Unsupported
@@ -157,6 +157,18 @@ def test_what_one_case_alone_reaches_is_not_cut_off(make: Any, tmp_path: Path) -
     _, executed, session = build(make, request(path, "int8", None, "", source), tmp_path / "out")
     assert executed.get("int8") == 3
     check_parity({"out": run_reference(reference, rare)["out"]}, {"out": session.run(rare)["out"]}, "int8")
+
+
+@each_target
+def test_a_batch_norm_that_nothing_folds_stays_float(
+    make: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = norm_after_relu(tmp_path / "m.onnx")
+    capfd.readouterr()
+    _, executed, session = build(make, request(path, "int8"), tmp_path / "out")
+    assert (*capfd.readouterr(), caplog.messages) == ("", "", [])
+    assert executed == {"int8": 2}
+    assert agrees(path, session, "int8")["rel_l2"] < 0.05
 
 
 @each_target

@@ -42,7 +42,6 @@ SAME_OUTPUT: Final = 1e-6
 
 SCHEME: Final = Scheme(
     signed=True,
-    excluded=("BatchNormalization",),  # one that could not be folded; its weights are no matrix
     options={
         "ActivationSymmetric": True,
         "WeightSymmetric": True,
