@@ -25,6 +25,7 @@ from typing import Final
 from edgedeploy.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.files import read_json
 from edgedeploy.precision import assign
 from edgedeploy.protocols import Array, BuildRequest, Readiness
 from edgedeploy.targets import graph, litert_onnx
@@ -33,6 +34,7 @@ from edgedeploy.targets.layers import layers_of, name_nodes
 from edgedeploy.targets.litert_ranges import CALIBRATIONS
 from edgedeploy.targets.litert_tool import ToolJob, error_of, write_cases
 from edgedeploy.targets.reference import describe
+from edgedeploy.variant import digest_of
 
 ENTRY: Final = "model.tflite"
 
@@ -65,10 +67,13 @@ class LiteRtTarget:
         require_abilities(self, request)
         _refuse_early(request)
         with staged(folder) as scratch, TemporaryDirectory(dir=scratch) as desk:
-            source = request.program
-            if source is None:
+            keep = None
+            if request.program is None:
                 source, versions["onnx2tf"] = litert_onnx.convert(request, Path(desk))
                 del versions["litert-torch"]
+            else:
+                keep = _converted(request.program, request, versions)
+                source = keep if _is_whole(keep) else request.program
             job = ToolJob(
                 source=source,
                 reference=request.reference,
@@ -79,6 +84,7 @@ class LiteRtTarget:
                 plan=request.plan,
                 integer_io=self._integer_io,
                 calibrator=request.calibrator,
+                keep=None if keep == source else keep,
             )
             settings = _run_tool(job, _cases(request) if job.calibrated else iter(()), Path(desk))
         return Artifact.of_folder(
@@ -92,6 +98,19 @@ class LiteRtTarget:
             reference_sha256=sha256_file(request.reference),
             built_with=versions,
         )
+
+
+def _converted(program: Path, request: BuildRequest, versions: Mapping[str, str]) -> Path:
+    """Where the float model stays that was converted from ``program``, for other precisions and plans: converting takes
+    most of a build. Named after everything it depends on."""
+    edges = [[spec.as_json() for spec in specs] for specs in (request.inputs, request.outputs)]
+    name = digest_of([sha256_file(program), edges, versions["litert-torch"]])[:16]
+    return program.with_name(f"float-{name}.tflite")
+
+
+def _is_whole(kept: Path) -> bool:
+    noted = kept.with_suffix(".json")
+    return kept.is_file() and noted.is_file() and read_json(noted)["sha256"] == sha256_file(kept)
 
 
 def _refuse_early(request: BuildRequest) -> None:

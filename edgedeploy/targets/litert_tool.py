@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,8 +22,9 @@ from typing import IO, Any, Final
 import numpy as np
 
 from edgedeploy import errors
-from edgedeploy.artifact import TensorSpec
+from edgedeploy.artifact import TensorSpec, sha256_file
 from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsupported
+from edgedeploy.files import write_atomic, write_json
 from edgedeploy.precision import CALIBRATED, PrecisionPlan
 from edgedeploy.protocols import Array
 from edgedeploy.runtime.session_litert import LAYERS, LiteRtSession, open_model
@@ -38,7 +41,8 @@ _END: Final = b"\x00"
 
 @dataclass(frozen=True)
 class ToolJob:
-    """What to make. ``source`` is torch's exported program (.pt2) or a float model of another converter (.tflite)."""
+    """What to make. ``source`` is torch's exported program (.pt2) or a float model that was converted before (.tflite);
+    ``keep`` is where the float model is to stay for further builds."""
 
     source: Path
     reference: Path
@@ -49,6 +53,7 @@ class ToolJob:
     plan: PrecisionPlan
     integer_io: bool
     calibrator: str = ""
+    keep: Path | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -66,6 +71,7 @@ class ToolJob:
             "plan": self.plan.as_json(),
             "integer_io": self.integer_io,
             "calibrator": self.calibrator,
+            "keep": None if self.keep is None else str(self.keep),
         }
 
     @classmethod
@@ -80,6 +86,7 @@ class ToolJob:
             plan=PrecisionPlan.from_json(data["plan"]),
             integer_io=bool(data["integer_io"]),
             calibrator=str(data["calibrator"]),
+            keep=None if data["keep"] is None else Path(data["keep"]),
         )
 
 
@@ -130,13 +137,18 @@ def main(job_path: str, result_path: str) -> int:
 
 def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
     """Convert, hold the float model against the reference, narrow it, run it once. Returns the session's settings."""
-    floating = job.source
-    if floating.suffix != ".tflite":
-        floating = job.output.with_name("float.tflite")
+    floating = job.output.with_name("converted.tflite")
+    if job.source.suffix == ".tflite":
+        shutil.copy(job.source, floating)
+    else:
         convert_program(job, floating)
     feed = random_inputs(job.inputs)
     layers = find_layers(job.plan, job.precision, job.reference, floating)
     settings = {**_hold_against_reference(job, floating, feed), LAYERS: json.dumps(layers.names)}
+    if job.keep is not None:
+        with suppress(OSError):  # the next build converts again
+            write_atomic(job.keep, floating.read_bytes())
+            write_json(job.keep.with_suffix(".json"), {"sha256": sha256_file(floating)})
     if job.precision == "float32" and not job.plan.rules:
         floating.replace(job.output)
     else:

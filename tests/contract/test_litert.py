@@ -66,6 +66,23 @@ class TestLiteRt(TargetContract):
         check_parity(*compared(two_heads, session, list(models.images(seed=2, count=4))), "int8")
         check_executed("int8", session.executed())
 
+    def test_the_converted_model_is_kept_for_further_builds(
+        self, two_heads: Model, built: Callable[[str], Built], tmp_path: Path
+    ) -> None:
+        """And a build from it is the artifact that a conversion of its own gives."""
+        program = tmp_path / "model" / "program.pt2"
+        program.parent.mkdir()
+        shutil.copy(two_heads.program, program)
+        copied = replace(two_heads, program=program)
+        first = LiteRtTarget().build(copied.request("int8"), tmp_path / "first")
+        (kept,) = program.parent.glob("float-*.tflite")
+        second = LiteRtTarget().build(copied.request("int8"), tmp_path / "second")
+        assert first.digest == second.digest == built("int8").artifact.digest
+        whole = kept.read_bytes()
+        kept.write_bytes(whole[:1000])
+        assert LiteRtTarget().build(copied.request("int8"), tmp_path / "third").digest == first.digest
+        assert kept.read_bytes() == whole, "a damaged one is converted again"
+
     def test_an_odd_calibration_case_decides_the_way_that_ranges_are_chosen(
         self, two_heads: Model, built: Callable[[str], Built], tmp_path: Path
     ) -> None:

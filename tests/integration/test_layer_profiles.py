@@ -24,6 +24,8 @@ from edgedeploy.targets.layers import with_sources
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.targets.openvino import OpenVinoTarget
 
+pytestmark = pytest.mark.beside
+
 CONVOLUTIONS = ["/block1/conv", "/block2/conv", "/head/conv"]
 each = pytest.mark.parametrize(
     ("make", "precision"),

@@ -12,6 +12,8 @@ from edgedeploy import load_study
 from edgedeploy.store import Store
 from edgedeploy.targets.litert import LiteRtTarget
 
+pytestmark = pytest.mark.beside
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SPACE = 'width = [1.0, 0.5]\nkernel = [3, 5]\nprecision = ["float32", "int8"]'
 

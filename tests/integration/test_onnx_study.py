@@ -15,6 +15,8 @@ from edgedeploy.cli import app
 from edgedeploy.errors import SpecError
 from edgedeploy.store import Store
 
+pytestmark = pytest.mark.beside
+
 STUDY = """\
 [study]
 name = "bare"

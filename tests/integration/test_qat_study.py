@@ -16,6 +16,8 @@ from edgedeploy.cli import app
 from edgedeploy.errors import SpecError
 from edgedeploy.store import Store
 
+pytestmark = pytest.mark.beside
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 

@@ -18,6 +18,8 @@ import edgedeploy
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.store import Store
 
+pytestmark = pytest.mark.beside
+
 STUDY = """\
 [study]
 name = "jetson"
