@@ -26,7 +26,7 @@ from edgedeploy.targets.tensorrt.version import JETPACK_RELEASES, TrtVersion
 ENTRY: Final = "model.onnx"
 LINT: Final = "lint.json"
 LAYER_PRECISIONS: Final = "layer_precisions"
-TO_MEASURE: Final = "To measure: a Jetson whose Python has tensorrt 8.5 or newer and numpy (JetPack 5.1 and 6)"
+TO_MEASURE: Final = "To measure: a Jetson whose Python has tensorrt 8.5 or newer (JetPack 5.1 and 6) and numpy"
 SESSION_OLDEST: Final = TrtVersion(*NAMED_TENSORS)
 
 
