@@ -71,6 +71,8 @@ def _unequal(model: Any, request: BuildRequest) -> list[str]:
         for operation in graph.get_ops()
         if operation.get_type_name() == "Concat" and operation.get_output_element_type(0).is_real()
     }
+    if not inputs:
+        return []
     values = {_key(value): value for group in inputs.values() for value in group}
     outputs = graph.add_outputs(list(values.values()))
     places = dict(zip(values, range(len(graph.outputs) - len(outputs), len(graph.outputs)), strict=True))
