@@ -7,13 +7,32 @@ because only a measurement knows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from edgedeploy.measurement import BoardInfo
 
 INT8_DOT_PRODUCTS: tuple[str, ...] = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """Instructions that multiply and add int8 in one step: VNNI and AMX on x86, dot product and matrix multiply on Arm."""
+
+X86: Final = ("x86_64", "amd64", "i386", "i686")
+X86_INT8_DOT_PRODUCTS: Final = ("avx512_vnni", "avx_vnni", "amx_int8")
+"""Without one of these, int8 kernels of x86 add pairs of products in 16 bits (``vpmaddubsw``), which saturate."""
+
+NATIVE_BFLOAT16: Final = ("avx512_bf16", "amx_bf16", "bf16")
+"""Instructions that multiply bfloat16: without them a CPU emulates it, several times slower than float32."""
+
+
+def sums_int8_exactly(arch: str, isa: Collection[str]) -> bool:
+    """Whether int8 kernels add products without saturating. Two products of a uint8 and an int8 number may pass 16 bits,
+    unless the weights have 7 bits: 2 * 255 * 64 = 32640."""
+    return arch.lower() not in X86 or any(flag in isa for flag in X86_INT8_DOT_PRODUCTS)
+
+
+def has_native_bfloat16(isa: Collection[str]) -> bool:
+    """Whether the CPU multiplies bfloat16 itself."""
+    return any(flag in isa for flag in NATIVE_BFLOAT16)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import made_up
 import pytest
 
 import edgedeploy
-from edgedeploy.ability import Demand, abilities, runnable
+from edgedeploy.ability import Demand, abilities, has_native_bfloat16, runnable, sums_int8_exactly
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import demands_of, find_targets
 from edgedeploy.targets import BUILTIN_TARGETS
@@ -22,6 +22,31 @@ ZEN4 = ("avx2", "avx512_bf16", "avx512_vnni", "avx512f", "f16c", "fma")
 HASWELL = ("avx2", "f16c", "fma")
 CORTEX_A72 = ("asimd",)
 CORTEX_A78AE = ("asimd", "asimddp", "asimdhp", "fphp")
+
+
+SKYLAKE_X = ("avx2", "avx512f", "f16c", "fma")
+ALDER_LAKE = ("avx2", "avx_vnni", "f16c", "fma")
+
+
+@pytest.mark.parametrize(
+    ("arch", "isa", "exact"),
+    [
+        ("x86_64", ZEN4, True),
+        ("x86_64", ALDER_LAKE, True),
+        ("x86_64", HASWELL, False),
+        ("AMD64", SKYLAKE_X, False),
+        ("aarch64", CORTEX_A72, True),
+    ],
+)
+def test_int8_saturates_on_x86_without_dot_products(arch: str, isa: tuple[str, ...], exact: bool) -> None:
+    assert sums_int8_exactly(arch, isa) is exact
+
+
+@pytest.mark.parametrize(
+    ("isa", "native"), [(ZEN4, True), (SKYLAKE_X, False), (HASWELL, False), (("asimd", "bf16"), True)]
+)
+def test_bfloat16_is_native_where_a_flag_says_so(isa: tuple[str, ...], native: bool) -> None:
+    assert has_native_bfloat16(isa) is native
 
 
 def made_up_board(*isa: str) -> BoardInfo:
