@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy import __version__
-from edgedeploy.ability import abilities, runnable
+from edgedeploy.ability import abilities, runnable, sums_int8_exactly
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.quarantine import Quarantine
 from edgedeploy.boardtable import BoardTable
@@ -27,6 +27,7 @@ from edgedeploy.protocols import (
     BoardBound,
     Calibrating,
     FitsBoard,
+    KeepsRange,
     PerLayer,
     ReadyMade,
     TakesQuantized,
@@ -46,6 +47,7 @@ from edgedeploy.targets import BUILTIN_TARGETS
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.tasks.catalog import load_task
 from edgedeploy.variant import Choices, digest_of
+from edgedeploy.weightbits import SATURATES
 
 RECORDED_PACKAGES: Final = (
     "torch",
@@ -183,7 +185,8 @@ class Study:
             default_threads=max(1, min(info.cores, 4)),
             choices=_choices(self.spec, task, targets, info),
         )
-        return Ready(task, targets, boards, cluster, space, self._left_out(targets, info), protocols)
+        left_out, notes = self._left_out(targets, info), self._saturation(targets, info)
+        return Ready(task, targets, boards, cluster, space, left_out, notes, protocols)
 
     def _left_out(self, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:
         """Precisions of the space, and of single layers in its plans, that a target has and the board cannot run: told
@@ -204,6 +207,19 @@ class Study:
                 if not ability.runs and ability.precision in named
             ]
         return tuple(lines)
+
+    def _saturation(self, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:
+        """What int8 variants are in for on a board whose int8 sums saturate."""
+        names = [
+            name
+            for name, target in targets.items()
+            if isinstance(target, KeepsRange)
+            and any(precision in target.seven_bit_precisions for precision in self.spec.space.get("precision", ()))
+        ]
+        if sums_int8_exactly(info.arch, info.isa) or not names:
+            return ()
+        rule = "artifacts are built with 7-bit weights too, and the board keeps the nearer to the float model"
+        return (f"board {info.name}: {SATURATES}; int8 {rule} ({', '.join(names)})",)
 
     def _check_model(self, task: Task, names: Mapping[str, Plugin]) -> None:
         """What depends on the abilities of the task and the targets that are theirs to have or not."""

@@ -125,6 +125,7 @@ def pack_request(request: BuildRequest) -> dict[str, Any]:
         "plan": request.plan.as_json(),
         "calibrator": request.calibrator,
         "quantized": request.quantized,
+        "weight_bits": request.weight_bits,
     }
 
 
@@ -149,6 +150,7 @@ def unpack_request(packed: Mapping[str, Any], folder: Path) -> BuildRequest:
         plan=PrecisionPlan.from_json(packed["plan"]),
         calibrator=packed["calibrator"],
         quantized=packed["quantized"],
+        weight_bits=packed["weight_bits"],
     )
     return replace(request, program=folder / packed["program"]) if packed["program"] else request
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from edgedeploy.artifact import Artifact
 from edgedeploy.variant import Variant
+from edgedeploy.weightbits import WeightBits
 
 Provenance = Literal["measured", "emulated", "predicted", "bound"]
 Direction = Literal["minimize", "maximize"]
@@ -340,6 +341,7 @@ class Measurement:
     created_utc: str = ""
     protocols: Mapping[str, Any] = field(default_factory=dict)
     layers: Mapping[str, Any] = field(default_factory=dict)
+    weight_bits: WeightBits | None = None
     schema: int = field(default=SCHEMA_VERSION)
 
     def __post_init__(self) -> None:
@@ -375,6 +377,7 @@ class Measurement:
             "created_utc": self.created_utc,
             "protocols": dict(self.protocols),
             "layers": dict(self.layers),
+            "weight_bits": self.weight_bits.as_json() if self.weight_bits else None,
         }
 
     @classmethod
@@ -403,6 +406,7 @@ class Measurement:
             created_utc=str(data["created_utc"]),
             protocols=dict(data.get("protocols", {})),
             layers=dict(data.get("layers", {})),
+            weight_bits=WeightBits.from_json(data["weight_bits"]) if data.get("weight_bits") else None,
         )
 
 

@@ -147,7 +147,8 @@ class BuildRequest:
     the way ranges are chosen (empty: the target's own); a target without these abilities refuses them. ``program`` is the
     same model as ``torch.export`` saved it, where it came from torch and a target asks for it
     (``targets.program.FromProgram``). ``quantized`` says that the reference is int8 already and taken as it is
-    (:class:`TakesQuantized`)."""
+    (:class:`TakesQuantized`). ``weight_bits`` is how much of int8 the weights may use: 7 keeps them within -64 and 64, so
+    that kernels that add two products in 16 bits cannot saturate (:class:`KeepsRange`)."""
 
     reference: Path
     inputs: tuple[TensorSpec, ...]
@@ -159,6 +160,7 @@ class BuildRequest:
     calibrator: str = ""
     program: Path | None = None
     quantized: bool = False
+    weight_bits: int = 8
 
 
 @runtime_checkable
@@ -234,6 +236,15 @@ class TakesQuantized(Protocol):
     its own because some toolchains only quantize by themselves. ``takes_quantized`` is true."""
 
     takes_quantized: bool
+
+
+@runtime_checkable
+class KeepsRange(Protocol):
+    """A target whose runtime has int8 kernels that saturate on some processors, and which can keep weights to 7 bits there.
+    A protocol of its own because most runtimes add products in 32 bits everywhere. ``seven_bit_precisions``: the ones it can
+    do that for."""
+
+    seven_bit_precisions: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,10 @@ class Store:
     def artifact_folder(self, name: str) -> Path:
         return self.root / "artifacts" / name
 
+    def weight_bits_path(self, artifact_name: str) -> Path:
+        """Which of an artifact's two builds, with 7-bit or 8-bit weights, a board chose."""
+        return self.root / "artifacts" / f"{artifact_name}.weight-bits.json"
+
     def inputs_path(self, name: str) -> Path:
         return self.root / "inputs" / f"{name}.npz"
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from edgedeploy.ability import sums_int8_exactly
 from edgedeploy.account import Account
 from edgedeploy.boards.quarantine import Quarantine
 from edgedeploy.cluster import Cluster
@@ -63,6 +64,8 @@ class Ready:
     cluster: Cluster | None
     space: Space
     left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What is worth knowing of the boards before the study begins."""
     protocols: tuple[ProtocolPlan, ...]
 
 
@@ -83,7 +86,8 @@ class StudyRun:
         self._outcomes = 0
         self._already = len(store.measurements()) + len(store.failures())
         build = ready.cluster.build if ready.cluster else build_here
-        self._bench = Workbench(ready.task, ready.targets, store, self._account, self._training, build)
+        exact = all(sums_int8_exactly(info.arch, info.isa) for _, info in ready.boards)
+        self._bench = Workbench(ready.task, ready.targets, store, self._account, self._training, build, exact)
         self._machines = Machines()
         here = probe()["identity"]
         self._host = self._machines.of(here)
@@ -131,7 +135,7 @@ class StudyRun:
         return runner_on(board, tell, health_check(info))
 
     def go(self, confirm: bool) -> Finished:
-        for line in self._ready.left_out:
+        for line in (*self._ready.left_out, *self._ready.notes):
             self._say("note", line)
         first = next(iter(self._trials.values()))
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from edgedeploy.measurement import (
     Measurement,
     MeasurePlan,
     MetricInfo,
+    Payload,
     ProtocolPlan,
     Provenance,
     RawRun,
@@ -37,9 +38,10 @@ from edgedeploy.search.study import Failed, Outcome, Scored
 from edgedeploy.spec import StudySpec
 from edgedeploy.store import Store, utc_now
 from edgedeploy.targets.layers import with_sources
-from edgedeploy.targets.parity import check_executed, check_parity
+from edgedeploy.targets.parity import check_executed, check_parity, worst_distance
 from edgedeploy.variant import Variant
-from edgedeploy.workbench import InputSet, Workbench
+from edgedeploy.weightbits import nearer
+from edgedeploy.workbench import InputSet, Rivals, Workbench
 
 PROFILE_RUNS: Final = 10
 """Inferences whose layers are profiled once the timing is over."""
@@ -98,8 +100,12 @@ class Trials:
         try:
             with self.host:
                 self.bench.artifact(self.reference_baseline)
-                self.bench.artifact(variant)
+                rivals = self.bench.rivals(variant)
+                if rivals is None:
+                    self.bench.artifact(variant)
             phase = "measure"
+            if rivals is not None:
+                self._choose_weight_bits(variant, rivals)
             return self.outcome(self.measure(variant, "selection"))
         except (BuildError, MeasurementError) as exc:
             kind = type(exc).__name__
@@ -126,6 +132,27 @@ class Trials:
             for index, limit in enumerate(constraints_of(self.spec, self.metrics))
         }
         return Scored(values, constraints)
+
+    def _choose_weight_bits(self, variant: Variant, rivals: Rivals) -> None:
+        """Run both on the board, keep the one that is nearer to the float model there."""
+        with self.host:
+            wanted = self.bench.reference_outputs(variant, rivals.feeds)
+        distances = {bits: self._distance(payload, wanted) for bits, payload in rivals.payloads.items()}
+        chosen = nearer(distances, cases=len(wanted), split=rivals.split)
+        self.alive(variant)
+        self.bench.keep_weight_bits(variant, chosen)
+        self.tell(f"{variant.label}: int8 weights of {chosen.text}")
+
+    def _distance(self, payload: Payload, wanted: Sequence[Mapping[str, Array]]) -> float:
+        """The largest distance of an output from ``wanted`` over single cases, by the board's runtime. A broken output is
+        infinitely far."""
+        job = Job(payload, None, replace(self._plan(False, None), warmup=0))
+        with tempfile.TemporaryDirectory(prefix="edgedeploy-") as folder:
+            with self.place, self.account.phase("measure"):
+                _, raw = self._on_board(job, Path(folder))
+            outputs = _load_outputs(raw)
+        found = [{name: rows[index] for name, rows in outputs.items()} for index in range(len(wanted))]
+        return worst_distance(wanted, found)
 
     def measure(self, variant: Variant, split: Split) -> Measurement:
         """Measure until the conditions hold, at most ``retries`` times more; the last one is returned as it is.
@@ -250,6 +277,7 @@ class Trials:
             phases_ns=raw.phases_ns,
             protocols=raw.protocols,
             layers=self._layers(variant, raw),
+            weight_bits=self.bench.weight_bits(variant),
             created_utc=utc_now(),
         )
 

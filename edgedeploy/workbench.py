@@ -6,7 +6,7 @@ Everything here is a pure function of the study and the variant, so a store hit 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,17 +22,21 @@ from edgedeploy.errors import SpecError
 from edgedeploy.files import new_folder, read_json, write_atomic, write_json
 from edgedeploy.measurement import Payload
 from edgedeploy.precision import NO_RULES
-from edgedeploy.protocols import Array, BuildRequest, Case, ReadyMade, Split, Target, Task
+from edgedeploy.protocols import Array, BuildRequest, Case, KeepsRange, ReadyMade, Split, Target, Task
 from edgedeploy.store import Store
 from edgedeploy.targets.layers import kept_float
 from edgedeploy.targets.program import PROGRAM_FILE, FromProgram, export_program
 from edgedeploy.targets.qdq import export_quantized
 from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
 from edgedeploy.variant import Scalar, Variant, digest_of
+from edgedeploy.weightbits import TRAINED_FOR_BOARD, WeightBits
 
 WEIGHTS: Final = "weights.pt"
 GOLDEN_CASES: Final = 4
 """Calibration cases whose outputs every artifact is held against its reference on."""
+
+COMPARED_CASES: Final = 16
+"""Most cases that a board runs to choose between 7 and 8 bits of weights."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,20 @@ def build_here(target: Target, request: BuildRequest, folder: Path) -> Artifact:
     return target.build(request, folder)
 
 
+@dataclass(frozen=True)
+class Rivals:
+    """Builds of one variant by the bits of their weights, between which a board has yet to choose. Their inputs are
+    ``feeds``, stacked: cases of ``split``, whose ranges the builds have not seen."""
+
+    payloads: Mapping[int, Payload]
+    feeds: tuple[dict[str, Array], ...]
+    split: str
+
+
 class Workbench:
-    """The making side of one study. ``progress`` hears of training; ``build`` runs a target's build, here or elsewhere."""
+    """The making side of one study. ``progress`` hears of training; ``build`` runs a target's build, here or elsewhere.
+    ``exact_sums`` says whether the study's boards add int8 products without saturating
+    (:func:`edgedeploy.ability.sums_int8_exactly`)."""
 
     def __init__(
         self,
@@ -59,8 +75,10 @@ class Workbench:
         account: Account,
         progress: Callable[[str, TrainProgress], None] = lambda what, state: None,
         build: Callable[[Target, BuildRequest, Path], Artifact] = build_here,
+        exact_sums: bool = True,
     ) -> None:
         self.task = task
+        self._exact_sums = exact_sums
         self._build = build
         self._targets = targets
         self._store = store
@@ -115,7 +133,10 @@ class Workbench:
         with self._account.phase("train"):
             model = restore(self.task, twin, baseline, plain.with_name(WEIGHTS))
             hear = self._hear(variant)
-            model = derive_quantized(self.task, variant, model, baseline, kept_float=kept, progress=hear)
+            bits = 8 if self._exact_sums else TRAINED_FOR_BOARD.bits
+            model = derive_quantized(
+                self.task, variant, model, baseline, kept_float=kept, weight_bits=bits, progress=hear
+            )
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
             golden = self.task.cases("calibration")[:GOLDEN_CASES]
@@ -146,19 +167,80 @@ class Workbench:
             )
         return Reference.from_json(kept, folder)
 
-    def artifact(self, variant: Variant) -> tuple[Artifact, Path]:
-        """The built artifact and its folder. Raises ``BuildError``, ``Unsupported``, ``TargetUnavailable``."""
-        folder = self._store.artifact_folder(variant.artifact_name)
+    def artifact(self, variant: Variant, weight_bits: int | None = None) -> tuple[Artifact, Path]:
+        """The built artifact and its folder, with the weights that were chosen for it unless ``weight_bits`` says which.
+        Raises ``BuildError``, ``Unsupported``, ``TargetUnavailable``, and ``ValueError`` while the choice is open."""
+        bits = weight_bits or self._chosen_bits(variant)
+        folder = self._store.artifact_folder(variant.artifact_name + ("" if bits == 8 else f"-weights{bits}"))
         manifest = folder.with_suffix(".json")
         if not manifest.is_file():
             reference = self.reference(variant)
             with self._account.phase("build"):
                 with new_folder(folder) as part:
-                    artifact = self._build(self._targets[variant.target], self._request(variant, reference), part)
+                    request = self._request(variant, reference, bits)
+                    artifact = self._build(self._targets[variant.target], request, part)
                 write_json(manifest, artifact.as_json())
         return Artifact.from_json(read_json(manifest)), folder
 
-    def _request(self, variant: Variant, reference: Reference) -> BuildRequest:
+    def _chosen_bits(self, variant: Variant) -> int:
+        if not self._has_rivals(variant):
+            return 8
+        chosen = self.weight_bits(variant)
+        if chosen is None:
+            raise ValueError(f"no board has chosen between 7 and 8 bits for {variant.label}")
+        return chosen.bits
+
+    def _has_rivals(self, variant: Variant) -> bool:
+        """Whether the artifact may have 7-bit weights or 8-bit ones: on boards that saturate, where the target can do both.
+        A model that was trained to be int8 has its weights already."""
+        target = self._targets[variant.target]
+        if self._exact_sums or variant.training or not isinstance(target, KeepsRange):
+            return False
+        return any(name in target.seven_bit_precisions for name in variant.precisions)
+
+    def weight_bits(self, variant: Variant) -> WeightBits | None:
+        """How many bits the weights of a variant's artifact have and why; None where nothing speaks against 8, and while
+        the choice is open (:meth:`rivals`)."""
+        if variant.training and not self._exact_sums:
+            return TRAINED_FOR_BOARD
+        path = self._store.weight_bits_path(variant.artifact_name)
+        return WeightBits.from_json(read_json(path)) if self._has_rivals(variant) and path.is_file() else None
+
+    def keep_weight_bits(self, variant: Variant, chosen: WeightBits) -> None:
+        write_json(self._store.weight_bits_path(variant.artifact_name), chosen.as_json())
+
+    def rivals(self, variant: Variant) -> Rivals | None:
+        """What the board has yet to choose between; None where nothing is open. Raises what :meth:`artifact` raises."""
+        if not self._has_rivals(variant) or self.weight_bits(variant) is not None:
+            return None
+        built = {bits: self.artifact(variant, bits) for bits in (8, 7)}
+        split, cases = self._held_out(variant)
+        feeds = tuple(self.task.inputs(case, **variant.arch_kwargs) for case in cases)
+        path = self._store.inputs_path(
+            f"held-out-{digest_of([split, variant.calibration_cases, dict(variant.arch)])[:16]}"
+        )
+        if not path.is_file():
+            with self._account.phase("bookkeeping"):
+                self._store.save_arrays(path, {key: np.stack([feed[key] for feed in feeds]) for key in feeds[0]})
+        payloads = {bits: Payload(*found, path, variant.threads) for bits, found in built.items()}
+        return Rivals(payloads, feeds, split)
+
+    def _held_out(self, variant: Variant) -> tuple[str, Sequence[Case]]:
+        """Up to :data:`COMPARED_CASES` cases for the choice between rivals and what they are, the first that there are:
+        calibration cases past those that the ranges are made from, training cases, cases of the selection (no label of
+        theirs is looked at)."""
+        past = self.task.cases("calibration")[variant.calibration_cases :] if variant.calibration_cases else ()
+        found = {
+            "calibration cases that the ranges have not seen": past,
+            "training cases": () if past else self.task.cases("train"),
+        }
+        split, cases = next(
+            ((name, group) for name, group in found.items() if group),
+            ("selection cases", self.task.cases("selection")),
+        )
+        return split, cases[:: max(1, len(cases) // COMPARED_CASES)][:COMPARED_CASES]
+
+    def _request(self, variant: Variant, reference: Reference, weight_bits: int) -> BuildRequest:
         def calibration() -> Iterator[dict[str, Array]]:
             cases = self.task.cases("calibration")
             for case in cases[: variant.calibration_cases or len(cases)]:
@@ -175,6 +257,7 @@ class Workbench:
             calibrator=variant.calibration,
             program=program if program.is_file() else None,
             quantized=reference.quantized,
+            weight_bits=weight_bits,
         )
 
     def payload(self, variant: Variant, split: Split) -> Payload:
@@ -196,7 +279,11 @@ class Workbench:
 
     def golden_outputs(self, variant: Variant) -> list[dict[str, Array]]:
         """What the reference answers on the golden cases."""
-        reference = self.reference(variant)
         golden = self.task.cases("calibration")[:GOLDEN_CASES]
+        return self.reference_outputs(variant, [self.task.inputs(case, **variant.arch_kwargs) for case in golden])
+
+    def reference_outputs(self, variant: Variant, feeds: Sequence[dict[str, Array]]) -> list[dict[str, Array]]:
+        """What the reference answers on model-ready inputs."""
+        reference = self.reference(variant)
         with self._account.phase("build"):
-            return [run_reference(reference, self.task.inputs(case, **variant.arch_kwargs)) for case in golden]
+            return [run_reference(reference, feed) for feed in feeds]

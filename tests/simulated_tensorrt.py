@@ -35,8 +35,8 @@ MODULE = """
 import ctypes, enum, json, os, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from simulated_trtexec import HEADER, layers_of, without_bfloat16
-import numpy as np, onnx, onnxruntime
+from simulated_trtexec import HEADER, layers_of, open_in_float, without_bfloat16
+import numpy as np, onnx
 
 __version__ = {version!r}
 FAIL = {fail!r}
@@ -187,7 +187,7 @@ class Inspector:
 
 class Engine:
     def __init__(self, told, model):
-        self.session = onnxruntime.InferenceSession(without_bfloat16(model), providers=["CPUExecutionProvider"])
+        self.session = open_in_float(without_bfloat16(model))
         self.layers, self.names_only = layers_of(model, told), "names-only" in told
         self.items = {{item.name: item for item in (*self.session.get_inputs(), *self.session.get_outputs())}}
         self.takes = {{item.name for item in self.session.get_inputs()}}

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import fx, nn
 
+from edgedeploy.ability import sums_int8_exactly
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.compress import quantgraph
+from edgedeploy.runtime.probe import probe
 from edgedeploy.tasks.unet import build_unet
 
 SPECS: Final = (TensorSpec("image", "float32", (1, 1, 16, 16)),)
@@ -128,11 +130,17 @@ def folded(name: str) -> fx.GraphModule:
     return copy.deepcopy(_folded(name))
 
 
-def quantized(name: str, kept_float: Mapping[str, Any] | None = None) -> nn.Module:
+def bits_here() -> int:
+    """How many bits weights may have so that int8 kernels of this machine do not saturate."""
+    flags = probe()
+    return 8 if sums_int8_exactly(flags["arch"], flags["isa"]) else 7
+
+
+def quantized(name: str, kept_float: Mapping[str, Any] | None = None, weight_bits: int = 8) -> nn.Module:
     """The network with frozen quantizers whose ranges are those of 32 images: what training would start from."""
     graph = folded(name)
     kept = quantgraph.layers_with(graph, kept_float or {})
-    model = quantgraph.place_quantizers(graph, "learned", kept=kept)
+    model = quantgraph.place_quantizers(graph, "learned", kept=kept, weight_bits=weight_bits)
     with torch.no_grad():
         model(images(32, seed=1))
     for quantizer in quantgraph.quantizers(model):

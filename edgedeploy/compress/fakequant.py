@@ -19,6 +19,10 @@ from torch import nn
 
 QMIN: Final = -128
 QMAX: Final = 127
+LARGEST_WEIGHT: Final = {8: 127, 7: 64}
+"""Of weights in so many bits, in steps. With 7, two products with 8-bit activations are at most 2 * 255 * 64 = 32640: they
+fit the 16 bits in which x86 CPUs without VNNI add them."""
+
 SMALLEST_BOUND: Final = 1e-6
 """Of an activation that was never different from zero: a scale has to be positive."""
 
@@ -108,17 +112,18 @@ class ActivationQuantizer(nn.Module):
 
 
 class WeightQuantizer(nn.Module):
-    """Weights with one scale per output channel along ``axis`` (None: one for all), always that of the present weights."""
+    """Weights of ``bits`` bits with one scale per output channel along ``axis`` (None: one for all), always that of the
+    present weights."""
 
-    def __init__(self, axis: int | None) -> None:
+    def __init__(self, axis: int | None, bits: int = 8) -> None:
         super().__init__()
-        self.axis = axis
+        self.axis, self.bits = axis, bits
 
     def forward(self, weights: torch.Tensor) -> torch.Tensor:
-        return fake_quantize(weights, weight_scales(weights.detach(), self.axis), self.axis)
+        return fake_quantize(weights, weight_scales(weights.detach(), self.axis, self.bits), self.axis)
 
     def frozen(self, weights: torch.Tensor) -> FrozenQuantizer:
-        return FrozenQuantizer(weight_scales(weights.detach(), self.axis), self.axis)
+        return FrozenQuantizer(weight_scales(weights.detach(), self.axis, self.bits), self.axis)
 
 
 class FrozenQuantizer(nn.Module):
@@ -146,12 +151,13 @@ def fake_quantize(values: torch.Tensor, scale: torch.Tensor, axis: int | None = 
     return torch.fake_quantize_per_channel_affine(values, scale, zero, axis, QMIN, QMAX)
 
 
-def weight_scales(weights: torch.Tensor, axis: int | None) -> torch.Tensor:
-    """Largest absolute weight over 127, per index along ``axis`` or of all: no weight is clamped."""
+def weight_scales(weights: torch.Tensor, axis: int | None, bits: int = 8) -> torch.Tensor:
+    """Largest absolute weight over that of ``bits`` bits, per index along ``axis`` or of all: no weight is clamped."""
+    steps = LARGEST_WEIGHT[bits]
     if axis is None:
-        return weights.abs().max().clamp(min=SMALLEST_BOUND) / QMAX
+        return weights.abs().max().clamp(min=SMALLEST_BOUND) / steps
     largest = weights.abs().amax(dim=[dim for dim in range(weights.ndim) if dim != axis])
-    return largest.clamp(min=max(SMALLEST_BOUND, float(largest.max()) * NARROWEST_CHANNEL)) / QMAX
+    return largest.clamp(min=max(SMALLEST_BOUND, float(largest.max()) * NARROWEST_CHANNEL)) / steps
 
 
 def bound_of(values: torch.Tensor, percentile: float) -> torch.Tensor:

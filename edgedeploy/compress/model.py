@@ -76,6 +76,7 @@ def derive_quantized(
     baseline_model: nn.Module,
     *,
     kept_float: Mapping[str, Numbers] | None = None,
+    weight_bits: int = 8,
     progress: Progress | None = None,
 ) -> nn.Module:
     """The int8 model of ``variant``, trained from its ``float_model`` with the baseline as teacher: see
@@ -84,7 +85,14 @@ def derive_quantized(
     arch = variant.arch_kwargs
     specs = task.input_specs(**arch)
     return train_quantized(
-        float_model, trainable, specs, arch=arch, teacher=baseline_model, kept_float=kept_float, progress=progress
+        float_model,
+        trainable,
+        specs,
+        arch=arch,
+        teacher=baseline_model,
+        kept_float=kept_float,
+        weight_bits=weight_bits,
+        progress=progress,
     )
 
 

@@ -68,14 +68,16 @@ def train_quantized(
     recipe: TrainRecipe | None = None,
     settings: QatSettings | None = None,
     kept_float: Mapping[str, Numbers] | None = None,
+    weight_bits: int = 8,
     progress: Progress | None = None,
 ) -> nn.Module:
     """An int8 model of the float ``model``: frozen quantizers, evaluation mode. ``model`` is left as it is.
 
     ``specs`` are its inputs with batch size 1. The seed of ``recipe`` (:func:`qat_recipe` of the task's recovery when there
     is none) decides the result. Layers with the weights of ``kept_float``, by their names in the float reference, stay
-    float. Raises ``Unsupported`` for a model that cannot be traced, has nothing to quantize or lacks such a layer,
-    ``BuildError`` where training diverges, ``DataError`` without training batches.
+    float. Weights keep to ``weight_bits`` bits: 7 for boards whose int8 sums saturate. Raises ``Unsupported`` for a model
+    that cannot be traced, has nothing to quantize or lacks such a layer, ``BuildError`` where training diverges,
+    ``DataError`` without training batches.
     """
     import torch
 
@@ -91,6 +93,7 @@ def train_quantized(
         percentile=settings.percentile,
         momentum=settings.momentum,
         kept=quantgraph.layers_with(graph, kept_float or {}),
+        weight_bits=weight_bits,
     )
     _watch(student, task, recipe, arch, settings.watched_batches)
     fit(student, task, recipe, arch=arch, teacher=teacher, progress=progress)

@@ -97,9 +97,10 @@ def place_quantizers(
     percentile: float = 100.0,
     momentum: float = 0.1,
     kept: Collection[fx.Node] = (),
+    weight_bits: int = 8,
 ) -> fx.GraphModule:
-    """``model`` with quantizers, all of them observing; none for the layers ``kept`` in float. Raises ``Unsupported`` when
-    it has nothing to quantize."""
+    """``model`` with quantizers, all of them observing; none for the layers ``kept`` in float. ``weight_bits`` is 7 for
+    processors whose int8 sums saturate. Raises ``Unsupported`` when it has nothing to quantize."""
     layers = [node for node in _weighted(model.graph) if node not in kept]
     if not layers:
         found = "the plan keeps every layer" if kept else "no convolution or linear layer has weights of its own"
@@ -112,7 +113,7 @@ def place_quantizers(
             _put_after(model.graph, node, name, site)
     for number, layer in enumerate(layers):
         name = f"weight_quantizer_{number}"
-        model.add_submodule(name, WeightQuantizer(channel_axis(layer)))
+        model.add_submodule(name, WeightQuantizer(channel_axis(layer), weight_bits))
         with model.graph.inserting_before(layer):
             layer.update_arg(1, model.graph.call_module(name, (layer.args[1],)))
     model.graph.lint()

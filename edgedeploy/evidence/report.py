@@ -27,7 +27,15 @@ from edgedeploy.evidence.report_details import (
     sustained_section,
     time_section,
 )
-from edgedeploy.evidence.tables import all_variants_table, cell, metrics_table, nothing, section, table
+from edgedeploy.evidence.tables import (
+    all_variants_table,
+    cell,
+    metrics_table,
+    nothing,
+    section,
+    table,
+    weight_bits_table,
+)
 from edgedeploy.evidence.verdict import MARGIN
 from edgedeploy.evidence.words import answer, board_metrics_present, key_metrics, protocol_tables, task_metrics
 from edgedeploy.files import write_atomic
@@ -183,6 +191,8 @@ def _every_variant(data: ReportData) -> str:
         f"better by more than the smallest effect that matters ({effects}); "
         "when they do not show it, the two are \u201cindistinguishable\u201d."
     )
+    if any(item.weight_bits for item in data.measurements):
+        parts.append(weight_bits_table(data.measurements))
     if front.invalid:
         rows = (
             f"<tr>{cell(item.variant.label)}{cell(item.cause)}{cell(item.created_utc)}</tr>" for item in front.invalid

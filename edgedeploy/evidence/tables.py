@@ -11,7 +11,7 @@ from edgedeploy.evidence.confirm import Confirmed
 from edgedeploy.evidence.frontier import FrontReport, Row
 from edgedeploy.evidence.quantities import comparison_text, heading, quantity, span
 from edgedeploy.evidence.words import executed_text, key_metrics, status_text, task_metrics, verdict_text
-from edgedeploy.measurement import Failure
+from edgedeploy.measurement import Failure, Measurement
 
 MANY_METRICS: Final = 5
 """A table with fewer columns of numbers would be stretched too wide to read across."""
@@ -118,6 +118,13 @@ def all_variants_table(report: FrontReport) -> str:
         "Where it stands",
     ]
     return table(headers, lines, numbers=[2, 4, *range(5, 5 + len(metrics))], look="sortable")
+
+
+def weight_bits_table(measurements: Sequence[Measurement]) -> str:
+    """The int8 variants of a board whose int8 sums saturate: how many bits their weights have, and why."""
+    found = {item.variant.label: item.weight_bits for item in measurements if item.weight_bits}
+    lines = [f'<tr><th scope="row">{escape(label)}</th>{cell(bits.text)}</tr>' for label, bits in sorted(found.items())]
+    return "<h3>Bits of int8 weights</h3>" + table(["Variant", "Weights"], lines)
 
 
 def failures_table(failures: Sequence[Failure]) -> str:

@@ -14,7 +14,16 @@ import numpy as np
 
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import BuildError, DataError, EdgeDeployError, TargetUnavailable, Unsupported
-from edgedeploy.protocols import Array, BuildRequest, Calibrating, PerLayer, Readiness, TakesQuantized, Target
+from edgedeploy.protocols import (
+    Array,
+    BuildRequest,
+    Calibrating,
+    KeepsRange,
+    PerLayer,
+    Readiness,
+    TakesQuantized,
+    Target,
+)
 
 CALIBRATION_LIMIT: Final = 300
 """Most calibration cases that are looked at. Activation ranges settle within tens of images; more only costs time."""
@@ -44,7 +53,8 @@ def require(target: Target, precision: str) -> Mapping[str, str]:
 
 
 def require_abilities(target: Target, request: BuildRequest) -> None:
-    """Raises ``Unsupported`` for layer precisions, a calibration or a quantized reference that the target lacks."""
+    """Raises ``Unsupported`` for layer precisions, a calibration, 7-bit weights or a quantized reference that the target
+    lacks."""
     if request.quantized and not (isinstance(target, TakesQuantized) and target.takes_quantized):
         found = "it quantizes by itself only"
         raise Unsupported(f"a quantized reference for target {target.name!r}", found, "Search training = ['ptq'] there")
@@ -54,6 +64,14 @@ def require_abilities(target: Target, request: BuildRequest) -> None:
         request.calibrator,
         ("", *(target.calibrations if isinstance(target, Calibrating) else ())),
     )
+    if request.weight_bits != 8:
+        offered = target.seven_bit_precisions if isinstance(target, KeepsRange) else ()
+        if request.weight_bits != 7 or not any(
+            name in offered for name in (request.precision, *request.plan.precisions)
+        ):
+            asked = f"{request.weight_bits}-bit weights in {request.precision} by target {target.name!r}"
+            found = f"it has 7-bit weights in {', '.join(offered)}" if offered else "it has 8-bit weights only"
+            raise Unsupported(asked, found, "Build with 8 bits")
     for precision in request.plan.precisions:
         offered = target.layer_precisions if isinstance(target, PerLayer) else ()
         _require_offered(target, "precision of single layers", precision, offered)

@@ -49,7 +49,11 @@ def float_tensors(model: Any) -> dict[str, int]:
 
 def source_side(source: Any, scratch: Path) -> Side:
     sizes = float_tensors(source)
-    return Side(sizes, lambda names: _onnx_runner(source, {name: name for name in names}, scratch / "source.onnx"))
+
+    def opener(names: Sequence[str]) -> Runner:
+        return _onnx_runner(source, {name: name for name in names}, scratch / "source.onnx", as_written=True)
+
+    return Side(sizes, opener)
 
 
 def onnx_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> Side:
@@ -64,13 +68,18 @@ def onnx_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> S
         found = next((copy for copy in copies if copy in made), None)
         if found is not None:
             theirs[name] = found
-    return Side(
-        theirs, lambda names: _onnx_runner(model, {name: theirs[name] for name in names}, scratch / "artifact.onnx")
-    )
+    elsewhere = artifact.target != "onnxruntime"  # int8 kernels of this host say nothing about TensorRT's
+
+    def opener(names: Sequence[str]) -> Runner:
+        wanted = {name: theirs[name] for name in names}
+        return _onnx_runner(model, wanted, scratch / "artifact.onnx", as_written=elsewhere)
+
+    return Side(theirs, opener)
 
 
-def _onnx_runner(model: Any, names: Mapping[str, str], path: Path) -> Runner:
-    """Runs ``model`` for the tensors ``names`` maps to (by our name), from a copy at ``path`` that has them as outputs."""
+def _onnx_runner(model: Any, names: Mapping[str, str], path: Path, *, as_written: bool) -> Runner:
+    """Runs ``model`` for the tensors ``names`` maps to (by our name), from a copy at ``path`` that has them as outputs; in
+    float, every node as the file has it, when ``as_written``."""
     import onnx
 
     copy = onnx.ModelProto.FromString(model.SerializeToString())
@@ -78,7 +87,7 @@ def _onnx_runner(model: Any, names: Mapping[str, str], path: Path) -> Runner:
     extra = [name for name in dict.fromkeys(names.values()) if name not in there]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra)
     onnx.save(copy, str(path))
-    session = open_onnx(path, threads=1)
+    session = open_onnx(path, threads=1, as_written=as_written)
     inputs = {item.name for item in session.get_inputs()}
 
     def run(feed: Mapping[str, Array]) -> dict[str, Array]:

@@ -43,7 +43,7 @@ class Scheme:
     options: Mapping[str, bool] = field(default_factory=dict)
 
 
-def write_narrow(request: BuildRequest, path: Path, *, reduce_range: bool) -> None:
+def write_narrow(request: BuildRequest, path: Path) -> None:
     """The reference with its narrow layers, written to ``path``. Raises ``Unsupported`` or ``BuildError``."""
     import onnx
 
@@ -56,7 +56,7 @@ def write_narrow(request: BuildRequest, path: Path, *, reduce_range: bool) -> No
     if "int4-weights" in wanted:
         model = _four_bits(onnx.ModelProto.FromString(source.SerializeToString()), assignment)
     if "int8" in wanted:
-        scheme = Scheme(reduce_range=reduce_range)
+        scheme = Scheme(reduce_range=request.weight_bits == 7)
         model = eight_bits(request, source, model, assignment, path.with_name("prepared.onnx"), scheme)
     narrow = narrow_nodes(model)
     sources = fused_from(source, model)

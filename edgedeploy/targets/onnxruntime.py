@@ -41,19 +41,16 @@ QUANTIZED_SETTINGS: Final = {"optimization.disable_specified_optimizers": "MatMu
 
 
 class OnnxRuntimeTarget:
-    """``reduce_range`` keeps weights to 7 bits: for x86 boards without VNNI, whose 16-bit accumulators saturate otherwise
-    (such an artifact fails parity on the board)."""
+    """One ONNX file per artifact; see the module for the recipe of each precision."""
 
     name = "onnxruntime"
     precisions: tuple[str, ...] = ("float32", "int8", "int4-weights")
     demands: Mapping[str, Demand] = {"int8": Demand(fast_with=INT8_DOT_PRODUCTS)}
     layer_precisions: tuple[str, ...] = ("float32", "int8", "int4-weights")
     calibrations: tuple[str, ...] = CALIBRATIONS
+    seven_bit_precisions: tuple[str, ...] = ("int8",)
     takes_quantized = True
     extra = "study"
-
-    def __init__(self, *, reduce_range: bool = False) -> None:
-        self._reduce_range = reduce_range
 
     def probe(self) -> Readiness:
         return look_for(("onnxruntime", "onnx"), self.extra)
@@ -72,7 +69,7 @@ class OnnxRuntimeTarget:
             elif request.precision == "float32" and not request.plan.rules:
                 shutil.copyfile(request.reference, path)
             else:
-                write_narrow(request, path, reduce_range=self._reduce_range)
+                write_narrow(request, path)
             _prove(path, request, feed)
         return Artifact.of_folder(
             folder,

@@ -57,6 +57,7 @@ class OpenVinoTarget:
     }
     layer_precisions: tuple[str, ...] = ("float32", "bfloat16", "int8", "int4-weights")
     calibrations: tuple[str, ...] = CALIBRATIONS
+    seven_bit_precisions: tuple[str, ...] = ("int8",)
     takes_quantized = True
     extra = "study"
 

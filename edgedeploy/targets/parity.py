@@ -68,6 +68,18 @@ def compare(reference: Mapping[str, Array], artifact: Mapping[str, Array]) -> di
     return {name: _distance(name, reference[name], artifact[name]) for name in reference}
 
 
+def worst_distance(reference: Sequence[Mapping[str, Array]], artifact: Sequence[Mapping[str, Array]]) -> float:
+    """The largest relative L2 distance of an output over single cases; infinite where an output is broken."""
+    worst = 0.0
+    for exact, close in zip(reference, artifact, strict=True):
+        try:
+            found = compare(exact, close).values()
+        except ParityError:
+            return math.inf
+        worst = max(worst, *(0.0 if within(item, 0.0) else item["rel_l2"] for item in found))
+    return worst
+
+
 def within(found: Mapping[str, float], limit: float) -> bool:
     """Whether one entry of :func:`compare` passes: close relative to the reference, or below what can be told apart."""
     return found["rel_l2"] <= limit or found["max_abs"] <= ABSOLUTE_FLOOR

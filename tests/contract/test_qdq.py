@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from small_networks import NETWORKS, SPECS, images, network, quantized
+from small_networks import NETWORKS, SPECS, bits_here, images, network, quantized
 
 from edgedeploy.artifact import Artifact
 from edgedeploy.compress import quantgraph
@@ -42,12 +42,13 @@ Trained = tuple[torch.nn.Module, Reference]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
-    """A frozen model of int8 ranges and its file, by the network's name; made once."""
+    """A frozen model of int8 ranges and its file, by the network's name; made once. Its weights have the bits that this
+    machine can sum."""
     made: dict[str, Trained] = {}
 
     def get(name: str) -> Trained:
         if name not in made:
-            model = quantized(name)
+            model = quantized(name, weight_bits=bits_here())
             path = tmp_path_factory.mktemp(name) / "reference.onnx"
             samples = [{"image": images(1, seed=seed).numpy()} for seed in range(2)]
             made[name] = model, qdq.export_quantized(model, SPECS, path, samples=samples)
@@ -102,6 +103,18 @@ def test_the_file_is_int8_pairs_and_nothing_else(name: str, trained: Callable[[s
     assert 0 < len(kept) <= layers - transposed  # equal weights are stored once
 
 
+@pytest.mark.parametrize(("bits", "largest"), [(8, 127), (7, 64)])
+def test_weights_keep_to_their_bits(bits: int, largest: int, tmp_path: Path) -> None:
+    reference = qdq.export_quantized(quantized("resnet", weight_bits=bits), SPECS, tmp_path / "reference.onnx")
+    weights = [
+        onnx.numpy_helper.to_array(tensor).astype(int)
+        for tensor in onnx.load(str(reference.path)).graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1
+    ]
+    assert weights
+    assert [np.abs(steps).max() for steps in weights] == [largest] * len(weights)
+
+
 @each_network
 def test_the_file_computes_what_was_trained(name: str, trained: Callable[[str], Trained]) -> None:
     model, reference = trained(name)
@@ -140,7 +153,7 @@ def test_tensorrt_takes_the_file(name: str, trained: Callable[[str], Trained], t
     assert max(JETPACK_RELEASES.values()) in accepted
     file = tmp_path / "artifact" / made.artifact.entry
     feed = {"image": images(1, seed=4).numpy()}
-    (found,) = open_onnx(file, threads=1).run(["out0"], feed)
+    (found,) = open_onnx(file, threads=1, as_written=True).run(["out0"], feed)
     wanted = run_reference(reference, feed)["out0"]
     assert np.linalg.norm(found - wanted) < 0.01 * np.linalg.norm(wanted)
     if rtx.installed_version() is None:
@@ -158,7 +171,7 @@ def test_layers_that_a_plan_keeps_are_float_in_the_file_and_where_it_runs(
     plan = PrecisionPlan.of({weighted[0]: "float32", weighted[-1]: "float32"})
     kept = kept_float(plan, "int8", plain.path)
     assert set(kept) == {weighted[0], weighted[-1]}
-    model = quantized(name, kept)
+    model = quantized(name, kept, bits_here())
     path = tmp_path / "mixed" / "reference.onnx"
     mixed = qdq.export_quantized(model, SPECS, path, samples=[{"image": images(1, seed=0).numpy()}])
     assert weights_in_int8(mixed) == weights_in_int8(trained(name)[1]) - 2

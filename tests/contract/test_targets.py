@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from edgedeploy.errors import Unsupported
 from edgedeploy.protocols import BuildRequest, Target
 from edgedeploy.runtime.sessions import open_session
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
@@ -25,7 +27,7 @@ class TestOnnxRuntime(TargetContract):
         return OnnxRuntimeTarget()
 
     def test_seven_bit_weights_for_boards_that_saturate(self, two_heads: Model, tmp_path: Path) -> None:
-        OnnxRuntimeTarget(reduce_range=True).build(two_heads.request("int8"), tmp_path)
+        self.make().build(replace(two_heads.request("int8"), weight_bits=7), tmp_path)
         weights = [
             onnx.numpy_helper.to_array(tensor)
             for tensor in onnx.load(str(tmp_path / "model.onnx")).graph.initializer
@@ -34,10 +36,30 @@ class TestOnnxRuntime(TargetContract):
         assert weights
         assert all(np.abs(array.astype(int)).max() <= 64 for array in weights)
 
+    def test_no_other_bits_and_no_bits_for_float_weights(self, two_heads: Model, tmp_path: Path) -> None:
+        for precision, bits in (("int8", 6), ("float32", 7)):
+            with pytest.raises(Unsupported, match=f"{bits}-bit weights in {precision}"):
+                self.make().build(replace(two_heads.request(precision), weight_bits=bits), tmp_path / precision)
+
 
 class TestOpenVino(TargetContract):
     def make(self) -> Target:
         return OpenVinoTarget()
+
+    def test_seven_bit_weights_for_boards_that_saturate(self, two_heads: Model, tmp_path: Path) -> None:
+        import openvino as ov
+
+        self.make().build(replace(two_heads.request("int8"), weight_bits=7), tmp_path)
+        model = ov.Core().read_model(str(tmp_path / "model.xml"))
+        weights = [
+            operation.get_data()
+            for operation in model.get_ops()
+            if operation.get_type_name() == "Constant"
+            and operation.get_element_type().get_type_name() == "i8"
+            and len(operation.get_output_shape(0)) == 4
+        ]
+        assert weights
+        assert all(np.abs(array.astype(int)).max() <= 64 for array in weights)
 
     def cannot_run(self, precision: str, executed: Mapping[str, int]) -> str | None:
         if precision == "bfloat16" and set(executed) == {"float32"}:

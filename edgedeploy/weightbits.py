@@ -1,0 +1,69 @@
+"""How many bits the int8 weights of an artifact use, and why.
+
+Int8 kernels of x86 processors without VNNI or AMX add pairs of products in 16 bits and saturate
+(:func:`edgedeploy.ability.sums_int8_exactly`). Weights of 7 bits cannot saturate there and round twice as coarsely. Which
+of the two computes more nearly what the float model does depends on the model, so the board is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+SATURATES: Final = "int8 sums of this processor saturate (16 bits, no VNNI or AMX)"
+
+
+@dataclass(frozen=True)
+class WeightBits:
+    """``bits`` of one artifact's weights and the ``reason`` as a sentence. ``distances`` maps the bits that were compared on
+    the board to the largest relative L2 distance of an output from the float model over single cases (infinity: an output
+    is broken), ``cases`` and ``split`` say which cases; all empty where nothing was compared."""
+
+    bits: int
+    reason: str
+    distances: Mapping[int, float] = field(default_factory=dict)
+    cases: int = 0
+    split: str = ""
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        if not self.distances:
+            return f"{self.bits} bits: {self.reason}"
+        found = ", ".join(f"{bits} bits {_size(value)}" for bits, value in sorted(self.distances.items()))
+        where = f"largest distance from the float model over {self.cases} {self.split}"
+        return f"{self.bits} bits: {self.reason}; {where}: {found}"
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON has no infinity: a broken output is null."""
+        return {
+            "bits": self.bits,
+            "reason": self.reason,
+            "distances": {str(bits): None if value == _BROKEN else value for bits, value in self.distances.items()},
+            "cases": self.cases,
+            "split": self.split,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> WeightBits:
+        found = {int(bits): _BROKEN if value is None else float(value) for bits, value in data["distances"].items()}
+        return cls(int(data["bits"]), str(data["reason"]), found, int(data["cases"]), str(data["split"]))
+
+
+_BROKEN: Final = float("inf")
+
+
+def nearer(distances: Mapping[int, float], *, cases: int, split: str) -> WeightBits:
+    """The choice between 7 and 8 bits by what the board computed; 7 where both are equal, because they cannot saturate on
+    any case."""
+    bits = min(distances, key=lambda bits: (distances[bits], bits))
+    reason = f"{SATURATES}; the nearer of both is kept"
+    return WeightBits(bits, reason, dict(distances), cases, split)
+
+
+TRAINED_FOR_BOARD: Final = WeightBits(7, f"{SATURATES}; the model was trained with 7-bit weights")
+
+
+def _size(value: float) -> str:
+    return "a broken output" if value == _BROKEN else f"{value:.3g}"

@@ -1,0 +1,87 @@
+"""A study on a board whose int8 sums are said to saturate: both builds exist, the board chooses, the report says why.
+
+The board is this machine, whatever its processor; that one without VNNI chooses 7 bits is shown on the emulated one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import edgedeploy
+from edgedeploy.reporting import make_report
+from edgedeploy.store import Store
+
+pytestmark = pytest.mark.beside
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for module in ("api", "studyrun"):
+        monkeypatch.setattr(f"edgedeploy.{module}.sums_int8_exactly", lambda arch, isa: False)
+    shutil.copy(EXAMPLES / "squares.py", tmp_path)
+    text = (EXAMPLES / "squares.toml").read_text()
+    for old, new in (
+        ("width = [1.0, 0.5]", "width = [1.0]"),
+        ("kernel = [3, 5]", 'training = ["ptq", "qat"]'),
+        ("trials = 6", "trials = 9"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def largest_weights(folder: Path) -> list[int]:
+    model = onnx.load(str(folder / "model.onnx"))
+    found = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer if len(tensor.dims) > 1]
+    return [int(np.abs(weights.astype(int)).max()) for weights in found if weights.dtype == np.int8]
+
+
+def test_the_board_chooses_and_the_report_says_why(study: Path, tmp_path: Path) -> None:
+    out, said = tmp_path / "out", list[str]()
+    edgedeploy.load_study(study).run(out, board="here", confirm=False, observer=lambda event: said.append(event.text))
+    store = Store(out)
+    assert not store.failures()
+    by_recipe = {(item.variant.target, item.variant.recipe): item for item in store.measurements()}
+    for target in ("onnxruntime", "openvino"):
+        assert by_recipe[target, "float32"].weight_bits is None
+        chosen = by_recipe[target, "int8"].weight_bits
+        assert chosen is not None
+        assert set(chosen.distances) == {7, 8}
+        assert chosen.bits == min(chosen.distances, key=lambda bits: (chosen.distances[bits], bits))
+        assert all(0 < value < 0.5 for value in chosen.distances.values())
+        assert (chosen.cases, chosen.split) == (16, "training cases")
+        trained = by_recipe[target, "int8 qat"].weight_bits
+        assert trained is not None
+        assert (trained.bits, dict(trained.distances)) == (7, {})
+        assert sum(f"int8 weights of {chosen.text}" in line for line in said) == 1
+    assert any("board here: int8 sums of this processor saturate" in line for line in said)
+
+    name = by_recipe["onnxruntime", "int8"].variant.artifact_name
+    eight, seven = (largest_weights(store.artifact_folder(folder)) for folder in (name, f"{name}-weights7"))
+    assert len(eight) == len(seven) >= 2
+    assert max(eight) == 127
+    assert max(seven) == 64
+    trained_name = by_recipe["onnxruntime", "int8 qat"].variant.artifact_name
+    assert max(largest_weights(store.artifact_folder(trained_name))) == 64
+
+    page = make_report(out).read_text()
+    for item in by_recipe.values():
+        assert item.weight_bits is None or item.weight_bits.text in page
+
+    said.clear()
+    edgedeploy.load_study(study).run(
+        out, board="here", confirm=True, resume=True, observer=lambda event: said.append(event.text)
+    )
+    assert not any("int8 weights of" in line for line in said), "the choice is kept"
+    by_digest = {item.digest: item for item in store.measurements()}
+    for item in store.confirmations():
+        assert item.artifact.digest == by_digest[item.digest].artifact.digest
