@@ -216,7 +216,7 @@ class Study:
             if isinstance(target, KeepsRange)
             and any(precision in target.seven_bit_precisions for precision in self.spec.space.get("precision", ()))
         ]
-        if sums_int8_exactly(info.arch, info.isa) or not names:
+        if sums_int8_exactly(info.arch, info.isa) or "weight_bits" in self.spec.space or not names:
             return ()
         rule = "artifacts are built with 7-bit weights too, and the board keeps the nearer to the float model"
         return (f"board {info.name}: {SATURATES}; int8 {rule} ({', '.join(names)})",)
@@ -331,6 +331,9 @@ def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: B
         trained=tuple(
             name for name, target in targets.items() if isinstance(target, TakesQuantized) and target.takes_quantized
         ),
+        seven_bits={
+            name: target.seven_bit_precisions for name, target in targets.items() if isinstance(target, KeepsRange)
+        },
     )
 
 

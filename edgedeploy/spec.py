@@ -22,7 +22,15 @@ from edgedeploy.measuring import Table as _Table
 from edgedeploy.precision import LAYER_PRECISIONS, PrecisionPlan
 from edgedeploy.specsource import SpecSource, first_error
 from edgedeploy.units import parse_quantity
-from edgedeploy.variant import CALIBRATIONS, DEPLOYMENT_KEYS, NO_PLAN, PRECISIONS, TRAININGS, Scalar
+from edgedeploy.variant import (
+    CALIBRATIONS,
+    DEPLOYMENT_KEYS,
+    NO_PLAN,
+    PRECISIONS,
+    TRAININGS,
+    WEIGHT_BITS,
+    Scalar,
+)
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_CHOICES = 64
@@ -273,6 +281,7 @@ class StudySpec(_Table):
         for mode in self.space.get("power_mode", ()):
             if not isinstance(mode, str) or not mode:
                 raise source.error("space.power_mode", f"expected names of modes, but got {mode!r}")
+        _subset(source, "space.weight_bits", self.space.get("weight_bits", ()), WEIGHT_BITS, "int8 weights have")
         _subset(source, "space.plan", self.space.get("plan", ()), (NO_PLAN, *self.plans), "plans are")
         _subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
         _subset(source, "space.training", self.space.get("training", ()), TRAININGS, "trainings are")

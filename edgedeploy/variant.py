@@ -25,6 +25,9 @@ CALIBRATIONS: Final = ("minmax", "mean-minmax", "percentile", "entropy", "mse")
 TRAININGS: Final = ("ptq", "qat")
 """Where an int8 model's ranges come from: calibration of the float model, or training with quantizers."""
 
+WEIGHT_BITS: Final = (8, 7)
+"""Bits that the weights of int8 layers may use. Where a study does not say, the board decides: see :mod:`.weightbits`."""
+
 NO_PLAN: Final = "none"
 
 TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
@@ -32,6 +35,7 @@ TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
 
 DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
+    "weight_bits",
 )
 """Search parameters that edgedeploy itself understands; every other one belongs to the task's architecture."""
 
@@ -54,7 +58,8 @@ class Variant:
     structured pruning keeps (1.0 is unpruned); ``threads`` the intra-op threads of the session. ``plan`` gives single
     layers another precision than ``precision``; ``calibration`` is empty for the target's own choice, and
     ``calibration_cases`` 0 for all there are. ``training`` is ``"qat"`` for a model trained to be int8, else empty.
-    ``power_mode`` is what the board is set to while it is measured; empty: as it is found.
+    ``power_mode`` is what the board is set to while it is measured; empty: as it is found. ``weight_bits`` is 0 where the
+    board decides how many bits int8 weights use.
     """
 
     target: str
@@ -67,6 +72,7 @@ class Variant:
     calibration_cases: int = 0
     power_mode: str = ""
     training: str = ""
+    weight_bits: int = 0
 
     @property
     def arch_kwargs(self) -> dict[str, Scalar]:
@@ -92,6 +98,7 @@ class Variant:
             "calibration": self.calibration,
             "calibration_cases": self.calibration_cases,
             "training": self.training,
+            "weight_bits": self.weight_bits,
         }
         return {name: value for name, value in settings.items() if value}
 
@@ -108,6 +115,7 @@ class Variant:
             calibration_cases=int(data.get("calibration_cases", 0)),
             power_mode=str(data.get("power_mode", "")),
             training=str(data.get("training", "")),
+            weight_bits=int(data.get("weight_bits", 0)),
         )
 
     @property
@@ -122,6 +130,8 @@ class Variant:
         trained: dict[str, Any] = {"training": self.training} if self.training else {}
         if self.training and self.plan.rules:
             trained["plan"] = self.plan.as_json()
+        if self.training and self.weight_bits:
+            trained["weight_bits"] = self.weight_bits
         return digest_of({"width": self.width, "arch": dict(self.arch), **trained})[:16]
 
     @property
@@ -146,7 +156,8 @@ class Variant:
     def recipe(self) -> str:
         """The precision with whatever changes it: a plan, a calibration of its own, training."""
         cases = f"{self.calibration_cases}cal" if self.calibration_cases else ""
-        parts = (self.precision, self.training, self.plan.label, self.calibration, cases)
+        bits = f"{self.weight_bits}bit" if self.weight_bits else ""
+        parts = (self.precision, bits, self.training, self.plan.label, self.calibration, cases)
         return " ".join(part for part in parts if part)
 
 
@@ -154,13 +165,14 @@ class Variant:
 class Choices:
     """What a study may choose from beyond whole-model precision. ``layers`` and ``calibrations`` are by target; a target
     that is missing there has none. ``cases`` is the number of calibration cases there are; ``trained`` are the targets that
-    take models trained to be int8."""
+    take models trained to be int8, and ``seven_bits`` the precisions in which a target can keep weights to 7 bits."""
 
     plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
     layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     calibrations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cases: int = 0
     trained: tuple[str, ...] = ()
+    seven_bits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 NO_CHOICES: Final = Choices()
@@ -197,6 +209,8 @@ def canonical(
         calibration = asked if asked in offered[1:] else ""
         cases = int(params.get("calibration_cases", 0))
         cases = cases if cases < choices.cases else 0
+    narrow = choices.seven_bits.get(target, ())
+    can_choose = any(name in narrow for name in (precision, *plan.precisions))
     arch = dict(arch_defaults)
     arch.update({key: value for key, value in params.items() if key not in DEPLOYMENT_KEYS})
     return Variant(
@@ -210,4 +224,5 @@ def canonical(
         calibration_cases=cases,
         power_mode=str(params.get("power_mode", "")),
         training=training,
+        weight_bits=int(params.get("weight_bits", 0)) if can_choose else 0,
     )

@@ -133,7 +133,7 @@ class Workbench:
         with self._account.phase("train"):
             model = restore(self.task, twin, baseline, plain.with_name(WEIGHTS))
             hear = self._hear(variant)
-            bits = 8 if self._exact_sums else TRAINED_FOR_BOARD.bits
+            bits = variant.weight_bits or (8 if self._exact_sums else TRAINED_FOR_BOARD.bits)
             model = derive_quantized(
                 self.task, variant, model, baseline, kept_float=kept, weight_bits=bits, progress=hear
             )
@@ -171,7 +171,8 @@ class Workbench:
         """The built artifact and its folder, with the weights that were chosen for it unless ``weight_bits`` says which.
         Raises ``BuildError``, ``Unsupported``, ``TargetUnavailable``, and ``ValueError`` while the choice is open."""
         bits = weight_bits or self._chosen_bits(variant)
-        folder = self._store.artifact_folder(variant.artifact_name + ("" if bits == 8 else f"-weights{bits}"))
+        own = bits == 8 or bool(variant.weight_bits)  # which names its bits itself
+        folder = self._store.artifact_folder(variant.artifact_name + ("" if own else f"-weights{bits}"))
         manifest = folder.with_suffix(".json")
         if not manifest.is_file():
             reference = self.reference(variant)
@@ -183,6 +184,10 @@ class Workbench:
         return Artifact.from_json(read_json(manifest)), folder
 
     def _chosen_bits(self, variant: Variant) -> int:
+        if variant.training:
+            return 8  # its weights keep to their bits already
+        if variant.weight_bits:
+            return variant.weight_bits
         if not self._has_rivals(variant):
             return 8
         chosen = self.weight_bits(variant)
@@ -194,14 +199,15 @@ class Workbench:
         """Whether the artifact may have 7-bit weights or 8-bit ones: on boards that saturate, where the target can do both.
         A model that was trained to be int8 has its weights already."""
         target = self._targets[variant.target]
-        if self._exact_sums or variant.training or not isinstance(target, KeepsRange):
+        settled = self._exact_sums or variant.training or variant.weight_bits
+        if settled or not isinstance(target, KeepsRange):
             return False
         return any(name in target.seven_bit_precisions for name in variant.precisions)
 
     def weight_bits(self, variant: Variant) -> WeightBits | None:
         """How many bits the weights of a variant's artifact have and why; None where nothing speaks against 8, and while
         the choice is open (:meth:`rivals`)."""
-        if variant.training and not self._exact_sums:
+        if variant.training and not variant.weight_bits and not self._exact_sums:
             return TRAINED_FOR_BOARD
         path = self._store.weight_bits_path(variant.artifact_name)
         return WeightBits.from_json(read_json(path)) if self._has_rivals(variant) and path.is_file() else None

@@ -16,6 +16,7 @@ def make(
     *,
     trained: tuple[str, ...] = (),
     plans: Mapping[str, PrecisionPlan] | None = None,
+    seven_bits: Mapping[str, tuple[str, ...]] | None = None,
     **params: bool | int | float | str,
 ) -> Variant:
     return canonical(
@@ -23,7 +24,12 @@ def make(
         arch_defaults={"resolution": 128, "up": "resize"},
         target_precisions=PRECISIONS,
         default_threads=2,
-        choices=Choices(plans or {}, dict.fromkeys(PRECISIONS, ("float32", "float16", "int8")), trained=trained),
+        choices=Choices(
+            plans or {},
+            dict.fromkeys(PRECISIONS, ("float32", "float16", "int8")),
+            trained=trained,
+            seven_bits=seven_bits or {},
+        ),
     )
 
 
@@ -77,6 +83,22 @@ def test_training_is_of_int8_models_on_targets_that_take_them() -> None:
     assert make(target="openvino", training="qat", trained=both) == make(target="openvino")
 
 
+def test_bits_of_weights_are_of_int8_on_targets_that_can_choose() -> None:
+    seven = {"onnxruntime": ("int8",)}
+    plain = make(target="onnxruntime", precision="int8")
+    narrow = make(target="onnxruntime", precision="int8", weight_bits=7, seven_bits=seven)
+    assert (plain.weight_bits, narrow.weight_bits) == (0, 7)
+    assert narrow.artifact_name != plain.artifact_name
+    assert narrow.model_digest == plain.model_digest
+    assert "int8 7bit" in narrow.label
+    assert Variant.from_json(narrow.as_json()) == narrow
+    assert make(target="onnxruntime", weight_bits=7, seven_bits=seven) == make(target="onnxruntime"), "float"
+    assert make(target="openvino", precision="int8", weight_bits=7, seven_bits=seven).weight_bits == 0
+    trained: dict[str, Any] = {"precision": "int8", "training": "qat", "trained": ("onnxruntime",), "seven_bits": seven}
+    digests = {make(target="onnxruntime", weight_bits=bits, **trained).model_digest for bits in (0, 7, 8)}
+    assert len(digests) == 3, "weights are trained for their bits"
+
+
 def test_a_plan_that_keeps_layers_in_float32_is_trained_by_itself() -> None:
     both = ("onnxruntime", "openvino")
     plans = {"mixed": PrecisionPlan.of({"/head": "float32"}), "half": PrecisionPlan.of({"/head": "float16"})}
@@ -100,11 +122,17 @@ def test_parameters_are_found_again_for_every_variant_of_a_space(target: str) ->
             "training": ("ptq", "qat"),
             "calibration": ("minmax", "percentile"),
             "calibration_cases": (4, 64),
+            "weight_bits": (8, 7),
         },
         arch_defaults={},
         target_precisions=PRECISIONS,
         default_threads=2,
-        choices=Choices(calibrations={"onnxruntime": ("minmax", "percentile")}, cases=32, trained=("onnxruntime",)),
+        choices=Choices(
+            calibrations={"onnxruntime": ("minmax", "percentile")},
+            cases=32,
+            trained=("onnxruntime",),
+            seven_bits={"onnxruntime": ("int8",)},
+        ),
     )
     for params in space.combinations():
         found = space.params_of(space.variant(params))
