@@ -14,6 +14,7 @@ from edgedeploy.errors import DataError, SpecError, nearest
 from edgedeploy.files import read_json
 from edgedeploy.protocols import Array
 from edgedeploy.store import Store
+from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.parity import TOLERANCE
 from edgedeploy.targets.reference import random_inputs
 from edgedeploy.targets.tracing import LayerError, compare_layers
@@ -27,6 +28,8 @@ STAND_INS: Final[Mapping[str, str]] = {
     "tensorrt": "ONNX Runtime ran the file: what an engine computes, only a board can tell",
 }
 """Targets whose own kernels cannot be looked into -> what ran instead."""
+
+IN_FLOAT_HERE: Final = "quantized layers were computed in float: the int8 kernels of this host saturate"
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def debug(
     changed = [file.name for file in artifact.files if _differs(folder / file.name, file.sha256)]
     notes += [f"{name} is not the file that was built" for name in changed]
     notes += [STAND_INS[artifact.target]] if artifact.target in STAND_INS else []
+    if saturates_here() and artifact.target in ("onnxruntime", "openvino"):
+        notes.append(IN_FLOAT_HERE)
     feeds, text = _feeds(artifact, root, None if inputs is None else Path(inputs), cases)
     limit = -20.0 * math.log10(TOLERANCE[artifact.precision]) if threshold_db is None else threshold_db
     layers = compare_layers(source, artifact, folder, feeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -12,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from edgedeploy.ability import sums_int8_exactly
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import BuildError, DataError, EdgeDeployError, TargetUnavailable, Unsupported
 from edgedeploy.protocols import (
@@ -24,6 +26,7 @@ from edgedeploy.protocols import (
     TakesQuantized,
     Target,
 )
+from edgedeploy.runtime.probe import cpu_flags
 
 CALIBRATION_LIMIT: Final = 300
 """Most calibration cases that are looked at. Activation ranges settle within tens of images; more only costs time."""
@@ -113,6 +116,13 @@ def translated(asked: str, remedy: str, kind: type[BuildError] = BuildError) -> 
         raise
     except Exception as exc:  # toolchains have no common base class, several raise bare RuntimeError
         raise kind(asked, first_line(exc), remedy) from exc
+
+
+def saturates_here() -> bool:
+    """Whether int8 kernels of this host saturate: what they compute is then no standard for other machines."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpu_flags(cpuinfo.read_text(encoding="utf-8", errors="replace")) if cpuinfo.is_file() else set()
+    return not sums_int8_exactly(platform.machine(), flags)
 
 
 def first_line(exc: BaseException) -> str:

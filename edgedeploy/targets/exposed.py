@@ -17,7 +17,8 @@ import numpy as np
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import Unsupported
 from edgedeploy.protocols import Array
-from edgedeploy.targets.common import translated
+from edgedeploy.targets.common import saturates_here, translated
+from edgedeploy.targets.nncfquant import IN_FLOAT
 from edgedeploy.targets.reference import open_onnx
 from edgedeploy.targets.tensorrt.halves import HALVES, widened
 
@@ -68,11 +69,11 @@ def onnx_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> S
         found = next((copy for copy in copies if copy in made), None)
         if found is not None:
             theirs[name] = found
-    elsewhere = artifact.target != "onnxruntime"  # int8 kernels of this host say nothing about TensorRT's
+    in_float = artifact.target != "onnxruntime" or saturates_here()
 
     def opener(names: Sequence[str]) -> Runner:
         wanted = {name: theirs[name] for name in names}
-        return _onnx_runner(model, wanted, scratch / "artifact.onnx", as_written=elsewhere)
+        return _onnx_runner(model, wanted, scratch / "artifact.onnx", as_written=in_float)
 
     return Side(theirs, opener)
 
@@ -126,7 +127,8 @@ def openvino_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) 
             if theirs[name] not in places:
                 places[theirs[name]] = len(model.outputs)
                 model.add_outputs([known[theirs[name]].output(0)])
-        compiled = ov.Core().compile_model(model, "CPU", {**dict(artifact.settings), "INFERENCE_NUM_THREADS": "1"})
+        settings = {**dict(artifact.settings), "INFERENCE_NUM_THREADS": "1", **(IN_FLOAT if saturates_here() else {})}
+        compiled = ov.Core().compile_model(model, "CPU", settings)
         inputs = [spec.name for spec in artifact.inputs]
 
         def run(feed: Mapping[str, Array]) -> dict[str, Array]:

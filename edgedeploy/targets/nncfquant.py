@@ -25,9 +25,9 @@ LOOKED_AT: Final = 16
 """Calibration cases that are compared with the float model."""
 MOST_UNEQUAL: Final = 4.0
 """How much larger than an input's own range the common one of a concatenation may be."""
-IN_FLOAT: Final = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
-"""A quantized model computed in float: what its ranges are worth, whatever this host's int8 kernels make of them. The
-second key is internal to OpenVINO's CPU device (2025.4 to 2026.4 have it)."""
+IN_FLOAT: Final = {"LP_TRANSFORMS_MODE": "NO"}
+"""Setting with which a quantized model is computed in float: what its ranges are worth, whatever this host's int8 kernels
+make of them. It is internal to OpenVINO's CPU device (2025.4 and 2026.4 have it)."""
 BLOCK: Final = 32
 """Weights that share one scale in 4 bits, where a layer has a multiple of so many inputs; else fewer."""
 
@@ -107,7 +107,8 @@ def _distance(model: Any, narrow: Any, request: BuildRequest) -> float:
     """The largest relative L2 distance of an output over single calibration cases; infinite where one is broken."""
     import openvino as ov
 
-    exact, close = (ov.Core().compile_model(graph, "CPU", IN_FLOAT) for graph in (model, narrow))
+    settings = {"INFERENCE_PRECISION_HINT": "f32", **IN_FLOAT}
+    exact, close = (ov.Core().compile_model(graph, "CPU", settings) for graph in (model, narrow))
     feeds = list(itertools.islice(calibration_feeds(request), LOOKED_AT))
 
     def answers(run: Any) -> list[dict[str, Array]]:
