@@ -111,7 +111,7 @@ def executed_from_profile(events: list[Any]) -> dict[str, int]:
     """Compute layers by precision from ONNX Runtime's profile (a list of Chrome trace events)."""
     layers: dict[str, str] = {}
     for event in events:
-        if event.get("cat") != "Node" or not str(event.get("name", "")).endswith("_kernel_time"):
+        if event.get("cat") != "Node" or not str(event.get("name", "")).endswith(_KERNEL_TIME):
             continue
         operator = str(event["args"].get("op_name", ""))
         precision = _layer_precision(operator, event["args"].get("input_type_shape", []))
@@ -128,9 +128,10 @@ def layers_from_profile(events: list[Any]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     times_us: dict[str, list[int]] = {}
     for event in events:
-        name, suffix = str(event.get("name", "")).removesuffix(_KERNEL_TIME), _KERNEL_TIME
-        if event.get("cat") != "Node" or not str(event["name"]).endswith(suffix):
+        title = str(event.get("name", ""))
+        if event.get("cat") != "Node" or not title.endswith(_KERNEL_TIME):
             continue
+        name = title[: -len(_KERNEL_TIME)]
         operator = str(event["args"].get("op_name", ""))
         device = str(event["args"].get("provider", ""))
         source = _REWRITTEN.sub("", name)

@@ -67,8 +67,8 @@ class TestAgentFile:
         assert any("numpy" in note for note in found["notes"])
 
     @pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
-    def test_keeps_to_the_syntax_of_python_3_9(self, path: Path) -> None:
-        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+    def test_keeps_to_the_syntax_of_python_3_8(self, path: Path) -> None:
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
 class TestProbe:
