@@ -72,6 +72,7 @@ _NAME_ANOTHER: Final = (
 
 _BOARD_CAUSES: Final = {
     "runtime_missing": "Install the runtime for the Python that the board's table names",
+    "runtime_too_old": "Install a newer one for the Python that the board's table names, or export an older kind of file",
     "disk_full": "Free space on the board",
     "corrupt_blob": "The damaged file was removed from the board; run it again",
     "bad_job": "The agent and this program disagree; install one version of edgedeploy",

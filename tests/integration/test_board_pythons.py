@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import agent_pythons
 import numpy as np
+import onnx
 import pytest
 import simulated_tensorrt
-from board_kit import SHORT_PROTOCOLS, make_job, make_payload
+from board_kit import OUTPUTS_ONLY, SHORT_PROTOCOLS, conv_model, make_job, make_payload
 
 from edgedeploy.boards.agentfile import agent_file
 from edgedeploy.boards.opening import open_board
@@ -189,6 +190,26 @@ def test_all_measuring_protocols_run(old: OldBoard, tmp_path: Path) -> None:
     _, missing = protocol_metrics(list(run.protocols), run.candidate.blocks_ns, run.protocols)
     # Few frames carry no far percentile, a host may lack sensors, and 8 streams may all fit.
     assert missing.keys() <= {"realtime_result_age_p99_ns", "sustained_temperature_rise_c", "multi_stream_streams"}
+
+
+@pytest.mark.slow
+def test_a_file_newer_than_the_boards_runtime_is_about_the_board(old: OldBoard, tmp_path: Path) -> None:
+    """And no failure of the variant: the same file runs where the runtime is newer."""
+
+    def newest(path: Path) -> None:
+        conv_model(path)
+        model = onnx.load(str(path))
+        model.ir_version = 13
+        onnx.save(model, str(path))
+
+    job = make_job(tmp_path / "job", newest, OUTPUTS_ONLY)
+    if old.session.info.runtimes["onnxruntime"] != "1.19.2":
+        assert old.session.measure(job, tmp_path).outputs is not None
+        return
+    with pytest.raises(
+        CommandFailed, match=r"onnxruntime 1\.19\.2 reads files up to ONNX IR version 10, and .* has 13"
+    ):
+        old.session.measure(job, tmp_path)
 
 
 @pytest.mark.beside
