@@ -37,6 +37,20 @@ ensure_env() {
     fi
 }
 
+# check_agent: the agent runs on boards' own Python, from 3.8 on. Types tell what of the library is newer; the last mypy that
+# knows 3.8 is kept apart from the project's own.
+check_agent() {
+    local old=$VENV/mypy-for-3.8
+    if [ ! -e "$old/ready" ]; then
+        rm -rf "$old"
+        "$PY" -m venv "$old"
+        "$old/bin/python" -m pip install --quiet --disable-pip-version-check "mypy==1.14.1"
+        touch "$old/ready"
+    fi
+    "$old/bin/mypy" --config-file= --python-version 3.8 --check-untyped-defs --no-site-packages --ignore-missing-imports \
+        --follow-imports silent edgedeploy/runtime
+}
+
 # ensure_debian PROGRAM=PACKAGE ...: install what is missing when root on Debian; otherwise the tests that need it skip
 ensure_debian() {
     local pair missing=()

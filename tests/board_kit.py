@@ -16,6 +16,7 @@ from edgedeploy.boards.emulated import find_sshd, serve
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.measurement import Job, MeasurePlan, Payload
+from edgedeploy.measuring import MultiStreamTable, OfflineTable, RealtimeTable, ResourcesTable, SustainedTable
 from edgedeploy.protocols import Transport
 
 SHAPE = (1, 3, 16, 16)
@@ -23,6 +24,23 @@ TRANSPORTS = ("local", "embedded", "sshd")
 
 OUTPUTS_ONLY = MeasurePlan(queries=0, cold_starts=0, time_limit_s=60.0)
 ENDLESS = MeasurePlan(queries=50_000_000, warmup=1, block=1000, cold_starts=0, time_limit_s=300.0)
+
+SHORT_REALTIME = RealtimeTable(
+    rate_hz=400.0,
+    frames=80,
+    deadline="20 ms",  # type: ignore[arg-type]
+    stages=("decode", "resize", "overlay"),
+    frame_rows=60,
+    frame_columns=80,
+)
+SHORT_PROTOCOLS = (
+    SustainedTable(duration="1 s", window="0.1 s").plan(),  # type: ignore[arg-type]
+    SHORT_REALTIME.plan(Path()),
+    MultiStreamTable(interval="2 ms", percentile=90, queries=64, most=8).plan(),  # type: ignore[arg-type]
+    OfflineTable(samples=100, chunks=7).plan(),
+    ResourcesTable(inferences=3, repeats=2, period="10 ms").plan(),  # type: ignore[arg-type]
+)
+"""Every protocol as a study file would have it, but short."""
 
 
 def need_sshd() -> None:

@@ -246,7 +246,9 @@ def write_cudart(folder: Path, compiler: str) -> Path:
     return library
 
 
-def install(folder: Path, version: str, compiler: str, *, cuda: bool = True, fail: str = "") -> str:
+def install(
+    folder: Path, version: str, compiler: str, *, cuda: bool = True, fail: str = "", interpreter: str = sys.executable
+) -> str:
     """The path of a Python with the API of this release; without ``cuda``, with the machine's own runtime, if any.
     ``calls.log`` beside it has a line for each engine that was built, ``cache`` the engines."""
     write_module(folder, version, fail)
@@ -257,7 +259,7 @@ def install(folder: Path, version: str, compiler: str, *, cuda: bool = True, fai
         f'PYTHONPATH="{folder}" LD_LIBRARY_PATH="{folder}" EDGEDEPLOY_CACHE="{folder / "cache"}" '
         f'SIMULATED_TENSORRT_CALLS="{folder / "calls.log"}"'
     )
-    python.write_text(f'#!/bin/sh\n{environment} exec "{sys.executable}" "$@"\n', encoding="utf-8")
+    python.write_text(f'#!/bin/sh\n{environment} exec "{interpreter}" "$@"\n', encoding="utf-8")
     python.chmod(0o755)
     return str(python)
 

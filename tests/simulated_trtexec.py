@@ -117,7 +117,7 @@ def layers_of(model: bytes, flags: str) -> list[dict[str, Any]]:
     graph = onnx.load_from_string(model).graph
     names = {onnx.TensorProto.FLOAT: "Float", onnx.TensorProto.FLOAT16: "Half", onnx.TensorProto.BFLOAT16: "BFloat16"}
     types = {tensor.name: names.get(tensor.data_type, "") for tensor in graph.initializer}
-    types |= {node.output[0]: "Int8" for node in graph.node if node.op_type == "DequantizeLinear"}
+    types.update({node.output[0]: "Int8" for node in graph.node if node.op_type == "DequantizeLinear"})
     if "--fp16" in flags:
         types = {name: "Half" if kind == "Float" else kind for name, kind in types.items()}
     return [

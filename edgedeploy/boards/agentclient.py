@@ -11,10 +11,17 @@ from edgedeploy.errors import Busy, CommandFailed, EdgeDeployError, Hung, Measur
 from edgedeploy.protocols import Completed, Transport
 
 COMMAND_TIMEOUT_S: Final = 15.0
-OLDEST_PYTHON: Final = (3, 9)
+OLDEST_PYTHON: Final = (3, 8)
 
-_BOOTSTRAP: Final = """
+BOOTSTRAP: Final = """
 import hashlib, json, os, sys
+if sys.version_info[:2] < OLDEST:
+    names = ["python3.%d" % minor for minor in range(29, OLDEST[1] - 1, -1)]
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    others = [os.path.join(folder, name) for name in names for folder in folders]
+    others = [path for path in others if os.access(path, os.X_OK)]
+    print(json.dumps({"python": list(sys.version_info[:3]), "others": others[:5]}))
+    sys.exit()
 root, sha256 = os.path.abspath(os.path.expanduser(sys.argv[1])), sys.argv[2]
 path = os.path.join(root, "agents", sha256)
 
@@ -52,14 +59,20 @@ try:
     answer = {"here": digest(path) == sha256, "root": root, "path": path}
 except OSError as exc:
     answer = {"problem": str(exc)}
-answer["python"] = list(sys.version_info[:2])
 print(json.dumps(answer))
-"""
-"""Runs on any Python 3. It unpacks the agent when it is sent along, and says whether the right one is there. The agent lies
-there as files and not as a zip, so that Python keeps its bytecode: compiling it anew cost each command 15 to 60 ms."""
+""".replace("OLDEST", str(OLDEST_PYTHON))
+"""Any Python from 2.7 on can parse it: one that is too old for the agent says so, names those beside it that are not, and
+touches nothing. It unpacks the agent when it is sent along, and says whether the right one is there. The agent lies there
+as files and not as a zip, so that Python keeps its bytecode: compiling it anew cost each command 15 to 60 ms."""
+
+_OLDEST: Final = ".".join(str(part) for part in OLDEST_PYTHON)
+_NAME_ANOTHER: Final = (
+    f"Name a Python of the board, {_OLDEST} or newer with numpy and its runtimes, in the board's table"
+)
 
 _BOARD_CAUSES: Final = {
     "runtime_missing": "Install the runtime for the Python that the board's table names",
+    "runtime_too_old": "Install a newer one for the Python that the board's table names, or export an older kind of file",
     "disk_full": "Free space on the board",
     "corrupt_blob": "The damaged file was removed from the board; run it again",
     "bad_job": "The agent and this program disagree; install one version of edgedeploy",
@@ -115,7 +128,7 @@ class AgentClient:
     ) -> AgentClient:
         """Bring the agent to the board unless it is there. Raises ``BoardError``."""
         agent = agent_file()
-        argv = [python, "-c", _BOOTSTRAP, root, agent.sha256]
+        argv = [python, "-c", BOOTSTRAP, root, agent.sha256]
         asked = f"board {board!r}: start its agent in {root}"
         answer = _bootstrap_answer(asked, python, transport.run(argv, timeout_s=timeout_s))
         if not answer["here"]:
@@ -154,7 +167,7 @@ def _bootstrap_answer(asked: str, python: str, done: Completed) -> dict[str, Any
         raise CommandFailed(
             asked,
             f"{python} did not run (exit status {done.exit_status}): {said or 'silence'}",
-            'Name the board\'s Python 3.9 or newer in its table: python = "/path/to/python3"',
+            f'{_NAME_ANOTHER}: python = "/path/to/python3"',
         )
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
@@ -162,9 +175,9 @@ def _bootstrap_answer(asked: str, python: str, done: Completed) -> dict[str, Any
         raise CommandFailed(asked, f"{python} printed {said!r}", "Its start-up files must not print") from exc
     if "problem" in answer:
         raise CommandFailed(asked, answer["problem"], "Free space there, or name another folder: root = ...")
-    if tuple(answer["python"]) < OLDEST_PYTHON:
-        version = ".".join(str(n) for n in answer["python"])
-        raise CommandFailed(
-            asked, f"{python} is Python {version}", "The agent needs 3.9 or newer: set python in its table"
-        )
+    if "python" in answer:
+        version, others = ".".join(str(n) for n in answer["python"]), answer["others"]
+        found = f"{python} is Python {version}, and the agent needs {_OLDEST} or newer"
+        found += f"; the board also has {', '.join(others)}" if others else ""
+        raise CommandFailed(asked, found, f'{_NAME_ANOTHER}: python = "{next(iter(others), "/path/to/python3")}"')
     return answer

@@ -16,10 +16,9 @@ class RuntimeFault(Exception):
     """``cause`` is one of the codes below, ``message`` one sentence for people.
 
     About the artifact: ``open_failed``, ``run_failed``, ``non_finite``, ``constant_output``, ``memory_exceeded``,
-    ``worker_crashed``, ``time_limit``. About the board: ``runtime_missing``, ``disk_full``, ``corrupt_blob``,
-    ``bad_job``, ``unfit_stages``, ``power_mode_refused``, ``supervisor_died``, ``rebooted``, ``hung``, ``internal``.
-    About who holds it:
-    ``busy``, ``stale_token``, ``lease_lost``.
+    ``worker_crashed``, ``time_limit``. About the board: ``runtime_missing``, ``runtime_too_old``, ``disk_full``,
+    ``corrupt_blob``, ``bad_job``, ``unfit_stages``, ``power_mode_refused``, ``supervisor_died``, ``rebooted``, ``hung``,
+    ``internal``. About who holds it: ``busy``, ``stale_token``, ``lease_lost``.
     """
 
     def __init__(self, cause: str, message: str) -> None:

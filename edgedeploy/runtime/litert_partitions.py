@@ -7,13 +7,14 @@ where kinds and numbers of what multiplies agree: a time under a wrong name is w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Sequence
 from typing import Any
 
 from edgedeploy.runtime.litert_profile import BUILT_IN, DELEGATED, Event
 from edgedeploy.runtime.session_litert import COMPUTE_OPERATORS
 
-Node = Mapping[str, Any]
+Node = typing.Mapping[str, Any]  # before Python 3.9 that of collections.abc takes no types
 """Of the interpreter: ``index``, ``op_name``, and the tensors of ``inputs`` and ``outputs``."""
 
 _DELEGATE = "DELEGATE"
@@ -30,7 +31,7 @@ def layers(events: Sequence[Event], nodes: Sequence[Node], names: Sequence[str])
     """Rows as :class:`edgedeploy.runtime.sessions.Profiled` has them. ``nodes`` include those that a delegate took;
     ``names`` are the reference's layers of the file's compute operators in its order, empty where none is known."""
     compute = [int(node["index"]) for node in nodes if node["op_name"] in COMPUTE_OPERATORS]
-    known = dict(zip(compute, names, strict=True)) if len(names) == len(compute) else {}
+    known = dict(zip(compute, names)) if len(names) == len(compute) else {}
     of_event = {**_delegated(events, nodes), **_built_in(events, nodes)}
     return [_row(place, event, known.get(of_event.get(place, -1), "")) for place, event in enumerate(events)]
 
@@ -69,13 +70,13 @@ def _delegated(events: Sequence[Event], nodes: Sequence[Node]) -> dict[int, int]
     if len(delegates) != len(stretches):
         return {}
     found: dict[int, int] = {}
-    for places, delegate in zip(stretches, delegates, strict=True):
+    for places, delegate in zip(stretches, delegates):
         made = [place for place in places if _operator(events[place]) in _MADE_FROM]
         covered = [node for node in _covered(delegate, nodes) if node["op_name"] in COMPUTE_OPERATORS]
         if len(made) == len(covered) and all(
-            node["op_name"] in _MADE_FROM[_operator(events[place])] for place, node in zip(made, covered, strict=True)
+            node["op_name"] in _MADE_FROM[_operator(events[place])] for place, node in zip(made, covered)
         ):
-            found |= {place: int(node["index"]) for place, node in zip(made, covered, strict=True)}
+            found.update((place, int(node["index"])) for place, node in zip(made, covered))
     return found
 
 

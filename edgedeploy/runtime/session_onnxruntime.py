@@ -21,6 +21,12 @@ _KERNEL_TIME = "_kernel_time"
 _REWRITTEN = re.compile(r"(_token_\d+|_nchwc)+$")
 """What graph rewriting adds to a name: what is left is the node's, or that of the tensor it gives."""
 
+_TOO_NEW = (
+    ("ONNX IR version", re.compile(r"model IR version: (\d+), max supported IR version: (\d+)")),
+    ("operator set", re.compile(r"Opset (\d+) is under development.* is till opset (\d+)", re.DOTALL)),
+)
+"""How ONNX Runtime refuses a file that is newer than itself: what the file has, and the most that it reads."""
+
 _NUMPY_TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 _NUMPY_TYPES.update({f"tensor({name})": name for name in ("int8", "uint8", "int16", "int32", "int64", "bool")})
 
@@ -67,7 +73,10 @@ class OnnxRuntimeSession:
         if profile_prefix is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile_prefix
-        return onnxruntime.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+        try:
+            return onnxruntime.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+        except Exception as exc:  # onnxruntime's exceptions derive from Exception alone
+            raise refusal(exc, str(onnxruntime.__version__)) from exc
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -101,6 +110,17 @@ class OnnxRuntimeSession:
             return events
 
 
+def refusal(exc: Exception, version: str) -> RuntimeFault:
+    """A file that ONNX Runtime does not load: ``runtime_too_old`` is about the board, ``open_failed`` about the file."""
+    for what, pattern in _TOO_NEW:
+        match = pattern.search(str(exc))
+        if match is not None:
+            has, most = match.groups()
+            found = f"onnxruntime {version} reads files up to {what} {most}, and this one has {has}"
+            return RuntimeFault("runtime_too_old", found)
+    return from_exception(exc, "open_failed")
+
+
 def _numpy_type(onnx_type: str) -> str:
     if onnx_type not in _NUMPY_TYPES:
         raise RuntimeFault("run_failed", f"an input of type {onnx_type} has no numpy equivalent")
@@ -111,7 +131,7 @@ def executed_from_profile(events: list[Any]) -> dict[str, int]:
     """Compute layers by precision from ONNX Runtime's profile (a list of Chrome trace events)."""
     layers: dict[str, str] = {}
     for event in events:
-        if event.get("cat") != "Node" or not str(event.get("name", "")).endswith("_kernel_time"):
+        if event.get("cat") != "Node" or not str(event.get("name", "")).endswith(_KERNEL_TIME):
             continue
         operator = str(event["args"].get("op_name", ""))
         precision = _layer_precision(operator, event["args"].get("input_type_shape", []))
@@ -128,9 +148,10 @@ def layers_from_profile(events: list[Any]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     times_us: dict[str, list[int]] = {}
     for event in events:
-        name, suffix = str(event.get("name", "")).removesuffix(_KERNEL_TIME), _KERNEL_TIME
-        if event.get("cat") != "Node" or not str(event["name"]).endswith(suffix):
+        title = str(event.get("name", ""))
+        if event.get("cat") != "Node" or not title.endswith(_KERNEL_TIME):
             continue
+        name = title[: -len(_KERNEL_TIME)]
         operator = str(event["args"].get("op_name", ""))
         device = str(event["args"].get("provider", ""))
         source = _REWRITTEN.sub("", name)

@@ -85,7 +85,7 @@ class OpenVinoSession:
         for values in feeds:
             request.infer(dict(values), share_inputs=True)
             for item in request.get_profiling_info():
-                if item.status != openvino.ProfilingInfo.Status.EXECUTED:
+                if item.status.name != "EXECUTED":  # the enumeration itself has moved between releases
                     continue
                 found[item.node_name] = {
                     "name": item.node_name,

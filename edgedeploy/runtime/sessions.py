@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -20,7 +21,7 @@ OPENERS = {
 BUILT_ON_BOARD = ("tensorrt",)
 """Targets whose session builds what it runs when it is opened for the first time: that is no part of a cold start."""
 
-Feeds = Mapping[str, Any]
+Feeds = typing.Mapping[str, Any]  # before Python 3.9 that of collections.abc takes no types
 
 
 class Session(Protocol):

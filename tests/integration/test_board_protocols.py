@@ -5,39 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from board_kit import conv_model, huge_model, make_payload
+from board_kit import SHORT_PROTOCOLS, SHORT_REALTIME, conv_model, huge_model, make_payload
 
 from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.measurement import PROTOCOL_METRICS, Job, MeasurePlan, ProtocolPlan, RawRun
-from edgedeploy.measuring import (
-    MultiStreamTable,
-    OfflineTable,
-    RealtimeTable,
-    ResourcesTable,
-    SustainedTable,
-)
+from edgedeploy.measuring import RealtimeTable
 from edgedeploy.protocols import Board
 from edgedeploy.runtime.processes import start_ticks, with_argument
 from edgedeploy.runtime.schedule import Replay
-
-REALTIME = RealtimeTable(
-    rate_hz=400.0,
-    frames=80,
-    deadline="20 ms",  # type: ignore[arg-type]
-    stages=("decode", "resize", "overlay"),
-    frame_rows=60,
-    frame_columns=80,
-)
-PLANS = (
-    SustainedTable(duration="1 s", window="0.1 s").plan(),  # type: ignore[arg-type]
-    REALTIME.plan(Path()),
-    MultiStreamTable(interval="2 ms", percentile=90, queries=64, most=8).plan(),  # type: ignore[arg-type]
-    OfflineTable(samples=100, chunks=7).plan(),
-    ResourcesTable(inferences=3, repeats=2, period="10 ms").plan(),  # type: ignore[arg-type]
-)
-"""As a study file would have them, but short."""
 
 
 def plan(*protocols: ProtocolPlan) -> MeasurePlan:
@@ -53,11 +30,11 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("run")
     candidate = make_payload(folder / "candidate", target=request.param, cases=5)
     with here(folder).session() as session:
-        return session.measure(Job(candidate, make_payload(folder / "baseline"), plan(*PLANS)), folder)
+        return session.measure(Job(candidate, make_payload(folder / "baseline"), plan(*SHORT_PROTOCOLS)), folder)
 
 
 def test_every_protocol_gives_its_metrics(run: RawRun) -> None:
-    assert set(run.protocols) == {item.name for item in PLANS}
+    assert set(run.protocols) == {item.name for item in SHORT_PROTOCOLS}
     asked = ["single_stream", *run.protocols]
     metrics, missing = protocol_metrics(asked, run.candidate.blocks_ns, run.protocols)
     assert set(metrics) | set(missing) == {name for table in PROTOCOL_METRICS.values() for name in table}
@@ -69,7 +46,7 @@ def test_every_protocol_gives_its_metrics(run: RawRun) -> None:
 def test_frames_that_arrived_are_processed_dropped_or_pending(run: RawRun) -> None:
     raw = run.protocols["realtime"]
     replay = Replay.from_json(raw)  # refuses frames that are lost or doubled
-    assert list(replay.arrivals_ns) == REALTIME.plan(Path()).settings["arrivals_ns"]
+    assert list(replay.arrivals_ns) == SHORT_REALTIME.plan(Path()).settings["arrivals_ns"]
     assert len(replay.processed) + len(replay.dropped) + len(replay.pending) == 80
     assert list(raw["stages_ns"]) == ["decode", "resize", "inference", "overlay"]
     assert {len(times) for times in raw["stages_ns"].values()} == {len(replay.processed)}
@@ -137,7 +114,7 @@ def test_a_stuck_run_is_a_failure_and_leaves_nothing(name: str, tmp_path: Path) 
 
 
 def test_a_fault_inside_a_protocol_keeps_its_own_cause(tmp_path: Path) -> None:
-    job = Job(make_payload(tmp_path / "job", huge_model), None, plan(PLANS[-1]))
+    job = Job(make_payload(tmp_path / "job", huge_model), None, plan(SHORT_PROTOCOLS[-1]))
     with here(tmp_path).session() as session, pytest.raises(MeasurementError, match="memory_exceeded: candidate"):
         session.measure(job, tmp_path)
 

@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
+import onnxruntime
 import pytest
 from board_kit import constant_model, conv_model, make_payload
 
@@ -67,8 +69,8 @@ class TestAgentFile:
         assert any("numpy" in note for note in found["notes"])
 
     @pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
-    def test_keeps_to_the_syntax_of_python_3_9(self, path: Path) -> None:
-        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+    def test_keeps_to_the_syntax_of_python_3_8(self, path: Path) -> None:
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
 class TestProbe:
@@ -240,6 +242,29 @@ class TestSessions:
         with pytest.raises(RuntimeFault) as caught:
             open_session(target, payload.folder, entry, {}, 1)
         assert caught.value.cause == cause
+
+    @pytest.mark.parametrize(
+        ("ir_version", "opset", "told"), [(99, 17, "ONNX IR version 99"), (8, 999, "operator set 999")]
+    )
+    def test_a_file_newer_than_onnxruntime_says_so(
+        self, ir_version: int, opset: int, told: str, tmp_path: Path
+    ) -> None:
+        """In the words of the release that is installed here."""
+
+        def newer(path: Path) -> None:
+            conv_model(path)
+            model = onnx.load(str(path))
+            model.ir_version = ir_version
+            model.opset_import[0].version = opset
+            onnx.save(model, str(path))
+
+        payload = make_payload(tmp_path, newer)
+        with pytest.raises(RuntimeFault) as caught:
+            open_session("onnxruntime", payload.folder, "model.onnx", {}, 1)
+        what, _, has = told.rpartition(" ")
+        assert caught.value.cause == "runtime_too_old"
+        assert caught.value.message.startswith(f"onnxruntime {onnxruntime.__version__} reads files up to {what} ")
+        assert caught.value.message.endswith(f", and this one has {has}")
 
     def test_memory_has_a_cause_of_its_own(self) -> None:
         assert from_exception(MemoryError(), "run_failed").cause == "memory_exceeded"
