@@ -83,7 +83,7 @@ class StudyRun:
         self._outcomes = 0
         self._already = len(store.measurements()) + len(store.failures())
         build = ready.cluster.build if ready.cluster else build_here
-        self._bench = Workbench(ready.task, ready.targets, store, self._account, self._training, build)
+        self._bench = Workbench(ready.task, ready.targets, store, self._account, self._training, build, self._say)
         self._machines = Machines()
         here = probe()["identity"]
         self._host = self._machines.of(here)

@@ -6,11 +6,11 @@ Everything here is a pure function of the study and the variant, so a store hit 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -18,16 +18,17 @@ from edgedeploy.account import Account
 from edgedeploy.artifact import Artifact
 from edgedeploy.compress.model import derive, derive_quantized, load_weights, restore, save_weights, train_baseline
 from edgedeploy.compress.training import TrainProgress
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_atomic, write_json
 from edgedeploy.measurement import Payload
 from edgedeploy.precision import NO_RULES
 from edgedeploy.protocols import Array, BuildRequest, Case, ReadyMade, Split, Target, Task
 from edgedeploy.store import Store
 from edgedeploy.targets.layers import kept_float
-from edgedeploy.targets.program import PROGRAM_FILE, FromProgram, export_program
+from edgedeploy.targets.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
 from edgedeploy.targets.qdq import export_quantized
 from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
+from edgedeploy.targets.steady import build_steadily
 from edgedeploy.variant import Scalar, Variant, digest_of
 
 WEIGHTS: Final = "weights.pt"
@@ -49,7 +50,8 @@ def build_here(target: Target, request: BuildRequest, folder: Path) -> Artifact:
 
 
 class Workbench:
-    """The making side of one study. ``progress`` hears of training; ``build`` runs a target's build, here or elsewhere."""
+    """The making side of one study. ``progress`` hears of training; ``build`` runs a target's build, here or elsewhere;
+    ``tell`` hears of builds that are made again, as a ``phase`` or, where that is worth knowing, as a ``note``."""
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Workbench:
         account: Account,
         progress: Callable[[str, TrainProgress], None] = lambda what, state: None,
         build: Callable[[Target, BuildRequest, Path], Artifact] = build_here,
+        tell: Callable[[Literal["phase", "note"], str], None] = lambda kind, text: None,
     ) -> None:
         self.task = task
         self._build = build
@@ -66,6 +69,7 @@ class Workbench:
         self._store = store
         self._account = account
         self._progress = progress
+        self._tell = tell
 
     @cached_property
     def baseline_model(self) -> Any:
@@ -147,16 +151,44 @@ class Workbench:
         return Reference.from_json(kept, folder)
 
     def artifact(self, variant: Variant) -> tuple[Artifact, Path]:
-        """The built artifact and its folder. Raises ``BuildError``, ``Unsupported``, ``TargetUnavailable``."""
+        """The built artifact and its folder. Raises ``TargetUnavailable``; ``BuildError`` or ``Unsupported`` where two
+        builds failed alike, ``Unrepeatable`` where none held and they did not."""
         folder = self._store.artifact_folder(variant.artifact_name)
         manifest = folder.with_suffix(".json")
         if not manifest.is_file():
             reference = self.reference(variant)
             with self._account.phase("build"):
                 with new_folder(folder) as part:
-                    artifact = self._build(self._targets[variant.target], self._request(variant, reference), part)
-                write_json(manifest, artifact.as_json())
+                    artifact, failures = self._build_steadily(variant, self._request(variant, reference), part)
+                told = {"failed_builds": [str(failure) for failure in failures]} if failures else {}
+                write_json(manifest, {**artifact.as_json(), **told})
         return Artifact.from_json(read_json(manifest)), folder
+
+    def _build_steadily(
+        self, variant: Variant, request: BuildRequest, part: Path
+    ) -> tuple[Artifact, Sequence[BuildError]]:
+        target = self._targets[variant.target]
+
+        def repeating(failure: BuildError) -> None:
+            self._tell("phase", f"{variant.label}: building it again, it failed: {failure}")
+
+        artifact, failures = build_steadily(lambda empty: self._build(target, request, empty), part, repeating)
+        if failures:
+            self._tell("note", f"{variant.label}: build {len(failures) + 1} holds, before it: {failures[-1]}")
+        return artifact, failures
+
+    def builds_the_same(self, variant: Variant) -> bool:
+        """Whether another build of a variant's artifact, from nothing, gives the same one. The new one takes its place.
+
+        Raises what :meth:`artifact` raises."""
+        before, _ = self.artifact(variant)
+        self.forget(variant)
+        return self.artifact(variant)[0].digest == before.digest
+
+    def forget(self, variant: Variant) -> None:
+        """Remove a variant's artifact and what its target kept on the way, so that who asks for it next builds it."""
+        forget_conversions(self.reference(variant).path.with_name(PROGRAM_FILE))
+        self._store.artifact_folder(variant.artifact_name).with_suffix(".json").unlink(missing_ok=True)
 
     def _request(self, variant: Variant, reference: Reference) -> BuildRequest:
         def calibration() -> Iterator[dict[str, Array]]:
