@@ -5,7 +5,8 @@
     |-- DataError                  2   what the user's data holds: the file, what was found
     |-- TargetUnavailable          2   a toolchain is not installed: names the extra that brings it
     |-- BuildError                 4   an artifact could not be made
-    |   `-- Unsupported            4   the target cannot express this variant: data about the variant
+    |   |-- Unsupported            4   the target cannot express this variant: data about the variant
+    |   `-- Unrepeatable           4   the toolchain gave different answers to one question: never about the variant
     |-- BoardError                 3   about the board, retried, never scores a variant
     |   |-- Unreachable            3   no answer, or not in time
     |   |-- HostKeyError           3   the board's key is unknown or changed: never retried
@@ -72,6 +73,10 @@ class BuildError(EdgeDeployError):
 
 
 class Unsupported(BuildError):
+    pass
+
+
+class Unrepeatable(BuildError):
     pass
 
 

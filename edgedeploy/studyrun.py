@@ -87,7 +87,9 @@ class StudyRun:
         self._already = len(store.measurements()) + len(store.failures())
         build = ready.cluster.build if ready.cluster else build_here
         exact = all(sums_int8_exactly(info.arch, info.isa) for _, info in ready.boards)
-        self._bench = Workbench(ready.task, ready.targets, store, self._account, self._training, build, exact)
+        self._bench = Workbench(
+            ready.task, ready.targets, store, self._account, self._training, build, self._say, exact_sums=exact
+        )
         self._machines = Machines()
         here = probe()["identity"]
         self._host = self._machines.of(here)

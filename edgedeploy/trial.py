@@ -15,7 +15,7 @@ import numpy as np
 from edgedeploy.account import Account
 from edgedeploy.artifact import Artifact
 from edgedeploy.boards.attempts import Attempts
-from edgedeploy.errors import BuildError, MeasurementError
+from edgedeploy.errors import BuildError, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.clocks import emulated_metrics
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.protocols import protocol_metrics
@@ -95,7 +95,8 @@ class Trials:
         return Failed(failure.kind, failure.message) if failure else None
 
     def evaluate(self, variant: Variant) -> Outcome:
-        """Make the evidence. A failure that is the variant's own is kept; a board's failure is raised."""
+        """Make the evidence. A failure that is the variant's own is kept; a board's failure is raised; a toolchain's is told
+        and, as that of a run that stayed unstable, kept for this run only."""
         phase = "build"
         try:
             with self.host:
@@ -106,15 +107,45 @@ class Trials:
             phase = "measure"
             if rivals is not None:
                 self._choose_weight_bits(variant, rivals)
-            return self.outcome(self.measure(variant, "selection"))
+            return self.outcome(self._measure_steadily(variant))
         except (BuildError, MeasurementError) as exc:
             kind = type(exc).__name__
             self.alive(
                 variant
             )  # an interrupt that a toolchain took for an error of its own is no failure of the variant
+            if isinstance(exc, Unrepeatable):
+                self.tell(f"{variant.label}: {exc}")
+                return Failed(kind, str(exc))
             with self.account.phase("bookkeeping"):
                 self.store.keep_failure(Failure(variant, kind, phase, str(exc), utc_now()))
             return Failed(kind, str(exc))
+
+    def _measure_steadily(self, variant: Variant) -> Measurement:
+        """Measured. That an artifact misses parity is the variant's fault only if it comes out the same when it is built
+        once more; if it does not, the new one is measured.
+
+        Raises ``Unrepeatable`` where two artifacts differ and neither holds."""
+        try:
+            return self.measure(variant, "selection")
+        except ParityError as exc:
+            missed = exc
+        try:
+            with self.host:
+                same = self.bench.builds_the_same(variant)
+            if not same:
+                self.tell(
+                    f"{variant.label}: {missed.found}; another build gave another artifact, which is measured now"
+                )
+                return self.measure(variant, "selection")
+        except (BuildError, ParityError) as exc:
+            with self.host:
+                self.bench.forget(variant)
+            raise Unrepeatable(
+                f"the same artifact from two builds of {variant.label}",
+                f"the first one missed ({missed.found}), of the second: {exc.found}",
+                "Try it again (--resume); if it stays so, update the toolchain or choose another target",
+            ) from exc
+        raise missed
 
     def outcome(self, measurement: Measurement) -> Outcome:
         """Objectives and constraints of a measurement, in the order of the spec."""

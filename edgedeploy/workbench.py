@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -18,16 +18,17 @@ from edgedeploy.account import Account
 from edgedeploy.artifact import Artifact
 from edgedeploy.compress.model import derive, derive_quantized, load_weights, restore, save_weights, train_baseline
 from edgedeploy.compress.training import TrainProgress
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_atomic, write_json
 from edgedeploy.measurement import Payload
 from edgedeploy.precision import NO_RULES
 from edgedeploy.protocols import Array, BuildRequest, Case, KeepsRange, ReadyMade, Split, Target, Task
 from edgedeploy.store import Store
 from edgedeploy.targets.layers import kept_float
-from edgedeploy.targets.program import PROGRAM_FILE, FromProgram, export_program
+from edgedeploy.targets.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
 from edgedeploy.targets.qdq import export_quantized
 from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
+from edgedeploy.targets.steady import build_steadily
 from edgedeploy.variant import Scalar, Variant, digest_of
 from edgedeploy.weightbits import TRAINED_FOR_BOARD, WeightBits
 
@@ -63,7 +64,8 @@ class Rivals:
 
 
 class Workbench:
-    """The making side of one study. ``progress`` hears of training; ``build`` runs a target's build, here or elsewhere.
+    """The making side of one study. ``progress`` hears of training; ``build`` runs a target's build, here or elsewhere;
+    ``tell`` hears of builds that are made again, as a ``phase`` or, where that is worth knowing, as a ``note``.
     ``exact_sums`` says whether the study's boards add int8 products without saturating
     (:func:`edgedeploy.ability.sums_int8_exactly`)."""
 
@@ -75,6 +77,8 @@ class Workbench:
         account: Account,
         progress: Callable[[str, TrainProgress], None] = lambda what, state: None,
         build: Callable[[Target, BuildRequest, Path], Artifact] = build_here,
+        tell: Callable[[Literal["phase", "note"], str], None] = lambda kind, text: None,
+        *,
         exact_sums: bool = True,
     ) -> None:
         self.task = task
@@ -84,6 +88,7 @@ class Workbench:
         self._store = store
         self._account = account
         self._progress = progress
+        self._tell = tell
 
     @cached_property
     def baseline_model(self) -> Any:
@@ -169,19 +174,51 @@ class Workbench:
 
     def artifact(self, variant: Variant, weight_bits: int | None = None) -> tuple[Artifact, Path]:
         """The built artifact and its folder, with the weights that were chosen for it unless ``weight_bits`` says which.
-        Raises ``BuildError``, ``Unsupported``, ``TargetUnavailable``, and ``ValueError`` while the choice is open."""
+
+        Raises ``TargetUnavailable``; ``BuildError`` or ``Unsupported`` where two builds failed alike, ``Unrepeatable`` where
+        none held and they did not; ``ValueError`` while the choice is open.
+        """
         bits = weight_bits or self._chosen_bits(variant)
-        own = bits == 8 or bool(variant.weight_bits)  # which names its bits itself
-        folder = self._store.artifact_folder(variant.artifact_name + ("" if own else f"-weights{bits}"))
+        folder = self._artifact_folder(variant, bits)
         manifest = folder.with_suffix(".json")
         if not manifest.is_file():
             reference = self.reference(variant)
             with self._account.phase("build"):
                 with new_folder(folder) as part:
-                    request = self._request(variant, reference, bits)
-                    artifact = self._build(self._targets[variant.target], request, part)
-                write_json(manifest, artifact.as_json())
+                    artifact, failures = self._build_steadily(variant, self._request(variant, reference, bits), part)
+                told = {"failed_builds": [str(failure) for failure in failures]} if failures else {}
+                write_json(manifest, {**artifact.as_json(), **told})
         return Artifact.from_json(read_json(manifest)), folder
+
+    def _build_steadily(
+        self, variant: Variant, request: BuildRequest, part: Path
+    ) -> tuple[Artifact, Sequence[BuildError]]:
+        target = self._targets[variant.target]
+
+        def repeating(failure: BuildError) -> None:
+            self._tell("phase", f"{variant.label}: building it again, it failed: {failure}")
+
+        artifact, failures = build_steadily(lambda empty: self._build(target, request, empty), part, repeating)
+        if failures:
+            self._tell("note", f"{variant.label}: build {len(failures) + 1} holds, before it: {failures[-1]}")
+        return artifact, failures
+
+    def builds_the_same(self, variant: Variant) -> bool:
+        """Whether another build of a variant's artifact, from nothing, gives the same one. The new one takes its place.
+
+        Raises what :meth:`artifact` raises."""
+        before, _ = self.artifact(variant)
+        self.forget(variant)
+        return self.artifact(variant)[0].digest == before.digest
+
+    def forget(self, variant: Variant) -> None:
+        """Remove a variant's artifact and what its target kept on the way, so that who asks for it next builds it."""
+        forget_conversions(self.reference(variant).path.with_name(PROGRAM_FILE))
+        self._artifact_folder(variant, self._chosen_bits(variant)).with_suffix(".json").unlink(missing_ok=True)
+
+    def _artifact_folder(self, variant: Variant, bits: int) -> Path:
+        own = bits == 8 or bool(variant.weight_bits)  # its name says the bits itself, where they are a setting
+        return self._store.artifact_folder(variant.artifact_name + ("" if own else f"-weights{bits}"))
 
     def _chosen_bits(self, variant: Variant) -> int:
         if variant.training:

@@ -39,6 +39,7 @@ from edgedeploy.store import utc_now
 from edgedeploy.targets.parity import check_executed, check_parity
 from edgedeploy.targets.program import PROGRAM_FILE, export_program
 from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
+from edgedeploy.targets.steady import build_steadily
 from edgedeploy.targets.tensorrt import TensorRtTarget, verdict
 from edgedeploy.tasks.onnxfile import take_in
 from edgedeploy.tasks.ultrasound import SyntheticUltrasound
@@ -139,7 +140,7 @@ class Source:
         folder = self.folder / f"{target.name}-{precision}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        artifact = target.build(self.request(precision), folder)
+        artifact, _ = build_steadily(lambda empty: target.build(self.request(precision), empty), folder)
         return Payload(artifact, folder, self.inputs, THREADS)
 
 

@@ -199,7 +199,8 @@ class Search:
             raise failures[0]
 
     def _known(self, variant: Variant) -> Outcome | None:
-        """From the evidence, or from this run: a variant that stayed unstable is tried again by the next run only."""
+        """From the evidence, or from this run: a variant that stayed unstable, or whose toolchain contradicted itself, is
+        tried again by the next run only."""
         found = self._lookup(variant)
         return found if found is not None else self._outcomes.get(variant.digest)
 
@@ -240,8 +241,26 @@ class Search:
         self._replay()
         for params in self._seeds():
             self._study.enqueue_trial(params, skip_if_exists=True)
+        self._try_again()
         variants = (self._space.variant(trial.params) for trial in self._study.trials if trial.params)
         return {variant.digest for variant in variants if self._lookup(variant) is not None}
+
+    def _try_again(self) -> None:
+        """Put in front what failed before and left no evidence: conditions that drifted, a toolchain that contradicted
+        itself. None of it was the variant's."""
+        state = optuna.trial.TrialState
+        trials = self._study.get_trials(deepcopy=False, states=[state.WAITING, state.FAIL])
+        known: set[str] = set()
+        for trial in sorted(trials, key=lambda trial: trial.state == state.FAIL):  # what waits is not enqueued twice
+            params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            if set(params) != set(self._distributions):
+                continue
+            variant = self._space.variant(params)
+            left_open = "failure" in trial.user_attrs and self._lookup(variant) is None
+            if left_open and variant.digest not in known:
+                self._enqueue(params)
+            if left_open or trial.state == state.WAITING:
+                known.add(variant.digest)
 
     def _void_stale(self) -> None:
         """One process owns the study, so whatever is RUNNING before a proposal and not under way belongs to nobody."""

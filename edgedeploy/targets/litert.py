@@ -33,10 +33,14 @@ from edgedeploy.targets.common import calibration_feeds, first_feed, look_for, r
 from edgedeploy.targets.layers import layers_of, name_nodes
 from edgedeploy.targets.litert_ranges import CALIBRATIONS
 from edgedeploy.targets.litert_tool import ToolJob, error_of, write_cases
+from edgedeploy.targets.program import CONVERTED
 from edgedeploy.targets.reference import describe
 from edgedeploy.variant import digest_of
 
 ENTRY: Final = "model.tflite"
+
+LAYOUT: Final = "contiguous"
+"""Of the weights that are converted. Files that were kept from others may have a layer's weights in another one's place."""
 
 
 class LiteRtTarget:
@@ -104,8 +108,8 @@ def _converted(program: Path, request: BuildRequest, versions: Mapping[str, str]
     """Where the float model stays that was converted from ``program``, for other precisions and plans: converting takes
     most of a build. Named after everything it depends on."""
     edges = [[spec.as_json() for spec in specs] for specs in (request.inputs, request.outputs)]
-    name = digest_of([sha256_file(program), edges, versions["litert-torch"]])[:16]
-    return program.with_name(f"float-{name}.tflite")
+    name = digest_of([sha256_file(program), edges, versions["litert-torch"], LAYOUT])[:16]
+    return program.with_name(f"{CONVERTED}{name}.tflite")
 
 
 def _is_whole(kept: Path) -> bool:

@@ -33,6 +33,7 @@ from edgedeploy.targets.litert_layers import LayerPlan, find_layers
 from edgedeploy.targets.litert_ranges import Ranges, Run, choose, watch
 from edgedeploy.targets.litert_signature import repaired
 from edgedeploy.targets.parity import check_parity
+from edgedeploy.targets.program import make_contiguous
 from edgedeploy.targets.reference import describe, flat_tensors, random_inputs, run_reference
 
 _MORE: Final = b"\x01"
@@ -170,6 +171,7 @@ def convert_program(job: ToolJob, path: Path) -> None:
 
     with translated(f"{job.source.name} as a torch program", "Remove the model's folder from the store"):
         program = torch.export.load(job.source)
+        make_contiguous(program)  # a study's folder may be older than the rule that they are saved so
     with translated("conversion by litert-torch", "Replace the operator it names", Unsupported):
         import litert_torch
 

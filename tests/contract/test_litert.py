@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +29,10 @@ from edgedeploy.targets.layers import with_sources
 from edgedeploy.targets.litert import LiteRtTarget
 from edgedeploy.targets.litert_tool import ToolJob, make
 from edgedeploy.targets.parity import check_executed, check_parity
-from edgedeploy.targets.reference import run_reference
+from edgedeploy.targets.program import export_program
+from edgedeploy.targets.reference import export_reference, run_reference
 from edgedeploy.targets.tracing import compare_layers
+from edgedeploy.tasks.unet import build_unet
 from edgedeploy.testing import TargetContract, models
 from edgedeploy.testing.models import Model
 from edgedeploy.testing.targets import Built, compared
@@ -232,6 +235,40 @@ class TestLiteRt(TargetContract):
         broken.write_bytes(two_heads.program.read_bytes()[:1000])
         with pytest.raises(BuildError, match=r"program\.pt2"):
             LiteRtTarget().build(replace(two_heads, program=broken).request("float32"), tmp_path / "built")
+
+
+def channels_last(folder: Path) -> Model:
+    """A UNet as training leaves it. Several of its convolutions have one shape, which is what the converter mixes up."""
+    network = build_unet(in_channels=1, classes=3, base=16, depth=3, upsampling="transposed", seed=0)
+    network = network.eval().to(memory_format=torch.channels_last)
+    spec = TensorSpec("image", "float32", (1, 1, 64, 64))
+    reference = export_reference(network, (spec,), folder / "reference.onnx")
+    export_program(network, (spec,), folder / "program.pt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch says which weights are not contiguous
+        torch.export.save(torch.export.export(network, (torch.zeros(spec.shape),)), folder / "older.pt2")
+    return Model(reference, folder / "program.pt2", lambda: iter(()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [2, pytest.param(10, marks=[pytest.mark.long, pytest.mark.timeout(3000)])])
+def test_a_network_that_trained_channels_last_always_converts_to_one_file(times: int, tmp_path: Path) -> None:
+    """Also from a program of an older folder, whose weights were saved as they lay. Each time in a process of its own, with
+    nothing kept from before."""
+    readiness = LiteRtTarget().probe()
+    if not readiness.ready:
+        pytest.skip(f"{readiness.found} ({readiness.remedy})")
+    model = channels_last(tmp_path)
+    assert any(not weight.is_contiguous() for weight in torch.export.load(tmp_path / "older.pt2").state_dict.values())
+    digests = set()
+    for number in range(times):
+        for source in ("program.pt2", "older.pt2"):
+            program = tmp_path / f"{number} {source}" / source
+            program.parent.mkdir()
+            shutil.copy(tmp_path / source, program)
+            request = replace(model, program=program).request("float32")
+            digests.add(LiteRtTarget().build(request, program.parent / "built").files[0].sha256)
+    assert len(digests) == 1
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from torch import nn
 from edgedeploy.artifact import TensorSpec, sha256_file
 from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsupported
 from edgedeploy.targets import reference as module
+from edgedeploy.targets.program import export_program
 from edgedeploy.targets.reference import Reference, describe, export_reference, random_inputs, run_reference
 
 IMAGE = (TensorSpec("image", "float32", (1, 2, 16, 16)),)
@@ -180,3 +181,31 @@ def test_published_models_are_described(name: str, outputs: int, shared: Path) -
     found = describe(shared / "models" / name)
     assert len(found.outputs) >= outputs
     assert found.macs > found.parameters > 1000
+
+
+class Scattered(nn.Module):
+    """Tensors of every kind that do not lie as they are read: weights as training leaves them, a transposed buffer, and a
+    constant that is neither."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+        self.register_buffer("turned", torch.arange(256.0).reshape(16, 16).T)
+        self.constant = torch.arange(64.0).reshape(16, 4).T
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.conv(image) + self.turned + self.constant.reshape(1, 4, 16, 1)
+
+
+def test_tensors_of_a_program_are_contiguous_and_those_of_the_model_stay_as_they_were(tmp_path: Path) -> None:
+    """litert-torch mixes up weights of another layout."""
+    model = Scattered().eval()
+    export_program(model, IMAGE, tmp_path / "program.pt2")
+    program = torch.export.load(tmp_path / "program.pt2")
+    tensors = {**program.state_dict, **program.constants}
+    assert len(tensors) == 4
+    assert all(value.is_contiguous() for value in tensors.values())
+    assert not any(value.is_contiguous() for value in (model.conv.weight, model.turned, model.constant))
+    image = torch.from_numpy(random_inputs(IMAGE, seed=5)["image"])
+    torch.testing.assert_close(program.module()(image), model(image))

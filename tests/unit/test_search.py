@@ -14,7 +14,7 @@ from made_up_search import SMALL, SPACE, landscape
 
 from edgedeploy.precision import PrecisionPlan
 from edgedeploy.search.space import Space
-from edgedeploy.search.study import Failed, Outcome, Search
+from edgedeploy.search.study import Failed, Outcome, Scored, Search
 from edgedeploy.variant import Choices, Variant
 
 
@@ -28,6 +28,7 @@ class Lab:
         self.evaluated: list[Variant] = []
         self.variants: list[Variant] = []
         self.landscape = evaluate
+        self.lookup = lambda variant: self.evidence.get(variant.digest)
 
     def evaluate(self, variant: Variant) -> Outcome:
         outcome = self.landscape(variant)
@@ -41,7 +42,7 @@ class Lab:
             space=self.space,
             directions=("maximize", "minimize"),
             seed=seed,
-            lookup=lambda variant: self.evidence.get(variant.digest),
+            lookup=self.lookup,
             evaluate=self.evaluate,
             clock=nullcontext,
             evidence=lambda: list(self.variants),
@@ -112,6 +113,26 @@ def test_a_failure_is_never_a_value(tmp_path: Path) -> None:
     assert failed
     assert all(trial.values is None for trial in failed)
     assert all(trial.params["precision"] != "int8" for trial in study.best_trials)
+
+
+def test_what_left_no_evidence_is_tried_again_by_the_next_run_and_not_by_this_one(tmp_path: Path) -> None:
+    """Conditions that stayed unstable, a toolchain that contradicted itself: kept for one run, stored by none."""
+
+    def contradicts(variant: Variant) -> Outcome:
+        if variant.precision != "int8":
+            return landscape(variant)
+        open_questions.append(variant.digest)
+        return Failed("Unrepeatable", "three builds failed in different ways")
+
+    open_questions: list[str] = []
+    lab = Lab(tmp_path / "o.sqlite3", contradicts)
+    lab.lookup = lambda variant: found if isinstance(found := lab.evidence.get(variant.digest), Scored) else None
+    run(lab, 8)
+    assert len(open_questions) == len(set(open_questions)) > 1
+    lab.evaluated.clear()
+    lab.landscape = landscape
+    run(lab, 8)
+    assert [variant.digest for variant in lab.evaluated] == open_questions, "before anything new is tried"
 
 
 def test_constraints_reach_the_sampler(tmp_path: Path) -> None:

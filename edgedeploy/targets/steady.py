@@ -1,0 +1,69 @@
+"""A build that fails is made again before the variant is blamed: converters and quantizers may answer one question in two
+ways (memory that is read after it was let go, races, crashes).
+
+Two failures in a row that agree are the variant's. Where they differ, a third build decides: if it holds it is taken, and
+if none holds the toolchain is at fault, and nothing is said of the variant.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from edgedeploy.artifact import Artifact
+from edgedeploy.errors import BuildError, Unrepeatable
+
+BUILDS: Final = 3
+"""Most builds of one artifact."""
+
+_PASSING: Final = re.compile(r"0x[0-9a-f]+|(?<=_)\d+|\S*/")
+"""What differs between two equal failures: addresses, counters that go on within a process, folders for scratch."""
+
+
+def build_steadily(
+    build: Callable[[Path], Artifact], folder: Path, repeating: Callable[[BuildError], None] = lambda failure: None
+) -> tuple[Artifact, list[BuildError]]:
+    """The artifact that ``build`` makes in ``folder``, and the failures before it held (none, as a rule). ``repeating``
+    hears of a failure before the next build.
+
+    Raises the ``BuildError`` that came twice in a row, or ``Unrepeatable``.
+    """
+    failures: list[BuildError] = []
+    while len(failures) < BUILDS:
+        if failures:
+            repeating(failures[-1])
+        try:
+            return build(folder), failures
+        except Unrepeatable:
+            raise
+        except BuildError as exc:
+            if len(failures) == 1 and alike(failures[0], exc):
+                raise
+            failures.append(exc)
+            _empty(folder)
+    told = "; ".join(f"{number}: {failure}" for number, failure in enumerate(failures, start=1))
+    raise Unrepeatable(
+        "the same answer from a toolchain to the same question",
+        f"{BUILDS} builds failed in different ways ({told})",
+        "Try it again (--resume); if it stays so, update the toolchain or choose another target",
+    ) from failures[-1]
+
+
+def alike(first: BuildError, second: BuildError) -> bool:
+    """Whether two failures say the same, numbers of a comparison included."""
+    return type(first) is type(second) and _told(first) == _told(second)
+
+
+def _told(failure: BuildError) -> tuple[str, str]:
+    return _PASSING.sub("", failure.asked), _PASSING.sub("", failure.found)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
