@@ -19,7 +19,7 @@ from edgedeploy.boardtable import BoardTable
 from edgedeploy.cluster import Cluster
 from edgedeploy.errors import SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport
-from edgedeploy.lab import require_alike, require_comparable
+from edgedeploy.lab import require_alike, require_comparable, require_unchanged
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import Plugin, demands_of, find_targets
 from edgedeploy.protocols import (
@@ -119,12 +119,14 @@ class Study:
             cluster = None if dask is None else stack.enter_context(closing(Cluster(dask)))
             self._check_folder(store, [board.name for board in (cluster.boards if cluster else tables)], resume)
             ready = self._prepare(tables, cluster)
+            measured = sorted(store.measurements(), key=lambda item: item.created_utc)
+            changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards])
             stack.enter_context(store.own())
             if not store.exists():
                 store.create(self._source.text, self._resolved(ready))
             history = self._history(store, storage or self.spec.study.storage)
             run = StudyRun(self.spec, ready, store, history, trials or self.spec.budget.trials, observer)
-            finished = run.go(confirm)
+            finished = run.go(confirm, changed)
             return StudyResult(store.root, finished.reason, finished.evaluated, read_front(store.root))
 
     def _history(self, store: Store, url: str | None) -> Path | Server:

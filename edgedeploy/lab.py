@@ -176,12 +176,7 @@ def health_check(expected: BoardInfo) -> Callable[[BoardInfo], None]:
     """
 
     def check(info: BoardInfo) -> None:
-        changed = [
-            f"{name} {getattr(info, name)!r}, not {getattr(expected, name)!r}"
-            for name in ("identity", "serial")
-            if getattr(info, name) != getattr(expected, name)
-        ]
-        changed += info.unlike(expected)
+        changed = (*_other_machine(info, expected), *info.unlike(expected))
         if changed:
             raise CommandFailed(
                 f"board {info.name!r}: health check",
@@ -190,6 +185,40 @@ def health_check(expected: BoardInfo) -> Callable[[BoardInfo], None]:
             )
 
     return check
+
+
+def _other_machine(info: BoardInfo, expected: BoardInfo) -> tuple[str, ...]:
+    return tuple(
+        f"{name} {getattr(info, name)!r}, not {getattr(expected, name)!r}"
+        for name in ("identity", "serial")
+        if getattr(info, name) != getattr(expected, name)
+    )
+
+
+def require_unchanged(measured: Iterable[BoardInfo], boards: Iterable[BoardInfo]) -> tuple[str, ...]:
+    """Holds the boards of a study that goes on against what they were when ``measured``, oldest first. What has changed in
+    their software, in sentences: it is the user's to say whether that matters.
+
+    Raises ``SpecError`` for another machine under the same name, or the same one with another processor (a virtual machine
+    that has moved): one front would mix their numbers.
+    """
+    before = {info.name: info for info in measured}
+    told = []
+    for info in boards:
+        expected = before.get(info.name)
+        if expected is None:
+            continue
+        changed = (*_other_machine(info, expected), *info.other_hardware(expected))
+        if changed:
+            raise SpecError(
+                f"go on with the study on board {info.name!r}",
+                f"it is not the board that was measured before: {'; '.join(changed)}",
+                "Put it back as it was, or begin a study of its own with another --out",
+            )
+        told += [
+            f"board {info.name} has changed since it was measured: {text}" for text in info.other_software(expected)
+        ]
+    return tuple(told)
 
 
 def require_alike(boards: Sequence[BoardInfo]) -> None:

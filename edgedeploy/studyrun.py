@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -136,8 +136,9 @@ class StudyRun:
         assert board is not None
         return runner_on(board, tell, health_check(info))
 
-    def go(self, confirm: bool) -> Finished:
-        for line in (*self._ready.left_out, *self._ready.notes):
+    def go(self, confirm: bool, told: Sequence[str] = ()) -> Finished:
+        """``told`` is what else an observer should hear first."""
+        for line in (*self._ready.left_out, *self._ready.notes, *told):
             self._say("note", line)
         first = next(iter(self._trials.values()))
         try:

@@ -6,7 +6,7 @@ Recomputed from stored measurements alone: the same measurements, in any order, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from edgedeploy.errors import SpecError
@@ -31,7 +31,7 @@ from edgedeploy.front import (
     non_dominated,
     shortfalls,
 )
-from edgedeploy.measurement import ACROSS_BOARDS, BOARD_METRICS, Measurement, MetricInfo, Provenance
+from edgedeploy.measurement import ACROSS_BOARDS, BOARD_METRICS, BoardInfo, Measurement, MetricInfo, Provenance
 from edgedeploy.variant import Variant
 
 Status = Literal["front", "dominated", "infeasible", "incomplete"]
@@ -94,11 +94,25 @@ class Invalid:
 
 
 @dataclass(frozen=True)
+class Processor:
+    """What decided which kernels ran: ``isa`` are the flags that matter here."""
+
+    cpu: str
+    arch: str
+    cores: int
+    isa: tuple[str, ...]
+
+    @classmethod
+    def of(cls, board: BoardInfo) -> Processor:
+        return cls(board.cpu, board.arch, board.cores, board.isa)
+
+
+@dataclass(frozen=True)
 class FrontReport:
     """Everything that may be concluded from a study's measurements on one board, or on several of one kind.
 
     ``rows`` are all valid variants: members first, best on the first objective first. ``reference`` is the digest of the
-    baseline that ratios and the pick refer to, None when it was not validly measured.
+    baseline that ratios and the pick refer to, None when it was not validly measured. ``processors`` are by board.
     """
 
     provenance: Provenance | None
@@ -114,6 +128,7 @@ class FrontReport:
     metrics: Mapping[str, MetricInfo]
     seed: int
     resamples: int = RESAMPLES
+    processors: Mapping[str, Processor] = field(default_factory=dict)
 
     @property
     def members(self) -> tuple[Row, ...]:
@@ -147,6 +162,7 @@ class FrontReport:
             "schema": 1,
             "provenance": self.provenance,
             "board": self.board,
+            "processors": {name: asdict(item) for name, item in self.processors.items()},
             "objectives": [item.as_json() for item in self.objectives],
             "constraints": [item.as_json() for item in self.constraints],
             "min_effect": dict(self.min_effect),
@@ -207,6 +223,9 @@ def build_front(
     return FrontReport(
         provenance=valid[0].provenance if valid else None,
         board=" + ".join(sorted({item.board.name for item in valid})) or None,
+        processors={
+            item.board.name: Processor.of(item.board) for item in sorted(valid, key=lambda item: item.board.name)
+        },
         objectives=tuple(objectives),
         constraints=tuple(constraints),
         min_effect=effects,
@@ -318,7 +337,11 @@ def _require_comparable(valid: Iterable[Measurement], across: Sequence[str] | No
     ]
     names = {item.board.name for item in items}
     if across is None:
-        kinds += [("boards", names), ("machines", {item.board.identity for item in items})]
+        kinds += [
+            ("boards", names),
+            ("machines", {item.board.identity for item in items}),
+            ("processors", {"; ".join(item.board.other_processor(items[0].board)) or "the first" for item in items}),
+        ]
     elif len(names) > 1:
         kinds.append(
             ("kinds of board", {"; ".join(item.board.unlike(items[0].board)) or "the first" for item in items})

@@ -25,26 +25,20 @@ RUNTIME_PACKAGES = {
 """Target name -> distributions that bring its runtime, the usual one first."""
 
 X86_FLAGS = (
-    "avx2",
-    "fma",
-    "f16c",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "avx_vnni",
-    "amx_tile",
-    "amx_int8",
-    "amx_bf16",
+    *("ssse3", "sse4_1", "avx", "avx2", "fma", "f16c", "gfni"),
+    *("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vbmi"),
+    *("avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "avx_vnni_int8", "avx_ne_convert"),
+    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
 )
-ARM_FLAGS = ("neon", "asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "sve2")
-ISA_FLAGS = frozenset(X86_FLAGS + ARM_FLAGS)
-"""CPU flags, by the kernel's names, that decide which numeric kernels exist."""
+ARM_FLAGS = ("neon", "asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "sve2", "sme", "sme2")
+"""CPU flags, by the kernel's names, that decide which numeric kernels exist: what ONNX Runtime's MLAS, oneDNN (OpenVINO) and
+XNNPACK (LiteRT) choose by. Linux shows some of the newest in its newer releases only."""
 
 
 def probe() -> dict[str, Any]:
     """The fields of ``BoardInfo`` that the board itself can tell."""
     cpuinfo = _read(Path("/proc/cpuinfo"))
+    known = ARM_FLAGS if platform.machine().startswith(("arm", "aarch64")) else X86_FLAGS
     notes = []
     machine = _read(Path("/etc/machine-id")) or _read(Path("/var/lib/dbus/machine-id"))
     if not machine:
@@ -63,7 +57,8 @@ def probe() -> dict[str, Any]:
         "boot_id": boot_id(),
         "cpu": cpu_model(cpuinfo),
         "arch": platform.machine(),
-        "isa": sorted(cpu_flags(cpuinfo) & ISA_FLAGS),
+        "isa": sorted(cpu_flags(cpuinfo).intersection(known)),
+        "isa_known": sorted(known),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "os": f"{_os_name()}, Linux {platform.release()}",

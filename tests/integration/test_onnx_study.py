@@ -82,6 +82,14 @@ def bare(tmp_path: Path) -> Path:
     return study(tmp_path, model, "image", (1, 3, 16, 16), "Conv:c1", 8)
 
 
+def was_elsewhere(out: Path, flag: str) -> None:
+    """As if all had been measured before the board, a virtual machine, came to a processor without ``flag``."""
+    for path in (out / "measurements").glob("*.json"):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        data["board"]["isa"].append(flag)
+        path.write_text(json.dumps(data), encoding="utf-8")
+
+
 def test_from_file_to_front(bare: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = edgedeploy.load_study(bare).run(out)
@@ -106,8 +114,21 @@ def test_from_file_to_front(bare: Path, tmp_path: Path) -> None:
     assert found["inputs"].startswith("4 cases of ")
     assert "Conv:c1" in {layer["layer"] for layer in found["layers"]}
 
+    told = CliRunner().invoke(app, ["front", str(out), "--json"])
+    board = measured[0].board
+    assert json.loads(told.output)["processors"] == {
+        board.name: {"cpu": board.cpu, "arch": board.arch, "cores": board.cores, "isa": list(board.isa)}
+    }
+    assert set(board.isa) <= set(board.isa_known)
+    assert ", ".join(board.isa) in result.report().read_text(encoding="utf-8")
+
     convolutional(tmp_path / "model.onnx", side=16, opset=18)
     with pytest.raises(SpecError, match="has changed since the study began"):
+        edgedeploy.load_study(bare).run(out, resume=True, trials=9)
+
+    lacking = min(set(board.isa_known) - set(board.isa))  # no processor has all of them
+    was_elsewhere(out, lacking)
+    with pytest.raises(SpecError, match=f"not the board that was measured before: CPU flags without {lacking}"):
         edgedeploy.load_study(bare).run(out, resume=True, trials=9)
 
 

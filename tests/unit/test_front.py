@@ -228,6 +228,7 @@ class TestReport:
             ({"provenance": "measured"}, "provenances"),
             ({"split": "confirmation"}, "splits"),
             ({"board": made_up.board(identity="f" * 16)}, "machines"),
+            ({"board": made_up.board(isa=("avx2",))}, "processors: CPU flags without avx512_vnni"),
         ],
     )
     def test_mixtures_are_refused(self, changes: dict[str, object], word: str) -> None:

@@ -16,7 +16,16 @@ import pytest
 from made_up_search import SMALL, SPACE, landscape
 
 from edgedeploy.errors import BoardError, Busy, CommandFailed, Quarantined, SpecError, Unreachable
-from edgedeploy.lab import Crew, Machines, Post, health_check, require_alike, require_comparable
+from edgedeploy.lab import (
+    Crew,
+    Machines,
+    Post,
+    health_check,
+    require_alike,
+    require_comparable,
+    require_unchanged,
+)
+from edgedeploy.measurement import BoardInfo
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Failed, Outcome, Search
 from edgedeploy.variant import Variant
@@ -197,6 +206,44 @@ def test_boards_of_two_kinds_share_no_study() -> None:
     require_alike([board, replace(board, name="other", identity="another", serial="2")])
     with pytest.raises(SpecError, match="cpu 'another'"):
         require_alike([board, replace(board, name="other", cpu="another")])
+
+
+def test_boards_of_other_flags_are_told_apart_by_those_flags_alone() -> None:
+    known = ("avx2", "avx512_bf16", "avx512_vnni", "avx_vnni", "fma")
+    board = made_up.board(isa=("avx2", "avx512_bf16", "avx512_vnni", "fma"), isa_known=known)
+    other = replace(board, name="other", identity="another", isa=("avx2", "avx_vnni", "fma"))
+    with pytest.raises(SpecError) as caught:
+        require_alike([board, other])
+    assert caught.value.found == "they are of two kinds: CPU flags without avx512_bf16, avx512_vnni and with avx_vnni"
+
+
+def test_a_flag_that_an_older_probe_did_not_look_for_tells_nothing() -> None:
+    board = made_up.board(isa=("avx2", "fma", "gfni"), isa_known=("avx2", "avx_vnni", "fma", "gfni"))
+    said_nothing = replace(board, isa=("avx2", "fma"), isa_known=())
+    assert board.unlike(said_nothing) == said_nothing.unlike(board) == ()
+    assert board.unlike(replace(said_nothing, isa=("avx2", "f16c"))) == ()
+    assert board.unlike(replace(said_nothing, isa=("avx2", "avx_vnni"))) == ("CPU flags without avx_vnni",)
+    assert said_nothing.unlike(replace(said_nothing, isa=("avx2",))) == ("CPU flags with fma",)
+    assert BoardInfo.from_json(board.as_json()) == board
+
+
+def test_a_study_does_not_go_on_with_another_processor_behind_the_same_machine() -> None:
+    """A virtual machine that has moved keeps its machine id."""
+    board = made_up.board(isa=("avx2", "avx512_vnni"))
+    assert require_unchanged([], [board]) == require_unchanged([board], [replace(board, boot_id="another")]) == ()
+    moved = replace(board, isa=("avx2",))
+    with pytest.raises(SpecError, match="not the board that was measured before: CPU flags without avx512_vnni"):
+        require_unchanged([board], [moved])
+    assert require_unchanged([board, moved], [moved]) == (), "the last of its measurements counts"
+    with pytest.raises(SpecError, match="identity"):
+        require_unchanged([board], [replace(board, identity="another")])
+    assert require_unchanged([board], [replace(board, name="a new one", identity="another")]) == ()
+
+
+def test_newer_software_on_a_board_is_told_when_a_study_goes_on() -> None:
+    board = made_up.board()
+    (line,) = require_unchanged([board], [replace(board, python="3.11.10")])
+    assert line == "board made-up board has changed since it was measured: python '3.11.10', not '3.11.9'"
 
 
 def test_only_what_compares_across_boards_is_an_objective_of_several() -> None:
