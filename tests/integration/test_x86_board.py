@@ -249,29 +249,62 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=800)
 
 
+STUDY = """\
+board = "emulated:x86-avx2"
+
+[study]
+name = "bright"
+targets = ["onnxruntime", "openvino"]
+
+[task]
+kind = "onnx"
+model = "model/reference.onnx"
+options = { calibration = "calibration.npz", selection = "selection.npz", confirmation = "confirmation.npz" }
+
+[space]
+precision = ["float32", "int8"]
+calibration_cases = [6]
+
+[[objectives]]
+metric = "reference_rel_l2"
+
+[[objectives]]
+metric = "size_bytes"
+
+[budget]
+trials = 4
+"""
+
+
 @pytest.mark.slow
-def test_a_study_chooses_the_bits_of_its_weights_and_claims_no_time(tmp_path: Path) -> None:
+def test_a_study_finds_7_bits_nearer_there_and_claims_no_time(tmp_path: Path) -> None:
     need_avx2_emulation()
-    shutil.copy(EXAMPLES / "squares.py", tmp_path)
-    text = (EXAMPLES / "squares.toml").read_text().replace('metric = "latency_ratio"', 'metric = "size_bytes"')
-    text = text.replace('precision = ["float32", "int8"]', 'precision = ["int8"]')
-    study = tmp_path / "squares.toml"
-    study.write_text(text)
+    images = np.stack([feed["image"] for feed in models.bright(tmp_path / "model").calibration()])
+    mirrored = images[..., ::-1]
+    for split, rows in {"calibration": images, "selection": mirrored[:4], "confirmation": mirrored[4:]}.items():
+        np.savez(tmp_path / f"{split}.npz", image=rows)
+    (tmp_path / "study.toml").write_text(STUDY)
     out = tmp_path / "out"
-    done = run("search", study, "--board", "emulated:x86-avx2", "--trials", "3", "--out", out)
+    done = run("search", tmp_path / "study.toml", "--no-confirm", "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
     measured = Store(out).measurements()
-    assert {item.variant.target for item in measured} == {"onnxruntime", "openvino"}
-    narrow = [item for item in measured if item.variant.precision == "int8"]
-    assert narrow
-    for item in narrow:
-        assert item.weight_bits is not None
-        assert set(item.weight_bits.distances) == {7, 8}
+    assert {(item.variant.target, item.variant.precision) for item in measured} == {
+        (target, precision) for target in ("onnxruntime", "openvino") for precision in ("float32", "int8")
+    }
     for item in measured:
         assert (item.board.isa, item.board.clock, item.provenance) == (("avx2", "f16c", "fma"), "none", "emulated")
-        assert item.parity
+        assert item.metrics["reference_rel_l2"] <= (NEAR if item.variant.precision == "int8" else 1e-4)
         assert not [name for name in item.metrics if name.endswith("_ns") or "latency" in name]
         assert "no board's" in item.missing["latency_p50_ns"]
+        if item.variant.precision == "float32":
+            assert item.weight_bits is None
+            continue
+        assert item.weight_bits is not None
+        assert item.weight_bits.bits == 7
+        assert item.weight_bits.distances[8] > SATURATED > item.weight_bits.distances[7]
+    page = Path(run("report", out).stdout.split("Report: ")[1].strip()).read_text()
+    assert "no time and no memory" in page
+    assert "saturate" in page
 
 
 def test_a_study_that_wants_latency_is_refused(tmp_path: Path) -> None:
