@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -10,6 +10,8 @@ from edgedeploy.errors import SpecError, nearest
 from edgedeploy.measuring import Table
 
 EMULATED_WORD = "emulated:"
+Machine = Literal["arm64", "arm64-system", "x86-avx2"]
+MACHINES: tuple[Machine, ...] = get_args(Machine)
 
 
 class BoardTable(Table):
@@ -32,7 +34,7 @@ class BoardTable(Table):
     """The board's place in a labgrid: acquired for each session; it also turns the board off and on."""
     labgrid_coordinator: str | None = None
     """``HOST[:PORT]``; labgrid's own default otherwise, which is LG_COORDINATOR of the environment."""
-    machine: Literal["arm64", "arm64-system"] | None = None
+    machine: Machine | None = None
     """An emulated processor instead of this host's: ``kind = "emulated:arm64"`` says both in one word."""
 
     @model_validator(mode="before")
@@ -70,5 +72,5 @@ def emulated_board(word: str) -> BoardTable:
     try:
         return BoardTable.model_validate(word)
     except ValidationError:
-        known = [f"{EMULATED_WORD}{machine}" for machine in ("arm64", "arm64-system")]
+        known = [f"{EMULATED_WORD}{machine}" for machine in MACHINES]
         raise SpecError(f"board {word!r}", "there is no such emulated machine", nearest(word, known)) from None

@@ -280,17 +280,17 @@ app.add_typer(boards, name="boards")
 
 @boards.command()
 def create(
-    machine: Annotated[str, typer.Argument(help="arm64 or arm64-system.", show_default=False)],
+    machine: Annotated[str, typer.Argument(help="arm64, arm64-system or x86-avx2.", show_default=False)],
 ) -> None:
-    """Build the image of an emulated Arm board on this host, once (root; downloads packages)."""
-    from edgedeploy.boards.arm.build import create as build
+    """Make an emulated processor ready on this host: build an Arm board's image, once (root; downloads packages)."""
+    from edgedeploy.boards.creating import create as make
 
     try:
-        image = build(machine, lambda line: err.print(escape(line), highlight=False))
+        make(machine, lambda line: err.print(escape(line), highlight=False))
     except KeyboardInterrupt:
         err.print("Interrupted: nothing half-built was kept.", highlight=False)
         raise typer.Exit(EXIT_PARTIAL) from None
-    out.print(f'Ready: [[boards]] kind = "emulated:{image.machine}"', highlight=False, markup=False)
+    out.print(f'Ready: [[boards]] kind = "emulated:{machine}"', highlight=False, markup=False)
 
 
 @boards.command()

@@ -7,18 +7,27 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgedeploy.ability import Ability, abilities
+from edgedeploy.ability import (
+    INT8_DOT_PRODUCTS,
+    NATIVE_BFLOAT16,
+    X86,
+    Ability,
+    abilities,
+    has_native_bfloat16,
+    sums_int8_exactly,
+)
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.quarantine import Quarantine, Record, remedy_of
-from edgedeploy.boardtable import BoardTable
+from edgedeploy.boardtable import EMULATED_WORD, BoardTable, emulated_board
 from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import demands_of, find_targets
 from edgedeploy.protocols import FitsBoard
+from edgedeploy.runtime.probe import probe
 from edgedeploy.targets import BUILTIN_TARGETS
 
 NEEDED: Final = (
@@ -89,11 +98,61 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
         )
         remedy = "" if info.runtimes else "On the board: pip install onnxruntime openvino ai-edge-litert"
         findings.append(Finding(what, bool(info.runtimes), text, remedy))
+        findings.append(_processor_finding(what, info))
         findings += _ability_findings(what, info)
     findings += [
         _set_aside(f"board {record.name}", record) for record in aside.values() if record.identity not in shown
     ]
     return findings
+
+
+def _processor_finding(what: str, info: BoardInfo) -> Finding:
+    """What its processor does slowly or wrongly and what is done about it. Nothing is trained on a board."""
+    exact = sums_int8_exactly(info.arch, info.isa)
+    parts = [
+        f"float kernels: {_float_kernels(info.arch, info.isa)}",
+        f"int8 kernels: {_int8_kernels(info.arch, info.isa)}",
+    ]
+    if info.clock != "wall":
+        parts.append("programs run in an instruction emulator: no time is asked of it")
+    return Finding(f"{what}, processor", True if exact else None, "; ".join(parts))
+
+
+def processor_findings(cpu: str, arch: str, isa: Collection[str], cores: int) -> list[Finding]:
+    """What this host's processor does slowly or by emulation, and what is done about it. ``ok`` None: it is."""
+    kernels = _float_kernels(arch, isa)
+    native = [flag for flag in NATIVE_BFLOAT16 if flag in isa]
+    if has_native_bfloat16(isa):
+        training = f"native ({' '.join(native)})"
+    else:
+        training = "emulated by this CPU, about 9 times slower than float32: training uses float32"
+    return [
+        Finding("processor", True, f"{cpu}, {cores} cores"),
+        Finding("float kernels", None if kernels == NO_VECTORS else True, kernels),
+        Finding("int8 kernels", True if sums_int8_exactly(arch, isa) else None, _int8_kernels(arch, isa)),
+        Finding("bfloat16 training", True if has_native_bfloat16(isa) else None, training),
+    ]
+
+
+NO_VECTORS: Final = "neither AVX-512 nor AVX2: several times slower than on a newer CPU"
+
+
+def _float_kernels(arch: str, isa: Collection[str]) -> str:
+    if arch.lower() not in X86:
+        return "SVE" if "sve" in isa else "Neon"
+    if "avx512f" in isa:
+        return "AVX-512"
+    return "AVX2, half as wide as AVX-512" if "avx2" in isa else NO_VECTORS
+
+
+def _int8_kernels(arch: str, isa: Collection[str]) -> str:
+    if sums_int8_exactly(arch, isa):
+        fast = [flag for flag in INT8_DOT_PRODUCTS if flag in isa]
+        return f"exact ({' '.join(fast)})" if fast else "exact, without dot products: may be slower than float32"
+    return (
+        "16-bit sums saturate in ONNX Runtime and OpenVINO: int8 artifacts for this machine get 7-bit weights where they "
+        "are nearer to the float model"
+    )
 
 
 def _set_aside(what: str, record: Record) -> Finding:
@@ -122,7 +181,9 @@ def _worth(ability: Ability) -> str:
 
 
 def choose_boards(tables: Sequence[BoardTable], name: str) -> list[BoardTable]:
-    """The board of that name. Raises ``SpecError`` with the nearest known one."""
+    """The board of that name, or the emulated processor of that word. Raises ``SpecError`` with the nearest known one."""
+    if name.startswith(EMULATED_WORD) and name not in [table.name for table in tables]:
+        return [emulated_board(name)]
     found = [table for table in tables if table.name == name]
     if not found:
         raise SpecError(
@@ -144,6 +205,8 @@ def machine_findings() -> list[Finding]:
     version = platform.python_version()
     fits = sys.version_info[:2] >= (3, 11)
     findings = [Finding("python", fits, version, "" if fits else "Install Python 3.11 or newer")]
+    here = probe()
+    findings += processor_findings(here["cpu"], here["arch"], here["isa"], here["cores"])
     for name, use, remedy in NEEDED:
         there = importlib.util.find_spec(name) is not None
         findings.append(Finding(f"package {name}", there, use, "" if there else remedy))
@@ -161,6 +224,7 @@ def machine_findings() -> list[Finding]:
         ("sshd", "openssh-server", "emulated boards on the real SSH server"),
         ("qemu-aarch64-static", "qemu-user-static", "emulated:arm64 boards"),
         ("qemu-system-aarch64", "qemu-system-arm", "emulated:arm64-system boards"),
+        ("qemu-x86_64-static", "qemu-user-static", "emulated:x86-avx2 boards, on x86-64 hosts"),
         ("chromium", "chromium", "the browser test of the report"),
     ):
         path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")

@@ -7,19 +7,19 @@ import functools
 import pytest
 
 from edgedeploy.boards.arm.build import create
-from edgedeploy.boards.arm.image import Image
+from edgedeploy.boards.arm.image import Image, Machine
 from edgedeploy.errors import TargetUnavailable
 
 
 @functools.cache
-def _image(machine: str) -> Image | str:
+def _image(machine: Machine) -> Image | str:
     try:
         return create(machine, print)
     except TargetUnavailable as exc:
         return str(exc)
 
 
-def need_image(machine: str) -> Image:
+def need_image(machine: Machine) -> Image:
     found = _image(machine)
     if isinstance(found, str):
         pytest.skip(found)

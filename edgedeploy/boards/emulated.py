@@ -83,22 +83,35 @@ class EmulatedBoard:
 @contextlib.contextmanager
 def serve(kind: str = "auto") -> Iterator[SshTarget]:
     """A running server and how to reach it. Raises ``TargetUnavailable`` (not installed), ``CommandFailed`` (no start)."""
-    with tempfile.TemporaryDirectory(prefix="edgedeploy-board-") as name:
-        folder = Path(name)
-        host_key = make_key(folder / "host_key")
-        client_key = make_key(folder / "client_key")
-        (folder / "authorized_keys").write_text(f"{client_key}\n", encoding="ascii")
+    with session_folder("edgedeploy-board-") as folder:
         use_sshd = kind == "sshd" or (kind == "auto" and sshd_works_here())
         with _sshd(folder) if use_sshd else _embedded(folder) as port:
-            (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n", encoding="ascii")
-            yield SshTarget(
-                host="127.0.0.1",
-                port=port,
-                user=user_name(),
-                identity=str(folder / "client_key"),
-                known_hosts=str(folder / "known_hosts"),
-                home=folder,
-            )
+            yield reach(folder, port, user_name())
+
+
+@contextlib.contextmanager
+def session_folder(prefix: str) -> Iterator[Path]:
+    """A temporary folder with the keys of a server of its own, and of its one client."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as name:
+        folder = Path(name)
+        (folder / "host_key.pub").write_text(make_key(folder / "host_key"), encoding="ascii")
+        client_key = make_key(folder / "client_key")
+        (folder / "authorized_keys").write_text(f"{client_key}\n", encoding="ascii")
+        yield folder
+
+
+def reach(folder: Path, port: int, user: str) -> SshTarget:
+    """How to reach the server of a session's folder on this port."""
+    host_key = (folder / "host_key.pub").read_text(encoding="ascii")
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n", encoding="ascii")
+    return SshTarget(
+        host="127.0.0.1",
+        port=port,
+        user=user,
+        identity=str(folder / "client_key"),
+        known_hosts=str(folder / "known_hosts"),
+        home=folder,
+    )
 
 
 def make_key(path: Path) -> str:
@@ -151,20 +164,31 @@ def _sshd(folder: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _embedded(folder: Path) -> Iterator[int]:
-    import importlib.util
-
-    if importlib.util.find_spec("asyncssh") is None:
-        raise TargetUnavailable(
-            "an emulated board with the embedded server", "asyncssh is not installed", 'pip install "edgedeploy[study]"'
-        )
-    port_file = folder / "port.json"
-    argv = [sys.executable, str(Path(embedded_server.__file__)), str(folder), str(port_file)]
+    require_embedded_server("an emulated board with the embedded server")
+    argv, port_file = embedded_command(folder)
     with guarded(argv, folder / "log") as process:
         give_up_s = time.monotonic() + START_TIMEOUT_S
         while not port_file.exists():
             _check_started(process, give_up_s, folder / "log")
             time.sleep(0.01)
-        yield int(json.loads(port_file.read_text(encoding="ascii"))["port"])
+        yield port_in(port_file)
+
+
+def require_embedded_server(asked: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("asyncssh") is None:
+        raise TargetUnavailable(asked, "asyncssh is not installed", 'pip install "edgedeploy[study]"')
+
+
+def embedded_command(folder: Path) -> tuple[list[str], Path]:
+    """The command line of the embedded server, and the file in which it says its port when it serves."""
+    port_file = folder / "port.json"
+    return [sys.executable, str(Path(embedded_server.__file__)), str(folder), str(port_file)], port_file
+
+
+def port_in(port_file: Path) -> int:
+    return int(json.loads(port_file.read_text(encoding="ascii"))["port"])
 
 
 @contextlib.contextmanager

@@ -9,13 +9,16 @@ from functools import partial
 from typing import Final
 
 from edgedeploy.boards.arm.board import EmulatedArmBoard
-from edgedeploy.boards.arm.image import MACHINES, Machine
+from edgedeploy.boards.arm.image import MACHINES as ARM_MACHINES
 from edgedeploy.boards.emulated import EmulatedBoard
 from edgedeploy.boards.labgrid import Place
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.remote import BoardOptions, RemoteBoard
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.boards.sshconfig import DEFAULT_PORT, SshTarget
+from edgedeploy.boards.x86.board import MACHINE as X86_MACHINE
+from edgedeploy.boards.x86.board import EmulatedX86Board
+from edgedeploy.boardtable import MACHINES
 from edgedeploy.errors import SpecError, nearest
 from edgedeploy.protocols import Board
 
@@ -33,7 +36,7 @@ def open_board(config: Mapping[str, object]) -> Board:
     if kind not in KINDS:
         raise SpecError(f"board {name!r}: kind = {kind!r}", "there is no such kind", nearest(kind, KINDS))
     if "machine" in given:
-        return EmulatedArmBoard(name, _machine(name, given))
+        return _emulated_processor(name, str(given["machine"]), _optional(given, "python"))
     place = Place.find(str(given["labgrid"]), _optional(given, "labgrid_coordinator")) if "labgrid" in given else None
     options = BoardOptions(
         python=str(given.get("python") or ("python3" if kind == "ssh" else sys.executable)),
@@ -62,12 +65,14 @@ def _text(given: Mapping[str, object], key: str) -> str:
     return str(given[key])
 
 
-def _machine(name: str, given: Mapping[str, object]) -> Machine:
-    for machine in MACHINES:
-        if given["machine"] == machine:
-            return machine
-    found = f"there is no machine {given['machine']!r}"
-    raise SpecError(f"board {name!r}: machine", found, nearest(str(given["machine"]), MACHINES))
+def _emulated_processor(name: str, machine: str, python: str | None) -> Board:
+    """An emulated Arm board has the interpreter of its image, and no other."""
+    if machine == X86_MACHINE:
+        return EmulatedX86Board(name, python or sys.executable)
+    for known in ARM_MACHINES:
+        if machine == known:
+            return EmulatedArmBoard(name, known)
+    raise SpecError(f"board {name!r}: machine", f"there is no machine {machine!r}", nearest(machine, MACHINES))
 
 
 def _optional(given: Mapping[str, object], key: str) -> str | None:

@@ -17,19 +17,18 @@ from typing import Final
 from edgedeploy.boards.arm import files
 from edgedeploy.boards.arm.debian import Apt, run, unpack
 from edgedeploy.boards.arm.image import (
-    MACHINES,
     PACKAGES,
     PROGRAMS,
     RUNTIMES,
     Image,
-    find_program,
+    Machine,
     image_of,
-    require_programs,
     require_root,
     requirements,
 )
 from edgedeploy.boards.arm.initrd import modules_with_dependencies, pack
-from edgedeploy.errors import CommandFailed, SpecError, nearest
+from edgedeploy.boards.hosting import find_program, require_programs
+from edgedeploy.errors import CommandFailed
 from edgedeploy.files import new_folder, remove_partials, write_json
 
 Tell = Callable[[str], None]
@@ -44,19 +43,16 @@ MODULES: Final = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "qemu
 DISK_SPARE_BYTES: Final = 256 << 20
 
 
-def create(machine: str, tell: Tell, cache: Path | None = None) -> Image:
+def create(machine: Machine, tell: Tell, cache: Path | None = None) -> Image:
     """The image of ``machine``, built unless it is there. ``tell`` hears a line at each step.
 
-    Raises ``SpecError`` for a machine that nobody knows, ``TargetUnavailable`` where it cannot be built, ``CommandFailed``
-    when a step fails. Whatever ends it leaves nothing behind that a later call would take for an image.
+    Raises ``TargetUnavailable`` where it cannot be built, ``CommandFailed`` when a step fails. Whatever ends it leaves
+    nothing behind that a later call would take for an image.
     """
-    known = next((name for name in MACHINES if name == machine), None)
-    if known is None:
-        raise SpecError(f"machine {machine!r}", "there is no such machine", nearest(machine, MACHINES))
-    asked = f"edgedeploy boards create {known}"
-    require_programs(asked, {**PROGRAMS[known], **BUILDERS})
+    asked = f"edgedeploy boards create {machine}"
+    require_programs(asked, {**PROGRAMS[machine], **BUILDERS})
     require_root(asked)
-    image = image_of(known, cache)
+    image = image_of(machine, cache)
     with _alone(image.folder.parent, tell):
         _create(image, tell)
     return image

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import platform
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from edgedeploy.boards.hosting import require_programs
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.files import read_json
 from edgedeploy.variant import digest_of
@@ -105,23 +104,10 @@ def require_image(machine: Machine, cache: Path | None = None) -> Image:
     return image
 
 
-def require_programs(asked: str, programs: Mapping[str, str]) -> None:
-    """Raises ``TargetUnavailable`` unless every program is here; ``programs`` maps each to its Debian package."""
-    if platform.system() != "Linux":
-        raise TargetUnavailable(asked, f"this host runs {platform.system()}", "Use a Linux host")
-    missing = sorted({package for program, package in programs.items() if find_program(program) is None})
-    if missing:
-        raise TargetUnavailable(asked, f"not installed: {' '.join(missing)}", f"apt-get install {' '.join(missing)}")
-
-
 def require_root(asked: str) -> None:
     """Raises ``TargetUnavailable``: another owner's files and mounts of one's own are root's alone."""
     if os.getuid() != 0:
         raise TargetUnavailable(asked, "it needs root, and this user is not", "Run as root")
-
-
-def find_program(name: str) -> str | None:
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
 def cache_folder() -> Path:

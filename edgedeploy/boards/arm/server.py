@@ -6,16 +6,16 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.boards.arm import files, guest
-from edgedeploy.boards.arm.image import Image, find_program
-from edgedeploy.boards.emulated import free_port, guarded, make_key
+from edgedeploy.boards.arm import files
+from edgedeploy.boards.arm.image import Image
+from edgedeploy.boards.emulated import free_port, guarded, reach, session_folder
+from edgedeploy.boards.guest import REFUSED
+from edgedeploy.boards.hosting import find_program, guest_command, guest_process, refusal
 from edgedeploy.boards.sshconfig import SshTarget
 from edgedeploy.errors import CommandFailed
 
@@ -30,24 +30,14 @@ PATIENT_TCP: Final = "sysctl.net.ipv4.tcp_retries2=255"
 
 @contextlib.contextmanager
 def serve(image: Image) -> Iterator[SshTarget]:
-    """A running board and how to reach it. Raises ``CommandFailed`` when it does not start."""
-    with tempfile.TemporaryDirectory(prefix="edgedeploy-arm-") as name:
-        folder = Path(name)
-        host_key, client_key = make_key(folder / "host_key"), make_key(folder / "client_key")
-        (folder / "authorized_keys").write_text(f"{client_key}\n", encoding="ascii")
+    """A running board and how to reach it. Raises ``TargetUnavailable`` where the kernel refuses, ``CommandFailed``
+    when it does not start."""
+    with session_folder("edgedeploy-arm-") as folder:
         port = free_port()
-        (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n", encoding="ascii")
         start = _full_system if image.machine == "arm64-system" else _user_mode
         with start(image, folder, port) as process:
             _wait_for_banner(process, port, folder / "log")
-            yield SshTarget(
-                host="127.0.0.1",
-                port=port,
-                user="root",
-                identity=str(folder / "client_key"),
-                known_hosts=str(folder / "known_hosts"),
-                home=folder,
-            )
+            yield reach(folder, port, "root")
 
 
 @contextlib.contextmanager
@@ -55,15 +45,8 @@ def _user_mode(image: Image, folder: Path, port: int) -> Iterator[subprocess.Pop
     _write_config(folder, "127.0.0.1", port)
     (folder / "cpuinfo").write_text(files.cpuinfo(os.cpu_count() or 1), encoding="ascii")
     qemu = find_program("qemu-aarch64-static") or "qemu-aarch64-static"
-    argv = [sys.executable, "-I", "-S", str(Path(guest.__file__)), str(image.root), str(folder), qemu]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log)
-    try:
+    with guest_process(guest_command("arm64", folder, qemu, str(image.root)), folder / "log") as process:
         yield process
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait()
 
 
 @contextlib.contextmanager
@@ -116,6 +99,8 @@ def _wait_for_banner(process: subprocess.Popen[bytes], port: int, log: Path) -> 
                 return
         time.sleep(0.05)
     said = log.read_text(encoding="utf-8", errors="replace").strip()[-800:]
+    if process.returncode == REFUSED:
+        raise refusal("emulated:arm64", said)
     raise CommandFailed(
         "start the emulated Arm board",
         said or f"no SSH server after {START_TIMEOUT_S:.0f} s",

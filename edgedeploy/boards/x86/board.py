@@ -1,0 +1,94 @@
+"""An emulated x86-64 board with AVX2 and nothing newer: this host's interpreter and packages, on a processor of 2013.
+
+What its int8 kernels get wrong for want of VNNI, every real such processor gets wrong as much.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Literal
+
+from edgedeploy.boards.emulated import (
+    START_TIMEOUT_S,
+    embedded_command,
+    port_in,
+    reach,
+    require_embedded_server,
+    session_folder,
+)
+from edgedeploy.boards.emulator import EmulatorBoard
+from edgedeploy.boards.guest import REFUSED
+from edgedeploy.boards.hosting import guest_command, guest_process, refusal
+from edgedeploy.boards.sshconfig import SshTarget, user_name
+from edgedeploy.boards.x86 import haswell
+from edgedeploy.errors import CommandFailed
+from edgedeploy.measurement import BoardInfo
+
+MACHINE: Final[Literal["x86-avx2"]] = "x86-avx2"
+WORD: Final = f"emulated:{MACHINE}"
+NOTE: Final = (
+    "emulated x86-avx2: this host's programs run by an instruction emulator (qemu-user) as on a Haswell, which has AVX2 and "
+    "neither AVX-512 nor VNNI; no time and no memory here is a board's, so none is given"
+)
+LEFT_OUT: Final = {"tensorrt": "left out: tensorrt (programs under an instruction emulator do not reach a GPU)"}
+"""Runtimes that this host may have and that do not run there, with the reason."""
+
+
+class EmulatedX86Board(EmulatorBoard):
+    """``x86-avx2``. ``python`` is an interpreter of this host, with its packages."""
+
+    note = NOTE
+
+    def __init__(self, name: str, python: str = sys.executable) -> None:
+        super().__init__(name)
+        self.python = python
+
+    def _require(self) -> None:
+        haswell.find_qemu(WORD)
+        require_embedded_server(WORD)
+
+    def _serve(self) -> contextlib.AbstractContextManager[SshTarget]:
+        return serve()
+
+    def _root(self, target: SshTarget) -> str:
+        return f"{target.home}/agent"
+
+    def _described(self, info: BoardInfo) -> BoardInfo:
+        """The probe looks at this host, whose accelerators and settings are none of that processor's."""
+        notes = tuple(reason for target, reason in LEFT_OUT.items() if target in info.runtimes)
+        runtimes = {target: version for target, version in info.runtimes.items() if target not in LEFT_OUT}
+        own = replace(super()._described(info), runtimes=runtimes, notes=(*info.notes, *notes))
+        return replace(own, accelerators=(), governor=None)
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[SshTarget]:
+    """A running board and how to reach it. Raises ``TargetUnavailable`` where the kernel refuses, ``CommandFailed`` when it
+    does not start."""
+    qemu = haswell.find_qemu(WORD)
+    with session_folder("edgedeploy-x86-") as folder:
+        haswell.prepare(folder)
+        server, port_file = embedded_command(folder)
+        command = guest_command("x86-64", folder, qemu, *server)
+        with guest_process(command, folder / "log", haswell.environment()) as process:
+            _wait_until_ready(process, folder)
+            yield reach(folder, port_in(port_file), user_name())
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path) -> None:
+    give_up_s = time.monotonic() + START_TIMEOUT_S
+    while not (folder / "ready").exists():
+        if process.poll() is None and time.monotonic() < give_up_s:
+            time.sleep(0.01)
+            continue
+        said = (folder / "log").read_text(encoding="utf-8", errors="replace").strip()[-500:]
+        if process.returncode == REFUSED:
+            raise refusal(WORD, said)
+        found = said or f"no SSH server after {START_TIMEOUT_S:.0f} s"
+        raise CommandFailed(f"start {WORD}", found, "Try again on a quieter machine")

@@ -1,0 +1,79 @@
+"""An x86-64 processor with AVX2 and nothing newer, by emulation: its name, its flags, and how a program is run on it.
+
+Intel's Haswell of 2013, which many carts, industrial PCs and laptops are not far from: no AVX-512, no VNNI, no bfloat16. Its
+int8 kernels add pairs of products in 16 bits and saturate, on the real one as here. Standard library alone, so that any
+Python runs ``scripts/as-avx2``.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from edgedeploy.boards.hosting import find_program, guest_command, refusal, require_programs
+from edgedeploy.errors import TargetUnavailable
+
+QEMU: Final = "qemu-x86_64-static"
+PACKAGE: Final = "qemu-user-static"
+CHECK_LIMIT_S: Final = 120.0
+
+CPU: Final = "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid"
+"""QEMU's name for it, less what its emulator lacks: each such word would be a warning of every program."""
+
+MODEL: Final = "Haswell (AVX2, neither AVX-512 nor VNNI), emulated by qemu-user"
+FLAGS: Final = (
+    "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 syscall nx rdtscp lm "
+    "nopl cpuid pni pclmulqdq ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt aes xsave avx f16c rdrand hypervisor lahf_lm abm "
+    "fsgsbase bmi1 avx2 smep bmi2 erms xsaveopt arat"
+)
+"""What the emulator's CPUID says, by the kernel's names."""
+
+
+def cpuinfo(cores: int) -> str:
+    """``/proc/cpuinfo`` of that processor: the emulator would show this host's, with flags whose instructions do not run."""
+    return "".join(
+        f"processor\t: {number}\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 60\nmodel name\t: {MODEL}\n"
+        f"stepping\t: 1\nphysical id\t: 0\nsiblings\t: {cores}\ncore id\t\t: {number}\ncpu cores\t: {cores}\n"
+        f"apicid\t\t: {number}\ninitial apicid\t: {number}\nfpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: 13\n"
+        f"wp\t\t: yes\nflags\t\t: {FLAGS}\nclflush size\t: 64\ncache_alignment\t: 64\n"
+        "address sizes\t: 40 bits physical, 48 bits virtual\n\n"
+        for number in range(cores)
+    )
+
+
+def find_qemu(asked: str) -> str:
+    """The emulator's path. Raises ``TargetUnavailable`` on a host that is no x86-64 Linux, or has none."""
+    if platform.machine() != "x86_64":
+        found = f"this host's processor is {platform.machine()}"
+        raise TargetUnavailable(asked, found, "Use a Linux host with an x86-64 processor")
+    require_programs(asked, {QEMU: PACKAGE})
+    return find_program(QEMU) or QEMU
+
+
+def prepare(folder: Path) -> None:
+    """What :mod:`~edgedeploy.boards.guest` finds in its session's folder."""
+    (folder / "cpuinfo").write_text(cpuinfo(os.cpu_count() or 1), encoding="ascii")
+
+
+def environment() -> dict[str, str]:
+    """This process's, and the emulator's processor. QEMU's own choice has no VNNI either, should a program drop it."""
+    return {**os.environ, "QEMU_CPU": CPU}
+
+
+def check(asked: str) -> None:
+    """Run this interpreter on that processor. Raises ``TargetUnavailable`` where it cannot be."""
+    qemu = find_qemu(asked)
+    folder = Path(tempfile.mkdtemp(prefix="edgedeploy-x86-"))  # the guest removes it
+    prepare(folder)
+    show = (sys.executable, "-I", "-S", "-c", "print(open('/proc/cpuinfo').read())")
+    command = guest_command("program", folder, qemu, *show)
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, check=False, timeout=CHECK_LIMIT_S
+    )
+    if done.returncode != 0 or MODEL not in done.stdout:
+        raise refusal(asked, done.stderr)
