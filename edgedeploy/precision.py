@@ -14,13 +14,14 @@ from typing import Final
 
 from edgedeploy.errors import BuildError, Unsupported, nearest
 
-LAYER_PRECISIONS: Final = ("float32", "float16", "bfloat16", "int8", "int4-weights")
-"""``int4-weights`` stores a layer's weights in 4 bits; its products are computed in the float precision around it."""
+LAYER_PRECISIONS: Final = ("float32", "float16", "bfloat16", "int8", "int8-dynamic", "int4-weights")
+"""``int8-dynamic`` quantizes a layer's input at each query. ``int4-weights`` stores a layer's weights in 4 bits; its
+products are computed in the float precision around it."""
 
 CALIBRATED: Final = ("int8",)
 """Precisions whose ranges come from calibration cases."""
 
-NARROW: Final = ("int8", "int4-weights")
+NARROW: Final = ("int8", "int8-dynamic", "int4-weights")
 """Precisions that only layers with constant weights of their own can take."""
 
 

@@ -170,12 +170,15 @@ def _steady_ns(times_us: Sequence[int]) -> int:
 def _layer_precision(operator: str, input_types: list[Any]) -> str | None:
     """The precision of a layer's products; None when it is no compute layer (a product of int64 shapes is none either).
 
-    Integer operators say so by name, because the first input of some of them is still float; for the others the first
-    input decides. MatMulNBits has weights of 4 bits that are multiplied in its input's precision.
+    Integer operators say so by name, because the first input of some of them is still float (DynamicQuantizeMatMul makes
+    it int8 at each query); for the others the first input decides. MatMulNBits has weights of 4 bits that are multiplied in
+    its input's precision.
     """
     if not any(name in operator for name in COMPUTE_OPERATORS):
         return None
-    if operator.startswith(("QLinear", "QGemm", "DynamicQuantize")) or "Integer" in operator:
+    if operator.startswith("DynamicQuantize"):
+        return "int8-dynamic"
+    if operator.startswith(("QLinear", "QGemm")) or "Integer" in operator:
         return "int8"
     if operator == "MatMulNBits":
         return "int4-weights"

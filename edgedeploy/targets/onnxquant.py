@@ -1,4 +1,5 @@
-"""Narrow precisions for ONNX Runtime: int8 as QDQ pairs with ranges from calibration, 4-bit weights as MatMulNBits.
+"""Narrow precisions for ONNX Runtime: int8 as QDQ pairs with ranges from calibration, 4-bit weights as MatMulNBits; dynamic
+int8 is written by :mod:`.onnxdynamic`.
 
 Min-max calibration keeps two numbers per tensor and case. The histogram methods (percentile, entropy) would keep every
 activation of every case until the last one has run; they are given one case at a time instead, after which ONNX Runtime
@@ -18,6 +19,7 @@ from typing import Any, Final
 from edgedeploy.errors import Unsupported
 from edgedeploy.precision import NARROW, Assignment, assign
 from edgedeploy.protocols import Array, BuildRequest
+from edgedeploy.targets import onnxdynamic
 from edgedeploy.targets.common import calibration_feeds, translated
 from edgedeploy.targets.layers import check_alive, check_followed, fused_from, layers_of, name_nodes
 from edgedeploy.targets.reference import open_onnx
@@ -29,6 +31,13 @@ PERCENTILE: Final = 99.99
 BLOCK: Final = 32
 """Weights that share one scale in 4 bits."""
 
+
+NARROWED: Final = {
+    "int8": "Conv, ConvTranspose, Gemm, MatMul",
+    "int4-weights": "MatMul",
+    onnxdynamic.PRECISION: "MatMul, Gemm",
+}
+"""The operators that a precision narrows."""
 
 NEVER_INT8: Final = ("BatchNormalization",)
 """One that could not be folded computes in float anyway, and its weights are no matrix: in int8 they only lose."""
@@ -52,9 +61,11 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
     name_nodes(source)
     assignment = assign(request.plan, layers_of(source), request.precision)
     wanted = set(assignment.precisions.values())
-    model = source
+    model = onnx.ModelProto.FromString(source.SerializeToString())
     if "int4-weights" in wanted:
-        model = _four_bits(onnx.ModelProto.FromString(source.SerializeToString()), assignment)
+        model = _four_bits(model, assignment)
+    if onnxdynamic.PRECISION in wanted:
+        onnxdynamic.dynamic_eight_bits(model, assignment, reduce_range=request.weight_bits == 7)
     if "int8" in wanted:
         scheme = Scheme(reduce_range=request.weight_bits == 7)
         model = eight_bits(request, source, model, assignment, path.with_name("prepared.onnx"), scheme)
@@ -62,13 +73,8 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
     sources = fused_from(source, model)
     check_followed(request.plan, assignment, sources, narrow)
     if request.precision in NARROW and request.precision in wanted - set(narrow.values()):
-        raise Unsupported(
-            f"{request.precision} layers",
-            "the model has no Conv, ConvTranspose, Gemm, MatMul with constant weights"
-            if request.precision == "int8"
-            else "the model has no MatMul with constant weights",
-            "Search float32 instead",
-        )
+        found = f"the model has no {NARROWED[request.precision]} with constant weights"
+        raise Unsupported(f"{request.precision} layers", found, "Search float32 instead")
     onnx.save(model, str(path))
 
 
@@ -79,6 +85,8 @@ def narrow_nodes(model: Any) -> dict[str, str]:
     for node in model.graph.node:
         if node.op_type == "MatMulNBits":
             found[node.name] = "int4-weights"
+        elif node.op_type == onnxdynamic.OPERATOR:
+            found[node.name] = onnxdynamic.PRECISION
         elif node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.input[1] in dequantized:
             found[node.name] = "int8"
     return found

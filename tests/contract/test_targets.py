@@ -26,12 +26,13 @@ class TestOnnxRuntime(TargetContract):
     def make(self) -> Target:
         return OnnxRuntimeTarget()
 
-    def test_seven_bit_weights_for_boards_that_saturate(self, two_heads: Model, tmp_path: Path) -> None:
-        self.make().build(replace(two_heads.request("int8"), weight_bits=7), tmp_path)
+    @pytest.mark.parametrize("narrow", ["int8", "int8-dynamic"])
+    def test_seven_bit_weights_for_boards_that_saturate(self, narrow: str, two_heads: Model, tmp_path: Path) -> None:
+        self.make().build(replace(two_heads.request(narrow), weight_bits=7), tmp_path)
         weights = [
             onnx.numpy_helper.to_array(tensor)
             for tensor in onnx.load(str(tmp_path / "model.onnx")).graph.initializer
-            if tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 4
+            if tensor.data_type == TensorProto.INT8 and len(tensor.dims) in (2, 4)
         ]
         assert weights
         assert all(np.abs(array.astype(int)).max() <= 64 for array in weights)
