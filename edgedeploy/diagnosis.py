@@ -94,7 +94,7 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
         text = (
             f"{info.provenance}; {info.cpu}, {info.cores} cores, {info.memory_bytes / 2**30:.1f} GiB, "
             f"{' '.join(info.isa) or 'no instruction set of note'}; "
-            f"accelerators: {', '.join(info.accelerators) or 'none found'}; runtimes: {runtimes}"
+            f"accelerators: {', '.join(info.accelerators) or 'none found'}; Python {info.python}, runtimes: {runtimes}"
         )
         remedy = "" if info.runtimes else "On the board: pip install onnxruntime openvino ai-edge-litert"
         findings.append(Finding(what, bool(info.runtimes), text, remedy))
