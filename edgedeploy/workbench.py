@@ -5,7 +5,6 @@ Everything here is a pure function of the study and the variant, so a store hit 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ import numpy as np
 from edgedeploy.account import Account
 from edgedeploy.artifact import Artifact
 from edgedeploy.compress.model import derive, derive_quantized, load_weights, restore, save_weights, train_baseline
-from edgedeploy.compress.training import TrainProgress
+from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.errors import SpecError
 from edgedeploy.files import new_folder, read_json, write_atomic, write_json
 from edgedeploy.measurement import Payload
@@ -30,6 +29,7 @@ from edgedeploy.targets.qdq import export_quantized
 from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
 from edgedeploy.variant import Scalar, Variant, digest_of
 
+BASELINE: Final = "baseline"
 WEIGHTS: Final = "weights.pt"
 GOLDEN_CASES: Final = 4
 """Calibration cases whose outputs every artifact is held against its reference on."""
@@ -44,12 +44,22 @@ class InputSet:
     cases: tuple[Case, ...]
 
 
+def _write_reports(reports: list[TrainReport], folder: Path) -> None:
+    """How the model in ``folder`` was trained, if it was."""
+    for report in reports:
+        write_json(folder / "training.json", report.as_json())
+
+
 def build_here(target: Target, request: BuildRequest, folder: Path) -> Artifact:
     return target.build(request, folder)
 
 
 class Workbench:
-    """The making side of one study. ``progress`` hears of training; ``build`` runs a target's build, here or elsewhere."""
+    """The making side of one study. ``progress`` hears of training; ``build`` runs a target's build, here or elsewhere.
+
+    A training is kept in the store after each epoch until its model is there. When ``out_of_time`` says so, it ends between
+    two steps and raises ``OutOfTime``. ``note`` hears one line per thing worth knowing.
+    """
 
     def __init__(
         self,
@@ -59,6 +69,8 @@ class Workbench:
         account: Account,
         progress: Callable[[str, TrainProgress], None] = lambda what, state: None,
         build: Callable[[Target, BuildRequest, Path], Artifact] = build_here,
+        note: Callable[[str], None] = lambda line: None,
+        out_of_time: Callable[[], bool] = lambda: False,
     ) -> None:
         self.task = task
         self._build = build
@@ -66,22 +78,31 @@ class Workbench:
         self._store = store
         self._account = account
         self._progress = progress
+        self._note = note
+        self._out_of_time = out_of_time
 
     @cached_property
     def baseline_model(self) -> Any:
         """The trained float model at the baseline's architecture: trained once a study, then read back."""
-        path = self._store.baseline_weights
+        path, checkpoint = self._store.baseline_weights, self._store.checkpoint(BASELINE)
         arch = {name: values[0] for name, values in self.task.architecture.items()}
         if path.is_file():
+            checkpoint.unlink(missing_ok=True)
             return load_weights(self.task.build(**arch), path)
-        started_s, cpu_started_s = time.monotonic(), time.process_time()
+
+        def done(report: TrainReport) -> None:
+            self._store.keep_baseline_training(report.as_json())
+
         with self._account.phase("train"):
-            model = train_baseline(self.task, arch, progress=lambda state: self._progress("baseline", state))
+            model = train_baseline(self.task, arch, oversight=self._oversight(BASELINE, checkpoint, done))
             save_weights(model, path)
-        self._store.keep_baseline_training(
-            {"wall_s": time.monotonic() - started_s, "cpu_s": time.process_time() - cpu_started_s}
-        )
+        checkpoint.unlink(missing_ok=True)
         return model
+
+    def _oversight(self, what: str, checkpoint: Path, done: Callable[[TrainReport], None]) -> Oversight:
+        return Oversight(
+            what, lambda state: self._progress(what, state), checkpoint, self._out_of_time, self._note, done
+        )
 
     def reference(self, variant: Variant) -> Reference:
         """The ONNX file of the variant's model: what all of its artifacts are built from and held against. Of a variant
@@ -92,18 +113,21 @@ class Workbench:
         if not (folder / "reference.json").is_file():
             make = self._make_quantized if variant.training else self._make_float
             make(variant, folder)
+        self._store.checkpoint(variant.model_digest).unlink(missing_ok=True)
         return Reference.from_json(read_json(folder / "reference.json"), folder)
 
     def _make_float(self, variant: Variant, folder: Path) -> None:
         baseline = self.baseline_model
         with self._account.phase("train"):
-            model = derive(self.task, variant, baseline, progress=self._hear(variant))
+            reports = list[TrainReport]()
+            model = derive(self.task, variant, baseline, oversight=self._overseen(variant, reports))
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
             reference = export_reference(model, specs, part / "reference.onnx")
             save_weights(model, part / WEIGHTS)
             if any(isinstance(target, FromProgram) for target in self._targets.values()):
                 export_program(model, specs, part / PROGRAM_FILE)
+            _write_reports(reports, part)
             write_json(part / "reference.json", reference.as_json())
 
     def _make_quantized(self, variant: Variant, folder: Path) -> None:
@@ -114,20 +138,23 @@ class Workbench:
         baseline = self.baseline_model
         with self._account.phase("train"):
             model = restore(self.task, twin, baseline, plain.with_name(WEIGHTS))
-            hear = self._hear(variant)
-            model = derive_quantized(self.task, variant, model, baseline, kept_float=kept, progress=hear)
+            reports = list[TrainReport]()
+            oversight = self._overseen(variant, reports)
+            model = derive_quantized(self.task, variant, model, baseline, kept_float=kept, oversight=oversight)
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
             golden = self.task.cases("calibration")[:GOLDEN_CASES]
             samples = (self.task.inputs(case, **variant.arch_kwargs) for case in golden)
             reference = export_quantized(model, specs, part / "reference.onnx", samples=samples)
+            _write_reports(reports, part)
             write_json(part / "reference.json", reference.as_json())
 
-    def _hear(self, variant: Variant) -> Callable[[TrainProgress], None]:
+    def _overseen(self, variant: Variant, reports: list[TrainReport]) -> Oversight:
+        """Of the training of a variant's model; its report joins ``reports``."""
         trained = (variant.training, variant.plan.label) if variant.training else ()
         parts = (f"width {variant.width:g}", *map(str, variant.arch_kwargs.values()), *trained)
         label = " ".join(filter(None, parts))
-        return lambda state: self._progress(label, state)
+        return self._oversight(label, self._store.checkpoint(variant.model_digest), reports.append)
 
     def _ready_made(self, task: ReadyMade, folder: Path) -> Reference:
         """The task's own file as reference, once. Raises ``SpecError`` when it is another file than the study began with."""
