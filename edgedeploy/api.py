@@ -67,12 +67,21 @@ RECORDED_PACKAGES: Final = (
 
 @dataclass(frozen=True)
 class StudyResult:
-    """Where a study is, why it ended, and its front."""
+    """Where a study is, why it ended, and its front. ``evaluated`` of ``wanted`` variants have an outcome; ``cut`` says
+    which training the end of the time fell into, if into one: it is kept, and a resumed run goes on with it."""
 
     folder: Path
     reason: str
     evaluated: int
     front: FrontReport
+    wanted: int = 0
+    cut: str = ""
+
+    @property
+    def partial(self) -> bool:
+        """There is no front because the time was over before there could be one."""
+        early = bool(self.cut) or not self.front.rows
+        return not self.front.members and self.reason == "wall_clock" and early
 
     def report(self, to: str | Path | None = None) -> Path:
         """Write the HTML report; returns its path."""
@@ -125,9 +134,10 @@ class Study:
             if not store.exists():
                 store.create(self._source.text, self._resolved(ready))
             history = self._history(store, storage or self.spec.study.storage)
-            run = StudyRun(self.spec, ready, store, history, trials or self.spec.budget.trials, observer)
-            finished = run.go(confirm, changed)
-            return StudyResult(store.root, finished.reason, finished.evaluated, read_front(store.root))
+            wanted = trials or self.spec.budget.trials
+            finished = StudyRun(self.spec, ready, store, history, wanted, observer).go(confirm, changed)
+            front = read_front(store.root)
+            return StudyResult(store.root, finished.reason, finished.evaluated, front, wanted, finished.cut)
 
     def _history(self, store: Store, url: str | None) -> Path | Server:
         """Where Optuna remembers: on a server under a name that only this folder has."""

@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 goal not met, 2 usage, 3 board or infrastructure, 4 partial 
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import time
@@ -81,7 +82,7 @@ class Watch:
     def __call__(self, event: Any) -> None:
         if self._interrupted:
             raise KeyboardInterrupt
-        eta = "?" if event.eta_s is None else duration(event.eta_s)
+        eta = "?" if event.eta_s is None else duration(event.eta_s) + "+" * event.eta_at_least
         if event.kind != "phase" or self._is_due():
             line = f"[{event.done}/{event.total}, ETA {eta}] {event.text}"
             if event.best:
@@ -141,7 +142,12 @@ def search(
         err.print(f"Interrupted. {escape(str(out_folder))} is usable as it is; --resume goes on.", highlight=False)
         raise typer.Exit(EXIT_PARTIAL) from None
     err.print(f"{result.evaluated} variants evaluated; ended because of: {result.reason}.", highlight=False)
-    _show_front(out_folder, as_json=False)
+    if result.reason == "wall_clock":
+        missing = f"{result.wanted - result.evaluated} of {result.wanted} variants are missing: the time is over"
+        cut = f" ({result.cut})" if result.cut else ""
+        again = f"{shlex.quote(str(study))} --out {shlex.quote(str(out_folder))} --resume"
+        err.print(escape(f"{missing}{cut}. Go on: edgedeploy search {again}"), highlight=False)
+    _show_front(out_folder, as_json=False, none=EXIT_PARTIAL if result.partial else EXIT_GOAL_NOT_MET)
 
 
 @app.command()
@@ -163,7 +169,8 @@ def front(folder: Folder, as_json: AsJson = False) -> None:
     _show_front(folder, as_json)
 
 
-def _show_front(folder: Path, as_json: bool) -> None:
+def _show_front(folder: Path, as_json: bool, none: int = EXIT_GOAL_NOT_MET) -> None:
+    """``none`` is the exit code where the front is empty."""
     from edgedeploy.evidence.text import front_table
     from edgedeploy.reporting import read_front
 
@@ -176,7 +183,7 @@ def _show_front(folder: Path, as_json: bool) -> None:
         for line in (*shown.notes, *found.explanation()):
             out.print(escape(line), highlight=False)
     if not found.members:
-        raise typer.Exit(EXIT_GOAL_NOT_MET)
+        raise typer.Exit(none)
 
 
 @app.command()

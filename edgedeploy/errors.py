@@ -16,6 +16,7 @@
     |   |-- Quarantined            3   the board is set aside after such failures, until somebody lifts it
     |   `-- CommandFailed          3   the board answered with a failure of its own (disk full, no runtime)
     |-- StorageError               3   the study's own database cannot be used: nothing measured is lost
+    |-- OutOfTime                  4   a study's time is over in the middle of a training, which is kept
     |-- MeasurementError           4   the run gave no number that can be defended
     |   |-- Unstable               4   conditions drifted: repeated, then invalid
     |   `-- ParityError            4   the artifact does not compute what its reference computes
@@ -114,6 +115,10 @@ class CommandFailed(BoardError):
 
 class StorageError(EdgeDeployError):
     exit_code = 3
+
+
+class OutOfTime(EdgeDeployError):
+    exit_code = 4
 
 
 class MeasurementError(EdgeDeployError):

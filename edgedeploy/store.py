@@ -5,7 +5,8 @@
     failures/*.json      variants that cannot give a number   confirmation/    final split, with its log of openings
     models/DIGEST/       ONNX reference of a float model      artifacts/NAME/  what a target built from it
     baseline/            the trained baseline's weights       inputs/*.npz     model-ready inputs of a split
-    account.jsonl        where the time went                  optuna.sqlite3   the optimiser's history of proposals
+    training/*.pt        trainings under way, by epoch        optuna.sqlite3   the optimiser's history of proposals
+    account.jsonl        where the time went
 
 Every file appears whole or not at all. One process at a time owns the folder (:meth:`Store.own`).
 """
@@ -214,14 +215,23 @@ class Store:
     def baseline_weights(self) -> Path:
         return self.root / "baseline" / "weights.pt"
 
-    def keep_baseline_training(self, facts: Mapping[str, float]) -> None:
-        """How long the baseline's training took: ``wall_s`` and ``cpu_s``."""
+    def keep_baseline_training(self, facts: Mapping[str, Any]) -> None:
+        """How long the baseline's training took (``wall_s``, ``cpu_s``, over all runs that it took), in which ``precision``,
+        and on what: the ``host``'s processor."""
         write_json(self.root / "baseline" / "training.json", dict(facts))
 
-    def baseline_training(self) -> dict[str, float]:
+    def baseline_training(self) -> dict[str, Any]:
         path = self.root / "baseline" / "training.json"
-        found: dict[str, float] = read_json(path) if path.is_file() else {}
+        found: dict[str, Any] = read_json(path) if path.is_file() else {}
         return found
+
+    def model_trainings(self) -> list[dict[str, Any]]:
+        """The same of every recovered and every quantization-aware training whose model is stored."""
+        return [read_json(path) for path in sorted((self.root / "models").glob("*/training.json"))]
+
+    def checkpoint(self, name: str) -> Path:
+        """Where the training of the baseline, or of the model of that digest, is kept while it is under way."""
+        return self.root / "training" / f"{name}.pt"
 
     @property
     def optimiser_path(self) -> Path:

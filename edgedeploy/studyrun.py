@@ -9,13 +9,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from edgedeploy.ability import sums_int8_exactly
 from edgedeploy.account import Account
 from edgedeploy.boards.quarantine import Quarantine
 from edgedeploy.cluster import Cluster
+from edgedeploy.compress.oversight import TrainProgress
 from edgedeploy.errors import BoardError, EdgeDeployError
+from edgedeploy.eta import Eta, Pace, eta
 from edgedeploy.lab import Crew, Machines, Post, health_check
 from edgedeploy.measurement import BoardInfo, ProtocolPlan
 from edgedeploy.protocols import Board, Target, Task
@@ -29,14 +31,15 @@ from edgedeploy.store import Store
 from edgedeploy.trial import Runner, Trials, runner_on
 from edgedeploy.units import human
 from edgedeploy.variant import Variant
-from edgedeploy.workbench import Workbench, build_here
+from edgedeploy.workbench import BASELINE, Workbench, build_here
 
 QUICK_RESAMPLES: Final = 200
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something an observer may show. ``done`` of ``total`` variants have an outcome; ``eta_s`` is None when unknown."""
+    """Something an observer may show. ``done`` of ``total`` variants have an outcome; ``eta_s`` is None when unknown, and a
+    lower bound where ``eta_at_least`` says so."""
 
     kind: Literal["phase", "trial", "note"]
     text: str
@@ -44,6 +47,7 @@ class Event:
     total: int
     eta_s: float | None = None
     best: str | None = None
+    eta_at_least: bool = False
 
 
 Observer = Callable[[Event], None]
@@ -83,12 +87,22 @@ class StudyRun:
         self._observer = observer
         self._account = Account(store)
         self._started_s = time.monotonic()
+        self._deadline_s = self._started_s + spec.budget.wall_clock
         self._outcomes = 0
+        self._under_way: TrainProgress | None = None
+        self._once_s = 0.0
         self._already = len(store.measurements()) + len(store.failures())
         build = ready.cluster.build if ready.cluster else build_here
-        exact = all(sums_int8_exactly(info.arch, info.isa) for _, info in ready.boards)
         self._bench = Workbench(
-            ready.task, ready.targets, store, self._account, self._training, build, self._say, exact_sums=exact
+            ready.task,
+            ready.targets,
+            store,
+            self._account,
+            self._training,
+            build,
+            self._say,
+            out_of_time=lambda: time.monotonic() >= self._deadline_s,
+            exact_sums=all(sums_int8_exactly(info.arch, info.isa) for _, info in ready.boards),
         )
         self._machines = Machines()
         here = probe()["identity"]
@@ -152,12 +166,11 @@ class StudyRun:
                 clock=self._searching,
                 evidence=self._store.variants,
             )
-            deadline_s = self._started_s + self._spec.budget.wall_clock
             if len(self._trials) == 1:
-                finished = search.run(trials=self._total, deadline_s=deadline_s)
+                finished = search.run(trials=self._total, deadline_s=self._deadline_s)
             else:
                 with self._crewed(self._evaluate) as crew:
-                    finished = search.run_on(crew, trials=self._total, deadline_s=deadline_s)
+                    finished = search.run_on(crew, trials=self._total, deadline_s=self._deadline_s)
             if confirm:
                 self._confirm()
             return finished
@@ -186,24 +199,39 @@ class StudyRun:
         outcome = trials.evaluate(variant)
         with self._counting, self._host:
             self._outcomes += 1
+            self._under_way = None  # also of a training that failed
             self._say("trial", f"{variant.label}: {_outcome_text(outcome, self._spec)}")
         return outcome
 
-    def _training(self, what: str, state: Any) -> None:
+    def _training(self, what: str, state: TrainProgress) -> None:
+        """Hears of the one training that may be under way."""
+        over = state.epoch == state.epochs
+        self._under_way = state
+        if over and what == BASELINE:
+            self._once_s += state.spent_s
         self._say("phase", f"training {what}: epoch {state.epoch} of {state.epochs}, loss {state.loss:.3f}")
+        if over:
+            self._under_way = None
 
     def _say(self, kind: Literal["phase", "trial", "note"], text: str) -> None:
         done = min(self._already + self._outcomes, self._total)
-        self._observer(
-            Event(kind, text, done, self._total, self._eta_s(done), self._best() if kind == "trial" else None)
-        )
+        left = self._eta(self._total - done)
+        best = self._best() if kind == "trial" else None
+        if left is None:
+            self._observer(Event(kind, text, done, self._total, best=best))
+        else:
+            self._observer(Event(kind, text, done, self._total, left.seconds, best, left.at_least))
 
-    def _eta_s(self, done: int) -> float | None:
-        if not self._outcomes:
-            return None
-        spent_s = time.monotonic() - self._started_s
-        left_s = spent_s / self._outcomes * (self._total - done)
-        return max(0.0, min(left_s, self._spec.budget.wall_clock - spent_s))
+    def _eta(self, to_do: int) -> Eta | None:
+        now_s, training = time.monotonic(), self._under_way
+        pace = Pace(
+            outcomes=self._outcomes,
+            spent_s=now_s - self._started_s,
+            once_s=self._once_s,
+            current_s=training.spent_s if training else 0.0,
+            training_left_s=training.left_s if training else None,
+        )
+        return eta(pace, to_do=to_do, budget_left_s=self._deadline_s - now_s)
 
     def _best(self) -> str | None:
         """The pick of what is measured so far, with its objectives: a quick look, the front at the end takes its time."""

@@ -5,10 +5,9 @@ Everything here is a pure function of the study and the variant, so a store hit 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,7 +16,7 @@ import numpy as np
 from edgedeploy.account import Account
 from edgedeploy.artifact import Artifact
 from edgedeploy.compress.model import derive, derive_quantized, load_weights, restore, save_weights, train_baseline
-from edgedeploy.compress.training import TrainProgress
+from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_atomic, write_json
 from edgedeploy.measurement import Payload
@@ -32,6 +31,7 @@ from edgedeploy.targets.steady import build_steadily
 from edgedeploy.variant import Scalar, Variant, digest_of
 from edgedeploy.weightbits import TRAINED_FOR_BOARD, WeightBits
 
+BASELINE: Final = "baseline"
 WEIGHTS: Final = "weights.pt"
 GOLDEN_CASES: Final = 4
 """Calibration cases whose outputs every artifact is held against its reference on."""
@@ -47,6 +47,12 @@ class InputSet:
     path: Path
     golden: int
     cases: tuple[Case, ...]
+
+
+def _write_reports(reports: list[TrainReport], folder: Path) -> None:
+    """How the model in ``folder`` was trained, if it was."""
+    for report in reports:
+        write_json(folder / "training.json", report.as_json())
 
 
 def build_here(target: Target, request: BuildRequest, folder: Path) -> Artifact:
@@ -65,9 +71,13 @@ class Rivals:
 
 class Workbench:
     """The making side of one study. ``progress`` hears of training; ``build`` runs a target's build, here or elsewhere;
-    ``tell`` hears of builds that are made again, as a ``phase`` or, where that is worth knowing, as a ``note``.
+    ``tell`` hears of builds that are made again, as a ``phase``, and of what is worth knowing, as a ``note``.
     ``exact_sums`` says whether the study's boards add int8 products without saturating
-    (:func:`edgedeploy.ability.sums_int8_exactly`)."""
+    (:func:`edgedeploy.ability.sums_int8_exactly`).
+
+    A training is kept in the store after each epoch until its model is there. When ``out_of_time`` says so, it ends between
+    two steps and raises ``OutOfTime``.
+    """
 
     def __init__(
         self,
@@ -79,6 +89,7 @@ class Workbench:
         build: Callable[[Target, BuildRequest, Path], Artifact] = build_here,
         tell: Callable[[Literal["phase", "note"], str], None] = lambda kind, text: None,
         *,
+        out_of_time: Callable[[], bool] = lambda: False,
         exact_sums: bool = True,
     ) -> None:
         self.task = task
@@ -89,22 +100,35 @@ class Workbench:
         self._account = account
         self._progress = progress
         self._tell = tell
+        self._out_of_time = out_of_time
 
     @cached_property
     def baseline_model(self) -> Any:
         """The trained float model at the baseline's architecture: trained once a study, then read back."""
-        path = self._store.baseline_weights
+        path, checkpoint = self._store.baseline_weights, self._store.checkpoint(BASELINE)
         arch = {name: values[0] for name, values in self.task.architecture.items()}
         if path.is_file():
+            checkpoint.unlink(missing_ok=True)
             return load_weights(self.task.build(**arch), path)
-        started_s, cpu_started_s = time.monotonic(), time.process_time()
+
+        def done(report: TrainReport) -> None:
+            self._store.keep_baseline_training(report.as_json())
+
         with self._account.phase("train"):
-            model = train_baseline(self.task, arch, progress=lambda state: self._progress("baseline", state))
+            model = train_baseline(self.task, arch, oversight=self._oversight(BASELINE, checkpoint, done))
             save_weights(model, path)
-        self._store.keep_baseline_training(
-            {"wall_s": time.monotonic() - started_s, "cpu_s": time.process_time() - cpu_started_s}
-        )
+        checkpoint.unlink(missing_ok=True)
         return model
+
+    def _oversight(self, what: str, checkpoint: Path, done: Callable[[TrainReport], None]) -> Oversight:
+        return Oversight(
+            what,
+            lambda state: self._progress(what, state),
+            checkpoint,
+            self._out_of_time,
+            partial(self._tell, "note"),
+            done,
+        )
 
     def reference(self, variant: Variant) -> Reference:
         """The ONNX file of the variant's model: what all of its artifacts are built from and held against. Of a variant
@@ -115,18 +139,21 @@ class Workbench:
         if not (folder / "reference.json").is_file():
             make = self._make_quantized if variant.training else self._make_float
             make(variant, folder)
+        self._store.checkpoint(variant.model_digest).unlink(missing_ok=True)
         return Reference.from_json(read_json(folder / "reference.json"), folder)
 
     def _make_float(self, variant: Variant, folder: Path) -> None:
         baseline = self.baseline_model
         with self._account.phase("train"):
-            model = derive(self.task, variant, baseline, progress=self._hear(variant))
+            reports = list[TrainReport]()
+            model = derive(self.task, variant, baseline, oversight=self._overseen(variant, reports))
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
             reference = export_reference(model, specs, part / "reference.onnx")
             save_weights(model, part / WEIGHTS)
             if any(isinstance(target, FromProgram) for target in self._targets.values()):
                 export_program(model, specs, part / PROGRAM_FILE)
+            _write_reports(reports, part)
             write_json(part / "reference.json", reference.as_json())
 
     def _make_quantized(self, variant: Variant, folder: Path) -> None:
@@ -137,23 +164,26 @@ class Workbench:
         baseline = self.baseline_model
         with self._account.phase("train"):
             model = restore(self.task, twin, baseline, plain.with_name(WEIGHTS))
-            hear = self._hear(variant)
             bits = variant.weight_bits or (8 if self._exact_sums else TRAINED_FOR_BOARD.bits)
+            reports = list[TrainReport]()
+            oversight = self._overseen(variant, reports)
             model = derive_quantized(
-                self.task, variant, model, baseline, kept_float=kept, weight_bits=bits, progress=hear
+                self.task, variant, model, baseline, kept_float=kept, weight_bits=bits, oversight=oversight
             )
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
             golden = self.task.cases("calibration")[:GOLDEN_CASES]
             samples = (self.task.inputs(case, **variant.arch_kwargs) for case in golden)
             reference = export_quantized(model, specs, part / "reference.onnx", samples=samples)
+            _write_reports(reports, part)
             write_json(part / "reference.json", reference.as_json())
 
-    def _hear(self, variant: Variant) -> Callable[[TrainProgress], None]:
+    def _overseen(self, variant: Variant, reports: list[TrainReport]) -> Oversight:
+        """Of the training of a variant's model; its report joins ``reports``."""
         trained = (variant.training, variant.plan.label) if variant.training else ()
         parts = (f"width {variant.width:g}", *map(str, variant.arch_kwargs.values()), *trained)
         label = " ".join(filter(None, parts))
-        return lambda state: self._progress(label, state)
+        return self._oversight(label, self._store.checkpoint(variant.model_digest), reports.append)
 
     def _ready_made(self, task: ReadyMade, folder: Path) -> Reference:
         """The task's own file as reference, once. Raises ``SpecError`` when it is another file than the study began with."""

@@ -107,6 +107,13 @@ class ActivationQuantizer(nn.Module):
         seen, kept = bound_of(values, self.percentile), self.bounds[site]
         self.bounds[site] = torch.lerp(kept, seen, self.momentum) if kept > 0 else seen
 
+    def get_extra_state(self) -> torch.Tensor:
+        """Whether it observes belongs to its state: a training that is read back goes on where it was."""
+        return torch.tensor(self.observing)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        self.observing = bool(state)
+
     def frozen(self) -> FrozenQuantizer:
         return FrozenQuantizer(self.scale)
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.compress.inherit import InheritReport, inherit
+from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.prune import prune
 from edgedeploy.compress.qat import train_quantized
-from edgedeploy.compress.training import Progress, fit
+from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import write_atomic
 from edgedeploy.protocols import Task, Trainable
@@ -28,18 +29,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def train_baseline(task: Task, arch: Mapping[str, Scalar], *, progress: Progress | None = None) -> nn.Module:
+def train_baseline(task: Task, arch: Mapping[str, Scalar], *, oversight: Oversight = ALONE) -> nn.Module:
     """The task's model at ``arch``, trained by its baseline recipe, in eval mode.
 
     Raises ``SpecError`` for a task that cannot train, and what :func:`edgedeploy.compress.training.fit` raises.
     """
     trainable = _trainable(task, "training the baseline")
     model: nn.Module = task.build(**arch)
-    fit(model, trainable, trainable.baseline_recipe, arch=arch, progress=progress)
+    fit(model, trainable, trainable.baseline_recipe, arch=arch, oversight=oversight)
     return model.eval()
 
 
-def derive(task: Task, variant: Variant, baseline_model: nn.Module, *, progress: Progress | None = None) -> nn.Module:
+def derive(task: Task, variant: Variant, baseline_model: nn.Module, *, oversight: Oversight = ALONE) -> nn.Module:
     """The float model of ``variant``, in eval mode; ``baseline_model`` is left as it is.
 
     Whatever name and shape allow is inherited, the least important channels go, and the rest is recovered by training
@@ -58,7 +59,7 @@ def derive(task: Task, variant: Variant, baseline_model: nn.Module, *, progress:
     if report.complete and variant.width == 1.0 and not isinstance(task, Trainable):
         return model
     trainable = _trainable(task, f"recovery of {variant.label}")
-    fit(model, trainable, trainable.recovery_recipe, arch=arch, teacher=baseline_model, progress=progress)
+    fit(model, trainable, trainable.recovery_recipe, arch=arch, teacher=baseline_model, oversight=oversight)
     return model.eval()
 
 
@@ -77,7 +78,7 @@ def derive_quantized(
     *,
     kept_float: Mapping[str, Numbers] | None = None,
     weight_bits: int = 8,
-    progress: Progress | None = None,
+    oversight: Oversight = ALONE,
 ) -> nn.Module:
     """The int8 model of ``variant``, trained from its ``float_model`` with the baseline as teacher: see
     :func:`edgedeploy.compress.qat.train_quantized`. Raises ``SpecError`` for a task that cannot train."""
@@ -92,7 +93,7 @@ def derive_quantized(
         teacher=baseline_model,
         kept_float=kept_float,
         weight_bits=weight_bits,
-        progress=progress,
+        oversight=oversight,
     )
 
 

@@ -8,12 +8,13 @@ watch some training batches, then all of them quantize. See :mod:`edgedeploy.com
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from edgedeploy.artifact import TensorSpec
-from edgedeploy.compress.training import Progress, fit
+from edgedeploy.compress.oversight import ALONE, Oversight
+from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError
 from edgedeploy.protocols import Trainable, TrainRecipe
 from edgedeploy.variant import Scalar
@@ -69,7 +70,7 @@ def train_quantized(
     settings: QatSettings | None = None,
     kept_float: Mapping[str, Numbers] | None = None,
     weight_bits: int = 8,
-    progress: Progress | None = None,
+    oversight: Oversight = ALONE,
 ) -> nn.Module:
     """An int8 model of the float ``model``: frozen quantizers, evaluation mode. ``model`` is left as it is.
 
@@ -95,8 +96,16 @@ def train_quantized(
         kept=quantgraph.layers_with(graph, kept_float or {}),
         weight_bits=weight_bits,
     )
-    _watch(student, task, recipe, arch, settings.watched_batches)
-    fit(student, task, recipe, arch=arch, teacher=teacher, progress=progress)
+    fit(
+        student,
+        task,
+        recipe,
+        arch=arch,
+        teacher=teacher,
+        oversight=oversight,
+        prepare=lambda: _watch(student, task, recipe, arch, settings.watched_batches),
+        settings={**asdict(settings), "kept_float": sorted(kept_float or {}), "weight_bits": weight_bits},
+    )
     return quantgraph.freeze(student)
 
 

@@ -11,37 +11,20 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, NoReturn
 
-from edgedeploy.errors import BuildError, DataError
-from edgedeploy.protocols import Trainable, TrainRecipe
+from edgedeploy.compress.checkpoint import TrainState, identity_of, read_checkpoint, write_checkpoint
+from edgedeploy.compress.host import TrainingPrecision, this_host
+from edgedeploy.compress.oversight import ALONE, Oversight, TrainProgress, TrainReport, remaining_s
+from edgedeploy.errors import BuildError, DataError, OutOfTime
+from edgedeploy.protocols import Task, Trainable, TrainRecipe
 from edgedeploy.variant import Scalar
 
 CLIP_NORM: Final = 5.0
 TEMPERATURE: Final = 2.0
-
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """Where a training is: ``epoch`` of ``epochs`` is done, ``loss`` is that epoch's mean."""
-
-    epoch: int
-    epochs: int
-    loss: float
-
-
-Progress = Callable[[TrainProgress], None]
-
-
-@dataclass(frozen=True)
-class TrainReport:
-    """What a training did. ``final_loss`` is the mean over the last epoch."""
-
-    epochs: int
-    steps: int
-    final_loss: float
-    wall_s: float
+TELL_EVERY_S: Final = 5.0
+"""Within a long epoch, how often the progress is told."""
 
 
 def fit(
@@ -51,69 +34,237 @@ def fit(
     *,
     arch: Mapping[str, Scalar],
     teacher: Any | None = None,
-    progress: Progress | None = None,
+    oversight: Oversight = ALONE,
+    prepare: Callable[[], None] = lambda: None,
+    settings: Mapping[str, object] | None = None,
 ) -> TrainReport:
-    """Train ``model`` in place and leave it in evaluation mode.
+    """Train ``model`` in place and leave it in evaluation mode, its weights contiguous.
 
     ``teacher`` answers the student's own batches, so it has to take their resolution; it is put into evaluation mode and
-    not changed otherwise. Decided by ``recipe.seed`` up to the non-determinism of parallel sums. Raises ``BuildError``
-    when the loss is no longer finite and ``DataError`` when there is nothing to train on.
+    not changed otherwise. Decided by ``recipe.seed`` up to the non-determinism of parallel sums, also where it goes on with
+    a checkpoint. ``prepare`` is what a training begins with that has none; ``settings`` are what decides the result
+    beside the recipe. Raises ``BuildError`` when the loss is no longer finite, ``DataError`` when there is nothing to train
+    on, ``OutOfTime`` when the oversight says so: what was done is kept then.
     """
     import torch
 
+    host = this_host()
+    precision = host.precision(recipe)
+    identity = identity_of(model, recipe, precision, arch, teacher, settings or {})
+    kept = read_checkpoint(oversight.checkpoint, identity, oversight.note) if oversight.checkpoint else None
+    if kept is None:
+        prepare()
     torch.manual_seed(recipe.seed)
-    started = time.monotonic()
     model.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    model.train()
     if teacher is not None:
         teacher.eval()
-    step, mean = 0, math.nan
-    for epoch in range(recipe.epochs):
-        losses = []
-        seen = {**arch, **recipe.early_arch} if epoch < recipe.early_epochs else arch
-        batches = list(task.batches(_epoch_seed(recipe, epoch), recipe.batch_size, **seen))
-        for index, (images, truth) in enumerate(batches):
-            rate = recipe.learning_rate * _schedule(recipe, epoch + index / len(batches))
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            loss = _loss(model, task, recipe, teacher, _channels_last(images), truth)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise BuildError(
-                    f"train for {recipe.epochs} epochs",
-                    f"the loss became {value} in epoch {epoch + 1}",
-                    "Lower learning_rate",
-                )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-            optimiser.step()
-            losses.append(value)
-            step += 1
-        if not losses:
+    run = _Run(model, task, recipe, arch, teacher, precision, oversight, identity)
+    if kept is not None:
+        run.go_on_with(kept)
+    model.train()
+    for epoch in range(run.epoch, recipe.epochs):
+        run.train_epoch(epoch)
+    model.eval()
+    run.optimiser.zero_grad(set_to_none=True)
+    _contiguous(model)
+    report = TrainReport(recipe.epochs, run.steps, run.mean, run.wall_s, run.cpu_s, precision, host)
+    oversight.done(report)
+    return report
+
+
+class _Run:
+    """The state of one training; see :class:`TrainState`."""
+
+    def __init__(
+        self,
+        model: Any,
+        task: Trainable,
+        recipe: TrainRecipe,
+        arch: Mapping[str, Scalar],
+        teacher: Any | None,
+        precision: TrainingPrecision,
+        oversight: Oversight,
+        identity: str,
+    ) -> None:
+        import torch
+
+        self._model = model
+        self._task = task
+        self._recipe = recipe
+        self._arch = arch
+        self._teacher = teacher
+        self._precision = precision
+        self._oversight = oversight
+        self._identity = identity
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.epoch, self.steps, self.mean = 0, 0, math.nan
+        self._step, self._losses = 0, list[float]()
+        self._rng: Any = None
+        self._epoch_rng: Any = None
+        self._before_s = self._cpu_before_s = 0.0
+        self._started_s, self._cpu_started_s = time.monotonic(), time.process_time()
+        self._told_s = self._epoch_started_s = self._started_s
+        self._measured: list[tuple[float, float]] = []
+        self._complained = False
+
+    @property
+    def wall_s(self) -> float:
+        return self._before_s + time.monotonic() - self._started_s
+
+    @property
+    def cpu_s(self) -> float:
+        return self._cpu_before_s + time.process_time() - self._cpu_started_s
+
+    def go_on_with(self, kept: TrainState) -> None:
+        self._model.load_state_dict(kept.model)
+        self.optimiser.load_state_dict(dict(kept.optimiser))
+        self.epoch, self._step, self.steps = kept.epoch, kept.step, kept.steps
+        self._losses, self.mean = list(kept.losses), kept.mean
+        self._rng, self._epoch_rng = kept.rng, kept.epoch_rng
+        self._before_s, self._cpu_before_s = kept.wall_s, kept.cpu_s
+
+    def train_epoch(self, epoch: int) -> None:
+        import torch
+
+        if self._epoch_rng is not None:
+            torch.set_rng_state(self._epoch_rng)
+        self._epoch_rng = torch.get_rng_state()
+        self._epoch_started_s = time.monotonic()
+        batches = list(
+            self._task.batches(_epoch_seed(self._recipe, epoch), self._recipe.batch_size, **self._seen(epoch))
+        )
+        if not batches:
             raise DataError(
                 f"epoch {epoch + 1} of training",
-                f"the train split gave no batch at batch_size {recipe.batch_size}",
+                f"the train split gave no batch at batch_size {self._recipe.batch_size}",
                 "Bring more cases, or change batch_size",
             )
-        mean = sum(losses) / len(losses)
-        if progress:
-            progress(TrainProgress(epoch + 1, recipe.epochs, mean))
-    model.eval()
-    return TrainReport(recipe.epochs, step, mean, time.monotonic() - started)
+        first = self._step
+        if first:
+            torch.set_rng_state(self._rng)
+        for index in range(first, len(batches)):
+            if self._oversight.out_of_time():
+                self._stop(epoch, index)
+            self._train_step(epoch, index / len(batches), *batches[index])
+            if time.monotonic() - self._told_s >= TELL_EVERY_S:
+                self._tell(epoch, (index + 1 - first) / len(batches), 1 - (index + 1) / len(batches))
+        self._end_epoch(epoch, 1 - first / len(batches))
+
+    def _train_step(self, epoch: int, share: float, images: Any, truth: Any) -> None:
+        import torch
+
+        rate = self._recipe.learning_rate * _schedule(self._recipe, epoch + share)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        images = _channels_last(images)
+        loss = _loss(self._model, self._task, self._recipe, self._precision, self._teacher, images, truth)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise BuildError(
+                f"train for {self._recipe.epochs} epochs",
+                f"the loss became {value} in epoch {epoch + 1}",
+                "Lower learning_rate",
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), CLIP_NORM)
+        self.optimiser.step()
+        self._losses.append(value)
+        self.steps += 1
+
+    def _end_epoch(self, epoch: int, trained: float) -> None:
+        """``trained`` is the share of the epoch that this run did: less than 1 where it went on within it."""
+        import torch
+
+        self.mean = sum(self._losses) / len(self._losses)
+        self.epoch, self._step, self._losses = epoch + 1, 0, []
+        self._epoch_rng = torch.get_rng_state()
+        self._keep()
+        self._measured.append((self._work(epoch) * trained, time.monotonic() - self._epoch_started_s))
+        self._tell(epoch + 1, 0.0, 0.0)
+
+    def _tell(self, epoch: int, trained: float, left: float) -> None:
+        """``trained`` and ``left`` are shares of the epoch that is under way, if one is."""
+        now_s = self._told_s = time.monotonic()
+        measured = [
+            *self._measured,
+            *([(self._work(epoch) * trained, now_s - self._epoch_started_s)] if trained else []),
+        ]
+        after = range(epoch + 1 if trained else epoch, self._recipe.epochs)
+        work = self._work(epoch) * left + sum(map(self._work, after))
+        loss = sum(self._losses) / len(self._losses) if self._losses else self.mean
+        spent_s = now_s - self._started_s
+        self._oversight.progress(TrainProgress(epoch, self._recipe.epochs, loss, spent_s, remaining_s(measured, work)))
+
+    def _seen(self, epoch: int) -> Mapping[str, Scalar]:
+        """The architecture whose batches an epoch sees."""
+        return {**self._arch, **self._recipe.early_arch} if epoch < self._recipe.early_epochs else self._arch
+
+    def _work(self, epoch: int) -> float:
+        """How much an epoch is against another one: time grows with the inputs' size."""
+        if not self._recipe.early_epochs or not isinstance(self._task, Task):
+            return 1.0
+        return float(sum(math.prod(spec.shape) for spec in self._task.input_specs(**self._seen(epoch))))
+
+    def _stop(self, epoch: int, step: int) -> NoReturn:
+        """Keep the training between two steps, and end it."""
+        import torch
+
+        self.epoch, self._step, self._rng = epoch, step, torch.get_rng_state()
+        kept = self.steps > 0 and self._keep()
+        raise OutOfTime(
+            f"training of {self._oversight.what}",
+            f"the time was over after {epoch} of {self._recipe.epochs} epochs",
+            "A resumed study goes on from there" if kept else "A resumed study begins it anew",
+        )
+
+    def _keep(self) -> bool:
+        """A checkpoint is a help: a disk that is full does not end the training."""
+        if self._oversight.checkpoint is None:
+            return False
+        state = TrainState(
+            model=self._model.state_dict(),
+            optimiser=self.optimiser.state_dict(),
+            epoch=self.epoch,
+            step=self._step,
+            steps=self.steps,
+            losses=self._losses,
+            mean=self.mean,
+            epoch_rng=self._epoch_rng,
+            rng=self._rng,
+            wall_s=self.wall_s,
+            cpu_s=self.cpu_s,
+        )
+        try:
+            write_checkpoint(self._oversight.checkpoint, self._identity, state)
+        except OSError as exc:
+            if not self._complained:
+                self._oversight.note(f"the training of {self._oversight.what} cannot be kept: {exc}")
+            self._complained = True
+            return False
+        return True
 
 
-def _loss(model: Any, task: Trainable, recipe: TrainRecipe, teacher: Any | None, images: Any, truth: Any) -> Any:
+def _loss(
+    model: Any,
+    task: Trainable,
+    recipe: TrainRecipe,
+    precision: TrainingPrecision,
+    teacher: Any | None,
+    images: Any,
+    truth: Any,
+) -> Any:
     import torch
 
-    with _autocast(recipe.bfloat16):
+    with _autocast(precision):
         student = model(images)
     student = student.float()
     loss = task.loss(student, truth)
     if teacher is None or recipe.distill_weight == 0:
         return loss
-    with torch.no_grad(), _autocast(recipe.bfloat16):
+    with torch.no_grad(), _autocast(precision):
         target = teacher(images).float()
     return (1 - recipe.distill_weight) * loss + recipe.distill_weight * distillation_loss(student, target)
 
@@ -140,10 +291,18 @@ def _channels_last(images: Any) -> Any:
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
-def _autocast(enabled: bool) -> AbstractContextManager[Any]:
+def _contiguous(model: Any) -> None:
+    """The usual layout again, to the last stride: what exports or converts the model need not know of any other."""
     import torch
 
-    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
+    for tensor in chain(model.parameters(), model.buffers()):
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+
+
+def _autocast(precision: TrainingPrecision) -> AbstractContextManager[Any]:
+    import torch
+
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _schedule(recipe: TrainRecipe, epoch: float) -> float:

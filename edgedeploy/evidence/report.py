@@ -26,6 +26,7 @@ from edgedeploy.evidence.report_details import (
     reproduce_section,
     sustained_section,
     time_section,
+    training_section,
 )
 from edgedeploy.evidence.tables import (
     all_variants_table,
@@ -63,6 +64,7 @@ def render_report(data: ReportData) -> str:
         confirmation_section(data),
         failures_section(data),
         time_section(data),
+        training_section(data),
         environment_section(data),
         reproduce_section(data),
     ]

@@ -15,6 +15,7 @@ from edgedeploy.measurement import Failure, Measurement
 class ReportData:
     """All that a report shows. ``measurements`` are those the front was built from, invalid ones included;
     ``seconds`` is the time account by phase, ``overhead`` the share of it that is not work (None: not known);
+    ``training`` how the baseline was trained, ``trainings`` how the other models were (see ``Store``);
     ``openings`` the log of the confirmation split (``utc``, ``reason``, ``variants``); ``command`` what was typed."""
 
     name: str
@@ -26,6 +27,8 @@ class ReportData:
     failures: Sequence[Failure] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     overhead: float | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    trainings: Sequence[Mapping[str, Any]] = ()
     openings: Sequence[Mapping[str, Any]] = ()
     pictures: Sequence[CasePicture] = ()
     versions: Mapping[str, str] = field(default_factory=dict)

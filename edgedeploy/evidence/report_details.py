@@ -172,6 +172,28 @@ def time_section(data: ReportData) -> str:
     )
 
 
+def training_section(data: ReportData) -> str:
+    """In which precision and on what the models were trained; nothing for a study without training."""
+    host = data.training.get("host")
+    if not host:
+        return ""
+    facts = {
+        "Baseline": f"{data.training['epochs']} epochs in {data.training['precision']}, "
+        f"{_duration(data.training['wall_s'])}",
+        "Processor": host["cpu"],
+        "Instruction sets": ", ".join(host["isa"]) or "none of note",
+        "Native bfloat16": "yes" if host["native_bfloat16"] else "no: emulated it is slower than float32, and not used",
+    }
+    if host["isa_limit"]:
+        facts["Limit of oneDNN"] = host["isa_limit"]
+    if data.trainings:
+        precisions = ", ".join(sorted({item["precision"] for item in data.trainings}))
+        spent = _duration(sum(item["wall_s"] for item in data.trainings))
+        facts["Other models"] = f"{len(data.trainings)} in {precisions}, {spent}"
+    caption = "Training ran on the host of the study, not on the board."
+    return section("Training", caption, pairs_table(facts))
+
+
 def _duration(seconds: float) -> str:
     if seconds >= 3600:
         return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"

@@ -26,6 +26,7 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 import optuna
 
+from edgedeploy.errors import OutOfTime
 from edgedeploy.measurement import Direction
 from edgedeploy.search.history import Answer, Server, open_history, patiently
 from edgedeploy.search.space import Space
@@ -60,10 +61,12 @@ StopReason = Literal["trials", "wall_clock", "exhausted"]
 
 @dataclass(frozen=True)
 class Finished:
-    """Why the search ended and how many distinct variants have an outcome."""
+    """Why the search ended and how many distinct variants have an outcome. ``cut`` says what the end of the time fell into,
+    where it fell into a training: that variant has no outcome, and the next run evaluates it."""
 
     reason: StopReason
     evaluated: int
+    cut: str = ""
 
 
 class Crew(Protocol):
@@ -117,7 +120,8 @@ class Search:
 
     def run(self, *, trials: int, deadline_s: float) -> Finished:
         """Evaluate until ``trials`` distinct variants have an outcome (evidence of earlier runs counts), the monotonic
-        clock passes ``deadline_s``, or nothing is left to try."""
+        clock passes ``deadline_s``, or nothing is left to try. ``OutOfTime`` of an evaluation is the end of the time too:
+        its trial stays RUNNING, and the next run enqueues it again."""
         with self._clock():
             tried = self._persist(self._recover)
         duplicates = 0
@@ -133,7 +137,10 @@ class Search:
                 trial, variant = self._persist(self._ask)
             known = self._known(variant)
             duplicates = 0 if known is None else duplicates + 1
-            outcome = known if known is not None else self._evaluate(variant)
+            try:
+                outcome = known if known is not None else self._evaluate(variant)
+            except OutOfTime as exc:
+                return Finished("wall_clock", len(tried), str(exc))
             self._outcomes[variant.digest] = outcome
             with self._clock():
                 self._persist(partial(self._tell, trial, outcome))
@@ -143,18 +150,19 @@ class Search:
     def run_on(self, crew: Crew, *, trials: int, deadline_s: float) -> Finished:
         """As :meth:`run`, with as many variants under way as ``crew`` has slots. A variant is never under way twice.
 
-        Past the deadline what is under way is waited for. An exception of the crew is raised once the outcomes that came
-        with it are told.
+        Past the deadline, and after ``OutOfTime`` of one, what is under way is waited for. Another exception of the crew is
+        raised once the outcomes that came with it are told.
         """
         with self._clock():
             tried = self._persist(self._recover)
+        cut = ""
         while True:
-            reason = self._launch(crew, tried, trials, deadline_s)
+            reason = "wall_clock" if cut else self._launch(crew, tried, trials, deadline_s)
             if not self._flying:
-                return Finished(reason or "trials", len(tried))
+                return Finished(reason or "trials", len(tried), cut)
             with crew.waiting():
                 landed, _ = wait(self._flying, return_when=FIRST_COMPLETED)
-            self._land(landed, tried)
+            cut = self._land(landed, tried) or cut
 
     def _launch(self, crew: Crew, tried: set[str], trials: int, deadline_s: float) -> StopReason | None:
         """Fill the free slots; why the search is over, None while it is not."""
@@ -183,11 +191,15 @@ class Search:
                     tried.add(variant.digest)
         return None if self._flying else "trials"
 
-    def _land(self, landed: Iterable[Future[Outcome]], tried: set[str]) -> None:
-        failures = []
+    def _land(self, landed: Iterable[Future[Outcome]], tried: set[str]) -> str:
+        """Tell what has landed. Returns what the end of the time fell into, if it fell into a training of these."""
+        failures, cut = [], ""
         for future in landed:
             trial, variant = self._flying.pop(future)
             failure = future.exception()
+            if isinstance(failure, OutOfTime):
+                cut = str(failure)
+                continue
             if failure is not None:
                 failures.append(failure)  # its trial stays RUNNING: the next run enqueues it again
                 continue
@@ -197,6 +209,7 @@ class Search:
             tried.add(variant.digest)
         if failures:
             raise failures[0]
+        return cut
 
     def _known(self, variant: Variant) -> Outcome | None:
         """From the evidence, or from this run: a variant that stayed unstable, or whose toolchain contradicted itself, is

@@ -13,6 +13,7 @@ from torch import nn
 
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.compress.model import derive, load_weights, save_weights, train_baseline
+from edgedeploy.compress.oversight import Oversight
 from edgedeploy.compress.prune import channel_widths
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.measurement import MetricInfo
@@ -95,7 +96,7 @@ def test_the_baseline_learns(task: TrainableEdges, baseline: nn.Module) -> None:
 
 
 def test_the_baselines_own_variant_is_the_baseline(task: TrainableEdges, baseline: nn.Module) -> None:
-    model = derive(task, variant(), baseline, progress=lambda state: pytest.fail("it was trained"))
+    model = derive(task, variant(), baseline, oversight=Oversight(progress=lambda state: pytest.fail("it was trained")))
     assert model is not baseline
     assert all(torch.equal(tensor, baseline.state_dict()[name]) for name, tensor in model.state_dict().items())
 
@@ -103,7 +104,9 @@ def test_the_baselines_own_variant_is_the_baseline(task: TrainableEdges, baselin
 def test_a_narrow_variant_recovers(task: TrainableEdges, baseline: nn.Module) -> None:
     before = {name: tensor.clone() for name, tensor in baseline.state_dict().items()}
     told: list[int] = []
-    model = derive(task, variant(width=0.5), baseline, progress=lambda state: told.append(state.epoch))
+    model = derive(
+        task, variant(width=0.5), baseline, oversight=Oversight(progress=lambda state: told.append(state.epoch))
+    )
     assert set(channel_widths(model).values()) == {8, 2}
     assert told == [1, 2, 3]
     assert loss_of(task, model) < loss_of(task, task.build(size=16, mix="wide").eval())
@@ -115,7 +118,9 @@ def test_other_architectures_start_from_the_baseline_and_recover(
     task: TrainableEdges, baseline: nn.Module, changed: dict[str, Any]
 ) -> None:
     told: list[int] = []
-    model = derive(task, variant(**changed), baseline, progress=lambda state: told.append(state.epoch))
+    model = derive(
+        task, variant(**changed), baseline, oversight=Oversight(progress=lambda state: told.append(state.epoch))
+    )
     assert told
     assert not model.training
     size = int(changed.get("size", 16))

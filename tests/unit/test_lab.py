@@ -15,7 +15,7 @@ import made_up
 import pytest
 from made_up_search import SMALL, SPACE, landscape
 
-from edgedeploy.errors import BoardError, Busy, CommandFailed, Quarantined, SpecError, Unreachable
+from edgedeploy.errors import BoardError, Busy, CommandFailed, OutOfTime, Quarantined, SpecError, Unreachable
 from edgedeploy.lab import (
     Crew,
     Machines,
@@ -27,7 +27,7 @@ from edgedeploy.lab import (
 )
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.search.space import Space
-from edgedeploy.search.study import Failed, Outcome, Search
+from edgedeploy.search.study import Failed, Finished, Outcome, Search
 from edgedeploy.variant import Variant
 
 Evaluate = Callable[[str, Variant], Outcome]
@@ -61,6 +61,9 @@ class SimulatedLab:
         return Crew([self.post(name) for name in self.names])
 
     def search(self, trials: int, space: Space = SPACE) -> str:
+        return self.finish(trials, space).reason
+
+    def finish(self, trials: int, space: Space = SPACE) -> Finished:
         search = Search(
             storage=self.storage,
             space=space,
@@ -71,7 +74,7 @@ class SimulatedLab:
             clock=nullcontext,
         )
         with self.crew() as crew:
-            return search.run_on(crew, trials=trials, deadline_s=time.monotonic() + 120).reason
+            return search.run_on(crew, trials=trials, deadline_s=time.monotonic() + 120)
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -117,6 +120,28 @@ def test_an_interrupted_search_loses_and_doubles_nothing(tmp_path: Path) -> None
     assert lab.search(8) == "trials"
     assert len(digests(lab)) == len(set(digests(lab))) == 8
     assert kept <= set(digests(lab))
+
+
+def test_the_end_of_the_time_in_a_training_lets_the_other_boards_finish(tmp_path: Path) -> None:
+    trained = threading.Event()
+
+    def cut(name: str, variant: Variant) -> Outcome:
+        if len(lab.runs) >= 4 and not trained.is_set():
+            trained.set()
+            raise OutOfTime("training of width 0.5", "the time was over after 2 of 8 epochs")
+        if trained.is_set():
+            time.sleep(0.05)
+        return landscape(variant)
+
+    lab = SimulatedLab(tmp_path / "o.sqlite3", evaluate=cut)
+    found = lab.finish(12)
+    assert (found.reason, found.evaluated) == ("wall_clock", len(lab.runs))
+    assert "after 2 of 8 epochs" in found.cut
+    assert 4 <= len(lab.runs) < 12
+    lab.evaluate = lambda name, variant: landscape(variant)
+    assert lab.search(12) == "trials"
+    assert len(digests(lab)) == len(set(digests(lab))) == 12
+    assert lab.aside == []
 
 
 def test_a_board_that_fails_again_and_again_is_set_aside_and_its_jobs_are_done_by_others(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import optuna
 import pytest
 from made_up_search import SMALL, SPACE, landscape
 
+from edgedeploy.errors import OutOfTime
 from edgedeploy.precision import PrecisionPlan
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Failed, Outcome, Scored, Search
@@ -148,6 +149,27 @@ def test_the_wall_clock_ends_a_search(tmp_path: Path) -> None:
     lab = Lab(tmp_path / "o.sqlite3")
     finished = lab.search().run(trials=50, deadline_s=time.monotonic())
     assert (finished.reason, finished.evaluated) == ("wall_clock", 0)
+
+
+def test_the_end_of_the_time_in_a_training_ends_the_search_and_is_no_failure(tmp_path: Path) -> None:
+    def cut(variant: Variant) -> Outcome:
+        if len(lab.evaluated) == 5:
+            lost.append(variant)
+            raise OutOfTime("training of width 0.5", "the time was over after 2 of 8 epochs")
+        return landscape(variant)
+
+    lost: list[Variant] = []
+    lab = Lab(tmp_path / "o.sqlite3", cut)
+    found = lab.search().run(trials=12, deadline_s=time.monotonic() + 240)
+    assert (found.reason, found.evaluated) == ("wall_clock", 5)
+    assert "after 2 of 8 epochs" in found.cut
+    history = optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{lab.storage}").trials
+    assert not [trial for trial in history if "failure" in trial.user_attrs]
+
+    lab.landscape = landscape
+    assert run(lab, 12) == "trials"
+    assert lost[0].digest in {variant.digest for variant in lab.evaluated[5:]}
+    assert len({variant.digest for variant in lab.evaluated}) == len(lab.evaluated) == 12
 
 
 def test_stepped_numbers_come_back_as_they_were_listed() -> None:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgedeploy.compress.training import TrainProgress, distillation_loss, fit
+from edgedeploy.compress.oversight import Oversight, TrainProgress
+from edgedeploy.compress.training import distillation_loss, fit
 from edgedeploy.errors import BuildError, DataError
 from edgedeploy.protocols import TrainRecipe
 
@@ -60,7 +61,9 @@ def weights_differ(a: nn.Module, b: nn.Module) -> bool:
 def test_training_learns_the_task_and_reports_what_it_did(bfloat16: bool) -> None:
     model, states = network(), list[TrainProgress]()
     before = accuracy(model)
-    report = fit(model, Threshold(), replace(RECIPE, bfloat16=bfloat16), arch={}, progress=states.append)
+    report = fit(
+        model, Threshold(), replace(RECIPE, bfloat16=bfloat16), arch={}, oversight=Oversight(progress=states.append)
+    )
 
     assert accuracy(model) > max(0.9, before)
     assert not model.training
