@@ -15,6 +15,7 @@ from edgedeploy.ability import Ability, abilities
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.quarantine import Quarantine, Record, remedy_of
 from edgedeploy.boardtable import BoardTable
+from edgedeploy.compress.host import this_host
 from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import demands_of, find_targets
@@ -139,6 +140,14 @@ DEFAULT_BOARDS: Final = (
 """What can be looked at without a study file."""
 
 
+def _training_finding() -> Finding:
+    host = this_host()
+    text = "native" if host.native_bfloat16 else "emulated by this CPU, 7 to 9 times slower than float32: not used"
+    if host.limit:
+        text += f" (limited to {host.limit})"
+    return Finding("training in bfloat16", True if host.native_bfloat16 else None, text)
+
+
 def machine_findings() -> list[Finding]:
     """The host itself: interpreter, packages of a study, memory, and the programs that are nice to have."""
     version = platform.python_version()
@@ -157,6 +166,7 @@ def machine_findings() -> list[Finding]:
             "" if enough else "A study's peak is below 6 GB: use a host with more",
         )
     )
+    findings.append(_training_finding())
     for program, package, use in (
         ("sshd", "openssh-server", "emulated boards on the real SSH server"),
         ("qemu-aarch64-static", "qemu-user-static", "emulated:arm64 boards"),
