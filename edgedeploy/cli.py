@@ -359,7 +359,12 @@ def doctor(
 
 
 @app.command()
-def recipe(name: Annotated[str | None, typer.Argument(help="demo, usgra-seg, ...", show_default=False)] = None) -> None:
+def recipe(
+    name: Annotated[str | None, typer.Argument(help="demo, usgra-seg, ...", show_default=False)] = None,
+    within: Annotated[
+        str | None, typer.Option(help="Fit the demo to this host: time that it may take, such as '17 min'.")
+    ] = None,
+) -> None:
     """Print a study file that ships with edgedeploy; without a name, list them."""
     files = {path.name.removesuffix(".toml"): path for path in resources.files("edgedeploy.recipes").iterdir()}
     names = sorted(key for key, path in files.items() if path.name.endswith(".toml"))
@@ -368,7 +373,18 @@ def recipe(name: Annotated[str | None, typer.Argument(help="demo, usgra-seg, ...
         return
     if name not in names:
         raise SpecError(f"recipe {name!r}", "there is none of that name", nearest(name, names))
-    sys.stdout.write(files[name].read_text(encoding="utf-8"))
+    text = files[name].read_text(encoding="utf-8")
+    if within is not None:
+        from edgedeploy.fitting import fit_recipe
+        from edgedeploy.units import parse_quantity
+
+        try:
+            within_s = parse_quantity(within, "s")
+        except ValueError as exc:
+            raise SpecError("--within", str(exc)) from None
+        text, said = fit_recipe(name, text, within_s)
+        err.print(escape(f"Fitted to this host: {said}."), highlight=False)
+    sys.stdout.write(text)
 
 
 def _show_findings(title: str, look: Callable[[], Sequence[Any]], as_json: bool) -> None:

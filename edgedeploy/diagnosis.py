@@ -17,12 +17,12 @@ from edgedeploy.ability import (
     X86,
     Ability,
     abilities,
-    has_native_bfloat16,
     sums_int8_exactly,
 )
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.quarantine import Quarantine, Record, remedy_of
 from edgedeploy.boardtable import EMULATED_WORD, BoardTable, emulated_board
+from edgedeploy.compress.host import TrainingHost, this_host
 from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import demands_of, find_targets
@@ -118,19 +118,20 @@ def _processor_finding(what: str, info: BoardInfo) -> Finding:
     return Finding(f"{what}, processor", True if exact else None, "; ".join(parts))
 
 
-def processor_findings(cpu: str, arch: str, isa: Collection[str], cores: int) -> list[Finding]:
+def processor_findings(arch: str, host: TrainingHost, cores: int) -> list[Finding]:
     """What this host's processor does slowly or by emulation, and what is done about it. ``ok`` None: it is."""
+    isa = host.isa
     kernels = _float_kernels(arch, isa)
-    native = [flag for flag in NATIVE_BFLOAT16 if flag in isa]
-    if has_native_bfloat16(isa):
-        training = f"native ({' '.join(native)})"
+    if host.native_bfloat16:
+        training = f"native ({' '.join(flag for flag in NATIVE_BFLOAT16 if flag in isa)})"
     else:
-        training = "emulated by this CPU, about 9 times slower than float32: training uses float32"
+        by = f"oneDNN, which the environment limits to {host.limit}" if host.limit else "this CPU"
+        training = f"emulated by {by}, 7 to 9 times slower than float32: training uses float32"
     return [
-        Finding("processor", True, f"{cpu}, {cores} cores"),
+        Finding("processor", True, f"{host.cpu}, {cores} cores"),
         Finding("float kernels", None if kernels == NO_VECTORS else True, kernels),
         Finding("int8 kernels", True if sums_int8_exactly(arch, isa) else None, _int8_kernels(arch, isa)),
-        Finding("bfloat16 training", True if has_native_bfloat16(isa) else None, training),
+        Finding("bfloat16 training", True if host.native_bfloat16 else None, training),
     ]
 
 
@@ -206,7 +207,7 @@ def machine_findings() -> list[Finding]:
     fits = sys.version_info[:2] >= (3, 11)
     findings = [Finding("python", fits, version, "" if fits else "Install Python 3.11 or newer")]
     here = probe()
-    findings += processor_findings(here["cpu"], here["arch"], here["isa"], here["cores"])
+    findings += processor_findings(here["arch"], this_host(), here["cores"])
     for name, use, remedy in NEEDED:
         there = importlib.util.find_spec(name) is not None
         findings.append(Finding(f"package {name}", there, use, "" if there else remedy))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edgedeploy.compress.host import TrainingHost
 from edgedeploy.diagnosis import NO_VECTORS, Finding, processor_findings
 
 ZEN_4 = ("avx2", "avx512_bf16", "avx512_vnni", "avx512f", "f16c", "fma")
@@ -11,7 +12,7 @@ HASWELL = ("avx2", "f16c", "fma")
 
 
 def found_on(arch: str, isa: tuple[str, ...]) -> dict[str, Finding]:
-    return {finding.what: finding for finding in processor_findings("A CPU", arch, isa, 2)}
+    return {finding.what: finding for finding in processor_findings(arch, TrainingHost("A CPU", isa), 2)}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,16 @@ def test_what_is_slow_or_wrong_is_said_with_what_is_done_about_it(
     ) * 2
     assert found["bfloat16 training"].ok is (True if native else None)
     assert ("training uses float32" in found["bfloat16 training"].found) == (not native)
+
+
+def test_a_limit_that_the_environment_sets_is_named() -> None:
+    (training,) = (
+        finding
+        for finding in processor_findings("x86_64", TrainingHost("A CPU", ZEN_4, "AVX2"), 2)
+        if finding.what == "bfloat16 training"
+    )
+    assert training.ok is None
+    assert "limits to AVX2" in training.found
 
 
 def test_instructions_that_make_it_exact_are_named() -> None:

@@ -1,0 +1,194 @@
+"""A shipped study fitted to this host: a few real training steps decide how long its models train, and on what sizes.
+
+What was decided stands in the study file as plain keys, so the same file gives the same study anywhere. Nothing is
+measured again when a study is resumed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Final
+
+from edgedeploy.compress.host import TrainingHost, this_host
+from edgedeploy.compress.oversight import Oversight, TrainProgress
+from edgedeploy.compress.training import fit
+from edgedeploy.errors import SpecError
+from edgedeploy.protocols import TrainRecipe
+from edgedeploy.specsource import line_of
+from edgedeploy.tasks.ultrasound import SyntheticUltrasound, UltrasoundOptions
+
+FITTED: Final = "demo"
+SIZES_PX: Final = (128, 64)
+"""Whose steps are timed; a step's time is a line over the pixels between them."""
+
+TIMED_EPOCHS: Final = 3
+"""After one that warms up: oneDNN makes its kernels, cases are drawn. The fastest counts: it is the host, not the moment."""
+
+TIMED_STEPS: Final = 4
+"""Of a timed epoch."""
+
+STEPS: Final = 20
+"""Of an epoch of the demo: 160 cases in batches of 8."""
+
+MODELS: Final = 12
+"""Different models among the demo's variants, as its searches end up with; each is recovered once."""
+
+SHARE_OF_WIDEST: Final = 0.7
+"""What a recovery costs in the mean of the widths, against that of the whole width."""
+
+VARIANTS: Final = 22
+EACH_STEPS: Final = 100.0
+QUERY_STEPS: Final = 60.0
+"""A variant is built, started, measured and scored in the time of so many training steps at 128 pixels, and of so many on
+its own inputs for its queries. All of it is the processor's work, as a step is; seen: 10 s and 5 s beside steps of 0.1 s."""
+
+END_S: Final = 120.0
+"""The timed steps before the search; confirmation, front and report after it."""
+
+LEAST_S: Final = 60
+"""Of a search, whatever is asked."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the demo trains: sizes of its inputs in pixels, epochs of the baseline and of a recovery."""
+
+    resolutions: tuple[int, int]
+    epochs: int
+    recovery_epochs: int
+
+    def __str__(self) -> str:
+        sizes = " and ".join(map(str, self.resolutions))
+        return f"{self.epochs} epochs, {self.recovery_epochs} for a recovery, on {sizes} px"
+
+
+LADDER: Final = (
+    Plan((128, 96), 36, 8),
+    Plan((128, 96), 36, 6),
+    Plan((96, 64), 36, 6),
+    Plan((96, 64), 32, 5),
+)
+"""From the recipe's own to the least that still gives what the demo is to show; the first that fits is taken.
+
+Dice of the float model, trained in float32: 0.80 with 36 epochs on 128 pixels and 0.74 with 24; 0.78 with 36 on 96 pixels,
+0.76 with 32, 0.74 with 24. Of the model with half the channels: 0.72 after 6 epochs on 128 pixels and 0.32 after 4; on 96
+pixels 0.61 after 5, 0.56 after 4 and 0.24 after 3."""
+
+
+@dataclass(frozen=True)
+class Paces:
+    """Seconds of a training step by image size, and how many times longer it takes beside a teacher."""
+
+    step_s: Mapping[int, float]
+    teacher: float
+
+    def step(self, side: int) -> float:
+        (large, large_s), (small, small_s) = sorted(self.step_s.items(), reverse=True)
+        slope = (large_s - small_s) / (large**2 - small**2)
+        return max(0.0, small_s + slope * (side**2 - small**2))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a plan costs in seconds, part by part."""
+
+    baseline_s: float
+    recovery_s: float
+    variants_s: float
+
+    @property
+    def total_s(self) -> float:
+        return self.baseline_s + self.recovery_s + self.variants_s
+
+
+def expected(plan: Plan, paces: Paces) -> Expected:
+    step_s = [paces.step(side) for side in plan.resolutions]
+    mean_s = sum(step_s) / len(step_s)
+    recovery_s = STEPS * plan.recovery_epochs * mean_s * paces.teacher * SHARE_OF_WIDEST
+    each_s = EACH_STEPS * paces.step(max(SIZES_PX)) + QUERY_STEPS * mean_s
+    return Expected(STEPS * plan.epochs * step_s[0], MODELS * recovery_s, VARIANTS * each_s)
+
+
+def choose(paces: Paces, search_s: float) -> Plan:
+    """The first plan of the ladder that the search's time is enough for, else the last."""
+    return next((plan for plan in LADDER if expected(plan, paces).total_s <= search_s), LADDER[-1])
+
+
+def time_steps() -> Paces:
+    """From a few real training steps of the demo's own network on this host, in the precision that it trains in."""
+    options = UltrasoundOptions()
+    cases = options.baseline.batch_size * TIMED_STEPS
+    task = SyntheticUltrasound(replace(options, train_cases=cases, resolutions=SIZES_PX))
+    alone = {side: _step_s(task, options.baseline, side) for side in SIZES_PX}
+    beside = _step_s(task, options.recovery, SIZES_PX[0], teacher=task.build(**_arch(SIZES_PX[0])))
+    return Paces(alone, max(1.0, beside / alone[SIZES_PX[0]]))
+
+
+def _arch(side: int) -> dict[str, Any]:
+    return {"resolution": side, "upsampling": "transposed"}
+
+
+def _step_s(task: SyntheticUltrasound, recipe: TrainRecipe, side: int, teacher: Any | None = None) -> float:
+    spent_s: dict[int, float] = {}
+
+    def hear(state: TrainProgress) -> None:
+        if state.epoch:  # within a slow epoch it is told again how many are done
+            spent_s.setdefault(state.epoch, state.spent_s)
+
+    timed = replace(recipe, epochs=1 + TIMED_EPOCHS)
+    model = task.build(**_arch(side))
+    fit(model, task, timed, arch=_arch(side), teacher=teacher, oversight=Oversight(progress=hear))
+    return min(after - before for before, after in pairwise(spent_s.values())) / TIMED_STEPS
+
+
+def fitted(text: str, within_s: float, paces: Paces, host: TrainingHost, cores: int) -> tuple[str, str]:
+    """The demo's study file with the plan for ``within_s`` in all, and one line that says what was decided."""
+    search_s = within_s - END_S
+    plan = choose(paces, search_s)
+    cost = expected(plan, paces)
+    sizes = f"{list(plan.resolutions)}"
+    values = {
+        "task.options.resolutions": sizes,
+        "task.options.baseline.epochs": str(plan.epochs),
+        "task.options.recovery.epochs": str(plan.recovery_epochs),
+        "space.resolution": sizes,
+        "budget.wall_clock": f'"{max(LEAST_S, round(search_s))} s"',
+    }
+    precision = host.precision(UltrasoundOptions().baseline)
+    why = "" if host.native_bfloat16 else " (no native bfloat16)"
+    steps = ", ".join(f"{seconds * 1000:.0f} ms on {side} px" for side, seconds in paces.step_s.items())
+    enough = "fits" if cost.total_s <= search_s else "is the least there is, and may not fit"
+    parts = {
+        "the baseline": cost.baseline_s,
+        f"{MODELS} recoveries": cost.recovery_s,
+        f"{VARIANTS} variants": cost.variants_s,
+    }
+    comment = (
+        f"Fitted to {host.cpu} with {cores} cores, which trains in {precision}{why}.",
+        f"Measured: a training step takes {steps}, beside a teacher {paces.teacher:.2f} times as long.",
+        f"Expected: {', '.join(f'{seconds / 60:.1f} min for {what}' for what, seconds in parts.items())}.",
+        f"That {enough} into {within_s / 60:.0f} min with the confirmation and the report.",
+    )
+    return with_values(text, values, "task.options", comment), f"{plan}; about {cost.total_s / 60:.0f} min"
+
+
+def fit_recipe(name: str, text: str, within_s: float) -> tuple[str, str]:
+    """:func:`fitted` for this host, after timing it. Raises ``SpecError`` for a recipe that cannot be."""
+    if name != FITTED:
+        raise SpecError(f"recipe {name!r} --within", "only the demo brings its own data to time", "Edit its epochs")
+    return fitted(text, within_s, time_steps(), this_host(), len(os.sched_getaffinity(0)))
+
+
+def with_values(text: str, values: Mapping[str, str], table: str, comment: Sequence[str]) -> str:
+    """A study file with other values of keys that it has, and a comment above ``[table]``."""
+    lines = text.splitlines()
+    for key, value in values.items():
+        number = line_of(text, key)
+        assert number is not None, f"the recipe lacks {key}"
+        lines[number - 1] = re.sub(r"=\s*(\[[^\]]*\]|\"[^\"]*\"|[^#\s]+)", f"= {value}", lines[number - 1], count=1)
+    head = lines.index(f"[{table}]")
+    return "\n".join([*lines[:head], *(f"# {line}" for line in comment), *lines[head:]]) + "\n"
