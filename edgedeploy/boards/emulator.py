@@ -11,7 +11,7 @@ import contextlib
 import errno
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +21,13 @@ from edgedeploy.boards.remote import BoardOptions, RemoteBoard, RemoteSession
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.boards.sshconfig import SshTarget
 from edgedeploy.errors import Busy
-from edgedeploy.measurement import BoardInfo, Clock, Job, MeasurePlan, Provenance, RawRun
+from edgedeploy.measurement import BoardInfo, Clock, Job, MeasurePlan, Payload, Provenance, RawRun
 from edgedeploy.runtime.supervisor import MEASURING_SOCKET
 
 VIRTUAL_QUERIES: Final = 16
 """Instruction counts repeat to a part in a thousand: more queries would say the same again, at emulation's pace."""
 
-HOST_WAIT_S: Final = 300.0
+HOST_WAIT_S: Final = 600.0
 """Beside it comes what the study itself waits for a busy board: a measurement of minutes ends within it."""
 COMMAND_TIMEOUT_S: Final = 120.0
 """Starting Python takes seconds under emulation on a busy host."""
@@ -67,6 +67,10 @@ class EmulatorBoard(abc.ABC):
     def _described(self, info: BoardInfo) -> BoardInfo:
         return replace(info, clock=self.clock)
 
+    @abc.abstractmethod
+    def _check(self, payload: Payload) -> None:
+        """Raises ``TargetUnavailable`` for an artifact that the emulator is known to compute wrongly."""
+
     def probe(self) -> BoardInfo:
         """Raises ``TargetUnavailable`` where the board cannot be, ``BoardError`` when it does not start."""
         self._require()
@@ -78,7 +82,7 @@ class EmulatorBoard(abc.ABC):
         """As :meth:`probe`; raises ``Busy`` while this host measures for another board past the wait."""
         self._require()
         with host_to_itself(self.name), self._serve() as target, self._board(target).session() as session:
-            yield EmulatorSession(self._described(session.info), session)
+            yield EmulatorSession(self._described(session.info), session, self._check)
 
     def _board(self, target: SshTarget) -> RemoteBoard:
         return RemoteBoard(
@@ -119,12 +123,14 @@ def host_to_itself(board: str) -> Iterator[None]:
 class EmulatorSession:
     """A :class:`~edgedeploy.protocols.BoardSession` that asks for nothing that this board may not claim."""
 
-    def __init__(self, info: BoardInfo, session: RemoteSession) -> None:
+    def __init__(self, info: BoardInfo, session: RemoteSession, check: Callable[[Payload], None]) -> None:
         self.info = info
         self._session = session
+        self._check = check
 
     def measure(self, job: Job, collect_into: Path) -> RawRun:
         """No baseline runs beside the candidate: nothing drifts here that it could show."""
+        self._check(job.candidate)
         plan = plan_for(job.plan, self.info.clock)
         return self._session.measure(replace(job, plan=plan, baseline=None), collect_into)
 

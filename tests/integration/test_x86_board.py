@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from x86_kit import as_avx2, host_sums_int8_exactly, need_avx2_emulation
 
 from edgedeploy.ability import has_native_bfloat16, sums_int8_exactly
 from edgedeploy.artifact import Artifact
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.ssh import SshTransport
+from edgedeploy.boards.x86 import haswell
 from edgedeploy.boards.x86.board import serve
 from edgedeploy.boards.x86.haswell import MODEL
 from edgedeploy.errors import TargetUnavailable
@@ -152,6 +154,25 @@ def test_litert_sums_int8_exactly_without_vnni(tmp_path: Path) -> None:
     with board().session() as session:
         found, _ = on_board(session, payload)
     assert distance(found, wanted) <= NEAR
+
+
+def test_what_the_emulator_computes_wrongly_is_refused_and_noted(tmp_path: Path) -> None:
+    """QEMU before 9.0.3 takes no indices from one register, by which OpenVINO's tanh looks up its table."""
+    need_avx2_emulation()
+    model = models.one_operator(tmp_path / "model", "Tanh", torch.tanh)
+    feeds = list(models.images(seed=2, count=2))
+    wrong = haswell.gathers_wrongly(haswell.find_qemu("a test"))
+    with board().session() as session:
+        assert any("gathers wrongly" in note for note in session.info.notes) == wrong
+        for target in (OnnxRuntimeTarget(), OpenVinoTarget()):
+            folder = tmp_path / target.name
+            payload = payload_of(target.build(model.request("float32"), folder), folder, feeds)
+            if wrong and target.name == "openvino":
+                with pytest.raises(TargetUnavailable, match=r"computes its Tanh wrongly.*Install QEMU 9\.0\.3"):
+                    on_board(session, payload)
+                continue
+            found, _ = on_board(session, payload)
+            np.testing.assert_allclose(found["out0"], here(payload, feeds)["out0"], rtol=1e-5, atol=1e-5)
 
 
 def test_no_child_runs_natively() -> None:

@@ -6,6 +6,7 @@ What its int8 kernels get wrong for want of VNNI, every real such processor gets
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 import time
@@ -27,8 +28,8 @@ from edgedeploy.boards.guest import REFUSED
 from edgedeploy.boards.hosting import guest_command, guest_process, refusal
 from edgedeploy.boards.sshconfig import SshTarget, user_name
 from edgedeploy.boards.x86 import haswell
-from edgedeploy.errors import CommandFailed
-from edgedeploy.measurement import BoardInfo
+from edgedeploy.errors import CommandFailed, TargetUnavailable
+from edgedeploy.measurement import BoardInfo, Payload
 
 MACHINE: Final[Literal["x86-avx2"]] = "x86-avx2"
 WORD: Final = f"emulated:{MACHINE}"
@@ -38,6 +39,14 @@ NOTE: Final = (
 )
 LEFT_OUT: Final = {"tensorrt": "left out: tensorrt (programs under an instruction emulator do not reach a GPU)"}
 """Runtimes that this host may have and that do not run there, with the reason."""
+
+MISCOMPUTED: Final = re.compile(rb'type="(?:Tanh|LSTM\w+|GRU\w+|RNN\w+)"|approximation_mode="(?:tanh|TANH)"|"\x04Tanh')
+"""Of an OpenVINO or ONNX file: operators that OpenVINO computes by gathering from a table. Of the runtimes measured here
+ONNX Runtime and LiteRT have no such instruction in them."""
+FAULT_NOTE: Final = (
+    "this emulator gathers wrongly by one of its registers (QEMU before 9.0.3): OpenVINO's tanh, GELU by tanh and recurrent "
+    "layers are refused here"
+)
 
 
 class EmulatedX86Board(EmulatorBoard):
@@ -61,10 +70,23 @@ class EmulatedX86Board(EmulatorBoard):
 
     def _described(self, info: BoardInfo) -> BoardInfo:
         """The probe looks at this host, whose accelerators and settings are none of that processor's."""
-        notes = tuple(reason for target, reason in LEFT_OUT.items() if target in info.runtimes)
+        notes = [reason for target, reason in LEFT_OUT.items() if target in info.runtimes]
+        if "openvino" in info.runtimes and haswell.gathers_wrongly(haswell.find_qemu(WORD)):
+            notes.append(FAULT_NOTE)
         runtimes = {target: version for target, version in info.runtimes.items() if target not in LEFT_OUT}
         own = replace(super()._described(info), runtimes=runtimes, notes=(*info.notes, *notes))
         return replace(own, accelerators=(), governor=None)
+
+    def _check(self, payload: Payload) -> None:
+        artifact = payload.artifact
+        if artifact.target != "openvino" or not haswell.gathers_wrongly(haswell.find_qemu(WORD)):
+            return
+        found = MISCOMPUTED.search((payload.folder / artifact.entry).read_bytes())
+        if found is not None:
+            asked = f"board {self.name!r}: run {artifact.target} {artifact.precision}"
+            operator = re.findall(r"[A-Za-z]\w+", found[0].decode())[-1]
+            remedy = "Install QEMU 9.0.3 or newer, or leave openvino out"
+            raise TargetUnavailable(asked, f"the emulator computes its {operator} wrongly (QEMU before 9.0.3)", remedy)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ Python runs ``scripts/as-avx2``.
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -77,3 +78,24 @@ def check(asked: str) -> None:
     )
     if done.returncode != 0 or MODEL not in done.stdout:
         raise refusal(asked, done.stderr)
+
+
+GATHER = """
+import ctypes, mmap
+code = bytes.fromhex("c5fc1026 c5e576db c4e2659204a7 c5fc1102 c5f877 c3")
+place = mmap.mmap(-1, len(code), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+place.write(code)
+table, index, found = (ctypes.c_int * 16)(*range(100, 116)), (ctypes.c_int * 8)(3, 1, 4, 1, 5, 9, 2, 6), (ctypes.c_int * 8)()
+call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+call(ctypes.addressof(ctypes.c_char.from_buffer(place)))(table, index, found)
+print(list(found) == [table[item] for item in index])
+"""
+"""``vmovups (%rsi),%ymm4; vpcmpeqd %ymm3,%ymm3,%ymm3; vgatherdps %ymm3,(%rdi,%ymm4,4),%ymm0; vmovups %ymm0,(%rdx)``"""
+
+
+@functools.cache
+def gathers_wrongly(qemu: str) -> bool:
+    """Whether this emulator takes no indices from ``ymm4``, as QEMU did before 9.0.3 ("Fix VSIB decode")."""
+    command = [qemu, "-cpu", CPU, sys.executable, "-I", "-S", "-c", GATHER]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=CHECK_LIMIT_S)
+    return done.stdout.strip() == "False"
