@@ -98,7 +98,7 @@ def debug(
     changed = [file.name for file in artifact.files if _differs(folder / file.name, file.sha256)]
     notes += [f"{name} is not the file that was built" for name in changed]
     notes += [STAND_INS[artifact.target]] if artifact.target in STAND_INS else []
-    if saturates_here() and artifact.target in ("onnxruntime", "openvino"):
+    if saturates_here() and artifact.target in ("onnxruntime", "openvino") and artifact.precision.startswith("int8"):
         notes.append(IN_FLOAT_HERE)
     feeds, text = _feeds(artifact, root, None if inputs is None else Path(inputs), cases)
     limit = -20.0 * math.log10(TOLERANCE[artifact.precision]) if threshold_db is None else threshold_db
