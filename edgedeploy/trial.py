@@ -183,7 +183,7 @@ class Trials:
                 _, raw = self._on_board(job, Path(folder))
             outputs = _load_outputs(raw)
         found = [{name: rows[index] for name, rows in outputs.items()} for index in range(len(wanted))]
-        return worst_distance(wanted, found)
+        return worst_distance(zip(wanted, found, strict=True))
 
     def measure(self, variant: Variant, split: Split) -> Measurement:
         """Measure until the conditions hold, at most ``retries`` times more; the last one is returned as it is.

@@ -108,13 +108,12 @@ def _distance(model: Any, narrow: Any, request: BuildRequest) -> float:
     import openvino as ov
 
     settings = {"INFERENCE_PRECISION_HINT": "f32", **IN_FLOAT}
-    exact, close = (ov.Core().compile_model(graph, "CPU", settings) for graph in (model, narrow))
-    feeds = list(itertools.islice(calibration_feeds(request), LOOKED_AT))
+    compiled = [ov.Core().compile_model(graph, "CPU", settings) for graph in (model, narrow)]
 
-    def answers(run: Any) -> list[dict[str, Array]]:
-        return [{str(index): value.copy() for index, value in enumerate(run(feed).values())} for feed in feeds]
+    def answers(feed: dict[str, Array]) -> list[dict[str, Array]]:
+        return [{str(index): value for index, value in enumerate(run(feed).values())} for run in compiled]
 
-    return worst_distance(answers(exact), answers(close))
+    return worst_distance(answers(feed) for feed in itertools.islice(calibration_feeds(request), LOOKED_AT))
 
 
 def _quantized(

@@ -15,7 +15,7 @@ So a mild fault in one layer can pass. Whether the accuracy suffices is for the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -68,10 +68,11 @@ def compare(reference: Mapping[str, Array], artifact: Mapping[str, Array]) -> di
     return {name: _distance(name, reference[name], artifact[name]) for name in reference}
 
 
-def worst_distance(reference: Sequence[Mapping[str, Array]], artifact: Sequence[Mapping[str, Array]]) -> float:
-    """The largest relative L2 distance of an output over single cases; infinite where an output is broken."""
+def worst_distance(cases: Iterable[Sequence[Mapping[str, Array]]]) -> float:
+    """The largest relative L2 distance of an output over single cases, each the outputs of the reference and those of the
+    artifact; infinite where an output is broken."""
     worst = 0.0
-    for exact, close in zip(reference, artifact, strict=True):
+    for exact, close in cases:
         try:
             found = compare(exact, close).values()
         except ParityError:

@@ -7,7 +7,7 @@ import pytest
 
 from edgedeploy.errors import MeasurementError, ParityError
 from edgedeploy.protocols import Array
-from edgedeploy.targets.parity import TOLERANCE, check_executed, check_parity, compare
+from edgedeploy.targets.parity import TOLERANCE, check_executed, check_parity, compare, worst_distance
 from edgedeploy.variant import PRECISIONS
 
 
@@ -109,3 +109,12 @@ def test_what_ran_is_what_was_asked_for(precision: str, executed: dict[str, int]
 def test_silent_fallback_is_caught(precision: str, executed: dict[str, int], told: str) -> None:
     with pytest.raises(MeasurementError, match=told):
         check_executed(precision, executed)
+
+
+def test_the_worst_case_counts_and_a_broken_output_is_infinitely_far() -> None:
+    wanted = {"out0": np.ones((1, 4), np.float32)}
+    near, far = {"out0": wanted["out0"] * 1.01}, {"out0": wanted["out0"] * 1.2}
+    assert worst_distance([(wanted, near), (wanted, far), (wanted, near)]) == pytest.approx(0.2, rel=1e-5)
+    assert worst_distance([(wanted, wanted)]) == 0.0
+    broken = {"out0": np.array([[1, 1, np.nan, 1]], np.float32)}
+    assert worst_distance([(wanted, near), (wanted, broken)]) == float("inf")
