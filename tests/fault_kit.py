@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -60,6 +61,17 @@ def local_board(
     given = {"reconnect_pause_s": 0.0, **options}
     settings = BoardOptions(python=python, root=str(root), **given)  # type: ignore[arg-type]
     return RemoteBoard("b", connect, provenance="measured", options=settings)
+
+
+@functools.cache
+def agent_pace_s() -> float:
+    """What this machine takes to look for the agent and have it answer: limits that a sound board keeps are multiples."""
+    with tempfile.TemporaryDirectory(prefix="edgedeploy-pace-") as folder:
+        board = local_board(Path(folder))
+        board.probe()
+        started_s = time.monotonic()
+        board.probe()
+        return time.monotonic() - started_s
 
 
 def running_jobs(root: Path) -> list[str]:

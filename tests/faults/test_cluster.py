@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from board_kit import ENDLESS, OUTPUTS_ONLY, make_job
+from board_kit import ENDLESS, OUTPUTS_ONLY, STUDY_LIMIT_S, make_job
 from fault_kit import running_jobs, wait_for
 
 from edgedeploy.cluster import Cluster
@@ -172,7 +172,9 @@ def test_a_study_on_a_cluster(processes: Processes, tmp_path: Path) -> None:
         client.wait_for_workers(3, timeout=120)
     argv = [sys.executable, "-m", "edgedeploy", "search", str(processes.study), "--out", str(tmp_path / "study")]
     argv += ["--dask", processes.address, "--trials", "4", "--no-confirm"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=250, env=dict(os.environ))
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, timeout=STUDY_LIMIT_S, env=dict(os.environ)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     measured = Store(tmp_path / "study").measurements()
     assert len({item.digest for item in measured}) == len(measured) == 4

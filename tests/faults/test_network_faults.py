@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from board_kit import OUTPUTS_ONLY, make_job, make_payload
-from fault_kit import Cable, board_behind_cable, local_board, running_jobs, wait_for
+from fault_kit import Cable, agent_pace_s, board_behind_cable, local_board, running_jobs, wait_for
 
 from edgedeploy.boards.remote import RemoteBoard
 from edgedeploy.boards.ssh import SshTransport
@@ -27,10 +27,12 @@ def cable() -> Iterator[Cable]:
 
 
 def board_at(cable: Cable, root: Path, **options: object) -> RemoteBoard:
-    def connect() -> SshTransport:
-        return SshTransport(cable.target, connect_timeout_s=1.0, stall_s=1.0)
+    limit_s = max(1.0, 5 * agent_pace_s())
 
-    given = {"command_timeout_s": 2.0, "reconnects": 30, "reconnect_pause_s": 0.3, **options}
+    def connect() -> SshTransport:
+        return SshTransport(cable.target, connect_timeout_s=limit_s, stall_s=1.0)
+
+    given = {"command_timeout_s": 2 * limit_s, "reconnects": 30, "reconnect_pause_s": 0.3, **options}
     return local_board(root, connect, **given)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from board_kit import need_sshd
+from board_kit import STUDY_LIMIT_S, need_sshd
 
 from edgedeploy.boards.emulated import serve
 from edgedeploy.reporting import shown
@@ -75,7 +75,7 @@ def test_neither_the_key_nor_its_place_is_kept_or_printed(tmp_path: Path) -> Non
             ["boards", "squares.toml"],
         ):
             argv = [sys.executable, "-m", "edgedeploy", *arguments]
-            done = subprocess.run(argv, cwd=tmp_path, capture_output=True, check=False, timeout=250)
+            done = subprocess.run(argv, cwd=tmp_path, capture_output=True, check=False, timeout=STUDY_LIMIT_S)
             assert done.returncode == 0, done.stdout + done.stderr
             printed.append(done.stdout + done.stderr)
         kept = list(texts(out))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from board_kit import make_job, need_sshd
+from fault_kit import agent_pace_s
 
 from edgedeploy.boards.emulated import make_key, serve
 from edgedeploy.boards.remote import BoardOptions, RemoteBoard
@@ -130,12 +131,20 @@ def test_frozen_peer_is_noticed_in_every_operation(tmp_path: Path) -> None:
 
 @pytest.mark.fault(3)
 def test_board_that_freezes_is_given_up_and_works_again_later(tmp_path: Path) -> None:
+    limit_s = max(0.5, 5 * agent_pace_s())
     with serve("embedded") as target:
         options = BoardOptions(
-            python=sys.executable, root=str(tmp_path / "root"), command_timeout_s=0.5, reconnects=1, reconnect_pause_s=0
+            python=sys.executable,
+            root=str(tmp_path / "root"),
+            command_timeout_s=limit_s,
+            reconnects=1,
+            reconnect_pause_s=0,
         )
         board = RemoteBoard(
-            "frozen", lambda: SshTransport(target, connect_timeout_s=1.0), provenance="emulated", options=options
+            "frozen",
+            lambda: SshTransport(target, connect_timeout_s=2 * limit_s),
+            provenance="emulated",
+            options=options,
         )
         job = make_job(tmp_path / "job")
         with board.session() as session, frozen(target), pytest.raises(Unreachable):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from board_kit import STUDY_LIMIT_S
 from fault_kit import local_board
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -47,7 +48,7 @@ def kill_often(study: Path, board: str, kills: int, seed: int, timeout_s: float)
 def test_a_dozen_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     """One target on this host."""
     study = small_study(tmp_path, ('targets = ["onnxruntime", "openvino"]', 'targets = ["onnxruntime"]'))
-    kill_often(study, "here", kills=12, seed=14, timeout_s=280)
+    kill_often(study, "here", kills=12, seed=14, timeout_s=STUDY_LIMIT_S)
 
 
 @pytest.mark.fault(4, 14)
@@ -57,7 +58,7 @@ def test_kills_of_a_study_on_two_boards(tmp_path: Path) -> None:
     study = small_study(
         tmp_path, ('targets = ["onnxruntime", "openvino"]', 'targets = ["onnxruntime"]'), ("[space]", second)
     )
-    kill_often(study, "here,second", kills=3, seed=7, timeout_s=280)
+    kill_often(study, "here,second", kills=3, seed=7, timeout_s=STUDY_LIMIT_S)
     assert set(json.loads((tmp_path / "study-0" / "study.json").read_text())["boards"]) == {"here", "second"}
     for root in (tmp_path / "root", tmp_path / "second"):
         assert list(root.glob("jobs/*")) == []

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from board_kit import STUDY_LIMIT_S
+
 from edgedeploy.store import Store
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -25,7 +27,7 @@ def two_boards(folder: Path) -> Path:
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "edgedeploy", *map(str, arguments)]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=280)
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=STUDY_LIMIT_S)
 
 
 def test_boards_share_a_study_and_each_measurement_names_its_board(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from board_kit import STUDY_LIMIT_S
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/noise.py"
 
@@ -37,7 +38,7 @@ def test_one_pair_of_each_kind_is_measured_kept_and_judged(tmp_path: Path) -> No
     results = tmp_path / "noise.jsonl"
     argv = [sys.executable, str(SCRIPT), str(results), "--pairs", "1"]
     env = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
-    done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=250, check=True)
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=STUDY_LIMIT_S, check=True)
     (row,) = [json.loads(line) for line in results.read_text().splitlines()]
     for kind in ("same", "slower"):
         assert len(row[kind]["candidate"]) == len(row[kind]["baseline"]) == 84

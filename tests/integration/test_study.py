@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from board_kit import STUDY_LIMIT_S
 
 import edgedeploy
 from edgedeploy.account import summarise
@@ -29,7 +30,7 @@ def study(tmp_path: Path) -> Path:
 
 def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "edgedeploy", *map(str, arguments)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=STUDY_LIMIT_S)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from board_kit import STUDY_LIMIT_S
 from typer.testing import CliRunner
 
 import edgedeploy
@@ -88,7 +89,12 @@ def with_one_thread() -> dict[str, str]:
 
 def search(study: Path, out: Path, *more: str) -> None:
     done = subprocess.run(
-        command(study, out, *more), capture_output=True, text=True, check=False, timeout=250, env=with_one_thread()
+        command(study, out, *more),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=STUDY_LIMIT_S,
+        env=with_one_thread(),
     )
     assert done.returncode == 0, done.stderr
 
