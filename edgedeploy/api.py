@@ -245,7 +245,8 @@ class Study:
             precision for target in chosen if isinstance(target, PerLayer) for precision in target.layer_precisions
         }
         ways = {way for target in chosen if isinstance(target, Calibrating) for way in target.calibrations}
-        self.spec.check_choices(self._source, layer_precisions=layers, calibrations=ways)
+        narrow = {name for target in chosen if isinstance(target, KeepsRange) for name in target.seven_bit_precisions}
+        self.spec.check_choices(self._source, layer_precisions=layers, calibrations=ways, seven_bit_precisions=narrow)
 
     def _check_training(self, task: Task, chosen: Sequence[Target]) -> None:
         if "qat" not in self.spec.space.get("training", ()):

@@ -49,6 +49,7 @@ its own inputs for its queries. All of it is the processor's work, as a step is;
 END_S: Final = 120.0
 """The timed steps before the search; confirmation, front and report after it."""
 
+LONGEST_S: Final = 86_400.0
 LEAST_S: Final = 60
 """Of a search, whatever is asked."""
 
@@ -173,13 +174,19 @@ def fitted(text: str, within_s: float, paces: Paces, host: TrainingHost, cores: 
         f"Expected: {', '.join(f'{seconds / 60:.1f} min for {what}' for what, seconds in parts.items())}.",
         f"That {enough} into {within_s / 60:.0f} min with the confirmation and the report.",
     )
-    return with_values(text, values, "task.options", comment), f"{plan}; about {cost.total_s / 60:.0f} min"
+    said = f"{plan}; about {(cost.total_s + END_S) / 60:.0f} min"
+    if cost.total_s > search_s:
+        said += f", which may not fit into {within_s / 60:.0f} min: the search then ends with what it has"
+    return with_values(text, values, "task.options", comment), said
 
 
 def fit_recipe(name: str, text: str, within_s: float) -> tuple[str, str]:
     """:func:`fitted` for this host, after timing it. Raises ``SpecError`` for a recipe that cannot be."""
     if name != FITTED:
         raise SpecError(f"recipe {name!r} --within", "only the demo brings its own data to time", "Edit its epochs")
+    if not 0 < within_s <= LONGEST_S:
+        found = f"{within_s:g} s is no time that it may take"
+        raise SpecError(f"recipe {name!r} --within", found, "Give a time up to a day, such as '17 min'")
     return fitted(text, within_s, time_steps(), this_host(), len(os.sched_getaffinity(0)))
 
 

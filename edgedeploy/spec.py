@@ -28,9 +28,9 @@ from edgedeploy.variant import (
     NO_PLAN,
     PRECISIONS,
     TRAININGS,
-    WEIGHT_BITS,
     Scalar,
 )
+from edgedeploy.weightbits import WEIGHT_BITS
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_CHOICES = 64
@@ -310,9 +310,20 @@ class StudySpec(_Table):
         return {name: PrecisionPlan.of(rules) for name, rules in self.plans.items()}
 
     def check_choices(
-        self, source: SpecSource, *, layer_precisions: Iterable[str], calibrations: Iterable[str]
+        self,
+        source: SpecSource,
+        *,
+        layer_precisions: Iterable[str],
+        calibrations: Iterable[str],
+        seven_bit_precisions: Iterable[str],
     ) -> None:
-        """Hold plans and calibrations against what the study's targets can do between them."""
+        """Hold plans, calibrations and bits of weights against what the study's targets can do between them."""
+        asked = {*self.space.get("precision", ()), *(name for plan in self.plans.values() for name in plan.values())}
+        can = sorted(seven_bit_precisions)
+        if "weight_bits" in self.space and not asked & set(can):
+            found = "no target of this study builds what the space asks for with other than 8-bit weights"
+            remedy = f"Add {' or '.join(map(repr, can))} to precision" if can else "Remove it"
+            raise source.error("space.weight_bits", found, remedy)
         offered = sorted(layer_precisions)
         for name, plan in self.precision_plans().items():
             for precision in plan.precisions:

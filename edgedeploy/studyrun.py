@@ -286,4 +286,4 @@ def _outcome_text(outcome: Outcome, spec: StudySpec) -> str:
         text = ", ".join(f"{objective.metric} {value:.4g}" for objective, value in pairs)
         violated = [name.partition(" ")[2] for name, value in outcome.constraints.items() if value > 0]
         return f"{text} (misses {', '.join(violated)})" if violated else text
-    return f"no number: {outcome.kind}"
+    return f"no number: {outcome.kind}: {outcome.message}"

@@ -25,9 +25,6 @@ CALIBRATIONS: Final = ("minmax", "mean-minmax", "percentile", "entropy", "mse")
 TRAININGS: Final = ("ptq", "qat")
 """Where an int8 model's ranges come from: calibration of the float model, or training with quantizers."""
 
-WEIGHT_BITS: Final = (8, 7)
-"""Bits that the weights of int8 layers may use. Where a study does not say, the board decides: see :mod:`.weightbits`."""
-
 NO_PLAN: Final = "none"
 
 TRAINED_LAYERS: Final = frozenset({"int8", "float32"})

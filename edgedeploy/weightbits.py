@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+WEIGHT_BITS: Final = (8, 7)
+"""Bits that the weights of int8 layers may use."""
+
 SATURATES: Final = "int8 sums of this processor saturate (16 bits, no VNNI or AMX)"
 
 
@@ -47,6 +50,9 @@ class WeightBits:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> WeightBits:
+        """Raises ``ValueError``, ``KeyError`` or ``TypeError`` for what :meth:`as_json` never gave."""
+        if data["bits"] not in WEIGHT_BITS:
+            raise ValueError(f"weights of {data['bits']!r} bits")
         found = {int(bits): _BROKEN if value is None else float(value) for bits, value in data["distances"].items()}
         return cls(int(data["bits"]), str(data["reason"]), found, int(data["cases"]), str(data["split"]))
 

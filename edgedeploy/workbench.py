@@ -15,6 +15,7 @@ import numpy as np
 
 from edgedeploy.account import Account
 from edgedeploy.artifact import Artifact
+from edgedeploy.compress.checkpoint import drop_checkpoint
 from edgedeploy.compress.model import derive, derive_quantized, load_weights, restore, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.errors import BuildError, SpecError
@@ -108,7 +109,7 @@ class Workbench:
         path, checkpoint = self._store.baseline_weights, self._store.checkpoint(BASELINE)
         arch = {name: values[0] for name, values in self.task.architecture.items()}
         if path.is_file():
-            checkpoint.unlink(missing_ok=True)
+            drop_checkpoint(checkpoint)
             return load_weights(self.task.build(**arch), path)
 
         def done(report: TrainReport) -> None:
@@ -117,7 +118,7 @@ class Workbench:
         with self._account.phase("train"):
             model = train_baseline(self.task, arch, oversight=self._oversight(BASELINE, checkpoint, done))
             save_weights(model, path)
-        checkpoint.unlink(missing_ok=True)
+        drop_checkpoint(checkpoint)
         return model
 
     def _oversight(self, what: str, checkpoint: Path, done: Callable[[TrainReport], None]) -> Oversight:
@@ -139,7 +140,7 @@ class Workbench:
         if not (folder / "reference.json").is_file():
             make = self._make_quantized if variant.training else self._make_float
             make(variant, folder)
-        self._store.checkpoint(variant.model_digest).unlink(missing_ok=True)
+        drop_checkpoint(self._store.checkpoint(variant.model_digest))
         return Reference.from_json(read_json(folder / "reference.json"), folder)
 
     def _make_float(self, variant: Variant, folder: Path) -> None:
@@ -277,7 +278,14 @@ class Workbench:
         if variant.training and not variant.weight_bits and not self._exact_sums:
             return TRAINED_FOR_BOARD
         path = self._store.weight_bits_path(variant.artifact_name)
-        return WeightBits.from_json(read_json(path)) if self._has_rivals(variant) and path.is_file() else None
+        if not self._has_rivals(variant) or not path.is_file():
+            return None
+        try:
+            return WeightBits.from_json(read_json(path))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self._tell("note", f"{path.name} is damaged and not used: the board chooses again")
+            path.unlink()
+            return None
 
     def keep_weight_bits(self, variant: Variant, chosen: WeightBits) -> None:
         write_json(self._store.weight_bits_path(variant.artifact_name), chosen.as_json())

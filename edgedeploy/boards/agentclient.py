@@ -14,12 +14,18 @@ COMMAND_TIMEOUT_S: Final = 15.0
 OLDEST_PYTHON: Final = (3, 8)
 
 BOOTSTRAP: Final = """
-import hashlib, json, os, sys
+import hashlib, json, os, subprocess, sys
 if sys.version_info[:2] < OLDEST:
     names = ["python3.%d" % minor for minor in range(29, OLDEST[1] - 1, -1)]
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     others = [os.path.join(folder, name) for name in names for folder in folders]
-    others = [path for path in others if os.access(path, os.X_OK)]
+    def runs(path):
+        if not os.access(path, os.X_OK):
+            return False
+        null = open(os.devnull, "r+b")
+        check = "import sys; sys.exit(sys.version_info < OLDEST)"
+        return subprocess.call([path, "-c", check], stdin=null, stdout=null, stderr=null) == 0
+    others = [path for path in others if runs(path)]
     print(json.dumps({"python": list(sys.version_info[:3]), "others": others[:5]}))
     sys.exit()
 root, sha256 = os.path.abspath(os.path.expanduser(sys.argv[1])), sys.argv[2]
@@ -172,6 +178,9 @@ def _bootstrap_answer(asked: str, python: str, done: Completed) -> dict[str, Any
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError as exc:
+        if not done.stdout.strip():
+            found = f"{python} answered nothing: it is no Python"
+            raise CommandFailed(asked, found, f'{_NAME_ANOTHER}: python = "/path/to/python3"') from exc
         raise CommandFailed(asked, f"{python} printed {said!r}", "Its start-up files must not print") from exc
     if "problem" in answer:
         raise CommandFailed(asked, answer["problem"], "Free space there, or name another folder: root = ...")

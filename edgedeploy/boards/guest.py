@@ -201,8 +201,8 @@ def _become(program: list[str]) -> NoReturn:
     try:
         os.execvp(program[0], program)  # noqa: S606 - the program that this script was asked to run
     except OSError as exc:
-        sys.stderr.write(f"{program[0]}: {exc.strerror}\n")
-        sys.exit(127)
+        sys.stderr.write(f"run {program[0]} in the emulator: {exc.strerror}\n")
+        sys.exit(127 if isinstance(exc, FileNotFoundError) else 126)  # as shells say it
 
 
 def _unshare_this_process() -> None:

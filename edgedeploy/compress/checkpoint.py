@@ -13,6 +13,7 @@ import hashlib
 import io
 import pickle
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -121,6 +122,16 @@ def read_checkpoint(path: Path, identity: str, note: Callable[[str], None]) -> T
         except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError, KeyError):
             reason = "it is no checkpoint of this version"
     aside = path.with_name(path.name + ASIDE)
-    path.replace(aside)
-    note(f"checkpoint {path.name} is not used: {reason}. It is set aside as {aside.name}, the training begins anew")
+    try:
+        path.replace(aside)
+        kept = f"It is set aside as {aside.name}"
+    except OSError as exc:
+        kept = f"It cannot be set aside as {aside.name} ({exc})"
+    note(f"checkpoint {path.name} is not used: {reason}. {kept}, the training begins anew")
     return None
+
+
+def drop_checkpoint(path: Path) -> None:
+    """Remove what a finished training leaves. One that cannot be removed is of no further use, and never believed."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -223,3 +224,27 @@ def test_an_interpreter_too_old_is_refused_in_one_sentence(version: str, tmp_pat
     assert caught.value.found.startswith(f"{python} is Python {whole}, and the agent needs 3.8 or newer")
     assert "in the board's table: python = " in caught.value.remedy
     assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.beside
+def test_only_interpreters_that_run_are_proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version manager's stand-ins are there and end at once where nothing is behind them."""
+    python, _ = find("3.7")
+    for name, line in (("python3.13", "exit 127"), ("python3.12", f'exec "{sys.executable}" "$@"')):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    board = open_board({"name": "cart", "kind": "local", "python": python, "root": str(tmp_path / "root")})
+    with pytest.raises(CommandFailed) as caught:
+        board.probe()
+    assert caught.value.remedy.endswith(f'python = "{tmp_path}/bin/python3.12"')
+    assert "python3.13" not in caught.value.found
+
+
+@pytest.mark.beside
+def test_a_program_that_is_no_python_is_said(tmp_path: Path) -> None:
+    board = open_board({"name": "cart", "kind": "local", "python": "/bin/true", "root": str(tmp_path / "root")})
+    with pytest.raises(CommandFailed, match=r"/bin/true answered nothing: it is no Python.*in the board's table"):
+        board.probe()

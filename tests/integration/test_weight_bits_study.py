@@ -85,3 +85,27 @@ def test_the_board_chooses_and_the_report_says_why(study: Path, tmp_path: Path) 
     by_digest = {item.digest: item for item in store.measurements()}
     for item in store.confirmations():
         assert item.artifact.digest == by_digest[item.digest].artifact.digest
+
+
+def test_a_damaged_choice_is_made_again(study: Path, tmp_path: Path) -> None:
+    out, said = tmp_path / "out", list[str]()
+    text = study.read_text().replace(', "openvino"]', "]").replace('training = ["ptq", "qat"]\n', "")
+    study.write_text(text.replace('precision = ["float32", "int8"]', 'precision = ["int8"]'))
+
+    def run(resume: bool) -> None:
+        edgedeploy.load_study(study).run(
+            out, board="here", trials=1, resume=resume, confirm=False, observer=lambda event: said.append(event.text)
+        )
+
+    run(resume=False)
+    store = Store(out)
+    (kept,) = store.measurements()
+    (out / "measurements" / f"{kept.digest}.json").unlink()
+    path = store.weight_bits_path(kept.variant.artifact_name)
+    path.write_text('{"bits": 9, ')
+    said.clear()
+    run(resume=True)
+    (again,) = store.measurements()
+    assert any(f"{path.name} is damaged and not used" in line for line in said)
+    assert again.weight_bits == kept.weight_bits
+    assert not store.failures()

@@ -106,8 +106,18 @@ def test_a_study_file_alone_is_printed_to_stdout(monkeypatch: pytest.MonkeyPatch
         (["usgra-seg", "--within", "20 min"], "only the demo brings its own data to time"),
         (["demo", "--within", "20"], "--within: expected a quantity in s"),
         (["demo", "--within", "soon"], "--within: expected a quantity in s"),
+        (["demo", "--within", "0 s"], "0 s is no time that it may take"),
+        (["demo", "--within=-5 min"], "-300 s is no time that it may take"),
+        (["demo", "--within", "1e3 h"], "Give a time up to a day"),
     ],
 )
 def test_what_cannot_be_fitted_is_said(arguments: list[str], complaint: str) -> None:
     done = CliRunner().invoke(app, ["recipe", *arguments])
     assert complaint in str(done.exception)
+
+
+def test_a_time_that_is_too_short_is_said() -> None:
+    _, said = fitted(TEXT, 120.0, paces(0.3), HASWELL, 2)
+    assert said.endswith("may not fit into 2 min: the search then ends with what it has")
+    _, said = fitted(TEXT, 3600.0, paces(0.1), HASWELL, 2)
+    assert "may not fit" not in said

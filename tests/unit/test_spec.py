@@ -141,11 +141,23 @@ def test_a_wrong_plan_or_calibration_is_named(old: str, new: str, words: list[st
 
 def test_what_no_target_can_do_is_refused() -> None:
     spec, source = parse_spec(PLANNED, Path("study.toml"))
-    spec.check_choices(source, layer_precisions=["float32", "int8"], calibrations=["minmax"])
+    can: dict[str, list[str]] = {"layer_precisions": ["float32", "int8"], "calibrations": ["minmax"]}
+    spec.check_choices(source, **can, seven_bit_precisions=[])
     with pytest.raises(SpecError, match=r"plans.head: no target of this study builds single layers in float32"):
-        spec.check_choices(source, layer_precisions=[], calibrations=["minmax"])
+        spec.check_choices(source, **{**can, "layer_precisions": []}, seven_bit_precisions=[])
     with pytest.raises(SpecError, match=r"space.calibration: no target of this study calibrates by minmax.*entropy"):
-        spec.check_choices(source, layer_precisions=["float32"], calibrations=["entropy"])
+        spec.check_choices(source, **{**can, "calibrations": ["entropy"]}, seven_bit_precisions=[])
+
+
+def test_bits_of_weights_need_a_precision_that_has_them() -> None:
+    spec, source = parse_spec(GOOD.replace("[space]\n", "[space]\nweight_bits = [8, 7]\n"), Path("study.toml"))
+    asked = [str(name) for name in spec.space["precision"]]
+    can: dict[str, list[str]] = {"layer_precisions": [], "calibrations": []}
+    spec.check_choices(source, **can, seven_bit_precisions=asked)
+    with pytest.raises(SpecError, match=r"space.weight_bits: .*Add 'int8-dynamic' to precision"):
+        spec.check_choices(source, **can, seven_bit_precisions=["int8-dynamic"])
+    with pytest.raises(SpecError, match=r"space.weight_bits: .*Remove it"):
+        spec.check_choices(source, **can, seven_bit_precisions=[])
 
 
 MODES = GOOD.replace("[space]\n", '[space]\npower_mode = ["MAXN", "performance"]\n')

@@ -17,7 +17,7 @@ from torch import nn
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.compress import checkpoint as checkpoint_module
 from edgedeploy.compress import quantgraph
-from edgedeploy.compress.checkpoint import DIGEST_BYTES
+from edgedeploy.compress.checkpoint import DIGEST_BYTES, drop_checkpoint
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.compress.qat import train_quantized
 from edgedeploy.compress.training import fit
@@ -268,6 +268,24 @@ def test_a_disk_that_is_full_does_not_end_the_training(
     model, _, _ = train(tmp_path / "a.pt", note=notes.append)
     assert equal(model, undisturbed)
     assert len(notes) == 1 and "cannot be kept" in notes[0] and "No space left" in notes[0]
+
+
+def test_a_damaged_checkpoint_that_cannot_be_set_aside_is_said(undisturbed: nn.Module, tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"no checkpoint")
+    (tmp_path / "a.pt.aside").mkdir()
+    notes = list[str]()
+    model, _, _ = train(tmp_path / "a.pt", note=notes.append)
+    assert equal(model, undisturbed)
+    assert "cannot be set aside" in notes[0]
+
+
+def test_what_a_finished_training_leaves_is_dropped_as_far_as_it_can_be(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"")
+    drop_checkpoint(tmp_path / "a.pt")
+    drop_checkpoint(tmp_path / "a.pt")
+    assert not (tmp_path / "a.pt").exists()
+    (tmp_path / "b.pt").mkdir()
+    drop_checkpoint(tmp_path / "b.pt")
 
 
 def test_a_checkpoint_that_cannot_be_read_is_said(undisturbed: nn.Module, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,21 @@ def test_it_says_what_was_compared() -> None:
     assert text.endswith("over 16 training cases: 7 bits 0.00994, 8 bits a broken output")
     assert "compared" not in TRAINED_FOR_BOARD.text
     assert "trained with 7-bit weights" in TRAINED_FOR_BOARD.text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"bits": 9, "reason": "", "distances": {}, "cases": 0, "split": ""},
+        {"bits": "7", "reason": "", "distances": {}, "cases": 0, "split": ""},
+        {"bits": 7},
+        [],
+        {"bits": 7, "reason": "", "distances": {"seven": 0.1}, "cases": 0, "split": ""},
+    ],
+)
+def test_what_it_never_wrote_is_not_read(data: Any) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        WeightBits.from_json(data)
 
 
 @pytest.mark.parametrize("chosen", [TRAINED_FOR_BOARD, nearer({8: math.inf, 7: 0.2}, cases=3, split="selection cases")])
