@@ -175,6 +175,16 @@ def test_what_the_emulator_computes_wrongly_is_refused_and_noted(tmp_path: Path)
             np.testing.assert_allclose(found["out0"], here(payload, feeds)["out0"], rtol=1e-5, atol=1e-5)
 
 
+def test_numpy_sorts_as_here() -> None:
+    """Its AVX2 kernels sort indices by gathering; an emulator that gathers wrongly gets another order."""
+    need_avx2_emulation()
+    code = (
+        "import numpy as np; rows = np.random.default_rng(0).standard_normal(5000)\n"
+        "print(bool((rows[np.argsort(rows)] == np.sort(rows)).all()))"
+    )
+    assert as_avx2([sys.executable, "-c", code]).stdout.split() == ["True"]
+
+
 def test_no_child_runs_natively() -> None:
     """Whoever starts it, and with whatever environment: the kernel hands every program to the emulator."""
     need_avx2_emulation()

@@ -98,7 +98,7 @@ def serve() -> Iterator[SshTarget]:
         haswell.prepare(folder)
         server, port_file = embedded_command(folder)
         command = guest_command("x86-64", folder, qemu, *server)
-        with guest_process(command, folder / "log", haswell.environment()) as process:
+        with guest_process(command, folder / "log", haswell.environment(qemu)) as process:
             _wait_until_ready(process, folder)
             yield reach(folder, port_in(port_file), user_name())
 

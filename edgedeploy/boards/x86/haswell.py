@@ -26,6 +26,9 @@ CHECK_LIMIT_S: Final = 120.0
 CPU: Final = "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid"
 """QEMU's name for it, less what its emulator lacks: each such word would be a warning of every program."""
 
+NUMPY_GATHERS: Final = "X86_V3 AVX2"
+"""The kernels of numpy that do, as its releases since 2.4 and before name them."""
+
 MODEL: Final = "Haswell (AVX2, neither AVX-512 nor VNNI), emulated by qemu-user"
 FLAGS: Final = (
     "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 syscall nx rdtscp lm "
@@ -61,9 +64,13 @@ def prepare(folder: Path) -> None:
     (folder / "cpuinfo").write_text(cpuinfo(os.cpu_count() or 1), encoding="ascii")
 
 
-def environment() -> dict[str, str]:
-    """This process's, and the emulator's processor. QEMU's own choice has no VNNI either, should a program drop it."""
-    return {**os.environ, "QEMU_CPU": CPU}
+def environment(qemu: str) -> dict[str, str]:
+    """This process's, and the emulator's processor. QEMU's own choice has no VNNI either, should a program drop it.
+
+    Where the emulator gathers wrongly, numpy is held to kernels that do not gather: its argsort would be wrong.
+    """
+    own = {"NPY_DISABLE_CPU_FEATURES": NUMPY_GATHERS} if gathers_wrongly(qemu) else {}
+    return {**os.environ, **own, "QEMU_CPU": CPU}
 
 
 def check(asked: str) -> None:
@@ -74,7 +81,7 @@ def check(asked: str) -> None:
     show = (sys.executable, "-I", "-S", "-c", "print(open('/proc/cpuinfo').read())")
     command = guest_command("program", folder, qemu, *show)
     done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, check=False, timeout=CHECK_LIMIT_S
+        command, env=environment(qemu), capture_output=True, text=True, check=False, timeout=CHECK_LIMIT_S
     )
     if done.returncode != 0 or MODEL not in done.stdout:
         raise refusal(asked, done.stderr)
