@@ -26,11 +26,11 @@ def cable() -> Iterator[Cable]:
         yield cable
 
 
-def board_at(cable: Cable, root: Path, **options: object) -> RemoteBoard:
+def board_at(cable: Cable, root: Path, connect_s: float | None = None, **options: object) -> RemoteBoard:
     limit_s = max(1.0, 5 * agent_pace_s())
 
     def connect() -> SshTransport:
-        return SshTransport(cable.target, connect_timeout_s=limit_s, stall_s=1.0)
+        return SshTransport(cable.target, connect_timeout_s=connect_s or limit_s, stall_s=1.0)
 
     given = {"command_timeout_s": 2 * limit_s, "reconnects": 30, "reconnect_pause_s": 0.3, **options}
     return local_board(root, connect, **given)
@@ -89,7 +89,8 @@ def test_connection_lost_during_the_upload(kind: str, cable: Cable, tmp_path: Pa
 def test_lossy_network_is_slow_and_no_more(cable: Cable, tmp_path: Path) -> None:
     cable.lose(10)
     try:
-        board = board_at(cable, tmp_path / "root", command_timeout_s=15.0)
+        # a lost first packet is sent again after a second, its answer too: a limit of one second would be chance
+        board = board_at(cable, tmp_path / "root", connect_s=15.0, command_timeout_s=15.0)
         with board.session() as session:
             assert session.measure(make_job(tmp_path / "job"), tmp_path).outputs is not None
             assert len(list((tmp_path / "root" / "jobs").iterdir())) == 1
