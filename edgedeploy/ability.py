@@ -13,12 +13,12 @@ from typing import Final
 
 from edgedeploy.measurement import BoardInfo
 
-INT8_DOT_PRODUCTS: tuple[str, ...] = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-"""Instructions that multiply and add int8 in one step: VNNI and AMX on x86, dot product and matrix multiply on Arm."""
-
 X86: Final = ("x86_64", "amd64", "i386", "i686")
 X86_INT8_DOT_PRODUCTS: Final = ("avx512_vnni", "avx_vnni", "amx_int8")
 """Without one of these, int8 kernels of x86 add pairs of products in 16 bits (``vpmaddubsw``), which saturate."""
+
+INT8_DOT_PRODUCTS: tuple[str, ...] = (*X86_INT8_DOT_PRODUCTS, "asimddp", "i8mm")
+"""Instructions that multiply and add int8 in one step: VNNI and AMX on x86, dot product and matrix multiply on Arm."""
 
 NATIVE_BFLOAT16: Final = ("avx512_bf16", "amx_bf16", "bf16")
 """Instructions that multiply bfloat16: without them a CPU emulates it, several times slower than float32."""

@@ -44,7 +44,8 @@ VARIANTS: Final = 22
 EACH_STEPS: Final = 100.0
 QUERY_STEPS: Final = 60.0
 """A variant is built, started, measured and scored in the time of so many training steps at 128 pixels, and of so many on
-its own inputs for its queries. All of it is the processor's work, as a step is; seen: 10 s and 5 s beside steps of 0.1 s."""
+its own inputs for its queries. All of it is the processor's work, as a step is. An estimate from runs beside other work:
+10 s and 5 s where a step took 0.1 s (Zen 4, torch held to AVX2)."""
 
 END_S: Final = 120.0
 """The timed steps before the search; confirmation, front and report after it."""
