@@ -27,7 +27,7 @@ from edgedeploy.protocols import (
     BoardBound,
     Calibrating,
     FitsBoard,
-    KeepsRange,
+    HasSevenBitWeights,
     PerLayer,
     ReadyMade,
     TakesQuantized,
@@ -225,7 +225,7 @@ class Study:
         names = [
             name
             for name, target in targets.items()
-            if isinstance(target, KeepsRange)
+            if isinstance(target, HasSevenBitWeights)
             and any(precision in target.seven_bit_precisions for precision in self.spec.space.get("precision", ()))
         ]
         if sums_int8_exactly(info.arch, info.isa) or "weight_bits" in self.spec.space or not names:
@@ -245,7 +245,9 @@ class Study:
             precision for target in chosen if isinstance(target, PerLayer) for precision in target.layer_precisions
         }
         ways = {way for target in chosen if isinstance(target, Calibrating) for way in target.calibrations}
-        narrow = {name for target in chosen if isinstance(target, KeepsRange) for name in target.seven_bit_precisions}
+        narrow = {
+            name for target in chosen if isinstance(target, HasSevenBitWeights) for name in target.seven_bit_precisions
+        }
         self.spec.check_choices(self._source, layer_precisions=layers, calibrations=ways, seven_bit_precisions=narrow)
 
     def _check_training(self, task: Task, chosen: Sequence[Target]) -> None:
@@ -345,7 +347,9 @@ def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: B
             name for name, target in targets.items() if isinstance(target, TakesQuantized) and target.takes_quantized
         ),
         seven_bits={
-            name: target.seven_bit_precisions for name, target in targets.items() if isinstance(target, KeepsRange)
+            name: target.seven_bit_precisions
+            for name, target in targets.items()
+            if isinstance(target, HasSevenBitWeights)
         },
     )
 

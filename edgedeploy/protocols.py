@@ -150,7 +150,7 @@ class BuildRequest:
     same model as ``torch.export`` saved it, where it came from torch and a target asks for it
     (``targets.program.FromProgram``). ``quantized`` says that the reference is int8 already and taken as it is
     (:class:`TakesQuantized`). ``weight_bits`` is how much of int8 the weights may use: 7 keeps them within -64 and 64, so
-    that kernels that add two products in 16 bits cannot saturate (:class:`KeepsRange`)."""
+    that kernels that add two products in 16 bits cannot saturate (:class:`HasSevenBitWeights`)."""
 
     reference: Path
     inputs: tuple[TensorSpec, ...]
@@ -241,7 +241,7 @@ class TakesQuantized(Protocol):
 
 
 @runtime_checkable
-class KeepsRange(Protocol):
+class HasSevenBitWeights(Protocol):
     """A target whose runtime has int8 kernels that saturate on some processors, and which can keep weights to 7 bits there.
     A protocol of its own because most runtimes add products in 32 bits everywhere. ``seven_bit_precisions``: the ones it can
     do that for."""

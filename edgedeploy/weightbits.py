@@ -14,6 +14,10 @@ from typing import Any, Final
 WEIGHT_BITS: Final = (8, 7)
 """Bits that the weights of int8 layers may use."""
 
+LARGEST_WEIGHT: Final[Mapping[int, int]] = {8: 127, 7: 64}
+"""Of weights in so many bits, in steps. With 7, two products with 8-bit activations are at most 2 * 255 * 64 = 32640: they
+fit the 16 bits in which x86 CPUs without VNNI add them."""
+
 SATURATES: Final = "int8 sums of this processor saturate (16 bits, no VNNI or AMX)"
 
 

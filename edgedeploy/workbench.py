@@ -22,7 +22,7 @@ from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_atomic, write_json
 from edgedeploy.measurement import Payload
 from edgedeploy.precision import NO_RULES
-from edgedeploy.protocols import Array, BuildRequest, Case, KeepsRange, ReadyMade, Split, Target, Task
+from edgedeploy.protocols import Array, BuildRequest, Case, HasSevenBitWeights, ReadyMade, Split, Target, Task
 from edgedeploy.store import Store
 from edgedeploy.targets.layers import kept_float
 from edgedeploy.targets.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
@@ -268,7 +268,7 @@ class Workbench:
         A model that was trained to be int8 has its weights already."""
         target = self._targets[variant.target]
         settled = self._exact_sums or variant.training or variant.weight_bits
-        if settled or not isinstance(target, KeepsRange):
+        if settled or not isinstance(target, HasSevenBitWeights):
             return False
         return any(name in target.seven_bit_precisions for name in variant.precisions)
 

@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import fx, nn
 
-from edgedeploy.ability import sums_int8_exactly
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.compress import quantgraph
-from edgedeploy.runtime.probe import probe
+from edgedeploy.targets.common import saturates_here
 from edgedeploy.tasks.unet import build_unet
 
 SPECS: Final = (TensorSpec("image", "float32", (1, 1, 16, 16)),)
@@ -132,8 +131,7 @@ def folded(name: str) -> fx.GraphModule:
 
 def bits_here() -> int:
     """How many bits weights may have so that int8 kernels of this machine do not saturate."""
-    flags = probe()
-    return 8 if sums_int8_exactly(flags["arch"], flags["isa"]) else 7
+    return 7 if saturates_here() else 8
 
 
 def quantized(name: str, kept_float: Mapping[str, Any] | None = None, weight_bits: int = 8) -> nn.Module:

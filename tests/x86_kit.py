@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edgedeploy.ability import sums_int8_exactly
 from edgedeploy.boards.x86 import haswell
 from edgedeploy.errors import TargetUnavailable
-from edgedeploy.runtime.probe import probe
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "as-avx2"
 
@@ -36,8 +34,3 @@ def as_avx2(argv: Sequence[str | Path], timeout_s: float = 300.0) -> subprocess.
     """``argv`` and all that it starts, as on that processor."""
     command = [sys.executable, str(SCRIPT), *map(str, argv)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
-
-
-def host_sums_int8_exactly() -> bool:
-    here = probe()
-    return sums_int8_exactly(here["arch"], here["isa"])

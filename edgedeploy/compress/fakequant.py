@@ -17,12 +17,10 @@ from typing import Any, Final, Literal, cast
 import torch
 from torch import nn
 
+from edgedeploy.weightbits import LARGEST_WEIGHT
+
 QMIN: Final = -128
 QMAX: Final = 127
-LARGEST_WEIGHT: Final = {8: 127, 7: 64}
-"""Of weights in so many bits, in steps. With 7, two products with 8-bit activations are at most 2 * 255 * 64 = 32640: they
-fit the 16 bits in which x86 CPUs without VNNI add them."""
-
 SMALLEST_BOUND: Final = 1e-6
 """Of an activation that was never different from zero: a scale has to be positive."""
 

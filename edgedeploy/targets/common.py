@@ -20,7 +20,7 @@ from edgedeploy.protocols import (
     Array,
     BuildRequest,
     Calibrating,
-    KeepsRange,
+    HasSevenBitWeights,
     PerLayer,
     Readiness,
     TakesQuantized,
@@ -68,7 +68,7 @@ def require_abilities(target: Target, request: BuildRequest) -> None:
         ("", *(target.calibrations if isinstance(target, Calibrating) else ())),
     )
     if request.weight_bits != 8:
-        offered = target.seven_bit_precisions if isinstance(target, KeepsRange) else ()
+        offered = target.seven_bit_precisions if isinstance(target, HasSevenBitWeights) else ()
         if request.weight_bits != 7 or not any(
             name in offered for name in (request.precision, *request.plan.precisions)
         ):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgedeploy.precision import Assignment
+from edgedeploy.weightbits import LARGEST_WEIGHT
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,17 +29,13 @@ PRECISION: Final = "int8-dynamic"
 OPERATOR: Final = "DynamicQuantizeMatMul"
 DOMAIN: Final = "com.microsoft"
 
-LARGEST: Final = 127
-LARGEST_REDUCED: Final = 64
-"""Of a weight in 7 bits: two products with uint8 activations then fit into 16 bits, 2 * 255 * 64 = 32640."""
 
-
-def dynamic_eight_bits(model: Any, assignment: Assignment, *, reduce_range: bool) -> None:
+def dynamic_eight_bits(model: Any, assignment: Assignment, *, weight_bits: int) -> None:
     """Narrow the layers that ``assignment`` gives dynamic int8, in place, as far as they can be: a product with a constant
     matrix. Nodes have names of their own."""
     import onnx
 
-    largest = LARGEST_REDUCED if reduce_range else LARGEST
+    largest = LARGEST_WEIGHT[weight_bits]
     constants = _Constants(model)
     types = _inferred(model)  # what follows the new nodes has no type by inference: the operator is ONNX Runtime's own
     written: dict[tuple[Any, ...], list[str]] = {}

@@ -65,7 +65,7 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
     if "int4-weights" in wanted:
         model = _four_bits(model, assignment)
     if onnxdynamic.PRECISION in wanted:
-        onnxdynamic.dynamic_eight_bits(model, assignment, reduce_range=request.weight_bits == 7)
+        onnxdynamic.dynamic_eight_bits(model, assignment, weight_bits=request.weight_bits)
     if "int8" in wanted:
         scheme = Scheme(reduce_range=request.weight_bits == 7)
         model = eight_bits(request, source, model, assignment, path.with_name("prepared.onnx"), scheme)
