@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -179,8 +180,12 @@ class Trials:
         infinitely far."""
         job = Job(payload, None, replace(self._plan(False, None), warmup=0))
         with tempfile.TemporaryDirectory(prefix="edgedeploy-") as folder:
-            with self.place, self.account.phase("measure"):
-                _, raw = self._on_board(job, Path(folder))
+            try:
+                with self.place, self.account.phase("measure"):
+                    _, raw = self._on_board(job, Path(folder))
+            except MeasurementError as exc:  # the board found the artifact itself broken; its rival may be sound
+                self.tell(f"{payload.folder.name}: {exc.found}")
+                return math.inf
             outputs = _load_outputs(raw)
         found = [{name: rows[index] for name, rows in outputs.items()} for index in range(len(wanted))]
         return worst_distance(zip(wanted, found, strict=True))

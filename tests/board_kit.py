@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,8 @@ TRANSPORTS = ("local", "embedded", "sshd")
 STUDY_LIMIT_S = 560.0
 """After which a study in a process of its own counts as hung. No test judges its speed: two cores without AVX-512 on which
 other work runs take many times what idle new ones take, and boards whose int8 sums saturate are asked more often."""
+
+EXAMPLES = Path(__file__).resolve().parent / "examples"
 
 OUTPUTS_ONLY = MeasurePlan(queries=0, cold_starts=0, time_limit_s=60.0)
 ENDLESS = MeasurePlan(queries=50_000_000, warmup=1, block=1000, cold_starts=0, time_limit_s=300.0)
@@ -157,3 +160,15 @@ def make_payload(
 
 def make_job(folder: Path, write: Callable[[Path], None] = conv_model, plan: MeasurePlan = OUTPUTS_ONLY) -> Job:
     return Job(make_payload(folder, write), None, plan)
+
+
+def squares_study(folder: Path, *changes: tuple[str, str]) -> Path:
+    """The example study with other lines, in a file of its own beside its task."""
+    shutil.copy(EXAMPLES / "squares.py", folder)
+    text = (EXAMPLES / "squares.toml").read_text()
+    for old, new in changes:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    path = folder / "study.toml"
+    path.write_text(text)
+    return path

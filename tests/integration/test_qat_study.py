@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from board_kit import squares_study
 from typer.testing import CliRunner
 
 import edgedeploy
@@ -23,18 +23,12 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    shutil.copy(EXAMPLES / "squares.py", tmp_path)
-    text = (EXAMPLES / "squares.toml").read_text()
-    for old, new in (
+    return squares_study(
+        tmp_path,
         ("width = [1.0, 0.5]", "width = [0.5]"),
         ("kernel = [3, 5]", 'training = ["ptq", "qat"]'),
         ("trials = 6", "trials = 9"),
-    ):
-        assert text.count(old) == 1
-        text = text.replace(old, new)
-    path = tmp_path / "study.toml"
-    path.write_text(text)
-    return path
+    )
 
 
 def test_trained_int8_is_searched_beside_calibrated_int8(study: Path, tmp_path: Path) -> None:

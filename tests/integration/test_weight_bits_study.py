@@ -5,38 +5,33 @@ The board is this machine, whatever its processor; that one without VNNI chooses
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from board_kit import squares_study
 
 import edgedeploy
+from edgedeploy.errors import MeasurementError
+from edgedeploy.measurement import BoardInfo, Job, RawRun
 from edgedeploy.reporting import make_report
 from edgedeploy.store import Store
+from edgedeploy.trial import Trials
 
 pytestmark = pytest.mark.beside
-
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in ("api", "studyrun"):
         monkeypatch.setattr(f"edgedeploy.{module}.sums_int8_exactly", lambda arch, isa: False)
-    shutil.copy(EXAMPLES / "squares.py", tmp_path)
-    text = (EXAMPLES / "squares.toml").read_text()
-    for old, new in (
+    return squares_study(
+        tmp_path,
         ("width = [1.0, 0.5]", "width = [1.0]"),
         ("kernel = [3, 5]", 'training = ["ptq", "qat"]'),
         ("trials = 6", "trials = 9"),
-    ):
-        assert text.count(old) == 1
-        text = text.replace(old, new)
-    path = tmp_path / "study.toml"
-    path.write_text(text)
-    return path
+    )
 
 
 def largest_weights(folder: Path) -> list[int]:
@@ -109,3 +104,25 @@ def test_a_damaged_choice_is_made_again(study: Path, tmp_path: Path) -> None:
     assert any(f"{path.name} is damaged and not used" in line for line in said)
     assert again.weight_bits == kept.weight_bits
     assert not store.failures()
+
+
+def test_a_build_that_the_board_finds_broken_loses_and_is_no_failure_of_the_variant(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_board = Trials._on_board
+
+    def broken(self: Trials, job: Job, folder: Path) -> tuple[BoardInfo, RawRun]:
+        if job.candidate.artifact.precision == "int8" and not job.candidate.folder.name.endswith("-weights7"):
+            raise MeasurementError("run it", "non_finite: output 'out0' holds NaN", "Do not ship this artifact")
+        return on_board(self, job, folder)
+
+    monkeypatch.setattr(Trials, "_on_board", broken)
+    out = tmp_path / "out"
+    text = study.read_text().replace(', "openvino"]', "]").replace('training = ["ptq", "qat"]\n', "")
+    study.write_text(text.replace('precision = ["float32", "int8"]', 'precision = ["int8"]'))
+    edgedeploy.load_study(study).run(out, board="here", trials=1, confirm=False)
+    store = Store(out)
+    assert not store.failures()
+    (measured,) = store.measurements()
+    assert measured.weight_bits is not None
+    assert (measured.weight_bits.bits, measured.weight_bits.distances[8]) == (7, float("inf"))
