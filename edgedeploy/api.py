@@ -6,7 +6,7 @@ import platform
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -135,7 +135,8 @@ class Study:
                 store.create(self._source.text, self._resolved(ready))
             history = self._history(store, storage or self.spec.study.storage)
             wanted = trials or self.spec.budget.trials
-            finished = StudyRun(self.spec, ready, store, history, wanted, observer).go(confirm, changed)
+            ready = replace(ready, notes=(*ready.notes, *changed))
+            finished = StudyRun(self.spec, ready, store, history, wanted, observer).go(confirm)
             front = read_front(store.root)
             return StudyResult(store.root, finished.reason, finished.evaluated, front, wanted, finished.cut)
 

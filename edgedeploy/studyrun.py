@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -150,9 +150,8 @@ class StudyRun:
         assert board is not None
         return runner_on(board, tell, health_check(info))
 
-    def go(self, confirm: bool, told: Sequence[str] = ()) -> Finished:
-        """``told`` is what else an observer should hear first."""
-        for line in (*self._ready.left_out, *self._ready.notes, *told):
+    def go(self, confirm: bool) -> Finished:
+        for line in (*self._ready.left_out, *self._ready.notes):
             self._say("note", line)
         first = next(iter(self._trials.values()))
         try:

@@ -245,3 +245,23 @@ def cgroup_v1(controller: str) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 (place / "tasks").write_text(line)
         group.rmdir()
+
+
+def processes_after_kill(code: str, processes: Callable[[Path], list[int]]) -> list[int]:
+    """Run Python ``code``, which prints its board's folder and waits, kill it, and see what is left of the board after at
+    most ten seconds."""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    try:
+        assert processes(folder)
+        process.kill()
+        process.wait()
+        give_up_s = time.monotonic() + 10
+        while processes(folder) and time.monotonic() < give_up_s:
+            time.sleep(0.05)
+        return processes(folder)
+    finally:
+        process.kill()
+        process.stdout.close()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from edgedeploy.boards import embedded_server, guard
+from edgedeploy.boards.hosting import held_process
 from edgedeploy.boards.remote import BoardOptions, RemoteBoard, RemoteSession
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.boards.sshconfig import SshTarget, user_name
@@ -195,14 +196,8 @@ def port_in(port_file: Path) -> int:
 def guarded(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server under a guard that ends it when this process is gone, even by SIGKILL: the guard's input ends then."""
     command = [sys.executable, "-I", "-S", str(Path(guard.__file__)), *argv]
-    with log.open("wb") as stream:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stream, stderr=stream)
-    try:
+    with held_process(command, log) as process:
         yield process
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait()
 
 
 def free_port() -> int:

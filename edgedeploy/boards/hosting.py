@@ -36,10 +36,10 @@ def guest_command(kind: str, folder: Path, qemu: str, *words: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def guest_process(
+def held_process(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The guest, which ends with all that runs in it when this block does, or this process, however it ends."""
+    """A process that ends when its input does: with this block, or with this process, however that ends."""
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stream, stderr=stream, env=environment)
     try:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from edgedeploy.ability import has_native_bfloat16
 from edgedeploy.protocols import TrainRecipe
-from edgedeploy.runtime.probe import ARM_FLAGS, X86_FLAGS, cpu_flags, cpu_model
+from edgedeploy.runtime.probe import cpu_model, isa_of
 
 CPUINFO: Final = Path("/proc/cpuinfo")
 
@@ -60,4 +60,4 @@ def this_host(cpuinfo: Path = CPUINFO, environ: Mapping[str, str] = os.environ) 
     except OSError:
         text = ""
     limit = next((environ[name] for name in LIMITS if environ.get(name)), "")
-    return TrainingHost(cpu_model(text), tuple(sorted(cpu_flags(text).intersection(X86_FLAGS + ARM_FLAGS))), limit)
+    return TrainingHost(cpu_model(text), tuple(isa_of(text)), limit)

@@ -38,7 +38,6 @@ XNNPACK (LiteRT) choose by. Linux shows some of the newest in its newer releases
 def probe() -> dict[str, Any]:
     """The fields of ``BoardInfo`` that the board itself can tell."""
     cpuinfo = _read(Path("/proc/cpuinfo"))
-    known = ARM_FLAGS if platform.machine().startswith(("arm", "aarch64")) else X86_FLAGS
     notes = []
     machine = _read(Path("/etc/machine-id")) or _read(Path("/var/lib/dbus/machine-id"))
     if not machine:
@@ -57,8 +56,8 @@ def probe() -> dict[str, Any]:
         "boot_id": boot_id(),
         "cpu": cpu_model(cpuinfo),
         "arch": platform.machine(),
-        "isa": sorted(cpu_flags(cpuinfo).intersection(known)),
-        "isa_known": sorted(known),
+        "isa": isa_of(cpuinfo),
+        "isa_known": sorted(known_flags()),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "os": f"{_os_name()}, Linux {platform.release()}",
@@ -100,6 +99,21 @@ def cpu_model(cpuinfo: str) -> str:
                 return value.strip()
     tree = _read(Path("/proc/device-tree/model")).rstrip("\0\n")
     return tree or platform.processor() or "unknown"
+
+
+def known_flags() -> tuple[str, ...]:
+    """The flags that matter on this architecture."""
+    return ARM_FLAGS if platform.machine().startswith(("arm", "aarch64")) else X86_FLAGS
+
+
+def isa_of(cpuinfo: str) -> list[str]:
+    """Those of the flags that matter which every core has."""
+    return sorted(cpu_flags(cpuinfo).intersection(known_flags()))
+
+
+def isa_here() -> list[str]:
+    """Of this machine; empty where the kernel does not tell."""
+    return isa_of(_read(Path("/proc/cpuinfo")))
 
 
 def cpu_flags(cpuinfo: str) -> set[str]:

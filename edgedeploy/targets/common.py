@@ -26,7 +26,7 @@ from edgedeploy.protocols import (
     TakesQuantized,
     Target,
 )
-from edgedeploy.runtime.probe import cpu_flags
+from edgedeploy.runtime.probe import isa_here
 
 CALIBRATION_LIMIT: Final = 300
 """Most calibration cases that are looked at. Activation ranges settle within tens of images; more only costs time."""
@@ -120,9 +120,7 @@ def translated(asked: str, remedy: str, kind: type[BuildError] = BuildError) -> 
 
 def saturates_here() -> bool:
     """Whether int8 kernels of this host saturate: what they compute is then no standard for other machines."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpu_flags(cpuinfo.read_text(encoding="utf-8", errors="replace")) if cpuinfo.is_file() else set()
-    return not sums_int8_exactly(platform.machine(), flags)
+    return not sums_int8_exactly(platform.machine(), isa_here())
 
 
 def first_line(exc: BaseException) -> str:

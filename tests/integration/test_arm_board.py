@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 from arm_kit import need_image
 from board_kit import OUTPUTS_ONLY, make_job, make_payload
+from fault_kit import processes_after_kill
 
 from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.opening import open_board
@@ -113,21 +114,7 @@ def test_a_killed_user_leaves_no_board_running(tmp_path: Path) -> None:
         "import time; from edgedeploy.boards.arm.server import serve; from edgedeploy.boards.arm.image import image_of\n"
         "with serve(image_of('arm64')) as target: print(target.home, flush=True); time.sleep(250)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    folder = Path(process.stdout.readline().strip())
-    try:
-        assert processes_of(folder)
-        process.kill()
-        process.wait()
-        give_up_s = time.monotonic() + 10
-        while processes_of(folder) and time.monotonic() < give_up_s:
-            time.sleep(0.05)
-        assert processes_of(folder) == []
-    finally:
-        process.kill()
-        process.stdout.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    assert processes_after_kill(code, processes_of) == []
 
 
 def processes_of(folder: Path) -> list[int]:

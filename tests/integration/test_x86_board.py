@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fault_kit import processes_after_kill
 from x86_kit import as_avx2, need_avx2_emulation
 
 from edgedeploy.ability import has_native_bfloat16, sums_int8_exactly
@@ -253,21 +253,7 @@ def test_a_killed_user_leaves_no_board_running() -> None:
         "import time; from edgedeploy.boards.x86.board import serve\n"
         "with serve() as target: print(target.home, flush=True); time.sleep(250)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    folder = Path(process.stdout.readline().strip())
-    try:
-        assert processes_naming(folder)
-        process.kill()
-        process.wait()
-        give_up_s = time.monotonic() + 10
-        while processes_naming(folder) and time.monotonic() < give_up_s:
-            time.sleep(0.05)
-        assert processes_naming(folder) == []
-    finally:
-        process.kill()
-        process.stdout.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    assert processes_after_kill(code, processes_naming) == []
 
 
 def test_a_session_holds_this_host_to_itself() -> None:

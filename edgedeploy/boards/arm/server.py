@@ -15,7 +15,7 @@ from edgedeploy.boards.arm import files
 from edgedeploy.boards.arm.image import Image
 from edgedeploy.boards.emulated import free_port, guarded, reach, session_folder
 from edgedeploy.boards.guest import REFUSED
-from edgedeploy.boards.hosting import find_program, guest_command, guest_process, refusal
+from edgedeploy.boards.hosting import find_program, guest_command, held_process, refusal
 from edgedeploy.boards.sshconfig import SshTarget
 from edgedeploy.errors import CommandFailed
 
@@ -45,7 +45,7 @@ def _user_mode(image: Image, folder: Path, port: int) -> Iterator[subprocess.Pop
     _write_config(folder, "127.0.0.1", port)
     (folder / "cpuinfo").write_text(files.cpuinfo(os.cpu_count() or 1), encoding="ascii")
     qemu = find_program("qemu-aarch64-static") or "qemu-aarch64-static"
-    with guest_process(guest_command("arm64", folder, qemu, str(image.root)), folder / "log") as process:
+    with held_process(guest_command("arm64", folder, qemu, str(image.root)), folder / "log") as process:
         yield process
 
 

@@ -25,7 +25,7 @@ from edgedeploy.boards.emulated import (
 )
 from edgedeploy.boards.emulator import EmulatorBoard
 from edgedeploy.boards.guest import REFUSED
-from edgedeploy.boards.hosting import guest_command, guest_process, refusal
+from edgedeploy.boards.hosting import guest_command, held_process, refusal
 from edgedeploy.boards.sshconfig import SshTarget, user_name
 from edgedeploy.boards.x86 import haswell
 from edgedeploy.errors import CommandFailed, TargetUnavailable
@@ -98,7 +98,7 @@ def serve() -> Iterator[SshTarget]:
         haswell.prepare(folder)
         server, port_file = embedded_command(folder)
         command = guest_command("x86-64", folder, qemu, *server)
-        with guest_process(command, folder / "log", haswell.environment(qemu)) as process:
+        with held_process(command, folder / "log", haswell.environment(qemu)) as process:
             _wait_until_ready(process, folder)
             yield reach(folder, port_in(port_file), user_name())
 
