@@ -135,7 +135,7 @@ def processor_findings(arch: str, host: TrainingHost, cores: int) -> list[Findin
     ]
 
 
-NO_VECTORS: Final = "neither AVX-512 nor AVX2: several times slower than on a newer CPU"
+NO_VECTORS: Final = "neither AVX-512 nor AVX2: narrower than either, and slower"
 
 
 def _float_kernels(arch: str, isa: Collection[str]) -> str:
