@@ -36,7 +36,7 @@ from edgedeploy.protocols import (
     Trainable,
 )
 from edgedeploy.reporting import make_report, read_front
-from edgedeploy.runtime.probe import RUNTIME_PACKAGES
+from edgedeploy.runtime.sensors.probe import RUNTIME_PACKAGES
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.search.space import Space
 from edgedeploy.spec import StudySpec, load_spec

@@ -27,7 +27,7 @@ from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.plugins import demands_of, find_targets
 from edgedeploy.protocols import FitsBoard
-from edgedeploy.runtime.probe import probe
+from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.targets import BUILTIN_TARGETS
 
 NEEDED: Final = (

@@ -25,7 +25,7 @@ SCHEMA_VERSION: Final = 1
 
 QUERIES_FOR_PERCENTILE: Final[Mapping[float, int]] = {50: 1, 90: 64, 99: 662, 99.9: 6636}
 """Fewest queries before a percentile may be stated at 99 % confidence (MLPerf LoadGen's early-stopping bound, which
-``runtime/earlystopping.py`` computes). The median is stated from the first query on."""
+``runtime/scenarios/earlystopping.py`` computes). The median is stated from the first query on."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from edgedeploy.lab import Crew, Machines, Post, health_check
 from edgedeploy.measurement import BoardInfo, ProtocolPlan
 from edgedeploy.protocols import Board, Target, Task
 from edgedeploy.reporting import read_front
-from edgedeploy.runtime.probe import probe
+from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.search.history import Server
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Failed, Finished, Outcome, Scored, Search

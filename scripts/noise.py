@@ -32,11 +32,11 @@ import numpy as np
 
 from edgedeploy.evidence.verdict import latency_verdict
 from edgedeploy.measurement import RawSide
-from edgedeploy.runtime.environment import BackgroundMeter
+from edgedeploy.runtime.agent.job import JobSpec, Side, materialise
+from edgedeploy.runtime.agent.measure import WorkerProcess, Workers, steady
 from edgedeploy.runtime.files import Root, write_json
-from edgedeploy.runtime.job import JobSpec, Side, materialise
-from edgedeploy.runtime.measure import WorkerProcess, Workers, steady
 from edgedeploy.runtime.processes import cpu_time_ns
+from edgedeploy.runtime.sensors.environment import BackgroundMeter
 
 LAYERS: Final = 20
 QUERIES: Final = 672

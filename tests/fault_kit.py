@@ -26,8 +26,8 @@ from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.remote import BoardOptions, RemoteBoard
 from edgedeploy.boards.sshconfig import SshTarget, user_name
 from edgedeploy.protocols import Transport
+from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
 from edgedeploy.runtime.processes import end_all_with_argument, with_argument
-from edgedeploy.runtime.supervisor import MEASURING_SOCKET
 
 _NUMBERS = itertools.count(os.getpid())
 

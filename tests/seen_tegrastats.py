@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edgedeploy.runtime.tegrastats import Load
+from edgedeploy.runtime.sensors.tegrastats import Load
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import io
 import zipfile
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 _FIXED_TIME = (1980, 1, 1, 0, 0, 0)
-_MAIN = "import sys\nfrom edgedeploy.runtime.agent import main\nsys.exit(main())\n"
+_MAIN = "import sys\nfrom edgedeploy.runtime.agent.commands import main\nsys.exit(main())\n"
 _PACKAGE = '"""Only what runs on a board."""\n'
 
 
@@ -26,9 +27,8 @@ class AgentFile:
 def agent_file() -> AgentFile:
     """Built from the installed package. Fixed times and order, so that its hash changes only when the agent does."""
     sources = {"__main__.py": _MAIN, "edgedeploy/__init__.py": _PACKAGE}
-    for entry in resources.files("edgedeploy.runtime").iterdir():
-        if entry.name.endswith(".py") and entry.name != "__main__.py":
-            sources[f"edgedeploy/runtime/{entry.name}"] = entry.read_text(encoding="utf-8")
+    sources |= _sources(resources.files("edgedeploy.runtime"), "edgedeploy/runtime")
+    del sources["edgedeploy/runtime/__main__.py"]  # the packed file's own __main__ takes its place
     buffer = io.BytesIO()
     digest = hashlib.sha256()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -39,3 +39,14 @@ def agent_file() -> AgentFile:
             archive.writestr(info, data)
             digest.update(f"{name} {len(data)}\n".encode() + data)
     return AgentFile(buffer.getvalue(), digest.hexdigest())
+
+
+def _sources(folder: Traversable, name: str) -> dict[str, str]:
+    """Text by path of all Python files in ``folder`` and its subfolders."""
+    sources: dict[str, str] = {}
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            sources |= _sources(entry, f"{name}/{entry.name}")
+        elif entry.name.endswith(".py"):
+            sources[f"{name}/{entry.name}"] = entry.read_text(encoding="utf-8")
+    return sources

@@ -22,7 +22,7 @@ from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.boards.sshconfig import SshTarget
 from edgedeploy.errors import Busy
 from edgedeploy.measurement import BoardInfo, Clock, Job, MeasurePlan, Payload, Provenance, RawRun
-from edgedeploy.runtime.supervisor import MEASURING_SOCKET
+from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
 
 VIRTUAL_QUERIES: Final = 16
 """Instruction counts repeat to a part in a thousand: more queries would say the same again, at emulation's pace."""

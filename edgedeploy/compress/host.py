@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from edgedeploy.ability import has_native_bfloat16
 from edgedeploy.protocols import TrainRecipe
-from edgedeploy.runtime.probe import cpu_model, isa_of
+from edgedeploy.runtime.sensors.probe import cpu_model, isa_of
 
 CPUINFO: Final = Path("/proc/cpuinfo")
 

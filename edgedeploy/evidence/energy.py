@@ -45,8 +45,8 @@ class Energy:
 def energy_of(raw: Mapping[str, Any] | None, side: str) -> Energy | str:
     """The energy of one side of a run, or the reason why there is none.
 
-    ``raw`` is what the agent recorded (``runtime/energy.py``). Raises ``MeasurementError`` for a series that no sensor can
-    give: NaN, Inf, negative power, a counter or a clock that runs backwards.
+    ``raw`` is what the agent recorded (``runtime/sensors/energy.py``). Raises ``MeasurementError`` for a series that no
+    sensor can give: NaN, Inf, negative power, a counter or a clock that runs backwards.
     """
     if raw is None:
         return "no sensor"

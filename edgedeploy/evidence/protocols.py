@@ -15,8 +15,8 @@ import numpy as np
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.statistics import Blocks, Floats, nearest_rank, require_positive
 from edgedeploy.measurement import PROTOCOL_METRICS, Measurement
-from edgedeploy.runtime.earlystopping import percentile_bound, queries_needed, slow_allowed
-from edgedeploy.runtime.schedule import Replay
+from edgedeploy.runtime.scenarios.earlystopping import percentile_bound, queries_needed, slow_allowed
+from edgedeploy.runtime.scenarios.schedule import Replay
 
 FEWEST_PER_BLOCK: Final = 8
 MOST_BLOCKS: Final = 100

@@ -2,6 +2,6 @@
 
 import sys
 
-from edgedeploy.runtime.agent import main
+from edgedeploy.runtime.agent.commands import main
 
 sys.exit(main())

@@ -26,7 +26,7 @@ from edgedeploy.protocols import (
     TakesQuantized,
     Target,
 )
-from edgedeploy.runtime.probe import isa_here
+from edgedeploy.runtime.sensors.probe import isa_here
 
 CALIBRATION_LIMIT: Final = 300
 """Most calibration cases that are looked at. Activation ranges settle within tens of images; more only costs time."""

@@ -19,7 +19,8 @@ import numpy as np
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import SpecError, TargetUnavailable, Unsupported
 from edgedeploy.protocols import Array
-from edgedeploy.runtime.session_litert import COMPUTE_OPERATORS, LAYERS, LiteRtSession
+from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
+from edgedeploy.runtime.sessions.litert.session import LAYERS, LiteRtSession
 from edgedeploy.targets.common import translated
 from edgedeploy.targets.exposed import Runner, Side, float_tensors
 

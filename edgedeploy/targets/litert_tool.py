@@ -27,7 +27,7 @@ from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsuppor
 from edgedeploy.files import write_atomic, write_json
 from edgedeploy.precision import CALIBRATED, PrecisionPlan
 from edgedeploy.protocols import Array
-from edgedeploy.runtime.session_litert import LAYERS, LiteRtSession, open_model
+from edgedeploy.runtime.sessions.litert.session import LAYERS, LiteRtSession, open_model
 from edgedeploy.targets.common import check_outputs, first_line, translated
 from edgedeploy.targets.litert_layers import LayerPlan, find_layers
 from edgedeploy.targets.litert_ranges import Ranges, Run, choose, watch

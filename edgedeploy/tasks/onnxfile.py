@@ -21,7 +21,7 @@ import numpy as np
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import DataError, SpecError, Unsupported, nearest
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.session_onnxruntime import open_model
+from edgedeploy.runtime.sessions.onnxruntime import open_model
 
 MAX_MODEL_BYTES: Final = 1 << 30
 """Largest model with its weights: a file of one protobuf message ends at 2 GiB, and edge boards long before."""

@@ -19,7 +19,7 @@ from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import DataError, MeasurementError, SpecError, nearest
 from edgedeploy.measurement import MetricInfo
 from edgedeploy.protocols import Array, Case, Split
-from edgedeploy.runtime.session_onnxruntime import open_model
+from edgedeploy.runtime.sessions.onnxruntime import open_model
 from edgedeploy.tasks.modelinputs import Preprocessing, Source, digest_of_inputs, open_source
 from edgedeploy.tasks.onnxfile import TakenIn, take_in
 from edgedeploy.variant import Scalar

@@ -26,7 +26,7 @@ from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import BuildError, DataError, ParityError, SpecError, TargetUnavailable, Unsupported
 from edgedeploy.protocols import Array, BuildRequest, Target
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.sessions import Session, open_session
+from edgedeploy.runtime.sessions.open import Session, open_session
 from edgedeploy.targets.parity import check_executed, check_parity
 from edgedeploy.targets.reference import run_reference
 from edgedeploy.testing import models

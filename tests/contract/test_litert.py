@@ -23,7 +23,7 @@ from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
 from edgedeploy.measurement import Job, MeasurePlan, Payload
 from edgedeploy.precision import NO_RULES
 from edgedeploy.protocols import BuildRequest, Target
-from edgedeploy.runtime.sessions import Profiled, open_session
+from edgedeploy.runtime.sessions.open import Profiled, open_session
 from edgedeploy.targets import litert, litert_onnx
 from edgedeploy.targets.layers import with_sources
 from edgedeploy.targets.litert import LiteRtTarget
@@ -42,7 +42,7 @@ OLD_RUN = """
 import sys
 from pathlib import Path
 import numpy as np
-from edgedeploy.runtime.session_litert import open_model
+from edgedeploy.runtime.sessions.litert.session import open_model
 session = open_model(Path(sys.argv[1]), {}, 1)
 assert session.version.startswith("2.14"), session.version
 given = np.load(Path(sys.argv[2]) / "in.npz")

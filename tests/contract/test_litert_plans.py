@@ -11,7 +11,7 @@ import pytest
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.precision import Assignment, PrecisionPlan
 from edgedeploy.protocols import BuildRequest
-from edgedeploy.runtime.session_litert import LiteRtSession
+from edgedeploy.runtime.sessions.litert.session import LiteRtSession
 from edgedeploy.targets.litert import LiteRtTarget
 from edgedeploy.targets.litert_layers import LayerPlan, Operation
 from edgedeploy.targets.parity import check_executed, check_parity

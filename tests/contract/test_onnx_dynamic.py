@@ -17,7 +17,7 @@ from small_onnx import convolutional, feeds, request, transformer_block
 
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import Unsupported
-from edgedeploy.runtime.sessions import Profiled, open_session
+from edgedeploy.runtime.sessions.open import Profiled, open_session
 from edgedeploy.targets.layers import with_sources
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.targets.parity import check_executed, compare

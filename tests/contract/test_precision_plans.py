@@ -13,7 +13,7 @@ from edgedeploy.artifact import Artifact
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.precision import PrecisionPlan
 from edgedeploy.protocols import BuildRequest, Calibrating, PerLayer
-from edgedeploy.runtime.sessions import open_session
+from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.targets.openvino import OpenVinoTarget
 from edgedeploy.targets.parity import check_executed, check_parity

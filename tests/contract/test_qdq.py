@@ -17,7 +17,7 @@ from edgedeploy.compress import quantgraph
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.precision import PrecisionPlan
 from edgedeploy.protocols import BuildRequest, TakesQuantized, Target
-from edgedeploy.runtime.sessions import open_session
+from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets import qdq
 from edgedeploy.targets.layers import kept_float, layers_of
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget

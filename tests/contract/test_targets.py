@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from edgedeploy.errors import Unsupported
 from edgedeploy.protocols import BuildRequest, Target
-from edgedeploy.runtime.sessions import open_session
+from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.targets.openvino import OpenVinoTarget
 from edgedeploy.targets.parity import check_parity

@@ -21,9 +21,10 @@ from small_onnx import convolutional, feeds, request
 from edgedeploy.artifact import Artifact
 from edgedeploy.errors import TargetUnavailable, Unsupported
 from edgedeploy.protocols import FitsBoard, Target
-from edgedeploy.runtime import session_tensorrt, tensorrt_case, tensorrt_engine
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.sessions import Profiled, Session, open_session
+from edgedeploy.runtime.sessions.open import Profiled, Session, open_session
+from edgedeploy.runtime.sessions.tensorrt import case, engine
+from edgedeploy.runtime.sessions.tensorrt import session as session_tensorrt
 from edgedeploy.targets.tensorrt import TensorRtTarget, TrtVersion
 from edgedeploy.testing import TargetContract
 
@@ -35,7 +36,7 @@ class Board:
 
     def __init__(self, folder: Path, library: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self._patch = folder, patch
-        patch.setattr(tensorrt_case, "CUDART", (str(library),))
+        patch.setattr(case, "CUDART", (str(library),))
         patch.setenv("EDGEDEPLOY_CACHE", str(folder / "cache"))
         patch.setenv("SIMULATED_TENSORRT_CALLS", str(folder / "calls.log"))
 
@@ -143,7 +144,7 @@ def test_an_engine_that_is_not_what_was_built_is_refused(built: tuple[Artifact, 
 def test_a_board_without_tensorrt_or_cuda_says_so(
     built: tuple[Artifact, Path], board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorrt_case, "CUDART", ("/nowhere/libcudart.so",))
+    monkeypatch.setattr(case, "CUDART", ("/nowhere/libcudart.so",))
     with pytest.raises(RuntimeFault, match="no CUDA runtime: looked for /nowhere"):
         opened(built)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
@@ -157,7 +158,7 @@ def test_engines_longest_unused_make_room(
 ) -> None:
     opened(built)
     first = board.engines[0]
-    monkeypatch.setattr(tensorrt_engine, "KEPT_BYTES", first.stat().st_size + 100)
+    monkeypatch.setattr(engine, "KEPT_BYTES", first.stat().st_size + 100)
     path = convolutional(tmp_path / "other.onnx", opset=13)
     opened((TensorRtTarget().build(request(path, "float32"), tmp_path / "other"), tmp_path / "other"))
     assert len(board.engines) == 1
@@ -182,7 +183,7 @@ def test_layers_have_times_and_the_names_they_were_fused_from(built: tuple[Artif
 def test_the_session_uses_names_that_nvidias_package_has() -> None:
     """TensorRT for RTX is another product with the same Python API; what it lacks is listed here, with why."""
     trt = pytest.importorskip("tensorrt_rtx", reason="no package of NVIDIA's here: pip install tensorrt-rtx")
-    text = "".join(Path(module.__file__ or "").read_text("utf-8") for module in (session_tensorrt, tensorrt_engine))
+    text = "".join(Path(module.__file__ or "").read_text("utf-8") for module in (session_tensorrt, engine))
     assert set(re.findall(r"\btrt\.(\w+)", text)) <= set(dir(trt))
     owners = {
         "builder": trt.Builder,
@@ -219,12 +220,12 @@ def test_nvidias_own_builder_takes_the_calls(tmp_path: Path) -> None:
     path = convolutional(tmp_path / "reference.onnx")
     TensorRtTarget().build(request(path, "int8"), tmp_path / "artifact")
     log = session_tensorrt.make_logger(api)
-    plan = tensorrt_engine.build(api, log, tmp_path / "artifact" / "model.onnx", ["int8"])
+    plan = engine.build(api, log, tmp_path / "artifact" / "model.onnx", ["int8"])
     assert len(plan) > 10_000
     assert not log.errors
     (tmp_path / "broken.onnx").write_bytes(path.read_bytes()[:400])
     with pytest.raises(RuntimeFault, match="does not parse it"):
-        tensorrt_engine.build(api, log, tmp_path / "broken.onnx", [])
+        engine.build(api, log, tmp_path / "broken.onnx", [])
 
 
 def test_a_build_keeps_the_rules_of_the_board_that_it_is_for(tmp_path: Path) -> None:

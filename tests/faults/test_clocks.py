@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 import edgedeploy
-from edgedeploy.runtime.environment import BackgroundMeter
+from edgedeploy.runtime.sensors.environment import BackgroundMeter
 
 PACKAGE = Path(edgedeploy.__file__).parent
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 
 ALLOWED = {
     "boards/quarantine.py": "since when, for people",
-    "runtime/environment.py": "the skew itself",
+    "runtime/sensors/environment.py": "the skew itself",
     "search/history.py": "a name for a file that is moved aside",
     "store.py": "when it was made, for people",
 }

@@ -15,7 +15,7 @@ from edgedeploy.measurement import PROTOCOL_METRICS, Job, MeasurePlan, ProtocolP
 from edgedeploy.measuring import RealtimeTable
 from edgedeploy.protocols import Board
 from edgedeploy.runtime.processes import start_ticks, with_argument
-from edgedeploy.runtime.schedule import Replay
+from edgedeploy.runtime.scenarios.schedule import Replay
 
 
 def plan(*protocols: ProtocolPlan) -> MeasurePlan:

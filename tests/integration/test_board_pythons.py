@@ -24,7 +24,7 @@ from edgedeploy.errors import CommandFailed
 from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.measurement import Job, MeasurePlan, Payload, RawRun
 from edgedeploy.protocols import BoardSession, Target
-from edgedeploy.runtime.sessions import open_session
+from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.litert import LiteRtTarget
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.targets.openvino import OpenVinoTarget
@@ -36,9 +36,9 @@ IMPORT_ALL = """
 import importlib, pkgutil, sys
 sys.path.insert(0, sys.argv[1])
 import edgedeploy.runtime
-names = [found.name for found in pkgutil.iter_modules(edgedeploy.runtime.__path__)]
+names = [found.name for found in pkgutil.walk_packages(edgedeploy.runtime.__path__, "edgedeploy.runtime.")]
 for name in names:
-    importlib.import_module("edgedeploy.runtime." + name)
+    importlib.import_module(name)
 print(len(names), edgedeploy.runtime.__file__)
 """
 TARGETS: Mapping[str, Callable[[], Target]] = {
@@ -58,13 +58,12 @@ def test_every_module_of_the_agent_is_imported(version: str, tmp_path: Path) -> 
     Python will refuse are errors."""
     python, _ = find(version)
     zipfile.ZipFile(io.BytesIO(agent_file().data)).extractall(tmp_path)
-    modules = sorted(
-        path.stem for path in (tmp_path / "edgedeploy" / "runtime").glob("*.py") if path.stem != "__init__"
-    )
+    folder = tmp_path / "edgedeploy" / "runtime"
+    modules = [path for path in folder.rglob("*.py") if path != folder / "__init__.py"]
     argv = [python, "-I", "-W", "error", "-c", IMPORT_ALL, str(tmp_path)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(len(modules)), str(tmp_path / "edgedeploy" / "runtime" / "__init__.py")]
+    assert done.stdout.split() == [str(len(modules)), str(folder / "__init__.py")]
 
 
 def find(version: str) -> tuple[str, str]:

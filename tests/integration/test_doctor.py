@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from x86_kit import as_avx2, need_avx2_emulation
 
-from edgedeploy.runtime.probe import probe
+from edgedeploy.runtime.sensors.probe import probe
 
 pytestmark = pytest.mark.beside
 

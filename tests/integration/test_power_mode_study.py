@@ -22,8 +22,8 @@ from small_onnx import convolutional
 import edgedeploy
 from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import CommandFailed, SpecError
-from edgedeploy.runtime.powermode import JOURNAL
 from edgedeploy.runtime.processes import end_all_with_argument
+from edgedeploy.runtime.sensors.powermode import JOURNAL
 from edgedeploy.store import Store
 
 STUDY = """\

@@ -29,9 +29,9 @@ from edgedeploy.boards.x86.haswell import MODEL
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.measurement import Job, MeasurePlan, Payload
 from edgedeploy.protocols import Array, Board, BoardSession, Target
-from edgedeploy.runtime.probe import probe
-from edgedeploy.runtime.sessions import open_session
-from edgedeploy.runtime.supervisor import MEASURING_SOCKET
+from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
+from edgedeploy.runtime.sensors.probe import probe
+from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.store import Store
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.litert import LiteRtTarget
@@ -366,7 +366,7 @@ def test_any_program_runs_as_on_that_processor() -> None:
     show = "grep -c avx512 /proc/cpuinfo; grep -m1 -o avx2 /proc/cpuinfo; exit 5"
     done = as_avx2(["sh", "-c", show])
     assert (done.returncode, done.stdout.split(), done.stderr) == (5, ["0", "avx2"], "")
-    code = "import sys; from edgedeploy.runtime.probe import probe; print(sys.executable, *probe()['isa'])"
+    code = "import sys; from edgedeploy.runtime.sensors.probe import probe; print(sys.executable, *probe()['isa'])"
     done = as_avx2([sys.executable, "-c", code])
     assert (done.stdout.split(), done.stderr) == ([sys.executable, *ISA], "")
     assert as_avx2(["no-such-program"]).returncode == 127

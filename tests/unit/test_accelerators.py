@@ -8,8 +8,8 @@ from pathlib import Path
 import made_up
 
 from edgedeploy.measurement import BoardInfo
-from edgedeploy.runtime.accelerators import accelerators
-from edgedeploy.runtime.probe import probe
+from edgedeploy.runtime.sensors.accelerators import accelerators
+from edgedeploy.runtime.sensors.probe import probe
 
 
 def platform_device(system: Path, name: str, *compatible: str) -> None:

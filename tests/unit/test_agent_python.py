@@ -43,7 +43,7 @@ def test_generics_are_told_from_annotations() -> None:
     assert evaluated_generics(source + "Feeds = Mapping[str, int]\nclass Row(Sequence[int]): ...\n") == [3, 4]
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.py")), ids=lambda path: str(path.relative_to(FOLDER)))
 def test_the_agent_gives_abstract_classes_types_in_annotations_alone(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert evaluated_generics(source) == []

@@ -11,8 +11,8 @@ import pytest
 from edgedeploy.boards.catalog import BoardDescription, load_board, load_catalog, parse_board
 from edgedeploy.cli import app
 from edgedeploy.errors import SpecError
-from edgedeploy.runtime.power import TOTAL_RAILS
-from edgedeploy.runtime.tegrastats import parse
+from edgedeploy.runtime.sensors.power import TOTAL_RAILS
+from edgedeploy.runtime.sensors.tegrastats import parse
 
 REPO = Path(__file__).resolve().parents[2]
 CATALOG = {board.id: board for board in load_catalog()}
@@ -61,7 +61,7 @@ class TestEveryBoard:
     def test_readers_are_modules_of_the_agent(self, board: BoardDescription) -> None:
         for sensor in board.sensors:
             if sensor.reader is not None:
-                importlib.import_module(f"edgedeploy.runtime.{sensor.reader}")
+                importlib.import_module(f"edgedeploy.runtime.sensors.{sensor.reader}")
 
     def test_the_agent_takes_the_same_rails_for_the_total(self, board: BoardDescription) -> None:
         if board.total_rails:

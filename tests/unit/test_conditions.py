@@ -12,7 +12,7 @@ import pytest
 
 from edgedeploy.evidence.conditions import COOL_MARGIN_C, cooled_c
 from edgedeploy.evidence.statistics import StabilityLimits, stability
-from edgedeploy.runtime import conditions
+from edgedeploy.runtime.sensors import conditions
 
 STEADY = {"before": {"power_mode": None}, "after": {"power_mode": None}}
 

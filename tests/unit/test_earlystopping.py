@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom
 
 from edgedeploy.measurement import QUERIES_FOR_PERCENTILE
-from edgedeploy.runtime.earlystopping import chance_of_few, percentile_bound, queries_needed, slow_allowed
+from edgedeploy.runtime.scenarios.earlystopping import chance_of_few, percentile_bound, queries_needed, slow_allowed
 
 
 @pytest.mark.parametrize(

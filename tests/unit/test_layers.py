@@ -10,8 +10,8 @@ import numpy as np
 from edgedeploy.evidence.layers import beside, layers_section, profile_of
 from edgedeploy.evidence.report_data import ReportData
 from edgedeploy.measurement import Measurement
-from edgedeploy.runtime.session_onnxruntime import layers_from_profile
-from edgedeploy.runtime.worker import Worker
+from edgedeploy.runtime.agent.worker import Worker
+from edgedeploy.runtime.sessions.onnxruntime import layers_from_profile
 
 
 def layer(name: str, source: str | None, ns: int, device: str = "GPU") -> dict[str, Any]:

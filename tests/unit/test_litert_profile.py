@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from edgedeploy.runtime import litert_profile
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.litert_partitions import layers
-from edgedeploy.runtime.litert_profile import BUILT_IN, DELEGATED, Event, read_events
+from edgedeploy.runtime.sessions.litert import profile
+from edgedeploy.runtime.sessions.litert.partitions import layers
+from edgedeploy.runtime.sessions.litert.profile import BUILT_IN, DELEGATED, Event, read_events
 
 TAGS = {1 << 20: "Invoke", 2 << 20: "Convolution (NHWC, F32) IGEMM", 3 << 20: "SOFTMAX"}
 JUNK = 0x7F9B << 32
@@ -108,4 +108,4 @@ def test_older_runtimes_say_that_they_do_not_tell(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
     with pytest.raises(RuntimeFault, match=told):
-        litert_profile.profile(tmp_path / "model.tflite", 1, [], {})
+        profile.profile(tmp_path / "model.tflite", 1, [], {})

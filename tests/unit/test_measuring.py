@@ -8,7 +8,7 @@ import pytest
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.measurement import PROTOCOL_METRICS, ProtocolPlan
-from edgedeploy.runtime.protocols import PROTOCOLS, make_protocol
+from edgedeploy.runtime.scenarios.base import PROTOCOLS, make_protocol
 from edgedeploy.spec import StudySpec, parse_spec
 
 GOOD = """\

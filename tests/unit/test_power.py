@@ -12,8 +12,8 @@ import pytest
 
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.energy import Energy, energy_of, energy_text, trapezoid
-from edgedeploy.runtime import power
-from edgedeploy.runtime.energy import measure_energy
+from edgedeploy.runtime.sensors import power
+from edgedeploy.runtime.sensors.energy import measure_energy
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "tegrastats"
 

@@ -12,7 +12,7 @@ import pytest
 import simulated_nvpmodel
 
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.powermode import JOURNAL, PowerModes
+from edgedeploy.runtime.sensors.powermode import JOURNAL, PowerModes
 
 REPO = Path(__file__).resolve().parents[2]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="nvpmodel is run through sudo without root")
@@ -76,7 +76,7 @@ def test_a_simulated_mode_is_set_and_put_back(tree: Path, tmp_path: Path, simula
 @pytest.mark.fault(21, simulated="the cpufreq tree and nvpmodel")
 def test_a_killed_run_is_put_right_by_the_next(tree: Path, tmp_path: Path, simulated_mode: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from edgedeploy.runtime.powermode import PowerModes\n"
+        "import sys, time; from pathlib import Path; from edgedeploy.runtime.sensors.powermode import PowerModes\n"
         "with PowerModes(Path(sys.argv[1]), Path(sys.argv[2])).held({'nvpmodel': '0', 'governor': 'performance'}):\n"
         "    print('held', flush=True); time.sleep(60)"
     )
@@ -146,7 +146,7 @@ def test_what_may_be_asked_for_is_what_every_core_and_the_tool_have(
 
 
 def test_a_board_without_cpufreq_and_nvpmodel_offers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgedeploy.runtime.powermode.shutil.which", lambda *args, **kwargs: None)
+    monkeypatch.setattr("edgedeploy.runtime.sensors.powermode.shutil.which", lambda *args, **kwargs: None)
     assert PowerModes(tmp_path, tmp_path).offered() == {}
 
 
@@ -170,7 +170,7 @@ def test_what_cannot_be_put_back_says_so_and_keeps_the_journal(
 ) -> None:
     (tmp_path / JOURNAL).write_text('{"nvpmodel": 2, "governor": {}}')
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("edgedeploy.runtime.powermode.shutil.which", lambda *args, **kwargs: None)
+    monkeypatch.setattr("edgedeploy.runtime.sensors.powermode.shutil.which", lambda *args, **kwargs: None)
     with pytest.raises(RuntimeFault, match="by hand"):
         PowerModes(tmp_path, tree).restore()
     assert (tmp_path / JOURNAL).exists()

@@ -17,7 +17,7 @@ from edgedeploy.evidence.frontier import build_front
 from edgedeploy.evidence.protocols import protocol_metrics, trend
 from edgedeploy.front import Objective
 from edgedeploy.measurement import PROTOCOL_METRICS, Measurement
-from edgedeploy.runtime.schedule import Waiting, replay
+from edgedeploy.runtime.scenarios.schedule import Waiting, replay
 
 
 def metrics(

@@ -11,9 +11,9 @@ import pytest
 from simulated_clock import SimulatedClock, SimulatedSession
 
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.protocol_multistream import MultiStream, largest
-from edgedeploy.runtime.protocols import PROTOCOLS, Bench, make_protocol
-from edgedeploy.runtime.stages import Pipeline, overlay, resize
+from edgedeploy.runtime.scenarios.base import PROTOCOLS, Bench, make_protocol
+from edgedeploy.runtime.scenarios.multi_stream import MultiStream, largest
+from edgedeploy.runtime.scenarios.stages import Pipeline, overlay, resize
 
 MS = 1_000_000
 

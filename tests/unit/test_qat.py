@@ -18,7 +18,7 @@ from edgedeploy.compress.qat import QatSettings, qat_recipe, train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError
 from edgedeploy.protocols import BuildRequest, TrainRecipe
-from edgedeploy.runtime.sessions import open_session
+from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.targets.qdq import export_quantized
 from edgedeploy.targets.reference import Reference, export_reference

@@ -18,17 +18,31 @@ import onnxruntime
 import pytest
 from board_kit import constant_model, conv_model, make_payload
 
+from edgedeploy import runtime
 from edgedeploy.boards import agentfile
 from edgedeploy.boards.agentclient import AgentClient
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.runtime import blobs, environment, measure, probe, processes, worker
+from edgedeploy.runtime import processes
+from edgedeploy.runtime.agent import blobs, measure, worker
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import Root, read_json, write_json
-from edgedeploy.runtime.session_onnxruntime import executed_from_profile
-from edgedeploy.runtime.sessions import open_session
+from edgedeploy.runtime.sensors import environment, probe
+from edgedeploy.runtime.sessions.onnxruntime import executed_from_profile
+from edgedeploy.runtime.sessions.open import open_session
 
-PACKAGE = Path(measure.__file__).parent
+PACKAGE = Path(runtime.__file__).parent
 CPU_HAS_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"} & set(probe.probe()["isa"])
+
+
+IMPORT_ALL = """
+import importlib, json, sys
+sys.path.insert(0, sys.argv[1])
+print(json.dumps([importlib.import_module(name).__file__ for name in sys.argv[2:]]))
+"""
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
 
 
 def put_blob(root: Root, data: bytes) -> str:
@@ -49,13 +63,26 @@ class TestAgentFile:
         with contextlib.closing(LocalTransport()) as transport:
             client = AgentClient.install(transport, board="b", python=sys.executable, root=str(tmp_path))
             folder = tmp_path / "agents" / agentfile.agent_file().sha256
-            source = folder / "edgedeploy" / "runtime" / "probe.py"
+            source = folder / "edgedeploy" / "runtime" / "sensors" / "probe.py"
             whole = source.read_bytes()
             source.write_bytes(whole.replace(b"cores", b"c0res"))
             client = AgentClient.install(transport, board="b", python=sys.executable, root=str(tmp_path))
             assert source.read_bytes() == whole
             assert client.call("probe")["cores"] >= 1
         assert [path.name for path in (tmp_path / "agents").iterdir()] == [folder.name]
+
+    def test_every_module_of_the_runtime_is_packed_and_imports_on_a_board(self, tmp_path: Path) -> None:
+        with contextlib.closing(LocalTransport()) as transport:
+            AgentClient.install(transport, board="b", python=sys.executable, root=str(tmp_path))
+        folder = tmp_path / "agents" / agentfile.agent_file().sha256
+        there = sorted(path.relative_to(folder / "edgedeploy" / "runtime") for path in folder.rglob("runtime/**/*.py"))
+        here = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__main__.py")
+        assert there == here
+        names = [".".join(("edgedeploy", "runtime", *path.with_suffix("").parts)) for path in there]
+        argv = [sys.executable, "-I", "-c", IMPORT_ALL, str(folder), *names]
+        done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout) == [str(folder / "edgedeploy" / "runtime" / path) for path in there]
 
     def test_runs_without_the_package_and_without_numpy(self, tmp_path: Path) -> None:
         path = tmp_path / "agent.pyz"
@@ -68,7 +95,7 @@ class TestAgentFile:
         assert found["runtimes"] == {}
         assert any("numpy" in note for note in found["notes"])
 
-    @pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
+    @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=name_of)
     def test_keeps_to_the_syntax_of_python_3_8(self, path: Path) -> None:
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from simulated_clock import SimulatedClock
 
-from edgedeploy.runtime.schedule import POLICIES, MonotonicClock, Replay, Waiting, replay
+from edgedeploy.runtime.scenarios.schedule import POLICIES, MonotonicClock, Replay, Waiting, replay
 
 
 def run(arrivals: list[int], service: list[int], policy: str, capacity: int = 1, deadline: int = 10) -> Replay:

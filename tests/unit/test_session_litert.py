@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.session_litert import _find_runtime, _Port, precisions_of
+from edgedeploy.runtime.sessions.litert.session import _find_runtime, _Port, precisions_of
 
 
 def node(operator: str, inputs: list[int], output: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgedeploy.runtime import environment, jetson, sysfs
+from edgedeploy.runtime.sensors import environment, jetson, sysfs
 
 CPU = "sys/devices/system/cpu"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from seen_tegrastats import SEEN, Seen
 
-from edgedeploy.runtime.tegrastats import Load, TegraReading, TegrastatsError, parse
+from edgedeploy.runtime.sensors.tegrastats import Load, TegraReading, TegrastatsError, parse
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "tegrastats"
 

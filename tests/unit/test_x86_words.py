@@ -14,7 +14,7 @@ from edgedeploy.boards.x86 import haswell
 from edgedeploy.boards.x86.board import EmulatedX86Board
 from edgedeploy.boardtable import BoardTable, emulated_board
 from edgedeploy.errors import SpecError
-from edgedeploy.runtime.probe import X86_FLAGS, cpu_flags, cpu_model
+from edgedeploy.runtime.sensors.probe import X86_FLAGS, cpu_flags, cpu_model
 
 
 def test_one_word_names_the_machine() -> None:

@@ -37,8 +37,8 @@ class Hardware(Fact):
 
 
 class Sensor(Fact):
-    """Something that can be read. ``reader`` names the module of ``runtime/`` that does; None when nothing of ours reads
-    it."""
+    """Something that can be read. ``reader`` names the module of ``runtime/sensors/`` that does; None when nothing
+    of ours reads it."""
 
     what: Literal["temperature", "clock", "throttle", "power", "memory"]
     where: str

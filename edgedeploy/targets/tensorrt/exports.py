@@ -16,7 +16,7 @@ from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import MeasurementError, Unstable
 from edgedeploy.measurement import QUERIES_FOR_PERCENTILE
 from edgedeploy.protocols import Array
-from edgedeploy.runtime.tensorrt_layers import count_compute, kind_of, precision_of
+from edgedeploy.runtime.sessions.tensorrt.layers import count_compute, kind_of, precision_of
 from edgedeploy.targets.tensorrt.log import MAX_COV_PERCENT
 
 _NON_FINITE = re.compile(r"[:\[,]\s*-?(?:nan|inf)\b", re.IGNORECASE)

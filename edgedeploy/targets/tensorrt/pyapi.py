@@ -13,7 +13,7 @@ import numpy as np
 from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import MeasurementError
 from edgedeploy.protocols import Array, Transport
-from edgedeploy.runtime import tensorrt_case
+from edgedeploy.runtime.sessions.tensorrt import case as tensorrt_case
 from edgedeploy.targets.tensorrt.version import TrtVersion
 
 RUNNER: Final = Path(tensorrt_case.__file__)

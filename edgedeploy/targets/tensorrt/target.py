@@ -12,8 +12,8 @@ from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
 from edgedeploy.files import write_json
 from edgedeploy.measurement import BoardInfo
 from edgedeploy.protocols import BuildRequest, Readiness
-from edgedeploy.runtime.session_tensorrt import PRECISIONS
-from edgedeploy.runtime.tensorrt_engine import NAMED_TENSORS
+from edgedeploy.runtime.sessions.tensorrt.engine import NAMED_TENSORS
+from edgedeploy.runtime.sessions.tensorrt.session import PRECISIONS
 from edgedeploy.targets.common import look_for, require, require_abilities, staged
 from edgedeploy.targets.onnxquant import CALIBRATIONS
 from edgedeploy.targets.tensorrt import rtx

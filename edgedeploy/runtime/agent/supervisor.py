@@ -15,15 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedeploy.runtime.blobs import verify
+from edgedeploy.runtime.agent.blobs import verify
+from edgedeploy.runtime.agent.job import FINAL_STATES, JobSpec, materialise
+from edgedeploy.runtime.agent.lease import check_token
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import Root, read_json, write_json
-from edgedeploy.runtime.job import FINAL_STATES, JobSpec, materialise
-from edgedeploy.runtime.lease import check_token
 from edgedeploy.runtime.processes import boot_id, identity, is_alive
 
 if TYPE_CHECKING:
-    from edgedeploy.runtime.measure import Workers
+    from edgedeploy.runtime.agent.measure import Workers
 
 WATCH_PERIOD_S = 1.0
 END_PATIENCE_S = 5.0
@@ -37,8 +37,8 @@ def start(root: Root, job_id: str, spec: Any, wanted: Mapping[str, int]) -> dict
     """Start the job in the background, once: a second call with its id changes nothing. Returns at once.
 
     ``wanted`` (hash -> size in bytes) are the blobs that it needs. Nothing starts while one of them is ``missing``; the
-    answer then has what :func:`~edgedeploy.runtime.blobs.verify` says. Raises :class:`RuntimeFault`: ``stale_token`` when
-    the lease is not the job's, ``bad_job``.
+    answer then has what :func:`~edgedeploy.runtime.agent.blobs.verify` says. Raises :class:`RuntimeFault`:
+    ``stale_token`` when the lease is not the job's, ``bad_job``.
     """
     job = JobSpec.from_json(spec)
     if job.job_id != job_id:
@@ -109,8 +109,8 @@ class Status:
 
 def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
     """In the detached process: what measures is imported here, while the host has its answer already."""
-    from edgedeploy.runtime.measure import Workers, run_job
-    from edgedeploy.runtime.powermode import PowerModes
+    from edgedeploy.runtime.agent.measure import Workers, run_job
+    from edgedeploy.runtime.sensors.powermode import PowerModes
 
     with (folder / "log").open("ab") as log:
         workers = Workers(folder, job.job_id, log)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
-from edgedeploy.runtime.tensorrt_case import Cuda
-from edgedeploy.runtime.tensorrt_engine import cached_plan
-from edgedeploy.runtime.tensorrt_layers import count_compute, kind_of, precision_of
+from edgedeploy.runtime.sessions.tensorrt.case import Cuda
+from edgedeploy.runtime.sessions.tensorrt.engine import cached_plan
+from edgedeploy.runtime.sessions.tensorrt.layers import count_compute, kind_of, precision_of
 
 PRECISIONS = "precisions"
 """The session setting that names the precisions of an artifact, with spaces between: its own and those of single layers."""
@@ -108,7 +108,7 @@ class TensorRtSession:
         return count_compute((kind_of(layer), precision_of(layer)) for layer in self._layers())
 
     def profile(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See :class:`edgedeploy.runtime.sessions.Profiled`. The profiler slows an execution context of its own."""
+        """See :class:`edgedeploy.runtime.sessions.open.Profiled`. The profiler slows an execution context of its own."""
         known = {str(layer["Name"]): layer for layer in self._layers()}
         profiler = _profiler(self._trt)
         context, self._context = self._context, self._engine.create_execution_context()

@@ -97,7 +97,7 @@ class OnnxRuntimeSession:
         return executed_from_profile(self._events([feeds]))
 
     def profile(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See :class:`edgedeploy.runtime.sessions.Profiled`."""
+        """See :class:`edgedeploy.runtime.sessions.open.Profiled`."""
         return layers_from_profile(self._events(feeds))
 
     def _events(self, feeds: Sequence[Mapping[str, Any]]) -> list[Any]:

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from edgedeploy.runtime.power import PowerSource, describe, find_source
-from edgedeploy.runtime.sampler import Sampler
+from edgedeploy.runtime.sensors.power import PowerSource, describe, find_source
+from edgedeploy.runtime.sensors.sampler import Sampler
 
 PERIODS_A_STRETCH = 25
 LEAST_STRETCH_S = 0.5

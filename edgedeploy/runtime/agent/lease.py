@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import IO, Any
 
-from edgedeploy.runtime.blobs import discard_parts
+from edgedeploy.runtime.agent.blobs import discard_parts
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import Root, read_json, write_json
 from edgedeploy.runtime.processes import boot_id, end_all_with_argument, identity, is_alive
@@ -109,7 +109,7 @@ def _take(root: Root, owner: str, resume: int | None) -> dict[str, Any]:
 
 def _restore_power_mode(root: Root) -> None:
     """Imported by who takes or gives back the board alone: every command of the agent looks at the token."""
-    from edgedeploy.runtime.powermode import PowerModes
+    from edgedeploy.runtime.sensors.powermode import PowerModes
 
     PowerModes(root.folder).restore()
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import read_json
-from edgedeploy.runtime.jetson import mode_names, parse_query
-from edgedeploy.runtime.sysfs import SYSTEM
+from edgedeploy.runtime.sensors.jetson import mode_names, parse_query
+from edgedeploy.runtime.sensors.sysfs import SYSTEM
 
 JOURNAL = "powermode.json"
 TOOL_TIMEOUT_S = 30.0

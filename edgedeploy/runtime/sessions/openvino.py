@@ -71,7 +71,7 @@ class OpenVinoSession:
         return counts
 
     def profile(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See :class:`edgedeploy.runtime.sessions.Profiled`. Layers that were folded into others did not run."""
+        """See :class:`edgedeploy.runtime.sessions.open.Profiled`. Layers that were folded into others did not run."""
         import openvino
 
         compiled = openvino.Core().compile_model(str(self._path), "CPU", {**self._properties, "PERF_COUNT": "YES"})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgedeploy.runtime import jetson, sysfs
+from edgedeploy.runtime.sensors import jetson, sysfs
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _TOOL_TIMEOUT_S = 5.0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgedeploy.runtime import sysfs
+from edgedeploy.runtime.sensors import sysfs
 
 PERIOD_S = 0.5
 COOLING_PERIOD_S = 1.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.processes import cpu_time_ns
-from edgedeploy.runtime.schedule import Clock, MonotonicClock
+from edgedeploy.runtime.scenarios.schedule import Clock, MonotonicClock
 
 RESOURCES = "resources"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

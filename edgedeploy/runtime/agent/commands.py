@@ -30,7 +30,7 @@ FAULT_STATUS = 3
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.command == "worker":
-        from edgedeploy.runtime.worker import work
+        from edgedeploy.runtime.agent.worker import work
 
         return work(Path(arguments.folder), arguments.side, arguments.cold)
     try:
@@ -47,16 +47,16 @@ def _answer(arguments: argparse.Namespace) -> Any:
     root = Root(Path(arguments.root).expanduser())
     command = arguments.command
     if command == "probe":
-        from edgedeploy.runtime.probe import probe
+        from edgedeploy.runtime.sensors.probe import probe
 
         return probe()
     if command == "lease":
         return _lease(root, arguments)
     if command == "commit":
-        from edgedeploy.runtime import blobs
+        from edgedeploy.runtime.agent import blobs
 
         return blobs.commit(root, [(part, sha256) for part, sha256 in _pairs(arguments)])
-    from edgedeploy.runtime import supervisor
+    from edgedeploy.runtime.agent import supervisor
 
     if command == "start":
         wanted = {sha256: int(size) for sha256, size in _pairs(arguments)}
@@ -69,8 +69,8 @@ def _pairs(arguments: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 def _lease(root: Root, arguments: argparse.Namespace) -> None:
-    from edgedeploy.runtime.lease import hold
-    from edgedeploy.runtime.probe import probe
+    from edgedeploy.runtime.agent.lease import hold
+    from edgedeploy.runtime.sensors.probe import probe
 
     hold(
         root,

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgedeploy.runtime.protocols import Bench
-from edgedeploy.runtime.schedule import Waiting, replay
-from edgedeploy.runtime.stages import Pipeline
+from edgedeploy.runtime.scenarios.base import Bench
+from edgedeploy.runtime.scenarios.schedule import Waiting, replay
+from edgedeploy.runtime.scenarios.stages import Pipeline
 
 WARM_UP_FRAMES = 3
 

@@ -13,15 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from edgedeploy.runtime.conditions import ConditionRecorder, cool_down
-from edgedeploy.runtime.energy import measure_energy
-from edgedeploy.runtime.environment import BackgroundMeter, snapshot
+from edgedeploy.runtime.agent.job import JobSpec, ProtocolSpec
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import sha256_of
-from edgedeploy.runtime.job import JobSpec, ProtocolSpec
 from edgedeploy.runtime.processes import cpu_time_ns, self_command, start_ticks
-from edgedeploy.runtime.resources import RESOURCES, Recorder
-from edgedeploy.runtime.sessions import BUILT_ON_BOARD
+from edgedeploy.runtime.scenarios.resources import RESOURCES, Recorder
+from edgedeploy.runtime.sensors.conditions import ConditionRecorder, cool_down
+from edgedeploy.runtime.sensors.energy import measure_energy
+from edgedeploy.runtime.sensors.environment import BackgroundMeter, snapshot
+from edgedeploy.runtime.sessions.open import BUILT_ON_BOARD
 
 NOT_TIMED = "no timed queries were asked for"
 

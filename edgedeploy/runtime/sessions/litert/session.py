@@ -11,26 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
+from edgedeploy.runtime.sessions.litert.operators import ACTIVATION_INPUT, COMPUTE_OPERATORS
 
 RUNTIMES = (
     ("ai_edge_litert.interpreter", "ai-edge-litert"),
     ("tflite_runtime.interpreter", "tflite-runtime"),
 )
 """Module with an ``Interpreter`` and the distribution that brings it, the maintained one first."""
-
-COMPUTE_OPERATORS = (
-    "CONV_2D",
-    "DEPTHWISE_CONV_2D",
-    "TRANSPOSE_CONV",
-    "FULLY_CONNECTED",
-    "BATCH_MATMUL",
-    "CONV_3D",
-    "CONV_3D_TRANSPOSE",
-)
-"""Operators that multiply and add. The second input of each is its weight."""
-
-ACTIVATION_INPUT = {"TRANSPOSE_CONV": 2, "CONV_3D_TRANSPOSE": 2}
-"""Which input is the activation, where it is not the first: these begin with the shape of their output."""
 
 LAYERS = "layers"
 """The setting that names the reference's layer of each compute operator, in the file's order: a JSON list."""
@@ -92,8 +79,9 @@ class LiteRtSession:
         return precisions_of(self._nodes(), self._types())
 
     def profile(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See :class:`edgedeploy.runtime.sessions.Profiled`. Raises ``RuntimeFault`` where the release does not tell."""
-        from edgedeploy.runtime import litert_partitions, litert_profile
+        """See :class:`~edgedeploy.runtime.sessions.open.Profiled`. Raises ``RuntimeFault`` where the release cannot."""
+        from edgedeploy.runtime.sessions.litert import partitions
+        from edgedeploy.runtime.sessions.litert import profile as litert_profile
 
         if self._settings.get("delegate") == "none":
             raise RuntimeFault("run_failed", "LiteRT profiles its kernels with XNNPACK alone")
@@ -103,7 +91,7 @@ class LiteRtSession:
         }
         encoded = [self.encode(feed) for feed in feeds]
         events = litert_profile.profile(self._path, self._threads, encoded, output_bytes)
-        return litert_partitions.layers(events, self._nodes(), json.loads(self._settings.get(LAYERS, "[]")))
+        return partitions.layers(events, self._nodes(), json.loads(self._settings.get(LAYERS, "[]")))
 
     def _nodes(self) -> list[dict[str, Any]]:
         nodes: list[dict[str, Any]] = self._interpreter._get_ops_details()

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from edgedeploy.runtime.accelerators import accelerators
-from edgedeploy.runtime.environment import governor
-from edgedeploy.runtime.powermode import PowerModes
 from edgedeploy.runtime.processes import boot_id
+from edgedeploy.runtime.sensors.accelerators import accelerators
+from edgedeploy.runtime.sensors.environment import governor
+from edgedeploy.runtime.sensors.powermode import PowerModes
 
 RUNTIME_PACKAGES = {
     "litert": ("ai-edge-litert", "tflite-runtime"),

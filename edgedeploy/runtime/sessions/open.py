@@ -11,10 +11,10 @@ from typing import Any, Protocol, cast, runtime_checkable
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 
 OPENERS = {
-    "litert": "edgedeploy.runtime.session_litert",
-    "onnxruntime": "edgedeploy.runtime.session_onnxruntime",
-    "openvino": "edgedeploy.runtime.session_openvino",
-    "tensorrt": "edgedeploy.runtime.session_tensorrt",
+    "litert": "edgedeploy.runtime.sessions.litert.session",
+    "onnxruntime": "edgedeploy.runtime.sessions.onnxruntime",
+    "openvino": "edgedeploy.runtime.sessions.openvino",
+    "tensorrt": "edgedeploy.runtime.sessions.tensorrt.session",
 }
 """Target name -> module with an ``open_model`` function. A new target is one more line and one more file."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgedeploy.runtime.protocols import Bench
+from edgedeploy.runtime.scenarios.base import Bench
 
 
 def from_settings(settings: Mapping[str, Any]) -> Sustained:

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.schedule import Clock
-from edgedeploy.runtime.sessions import Feeds, Session
+from edgedeploy.runtime.scenarios.schedule import Clock
+from edgedeploy.runtime.sessions.open import Feeds, Session
 
 PROTOCOLS = {
-    "sustained": "edgedeploy.runtime.protocol_sustained",
-    "realtime": "edgedeploy.runtime.protocol_realtime",
-    "multi_stream": "edgedeploy.runtime.protocol_multistream",
-    "offline": "edgedeploy.runtime.protocol_offline",
+    "sustained": "edgedeploy.runtime.scenarios.sustained",
+    "realtime": "edgedeploy.runtime.scenarios.realtime",
+    "multi_stream": "edgedeploy.runtime.scenarios.multi_stream",
+    "offline": "edgedeploy.runtime.scenarios.offline",
 }
 """Protocol name -> module with a ``from_settings`` function. A new protocol is one more line and one more file."""
 

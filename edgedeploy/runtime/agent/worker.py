@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from edgedeploy.runtime.agent.job import JobSpec
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import read_json
-from edgedeploy.runtime.job import JobSpec
-from edgedeploy.runtime.sessions import Profiled, Session, open_session
+from edgedeploy.runtime.sessions.open import Profiled, Session, open_session
 
 CYCLED_CASES = 8
 """Timed queries go round these many cases: enough that no input stays the only one in the caches, and bounded memory."""
@@ -164,9 +164,9 @@ class Worker:
 
     def run_protocol(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The raw series of one measuring protocol. Imported here, so that no cold start pays for it."""
-        from edgedeploy.runtime.environment import snapshot
-        from edgedeploy.runtime.protocols import Bench, make_protocol
-        from edgedeploy.runtime.schedule import MonotonicClock
+        from edgedeploy.runtime.scenarios.base import Bench, make_protocol
+        from edgedeploy.runtime.scenarios.schedule import MonotonicClock
+        from edgedeploy.runtime.sensors.environment import snapshot
 
         gc.collect()
         return make_protocol(name, settings).run(Bench(self._session, self._cycle, MonotonicClock(), snapshot))

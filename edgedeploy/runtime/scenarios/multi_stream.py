@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgedeploy.runtime.earlystopping import slow_allowed
-from edgedeploy.runtime.protocols import Bench
-from edgedeploy.runtime.schedule import Clock
+from edgedeploy.runtime.scenarios.base import Bench
+from edgedeploy.runtime.scenarios.earlystopping import slow_allowed
+from edgedeploy.runtime.scenarios.schedule import Clock
 
 
 def from_settings(settings: Mapping[str, Any]) -> MultiStream:

@@ -11,8 +11,8 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from edgedeploy.runtime.litert_profile import BUILT_IN, DELEGATED, Event
-from edgedeploy.runtime.session_litert import COMPUTE_OPERATORS
+from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
+from edgedeploy.runtime.sessions.litert.profile import BUILT_IN, DELEGATED, Event
 
 Node = typing.Mapping[str, Any]  # before Python 3.9 that of collections.abc takes no types
 """Of the interpreter: ``index``, ``op_name``, and the tensors of ``inputs`` and ``outputs``."""
@@ -28,7 +28,7 @@ _MADE_FROM = {
 
 
 def layers(events: Sequence[Event], nodes: Sequence[Node], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows as :class:`edgedeploy.runtime.sessions.Profiled` has them. ``nodes`` include those that a delegate took;
+    """Rows as :class:`edgedeploy.runtime.sessions.open.Profiled` has them. ``nodes`` include those that a delegate took;
     ``names`` are the reference's layers of the file's compute operators in its order, empty where none is known."""
     compute = [int(node["index"]) for node in nodes if node["op_name"] in COMPUTE_OPERATORS]
     known = dict(zip(compute, names)) if len(names) == len(compute) else {}

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.schedule import Clock
-from edgedeploy.runtime.sessions import Feeds, Session
+from edgedeploy.runtime.scenarios.schedule import Clock
+from edgedeploy.runtime.sessions.open import Feeds, Session
 
 STAGES = ("decode", "resize", "inference", "overlay")
 """In the order in which a frame passes them."""

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgedeploy.runtime.sysfs import SYSTEM
-from edgedeploy.runtime.tegrastats import parse
+from edgedeploy.runtime.sensors.sysfs import SYSTEM
+from edgedeploy.runtime.sensors.tegrastats import parse
 
 TOTAL_RAILS = (("VDD_IN",), ("POM_5V_IN",), ("VIN",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"))
 """Rails that together are all that a module draws: Xavier NX, TX2, Orin Nano and NX; Nano; Thor; AGX Orin, where

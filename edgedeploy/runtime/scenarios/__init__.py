@@ -1,0 +1,1 @@
+"""The ways of loading a board (MLPerf's scenarios) that run on the candidate alone, after the interleaved blocks."""

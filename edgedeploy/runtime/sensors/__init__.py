@@ -1,0 +1,1 @@
+"""What a board says of itself: processor, power, temperature, clocks, power modes."""

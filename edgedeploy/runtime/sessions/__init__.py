@@ -1,0 +1,1 @@
+"""One session per target: an artifact that is loaded and ready to run."""

@@ -1,0 +1,17 @@
+"""LiteRT's operators that multiply and add."""
+
+from __future__ import annotations
+
+COMPUTE_OPERATORS = (
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "TRANSPOSE_CONV",
+    "FULLY_CONNECTED",
+    "BATCH_MATMUL",
+    "CONV_3D",
+    "CONV_3D_TRANSPOSE",
+)
+"""Operators that multiply and add. The second input of each is its weight."""
+
+ACTIVATION_INPUT = {"TRANSPOSE_CONV": 2, "CONV_3D_TRANSPOSE": 2}
+"""Which input is the activation, where it is not the first: these begin with the shape of their output."""
