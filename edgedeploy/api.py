@@ -12,42 +12,40 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy import __version__
-from edgedeploy.ability import abilities, runnable, sums_int8_exactly
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.quarantine import Quarantine
-from edgedeploy.boardtable import BoardTable
 from edgedeploy.cluster import Cluster
 from edgedeploy.errors import SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport
-from edgedeploy.lab import require_alike, require_comparable, require_unchanged
-from edgedeploy.measurement import BoardInfo
-from edgedeploy.plugins import Plugin, demands_of, find_targets
-from edgedeploy.protocols import (
-    Board,
+from edgedeploy.interfaces.ability import abilities, runnable, sums_int8_exactly
+from edgedeploy.interfaces.board import Board
+from edgedeploy.interfaces.target import (
     BoardBound,
     Calibrating,
     FitsBoard,
     HasSevenBitWeights,
     PerLayer,
-    ReadyMade,
     TakesQuantized,
     Target,
-    Task,
-    Trainable,
 )
+from edgedeploy.interfaces.task import ReadyMade, Task, Trainable
+from edgedeploy.lab import require_alike, require_comparable, require_unchanged
+from edgedeploy.plugins import Plugin, demands_of, find_targets
+from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.variant import Choices, digest_of
+from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.reporting import make_report, read_front
 from edgedeploy.runtime.sensors.probe import RUNTIME_PACKAGES
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.search.space import Space
-from edgedeploy.spec import StudySpec, load_spec
-from edgedeploy.specsource import SpecSource
+from edgedeploy.spec.boards import BoardTable
+from edgedeploy.spec.source import SpecSource
+from edgedeploy.spec.study import StudySpec, load_spec
 from edgedeploy.store import Store
 from edgedeploy.studyrun import Observer, Ready, StudyRun, ignore
 from edgedeploy.targets import BUILTIN_TARGETS
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.tasks.catalog import load_task
-from edgedeploy.variant import Choices, digest_of
-from edgedeploy.weightbits import SATURATES
 
 RECORDED_PACKAGES: Final = (
     "torch",

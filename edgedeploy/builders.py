@@ -19,11 +19,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.artifact import Artifact, TensorSpec
 from edgedeploy.errors import BuildError, TargetUnavailable
+from edgedeploy.interfaces.target import BuildRequest, FitsBoard, Target
+from edgedeploy.interfaces.task import Array
 from edgedeploy.plugins import find_targets
-from edgedeploy.precision import PrecisionPlan
-from edgedeploy.protocols import Array, BuildRequest, FitsBoard, Target
+from edgedeploy.records.artifact import Artifact, TensorSpec
+from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.targets import BUILTIN_TARGETS
 
 LOOK_S: Final = 2.0

@@ -158,7 +158,7 @@ def work(
 ) -> None:
     """Offer one board to a Dask cluster, until the scheduler or Ctrl-C ends it; `search --dask` measures on it."""
     from edgedeploy.cluster import work as serve
-    from edgedeploy.spec import load_spec
+    from edgedeploy.spec.study import load_spec
 
     serve(load_spec(study)[0].board(board).model_dump(), dask)
 
@@ -320,7 +320,7 @@ def look(
             out.print(escape(f"{record.name} is free again; it was set aside for: {record.cause}"), highlight=False)
         return
     from edgedeploy.diagnosis import DEFAULT_BOARDS, board_findings
-    from edgedeploy.spec import load_spec
+    from edgedeploy.spec.study import load_spec
 
     tables = DEFAULT_BOARDS if study is None else load_spec(study)[0].boards
     _show_findings("Boards", lambda: board_findings(tables), as_json)
@@ -348,7 +348,7 @@ def doctor(
 ) -> None:
     """Everything a study needs on this host, and which precisions are worth trying on each board."""
     from edgedeploy.diagnosis import DEFAULT_BOARDS, board_findings, choose_boards, machine_findings, target_findings
-    from edgedeploy.spec import load_spec
+    from edgedeploy.spec.study import load_spec
 
     tables = DEFAULT_BOARDS if study is None else load_spec(study)[0].boards
     if board is not None:
@@ -376,7 +376,7 @@ def recipe(
     text = files[name].read_text(encoding="utf-8")
     if within is not None:
         from edgedeploy.fitting import fit_recipe
-        from edgedeploy.units import parse_quantity
+        from edgedeploy.records.units import parse_quantity
 
         try:
             within_s = parse_quantity(within, "s")

@@ -19,15 +19,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.boards.attempts import Attempts
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.quarantine import Quarantine
 from edgedeploy.builders import build_elsewhere
 from edgedeploy.errors import BoardError, SpecError, TargetUnavailable, Unreachable
+from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.lab import health_check
-from edgedeploy.measurement import BoardInfo, Job, MeasurePlan, Payload, ProtocolPlan, RawRun, RawSide
-from edgedeploy.protocols import BuildRequest, Target
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.job import Job, MeasurePlan, Payload, ProtocolPlan, RawRun, RawSide
 
 RESOURCE: Final = "edgedeploy-board"
 CONNECT_S: Final = 20

@@ -9,17 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import DataError, SpecError, nearest
 from edgedeploy.files import read_json
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact, sha256_file
+from edgedeploy.records.variant import Variant
 from edgedeploy.store import Store
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.parity import TOLERANCE
 from edgedeploy.targets.reference import random_inputs
 from edgedeploy.targets.tracing import LayerError, compare_layers
 from edgedeploy.tasks.modelinputs import ArraySource
-from edgedeploy.variant import Variant
 
 CASES: Final = 4
 

@@ -11,23 +11,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgedeploy.ability import (
-    INT8_DOT_PRODUCTS,
-    NATIVE_BFLOAT16,
-    X86,
-    Ability,
-    abilities,
-    sums_int8_exactly,
-)
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.quarantine import Quarantine, Record, remedy_of
-from edgedeploy.boardtable import EMULATED_WORD, BoardTable, emulated_board
 from edgedeploy.compress.host import TrainingHost, this_host
 from edgedeploy.errors import EdgeDeployError, SpecError, nearest
-from edgedeploy.measurement import BoardInfo
+from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, NATIVE_BFLOAT16, X86, Ability, abilities, sums_int8_exactly
+from edgedeploy.interfaces.target import FitsBoard
 from edgedeploy.plugins import demands_of, find_targets
-from edgedeploy.protocols import FitsBoard
+from edgedeploy.records.board import BoardInfo
 from edgedeploy.runtime.sensors.probe import probe
+from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
 from edgedeploy.targets import BUILTIN_TARGETS
 
 NEEDED: Final = (

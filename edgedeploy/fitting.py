@@ -17,8 +17,8 @@ from edgedeploy.compress.host import TrainingHost, this_host
 from edgedeploy.compress.oversight import Oversight, TrainProgress
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import SpecError
-from edgedeploy.protocols import TrainRecipe
-from edgedeploy.specsource import line_of
+from edgedeploy.interfaces.task import TrainRecipe
+from edgedeploy.spec.source import line_of
 from edgedeploy.tasks.ultrasound import SyntheticUltrasound, UltrasoundOptions
 
 FITTED: Final = "demo"

@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgedeploy.errors import BoardError, Busy, CommandFailed, HostKeyError, Quarantined, SpecError
-from edgedeploy.measurement import ACROSS_BOARDS, BOARD_METRICS, BoardInfo
+from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.metrics import ACROSS_BOARDS, BOARD_METRICS
+from edgedeploy.records.variant import Variant
 from edgedeploy.search.study import Outcome
-from edgedeploy.variant import Variant
 
 FAILURES_BEFORE_QUARANTINE: Final = 3
 """Jobs in a row that a board failed at, each after the attempts of :mod:`edgedeploy.boards.attempts`."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
-from edgedeploy.ability import Demand
 from edgedeploy.errors import TargetUnavailable
-from edgedeploy.protocols import Demanding, Target
+from edgedeploy.interfaces.ability import Demand
+from edgedeploy.interfaces.target import Demanding, Target
 
 GROUP: Final = "edgedeploy.targets"
 """Entry-point group; each value is ``module:Class``, a class that is made without arguments and keeps ``Target``."""

@@ -16,13 +16,14 @@ from edgedeploy.evidence.bootstrap import RESAMPLES
 from edgedeploy.evidence.frontier import FrontReport, build_front
 from edgedeploy.evidence.pictures import CasePicture, worst_cases
 from edgedeploy.evidence.report import ReportData, write_report
-from edgedeploy.goals import constraints_of, min_effects_of, objectives_of
-from edgedeploy.measurement import Measurement, MetricInfo
-from edgedeploy.protocols import Array, Case, Pictured
-from edgedeploy.spec import StudySpec, parse_spec
+from edgedeploy.interfaces.task import Array, Case, Pictured
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Variant
+from edgedeploy.spec.goals import constraints_of, min_effects_of, objectives_of
+from edgedeploy.spec.study import StudySpec, parse_spec
 from edgedeploy.store import Store
 from edgedeploy.tasks.catalog import load_task
-from edgedeploy.variant import Variant
 
 _PRIVATE: Final = re.compile(
     r"""\b(identity|known_hosts|power_cycle)(\s*=\s*)

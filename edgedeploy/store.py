@@ -25,9 +25,9 @@ from typing import Any
 
 from edgedeploy.errors import SpecError
 from edgedeploy.files import read_json, remove_partials, write_atomic, write_json
-from edgedeploy.measurement import SCHEMA_VERSION, Failure, Measurement
 from edgedeploy.mounts import network_file_system
-from edgedeploy.variant import Variant
+from edgedeploy.records.measurement import SCHEMA_VERSION, Failure, Measurement
+from edgedeploy.records.variant import Variant
 
 
 def utc_now() -> str:

@@ -11,26 +11,29 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from edgedeploy.ability import sums_int8_exactly
 from edgedeploy.account import Account
 from edgedeploy.boards.quarantine import Quarantine
 from edgedeploy.cluster import Cluster
 from edgedeploy.compress.oversight import TrainProgress
 from edgedeploy.errors import BoardError, EdgeDeployError
 from edgedeploy.eta import Eta, Pace, eta
+from edgedeploy.interfaces.ability import sums_int8_exactly
+from edgedeploy.interfaces.board import Board
+from edgedeploy.interfaces.target import Target
+from edgedeploy.interfaces.task import Task
 from edgedeploy.lab import Crew, Machines, Post, health_check
-from edgedeploy.measurement import BoardInfo, ProtocolPlan
-from edgedeploy.protocols import Board, Target, Task
+from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.job import ProtocolPlan
+from edgedeploy.records.units import human
+from edgedeploy.records.variant import Variant
 from edgedeploy.reporting import read_front
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.search.history import Server
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Failed, Finished, Outcome, Scored, Search
-from edgedeploy.spec import StudySpec
+from edgedeploy.spec.study import StudySpec
 from edgedeploy.store import Store
 from edgedeploy.trial import Runner, Trials, runner_on
-from edgedeploy.units import human
-from edgedeploy.variant import Variant
 from edgedeploy.workbench import BASELINE, Workbench, build_here
 
 QUICK_RESAMPLES: Final = 200

@@ -14,34 +14,27 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.account import Account
-from edgedeploy.artifact import Artifact
 from edgedeploy.boards.attempts import Attempts
 from edgedeploy.errors import BuildError, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.clocks import emulated_metrics
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
-from edgedeploy.goals import constraints_of
-from edgedeploy.measurement import (
-    BoardInfo,
-    Failure,
-    Job,
-    Measurement,
-    MeasurePlan,
-    MetricInfo,
-    Payload,
-    ProtocolPlan,
-    Provenance,
-    RawRun,
-)
-from edgedeploy.protocols import Array, Board, Split
+from edgedeploy.interfaces.board import Board
+from edgedeploy.interfaces.task import Array, Split
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.records.job import Job, MeasurePlan, Payload, ProtocolPlan, RawRun
+from edgedeploy.records.measurement import Failure, Measurement
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Variant
+from edgedeploy.records.weightbits import nearer
 from edgedeploy.search.study import Failed, Outcome, Scored
-from edgedeploy.spec import StudySpec
+from edgedeploy.spec.goals import constraints_of
+from edgedeploy.spec.study import StudySpec
 from edgedeploy.store import Store, utc_now
 from edgedeploy.targets.layers import with_sources
 from edgedeploy.targets.parity import check_executed, check_parity, worst_distance
-from edgedeploy.variant import Variant
-from edgedeploy.weightbits import nearer
 from edgedeploy.workbench import InputSet, Rivals, Workbench
 
 PROFILE_RUNS: Final = 10

@@ -14,23 +14,24 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from edgedeploy.account import Account
-from edgedeploy.artifact import Artifact
 from edgedeploy.compress.checkpoint import drop_checkpoint
 from edgedeploy.compress.model import derive, derive_quantized, load_weights, restore, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_atomic, write_json
-from edgedeploy.measurement import Payload
-from edgedeploy.precision import NO_RULES
-from edgedeploy.protocols import Array, BuildRequest, Case, HasSevenBitWeights, ReadyMade, Split, Target, Task
+from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
+from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Task
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.job import Payload
+from edgedeploy.records.precision import NO_RULES
+from edgedeploy.records.variant import Scalar, Variant, digest_of
+from edgedeploy.records.weightbits import TRAINED_FOR_BOARD, WeightBits
 from edgedeploy.store import Store
 from edgedeploy.targets.layers import kept_float
 from edgedeploy.targets.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
 from edgedeploy.targets.qdq import export_quantized
 from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
 from edgedeploy.targets.steady import build_steadily
-from edgedeploy.variant import Scalar, Variant, digest_of
-from edgedeploy.weightbits import TRAINED_FOR_BOARD, WeightBits
 
 BASELINE: Final = "baseline"
 WEIGHTS: Final = "weights.pt"
@@ -74,7 +75,7 @@ class Workbench:
     """The making side of one study. ``progress`` hears of training; ``build`` runs a target's build, here or elsewhere;
     ``tell`` hears of builds that are made again, as a ``phase``, and of what is worth knowing, as a ``note``.
     ``exact_sums`` says whether the study's boards add int8 products without saturating
-    (:func:`edgedeploy.ability.sums_int8_exactly`).
+    (:func:`edgedeploy.interfaces.ability.sums_int8_exactly`).
 
     A training is kept in the store after each epoch until its model is there. When ``out_of_time`` says so, it ends between
     two steps and raises ``OutOfTime``.

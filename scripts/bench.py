@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgedeploy.account import summarise
 from edgedeploy.evidence.frontier import FrontReport
-from edgedeploy.measurement import Measurement
+from edgedeploy.records.measurement import Measurement
 from edgedeploy.reporting import read_front
 from edgedeploy.store import Store
 

@@ -37,8 +37,8 @@ from edgedeploy.boards.ssh import SshTransport  # noqa: E402
 from edgedeploy.boards.sshconfig import SshTarget  # noqa: E402
 from edgedeploy.errors import Quarantined  # noqa: E402
 from edgedeploy.lab import Crew, Post  # noqa: E402
+from edgedeploy.records.variant import Variant  # noqa: E402
 from edgedeploy.search.study import Scored  # noqa: E402
-from edgedeploy.variant import Variant  # noqa: E402
 
 AGENT_BAR_S: Final = 0.5
 LEASE_BAR_S: Final = 30.0

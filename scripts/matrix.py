@@ -26,15 +26,18 @@ import numpy as np
 from networks import CASES, NETWORKS, Network
 
 from edgedeploy.api import BUILTIN_TARGETS
-from edgedeploy.artifact import Artifact
 from edgedeploy.boards.opening import open_board
 from edgedeploy.compress.model import load_weights, save_weights, train_baseline
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.evidence.statistics import StabilityLimits, block_medians, pair_ratios, stability
 from edgedeploy.files import read_json, write_atomic, write_json
-from edgedeploy.measurement import BoardInfo, Job, MeasurePlan, Payload, RawRun
+from edgedeploy.interfaces.board import BoardSession
+from edgedeploy.interfaces.target import BuildRequest, Target
+from edgedeploy.interfaces.task import Array
 from edgedeploy.plugins import find_targets
-from edgedeploy.protocols import Array, BoardSession, BuildRequest, Target
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun
 from edgedeploy.store import utc_now
 from edgedeploy.targets.parity import check_executed, check_parity
 from edgedeploy.targets.program import PROGRAM_FILE, export_program

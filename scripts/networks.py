@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgedeploy.artifact import TensorSpec
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.tasks.ultrasound import draw_bmode
 
 Pixels = npt.NDArray[np.uint8]

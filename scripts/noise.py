@@ -31,7 +31,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.evidence.verdict import latency_verdict
-from edgedeploy.measurement import RawSide
+from edgedeploy.records.job import RawSide
 from edgedeploy.runtime.agent.job import JobSpec, Side, materialise
 from edgedeploy.runtime.agent.measure import WorkerProcess, Workers, steady
 from edgedeploy.runtime.files import Root, write_json

@@ -28,15 +28,16 @@ from matrix import LIMITS, REPEATS, THREADS, Source, read_outputs, say
 from networks import NETWORKS
 
 from edgedeploy.api import BUILTIN_TARGETS
-from edgedeploy.artifact import Artifact
 from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.evidence.bootstrap import generator, resampled_means
 from edgedeploy.evidence.statistics import block_medians, cpu_per_query, pair_ratios, stability
 from edgedeploy.files import write_atomic
-from edgedeploy.measurement import BoardInfo, Job, MeasurePlan, Payload
+from edgedeploy.interfaces.board import BoardSession
 from edgedeploy.plugins import find_targets
-from edgedeploy.protocols import BoardSession
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.store import utc_now
 from edgedeploy.tasks.ultrasound import SyntheticUltrasound, UltrasoundOptions
 

@@ -12,13 +12,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgedeploy.artifact import Artifact, TensorSpec
 from edgedeploy.boards.emulated import find_sshd, serve
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.ssh import SshTransport
-from edgedeploy.measurement import Job, MeasurePlan, Payload
-from edgedeploy.measuring import MultiStreamTable, OfflineTable, RealtimeTable, ResourcesTable, SustainedTable
-from edgedeploy.protocols import Transport
+from edgedeploy.interfaces.board import Transport
+from edgedeploy.records.artifact import Artifact, TensorSpec
+from edgedeploy.records.job import Job, MeasurePlan, Payload
+from edgedeploy.spec.scenarios import MultiStreamTable, OfflineTable, RealtimeTable, ResourcesTable, SustainedTable
 
 SHAPE = (1, 3, 16, 16)
 TRANSPORTS = ("local", "embedded", "sshd")

@@ -25,7 +25,7 @@ from edgedeploy.boards.emulated import _SSHD_CONFIG, find_sshd, make_key
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.remote import BoardOptions, RemoteBoard
 from edgedeploy.boards.sshconfig import SshTarget, user_name
-from edgedeploy.protocols import Transport
+from edgedeploy.interfaces.board import Transport
 from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
 from edgedeploy.runtime.processes import end_all_with_argument, with_argument
 

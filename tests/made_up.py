@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from edgedeploy.artifact import Artifact, ArtifactFile, TensorSpec
 from edgedeploy.evidence.statistics import board_metrics, summarise_cases
-from edgedeploy.measurement import BoardInfo, Measurement, MetricInfo, Provenance, RawSide
-from edgedeploy.variant import Variant
+from edgedeploy.records.artifact import Artifact, ArtifactFile, TensorSpec
+from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.records.job import RawSide
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Variant
 
 TASK_METRICS = {
     "dice_mean": MetricInfo("maximize", "1", "Dice, mean over the classes"),

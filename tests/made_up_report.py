@@ -11,8 +11,8 @@ import numpy as np
 from edgedeploy.evidence.frontier import FrontReport, build_front
 from edgedeploy.evidence.pictures import CasePicture, worst_cases
 from edgedeploy.evidence.report import ReportData
-from edgedeploy.front import Constraint, Objective
-from edgedeploy.measurement import Failure, Measurement
+from edgedeploy.records.goals import Constraint, Objective
+from edgedeploy.records.measurement import Failure, Measurement
 
 DICE = Objective("dice_mean", "maximize")
 RATIO = Objective("latency_ratio", "minimize")

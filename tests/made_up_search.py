@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from edgedeploy.records.variant import Variant
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Outcome, Scored
-from edgedeploy.variant import Variant
 
 SPACE = Space(
     targets=("onnxruntime", "openvino"),

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import fx, nn
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.compress import quantgraph
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.tasks.unet import build_unet
 

@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgedeploy.artifact import TensorSpec
-from edgedeploy.precision import PrecisionPlan
-from edgedeploy.protocols import Array, BuildRequest
+from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.targets.reference import Reference, describe
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from edgedeploy.boards.agentfile import agent_file
 from edgedeploy.errors import Busy, CommandFailed, EdgeDeployError, Hung, MeasurementError, Rebooted, Unreachable
-from edgedeploy.protocols import Completed, Transport
+from edgedeploy.interfaces.board import Completed, Transport
 
 COMMAND_TIMEOUT_S: Final = 15.0
 OLDEST_PYTHON: Final = (3, 8)

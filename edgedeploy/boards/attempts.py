@@ -20,8 +20,9 @@ from typing import Final
 
 from edgedeploy.boards.quarantine import Quarantine
 from edgedeploy.errors import BoardError, Busy, HostKeyError, Hung, Quarantined, Rebooted, Unreachable
-from edgedeploy.measurement import BoardInfo, Job, RawRun
-from edgedeploy.protocols import Board, BoardSession, Powered
+from edgedeploy.interfaces.board import Board, BoardSession, Powered
+from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.job import Job, RawRun
 
 REQUEUES_AFTER_REBOOT: Final = 1
 

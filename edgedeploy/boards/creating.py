@@ -6,8 +6,8 @@ from edgedeploy.boards.arm import build
 from edgedeploy.boards.arm.image import MACHINES as ARM_MACHINES
 from edgedeploy.boards.x86 import haswell
 from edgedeploy.boards.x86.board import MACHINE as X86_MACHINE
-from edgedeploy.boardtable import MACHINES
 from edgedeploy.errors import SpecError, nearest
+from edgedeploy.spec.boards import MACHINES
 
 
 def create(machine: str, tell: build.Tell) -> None:

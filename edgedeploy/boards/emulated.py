@@ -26,7 +26,7 @@ from edgedeploy.boards.remote import BoardOptions, RemoteBoard, RemoteSession
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.boards.sshconfig import SshTarget, user_name
 from edgedeploy.errors import CommandFailed, SpecError, TargetUnavailable, nearest
-from edgedeploy.measurement import BoardInfo, Provenance
+from edgedeploy.records.board import BoardInfo, Provenance
 
 SERVERS: Final = ("auto", "embedded", "sshd")
 START_TIMEOUT_S: Final = 60.0
@@ -55,7 +55,7 @@ its own has no such file, and some take half a second a command."""
 
 
 class EmulatedBoard:
-    """A :class:`~edgedeploy.protocols.Board`. Its server runs while it is probed or in session, and not else."""
+    """A :class:`~edgedeploy.interfaces.board.Board`. Its server runs while it is probed or in session, and not else."""
 
     def __init__(self, name: str, *, server: str = "auto", options: BoardOptions | None = None) -> None:
         """Raises ``SpecError`` for an unknown ``server``."""

@@ -21,7 +21,9 @@ from edgedeploy.boards.remote import BoardOptions, RemoteBoard, RemoteSession
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.boards.sshconfig import SshTarget
 from edgedeploy.errors import Busy
-from edgedeploy.measurement import BoardInfo, Clock, Job, MeasurePlan, Payload, Provenance, RawRun
+from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun
+from edgedeploy.records.metrics import Clock
 from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
 
 VIRTUAL_QUERIES: Final = 16
@@ -39,7 +41,7 @@ else can hold this board, and it ends with its session."""
 
 
 class EmulatorBoard(abc.ABC):
-    """A :class:`~edgedeploy.protocols.Board`. It is turned on while it is probed or in session, and empty each time.
+    """A :class:`~edgedeploy.interfaces.board.Board`. It is turned on while it is probed or in session, and empty each time.
 
     ``note`` says with every number what stands in for the board; ``python`` is the interpreter in there.
     """
@@ -121,7 +123,7 @@ def host_to_itself(board: str) -> Iterator[None]:
 
 
 class EmulatorSession:
-    """A :class:`~edgedeploy.protocols.BoardSession` that asks for nothing that this board may not claim."""
+    """A :class:`~edgedeploy.interfaces.board.BoardSession` that asks for nothing that this board may not claim."""
 
     def __init__(self, info: BoardInfo, session: RemoteSession, check: Callable[[Payload], None]) -> None:
         self.info = info

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgedeploy.errors import CommandFailed, Unreachable
-from edgedeploy.protocols import Completed, RemoteProcess
+from edgedeploy.interfaces.board import Completed, RemoteProcess
 
 NOT_FOUND = 127
 """What a shell says of a command that does not exist."""

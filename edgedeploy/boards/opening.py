@@ -18,9 +18,9 @@ from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.boards.sshconfig import DEFAULT_PORT, SshTarget
 from edgedeploy.boards.x86.board import MACHINE as X86_MACHINE
 from edgedeploy.boards.x86.board import EmulatedX86Board
-from edgedeploy.boardtable import MACHINES
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.protocols import Board
+from edgedeploy.interfaces.board import Board
+from edgedeploy.spec.boards import MACHINES
 
 KINDS: Final = ("local", "ssh", "emulated")
 

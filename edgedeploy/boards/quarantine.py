@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgedeploy.errors import Quarantined, SpecError, nearest
 from edgedeploy.files import read_json, write_json
-from edgedeploy.measurement import BoardInfo
+from edgedeploy.records.board import BoardInfo
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from edgedeploy.artifact import sha256_file
 from edgedeploy.boards.agentclient import COMMAND_TIMEOUT_S, AgentClient, error_of
 from edgedeploy.boards.lease import Lease
 from edgedeploy.errors import BoardError, CommandFailed, Unreachable
-from edgedeploy.measurement import BoardInfo, Job, Payload, Provenance, RawRun, RawSide
-from edgedeploy.protocols import Transport
+from edgedeploy.interfaces.board import Transport
+from edgedeploy.records.artifact import sha256_file
+from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.records.job import Job, Payload, RawRun, RawSide
 
 POLL_FIRST_S: Final = 0.05
 POLL_LAST_S: Final = 0.5
@@ -53,7 +54,7 @@ class BoardOptions:
 
 
 class RemoteBoard:
-    """A :class:`~edgedeploy.protocols.Board` over the transport that ``connect`` opens."""
+    """A :class:`~edgedeploy.interfaces.board.Board` over the transport that ``connect`` opens."""
 
     def __init__(
         self,

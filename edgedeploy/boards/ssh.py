@@ -16,7 +16,7 @@ from edgedeploy.boards.local import within
 from edgedeploy.boards.sshconfig import Endpoint, SshTarget, resolve
 from edgedeploy.boards.watchdog import Watchdog
 from edgedeploy.errors import CommandFailed, EdgeDeployError, Unreachable
-from edgedeploy.protocols import Completed, RemoteProcess
+from edgedeploy.interfaces.board import Completed, RemoteProcess
 
 if TYPE_CHECKING:
     import paramiko

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgedeploy.files import write_atomic
-from edgedeploy.protocols import TrainRecipe
-from edgedeploy.variant import Scalar, digest_of
+from edgedeploy.interfaces.task import TrainRecipe
+from edgedeploy.records.variant import Scalar, digest_of
 
 if TYPE_CHECKING:
     from torch import nn

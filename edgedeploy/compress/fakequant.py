@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, cast
 import torch
 from torch import nn
 
-from edgedeploy.weightbits import LARGEST_WEIGHT
+from edgedeploy.records.weightbits import LARGEST_WEIGHT
 
 QMIN: Final = -128
 QMAX: Final = 127

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from edgedeploy.ability import has_native_bfloat16
-from edgedeploy.protocols import TrainRecipe
+from edgedeploy.interfaces.ability import has_native_bfloat16
+from edgedeploy.interfaces.task import TrainRecipe
 from edgedeploy.runtime.sensors.probe import cpu_model, isa_of
 
 CPUINFO: Final = Path("/proc/cpuinfo")

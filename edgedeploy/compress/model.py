@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.compress.inherit import InheritReport, inherit
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.prune import prune
@@ -20,8 +19,9 @@ from edgedeploy.compress.qat import train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import write_atomic
-from edgedeploy.protocols import Task, Trainable
-from edgedeploy.variant import Scalar, Variant
+from edgedeploy.interfaces.task import Task, Trainable
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.weights import Numbers
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError
-from edgedeploy.protocols import Trainable, TrainRecipe
-from edgedeploy.variant import Scalar
+from edgedeploy.interfaces.task import Trainable, TrainRecipe
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.variant import Scalar
 from edgedeploy.weights import Numbers
 
 if TYPE_CHECKING:

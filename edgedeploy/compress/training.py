@@ -18,8 +18,8 @@ from edgedeploy.compress.checkpoint import TrainState, identity_of, read_checkpo
 from edgedeploy.compress.host import TrainingPrecision, this_host
 from edgedeploy.compress.oversight import ALONE, Oversight, TrainProgress, TrainReport, remaining_s
 from edgedeploy.errors import BuildError, DataError, OutOfTime
-from edgedeploy.protocols import Task, Trainable, TrainRecipe
-from edgedeploy.variant import Scalar
+from edgedeploy.interfaces.task import Task, Trainable, TrainRecipe
+from edgedeploy.records.variant import Scalar
 
 CLIP_NORM: Final = 5.0
 TEMPERATURE: Final = 2.0

@@ -25,8 +25,9 @@ from edgedeploy.evidence.statistics import (
     pair_ratios,
     require_positive,
 )
-from edgedeploy.front import Objective
-from edgedeploy.measurement import BOARD_METRICS, RUN_METRICS, Measurement
+from edgedeploy.records.goals import Objective
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import BOARD_METRICS, RUN_METRICS
 
 RESAMPLES: Final = 2000
 LEVEL: Final = 0.95

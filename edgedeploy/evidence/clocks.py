@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.evidence.statistics import board_metrics, cpu_per_query
-from edgedeploy.measurement import Clock, RawSide, not_told_by
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.job import RawSide
+from edgedeploy.records.metrics import Clock, not_told_by
 
 
 def emulated_metrics(candidate: RawSide, artifact: Artifact, clock: Clock) -> tuple[dict[str, float], dict[str, str]]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from edgedeploy.evidence.bootstrap import Comparison, Estimate, Resampler
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.evidence.pick import accuracy_objective
-from edgedeploy.measurement import BOARD_METRICS, Measurement
-from edgedeploy.variant import Variant
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import BOARD_METRICS
+from edgedeploy.records.variant import Variant
 
 
 @dataclass(frozen=True)

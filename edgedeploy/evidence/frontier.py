@@ -20,19 +20,12 @@ from edgedeploy.evidence.bootstrap import (
 )
 from edgedeploy.evidence.pick import Pick, choose
 from edgedeploy.evidence.verdict import Verdict, latency_verdict
-from edgedeploy.front import (
-    Candidate,
-    Constraint,
-    Impossible,
-    Objective,
-    Shortfall,
-    dominates,
-    explain_infeasible,
-    non_dominated,
-    shortfalls,
-)
-from edgedeploy.measurement import ACROSS_BOARDS, BOARD_METRICS, BoardInfo, Measurement, MetricInfo, Provenance
-from edgedeploy.variant import Variant
+from edgedeploy.front import Candidate, Impossible, Shortfall, dominates, explain_infeasible, non_dominated, shortfalls
+from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.records.goals import Constraint, Objective
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import ACROSS_BOARDS, BOARD_METRICS, MetricInfo
+from edgedeploy.records.variant import Variant
 
 Status = Literal["front", "dominated", "infeasible", "incomplete"]
 Confidence = Literal["confirmed", "indistinguishable"]

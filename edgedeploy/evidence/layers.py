@@ -14,8 +14,8 @@ from typing import Any, Final
 from edgedeploy.evidence.pictures import pick_and_reference
 from edgedeploy.evidence.report_data import ReportData
 from edgedeploy.evidence.tables import cell, nothing, section, table
-from edgedeploy.measurement import Measurement
-from edgedeploy.units import human
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.units import human
 
 SHOWN: Final = 20
 """Layers that take the most time; the others are summed up."""

@@ -13,8 +13,9 @@ from typing import Any
 
 from edgedeploy.evidence.bootstrap import LEVEL, Comparison, Resampler
 from edgedeploy.evidence.quantities import comparison_text, phrase, quantity
-from edgedeploy.front import Objective
-from edgedeploy.measurement import BOARD_METRICS, Measurement, MetricInfo
+from edgedeploy.records.goals import Objective
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import BOARD_METRICS, MetricInfo
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from edgedeploy.evidence.bootstrap import paired_gains
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import heading, quantity
-from edgedeploy.measurement import Measurement
+from edgedeploy.records.measurement import Measurement
 
 ROLES: Final[Mapping[str, str]] = {"truth": "truth", "baseline": "baseline's answer", "pick": "pick's answer"}
 MAX_SIDE: Final = 320

@@ -15,8 +15,9 @@ from edgedeploy.evidence.frontier import FrontReport, Row
 from edgedeploy.evidence.pick import accuracy_objective, cost_objective
 from edgedeploy.evidence.quantities import heading, phrase, scale_for, with_span
 from edgedeploy.evidence.words import executed_text, key_metrics, status_text
-from edgedeploy.front import Candidate, Objective, non_dominated
-from edgedeploy.measurement import MetricInfo
+from edgedeploy.front import Candidate, non_dominated
+from edgedeploy.records.goals import Objective
+from edgedeploy.records.metrics import MetricInfo
 
 Figure = dict[str, Any]
 

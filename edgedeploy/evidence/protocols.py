@@ -14,7 +14,8 @@ import numpy as np
 
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.statistics import Blocks, Floats, nearest_rank, require_positive
-from edgedeploy.measurement import PROTOCOL_METRICS, Measurement
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import PROTOCOL_METRICS
 from edgedeploy.runtime.scenarios.earlystopping import percentile_bound, queries_needed, slow_allowed
 from edgedeploy.runtime.scenarios.schedule import Replay
 

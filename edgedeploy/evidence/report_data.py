@@ -8,7 +8,7 @@ from typing import Any
 
 from edgedeploy.evidence.frontier import FrontReport
 from edgedeploy.evidence.pictures import CasePicture
-from edgedeploy.measurement import Failure, Measurement
+from edgedeploy.records.measurement import Failure, Measurement
 
 
 @dataclass(frozen=True)

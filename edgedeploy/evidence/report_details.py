@@ -27,7 +27,7 @@ from edgedeploy.evidence.tables import (
     table,
 )
 from edgedeploy.evidence.words import PROVENANCE_TEXT, executed_text
-from edgedeploy.units import human
+from edgedeploy.records.units import human
 
 PHASE_COLOURS = ("#2166ac", "#4393c3", "#92c5de", "#5aae61", "#a6dba0", "#b2abd2", "#f4a582", "#cfd4da")
 

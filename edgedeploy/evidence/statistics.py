@@ -14,11 +14,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.conditions import board_cause
 from edgedeploy.evidence.energy import Energy, energy_of
-from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, RawSide, not_told_by
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.job import RawSide
+from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, not_told_by
 
 Floats = npt.NDArray[np.float64]
 Blocks = Sequence[Sequence[float]]

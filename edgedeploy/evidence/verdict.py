@@ -16,7 +16,7 @@ import numpy as np
 
 from edgedeploy.evidence.bootstrap import RESAMPLES, TIME_LEVEL, generator
 from edgedeploy.evidence.statistics import block_medians, pair_ratios
-from edgedeploy.measurement import RawSide
+from edgedeploy.records.job import RawSide
 
 MARGIN: Final = 0.01
 """Smallest share of the baseline's latency that two processes of the same artifact are not expected to differ by."""

@@ -9,7 +9,7 @@ from edgedeploy.evidence.bootstrap import LEVEL
 from edgedeploy.evidence.frontier import FrontReport, Row
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import heading, quantity, with_span
-from edgedeploy.measurement import BOARD_METRICS, PROTOCOL_METRICS, RUN_METRICS
+from edgedeploy.records.metrics import BOARD_METRICS, PROTOCOL_METRICS, RUN_METRICS
 
 PROVENANCE_TEXT: Final[Mapping[str, str]] = {
     "measured": "measured on the board itself",

@@ -20,7 +20,7 @@ import sqlalchemy
 import sqlalchemy.exc
 
 from edgedeploy.errors import SpecError, StorageError, TargetUnavailable
-from edgedeploy.measurement import Direction
+from edgedeploy.records.metrics import Direction
 
 STUDY_NAME: Final = "edgedeploy"
 LOCK_WAIT_S: Final = 2.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 
-from edgedeploy.variant import NO_CHOICES, NO_PLAN, Choices, Scalar, Variant, canonical
+from edgedeploy.records.variant import NO_CHOICES, NO_PLAN, Choices, Scalar, Variant, canonical
 
 ENUMERATION_LIMIT = 20_000
 

@@ -27,10 +27,10 @@ import numpy as np
 import optuna
 
 from edgedeploy.errors import OutOfTime
-from edgedeploy.measurement import Direction
+from edgedeploy.records.metrics import Direction
+from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.history import Answer, Server, open_history, patiently
 from edgedeploy.search.space import Space
-from edgedeploy.variant import Scalar, Variant
 
 MAX_CONSECUTIVE_DUPLICATES: Final = 12
 """After so many proposals in a row that were evaluated before, one untried variant is drawn at random instead."""

@@ -13,11 +13,9 @@ from typing import Final
 
 import numpy as np
 
-from edgedeploy.ability import sums_int8_exactly
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import BuildError, DataError, EdgeDeployError, TargetUnavailable, Unsupported
-from edgedeploy.protocols import (
-    Array,
+from edgedeploy.interfaces.ability import sums_int8_exactly
+from edgedeploy.interfaces.target import (
     BuildRequest,
     Calibrating,
     HasSevenBitWeights,
@@ -26,6 +24,8 @@ from edgedeploy.protocols import (
     TakesQuantized,
     Target,
 )
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.runtime.sensors.probe import isa_here
 
 CALIBRATION_LIMIT: Final = 300

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.errors import Unsupported
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.targets.common import saturates_here, translated
 from edgedeploy.targets.nncfquant import IN_FLOAT
 from edgedeploy.targets.reference import open_onnx

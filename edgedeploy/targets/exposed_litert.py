@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.errors import SpecError, TargetUnavailable, Unsupported
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
 from edgedeploy.runtime.sessions.litert.session import LAYERS, LiteRtSession
 from edgedeploy.targets.common import translated

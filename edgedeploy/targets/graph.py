@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.records.artifact import TensorSpec
 
 _COUNTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose multiply-accumulates are counted; in the networks at hand they are nearly all of the arithmetic."""

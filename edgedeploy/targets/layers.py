@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.precision import NARROW, Assignment, Layer, PrecisionPlan, assign
+from edgedeploy.records.precision import NARROW, Assignment, Layer, PrecisionPlan, assign
 from edgedeploy.weights import Numbers, numbers
 
 WEIGHTED_OPERATORS: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -22,12 +22,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from edgedeploy.ability import INT8_DOT_PRODUCTS, Demand
-from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.files import read_json
-from edgedeploy.precision import assign
-from edgedeploy.protocols import Array, BuildRequest, Readiness
+from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
+from edgedeploy.interfaces.target import BuildRequest, Readiness
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact, sha256_file
+from edgedeploy.records.precision import assign
+from edgedeploy.records.variant import digest_of
 from edgedeploy.targets import graph, litert_onnx
 from edgedeploy.targets.common import calibration_feeds, first_feed, look_for, require, require_abilities, staged
 from edgedeploy.targets.layers import layers_of, name_nodes
@@ -35,7 +37,6 @@ from edgedeploy.targets.litert_ranges import CALIBRATIONS
 from edgedeploy.targets.litert_tool import ToolJob, error_of, write_cases
 from edgedeploy.targets.program import CONVERTED
 from edgedeploy.targets.reference import describe
-from edgedeploy.variant import digest_of
 
 ENTRY: Final = "model.tflite"
 
@@ -66,7 +67,7 @@ class LiteRtTarget:
         return replace(readiness, found=f"{readiness.found}; for ONNX files: {litert_onnx.found_converter()}")
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
-        """See :class:`edgedeploy.protocols.Target`. One file; a session setting where an output is channels last."""
+        """See :class:`edgedeploy.interfaces.target.Target`. One file; a session setting where an output is channels last."""
         versions = dict(require(self, request.precision))
         require_abilities(self, request)
         _refuse_early(request)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.precision import Assignment, PrecisionPlan, assign
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.precision import Assignment, PrecisionPlan, assign
 from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
 from edgedeploy.targets.layers import layers_of, name_nodes, weights_of
 from edgedeploy.weights import numbers, same

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import TargetUnavailable, Unsupported
-from edgedeploy.protocols import BuildRequest
+from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.targets import graph
 
 PACKAGE: Final = "onnx2tf>=2.6,<3"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
 
 BY_ERROR: Final = "mse"
 CALIBRATIONS: Final = (BY_ERROR, "minmax", "mean-minmax")

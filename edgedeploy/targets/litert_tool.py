@@ -22,11 +22,11 @@ from typing import IO, Any, Final
 import numpy as np
 
 from edgedeploy import errors
-from edgedeploy.artifact import TensorSpec, sha256_file
 from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsupported
 from edgedeploy.files import write_atomic, write_json
-from edgedeploy.precision import CALIBRATED, PrecisionPlan
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec, sha256_file
+from edgedeploy.records.precision import CALIBRATED, PrecisionPlan
 from edgedeploy.runtime.sessions.litert.session import LAYERS, LiteRtSession, open_model
 from edgedeploy.targets.common import check_outputs, first_line, translated
 from edgedeploy.targets.litert_layers import LayerPlan, find_layers

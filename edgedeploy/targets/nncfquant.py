@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from edgedeploy.errors import Unsupported
-from edgedeploy.precision import Assignment
-from edgedeploy.protocols import Array, BuildRequest
+from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.precision import Assignment
 from edgedeploy.targets.common import CALIBRATION_LIMIT, calibration_feeds, translated
 from edgedeploy.targets.parity import TOLERANCE, worst_distance
 

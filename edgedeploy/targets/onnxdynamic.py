@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edgedeploy.precision import Assignment
-from edgedeploy.weightbits import LARGEST_WEIGHT
+from edgedeploy.records.precision import Assignment
+from edgedeploy.records.weightbits import LARGEST_WEIGHT
 
 if TYPE_CHECKING:
     import numpy.typing as npt

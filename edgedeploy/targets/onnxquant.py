@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import Unsupported
-from edgedeploy.precision import NARROW, Assignment, assign
-from edgedeploy.protocols import Array, BuildRequest
+from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.precision import NARROW, Assignment, assign
 from edgedeploy.targets import onnxdynamic
 from edgedeploy.targets.common import calibration_feeds, translated
 from edgedeploy.targets.layers import check_alive, check_followed, fused_from, layers_of, name_nodes

@@ -18,11 +18,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.ability import INT8_DOT_PRODUCTS, Demand
-from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import Unsupported
-from edgedeploy.precision import CALIBRATED
-from edgedeploy.protocols import Array, BuildRequest, Readiness
+from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
+from edgedeploy.interfaces.target import BuildRequest, Readiness
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact, sha256_file
+from edgedeploy.records.precision import CALIBRATED
 from edgedeploy.targets.common import (
     check_outputs,
     first_feed,
@@ -60,7 +61,7 @@ class OnnxRuntimeTarget:
         return look_for(("onnxruntime", "onnx"), self.extra)
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
-        """See :class:`edgedeploy.protocols.Target`. One file; session settings for a quantized reference only."""
+        """See :class:`edgedeploy.interfaces.target.Target`. One file; session settings for a quantized reference only."""
         versions = require(self, request.precision)
         require_abilities(self, request)
         settings = QUANTIZED_SETTINGS if request.quantized else {}

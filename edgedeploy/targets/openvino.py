@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.ability import INT8_DOT_PRODUCTS, Demand
-from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import Unsupported
-from edgedeploy.precision import CALIBRATED, NARROW, Layer, assign
-from edgedeploy.protocols import BuildRequest, Readiness
+from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
+from edgedeploy.interfaces.target import BuildRequest, Readiness
+from edgedeploy.records.artifact import Artifact, sha256_file
+from edgedeploy.records.precision import CALIBRATED, NARROW, Layer, assign
 from edgedeploy.targets.common import (
     check_outputs,
     first_feed,
@@ -65,7 +65,7 @@ class OpenVinoTarget:
         return look_for(("openvino", "nncf"), self.extra)
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
-        """See :class:`edgedeploy.protocols.Target`. Two files, and the precision hint as a session setting.
+        """See :class:`edgedeploy.interfaces.target.Target`. Two files, and the precision hint as a session setting.
 
         bfloat16 differs from float32 in the hint alone; whether the board's CPU has it, the board says.
         """

@@ -21,8 +21,8 @@ from typing import Final
 import numpy as np
 
 from edgedeploy.errors import MeasurementError, ParityError
-from edgedeploy.precision import NARROW
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.precision import NARROW
 
 TOLERANCE: Final[Mapping[str, float]] = {
     "float32": 1e-3,

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from edgedeploy.artifact import TensorSpec
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.targets.common import translated
 from edgedeploy.targets.reference import random_inputs
 

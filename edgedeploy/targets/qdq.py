@@ -22,9 +22,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import BuildError
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.targets.reference import Reference, describe, export_checked
 
 EXPORT_TOLERANCE: Final = 0.05

@@ -19,10 +19,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.artifact import TensorSpec, sha256_file
 from edgedeploy.errors import BuildError, ParityError, Unsupported
 from edgedeploy.foreign import check_onnx
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec, sha256_file
 from edgedeploy.targets import graph
 from edgedeploy.targets.common import first_line, translated
 from edgedeploy.targets.parity import compare, within

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.errors import BuildError, Unrepeatable
+from edgedeploy.records.artifact import Artifact
 
 BUILDS: Final = 3
 """Most builds of one artifact."""

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.errors import SpecError
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.targets.exposed import onnx_side, openvino_side, source_side
 from edgedeploy.targets.exposed_litert import litert_side
 from edgedeploy.targets.layers import WEIGHTED_OPERATORS, name_nodes, region

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import DataError, SpecError, nearest
-from edgedeploy.protocols import Task
+from edgedeploy.interfaces.task import Task
 
 KINDS: Final = ("synthetic-ultrasound", "segmentation-folder", "onnx", "python")
 
@@ -66,7 +66,7 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
     if not isinstance(task, Task):
         missing = [member for member in _members(Task) if not hasattr(task, member)]
         raise SpecError(
-            asked, f"what it made is no task: it lacks {', '.join(missing)}", "See edgedeploy.protocols.Task"
+            asked, f"what it made is no task: it lacks {', '.join(missing)}", "See edgedeploy.interfaces.task.Task"
         )
     return task
 

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from edgedeploy.errors import DataError, SpecError
-from edgedeploy.protocols import SPLITS, Case, Split, TrainRecipe
+from edgedeploy.interfaces.task import SPLITS, Case, Split, TrainRecipe
 from edgedeploy.tasks.augment import Augmentation
 from edgedeploy.tasks.metrics import Labels
 from edgedeploy.tasks.options import SegmentationOptions

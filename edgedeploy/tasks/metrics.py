@@ -23,7 +23,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edgedeploy.measurement import MetricInfo
+from edgedeploy.records.metrics import MetricInfo
 
 Labels = npt.NDArray[np.uint8]
 

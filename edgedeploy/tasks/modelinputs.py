@@ -19,9 +19,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 from PIL import Image
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import DataError, SpecError
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.tasks.folder import SUFFIXES, open_image
 
 MAX_CASES: Final = 20_000

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import DataError, SpecError, Unsupported, nearest
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.onnxruntime import open_model
 

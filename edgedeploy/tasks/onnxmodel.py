@@ -15,14 +15,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import DataError, MeasurementError, SpecError, nearest
-from edgedeploy.measurement import MetricInfo
-from edgedeploy.protocols import Array, Case, Split
+from edgedeploy.interfaces.task import Array, Case, Split
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Scalar
 from edgedeploy.runtime.sessions.onnxruntime import open_model
 from edgedeploy.tasks.modelinputs import Preprocessing, Source, digest_of_inputs, open_source
 from edgedeploy.tasks.onnxfile import TakenIn, take_in
-from edgedeploy.variant import Scalar
 
 SOURCES: Final[tuple[Split, ...]] = ("calibration", "selection", "confirmation")
 REMEMBERED_BYTES: Final = 256 << 20
@@ -68,7 +68,7 @@ class OnnxOptions:
 
 
 class OnnxTask:
-    """See :class:`edgedeploy.protocols.Task` and :class:`edgedeploy.protocols.ReadyMade`.
+    """See :class:`edgedeploy.interfaces.task.Task` and :class:`edgedeploy.interfaces.task.ReadyMade`.
 
     Constructing it takes the model in and looks at every case once: whatever is wrong with the files is said first.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.protocols import TrainRecipe
+from edgedeploy.interfaces.task import TrainRecipe
 
 T = TypeVar("T")
 

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edgedeploy.artifact import TensorSpec
-from edgedeploy.measurement import MetricInfo
-from edgedeploy.protocols import Array, Case, Split, TrainRecipe
+from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Scalar
 from edgedeploy.tasks.augment import Augmentation, augment
 from edgedeploy.tasks.metrics import Labels, metric_table, segmentation_metrics
 from edgedeploy.tasks.options import SegmentationOptions
 from edgedeploy.tasks.unet import build_unet
-from edgedeploy.variant import Scalar
 
 CASES_IN_MEMORY: Final = 1024
 CONTOUR_COLOURS: Final = ((255, 196, 0), (0, 190, 255), (255, 80, 160), (120, 230, 90))

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from edgedeploy.protocols import SPLITS, Case, Split, TrainRecipe
+from edgedeploy.interfaces.task import SPLITS, Case, Split, TrainRecipe
 from edgedeploy.tasks.augment import Augmentation
 from edgedeploy.tasks.metrics import Labels
 from edgedeploy.tasks.options import SegmentationOptions, at_least

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.artifact import TensorSpec, sha256_file
-from edgedeploy.protocols import Array, BuildRequest
+from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec, sha256_file
 from edgedeploy.targets.program import PROGRAM_FILE, export_program
 from edgedeploy.targets.reference import Reference, export_reference
 

@@ -2,7 +2,7 @@
 
 A target's package subclasses :class:`TargetContract` in a test module::
 
-    from edgedeploy.protocols import Target
+    from edgedeploy.interfaces.target import Target
     from edgedeploy.testing import TargetContract
     from my_package import MyTarget
 
@@ -22,9 +22,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pytest
 
-from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import BuildError, DataError, ParityError, SpecError, TargetUnavailable, Unsupported
-from edgedeploy.protocols import Array, BuildRequest, Target
+from edgedeploy.interfaces.target import BuildRequest, Target
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact, sha256_file
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.open import Session, open_session
 from edgedeploy.targets.parity import check_executed, check_parity

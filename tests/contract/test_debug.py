@@ -14,11 +14,11 @@ from onnx import numpy_helper
 from small_onnx import convolutional, feeds, request
 from typer.testing import CliRunner
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.cli import app
 from edgedeploy.debug import IN_FLOAT_HERE, debug
 from edgedeploy.errors import SpecError
 from edgedeploy.files import write_json
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.targets.openvino import OpenVinoTarget

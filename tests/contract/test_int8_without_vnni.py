@@ -16,10 +16,12 @@ import torch
 from small_networks import NETWORKS, SPECS, images, network, quantized
 from x86_kit import need_avx2_emulation
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.boards.opening import open_board
-from edgedeploy.measurement import Job, MeasurePlan, Payload
-from edgedeploy.protocols import Array, BoardSession, BuildRequest, Target
+from edgedeploy.interfaces.board import BoardSession
+from edgedeploy.interfaces.target import BuildRequest, Target
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.targets import qdq
 from edgedeploy.targets.nncfquant import IN_FLOAT
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget

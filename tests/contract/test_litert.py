@@ -17,12 +17,12 @@ import onnx
 import pytest
 import torch
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
-from edgedeploy.measurement import Job, MeasurePlan, Payload
-from edgedeploy.precision import NO_RULES
-from edgedeploy.protocols import BuildRequest, Target
+from edgedeploy.interfaces.target import BuildRequest, Target
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.job import Job, MeasurePlan, Payload
+from edgedeploy.records.precision import NO_RULES
 from edgedeploy.runtime.sessions.open import Profiled, open_session
 from edgedeploy.targets import litert, litert_onnx
 from edgedeploy.targets.layers import with_sources

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.precision import Assignment, PrecisionPlan
-from edgedeploy.protocols import BuildRequest
+from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.records.precision import Assignment, PrecisionPlan
 from edgedeploy.runtime.sessions.litert.session import LiteRtSession
 from edgedeploy.targets.litert import LiteRtTarget
 from edgedeploy.targets.litert_layers import LayerPlan, Operation

@@ -15,8 +15,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_onnx import convolutional, feeds, request, transformer_block
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.errors import Unsupported
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.runtime.sessions.open import Profiled, open_session
 from edgedeploy.targets.layers import with_sources
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from small_onnx import convolutional, feeds, norm_after_relu, request, transformer_block, two_stages
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.precision import PrecisionPlan
-from edgedeploy.protocols import BuildRequest, Calibrating, PerLayer
+from edgedeploy.interfaces.target import BuildRequest, Calibrating, PerLayer
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.targets.openvino import OpenVinoTarget

@@ -12,11 +12,11 @@ import pytest
 import torch
 from small_networks import NETWORKS, SPECS, bits_here, images, network, quantized
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.compress import quantgraph
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.precision import PrecisionPlan
-from edgedeploy.protocols import BuildRequest, TakesQuantized, Target
+from edgedeploy.interfaces.target import BuildRequest, TakesQuantized, Target
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets import qdq
 from edgedeploy.targets.layers import kept_float, layers_of

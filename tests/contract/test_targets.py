@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto
 
 from edgedeploy.errors import Unsupported
-from edgedeploy.protocols import BuildRequest, Target
+from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.targets.openvino import OpenVinoTarget

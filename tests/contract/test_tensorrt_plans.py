@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_onnx import convolutional, feeds, request, transformer_block
 
-from edgedeploy.artifact import sha256_file
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.protocols import Calibrating, PerLayer
+from edgedeploy.interfaces.target import Calibrating, PerLayer
+from edgedeploy.records.artifact import sha256_file
 from edgedeploy.targets.onnxquant import CALIBRATIONS, narrow_nodes
 from edgedeploy.targets.parity import check_parity
 from edgedeploy.targets.reference import describe, open_onnx, run_reference

@@ -18,9 +18,9 @@ import pytest
 import simulated_tensorrt
 from small_onnx import convolutional, feeds, request
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.errors import TargetUnavailable, Unsupported
-from edgedeploy.protocols import FitsBoard, Target
+from edgedeploy.interfaces.target import FitsBoard, Target
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.open import Profiled, Session, open_session
 from edgedeploy.runtime.sessions.tensorrt import case, engine

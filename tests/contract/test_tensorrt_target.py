@@ -14,9 +14,10 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
-from edgedeploy.protocols import Array, BoardBound, BuildRequest, Target
+from edgedeploy.interfaces.target import BoardBound, BuildRequest, Target
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.targets import common
 from edgedeploy.targets.parity import check_parity
 from edgedeploy.targets.reference import Reference, describe, export_reference, open_onnx, run_reference

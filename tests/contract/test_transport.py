@@ -12,7 +12,7 @@ import pytest
 from board_kit import TRANSPORTS, open_transport
 
 from edgedeploy.errors import CommandFailed, Unreachable
-from edgedeploy.protocols import Transport
+from edgedeploy.interfaces.board import Transport
 
 MIB = 1 << 20
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgedeploy.artifact import TensorSpec
-from edgedeploy.measurement import MetricInfo
-from edgedeploy.protocols import Case, Split, TrainRecipe
+from edgedeploy.interfaces.task import Case, Split, TrainRecipe
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.metrics import MetricInfo
 
 SIDE = 16
 

@@ -28,11 +28,11 @@ from edgedeploy.boards.attempts import Attempts, Patience
 from edgedeploy.boards.emulated import serve
 from edgedeploy.boards.quarantine import Quarantine
 from edgedeploy.boards.ssh import SshTransport
-from edgedeploy.boardtable import BoardTable
 from edgedeploy.diagnosis import board_findings
 from edgedeploy.errors import Busy, MeasurementError, Quarantined, SpecError, Unreachable
-from edgedeploy.measurement import MeasurePlan
+from edgedeploy.records.job import MeasurePlan
 from edgedeploy.runtime.processes import with_argument
+from edgedeploy.spec.boards import BoardTable
 
 LONG_ENOUGH = MeasurePlan(queries=64, warmup=1, block=8, cold_starts=6, time_limit_s=60.0)
 """A few seconds, most of them spent on starting processes: time to hit the run."""

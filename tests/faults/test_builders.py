@@ -18,10 +18,11 @@ import pytest
 from board_kit import SHAPE, conv_model
 from fault_kit import wait_for
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.builders import build_elsewhere, pack_request, unpack_request
 from edgedeploy.errors import BuildError
-from edgedeploy.protocols import Array, BuildRequest
+from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'edgedeploy[lab]'")

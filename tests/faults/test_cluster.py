@@ -21,7 +21,7 @@ from fault_kit import running_jobs, wait_for
 
 from edgedeploy.cluster import Cluster
 from edgedeploy.errors import SpecError, Unreachable
-from edgedeploy.measurement import MeasurePlan
+from edgedeploy.records.job import MeasurePlan
 from edgedeploy.runtime.processes import with_argument
 from edgedeploy.store import Store
 

@@ -21,8 +21,8 @@ from fault_kit import local_board, running_jobs, wait_for
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.statistics import board_metrics
-from edgedeploy.measurement import Job, MeasurePlan
-from edgedeploy.protocols import Completed
+from edgedeploy.interfaces.board import Completed
+from edgedeploy.records.job import Job, MeasurePlan
 from edgedeploy.runtime.processes import start_ticks, with_argument
 from edgedeploy.targets.parity import check_executed
 

@@ -15,12 +15,12 @@ from board_kit import OUTPUTS_ONLY, SHAPE, conv_model, make_payload, open_transp
 from fault_kit import local_board
 from onnx import TensorProto, helper, numpy_helper
 
-from edgedeploy.artifact import Artifact, TensorSpec
 from edgedeploy.boards.emulated import EmulatedBoard
 from edgedeploy.boards.remote import BoardOptions
 from edgedeploy.errors import DataError
 from edgedeploy.foreign import Limits, check_onnx
-from edgedeploy.measurement import Job
+from edgedeploy.records.artifact import Artifact, TensorSpec
+from edgedeploy.records.job import Job
 from edgedeploy.targets.reference import describe
 
 

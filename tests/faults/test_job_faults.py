@@ -33,8 +33,8 @@ from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.remote import RemoteBoard
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.errors import Busy, CommandFailed, MeasurementError, Unreachable
-from edgedeploy.measurement import Job, MeasurePlan
-from edgedeploy.protocols import Completed, Transport
+from edgedeploy.interfaces.board import Completed, Transport
+from edgedeploy.records.job import Job, MeasurePlan
 from edgedeploy.runtime.processes import start_ticks, with_argument
 
 TIMED = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=1, time_limit_s=60.0)

@@ -14,7 +14,7 @@ from fault_kit import Cable, agent_pace_s, board_behind_cable, local_board, runn
 from edgedeploy.boards.remote import RemoteBoard
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.errors import Unreachable
-from edgedeploy.measurement import Job, MeasurePlan, RawRun
+from edgedeploy.records.job import Job, MeasurePlan, RawRun
 from edgedeploy.runtime.processes import with_argument
 
 RUN = MeasurePlan(queries=400, warmup=1, block=50, cold_starts=6, time_limit_s=60.0)

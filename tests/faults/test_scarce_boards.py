@@ -20,7 +20,7 @@ from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.statistics import StabilityLimits, stability
-from edgedeploy.measurement import Job, MeasurePlan
+from edgedeploy.records.job import Job, MeasurePlan
 
 
 def hungry_model(path: Path) -> None:

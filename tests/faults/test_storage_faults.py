@@ -19,11 +19,11 @@ from fault_kit import command, need_program, need_root, wait_for
 from edgedeploy.boards.emulated import serve
 from edgedeploy.errors import SpecError, StorageError
 from edgedeploy.mounts import network_file_system
+from edgedeploy.records.variant import Variant
 from edgedeploy.search import history
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Failed, Outcome, Scored, Search
 from edgedeploy.store import Store
-from edgedeploy.variant import Variant
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

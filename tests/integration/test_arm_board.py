@@ -21,7 +21,7 @@ from fault_kit import processes_after_kill
 from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.opening import open_board
 from edgedeploy.evidence.clocks import emulated_metrics
-from edgedeploy.measurement import Job, MeasurePlan, Payload
+from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.store import Store
 from edgedeploy.targets.litert import LiteRtTarget
 from edgedeploy.targets.parity import check_executed, check_parity

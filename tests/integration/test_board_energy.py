@@ -12,7 +12,7 @@ from board_kit import make_payload
 
 from edgedeploy.boards.opening import open_board
 from edgedeploy.evidence.energy import Energy, energy_of
-from edgedeploy.measurement import Job, MeasurePlan
+from edgedeploy.records.job import Job, MeasurePlan
 from edgedeploy.runtime.sensors import power
 
 PLAN = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=0, collect_outputs=False, time_limit_s=120.0)

@@ -12,8 +12,8 @@ from board_kit import OUTPUTS_ONLY, make_job, make_payload, need_sshd
 
 from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import SpecError
-from edgedeploy.measurement import Job, MeasurePlan, RawRun
-from edgedeploy.protocols import Board
+from edgedeploy.interfaces.board import Board
+from edgedeploy.records.job import Job, MeasurePlan, RawRun
 
 PLAN = MeasurePlan(queries=12, warmup=2, block=4, cold_starts=2, time_limit_s=60.0)
 BOARDS = {

@@ -12,7 +12,7 @@ from board_kit import make_job
 
 from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import CommandFailed
-from edgedeploy.protocols import Board
+from edgedeploy.interfaces.board import Board
 
 
 def local_board(root: Path, **table: object) -> Board:

@@ -11,11 +11,12 @@ from board_kit import SHORT_PROTOCOLS, SHORT_REALTIME, conv_model, huge_model, m
 from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.protocols import protocol_metrics
-from edgedeploy.measurement import PROTOCOL_METRICS, Job, MeasurePlan, ProtocolPlan, RawRun
-from edgedeploy.measuring import RealtimeTable
-from edgedeploy.protocols import Board
+from edgedeploy.interfaces.board import Board
+from edgedeploy.records.job import Job, MeasurePlan, ProtocolPlan, RawRun
+from edgedeploy.records.metrics import PROTOCOL_METRICS
 from edgedeploy.runtime.processes import start_ticks, with_argument
 from edgedeploy.runtime.scenarios.schedule import Replay
+from edgedeploy.spec.scenarios import RealtimeTable
 
 
 def plan(*protocols: ProtocolPlan) -> MeasurePlan:

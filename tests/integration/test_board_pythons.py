@@ -22,8 +22,9 @@ from edgedeploy.boards.agentfile import agent_file
 from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import CommandFailed
 from edgedeploy.evidence.protocols import protocol_metrics
-from edgedeploy.measurement import Job, MeasurePlan, Payload, RawRun
-from edgedeploy.protocols import BoardSession, Target
+from edgedeploy.interfaces.board import BoardSession
+from edgedeploy.interfaces.target import Target
+from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.litert import LiteRtTarget
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget

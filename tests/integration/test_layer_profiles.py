@@ -17,7 +17,7 @@ import edgedeploy
 from edgedeploy.boards.opening import open_board
 from edgedeploy.cli import app
 from edgedeploy.evidence.layers import beside, profile_of
-from edgedeploy.measurement import Job, MeasurePlan
+from edgedeploy.records.job import Job, MeasurePlan
 from edgedeploy.runtime.sessions.open import Profiled, open_session
 from edgedeploy.store import Store
 from edgedeploy.targets.layers import with_sources

@@ -19,10 +19,10 @@ from made_up_search import SPACE, landscape
 
 from edgedeploy.errors import Quarantined, SpecError, StorageError
 from edgedeploy.lab import Crew, Post
+from edgedeploy.records.variant import Variant
 from edgedeploy.search import history
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.search.study import Outcome, Search
-from edgedeploy.variant import Variant
 
 pytestmark = pytest.mark.beside
 

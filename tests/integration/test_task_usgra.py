@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgedeploy.protocols import SPLITS, Split
+from edgedeploy.interfaces.task import SPLITS, Split
 from edgedeploy.tasks.folder import FolderOptions, SegmentationFolder
 from edgedeploy.tasks.splits import near_copies, thumbnail
 

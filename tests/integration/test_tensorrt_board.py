@@ -13,11 +13,12 @@ import pytest
 from board_kit import SHAPE, conv_model
 from simulated_trtexec import install
 
-from edgedeploy.artifact import Artifact, TensorSpec
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import MeasurementError, TargetUnavailable, Unstable, Unsupported
-from edgedeploy.precision import PrecisionPlan
-from edgedeploy.protocols import Array, BuildRequest
+from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact, TensorSpec
+from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.targets.parity import check_parity
 from edgedeploy.targets.reference import open_onnx
 from edgedeploy.targets.tensorrt import (

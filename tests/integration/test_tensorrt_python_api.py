@@ -13,9 +13,9 @@ import simulated_tensorrt
 import simulated_trtexec
 from small_onnx import convolutional, feeds, request
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import MeasurementError
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.targets.reference import open_onnx
 from edgedeploy.targets.tensorrt import TensorRtTarget, TrtResult, measure_on_board
 from edgedeploy.targets.tensorrt.pyapi import RUNNER, PythonApi, run_case

@@ -14,7 +14,8 @@ from board_kit import squares_study
 
 import edgedeploy
 from edgedeploy.errors import MeasurementError
-from edgedeploy.measurement import BoardInfo, Job, RawRun
+from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.job import Job, RawRun
 from edgedeploy.reporting import make_report
 from edgedeploy.store import Store
 from edgedeploy.trial import Trials

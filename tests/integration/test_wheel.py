@@ -78,7 +78,7 @@ def test_unit_tests_pass_against_the_installed_wheel(wheel: Path, tmp_path: Path
 
 
 THIRD_PARTY = """\
-from edgedeploy.protocols import Target
+from edgedeploy.interfaces.target import Target
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.testing import TargetContract
 

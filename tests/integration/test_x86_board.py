@@ -19,16 +19,18 @@ import torch
 from fault_kit import processes_after_kill
 from x86_kit import as_avx2, need_avx2_emulation
 
-from edgedeploy.ability import has_native_bfloat16, sums_int8_exactly
-from edgedeploy.artifact import Artifact
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.ssh import SshTransport
 from edgedeploy.boards.x86 import haswell
 from edgedeploy.boards.x86.board import serve
 from edgedeploy.boards.x86.haswell import MODEL
 from edgedeploy.errors import TargetUnavailable
-from edgedeploy.measurement import Job, MeasurePlan, Payload
-from edgedeploy.protocols import Array, Board, BoardSession, Target
+from edgedeploy.interfaces.ability import has_native_bfloat16, sums_int8_exactly
+from edgedeploy.interfaces.board import Board, BoardSession
+from edgedeploy.interfaces.target import Target
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.runtime.sessions.open import open_session

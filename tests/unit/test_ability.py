@@ -8,9 +8,9 @@ import made_up
 import pytest
 
 import edgedeploy
-from edgedeploy.ability import Demand, abilities, has_native_bfloat16, runnable, sums_int8_exactly
-from edgedeploy.measurement import BoardInfo
+from edgedeploy.interfaces.ability import Demand, abilities, has_native_bfloat16, runnable, sums_int8_exactly
 from edgedeploy.plugins import demands_of, find_targets
+from edgedeploy.records.board import BoardInfo
 from edgedeploy.targets import BUILTIN_TARGETS
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples/squares.py"

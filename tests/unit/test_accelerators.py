@@ -7,7 +7,7 @@ from pathlib import Path
 
 import made_up
 
-from edgedeploy.measurement import BoardInfo
+from edgedeploy.records.board import BoardInfo
 from edgedeploy.runtime.sensors.accelerators import accelerators
 from edgedeploy.runtime.sensors.probe import probe
 

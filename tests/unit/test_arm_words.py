@@ -15,8 +15,9 @@ from edgedeploy.boards.emulator import plan_for
 from edgedeploy.boards.opening import open_board
 from edgedeploy.errors import SpecError, TargetUnavailable
 from edgedeploy.evidence.clocks import emulated_metrics
-from edgedeploy.measurement import RUN_METRICS, TIMES, Clock, MeasurePlan
-from edgedeploy.spec import StudySpec, parse_spec
+from edgedeploy.records.job import MeasurePlan
+from edgedeploy.records.metrics import RUN_METRICS, TIMES, Clock
+from edgedeploy.spec.study import StudySpec, parse_spec
 
 STUDY = """\
 [study]

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import BuildError, DataError, Unsupported
-from edgedeploy.protocols import Array, BuildRequest
+from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.targets.common import CALIBRATION_LIMIT, calibration_feeds, first_feed, staged, translated
 
 SPECS = (TensorSpec("image", "float32", (1, 2)),)

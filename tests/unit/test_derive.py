@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.compress.model import derive, load_weights, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight
 from edgedeploy.compress.prune import channel_widths
 from edgedeploy.errors import DataError, SpecError
-from edgedeploy.measurement import MetricInfo
-from edgedeploy.protocols import Array, Case, Split, Task, Trainable, TrainRecipe
-from edgedeploy.variant import Scalar, Variant
+from edgedeploy.interfaces.task import Array, Case, Split, Task, Trainable, TrainRecipe
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Scalar, Variant
 
 
 class Edges:

@@ -8,7 +8,7 @@ from math import comb
 import pytest
 from scipy.stats import binom
 
-from edgedeploy.measurement import QUERIES_FOR_PERCENTILE
+from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE
 from edgedeploy.runtime.scenarios.earlystopping import chance_of_few, percentile_bound, queries_needed, slow_allowed
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgedeploy.artifact import TensorSpec, sha256_file
 from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsupported
+from edgedeploy.records.artifact import TensorSpec, sha256_file
 from edgedeploy.targets import reference as module
 from edgedeploy.targets.program import export_program
 from edgedeploy.targets.reference import Reference, describe, export_reference, random_inputs, run_reference

@@ -13,7 +13,7 @@ from edgedeploy import fitting
 from edgedeploy.cli import app
 from edgedeploy.compress.host import TrainingHost
 from edgedeploy.fitting import LADDER, Paces, choose, expected, fitted
-from edgedeploy.spec import parse_spec
+from edgedeploy.spec.study import parse_spec
 from edgedeploy.tasks.catalog import load_task
 from edgedeploy.tasks.ultrasound import UltrasoundOptions
 

@@ -11,8 +11,10 @@ import pytest
 
 from edgedeploy.errors import SpecError
 from edgedeploy.evidence.frontier import FrontReport, Row, build_front
-from edgedeploy.front import Candidate, Constraint, Objective, dominates, explain_infeasible, non_dominated, shortfalls
-from edgedeploy.measurement import BOARD_METRICS, Measurement
+from edgedeploy.front import Candidate, dominates, explain_infeasible, non_dominated, shortfalls
+from edgedeploy.records.goals import Constraint, Objective
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import BOARD_METRICS
 
 DICE = Objective("dice_mean", "maximize")
 RATIO = Objective("latency_ratio", "minimize")

@@ -25,10 +25,10 @@ from edgedeploy.lab import (
     require_comparable,
     require_unchanged,
 )
-from edgedeploy.measurement import BoardInfo
+from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.variant import Variant
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Failed, Finished, Outcome, Search
-from edgedeploy.variant import Variant
 
 Evaluate = Callable[[str, Variant], Outcome]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgedeploy.evidence.layers import beside, layers_section, profile_of
 from edgedeploy.evidence.report_data import ReportData
-from edgedeploy.measurement import Measurement
+from edgedeploy.records.measurement import Measurement
 from edgedeploy.runtime.agent.worker import Worker
 from edgedeploy.runtime.sessions.onnxruntime import layers_from_profile
 
@@ -64,7 +64,7 @@ def test_what_is_not_available_says_why() -> None:
 
 def test_the_report_sums_what_it_does_not_show_and_escapes_names() -> None:
     from edgedeploy.evidence.frontier import build_front
-    from edgedeploy.front import Objective
+    from edgedeploy.records.goals import Objective
 
     many = [layer(f"<b>{index}", f"/l{index}<script>", 1000 * index) for index in range(30)]
     item = profiled({"runs": 3, "layers": many}, {"missing": "it crashed"})

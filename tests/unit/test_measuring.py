@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from edgedeploy.errors import DataError, SpecError
-from edgedeploy.measurement import PROTOCOL_METRICS, ProtocolPlan
+from edgedeploy.records.job import ProtocolPlan
+from edgedeploy.records.metrics import PROTOCOL_METRICS
 from edgedeploy.runtime.scenarios.base import PROTOCOLS, make_protocol
-from edgedeploy.spec import StudySpec, parse_spec
+from edgedeploy.spec.study import StudySpec, parse_spec
 
 GOOD = """\
 [study]

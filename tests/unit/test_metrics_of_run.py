@@ -9,7 +9,8 @@ import pytest
 
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.statistics import board_metrics
-from edgedeploy.measurement import RUN_METRICS, RawSide, not_told_by
+from edgedeploy.records.job import RawSide
+from edgedeploy.records.metrics import RUN_METRICS, not_told_by
 
 ARTIFACT = made_up.artifact(made_up.variant())
 

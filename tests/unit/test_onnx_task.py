@@ -13,7 +13,7 @@ from PIL import Image
 from small_onnx import convolutional
 
 from edgedeploy.errors import DataError, EdgeDeployError, MeasurementError, SpecError, Unsupported
-from edgedeploy.protocols import ReadyMade, Task, Trainable
+from edgedeploy.interfaces.task import ReadyMade, Task, Trainable
 from edgedeploy.tasks.catalog import load_task
 from edgedeploy.tasks.modelinputs import ArraySource
 from edgedeploy.tasks.onnxfile import take_in

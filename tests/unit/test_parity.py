@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edgedeploy.errors import MeasurementError, ParityError
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.variant import PRECISIONS
 from edgedeploy.targets.parity import TOLERANCE, check_executed, check_parity, compare, worst_distance
-from edgedeploy.variant import PRECISIONS
 
 
 def outputs(seed: int = 0, scale: float = 1.0) -> dict[str, Array]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.precision import Layer, PrecisionPlan, assign
+from edgedeploy.records.precision import Layer, PrecisionPlan, assign
+from edgedeploy.records.variant import Choices, Scalar, Variant, canonical
 from edgedeploy.search.space import Space
-from edgedeploy.variant import Choices, Scalar, Variant, canonical
 
 LAYERS = (
     Layer("/enc/conv", "Conv", True),

@@ -15,8 +15,9 @@ from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.bootstrap import Resampler
 from edgedeploy.evidence.frontier import build_front
 from edgedeploy.evidence.protocols import protocol_metrics, trend
-from edgedeploy.front import Objective
-from edgedeploy.measurement import PROTOCOL_METRICS, Measurement
+from edgedeploy.records.goals import Objective
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import PROTOCOL_METRICS
 from edgedeploy.runtime.scenarios.schedule import Waiting, replay
 
 

@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.compress import quantgraph
 from edgedeploy.compress.qat import QatSettings, qat_recipe, train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError
-from edgedeploy.protocols import BuildRequest, TrainRecipe
+from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.interfaces.task import TrainRecipe
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 from edgedeploy.targets.qdq import export_quantized

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from edgedeploy import recordings
 from edgedeploy.errors import DataError
-from edgedeploy.recordings import dicom_arrivals_ns, metaimage_arrivals_ns
+from edgedeploy.spec import recordings
+from edgedeploy.spec.recordings import dicom_arrivals_ns, metaimage_arrivals_ns
 
 
 @pytest.mark.shared

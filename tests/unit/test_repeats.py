@@ -9,12 +9,12 @@ import made_up
 import pytest
 
 from edgedeploy.account import Account
-from edgedeploy.measurement import Measurement
-from edgedeploy.protocols import Split
-from edgedeploy.spec import StudySpec, parse_spec
+from edgedeploy.interfaces.task import Split
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.variant import Variant
+from edgedeploy.spec.study import StudySpec, parse_spec
 from edgedeploy.store import Store
 from edgedeploy.trial import Trials
-from edgedeploy.variant import Variant
 
 STUDY = """\
 [study]

@@ -19,8 +19,8 @@ from edgedeploy.evidence.page import script_json
 from edgedeploy.evidence.pictures import data_uri, worst_cases
 from edgedeploy.evidence.report import ReportData, render_report, write_report
 from edgedeploy.evidence.text import front_table
-from edgedeploy.front import Constraint
-from edgedeploy.measurement import Failure
+from edgedeploy.records.goals import Constraint
+from edgedeploy.records.measurement import Failure
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
 

@@ -13,10 +13,10 @@ import pytest
 from made_up_search import SMALL, SPACE, landscape
 
 from edgedeploy.errors import OutOfTime
-from edgedeploy.precision import PrecisionPlan
+from edgedeploy.records.precision import PrecisionPlan
+from edgedeploy.records.variant import Choices, Variant
 from edgedeploy.search.space import Space
 from edgedeploy.search.study import Failed, Outcome, Scored, Search
-from edgedeploy.variant import Choices, Variant
 
 
 class Lab:

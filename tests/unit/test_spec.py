@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgedeploy.errors import SpecError
-from edgedeploy.measurement import MetricInfo
-from edgedeploy.spec import load_spec, parse_spec
-from edgedeploy.specsource import line_of
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.spec.source import line_of
+from edgedeploy.spec.study import load_spec, parse_spec
 
 GOOD = """\
 [study]

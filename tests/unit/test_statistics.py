@@ -12,7 +12,7 @@ import pytest
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.bootstrap import Resampler, confirms_dominance, generator, resampled_percentiles
 from edgedeploy.evidence.statistics import StabilityLimits, stability, summarise_cases
-from edgedeploy.front import Objective
+from edgedeploy.records.goals import Objective
 
 DICE = Objective("dice_mean", "maximize")
 RATIO = Objective("latency_ratio", "minimize")

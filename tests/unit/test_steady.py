@@ -11,19 +11,20 @@ import made_up
 import pytest
 
 from edgedeploy.account import Account
-from edgedeploy.artifact import Artifact
 from edgedeploy.errors import BuildError, ParityError, Unrepeatable, Unsupported
 from edgedeploy.files import read_json
-from edgedeploy.measurement import Measurement
-from edgedeploy.protocols import BuildRequest, Readiness, Split, Target
+from edgedeploy.interfaces.target import BuildRequest, Readiness, Target
+from edgedeploy.interfaces.task import Split
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.variant import Variant
 from edgedeploy.search.study import Failed, Scored
-from edgedeploy.spec import parse_spec
+from edgedeploy.spec.study import parse_spec
 from edgedeploy.store import Store
 from edgedeploy.targets.program import CONVERTED
 from edgedeploy.targets.steady import alike, build_steadily
 from edgedeploy.tasks.ultrasound import SyntheticUltrasound
 from edgedeploy.trial import Trials
-from edgedeploy.variant import Variant
 from edgedeploy.workbench import Workbench
 
 Answer = str | BuildError

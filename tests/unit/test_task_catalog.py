@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgedeploy.errors import DataError, SpecError
-from edgedeploy.protocols import Task
+from edgedeploy.interfaces.task import Task
 from edgedeploy.tasks.catalog import load_task
 
 OWN = """

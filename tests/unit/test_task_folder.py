@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from edgedeploy.errors import DataError, SpecError
-from edgedeploy.protocols import SPLITS, Case, Pictured, Split, Task, Trainable
+from edgedeploy.interfaces.task import SPLITS, Case, Pictured, Split, Task, Trainable
 from edgedeploy.tasks.folder import FolderOptions, SegmentationFolder, read_grey
 from edgedeploy.tasks.options import read_options
 from edgedeploy.tasks.splits import deal

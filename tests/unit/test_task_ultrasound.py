@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgedeploy.compress.training import fit
-from edgedeploy.protocols import SPLITS, Pictured, Task, Trainable, TrainRecipe
+from edgedeploy.interfaces.task import SPLITS, Pictured, Task, Trainable, TrainRecipe
 from edgedeploy.tasks.options import read_options
 from edgedeploy.tasks.segmentation import CONTOUR_COLOURS
 from edgedeploy.tasks.ultrasound import SyntheticUltrasound, UltrasoundOptions

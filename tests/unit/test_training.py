@@ -15,7 +15,7 @@ from torch import nn
 from edgedeploy.compress.oversight import Oversight, TrainProgress
 from edgedeploy.compress.training import distillation_loss, fit
 from edgedeploy.errors import BuildError, DataError
-from edgedeploy.protocols import TrainRecipe
+from edgedeploy.interfaces.task import TrainRecipe
 
 RECIPE = TrainRecipe(epochs=6, batch_size=8, learning_rate=0.02)
 

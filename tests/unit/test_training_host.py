@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgedeploy.compress.host import LIMITS_WITHOUT_BFLOAT16, TrainingHost, this_host
-from edgedeploy.protocols import TrainRecipe
+from edgedeploy.interfaces.task import TrainRecipe
 
 RECIPE = TrainRecipe(epochs=1, batch_size=8, learning_rate=0.01, bfloat16=True)
 ZEN_4 = TrainingHost("AMD EPYC", ("avx2", "avx512_bf16", "avx512_vnni", "avx512f"))

@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import nn
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.compress import checkpoint as checkpoint_module
 from edgedeploy.compress import quantgraph
 from edgedeploy.compress.checkpoint import DIGEST_BYTES, drop_checkpoint
@@ -22,7 +21,8 @@ from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.compress.qat import train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import OutOfTime
-from edgedeploy.protocols import TrainRecipe
+from edgedeploy.interfaces.task import TrainRecipe
+from edgedeploy.records.artifact import TensorSpec
 
 RECIPE = TrainRecipe(epochs=5, batch_size=8, learning_rate=0.02)
 STEPS = 4

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import MeasurementError, Unstable
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.targets.parity import check_executed
 from edgedeploy.targets.tensorrt.exports import (
     Times,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgedeploy.units import human, parse_quantity
+from edgedeploy.records.units import human, parse_quantity
 
 
 @pytest.mark.parametrize(

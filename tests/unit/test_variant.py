@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from edgedeploy.precision import PrecisionPlan
+from edgedeploy.records.precision import PrecisionPlan
+from edgedeploy.records.variant import Choices, Variant, canonical
 from edgedeploy.search.space import Space
-from edgedeploy.variant import Choices, Variant, canonical
 
 PRECISIONS = {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16", "int8")}
 

@@ -11,8 +11,8 @@ import pytest
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.frontier import build_front
 from edgedeploy.evidence.verdict import MIN_ROUNDS, Verdict, latency_verdict
-from edgedeploy.front import Objective
-from edgedeploy.measurement import RawSide
+from edgedeploy.records.goals import Objective
+from edgedeploy.records.job import RawSide
 
 BLOCK, BLOCKS = 8, 84
 """As a study measures unless it says otherwise."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgedeploy.weightbits import TRAINED_FOR_BOARD, WeightBits, nearer
+from edgedeploy.records.weightbits import TRAINED_FOR_BOARD, WeightBits, nearer
 
 
 @pytest.mark.parametrize(

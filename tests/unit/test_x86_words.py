@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from edgedeploy.ability import has_native_bfloat16, sums_int8_exactly
 from edgedeploy.boards.creating import create
 from edgedeploy.boards.emulator import EmulatorBoard
 from edgedeploy.boards.opening import open_board
 from edgedeploy.boards.x86 import haswell
 from edgedeploy.boards.x86.board import EmulatedX86Board
-from edgedeploy.boardtable import BoardTable, emulated_board
 from edgedeploy.errors import SpecError
+from edgedeploy.interfaces.ability import has_native_bfloat16, sums_int8_exactly
 from edgedeploy.runtime.sensors.probe import X86_FLAGS, cpu_flags, cpu_model
+from edgedeploy.spec.boards import BoardTable, emulated_board
 
 
 def test_one_word_names_the_machine() -> None:

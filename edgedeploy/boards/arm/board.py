@@ -9,7 +9,8 @@ from edgedeploy.boards.arm.image import Machine, require_image
 from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.emulator import EmulatorBoard
 from edgedeploy.boards.sshconfig import SshTarget
-from edgedeploy.measurement import Clock, Payload
+from edgedeploy.records.job import Payload
+from edgedeploy.records.metrics import Clock
 
 CLOCKS: Final[dict[Machine, Clock]] = {"arm64": "none", "arm64-system": "virtual"}
 

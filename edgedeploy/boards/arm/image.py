@@ -12,7 +12,7 @@ from typing import Final, Literal
 from edgedeploy.boards.hosting import require_programs
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.files import read_json
-from edgedeploy.variant import digest_of
+from edgedeploy.records.variant import digest_of
 
 Machine = Literal["arm64", "arm64-system"]
 MACHINES: Final[tuple[Machine, ...]] = ("arm64", "arm64-system")

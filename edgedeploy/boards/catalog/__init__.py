@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.specsource import SpecSource, first_error
+from edgedeploy.spec.source import SpecSource, first_error
 
 MAX_FILE_BYTES: Final = 1 << 16
 

@@ -29,7 +29,8 @@ from edgedeploy.boards.hosting import guest_command, held_process, refusal
 from edgedeploy.boards.sshconfig import SshTarget, user_name
 from edgedeploy.boards.x86 import haswell
 from edgedeploy.errors import CommandFailed, TargetUnavailable
-from edgedeploy.measurement import BoardInfo, Payload
+from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.job import Payload
 
 MACHINE: Final[Literal["x86-avx2"]] = "x86-avx2"
 WORD: Final = f"emulated:{MACHINE}"

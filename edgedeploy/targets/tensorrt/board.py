@@ -1,6 +1,7 @@
 """The board's side: which GPU, TensorRT and JetPack it has, and runs of its ``trtexec``.
 
-Everything goes through a :class:`~edgedeploy.protocols.Transport`; the board needs ``trtexec``, ``sha256sum`` and ``mkdir``.
+Everything goes through a :class:`~edgedeploy.interfaces.board.Transport`; the board needs ``trtexec``, ``sha256sum`` and
+``mkdir``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgedeploy.errors import CommandFailed, TargetUnavailable
-from edgedeploy.protocols import Transport
+from edgedeploy.interfaces.board import Transport
 from edgedeploy.targets.tensorrt.log import LogRefused, Run, accept
 from edgedeploy.targets.tensorrt.version import TrtVersion, version_in
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.artifact import sha256_file
 from edgedeploy.errors import CommandFailed, MeasurementError
-from edgedeploy.protocols import Transport
+from edgedeploy.interfaces.board import Transport
+from edgedeploy.records.artifact import sha256_file
+from edgedeploy.records.variant import canonical_json, digest_of
 from edgedeploy.targets.tensorrt.board import TrtBoard, run_trtexec
 from edgedeploy.targets.tensorrt.command import build_command
 from edgedeploy.targets.tensorrt.dla import DlaRequest, Placement, check_placement, read_placement
-from edgedeploy.variant import canonical_json, digest_of
 
 BUILD_TIMEOUT_S: Final = 1800.0
 COMMAND_TIMEOUT_S: Final = 60.0

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import MeasurementError, Unstable
-from edgedeploy.measurement import QUERIES_FOR_PERCENTILE
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE
 from edgedeploy.runtime.sessions.tensorrt.layers import count_compute, kind_of, precision_of
 from edgedeploy.targets.tensorrt.log import MAX_COV_PERCENT
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.protocols import Array
+from edgedeploy.interfaces.task import Array
 from edgedeploy.targets.common import translated
 from edgedeploy.targets.graph import opset_of
 

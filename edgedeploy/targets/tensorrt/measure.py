@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.artifact import Artifact
 from edgedeploy.errors import MeasurementError, Unsupported
 from edgedeploy.files import write_atomic
-from edgedeploy.protocols import Array, Transport
+from edgedeploy.interfaces.board import Transport
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.targets.parity import check_executed
 from edgedeploy.targets.tensorrt.board import CANDIDATES, TrtBoard, probe_board, run_trtexec
 from edgedeploy.targets.tensorrt.command import (

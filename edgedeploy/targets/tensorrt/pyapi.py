@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.artifact import TensorSpec
 from edgedeploy.errors import MeasurementError
-from edgedeploy.protocols import Array, Transport
+from edgedeploy.interfaces.board import Transport
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.runtime.sessions.tensorrt import case as tensorrt_case
 from edgedeploy.targets.tensorrt.version import TrtVersion
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.precision import CALIBRATED, Assignment, assign
-from edgedeploy.protocols import Array, BuildRequest
+from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.precision import CALIBRATED, Assignment, assign
 from edgedeploy.targets.common import check_outputs, first_feed, translated
 from edgedeploy.targets.graph import opset_of
 from edgedeploy.targets.layers import WEIGHTED_OPERATORS, check_followed, fused_from, layers_of, name_nodes

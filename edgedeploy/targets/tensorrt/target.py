@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.artifact import Artifact, sha256_file
 from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
 from edgedeploy.files import write_json
-from edgedeploy.measurement import BoardInfo
-from edgedeploy.protocols import BuildRequest, Readiness
+from edgedeploy.interfaces.target import BuildRequest, Readiness
+from edgedeploy.records.artifact import Artifact, sha256_file
+from edgedeploy.records.board import BoardInfo
 from edgedeploy.runtime.sessions.tensorrt.engine import NAMED_TENSORS
 from edgedeploy.runtime.sessions.tensorrt.session import PRECISIONS
 from edgedeploy.targets.common import look_for, require, require_abilities, staged
@@ -68,7 +68,7 @@ class TensorRtTarget:
         return Readiness(ready.ready, ready.versions, found, ready.remedy or remedy)
 
     def for_board(self, info: BoardInfo) -> TensorRtTarget:
-        """See :class:`edgedeploy.protocols.FitsBoard`: what this board's release refuses is refused before it is built."""
+        """See ``FitsBoard``: what the board's release refuses is refused before building."""
         found = info.runtimes[self.name]
         version = TrtVersion.from_text(".".join(found.split(".")[:3]))
         if version < SESSION_OLDEST:
@@ -80,8 +80,9 @@ class TensorRtTarget:
         return TensorRtTarget((version,))
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
-        """See :class:`edgedeploy.protocols.Target`. ``model.onnx`` and ``lint.json``; ``settings`` hold the level of proof,
-        the tool that gave it, and the releases whose rules the file keeps. Raises ``Unsupported`` when it keeps none's.
+        """See :class:`~edgedeploy.interfaces.target.Target`. ``model.onnx`` and ``lint.json``; ``settings`` hold the level
+        of proof, the tool that gave it, and the releases whose rules the file keeps. Raises ``Unsupported`` when it keeps
+        none's.
         """
         return self.make(request, folder).artifact
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.errors import BuildError
-from edgedeploy.protocols import BuildRequest
+from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.targets.tensorrt.evidence import Level
 from edgedeploy.targets.tensorrt.lint import LintResult
 from edgedeploy.targets.tensorrt.rtx import ProxyDied, ProxyRefused

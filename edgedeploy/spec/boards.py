@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.measuring import Table
+from edgedeploy.spec.scenarios import Table
 
 EMULATED_WORD = "emulated:"
 Machine = Literal["arm64", "arm64-system", "x86-avx2"]

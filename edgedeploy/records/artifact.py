@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgedeploy.variant import digest_of
+from edgedeploy.records.variant import digest_of
 
 _CHUNK_BYTES = 1 << 20
 

@@ -14,26 +14,19 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from edgedeploy.boardtable import EMULATED_WORD, BoardTable, emulated_board
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.measurement import QUERIES_FOR_PERCENTILE, RUN_METRICS, Clock, Direction, MetricInfo, not_told_by
-from edgedeploy.measuring import Protocols, Seconds, queries_for, unasked
-from edgedeploy.measuring import Table as _Table
-from edgedeploy.precision import LAYER_PRECISIONS, PrecisionPlan
-from edgedeploy.specsource import SpecSource, first_error
-from edgedeploy.units import parse_quantity
-from edgedeploy.variant import (
-    CALIBRATIONS,
-    DEPLOYMENT_KEYS,
-    NO_PLAN,
-    PRECISIONS,
-    TRAININGS,
-    Scalar,
-)
-from edgedeploy.weightbits import WEIGHT_BITS
+from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE, RUN_METRICS, Clock, Direction, MetricInfo, not_told_by
+from edgedeploy.records.precision import LAYER_PRECISIONS, PrecisionPlan
+from edgedeploy.records.units import parse_quantity
+from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, NO_PLAN, PRECISIONS, TRAININGS, Scalar
+from edgedeploy.records.weightbits import WEIGHT_BITS
+from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
+from edgedeploy.spec.scenarios import Protocols, Seconds, queries_for, unasked
+from edgedeploy.spec.scenarios import Table as _Table
+from edgedeploy.spec.source import SpecSource, first_error
+from edgedeploy.spec.space import MAX_CHOICES, expand, subset
 
 MAX_SPEC_BYTES = 1 << 20
-MAX_CHOICES = 64
 
 
 class StudyTable(_Table):
@@ -155,7 +148,7 @@ class StudySpec(_Table):
             raise ValueError(
                 "the space is empty: name at least one parameter with its values, such as width = [1.0, 0.5]"
             )
-        return {key: _expand(key, values) for key, values in space.items()}
+        return {key: expand(key, values) for key, values in space.items()}
 
     @model_validator(mode="after")
     def _unique_names(self) -> StudySpec:
@@ -260,8 +253,8 @@ class StudySpec(_Table):
                     path, f"neither the task nor edgedeploy has a parameter {key!r}", nearest(key, known)
                 )
             if key in architecture:
-                _subset(source, path, values, tuple(architecture[key]), "the task's values are")
-        _subset(source, "space.precision", self.space.get("precision", ()), PRECISIONS, "precisions are")
+                subset(source, path, values, tuple(architecture[key]), "the task's values are")
+        subset(source, "space.precision", self.space.get("precision", ()), PRECISIONS, "precisions are")
         offered = {precision for name in self.study.targets for precision in known_targets[name]}
         for precision in self.space.get("precision", ()):
             if precision not in offered:
@@ -281,17 +274,17 @@ class StudySpec(_Table):
         for mode in self.space.get("power_mode", ()):
             if not isinstance(mode, str) or not mode:
                 raise source.error("space.power_mode", f"expected names of modes, but got {mode!r}")
-        _subset(source, "space.weight_bits", self.space.get("weight_bits", ()), WEIGHT_BITS, "int8 weights have")
-        _subset(source, "space.plan", self.space.get("plan", ()), (NO_PLAN, *self.plans), "plans are")
-        _subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
-        _subset(source, "space.training", self.space.get("training", ()), TRAININGS, "trainings are")
+        subset(source, "space.weight_bits", self.space.get("weight_bits", ()), WEIGHT_BITS, "int8 weights have")
+        subset(source, "space.plan", self.space.get("plan", ()), (NO_PLAN, *self.plans), "plans are")
+        subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
+        subset(source, "space.training", self.space.get("training", ()), TRAININGS, "trainings are")
         if "qat" in self.space.get("training", ()) and "int8" not in self.space.get("precision", ()):
             found = f'"qat" trains int8 models, but `precision` is {list(self.space.get("precision", ("float32",)))}'
             raise source.error("space.training", found, 'Add "int8" to precision, or remove `training`')
         for name, rules in self.plans.items():
             if name == NO_PLAN or not rules:
                 raise source.error(f"plans.{name}", f"{NO_PLAN!r} and plans without a rule stand for no plan at all")
-            _subset(source, f"plans.{name}", tuple(rules.values()), LAYER_PRECISIONS, "precisions are")
+            subset(source, f"plans.{name}", tuple(rules.values()), LAYER_PRECISIONS, "precisions are")
 
     def check_power_modes(
         self, source: SpecSource, board: str, table: BoardTable | None, offered: Mapping[str, str]
@@ -364,32 +357,6 @@ def parse_spec(text: str, path: Path) -> tuple[StudySpec, SpecSource]:
         raise first_error(exc, source, StudySpec) from None
 
 
-def _expand(key: str, values: Any) -> tuple[Any, ...]:
-    """A list as it is, or ``{low, high, step}`` written out."""
-    if isinstance(values, dict):
-        if set(values) != {"low", "high", "step"}:
-            raise ValueError(
-                f"{key}: a range has exactly low, high and step, but got {', '.join(map(str, values)) or 'nothing'}"
-            )
-        low, high, step = values["low"], values["high"], values["step"]
-        if any(isinstance(n, bool) or not isinstance(n, (int, float)) for n in (low, high, step)):
-            raise ValueError(f"{key}: low, high and step must be numbers")
-        if not (low <= high and step > 0):
-            raise ValueError(
-                f"{key}: `low <= high` and `step > 0` must hold, but got (low={low}, high={high}, step={step})"
-            )
-        values = [low + i * step for i in range(min(MAX_CHOICES + 1, int((high - low) / step + 1.000001)))]
-    if not isinstance(values, list):
-        raise ValueError(f"{key}: expected a list of values, or a range {{ low, high, step }}, but got {values!r}")
-    if not values:
-        raise ValueError(f"{key}: the list of values is empty, so the space is empty")
-    if len(values) > MAX_CHOICES:
-        raise ValueError(f"{key}: at most {MAX_CHOICES} values, but got {len(values)} or more")
-    if len({(type(value), value) for value in values}) != len(values):
-        raise ValueError(f"{key}: a value stands twice in {values!r}")
-    return tuple(values)
-
-
 def _metric(source: SpecSource, key: str, name: str, table: Mapping[str, MetricInfo]) -> MetricInfo:
     if name not in table:
         protocol = unasked(name, table)
@@ -398,10 +365,3 @@ def _metric(source: SpecSource, key: str, name: str, table: Mapping[str, MetricI
             raise source.error(key, f"{name} comes from a measuring protocol that is not asked for", remedy)
         raise source.error(key, f"nobody produces a metric named {name!r}", nearest(name, table))
     return table[name]
-
-
-def _subset(source: SpecSource, key: str, values: Sequence[Scalar], legal: Sequence[Scalar], text: str) -> None:
-    for value in values:
-        if not any(type(value) is type(other) and value == other for other in legal):
-            found = f"{value!r} is not among the legal values"
-            raise source.error(key, found, f"{text[0].upper()}{text[1:]}: {', '.join(map(repr, legal))}")

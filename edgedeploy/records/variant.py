@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from edgedeploy.precision import CALIBRATED, NO_RULES, PrecisionPlan
+from edgedeploy.records.precision import CALIBRATED, NO_RULES, PrecisionPlan
 
 Scalar = bool | int | float | str
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgedeploy.front import Constraint, Objective
-from edgedeploy.measurement import MetricInfo
-from edgedeploy.spec import ConstraintTable, StudySpec
-from edgedeploy.units import parse_quantity
+from edgedeploy.records.goals import Constraint, Objective
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.units import parse_quantity
+from edgedeploy.spec.study import ConstraintTable, StudySpec
 
 
 def objectives_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> tuple[Objective, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from edgedeploy.measurement import BoardInfo
+from edgedeploy.records.board import BoardInfo
 
 X86: Final = ("x86_64", "amd64", "i386", "i686")
 X86_INT8_DOT_PRODUCTS: Final = ("avx512_vnni", "avx_vnni", "amx_int8")

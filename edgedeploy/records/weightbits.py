@@ -1,8 +1,8 @@
 """How many bits the int8 weights of an artifact use, and why.
 
 Int8 kernels of x86 processors without VNNI or AMX add pairs of products in 16 bits and saturate
-(:func:`edgedeploy.ability.sums_int8_exactly`). Weights of 7 bits cannot saturate there and round twice as coarsely. Which
-of the two computes more nearly what the float model does depends on the model, so the board is asked.
+(:func:`edgedeploy.interfaces.ability.sums_int8_exactly`). Weights of 7 bits cannot saturate there and round twice as
+coarsely. Which of the two computes more nearly what the float model does depends on the model, so the board is asked.
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from edgedeploy.measurement import PROTOCOL_METRICS, QUERIES_FOR_PERCENTILE, MetricInfo, ProtocolPlan
-from edgedeploy.recordings import MAX_FRAMES, dicom_arrivals_ns, metaimage_arrivals_ns
-from edgedeploy.units import parse_quantity
+from edgedeploy.records.job import ProtocolPlan
+from edgedeploy.records.metrics import PROTOCOL_METRICS, QUERIES_FOR_PERCENTILE, MetricInfo
+from edgedeploy.records.units import parse_quantity
+from edgedeploy.spec.recordings import MAX_FRAMES, dicom_arrivals_ns, metaimage_arrivals_ns
 
 ProtocolName = Literal["single_stream", "sustained", "realtime", "multi_stream", "offline", "resources"]
 

@@ -1,0 +1,1 @@
+"""The capabilities that other people implement, and what they exchange."""

@@ -1,0 +1,134 @@
+"""What a target is: a toolchain that turns a model into files for its runtime, and what else it may be able to do.
+
+Each capability is small, and says why it is a protocol of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from edgedeploy.interfaces.ability import Demand
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact, TensorSpec
+from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.precision import NO_RULES, PrecisionPlan
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether a toolchain works on this host. ``remedy`` is the command that mends what is missing."""
+
+    ready: bool
+    versions: Mapping[str, str]
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a target builds from. ``reference`` is the ONNX file; ``calibration`` yields model-ready inputs one case at a
+    time (bounded memory) and may be called again. ``plan`` gives single layers another precision and ``calibrator`` names
+    the way ranges are chosen (empty: the target's own); a target without these abilities refuses them. ``program`` is the
+    same model as ``torch.export`` saved it, where it came from torch and a target asks for it
+    (``targets.program.FromProgram``). ``quantized`` says that the reference is int8 already and taken as it is
+    (:class:`TakesQuantized`). ``weight_bits`` is how much of int8 the weights may use: 7 keeps them within -64 and 64, so
+    that kernels that add two products in 16 bits cannot saturate (:class:`HasSevenBitWeights`)."""
+
+    reference: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    precision: str
+    calibration: Callable[[], Iterator[dict[str, Array]]]
+    seed: int = 0
+    plan: PrecisionPlan = NO_RULES
+    calibrator: str = ""
+    program: Path | None = None
+    quantized: bool = False
+    weight_bits: int = 8
+
+
+@runtime_checkable
+class Target(Protocol):
+    """A backend toolchain: model in, artifact out. A protocol because vendors and users bring their own."""
+
+    name: str
+    precisions: tuple[str, ...]
+    extra: str
+
+    def probe(self) -> Readiness:
+        """Look without importing more than needed; never raises."""
+
+    def build(self, request: BuildRequest, folder: Path) -> Artifact:
+        """Write the artifact's files into the empty ``folder``.
+
+        Raises ``TargetUnavailable``, ``Unsupported`` or ``BuildError``; the caller discards the folder then.
+        """
+
+
+@runtime_checkable
+class BoardBound(Protocol):
+    """A target whose runtime no ``pip install`` brings to a board: it says itself what the board needs.
+
+    A protocol of its own because for most targets the package of that name is the runtime.
+    """
+
+    board_remedy: str
+
+
+@runtime_checkable
+class FitsBoard(Protocol):
+    """A target that builds for the release of its runtime that a board has, once the board is known.
+
+    A protocol of its own because most runtimes take what any release of their toolchain makes.
+    """
+
+    def for_board(self, info: BoardInfo) -> Target:
+        """The same target for ``info``, which has its runtime. Raises ``TargetUnavailable`` for a useless release."""
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A target whose precisions need certain CPU instructions, or are slow without them.
+
+    A protocol of its own because a target without it runs everything anywhere.
+    """
+
+    demands: Mapping[str, Demand]
+
+
+@runtime_checkable
+class PerLayer(Protocol):
+    """A target that can give single layers a precision of their own. A protocol of its own because not every one can.
+
+    ``layer_precisions`` are the ones a plan may name, whatever the precision of the model.
+    """
+
+    layer_precisions: tuple[str, ...]
+
+
+@runtime_checkable
+class Calibrating(Protocol):
+    """A target with more than one way to choose ranges from calibration cases. A protocol of its own because not every one
+    calibrates. ``calibrations``: the first is what it takes when nobody says."""
+
+    calibrations: tuple[str, ...]
+
+
+@runtime_checkable
+class TakesQuantized(Protocol):
+    """A target that takes a reference with int8 QuantizeLinear/DequantizeLinear pairs and keeps its scales. A protocol of
+    its own because some toolchains only quantize by themselves. ``takes_quantized`` is true."""
+
+    takes_quantized: bool
+
+
+@runtime_checkable
+class HasSevenBitWeights(Protocol):
+    """A target whose runtime has int8 kernels that saturate on some processors, and which can keep weights to 7 bits there.
+    A protocol of its own because most runtimes add products in 32 bits everywhere. ``seven_bit_precisions``: the ones it can
+    do that for."""
+
+    seven_bit_precisions: tuple[str, ...]

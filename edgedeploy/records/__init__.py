@@ -1,0 +1,1 @@
+"""What travels between the floors: frozen records, with their JSON."""

@@ -1,0 +1,105 @@
+"""What a board is, as its probe found it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from edgedeploy.records.metrics import Clock
+
+Provenance = Literal["measured", "emulated", "predicted", "bound"]
+
+
+@dataclass(frozen=True)
+class BoardInfo:
+    """Identity and abilities of a board as its probe found them.
+
+    ``identity`` names the physical machine (a digest of its machine id); ``boot_id`` the boot; ``runtimes`` maps target
+    name to runtime version; ``isa`` the instruction sets that matter here (``avx2``, ``avx512_vnni``, ``amx_int8`` ...),
+    ``isa_known`` those that its probe looked for (empty in records of probes that did not say).
+    ``accelerators`` are what it has beside its CPU (``GPU ...``, ``DLA ...``, ``NPU ...``), used or not.
+    ``power_modes`` maps the modes that may be asked for to what sets them (``governor``, ``nvpmodel``).
+    """
+
+    name: str
+    provenance: Provenance
+    identity: str
+    boot_id: str
+    cpu: str
+    arch: str
+    isa: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    os: str
+    python: str
+    runtimes: Mapping[str, str]
+    governor: str | None
+    notes: tuple[str, ...] = ()
+    clock: Clock = "wall"
+    power_modes: Mapping[str, str] = field(default_factory=dict)
+    serial: str = ""
+    image: str = ""
+    accelerators: tuple[str, ...] = ()
+    isa_known: tuple[str, ...] = ()
+
+    def unlike(self, other: BoardInfo) -> tuple[str, ...]:
+        """In what this board is of another kind than ``other``: numbers of boards of one kind may stand on one front."""
+        return (*self.other_hardware(other), *self.other_software(other))
+
+    def other_hardware(self, other: BoardInfo) -> tuple[str, ...]:
+        rest = self._others(other, ("provenance", "clock", "cores", "accelerators"))
+        return (*self.other_processor(other), *rest)
+
+    def other_processor(self, other: BoardInfo) -> tuple[str, ...]:
+        """Which flags it has decides which kernels its runtimes take, and so what they compute."""
+        return (*self._others(other, ("cpu", "arch")), *self._other_flags(other))
+
+    def other_software(self, other: BoardInfo) -> tuple[str, ...]:
+        return self._others(other, ("image", "python", "runtimes", "governor"))
+
+    def _others(self, other: BoardInfo, names: tuple[str, ...]) -> tuple[str, ...]:
+        found = [name for name in names if getattr(self, name) != getattr(other, name)]
+        return tuple(f"{name} {getattr(self, name)!r}, not {getattr(other, name)!r}" for name in found)
+
+    def _other_flags(self, other: BoardInfo) -> tuple[str, ...]:
+        """Only flags that both probes looked for tell two processors apart. One that did not say looked for those it has."""
+        ours, theirs = set(self.isa), set(other.isa)
+        if self.isa_known or other.isa_known:
+            both = set(self.isa_known or self.isa) & set(other.isa_known or other.isa)
+            ours, theirs = ours & both, theirs & both
+        apart = (("without", theirs - ours), ("with", ours - theirs))
+        words = [f"{word} {', '.join(sorted(flags))}" for word, flags in apart if flags]
+        return (f"CPU flags {' and '.join(words)}",) if words else ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "clock": self.clock,
+            "provenance": self.provenance,
+            "identity": self.identity,
+            "boot_id": self.boot_id,
+            "cpu": self.cpu,
+            "arch": self.arch,
+            "isa": list(self.isa),
+            "isa_known": list(self.isa_known),
+            "cores": self.cores,
+            "memory_bytes": self.memory_bytes,
+            "os": self.os,
+            "python": self.python,
+            "runtimes": dict(self.runtimes),
+            "governor": self.governor,
+            "notes": list(self.notes),
+            "power_modes": dict(self.power_modes),
+            "serial": self.serial,
+            "image": self.image,
+            "accelerators": list(self.accelerators),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BoardInfo:
+        values = dict(data)
+        values["isa"] = tuple(values["isa"])
+        for name in ("notes", "accelerators", "isa_known"):
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)

@@ -1,0 +1,154 @@
+"""What is kept of a run on a board: a measurement, or the failure of a variant that gave no number.
+
+All times are integer nanoseconds of a monotonic clock, all sizes bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.records.job import RawSide
+from edgedeploy.records.variant import Variant
+from edgedeploy.records.weightbits import WeightBits
+
+SCHEMA_VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The evidence for one variant on one board: enough to rebuild every number of the report.
+
+    ``metrics`` holds finite numbers only; a metric that could not be had is in ``missing`` with its reason. ``cases``
+    maps case id to the task's metrics for that case (None where the task's rule says undefined). ``valid`` is False for
+    a run whose conditions drifted; ``cause`` says how. ``protocols`` holds the raw series of the measuring protocols,
+    ``layers`` what ran where and how long on each side (``evidence/layers.py``).
+    """
+
+    variant: Variant
+    artifact: Artifact
+    board: BoardInfo
+    provenance: Provenance
+    split: str
+    valid: bool
+    cause: str | None
+    metrics: Mapping[str, float]
+    missing: Mapping[str, str]
+    cases: Mapping[str, Mapping[str, float | None]]
+    candidate: RawSide
+    baseline: RawSide | None
+    baseline_variant: str | None
+    environment: Mapping[str, Any]
+    parity: Mapping[str, float]
+    phases_ns: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+    created_utc: str = ""
+    protocols: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Any] = field(default_factory=dict)
+    weight_bits: WeightBits | None = None
+    schema: int = field(default=SCHEMA_VERSION)
+
+    def __post_init__(self) -> None:
+        for name, value in self.metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(f"metric {name} is {value}: a measurement holds finite numbers only")
+
+    @property
+    def digest(self) -> str:
+        return self.variant.digest
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "schema": self.schema,
+            "variant": self.variant.as_json(),
+            "variant_digest": self.variant.digest,
+            "artifact": self.artifact.as_json(),
+            "board": self.board.as_json(),
+            "provenance": self.provenance,
+            "split": self.split,
+            "valid": self.valid,
+            "cause": self.cause,
+            "metrics": dict(self.metrics),
+            "missing": dict(self.missing),
+            "cases": {case: dict(values) for case, values in self.cases.items()},
+            "candidate": self.candidate.as_json(),
+            "baseline": self.baseline.as_json() if self.baseline else None,
+            "baseline_variant": self.baseline_variant,
+            "environment": dict(self.environment),
+            "parity": dict(self.parity),
+            "phases_ns": dict(self.phases_ns),
+            "notes": list(self.notes),
+            "created_utc": self.created_utc,
+            "protocols": dict(self.protocols),
+            "layers": dict(self.layers),
+            "weight_bits": self.weight_bits.as_json() if self.weight_bits else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measurement:
+        """Raises ``ValueError`` for a schema this version does not know."""
+        if data["schema"] != SCHEMA_VERSION:
+            raise ValueError(f"measurement schema {data['schema']!r}, this version reads {SCHEMA_VERSION}")
+        return cls(
+            variant=Variant.from_json(data["variant"]),
+            artifact=Artifact.from_json(data["artifact"]),
+            board=BoardInfo.from_json(data["board"]),
+            provenance=data["provenance"],
+            split=str(data["split"]),
+            valid=bool(data["valid"]),
+            cause=data["cause"],
+            metrics=dict(data["metrics"]),
+            missing=dict(data["missing"]),
+            cases={case: dict(values) for case, values in data["cases"].items()},
+            candidate=RawSide.from_json(data["candidate"]),
+            baseline=RawSide.from_json(data["baseline"]) if data["baseline"] else None,
+            baseline_variant=data["baseline_variant"],
+            environment=dict(data["environment"]),
+            parity=dict(data["parity"]),
+            phases_ns={str(k): int(v) for k, v in data["phases_ns"].items()},
+            notes=tuple(data["notes"]),
+            created_utc=str(data["created_utc"]),
+            protocols=dict(data.get("protocols", {})),
+            layers=dict(data.get("layers", {})),
+            weight_bits=WeightBits.from_json(data["weight_bits"]) if data.get("weight_bits") else None,
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A variant that gave no number, and why. ``kind`` is the error's class name, ``phase`` where it happened.
+
+    Only failures that are data about the variant are kept here; a board that went away is not one of them.
+    """
+
+    variant: Variant
+    kind: str
+    phase: str
+    message: str
+    created_utc: str
+    schema: int = field(default=SCHEMA_VERSION)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "schema": self.schema,
+            "variant": self.variant.as_json(),
+            "variant_digest": self.variant.digest,
+            "kind": self.kind,
+            "phase": self.phase,
+            "message": self.message,
+            "created_utc": self.created_utc,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Failure:
+        return cls(
+            variant=Variant.from_json(data["variant"]),
+            kind=str(data["kind"]),
+            phase=str(data["phase"]),
+            message=str(data["message"]),
+            created_utc=str(data["created_utc"]),
+        )

@@ -1,0 +1,1 @@
+"""What the user writes: the study file, checked as a whole before anything starts."""

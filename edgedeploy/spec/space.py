@@ -1,0 +1,44 @@
+"""The keys of a study's search space, and their values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgedeploy.records.variant import Scalar
+from edgedeploy.spec.source import SpecSource
+
+MAX_CHOICES = 64
+
+
+def expand(key: str, values: Any) -> tuple[Any, ...]:
+    """A list as it is, or ``{low, high, step}`` written out."""
+    if isinstance(values, dict):
+        if set(values) != {"low", "high", "step"}:
+            raise ValueError(
+                f"{key}: a range has exactly low, high and step, but got {', '.join(map(str, values)) or 'nothing'}"
+            )
+        low, high, step = values["low"], values["high"], values["step"]
+        if any(isinstance(n, bool) or not isinstance(n, (int, float)) for n in (low, high, step)):
+            raise ValueError(f"{key}: low, high and step must be numbers")
+        if not (low <= high and step > 0):
+            raise ValueError(
+                f"{key}: `low <= high` and `step > 0` must hold, but got (low={low}, high={high}, step={step})"
+            )
+        values = [low + i * step for i in range(min(MAX_CHOICES + 1, int((high - low) / step + 1.000001)))]
+    if not isinstance(values, list):
+        raise ValueError(f"{key}: expected a list of values, or a range {{ low, high, step }}, but got {values!r}")
+    if not values:
+        raise ValueError(f"{key}: the list of values is empty, so the space is empty")
+    if len(values) > MAX_CHOICES:
+        raise ValueError(f"{key}: at most {MAX_CHOICES} values, but got {len(values)} or more")
+    if len({(type(value), value) for value in values}) != len(values):
+        raise ValueError(f"{key}: a value stands twice in {values!r}")
+    return tuple(values)
+
+
+def subset(source: SpecSource, key: str, values: Sequence[Scalar], legal: Sequence[Scalar], text: str) -> None:
+    for value in values:
+        if not any(type(value) is type(other) and value == other for other in legal):
+            found = f"{value!r} is not among the legal values"
+            raise source.error(key, found, f"{text[0].upper()}{text[1:]}: {', '.join(map(repr, legal))}")
