@@ -30,7 +30,6 @@ from edgedeploy.interfaces.target import (
 )
 from edgedeploy.interfaces.task import ReadyMade, Task, Trainable
 from edgedeploy.lab import require_alike, require_comparable, require_unchanged
-from edgedeploy.plugins import Plugin, demands_of, find_targets
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.variant import Choices, digest_of
 from edgedeploy.records.weightbits import SATURATES
@@ -43,9 +42,9 @@ from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec, load_spec
 from edgedeploy.store import Store
 from edgedeploy.studyrun import Observer, Ready, StudyRun, ignore
-from edgedeploy.targets import BUILTIN_TARGETS
 from edgedeploy.targets.common import CALIBRATION_LIMIT
-from edgedeploy.tasks.catalog import load_task
+from edgedeploy.targets.registry import BUILTIN_TARGETS, Plugin, demands_of, find_targets
+from edgedeploy.tasks.load import load_task
 
 RECORDED_PACKAGES: Final = (
     "torch",

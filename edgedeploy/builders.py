@@ -22,10 +22,9 @@ import numpy as np
 from edgedeploy.errors import BuildError, TargetUnavailable
 from edgedeploy.interfaces.target import BuildRequest, FitsBoard, Target
 from edgedeploy.interfaces.task import Array
-from edgedeploy.plugins import find_targets
 from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.records.precision import PrecisionPlan
-from edgedeploy.targets import BUILTIN_TARGETS
+from edgedeploy.targets.registry import BUILTIN_TARGETS, find_targets
 
 LOOK_S: Final = 2.0
 """How often the coordinator looks whether there is still a worker that could build."""

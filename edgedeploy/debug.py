@@ -14,12 +14,12 @@ from edgedeploy.files import read_json
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, sha256_file
 from edgedeploy.records.variant import Variant
+from edgedeploy.reference.export import random_inputs
+from edgedeploy.reference.parity import TOLERANCE
 from edgedeploy.store import Store
 from edgedeploy.targets.common import saturates_here
-from edgedeploy.targets.parity import TOLERANCE
-from edgedeploy.targets.reference import random_inputs
-from edgedeploy.targets.tracing import LayerError, compare_layers
-from edgedeploy.tasks.modelinputs import ArraySource
+from edgedeploy.targets.compare.layers import LayerError, compare_layers
+from edgedeploy.tasks.onnx.inputs import ArraySource
 
 CASES: Final = 4
 

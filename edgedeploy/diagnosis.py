@@ -17,11 +17,10 @@ from edgedeploy.compress.host import TrainingHost, this_host
 from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, NATIVE_BFLOAT16, X86, Ability, abilities, sums_int8_exactly
 from edgedeploy.interfaces.target import FitsBoard
-from edgedeploy.plugins import demands_of, find_targets
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
-from edgedeploy.targets import BUILTIN_TARGETS
+from edgedeploy.targets.registry import BUILTIN_TARGETS, demands_of, find_targets
 
 NEEDED: Final = (
     ("torch", "the model", "pip install 'torch>=2.6,<2.14'"),

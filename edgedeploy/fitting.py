@@ -19,7 +19,7 @@ from edgedeploy.compress.training import fit
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.task import TrainRecipe
 from edgedeploy.spec.source import line_of
-from edgedeploy.tasks.ultrasound import SyntheticUltrasound, UltrasoundOptions
+from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound, UltrasoundOptions
 
 FITTED: Final = "demo"
 SIZES_PX: Final = (128, 64)

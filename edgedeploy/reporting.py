@@ -23,7 +23,7 @@ from edgedeploy.records.variant import Variant
 from edgedeploy.spec.goals import constraints_of, min_effects_of, objectives_of
 from edgedeploy.spec.study import StudySpec, parse_spec
 from edgedeploy.store import Store
-from edgedeploy.tasks.catalog import load_task
+from edgedeploy.tasks.load import load_task
 
 _PRIVATE: Final = re.compile(
     r"""\b(identity|known_hosts|power_cycle)(\s*=\s*)

@@ -29,12 +29,12 @@ from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weightbits import nearer
+from edgedeploy.reference.layers import with_sources
+from edgedeploy.reference.parity import check_executed, check_parity, worst_distance
 from edgedeploy.search.study import Failed, Outcome, Scored
 from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.store import Store, utc_now
-from edgedeploy.targets.layers import with_sources
-from edgedeploy.targets.parity import check_executed, check_parity, worst_distance
 from edgedeploy.workbench import InputSet, Rivals, Workbench
 
 PROFILE_RUNS: Final = 10

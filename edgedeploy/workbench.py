@@ -26,11 +26,11 @@ from edgedeploy.records.job import Payload
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.variant import Scalar, Variant, digest_of
 from edgedeploy.records.weightbits import TRAINED_FOR_BOARD, WeightBits
+from edgedeploy.reference.export import Reference, describe, export_reference, run_reference
+from edgedeploy.reference.layers import kept_float
+from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
+from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.store import Store
-from edgedeploy.targets.layers import kept_float
-from edgedeploy.targets.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
-from edgedeploy.targets.qdq import export_quantized
-from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
 from edgedeploy.targets.steady import build_steadily
 
 BASELINE: Final = "baseline"

@@ -34,18 +34,18 @@ from edgedeploy.files import read_json, write_atomic, write_json
 from edgedeploy.interfaces.board import BoardSession
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.interfaces.task import Array
-from edgedeploy.plugins import find_targets
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun
+from edgedeploy.reference.export import Reference, describe, export_reference, run_reference
+from edgedeploy.reference.parity import check_executed, check_parity
+from edgedeploy.reference.program import PROGRAM_FILE, export_program
+from edgedeploy.reference.take_in import take_in
 from edgedeploy.store import utc_now
-from edgedeploy.targets.parity import check_executed, check_parity
-from edgedeploy.targets.program import PROGRAM_FILE, export_program
-from edgedeploy.targets.reference import Reference, describe, export_reference, run_reference
+from edgedeploy.targets.registry import find_targets
 from edgedeploy.targets.steady import build_steadily
 from edgedeploy.targets.tensorrt import TensorRtTarget, verdict
-from edgedeploy.tasks.onnxfile import take_in
-from edgedeploy.tasks.ultrasound import SyntheticUltrasound
+from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound
 
 GOLDEN: Final = 4
 THREADS: Final = max(1, min(os.cpu_count() or 1, 2))

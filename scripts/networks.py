@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
-from edgedeploy.tasks.ultrasound import draw_bmode
+from edgedeploy.tasks.segmentation.ultrasound import draw_bmode
 
 Pixels = npt.NDArray[np.uint8]
 

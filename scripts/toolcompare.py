@@ -34,12 +34,12 @@ from edgedeploy.evidence.bootstrap import generator, resampled_means
 from edgedeploy.evidence.statistics import block_medians, cpu_per_query, pair_ratios, stability
 from edgedeploy.files import write_atomic
 from edgedeploy.interfaces.board import BoardSession
-from edgedeploy.plugins import find_targets
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.store import utc_now
-from edgedeploy.tasks.ultrasound import SyntheticUltrasound, UltrasoundOptions
+from edgedeploy.targets.registry import find_targets
+from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound, UltrasoundOptions
 
 SELECTION_CASES: Final = 200
 PLAN: Final = MeasurePlan(queries=400, warmup=20, block=8, cold_starts=1, time_limit_s=600.0)

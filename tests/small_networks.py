@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import fx, nn
 
-from edgedeploy.compress import quantgraph
+from edgedeploy.compress.qat import graph as quantgraph
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.targets.common import saturates_here
-from edgedeploy.tasks.unet import build_unet
+from edgedeploy.tasks.segmentation.unet import build_unet
 
 SPECS: Final = (TensorSpec("image", "float32", (1, 1, 16, 16)),)
 

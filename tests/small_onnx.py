@@ -14,7 +14,7 @@ from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.precision import PrecisionPlan
-from edgedeploy.targets.reference import Reference, describe
+from edgedeploy.reference.export import Reference, describe
 
 
 def convolutional(path: Path, *, named: bool = True, side: int | str = 16, opset: int = 17) -> Path:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from edgedeploy.compress.inherit import InheritReport, inherit
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.prune import prune
-from edgedeploy.compress.qat import train_quantized
+from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import write_atomic
 from edgedeploy.interfaces.task import Task, Trainable
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.variant import Scalar, Variant
-from edgedeploy.weights import Numbers
+from edgedeploy.reference.weights import Numbers
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,7 @@ def derive_quantized(
     oversight: Oversight = ALONE,
 ) -> nn.Module:
     """The int8 model of ``variant``, trained from its ``float_model`` with the baseline as teacher: see
-    :func:`edgedeploy.compress.qat.train_quantized`. Raises ``SpecError`` for a task that cannot train."""
+    :func:`edgedeploy.compress.qat.train.train_quantized`. Raises ``SpecError`` for a task that cannot train."""
     trainable = _trainable(task, f"quantization-aware training of {variant.label}")
     arch = variant.arch_kwargs
     specs = task.input_specs(**arch)

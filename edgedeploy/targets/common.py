@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from edgedeploy.errors import BuildError, DataError, EdgeDeployError, TargetUnavailable, Unsupported
+from edgedeploy.errors import BuildError, DataError, TargetUnavailable, Unsupported
 from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.interfaces.target import (
     BuildRequest,
@@ -86,10 +86,6 @@ def _require_offered(target: Target, what: str, wanted: str, offered: Sequence[s
         raise Unsupported(f"{what} {wanted!r} of target {target.name!r}", found, "Choose one of these")
 
 
-_PREAMBLE: Final = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
-"""How the lines begin that OpenVINO puts before the one that says what happened."""
-
-
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """A scratch folder inside ``folder``; its files move up when the block ends well, and vanish when it does not."""
@@ -103,30 +99,9 @@ def staged(folder: Path) -> Iterator[Path]:
             path.replace(folder / path.name)
 
 
-@contextmanager
-def translated(asked: str, remedy: str, kind: type[BuildError] = BuildError) -> Iterator[None]:
-    """Turn whatever a toolchain raises into ``kind``.
-
-    Errors of ours pass, and so do those of this host (disk full, out of memory): they say nothing about the variant and
-    must not be remembered as if they did.
-    """
-    try:
-        yield
-    except (EdgeDeployError, OSError, MemoryError):
-        raise
-    except Exception as exc:  # toolchains have no common base class, several raise bare RuntimeError
-        raise kind(asked, first_line(exc), remedy) from exc
-
-
 def saturates_here() -> bool:
     """Whether int8 kernels of this host saturate: what they compute is then no standard for other machines."""
     return not sums_int8_exactly(platform.machine(), isa_here())
-
-
-def first_line(exc: BaseException) -> str:
-    """The first line of a toolchain's message that says something; its class name when none does."""
-    lines = (line.strip() for line in str(exc).splitlines())
-    return next((line for line in lines if line and not line.startswith(_PREAMBLE)), type(exc).__name__)[:400]
 
 
 def calibration_feeds(request: BuildRequest) -> Iterator[dict[str, Array]]:

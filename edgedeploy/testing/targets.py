@@ -26,10 +26,10 @@ from edgedeploy.errors import BuildError, DataError, ParityError, SpecError, Tar
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, sha256_file
+from edgedeploy.reference.export import run_reference
+from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.open import Session, open_session
-from edgedeploy.targets.parity import check_executed, check_parity
-from edgedeploy.targets.reference import run_reference
 from edgedeploy.testing import models
 from edgedeploy.testing.models import IMAGE, Model
 

@@ -19,12 +19,12 @@ from edgedeploy.debug import IN_FLOAT_HERE, debug
 from edgedeploy.errors import SpecError
 from edgedeploy.files import write_json
 from edgedeploy.records.artifact import Artifact
+from edgedeploy.reference.export import describe
 from edgedeploy.targets.common import saturates_here
-from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
-from edgedeploy.targets.openvino import OpenVinoTarget
-from edgedeploy.targets.reference import describe
+from edgedeploy.targets.compare.layers import passes
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
+from edgedeploy.targets.openvino.target import OpenVinoTarget
 from edgedeploy.targets.tensorrt import TensorRtTarget
-from edgedeploy.targets.tracing import passes
 
 TARGETS = (OnnxRuntimeTarget, OpenVinoTarget, TensorRtTarget)
 each_target = pytest.mark.parametrize("make", TARGETS, ids=[target.name for target in TARGETS])
@@ -150,7 +150,7 @@ def test_memory_is_bounded_by_the_pass() -> None:
 def test_several_passes_say_what_one_pass_says(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = build(OnnxRuntimeTarget, "int8", study)
     once = debug(folder).layers
-    monkeypatch.setattr("edgedeploy.targets.tracing.PASS_BYTES", 1)
+    monkeypatch.setattr("edgedeploy.targets.compare.layers.PASS_BYTES", 1)
     apart = debug(folder).layers
     assert [layer.layer for layer in apart] == [layer.layer for layer in once]
     assert [layer.sqnr_db for layer in apart] == pytest.approx([layer.sqnr_db for layer in once], abs=0.5)

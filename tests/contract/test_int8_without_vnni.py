@@ -22,11 +22,11 @@ from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.job import Job, MeasurePlan, Payload
-from edgedeploy.targets import qdq
-from edgedeploy.targets.nncfquant import IN_FLOAT
-from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
-from edgedeploy.targets.openvino import OpenVinoTarget
-from edgedeploy.targets.reference import Reference, export_reference, open_onnx
+from edgedeploy.reference import quantized as qdq
+from edgedeploy.reference.export import Reference, export_reference, open_onnx
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
+from edgedeploy.targets.openvino.quantize import IN_FLOAT
+from edgedeploy.targets.openvino.target import OpenVinoTarget
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -23,16 +23,16 @@ from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.records.precision import NO_RULES
+from edgedeploy.reference.export import export_reference, run_reference
+from edgedeploy.reference.layers import with_sources
+from edgedeploy.reference.parity import check_executed, check_parity
+from edgedeploy.reference.program import export_program
 from edgedeploy.runtime.sessions.open import Profiled, open_session
-from edgedeploy.targets import litert, litert_onnx
-from edgedeploy.targets.layers import with_sources
-from edgedeploy.targets.litert import LiteRtTarget
-from edgedeploy.targets.litert_tool import ToolJob, make
-from edgedeploy.targets.parity import check_executed, check_parity
-from edgedeploy.targets.program import export_program
-from edgedeploy.targets.reference import export_reference, run_reference
-from edgedeploy.targets.tracing import compare_layers
-from edgedeploy.tasks.unet import build_unet
+from edgedeploy.targets.compare.layers import compare_layers
+from edgedeploy.targets.litert import from_onnx, target
+from edgedeploy.targets.litert.target import LiteRtTarget
+from edgedeploy.targets.litert.tool import ToolJob, make
+from edgedeploy.tasks.segmentation.unet import build_unet
 from edgedeploy.testing import TargetContract, models
 from edgedeploy.testing.models import Model
 from edgedeploy.testing.targets import Built, compared
@@ -133,7 +133,7 @@ class TestLiteRt(TargetContract):
         for precision in ("float32", "float16", "int8"):
             artifact, folder = built(precision)
             argv = [python, "-c", OLD_RUN, str(folder / artifact.entry), str(tmp_path)]
-            root = str(Path(litert.__file__).parents[2])
+            root = str(Path(target.__file__).parents[2])
             subprocess.run(argv, check=True, cwd=tmp_path, env={"PYTHONPATH": root}, timeout=200)
             with np.load(tmp_path / "out.npz") as data:
                 for name in ("out0", "out1"):
@@ -274,9 +274,9 @@ def test_a_network_that_trained_channels_last_always_converts_to_one_file(times:
 @pytest.fixture(scope="module")
 def converter() -> str:
     """onnx2tf's release, where its environment is there: making one downloads 700 MB, which no test does by itself."""
-    if not (litert_onnx.home() / "ready.json").is_file():
-        pytest.skip(f"no onnx2tf at {litert_onnx.home()}: python -m edgedeploy.targets.litert_onnx makes one")
-    return litert_onnx.environment()[1]
+    if not (from_onnx.home() / "ready.json").is_file():
+        pytest.skip(f"no onnx2tf at {from_onnx.home()}: python -m edgedeploy.targets.litert.from_onnx makes one")
+    return from_onnx.environment()[1]
 
 
 @pytest.mark.slow
@@ -299,15 +299,15 @@ def test_without_program_and_python_the_refusal_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(litert_onnx, "find_python", lambda: None)
+    monkeypatch.setattr(from_onnx, "find_python", lambda: None)
     with pytest.raises(TargetUnavailable, match=r"Python 3\.12 or 3\.13.*EDGEDEPLOY_ONNX2TF_PYTHON"):
-        litert_onnx.environment()
+        from_onnx.environment()
     assert "needs Python 3.12" in LiteRtTarget().probe().found
 
 
 def test_a_converter_that_dies_is_told_apart_from_a_host_without_memory() -> None:
-    assert isinstance(litert._crash(-9, ""), MemoryError)
-    crash = litert._crash(-11, "loading\nSegmentation fault in lowering\n\n")
+    assert isinstance(target._crash(-9, ""), MemoryError)
+    crash = target._crash(-11, "loading\nSegmentation fault in lowering\n\n")
     assert isinstance(crash, BuildError)
     assert "status -11: Segmentation fault in lowering" in str(crash)
 
@@ -316,10 +316,10 @@ def test_python_that_cannot_run_the_converter_is_passed_over(tmp_path: Path, mon
     old = tmp_path / "python3.12"
     old.write_text("#!/bin/sh\nexit 127\n", encoding="utf-8")
     old.chmod(0o755)
-    monkeypatch.setenv(litert_onnx.INTERPRETER_VARIABLE, str(old))
+    monkeypatch.setenv(from_onnx.INTERPRETER_VARIABLE, str(old))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "none"))
-    assert litert_onnx.find_python() is None
+    assert from_onnx.find_python() is None
 
 
 @pytest.fixture
@@ -337,4 +337,4 @@ def test_a_child_that_ends_before_it_reads_its_cases_is_heard(damaged_job: ToolJ
     desk.mkdir()
     cases = ({"image": np.zeros((1, 3, 256, 256), np.float32)} for _ in range(8))
     with pytest.raises(BuildError, match=r"gone\.pt2"):
-        litert._run_tool(damaged_job, cases, desk)
+        target._run_tool(damaged_job, cases, desk)

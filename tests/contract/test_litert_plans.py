@@ -11,10 +11,10 @@ import pytest
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.records.precision import Assignment, PrecisionPlan
+from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.runtime.sessions.litert.session import LiteRtSession
-from edgedeploy.targets.litert import LiteRtTarget
-from edgedeploy.targets.litert_layers import LayerPlan, Operation
-from edgedeploy.targets.parity import check_executed, check_parity
+from edgedeploy.targets.litert.layers import LayerPlan, Operation
+from edgedeploy.targets.litert.target import LiteRtTarget
 from edgedeploy.testing import models
 from edgedeploy.testing.models import Model
 from edgedeploy.testing.targets import compared

@@ -17,12 +17,12 @@ from small_onnx import convolutional, feeds, request, transformer_block
 
 from edgedeploy.errors import Unsupported
 from edgedeploy.records.artifact import Artifact
+from edgedeploy.reference.export import describe, run_reference
+from edgedeploy.reference.layers import with_sources
+from edgedeploy.reference.parity import check_executed, compare
 from edgedeploy.runtime.sessions.open import Profiled, open_session
-from edgedeploy.targets.layers import with_sources
-from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
-from edgedeploy.targets.parity import check_executed, compare
-from edgedeploy.targets.reference import describe, run_reference
-from edgedeploy.targets.tracing import compare_layers
+from edgedeploy.targets.compare.layers import compare_layers
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 
 EMULATOR = "qemu-x86_64-static"
 RUN = """

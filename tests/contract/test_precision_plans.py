@@ -13,11 +13,11 @@ from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.interfaces.target import BuildRequest, Calibrating, PerLayer
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import PrecisionPlan
+from edgedeploy.reference.export import describe, run_reference
+from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.runtime.sessions.open import open_session
-from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
-from edgedeploy.targets.openvino import OpenVinoTarget
-from edgedeploy.targets.parity import check_executed, check_parity
-from edgedeploy.targets.reference import describe, run_reference
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
+from edgedeploy.targets.openvino.target import OpenVinoTarget
 
 TARGETS = (OnnxRuntimeTarget, OpenVinoTarget)
 each_target = pytest.mark.parametrize("make", TARGETS, ids=[target.name for target in TARGETS])

@@ -12,17 +12,17 @@ import pytest
 import torch
 from small_networks import NETWORKS, SPECS, bits_here, images, network, quantized
 
-from edgedeploy.compress import quantgraph
+from edgedeploy.compress.qat import graph as quantgraph
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.interfaces.target import BuildRequest, TakesQuantized, Target
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import PrecisionPlan
+from edgedeploy.reference import quantized as qdq
+from edgedeploy.reference.export import Reference, describe, export_reference, open_onnx, run_reference
+from edgedeploy.reference.layers import kept_float, layers_of
 from edgedeploy.runtime.sessions.open import open_session
-from edgedeploy.targets import qdq
-from edgedeploy.targets.layers import kept_float, layers_of
-from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
-from edgedeploy.targets.openvino import OpenVinoTarget
-from edgedeploy.targets.reference import Reference, describe, export_reference, open_onnx, run_reference
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
+from edgedeploy.targets.openvino.target import OpenVinoTarget
 from edgedeploy.targets.tensorrt import Level, TensorRtTarget, rtx
 from edgedeploy.targets.tensorrt.version import JETPACK_RELEASES
 

@@ -13,11 +13,11 @@ from onnx import TensorProto
 
 from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.target import BuildRequest, Target
+from edgedeploy.reference.export import describe, run_reference
+from edgedeploy.reference.parity import check_parity
 from edgedeploy.runtime.sessions.open import open_session
-from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
-from edgedeploy.targets.openvino import OpenVinoTarget
-from edgedeploy.targets.parity import check_parity
-from edgedeploy.targets.reference import describe, run_reference
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
+from edgedeploy.targets.openvino.target import OpenVinoTarget
 from edgedeploy.testing import TargetContract
 from edgedeploy.testing.models import Model, images
 

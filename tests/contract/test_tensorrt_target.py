@@ -18,9 +18,9 @@ from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
 from edgedeploy.interfaces.target import BoardBound, BuildRequest, Target
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.reference.export import Reference, describe, export_reference, open_onnx, run_reference
+from edgedeploy.reference.parity import check_parity
 from edgedeploy.targets import common
-from edgedeploy.targets.parity import check_parity
-from edgedeploy.targets.reference import Reference, describe, export_reference, open_onnx, run_reference
 from edgedeploy.targets.tensorrt import Level, Platform, TensorRtTarget, TrtVersion, lint_file, rtx
 from edgedeploy.targets.tensorrt.halves import widened
 

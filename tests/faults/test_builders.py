@@ -23,7 +23,7 @@ from edgedeploy.errors import BuildError
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
-from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'edgedeploy[lab]'")
 

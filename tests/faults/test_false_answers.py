@@ -23,8 +23,8 @@ from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.statistics import board_metrics
 from edgedeploy.interfaces.board import Completed
 from edgedeploy.records.job import Job, MeasurePlan
+from edgedeploy.reference.parity import check_executed
 from edgedeploy.runtime.processes import start_ticks, with_argument
-from edgedeploy.targets.parity import check_executed
 
 TIMED = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=1, time_limit_s=60.0)
 
@@ -257,7 +257,7 @@ def test_artifact_that_computes_something_else_is_no_fast_artifact(tmp_path: Pat
     from onnx import numpy_helper
 
     from edgedeploy.errors import ParityError
-    from edgedeploy.targets.parity import check_parity
+    from edgedeploy.reference.parity import check_parity
 
     def swapped(path: Path) -> None:
         conv_model(path)

@@ -18,10 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgedeploy.boards.emulated import EmulatedBoard
 from edgedeploy.boards.remote import BoardOptions
 from edgedeploy.errors import DataError
-from edgedeploy.foreign import Limits, check_onnx
 from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.records.job import Job
-from edgedeploy.targets.reference import describe
+from edgedeploy.reference.export import describe
+from edgedeploy.reference.safety import Limits, check_onnx
 
 
 def with_external_weights(path: Path, location: str) -> None:

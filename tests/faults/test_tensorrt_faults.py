@@ -15,10 +15,10 @@ from small_onnx import convolutional
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.targets.tensorrt import LogRefused, TrtVersion
-from edgedeploy.targets.tensorrt.board import CANDIDATES, TrtBoard, probe_board, run_trtexec
-from edgedeploy.targets.tensorrt.command import Conditions, build_command, profile_command, timing_command
-from edgedeploy.targets.tensorrt.dla import DlaRequest
-from edgedeploy.targets.tensorrt.measure import core_notes
+from edgedeploy.targets.tensorrt.trtexec.board import CANDIDATES, TrtBoard, probe_board, run_trtexec
+from edgedeploy.targets.tensorrt.trtexec.command import Conditions, build_command, profile_command, timing_command
+from edgedeploy.targets.tensorrt.trtexec.dla import DlaRequest
+from edgedeploy.targets.tensorrt.trtexec.measure import core_notes
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RELEASES = {"8001": "8.0.1", "8201": "8.2.1", "8502": "8.5.2", "100300": "10.3.0", "110000": "11.0.0"}

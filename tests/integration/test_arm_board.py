@@ -22,10 +22,10 @@ from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.opening import open_board
 from edgedeploy.evidence.clocks import emulated_metrics
 from edgedeploy.records.job import Job, MeasurePlan, Payload
+from edgedeploy.reference.export import run_reference
+from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.store import Store
-from edgedeploy.targets.litert import LiteRtTarget
-from edgedeploy.targets.parity import check_executed, check_parity
-from edgedeploy.targets.reference import run_reference
+from edgedeploy.targets.litert.target import LiteRtTarget
 from edgedeploy.testing import models
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

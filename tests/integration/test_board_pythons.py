@@ -25,12 +25,12 @@ from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.interfaces.board import BoardSession
 from edgedeploy.interfaces.target import Target
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun
+from edgedeploy.reference.export import run_reference
+from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.runtime.sessions.open import open_session
-from edgedeploy.targets.litert import LiteRtTarget
-from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
-from edgedeploy.targets.openvino import OpenVinoTarget
-from edgedeploy.targets.parity import check_executed, check_parity
-from edgedeploy.targets.reference import run_reference
+from edgedeploy.targets.litert.target import LiteRtTarget
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
+from edgedeploy.targets.openvino.target import OpenVinoTarget
 from edgedeploy.testing import models
 
 IMPORT_ALL = """

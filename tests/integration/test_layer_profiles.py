@@ -18,11 +18,11 @@ from edgedeploy.boards.opening import open_board
 from edgedeploy.cli import app
 from edgedeploy.evidence.layers import beside, profile_of
 from edgedeploy.records.job import Job, MeasurePlan
+from edgedeploy.reference.layers import with_sources
 from edgedeploy.runtime.sessions.open import Profiled, open_session
 from edgedeploy.store import Store
-from edgedeploy.targets.layers import with_sources
-from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
-from edgedeploy.targets.openvino import OpenVinoTarget
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
+from edgedeploy.targets.openvino.target import OpenVinoTarget
 
 pytestmark = pytest.mark.beside
 

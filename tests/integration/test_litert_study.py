@@ -10,7 +10,7 @@ import pytest
 
 from edgedeploy import load_study
 from edgedeploy.store import Store
-from edgedeploy.targets.litert import LiteRtTarget
+from edgedeploy.targets.litert.target import LiteRtTarget
 
 pytestmark = pytest.mark.beside
 

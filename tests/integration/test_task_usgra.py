@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgedeploy.interfaces.task import SPLITS, Split
-from edgedeploy.tasks.folder import FolderOptions, SegmentationFolder
-from edgedeploy.tasks.splits import near_copies, thumbnail
+from edgedeploy.tasks.segmentation.folder import FolderOptions, SegmentationFolder
+from edgedeploy.tasks.segmentation.splits import near_copies, thumbnail
 
 pytestmark = [pytest.mark.shared, pytest.mark.beside]
 

@@ -19,8 +19,8 @@ from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.records.precision import PrecisionPlan
-from edgedeploy.targets.parity import check_parity
-from edgedeploy.targets.reference import open_onnx
+from edgedeploy.reference.export import open_onnx
+from edgedeploy.reference.parity import check_parity
 from edgedeploy.targets.tensorrt import (
     Level,
     LogRefused,
@@ -29,11 +29,11 @@ from edgedeploy.targets.tensorrt import (
     measure_on_board,
     require_comparable,
 )
-from edgedeploy.targets.tensorrt.board import jetpack_of, probe_board
-from edgedeploy.targets.tensorrt.dla import DlaRequest
-from edgedeploy.targets.tensorrt.engine import ForeignPlan
-from edgedeploy.targets.tensorrt.log import accept
-from edgedeploy.targets.tensorrt.measure import level_of
+from edgedeploy.targets.tensorrt.trtexec.board import jetpack_of, probe_board
+from edgedeploy.targets.tensorrt.trtexec.dla import DlaRequest
+from edgedeploy.targets.tensorrt.trtexec.engine import ForeignPlan
+from edgedeploy.targets.tensorrt.trtexec.log import accept
+from edgedeploy.targets.tensorrt.trtexec.measure import level_of
 
 pytestmark = pytest.mark.beside
 

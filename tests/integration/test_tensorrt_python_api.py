@@ -16,9 +16,9 @@ from small_onnx import convolutional, feeds, request
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import MeasurementError
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.targets.reference import open_onnx
+from edgedeploy.reference.export import open_onnx
 from edgedeploy.targets.tensorrt import TensorRtTarget, TrtResult, measure_on_board
-from edgedeploy.targets.tensorrt.pyapi import RUNNER, PythonApi, run_case
+from edgedeploy.targets.tensorrt.trtexec.pyapi import RUNNER, PythonApi, run_case
 
 pytestmark = pytest.mark.beside
 

@@ -79,7 +79,7 @@ def test_unit_tests_pass_against_the_installed_wheel(wheel: Path, tmp_path: Path
 
 THIRD_PARTY = """\
 from edgedeploy.interfaces.target import Target
-from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.testing import TargetContract
 
 

@@ -31,15 +31,15 @@ from edgedeploy.interfaces.target import Target
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.job import Job, MeasurePlan, Payload
+from edgedeploy.reference.export import run_reference
 from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.store import Store
 from edgedeploy.targets.common import saturates_here
-from edgedeploy.targets.litert import LiteRtTarget
-from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
-from edgedeploy.targets.openvino import OpenVinoTarget
-from edgedeploy.targets.reference import run_reference
+from edgedeploy.targets.litert.target import LiteRtTarget
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
+from edgedeploy.targets.openvino.target import OpenVinoTarget
 from edgedeploy.testing import models
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -9,9 +9,8 @@ import pytest
 
 import edgedeploy
 from edgedeploy.interfaces.ability import Demand, abilities, has_native_bfloat16, runnable, sums_int8_exactly
-from edgedeploy.plugins import demands_of, find_targets
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.targets import BUILTIN_TARGETS
+from edgedeploy.targets.registry import BUILTIN_TARGETS, demands_of, find_targets
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples/squares.py"
 

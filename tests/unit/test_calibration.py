@@ -13,7 +13,8 @@ from edgedeploy.errors import BuildError, DataError, Unsupported
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
-from edgedeploy.targets.common import CALIBRATION_LIMIT, calibration_feeds, first_feed, staged, translated
+from edgedeploy.reference.translate import translated
+from edgedeploy.targets.common import CALIBRATION_LIMIT, calibration_feeds, first_feed, staged
 
 SPECS = (TensorSpec("image", "float32", (1, 2)),)
 

@@ -14,9 +14,9 @@ from torch import nn
 
 from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsupported
 from edgedeploy.records.artifact import TensorSpec, sha256_file
-from edgedeploy.targets import reference as module
-from edgedeploy.targets.program import export_program
-from edgedeploy.targets.reference import Reference, describe, export_reference, random_inputs, run_reference
+from edgedeploy.reference import export as module
+from edgedeploy.reference.export import Reference, describe, export_reference, random_inputs, run_reference
+from edgedeploy.reference.program import export_program
 
 IMAGE = (TensorSpec("image", "float32", (1, 2, 16, 16)),)
 

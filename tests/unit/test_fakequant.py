@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from edgedeploy.compress.fakequant import (
+from edgedeploy.compress.qat.fakequant import (
     ActivationQuantizer,
     LearnedStep,
     Ranges,

@@ -14,8 +14,8 @@ from edgedeploy.cli import app
 from edgedeploy.compress.host import TrainingHost
 from edgedeploy.fitting import LADDER, Paces, choose, expected, fitted
 from edgedeploy.spec.study import parse_spec
-from edgedeploy.tasks.catalog import load_task
-from edgedeploy.tasks.ultrasound import UltrasoundOptions
+from edgedeploy.tasks.load import load_task
+from edgedeploy.tasks.segmentation.ultrasound import UltrasoundOptions
 
 TEXT = resources.files("edgedeploy.recipes").joinpath("demo.toml").read_text()
 HASWELL = TrainingHost("Intel Core i5-4590", ("avx2", "fma"))

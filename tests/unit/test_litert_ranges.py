@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgedeploy.targets.litert_ranges import Ranges, Run, Seen, choose, signal_to_noise_db
+from edgedeploy.targets.litert.ranges import Ranges, Run, Seen, choose, signal_to_noise_db
 
 FEEDS = [{"x": np.full((1, 4), value, np.float32)} for value in (0.1, 0.2, 0.3)]
 

@@ -14,10 +14,10 @@ from small_onnx import convolutional
 
 from edgedeploy.errors import DataError, EdgeDeployError, MeasurementError, SpecError, Unsupported
 from edgedeploy.interfaces.task import ReadyMade, Task, Trainable
-from edgedeploy.tasks.catalog import load_task
-from edgedeploy.tasks.modelinputs import ArraySource
-from edgedeploy.tasks.onnxfile import take_in
-from edgedeploy.tasks.onnxmodel import OnnxTask
+from edgedeploy.reference.take_in import take_in
+from edgedeploy.tasks.load import load_task
+from edgedeploy.tasks.onnx.inputs import ArraySource
+from edgedeploy.tasks.onnx.task import OnnxTask
 
 MODELS = [
     ("ultraface/version-RFB-320_without_postprocessing.onnx", {}),
@@ -189,7 +189,7 @@ def test_what_is_no_model_is_refused(data: bytes, tmp_path: Path) -> None:
 
 def test_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = convolutional(tmp_path / "m.onnx")
-    monkeypatch.setattr("edgedeploy.tasks.onnxfile.MAX_MODEL_BYTES", 100)
+    monkeypatch.setattr("edgedeploy.reference.take_in.MAX_MODEL_BYTES", 100)
     with pytest.raises(DataError, match="At most 100"):
         take_in(path, {})
 

@@ -8,7 +8,7 @@ import pytest
 from edgedeploy.errors import MeasurementError, ParityError
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.variant import PRECISIONS
-from edgedeploy.targets.parity import TOLERANCE, check_executed, check_parity, compare, worst_distance
+from edgedeploy.reference.parity import TOLERANCE, check_executed, check_parity, compare, worst_distance
 
 
 def outputs(seed: int = 0, scale: float = 1.0) -> dict[str, Array]:

@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from edgedeploy.compress import quantgraph
-from edgedeploy.compress.qat import QatSettings, qat_recipe, train_quantized
+from edgedeploy.compress.qat import graph
+from edgedeploy.compress.qat.train import QatSettings, qat_recipe, train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import TrainRecipe
 from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.reference.export import Reference, export_reference
+from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.runtime.sessions.open import open_session
-from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
-from edgedeploy.targets.qdq import export_quantized
-from edgedeploy.targets.reference import Reference, export_reference
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 
 SPECS = (TensorSpec("image", "float32", (1, 1, 8, 8)),)
 RECIPE = TrainRecipe(epochs=8, batch_size=8, learning_rate=0.05)
@@ -119,9 +119,7 @@ def test_the_float_model_and_its_teacher_stay_as_they_are(teacher: nn.Module) ->
 
 
 def test_both_ways_to_choose_ranges_end_with_fixed_scales(teacher: nn.Module) -> None:
-    learned, observed = (
-        quantgraph.scales(train(teacher, epochs=2, ranges=ranges)) for ranges in ("learned", "observed")
-    )
+    learned, observed = (graph.scales(train(teacher, epochs=2, ranges=ranges)) for ranges in ("learned", "observed"))
     assert learned.keys() == observed.keys()
     assert any(not torch.equal(learned[name], observed[name]) for name in learned)
 

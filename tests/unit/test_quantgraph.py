@@ -8,10 +8,10 @@ import torch
 from small_networks import NETWORKS, folded, images, network, quantized
 from torch import nn
 
-from edgedeploy.compress import quantgraph
-from edgedeploy.compress.fakequant import ActivationQuantizer, WeightQuantizer
+from edgedeploy.compress.qat import graph as quantgraph
+from edgedeploy.compress.qat.fakequant import ActivationQuantizer, WeightQuantizer
 from edgedeploy.errors import Unsupported
-from edgedeploy.weights import numbers
+from edgedeploy.reference.weights import numbers
 
 each_network = pytest.mark.parametrize("name", NETWORKS)
 

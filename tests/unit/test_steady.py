@@ -18,12 +18,12 @@ from edgedeploy.interfaces.task import Split
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.variant import Variant
+from edgedeploy.reference.program import CONVERTED
 from edgedeploy.search.study import Failed, Scored
 from edgedeploy.spec.study import parse_spec
 from edgedeploy.store import Store
-from edgedeploy.targets.program import CONVERTED
 from edgedeploy.targets.steady import alike, build_steadily
-from edgedeploy.tasks.ultrasound import SyntheticUltrasound
+from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound
 from edgedeploy.trial import Trials
 from edgedeploy.workbench import Workbench
 

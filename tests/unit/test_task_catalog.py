@@ -9,7 +9,7 @@ import pytest
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import Task
-from edgedeploy.tasks.catalog import load_task
+from edgedeploy.tasks.load import load_task
 
 OWN = """
 from __future__ import annotations
@@ -124,7 +124,7 @@ def test_a_task_from_a_file_beside_the_study(study: Path) -> None:
 
 
 def test_a_task_from_an_installed_module(tmp_path: Path) -> None:
-    task = load_task(own("edgedeploy.tasks.ultrasound:SyntheticUltrasound"), tmp_path)
+    task = load_task(own("edgedeploy.tasks.segmentation.ultrasound:SyntheticUltrasound"), tmp_path)
     assert task.name == "synthetic-ultrasound"
 
 

@@ -14,9 +14,9 @@ from scipy.ndimage import gaussian_filter
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import SPLITS, Case, Pictured, Split, Task, Trainable
-from edgedeploy.tasks.folder import FolderOptions, SegmentationFolder, read_grey
 from edgedeploy.tasks.options import read_options
-from edgedeploy.tasks.splits import deal
+from edgedeploy.tasks.segmentation.folder import FolderOptions, SegmentationFolder, read_grey
+from edgedeploy.tasks.segmentation.splits import deal
 
 COUNTS = {"calibration_cases": 4, "selection_cases": 6, "resolutions": [64], "depth": 2, "base_channels": 4}
 Pixels = npt.NDArray[np.uint8]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgedeploy.tasks.metrics import SURFACE_TOLERANCE_PX, metric_table, segmentation_metrics
+from edgedeploy.tasks.segmentation.metrics import SURFACE_TOLERANCE_PX, metric_table, segmentation_metrics
 
 ONE = {"nerve": 1}
 BOTH = {"nerve": 1, "vessel": 2}

@@ -10,8 +10,8 @@ import pytest
 from edgedeploy.compress.training import fit
 from edgedeploy.interfaces.task import SPLITS, Pictured, Task, Trainable, TrainRecipe
 from edgedeploy.tasks.options import read_options
-from edgedeploy.tasks.segmentation import CONTOUR_COLOURS
-from edgedeploy.tasks.ultrasound import SyntheticUltrasound, UltrasoundOptions
+from edgedeploy.tasks.segmentation.base import CONTOUR_COLOURS
+from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound, UltrasoundOptions
 
 SMALL = UltrasoundOptions(
     image_size=64,
@@ -111,7 +111,7 @@ def test_labels_move_with_the_image_under_augmentation() -> None:
     """A bright square that is its own label: after any geometry, what is bright is still what is labelled."""
     import torch
 
-    from edgedeploy.tasks.augment import Augmentation, augment
+    from edgedeploy.tasks.segmentation.augment import Augmentation, augment
 
     labels = torch.zeros(16, 64, 64, dtype=torch.long)
     labels[:, 20:40, 12:44] = 1

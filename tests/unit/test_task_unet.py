@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edgedeploy.errors import SpecError
-from edgedeploy.tasks.unet import build_unet
+from edgedeploy.tasks.segmentation.unet import build_unet
 
 KINDS = ("transposed", "resize")
 

@@ -11,17 +11,17 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.targets.tensorrt.command import (
+from edgedeploy.targets.tensorrt.lint import FINDERS, LintResult, Platform, lint_file
+from edgedeploy.targets.tensorrt.proof import Level
+from edgedeploy.targets.tensorrt.rules import RULES
+from edgedeploy.targets.tensorrt.trtexec.command import (
     Conditions,
     build_command,
     output_command,
     profile_command,
     timing_command,
 )
-from edgedeploy.targets.tensorrt.dla import DlaRequest, check_placement, cores_online, read_placement
-from edgedeploy.targets.tensorrt.evidence import Level
-from edgedeploy.targets.tensorrt.lint import FINDERS, LintResult, Platform, lint_file
-from edgedeploy.targets.tensorrt.rules import RULES
+from edgedeploy.targets.tensorrt.trtexec.dla import DlaRequest, check_placement, cores_online, read_placement
 from edgedeploy.targets.tensorrt.version import TrtVersion
 
 SHAPE = (1, 4, 16, 16)

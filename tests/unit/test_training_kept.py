@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from edgedeploy.compress import checkpoint as checkpoint_module
-from edgedeploy.compress import quantgraph
 from edgedeploy.compress.checkpoint import DIGEST_BYTES, drop_checkpoint
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
-from edgedeploy.compress.qat import train_quantized
+from edgedeploy.compress.qat import graph as quantgraph
+from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import OutOfTime
 from edgedeploy.interfaces.task import TrainRecipe

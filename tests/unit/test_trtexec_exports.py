@@ -11,8 +11,8 @@ import pytest
 
 from edgedeploy.errors import MeasurementError, Unstable
 from edgedeploy.records.artifact import TensorSpec
-from edgedeploy.targets.parity import check_executed
-from edgedeploy.targets.tensorrt.exports import (
+from edgedeploy.reference.parity import check_executed
+from edgedeploy.targets.tensorrt.trtexec.exports import (
     Times,
     executed,
     join,

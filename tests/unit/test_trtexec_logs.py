@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgedeploy.targets.tensorrt.log import Cause, LogRefused, Run, accept, read_runs
+from edgedeploy.targets.tensorrt.trtexec.log import Cause, LogRefused, Run, accept, read_runs
 from edgedeploy.targets.tensorrt.version import TrtVersion
 
 # (throughput as printed, queries/s, GPU median ms, latency median ms, latency percentiles)

@@ -4,12 +4,12 @@ Nothing here needs a GPU but the board itself. What could be proved stands with 
 (both by TensorRT for RTX on the CPU, a proxy) or ``measured``.
 """
 
-from edgedeploy.targets.tensorrt.evidence import Evidence, Level
 from edgedeploy.targets.tensorrt.lint import LintResult, Platform, lint_file
-from edgedeploy.targets.tensorrt.log import LogRefused, accept, read_runs
-from edgedeploy.targets.tensorrt.measure import TrtResult, measure_on_board, require_comparable
+from edgedeploy.targets.tensorrt.proof import Evidence, Level
+from edgedeploy.targets.tensorrt.prove import Verdict, verdict
 from edgedeploy.targets.tensorrt.target import TensorRtTarget
-from edgedeploy.targets.tensorrt.verdict import Verdict, verdict
+from edgedeploy.targets.tensorrt.trtexec.log import LogRefused, accept, read_runs
+from edgedeploy.targets.tensorrt.trtexec.measure import TrtResult, measure_on_board, require_comparable
 from edgedeploy.targets.tensorrt.version import TrtVersion
 
 __all__ = [

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.interfaces.task import Array
-from edgedeploy.targets.common import translated
-from edgedeploy.targets.graph import opset_of
+from edgedeploy.reference.graph import opset_of
+from edgedeploy.reference.translate import translated
 
 QDQ: Final = ("QuantizeLinear", "DequantizeLinear")
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.targets.layers import WEIGHTED_OPERATORS
+from edgedeploy.reference.layers import WEIGHTED_OPERATORS
 from edgedeploy.targets.tensorrt.graphview import QDQ, reads
 
 HALVES: Final = ("float16", "bfloat16")

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.targets.layers import WEIGHTED_OPERATORS
+from edgedeploy.reference.layers import WEIGHTED_OPERATORS
 from edgedeploy.targets.tensorrt.graphview import QDQ, GraphView, attribute, label
 from edgedeploy.targets.tensorrt.rules import OPSET_LIMITS, RULES, Rule, Severity
 from edgedeploy.targets.tensorrt.version import TrtVersion

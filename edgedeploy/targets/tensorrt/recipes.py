@@ -20,12 +20,13 @@ from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import CALIBRATED, Assignment, assign
-from edgedeploy.targets.common import check_outputs, first_feed, translated
-from edgedeploy.targets.graph import opset_of
-from edgedeploy.targets.layers import WEIGHTED_OPERATORS, check_followed, fused_from, layers_of, name_nodes
-from edgedeploy.targets.onnxquant import Scheme, eight_bits, narrow_nodes
-from edgedeploy.targets.parity import compare, within
-from edgedeploy.targets.reference import open_onnx, random_inputs
+from edgedeploy.reference.export import open_onnx, random_inputs
+from edgedeploy.reference.graph import opset_of
+from edgedeploy.reference.layers import WEIGHTED_OPERATORS, check_followed, fused_from, layers_of, name_nodes
+from edgedeploy.reference.parity import compare, within
+from edgedeploy.reference.translate import translated
+from edgedeploy.targets.common import check_outputs, first_feed
+from edgedeploy.targets.onnxruntime.quantize import Scheme, eight_bits, narrow_nodes
 from edgedeploy.targets.tensorrt.graphview import GraphView
 from edgedeploy.targets.tensorrt.halves import HALVES, half_nodes, narrow_floats, nodes_in_halves, widened
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import BuildError, Unsupported
-from edgedeploy.targets.tensorrt.evidence import Evidence, Level
+from edgedeploy.targets.tensorrt.proof import Evidence, Level
 
 PACKAGE: Final = "tensorrt-rtx"
 TIME_LIMIT_S: Final = 600.0

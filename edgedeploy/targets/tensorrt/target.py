@@ -15,11 +15,11 @@ from edgedeploy.records.board import BoardInfo
 from edgedeploy.runtime.sessions.tensorrt.engine import NAMED_TENSORS
 from edgedeploy.runtime.sessions.tensorrt.session import PRECISIONS
 from edgedeploy.targets.common import look_for, require, require_abilities, staged
-from edgedeploy.targets.onnxquant import CALIBRATIONS
+from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS
 from edgedeploy.targets.tensorrt import rtx
-from edgedeploy.targets.tensorrt.evidence import Evidence, Level
 from edgedeploy.targets.tensorrt.graphview import GraphView
 from edgedeploy.targets.tensorrt.lint import LintResult, Platform, lint
+from edgedeploy.targets.tensorrt.proof import Evidence, Level
 from edgedeploy.targets.tensorrt.recipes import write_model
 from edgedeploy.targets.tensorrt.version import JETPACK_RELEASES, TrtVersion
 
@@ -50,7 +50,7 @@ class TensorRtTarget:
     extra = "study"
     board_remedy = (
         "It runs on an NVIDIA Jetson, whose system Python has the package tensorrt by JetPack, not by pip: name that Python "
-        f"in the board's table. To check models without a Jetson: edgedeploy.targets.tensorrt.verdict. {TO_MEASURE}"
+        f"in the board's table. To check models without a Jetson: edgedeploy.targets.tensorrt.prove. {TO_MEASURE}"
     )
 
     def __init__(self, releases: Sequence[TrtVersion] = tuple(JETPACK_RELEASES.values())) -> None:

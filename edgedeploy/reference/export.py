@@ -1,0 +1,269 @@
+"""The ONNX reference: the float32 graph that every artifact of a model is built from and held against.
+
+There is one per torch model. It is written once, checked against torch itself, and from then on it is the truth: a target
+that disagrees with it is wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edgedeploy.errors import BuildError, ParityError, Unsupported
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec, sha256_file
+from edgedeploy.reference import graph
+from edgedeploy.reference.parity import compare, within
+from edgedeploy.reference.safety import check_onnx
+from edgedeploy.reference.translate import first_line, translated
+
+EXPORT_TOLERANCE: Final = 1e-4
+"""Largest relative L2 distance between torch and the exported graph, per output. Folding batch norms and another order
+of summation give 1e-7 (convolutional) to 2e-6 (transformers); a wrong graph gives 1e-2 or more."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An exported float32 model. ``macs`` and ``parameters`` say how big it is, nothing about its speed.
+
+    One that was trained to be int8 is ``quantized``: its file has QuantizeLinear/DequantizeLinear pairs
+    (:mod:`edgedeploy.reference.quantized`), and what it computes in float is the truth.
+    """
+
+    path: Path
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+    parameters: int
+    macs: int
+    quantized: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The file appears by its name, so that the folder it lies in may move."""
+        return {
+            "file": self.path.name,
+            "sha256": self.sha256,
+            "inputs": [spec.as_json() for spec in self.inputs],
+            "outputs": [spec.as_json() for spec in self.outputs],
+            "opset": self.opset,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            **({"quantized": True} if self.quantized else {}),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Reference:
+        return cls(
+            path=folder / str(data["file"]),
+            sha256=str(data["sha256"]),
+            inputs=tuple(TensorSpec.from_json(item) for item in data["inputs"]),
+            outputs=tuple(TensorSpec.from_json(item) for item in data["outputs"]),
+            opset=int(data["opset"]),
+            parameters=int(data["parameters"]),
+            macs=int(data["macs"]),
+            quantized=bool(data.get("quantized", False)),
+        )
+
+
+def describe(path: Path, *, own: bool = False) -> Reference:
+    """The reference that an ONNX file is. One that is not our ``own`` export is looked at in a limited process first.
+
+    Raises ``BuildError`` when the file is not a valid model of static shapes, ``DataError`` when it may not be loaded.
+    """
+    import onnx
+
+    if not own:
+        check_onnx(path)
+    with translated(f"{path.name} as a valid ONNX model", "Export it again"):
+        model = onnx.load(str(path))
+        onnx.checker.check_model(model, full_check=True)
+    return Reference(
+        path=path,
+        sha256=sha256_file(path),
+        inputs=graph.graph_inputs(model),
+        outputs=graph.graph_outputs(model),
+        opset=graph.opset_of(model),
+        parameters=graph.count_parameters(model),
+        macs=graph.count_macs(model),
+    )
+
+
+def export_reference(
+    model: Any,
+    specs: tuple[TensorSpec, ...],
+    path: Path,
+    *,
+    samples: Iterable[Mapping[str, Array]] = (),
+) -> Reference:
+    """Export a ``torch.nn.Module`` with static shapes to ``path`` and prove that the file computes what torch does.
+
+    Inputs keep the names of ``specs``; outputs are ``out0``, ``out1`` ... in the order the model returns them (a tensor, or
+    a list, tuple or dict of tensors). Parity is checked on a seeded random input and on every one of ``samples``. The
+    model is left as it was. ``path`` appears only when everything held.
+
+    Raises ``Unsupported`` for an operator without ONNX counterpart and for outputs that are not finite, ``BuildError`` for
+    a model that cannot be traced, ``ParityError`` when the file computes something else.
+    """
+    return export_checked(model, specs, path, samples, finish=partial(describe, own=True), tolerance=EXPORT_TOLERANCE)
+
+
+def export_checked(
+    model: Any,
+    specs: tuple[TensorSpec, ...],
+    path: Path,
+    samples: Iterable[Mapping[str, Array]],
+    *,
+    finish: Callable[[Path], Reference],
+    tolerance: float,
+) -> Reference:
+    """:func:`export_reference` with a step of one's own: ``finish`` may rewrite the fresh file and describes it."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch about its own graphs
+        frozen = copy.deepcopy(model).eval().cpu()
+    feeds = [random_inputs(specs), *samples]
+    expected = [_torch_outputs(frozen, specs, feed) for feed in feeds]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        arguments = tuple(torch.from_numpy(np.array(feeds[0][spec.name])) for spec in specs)
+        names = [f"out{index}" for index in range(len(expected[0]))]
+        _export(frozen, arguments, [spec.name for spec in specs], names, part)
+        reference = finish(part)
+        for feed, wanted in zip(feeds, expected, strict=True):
+            _check_export(wanted, run_reference(reference, feed), tolerance)
+        part.replace(path)
+    return Reference(**{**vars(reference), "path": path})
+
+
+def run_reference(reference: Reference, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Outputs of the reference by ONNX Runtime in float32: the single source of truth for parity.
+
+    One thread, so that the order of summation and with it every bit is the same each time on one machine. A quantized
+    one runs as its file says, not in the integer kernels that an optimised session would take.
+    """
+    session = open_onnx(reference.path, threads=1, as_written=reference.quantized)
+    names = [spec.name for spec in reference.outputs]
+    values = session.run(names, {spec.name: feeds[spec.name] for spec in reference.inputs})
+    return dict(zip(names, values, strict=True))
+
+
+def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
+    """A CPU session, with every node as the file has it when ``as_written``. Raises ``Unsupported`` naming the node or
+    operator that ONNX Runtime refuses."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    if as_written:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a board on this host may be measuring
+    asked = f"{path.name} in ONNX Runtime {ort.__version__}"
+    with graph.nodes_named(path), translated(asked, "Replace the operator it names", Unsupported):
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def random_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array]:
+    """Seeded arrays of the given specs: standard normal for floating types, zeros for the others (indices, masks)."""
+    generator = np.random.default_rng(seed)
+    return {
+        spec.name: generator.standard_normal(spec.shape).astype(spec.dtype)
+        if np.issubdtype(np.dtype(spec.dtype), np.floating)
+        else np.zeros(spec.shape, spec.dtype)
+        for spec in specs
+    }
+
+
+def _torch_outputs(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str, Array]) -> list[Array]:
+    import torch
+
+    shapes = ", ".join(f"{spec.name} {spec.shape}" for spec in specs)
+    with translated(f"a forward pass with {shapes}", "input_specs() has to fit the model"), torch.inference_mode():
+        outputs = model(*(torch.from_numpy(np.array(feed[spec.name])) for spec in specs))
+    arrays: list[Array] = [tensor.numpy() for tensor in flat_tensors(outputs)]
+    for index, array in enumerate(arrays):
+        if not np.isfinite(array).all():
+            raise Unsupported(f"finite values in output {index} of the torch model", "NaN or Inf", "Train it again")
+    return arrays
+
+
+def flat_tensors(outputs: Any) -> Iterator[Any]:
+    """The output tensors of a torch model in the exporter's order: ``out0``, ``out1`` ..."""
+    if isinstance(outputs, Mapping):
+        outputs = tuple(outputs.values())
+    if isinstance(outputs, list | tuple):
+        for item in outputs:
+            yield from flat_tensors(item)
+    else:
+        yield outputs
+
+
+def _export(model: Any, arguments: tuple[Any, ...], inputs: list[str], outputs: list[str], path: Path) -> None:
+    import onnx
+    import torch
+
+    try:
+        with _quiet_exporter():
+            torch.onnx.export(
+                model,
+                arguments,
+                str(path),
+                dynamo=True,
+                external_data=False,
+                input_names=inputs,
+                output_names=outputs,
+                verbose=False,
+            )
+    except Exception as exc:  # the exporter wraps whatever went wrong inside, several levels deep
+        raise _export_error(exc) from exc
+    proto = onnx.load(str(path))
+    graph.strip_metadata(proto)
+    onnx.save(proto, str(path))
+
+
+def _export_error(exc: BaseException) -> BuildError:
+    """The innermost cause says which operator it was; the outermost says only that there was one."""
+    chain = [exc]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
+    for link in reversed(chain):
+        if type(link).__name__ in ("DispatchError", "UnsupportedOperatorError"):
+            return Unsupported("export to ONNX", first_line(link), "Replace the operator it names")
+    return BuildError("export to ONNX", first_line(chain[-1]), "The forward has to be traceable with torch.export")
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter warns about packages that are not needed and about its own internals; errors still come through."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_export(expected: Sequence[Array], found: Mapping[str, Array], tolerance: float) -> None:
+    for name, distance in compare(dict(zip(found, expected, strict=True)), found).items():
+        if not within(distance, tolerance):
+            raise ParityError(
+                f"output {name} within {tolerance:g} of torch",
+                f"relative L2 distance {distance['rel_l2']:.2e}",
+                "The export changed the model: look for data-dependent control flow",
+            )

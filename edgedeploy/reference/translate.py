@@ -1,0 +1,33 @@
+"""What toolchains raise, as errors of this project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from edgedeploy.errors import BuildError, EdgeDeployError
+
+_PREAMBLE: Final = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
+"""How the lines begin that OpenVINO puts before the one that says what happened."""
+
+
+@contextmanager
+def translated(asked: str, remedy: str, kind: type[BuildError] = BuildError) -> Iterator[None]:
+    """Turn whatever a toolchain raises into ``kind``.
+
+    Errors of ours pass, and so do those of this host (disk full, out of memory): they say nothing about the variant and
+    must not be remembered as if they did.
+    """
+    try:
+        yield
+    except (EdgeDeployError, OSError, MemoryError):
+        raise
+    except Exception as exc:  # toolchains have no common base class, several raise bare RuntimeError
+        raise kind(asked, first_line(exc), remedy) from exc
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of a toolchain's message that says something; its class name when none does."""
+    lines = (line.strip() for line in str(exc).splitlines())
+    return next((line for line in lines if line and not line.startswith(_PREAMBLE)), type(exc).__name__)[:400]

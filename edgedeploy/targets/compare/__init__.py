@@ -1,0 +1,1 @@
+"""Artifact against reference, layer by layer."""

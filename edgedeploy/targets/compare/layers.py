@@ -1,0 +1,162 @@
+"""What flows between the layers of a model: tensors of the ONNX reference, and the same tensors in an artifact of it.
+
+Memory stays bounded: a few layers are looked at in one pass over the inputs, then the next few. How each target's tensors
+are exposed is in :mod:`.exposed` and :mod:`.exposed_litert`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+
+from edgedeploy.errors import SpecError
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.reference.layers import WEIGHTED_OPERATORS, name_nodes, region
+from edgedeploy.reference.parity import ABSOLUTE_FLOOR
+from edgedeploy.targets.compare.exposed import onnx_side, openvino_side, source_side
+from edgedeploy.targets.compare.exposed_litert import litert_side
+
+PASS_BYTES: Final = 64 << 20
+"""What the tensors of one pass may hold together, on each side; a pass has at least one tensor."""
+
+SAME_DB: Final = 400.0
+"""The ratio that stands for no difference at all, so that it stays a number; its negative for no likeness at all."""
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How far a layer's output is from the reference's, over all inputs.
+
+    ``layer`` is the node of the reference that has the weights (or made the tensor), ``with_layers`` the nodes that were
+    folded into it in the artifact. ``sqnr_db`` is signal to quantization noise; ``added`` the relative L2 noise that
+    entered here, beyond what the layer's inputs brought along (400 where the output is no number or should be zero).
+    """
+
+    layer: str
+    operator: str
+    with_layers: tuple[str, ...]
+    tensor: str
+    sqnr_db: float
+    max_abs: float
+    added: float
+    non_finite: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {**vars(self), "with_layers": list(self.with_layers)}
+
+
+@dataclass
+class _Sums:
+    signal: float = 0.0
+    noise: float = 0.0
+    max_abs: float = 0.0
+    non_finite: int = 0
+
+    def add(self, wanted: Array, found: Array) -> None:
+        reference, value = wanted.astype(np.float64), found.reshape(wanted.shape).astype(np.float64)
+        finite = np.isfinite(value)
+        self.non_finite += int(value.size - np.count_nonzero(finite))
+        difference = np.where(finite, value, 0.0) - reference
+        self.signal += float(np.sum(reference**2))
+        self.noise += float(np.sum(difference**2))
+        self.max_abs = max(self.max_abs, float(np.max(np.abs(difference), initial=0.0)))
+
+    @property
+    def share(self) -> float:
+        """Noise over signal, as powers."""
+        if self.non_finite:
+            return math.inf
+        if self.max_abs <= ABSOLUTE_FLOOR or not self.noise:
+            return 0.0
+        return self.noise / self.signal if self.signal else math.inf
+
+    @property
+    def sqnr_db(self) -> float:
+        share = self.share
+        return -10.0 * math.log10(share) if 0.0 < share < math.inf else SAME_DB if not share else -SAME_DB
+
+
+def compare_layers(
+    reference: Path, artifact: Artifact, folder: Path, feeds: Callable[[], Iterable[Mapping[str, Array]]]
+) -> list[LayerError]:
+    """Every layer that can be looked at on both sides, in the order of the reference. ``feeds`` is read once per pass.
+
+    Raises ``SpecError`` for a target whose tensors cannot be exposed, ``Unsupported`` for files that do not open.
+    """
+    import onnx
+
+    source = onnx.load(str(reference))
+    name_nodes(source)
+    sides = {
+        "litert": litert_side,
+        "onnxruntime": onnx_side,
+        "openvino": openvino_side,
+        "tensorrt": onnx_side,
+    }
+    if artifact.target not in sides:
+        raise SpecError(
+            f"layers of target {artifact.target!r}", "its tensors cannot be exposed", f"Known: {', '.join(sides)}"
+        )
+    with TemporaryDirectory(prefix="edgedeploy-trace-") as scratch:
+        wanted = source_side(source, Path(scratch))
+        found = sides[artifact.target](source, artifact, folder, Path(scratch))
+        sizes = {name: size for name, size in wanted.tensors.items() if name in found.tensors}
+        sums = {name: _Sums() for name in sizes}
+        for names in passes(sizes, PASS_BYTES):
+            ours, theirs = wanted.open(names), found.open(names)
+            for feed in feeds():
+                expected, values = ours(feed), theirs(feed)
+                for name in names:
+                    sums[name].add(expected[name], values[name])
+    return _findings(source, sums)
+
+
+def passes(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
+    """The names in order, in groups of at most ``limit`` bytes (or of one name that is larger by itself)."""
+    group: list[str] = []
+    held = 0
+    for name, size in sizes.items():
+        if group and held + size > limit:
+            yield group
+            group, held = [], 0
+        group.append(name)
+        held += size
+    if group:
+        yield group
+
+
+def _findings(source: Any, sums: Mapping[str, _Sums]) -> list[LayerError]:
+    producers = {output: node for node in source.graph.node for output in node.output if output}
+    found = []
+    for node in source.graph.node:
+        for tensor in node.output:
+            if tensor not in sums:
+                continue
+            names = region(producers, [tensor], stop=set(sums) - {tensor})
+            nodes = [other for other in source.graph.node if other.name in names]
+            main = next((other for other in nodes if other.op_type in WEIGHTED_OPERATORS), node)
+            entering = {name for other in nodes for name in other.input if name in sums and name != tensor}
+            before = max((sums[name].share for name in entering), default=0.0)
+            share = sums[tensor].share
+            added = math.sqrt(max(0.0, share - before)) if share < math.inf else 0.0 if before == math.inf else SAME_DB
+            rest = tuple(other.name for other in nodes if other.name != main.name)
+            found.append(
+                LayerError(
+                    main.name,
+                    main.op_type,
+                    rest,
+                    tensor,
+                    sums[tensor].sqnr_db,
+                    sums[tensor].max_abs,
+                    added,
+                    sums[tensor].non_finite,
+                )
+            )
+    return found

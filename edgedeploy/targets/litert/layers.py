@@ -1,0 +1,126 @@
+"""Layers of a LiteRT file in terms of the reference's nodes, told by their weights.
+
+The converters keep no name of a node, and fuse, split and reorder what they find (:mod:`edgedeploy.reference.weights`).
+A layer without constant weights leaves no trace and takes the precision of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.precision import Assignment, PrecisionPlan, assign
+from edgedeploy.reference.layers import layers_of, name_nodes, weights_of
+from edgedeploy.reference.weights import numbers, same
+from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A compute operator of the converted float model, in its order. ``scope`` is what the quantizer knows it by;
+    ``layers`` are the reference's nodes with its weights: more than one where they share them."""
+
+    scope: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A plan, found in the converted model."""
+
+    assignment: Assignment
+    base: str
+    operations: tuple[Operation, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The reference's layer of each compute operator; empty for one whose weights are computed."""
+        return [operation.layers[0] if operation.layers else "" for operation in self.operations]
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The precision of each compute operator. Raises ``Unsupported`` for layers that share weights and not it."""
+        return tuple(self.assignment.of(operation.layers, self.base) for operation in self.operations)
+
+    def of_scope(self) -> dict[str, str]:
+        """Precision by scope, for the operators that a rule decides."""
+        ruled = set(self.assignment.rules)
+        return {
+            operation.scope: precision
+            for operation, precision in zip(self.operations, self.wanted, strict=True)
+            if ruled & set(operation.layers)
+        }
+
+    def check(self, ran: Sequence[str]) -> None:
+        """Hold the precision of each compute operator of the finished file against the plan. Raises ``Unsupported``."""
+        if len(ran) != len(self.operations):
+            found = f"{len(ran)} compute layers, {len(self.operations)} before"
+            raise BuildError(
+                "the converted model's layers in the quantized one", found, "Report this: it is our mistake"
+            )
+        for operation, wanted, built in zip(self.operations, self.wanted, ran, strict=True):
+            if set(self.assignment.rules) & set(operation.layers) and built not in (wanted, f"{wanted}-weights"):
+                asked = f"layer {operation.layers[0]!r} in {wanted}"
+                raise Unsupported(asked, f"the quantizer made it {built}", "Choose other layers or another precision")
+
+
+def find_layers(plan: PrecisionPlan, base: str, reference: Path, floating: Path) -> LayerPlan:
+    """``plan`` over the nodes of ``reference``, looked up in the converted model ``floating``.
+
+    Raises ``BuildError`` for a rule that fits no layer, ``Unsupported`` for a layer that cannot be told in the file.
+    """
+    import onnx
+
+    model = onnx.load(str(reference))
+    name_nodes(model)
+    assignment = assign(plan, layers_of(model), base)
+    weights = {name: found for name, found in weights_of(model).items() if name in assignment.weighted}
+    operations = tuple(
+        Operation(scope, tuple(name for name, own in weights.items() if same(own, values)))
+        for scope, values in _operations_of(floating)
+    )
+    _check_found(plan, assignment, {name for operation in operations for name in operation.layers})
+    return LayerPlan(assignment, base, operations)
+
+
+def _check_found(plan: PrecisionPlan, assignment: Assignment, found: set[str]) -> None:
+    for rule in plan.rules:
+        own = [name for name, by in assignment.rules.items() if by == rule]
+        weighted = [name for name in own if name in assignment.weighted]
+        lost = [name for name in weighted if name not in found]
+        asked, remedy = f"layer {rule.pattern!r} in {rule.precision} on LiteRT", "Name convolutions or matrix products"
+        if not weighted:
+            raise Unsupported(asked, f"{own[0]!r} has no constant weights, by which layers are told there", remedy)
+        if lost:
+            raise Unsupported(asked, f"the converted model has no layer with the weights of {lost[0]!r}", remedy)
+
+
+def _operations_of(floating: Path) -> list[tuple[str, Array]]:
+    """Scope and sorted weights of each compute operator; no weights where they are computed."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_path=str(floating), experimental_op_resolver_type=plain)
+    interpreter.allocate_tensors()
+    nodes = interpreter._get_ops_details()
+    names = {int(item["index"]): str(item["name"]) for item in interpreter.get_tensor_details()}
+    made = {int(index) for node in nodes for index in node["outputs"]}
+    return [
+        (
+            "".join(f"{names[int(index)]};" for index in node["outputs"]),
+            _constant(interpreter, int(node["inputs"][1]), made),
+        )
+        for node in nodes
+        if node["op_name"] in COMPUTE_OPERATORS
+    ]
+
+
+def _constant(interpreter: Any, index: int, made: set[int]) -> Array:
+    values = np.empty(0, np.float32) if index in made else interpreter.get_tensor(index)
+    return numbers(values)

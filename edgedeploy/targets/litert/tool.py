@@ -1,0 +1,322 @@
+"""Conversion to LiteRT in a process of its own: ``python -m edgedeploy.targets.litert.tool JOB.json RESULT.json``.
+
+The toolchain (torch, jax, the MLIR converter) prints where it likes, keeps gigabytes once it is loaded, and ends the process
+on some graphs. In a child none of that reaches a study. Calibration cases come on standard input, one at a time: a byte 1
+and the inputs' elements in the order of the specs; a byte 0 ends them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+
+from edgedeploy import errors
+from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsupported
+from edgedeploy.files import write_atomic, write_json
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec, sha256_file
+from edgedeploy.records.precision import CALIBRATED, PrecisionPlan
+from edgedeploy.reference.export import describe, flat_tensors, random_inputs, run_reference
+from edgedeploy.reference.parity import check_parity
+from edgedeploy.reference.program import make_contiguous
+from edgedeploy.reference.translate import first_line, translated
+from edgedeploy.runtime.sessions.litert.session import LAYERS, LiteRtSession, open_model
+from edgedeploy.targets.common import check_outputs
+from edgedeploy.targets.litert.layers import LayerPlan, find_layers
+from edgedeploy.targets.litert.ranges import Ranges, Run, choose, watch
+from edgedeploy.targets.litert.signature import repaired
+
+_MORE: Final = b"\x01"
+_END: Final = b"\x00"
+
+
+@dataclass(frozen=True)
+class ToolJob:
+    """What to make. ``source`` is torch's exported program (.pt2) or a float model that was converted before (.tflite);
+    ``keep`` is where the float model is to stay for further builds."""
+
+    source: Path
+    reference: Path
+    output: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    precision: str
+    plan: PrecisionPlan
+    integer_io: bool
+    calibrator: str = ""
+    keep: Path | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether ranges come from cases."""
+        return any(name in CALIBRATED for name in (self.precision, *self.plan.precisions))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "source": str(self.source),
+            "reference": str(self.reference),
+            "output": str(self.output),
+            "inputs": [spec.as_json() for spec in self.inputs],
+            "outputs": [spec.as_json() for spec in self.outputs],
+            "precision": self.precision,
+            "plan": self.plan.as_json(),
+            "integer_io": self.integer_io,
+            "calibrator": self.calibrator,
+            "keep": None if self.keep is None else str(self.keep),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ToolJob:
+        return cls(
+            source=Path(data["source"]),
+            reference=Path(data["reference"]),
+            output=Path(data["output"]),
+            inputs=tuple(TensorSpec.from_json(item) for item in data["inputs"]),
+            outputs=tuple(TensorSpec.from_json(item) for item in data["outputs"]),
+            precision=str(data["precision"]),
+            plan=PrecisionPlan.from_json(data["plan"]),
+            integer_io=bool(data["integer_io"]),
+            calibrator=str(data["calibrator"]),
+            keep=None if data["keep"] is None else Path(data["keep"]),
+        )
+
+
+def write_cases(stream: IO[bytes], feeds: Iterator[dict[str, Array]], inputs: tuple[TensorSpec, ...]) -> None:
+    """The parent's side of the calibration stream."""
+    for feed in feeds:
+        stream.write(_MORE)
+        for spec in inputs:
+            stream.write(np.ascontiguousarray(feed[spec.name]).tobytes())
+    stream.write(_END)
+    stream.flush()
+
+
+def read_cases(stream: IO[bytes], inputs: tuple[TensorSpec, ...]) -> Iterator[dict[str, Array]]:
+    while stream.read(1) == _MORE:
+        yield {spec.name: _read_array(stream, spec) for spec in inputs}
+
+
+def _read_array(stream: IO[bytes], spec: TensorSpec) -> Array:
+    size_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+    return np.frombuffer(stream.read(size_bytes), spec.dtype).reshape(spec.shape)
+
+
+def error_of(report: Mapping[str, Any]) -> Exception:
+    """The error that a report of :func:`main` stands for."""
+    kind = str(report["error"])
+    if kind == "OSError":
+        return OSError(int(report["errno"]), str(report["found"]))
+    if kind == "MemoryError":
+        return MemoryError(str(report["found"]))
+    made: type[EdgeDeployError] = getattr(errors, kind)
+    return made(str(report["asked"]), str(report["found"]), str(report["remedy"]))
+
+
+def main(job_path: str, result_path: str) -> int:
+    job = ToolJob.from_json(json.loads(Path(job_path).read_text(encoding="utf-8")))
+    try:
+        report: dict[str, Any] = {"settings": dict(make(job, read_cases(sys.stdin.buffer, job.inputs)))}
+    except EdgeDeployError as exc:
+        report = exc.as_json()
+    except OSError as exc:
+        report = {"error": "OSError", "errno": exc.errno or 0, "found": first_line(exc)}
+    except MemoryError as exc:
+        report = {"error": "MemoryError", "found": first_line(exc)}
+    Path(result_path).write_text(json.dumps(report), encoding="utf-8")
+    return 1 if "error" in report else 0
+
+
+def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
+    """Convert, hold the float model against the reference, narrow it, run it once. Returns the session's settings."""
+    floating = job.output.with_name("converted.tflite")
+    if job.source.suffix == ".tflite":
+        shutil.copy(job.source, floating)
+    else:
+        convert_program(job, floating)
+    feed = random_inputs(job.inputs)
+    layers = find_layers(job.plan, job.precision, job.reference, floating)
+    settings = {**_hold_against_reference(job, floating, feed), LAYERS: json.dumps(layers.names)}
+    if job.keep is not None:
+        with suppress(OSError):  # the next build converts again
+            write_atomic(job.keep, floating.read_bytes())
+            write_json(job.keep.with_suffix(".json"), {"sha256": sha256_file(floating)})
+    if job.precision == "float32" and not job.plan.rules:
+        floating.replace(job.output)
+    else:
+        if job.calibrated:
+            feed = next(cases)
+            cases = map(_session(floating, {}).encode, chain([feed], cases))
+        with translated(f"{job.precision} by ai-edge-quantizer", "Search another precision for this architecture"):
+            narrow(job, layers, floating, cases)
+        floating.unlink()
+    ran = _prove(job, feed, settings)
+    if job.plan.rules:
+        layers.check(ran)
+    return settings
+
+
+def convert_program(job: ToolJob, path: Path) -> None:
+    """Float model of torch's program, with the reference's names for inputs and outputs."""
+    import torch
+
+    with translated(f"{job.source.name} as a torch program", "Remove the model's folder from the store"):
+        program = torch.export.load(job.source)
+        make_contiguous(program)  # a study's folder may be older than the rule that they are saved so
+    with translated("conversion by litert-torch", "Replace the operator it names", Unsupported):
+        import litert_torch
+
+        feed = random_inputs(job.inputs)
+        arguments = {spec.name: torch.from_numpy(np.array(feed[spec.name])) for spec in job.inputs}
+        module = _named(program.module(), job)
+        litert_torch.convert(module, sample_kwargs=arguments).export(str(path))
+
+
+def _named(program: Any, job: ToolJob) -> Any:
+    """A module of named inputs and outputs around ``program``: the converter takes a signature's names from there."""
+    import torch
+
+    class Named(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.program = program
+            self.training = False
+
+        def forward(self, **feeds: Any) -> dict[str, Any]:
+            values = flat_tensors(self.program(*(feeds[spec.name] for spec in job.inputs)))
+            return dict(zip((spec.name for spec in job.outputs), values, strict=True))
+
+    return Named()
+
+
+def narrow(job: ToolJob, layers: LayerPlan, floating: Path, cases: Iterator[dict[str, Array]]) -> None:
+    """Write the model in the asked precision; see :mod:`edgedeploy.targets.litert.target` for the recipes."""
+    from ai_edge_quantizer import quantizer, recipe_manager
+
+    recipes = recipe_manager.RecipeManager()  # of those that fit an operator, the one added last decides
+    RECIPES[job.precision](recipes, ".*")
+    for scope, precision in layers.of_scope().items():
+        RECIPES[precision](recipes, f"^{re.escape(scope)}$")
+    if job.calibrated and not job.integer_io:
+        for edge in ("INPUT", "OUTPUT"):
+            recipes.add_quantization_config(".*", edge, algorithm_key="no_quantize")
+    model = floating.read_bytes()
+
+    def write(ranges: Ranges | None) -> None:
+        made = quantizer.Quantizer(model, recipes.get_quantization_recipe())
+        quantized = made.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+        job.output.write_bytes(repaired(bytes(quantized.quantized_model), model))
+
+    def written(ranges: Ranges) -> Run:
+        write(ranges)
+        return _session(job.output, {}).run
+
+    if not job.calibrated:
+        write(None)
+        return
+    seen = watch(model, recipes, cases, job.calibrator)
+    write(seen.whole[choose(seen, _session(floating, {}).run, written)])
+
+
+def _float32(recipes: Any, scope: str) -> None:
+    recipes.add_quantization_config(scope, "*", algorithm_key="no_quantize")
+
+
+def _float16(recipes: Any, scope: str) -> None:
+    recipes.add_weight_only_config(scope, "*", num_bits=16, algorithm_key="float_casting")
+
+
+def _int8_dynamic(recipes: Any, scope: str) -> None:
+    recipes.add_dynamic_config(scope, "*", num_bits=8)
+
+
+def _int8(recipes: Any, scope: str) -> None:
+    """The kernels of ``BATCH_MATMUL`` know one scale for a whole tensor, and take the first of many without a word."""
+    from ai_edge_quantizer.qtyping import QuantGranularity
+
+    recipes.add_static_config(scope, "*", activation_num_bits=8, weight_num_bits=8)
+    recipes.add_static_config(
+        scope,
+        "BATCH_MATMUL",
+        activation_num_bits=8,
+        weight_num_bits=8,
+        weight_granularity=QuantGranularity.TENSORWISE,
+    )
+
+
+RECIPES: Final[Mapping[str, Callable[[Any, str], None]]] = {
+    "float32": _float32,
+    "float16": _float16,
+    "int8-dynamic": _int8_dynamic,
+    "int8": _int8,
+}
+
+
+def _hold_against_reference(job: ToolJob, floating: Path, feed: dict[str, Array]) -> Mapping[str, str]:
+    """The converter did not see the reference, or reordered its dimensions: only a comparison says that both are the same
+    model. Returns the settings that bring each output into the reference's order."""
+    what = "the converted model"
+    with translated(f"{what} in LiteRT", "Try another target", Unsupported):
+        found = _session(floating, {}).run(feed)
+    expected = run_reference(describe(job.reference, own=True), feed)  # the target has looked at it
+    settings: dict[str, str] = {}
+    for spec in job.outputs:
+        if spec.name in found and (order := _order(found[spec.name], expected[spec.name])) is not None:
+            settings[f"layout:{spec.name}"] = ",".join(map(str, order))
+            found[spec.name] = np.transpose(found[spec.name], order)
+    check_outputs(what, found, job.outputs)
+    try:
+        check_parity(expected, {spec.name: found[spec.name] for spec in job.outputs}, "float32")
+    except ParityError as exc:
+        raise BuildError(f"conversion of {job.source.name}", exc.found, "The converter changed the model") from exc
+    return settings
+
+
+def _order(found: Array, expected: Array) -> tuple[int, ...] | None:
+    """The axes that make channels-last ``found`` what ``expected`` is; None where it is so already. Shapes alone cannot
+    say: a cube looks the same from every side."""
+    last = found.ndim - 1
+    if last < 2:
+        return None
+    order = (0, last, *range(1, last))
+    turned = np.transpose(found, order)
+    if turned.shape != expected.shape:
+        return None
+    if (
+        found.shape == expected.shape
+        and np.abs(np.subtract(found, expected)).sum() <= np.abs(np.subtract(turned, expected)).sum()
+    ):
+        return None
+    return order
+
+
+def _prove(job: ToolJob, feed: dict[str, Array], settings: Mapping[str, str]) -> list[str]:
+    """Open the file as a board does and run it once. Returns the precision of each compute layer."""
+    what = f"the {job.precision} model"
+    with translated(f"{what} in LiteRT", "Try another precision", Unsupported):
+        session = _session(job.output, settings)
+        found = session.run(feed)
+    check_outputs(what, found, job.outputs)
+    ran = session.layer_precisions()
+    if job.precision.startswith("int8") and job.precision not in ran:
+        text = ", ".join(sorted(set(ran))) or "none"
+        raise Unsupported(f"{job.precision} layers", f"the model has {text}", "Search float32 instead")
+    return ran
+
+
+def _session(path: Path, settings: Mapping[str, str]) -> LiteRtSession:
+    return open_model(path, settings, threads=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,257 @@
+"""Narrow precisions for OpenVINO by NNCF: int8 with ranges from calibration, 4-bit weights of matrix products.
+
+Operations are named after the nodes of the reference before NNCF sees them (:mod:`edgedeploy.targets.openvino.layers`),
+so that a plan's layers can be told in its terms.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from edgedeploy.errors import Unsupported
+from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.precision import Assignment
+from edgedeploy.reference.parity import TOLERANCE, worst_distance
+from edgedeploy.reference.translate import translated
+from edgedeploy.targets.common import CALIBRATION_LIMIT, calibration_feeds
+
+CALIBRATIONS: Final = ("mean-minmax", "minmax", "percentile", "mse")
+LOOKED_AT: Final = 16
+"""Calibration cases that are compared with the float model."""
+MOST_UNEQUAL: Final = 4.0
+"""How much larger than an input's own range the common one of a concatenation may be."""
+IN_FLOAT: Final = {"LP_TRANSFORMS_MODE": "NO"}
+"""Setting with which a quantized model is computed in float: what its ranges are worth, whatever this host's int8 kernels
+make of them. It is internal to OpenVINO's CPU device (2025.4 and 2026.4 have it)."""
+BLOCK: Final = 32
+"""Weights that share one scale in 4 bits, where a layer has a multiple of so many inputs; else fewer."""
+
+_PRODUCTS: Final = (
+    "Convolution",
+    "GroupConvolution",
+    "ConvolutionBackpropData",
+    "GroupConvolutionBackpropData",
+    "MatMul",
+)
+_ON_THE_WAY: Final = ("Convert", "Multiply", "Subtract", "Reshape", "Transpose", "FakeQuantize")
+
+
+def quantize(model: Any, request: BuildRequest, assignment: Assignment, sources: dict[str, tuple[str, ...]]) -> Any:
+    """``model`` with the layers that ``assignment`` gives to int8; nothing else is touched.
+
+    Unless another way to choose ranges was asked for: NNCF's own, the mean of the cases' extremes, which cuts off what few
+    cases reach, and one range for all inputs of a concatenation. Where that leaves calibration cases far from the float
+    model, extremes over all cases are tried too (a detector's rare objects), and concatenations whose inputs keep ranges
+    of their own (an image beside logits); the nearest is taken. The file says which: NNCF writes its parameters into it.
+    """
+    own = _quantized(model.clone(), request, assignment, sources)
+    if request.calibrator not in ("", CALIBRATIONS[0]):
+        return own
+    distance = _distance(model, own, request)
+    if distance <= TOLERANCE["int8"]:
+        return own
+    tried = [(distance, own)]
+    whole = _quantized(model.clone(), replace(request, calibrator="minmax"), assignment, sources)
+    tried.append((_distance(model, whole, request), whole))
+    if apart := _unequal(model, request):
+        free = _quantized(model.clone(), request, assignment, sources, apart)
+        tried.append((_distance(model, free, request), free))
+    return min(tried, key=lambda pair: pair[0])[1]
+
+
+def _unequal(model: Any, request: BuildRequest) -> list[str]:
+    """Concatenations whose common range costs the other readers of an input two bits or more."""
+    import openvino as ov
+
+    graph = model.clone()
+    inputs = {
+        operation.get_friendly_name(): [operation.input_value(index) for index in range(operation.get_input_size())]
+        for operation in graph.get_ops()
+        if operation.get_type_name() == "Concat" and operation.get_output_element_type(0).is_real()
+    }
+    if not inputs:
+        return []
+    values = {_key(value): value for group in inputs.values() for value in group}
+    outputs = graph.add_outputs(list(values.values()))
+    places = dict(zip(values, range(len(graph.outputs) - len(outputs), len(graph.outputs)), strict=True))
+    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    extremes = dict.fromkeys(places, (math.inf, -math.inf))
+    for feed in itertools.islice(calibration_feeds(request), LOOKED_AT):
+        found = list(compiled(feed).values())
+        for key, place in places.items():
+            low, high = extremes[key]
+            extremes[key] = (min(low, float(found[place].min())), max(high, float(found[place].max())))
+    unequal = []
+    for name, group in inputs.items():
+        ranges = [extremes[_key(value)] for value in group]
+        whole = max(high for _, high in ranges) - min(low for low, _ in ranges)
+        # readers of an input: the concatenation, the output that was added here, and others
+        shared = [
+            high - low for value, (low, high) in zip(group, ranges, strict=True) if len(value.get_target_inputs()) > 2
+        ]
+        if any(MOST_UNEQUAL * own < whole for own in shared):
+            unequal.append(name)
+    return unequal
+
+
+def _key(value: Any) -> tuple[str, int]:
+    return value.get_node().get_friendly_name(), value.get_index()
+
+
+def _distance(model: Any, narrow: Any, request: BuildRequest) -> float:
+    """The largest relative L2 distance of an output over single calibration cases; infinite where one is broken."""
+    import openvino as ov
+
+    settings = {"INFERENCE_PRECISION_HINT": "f32", **IN_FLOAT}
+    compiled = [ov.Core().compile_model(graph, "CPU", settings) for graph in (model, narrow)]
+
+    def answers(feed: dict[str, Array]) -> list[dict[str, Array]]:
+        return [{str(index): value for index, value in enumerate(run(feed).values())} for run in compiled]
+
+    return worst_distance(answers(feed) for feed in itertools.islice(calibration_feeds(request), LOOKED_AT))
+
+
+def _quantized(
+    model: Any,
+    request: BuildRequest,
+    assignment: Assignment,
+    sources: dict[str, tuple[str, ...]],
+    apart: Sequence[str] = (),
+) -> Any:
+    """``apart`` are operations that NNCF leaves alone."""
+    nncf = quiet_nncf()
+    others = list(apart)
+    others += [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
+    if request.precision != "int8":  # operations that stand for no layer keep the precision of the model
+        others += [op.get_friendly_name() for op in model.get_ops() if _may_narrow(op, sources)]
+    with translated("int8 quantization by NNCF", "Search another precision for this architecture"):
+        return nncf.quantize(
+            model,
+            nncf.Dataset(_Cases(request)),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=CALIBRATION_LIMIT,
+            ignored_scope=nncf.IgnoredScope(names=sorted(set(others)), validate=False) if others else None,
+            advanced_parameters=_advanced(nncf, request),
+        )
+
+
+def compress(model: Any, request: BuildRequest, assignment: Assignment, sources: dict[str, tuple[str, ...]]) -> Any:
+    """``model`` with 4-bit weights in the matrix products that ``assignment`` gives them."""
+    nncf = quiet_nncf()
+    wanted = {name for name, names in sources.items() if assignment.of(names, request.precision) == "int4-weights"}
+    others = [
+        operation.get_friendly_name()
+        for operation in model.get_ops()
+        if operation.get_type_name() not in ("Constant", "Result", "Parameter")
+        and (operation.get_friendly_name() not in wanted or operation.get_type_name() != "MatMul")
+    ]
+    parameters = nncf.AdvancedCompressionParameters(group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST)
+    with translated("4-bit weights by NNCF", "Search another precision for this architecture"):
+        return nncf.compress_weights(
+            model,
+            mode=nncf.CompressWeightsMode.INT4_SYM,
+            ratio=1.0,
+            group_size=BLOCK,
+            all_layers=True,
+            backup_mode=nncf.BackupMode.NONE,
+            ignored_scope=nncf.IgnoredScope(names=sorted(set(others)), validate=False),
+            advanced_parameters=parameters,
+        )
+
+
+def narrow_nodes(model: Any) -> dict[str, str]:
+    """Products whose weights are narrow, by operation name: read off what lies between the constant and the product."""
+    found = {}
+    for operation in model.get_ops():
+        if operation.get_type_name() in _PRODUCTS:
+            precision = _weights_precision(operation.input_value(1).get_node())
+            if precision is not None:
+                found[operation.get_friendly_name()] = precision
+    return found
+
+
+def check_narrow(request: BuildRequest, wanted: set[str], narrow: dict[str, str]) -> None:
+    """Raises ``Unsupported`` where the model's own narrow precision narrowed nothing."""
+    if request.precision in ("int8", "int4-weights") and request.precision in wanted - set(narrow.values()):
+        found = "NNCF found nothing in the model that it can quantize"
+        raise Unsupported(f"{request.precision} layers", found, "Search float32 instead")
+
+
+def _may_narrow(operation: Any, sources: dict[str, tuple[str, ...]]) -> bool:
+    kind = operation.get_type_name()
+    return operation.get_friendly_name() not in sources and kind not in ("Constant", "Result", "Parameter")
+
+
+def _weights_precision(node: Any) -> str | None:
+    quantized = False
+    while node.get_type_name() in _ON_THE_WAY:
+        quantized |= node.get_type_name() == "FakeQuantize"
+        node = node.input_value(0).get_node()
+    if node.get_type_name() != "Constant":
+        return None
+    kind = node.get_element_type().get_type_name()
+    if kind in ("i4", "u4"):
+        return "int4-weights"
+    return "int8" if quantized or kind in ("i8", "u8") else None
+
+
+def _advanced(nncf: Any, request: BuildRequest) -> Any:
+    """NNCF's parameters for 7-bit weights and a way to choose ranges; by itself it keeps the first layer to 7 bits and takes
+    the mean of the cases' extremes."""
+    settings = {"overflow_fix": nncf.OverflowFix.ENABLE} if request.weight_bits == 7 else {}
+    if request.calibrator not in ("", CALIBRATIONS[0]):
+        settings["activations_range_estimator_params"] = _ranges(request.calibrator)
+    return nncf.AdvancedQuantizationParameters(**settings) if settings else None
+
+
+def _ranges(calibrator: str) -> Any:
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    ranges = {
+        "minmax": RangeEstimatorParametersSet.MINMAX,
+        "percentile": RangeEstimatorParametersSet.MEAN_QUANTILE,
+        "mse": RangeEstimatorParametersSet.HISTOGRAM,
+    }
+    return ranges[calibrator]
+
+
+@dataclass(frozen=True)
+class _Cases:
+    """Calibration that starts over each time it is iterated: NNCF reads it more than once and keeps none of it."""
+
+    request: BuildRequest
+
+    def __iter__(self) -> Iterator[dict[str, Array]]:
+        return calibration_feeds(self.request)
+
+
+def quiet_nncf() -> Any:
+    """NNCF without telemetry, progress bars and log lines.
+
+    A build must not call home, and a second live progress bar breaks the first one. NNCF offers a switch for neither: its
+    own continuous-integration variable turns telemetry off, its progress classes are replaced.
+    """
+    os.environ.setdefault("NNCF_CI", "1")
+    import nncf
+    from nncf.common.logging import track_progress
+
+    for name in ("Progress", "WeightedProgress"):
+        progress = getattr(track_progress, name, None)
+        if isinstance(progress, type):
+            setattr(track_progress, name, _silent(progress))
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return nncf
+
+
+def _silent(progress: type) -> Callable[..., Any]:
+    def make(*columns: Any, **options: Any) -> Any:
+        return progress(*columns, **{**options, "disable": True})
+
+    return make

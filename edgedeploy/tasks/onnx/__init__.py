@@ -1,0 +1,1 @@
+"""A task that is an ONNX file with its inputs."""

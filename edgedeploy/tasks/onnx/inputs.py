@@ -1,0 +1,224 @@
+"""Model-ready inputs for a model without a task of its own: rows of an ``.npz`` file, or a folder of images.
+
+An ``.npz`` holds one array per model input, cases along its first axis, and is read row by row: a file larger than memory
+is no trouble. A folder of images needs its preprocessing stated, because a guess (BGR for RGB, 0 to 255 for 0 to 1) still
+gives numbers, only wrong ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from PIL import Image
+
+from edgedeploy.errors import DataError, SpecError
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.tasks.segmentation.folder import SUFFIXES, open_image
+
+MAX_CASES: Final = 20_000
+COLOURS: Final = ("rgb", "bgr", "grey")
+
+
+class Source(Protocol):
+    """Cases of one split. A protocol because files of arrays and folders of images have nothing else in common."""
+
+    def names(self) -> Sequence[str]:
+        """One name per case, in a fixed order."""
+
+    def load(self, index: int) -> dict[str, Array]:
+        """Inputs of one case, shaped as the model wants them. Raises ``DataError``."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From the pixels of an image file to the model's input: ``(pixel - mean) / std``, pixels 0 to 255, in the order of
+    ``colour``. One number stands for all channels."""
+
+    colour: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> Preprocessing:
+        """Raises ``SpecError`` for a table that leaves something to be guessed."""
+        where = "task.options.preprocessing"
+        example = "For example { colour = 'rgb', mean = [0.0], std = [255.0] }"
+        if set(table) != {"colour", "mean", "std"}:
+            raise SpecError(where, f"it has {', '.join(table) or 'nothing'}, not colour, mean and std", example)
+        if table["colour"] not in COLOURS:
+            raise SpecError(f"{where}.colour", f"got {table['colour']!r}", f"Known: {', '.join(COLOURS)}")
+        channels = 1 if table["colour"] == "grey" else 3
+        numbers = {}
+        for key in ("mean", "std"):
+            values = table[key] if isinstance(table[key], list) else [table[key]]
+            sound = all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+            if not sound or len(values) not in (1, channels) or (key == "std" and any(v <= 0 for v in values)):
+                raise SpecError(f"{where}.{key}", f"got {table[key]!r}", f"One number, or one per channel. {example}")
+            numbers[key] = tuple(float(value) for value in values)
+        return cls(str(table["colour"]), numbers["mean"], numbers["std"])
+
+    def apply(self, image: Image.Image, spec: TensorSpec) -> Array:
+        """The image squeezed to the input's size, (1, C, H, W) or (1, H, W, C) as ``spec`` has it."""
+        channels, height, width, first = image_layout(spec)
+        grey = self.colour == "grey"
+        if channels != (1 if grey else 3):
+            found = f"input {spec.name!r} has {channels} channel{'s' if channels > 1 else ''}"
+            raise SpecError(f"task.options.preprocessing.colour = {self.colour!r}", found, "Use 'grey' for one channel")
+        small = image.convert("L" if grey else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(small, np.float32).reshape(height, width, channels)
+        if self.colour == "bgr":
+            pixels = pixels[:, :, ::-1]
+        values = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        ordered = values.transpose(2, 0, 1) if first else values
+        return np.ascontiguousarray(ordered[None]).astype(spec.dtype)
+
+
+def image_layout(spec: TensorSpec) -> tuple[int, int, int, bool]:
+    """Channels, height, width, and whether channels come first. Raises ``SpecError`` for an input that takes no image."""
+    shape = spec.shape
+    if len(shape) == 4 and shape[0] == 1 and spec.dtype in ("float32", "float16", "uint8"):
+        if shape[1] in (1, 3):
+            return shape[1], shape[2], shape[3], True
+        if shape[3] in (1, 3):
+            return shape[3], shape[1], shape[2], False
+    raise SpecError(
+        f"images for input {spec.name!r}", f"it is {spec.dtype} {shape}", "Give the inputs as an .npz of arrays"
+    )
+
+
+def open_source(place: Path, specs: Sequence[TensorSpec], preprocessing: Preprocessing | None, key: str) -> Source:
+    """``place`` is an ``.npz`` or a folder of images; ``key`` names it in errors."""
+    asked = f"task.options.{key} = {place.name!r}"
+    if place.is_dir():
+        if preprocessing is None:
+            raise SpecError("task.options.preprocessing", "it is missing", "A folder of images needs colour, mean, std")
+        if len(specs) != 1:
+            names = ", ".join(spec.name for spec in specs)
+            raise SpecError(asked, f"the model has the inputs {names}", "Give them as an .npz of arrays")
+        return ImageSource(place, specs[0], preprocessing)
+    if place.suffix != ".npz" or not place.is_file():
+        raise DataError(asked, f"no folder and no .npz file at {place}", "Correct the path")
+    return ArraySource(place, specs)
+
+
+class ImageSource:
+    """Every image of a folder, by name. Constructing it lists them; ``load`` decodes one."""
+
+    def __init__(self, folder: Path, spec: TensorSpec, preprocessing: Preprocessing) -> None:
+        image_layout(spec)
+        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        self._spec = spec
+        self._preprocessing = preprocessing
+        if not 1 <= len(self._paths) <= MAX_CASES:
+            raise DataError(f"images in {folder}", f"it holds {len(self._paths)}", f"1 to {MAX_CASES} are taken")
+
+    def names(self) -> Sequence[str]:
+        return [path.name for path in self._paths]
+
+    def load(self, index: int) -> dict[str, Array]:
+        return {self._spec.name: self._preprocessing.apply(open_image(self._paths[index]), self._spec)}
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One array of the file: how many cases, and where a row starts after ``header_bytes``."""
+
+    name: str
+    rows: int
+    row_bytes: int
+    header_bytes: int
+    dtype: np.dtype[Any]
+
+
+class ArraySource:
+    """Rows of an ``.npz``. Constructing it reads the headers of its arrays; ``load`` reads one row of each."""
+
+    def __init__(self, path: Path, specs: Sequence[TensorSpec]) -> None:
+        self._path = path
+        self._specs = specs
+        found = {spec.name: self._member(spec) for spec in specs}
+        counts = {member.rows for member in found.values()}
+        if len(counts) != 1 or not 1 <= min(counts) <= MAX_CASES:
+            text = ", ".join(f"{name} {member.rows}" for name, member in found.items())
+            raise DataError(f"cases in {path}", text, f"One number for all arrays, 1 to {MAX_CASES}")
+        self._members = found
+        self._count = counts.pop()
+
+    def names(self) -> Sequence[str]:
+        return [str(index) for index in range(self._count)]
+
+    def load(self, index: int) -> dict[str, Array]:
+        return {spec.name: self._row(self._members[spec.name], spec, index) for spec in self._specs}
+
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self._path)
+        except (OSError, zipfile.BadZipFile) as exc:
+            raise DataError(f"arrays of {self._path}", f"it is no .npz ({exc})", "Write it with numpy.savez") from None
+
+    def _member(self, spec: TensorSpec) -> _Member:
+        name = f"{spec.name}.npy"
+        asked = f"array {spec.name!r} of {self._path.name}"
+        if name not in self._archive.namelist():
+            known = ", ".join(item.removesuffix(".npy") for item in self._archive.namelist()[:20])
+            raise DataError(asked, f"the file has {known or 'nothing'}", "Name the arrays as the model's inputs")
+        try:
+            with self._archive.open(name) as stream:
+                shape, fortran, dtype = _header(stream)
+                header_bytes = stream.tell()
+        except (ValueError, zipfile.BadZipFile) as exc:
+            raise DataError(asked, f"it is no array ({exc})", "Write it with numpy.savez") from None
+        row = tuple(shape[1:])
+        if fortran or dtype != np.dtype(spec.dtype) or row not in (spec.shape, spec.shape[1:]) or not shape:
+            found = f"{dtype} {shape}{' in Fortran order' if fortran else ''}"
+            raise DataError(asked, found, f"Wanted: {spec.dtype}, (cases, {', '.join(map(str, spec.shape))})")
+        if row != spec.shape and spec.shape[0] != 1:
+            raise DataError(asked, f"rows of {row}", f"The model takes {spec.shape} at once")
+        row_bytes = math.prod(row) * dtype.itemsize
+        size_bytes = self._archive.getinfo(name).file_size
+        if header_bytes + shape[0] * row_bytes != size_bytes:
+            raise DataError(asked, f"{size_bytes} bytes for {shape}", "The file is cut short or padded")
+        return _Member(name, int(shape[0]), row_bytes, header_bytes, dtype)
+
+    def _row(self, member: _Member, spec: TensorSpec, index: int) -> Array:
+        asked = f"case {index} of {self._path.name}"
+        try:
+            with self._archive.open(member.name) as stream:
+                stream.seek(member.header_bytes + index * member.row_bytes)
+                data = stream.read(member.row_bytes)
+        except (OSError, zipfile.BadZipFile) as exc:
+            raise DataError(asked, f"it cannot be read ({exc})", "Write the file again") from None
+        values = np.frombuffer(data, member.dtype).reshape(spec.shape).copy()
+        if not np.isfinite(values).all():
+            raise DataError(f"{asked}, input {spec.name!r}", "it holds NaN or Inf", "Mend or remove the case")
+        return values
+
+
+def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and type from the head of an ``.npy`` member. Raises ``ValueError`` for anything else."""
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)[0]
+    if version not in read:
+        raise ValueError(f"version {version} of the format")
+    shape, fortran, dtype = read[version](stream)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    return shape, fortran, dtype
+
+
+def digest_of_inputs(inputs: Mapping[str, Array]) -> str:
+    """SHA-256 of one case, to find the same case on two sides of a split."""
+    digest = hashlib.sha256()
+    for name, value in sorted(inputs.items()):
+        digest.update(name.encode() + b"\0" + value.tobytes())
+    return digest.hexdigest()

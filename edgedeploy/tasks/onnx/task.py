@@ -1,0 +1,194 @@
+"""A bare ONNX file as a task: nothing can be trained or pruned, so precision, target and runtime settings are searched.
+
+Without labels nobody can say how good the answers are. What can be said is how far an artifact's answers are from the
+float model's own, and the metrics are named so: ``reference_...`` is agreement with the model, never accuracy.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edgedeploy.errors import DataError, MeasurementError, SpecError, nearest
+from edgedeploy.interfaces.task import Array, Case, Split
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Scalar
+from edgedeploy.reference.take_in import TakenIn, take_in
+from edgedeploy.runtime.sessions.onnxruntime import open_model
+from edgedeploy.tasks.onnx.inputs import Preprocessing, Source, digest_of_inputs, open_source
+
+SOURCES: Final[tuple[Split, ...]] = ("calibration", "selection", "confirmation")
+REMEMBERED_BYTES: Final = 256 << 20
+"""Reference outputs that are kept for the next variant; past this they are computed again."""
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """Where the inputs of each split are (an ``.npz`` or a folder of images, relative to the study file), how images
+    become inputs, and the shapes of inputs that the model leaves open."""
+
+    calibration: str
+    selection: str
+    confirmation: str
+    preprocessing: Preprocessing | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> OnnxOptions:
+        """Raises ``SpecError`` with the key that is wrong."""
+        known = (*SOURCES, "preprocessing", "shapes")
+        for key in table:
+            if key not in known:
+                raise SpecError(f"task.options.{key}", "unknown option", nearest(key, known))
+        for key in SOURCES:
+            if not isinstance(table.get(key), str) or not table[key]:
+                raise SpecError(
+                    f"task.options.{key}",
+                    f"got {table.get(key)!r}" if key in table else "it is missing",
+                    "Name an .npz file or a folder of images",
+                )
+        shapes = table.get("shapes", {})
+        for name, shape in shapes.items() if isinstance(shapes, Mapping) else [("", shapes)]:
+            whole = isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape)
+            if not name or not whole:
+                raise SpecError("task.options.shapes", f"got {shapes!r}", "For example { input = [1, 3, 240, 320] }")
+        images = table.get("preprocessing")
+        return cls(
+            **{key: table[key] for key in SOURCES},
+            preprocessing=None if images is None else Preprocessing.from_table(images),
+            shapes={name: tuple(shape) for name, shape in shapes.items()},
+        )
+
+
+class OnnxTask:
+    """See :class:`edgedeploy.interfaces.task.Task` and :class:`edgedeploy.interfaces.task.ReadyMade`.
+
+    Constructing it takes the model in and looks at every case once: whatever is wrong with the files is said first.
+    """
+
+    name = "onnx"
+    architecture: Mapping[str, Sequence[Scalar]] = {}
+
+    def __init__(self, model: Path, options: OnnxOptions, base: Path) -> None:
+        self.model_path = model
+        self.taken: TakenIn = take_in(model, options.shapes)
+        self._sources: dict[Split, Source] = {
+            split: open_source(
+                base / Path(getattr(options, split)).expanduser(), self.taken.inputs, options.preprocessing, split
+            )
+            for split in SOURCES
+        }
+        self._cases: dict[Split, tuple[Case, ...]] = {
+            split: tuple(Case(f"{split}/{name}", split) for name in source.names())
+            for split, source in self._sources.items()
+        }
+        self._places = {case: index for cases in self._cases.values() for index, case in enumerate(cases)}
+        self._check_apart()
+        self._slugs = _slugs([spec.name for spec in self.taken.outputs])
+        self.metrics: Mapping[str, MetricInfo] = self._metric_table()
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._session: Any = None
+        self._remembered: dict[str, dict[str, Array]] = {}
+        self._remembered_bytes = 0
+
+    def build(self, **arch: Scalar) -> Any:
+        raise SpecError(
+            f"a torch model of {self.model_path.name}",
+            "a bare ONNX file can be neither trained nor pruned",
+            "Search precision, target, calibration and threads only",
+        )
+
+    def input_specs(self, **arch: Scalar) -> tuple[TensorSpec, ...]:
+        return self.taken.inputs
+
+    def cases(self, split: Split) -> Sequence[Case]:
+        return self._cases.get(split, ())
+
+    def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
+        return self._sources[case.split].load(self._places[case])
+
+    def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
+        """Distances from the float reference's own outputs for the case. None where the reference is zero all over."""
+        expected = self._expected(case)
+        found: dict[str, float | None] = {}
+        relative: list[float] = []
+        largest: list[float] = []
+        for name, reference in expected.items():
+            wanted = reference.astype(np.float64)
+            values = np.asarray(outputs[name], np.float64).reshape(wanted.shape)
+            if not np.isfinite(values).all():
+                raise MeasurementError(f"finite values in output {name!r} of {case.id}", "NaN or Inf", "Widen it")
+            difference = values - wanted
+            largest.append(float(np.max(np.abs(difference), initial=0.0)))
+            signal = float(np.linalg.norm(wanted))
+            if signal:
+                relative.append(float(np.linalg.norm(difference)) / signal)
+            if len(expected) > 1:
+                found[f"reference_max_abs_{self._slugs[name]}"] = largest[-1]
+        found["reference_rel_l2"] = max(relative, default=None)
+        found["reference_max_abs"] = max(largest)
+        return found
+
+    @property
+    def source_sha256(self) -> str:
+        return self.taken.sha256
+
+    def reference_model(self) -> bytes:
+        return self.taken.data
+
+    def _expected(self, case: Case) -> dict[str, Array]:
+        if case.id in self._remembered:
+            return self._remembered[case.id]
+        if self._session is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="edgedeploy-reference-")
+            path = Path(self._scratch.name) / "reference.onnx"
+            path.write_bytes(self.taken.data)
+            self._session = open_model(path, {}, 1)
+        values: dict[str, Array] = {
+            name: np.asarray(value) for name, value in self._session.run(self.inputs(case)).items()
+        }
+        size_bytes = sum(value.nbytes for value in values.values())
+        if self._remembered_bytes + size_bytes <= REMEMBERED_BYTES:
+            self._remembered[case.id] = values
+            self._remembered_bytes += size_bytes
+        return values
+
+    def _check_apart(self) -> None:
+        seen: dict[str, Case] = {}
+        for case in self._places:
+            digest = digest_of_inputs(self.inputs(case))
+            other = seen.setdefault(digest, case)
+            if other.split != case.split:
+                raise DataError(
+                    f"splits of {self.model_path.name} that share no case",
+                    f"{other.id} and {case.id} are equal",
+                    "What the search saw can confirm nothing: give each split inputs of its own",
+                )
+
+    def _metric_table(self) -> dict[str, MetricInfo]:
+        text = "against the float reference's own output (agreement with the model, not accuracy)"
+        table = {
+            "reference_rel_l2": MetricInfo("minimize", "1", f"relative L2 distance, worst output, {text}"),
+            "reference_max_abs": MetricInfo("minimize", "1", f"largest difference, all outputs, {text}"),
+        }
+        if len(self._slugs) > 1:
+            for name, slug in self._slugs.items():
+                info = MetricInfo("minimize", "1", f"largest difference of output {name}, {text}")
+                table[f"reference_max_abs_{slug}"] = info
+        return table
+
+
+def _slugs(names: Sequence[str]) -> dict[str, str]:
+    """A short name for each output that fits a metric's name; equal ones are numbered."""
+    found: dict[str, str] = {}
+    for index, name in enumerate(names):
+        slug = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+        found[name] = slug if slug and slug not in found.values() else f"{slug}_{index}".strip("_")
+    return found

@@ -1,0 +1,1 @@
+"""Segmentation of images: folders of pictures, and synthetic ultrasound."""

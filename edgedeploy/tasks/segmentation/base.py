@@ -1,0 +1,163 @@
+"""What segmentation tasks share: a U-Net, resizing, augmentation, loss, scoring at the mask's own size, pictures.
+
+A subclass says where cases come from: :meth:`SegmentationTask.cases` and :meth:`SegmentationTask.load`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Scalar
+from edgedeploy.tasks.options import SegmentationOptions
+from edgedeploy.tasks.segmentation.augment import Augmentation, augment
+from edgedeploy.tasks.segmentation.metrics import Labels, metric_table, segmentation_metrics
+from edgedeploy.tasks.segmentation.unet import build_unet
+
+CASES_IN_MEMORY: Final = 1024
+CONTOUR_COLOURS: Final = ((255, 196, 0), (0, 190, 255), (255, 80, 160), (120, 230, 90))
+"""Outline colours of the classes in order: amber, cyan, pink, green (apart for the common colour-vision deficits)."""
+
+
+class SegmentationTask:
+    """Base of the tasks that ship. Images are grey, networks see zero mean and unit variance.
+
+    Label maps hold 0 for background and ``i + 1`` for the i-th of ``classes``: the channel of the logits that stands for it.
+    """
+
+    augmentation = Augmentation()
+
+    def __init__(self, name: str, classes: Iterable[str], options: SegmentationOptions) -> None:
+        self.name = name
+        self.classes = {class_name: label for label, class_name in enumerate(classes, start=1)}
+        self.options = options
+        self.architecture: Mapping[str, Sequence[Scalar]] = {
+            "resolution": options.resolutions,
+            "upsampling": ("transposed", "resize"),
+        }
+        self.metrics: Mapping[str, MetricInfo] = metric_table(self.classes)
+        self.baseline_recipe: TrainRecipe = options.baseline
+        self.recovery_recipe: TrainRecipe = options.recovery
+        self._resized = lru_cache(maxsize=CASES_IN_MEMORY)(self._resize_case)
+
+    # -- what a subclass says
+
+    def cases(self, split: Split) -> Sequence[Case]:
+        """Cases of a split in a fixed order."""
+        raise TypeError(f"{type(self).__name__} must say where its cases are")
+
+    def load(self, case: Case) -> tuple[Labels, Labels]:
+        """Grey image and label map, both uint8 (H, W), at the case's own size. Raises ``DataError``."""
+        raise TypeError(f"{type(self).__name__} must say how a case is loaded")
+
+    # -- the task protocol
+
+    def build(self, **arch: Scalar) -> Any:
+        return build_unet(
+            in_channels=1,
+            classes=len(self.classes) + 1,
+            base=self.options.base_channels,
+            depth=self.options.depth,
+            upsampling=str(arch["upsampling"]),
+            seed=self.options.seed,
+        )
+
+    def input_specs(self, **arch: Scalar) -> tuple[TensorSpec, ...]:
+        side = int(arch["resolution"])
+        return (TensorSpec("image", "float32", (1, 1, side, side)),)
+
+    def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
+        image, _ = self._resized(case, int(arch["resolution"]))
+        return {"image": normalise(image.astype(np.float32))[None, None]}
+
+    def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
+        _, truth = self.load(case)
+        return segmentation_metrics(label_map(outputs, truth.shape), truth, self.classes)
+
+    # -- training
+
+    def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
+        """Batches of (N, 1, R, R) float32 and (N, R, R) int64 tensors; a last batch of one is left out (batch norm)."""
+        import torch
+
+        side = int(arch["resolution"])
+        rng = np.random.default_rng(seed)
+        cases = self.cases("train")
+        order = rng.permutation(len(cases))
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            if len(chosen) < 2:
+                continue
+            pairs = [self._resized(cases[index], side) for index in chosen]
+            images = torch.from_numpy(np.stack([image for image, _ in pairs])).float()[:, None] / 255
+            labels = torch.from_numpy(np.stack([truth for _, truth in pairs])).long()
+            images, labels = augment(images, labels, self.augmentation, seed=int(rng.integers(2**31)))
+            mean = images.mean(dim=(1, 2, 3), keepdim=True)
+            deviation = images.std(dim=(1, 2, 3), keepdim=True)
+            yield (images - mean) / (deviation + 1e-3), labels
+
+    def loss(self, outputs: Any, target: Any) -> Any:
+        """Cross-entropy (background at half weight) plus soft Dice over the structures, taken over the whole batch."""
+        import torch
+        import torch.nn.functional as F  # noqa: N812
+
+        classes = outputs.shape[1]
+        weight = torch.ones(classes)
+        weight[0] = 0.5
+        entropy = F.cross_entropy(outputs, target, weight=weight)
+        chance = outputs.softmax(dim=1)[:, 1:]
+        truth = F.one_hot(target, classes).permute(0, 3, 1, 2)[:, 1:].float()
+        overlap = (chance * truth).sum(dim=(0, 2, 3))
+        total = chance.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
+        return entropy + 1 - ((2 * overlap + 1) / (total + 1)).mean()
+
+    # -- pictures
+
+    def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> npt.NDArray[np.uint8]:
+        """The case with the outlines of its truth, or of the answer in ``outputs``."""
+        image, truth = self.load(case)
+        labels = truth if outputs is None else label_map(outputs, truth.shape)
+        canvas = np.repeat(image[..., None], 3, axis=2)
+        for index, label in enumerate(self.classes.values()):
+            canvas[outline(labels == label)] = CONTOUR_COLOURS[index % len(CONTOUR_COLOURS)]
+        return canvas
+
+    def _resize_case(self, case: Case, side: int) -> tuple[Labels, Labels]:
+        image, truth = self.load(case)
+        small = Image.fromarray(image).resize((side, side), Image.Resampling.BOX)
+        labels = Image.fromarray(truth).resize((side, side), Image.Resampling.NEAREST)
+        return np.asarray(small), np.asarray(labels)
+
+
+def normalise(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Zero mean, unit variance over one image in grey values 0-255; what a product has to do before inference too."""
+    scaled = image / np.float32(255)
+    deviation = np.float32(scaled.std(ddof=1)) + np.float32(1e-3)
+    return np.asarray((scaled - scaled.mean(dtype=np.float32)) / deviation, np.float32)
+
+
+def label_map(outputs: Mapping[str, Array], size: tuple[int, ...]) -> Labels:
+    """Logits (1, C, h, w), brought to ``size`` (H, W) by bilinear interpolation, then the strongest class."""
+    import torch
+    import torch.nn.functional as F  # noqa: N812
+
+    logits = torch.from_numpy(np.asarray(next(iter(outputs.values())), dtype=np.float32))
+    full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    return full.argmax(dim=1)[0].numpy().astype(np.uint8)
+
+
+def outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The mask's pixels that touch something else, two pixels wide on large images so that it survives scaling down."""
+    from scipy.ndimage import binary_erosion
+
+    width = max(1, math.ceil(max(mask.shape) / 300))
+    return mask & ~binary_erosion(mask, iterations=width)

@@ -1,0 +1,254 @@
+"""Segmentation of a folder of images and masks: mixed sizes, grey or RGB, one mask of the same name per image.
+
+    ROOT/images/*.png   ROOT/masks/*.png              train, calibration and selection come from here, by a seeded draw
+    ROOT/test/images/*  ROOT/test/masks/*             the confirmation split
+
+Images are squeezed to the square of the model, answers are scored at the size of the mask. The same picture never
+stands on two sides of a split: copies with equal pixels are kept once, near copies (``near_copy_correlation``) stay
+together, and whatever is a near copy of a confirmation image is left out of the search.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from edgedeploy.errors import DataError, SpecError
+from edgedeploy.interfaces.task import SPLITS, Case, Split, TrainRecipe
+from edgedeploy.tasks.options import SegmentationOptions
+from edgedeploy.tasks.segmentation.augment import Augmentation
+from edgedeploy.tasks.segmentation.base import SegmentationTask
+from edgedeploy.tasks.segmentation.metrics import Labels
+from edgedeploy.tasks.segmentation.splits import Thumbnail, deal, near_copies, pixel_digest, thumbnail
+
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+MAX_PIXELS: Final = 64_000_000
+MIN_CASES: Final = 8
+FULL_SIZE_IN_MEMORY: Final = 128
+"""Cases kept at their own size, for repeated scoring; training keeps them at the model's size only."""
+
+
+@dataclass(frozen=True)
+class FolderOptions(SegmentationOptions):
+    """Where the files are (relative to the study file), what the mask values mean, how many cases each split takes.
+
+    ``near_copy_correlation``: images whose 32 x 32 thumbnails correlate at least so much count as one picture.
+    """
+
+    root: str = ""
+    images: str = "images"
+    masks: str = "masks"
+    confirmation_images: str = "test/images"
+    confirmation_masks: str = "test/masks"
+    classes: Mapping[str, int] = field(default_factory=lambda: {"nerve": 1, "vessel": 2})
+    calibration_cases: int = 10
+    selection_cases: int = 28
+    split_seed: int = 1
+    near_copy_correlation: float = 0.9
+    resolutions: tuple[int, ...] = (192, 128, 96)
+    base_channels: int = 16
+    depth: int = 5
+    baseline: TrainRecipe = field(
+        default_factory=lambda: TrainRecipe(
+            epochs=200,
+            batch_size=4,
+            learning_rate=1.5e-3,
+            weight_decay=1e-2,
+            warmup_epochs=3,
+            bfloat16=True,
+            early_epochs=110,
+            early_arch={"resolution": 96},
+        )
+    )
+    recovery: TrainRecipe = field(
+        default_factory=lambda: TrainRecipe(
+            epochs=8, batch_size=8, learning_rate=6e-3, warmup_epochs=0.5, bfloat16=True, distill_weight=0.3
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One image with its mask, a digest of the image's grey values, and its thumbnail."""
+
+    name: str
+    image: Path
+    mask: Path
+    digest: str
+    thumbnail: Thumbnail
+
+
+class SegmentationFolder(SegmentationTask):
+    """A task over files. Constructing it opens every file once: whatever is wrong with the data is said first.
+
+    ``left_out`` names the images that are copies or near copies of confirmation images.
+    """
+
+    augmentation = Augmentation(rotation_deg=12.0, log_scale=0.2, shift=0.1)
+
+    def __init__(self, options: FolderOptions, base: Path) -> None:
+        super().__init__("segmentation-folder", options.classes, options)
+        _check_classes(options.classes)
+        if not options.root:
+            raise SpecError("task.options.root", "it is missing", "Name the folder that holds images/ and masks/")
+        self._options = options
+        self._root = (base / options.root).expanduser()
+        if not self._root.is_dir():
+            raise DataError(f"task.options.root = {options.root!r}", f"no folder at {self._root}", "Correct the path")
+        confirmation = _unique(self._pairs(options.confirmation_images, options.confirmation_masks))
+        search = _unique(self._pairs(options.images, options.masks))
+        groups = near_copies([pair.thumbnail for pair in (*confirmation, *search)], options.near_copy_correlation)
+        held_out, groups = set(groups[: len(confirmation)]), groups[len(confirmation) :]
+        free = [index for index, group in enumerate(groups) if group not in held_out]
+        self.left_out = tuple(pair.name for pair, group in zip(search, groups, strict=True) if group in held_out)
+        self._splits = self._draw([search[i] for i in free], [groups[i] for i in free], confirmation)
+        self._files = {case: pair for cases in self._splits.values() for case, pair in cases.items()}
+        self._read = lru_cache(maxsize=FULL_SIZE_IN_MEMORY)(self._load)
+
+    def cases(self, split: Split) -> Sequence[Case]:
+        return tuple(self._splits[split])
+
+    def load(self, case: Case) -> tuple[Labels, Labels]:
+        return self._read(case)
+
+    def _load(self, case: Case) -> tuple[Labels, Labels]:
+        pair = self._files[case]
+        return read_grey(pair.image), read_labels(pair.mask, self._options.classes)
+
+    def _draw(
+        self, search: list[_Pair], groups: list[int], confirmation: list[_Pair]
+    ) -> dict[Split, dict[Case, _Pair]]:
+        options = self._options
+        counts = {"selection": options.selection_cases, "calibration": options.calibration_cases}
+        dealt = deal(groups, counts, "train", options.split_seed)
+        found = {split: len(places) for split, places in dealt.items()}
+        if min(found.values()) < 1 or found["train"] < MIN_CASES:
+            raise DataError(
+                f"split {self._root / options.images}",
+                f"{len(search)} images ({len(set(groups))} apart from near copies) give {found['selection']} cases for "
+                f"selection, {found['calibration']} for calibration and leave {found['train']} to train on",
+                f"Each split needs one and training {MIN_CASES}: bring more images, or change the two counts",
+            )
+        parts = {split: [search[place] for place in places] for split, places in dealt.items()}
+        parts["confirmation"] = confirmation
+        return {
+            split: {Case(f"{split}/{p.name}", split): p for p in sorted(parts[split], key=_by_name)} for split in SPLITS
+        }
+
+    def _pairs(self, images: str, masks: str) -> list[_Pair]:
+        """Every image of a folder with its mask, both opened and checked. Raises ``DataError``."""
+        folder, mask_folder = self._root / images, self._root / masks
+        for place in (folder, mask_folder):
+            if not place.is_dir():
+                raise DataError("read the data", f"no folder at {place}", "Correct the path in [task.options]")
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        if not found:
+            raise DataError(
+                f"images in {folder}", "the folder holds none", f"Put {', '.join(SUFFIXES[:3])} files there"
+            )
+        masks_found = _by_stem(path for path in mask_folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        return [self._check(path, masks_found.get(path.stem), mask_folder) for path in _by_stem(found).values()]
+
+    def _check(self, path: Path, mask: Path | None, mask_folder: Path) -> _Pair:
+        if mask is None:
+            raise DataError(
+                f"mask of {path}", f"no file {path.stem}.* in {mask_folder}", "Add the mask, or remove the image"
+            )
+        image, labels = read_grey(path), read_labels(mask, self._options.classes)
+        if image.shape != labels.shape:
+            sizes = f"the image is {image.shape[1]}x{image.shape[0]}, the mask {labels.shape[1]}x{labels.shape[0]}"
+            raise DataError(f"mask {mask}", sizes, "Image and mask must have one size")
+        return _Pair(path.stem, path, mask, pixel_digest(image), thumbnail(image))
+
+
+def read_grey(path: Path) -> Labels:
+    """Grey values uint8 (H, W) of an image file. Raises ``DataError`` for what is no image, cut short or far too large.
+
+    Colour becomes luma (ITU-R 601); of 16 bits the upper 8 are kept.
+    """
+    image = open_image(path)
+    if image.mode.startswith("I;16"):
+        return np.asarray(np.asarray(image) >> 8, np.uint8)
+    if image.mode in ("I", "F"):
+        raise DataError(f"image {path}", f"it has mode {image.mode}", "Store grey values with 8 or 16 bits")
+    return np.asarray(image.convert("L"), np.uint8)
+
+
+def read_labels(path: Path, classes: Mapping[str, int]) -> Labels:
+    """Label map uint8 (H, W): ``i + 1`` where the mask has the value of the i-th class, else 0.
+
+    Raises ``DataError`` naming the values that no class stands for.
+    """
+    image = open_image(path)
+    if image.mode not in ("L", "P", "1", "I", "I;16"):
+        raise DataError(f"mask {path}", f"it has mode {image.mode}", "A mask is one channel of class numbers")
+    values = np.asarray(image).astype(np.int64)
+    known = {0, *classes.values()}
+    unknown = sorted(set(np.unique(values).tolist()) - known)
+    if unknown:
+        names = ", ".join(f"{name} = {value}" for name, value in classes.items())
+        raise DataError(
+            f"mask {path}",
+            f"unknown label{'s' if len(unknown) > 1 else ''} {', '.join(map(str, unknown[:8]))}",
+            f"Known: background = 0, {names}; name more in [task.options.classes]",
+        )
+    labels = np.zeros(values.shape, np.uint8)
+    for label, value in enumerate(classes.values(), start=1):
+        labels[values == value] = label
+    return labels
+
+
+def open_image(path: Path) -> Image.Image:
+    """The decoded file. Raises ``DataError`` for what is no image, cut short or far too large."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    f"image {path}", f"{image.width}x{image.height} pixels", f"At most {MAX_PIXELS} are read"
+                )
+            image.load()
+    except UnidentifiedImageError:
+        raise DataError(f"image {path}", "it is no image that can be read", "Replace or remove the file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise DataError(f"image {path}", f"it cannot be decoded ({exc})", "Replace or remove the file") from None
+    return image
+
+
+def _check_classes(classes: Mapping[str, int]) -> None:
+    values = list(classes.values())
+    if len(set(values)) < len(values) or 0 in values:
+        raise SpecError(
+            "task.options.classes",
+            f"got {dict(classes)}",
+            "Every class needs a mask value of its own; 0 is background. For example { nerve = 1, vessel = 2 }",
+        )
+
+
+def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Files by their name without suffix, which is what pairs an image with its mask."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in named:
+            raise DataError(
+                f"files named {path.stem}", f"both {named[path.stem].name} and {path.name} in {path.parent}", "Keep one"
+            )
+        named[path.stem] = path
+    return named
+
+
+def _unique(pairs: list[_Pair]) -> list[_Pair]:
+    """The first of every group of images with equal pixels."""
+    return list({pair.digest: pair for pair in reversed(pairs)}.values())[::-1]
+
+
+def _by_name(pair: _Pair) -> str:
+    return pair.name
