@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy import __version__
-from edgedeploy.boards.opening import open_board
-from edgedeploy.boards.quarantine import Quarantine
+from edgedeploy.boards.care.quarantine import Quarantine
+from edgedeploy.boards.open import open_board
 from edgedeploy.cluster import Cluster
 from edgedeploy.errors import SpecError, TargetUnavailable
 from edgedeploy.evidence.frontier import FrontReport

@@ -314,7 +314,7 @@ def look(
         _show_catalog(as_json)
         return
     if lift is not None:
-        from edgedeploy.boards.quarantine import Quarantine
+        from edgedeploy.boards.care.quarantine import Quarantine
 
         for record in Quarantine().lift(lift):
             out.print(escape(f"{record.name} is free again; it was set aside for: {record.cause}"), highlight=False)

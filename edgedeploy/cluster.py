@@ -19,9 +19,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.boards.attempts import Attempts
-from edgedeploy.boards.opening import open_board
-from edgedeploy.boards.quarantine import Quarantine
+from edgedeploy.boards.care.attempts import Attempts
+from edgedeploy.boards.care.quarantine import Quarantine
+from edgedeploy.boards.open import open_board
 from edgedeploy.builders import build_elsewhere
 from edgedeploy.errors import BoardError, SpecError, TargetUnavailable, Unreachable
 from edgedeploy.interfaces.target import BuildRequest, Target

@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgedeploy.boards.opening import open_board
-from edgedeploy.boards.quarantine import Quarantine, Record, remedy_of
+from edgedeploy.boards.care.quarantine import Quarantine, Record, remedy_of
+from edgedeploy.boards.open import open_board
 from edgedeploy.compress.host import TrainingHost, this_host
 from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, NATIVE_BFLOAT16, X86, Ability, abilities, sums_int8_exactly

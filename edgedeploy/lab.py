@@ -1,7 +1,7 @@
 """Several boards of one kind in one study: a queue, one worker a board, and no machine that measures twice at once.
 
     queue          a variant goes to whichever board is free first
-    lease          the board's own agent holds the board for each job under a fencing token (:mod:`edgedeploy.boards.lease`);
+    lease          the board's own agent holds the board for each job under a fencing token (``boards/agent/lease.py``);
                    here a post that is over may file nothing any more (:meth:`Crew.check`)
     health check   the board that answers must be the machine and of the kind it was at the start (:func:`health_check`)
     quarantine     after so many failed jobs in a row a board is set aside, and its job goes to another one
@@ -28,7 +28,7 @@ from edgedeploy.records.variant import Variant
 from edgedeploy.search.study import Outcome
 
 FAILURES_BEFORE_QUARANTINE: Final = 3
-"""Jobs in a row that a board failed at, each after the attempts of :mod:`edgedeploy.boards.attempts`."""
+"""Jobs in a row that a board failed at, each after the attempts of :mod:`edgedeploy.boards.care.attempts`."""
 
 LEAVE_S: Final = 5.0
 """How long the workers may take to notice that the study is over, before they are left behind; they can file nothing."""

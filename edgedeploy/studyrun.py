@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from edgedeploy.account import Account
-from edgedeploy.boards.quarantine import Quarantine
+from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.cluster import Cluster
 from edgedeploy.compress.oversight import TrainProgress
 from edgedeploy.errors import BoardError, EdgeDeployError

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.account import Account
-from edgedeploy.boards.attempts import Attempts
+from edgedeploy.boards.care.attempts import Attempts
 from edgedeploy.errors import BuildError, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.clocks import emulated_metrics
 from edgedeploy.evidence.conditions import cooled_c
@@ -47,8 +47,8 @@ Runner = Callable[[Job, Path], tuple[BoardInfo, RawRun]]
 def runner_on(
     board: Board, tell: Callable[[str], None], check: Callable[[BoardInfo], None] = lambda info: None
 ) -> Runner:
-    """Runs on one board, by the rules of :mod:`edgedeploy.boards.attempts`. ``check`` raises where the board that answers
-    must not be used."""
+    """Runs on one board, by the rules of :mod:`edgedeploy.boards.care.attempts`. ``check`` raises where the board that
+    answers must not be used."""
     attempts = Attempts(board, tell, check=check)
 
     def run(job: Job, folder: Path) -> tuple[BoardInfo, RawRun]:

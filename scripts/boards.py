@@ -31,10 +31,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 from board_kit import ENDLESS, OUTPUTS_ONLY, make_job  # noqa: E402
 from fault_kit import running_jobs, wait_for  # noqa: E402
 
-from edgedeploy.boards.emulated import find_sshd, serve  # noqa: E402
-from edgedeploy.boards.remote import BoardOptions, RemoteBoard  # noqa: E402
-from edgedeploy.boards.ssh import SshTransport  # noqa: E402
-from edgedeploy.boards.sshconfig import SshTarget  # noqa: E402
+from edgedeploy.boards.agent.board import RemoteBoard  # noqa: E402
+from edgedeploy.boards.agent.session import BoardOptions  # noqa: E402
+from edgedeploy.boards.emulated.board import find_sshd, serve  # noqa: E402
+from edgedeploy.boards.ssh.config import SshTarget  # noqa: E402
+from edgedeploy.boards.ssh.transport import SshTransport  # noqa: E402
 from edgedeploy.errors import Quarantined  # noqa: E402
 from edgedeploy.lab import Crew, Post  # noqa: E402
 from edgedeploy.records.variant import Variant  # noqa: E402

@@ -26,7 +26,7 @@ import numpy as np
 from networks import CASES, NETWORKS, Network
 
 from edgedeploy.api import BUILTIN_TARGETS
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.open import open_board
 from edgedeploy.compress.model import load_weights, save_weights, train_baseline
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.evidence.statistics import StabilityLimits, block_medians, pair_ratios, stability

@@ -28,7 +28,7 @@ from matrix import LIMITS, REPEATS, THREADS, Source, read_outputs, say
 from networks import NETWORKS
 
 from edgedeploy.api import BUILTIN_TARGETS
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.open import open_board
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.evidence.bootstrap import generator, resampled_means
 from edgedeploy.evidence.statistics import block_medians, cpu_per_query, pair_ratios, stability

@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgedeploy.boards.emulated import find_sshd, serve
+from edgedeploy.boards.emulated.board import find_sshd, serve
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.boards.ssh import SshTransport
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.records.job import Job, MeasurePlan, Payload

@@ -21,10 +21,11 @@ from pathlib import Path
 import pytest
 from board_kit import need_sshd
 
-from edgedeploy.boards.emulated import _SSHD_CONFIG, find_sshd, make_key
+from edgedeploy.boards.agent.board import RemoteBoard
+from edgedeploy.boards.agent.session import BoardOptions
+from edgedeploy.boards.emulated.board import _SSHD_CONFIG, find_sshd, make_key
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.boards.remote import BoardOptions, RemoteBoard
-from edgedeploy.boards.sshconfig import SshTarget, user_name
+from edgedeploy.boards.ssh.config import SshTarget, user_name
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
 from edgedeploy.runtime.processes import end_all_with_argument, with_argument

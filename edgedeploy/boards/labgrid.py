@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.boards.lease import owner
-from edgedeploy.boards.quarantine import state_folder
-from edgedeploy.boards.sshconfig import user_name
+from edgedeploy.boards.agent.lease import owner
+from edgedeploy.boards.care.quarantine import state_folder
+from edgedeploy.boards.ssh.config import user_name
 from edgedeploy.errors import Busy, CommandFailed, TargetUnavailable, Unreachable
 
 DEFAULT_COORDINATOR: Final = "127.0.0.1:20408"

@@ -16,7 +16,7 @@ import torch
 from small_networks import NETWORKS, SPECS, images, network, quantized
 from x86_kit import need_avx2_emulation
 
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.open import open_board
 from edgedeploy.interfaces.board import BoardSession
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.interfaces.task import Array

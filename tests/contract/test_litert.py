@@ -17,7 +17,7 @@ import onnx
 import pytest
 import torch
 
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.open import open_board
 from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.records.artifact import TensorSpec

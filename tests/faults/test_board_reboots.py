@@ -24,10 +24,10 @@ from fault_kit import (
     workers_of,
 )
 
-from edgedeploy.boards.attempts import Attempts, Patience
-from edgedeploy.boards.emulated import serve
-from edgedeploy.boards.quarantine import Quarantine
-from edgedeploy.boards.ssh import SshTransport
+from edgedeploy.boards.care.attempts import Attempts, Patience
+from edgedeploy.boards.care.quarantine import Quarantine
+from edgedeploy.boards.emulated.board import serve
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.diagnosis import board_findings
 from edgedeploy.errors import Busy, MeasurementError, Quarantined, SpecError, Unreachable
 from edgedeploy.records.job import MeasurePlan

@@ -15,8 +15,8 @@ from board_kit import OUTPUTS_ONLY, SHAPE, conv_model, make_payload, open_transp
 from fault_kit import local_board
 from onnx import TensorProto, helper, numpy_helper
 
-from edgedeploy.boards.emulated import EmulatedBoard
-from edgedeploy.boards.remote import BoardOptions
+from edgedeploy.boards.agent.session import BoardOptions
+from edgedeploy.boards.emulated.board import EmulatedBoard
 from edgedeploy.errors import DataError
 from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.records.job import Job

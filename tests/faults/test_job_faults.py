@@ -28,10 +28,10 @@ from board_kit import (
 )
 from fault_kit import local_board, machine_claimed
 
-from edgedeploy.boards.emulated import serve
+from edgedeploy.boards.agent.board import RemoteBoard
+from edgedeploy.boards.emulated.board import serve
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.boards.remote import RemoteBoard
-from edgedeploy.boards.ssh import SshTransport
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import Busy, CommandFailed, MeasurementError, Unreachable
 from edgedeploy.interfaces.board import Completed, Transport
 from edgedeploy.records.job import Job, MeasurePlan

@@ -17,8 +17,8 @@ import pytest
 from board_kit import ENDLESS, OUTPUTS_ONLY, make_job
 from fault_kit import local_board, running_jobs, wait_for
 
-from edgedeploy.boards.agentclient import AgentClient
-from edgedeploy.boards.lease import Lease
+from edgedeploy.boards.agent.client import AgentClient
+from edgedeploy.boards.agent.lease import Lease
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import Busy, CommandFailed, Rebooted
 from edgedeploy.runtime.processes import end_all_with_argument, with_argument
@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from board_kit import ENDLESS, make_job
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.open import open_board
 folder = Path(sys.argv[1])
 with open_board({"name": "b", "kind": sys.argv[2], "root": str(folder / "root")}).session() as session:
     session.measure(make_job(folder / "job", plan=ENDLESS), folder)

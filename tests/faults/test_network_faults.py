@@ -11,8 +11,8 @@ import pytest
 from board_kit import OUTPUTS_ONLY, make_job, make_payload
 from fault_kit import Cable, agent_pace_s, board_behind_cable, local_board, running_jobs, wait_for
 
-from edgedeploy.boards.remote import RemoteBoard
-from edgedeploy.boards.ssh import SshTransport
+from edgedeploy.boards.agent.board import RemoteBoard
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import Unreachable
 from edgedeploy.records.job import Job, MeasurePlan, RawRun
 from edgedeploy.runtime.processes import with_argument

@@ -15,9 +15,9 @@ from board_kit import OUTPUTS_ONLY, make_job, make_payload, save_model
 from fault_kit import cgroup_v1, command, local_board, need_program, need_root
 from onnx import helper, numpy_helper
 
-from edgedeploy.boards.emulated import serve
+from edgedeploy.boards.emulated.board import serve
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.boards.ssh import SshTransport
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.statistics import StabilityLimits, stability
 from edgedeploy.records.job import Job, MeasurePlan

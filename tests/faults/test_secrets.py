@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from board_kit import STUDY_LIMIT_S, need_sshd
 
-from edgedeploy.boards.emulated import serve
+from edgedeploy.boards.emulated.board import serve
 from edgedeploy.reporting import shown
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -18,10 +18,11 @@ import pytest
 from board_kit import make_job, need_sshd
 from fault_kit import agent_pace_s
 
-from edgedeploy.boards.emulated import make_key, serve
-from edgedeploy.boards.remote import BoardOptions, RemoteBoard
-from edgedeploy.boards.ssh import SshTransport
-from edgedeploy.boards.sshconfig import SshTarget
+from edgedeploy.boards.agent.board import RemoteBoard
+from edgedeploy.boards.agent.session import BoardOptions
+from edgedeploy.boards.emulated.board import make_key, serve
+from edgedeploy.boards.ssh.config import SshTarget
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import HostKeyError, Unreachable
 from edgedeploy.runtime.processes import with_argument
 
@@ -156,7 +157,7 @@ def test_board_that_freezes_is_given_up_and_works_again_later(tmp_path: Path) ->
 @pytest.mark.fault(4)
 def test_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = (
-        "import sys, time\nfrom edgedeploy.boards.emulated import serve\n"
+        "import sys, time\nfrom edgedeploy.boards.emulated.board import serve\n"
         "with serve('auto') as t:\n    print(t.port, flush=True)\n    time.sleep(60)\n"
     )
     repo = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ import optuna
 import pytest
 from fault_kit import command, need_program, need_root, wait_for
 
-from edgedeploy.boards.emulated import serve
+from edgedeploy.boards.emulated.board import serve
 from edgedeploy.errors import SpecError, StorageError
 from edgedeploy.mounts import network_file_system
 from edgedeploy.records.variant import Variant

@@ -19,7 +19,7 @@ from board_kit import OUTPUTS_ONLY, make_job, make_payload
 from fault_kit import processes_after_kill
 
 from edgedeploy.boards.arm.server import serve
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.open import open_board
 from edgedeploy.evidence.clocks import emulated_metrics
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.reference.export import run_reference

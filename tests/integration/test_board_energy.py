@@ -10,7 +10,7 @@ import pytest
 import simulated_tegrastats
 from board_kit import make_payload
 
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.open import open_board
 from edgedeploy.evidence.energy import Energy, energy_of
 from edgedeploy.records.job import Job, MeasurePlan
 from edgedeploy.runtime.sensors import power

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from board_kit import OUTPUTS_ONLY, make_job, make_payload, need_sshd
 
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.open import open_board
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.board import Board
 from edgedeploy.records.job import Job, MeasurePlan, RawRun

@@ -10,7 +10,7 @@ import pytest
 import simulated_nvpmodel
 from board_kit import make_job
 
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed
 from edgedeploy.interfaces.board import Board
 

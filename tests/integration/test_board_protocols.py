@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from board_kit import SHORT_PROTOCOLS, SHORT_REALTIME, conv_model, huge_model, make_payload
 
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.interfaces.board import Board

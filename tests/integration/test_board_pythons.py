@@ -18,8 +18,8 @@ import pytest
 import simulated_tensorrt
 from board_kit import OUTPUTS_ONLY, SHORT_PROTOCOLS, conv_model, make_job, make_payload
 
-from edgedeploy.boards.agentfile import agent_file
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.agent.file import agent_file
+from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed
 from edgedeploy.evidence.protocols import protocol_metrics
 from edgedeploy.interfaces.board import BoardSession

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from board_kit import need_sshd
 
-from edgedeploy.boards.emulated import serve
-from edgedeploy.boards.hostkeys import KnownHosts, prefer_known, record_name
-from edgedeploy.boards.ssh import SshTransport, command_line
-from edgedeploy.boards.sshconfig import SshTarget, resolve
+from edgedeploy.boards.emulated.board import serve
+from edgedeploy.boards.ssh.config import SshTarget, resolve
+from edgedeploy.boards.ssh.hostkeys import KnownHosts, prefer_known, record_name
+from edgedeploy.boards.ssh.transport import SshTransport, command_line
 from edgedeploy.errors import SpecError
 
 RELAY = """

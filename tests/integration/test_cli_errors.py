@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgedeploy.boards.emulated import make_key, serve
+from edgedeploy.boards.emulated.board import make_key, serve
 
 pytestmark = pytest.mark.beside
 

@@ -19,10 +19,11 @@ import pytest
 from board_kit import OUTPUTS_ONLY, make_job
 from fault_kit import wait_for
 
+from edgedeploy.boards.agent.board import RemoteBoard
+from edgedeploy.boards.agent.session import BoardOptions
 from edgedeploy.boards.labgrid import Place, labgrid_client
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.boards.opening import open_board
-from edgedeploy.boards.remote import BoardOptions, RemoteBoard
+from edgedeploy.boards.open import open_board
 from edgedeploy.errors import Busy, CommandFailed, EdgeDeployError, TargetUnavailable, Unreachable
 
 pytestmark = pytest.mark.beside

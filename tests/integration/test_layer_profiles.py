@@ -14,7 +14,7 @@ from small_onnx import convolutional, request, transformer_block
 from typer.testing import CliRunner
 
 import edgedeploy
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.open import open_board
 from edgedeploy.cli import app
 from edgedeploy.evidence.layers import beside, profile_of
 from edgedeploy.records.job import Job, MeasurePlan

@@ -20,7 +20,7 @@ from board_kit import ENDLESS, make_job
 from small_onnx import convolutional
 
 import edgedeploy
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed, SpecError
 from edgedeploy.runtime.processes import end_all_with_argument
 from edgedeploy.runtime.sensors.powermode import JOURNAL

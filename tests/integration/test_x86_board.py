@@ -19,8 +19,8 @@ import torch
 from fault_kit import processes_after_kill
 from x86_kit import as_avx2, need_avx2_emulation
 
-from edgedeploy.boards.opening import open_board
-from edgedeploy.boards.ssh import SshTransport
+from edgedeploy.boards.open import open_board
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.boards.x86 import haswell
 from edgedeploy.boards.x86.board import serve
 from edgedeploy.boards.x86.haswell import MODEL
@@ -382,6 +382,6 @@ def test_another_architecture_has_no_such_board(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_missing_emulator_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr("edgedeploy.boards.hosting.find_program", lambda name: None)
+    monkeypatch.setattr("edgedeploy.boards.emulated.hosting.find_program", lambda name: None)
     with pytest.raises(TargetUnavailable, match="apt-get install qemu-user-static"):
         board().probe()

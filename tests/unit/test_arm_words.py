@@ -11,8 +11,8 @@ import pytest
 
 from edgedeploy.boards.arm.board import EmulatedArmBoard
 from edgedeploy.boards.arm.image import RUNTIMES, image_of, require_image, requirements
-from edgedeploy.boards.emulator import plan_for
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.emulated.emulator import plan_for
+from edgedeploy.boards.open import open_board
 from edgedeploy.errors import SpecError, TargetUnavailable
 from edgedeploy.evidence.clocks import emulated_metrics
 from edgedeploy.records.job import MeasurePlan
@@ -162,7 +162,7 @@ def test_the_board_gets_the_versions_of_this_host() -> None:
 
 
 def test_an_image_that_is_not_built_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgedeploy.boards.hosting.find_program", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("edgedeploy.boards.emulated.hosting.find_program", lambda name: f"/usr/bin/{name}")
     assert image_of("arm64", tmp_path) == image_of("arm64", tmp_path)
     assert image_of("arm64", tmp_path).key != image_of("arm64-system", tmp_path).key
     with pytest.raises(TargetUnavailable, match="edgedeploy boards create arm64-system"):
@@ -170,6 +170,6 @@ def test_an_image_that_is_not_built_names_the_command(tmp_path: Path, monkeypatc
 
 
 def test_a_program_that_is_missing_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("edgedeploy.boards.hosting.find_program", lambda name: None)
+    monkeypatch.setattr("edgedeploy.boards.emulated.hosting.find_program", lambda name: None)
     with pytest.raises(TargetUnavailable, match="apt-get install qemu-user-static"):
         require_image("arm64", tmp_path)

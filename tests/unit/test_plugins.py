@@ -94,7 +94,7 @@ def test_a_name_that_two_packages_claim_is_broken(offer) -> None:  # type: ignor
 
 def test_looking_for_targets_imports_no_toolchain() -> None:
     script = (
-        "import sys; from edgedeploy.targets.registry import find_targets; from edgedeploy.targets.registry import BUILTIN_TARGETS;"
+        "import sys; from edgedeploy.targets.registry import BUILTIN_TARGETS, find_targets;"
         "assert all(plugin.broken is None for plugin in find_targets(BUILTIN_TARGETS));"
         "targets = [plugin.load() for plugin in find_targets(BUILTIN_TARGETS)];"
         "assert all(target.probe().ready for target in targets if target.extra == 'study');"

@@ -19,8 +19,8 @@ import pytest
 from board_kit import constant_model, conv_model, make_payload
 
 from edgedeploy import runtime
-from edgedeploy.boards import agentfile
-from edgedeploy.boards.agentclient import AgentClient
+from edgedeploy.boards.agent import file
+from edgedeploy.boards.agent.client import AgentClient
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.runtime import processes
 from edgedeploy.runtime.agent import blobs, measure, worker
@@ -54,15 +54,15 @@ def put_blob(root: Root, data: bytes) -> str:
 
 class TestAgentFile:
     def test_same_bytes_whenever_it_is_built(self) -> None:
-        first = agentfile.agent_file()
-        agentfile.agent_file.cache_clear()
-        second = agentfile.agent_file()
+        first = file.agent_file()
+        file.agent_file.cache_clear()
+        second = file.agent_file()
         assert (first.data, first.sha256) == (second.data, second.sha256)
 
     def test_a_damaged_agent_is_brought_anew(self, tmp_path: Path) -> None:
         with contextlib.closing(LocalTransport()) as transport:
             client = AgentClient.install(transport, board="b", python=sys.executable, root=str(tmp_path))
-            folder = tmp_path / "agents" / agentfile.agent_file().sha256
+            folder = tmp_path / "agents" / file.agent_file().sha256
             source = folder / "edgedeploy" / "runtime" / "sensors" / "probe.py"
             whole = source.read_bytes()
             source.write_bytes(whole.replace(b"cores", b"c0res"))
@@ -74,7 +74,7 @@ class TestAgentFile:
     def test_every_module_of_the_runtime_is_packed_and_imports_on_a_board(self, tmp_path: Path) -> None:
         with contextlib.closing(LocalTransport()) as transport:
             AgentClient.install(transport, board="b", python=sys.executable, root=str(tmp_path))
-        folder = tmp_path / "agents" / agentfile.agent_file().sha256
+        folder = tmp_path / "agents" / file.agent_file().sha256
         there = sorted(path.relative_to(folder / "edgedeploy" / "runtime") for path in folder.rglob("runtime/**/*.py"))
         here = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__main__.py")
         assert there == here
@@ -86,7 +86,7 @@ class TestAgentFile:
 
     def test_runs_without_the_package_and_without_numpy(self, tmp_path: Path) -> None:
         path = tmp_path / "agent.pyz"
-        path.write_bytes(agentfile.agent_file().data)
+        path.write_bytes(file.agent_file().data)
         done = subprocess.run(
             [sys.executable, "-I", "-S", path, "probe"], capture_output=True, cwd=tmp_path, check=True
         )

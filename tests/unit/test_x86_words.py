@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from edgedeploy.boards.creating import create
-from edgedeploy.boards.emulator import EmulatorBoard
-from edgedeploy.boards.opening import open_board
+from edgedeploy.boards.emulated.emulator import EmulatorBoard
+from edgedeploy.boards.open import open_board
 from edgedeploy.boards.x86 import haswell
 from edgedeploy.boards.x86.board import EmulatedX86Board
 from edgedeploy.errors import SpecError

@@ -7,8 +7,8 @@ from typing import Final
 
 from edgedeploy.boards.arm.image import Machine, require_image
 from edgedeploy.boards.arm.server import serve
-from edgedeploy.boards.emulator import EmulatorBoard
-from edgedeploy.boards.sshconfig import SshTarget
+from edgedeploy.boards.emulated.emulator import EmulatorBoard
+from edgedeploy.boards.ssh.config import SshTarget
 from edgedeploy.records.job import Payload
 from edgedeploy.records.metrics import Clock
 

@@ -27,7 +27,7 @@ from edgedeploy.boards.arm.image import (
     requirements,
 )
 from edgedeploy.boards.arm.initrd import modules_with_dependencies, pack
-from edgedeploy.boards.hosting import find_program, require_programs
+from edgedeploy.boards.emulated.hosting import find_program, require_programs
 from edgedeploy.errors import CommandFailed
 from edgedeploy.files import new_folder, remove_partials, write_json
 

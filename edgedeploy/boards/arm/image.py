@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from edgedeploy.boards.hosting import require_programs
+from edgedeploy.boards.emulated.hosting import require_programs
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.files import read_json
 from edgedeploy.records.variant import digest_of

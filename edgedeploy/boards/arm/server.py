@@ -13,10 +13,10 @@ from typing import Final
 
 from edgedeploy.boards.arm import files
 from edgedeploy.boards.arm.image import Image
-from edgedeploy.boards.emulated import free_port, guarded, reach, session_folder
-from edgedeploy.boards.guest import REFUSED
-from edgedeploy.boards.hosting import find_program, guest_command, held_process, refusal
-from edgedeploy.boards.sshconfig import SshTarget
+from edgedeploy.boards.emulated.board import free_port, guarded, reach, session_folder
+from edgedeploy.boards.emulated.guest import REFUSED
+from edgedeploy.boards.emulated.hosting import find_program, guest_command, held_process, refusal
+from edgedeploy.boards.ssh.config import SshTarget
 from edgedeploy.errors import CommandFailed
 
 START_TIMEOUT_S: Final = 240.0

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
-from edgedeploy.boards.emulated import (
+from edgedeploy.boards.emulated.board import (
     START_TIMEOUT_S,
     embedded_command,
     port_in,
@@ -23,10 +23,10 @@ from edgedeploy.boards.emulated import (
     require_embedded_server,
     session_folder,
 )
-from edgedeploy.boards.emulator import EmulatorBoard
-from edgedeploy.boards.guest import REFUSED
-from edgedeploy.boards.hosting import guest_command, held_process, refusal
-from edgedeploy.boards.sshconfig import SshTarget, user_name
+from edgedeploy.boards.emulated.emulator import EmulatorBoard
+from edgedeploy.boards.emulated.guest import REFUSED
+from edgedeploy.boards.emulated.hosting import guest_command, held_process, refusal
+from edgedeploy.boards.ssh.config import SshTarget, user_name
 from edgedeploy.boards.x86 import haswell
 from edgedeploy.errors import CommandFailed, TargetUnavailable
 from edgedeploy.records.board import BoardInfo

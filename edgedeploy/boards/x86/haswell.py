@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.boards.hosting import find_program, guest_command, refusal, require_programs
+from edgedeploy.boards.emulated.hosting import find_program, guest_command, refusal, require_programs
 from edgedeploy.errors import TargetUnavailable
 
 QEMU: Final = "qemu-x86_64-static"
@@ -60,7 +60,7 @@ def find_qemu(asked: str) -> str:
 
 
 def prepare(folder: Path) -> None:
-    """What :mod:`~edgedeploy.boards.guest` finds in its session's folder."""
+    """What :mod:`~edgedeploy.boards.emulated.guest` finds in its session's folder."""
     (folder / "cpuinfo").write_text(cpuinfo(os.cpu_count() or 1), encoding="ascii")
 
 

@@ -8,14 +8,15 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
+from edgedeploy.boards.agent.board import RemoteBoard
+from edgedeploy.boards.agent.session import BoardOptions
 from edgedeploy.boards.arm.board import EmulatedArmBoard
 from edgedeploy.boards.arm.image import MACHINES as ARM_MACHINES
-from edgedeploy.boards.emulated import EmulatedBoard
+from edgedeploy.boards.emulated.board import EmulatedBoard
 from edgedeploy.boards.labgrid import Place
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.boards.remote import BoardOptions, RemoteBoard
-from edgedeploy.boards.ssh import SshTransport
-from edgedeploy.boards.sshconfig import DEFAULT_PORT, SshTarget
+from edgedeploy.boards.ssh.config import DEFAULT_PORT, SshTarget
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.boards.x86.board import MACHINE as X86_MACHINE
 from edgedeploy.boards.x86.board import EmulatedX86Board
 from edgedeploy.errors import SpecError, nearest

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgedeploy.boards.agentfile import agent_file
+from edgedeploy.boards.agent.file import agent_file
 from edgedeploy.errors import Busy, CommandFailed, EdgeDeployError, Hung, MeasurementError, Rebooted, Unreachable
 from edgedeploy.interfaces.board import Completed, Transport
 

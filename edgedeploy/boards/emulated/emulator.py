@@ -17,9 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.boards.remote import BoardOptions, RemoteBoard, RemoteSession
-from edgedeploy.boards.ssh import SshTransport
-from edgedeploy.boards.sshconfig import SshTarget
+from edgedeploy.boards.agent.board import RemoteBoard
+from edgedeploy.boards.agent.session import BoardOptions, RemoteSession
+from edgedeploy.boards.ssh.config import SshTarget
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import Busy
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun

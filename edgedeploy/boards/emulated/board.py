@@ -20,11 +20,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.boards import embedded_server, guard
-from edgedeploy.boards.hosting import held_process
-from edgedeploy.boards.remote import BoardOptions, RemoteBoard, RemoteSession
-from edgedeploy.boards.ssh import SshTransport
-from edgedeploy.boards.sshconfig import SshTarget, user_name
+from edgedeploy.boards.agent.board import RemoteBoard
+from edgedeploy.boards.agent.session import BoardOptions, RemoteSession
+from edgedeploy.boards.emulated import embedded_server, guard
+from edgedeploy.boards.emulated.hosting import held_process
+from edgedeploy.boards.ssh.config import SshTarget, user_name
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import CommandFailed, SpecError, TargetUnavailable, nearest
 from edgedeploy.records.board import BoardInfo, Provenance
 

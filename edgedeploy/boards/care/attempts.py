@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.boards.quarantine import Quarantine
+from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.errors import BoardError, Busy, HostKeyError, Hung, Quarantined, Rebooted, Unreachable
 from edgedeploy.interfaces.board import Board, BoardSession, Powered
 from edgedeploy.records.board import BoardInfo

@@ -7,8 +7,8 @@ import socket
 import threading
 from typing import Any, Final
 
-from edgedeploy.boards.agentclient import AgentClient, answer_of
-from edgedeploy.boards.sshconfig import user_name
+from edgedeploy.boards.agent.client import AgentClient, answer_of
+from edgedeploy.boards.ssh.config import user_name
 from edgedeploy.errors import EdgeDeployError, Unreachable
 
 HEARTBEAT_PERIOD_S: Final = 5.0

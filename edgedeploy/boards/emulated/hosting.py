@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from edgedeploy.boards import guest
+from edgedeploy.boards.emulated import guest
 from edgedeploy.errors import TargetUnavailable
 
 
@@ -31,7 +31,7 @@ def require_programs(asked: str, programs: Mapping[str, str]) -> None:
 
 
 def guest_command(kind: str, folder: Path, qemu: str, *words: str) -> list[str]:
-    """The command line of :mod:`~edgedeploy.boards.guest`."""
+    """The command line of :mod:`~edgedeploy.boards.emulated.guest`."""
     return [sys.executable, "-I", "-S", str(Path(guest.__file__)), kind, str(folder), qemu, *words]
 
 

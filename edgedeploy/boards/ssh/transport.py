@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedeploy.boards.hostkeys import KnownHosts, prefer_known, record_name
 from edgedeploy.boards.local import within
-from edgedeploy.boards.sshconfig import Endpoint, SshTarget, resolve
-from edgedeploy.boards.watchdog import Watchdog
+from edgedeploy.boards.ssh.config import Endpoint, SshTarget, resolve
+from edgedeploy.boards.ssh.hostkeys import KnownHosts, prefer_known, record_name
+from edgedeploy.boards.ssh.watchdog import Watchdog
 from edgedeploy.errors import CommandFailed, EdgeDeployError, Unreachable
 from edgedeploy.interfaces.board import Completed, RemoteProcess
 

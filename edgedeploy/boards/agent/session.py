@@ -1,29 +1,26 @@
-"""A board behind any transport: connect, hold, upload what is missing, start, wait, collect. Every step may be repeated."""
+"""A board that is held: jobs go in, raw series come back."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from edgedeploy.boards.agentclient import COMMAND_TIMEOUT_S, AgentClient, error_of
-from edgedeploy.boards.lease import Lease
+from edgedeploy.boards.agent.client import COMMAND_TIMEOUT_S, AgentClient, error_of
+from edgedeploy.boards.agent.lease import Lease
 from edgedeploy.errors import BoardError, CommandFailed, Unreachable
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.records.artifact import sha256_file
-from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, Payload, RawRun, RawSide
 
 POLL_FIRST_S: Final = 0.05
 POLL_LAST_S: Final = 0.5
-BOOT_LIMIT_S: Final = 300.0
 SLOWEST_LINK_BYTES_PER_S: Final = 200_000
 """Transfers get the time that a link this slow needs, beside the time of a command."""
 
@@ -51,83 +48,6 @@ class BoardOptions:
     power_mode: tuple[tuple[str, str], ...] = ()
     overdue_s: float = 60.0
     power_cycle: tuple[str, ...] = ()
-
-
-class RemoteBoard:
-    """A :class:`~edgedeploy.interfaces.board.Board` over the transport that ``connect`` opens."""
-
-    def __init__(
-        self,
-        name: str,
-        connect: Callable[[], Transport],
-        *,
-        provenance: Provenance,
-        options: BoardOptions | None = None,
-        notes: tuple[str, ...] = (),
-        reserve: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
-        """``reserve`` is held around each session and each turning off and on: what a lab asks for before its board is
-        used. It may wait, and raises ``Busy``."""
-        self.name = name
-        self.provenance: Provenance = provenance
-        self._connect = connect
-        self._options = options or BoardOptions()
-        self._notes = notes
-        self._reserve = reserve
-        self.has_power_control = bool(self._options.power_cycle)
-
-    def power_cycle(self) -> None:
-        """Turn the board off and on by its power control. Raises ``Unreachable`` when it has none, or does not come back."""
-        asked = f"board {self.name!r}: turn it off and on"
-        command = self._options.power_cycle
-        if not command:
-            raise Unreachable(asked, "it has no power control", "Name one in its table: power_cycle = [...]")
-        try:
-            with self._reserve():
-                done = subprocess.run(list(command), capture_output=True, timeout=BOOT_LIMIT_S, check=False)
-        except (OSError, subprocess.TimeoutExpired) as exc:
-            raise Unreachable(asked, str(exc)) from exc
-        if done.returncode != 0:
-            said = done.stderr.decode("utf-8", errors="replace").strip()[-300:]
-            raise Unreachable(asked, f"{command[0]} ended with status {done.returncode}: {said}")
-        give_up_s = time.monotonic() + BOOT_LIMIT_S
-        while True:
-            try:
-                self.probe()
-                return
-            except Unreachable:
-                if time.monotonic() > give_up_s:
-                    raise
-                time.sleep(2.0)
-
-    def probe(self) -> BoardInfo:
-        """Connect, look, disconnect. Raises ``BoardError``."""
-        with contextlib.closing(self._connect()) as transport:
-            return self._info(self._agent(transport).call("probe"))
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[RemoteSession]:
-        """Connect and hold the board; raises ``Busy`` when somebody else holds it past the wait."""
-        started_ns = time.monotonic_ns()
-        with self._reserve(), contextlib.closing(Link(self._connect, self._agent, self._options)) as link:
-            info = self._info(link.lease.probe)
-            yield RemoteSession(info, link, self._options, wait_ns=time.monotonic_ns() - started_ns)
-
-    def _agent(self, transport: Transport) -> AgentClient:
-        options = self._options
-        return AgentClient.install(
-            transport,
-            board=self.name,
-            python=options.python,
-            root=options.root,
-            timeout_s=options.command_timeout_s,
-        )
-
-    def _info(self, probe: Mapping[str, Any]) -> BoardInfo:
-        notes = (*self._notes, *probe["notes"])
-        modes = {} if self.provenance == "emulated" else probe["power_modes"]  # this host's are none of its own
-        own = {"name": self.name, "provenance": self.provenance, "notes": notes, "power_modes": modes}
-        return BoardInfo.from_json({**probe, **own})
 
 
 class Link:

@@ -1,0 +1,1 @@
+"""Boards whose agent is reached over a transport: pushed, leased, asked."""

@@ -1,0 +1,1 @@
+"""Boards that misbehave: what a failed attempt costs, and when a board is set aside."""
