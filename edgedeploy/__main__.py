@@ -18,7 +18,7 @@ def main() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
-        from edgedeploy.cli import app
+        from edgedeploy.cli.app import app
 
         app()
     except EdgeDeployError as exc:

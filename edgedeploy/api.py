@@ -11,12 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy import __version__
+from edgedeploy._version import __version__
 from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.boards.open import open_board
-from edgedeploy.cluster import Cluster
 from edgedeploy.errors import SpecError, TargetUnavailable
-from edgedeploy.evidence.frontier import FrontReport
+from edgedeploy.evidence.front import FrontReport
 from edgedeploy.interfaces.ability import abilities, runnable, sums_int8_exactly
 from edgedeploy.interfaces.board import Board
 from edgedeploy.interfaces.target import (
@@ -29,19 +28,22 @@ from edgedeploy.interfaces.target import (
     Target,
 )
 from edgedeploy.interfaces.task import ReadyMade, Task, Trainable
-from edgedeploy.lab import require_alike, require_comparable, require_unchanged
+from edgedeploy.lab.cluster import Cluster
+from edgedeploy.lab.kinds import require_alike, require_comparable, require_unchanged
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.variant import Choices, digest_of
 from edgedeploy.records.weightbits import SATURATES
-from edgedeploy.reporting import make_report, read_front
+from edgedeploy.report.make import make_report
 from edgedeploy.runtime.sensors.probe import RUNTIME_PACKAGES
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec, load_spec
-from edgedeploy.store import Store
-from edgedeploy.studyrun import Observer, Ready, StudyRun, ignore
+from edgedeploy.study.front import read_front
+from edgedeploy.study.preflight import Ready
+from edgedeploy.study.run import Observer, StudyRun, ignore
+from edgedeploy.study.store import Store
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import BUILTIN_TARGETS, Plugin, demands_of, find_targets
 from edgedeploy.tasks.load import load_task

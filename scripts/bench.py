@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgedeploy.account import summarise
-from edgedeploy.evidence.frontier import FrontReport
+from edgedeploy.evidence.front import FrontReport
 from edgedeploy.records.measurement import Measurement
-from edgedeploy.reporting import read_front
-from edgedeploy.store import Store
+from edgedeploy.study.account import summarise
+from edgedeploy.study.front import read_front
+from edgedeploy.study.store import Store
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ from edgedeploy.boards.emulated.board import find_sshd, serve  # noqa: E402
 from edgedeploy.boards.ssh.config import SshTarget  # noqa: E402
 from edgedeploy.boards.ssh.transport import SshTransport  # noqa: E402
 from edgedeploy.errors import Quarantined  # noqa: E402
-from edgedeploy.lab import Crew, Post  # noqa: E402
+from edgedeploy.lab.crew import Crew, Post  # noqa: E402
 from edgedeploy.records.variant import Variant  # noqa: E402
-from edgedeploy.search.study import Scored  # noqa: E402
+from edgedeploy.search.loop import Scored  # noqa: E402
 
 AGENT_BAR_S: Final = 0.5
 LEASE_BAR_S: Final = 30.0

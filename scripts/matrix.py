@@ -41,7 +41,7 @@ from edgedeploy.reference.export import Reference, describe, export_reference, r
 from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.reference.program import PROGRAM_FILE, export_program
 from edgedeploy.reference.take_in import take_in
-from edgedeploy.store import utc_now
+from edgedeploy.study.store import utc_now
 from edgedeploy.targets.registry import find_targets
 from edgedeploy.targets.steady import build_steadily
 from edgedeploy.targets.tensorrt import TensorRtTarget, verdict

@@ -37,7 +37,7 @@ from edgedeploy.interfaces.board import BoardSession
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, MeasurePlan, Payload
-from edgedeploy.store import utc_now
+from edgedeploy.study.store import utc_now
 from edgedeploy.targets.registry import find_targets
 from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound, UltrasoundOptions
 

@@ -8,11 +8,11 @@ from typing import Any
 import made_up
 import numpy as np
 
-from edgedeploy.evidence.frontier import FrontReport, build_front
-from edgedeploy.evidence.pictures import CasePicture, worst_cases
-from edgedeploy.evidence.report import ReportData
+from edgedeploy.evidence.front import FrontReport, build_front
 from edgedeploy.records.goals import Constraint, Objective
 from edgedeploy.records.measurement import Failure, Measurement
+from edgedeploy.report.page_sections import ReportData
+from edgedeploy.report.pictures import CasePicture, worst_cases
 
 DICE = Objective("dice_mean", "maximize")
 RATIO = Objective("latency_ratio", "minimize")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgedeploy.records.variant import Variant
+from edgedeploy.search.loop import Outcome, Scored
 from edgedeploy.search.space import Space
-from edgedeploy.search.study import Outcome, Scored
 
 SPACE = Space(
     targets=("onnxruntime", "openvino"),

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from edgedeploy.evidence.protocols import Median, Percentile, Ratio, Sample, Share, Slope, sample_of
+from edgedeploy.evidence.scenarios import Median, Percentile, Ratio, Sample, Share, Slope, sample_of
 from edgedeploy.evidence.statistics import (
     Blocks,
     Floats,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgedeploy.evidence.bootstrap import Comparison, Estimate, Resampler
-from edgedeploy.evidence.frontier import FrontReport
+from edgedeploy.evidence.front import FrontReport
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import BOARD_METRICS

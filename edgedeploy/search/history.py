@@ -1,7 +1,7 @@
 """Optuna's database as something that may be locked for a while, damaged, or gone: a SQLite file, or a PostgreSQL server.
 
 It holds the history of proposals and no evidence, so the worst that its loss can cost is the optimiser's memory, and that
-is written again from the evidence store (:meth:`edgedeploy.search.study.Search`).
+is written again from the evidence store (:meth:`edgedeploy.search.loop.Search`).
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from onnx import numpy_helper
 from small_onnx import convolutional, feeds, request
 from typer.testing import CliRunner
 
-from edgedeploy.cli import app
-from edgedeploy.debug import IN_FLOAT_HERE, debug
+from edgedeploy.cli.app import app
+from edgedeploy.diagnose.layers import IN_FLOAT_HERE, debug
 from edgedeploy.errors import SpecError
 from edgedeploy.files import write_json
 from edgedeploy.records.artifact import Artifact

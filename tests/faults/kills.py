@@ -28,9 +28,9 @@ import torch
 import torch_pruning  # noqa: F401
 
 import edgedeploy
-from edgedeploy.account import summarise
-from edgedeploy.reporting import read_front
-from edgedeploy.store import Store
+from edgedeploy.study.account import summarise
+from edgedeploy.study.front import read_front
+from edgedeploy.study.store import Store
 
 LONGEST_S = 5.0
 SLOWEST_RUN_S = 240.0

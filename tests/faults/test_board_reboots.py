@@ -28,7 +28,7 @@ from edgedeploy.boards.care.attempts import Attempts, Patience
 from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.boards.emulated.board import serve
 from edgedeploy.boards.ssh.transport import SshTransport
-from edgedeploy.diagnosis import board_findings
+from edgedeploy.diagnose.doctor import board_findings
 from edgedeploy.errors import Busy, MeasurementError, Quarantined, SpecError, Unreachable
 from edgedeploy.records.job import MeasurePlan
 from edgedeploy.runtime.processes import with_argument

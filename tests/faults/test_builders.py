@@ -18,10 +18,11 @@ import pytest
 from board_kit import SHAPE, conv_model
 from fault_kit import wait_for
 
-from edgedeploy.builders import build_elsewhere, pack_request, unpack_request
 from edgedeploy.errors import BuildError
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
+from edgedeploy.lab.builders import build_elsewhere
+from edgedeploy.lab.wire import pack_request, unpack_request
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 

@@ -19,11 +19,11 @@ import pytest
 from board_kit import ENDLESS, OUTPUTS_ONLY, STUDY_LIMIT_S, make_job
 from fault_kit import running_jobs, wait_for
 
-from edgedeploy.cluster import Cluster
 from edgedeploy.errors import SpecError, Unreachable
+from edgedeploy.lab.cluster import Cluster
 from edgedeploy.records.job import MeasurePlan
 from edgedeploy.runtime.processes import with_argument
-from edgedeploy.store import Store
+from edgedeploy.study.store import Store
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'edgedeploy[lab]'")
 

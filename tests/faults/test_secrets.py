@@ -13,7 +13,7 @@ import pytest
 from board_kit import STUDY_LIMIT_S, need_sshd
 
 from edgedeploy.boards.emulated.board import serve
-from edgedeploy.reporting import shown
+from edgedeploy.report.make import shown
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DISTINCT = "key-of-the-lab-7f3a91c2"

@@ -18,12 +18,12 @@ from fault_kit import command, need_program, need_root, wait_for
 
 from edgedeploy.boards.emulated.board import serve
 from edgedeploy.errors import SpecError, StorageError
-from edgedeploy.mounts import network_file_system
 from edgedeploy.records.variant import Variant
 from edgedeploy.search import history
+from edgedeploy.search.loop import Failed, Outcome, Scored, Search
 from edgedeploy.search.space import Space
-from edgedeploy.search.study import Failed, Outcome, Scored, Search
-from edgedeploy.store import Store
+from edgedeploy.study.mounts import network_file_system
+from edgedeploy.study.store import Store
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

@@ -20,11 +20,11 @@ from fault_kit import processes_after_kill
 
 from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.open import open_board
-from edgedeploy.evidence.clocks import emulated_metrics
+from edgedeploy.evidence.emulated import emulated_metrics
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.reference.export import run_reference
 from edgedeploy.reference.parity import check_executed, check_parity
-from edgedeploy.store import Store
+from edgedeploy.study.store import Store
 from edgedeploy.targets.litert.target import LiteRtTarget
 from edgedeploy.testing import models
 

@@ -10,7 +10,7 @@ from board_kit import SHORT_PROTOCOLS, SHORT_REALTIME, conv_model, huge_model, m
 
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed, MeasurementError
-from edgedeploy.evidence.protocols import protocol_metrics
+from edgedeploy.evidence.scenarios import protocol_metrics
 from edgedeploy.interfaces.board import Board
 from edgedeploy.records.job import Job, MeasurePlan, ProtocolPlan, RawRun
 from edgedeploy.records.metrics import PROTOCOL_METRICS

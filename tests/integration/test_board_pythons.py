@@ -21,7 +21,7 @@ from board_kit import OUTPUTS_ONLY, SHORT_PROTOCOLS, conv_model, make_job, make_
 from edgedeploy.boards.agent.file import agent_file
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed
-from edgedeploy.evidence.protocols import protocol_metrics
+from edgedeploy.evidence.scenarios import protocol_metrics
 from edgedeploy.interfaces.board import BoardSession
 from edgedeploy.interfaces.target import Target
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun

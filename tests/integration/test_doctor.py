@@ -63,7 +63,7 @@ def test_a_board_with_avx2_alone_says_what_is_done_about_it() -> None:
 def test_a_host_with_avx2_alone_says_what_is_slow_and_what_is_done_about_it() -> None:
     need_avx2_emulation()
     code = (
-        "import json; from edgedeploy.diagnosis import machine_findings\n"
+        "import json; from edgedeploy.diagnose.doctor import machine_findings\n"
         "print(json.dumps({finding.what: [finding.ok, finding.found] for finding in machine_findings()}))"
     )
     found = json.loads(as_avx2([sys.executable, "-c", code]).stdout)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from board_kit import STUDY_LIMIT_S
 
-from edgedeploy.store import Store
+from edgedeploy.study.store import Store
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SECOND = '[[boards]]\nname = "second"\nkind = "emulated"\nserver = "embedded"\nroot = "{root}"\n\n[space]'

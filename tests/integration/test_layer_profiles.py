@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 
 import edgedeploy
 from edgedeploy.boards.open import open_board
-from edgedeploy.cli import app
+from edgedeploy.cli.app import app
 from edgedeploy.evidence.layers import beside, profile_of
 from edgedeploy.records.job import Job, MeasurePlan
 from edgedeploy.reference.layers import with_sources
 from edgedeploy.runtime.sessions.open import Profiled, open_session
-from edgedeploy.store import Store
+from edgedeploy.study.store import Store
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
 

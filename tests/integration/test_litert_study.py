@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgedeploy import load_study
-from edgedeploy.store import Store
+from edgedeploy.study.store import Store
 from edgedeploy.targets.litert.target import LiteRtTarget
 
 pytestmark = pytest.mark.beside

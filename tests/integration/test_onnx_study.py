@@ -11,9 +11,9 @@ from small_onnx import convolutional
 from typer.testing import CliRunner
 
 import edgedeploy
-from edgedeploy.cli import app
+from edgedeploy.cli.app import app
 from edgedeploy.errors import SpecError
-from edgedeploy.store import Store
+from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.beside
 

@@ -18,11 +18,11 @@ import pytest
 from made_up_search import SPACE, landscape
 
 from edgedeploy.errors import Quarantined, SpecError, StorageError
-from edgedeploy.lab import Crew, Post
+from edgedeploy.lab.crew import Crew, Post
 from edgedeploy.records.variant import Variant
 from edgedeploy.search import history
 from edgedeploy.search.history import Server, server_at
-from edgedeploy.search.study import Outcome, Search
+from edgedeploy.search.loop import Outcome, Search
 
 pytestmark = pytest.mark.beside
 

@@ -24,7 +24,7 @@ from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed, SpecError
 from edgedeploy.runtime.processes import end_all_with_argument
 from edgedeploy.runtime.sensors.powermode import JOURNAL
-from edgedeploy.store import Store
+from edgedeploy.study.store import Store
 
 STUDY = """\
 [study]

@@ -11,10 +11,10 @@ from board_kit import squares_study
 from typer.testing import CliRunner
 
 import edgedeploy
-from edgedeploy.account import summarise
-from edgedeploy.cli import app
+from edgedeploy.cli.app import app
 from edgedeploy.errors import SpecError
-from edgedeploy.store import Store
+from edgedeploy.study.account import summarise
+from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.beside
 

@@ -12,7 +12,7 @@ import made_up
 import made_up_report
 import pytest
 
-from edgedeploy.evidence.report import write_report
+from edgedeploy.report.page_sections import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.beside]
 

@@ -14,9 +14,9 @@ import pytest
 from board_kit import STUDY_LIMIT_S
 
 import edgedeploy
-from edgedeploy.account import summarise
 from edgedeploy.errors import SpecError
-from edgedeploy.store import Store
+from edgedeploy.study.account import summarise
+from edgedeploy.study.store import Store
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

@@ -16,7 +16,7 @@ from small_onnx import convolutional
 
 import edgedeploy
 from edgedeploy.errors import TargetUnavailable
-from edgedeploy.store import Store
+from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.beside
 

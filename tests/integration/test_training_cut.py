@@ -19,10 +19,10 @@ from board_kit import STUDY_LIMIT_S
 from typer.testing import CliRunner
 
 import edgedeploy
-from edgedeploy import studyrun
-from edgedeploy.cli import app
+from edgedeploy.cli.app import app
 from edgedeploy.compress.host import this_host
-from edgedeploy.store import Store
+from edgedeploy.study import run
+from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.beside
 
@@ -160,7 +160,7 @@ def over_in_mid_training(study: Path) -> Iterator[None]:
             return time.monotonic() + (3600 if steps(study) >= CUT_AT else 0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studyrun, "time", Clock)
+        patch.setattr(run, "time", Clock)
         yield
 
 

@@ -16,9 +16,9 @@ import edgedeploy
 from edgedeploy.errors import MeasurementError
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, RawRun
-from edgedeploy.reporting import make_report
-from edgedeploy.store import Store
-from edgedeploy.trial import Trials
+from edgedeploy.report.make import make_report
+from edgedeploy.study.store import Store
+from edgedeploy.study.trial import Trials
 
 pytestmark = pytest.mark.beside
 

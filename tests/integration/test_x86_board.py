@@ -35,7 +35,7 @@ from edgedeploy.reference.export import run_reference
 from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.runtime.sessions.open import open_session
-from edgedeploy.store import Store
+from edgedeploy.study.store import Store
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.litert.target import LiteRtTarget
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget

@@ -14,7 +14,7 @@ from edgedeploy.boards.arm.image import RUNTIMES, image_of, require_image, requi
 from edgedeploy.boards.emulated.emulator import plan_for
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import SpecError, TargetUnavailable
-from edgedeploy.evidence.clocks import emulated_metrics
+from edgedeploy.evidence.emulated import emulated_metrics
 from edgedeploy.records.job import MeasurePlan
 from edgedeploy.records.metrics import RUN_METRICS, TIMES, Clock
 from edgedeploy.spec.study import StudySpec, parse_spec

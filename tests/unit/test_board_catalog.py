@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgedeploy.boards.catalog import BoardDescription, load_board, load_catalog, parse_board
-from edgedeploy.cli import app
+from edgedeploy.cli.app import app
 from edgedeploy.errors import SpecError
 from edgedeploy.runtime.sensors.power import TOTAL_RAILS
 from edgedeploy.runtime.sensors.tegrastats import parse

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgedeploy.compress.host import TrainingHost
-from edgedeploy.diagnosis import NO_VECTORS, Finding, processor_findings
+from edgedeploy.diagnose.doctor import NO_VECTORS, Finding, processor_findings
 
 ZEN_4 = ("avx2", "avx512_bf16", "avx512_vnni", "avx512f", "f16c", "fma")
 HASWELL = ("avx2", "f16c", "fma")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgedeploy.compress.oversight import remaining_s
-from edgedeploy.eta import Eta, Pace, eta
+from edgedeploy.study.eta import Eta, Pace, eta
 
 LONG_S = 1e6
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from edgedeploy import fitting
-from edgedeploy.cli import app
+from edgedeploy.cli.app import app
 from edgedeploy.compress.host import TrainingHost
-from edgedeploy.fitting import LADDER, Paces, choose, expected, fitted
+from edgedeploy.diagnose import fitting
+from edgedeploy.diagnose.fitting import LADDER, Paces, choose, expected, fitted
 from edgedeploy.spec.study import parse_spec
 from edgedeploy.tasks.load import load_task
 from edgedeploy.tasks.segmentation.ultrasound import UltrasoundOptions

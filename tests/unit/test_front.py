@@ -10,8 +10,8 @@ import made_up
 import pytest
 
 from edgedeploy.errors import SpecError
-from edgedeploy.evidence.frontier import FrontReport, Row, build_front
-from edgedeploy.front import Candidate, dominates, explain_infeasible, non_dominated, shortfalls
+from edgedeploy.evidence.front import FrontReport, Row, build_front
+from edgedeploy.evidence.pareto import Candidate, dominates, explain_infeasible, non_dominated, shortfalls
 from edgedeploy.records.goals import Constraint, Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import BOARD_METRICS

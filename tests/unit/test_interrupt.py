@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from edgedeploy.account import Account
-from edgedeploy.cli import Watch
+from edgedeploy.cli.watch import Watch
 from edgedeploy.errors import BuildError
-from edgedeploy.store import Store
-from edgedeploy.studyrun import Event
-from edgedeploy.trial import Trials
+from edgedeploy.study.account import Account
+from edgedeploy.study.run import Event
+from edgedeploy.study.store import Store
+from edgedeploy.study.trial import Trials
 from tests import made_up
 
 

@@ -16,19 +16,12 @@ import pytest
 from made_up_search import SMALL, SPACE, landscape
 
 from edgedeploy.errors import BoardError, Busy, CommandFailed, OutOfTime, Quarantined, SpecError, Unreachable
-from edgedeploy.lab import (
-    Crew,
-    Machines,
-    Post,
-    health_check,
-    require_alike,
-    require_comparable,
-    require_unchanged,
-)
+from edgedeploy.lab.crew import Crew, Machines, Post
+from edgedeploy.lab.kinds import health_check, require_alike, require_comparable, require_unchanged
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.variant import Variant
+from edgedeploy.search.loop import Failed, Finished, Outcome, Search
 from edgedeploy.search.space import Space
-from edgedeploy.search.study import Failed, Finished, Outcome, Search
 
 Evaluate = Callable[[str, Variant], Outcome]
 

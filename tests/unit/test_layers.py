@@ -7,9 +7,10 @@ from typing import Any
 import made_up
 import numpy as np
 
-from edgedeploy.evidence.layers import beside, layers_section, profile_of
-from edgedeploy.evidence.report_data import ReportData
+from edgedeploy.evidence.layers import beside, profile_of
 from edgedeploy.records.measurement import Measurement
+from edgedeploy.report.data import ReportData
+from edgedeploy.report.layers import layers_section
 from edgedeploy.runtime.agent.worker import Worker
 from edgedeploy.runtime.sessions.onnxruntime import layers_from_profile
 
@@ -63,7 +64,7 @@ def test_what_is_not_available_says_why() -> None:
 
 
 def test_the_report_sums_what_it_does_not_show_and_escapes_names() -> None:
-    from edgedeploy.evidence.frontier import build_front
+    from edgedeploy.evidence.front import build_front
     from edgedeploy.records.goals import Objective
 
     many = [layer(f"<b>{index}", f"/l{index}<script>", 1000 * index) for index in range(30)]

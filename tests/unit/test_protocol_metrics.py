@@ -13,8 +13,8 @@ from simulated_clock import SimulatedClock
 
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.bootstrap import Resampler
-from edgedeploy.evidence.frontier import build_front
-from edgedeploy.evidence.protocols import protocol_metrics, trend
+from edgedeploy.evidence.front import build_front
+from edgedeploy.evidence.scenarios import protocol_metrics, trend
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import PROTOCOL_METRICS

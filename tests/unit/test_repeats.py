@@ -8,13 +8,13 @@ from typing import Any
 import made_up
 import pytest
 
-from edgedeploy.account import Account
 from edgedeploy.interfaces.task import Split
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.variant import Variant
 from edgedeploy.spec.study import StudySpec, parse_spec
-from edgedeploy.store import Store
-from edgedeploy.trial import Trials
+from edgedeploy.study.account import Account
+from edgedeploy.study.store import Store
+from edgedeploy.study.trial import Trials
 
 STUDY = """\
 [study]

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from edgedeploy.evidence.confirm import confirm
-from edgedeploy.evidence.page import script_json
-from edgedeploy.evidence.pictures import data_uri, worst_cases
-from edgedeploy.evidence.report import ReportData, render_report, write_report
-from edgedeploy.evidence.text import front_table
 from edgedeploy.records.goals import Constraint
 from edgedeploy.records.measurement import Failure
+from edgedeploy.report.html import script_json
+from edgedeploy.report.page_sections import ReportData, render_report, write_report
+from edgedeploy.report.pictures import data_uri, worst_cases
+from edgedeploy.report.terminal import front_table
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
 

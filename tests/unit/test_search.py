@@ -15,8 +15,8 @@ from made_up_search import SMALL, SPACE, landscape
 from edgedeploy.errors import OutOfTime
 from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.variant import Choices, Variant
+from edgedeploy.search.loop import Failed, Outcome, Scored, Search
 from edgedeploy.search.space import Space
-from edgedeploy.search.study import Failed, Outcome, Scored, Search
 
 
 class Lab:

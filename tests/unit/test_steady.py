@@ -10,7 +10,6 @@ from typing import Any
 import made_up
 import pytest
 
-from edgedeploy.account import Account
 from edgedeploy.errors import BuildError, ParityError, Unrepeatable, Unsupported
 from edgedeploy.files import read_json
 from edgedeploy.interfaces.target import BuildRequest, Readiness, Target
@@ -19,13 +18,14 @@ from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.program import CONVERTED
-from edgedeploy.search.study import Failed, Scored
+from edgedeploy.search.loop import Failed, Scored
 from edgedeploy.spec.study import parse_spec
-from edgedeploy.store import Store
+from edgedeploy.study.account import Account
+from edgedeploy.study.store import Store
+from edgedeploy.study.trial import Trials
+from edgedeploy.study.workbench import Workbench
 from edgedeploy.targets.steady import alike, build_steadily
 from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound
-from edgedeploy.trial import Trials
-from edgedeploy.workbench import Workbench
 
 Answer = str | BuildError
 """What a scripted build does: bytes it writes, or the failure it ends with."""

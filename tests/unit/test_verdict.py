@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgedeploy.errors import MeasurementError
-from edgedeploy.evidence.frontier import build_front
+from edgedeploy.evidence.front import build_front
 from edgedeploy.evidence.verdict import MIN_ROUNDS, Verdict, latency_verdict
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.job import RawSide

@@ -10,19 +10,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.account import summarise
-from edgedeploy.errors import EdgeDeployError, SpecError
-from edgedeploy.evidence.bootstrap import RESAMPLES
-from edgedeploy.evidence.frontier import FrontReport, build_front
-from edgedeploy.evidence.pictures import CasePicture, worst_cases
-from edgedeploy.evidence.report import ReportData, write_report
+from edgedeploy.errors import EdgeDeployError
+from edgedeploy.evidence.front import FrontReport
 from edgedeploy.interfaces.task import Array, Case, Pictured
-from edgedeploy.records.measurement import Measurement
-from edgedeploy.records.metrics import MetricInfo
-from edgedeploy.records.variant import Variant
-from edgedeploy.spec.goals import constraints_of, min_effects_of, objectives_of
-from edgedeploy.spec.study import StudySpec, parse_spec
-from edgedeploy.store import Store
+from edgedeploy.report.page_sections import ReportData, write_report
+from edgedeploy.report.pictures import CasePicture, worst_cases
+from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.account import summarise
+from edgedeploy.study.front import read_front, stored_spec
+from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task
 
 _PRIVATE: Final = re.compile(
@@ -36,44 +32,6 @@ _PRIVATE: Final = re.compile(
 def shown(study_text: str) -> str:
     """A study file without where its author keeps keys, and without commands that may hold a password."""
     return _PRIVATE.sub(r'\1\2"(left out)"', study_text)
-
-
-def stored_spec(store: Store) -> StudySpec:
-    """The spec a study's folder was made with."""
-    return parse_spec(store.study_text(), store.root / "study.toml")[0]
-
-
-def read_measurement(folder: str | Path, variant: str) -> Measurement:
-    """The valid measurement whose digest begins with ``variant``. Raises ``SpecError`` when there is not exactly one."""
-    store = Store(Path(folder))
-    store.study()
-    known = {item.digest: item for item in store.measurements()}
-    fitting = [digest for digest in known if digest.startswith(variant)]
-    if len(fitting) != 1:
-        found = f"{len(fitting)} measured variants have a digest that begins so"
-        raise SpecError(f"--variant {variant}", found, f"Measured: {', '.join(known) or 'none'}")
-    return known[fitting[0]]
-
-
-def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> FrontReport:
-    """The front, recomputed from the stored measurements alone. Raises ``SpecError`` for a folder without a study."""
-    store = Store(Path(folder))
-    study = store.study()
-    spec = stored_spec(store)
-    task_metrics = {name: MetricInfo(**info) for name, info in study["task_metrics"].items()}
-    metrics = spec.metric_table(task_metrics)
-    return build_front(
-        [*store.measurements(), *store.invalid()],
-        objectives_of(spec, metrics),
-        constraints_of(spec, metrics),
-        baseline_digests=[Variant.from_json(item).digest for item in study["baselines"]],
-        seed=spec.study.seed,
-        min_effect=min_effects_of(spec),
-        margin=spec.pick.non_inferiority_margin,
-        metrics=task_metrics,
-        resamples=resamples,
-        several_boards=len(study.get("boards", ())) > 1,
-    )
 
 
 def make_report(folder: str | Path, to: str | Path | None = None) -> Path:

@@ -13,12 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.account import Account
 from edgedeploy.boards.care.attempts import Attempts
 from edgedeploy.errors import BuildError, MeasurementError, ParityError, Unrepeatable
-from edgedeploy.evidence.clocks import emulated_metrics
 from edgedeploy.evidence.conditions import cooled_c
-from edgedeploy.evidence.protocols import protocol_metrics
+from edgedeploy.evidence.emulated import emulated_metrics
+from edgedeploy.evidence.scenarios import protocol_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
 from edgedeploy.interfaces.board import Board
 from edgedeploy.interfaces.task import Array, Split
@@ -31,11 +30,12 @@ from edgedeploy.records.variant import Variant
 from edgedeploy.records.weightbits import nearer
 from edgedeploy.reference.layers import with_sources
 from edgedeploy.reference.parity import check_executed, check_parity, worst_distance
-from edgedeploy.search.study import Failed, Outcome, Scored
+from edgedeploy.search.loop import Failed, Outcome, Scored
 from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.study import StudySpec
-from edgedeploy.store import Store, utc_now
-from edgedeploy.workbench import InputSet, Rivals, Workbench
+from edgedeploy.study.account import Account
+from edgedeploy.study.store import Store, utc_now
+from edgedeploy.study.workbench import InputSet, Rivals, Workbench
 
 PROFILE_RUNS: Final = 10
 """Inferences whose layers are profiled once the timing is over."""

@@ -13,7 +13,6 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from edgedeploy.account import Account
 from edgedeploy.compress.checkpoint import drop_checkpoint
 from edgedeploy.compress.model import derive, derive_quantized, load_weights, restore, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
@@ -30,7 +29,8 @@ from edgedeploy.reference.export import Reference, describe, export_reference, r
 from edgedeploy.reference.layers import kept_float
 from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
 from edgedeploy.reference.quantized import export_quantized
-from edgedeploy.store import Store
+from edgedeploy.study.account import Account
+from edgedeploy.study.store import Store
 from edgedeploy.targets.steady import build_steadily
 
 BASELINE: Final = "baseline"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgedeploy.evidence.frontier import FrontReport
-from edgedeploy.evidence.pictures import CasePicture
+from edgedeploy.evidence.front import FrontReport
 from edgedeploy.records.measurement import Failure, Measurement
+from edgedeploy.report.pictures import CasePicture
 
 
 @dataclass(frozen=True)

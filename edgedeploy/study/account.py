@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgedeploy.store import Store
+from edgedeploy.study.store import Store
 
 PHASES: Final = ("train", "build", "upload", "measure", "evaluate", "search", "bookkeeping", "idle")
 OVERHEAD_PHASES: Final = ("upload", "search", "bookkeeping", "idle")

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from edgedeploy.account import Account
 from edgedeploy.boards.care.quarantine import Quarantine
-from edgedeploy.cluster import Cluster
 from edgedeploy.compress.oversight import TrainProgress
 from edgedeploy.errors import BoardError, EdgeDeployError
-from edgedeploy.eta import Eta, Pace, eta
 from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.interfaces.board import Board
-from edgedeploy.interfaces.target import Target
-from edgedeploy.interfaces.task import Task
-from edgedeploy.lab import Crew, Machines, Post, health_check
+from edgedeploy.lab.crew import Crew, Machines, Post
+from edgedeploy.lab.kinds import health_check
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.records.job import ProtocolPlan
 from edgedeploy.records.units import human
 from edgedeploy.records.variant import Variant
-from edgedeploy.reporting import read_front
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.search.history import Server
-from edgedeploy.search.space import Space
-from edgedeploy.search.study import Failed, Finished, Outcome, Scored, Search
+from edgedeploy.search.loop import Failed, Finished, Outcome, Scored, Search
 from edgedeploy.spec.study import StudySpec
-from edgedeploy.store import Store
-from edgedeploy.trial import Runner, Trials, runner_on
-from edgedeploy.workbench import BASELINE, Workbench, build_here
+from edgedeploy.study.account import Account
+from edgedeploy.study.eta import Eta, Pace, eta
+from edgedeploy.study.front import read_front
+from edgedeploy.study.preflight import Ready
+from edgedeploy.study.store import Store
+from edgedeploy.study.trial import Runner, Trials, runner_on
+from edgedeploy.study.workbench import BASELINE, Workbench, build_here
 
 QUICK_RESAMPLES: Final = 200
 
@@ -58,22 +55,6 @@ Observer = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """The observer of who does not look."""
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A study whose every part was found to work."""
-
-    task: Task
-    targets: Mapping[str, Target]
-    boards: tuple[tuple[Board | None, BoardInfo], ...]
-    """Several, or one; a board of the cluster is behind its worker."""
-    cluster: Cluster | None
-    space: Space
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
-    """What is worth knowing of the boards before the study begins."""
-    protocols: tuple[ProtocolPlan, ...]
 
 
 class StudyRun:

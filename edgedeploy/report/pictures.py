@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedeploy.evidence.bootstrap import paired_gains
-from edgedeploy.evidence.frontier import FrontReport
+from edgedeploy.evidence.front import FrontReport
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import heading, quantity
 from edgedeploy.records.measurement import Measurement

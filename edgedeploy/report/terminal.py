@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from edgedeploy.evidence.frontier import FrontReport, Row
+from edgedeploy.evidence.front import FrontReport, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
-from edgedeploy.evidence.words import answer, executed_text, key_metrics, status_text, verdict_text
+from edgedeploy.report.words import answer, executed_text, key_metrics, status_text, verdict_text
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
-from edgedeploy.evidence.frontier import FrontReport, Row
-from edgedeploy.evidence.layers import layers_section
-from edgedeploy.evidence.page import page
-from edgedeploy.evidence.plot import choose_axes, pareto
+from edgedeploy.evidence.front import FrontReport, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
-from edgedeploy.evidence.report_data import ReportData
-from edgedeploy.evidence.report_details import (
+from edgedeploy.evidence.verdict import MARGIN
+from edgedeploy.files import write_atomic
+from edgedeploy.report.data import ReportData
+from edgedeploy.report.html import page
+from edgedeploy.report.layers import layers_section
+from edgedeploy.report.page_details import (
     cases_section,
     confirmation_section,
     environment_section,
@@ -28,18 +29,9 @@ from edgedeploy.evidence.report_details import (
     time_section,
     training_section,
 )
-from edgedeploy.evidence.tables import (
-    all_variants_table,
-    cell,
-    metrics_table,
-    nothing,
-    section,
-    table,
-    weight_bits_table,
-)
-from edgedeploy.evidence.verdict import MARGIN
-from edgedeploy.evidence.words import answer, board_metrics_present, key_metrics, protocol_tables, task_metrics
-from edgedeploy.files import write_atomic
+from edgedeploy.report.plot import choose_axes, pareto
+from edgedeploy.report.tables import all_variants_table, cell, metrics_table, nothing, section, table, weight_bits_table
+from edgedeploy.report.words import answer, board_metrics_present, key_metrics, protocol_tables, task_metrics
 
 __all__ = ["ReportData", "render_report", "write_report"]
 

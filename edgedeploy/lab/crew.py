@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
-from edgedeploy.errors import BoardError, Busy, CommandFailed, HostKeyError, Quarantined, SpecError
-from edgedeploy.records.board import BoardInfo
-from edgedeploy.records.metrics import ACROSS_BOARDS, BOARD_METRICS
+from edgedeploy.errors import BoardError, Busy, HostKeyError, Quarantined
 from edgedeploy.records.variant import Variant
-from edgedeploy.search.study import Outcome
+from edgedeploy.search.loop import Outcome
 
 FAILURES_BEFORE_QUARANTINE: Final = 3
 """Jobs in a row that a board failed at, each after the attempts of :mod:`edgedeploy.boards.care.attempts`."""
@@ -62,7 +60,7 @@ class _Job:
 
 
 class Crew:
-    """A :class:`edgedeploy.search.study.Crew` of boards, one thread each: measuring is waiting for a board.
+    """A :class:`edgedeploy.search.loop.Crew` of boards, one thread each: measuring is waiting for a board.
 
     ``tell`` hears one line per thing worth knowing. ``waiting`` wraps the time in which the search only waits.
     """
@@ -168,78 +166,3 @@ class Crew:
             self._jobs.clear()
         for one in lost:
             one.future.set_exception(exc)
-
-
-def health_check(expected: BoardInfo) -> Callable[[BoardInfo], None]:
-    """Looks at the board that answers, before anything is sent to it: the same machine, still of the same kind.
-
-    Raises ``CommandFailed`` for what has changed since the study began.
-    """
-
-    def check(info: BoardInfo) -> None:
-        changed = (*_other_machine(info, expected), *info.unlike(expected))
-        if changed:
-            raise CommandFailed(
-                f"board {info.name!r}: health check",
-                f"it is not the board that the study began with: {'; '.join(changed)}",
-                "Put it back as it was, or begin a study of its own",
-            )
-
-    return check
-
-
-def _other_machine(info: BoardInfo, expected: BoardInfo) -> tuple[str, ...]:
-    return tuple(
-        f"{name} {getattr(info, name)!r}, not {getattr(expected, name)!r}"
-        for name in ("identity", "serial")
-        if getattr(info, name) != getattr(expected, name)
-    )
-
-
-def require_unchanged(measured: Iterable[BoardInfo], boards: Iterable[BoardInfo]) -> tuple[str, ...]:
-    """Holds the boards of a study that goes on against what they were when ``measured``, oldest first. What has changed in
-    their software, in sentences: it is the user's to say whether that matters.
-
-    Raises ``SpecError`` for another machine under the same name, or the same one with another processor (a virtual machine
-    that has moved): one front would mix their numbers.
-    """
-    before = {info.name: info for info in measured}
-    told = []
-    for info in boards:
-        expected = before.get(info.name)
-        if expected is None:
-            continue
-        changed = (*_other_machine(info, expected), *info.other_hardware(expected))
-        if changed:
-            raise SpecError(
-                f"go on with the study on board {info.name!r}",
-                f"it is not the board that was measured before: {'; '.join(changed)}",
-                "Put it back as it was, or begin a study of its own with another --out",
-            )
-        told += [
-            f"board {info.name} has changed since it was measured: {text}" for text in info.other_software(expected)
-        ]
-    return tuple(told)
-
-
-def require_alike(boards: Sequence[BoardInfo]) -> None:
-    """Raises ``SpecError`` unless all boards are of one kind."""
-    for other in boards[1:]:
-        differences = other.unlike(boards[0])
-        if differences:
-            raise SpecError(
-                f"boards {boards[0].name!r} and {other.name!r} in one study",
-                f"they are of two kinds: {'; '.join(differences)}",
-                "Give each kind a study of its own",
-            )
-
-
-def require_comparable(objectives: Iterable[str]) -> None:
-    """Raises ``SpecError`` for an objective that says nothing across boards."""
-    for name in objectives:
-        if name in BOARD_METRICS and name not in ACROSS_BOARDS:
-            raise SpecError(
-                f"objective {name} on several boards",
-                "it is one board's own number: two boards of one kind differ in it",
-                f"Choose one that compares across boards ({', '.join(sorted(ACROSS_BOARDS))}), or search on one board",
-            )

@@ -16,7 +16,7 @@ from edgedeploy.records.artifact import Artifact, sha256_file
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import random_inputs
 from edgedeploy.reference.parity import TOLERANCE
-from edgedeploy.store import Store
+from edgedeploy.study.store import Store
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.compare.layers import LayerError, compare_layers
 from edgedeploy.tasks.onnx.inputs import ArraySource

@@ -9,13 +9,14 @@ from typing import Any
 from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Resampler
 from edgedeploy.evidence.confirm import Confirmed, confirm
 from edgedeploy.evidence.energy import energy_text
-from edgedeploy.evidence.frontier import FrontReport
+from edgedeploy.evidence.front import FrontReport
 from edgedeploy.evidence.pick import accuracy_objective
-from edgedeploy.evidence.pictures import case_gains, pick_and_reference, picture_rows
-from edgedeploy.evidence.plot import case_differences, latency_over_time
 from edgedeploy.evidence.quantities import comparison_text, gain_text, heading, phrase, quantity, scale_for
-from edgedeploy.evidence.report_data import ReportData
-from edgedeploy.evidence.tables import (
+from edgedeploy.records.units import human
+from edgedeploy.report.data import ReportData
+from edgedeploy.report.pictures import case_gains, pick_and_reference, picture_rows
+from edgedeploy.report.plot import case_differences, latency_over_time
+from edgedeploy.report.tables import (
     cell,
     confirmation_table,
     environment_table,
@@ -26,8 +27,7 @@ from edgedeploy.evidence.tables import (
     section,
     table,
 )
-from edgedeploy.evidence.words import PROVENANCE_TEXT, executed_text
-from edgedeploy.records.units import human
+from edgedeploy.report.words import PROVENANCE_TEXT, executed_text
 
 PHASE_COLOURS = ("#2166ac", "#4393c3", "#92c5de", "#5aae61", "#a6dba0", "#b2abd2", "#f4a582", "#cfd4da")
 

@@ -8,10 +8,10 @@ from typing import Final, Literal
 
 from edgedeploy.evidence.bootstrap import Estimate
 from edgedeploy.evidence.confirm import Confirmed
-from edgedeploy.evidence.frontier import FrontReport, Row
+from edgedeploy.evidence.front import FrontReport, Row
 from edgedeploy.evidence.quantities import comparison_text, heading, quantity, span
-from edgedeploy.evidence.words import executed_text, key_metrics, status_text, task_metrics, verdict_text
 from edgedeploy.records.measurement import Failure, Measurement
+from edgedeploy.report.words import executed_text, key_metrics, status_text, task_metrics, verdict_text
 
 MANY_METRICS: Final = 5
 """A table with fewer columns of numbers would be stretched too wide to read across."""

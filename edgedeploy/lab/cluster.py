@@ -15,20 +15,20 @@ import importlib.util
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.boards.care.attempts import Attempts
 from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.boards.open import open_board
-from edgedeploy.builders import build_elsewhere
 from edgedeploy.errors import BoardError, SpecError, TargetUnavailable, Unreachable
 from edgedeploy.interfaces.target import BuildRequest, Target
-from edgedeploy.lab import health_check
+from edgedeploy.lab.builders import build_elsewhere
+from edgedeploy.lab.kinds import health_check
+from edgedeploy.lab.wire import pack, unpack
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.records.job import Job, MeasurePlan, Payload, ProtocolPlan, RawRun, RawSide
+from edgedeploy.records.job import Job, RawRun, RawSide
 
 RESOURCE: Final = "edgedeploy-board"
 CONNECT_S: Final = 20
@@ -126,7 +126,7 @@ class Cluster:
 
     def build(self, target: Target, request: BuildRequest, folder: Path) -> Artifact:
         """A build on a worker without a board: what is timed on a board's worker is not disturbed. See
-        :mod:`edgedeploy.builders`."""
+        :mod:`edgedeploy.lab.builders`."""
         return build_elsewhere(self._client, lambda: self._workers(boards=False), target, request, folder)
 
     def run(self, job: Job, folder: Path) -> tuple[BoardInfo, RawRun]:
@@ -166,41 +166,3 @@ class Cluster:
 
     def close(self) -> None:
         self._client.close()
-
-
-def pack(job: Job) -> dict[str, Any]:
-    """A job as plain data and bytes."""
-    sides = {"candidate": job.candidate, "baseline": job.baseline}
-    return {
-        "plan": asdict(job.plan),
-        "sides": {
-            name: {
-                "artifact": payload.artifact.as_json(),
-                "files": {file.name: (payload.folder / file.name).read_bytes() for file in payload.artifact.files},
-                "inputs": payload.inputs.read_bytes(),
-                "threads": payload.threads,
-            }
-            for name, payload in sides.items()
-            if payload is not None
-        },
-    }
-
-
-def unpack(packed: Mapping[str, Any], folder: Path) -> Job:
-    """The job again, its files in ``folder``; file names are those of the artifact's own list."""
-    payloads: dict[str, Payload] = {}
-    for name in ("candidate", "baseline"):
-        side = packed["sides"].get(name)
-        if side is None:
-            continue
-        artifact = Artifact.from_json(side["artifact"])
-        place = folder / name
-        place.mkdir()
-        for file in artifact.files:
-            (place / file.name).write_bytes(side["files"][file.name])
-        inputs = folder / f"{name}-inputs.npz"
-        inputs.write_bytes(side["inputs"])
-        payloads[name] = Payload(artifact, place, inputs, side["threads"])
-    protocols = tuple(ProtocolPlan(**item) for item in packed["plan"]["protocols"])
-    plan = MeasurePlan(**{**packed["plan"], "protocols": protocols})
-    return Job(payloads["candidate"], payloads.get("baseline"), plan)

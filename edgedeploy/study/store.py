@@ -25,9 +25,9 @@ from typing import Any
 
 from edgedeploy.errors import SpecError
 from edgedeploy.files import read_json, remove_partials, write_atomic, write_json
-from edgedeploy.mounts import network_file_system
 from edgedeploy.records.measurement import SCHEMA_VERSION, Failure, Measurement
 from edgedeploy.records.variant import Variant
+from edgedeploy.study.mounts import network_file_system
 
 
 def utc_now() -> str:

@@ -11,13 +11,13 @@ from html import escape
 from typing import Any, Final
 
 from edgedeploy.evidence.bootstrap import Comparison
-from edgedeploy.evidence.frontier import FrontReport, Row
+from edgedeploy.evidence.front import FrontReport, Row
+from edgedeploy.evidence.pareto import Candidate, non_dominated
 from edgedeploy.evidence.pick import accuracy_objective, cost_objective
 from edgedeploy.evidence.quantities import heading, phrase, scale_for, with_span
-from edgedeploy.evidence.words import executed_text, key_metrics, status_text
-from edgedeploy.front import Candidate, non_dominated
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.report.words import executed_text, key_metrics, status_text
 
 Figure = dict[str, Any]
 

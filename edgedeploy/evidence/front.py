@@ -18,9 +18,17 @@ from edgedeploy.evidence.bootstrap import (
     Resampler,
     confirms_dominance,
 )
+from edgedeploy.evidence.pareto import (
+    Candidate,
+    Impossible,
+    Shortfall,
+    dominates,
+    explain_infeasible,
+    non_dominated,
+    shortfalls,
+)
 from edgedeploy.evidence.pick import Pick, choose
 from edgedeploy.evidence.verdict import Verdict, latency_verdict
-from edgedeploy.front import Candidate, Impossible, Shortfall, dominates, explain_infeasible, non_dominated, shortfalls
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.goals import Constraint, Objective
 from edgedeploy.records.measurement import Measurement

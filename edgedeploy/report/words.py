@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from edgedeploy.evidence.bootstrap import LEVEL
-from edgedeploy.evidence.frontier import FrontReport, Row
+from edgedeploy.evidence.front import FrontReport, Row
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import heading, quantity, with_span
 from edgedeploy.records.metrics import BOARD_METRICS, PROTOCOL_METRICS, RUN_METRICS

@@ -1,7 +1,7 @@
 """The front: which variants nothing else beats, which limits they meet, and why nothing meets them when nothing does.
 
 Pure functions over point values. What the uncertainty of those values allows to be concluded is decided one floor up,
-in :mod:`edgedeploy.evidence.frontier`. Values that were obtained in different ways (``measured``, ``emulated``,
+in :mod:`edgedeploy.evidence.front`. Values that were obtained in different ways (``measured``, ``emulated``,
 ``predicted``, ``bound``) never meet here: every function that compares candidates raises ``SpecError`` on a mixture.
 """
 

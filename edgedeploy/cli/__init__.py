@@ -1,0 +1,10 @@
+"""The command line. It prints and exits; everything it shows comes from the API.
+
+Exit codes: 0 ok, 1 goal not met, 2 usage, 3 board or infrastructure, 4 partial (interrupted, or a number missing).
+"""
+
+from edgedeploy.cli import study  # isort: skip  # `edgedeploy --help` lists the commands in the order of these lines
+from edgedeploy.cli import show  # isort: skip
+from edgedeploy.cli import look  # isort: skip
+
+__all__ = ["look", "show", "study"]

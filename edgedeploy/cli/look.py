@@ -1,0 +1,156 @@
+"""Commands that look at what is here: targets, boards, this host, recipes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from edgedeploy.cli.app import EXIT_BOARD, EXIT_PARTIAL, AsJson, app, err, out, print_json, print_table
+from edgedeploy.errors import SpecError, nearest
+
+
+@app.command()
+def targets(as_json: AsJson = False) -> None:
+    """Backend toolchains: which work here, and the command that mends the others."""
+    from edgedeploy.diagnose.doctor import target_findings
+
+    _show_findings("Targets", target_findings, as_json)
+
+
+class LooksUnlessTold(TyperGroup):
+    """A group whose first command is meant when none is named: ``boards study.toml`` is ``boards look study.toml``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["look", *args])
+
+
+boards = typer.Typer(cls=LooksUnlessTold, rich_markup_mode=None, help="Look at boards, or create an emulated one.")
+app.add_typer(boards, name="boards")
+
+
+@boards.command()
+def create(
+    machine: Annotated[str, typer.Argument(help="arm64, arm64-system or x86-avx2.", show_default=False)],
+) -> None:
+    """Make an emulated processor ready on this host: build an Arm board's image, once (root; downloads packages)."""
+    from edgedeploy.boards.creating import create as make
+
+    try:
+        make(machine, lambda line: err.print(escape(line), highlight=False))
+    except KeyboardInterrupt:
+        err.print("Interrupted: nothing half-built was kept.", highlight=False)
+        raise typer.Exit(EXIT_PARTIAL) from None
+    out.print(f'Ready: [[boards]] kind = "emulated:{machine}"', highlight=False, markup=False)
+
+
+@boards.command()
+def look(
+    study: Annotated[
+        Path | None, typer.Argument(help="Study file whose boards to look at.", show_default=False)
+    ] = None,
+    catalog: Annotated[bool, typer.Option("--catalog", help="Describe the kinds of board that are known.")] = False,
+    as_json: AsJson = False,
+    lift: Annotated[str | None, typer.Option(help="Take this board out of quarantine.", show_default=False)] = None,
+) -> None:
+    """Boards of a study file (or the ones that need none): reach each, and say what it is."""
+    if catalog:
+        _show_catalog(as_json)
+        return
+    if lift is not None:
+        from edgedeploy.boards.care.quarantine import Quarantine
+
+        for record in Quarantine().lift(lift):
+            out.print(escape(f"{record.name} is free again; it was set aside for: {record.cause}"), highlight=False)
+        return
+    from edgedeploy.diagnose.doctor import DEFAULT_BOARDS, board_findings
+    from edgedeploy.spec.study import load_spec
+
+    tables = DEFAULT_BOARDS if study is None else load_spec(study)[0].boards
+    _show_findings("Boards", lambda: board_findings(tables), as_json)
+
+
+def _show_catalog(as_json: bool) -> None:
+    from edgedeploy.boards.catalog import load_catalog
+
+    found = load_catalog()
+    if as_json:
+        print_json([board.as_json() for board in found])
+        return
+    for board in found:
+        rows = [[kind, text, board.sources[source]] for kind, text, source in board.lines()]
+        print_table(f"{board.id}: {board.name}", ["what", "fact", "source"], rows)
+
+
+@app.command()
+def doctor(
+    study: Annotated[
+        Path | None, typer.Argument(help="Study file that describes the board.", show_default=False)
+    ] = None,
+    board: Annotated[str | None, typer.Option(help="Look at this board alone.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything a study needs on this host, and which precisions are worth trying on each board."""
+    from edgedeploy.diagnose.doctor import (
+        DEFAULT_BOARDS,
+        board_findings,
+        choose_boards,
+        machine_findings,
+        target_findings,
+    )
+    from edgedeploy.spec.study import load_spec
+
+    tables = DEFAULT_BOARDS if study is None else load_spec(study)[0].boards
+    if board is not None:
+        chosen = choose_boards(tables, board)
+        _show_findings("Doctor", lambda: board_findings(chosen), as_json)
+        return
+    _show_findings("Doctor", lambda: [*machine_findings(), *target_findings(), *board_findings(tables)], as_json)
+
+
+@app.command()
+def recipe(
+    name: Annotated[str | None, typer.Argument(help="demo, usgra-seg, ...", show_default=False)] = None,
+    within: Annotated[
+        str | None, typer.Option(help="Fit the demo to this host: time that it may take, such as '17 min'.")
+    ] = None,
+) -> None:
+    """Print a study file that ships with edgedeploy; without a name, list them."""
+    files = {path.name.removesuffix(".toml"): path for path in resources.files("edgedeploy.recipes").iterdir()}
+    names = sorted(key for key, path in files.items() if path.name.endswith(".toml"))
+    if name is None:
+        sys.stdout.write("\n".join(names) + "\n")
+        return
+    if name not in names:
+        raise SpecError(f"recipe {name!r}", "there is none of that name", nearest(name, names))
+    text = files[name].read_text(encoding="utf-8")
+    if within is not None:
+        from edgedeploy.diagnose.fitting import fit_recipe
+        from edgedeploy.records.units import parse_quantity
+
+        try:
+            within_s = parse_quantity(within, "s")
+        except ValueError as exc:
+            raise SpecError("--within", str(exc)) from None
+        text, said = fit_recipe(name, text, within_s)
+        err.print(escape(f"Fitted to this host: {said}."), highlight=False)
+    sys.stdout.write(text)
+
+
+def _show_findings(title: str, look: Callable[[], Sequence[Any]], as_json: bool) -> None:
+    findings = look()
+    if as_json:
+        print_json([finding.as_json() for finding in findings])
+    else:
+        marks = {True: "ok", False: "MISSING", None: "-"}
+        rows = [[finding.what, marks[finding.ok], finding.found, finding.remedy] for finding in findings]
+        print_table(title, ["what", "", "found", "what to do"], rows)
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(EXIT_BOARD)

@@ -1,0 +1,77 @@
+"""Commands that run a study: the search, and a board that is offered to a cluster."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from edgedeploy.cli.app import EXIT_GOAL_NOT_MET, EXIT_PARTIAL, app, err
+from edgedeploy.cli.watch import Watch
+from edgedeploy.errors import SpecError
+
+
+@app.command()
+def search(
+    study: Annotated[Path, typer.Argument(help="Study file (TOML).", show_default=False)],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the study.", show_default=False)],
+    trials: Annotated[int | None, typer.Option(min=1, help="Variants to evaluate, instead of the file's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")] = False,
+    board: Annotated[str | None, typer.Option(help="Board of the study file to measure on (the first one).")] = None,
+    boards: Annotated[
+        str | None, typer.Option(help="Several boards of one kind that share the work: a,b,c.", show_default=False)
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="PostgreSQL URL for the history of proposals.", show_default=False)
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option(help="Dask scheduler whose workers have the boards.", show_default=False)
+    ] = None,
+    no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation split closed.")] = False,
+) -> None:
+    """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with."""
+    from edgedeploy.api import load_study
+    from edgedeploy.cli.show import show_front
+
+    if board is not None and boards is not None:
+        raise SpecError("--board and --boards", "both were given", "Name one board or several")
+    names = [] if boards is None else [name.strip() for name in boards.split(",")]
+    try:
+        with Watch() as watch:
+            result = load_study(study).run(
+                out_folder,
+                trials=trials,
+                resume=resume,
+                board=board,
+                boards=names,
+                storage=storage,
+                dask=dask,
+                confirm=not no_confirm,
+                observer=watch,
+            )
+    except KeyboardInterrupt:
+        err.print(f"Interrupted. {escape(str(out_folder))} is usable as it is; --resume goes on.", highlight=False)
+        raise typer.Exit(EXIT_PARTIAL) from None
+    err.print(f"{result.evaluated} variants evaluated; ended because of: {result.reason}.", highlight=False)
+    if result.reason == "wall_clock":
+        missing = f"{result.wanted - result.evaluated} of {result.wanted} variants are missing: the time is over"
+        cut = f" ({result.cut})" if result.cut else ""
+        again = f"{shlex.quote(str(study))} --out {shlex.quote(str(out_folder))} --resume"
+        err.print(escape(f"{missing}{cut}. Go on: edgedeploy search {again}"), highlight=False)
+    show_front(out_folder, as_json=False, none=EXIT_PARTIAL if result.partial else EXIT_GOAL_NOT_MET)
+
+
+@app.command()
+def work(
+    study: Annotated[Path, typer.Argument(help="Study file that describes the board.", show_default=False)],
+    board: Annotated[str, typer.Option(help="The board that this process has.", show_default=False)],
+    dask: Annotated[str, typer.Option(help="Address of the Dask scheduler: tcp://host:8786.", show_default=False)],
+) -> None:
+    """Offer one board to a Dask cluster, until the scheduler or Ctrl-C ends it; `search --dask` measures on it."""
+    from edgedeploy.lab.cluster import work as serve
+    from edgedeploy.spec.study import load_spec
+
+    serve(load_spec(study)[0].board(board).model_dump(), dask)

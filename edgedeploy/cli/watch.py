@@ -1,0 +1,84 @@
+"""Shows a running study: a bar on a terminal, lines in a log."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from edgedeploy.cli.app import err
+
+LOG_EVERY_S = 30.0
+"""Where there is no terminal, a line about the phase at hand appears at most so often."""
+
+
+class Watch:
+    """Shows a running study: a bar with ETA and the best so far on a terminal, plain lines anywhere else."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("[bold]{task.completed:.0f}/{task.total:.0f}[/] variants"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("ETA {task.fields[eta]}"),
+            TextColumn("{task.description}"),
+            console=err,
+            transient=True,
+        )
+        self._quiet_until_s = 0.0
+        self._interrupted = False
+        self._bar = self._progress.add_task("", total=None, eta="?", start=True)
+
+    def __enter__(self) -> Watch:
+        self._handler = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
+        if self._handler is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._interrupt)
+        if err.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        signal.signal(signal.SIGINT, self._handler)
+        if err.is_terminal:  # stopping what was never started still prints an empty line
+            self._progress.stop()
+        if self._interrupted and isinstance(exc[1], Exception):
+            raise KeyboardInterrupt from exc[1]
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Ctrl-C. An exception that is raised inside a finaliser is swallowed by Python, and a library that it falls into
+        may turn it into an error of its own (an extension module's import does), so it is remembered as well and raised
+        again at the next event or at the end."""
+        self._interrupted = True
+        raise KeyboardInterrupt
+
+    def __call__(self, event: Any) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        eta = "?" if event.eta_s is None else duration(event.eta_s) + "+" * event.eta_at_least
+        if event.kind != "phase" or self._is_due():
+            line = f"[{event.done}/{event.total}, ETA {eta}] {event.text}"
+            if event.best:
+                line += f"  | best so far: {event.best}"
+            err.print(escape(line), highlight=False)
+        self._progress.update(
+            self._bar, total=event.total, completed=event.done, eta=eta, description=escape(event.text[:90])
+        )
+
+    def _is_due(self) -> bool:
+        """Whether a log without a bar should hear of the phase at hand: a night's log tells where it stands."""
+        now_s = time.monotonic()
+        if err.is_terminal or now_s < self._quiet_until_s:
+            return False
+        self._quiet_until_s = now_s + LOG_EVERY_S
+        return True
+
+
+def duration(seconds: float) -> str:
+    """``1:05:09`` or ``4:30``."""
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"

@@ -1,0 +1,1 @@
+"""The report: one offline HTML file, and tables for a terminal."""

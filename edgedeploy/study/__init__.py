@@ -1,0 +1,1 @@
+"""One study: its checks, its run, its trials, its store."""
