@@ -29,7 +29,7 @@ from edgedeploy.reference.export import Reference, describe, export_checked
 
 EXPORT_TOLERANCE: Final = 0.05
 """Largest relative L2 distance between the trained model and its file. They differ where another order of summation tips
-a value over into the next step, and by what follows from it: 0 to 0.01 on the models of tests/contract/test_qdq.py."""
+a value over into the next step, and by what follows from it: 0 to 0.01 on the models of ``test_qdq.py``."""
 
 WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 QUANTIZE: Final = "QuantizeLinear"

@@ -1,0 +1,143 @@
+"""A study end to end, on real runtimes over a real SSH connection, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from board_kit import STUDY_LIMIT_S
+
+import edgedeploy
+from edgedeploy.errors import SpecError
+from edgedeploy.study.account import summarise
+from edgedeploy.study.store import Store
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    for name in ("squares.py", "squares.toml", "squares_protocols.toml"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    return tmp_path / "squares.toml"
+
+
+def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "edgedeploy", *map(str, arguments)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=STUDY_LIMIT_S)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_search_front_and_report_over_ssh(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    searched = run("search", study, "--out", out)
+    assert "6/6" in searched.stderr
+    assert "ETA" in searched.stderr
+    assert "best so far" in searched.stderr
+
+    store = Store(out)
+    measured = store.measurements()
+    assert len({item.digest for item in measured}) == len(measured) == 6
+    assert {item.provenance for item in measured} == {"emulated"}
+    assert {item.variant.target for item in measured} == {"onnxruntime", "openvino"}
+    for item in measured:
+        assert item.candidate.executed
+        assert item.metrics["latency_p50_ns"] > 0
+        assert "latency_p99_ns" in item.missing  # 64 queries do not carry a p99
+        assert len(item.cases) == 32
+
+    front = json.loads(run("front", out, "--json").stdout)
+    assert front["members"]
+    assert front["pick"]["digest"] in front["members"]
+    assert front["provenance"] == "emulated"
+    assert run("front", out, "--json").stdout == run("front", out, "--json").stdout
+
+    confirmed = store.confirmations()
+    assert {item.split for item in confirmed} == {"confirmation"}
+    assert set(front["members"]) <= {item.digest for item in confirmed}
+    assert len(store.openings()) == 1
+
+    page = Path(run("report", out).stdout.split("Report: ")[1].strip())
+    assert page.stat().st_size > 1_000_000  # the plot's program is inside
+    times = summarise(store.times())
+    assert times.seconds["train"] > 0
+    assert times.seconds["measure"] > 0
+
+    again = run("search", study, "--out", out, check=False)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+    assert run("search", study, "--out", out, "--resume").returncode == 0
+    assert len(store.measurements()) == 6
+    assert len(store.openings()) == 1
+
+
+def test_python_front_door(study: Path, tmp_path: Path) -> None:
+    events = []
+    result = edgedeploy.load_study(study).run(
+        tmp_path / "out", trials=3, board="here", confirm=False, observer=events.append
+    )
+    assert (result.reason, result.evaluated) == ("trials", 3)
+    assert result.front.provenance == "measured"
+    assert [event.done for event in events if event.kind == "trial"] == [1, 2, 3]
+    assert result.report().is_file()
+    with pytest.raises(SpecError, match="measured on board 'here'"):
+        edgedeploy.load_study(study).run(tmp_path / "out", resume=True)
+    study.write_text(study.read_text().replace("seed = 1", "seed = 2"))
+    with pytest.raises(SpecError, match="holds another study"):
+        edgedeploy.load_study(study).run(tmp_path / "out", resume=True, board="here")
+
+
+def test_a_study_of_measuring_protocols(study: Path, tmp_path: Path) -> None:
+    """Objectives and constraints from protocols; their raw series are kept, the report has their tables."""
+    out = tmp_path / "out"
+    run("search", study.with_name("squares_protocols.toml"), "--out", out)
+    measured = Store(out).measurements()
+    assert len(measured) == 2
+    for item in measured:
+        assert set(item.protocols) == {"realtime", "offline"}
+        frames = item.protocols["realtime"]
+        assert len(frames["processed"]) + len(frames["dropped"]) + len(frames["pending"]) == 60
+        assert sum(item.protocols["offline"]["samples"]) == 200
+        assert sum(len(block) for block in item.candidate.blocks_ns) >= 662
+        assert item.metrics["latency_p99_bound_ns"] >= item.metrics["latency_p99_ns"]
+        assert 0 <= item.metrics["realtime_deadline_miss_percent"] <= 100
+        assert item.metrics["offline_throughput_per_s"] > 0
+        assert item.missing["latency_p999_ns"].endswith("6636 needed for it at 99 % confidence")
+        assert item.environment["protocols"]["background_cpu_share"] >= 0
+    assert {item.protocols == {} for item in Store(out).confirmations()} == {True}
+    page = Path(run("report", out).stdout.split("Report: ")[1].strip()).read_text()
+    assert "In real time: frames arrive whether the model is ready or not" in page
+    assert "All samples at once" in page
+
+
+LISTENING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from edgedeploy.__main__ import main
+main()
+"""
+"""A suite started in the background hands down that Ctrl-C is ignored."""
+
+
+def test_ctrl_c_leaves_a_usable_folder(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    argv = [sys.executable, "-c", LISTENING, "search", str(study), "--out", str(out), "--no-confirm"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((out / "measurements").glob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 4, complaint
+    # the interpreter itself reports an interrupt that fell into a finaliser; any other traceback is ours
+    assert complaint.count("Traceback") == complaint.count("Exception ignored in")
+    assert "--resume" in complaint
+    assert json.loads(run("front", out, "--json").stdout)["members"]

@@ -1,0 +1,60 @@
+"""`scripts/demo` writes a fitted study once; a folder that holds a study goes on with its own file. The environment and the
+command are STUBS: what the script asks of them is looked at, nothing is installed or searched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[3]
+
+STUB = """#!/usr/bin/env bash
+printf '%s\\n' "$*" >>"{log}"
+case $1 in
+    recipe) echo '# fitted' ;;
+    search)
+        mkdir -p "$4"
+        [ "$2" = "$4/study.toml" ] || cp "$2" "$4/study.toml"
+        ;;
+esac
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A place for the virtual environment that looks installed."""
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / ".edgedeploy-extras").write_text("study\n")
+    stamp = hashlib.sha256((REPO / "pyproject.toml").read_bytes() + b"study\n").hexdigest()
+    (venv / ".edgedeploy-stamp").write_text(stamp + "\n")
+    program = venv / "bin" / "edgedeploy"
+    program.write_text(STUB.format(log=tmp_path / "log"))
+    program.chmod(0o755)
+    return {**os.environ, "EDGEDEPLOY_VENV": str(venv), "OUT": str(tmp_path / "demo")}
+
+
+def calls(tmp_path: Path, environment: dict[str, str], *arguments: str) -> list[list[str]]:
+    (tmp_path / "log").unlink(missing_ok=True)
+    subprocess.run([str(REPO / "scripts" / "demo"), *arguments], check=True, env=environment, timeout=60)
+    return [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+
+
+def test_a_new_demo_is_fitted_to_the_host_and_a_begun_one_goes_on_as_it_is(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    out = tmp_path / "demo"
+    recipe, search, front, report = calls(tmp_path, environment, "--trials", "3")
+    assert recipe[:3] == ["recipe", "demo", "--within"]
+    assert recipe[4] == "s" and 480 <= int(recipe[3]) <= 1200
+    assert search[1:] == [f"{out}.toml", "--out", str(out), "--resume", "--trials", "3"]
+    assert (front, report) == (["front", str(out)], ["report", str(out)])
+    assert (out / "study.toml").read_text() == "# fitted\n"
+
+    again = calls(tmp_path, environment)
+    assert again[0] == ["search", str(out / "study.toml"), "--out", str(out), "--resume"]
+    assert [call[0] for call in again] == ["search", "front", "report"]
