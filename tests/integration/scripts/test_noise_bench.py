@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from benchmarks import noise
 from board_kit import STUDY_LIMIT_S
 
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts/noise.py"
-
-
-@pytest.fixture(scope="module")
-def noise() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("noise", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["noise"] = module
-    spec.loader.exec_module(module)
-    return module
+REPO = Path(__file__).resolve().parents[3]
+DOOR = REPO / "scripts/bench.py"
 
 
 @pytest.mark.parametrize(
     ("hits", "of", "low", "high"),
     [(0, 200, 0.0, 0.0183), (2, 200, 0.0012, 0.0357), (190, 200, 0.9104, 0.9758), (200, 200, 0.9817, 1.0)],
 )
-def test_intervals_are_clopper_and_pearsons(noise: ModuleType, hits: int, of: int, low: float, high: float) -> None:
+def test_intervals_are_clopper_and_pearsons(hits: int, of: int, low: float, high: float) -> None:
     assert noise.Share(hits, of).interval() == pytest.approx((low, high), abs=5e-4)
 
 
 def test_one_pair_of_each_kind_is_measured_kept_and_judged(tmp_path: Path) -> None:
     results = tmp_path / "noise.jsonl"
-    argv = [sys.executable, str(SCRIPT), str(results), "--pairs", "1"]
-    env = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    argv = [sys.executable, str(DOOR), "noise", str(results), "--pairs", "1"]
+    env = {**os.environ, "PYTHONPATH": str(REPO)}
     done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=STUDY_LIMIT_S, check=True)
     (row,) = [json.loads(line) for line in results.read_text().splitlines()]
     for kind in ("same", "slower"):
@@ -48,8 +38,8 @@ def test_one_pair_of_each_kind_is_measured_kept_and_judged(tmp_path: Path) -> No
 
 
 def test_bursts_end_when_whoever_started_them_is_gone() -> None:
-    argv = [sys.executable, str(SCRIPT), "--burn", str(min(os.sched_getaffinity(0))), "1"]
-    env = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    argv = [sys.executable, str(DOOR), "noise", "--burn", str(min(os.sched_getaffinity(0))), "1"]
+    env = {**os.environ, "PYTHONPATH": str(REPO)}
     burning = subprocess.Popen(argv, stdin=subprocess.PIPE, env=env)
     assert burning.stdin is not None
     burning.stdin.close()

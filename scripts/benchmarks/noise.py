@@ -1,4 +1,4 @@
-"""How often "faster" is said wrongly on a loaded host, and how often a true difference is found.
+"""How often "faster" is said wrongly on a loaded host, and how often a true 5 % is found.
 
 Each pair is measured by the code that measures candidates: one process per side, blocks in ABBA order. One artifact runs
 against itself, where any "faster" is false, and against one that does 21 identical convolutions instead of 20. Between
@@ -30,6 +30,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks import DOOR, parser_of
 from edgedeploy.evidence.verdict import latency_verdict
 from edgedeploy.records.job import RawSide
 from edgedeploy.runtime.agent.job import JobSpec, Side, materialise
@@ -37,6 +38,8 @@ from edgedeploy.runtime.agent.measure import WorkerProcess, Workers, steady
 from edgedeploy.runtime.files import Root, write_json
 from edgedeploy.runtime.processes import cpu_time_ns
 from edgedeploy.runtime.sensors.environment import BackgroundMeter
+
+EXTRAS: Final = ("study",)
 
 LAYERS: Final = 20
 QUERIES: Final = 672
@@ -155,7 +158,7 @@ def bursts(seed: int) -> Iterator[None]:
     """Disturb every core until the end of the block. The processes end when this one does, whatever ends it."""
     cores = sorted(os.sched_getaffinity(0))
     burning = [
-        subprocess.Popen([sys.executable, __file__, "--burn", str(core), str(seed)], stdin=subprocess.PIPE)
+        subprocess.Popen([sys.executable, str(DOOR), "noise", "--burn", str(core), str(seed)], stdin=subprocess.PIPE)
         for core in cores
     ]
     try:
@@ -281,26 +284,21 @@ def measure_pairs(results: Path, pairs: int, quiet: bool) -> None:
     sys.stderr.write("\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", nargs="?", type=Path, default=Path("out/noise.jsonl"))
+def main(argv: Sequence[str]) -> int:
+    parser = parser_of("noise", __doc__)
+    parser.add_argument("results", nargs="?", type=Path, default=Path("out/noise.jsonl"), help="(out/noise.jsonl)")
     parser.add_argument("--pairs", type=int, default=200, help="how many to add (0: the table of what is there)")
     parser.add_argument("--quiet", action="store_true", help="no bursts: the true ratio")
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar does not hold")
     parser.add_argument("--burn", type=int, nargs=2, metavar=("CORE", "SEED"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     if given.burn:
         burn(*given.burn)
-        return
+        return 0
     given.results.parent.mkdir(parents=True, exist_ok=True)
     if given.pairs:
         measure_pairs(given.results, given.pairs, given.quiet)
     rows = [json.loads(line) for line in given.results.read_text(encoding="utf-8").splitlines()]
     lines, holds = table(rows)
     sys.stdout.write("\n".join(lines) + "\n")
-    if given.check and not holds:
-        raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main()
+    return int(given.check and not holds)

@@ -7,13 +7,16 @@ With --check exit 1 unless at least 24 of the lines 1-16 and 19-31 have a test t
 
 from __future__ import annotations
 
-import argparse
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from benchmarks import ROOT, parser_of
+
+EXTRAS: Final = ()
 
 LINES: Final = {
     1: "a board reboots under a job: void, requeued once, then quarantined",
@@ -59,7 +62,7 @@ LINES: Final = {
 }
 ASKED: Final = (*range(1, 17), *range(19, 32))
 BAR: Final = 24
-TESTS: Final = Path(__file__).resolve().parent.parent / "tests"
+TESTS: Final = ROOT / "tests"
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,10 @@ def _marks_of(node: ast.FunctionDef, name: str) -> Iterator[Mark]:
                 yield Mark(int(ast.literal_eval(argument)), name, simulated)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = parser_of("faults", __doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 when the bar does not hold")
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     found = list(marks(TESTS))
     for line, text in LINES.items():
         sys.stdout.write(f"{line:2}  {text}\n")
@@ -109,9 +112,4 @@ def main() -> None:
     lacking = ", ".join(str(line) for line in ASKED if line not in real) or "none"
     sys.stdout.write(f"\n{len(real)} of the {len(ASKED)} lines 1-16 and 19-31 have a test that pretends nothing")
     sys.stdout.write(f" (asked: {BAR}; lacking: {lacking}). They run with: scripts/test -m fault\n")
-    if given.check and len(real) < BAR:
-        raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main()
+    return int(given.check and len(real) < BAR)

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import ROOT
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.tasks.segmentation.ultrasound import draw_bmode
@@ -48,7 +49,7 @@ class Network:
     @property
     def path(self) -> Path:
         shared = os.environ.get("EDGEDEPLOY_SHARED")
-        root = Path(shared) if shared else Path(__file__).resolve().parents[2] / "shared"
+        root = Path(shared) if shared else ROOT.parent / "shared"
         return root / "models" / self.file
 
 

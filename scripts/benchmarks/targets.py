@@ -1,60 +1,45 @@
-"""The matrix of targets: every network on every target in every precision, each cell a measured median, what a toolchain
-without a device could show, or a refusal with its reason.
+"""Every network on every target in every precision: measured, shown without a device, or refused with the reason.
 
-    scripts/bench targets [FOLDER] [--networks NAME ...] [--targets NAME ...] [--write docs/targets.md]
-
-Cells lie in FOLDER (studies/targets) as JSON; what is there already is kept, so an interrupted run goes on; only cells
-whose runs were all invalid are tried again. A cell is measured through the product's own agent on this machine,
-interleaved with ONNX Runtime float32 of the same network.
+A cell is measured through the product's own agent on this machine, interleaved with ONNX Runtime float32 of the same
+network. Cells lie in the folder as JSON; what is there already is kept, so an interrupted run goes on; only cells whose runs
+were all invalid are tried again. The page of the documentation is written with --write.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from networks import CASES, NETWORKS, Network
 
-from edgedeploy.api import BUILTIN_TARGETS
+from benchmarks import PAGES, parser_of
+from benchmarks.shared.networks import CASES, NETWORKS, Network
+from benchmarks.shared.sources import GOLDEN, LIMITS, REPEATS, THREADS, Source, read_outputs, say
 from edgedeploy.boards.open import open_board
-from edgedeploy.compress.model import load_weights, save_weights, train_baseline
 from edgedeploy.errors import EdgeDeployError
-from edgedeploy.evidence.statistics import StabilityLimits, block_medians, pair_ratios, stability
+from edgedeploy.evidence.statistics import block_medians, pair_ratios, stability
 from edgedeploy.files import read_json, write_atomic, write_json
 from edgedeploy.interfaces.board import BoardSession
-from edgedeploy.interfaces.target import BuildRequest, Target
-from edgedeploy.interfaces.task import Array
+from edgedeploy.interfaces.target import Target
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun
-from edgedeploy.reference.export import Reference, describe, export_reference, run_reference
 from edgedeploy.reference.parity import check_executed, check_parity
-from edgedeploy.reference.program import PROGRAM_FILE, export_program
-from edgedeploy.reference.take_in import take_in
 from edgedeploy.study.store import utc_now
-from edgedeploy.targets.registry import find_targets
-from edgedeploy.targets.steady import build_steadily
+from edgedeploy.targets.registry import BUILTIN_TARGETS, find_targets
 from edgedeploy.targets.tensorrt import TensorRtTarget, verdict
-from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound
 
-GOLDEN: Final = 4
-THREADS: Final = max(1, min(os.cpu_count() or 1, 2))
+EXTRAS: Final = ("study", "litert", "tensorrt")
+
+PAGE: Final = PAGES / "targets.md"
 PLAN: Final = MeasurePlan(queries=96, warmup=5, block=8, cold_starts=1, time_limit_s=600.0)
 BASELINE: Final = ("onnxruntime", "float32")
-REPEATS: Final = 3
-"""Runs that are tried until the conditions hold."""
-
-LIMITS: Final = StabilityLimits()
 
 
 @dataclass(frozen=True)
@@ -79,84 +64,6 @@ class Cell:
     version: str = ""
     cause: str | None = None
     created_utc: str = ""
-
-
-class Source:
-    """One network made ready: its reference, calibration cases, golden outputs and stacked inputs."""
-
-    def __init__(self, network: Network, folder: Path) -> None:
-        self.network = network
-        self.folder = folder
-
-    @cached_property
-    def module(self) -> Any:
-        if self.network.module is not None:
-            return self.network.module()
-        return trained_unet(self.folder.parent / "unet")
-
-    @cached_property
-    def reference(self) -> Reference:
-        path = self.folder / "reference.onnx"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if self.network.file:
-            write_atomic(path, take_in(self.network.path, self.network.shapes).data)
-            return describe(path)
-        return export_reference(self.module, self.network.specs, path)
-
-    def cases(self) -> Iterator[dict[str, Array]]:
-        return self.network.cases(self.reference.inputs)
-
-    @cached_property
-    def inputs(self) -> Path:
-        path = self.folder / "inputs.npz"
-        rows = list(self.cases())[:GOLDEN]
-        np.savez(path, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
-        return path
-
-    @cached_property
-    def golden(self) -> dict[str, Array]:
-        rows = [run_reference(self.reference, feed) for feed in list(self.cases())[:GOLDEN]]
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-    @cached_property
-    def program(self) -> Path | None:
-        """What torch exports, for targets that convert from torch; None for an ONNX file."""
-        if self.network.file:
-            return None
-        path = self.folder / PROGRAM_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        export_program(self.module, self.network.specs, path)
-        return path
-
-    def request(self, precision: str) -> BuildRequest:
-        reference = self.reference
-        return BuildRequest(
-            reference=reference.path,
-            inputs=reference.inputs,
-            outputs=reference.outputs,
-            precision=precision,
-            calibration=self.cases,
-            program=self.program,
-        )
-
-    def build(self, target: Target, precision: str) -> Payload:
-        folder = self.folder / f"{target.name}-{precision}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        artifact, _ = build_steadily(lambda empty: target.build(self.request(precision), empty), folder)
-        return Payload(artifact, folder, self.inputs, THREADS)
-
-
-def trained_unet(folder: Path) -> Any:
-    """The baseline of the embedded study, trained once: weights of noise would quantize unlike a network's."""
-    task = SyntheticUltrasound()
-    arch = {name: values[0] for name, values in task.architecture.items()}
-    path = folder / "weights.pt"
-    if not path.is_file():
-        say("training the UNet of the embedded study")
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(train_baseline(task, arch), path)
-    return load_weights(task.build(**arch), path).eval()
 
 
 class Matrix:
@@ -218,12 +125,6 @@ class Matrix:
             artifact = self.targets[name].build(source.request(precision), folder)
             self._baseline = (source.network.name, Payload(artifact, folder, source.inputs, THREADS))
         return self._baseline[1]
-
-
-def read_outputs(raw: RawRun) -> dict[str, Array]:
-    assert raw.outputs is not None
-    with np.load(raw.outputs, allow_pickle=False) as data:
-        return {name: data[name] for name in data.files}
 
 
 def _numbers(raw: RawRun, artifact: Artifact) -> dict[str, Any]:
@@ -332,18 +233,14 @@ def _short(cell: Cell, notes: dict[str, int]) -> str:
     return f"{text} [{notes.setdefault(clean, len(notes) + 1)}]"
 
 
-def say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="scripts/bench targets", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("studies/targets"))
+def main(argv: Sequence[str]) -> int:
+    parser = parser_of("targets", __doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("studies/targets"), help="(studies/targets)")
     parser.add_argument("--networks", nargs="*", default=[], help="only those whose name begins with one of these")
-    parser.add_argument("--targets", nargs="*", default=[])
-    parser.add_argument("--write", type=Path, help="Markdown file for the tables")
-    chosen = parser.parse_args(arguments)
+    parser.add_argument("--targets", nargs="*", default=[], help="only these")
+    text = "write the page, to docs/reference/targets.md unless FILE says where"
+    parser.add_argument("--write", metavar="FILE", nargs="?", type=Path, const=PAGE, help=text)
+    chosen = parser.parse_args(argv)
     networks = [
         network for network in NETWORKS if not chosen.networks or network.name.startswith(tuple(chosen.networks))
     ]
@@ -357,7 +254,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(page)
     labels = [cell.label for cell in cells]
     say(", ".join(f"{labels.count(label)} {label}" for label in dict.fromkeys(labels)))
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -1,19 +1,18 @@
-"""Our int8 artifact of the trained UNet against what the target's own tool makes by its documented recipe.
-
-    scripts/bench tools [FOLDER] [--write FILE]
+"""Our int8 artifact of the trained UNet against what the target's own tool makes.
 
 Both run in one session on this machine, in interleaved blocks; accuracy is the Dice of both on the selection cases of the
 embedded task: more of them than a study looks at, because the differences are smaller than what 40 cases can tell. The
-recipes are the ones of the tools' own introductions, nothing tuned:
+tools' recipes are those of their own introductions, nothing tuned:
 
 onnxruntime: ``quant_pre_process``, then ``quantize_static`` with its defaults.
 openvino: ``openvino.convert_model``, then ``nncf.quantize`` with its defaults, then ``openvino.save_model``.
 litert: ``litert_torch.convert``, then ai-edge-quantizer's ``static_wi8_ai8`` recipe.
+
+The page of the documentation is written with --write. Exit 1 when a bar does not hold.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -24,10 +23,10 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from matrix import LIMITS, REPEATS, THREADS, Source, read_outputs, say
-from networks import NETWORKS
 
-from edgedeploy.api import BUILTIN_TARGETS
+from benchmarks import PAGES, parser_of
+from benchmarks.shared.networks import NETWORKS
+from benchmarks.shared.sources import LIMITS, REPEATS, THREADS, Source, read_outputs, say
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.evidence.bootstrap import generator, resampled_means
@@ -38,14 +37,17 @@ from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.study.store import utc_now
-from edgedeploy.targets.registry import find_targets
+from edgedeploy.targets.registry import BUILTIN_TARGETS, find_targets
 from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound, UltrasoundOptions
 
+EXTRAS: Final = ("study", "litert", "tensorrt")
+
+PAGE: Final = PAGES / "compare.md"
 SELECTION_CASES: Final = 200
 PLAN: Final = MeasurePlan(queries=400, warmup=20, block=8, cold_starts=1, time_limit_s=600.0)
 
 
-def by_onnxruntime(source: Source, folder: Path) -> dict[str, str]:
+def by_onnxruntime(source: UNetSource, folder: Path) -> dict[str, str]:
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -63,7 +65,7 @@ def by_onnxruntime(source: Source, folder: Path) -> dict[str, str]:
     return {}
 
 
-def by_openvino(source: Source, folder: Path) -> dict[str, str]:
+def by_openvino(source: UNetSource, folder: Path) -> dict[str, str]:
     import nncf
     import openvino
 
@@ -73,7 +75,7 @@ def by_openvino(source: Source, folder: Path) -> dict[str, str]:
     return {}
 
 
-def by_litert(source: Source, folder: Path) -> dict[str, str]:
+def by_litert(source: UNetSource, folder: Path) -> dict[str, str]:
     import litert_torch
     import torch
     from ai_edge_quantizer import quantizer, recipe
@@ -99,7 +101,7 @@ def by_litert(source: Source, folder: Path) -> dict[str, str]:
     return {}
 
 
-TOOLS: Final[Mapping[str, tuple[str, str, Callable[[Source, Path], dict[str, str]]]]] = {
+TOOLS: Final[Mapping[str, tuple[str, str, Callable[[UNetSource, Path], dict[str, str]]]]] = {
     "onnxruntime": ("quantize_static", "model.onnx", by_onnxruntime),
     "openvino": ("nncf.quantize", "model.xml", by_openvino),
     "litert": ("ai-edge-quantizer", "model.tflite", by_litert),
@@ -123,7 +125,7 @@ class UNetSource(Source):
         return self.calibration()
 
     @property
-    def inputs(self) -> Path:  # type: ignore[override]  # the selection cases instead of the golden ones
+    def inputs(self) -> Path:  # the selection cases instead of the golden ones
         path = self.folder / f"selection-{SELECTION_CASES}.npz"
         if not path.is_file():
             rows = [self.task.inputs(case, **self.arch) for case in self.task.cases("selection")]
@@ -187,7 +189,9 @@ def duel(source: UNetSource, session: BoardSession, target: Any) -> Duel:
     return Duel(target.name, tool, middle, low, high, cpu, means[1], means[0], gain, cause)
 
 
-def _by_tool(source: UNetSource, ours: Payload, entry: str, make: Callable[[Source, Path], dict[str, str]]) -> Payload:
+def _by_tool(
+    source: UNetSource, ours: Payload, entry: str, make: Callable[[UNetSource, Path], dict[str, str]]
+) -> Payload:
     folder = source.folder / f"{ours.artifact.target}-by-tool"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -243,11 +247,12 @@ def page(duels: Sequence[Duel], board: BoardInfo) -> str:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/bench tools", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("studies/targets"))
-    parser.add_argument("--write", type=Path)
-    chosen = parser.parse_args()
+def main(argv: Sequence[str]) -> int:
+    parser = parser_of("tools", __doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("studies/targets"), help="(studies/targets)")
+    text = "write the page, to docs/reference/compare.md unless FILE says where"
+    parser.add_argument("--write", metavar="FILE", nargs="?", type=Path, const=PAGE, help=text)
+    chosen = parser.parse_args(argv)
     source = UNetSource(chosen.folder / "tools")
     source.folder.mkdir(parents=True, exist_ok=True)
     plugins = {plugin.name: plugin for plugin in find_targets(BUILTIN_TARGETS)}
@@ -270,7 +275,3 @@ def main() -> int:
         write_atomic(chosen.write, page(duels, info).encode())
     sys.stdout.write(table(duels))
     return 0 if duels and all(item.holds for item in duels) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What several benchmarks need; nothing here is a benchmark of its own."""

@@ -1,0 +1,54 @@
+"""The pages hold together: links lead somewhere, and what is said to be public is what the code says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import edgedeploy
+from edgedeploy import errors
+
+REPO = Path(__file__).resolve().parents[3]
+PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md")])
+STABILITY = REPO / "docs" / "stability.md"
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(REPO))
+
+
+def words_of(page: Path) -> set[str]:
+    """What stands between backticks."""
+    return set(re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_to_files_lead_to_one(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert [link for link in links if link and not (page.parent / link).exists()] == []
+
+
+def test_the_pages_are_found_and_one_of_them_has_links() -> None:
+    assert {"README.md", "CHANGELOG.md", "docs/stability.md", "docs/reference/targets.md"} <= set(map(name_of, PAGES))
+    assert "](docs/stability.md)" in (REPO / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_public_name_stands_on_the_page_about_stability() -> None:
+    classes = {name for name, value in vars(errors).items() if isinstance(value, type)}  # told there as the errors
+    assert set(edgedeploy.__all__) - classes - {"__version__"} - words_of(STABILITY) == set()
+
+
+def test_every_exit_code_stands_in_the_table() -> None:
+    tree = [value for value in vars(errors).values() if isinstance(value, type) and hasattr(value, "exit_code")]
+    table = set(map(int, re.findall(r"^\| (\d) \|", STABILITY.read_text(encoding="utf-8"), flags=re.MULTILINE)))
+    assert {0, *(error.exit_code for error in tree)} == table
+
+
+def test_entry_points_and_extras_are_named() -> None:
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {"board-*" if extra.startswith("board-") else extra for extra in project["optional-dependencies"]}
+    assert (set(project["entry-points"]) | extras - {"dev"}) - words_of(STABILITY) == set()
