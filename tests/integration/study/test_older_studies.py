@@ -1,0 +1,253 @@
+"""Studies that earlier code made: their numbers stay what they were, and a search goes on where it ended.
+
+A stored folder (``tests/data/studies``) is held against what the code that made it printed. A study that goes on is made by
+that code where the tests run, because a search is held to the machine that it began on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import optuna
+import pytest
+from fault_kit import running_jobs, wait_for
+from older_code import REPO, OlderCode, cells, differences, figures, older_code, today, visible
+
+import edgedeploy
+
+pytestmark = pytest.mark.beside
+
+STUDIES: Final = REPO / "tests" / "data" / "studies"
+STORED: Final = sorted(path.parent.name for path in STUDIES.glob("*/front.json"))
+
+
+# -- stored folders
+
+
+@pytest.fixture(params=STORED)
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of a stored study, and the folder with what its own code printed."""
+    printed = STUDIES / request.param
+    return shutil.copytree(printed / "study", tmp_path / "older"), printed
+
+
+def test_there_are_stored_studies() -> None:
+    """Of the last commit before all modules moved, at least."""
+    assert "eef15fe" in STORED
+
+
+def test_front_of_a_stored_study_has_the_numbers_it_had(stored: tuple[Path, Path]) -> None:
+    folder, printed = stored
+    before = json.loads((printed / "front.json").read_text())
+    now = json.loads(today("front", folder, "--json").stdout)
+    assert differences(before, now) == []
+    table = today("front", folder).stdout
+    assert figures((printed / "front.txt").read_text()) - figures(table) == Counter()
+
+
+def test_report_of_a_stored_study_loses_no_number(stored: tuple[Path, Path]) -> None:
+    folder, printed = stored
+    today("report", folder)
+    text, pictures = visible((folder / "report.html").read_text())
+    *lines, last = (printed / "report.txt").read_text().splitlines()
+    before = "\n".join(lines)
+    assert figures(cells(before)) - figures(cells(text)) == Counter()
+    assert set(figures(before)) - set(figures(text)) == set()
+    assert f"{pictures} pictures" == last
+
+
+def test_layers_of_a_stored_variant_are_what_they_were(stored: tuple[Path, Path]) -> None:
+    folder, printed = stored
+    pick = json.loads((printed / "front.json").read_text())["pick"]["digest"]
+    now = json.loads(today("layers", folder, "--variant", pick, "--json").stdout)
+    assert differences(json.loads((printed / "layers.json").read_text()), now) == []
+
+
+def test_a_stored_study_file_is_still_the_same_study(stored: tuple[Path, Path]) -> None:
+    """Its digest is what --resume knows it by: a new key with a default, or another default, would make it another study."""
+    folder, _ = stored
+    kept = json.loads((folder / "study.json").read_text())
+    assert edgedeploy.load_study(folder / "study.toml").digest == kept["spec_digest"]
+
+
+# -- studies that go on
+
+STEP_LOG: Final = "steps.log"
+STEPS: Final = 2
+"""Of an epoch: 16 cases in batches of 8."""
+
+EPOCHS: Final = {"baseline": 3, "recovery": 6}
+
+
+def instrumented(examples: Path, study: Path) -> None:
+    """The example's task as that code's users write it, beside the study: it notes each step that is trained."""
+    text = (examples / "squares.py").read_text()
+    for old, new in (
+        ("epochs=1,", f"epochs={EPOCHS['recovery']},"),
+        (
+            "        return nn.functional.cross_entropy",
+            f'        with open(__file__.replace("squares.py", "{STEP_LOG}"), "a") as log:\n'
+            '            log.write("step\\n")\n'
+            "        return nn.functional.cross_entropy",
+        ),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    study.with_name("squares.py").write_text(text)
+
+
+def steps(study: Path) -> int:
+    log = study.with_name(STEP_LOG)
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> OlderCode:
+    return older_code(tmp_path)
+
+
+@pytest.fixture
+def study(older: OlderCode, tmp_path: Path) -> Path:
+    """The example of that time, small, on a board of its own on this host."""
+    text = (older.examples / "squares.toml").read_text()
+    for old, new in (
+        ("count = 32", "count = 16"),
+        ('kind = "local"', f'kind = "local"\nroot = "{tmp_path / "board"}"'),
+        ("kernel = [3, 5]\n", ""),
+        ("queries = 64", "queries = 16"),
+        ("cold_starts = 1", "cold_starts = 0"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "squares.toml").write_text(text)
+    instrumented(older.examples, folder / "squares.toml")
+    return folder / "squares.toml"
+
+
+def search(study: Path, out: Path, *more: str | Path) -> tuple[str | Path, ...]:
+    return ("search", study, "--out", out, "--board", "here", *more)
+
+
+KEPT: Final = ("measurements", "failures", "confirmation", "models", "artifacts", "baseline")
+
+
+def made(out: Path) -> dict[str, tuple[str, int]]:
+    """Content and time of every file that took a board's, a toolchain's or a training's time. Logs are appended to."""
+    paths = (path for name in KEPT for path in sorted((out / name).rglob("*")) if path.suffix != ".jsonl")
+    return {
+        str(path.relative_to(out)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in paths
+        if path.is_file()
+    }
+
+
+def measured(out: Path) -> set[str]:
+    return {path.stem for path in (out / "measurements").glob("*.json")}
+
+
+def scored(out: Path) -> int:
+    """How often a run of a board was evaluated, over all processes."""
+    lines = (out / "account.jsonl").read_text().splitlines()
+    return sum(json.loads(line)["phase"] == "evaluate" for line in lines)
+
+
+def proposals(out: Path) -> list[Any]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{out / 'optuna.sqlite3'}").trials
+
+
+def kill_once(process: subprocess.Popen[bytes], what: str, condition: Callable[[], object]) -> None:
+    """A real SIGKILL, as soon as the condition holds."""
+
+    def due() -> object:
+        assert process.poll() is None, f"it ended before {what}"
+        return condition()
+
+    wait_for(what, due, patience_s=300.0)
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+
+
+def go_on(study: Path, out: Path, before_front: Any, trials: int) -> None:
+    """Today's code takes over the folder of a killed search: reads it as its own code did, goes on, makes nothing again that
+    is there. The task's file is today's: the older one names modules by their older names."""
+    now = json.loads(today("front", out, "--json").stdout)
+    assert differences(before_front, now) == []
+    today("report", out, "--to", out.with_name("before.html"))
+    kept, known, runs, confirmed = made(out), measured(out), scored(out), len(list(out.glob("confirmation/*.json")))
+    under_way = {trial.user_attrs["variant"] for trial in proposals(out) if trial.state.name == "RUNNING"}
+    assert len(under_way) == 1
+    instrumented(REPO / "tests" / "examples", study)
+
+    said = today(*search(study, out, "--resume", "--trials", str(trials))).stderr
+
+    assert "has changed since it was measured" not in said, "it is the same board"
+    assert "begins anew" not in said and "is damaged" not in said
+    found = made(out)
+    assert {name: found.get(name) for name in kept} == kept, "what was there was made again, or is lost"
+    assert known < measured(out)
+    assert len(measured(out)) == trials
+    new_runs = len(measured(out) - known) + len(list(out.glob("confirmation/*.json"))) - confirmed
+    assert scored(out) - runs == new_runs, "a run for each new measurement, no other"
+
+    told = [trial.user_attrs["variant"] for trial in proposals(out) if trial.state.name == "COMPLETE"]
+    assert Counter(told) == Counter(dict.fromkeys(measured(out), 1)), "each told once"
+    assert not [trial for trial in proposals(out) if trial.state.name == "RUNNING"]
+    assert under_way <= measured(out), "what the kill fell into is lost"
+    assert list((out / "training").glob("*")) == []
+
+    front = json.loads(today("front", out, "--json").stdout)
+    assert {row["digest"] for row in front["rows"]} == measured(out), "old and new on one front"
+    old_rows = {row["digest"]: row for row in before_front["rows"]}
+    new_rows = {row["digest"]: row for row in front["rows"]}
+    for digest, row in old_rows.items():
+        assert differences(row["estimates"], new_rows[digest]["estimates"]) == []
+    assert front["members"]
+    assert set(front["members"]) <= {path.stem for path in out.glob("confirmation/*.json")}
+    today("report", out)
+    text, _ = visible((out / "report.html").read_text())
+    assert f"{len(measured(out))} variants" in text
+
+
+@pytest.mark.slow
+def test_a_study_that_older_code_was_killed_in_goes_on_in_mid_training(
+    older: OlderCode, study: Path, tmp_path: Path
+) -> None:
+    """Three variants measured, the recovery of the fourth under way: what was trained is not trained again."""
+    out = tmp_path / "out"
+    baseline, recovery = STEPS * EPOCHS["baseline"], STEPS * EPOCHS["recovery"]
+    process = older.start(*search(study, out))
+    kill_once(process, "its recovery is half done", lambda: steps(study) >= baseline + recovery // 2)
+    done = steps(study)
+    assert len(measured(out)) >= 2
+    assert len(list((out / "training").glob("*.pt"))) == 1
+
+    front = json.loads(older.run("front", out, "--json").stdout)
+    go_on(study, out, front, trials=6)
+    assert done < baseline + recovery <= steps(study) <= baseline + recovery + STEPS, "a kill costs one epoch at most"
+
+
+@pytest.mark.slow
+def test_a_study_that_older_code_ended_and_was_killed_in_goes_on_in_mid_measurement(
+    older: OlderCode, study: Path, tmp_path: Path
+) -> None:
+    """Ended with a confirmation first; then gone on with, and killed while the board had a job: its lease is still held."""
+    out = tmp_path / "out"
+    older.run(*search(study, out, "--trials", "2"))
+    assert len(list(out.glob("confirmation/*.json"))) >= 2
+    process = older.start(*search(study, out, "--resume", "--trials", "6"))
+    kill_once(process, "the board has a job", lambda: running_jobs(tmp_path / "board"))
+    assert len(measured(out)) == 2
+
+    front = json.loads(older.run("front", out, "--json").stdout)
+    go_on(study, out, front, trials=6)
