@@ -63,8 +63,8 @@ def runner_on(
 class Trials:
     """Evaluates variants of one study on one board. ``tell`` hears one line per thing worth knowing; ``alive`` is
     asked before anything is kept and raises where the study was interrupted or the board is no longer its; ``protocols``
-    are run wherever time is measured; ``power_modes`` are the board's, each with what sets it. ``host`` is held while this
-    machine works, ``place`` while the board runs: where they are one machine they are one lock."""
+    are run wherever time is measured; ``power_modes`` are the board's, each with what sets it. ``host`` is
+    locked while this host works and ``place`` while the board runs; a board that is this host shares the host's lock."""
 
     spec: StudySpec
     run: Runner

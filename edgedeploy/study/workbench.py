@@ -134,8 +134,10 @@ class Workbench:
         )
 
     def reference(self, variant: Variant) -> Reference:
-        """The ONNX file of the variant's model: what all of its artifacts are built from and held against. Of a variant
-        that is trained to be int8 it is the trained model, of any other the float one."""
+        """The ONNX file of the variant's model: its artifacts are built from it and held against it.
+
+        Variants with ``training = "qat"``: the quantized export; all others: the float export.
+        """
         folder = self._store.model_folder(variant.model_digest)
         if isinstance(self.task, ReadyMade):
             return self._ready_made(self.task, folder)
