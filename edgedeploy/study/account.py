@@ -40,7 +40,7 @@ class Account:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Leave the time of the block out of this thread's account: it only waits for other threads, whose time is counted."""
+        """Leave the time of the block out of this thread's account: it waits for other threads, whose time is counted."""
         started = time.monotonic_ns()
         try:
             yield
