@@ -16,9 +16,8 @@ import numpy as np
 from edgedeploy.boards.care.attempts import Attempts
 from edgedeploy.errors import BuildError, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.conditions import cooled_c
-from edgedeploy.evidence.emulated import emulated_metrics
-from edgedeploy.evidence.scenarios import protocol_metrics
-from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
+from edgedeploy.evidence.metrics import board_metrics, protocol_metrics
+from edgedeploy.evidence.statistics import StabilityLimits, stability, summarise_cases
 from edgedeploy.files import read_arrays, write_arrays
 from edgedeploy.interfaces.board import Board
 from edgedeploy.interfaces.task import Array, Split
@@ -265,12 +264,12 @@ class Trials:
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
         cause = None
-        if board.clock != "wall" and split != "confirmation":
-            metrics, missing = emulated_metrics(raw.candidate, artifact, board.clock)
-        elif raw.baseline is not None:
-            metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, raw.environment.get("energy"))
+        if split != "confirmation":
+            power = raw.environment.get("energy")
+            metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, power, board.clock)
+        if board.clock == "wall" and raw.baseline is not None:
             table = self.spec.measure
-            more, why = protocol_metrics(table.protocols, raw.candidate.blocks_ns, raw.protocols)
+            more, why = protocol_metrics(table.protocols, raw.candidate, raw.protocols)
             metrics, missing = {**metrics, **more}, {**missing, **why}
             cause = stability(raw.baseline, raw.environment, stability_limits(table))
         for name in self.bench.task.metrics:

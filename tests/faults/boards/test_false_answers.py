@@ -20,7 +20,7 @@ from fault_kit import local_board, running_jobs, wait_for
 
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import CommandFailed, MeasurementError
-from edgedeploy.evidence.statistics import board_metrics
+from edgedeploy.evidence.metrics import board_metrics
 from edgedeploy.interfaces.board import Completed
 from edgedeploy.records.job import Job, MeasurePlan
 from edgedeploy.reference.parity import check_executed
