@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Final
 
 import pytest
+from extending_kit import REPO, Tree, promised
 
-REPO: Final = Path(__file__).resolve().parents[3]
 PAGE: Final = REPO / "docs" / "extend" / "metric.md"
 STUDY: Final = REPO / "tests" / "data" / "studies" / "eef15fe" / "study"
 
@@ -60,43 +56,39 @@ def section(title: str) -> str:
     return str(found)
 
 
-def follow(steps: str, root: Path) -> set[str]:
-    """Put each block of code where the page says; the files that were changed."""
+def follow(steps: str, tree: Tree) -> None:
+    """Put each block of code where the page says."""
     for name, where, anchor, code in _BLOCK.findall(steps):
-        path = root / name
+        path = tree.folder / name
         text = path.read_text(encoding="utf-8")
-        (start,) = (found.start() for found in re.finditer(rf"^{anchor}: Final", text, re.MULTILINE))
-        if where == "before":
-            text = f"{text[:start]}{code}\n\n{text[start:]}"
-        else:
-            opened = re.compile(r"= ([({])\n").search(text, start)
+        (at,) = (found.start() for found in re.finditer(rf"^{anchor}: Final", text, re.MULTILINE))
+        if where == "at the end of":
+            opened = re.compile(r"= ([({])\n").search(text, at)
             assert opened
-            end = text.index(f"\n{_ENDS[opened[1]]}\n", start) + 1
-            text = text[:end] + code + text[end:]
-        path.write_text(text, encoding="utf-8")
-    return changed(root)
-
-
-def changed(root: Path) -> set[str]:
-    files = [path.relative_to(root) for path in (root / "edgedeploy").rglob("*") if path.is_file()]
-    _, different, unknown = filecmp.cmpfiles(REPO, root, list(map(str, files)), shallow=False)
-    return {*different, *unknown}
+            at = text.index(f"\n{_ENDS[opened[1]]}\n", at) + 1
+        path.write_text(text[:at] + (code + "\n\n" if where == "before" else code) + text[at:], encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("title", "metric", "limit", "heading", "files"),
     [
-        ("From a series that exists: one file", "latency_p95_ns", 'at_most = "10 s"', "Latency p95", 1),
-        ("From a new series: two files", "int8_layers_percent", 'at_least = "0 %"', "Layers in int8", 2),
+        (
+            "From a series that exists",
+            "latency_p95_ns",
+            'at_most = "10 s"',
+            "Latency p95",
+            promised("metric of boards"),
+        ),
+        ("From a new series", "int8_layers_percent", 'at_least = "0 %"', "Layers in int8", 2),
     ],
 )
 def test_a_metric_is_added_by_as_many_files_as_the_page_says(
     title: str, metric: str, limit: str, heading: str, files: int, tmp_path: Path
 ) -> None:
-    shutil.copytree(REPO / "edgedeploy", tmp_path / "edgedeploy", ignore=shutil.ignore_patterns("__pycache__"))
-    assert changed(tmp_path) == set()
-    found = follow(section(title), tmp_path)
-    assert len(found) == files, found
+    tree = Tree(tmp_path)
+    assert tree.changed() == []
+    follow(section(title), tree)
+    assert len(tree.changed()) == files
 
     study = shutil.copytree(STUDY, tmp_path / "study")
     text = (study / "study.toml").read_text(encoding="utf-8")
@@ -104,30 +96,34 @@ def test_a_metric_is_added_by_as_many_files_as_the_page_says(
     (study / "study.toml").write_text(text.replace("[budget]", constraint).replace("queries = 64", "queries = 662"))
 
     def python(*arguments: str | Path) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(
-            [sys.executable, *map(str, arguments)],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = tree.run(*map(str, arguments))
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     python("-c", RECOMPUTE, tmp_path, study)
     front = json.loads(python("-m", "edgedeploy", "front", study, "--json"))
-    rows = [row for row in front["rows"] if metric in row["estimates"]]
-    assert rows and len(rows) == len(front["rows"])
-    assert all(not row["shortfalls"] for row in rows)
+    assert front["rows"]
+    for row in front["rows"]:
+        assert metric in row["estimates"]
+        assert row["shortfalls"] == []
     assert metric in [item["metric"] for item in front["constraints"]]
     python("-m", "edgedeploy", "report", study)
     assert f">{heading}<" in (study / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_page_says_so_in_its_table() -> None:
+def test_both_pages_promise_the_same() -> None:
     counts = re.findall(r"\| \*\*(\d)\*\*:", PAGE.read_text(encoding="utf-8"))
-    assert counts == ["1", "2"]
-    assert len({name for name, *_ in _BLOCK.findall(section("From a series that exists"))}) == 1
-    assert len({name for name, *_ in _BLOCK.findall(section("From a new series"))}) == 2
+    assert counts == [str(promised("metric of boards")), "2"]
+
+
+def test_a_row_whose_series_nobody_reads_is_refused_at_once(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    row, *_ = re.findall(r"```python\n.*?\n(.*?)```", section("From a new series"), re.DOTALL)
+    tree.change(
+        "records/metric_table.py",
+        "METRICS: Final[Sequence[Metric]] = (\n",
+        f"METRICS: Final[Sequence[Metric]] = (\n{row}",
+    )
+    done = tree.run("-c", "import edgedeploy.evidence.metrics")
+    assert done.returncode != 0
+    assert "metrics name series that nobody reads: int8 layers" in done.stderr
