@@ -14,6 +14,11 @@ from edgedeploy.records.job import RawSide
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
+from edgedeploy.spec.study import MeasureTable
+from edgedeploy.study.trial import stability_limits
+
+LIMITS = stability_limits(MeasureTable())
+"""What a study file that says nothing of it allows a run to do."""
 
 TASK_METRICS = {
     "dice_mean": MetricInfo("maximize", "1", "Dice, mean over the classes"),

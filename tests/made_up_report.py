@@ -67,6 +67,7 @@ def front(items: list[Measurement] | None = None, **settings: Any) -> FrontRepor
         "baseline_digests": [variant.digest for variant in BASELINES],
         "seed": 7,
         "min_effect": EFFECTS,
+        "margin": 0.01,
         "metrics": made_up.TASK_METRICS,
         **settings,
     }

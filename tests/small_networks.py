@@ -138,7 +138,9 @@ def quantized(name: str, kept_float: Mapping[str, Any] | None = None, weight_bit
     """The network with frozen quantizers whose ranges are those of 32 images: what training would start from."""
     graph = folded(name)
     kept = quantgraph.layers_with(graph, kept_float or {})
-    model = quantgraph.place_quantizers(graph, "learned", kept=kept, weight_bits=weight_bits)
+    model = quantgraph.place_quantizers(
+        graph, "learned", percentile=100.0, momentum=0.1, kept=kept, weight_bits=weight_bits
+    )
     with torch.no_grad():
         model(images(32, seed=1))
     for quantizer in quantgraph.quantizers(model):

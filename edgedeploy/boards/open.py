@@ -15,13 +15,13 @@ from edgedeploy.boards.arm.image import MACHINES as ARM_MACHINES
 from edgedeploy.boards.emulated.board import EmulatedBoard
 from edgedeploy.boards.labgrid import Place
 from edgedeploy.boards.local import LocalTransport
-from edgedeploy.boards.ssh.config import DEFAULT_PORT, SshTarget
+from edgedeploy.boards.ssh.config import SshTarget
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.boards.x86.board import MACHINE as X86_MACHINE
 from edgedeploy.boards.x86.board import EmulatedX86Board
 from edgedeploy.errors import SpecError, nearest
 from edgedeploy.interfaces.board import Board
-from edgedeploy.spec.boards import MACHINES
+from edgedeploy.spec.boards import DEFAULT_PORT, DEFAULT_ROOT, MACHINES
 
 KINDS: Final = ("local", "ssh", "emulated")
 
@@ -41,7 +41,7 @@ def open_board(config: Mapping[str, object]) -> Board:
     place = Place.find(str(given["labgrid"]), _optional(given, "labgrid_coordinator")) if "labgrid" in given else None
     options = BoardOptions(
         python=str(given.get("python") or ("python3" if kind == "ssh" else sys.executable)),
-        root=str(given.get("root", "~/.edgedeploy")),
+        root=str(given.get("root", DEFAULT_ROOT)),
         power_mode=tuple((key, str(given[key])) for key in ("governor", "nvpmodel") if key in given),
         power_cycle=_words(given.get("power_cycle", ())) or (place.power_cycle if place else ()),
     )

@@ -32,7 +32,8 @@ NEEDED: Final = (
     ("monai", "Dice, surface Dice, HD95", "pip install 'edgedeploy[study]'"),
     ("paramiko", "boards over SSH", "pip install 'edgedeploy[study]'"),
     ("asyncssh", "the embedded SSH server of emulated boards", "pip install 'edgedeploy[study]'"),
-    ("plotly", "the report", "pip install 'edgedeploy[study]'"),
+    ("plotly", "the report's plots", "pip install 'edgedeploy[study]'"),
+    ("jinja2", "the report's page", "pip install 'edgedeploy[study]'"),
 )
 
 

@@ -12,11 +12,11 @@ from typing import Any, Final
 from edgedeploy.errors import DataError, SpecError, nearest
 from edgedeploy.files import read_json
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import Artifact, sha256_file
+from edgedeploy.records.artifact import MANIFEST, Artifact, sha256_file
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import random_inputs
 from edgedeploy.reference.parity import TOLERANCE
-from edgedeploy.study.store import Store
+from edgedeploy.study.store import Store, artifact_manifest
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.compare.layers import LayerError, compare_layers
 from edgedeploy.tasks.onnx.inputs import ArraySource
@@ -85,14 +85,14 @@ def debug(
     Raises ``SpecError`` for what cannot be found, ``DataError`` for inputs that do not fit.
     """
     folder = _artifact_folder(Path(place), variant)
-    manifest = folder.with_suffix(".json")
-    if not manifest.is_file():
+    manifest = artifact_manifest(folder)
+    if manifest is None:
         raise SpecError(
             f"artifact {folder}",
-            f"no manifest {manifest.name} beside it",
+            f"no manifest {MANIFEST} in it",
             "Name a folder below STUDY/artifacts, or a study's folder with --variant",
         )
-    artifact = Artifact.from_json(read_json(manifest))
+    artifact = Artifact.from_json(manifest)
     root = folder.resolve().parent.parent
     source, notes = _reference(artifact, root, None if reference is None else Path(reference))
     changed = [file.name for file in artifact.files if _differs(folder / file.name, file.sha256)]

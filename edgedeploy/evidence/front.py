@@ -190,7 +190,7 @@ def build_front(
     baseline_digests: Sequence[str] = (),
     seed: int = 0,
     min_effect: Mapping[str, float] | None = None,
-    margin: float = 0.01,
+    margin: float,
     metrics: Mapping[str, MetricInfo] | None = None,
     resamples: int = RESAMPLES,
     several_boards: bool = False,

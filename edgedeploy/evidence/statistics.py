@@ -182,24 +182,23 @@ def summarise_cases(cases: Cases, metric: str, direction: Direction = "maximize"
 
 @dataclass(frozen=True)
 class StabilityLimits:
-    """What a run may do and still give numbers. ``max_drift`` and ``max_spread`` are shares of the median latency,
-    ``max_clock_drift`` of the clock at first."""
+    """What a run may do and still give numbers: ``[measure]`` of the study file says it. ``max_drift`` and ``max_spread``
+    are shares of the median latency, ``max_clock_drift`` of the clock at first."""
 
-    max_drift: float = 0.20
-    max_background_cores: float = 0.5
-    max_spread: float = 0.35
-    max_heating_c: float = 15.0
-    max_clock_drift: float = 0.15
+    max_drift: float
+    max_background_cores: float
+    max_spread: float
+    max_heating_c: float
+    max_clock_drift: float
 
 
-def stability(baseline: RawSide, environment: Mapping[str, Any], limits: StabilityLimits | None = None) -> str | None:
+def stability(baseline: RawSide, environment: Mapping[str, Any], limits: StabilityLimits) -> str | None:
     """Why the run's conditions allow no numbers, or None when nothing was found.
 
     The baseline is the probe: it does the same work from the first block to the last, so what moves it is the board.
     Medians of medians, so that single interruptions on a shared host do not count. Conditions the board could not read
     are not judged.
     """
-    limits = limits or StabilityLimits()
     medians = block_medians(baseline)
     if medians.size >= MIN_BLOCKS_FOR_DRIFT:
         first, second = np.median(medians[: medians.size // 2]), np.median(medians[medians.size // 2 :])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from edgedeploy.records.variant import digest_of
 
 _CHUNK_BYTES = 1 << 20
+
+MANIFEST: Final = "edgedeploy-artifact.json"
+"""What a stored artifact is, in the folder of its files and none of them: no target may write a file of that name."""
 
 
 def sha256_file(path: Path) -> str:
@@ -36,6 +39,20 @@ class TensorSpec:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TensorSpec:
         return cls(str(data["name"]), str(data["dtype"]), tuple(int(n) for n in data["shape"]))
+
+
+def random_feed(specs: Sequence[TensorSpec], seed: int, values: Literal["standard normal", "0 to 1"]) -> dict[str, Any]:
+    """Seeded numpy arrays of the given specs: floating types hold ``values``, the others zeros (indices, masks)."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    draw = generator.standard_normal if values == "standard normal" else generator.random
+    return {
+        spec.name: draw(spec.shape).astype(spec.dtype)
+        if np.issubdtype(np.dtype(spec.dtype), np.floating)
+        else np.zeros(spec.shape, spec.dtype)
+        for spec in specs
+    }
 
 
 @dataclass(frozen=True)
@@ -124,8 +141,9 @@ class Artifact:
         reference_sha256: str,
         built_with: Mapping[str, str],
     ) -> Artifact:
-        """Hash every file directly inside ``folder``; raises ``FileNotFoundError`` when ``entry`` is not among them."""
-        paths = sorted(path for path in folder.iterdir() if path.is_file())
+        """Hash every file directly inside ``folder`` but the manifest of a stored artifact. Raises ``FileNotFoundError``
+        when ``entry`` is not among them."""
+        paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
         if entry not in {path.name for path in paths}:
             raise FileNotFoundError(folder / entry)
         return cls(

@@ -28,7 +28,7 @@ TRAININGS: Final = ("ptq", "qat")
 NO_PLAN: Final = "none"
 
 TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
-"""Precisions that layers of a model have which is trained to be int8."""
+"""Precisions that single layers may have in a model with ``training = "qat"``."""
 
 DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),

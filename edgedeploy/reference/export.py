@@ -7,6 +7,7 @@ that disagrees with it is wrong.
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 import tempfile
 import warnings
@@ -19,9 +20,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.errors import BuildError, ParityError, Unsupported
+from edgedeploy.errors import BuildError, DataError, ParityError, Unsupported
+from edgedeploy.files import read_arrays, read_json, write_arrays, write_json
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import TensorSpec, sha256_file
+from edgedeploy.records.artifact import TensorSpec, random_feed, sha256_file
 from edgedeploy.reference import graph
 from edgedeploy.reference.parity import compare, within
 from edgedeploy.reference.safety import check_onnx
@@ -142,22 +144,89 @@ def export_checked(
         names = [f"out{index}" for index in range(len(expected[0]))]
         _export(frozen, arguments, [spec.name for spec in specs], names, part)
         reference = finish(part)
-        for feed, wanted in zip(feeds, expected, strict=True):
-            _check_export(wanted, run_reference(reference, feed), tolerance)
+        for found, wanted in zip(reference_outputs(reference, feeds), expected, strict=True):
+            _check_export(wanted, found, tolerance)
         part.replace(path)
     return Reference(**{**vars(reference), "path": path})
 
 
-def run_reference(reference: Reference, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Outputs of the reference by ONNX Runtime in float32: the single source of truth for parity.
+def reference_outputs(reference: Reference, feeds: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+    """Outputs of the reference on each of ``feeds`` by ONNX Runtime in float32: the single source of truth for parity.
 
-    One thread, so that the order of summation and with it every bit is the same each time on one machine. A quantized
-    one runs as its file says, not in the integer kernels that an optimised session would take.
+    One session for all of them. One thread, so that the order of summation and with it every bit is the same each time on
+    one machine. A quantized one runs as its file says, not in the integer kernels that an optimised session would take.
     """
     session = open_onnx(reference.path, threads=1, as_written=reference.quantized)
     names = [spec.name for spec in reference.outputs]
-    values = session.run(names, {spec.name: feeds[spec.name] for spec in reference.inputs})
-    return dict(zip(names, values, strict=True))
+    for feed in feeds:
+        values = session.run(names, {spec.name: feed[spec.name] for spec in reference.inputs})
+        yield dict(zip(names, values, strict=True))
+
+
+def run_reference(reference: Reference, feed: Mapping[str, Array]) -> dict[str, Array]:
+    """:func:`reference_outputs` of a single case."""
+    return next(reference_outputs(reference, [feed]))
+
+
+def kept_outputs(
+    reference: Reference,
+    feeds: Sequence[Mapping[str, Array]],
+    path: Path,
+    damaged: Callable[[str], None] = lambda found: None,
+) -> list[dict[str, Array]]:
+    """:func:`reference_outputs`, computed once and kept at ``path`` (``.npz``, with what it was computed from and its hash
+    in the ``.json`` beside it). They are computed anew when the reference, a case or ONNX Runtime is another one, and when
+    the file is not what was written, of which ``damaged`` hears.
+
+    Raises ``DataError`` when the reference's own file is not what it was: its outputs would be kept as the truth.
+    """
+    import onnxruntime as ort
+
+    names, note = [spec.name for spec in reference.outputs], path.with_name(f"{path.stem}.json")
+    computed_from = {
+        "reference_sha256": reference.sha256,
+        "quantized": reference.quantized,
+        "cases_sha256": _sha256_of_feeds(reference, feeds),
+        "onnxruntime": ort.__version__,
+    }
+    try:
+        kept = _read_kept(path, note, computed_from, names)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        damaged(f"{path.name} is damaged and computed anew: {first_line(exc)}")
+        kept = None
+    if kept is None:
+        if sha256_file(reference.path) != reference.sha256:
+            found = "the file is not the one that was exported"
+            raise DataError(f"reference {reference.path}", found, f"Remove {reference.path.parent}: it is made again")
+        rows = list(reference_outputs(reference, feeds))
+        kept = {name: np.stack([row[name] for row in rows]) for name in names}
+        write_arrays(path, {f"out{place}": kept[name] for place, name in enumerate(names)})
+        write_json(note, {**computed_from, "sha256": sha256_file(path)})
+    return [{name: values[index] for name, values in kept.items()} for index in range(len(feeds))]
+
+
+def _read_kept(
+    path: Path, note: Path, computed_from: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Array] | None:
+    """Outputs by name, stacked; None when there are none of these cases. Raises for a file that is not what was written."""
+    noted = read_json(note) if note.is_file() else {}
+    if {name: noted.get(name) for name in computed_from} != computed_from:
+        return None
+    if sha256_file(path) != noted["sha256"]:
+        raise ValueError("its content is not what its hash says")
+    arrays = read_arrays(path)
+    return {name: arrays[f"out{place}"] for place, name in enumerate(names)}
+
+
+def _sha256_of_feeds(reference: Reference, feeds: Iterable[Mapping[str, Array]]) -> str:
+    """Of the arrays of every case in the order of the reference's inputs, with their types and shapes."""
+    digest = hashlib.sha256()
+    for feed in feeds:
+        for spec in reference.inputs:
+            value = np.ascontiguousarray(feed[spec.name])
+            digest.update(f"{spec.name} {value.dtype.str} {value.shape}\n".encode())
+            digest.update(value.tobytes())
+    return digest.hexdigest()
 
 
 def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
@@ -178,13 +247,7 @@ def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
 
 def random_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array]:
     """Seeded arrays of the given specs: standard normal for floating types, zeros for the others (indices, masks)."""
-    generator = np.random.default_rng(seed)
-    return {
-        spec.name: generator.standard_normal(spec.shape).astype(spec.dtype)
-        if np.issubdtype(np.dtype(spec.dtype), np.floating)
-        else np.zeros(spec.shape, spec.dtype)
-        for spec in specs
-    }
+    return random_feed(specs, seed, "standard normal")
 
 
 def _torch_outputs(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str, Array]) -> list[Array]:

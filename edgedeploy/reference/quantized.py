@@ -58,8 +58,11 @@ def _finish(path: Path) -> Reference:
 
 
 def store_weights(model: Any) -> None:
-    """Turn quantized constants into int8 initializers, in place, but not those of transposed convolutions; transposed ones
-    into what they are read as."""
+    """Turn quantized constants into int8 initializers, in place.
+
+    Constants of transposed convolutions stay as they are. Where a Transpose follows DequantizeLinear, the constant is
+    stored transposed and the Transpose is removed.
+    """
     import onnx
 
     constants = _constants(model)

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.errors import DataError, SpecError, Unsupported, nearest
-from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.onnxruntime import open_model
 
@@ -284,7 +284,7 @@ def _close(path: Path, model: Any) -> Any:
     probe = onnx.ModelProto.FromString(model.SerializeToString())
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in open_now if name not in outputs)
     specs = tuple(_spec(path, value) for value in model.graph.input)
-    first, second = (_run_bytes(path, probe.SerializeToString(), random_feed(specs, seed)) for seed in (1, 2))
+    first, second = (_run_bytes(path, probe.SerializeToString(), random_feed(specs, seed, "0 to 1")) for seed in (1, 2))
     stale = [value for value in model.graph.value_info if value.name not in open_now]
     del model.graph.value_info[:]
     model.graph.value_info.extend(stale)
@@ -341,7 +341,7 @@ def _spec(path: Path, value: Any) -> TensorSpec:
 
 def _prove(path: Path, data: bytes, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
     """Run the original and the copy on one seeded input. Raises ``Unsupported`` for what ONNX Runtime cannot run."""
-    feed = random_feed(inputs, 0)
+    feed = random_feed(inputs, 0, "0 to 1")
     found = [_run(path, path, feed), _run_bytes(path, data, feed)]
     for spec in outputs:
         original, ours = (np.asarray(values[spec.name], np.float64) for values in found)
@@ -360,17 +360,6 @@ def _prove(path: Path, data: bytes, inputs: tuple[TensorSpec, ...], outputs: tup
                 f"it is {distance:.3g} away from the original",
                 f"Export the model with operator set {LOWEST_OPSET} or newer",
             )
-
-
-def random_feed(specs: Sequence[TensorSpec], seed: int) -> dict[str, Any]:
-    """Seeded values in 0 to 1; zeros for whole numbers, which may be indices."""
-    generator = np.random.default_rng(seed)
-    return {
-        spec.name: generator.random(spec.shape).astype(spec.dtype)
-        if np.issubdtype(np.dtype(spec.dtype), np.floating)
-        else np.zeros(spec.shape, spec.dtype)
-        for spec in specs
-    }
 
 
 def _run_bytes(path: Path, data: bytes, feed: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Final
 
 from edgedeploy.evidence.layers import beside, profile_of, time_text
+from edgedeploy.report.blocks import Line, Section, Table, Text
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.pictures import pick_and_reference
-from edgedeploy.report.tables import cell, nothing, section, table
+from edgedeploy.report.tables import line
 
 SHOWN: Final = 20
 """Layers that take the most time; the others are summed up."""
 
 
-def layers_section(data: ReportData) -> str:
+def layers_section(data: ReportData) -> Section | None:
     """Layer by layer of the pick, or of the baseline itself; nothing for a study without profiles."""
     picked, reference = pick_and_reference(data.front, data.measurements)
     shown = picked or reference
     if shown is None or not shown.layers:
-        return ""
+        return None
     ours, theirs = profile_of(shown, "candidate"), profile_of(shown, "baseline")
     places = f"{shown.variant.label}: {ours.placement_text()}. The baseline beside it: {theirs.placement_text()}."
     caption = (
@@ -27,7 +28,7 @@ def layers_section(data: ReportData) -> str:
     )
     title = "Where it ran, layer by layer"
     if ours.missing is not None:
-        return section(title, caption, *nothing(places))
+        return Section(title, caption, [Text(places)])
     rows = beside(ours, theirs)
     lines = [_line(row.layer, row.operator, row.place, row.ours_ns, row.theirs_ns) for row in rows[:SHOWN]]
     if rest := rows[SHOWN:]:
@@ -37,9 +38,8 @@ def layers_section(data: ReportData) -> str:
         lines.append(_line(f"{len(rest)} more", "", "", sums[0], sums[1]))
     lines.append(_line("All together", "", "", ours.total_ns, theirs.total_ns if theirs.layers else None))
     headers = ["Layer", "Operator", "Kernel and device", "Time", "Baseline"]
-    return section(title, caption, *nothing(places), table(headers, lines, numbers=(3, 4), look="narrow"))
+    return Section(title, caption, [Text(places), Table(headers, lines, numbers=(3, 4), look="narrow")])
 
 
-def _line(name: str, operator: str, place: str, ours_ns: int | None, theirs_ns: int | None) -> str:
-    times = "".join(cell(time_text(ns), number=True) for ns in (ours_ns, theirs_ns))
-    return f"<tr>{cell(name)}{cell(operator)}{cell(place)}{times}</tr>"
+def _line(name: str, operator: str, place: str, ours_ns: int | None, theirs_ns: int | None) -> Line:
+    return line(name, operator, place, time_text(ours_ns), time_text(theirs_ns))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,12 +12,13 @@ import numpy as np
 
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.evidence.front import FrontReport
+from edgedeploy.files import read_arrays
 from edgedeploy.interfaces.task import Array, Case, Pictured
 from edgedeploy.report.page_sections import ReportData, write_report
 from edgedeploy.report.pictures import CasePicture, worst_cases
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
-from edgedeploy.study.front import read_front, stored_spec
+from edgedeploy.study.front import evidence_of, front_of, stored_spec
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task
 
@@ -39,13 +40,14 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     store = Store(Path(folder))
     study = store.study()
     spec = stored_spec(store)
-    front = read_front(folder)
+    measurements = evidence_of(store)
+    front = front_of(study, spec, measurements)
     account = summarise(store.times())
-    pictures, notes = _pictures(store, study, spec, front)
+    pictures, notes = _pictures(store, study, spec, front, worst_cases(front, measurements))
     data = ReportData(
         name=spec.study.name,
         front=front,
-        measurements=[*store.measurements(), *store.invalid()],
+        measurements=measurements,
         study_text=shown(store.study_text()),
         command=f"edgedeploy search study.toml --out {shlex.quote(store.root.name)} --trials {len(front.rows)}",
         confirmation=store.confirmations(),
@@ -64,10 +66,9 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
 
 
 def _pictures(
-    store: Store, study: Mapping[str, Any], spec: StudySpec, front: FrontReport
+    store: Store, study: Mapping[str, Any], spec: StudySpec, front: FrontReport, wanted: Sequence[str]
 ) -> tuple[list[CasePicture], list[str]]:
-    """The worst cases of the pick, if the task can be loaded where the study was made; else the reason why not."""
-    wanted = worst_cases(front, store.measurements())
+    """The cases ``wanted``, if the task can be loaded where the study was made; else the reason why not."""
     if not wanted or front.pick is None or front.reference is None:
         return [], []
     try:
@@ -93,7 +94,4 @@ def _answer(task: Pictured, case: Case, rows: Mapping[str, Array], row: int) -> 
 
 def _outputs(store: Store, digest: str) -> dict[str, Array]:
     path = store.outputs_path(digest, "selection")
-    if not path.is_file():
-        return {}
-    with np.load(path, allow_pickle=False) as data:
-        return {name: data[name] for name in data.files}
+    return read_arrays(path) if path.is_file() else {}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
 
 from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Resampler
 from edgedeploy.evidence.confirm import Confirmed, confirm
@@ -13,26 +11,24 @@ from edgedeploy.evidence.front import FrontReport
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import comparison_text, gain_text, heading, phrase, quantity, scale_for
 from edgedeploy.records.units import human
+from edgedeploy.report.blocks import Bar, Block, Cell, Chart, Columns, Section, Share, Table, Text
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.pictures import case_gains, pick_and_reference, picture_rows
 from edgedeploy.report.plot import case_differences, latency_over_time
 from edgedeploy.report.tables import (
-    cell,
     confirmation_table,
     environment_table,
     failures_table,
-    nothing,
+    line,
     pairs_table,
     plain,
-    section,
-    table,
 )
 from edgedeploy.report.words import PROVENANCE_TEXT, executed_text
 
 PHASE_COLOURS = ("#2166ac", "#4393c3", "#92c5de", "#5aae61", "#a6dba0", "#b2abd2", "#f4a582", "#cfd4da")
 
 
-def cases_section(data: ReportData, charts: dict[str, dict[str, Any]]) -> str:
+def cases_section(data: ReportData) -> Section:
     front = data.front
     goal = accuracy_objective(front.objectives)
     gains = case_gains(front, data.measurements)
@@ -41,7 +37,7 @@ def cases_section(data: ReportData, charts: dict[str, dict[str, Any]]) -> str:
     if goal is None or pick is None or reference is None or not gains:
         why = "The pick is the baseline itself." if pick is not None and pick is reference else ""
         text = why or "There is no pick, no baseline, or no metric by case, so there is nothing to compare."
-        return section(title, "", *nothing(text))
+        return Section(title, "", [Text(text)])
     unit, name = front.unit(goal.metric), heading(goal.metric)
     values = {
         case: [quantity(float(side.cases[case][goal.metric] or 0.0), goal.metric, unit) for side in (reference, pick)]
@@ -52,9 +48,7 @@ def cases_section(data: ReportData, charts: dict[str, dict[str, Any]]) -> str:
         for case, two in values.items()
     }
     compared = Resampler(front.seed).compare(pick, reference, goal)
-    charts["case-chart"] = case_differences(
-        gains, hover, compared, f"{name}: pick against baseline, above zero is better"
-    )
+    chart = case_differences(gains, hover, compared, f"{name}: pick against baseline, above zero is better")
     better, worse = sum(gain > 0 for gain in gains.values()), sum(gain < 0 for gain in gains.values())
     caption = (
         f"Each dot is one case of the selection split: {name} of the pick against that of the float baseline. The pick is "
@@ -62,22 +56,18 @@ def cases_section(data: ReportData, charts: dict[str, dict[str, Any]]) -> str:
         "band spans the one-sided bounds of the average."
     )
     worst = sorted(gains, key=lambda case: (gains[case], case))[:5]
-    rows = (
-        f"<tr>{cell(case)}{cell(values[case][0], number=True)}{cell(values[case][1], number=True)}"
-        f"{cell(gain_text(gains[case], goal.metric, unit), number=True)}</tr>"
-        for case in worst
-    )
+    lines = [line(case, *values[case], gain_text(gains[case], goal.metric, unit)) for case in worst]
     headers = ["Worst cases for the pick", f"Baseline {name}", f"Pick {name}", "The pick is"]
     label = f"Plot of the difference in {name} for {len(gains)} cases; the worst are in the table below."
-    parts = [
-        f'<div id="case-chart" class="chart" role="img" aria-label="{escape(label, quote=True)}"></div>',
-        table(headers, rows, numbers=(1, 2, 3), look="narrow"),
+    blocks: list[Block] = [
+        Chart("case-chart", label, chart),
+        Table(headers, lines, numbers=(1, 2, 3), look="narrow"),
         picture_rows(data.pictures, front, data.measurements),
     ]
-    return section(title, caption, *parts)
+    return Section(title, caption, blocks)
 
 
-def sustained_section(data: ReportData, charts: dict[str, dict[str, Any]]) -> str:
+def sustained_section(data: ReportData) -> Section | None:
     """Latency over time of the pick and the baseline; nothing for a study without the protocol."""
     picked, reference = pick_and_reference(data.front, data.measurements)
     shown = {
@@ -86,10 +76,10 @@ def sustained_section(data: ReportData, charts: dict[str, dict[str, Any]]) -> st
         if item and "sustained" in item.protocols
     }
     if not shown:
-        return ""
+        return None
     slowest_ns = max(window["p50_ns"] for windows in shown.values() for window in windows)
     scale, unit = scale_for(slowest_ns, "ns")
-    charts["sustained-chart"] = latency_over_time(
+    chart = latency_over_time(
         {
             label: [(window["start_ns"] / 60e9, window["p50_ns"] / scale) for window in windows]
             for label, windows in shown.items()
@@ -98,29 +88,33 @@ def sustained_section(data: ReportData, charts: dict[str, dict[str, Any]]) -> st
     )
     caption = "Queries back to back, the median of each window. A line that climbs is heat, throttling or a leak."
     label = "Plot of the median latency over time; the tables above have its slope."
-    chart = f'<div id="sustained-chart" class="chart" role="img" aria-label="{escape(label, quote=True)}"></div>'
-    return section("Under load for minutes", caption, chart)
+    return Section("Under load for minutes", caption, [Chart("sustained-chart", label, chart)])
 
 
-def confirmation_section(data: ReportData) -> str:
-    title = "Confirmation"
+def confirmation_section(data: ReportData) -> Section:
     caption = "Cases that neither training, nor calibration, nor the search, nor the pick has seen."
     found = confirm(data.front, data.confirmation)
-    parts = [confirmation_table(found, data.front)] if found else nothing("The confirmation split was not opened.")
-    verdict = _verdict(found, data.front)
-    if verdict:
-        parts.insert(0, f"<p><b>{escape(verdict)}</b></p>")
+    blocks: list[Block] = []
+    if verdict := _verdict(found, data.front):
+        blocks.append(Text(verdict, "bold"))
+    nothing = Text("The confirmation split was not opened.")
+    blocks.append(confirmation_table(found, data.front) if found else nothing)
     if data.openings:
         labels = data.front.labels
-        rows = (
-            f"<tr>{cell(item.get('utc', ''))}{cell(item.get('reason', ''))}"
-            f"{cell(', '.join(labels.get(str(v), str(v)) for v in item.get('variants', ())))}</tr>"
+        lines = [
+            line(
+                item.get("utc", ""),
+                item.get("reason", ""),
+                ", ".join(labels.get(str(v), str(v)) for v in item.get("variants", ())),
+            )
             for item in data.openings
-        )
-        parts.append("<h3>Log of openings</h3>")
-        parts.append('<p class="note">Whoever opens it often is searching on it.</p>')
-        parts.append(table(["When (UTC)", "Why", "For which variants"], rows))
-    return section(title, caption, *parts)
+        ]
+        blocks += [
+            Text("Log of openings", "heading"),
+            Text("Whoever opens it often is searching on it.", "note"),
+            Table(["When (UTC)", "Why", "For which variants"], lines),
+        ]
+    return Section("Confirmation", caption, blocks)
 
 
 def _verdict(found: Sequence[Confirmed], front: FrontReport) -> str:
@@ -138,45 +132,38 @@ def _verdict(found: Sequence[Confirmed], front: FrontReport) -> str:
     return f"Not confirmed: {what}; this does not show a loss within {allowed}."
 
 
-def failures_section(data: ReportData) -> str:
+def failures_section(data: ReportData) -> Section:
+    if not data.failures:
+        return Section("Failures by cause", "", [Text("No variant failed.")])
     caption = (
         "Variants that cannot give a number on this target, with the cause: data about the variant, not the board."
     )
-    if not data.failures:
-        return section("Failures by cause", "", *nothing("No variant failed."))
-    return section("Failures by cause", caption, failures_table(data.failures))
+    return Section("Failures by cause", caption, [failures_table(data.failures)])
 
 
-def time_section(data: ReportData) -> str:
+def time_section(data: ReportData) -> Section | None:
     total = sum(data.seconds.values())
     if total <= 0:
-        return ""
-    spans, rows = [], []
+        return None
+    shares, lines = [], []
     for index, (phase, seconds) in enumerate(data.seconds.items()):
         colour = PHASE_COLOURS[index % len(PHASE_COLOURS)]
         share = seconds / total
-        text = f"{phase}: {_duration(seconds)}, {share:.1%}"
-        spans.append(
-            f'<span style="width:{100 * share:.3f}%;background:{colour}" title="{escape(text, quote=True)}"></span>'
-        )
-        name = f'<td><span class="key" style="background:{colour}"></span>{escape(phase)}</td>'
-        rows.append(f"<tr>{name}{cell(_duration(seconds), number=True)}{cell(f'{share:.1%}', number=True)}</tr>")
+        shares.append(Share(100 * share, colour, f"{phase}: {_duration(seconds)}, {share:.1%}"))
+        lines.append(line(Cell(phase, colour=colour), _duration(seconds), f"{share:.1%}"))
     caption = f"{_duration(total)} of wall time over all runs of the study."
     if data.overhead is not None:
         caption += f" Overhead (all that is not training, building, measuring or scoring): {data.overhead:.1%}."
-    bar = (
-        f'<div class="bar" role="img" aria-label="Share of wall time by phase, as in the table">{"".join(spans)}</div>'
-    )
-    return section(
-        "Where the time went", caption, bar, table(["Phase", "Time", "Share"], rows, numbers=(1, 2), look="narrow")
-    )
+    bar = Bar("Share of wall time by phase, as in the table", shares)
+    table = Table(["Phase", "Time", "Share"], lines, numbers=(1, 2), look="narrow")
+    return Section("Where the time went", caption, [bar, table])
 
 
-def training_section(data: ReportData) -> str:
+def training_section(data: ReportData) -> Section | None:
     """In which precision and on what the models were trained; nothing for a study without training."""
     host = data.training.get("host")
     if not host:
-        return ""
+        return None
     facts = {
         "Baseline": f"{data.training['epochs']} epochs in {data.training['precision']}, "
         f"{_duration(data.training['wall_s'])}",
@@ -191,7 +178,7 @@ def training_section(data: ReportData) -> str:
         spent = _duration(sum(item["wall_s"] for item in data.trainings))
         facts["Other models"] = f"{len(data.trainings)} in {precisions}, {spent}"
     caption = "Training ran on the host of the study, not on the board."
-    return section("Training", caption, pairs_table(facts))
+    return Section("Training", caption, [pairs_table(facts)])
 
 
 def _duration(seconds: float) -> str:
@@ -200,11 +187,11 @@ def _duration(seconds: float) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60)} s" if seconds >= 60 else f"{seconds:.1f} s"
 
 
-def environment_section(data: ReportData) -> str:
+def environment_section(data: ReportData) -> Section | None:
     picked, reference = pick_and_reference(data.front, data.measurements)
     shown = picked or reference or next((item for item in data.measurements if item.valid), None)
     if shown is None:
-        return ""
+        return None
     board = shown.board
     facts = {
         "Board": board.name,
@@ -227,14 +214,14 @@ def environment_section(data: ReportData) -> str:
     series = ("before", "after", "during", "energy")
     rest = {key: plain(value, key) for key, value in sorted(environment.items()) if key not in series}
     rest["Energy"] = energy_text(environment.get("energy"))
-    parts = [f'<div class="columns"><div><h3>Board</h3>{pairs_table(facts)}</div><div><h3>Conditions</h3>']
+    conditions = [pairs_table(rest)]
     if isinstance(before, Mapping) and isinstance(after, Mapping):
-        parts.append(environment_table(before, after))
-    parts += [pairs_table(rest), "</div></div>"]
-    return section("Environment", f"As {shown.variant.label} found it.", *parts)
+        conditions.insert(0, environment_table(before, after))
+    columns = Columns([("Board", [pairs_table(facts)]), ("Conditions", conditions)])
+    return Section("Environment", f"As {shown.variant.label} found it.", [columns])
 
 
-def reproduce_section(data: ReportData) -> str:
+def reproduce_section(data: ReportData) -> Section:
     front = data.front
     picked, reference = pick_and_reference(front, data.measurements)
     facts: dict[str, object] = {"Seed": front.seed, "Bootstrap": f"{RESAMPLES} resamples, {LEVEL:.0%}"}
@@ -245,11 +232,12 @@ def reproduce_section(data: ReportData) -> str:
             facts[f"{name} files"] = ", ".join(f"{f.name} sha256 {f.sha256}" for f in item.artifact.files)
             facts[f"{name} ONNX reference"] = f"sha256 {item.artifact.reference_sha256}"
     versions = {**(dict(picked.artifact.built_with) if picked else {}), **data.versions}
-    parts = [
-        f"<pre>{escape(data.command)}</pre>",
+    blocks: list[Block] = [
+        Text(data.command, "verbatim"),
         pairs_table(facts),
-        "<h3>Versions</h3>",
+        Text("Versions", "heading"),
         pairs_table(dict(sorted(versions.items()))),
-        f"<h3>Study file</h3><pre>{escape(data.study_text)}</pre>",
+        Text("Study file", "heading"),
+        Text(data.study_text, "verbatim"),
     ]
-    return section("How to do it again", "The same command, study file and seed; times differ as hosts do.", *parts)
+    return Section("How to do it again", "The same command, study file and seed; times differ as hosts do.", blocks)

@@ -7,15 +7,14 @@ failed, where the time went, on what it ran, how to do it again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
-from typing import Any
 
 from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
 from edgedeploy.evidence.front import FrontReport, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
 from edgedeploy.evidence.verdict import MARGIN
 from edgedeploy.files import write_atomic
+from edgedeploy.report.blocks import Block, Chart, Section, Summary, Table, Text, Tile
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.html import page
 from edgedeploy.report.layers import layers_section
@@ -30,7 +29,7 @@ from edgedeploy.report.page_details import (
     training_section,
 )
 from edgedeploy.report.plot import choose_axes, pareto
-from edgedeploy.report.tables import all_variants_table, cell, metrics_table, nothing, section, table, weight_bits_table
+from edgedeploy.report.tables import all_variants_table, line, metrics_table, weight_bits_table
 from edgedeploy.report.words import answer, board_metrics_present, key_metrics, protocol_tables, task_metrics
 
 __all__ = ["ReportData", "render_report", "write_report"]
@@ -44,15 +43,13 @@ def write_report(data: ReportData, path: Path) -> Path:
 
 def render_report(data: ReportData) -> str:
     """The page as text: the same data gives the same text."""
-    charts: dict[str, dict[str, Any]] = {}
     sections = [
-        _summary(data),
-        _front(data, charts),
-        _numbers(data),
+        _front(data.front),
+        _numbers(data.front),
         _every_variant(data),
         layers_section(data),
-        sustained_section(data, charts),
-        cases_section(data, charts),
+        sustained_section(data),
+        cases_section(data),
         confirmation_section(data),
         failures_section(data),
         time_section(data),
@@ -60,35 +57,30 @@ def render_report(data: ReportData) -> str:
         environment_section(data),
         reproduce_section(data),
     ]
-    return page(f"{data.name}: edgedeploy report", "\n".join(section for section in sections if section), charts)
+    return page(_summary(data), [section for section in sections if section])
 
 
-def _paragraphs(lines: Sequence[str]) -> str:
-    return "".join(f"<p>{escape(line)}</p>" for line in lines)
-
-
-def _summary(data: ReportData) -> str:
+def _summary(data: ReportData) -> Summary:
     front = data.front
-    badge = front.provenance or "nothing measured"
-    warn = "" if badge == "measured" else " warn"
     counts = f"{len(front.rows)} variants, {len(front.members)} on the front"
-    meta = " \N{MIDDLE DOT} ".join(
-        filter(None, [f"board {front.board}" if front.board else "", counts, data.created_utc])
-    )
+    meta = [f"board {front.board}" if front.board else "", counts, data.created_utc]
     head, *rest = answer(front)
-    kind = "answer" if front.pick else "answer none"
-    return (
-        f"<header><h1>{escape(data.name)}</h1>"
-        f'<p class="meta"><span class="badge{warn}">{escape(badge)}</span> {escape(meta)}</p></header>'
-        f'<div class="{kind}"><strong>{escape(head)}</strong><p>{escape(" ".join(rest))}</p></div>'
-        f"{_tiles(front)}{_paragraphs(data.notes)}"
+    return Summary(
+        name=data.name,
+        badge=front.provenance or "nothing measured",
+        meta=" \N{MIDDLE DOT} ".join(filter(None, meta)),
+        picked=front.pick is not None,
+        headline=head,
+        reasons=" ".join(rest),
+        tiles=_tiles(front),
+        notes=data.notes,
     )
 
 
-def _tiles(front: FrontReport) -> str:
+def _tiles(front: FrontReport) -> list[Tile]:
     pick = front.row(front.pick.digest) if front.pick else None
     if pick is None:
-        return ""
+        return []
     baseline = front.row(front.reference)
     tiles = []
     for metric in key_metrics(front):
@@ -99,17 +91,11 @@ def _tiles(front: FrontReport) -> str:
         small = [span(estimate, metric, unit)]
         if baseline and metric in baseline.estimates and not metric.endswith("_ratio"):
             small.append(f"baseline {quantity(baseline.estimates[metric].value, metric, unit)}")
-        tiles.append(
-            f'<div class="tile"><div class="name">{escape(heading(metric))}</div>'
-            f'<div class="big">{escape(quantity(estimate.value, metric, unit))}</div>'
-            + "".join(f'<div class="small">{escape(text)}</div>' for text in small if text)
-            + "</div>"
-        )
-    return f'<div class="tiles">{"".join(tiles)}</div>'
+        tiles.append(Tile(heading(metric), quantity(estimate.value, metric, unit), [text for text in small if text]))
+    return tiles
 
 
-def _front(data: ReportData, charts: dict[str, dict[str, Any]]) -> str:
-    front = data.front
+def _front(front: FrontReport) -> Section:
     x, y = choose_axes(front)
     drawn = [row for row in front.rows if {x.metric, y.metric} <= set(row.estimates)]
     caption = (
@@ -119,20 +105,19 @@ def _front(data: ReportData, charts: dict[str, dict[str, Any]]) -> str:
     if len(front.objectives) > 2:
         caption += f" The study has {len(front.objectives)} objectives; this shows two, and the line only these two."
     if not drawn:
-        return section("The front", "", *nothing("No valid variant has both metrics, so there is nothing to draw."))
-    charts["front-chart"] = pareto(front)
-    text = f"Plot of {heading(y.metric)} against {heading(x.metric)} for {len(drawn)} variants; the table has the same."
-    chart = f'<div id="front-chart" class="chart" role="img" aria-label="{escape(text, quote=True)}"></div>'
-    return section(
-        "The front", caption, chart, "<noscript><p>The plot needs scripts; the tables do not.</p></noscript>"
+        nothing = "No valid variant has both metrics, so there is nothing to draw."
+        return Section("The front", "", [Text(nothing)])
+    label = (
+        f"Plot of {heading(y.metric)} against {heading(x.metric)} for {len(drawn)} variants; the table has the same."
     )
+    instead = "The plot needs scripts; the tables do not."
+    return Section("The front", caption, [Chart("front-chart", label, pareto(front), instead)])
 
 
-def _numbers(data: ReportData) -> str:
-    front = data.front
+def _numbers(front: FrontReport) -> Section | None:
     shown = [*front.members, *(row for row in front.baselines if row.status != "front")]
     if not shown:
-        return ""
+        return None
     caption = (
         "The front's members and the float baselines, which are always measured. Small print is the "
         f"{LEVEL:.0%} interval. \u201cvs baseline\u201d is against the reference target's float model, timed beside it; "
@@ -144,19 +129,17 @@ def _numbers(data: ReportData) -> str:
             " The baseline ran in the same power mode as the variant beside it, so a ratio compares models within a mode; "
             "modes are compared by latency and energy."
         )
-    parts = []
+    blocks: list[Block] = []
     if accuracy := task_metrics(front):
-        parts += [
-            "<h3>Accuracy of the exported artifact, as the board computed it</h3>",
-            metrics_table(shown, accuracy, front),
-        ]
-    parts += ["<h3>On the board</h3>", metrics_table(shown, board_metrics_present(front), front, executed=True)]
+        title = "Accuracy of the exported artifact, as the board computed it"
+        blocks += [Text(title, "heading"), metrics_table(shown, accuracy, front)]
+    on_board = metrics_table(shown, board_metrics_present(front), front, executed=True)
+    blocks += [Text("On the board", "heading"), on_board]
     for title, metrics in protocol_tables(front).items():
-        parts += [f"<h3>{escape(title)}</h3>", metrics_table(shown, metrics, front)]
-    absent = _missing_everywhere(shown)
-    if absent:
-        parts.append(f'<p class="note">Not available for any of them: {escape(absent)}.</p>')
-    return section("Front and baselines", caption, *parts)
+        blocks += [Text(title, "heading"), metrics_table(shown, metrics, front)]
+    if absent := _missing_everywhere(shown):
+        blocks.append(Text(f"Not available for any of them: {absent}.", "note"))
+    return Section("Front and baselines", caption, blocks)
 
 
 def _effect(front: FrontReport, metric: str) -> str:
@@ -172,12 +155,13 @@ def _missing_everywhere(rows: Sequence[Row]) -> str:
     return "; ".join(f"{heading(name)} ({why})" for name, why in gone.items())
 
 
-def _every_variant(data: ReportData) -> str:
+def _every_variant(data: ReportData) -> Section:
     front = data.front
-    parts = [all_variants_table(front)] if front.rows else nothing("No variant gave a valid measurement.")
+    nothing = Text("No variant gave a valid measurement.")
+    blocks: list[Block] = [all_variants_table(front) if front.rows else nothing]
     if front.constraints:
         limits = "; ".join(item.text(front.unit(item.metric)) for item in front.constraints)
-        parts.append(f'<p class="note">Limits: {escape(limits)}.</p>')
+        blocks.append(Text(f"Limits: {limits}.", "note"))
     effects = "; ".join(f"{heading(goal.metric)} {_effect(front, goal.metric)}" for goal in front.objectives)
     caption = (
         "Click a heading to sort. A variant is \u201cdominated (confirmed)\u201d when the one-sided "
@@ -185,13 +169,11 @@ def _every_variant(data: ReportData) -> str:
         f"better by more than the smallest effect that matters ({effects}); "
         "when they do not show it, the two are \u201cindistinguishable\u201d."
     )
-    if any(item.weight_bits for item in data.measurements):
-        parts.append(weight_bits_table(data.measurements))
+    bits = weight_bits_table(data.measurements)
+    if bits.lines:
+        blocks += [Text("Bits of int8 weights", "heading"), bits]
     if front.invalid:
-        rows = (
-            f"<tr>{cell(item.variant.label)}{cell(item.cause)}{cell(item.created_utc)}</tr>" for item in front.invalid
-        )
-        parts.append("<h3>Invalid runs</h3>")
-        parts.append('<p class="note">The conditions drifted while these ran, so they gave no numbers.</p>')
-        parts.append(table(["Variant", "Cause", "When"], rows))
-    return section("All variants", caption, *parts)
+        lines = [line(item.variant.label, item.cause, item.created_utc) for item in front.invalid]
+        why = "The conditions drifted while these ran, so they gave no numbers."
+        blocks += [Text("Invalid runs", "heading"), Text(why, "note"), Table(["Variant", "Cause", "When"], lines)]
+    return Section("All variants", caption, blocks)

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from edgedeploy.evidence.front import FrontReport
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import heading, quantity
 from edgedeploy.records.measurement import Measurement
+from edgedeploy.report.blocks import Picture, Pictures
 
 ROLES: Final[Mapping[str, str]] = {"truth": "truth", "baseline": "baseline's answer", "pick": "pick's answer"}
 MAX_SIDE: Final = 320
@@ -66,24 +66,21 @@ def data_uri(image: npt.NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def picture_rows(pictures: Sequence[CasePicture], report: FrontReport, measurements: Sequence[Measurement]) -> str:
-    """A figure per case: its pictures side by side, each with what it scored."""
+def picture_rows(pictures: Sequence[CasePicture], report: FrontReport, measurements: Sequence[Measurement]) -> Pictures:
+    """A row per case: its pictures side by side, each with what it scored."""
     pick, reference = pick_and_reference(report, measurements)
     values = {"pick": pick.cases if pick else {}, "baseline": reference.cases if reference else {}}
     goal = accuracy_objective(report.objectives)
     rows = []
     for picture in pictures:
-        cells = []
+        shown = []
         for role, text in ROLES.items():
             if role not in picture.images:
                 continue
-            score = ""
+            caption = text
             value = values.get(role, {}).get(picture.case, {}).get(goal.metric) if goal else None
             if goal and value is not None:
-                score = f": {heading(goal.metric)} {quantity(value, goal.metric, report.unit(goal.metric))}"
-            caption = escape(text + score)
-            alt = escape(f"{picture.case}, {text}{score}", quote=True)
-            uri = data_uri(picture.images[role])
-            cells.append(f'<figure><img src="{uri}" alt="{alt}"><figcaption>{caption}</figcaption></figure>')
-        rows.append(f'<div class="case"><h4>{escape(picture.case)}</h4><div class="trio">{"".join(cells)}</div></div>')
-    return "".join(rows)
+                caption += f": {heading(goal.metric)} {quantity(value, goal.metric, report.unit(goal.metric))}"
+            shown.append(Picture(data_uri(picture.images[role]), f"{picture.case}, {caption}", caption))
+        rows.append((picture.case, shown))
+    return Pictures(rows)

@@ -9,6 +9,8 @@ from pydantic import Field, ValidationError, model_validator
 from edgedeploy.errors import SpecError, nearest
 from edgedeploy.spec.scenarios import Table
 
+DEFAULT_PORT = 22
+DEFAULT_ROOT = "~/.edgedeploy"
 EMULATED_WORD = "emulated:"
 Machine = Literal["arm64", "arm64-system", "x86-avx2"]
 MACHINES: tuple[Machine, ...] = get_args(Machine)
@@ -18,12 +20,12 @@ class BoardTable(Table):
     name: str = Field(min_length=1, max_length=80)
     kind: Literal["local", "ssh", "emulated"]
     host: str | None = None
-    port: int = Field(default=22, ge=1, le=65535)
+    port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
     user: str | None = None
     identity: str | None = None
     known_hosts: str | None = None
     python: str | None = None
-    root: str = "~/.edgedeploy"
+    root: str = DEFAULT_ROOT
     server: Literal["auto", "embedded", "sshd"] = "auto"
     governor: str | None = None
     nvpmodel: int | str | None = None

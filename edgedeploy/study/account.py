@@ -40,7 +40,7 @@ class Account:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Time that is nobody's: of a thread that only waits for the others, whose own time counts."""
+        """Leave the time of the block out of this thread's account: it waits for other threads, whose time is counted."""
         started = time.monotonic_ns()
         try:
             yield

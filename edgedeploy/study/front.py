@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgedeploy.errors import SpecError
 from edgedeploy.evidence.bootstrap import RESAMPLES
@@ -32,15 +34,20 @@ def read_measurement(folder: str | Path, variant: str) -> Measurement:
     return known[fitting[0]]
 
 
-def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> FrontReport:
-    """The front, recomputed from the stored measurements alone. Raises ``SpecError`` for a folder without a study."""
-    store = Store(Path(folder))
-    study = store.study()
-    spec = stored_spec(store)
+def evidence_of(store: Store) -> list[Measurement]:
+    """What fronts and reports are made from: every measurement of the search, those that are not valid last. Who needs
+    them twice hands them on: they hold raw series, and reading them is most of the work."""
+    return [*store.measurements(), *store.invalid()]
+
+
+def front_of(
+    study: Mapping[str, Any], spec: StudySpec, measurements: Sequence[Measurement], resamples: int = RESAMPLES
+) -> FrontReport:
+    """The front of ``measurements`` by the rules of the study: ``study`` is what its store keeps of it."""
     task_metrics = {name: MetricInfo(**info) for name, info in study["task_metrics"].items()}
     metrics = spec.metric_table(task_metrics)
     return build_front(
-        [*store.measurements(), *store.invalid()],
+        measurements,
         objectives_of(spec, metrics),
         constraints_of(spec, metrics),
         baseline_digests=[Variant.from_json(item).digest for item in study["baselines"]],
@@ -51,3 +58,9 @@ def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> FrontReport
         resamples=resamples,
         several_boards=len(study.get("boards", ())) > 1,
     )
+
+
+def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> FrontReport:
+    """The front, recomputed from the stored measurements alone. Raises ``SpecError`` for a folder without a study."""
+    store = Store(Path(folder))
+    return front_of(store.study(), stored_spec(store), evidence_of(store), resamples)

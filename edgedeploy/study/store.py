@@ -3,7 +3,8 @@
     study.toml           the study file as it was given       study.json       what it was resolved to
     measurements/*.json  one per variant, valid ones          invalid/*.json   runs whose conditions drifted
     failures/*.json      variants that cannot give a number   confirmation/    final split, with its log of openings
-    models/DIGEST/       ONNX reference of a float model      artifacts/NAME/  what a target built from it
+    models/DIGEST/       ONNX reference of a float model,     artifacts/NAME/  what a target built from it, with its
+                         what it answers on golden cases                       manifest
     baseline/            the trained baseline's weights       inputs/*.npz     model-ready inputs of a split
     training/*.pt        trainings under way, by epoch        optuna.sqlite3   the optimiser's history of proposals
     account.jsonl        where the time went
@@ -14,7 +15,6 @@ Every file appears whole or not at all. One process at a time owns the folder (:
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -25,6 +25,7 @@ from typing import Any
 
 from edgedeploy.errors import SpecError
 from edgedeploy.files import read_json, remove_partials, write_atomic, write_json
+from edgedeploy.records.artifact import MANIFEST, Artifact, sha256_file
 from edgedeploy.records.measurement import SCHEMA_VERSION, Failure, Measurement
 from edgedeploy.records.variant import Variant
 from edgedeploy.study.mounts import network_file_system
@@ -203,14 +204,6 @@ class Store:
     def outputs_path(self, digest: str, split: str) -> Path:
         return self.root / "outputs" / f"{digest}-{split}.npz"
 
-    def save_arrays(self, path: Path, arrays: Mapping[str, Any]) -> None:
-        """A compressed ``.npz`` of plain arrays, whole or not at all."""
-        import numpy as np
-
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        write_atomic(path, buffer.getvalue())
-
     @property
     def baseline_weights(self) -> Path:
         return self.root / "baseline" / "weights.pt"
@@ -236,3 +229,43 @@ class Store:
     @property
     def optimiser_path(self) -> Path:
         return self.root / "optuna.sqlite3"
+
+
+# -- manifests of stored artifacts: what Artifact.as_json gave, in the artifact's folder
+
+
+def artifact_manifest(folder: Path) -> dict[str, Any] | None:
+    """What is stored of the artifact in ``folder``; None when nothing is. Writes nothing."""
+    path = folder / MANIFEST
+    found = path if path.is_file() else _older_manifest(folder)
+    manifest: dict[str, Any] | None = None if found is None else read_json(found)
+    return manifest
+
+
+def adopt_manifest(folder: Path) -> None:
+    """Move a manifest that an older version wrote beside ``folder`` into it."""
+    older = _older_manifest(folder)
+    if older is not None:
+        if not (folder / MANIFEST).is_file():
+            write_json(folder / MANIFEST, read_json(older))
+        older.unlink()
+
+
+def forget_artifact(folder: Path) -> None:
+    """Remove the manifest, so that who asks for the artifact next builds it."""
+    adopt_manifest(folder)
+    (folder / MANIFEST).unlink(missing_ok=True)
+
+
+def _older_manifest(folder: Path) -> Path | None:
+    """The manifest beside ``folder``, where older versions wrote it. They cut the folder's name at its last dot, so that
+    artifacts of targets with a dot in their names shared one, which told of the last that was built: such a manifest counts
+    only for a folder that holds its files."""
+    path = folder.with_suffix(".json")
+    if not (folder.is_dir() and path.is_file()):
+        return None
+    if path.stem == folder.name:
+        return path
+    files = Artifact.from_json(read_json(path)).files
+    sound = all((folder / file.name).is_file() and sha256_file(folder / file.name) == file.sha256 for file in files)
+    return path if sound else None

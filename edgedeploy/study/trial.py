@@ -19,6 +19,7 @@ from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.emulated import emulated_metrics
 from edgedeploy.evidence.scenarios import protocol_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
+from edgedeploy.files import read_arrays, write_arrays
 from edgedeploy.interfaces.board import Board
 from edgedeploy.interfaces.task import Array, Split
 from edgedeploy.records.artifact import Artifact
@@ -32,7 +33,7 @@ from edgedeploy.reference.layers import with_sources
 from edgedeploy.reference.parity import check_executed, check_parity, worst_distance
 from edgedeploy.search.loop import Failed, Outcome, Scored
 from edgedeploy.spec.goals import constraints_of
-from edgedeploy.spec.study import StudySpec
+from edgedeploy.spec.study import MeasureTable, StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.workbench import InputSet, Rivals, Workbench
@@ -62,8 +63,8 @@ def runner_on(
 class Trials:
     """Evaluates variants of one study on one board. ``tell`` hears one line per thing worth knowing; ``alive`` is
     asked before anything is kept and raises where the study was interrupted or the board is no longer its; ``protocols``
-    are run wherever time is measured; ``power_modes`` are the board's, each with what sets it. ``host`` is held while this
-    machine works, ``place`` while the board runs: where they are one machine they are one lock."""
+    are run wherever time is measured; ``power_modes`` are the board's, each with what sets it. ``host`` is
+    locked while this host works and ``place`` while the board runs; a board that is this host shares the host's lock."""
 
     spec: StudySpec
     run: Runner
@@ -161,7 +162,7 @@ class Trials:
     def _choose_weight_bits(self, variant: Variant, rivals: Rivals) -> None:
         """Run both on the board, keep the one that is nearer to the float model there."""
         with self.host:
-            wanted = self.bench.reference_outputs(variant, rivals.feeds)
+            wanted = self.bench.rivals_reference(variant, rivals)
         distances = {bits: self._distance(payload, wanted) for bits, payload in rivals.payloads.items()}
         chosen = nearer(distances, cases=len(wanted), split=rivals.split)
         self.alive(variant)
@@ -271,14 +272,7 @@ class Trials:
             table = self.spec.measure
             more, why = protocol_metrics(table.protocols, raw.candidate.blocks_ns, raw.protocols)
             metrics, missing = {**metrics, **more}, {**missing, **why}
-            limits = StabilityLimits(
-                table.max_drift,
-                table.max_background_cores,
-                table.max_spread,
-                table.max_heating_c,
-                table.max_clock_drift,
-            )
-            cause = stability(raw.baseline, raw.environment, limits)
+            cause = stability(raw.baseline, raw.environment, stability_limits(table))
         for name in self.bench.task.metrics:
             summary = summarise_cases(cases, name)
             if summary is None:
@@ -324,14 +318,24 @@ class Trials:
         """Outputs for the report's pictures, rounded to float16; every metric came from the full ones."""
         path = self.store.outputs_path(variant.digest, split)
         small = {name: rows[inputs.golden :].astype(np.float16) for name, rows in outputs.items()}
-        self.store.save_arrays(path, small)
+        write_arrays(path, small)
+
+
+def stability_limits(table: MeasureTable) -> StabilityLimits:
+    """What a study file allows a run to do."""
+    return StabilityLimits(
+        max_drift=table.max_drift,
+        max_background_cores=table.max_background_cores,
+        max_spread=table.max_spread,
+        max_heating_c=table.max_heating_c,
+        max_clock_drift=table.max_clock_drift,
+    )
 
 
 def _load_outputs(raw: RawRun) -> dict[str, Array]:
     if raw.outputs is None:
         raise MeasurementError("outputs of the run", "the board sent none", "Run it again; keep the agent's log")
-    with np.load(raw.outputs, allow_pickle=False) as data:
-        return {name: data[name] for name in data.files}
+    return read_arrays(raw.outputs)
 
 
 def _unstack(rows: Array) -> Array:

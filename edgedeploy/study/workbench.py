@@ -17,20 +17,20 @@ from edgedeploy.compress.checkpoint import drop_checkpoint
 from edgedeploy.compress.model import derive, derive_quantized, load_weights, restore, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.errors import BuildError, SpecError
-from edgedeploy.files import new_folder, read_json, write_atomic, write_json
+from edgedeploy.files import new_folder, read_json, write_arrays, write_atomic, write_json
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
 from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Task
-from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.job import Payload
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.variant import Scalar, Variant, digest_of
 from edgedeploy.records.weightbits import TRAINED_FOR_BOARD, WeightBits
-from edgedeploy.reference.export import Reference, describe, export_reference, run_reference
+from edgedeploy.reference.export import Reference, describe, export_reference, kept_outputs
 from edgedeploy.reference.layers import kept_float
 from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
 from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.study.account import Account
-from edgedeploy.study.store import Store
+from edgedeploy.study.store import Store, adopt_manifest, artifact_manifest, forget_artifact
 from edgedeploy.targets.steady import build_steadily
 
 BASELINE: Final = "baseline"
@@ -64,11 +64,12 @@ def build_here(target: Target, request: BuildRequest, folder: Path) -> Artifact:
 @dataclass(frozen=True)
 class Rivals:
     """Builds of one variant by the bits of their weights, between which a board has yet to choose. Their inputs are
-    ``feeds``, stacked: cases of ``split``, whose ranges the builds have not seen."""
+    ``feeds``, stacked: cases of ``split``, whose ranges the builds have not seen; ``name`` is theirs in files."""
 
     payloads: Mapping[int, Payload]
     feeds: tuple[dict[str, Array], ...]
     split: str
+    name: str
 
 
 class Workbench:
@@ -133,8 +134,10 @@ class Workbench:
         )
 
     def reference(self, variant: Variant) -> Reference:
-        """The ONNX file of the variant's model: what all of its artifacts are built from and held against. Of a variant
-        that is trained to be int8 it is the trained model, of any other the float one."""
+        """The ONNX file of the variant's model: its artifacts are built from it and held against it.
+
+        Variants with ``training = "qat"``: the quantized export; all others: the float export.
+        """
         folder = self._store.model_folder(variant.model_digest)
         if isinstance(self.task, ReadyMade):
             return self._ready_made(self.task, folder)
@@ -212,15 +215,16 @@ class Workbench:
         """
         bits = weight_bits or self._chosen_bits(variant)
         folder = self._artifact_folder(variant, bits)
-        manifest = folder.with_suffix(".json")
-        if not manifest.is_file():
+        adopt_manifest(folder)
+        manifest = artifact_manifest(folder)
+        if manifest is None:
             reference = self.reference(variant)
-            with self._account.phase("build"):
-                with new_folder(folder) as part:
-                    artifact, failures = self._build_steadily(variant, self._request(variant, reference, bits), part)
+            with self._account.phase("build"), new_folder(folder) as part:
+                artifact, failures = self._build_steadily(variant, self._request(variant, reference, bits), part)
                 told = {"failed_builds": [str(failure) for failure in failures]} if failures else {}
-                write_json(manifest, {**artifact.as_json(), **told})
-        return Artifact.from_json(read_json(manifest)), folder
+                manifest = {**artifact.as_json(), **told}
+                write_json(part / MANIFEST, manifest)
+        return Artifact.from_json(manifest), folder
 
     def _build_steadily(
         self, variant: Variant, request: BuildRequest, part: Path
@@ -246,7 +250,7 @@ class Workbench:
     def forget(self, variant: Variant) -> None:
         """Remove a variant's artifact and what its target kept on the way, so that who asks for it next builds it."""
         forget_conversions(self.reference(variant).path.with_name(PROGRAM_FILE))
-        self._artifact_folder(variant, self._chosen_bits(variant)).with_suffix(".json").unlink(missing_ok=True)
+        forget_artifact(self._artifact_folder(variant, self._chosen_bits(variant)))
 
     def _artifact_folder(self, variant: Variant, bits: int) -> Path:
         own = bits == 8 or bool(variant.weight_bits)  # its name says the bits itself, where they are a setting
@@ -298,14 +302,13 @@ class Workbench:
         built = {bits: self.artifact(variant, bits) for bits in (8, 7)}
         split, cases = self._held_out(variant)
         feeds = tuple(self.task.inputs(case, **variant.arch_kwargs) for case in cases)
-        path = self._store.inputs_path(
-            f"held-out-{digest_of([split, variant.calibration_cases, dict(variant.arch)])[:16]}"
-        )
+        name = f"held-out-{digest_of([split, variant.calibration_cases, dict(variant.arch)])[:16]}"
+        path = self._store.inputs_path(name)
         if not path.is_file():
             with self._account.phase("bookkeeping"):
-                self._store.save_arrays(path, {key: np.stack([feed[key] for feed in feeds]) for key in feeds[0]})
+                write_arrays(path, {key: np.stack([feed[key] for feed in feeds]) for key in feeds[0]})
         payloads = {bits: Payload(*found, path, variant.threads) for bits, found in built.items()}
-        return Rivals(payloads, feeds, split)
+        return Rivals(payloads, feeds, split, name)
 
     def _held_out(self, variant: Variant) -> tuple[str, Sequence[Case]]:
         """Up to :data:`COMPARED_CASES` cases for the choice between rivals and what they are, the first that there are:
@@ -356,16 +359,23 @@ class Workbench:
             with self._account.phase("bookkeeping"):
                 rows = [self.task.inputs(case, **arch) for case in (*golden, *cases)]
                 stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-                self._store.save_arrays(path, stacked)
+                write_arrays(path, stacked)
         return InputSet(path, len(golden), cases)
 
     def golden_outputs(self, variant: Variant) -> list[dict[str, Array]]:
         """What the reference answers on the golden cases."""
         golden = self.task.cases("calibration")[:GOLDEN_CASES]
-        return self.reference_outputs(variant, [self.task.inputs(case, **variant.arch_kwargs) for case in golden])
+        feeds = [self.task.inputs(case, **variant.arch_kwargs) for case in golden]
+        return self._reference_outputs(variant, feeds, "golden")
 
-    def reference_outputs(self, variant: Variant, feeds: Sequence[dict[str, Array]]) -> list[dict[str, Array]]:
-        """What the reference answers on model-ready inputs."""
+    def rivals_reference(self, variant: Variant, rivals: Rivals) -> list[dict[str, Array]]:
+        """What the reference answers on the cases that the board chooses between ``rivals`` by."""
+        return self._reference_outputs(variant, rivals.feeds, rivals.name)
+
+    def _reference_outputs(
+        self, variant: Variant, feeds: Sequence[dict[str, Array]], name: str
+    ) -> list[dict[str, Array]]:
+        """Computed once for all artifacts of the reference: ``name`` is that of the file beside it."""
         reference = self.reference(variant)
         with self._account.phase("build"):
-            return [run_reference(reference, feed) for feed in feeds]
+            return kept_outputs(reference, feeds, reference.path.with_name(f"{name}.npz"), partial(self._tell, "note"))

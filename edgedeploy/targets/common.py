@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from itertools import islice
@@ -25,7 +25,7 @@ from edgedeploy.interfaces.target import (
     Target,
 )
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.artifact import Artifact, TensorSpec, sha256_file
 from edgedeploy.runtime.sensors.probe import isa_here
 
 CALIBRATION_LIMIT: Final = 300
@@ -97,6 +97,35 @@ def staged(folder: Path) -> Iterator[Path]:
         yield Path(scratch)
         for path in sorted(Path(scratch).iterdir()):
             path.replace(folder / path.name)
+
+
+def build_artifact(
+    target: Target,
+    request: BuildRequest,
+    folder: Path,
+    entry: str,
+    write: Callable[[Path, dict[str, str]], Mapping[str, str]],
+) -> Artifact:
+    """What every ``Target.build`` does around its own work, which is ``write``: given an empty folder and the versions of
+    the toolchain, it makes the files there and returns the artifact's session settings. It may correct the versions.
+
+    Raises what :func:`require`, :func:`require_abilities`, :func:`staged` and ``write`` raise.
+    """
+    versions = dict(require(target, request.precision))
+    require_abilities(target, request)
+    with staged(folder) as scratch:
+        settings = write(scratch, versions)
+    return Artifact.of_folder(
+        folder,
+        target=target.name,
+        precision=request.precision,
+        entry=entry,
+        inputs=request.inputs,
+        outputs=request.outputs,
+        settings=settings,
+        reference_sha256=sha256_file(request.reference),
+        built_with=versions,
+    )
 
 
 def saturates_here() -> bool:

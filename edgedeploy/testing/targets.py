@@ -26,7 +26,7 @@ from edgedeploy.errors import BuildError, DataError, ParityError, SpecError, Tar
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, sha256_file
-from edgedeploy.reference.export import run_reference
+from edgedeploy.reference.export import reference_outputs
 from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.open import Session, open_session
@@ -330,7 +330,7 @@ def compared(
     model: Model, session: Session, feeds: list[dict[str, Array]]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Outputs of the reference and of the session over all feeds, stacked."""
-    expected = [run_reference(model.reference, feed) for feed in feeds]
+    expected = list(reference_outputs(model.reference, feeds))
     found = [session.run(feed) for feed in feeds]
     return _stacked(expected), _stacked(found)
 

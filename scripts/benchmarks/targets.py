@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import PAGES, parser_of
 from benchmarks.shared.networks import CASES, NETWORKS, Network
-from benchmarks.shared.sources import GOLDEN, LIMITS, REPEATS, THREADS, Source, read_outputs, say
+from benchmarks.shared.sources import GOLDEN_CASES, LIMITS, REPEATS, THREADS, Source, read_outputs, say
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.evidence.statistics import block_medians, pair_ratios, stability
@@ -204,8 +204,8 @@ def document(cells: Sequence[Cell], board: BoardInfo) -> str:
         "",
         "A `measured` cell is a run of the product's agent on that machine: median latency, the median ratio over",
         f"interleaved block pairs to ONNX Runtime float32 of the same network with its quartiles ({PLAN.queries} queries a",
-        f"side), and the relative L2 distance to the float reference of the worst output on {GOLDEN} cases. `built` and",
-        "`parsed` are what a toolchain without a device could show: no time stands there, and none is implied.",
+        f"side), and the relative L2 distance to the float reference of the worst output on {GOLDEN_CASES} cases. `built`",
+        "and `parsed` are what a toolchain without a device could show: no time stands there, and none is implied.",
         f"Calibration and comparison: {CASES} drawn pictures (ultrasound; faces for the detectors). The UNet is trained,",
         "MobileNetV2-like and small ViT have seeded weights, the others are what their makers trained.",
         "",

@@ -40,7 +40,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     sources = {
         str(path.relative_to(REPO))
         for path in (REPO / "edgedeploy").rglob("*")
-        if path.suffix in (".py", ".toml", ".typed")
+        if path.suffix in (".py", ".toml", ".typed", ".html", ".css", ".js")
     }
     assert sources <= names
     tops = {name.partition("/")[0] for name in names}
@@ -57,7 +57,13 @@ def test_unit_tests_pass_against_the_installed_wheel(wheel: Path, tmp_path: Path
         archive.extractall(site)
     # addsitedir would follow this environment's editable install of the checkout; a plain path does not
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-    tests = ["test_spec.py", "test_search.py", "test_variant.py", "test_import.py"]
+    tests = [
+        "spec/test_spec.py",
+        "search/test_search.py",
+        "records/test_variant.py",
+        "report/test_report.py",
+        "test_import.py",
+    ]
     argv = [
         str(python),
         "-m",

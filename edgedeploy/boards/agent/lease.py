@@ -11,8 +11,10 @@ from edgedeploy.boards.agent.client import AgentClient, answer_of
 from edgedeploy.boards.ssh.config import user_name
 from edgedeploy.errors import EdgeDeployError, Unreachable
 
-HEARTBEAT_PERIOD_S: Final = 5.0
-"""A sixth of the silence after which the agent frees a board, unless it is told another."""
+SILENCE_S: Final = 30.0
+"""After so long without a sign of its holder a board frees itself, unless it is told another time."""
+
+HEARTBEAT_PERIOD_S: Final = SILENCE_S / 6
 
 RELEASE_TIMEOUT_S: Final = 5.0
 
@@ -21,7 +23,7 @@ class Lease:
     """A lease that is granted. ``token`` names it, ``probe`` says what the board is."""
 
     def __init__(
-        self, agent: AgentClient, *, wait_s: float, resume: int | None = None, silence_s: float = 30.0
+        self, agent: AgentClient, *, wait_s: float, resume: int | None = None, silence_s: float = SILENCE_S
     ) -> None:
         """The board frees itself after ``silence_s`` without a heartbeat. Raises ``Busy`` when it is not free within
         ``wait_s``, or ``resume`` is no longer the board's lease."""

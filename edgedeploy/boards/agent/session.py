@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from edgedeploy.boards.agent.client import COMMAND_TIMEOUT_S, AgentClient, error_of
-from edgedeploy.boards.agent.lease import Lease
+from edgedeploy.boards.agent.lease import SILENCE_S, Lease
 from edgedeploy.errors import BoardError, CommandFailed, Unreachable
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.records.artifact import sha256_file
@@ -21,6 +21,7 @@ from edgedeploy.records.job import Job, RawRun
 from edgedeploy.runtime.wire.job import JobSpec, Side
 from edgedeploy.runtime.wire.result import AgentResult
 from edgedeploy.runtime.wire.serde import WireError, from_json, to_json
+from edgedeploy.spec.boards import DEFAULT_ROOT
 
 POLL_FIRST_S: Final = 0.05
 POLL_LAST_S: Final = 0.5
@@ -40,12 +41,12 @@ class BoardOptions:
     ``power_cycle`` is a command on this host that turns the board off and on."""
 
     python: str = "python3"
-    root: str = "~/.edgedeploy"
+    root: str = DEFAULT_ROOT
     wait_s: float = 60.0
     reconnects: int = 3
     reconnect_pause_s: float = 0.5
     command_timeout_s: float = COMMAND_TIMEOUT_S
-    silence_s: float = 30.0
+    silence_s: float = SILENCE_S
     orphan_grace_s: float = 15.0
     unchanged_s: float = 10.0
     power_mode: tuple[tuple[str, str], ...] = ()

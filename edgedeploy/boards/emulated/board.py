@@ -177,9 +177,8 @@ def _embedded(folder: Path) -> Iterator[int]:
 
 
 def require_embedded_server(asked: str) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("asyncssh") is None:
+    """Raises ``TargetUnavailable`` where the library of the embedded server is not installed."""
+    if not embedded_server.can_run():
         raise TargetUnavailable(asked, "asyncssh is not installed", 'pip install "edgedeploy[study]"')
 
 

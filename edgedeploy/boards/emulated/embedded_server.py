@@ -7,12 +7,18 @@ It serves shell commands and SFTP on a loopback port to the keys in ``FOLDER/aut
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 SHELL = "/bin/sh"
+
+
+def can_run() -> bool:
+    """Whether asyncssh is installed, which this file alone needs: boards are reached by paramiko."""
+    return importlib.util.find_spec("asyncssh") is not None
 
 
 async def serve(folder: Path, port_file: Path) -> None:

@@ -70,7 +70,7 @@ class ActivationQuantizer(nn.Module):
     :meth:`stop_observing`).
     """
 
-    def __init__(self, ranges: Ranges, *, sites: int = 1, percentile: float = 100.0, momentum: float = 0.1) -> None:
+    def __init__(self, ranges: Ranges, *, sites: int = 1, percentile: float, momentum: float) -> None:
         super().__init__()
         self.ranges = ranges
         self.percentile, self.momentum = percentile, momentum

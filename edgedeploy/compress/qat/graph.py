@@ -94,8 +94,8 @@ def place_quantizers(
     model: fx.GraphModule,
     ranges: Ranges,
     *,
-    percentile: float = 100.0,
-    momentum: float = 0.1,
+    percentile: float,
+    momentum: float,
     kept: Collection[fx.Node] = (),
     weight_bits: int = 8,
 ) -> fx.GraphModule:

@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     lease.add_argument("--owner", required=True)
     lease.add_argument("--wait", type=float, default=0.0)
     lease.add_argument("--resume", type=int)
-    lease.add_argument("--heartbeat-limit", type=float, default=30.0)
+    lease.add_argument("--heartbeat-limit", type=float, required=True)
     commit, start = commands.add_parser("commit"), commands.add_parser("start")
     for command in (start, commands.add_parser("status")):
         command.add_argument("job")

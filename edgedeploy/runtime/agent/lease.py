@@ -22,7 +22,6 @@ from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import Root, read_json, write_json
 from edgedeploy.runtime.processes import boot_id, end_all_with_argument, identity, is_alive
 
-HEARTBEAT_LIMIT_S = 30.0
 POLL_S = 0.1
 RELEASE = "release"
 
@@ -35,7 +34,7 @@ def hold(
     resume: int | None,
     grant: Callable[[dict[str, Any]], None],
     heartbeats: IO[bytes] | None = None,
-    heartbeat_limit_s: float = HEARTBEAT_LIMIT_S,
+    heartbeat_limit_s: float,
 ) -> None:
     """Take the lease, tell ``grant`` of it, keep it until the heartbeats end, then free it.
 

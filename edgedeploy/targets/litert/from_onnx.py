@@ -125,9 +125,8 @@ def _install(folder: Path) -> None:
 def _step(argv: list[str]) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = next(iter(reversed((done.stderr or done.stdout).strip().splitlines())), f"status {done.returncode}")
         raise TargetUnavailable(
-            f"{_ASKED}: {' '.join(argv[1:])}", said[:400], "Give the torch model, or run it by hand"
+            f"{_ASKED}: {' '.join(argv[1:])}", _said(done), "Give the torch model, or run it by hand"
         )
 
 

@@ -34,7 +34,7 @@ from edgedeploy.reference import graph
 from edgedeploy.reference.export import describe
 from edgedeploy.reference.layers import layers_of, name_nodes
 from edgedeploy.reference.program import CONVERTED
-from edgedeploy.targets.common import calibration_feeds, first_feed, look_for, require, require_abilities, staged
+from edgedeploy.targets.common import build_artifact, calibration_feeds, first_feed, look_for
 from edgedeploy.targets.litert import from_onnx
 from edgedeploy.targets.litert.ranges import CALIBRATIONS
 from edgedeploy.targets.litert.tool import ToolJob, error_of, write_cases
@@ -69,41 +69,32 @@ class LiteRtTarget:
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
         """See :class:`edgedeploy.interfaces.target.Target`. One file; a session setting where an output is channels last."""
-        versions = dict(require(self, request.precision))
-        require_abilities(self, request)
-        _refuse_early(request)
-        with staged(folder) as scratch, TemporaryDirectory(dir=scratch) as desk:
-            keep = None
-            if request.program is None:
-                source, versions["onnx2tf"] = from_onnx.convert(request, Path(desk))
-                del versions["litert-torch"]
-            else:
-                keep = _converted(request.program, request, versions)
-                source = keep if _is_whole(keep) else request.program
-            job = ToolJob(
-                source=source,
-                reference=request.reference,
-                output=scratch / ENTRY,
-                inputs=request.inputs,
-                outputs=request.outputs,
-                precision=request.precision,
-                plan=request.plan,
-                integer_io=self._integer_io,
-                calibrator=request.calibrator,
-                keep=None if keep == source else keep,
-            )
-            settings = _run_tool(job, _cases(request) if job.calibrated else iter(()), Path(desk))
-        return Artifact.of_folder(
-            folder,
-            target=self.name,
-            precision=request.precision,
-            entry=ENTRY,
-            inputs=request.inputs,
-            outputs=request.outputs,
-            settings=settings,
-            reference_sha256=sha256_file(request.reference),
-            built_with=versions,
-        )
+
+        def write(scratch: Path, versions: dict[str, str]) -> Mapping[str, str]:
+            _refuse_early(request)
+            with TemporaryDirectory(dir=scratch) as desk:
+                keep = None
+                if request.program is None:
+                    source, versions["onnx2tf"] = from_onnx.convert(request, Path(desk))
+                    del versions["litert-torch"]
+                else:
+                    keep = _converted(request.program, request, versions)
+                    source = keep if _is_whole(keep) else request.program
+                job = ToolJob(
+                    source=source,
+                    reference=request.reference,
+                    output=scratch / ENTRY,
+                    inputs=request.inputs,
+                    outputs=request.outputs,
+                    precision=request.precision,
+                    plan=request.plan,
+                    integer_io=self._integer_io,
+                    calibrator=request.calibrator,
+                    keep=None if keep == source else keep,
+                )
+                return _run_tool(job, _cases(request) if job.calibrated else iter(()), Path(desk))
+
+        return build_artifact(self, request, folder, ENTRY, write)
 
 
 def _converted(program: Path, request: BuildRequest, versions: Mapping[str, str]) -> Path:

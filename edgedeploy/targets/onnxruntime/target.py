@@ -22,12 +22,12 @@ from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import Artifact, sha256_file
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import CALIBRATED
 from edgedeploy.reference.export import open_onnx, random_inputs
 from edgedeploy.reference.quantized import unsigned_activations
 from edgedeploy.reference.translate import translated
-from edgedeploy.targets.common import check_outputs, first_feed, look_for, require, require_abilities, staged
+from edgedeploy.targets.common import build_artifact, check_outputs, first_feed, look_for
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, write_narrow
 
 ENTRY: Final = "model.onnx"
@@ -55,10 +55,8 @@ class OnnxRuntimeTarget:
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
         """See :class:`edgedeploy.interfaces.target.Target`. One file; session settings for a quantized reference only."""
-        versions = require(self, request.precision)
-        require_abilities(self, request)
-        settings = QUANTIZED_SETTINGS if request.quantized else {}
-        with staged(folder) as scratch:
+
+        def write(scratch: Path, versions: dict[str, str]) -> Mapping[str, str]:
             path = scratch / ENTRY
             calibrated = any(name in CALIBRATED for name in (request.precision, *request.plan.precisions))
             feed = first_feed(request) if calibrated else random_inputs(request.inputs)
@@ -69,17 +67,9 @@ class OnnxRuntimeTarget:
             else:
                 write_narrow(request, path)
             _prove(path, request, feed)
-        return Artifact.of_folder(
-            folder,
-            target=self.name,
-            precision=request.precision,
-            entry=ENTRY,
-            inputs=request.inputs,
-            outputs=request.outputs,
-            settings=settings,
-            reference_sha256=sha256_file(request.reference),
-            built_with=versions,
-        )
+            return QUANTIZED_SETTINGS if request.quantized else {}
+
+        return build_artifact(self, request, folder, ENTRY, write)
 
 
 def _write_unsigned(reference: Path, path: Path) -> None:

@@ -46,10 +46,14 @@ _ON_THE_WAY: Final = ("Convert", "Multiply", "Subtract", "Reshape", "Transpose",
 def quantize(model: Any, request: BuildRequest, assignment: Assignment, sources: dict[str, tuple[str, ...]]) -> Any:
     """``model`` with the layers that ``assignment`` gives to int8; nothing else is touched.
 
-    Unless another way to choose ranges was asked for: NNCF's own, the mean of the cases' extremes, which cuts off what few
-    cases reach, and one range for all inputs of a concatenation. Where that leaves calibration cases far from the float
-    model, extremes over all cases are tried too (a detector's rare objects), and concatenations whose inputs keep ranges
-    of their own (an image beside logits); the nearest is taken. The file says which: NNCF writes its parameters into it.
+    A ``calibrator`` of the request is taken alone. Without one NNCF's default is tried first: ranges from the mean of the
+    cases' extremes, one range for all inputs of a concatenation. If a calibration case misses the parity tolerance with
+    it, two more are tried, and the nearest to the float model is kept:
+
+    - ranges from the extremes over all cases (a detector's rare objects);
+    - ranges of their own for the inputs of concatenations that :func:`_unequal` names (an image beside logits).
+
+    NNCF writes its parameters into the file, so that it says which one it is.
     """
     own = _quantized(model.clone(), request, assignment, sources)
     if request.calibrator not in ("", CALIBRATIONS[0]):

@@ -20,13 +20,13 @@ from typing import Any, Final
 from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
-from edgedeploy.records.artifact import Artifact, sha256_file
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import CALIBRATED, NARROW, Layer, assign
 from edgedeploy.reference.export import random_inputs
 from edgedeploy.reference.graph import nodes_named
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
 from edgedeploy.reference.translate import translated
-from edgedeploy.targets.common import check_outputs, first_feed, look_for, require, require_abilities, staged
+from edgedeploy.targets.common import build_artifact, check_outputs, first_feed, look_for
 from edgedeploy.targets.openvino.layers import label_operations
 from edgedeploy.targets.openvino.quantize import CALIBRATIONS, check_narrow, compress, narrow_nodes, quantize
 
@@ -62,26 +62,17 @@ class OpenVinoTarget:
 
         bfloat16 differs from float32 in the hint alone; whether the board's CPU has it, the board says.
         """
-        versions = require(self, request.precision)
-        require_abilities(self, request)
-        settings = {"INFERENCE_PRECISION_HINT": _float_hint(request)}
-        if any(name in CALIBRATED for name in (request.precision, *request.plan.precisions)):
-            first_feed(request)
-        with staged(folder) as scratch:
+
+        def write(scratch: Path, versions: dict[str, str]) -> Mapping[str, str]:
+            settings = {"INFERENCE_PRECISION_HINT": _float_hint(request)}
+            if any(name in CALIBRATED for name in (request.precision, *request.plan.precisions)):
+                first_feed(request)
             path = scratch / ENTRY
             _write(request, path)
             _prove(path, request, settings)
-        return Artifact.of_folder(
-            folder,
-            target=self.name,
-            precision=request.precision,
-            entry=ENTRY,
-            inputs=request.inputs,
-            outputs=request.outputs,
-            settings=settings,
-            reference_sha256=sha256_file(request.reference),
-            built_with=versions,
-        )
+            return settings
+
+        return build_artifact(self, request, folder, ENTRY, write)
 
 
 def _float_hint(request: BuildRequest) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,11 +10,11 @@ from typing import Final
 from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
 from edgedeploy.files import write_json
 from edgedeploy.interfaces.target import BuildRequest, Readiness
-from edgedeploy.records.artifact import Artifact, sha256_file
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.runtime.sessions.tensorrt.engine import NAMED_TENSORS
 from edgedeploy.runtime.sessions.tensorrt.session import PRECISIONS
-from edgedeploy.targets.common import look_for, require, require_abilities, staged
+from edgedeploy.targets.common import build_artifact, look_for
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS
 from edgedeploy.targets.tensorrt import rtx
 from edgedeploy.targets.tensorrt.graphview import GraphView
@@ -88,13 +88,13 @@ class TensorRtTarget:
 
     def make(self, request: BuildRequest, folder: Path) -> Made:
         """As :meth:`build`, with what the rules and the proxy said."""
-        versions = require(self, request.precision)
-        require_abilities(self, request)
-        if request.reference.suffix in (".plan", ".engine", ".trt"):
-            raise BuildError(
-                request.reference.name, "a plan is native code for one GPU and TensorRT", "Give the ONNX file"
-            )
-        with staged(folder) as scratch:
+        proofs: list[tuple[Evidence, tuple[LintResult, ...]]] = []
+
+        def write(scratch: Path, versions: dict[str, str]) -> Mapping[str, str]:
+            if request.reference.suffix in (".plan", ".engine", ".trt"):
+                raise BuildError(
+                    request.reference.name, "a plan is native code for one GPU and TensorRT", "Give the ONNX file"
+                )
             path = scratch / ENTRY
             write_model(request, path)
             results = self._lint(path, request.precision)
@@ -103,25 +103,18 @@ class TensorRtTarget:
                 scratch / LINT,
                 {"evidence": evidence.as_json(), "releases": [result.as_json() for result in results]},
             )
-        accepted = [str(result.platform.version) for result in results if not result.errors]
-        artifact = Artifact.of_folder(
-            folder,
-            target=self.name,
-            precision=request.precision,
-            entry=ENTRY,
-            inputs=request.inputs,
-            outputs=request.outputs,
-            settings={
+            proofs.append((evidence, results))
+            accepted = [str(result.platform.version) for result in results if not result.errors]
+            return {
                 "level": evidence.level.value,
                 "proved_by": evidence.by,
                 "releases": " ".join(accepted),
                 LAYER_PRECISIONS: " ".join(request.plan.precisions),
                 PRECISIONS: " ".join(sorted({request.precision, *request.plan.precisions})),
-            },
-            reference_sha256=sha256_file(request.reference),
-            built_with=versions,
-        )
-        return Made(artifact, evidence, results)
+            }
+
+        artifact = build_artifact(self, request, folder, ENTRY, write)
+        return Made(artifact, *proofs[0])
 
     def _lint(self, path: Path, precision: str) -> tuple[LintResult, ...]:
         view = GraphView.open(path)

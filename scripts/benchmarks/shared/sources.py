@@ -14,23 +14,24 @@ import numpy as np
 
 from benchmarks.shared.networks import Network
 from edgedeploy.compress.model import load_weights, save_weights, train_baseline
-from edgedeploy.evidence.statistics import StabilityLimits
-from edgedeploy.files import write_atomic
+from edgedeploy.files import read_arrays, write_atomic
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.job import Payload, RawRun
-from edgedeploy.reference.export import Reference, describe, export_reference, run_reference
+from edgedeploy.reference.export import Reference, describe, export_reference, reference_outputs
 from edgedeploy.reference.program import PROGRAM_FILE, export_program
 from edgedeploy.reference.take_in import take_in
+from edgedeploy.spec.study import MeasureTable
+from edgedeploy.study.trial import stability_limits
+from edgedeploy.study.workbench import GOLDEN_CASES
 from edgedeploy.targets.steady import build_steadily
 from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound
 
-GOLDEN: Final = 4
 THREADS: Final = max(1, min(os.cpu_count() or 1, 2))
 REPEATS: Final = 3
 """Runs that are tried until the conditions hold."""
 
-LIMITS: Final = StabilityLimits()
+LIMITS: Final = stability_limits(MeasureTable())
 
 
 class Source:
@@ -61,13 +62,13 @@ class Source:
     @cached_property
     def inputs(self) -> Path:
         path = self.folder / "inputs.npz"
-        rows = list(self.cases())[:GOLDEN]
+        rows = list(self.cases())[:GOLDEN_CASES]
         np.savez(path, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
         return path
 
     @cached_property
     def golden(self) -> dict[str, Array]:
-        rows = [run_reference(self.reference, feed) for feed in list(self.cases())[:GOLDEN]]
+        rows = list(reference_outputs(self.reference, list(self.cases())[:GOLDEN_CASES]))
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     @cached_property
@@ -113,8 +114,7 @@ def trained_unet(folder: Path) -> Any:
 
 def read_outputs(raw: RawRun) -> dict[str, Array]:
     assert raw.outputs is not None
-    with np.load(raw.outputs, allow_pickle=False) as data:
-        return {name: data[name] for name in data.files}
+    return read_arrays(raw.outputs)
 
 
 def say(line: str) -> None:

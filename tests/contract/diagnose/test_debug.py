@@ -18,7 +18,7 @@ from edgedeploy.cli.app import app
 from edgedeploy.diagnose.layers import IN_FLOAT_HERE, debug
 from edgedeploy.errors import SpecError
 from edgedeploy.files import write_json
-from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.reference.export import describe
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.compare.layers import passes
@@ -49,7 +49,7 @@ def build(make: Any, precision: str, study: Path) -> Path:
     folder = study / "artifacts" / f"{make().name}-{precision}"
     folder.parent.mkdir(exist_ok=True)
     artifact = make().build(request(study / "models" / "m" / "reference.onnx", precision), folder)
-    write_json(folder.with_suffix(".json"), artifact.as_json())
+    write_json(folder / MANIFEST, artifact.as_json())
     return folder
 
 
@@ -178,9 +178,16 @@ def test_what_cannot_be_found_is_said(study: Path) -> None:
     folder = build(OnnxRuntimeTarget, "float32", study)
     with pytest.raises(SpecError, match="no manifest"):
         debug(study / "artifacts")
-    artifact = Artifact.from_json(json.loads(folder.with_suffix(".json").read_text()))
-    write_json(folder.with_suffix(".json"), {**artifact.as_json(), "reference_sha256": "0" * 64})
+    artifact = Artifact.from_json(json.loads((folder / MANIFEST).read_text()))
+    write_json(folder / MANIFEST, {**artifact.as_json(), "reference_sha256": "0" * 64})
     with pytest.raises(SpecError, match="--reference"):
         debug(folder)
     given = debug(folder, reference=study / "models" / "m" / "reference.onnx")
     assert any("is not the reference" in note for note in given.notes)
+
+
+def test_an_artifact_of_an_older_version_has_its_manifest_beside_it(study: Path) -> None:
+    folder = build(OnnxRuntimeTarget, "float32", study)
+    older = (folder / MANIFEST).rename(folder.with_suffix(".json"))
+    assert debug(folder).first_bad is None
+    assert older.is_file(), "looking changes nothing"

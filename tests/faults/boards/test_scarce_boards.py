@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import made_up
 import numpy as np
 import pytest
 from board_kit import OUTPUTS_ONLY, make_job, make_payload, save_model
@@ -19,7 +21,7 @@ from edgedeploy.boards.emulated.board import serve
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import CommandFailed, MeasurementError
-from edgedeploy.evidence.statistics import StabilityLimits, stability
+from edgedeploy.evidence.statistics import stability
 from edgedeploy.records.job import Job, MeasurePlan
 
 
@@ -83,7 +85,7 @@ def test_work_beside_the_run_makes_it_invalid(tmp_path: Path) -> None:
             process.wait()
     assert run.baseline is not None
     assert run.environment["background_cpu_share"] > 0.5
-    limits = StabilityLimits(max_drift=50.0, max_spread=50.0)
+    limits = replace(made_up.LIMITS, max_drift=50.0, max_spread=50.0)
     assert "other processes used" in str(stability(run.baseline, run.environment, limits))
 
 

@@ -17,6 +17,7 @@ from edgedeploy.compress.qat.fakequant import (
 )
 
 RANGES: tuple[Ranges, ...] = ("observed", "learned")
+OBSERVING = {"percentile": 100.0, "momentum": 0.1}
 each_way = pytest.mark.parametrize("ranges", RANGES)
 
 
@@ -26,7 +27,7 @@ def values(count: int = 4000, scale: float = 1.0, seed: int = 0) -> torch.Tensor
 
 def ready(ranges: Ranges, bound: float) -> ActivationQuantizer:
     """A quantizer that has seen values up to ``bound``, in evaluation mode."""
-    quantizer = ActivationQuantizer(ranges).eval()
+    quantizer = ActivationQuantizer(ranges, **OBSERVING).eval()
     quantizer(torch.tensor([-bound / 2, bound]))
     quantizer.stop_observing()
     return quantizer
@@ -93,7 +94,7 @@ def test_a_learned_step_finds_a_good_range_from_a_bad_one(start: float) -> None:
 
 @each_way
 def test_observing_changes_nothing_and_follows_the_values(ranges: Ranges) -> None:
-    quantizer = ActivationQuantizer(ranges, momentum=0.5)
+    quantizer = ActivationQuantizer(ranges, percentile=100.0, momentum=0.5)
     for bound in (1.0, 3.0, 3.0):
         inputs = torch.linspace(-bound, bound / 3, 50)
         assert torch.equal(quantizer(inputs), inputs)
@@ -111,7 +112,7 @@ def test_only_observed_ranges_move_in_training_and_none_moves_in_evaluation() ->
 
 
 def test_tensors_that_share_a_scale_keep_the_widest() -> None:
-    quantizer = ActivationQuantizer("observed", sites=2)
+    quantizer = ActivationQuantizer("observed", sites=2, **OBSERVING)
     for _ in range(20):
         quantizer(torch.tensor([8.0]), 0)
         quantizer(torch.tensor([1.0]), 1)
@@ -126,7 +127,7 @@ def test_a_percentile_leaves_outliers_out() -> None:
 
 @each_way
 def test_what_was_always_zero_still_has_a_scale(ranges: Ranges) -> None:
-    quantizer = ActivationQuantizer(ranges)
+    quantizer = ActivationQuantizer(ranges, **OBSERVING)
     quantizer(torch.zeros(8))
     quantizer.stop_observing()
     assert torch.equal(quantizer(torch.zeros(8)), torch.zeros(8))

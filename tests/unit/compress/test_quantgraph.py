@@ -91,7 +91,7 @@ def test_the_residual_stream_of_a_transformer_stays_float() -> None:
 
 @each_network
 def test_every_layer_gets_int8_weights_and_an_int8_input(name: str) -> None:
-    model = quantgraph.place_quantizers(folded(name), "learned")
+    model = quantgraph.place_quantizers(folded(name), "learned", percentile=100.0, momentum=0.1)
     layers = [node for node in model.graph.nodes if quantgraph.kind(node) in quantgraph.WEIGHTED]
     expected = sum(isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) for m in network(name).modules())
     assert len(layers) >= expected  # attention's projection of its inputs is a parameter, not a layer
@@ -103,7 +103,7 @@ def test_every_layer_gets_int8_weights_and_an_int8_input(name: str) -> None:
 @each_network
 def test_everything_learns(name: str) -> None:
     """Weights, folded biases and scales get a gradient, in the memory layout that training uses."""
-    model = quantgraph.place_quantizers(folded(name), "learned").train()
+    model = quantgraph.place_quantizers(folded(name), "learned", percentile=100.0, momentum=0.1).train()
     with torch.no_grad():
         model(images(8))
     for quantizer in quantgraph.quantizers(model):
@@ -115,7 +115,7 @@ def test_everything_learns(name: str) -> None:
 
 @each_network
 def test_a_frozen_model_computes_what_was_trained(name: str) -> None:
-    model = quantgraph.place_quantizers(folded(name), "observed")
+    model = quantgraph.place_quantizers(folded(name), "observed", percentile=100.0, momentum=0.1)
     with torch.no_grad():
         model(images(8))
         for quantizer in quantgraph.quantizers(model):
@@ -154,7 +154,7 @@ def test_layers_kept_in_float_ask_for_no_quantizers() -> None:
     last = numbers(graph.get_parameter(str(layers[-1].args[1].target)).detach().numpy())
     kept = quantgraph.layers_with(graph, {"the last": last})
     assert kept == {layers[-1]}
-    model = quantgraph.place_quantizers(graph, "learned", kept=kept)
+    model = quantgraph.place_quantizers(graph, "learned", percentile=100.0, momentum=0.1, kept=kept)
     weights = [module for module in model.modules() if isinstance(module, WeightQuantizer)]
     assert len(weights) == len(layers) - 1
     assert layers[-1].args[1].op == "get_attr", "no quantizer stands before its weights"
@@ -169,9 +169,9 @@ def test_layers_that_are_not_there_or_are_all_of_them() -> None:
         quantgraph.layers_with(graph, {"/stem": np.arange(9.0)})
     everything = {node for node in graph.graph.nodes if quantgraph.kind(node) in quantgraph.WEIGHTED}
     with pytest.raises(Unsupported, match="the plan keeps every layer"):
-        quantgraph.place_quantizers(graph, "learned", kept=everything)
+        quantgraph.place_quantizers(graph, "learned", percentile=100.0, momentum=0.1, kept=everything)
 
 
 def test_a_model_without_layers_is_refused() -> None:
     with pytest.raises(Unsupported, match="no convolution or linear layer"):
-        quantgraph.place_quantizers(fold(nn.Sequential(nn.ReLU())), "learned")
+        quantgraph.place_quantizers(fold(nn.Sequential(nn.ReLU())), "learned", percentile=100.0, momentum=0.1)

@@ -327,7 +327,9 @@ def test_a_training_with_quantizers_goes_on_too(tmp_path: Path) -> None:
 def test_whether_a_quantizer_observes_is_read_back() -> None:
     def student() -> Any:
         graph = quantgraph.trace(network().eval(), [torch.zeros(2, 1, 8, 8)])
-        return quantgraph.place_quantizers(quantgraph.fold_batch_norms(graph), "learned")
+        return quantgraph.place_quantizers(
+            quantgraph.fold_batch_norms(graph), "learned", percentile=100.0, momentum=0.1
+        )
 
     kept, fresh, images = student(), student(), torch.randn(4, 1, 8, 8)
     kept(images)

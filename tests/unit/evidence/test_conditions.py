@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import made_up
 import pytest
 
 from edgedeploy.evidence.conditions import COOL_MARGIN_C, cooled_c
-from edgedeploy.evidence.statistics import StabilityLimits, stability
+from edgedeploy.evidence.statistics import stability
 from edgedeploy.runtime.sensors import conditions
 
 STEADY = {"before": {"power_mode": None}, "after": {"power_mode": None}}
@@ -75,7 +76,7 @@ def environment(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_causes(found: dict[str, Any], cause: str | None) -> None:
-    said = stability(made_up.side(6.0), found)
+    said = stability(made_up.side(6.0), found, made_up.LIMITS)
     if cause is None:
         assert said is None
     else:
@@ -85,9 +86,9 @@ def test_causes(found: dict[str, Any], cause: str | None) -> None:
 
 def test_limits_come_from_the_study() -> None:
     found = environment(during={"hottest_c": [50.0] * 6 + [58.0] * 6, "cpu_mhz": [2400.0] * 8 + [2300.0] * 8})
-    assert stability(made_up.side(6.0), found) is None
-    assert "58 C" in (stability(made_up.side(6.0), found, StabilityLimits(max_heating_c=5.0)) or "")
-    assert "2300 MHz" in (stability(made_up.side(6.0), found, StabilityLimits(max_clock_drift=0.02)) or "")
+    assert stability(made_up.side(6.0), found, made_up.LIMITS) is None
+    assert "58 C" in (stability(made_up.side(6.0), found, replace(made_up.LIMITS, max_heating_c=5.0)) or "")
+    assert "2300 MHz" in (stability(made_up.side(6.0), found, replace(made_up.LIMITS, max_clock_drift=0.02)) or "")
 
 
 def test_a_repeat_waits_for_the_temperature_of_the_first_run() -> None:

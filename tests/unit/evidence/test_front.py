@@ -149,6 +149,7 @@ def front(items: list[Measurement], objectives: tuple[Objective, ...] = (DICE, R
         "baseline_digests": [BASE.digest],
         "seed": 7,
         "min_effect": EFFECTS,
+        "margin": 0.01,
         "metrics": made_up.TASK_METRICS,
         **kwargs,
     }

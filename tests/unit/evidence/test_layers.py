@@ -10,6 +10,7 @@ import numpy as np
 from edgedeploy.evidence.layers import beside, profile_of
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.data import ReportData
+from edgedeploy.report.html import templates
 from edgedeploy.report.layers import layers_section
 from edgedeploy.runtime.agent.worker import Worker
 from edgedeploy.runtime.sessions.onnxruntime import layers_from_profile
@@ -69,13 +70,14 @@ def test_the_report_sums_what_it_does_not_show_and_escapes_names() -> None:
 
     many = [layer(f"<b>{index}", f"/l{index}<script>", 1000 * index) for index in range(30)]
     item = profiled({"runs": 3, "layers": many}, {"missing": "it crashed"})
-    front = build_front([item], [Objective("latency_ratio", "minimize")], baseline_digests=[item.digest])
-    text = layers_section(ReportData("made up", front, [item], "", ""))
+    front = build_front([item], [Objective("latency_ratio", "minimize")], baseline_digests=[item.digest], margin=0.01)
+    section = layers_section(ReportData("made up", front, [item], "", ""))
+    text = templates().get_template("sections.html").render(sections=[section])
     assert "10 more" in text and "it crashed" in text
     assert "<script>" not in text and "/l29&lt;script&gt;" in text
     bare = made_up.measurement()
-    front = build_front([bare], [Objective("latency_ratio", "minimize")], baseline_digests=[bare.digest])
-    assert layers_section(ReportData("made up", front, [bare], "", "")) == ""
+    front = build_front([bare], [Objective("latency_ratio", "minimize")], baseline_digests=[bare.digest], margin=0.01)
+    assert layers_section(ReportData("made up", front, [bare], "", "")) is None
 
 
 def test_times_are_medians_without_the_first_run() -> None:

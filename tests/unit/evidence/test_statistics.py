@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import made_up
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.bootstrap import Resampler, confirms_dominance, generator, resampled_percentiles
-from edgedeploy.evidence.statistics import StabilityLimits, stability, summarise_cases
+from edgedeploy.evidence.statistics import stability, summarise_cases
 from edgedeploy.records.goals import Objective
 
 DICE = Objective("dice_mean", "maximize")
@@ -116,7 +117,7 @@ def test_a_nan_from_a_task_is_refused_with_its_case() -> None:
 
 
 def test_quiet_board_is_stable() -> None:
-    assert stability(made_up.side(6.0), {"background_cpu_share": 0.1}) is None
+    assert stability(made_up.side(6.0), {"background_cpu_share": 0.1}, made_up.LIMITS) is None
 
 
 def test_a_few_interruptions_on_a_shared_host_are_not_a_drift() -> None:
@@ -125,7 +126,7 @@ def test_a_few_interruptions_on_a_shared_host_are_not_a_drift() -> None:
     for index in range(0, len(blocks), 9):
         blocks[index] = [8 * n for n in blocks[index]]
     noisy = made_up.RawSide(**{**calm.__dict__, "blocks_ns": tuple(tuple(block) for block in blocks)})
-    assert stability(noisy, {}) is None
+    assert stability(noisy, {}, made_up.LIMITS) is None
 
 
 @pytest.mark.fault(20, 21, 22, simulated="the snapshots")
@@ -145,11 +146,11 @@ def test_a_few_interruptions_on_a_shared_host_are_not_a_drift() -> None:
     ],
 )
 def test_drifted_conditions_are_named(side: made_up.RawSide, environment: dict[str, object], cause: str) -> None:
-    found = stability(side, environment)
+    found = stability(side, environment, made_up.LIMITS)
     assert found is not None
     assert re.search(cause, found)
 
 
 def test_limits_are_the_users() -> None:
     drifting = made_up.side(6.0, drift=0.8)
-    assert stability(drifting, {}, StabilityLimits(max_drift=1.0)) is None
+    assert stability(drifting, {}, replace(made_up.LIMITS, max_drift=1.0)) is None

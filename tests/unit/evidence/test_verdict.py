@@ -106,7 +106,7 @@ def test_nothing_timed_has_no_verdict_and_no_clock_gives_zero() -> None:
 def test_a_front_says_who_is_faster_than_the_baseline_beside_it() -> None:
     base = made_up.measurement()
     fast = made_up.measurement(made_up.variant(width=0.5), latency_ms=3.0, seed=2)
-    front = build_front([base, fast], [RATIO], baseline_digests=[base.digest])
+    front = build_front([base, fast], [RATIO], baseline_digests=[base.digest], margin=0.01)
     verdicts = {row.digest: row.verdict for row in front.rows}
     assert verdicts[base.digest] is None
     found = verdicts[fast.digest]

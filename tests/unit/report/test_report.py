@@ -8,6 +8,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import made_up
 import made_up_report
@@ -17,7 +18,23 @@ import pytest
 from edgedeploy.evidence.confirm import confirm
 from edgedeploy.records.goals import Constraint
 from edgedeploy.records.measurement import Failure
-from edgedeploy.report.html import script_json
+from edgedeploy.report.blocks import (
+    Bar,
+    Block,
+    Cell,
+    Chart,
+    Columns,
+    Line,
+    Picture,
+    Pictures,
+    Section,
+    Share,
+    Summary,
+    Table,
+    Text,
+    Tile,
+)
+from edgedeploy.report.html import page
 from edgedeploy.report.page_sections import ReportData, render_report, write_report
 from edgedeploy.report.pictures import data_uri, worst_cases
 from edgedeploy.report.terminal import front_table
@@ -192,33 +209,46 @@ def test_nothing_in_the_page_points_outside(data: ReportData) -> None:
     assert "script-src 'sha256-" in policy
 
 
-def test_names_with_html_in_them_are_text_and_nothing_else(data: ReportData) -> None:
-    hostile = made_up.variant("openvino", "int8", 0.75, resolution=HOSTILE)
-    by_case = {HOSTILE: {"dice_mean": 0.1}, **made_up.cases(0.85)}
+def everywhere(data: ReportData, word: str) -> ReportData:
+    """A study in which everything that somebody else named is called ``word``."""
+    named = made_up.variant("openvino", "int8", 0.75, resolution=word)
+    by_case = {word: {"dice_mean": 0.1}, **made_up.cases(0.85)}
+    layer = {"name": word, "source": None, "operator": word, "kernel": word, "device": word, "ns": 5}
+    about: dict[str, Any] = {
+        "board": made_up.board(name=word, cpu=word, notes=(word,), runtimes={word: word}),
+        "environment": {"before": {word: word}, "after": {word: word}, word: word},
+        "layers": {"candidate": {"layers": [layer]}, "baseline": {"missing": word}},
+        "notes": (word,),
+    }
     items = [
-        made_up.measurement(per_case={**by_case, HOSTILE: {"dice_mean": 0.9}}),
-        made_up.measurement(hostile, per_case=by_case, latency_ms=2.0, executed={HOSTILE: 3}, notes=(HOSTILE,)),
-        made_up.measurement(made_up.variant(width=0.3), cause=HOSTILE),
+        made_up.measurement(per_case={**by_case, word: {"dice_mean": 0.9}}, **about),
+        made_up.measurement(named, per_case=by_case, latency_ms=2.0, executed={word: 3}, **about),
+        made_up.measurement(made_up.variant(width=0.3), cause=word, board=about["board"]),
+        made_up.measurement(
+            made_up.variant(width=0.4), without=["latency_ratio"], missing={"latency_ratio": word}, **about
+        ),
     ]
-    report = made_up_report.front(items, margin=1.0)
-    picture = made_up_report.CasePicture(HOSTILE, {"truth": made_up_report.picture(0, 0)})
-    page = render_report(
-        dataclasses.replace(
-            data,
-            name=HOSTILE,
-            front=report,
-            measurements=items,
-            confirmation=[],
-            failures=[Failure(hostile, HOSTILE, HOSTILE, HOSTILE, "")],
-            openings=[{"utc": HOSTILE, "reason": HOSTILE, "variants": [HOSTILE]}],
-            pictures=[picture],
-            seconds={HOSTILE: 1.0},
-            versions={HOSTILE: HOSTILE},
-            study_text=HOSTILE,
-            command=HOSTILE,
-            notes=[HOSTILE],
-        )
+    host = {"cpu": word, "isa": [word], "isa_limit": word, "native_bfloat16": False}
+    return dataclasses.replace(
+        data,
+        name=word,
+        front=made_up_report.front(items, margin=1.0),
+        measurements=items,
+        confirmation=[],
+        failures=[Failure(named, word, word, word, "")],
+        openings=[{"utc": word, "reason": word, "variants": [word]}],
+        pictures=[made_up_report.CasePicture(word, {"truth": made_up_report.picture(0, 0)})],
+        seconds={word: 1.0},
+        training={"epochs": 1, "precision": word, "wall_s": 1.0, "host": host},
+        versions={word: word},
+        study_text=word,
+        command=word,
+        notes=[word],
     )
+
+
+def test_names_with_html_in_them_are_text_and_nothing_else(data: ReportData) -> None:
+    page = render_report(everywhere(data, HOSTILE))
     reader = Reader(page)
     assert HOSTILE in reader.sections["How to do it again"]
     assert len(reader.scripts) == 3
@@ -229,11 +259,56 @@ def test_names_with_html_in_them_are_text_and_nothing_else(data: ReportData) -> 
     assert not any("<img" in text or "<script" in text for text in hover)
 
 
-def test_script_json_cannot_leave_its_element() -> None:
-    value = {"a": "</script><!--<script>&\u2028"}
-    text = script_json(value)
-    assert not set("<>&\u2028") & set(text)
-    assert json.loads(text) == value
+def every_block(word: str) -> str:
+    """A page with every kind of block, and ``word`` in each of their texts."""
+    cell = Cell(word, small=word, hint=word, colour=word, sort=word)
+    tables = [
+        Table([word], [Line([cell, cell], [word])], (0,), look, named=True) for look in ("", "sortable", "narrow")
+    ]
+    blocks: list[Block] = [
+        *(Text(word, look) for look in ("", "bold", "heading", "note", "verbatim")),
+        *tables,
+        Chart(word, word, {}, word),
+        Bar(word, [Share(50, word, word)]),
+        Pictures([(word, [Picture(word, word, word)])]),
+        Columns([(word, tables)]),
+    ]
+    summary = Summary(word, word, word, True, word, word, [Tile(word, word, [word])], [word])
+    return page(summary, [Section(word, word, blocks)])
+
+
+@pytest.mark.parametrize(
+    "word", [HOSTILE, '" onmouseover="alert(1)" x=\'', "{{ 7*7 }}{% raw %}{# no #}", "&lt;b&gt; &amp;quot;", "--><!--"]
+)
+def test_whatever_things_are_called_the_page_is_the_same_around_it(data: ReportData, word: str) -> None:
+    pages = [(every_block(name), render_report(everywhere(data, name))) for name in ("a-name", word)]
+    for harmless, hostile in zip(*((Reader(text) for text in texts) for texts in pages), strict=True):
+        assert [(tag, list(attributes)) for tag, attributes in hostile.tags] == [
+            (tag, list(attributes)) for tag, attributes in harmless.tags
+        ]
+        for (_, found), (_, expected) in zip(hostile.tags, harmless.tags, strict=True):
+            assert all(found[name] == str(value).replace("a-name", word) for name, value in expected.items() if value)
+        for (title, found), (_, expected) in zip(hostile.sections.items(), harmless.sections.items(), strict=True):
+            assert found.count(word) == expected.count("a-name"), title
+
+
+def test_what_others_named_is_all_over_the_page(data: ReportData) -> None:
+    """So that the comparison above compares something."""
+    sections = Reader(render_report(everywhere(data, "a-name"))).sections
+    assert [title for title, text in sections.items() if "a-name" not in text] == ["The front"]
+
+
+def test_what_a_chart_says_cannot_leave_its_element() -> None:
+    def page_with(figure: dict[str, object]) -> Reader:
+        summary = Summary("made up", "measured", "", False, "", "", (), ())
+        return Reader(page(summary, [Section("Chart", "", [Chart("drawn", "a chart", figure)])]))
+
+    value: dict[str, object] = {"a": "</script><!--<script>&\u2028"}
+    reader = page_with(value)
+    assert reader.charts == {"drawn": value}
+    assert not set("<>&\u2028") & set(reader.scripts[0])
+    with pytest.raises(ValueError, match="JSON"):
+        page_with({"x": float("nan")})
 
 
 def test_the_same_data_gives_the_same_file(data: ReportData, tmp_path: Path) -> None:

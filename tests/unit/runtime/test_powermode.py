@@ -100,6 +100,7 @@ def test_the_next_lease_of_the_board_restores(tmp_path: Path, simulated_mode: Pa
     root.mkdir()
     (root / JOURNAL).write_text('{"nvpmodel": 2, "governor": {}}')
     argv = [sys.executable, "-m", "edgedeploy.runtime", "--root", str(root), "lease", "--owner", "test"]
+    argv += ["--heartbeat-limit", "30"]
     env = {**os.environ, "PYTHONPATH": str(REPO)}
     done = subprocess.run(argv, input=b"", capture_output=True, env=env, check=True, timeout=60)
     assert json.loads(done.stdout)["token"] == 1

@@ -14,7 +14,7 @@ from edgedeploy.errors import BuildError, ParityError, Unrepeatable, Unsupported
 from edgedeploy.files import read_json
 from edgedeploy.interfaces.target import BuildRequest, Readiness, Target
 from edgedeploy.interfaces.task import Split
-from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.program import CONVERTED
@@ -198,7 +198,7 @@ def test_a_build_that_holds_at_last_is_measured_and_the_failures_are_told(tmp_pa
     study, store, heard = trials(tmp_path, missed(0.442), "sound")
     assert isinstance(study.evaluate(made_up.variant()), Scored)
     assert [line.partition(" ")[0] for line in heard] == ["phase", "note"]
-    (told,) = read_json(store.artifact_folder(made_up.variant().artifact_name).with_suffix(".json"))["failed_builds"]
+    (told,) = read_json(store.artifact_folder(made_up.variant().artifact_name) / MANIFEST)["failed_builds"]
     assert "0.442" in told
 
 

@@ -1,8 +1,8 @@
 """Which layer of the model an operator of LiteRT's profile is.
 
-XNNPACK takes over stretches of the graph and numbers what it makes of them anew. A stretch in the profile is the delegate's
-node in its turn; what that node covers lies between its inputs and outputs, in the file's order. Layers are named only
-where kinds and numbers of what multiplies agree: a time under a wrong name is worse than one without.
+XNNPACK replaces parts of the graph by delegate nodes and numbers its own operators anew. The n-th run of XNNPACK events in
+the profile is the n-th delegate node; that node covers the operators between its inputs and outputs, in the file's order.
+Layers are named only where the kinds and the count of the compute operators agree: a wrong name is worse than none.
 """
 
 from __future__ import annotations

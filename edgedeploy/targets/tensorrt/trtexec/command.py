@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgedeploy.errors import Unsupported
+from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE
+from edgedeploy.runtime.sessions.tensorrt.engine import WORKSPACE_BYTES
 from edgedeploy.targets.tensorrt.trtexec.dla import DlaRequest
 from edgedeploy.targets.tensorrt.version import OLDEST, TrtVersion
 
-WORKSPACE_MIB: Final = 1024
+WORKSPACE_MIB: Final = WORKSPACE_BYTES >> 20
 """Most scratch memory for one kernel: 8.0 takes 16 MiB by itself, too little for its fast convolutions."""
 
 STRONG_TYPES: Final = TrtVersion(10, 0)
@@ -39,7 +41,7 @@ class Conditions:
 
     warmup_ms: int = 500
     duration_s: int = 10
-    queries: int = 662
+    queries: int = QUERIES_FOR_PERCENTILE[99]
     spin_wait: bool = True
     cuda_graph: bool = True
     transfers: bool = False

@@ -1,0 +1,136 @@
+"""What the report's page is made of, as frozen data. No string here is HTML: ``templates/blocks.html`` has a macro for each
+kind of block, named in ``macro``, and escapes whatever it lays out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph, unless ``look`` says otherwise."""
+
+    macro: ClassVar = "text"
+    text: str
+    look: Literal["", "bold", "heading", "note", "verbatim"] = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``small`` stands below the text, ``hint`` is seen when pointed at, ``colour`` is that of a key before the text;
+    ``sort`` is what a sortable table orders by."""
+
+    text: str
+    small: str = ""
+    hint: str = ""
+    colour: str = ""
+    sort: str | float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table; ``looks`` are names of ``style.css``: ``pick``, ``base``."""
+
+    cells: Sequence[Cell]
+    looks: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """``numbers`` are the indices of columns aligned to the right; ``named``: the first cell of a line is its heading; a
+    ``narrow`` table is as wide as its content. A table without lines is not shown."""
+
+    macro: ClassVar = "table"
+    headers: Sequence[str]
+    lines: Sequence[Line]
+    numbers: Collection[int] = ()
+    look: Literal["", "sortable", "narrow"] = ""
+    named: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A Plotly figure in the element ``id``; ``label`` is for who cannot see it, ``instead`` for who runs no scripts."""
+
+    macro: ClassVar = "chart"
+    id: str
+    label: str
+    figure: Mapping[str, Any]
+    instead: str = ""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A stretch of a bar."""
+
+    percent: float
+    colour: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    macro: ClassVar = "bar"
+    label: str
+    shares: Sequence[Share]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """``uri`` holds the picture itself; ``alt`` is for who cannot see it."""
+
+    uri: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Rows of pictures side by side, by title."""
+
+    macro: ClassVar = "pictures"
+    rows: Sequence[tuple[str, Sequence[Picture]]]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Tables side by side, by title."""
+
+    macro: ClassVar = "columns"
+    columns: Sequence[tuple[str, Sequence[Table]]]
+
+
+Block = Text | Table | Chart | Bar | Pictures | Columns
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    caption: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number to see from afar; ``small`` are lines below it."""
+
+    name: str
+    value: str
+    small: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The top of the page. ``badge`` is the provenance, ``picked`` says whether there is an answer."""
+
+    name: str
+    badge: str
+    meta: str
+    picked: bool
+    headline: str
+    reasons: str
+    tiles: Sequence[Tile]
+    notes: Sequence[str]

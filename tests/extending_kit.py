@@ -1,0 +1,62 @@
+"""A copy of the package that a test changes as CONTRIBUTING.md says, and how many files that page promises for it."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+PACKAGE = REPO / "edgedeploy"
+
+
+def promised(what: str) -> int:
+    """The number of files in the heading of its chapter: ``## A metric: 1 file``."""
+    text = (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    found = re.findall(rf"^## An? {re.escape(what)}: (\d+) files?$", text, flags=re.MULTILINE)
+    assert len(found) == 1, f"CONTRIBUTING.md has {len(found)} chapters about a {what}"
+    return int(found[0])
+
+
+class Tree:
+    """A copy of the package below ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.package = folder / "edgedeploy"
+        shutil.copytree(PACKAGE, self.package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def add(self, name: str, text: str) -> None:
+        """A new file of the package."""
+        path = self.package / name
+        assert not path.exists(), name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def change(self, name: str, old: str, new: str) -> None:
+        """Put ``new`` in the place of ``old``, which stands there once."""
+        path = self.package / name
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+    def changed(self) -> list[str]:
+        """Files that are new or differ from the package's own."""
+        names = [str(path.relative_to(self.package)) for path in self.package.rglob("*") if path.is_file()]
+        return sorted(
+            name
+            for name in names
+            if "__pycache__" not in name
+            and not ((PACKAGE / name).is_file() and filecmp.cmp(self.package / name, PACKAGE / name, shallow=False))
+        )
+
+    def run(self, *argv: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """``python ARGV...`` with this copy in front of the installed package."""
+        env = {**os.environ, "PYTHONPATH": str(self.folder)}
+        return subprocess.run(
+            [sys.executable, *argv], capture_output=True, text=True, cwd=cwd or self.folder, env=env, check=False
+        )

@@ -1,0 +1,119 @@
+"""What a study's folder says of its artifacts: a manifest among the files of each, whatever its target is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import made_up
+import pytest
+from small_task import SmallTask, bench
+
+from edgedeploy.files import write_json
+from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.records.artifact import MANIFEST, Artifact, sha256_file
+from edgedeploy.study.store import Store, artifact_manifest
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
+
+
+class Named(OnnxRuntimeTarget):
+    """Builds what ONNX Runtime's target builds, under another name. ``builds`` counts."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.builds = 0
+
+    def build(self, request: BuildRequest, folder: Path) -> Artifact:
+        self.builds += 1
+        return super().build(request, folder)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "study")
+
+
+def as_older_versions_had_it(folder: Path) -> Path:
+    """The manifest out of the folder, to where it was written before: beside it, named by what comes before its last
+    dot."""
+    older = folder.with_suffix(".json")
+    (folder / MANIFEST).replace(older)
+    return older
+
+
+def test_the_manifest_lies_among_the_files_and_is_none_of_them(store: Store, tmp_path: Path) -> None:
+    target = Named("onnxruntime")
+    artifact, folder = bench(store, SmallTask(tmp_path), target).artifact(made_up.variant())
+    assert {path.name for path in folder.iterdir()} == {"model.onnx", MANIFEST}
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert [file.name for file in artifact.files] == ["model.onnx"]
+    again = Artifact.of_folder(
+        folder,
+        target=artifact.target,
+        precision=artifact.precision,
+        entry=artifact.entry,
+        inputs=artifact.inputs,
+        outputs=artifact.outputs,
+        settings=dict(artifact.settings),
+        reference_sha256=artifact.reference_sha256,
+        built_with=dict(artifact.built_with),
+    )
+    assert (again.digest, again.size_bytes) == (artifact.digest, (folder / "model.onnx").stat().st_size)
+
+
+def test_targets_with_a_dot_in_their_names_have_artifacts_of_their_own(store: Store, tmp_path: Path) -> None:
+    left, right = Named("a.b"), Named("a.c")
+    task = SmallTask(tmp_path)
+    wanted = [made_up.variant(name, precision) for name in ("a.b", "a.c") for precision in ("float32", "int8")]
+    for _ in range(2):  # made, then found
+        for variant in wanted:
+            artifact, folder = bench(store, task, left, right).artifact(variant)
+            assert (artifact.target, artifact.precision) == (variant.target, variant.precision)
+            assert all(sha256_file(folder / file.name) == file.sha256 for file in artifact.files)
+    assert (left.builds, right.builds) == (2, 2)
+
+
+def test_a_manifest_beside_the_folder_is_found_and_moved_into_it(store: Store, tmp_path: Path) -> None:
+    task, target = SmallTask(tmp_path), Named("onnxruntime")
+    built, folder = bench(store, task, target).artifact(made_up.variant())
+    older = as_older_versions_had_it(folder)
+    assert older.name == f"{folder.name}.json"
+    assert artifact_manifest(folder) == built.as_json()
+    assert older.is_file(), "who only looks writes nothing"
+    found, _ = bench(store, task, target).artifact(made_up.variant())
+    assert (found, target.builds) == (built, 1)
+    assert (folder / MANIFEST).is_file()
+    assert not older.exists()
+
+
+def test_an_older_manifest_that_two_targets_shared_is_that_of_the_last(store: Store, tmp_path: Path) -> None:
+    """It tells of ``a.c``, and must not be taken for what it says of the files of ``a.b``."""
+    task, left, right = SmallTask(tmp_path), Named("a.b"), Named("a.c")
+    first, folder = bench(store, task, left, right).artifact(made_up.variant("a.b", "int8"))
+    shared = as_older_versions_had_it(folder)
+    assert shared.name == "a.json"
+    second, other = bench(store, task, left, right).artifact(made_up.variant("a.c"))
+    assert as_older_versions_had_it(other) == shared
+    assert bench(store, task, left, right).artifact(made_up.variant("a.b", "int8"))[0] == first
+    assert bench(store, task, left, right).artifact(made_up.variant("a.c"))[0] == second
+    assert (left.builds, right.builds) == (2, 1), "only the one whose manifest was lost is built again"
+
+
+def test_a_manifest_without_its_folder_is_no_artifact(store: Store, tmp_path: Path) -> None:
+    variant = made_up.variant()
+    write_json(store.artifact_folder(f"{variant.artifact_name}.json"), made_up.artifact(variant).as_json())
+    target = Named("onnxruntime")
+    _, folder = bench(store, SmallTask(tmp_path), target).artifact(variant)
+    assert target.builds == 1
+    assert (folder / "model.onnx").is_file()
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_is_forgotten_is_built_again(older: bool, store: Store, tmp_path: Path) -> None:
+    made = bench(store, SmallTask(tmp_path), target := Named("onnxruntime"))
+    _, folder = made.artifact(made_up.variant())
+    if older:
+        as_older_versions_had_it(folder)
+    made.forget(made_up.variant())
+    assert artifact_manifest(folder) is None
+    made.artifact(made_up.variant())
+    assert target.builds == 2
