@@ -25,10 +25,10 @@ from edgedeploy.errors import BoardError, SpecError, TargetUnavailable, Unreacha
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.lab.builders import build_elsewhere
 from edgedeploy.lab.kinds import health_check
-from edgedeploy.lab.wire import pack, unpack
+from edgedeploy.lab.wire import pack, pack_result, unpack, unpack_result
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.records.job import Job, RawRun, RawSide
+from edgedeploy.records.job import Job, RawRun
 
 RESOURCE: Final = "edgedeploy-board"
 CONNECT_S: Final = 20
@@ -84,15 +84,7 @@ def run_here(packed: Mapping[str, Any], expected: Mapping[str, Mapping[str, Any]
     with tempfile.TemporaryDirectory(prefix="edgedeploy-job-") as name:
         folder = Path(name)
         session, raw = Attempts(board, check=check).run(unpack(packed, folder), folder)
-        return {
-            "board": session.info.as_json(),
-            "candidate": raw.candidate.as_json(),
-            "baseline": raw.baseline.as_json() if raw.baseline else None,
-            "environment": dict(raw.environment),
-            "outputs": raw.outputs.read_bytes() if raw.outputs else None,
-            "phases_ns": dict(raw.phases_ns),
-            "protocols": dict(raw.protocols),
-        }
+        return {"board": session.info.as_json(), **pack_result(raw)}
 
 
 class Cluster:
@@ -147,18 +139,7 @@ class Cluster:
             raise Unreachable("a run on the cluster", "no board's worker took it", "See to the workers") from exc
         finally:
             future.cancel()
-        outputs = folder / "outputs.npz" if answer["outputs"] is not None else None
-        if outputs is not None:
-            outputs.write_bytes(answer["outputs"])
-        raw = RawRun(
-            candidate=RawSide.from_json(answer["candidate"]),
-            baseline=RawSide.from_json(answer["baseline"]) if answer["baseline"] else None,
-            environment=answer["environment"],
-            outputs=outputs,
-            phases_ns=answer["phases_ns"],
-            protocols=answer["protocols"],
-        )
-        return BoardInfo.from_json(answer["board"]), raw
+        return BoardInfo.from_json(answer["board"]), unpack_result(answer, folder)
 
     def set_aside(self, cause: str) -> BoardError:
         """A board of the cluster is set aside by its own worker; here the coordinator only stops sending to one more."""

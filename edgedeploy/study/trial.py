@@ -281,6 +281,7 @@ class Trials:
         with self.account.phase("bookkeeping"):
             self._keep_outputs(variant, split, inputs, outputs)
         return Measurement(
+            **{**raw.series(), "layers": self._layers(variant, raw)},
             variant=variant,
             artifact=artifact,
             board=board,
@@ -291,14 +292,8 @@ class Trials:
             metrics=metrics,
             missing=missing,
             cases=cases,
-            candidate=raw.candidate,
-            baseline=raw.baseline,
             baseline_variant=self.reference_baseline.digest if raw.baseline else None,
-            environment=raw.environment,
             parity=parity,
-            phases_ns=raw.phases_ns,
-            protocols=raw.protocols,
-            layers=self._layers(variant, raw),
             weight_bits=self.bench.weight_bits(variant),
             created_utc=utc_now(),
         )
