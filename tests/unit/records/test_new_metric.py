@@ -25,6 +25,7 @@ import edgedeploy
 from edgedeploy.evidence.metrics import board_metrics
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.runtime.wire.serde import to_json
 from edgedeploy.spec.study import parse_spec
 
 root, folder = Path(sys.argv[1]), Path(sys.argv[2])
@@ -42,7 +43,7 @@ for path in (folder / "measurements").glob("*.json"):
     side = found.candidate
     side = dataclasses.replace(side, blocks_ns=side.blocks_ns * 4, cpu_ns=side.cpu_ns * 4)
     metrics, missing = board_metrics(side, found.baseline, found.artifact)
-    data["candidate"] = side.as_json()
+    data["candidate"] = to_json(side)
     data["metrics"] |= metrics
     data["missing"] |= missing
     path.write_text(json.dumps(data))
