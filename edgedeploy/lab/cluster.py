@@ -29,6 +29,7 @@ from edgedeploy.lab.wire import pack, pack_result, unpack, unpack_result
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, RawRun
+from edgedeploy.targets.registry import sessions_of
 
 RESOURCE: Final = "edgedeploy-board"
 CONNECT_S: Final = 20
@@ -66,7 +67,7 @@ def work(table: Mapping[str, object], address: str) -> None:
 
 def probe_here() -> dict[str, Any]:
     """On a worker: what its board is. Raises ``BoardError``."""
-    info = open_board(_board_table).probe()
+    info = open_board(_board_table, sessions_of()).probe()
     Quarantine().check(info)
     return info.as_json()
 
@@ -74,7 +75,7 @@ def probe_here() -> dict[str, Any]:
 def run_here(packed: Mapping[str, Any], expected: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """On a worker: one exclusive run. ``expected`` is what the boards were when the study began, by name; a board that came
     later has to be of their kind. Raises ``BoardError`` and ``MeasurementError``."""
-    board = open_board(_board_table)
+    board = open_board(_board_table, sessions_of())
     known = [BoardInfo.from_json(item) for item in expected.values()]
 
     def check(info: BoardInfo) -> None:

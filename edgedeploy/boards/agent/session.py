@@ -15,6 +15,7 @@ from edgedeploy.boards.agent.client import COMMAND_TIMEOUT_S, AgentClient, error
 from edgedeploy.boards.agent.lease import SILENCE_S, Lease
 from edgedeploy.errors import BoardError, CommandFailed, Unreachable
 from edgedeploy.interfaces.board import Transport
+from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.records.artifact import sha256_file
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, RawRun
@@ -38,7 +39,8 @@ class BoardOptions:
     may stay as it is before the agent is asked whether its supervisor lives, ``overdue_s`` how long past all of its limits
     it may go on before it is given up, ``power_mode`` what is set for each run. ``silence_s`` and ``orphan_grace_s`` pass
     on the board's clock: how long it waits for a sign of its holder, and how long a run goes on without one.
-    ``power_cycle`` is a command on this host that turns the board off and on."""
+    ``power_cycle`` is a command on this host that turns the board off and on. ``sessions`` are those of other packages'
+    targets: the agent takes them along."""
 
     python: str = "python3"
     root: str = DEFAULT_ROOT
@@ -52,6 +54,7 @@ class BoardOptions:
     power_mode: tuple[tuple[str, str], ...] = ()
     overdue_s: float = 60.0
     power_cycle: tuple[str, ...] = ()
+    sessions: tuple[PackedSession, ...] = ()
 
 
 class Link:

@@ -20,7 +20,7 @@ from edgedeploy.runtime.scenarios.resources import RESOURCES, Recorder
 from edgedeploy.runtime.sensors.conditions import ConditionRecorder, cool_down
 from edgedeploy.runtime.sensors.energy import measure_energy
 from edgedeploy.runtime.sensors.environment import BackgroundMeter, snapshot
-from edgedeploy.runtime.sessions.open import BUILT_ON_BOARD
+from edgedeploy.runtime.sessions.sources import known
 from edgedeploy.runtime.wire.job import JobSpec, MeasurePlan, ProtocolPlan
 from edgedeploy.runtime.wire.result import AgentResult, OutputsFile, RawSide
 
@@ -170,8 +170,9 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> AgentResult:
 def build_engines(workers: Workers, job: JobSpec) -> None:
     """For targets that build what they run on the board: one start of each side that nobody times, before the conditions
     are looked at, because a build takes minutes and heats the board."""
+    built = {target for target, source in known().items() if source.built_on_board}
     for name, side in job.sides.items():
-        if side.target in BUILT_ON_BOARD:
+        if side.target in built:
             worker = workers.start(name, "--cold")
             worker.wait_ready()
             worker.finish()
