@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgedeploy.errors import SpecError
 from edgedeploy.evidence.front import FrontReport
@@ -17,12 +18,18 @@ from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.variant import digest_of
 from edgedeploy.report.make import make_report
 from edgedeploy.search.history import Server, server_at
+from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec, load_spec
+from edgedeploy.study.events import Event, EventLog, Observer, ignore
 from edgedeploy.study.front import read_front
+from edgedeploy.study.options import RunOptions
 from edgedeploy.study.preflight import Ready, prepare, versions
-from edgedeploy.study.run import Observer, StudyRun, ignore
+from edgedeploy.study.run import StudyRun
 from edgedeploy.study.store import Store
+
+SHORTEST_SECRET: Final = 4
+"""Shorter words, options of a command for example, stand in any text."""
 
 
 @dataclass(frozen=True)
@@ -62,41 +69,45 @@ class Study:
         self._source = source
 
     def run(
-        self,
-        out: str | Path | None = None,
-        *,
-        trials: int | None = None,
-        resume: bool = False,
-        board: str | None = None,
-        boards: Sequence[str] = (),
-        storage: str | None = None,
-        dask: str | None = None,
-        confirm: bool = True,
-        observer: Observer = ignore,
+        self, options: RunOptions | str | Path | None = None, *, observer: Observer = ignore, **older: Any
     ) -> StudyResult:
-        """Search until the budget is spent, then open the confirmation split for the front (unless ``confirm`` is False).
+        """Search until the budget is spent, then open the confirmation split for the front.
 
-        ``out`` defaults to ``studies/NAME``. Everything is checked before anything is written. An interrupted run
-        leaves a folder that ``resume=True`` goes on with. ``boards`` names several boards of one kind that share the work:
-        each variant is measured on one of them, beside the baseline on the same one. ``storage`` is the
-        URL of a PostgreSQL database for the history of proposals, ``dask`` the address of a scheduler whose workers have the
-        boards (``edgedeploy work``). Raises ``SpecError``, ``TargetUnavailable``, ``DataError``, ``BoardError``.
+        Everything is checked before anything is written. An interrupted run leaves a folder that ``resume`` goes on with.
+        ``observer`` hears of each event; the folder's ``events.jsonl`` keeps them. A folder's path, or the options as
+        keywords of their own, still work and warn. Raises ``SpecError``, ``TargetUnavailable``, ``DataError``,
+        ``BoardError``.
         """
-        tables = tuple(self.spec.board(name) for name in boards) if boards else (self.spec.board(board),)
-        store = Store(Path(out) if out is not None else Path("studies") / self.spec.study.name)
+        if not isinstance(options, RunOptions):
+            options = _older_options(options, older)
+        elif older:
+            raise TypeError(f"run() takes RunOptions, or keywords, not both: {', '.join(older)}")
+        return self._run(options, observer)
+
+    def _run(self, options: RunOptions, observer: Observer) -> StudyResult:
+        tables = tuple(self.spec.board(name) for name in options.boards or (options.board,))
+        store = Store(Path(options.out) if options.out is not None else Path("studies") / self.spec.study.name)
         with ExitStack() as stack:
-            cluster = None if dask is None else stack.enter_context(closing(Cluster(dask)))
-            self._check_folder(store, [board.name for board in (cluster.boards if cluster else tables)], resume)
+            cluster = None if options.dask is None else stack.enter_context(closing(Cluster(options.dask)))
+            self._check_folder(store, [board.name for board in (cluster.boards if cluster else tables)], options.resume)
             ready = prepare(self.spec, self._source, tables, cluster)
             measured = sorted(store.measurements(), key=lambda item: item.created_utc)
             changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards])
             stack.enter_context(store.own())
             if not store.exists():
                 store.create(self._source.text, self._resolved(ready))
-            history = self._history(store, storage or self.spec.study.storage)
-            wanted = trials or self.spec.budget.trials
+            history = self._history(store, options.storage or self.spec.study.storage)
+            wanted = options.trials or self.spec.budget.trials
             ready = replace(ready, notes=(*ready.notes, *changed))
-            finished = StudyRun(self.spec, ready, store, history, wanted, observer).go(confirm)
+            log = stack.enter_context(EventLog(store.root, private=_private_words(tables)))
+            log.start(self.spec.study.name, options.shown())
+
+            def tell(event: Event) -> None:
+                log(event)
+                observer(event)
+
+            finished = StudyRun(self.spec, ready, store, history, wanted, tell).go(options.confirm)
+            log.finish(finished.reason, finished.evaluated, wanted)
             front = read_front(store.root)
             return StudyResult(store.root, finished.reason, finished.evaluated, front, wanted, finished.cut)
 
@@ -154,3 +165,19 @@ class Study:
                 f"it was measured on board {kept['board']!r}",
                 "One folder holds the numbers of the boards it began with",
             )
+
+
+def _older_options(out: str | Path | None, older: Mapping[str, Any]) -> RunOptions:
+    """What ``run`` was given before there were :class:`RunOptions`."""
+    if out is None and not older:
+        return RunOptions()
+    options = RunOptions(**({"out": out, **older} if out is not None else older))
+    said = ", ".join(f"{name}={value!r}" for name, value in options.shown().items())
+    warnings.warn(f"Study.run takes RunOptions now: run(RunOptions({said}))", FutureWarning, stacklevel=3)
+    return options
+
+
+def _private_words(tables: Sequence[BoardTable]) -> tuple[str, ...]:
+    """What must not get into anything that is kept: where keys lie, and arguments of commands that may be passwords."""
+    words = {word for table in tables for word in (table.identity, table.known_hosts, *table.power_cycle[1:]) if word}
+    return tuple(sorted((word for word in words if len(word) >= SHORTEST_SECRET), key=len, reverse=True))

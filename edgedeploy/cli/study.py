@@ -11,7 +11,6 @@ from rich.markup import escape
 
 from edgedeploy.cli.app import EXIT_GOAL_NOT_MET, EXIT_PARTIAL, app, err
 from edgedeploy.cli.watch import Watch
-from edgedeploy.errors import SpecError
 
 
 @app.command()
@@ -35,23 +34,21 @@ def search(
     """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with."""
     from edgedeploy.api import load_study
     from edgedeploy.cli.show import show_front
+    from edgedeploy.study.options import RunOptions
 
-    if board is not None and boards is not None:
-        raise SpecError("--board and --boards", "both were given", "Name one board or several")
-    names = [] if boards is None else [name.strip() for name in boards.split(",")]
+    options = RunOptions(
+        out=out_folder,
+        trials=trials,
+        resume=resume,
+        board=board,
+        boards=() if boards is None else tuple(name.strip() for name in boards.split(",")),
+        storage=storage,
+        dask=dask,
+        confirm=not no_confirm,
+    )
     try:
         with Watch() as watch:
-            result = load_study(study).run(
-                out_folder,
-                trials=trials,
-                resume=resume,
-                board=board,
-                boards=names,
-                storage=storage,
-                dask=dask,
-                confirm=not no_confirm,
-                observer=watch,
-            )
+            result = load_study(study).run(options, observer=watch)
     except KeyboardInterrupt:
         err.print(f"Interrupted. {escape(str(out_folder))} is usable as it is; --resume goes on.", highlight=False)
         raise typer.Exit(EXIT_PARTIAL) from None

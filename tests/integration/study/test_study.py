@@ -82,17 +82,17 @@ def test_search_front_and_report_over_ssh(study: Path, tmp_path: Path) -> None:
 def test_python_front_door(study: Path, tmp_path: Path) -> None:
     events = []
     result = edgedeploy.load_study(study).run(
-        tmp_path / "out", trials=3, board="here", confirm=False, observer=events.append
+        edgedeploy.RunOptions(out=tmp_path / "out", trials=3, board="here", confirm=False), observer=events.append
     )
     assert (result.reason, result.evaluated) == ("trials", 3)
     assert result.front.provenance == "measured"
     assert [event.done for event in events if event.kind == "trial"] == [1, 2, 3]
     assert result.report().is_file()
     with pytest.raises(SpecError, match="measured on board 'here'"):
-        edgedeploy.load_study(study).run(tmp_path / "out", resume=True)
+        edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=tmp_path / "out", resume=True))
     study.write_text(study.read_text().replace("seed = 1", "seed = 2"))
     with pytest.raises(SpecError, match="holds another study"):
-        edgedeploy.load_study(study).run(tmp_path / "out", resume=True, board="here")
+        edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=tmp_path / "out", resume=True, board="here"))
 
 
 def test_a_study_of_measuring_protocols(study: Path, tmp_path: Path) -> None:
