@@ -22,7 +22,7 @@ from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec, load_spec
 from edgedeploy.study.events import Event, EventLog, Observer, ignore
-from edgedeploy.study.front import read_front
+from edgedeploy.study.front import read_front, stored_spec
 from edgedeploy.study.options import RunOptions
 from edgedeploy.study.preflight import Ready, prepare, versions
 from edgedeploy.study.run import StudyRun
@@ -89,7 +89,8 @@ class Study:
         store = Store(Path(options.out) if options.out is not None else Path("studies") / self.spec.study.name)
         with ExitStack() as stack:
             cluster = None if options.dask is None else stack.enter_context(closing(Cluster(options.dask)))
-            self._check_folder(store, [board.name for board in (cluster.boards if cluster else tables)], options.resume)
+            names = [board.name for board in (cluster.boards if cluster else tables)]
+            notes = self._check_folder(store, names, options.resume)
             ready = prepare(self.spec, self._source, tables, cluster)
             measured = sorted(store.measurements(), key=lambda item: item.created_utc)
             changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards])
@@ -98,7 +99,7 @@ class Study:
                 store.create(self._source.text, self._resolved(ready))
             history = self._history(store, options.storage or self.spec.study.storage)
             wanted = options.trials or self.spec.budget.trials
-            ready = replace(ready, notes=(*ready.notes, *changed))
+            ready = replace(ready, notes=(*ready.notes, *notes, *changed))
             log = stack.enter_context(EventLog(store.root, private=_private_words(tables)))
             log.start(self.spec.study.name, options.shown())
 
@@ -115,7 +116,8 @@ class Study:
         """Where Optuna remembers: on a server under a name that only this folder has."""
         if url is None:
             return store.optimiser_path
-        return server_at(url, f"{self.spec.study.name} {store.study().get('id', self.digest)}")
+        kept = store.study()
+        return server_at(url, f"{self.spec.study.name} {kept.get('id', kept['spec_digest'])}")
 
     def check(self, board: str | None = None) -> BoardInfo:
         """Everything :meth:`run` would check before it starts."""
@@ -141,19 +143,21 @@ class Study:
     @property
     def digest(self) -> str:
         """Names what the study asks, its budget and storage left out: a resumed study may be given others."""
-        return digest_of(self.spec.model_dump(mode="json", exclude={"budget": True, "study": {"storage"}}))[:16]
+        return _digest_of_spec(self.spec)
 
-    def _check_folder(self, store: Store, boards: Sequence[str], resume: bool) -> None:
+    def _check_folder(self, store: Store, boards: Sequence[str], resume: bool) -> tuple[str, ...]:
+        """Refuse a folder that this study cannot be run in; what is worth knowing of one that it can be."""
         store.check_place()
         if not store.exists():
             occupied = store.root.is_file() or (store.root.is_dir() and any(store.root.iterdir()))
             if occupied and not (store.root / ".lock").exists():
                 raise SpecError(f"--out {store.root}", "it exists and is not a study's folder", "Choose another one")
-            return
+            return ()
         if not resume:
             raise SpecError(f"--out {store.root}", "it holds a study already", "Add --resume, or choose another one")
         kept = store.study()
-        if kept["spec_digest"] != self.digest:
+        unchanged = kept["spec_digest"] == self.digest
+        if not unchanged and not self._is_kept_in(store):
             raise SpecError(
                 f"--resume {store.root}",
                 "it holds another study: more than the budget differs from this study file",
@@ -165,6 +169,23 @@ class Study:
                 f"it was measured on board {kept['board']!r}",
                 "One folder holds the numbers of the boards it began with",
             )
+        if unchanged:
+            return ()
+        began = f"edgedeploy {kept.get('versions', {}).get('edgedeploy', 'of another version')}"
+        return (
+            f"study files had other keys or defaults when this folder was begun ({began}): it goes on with today's",
+        )
+
+    def _is_kept_in(self, store: Store) -> bool:
+        """Whether the study file in the folder, read with today's keys and defaults, is this study."""
+        try:
+            return _digest_of_spec(stored_spec(store)) == self.digest
+        except (SpecError, OSError, UnicodeDecodeError):
+            return False
+
+
+def _digest_of_spec(spec: StudySpec) -> str:
+    return digest_of(spec.model_dump(mode="json", exclude={"budget": True, "study": {"storage"}}))[:16]
 
 
 def _older_options(out: str | Path | None, older: Mapping[str, Any]) -> RunOptions:
