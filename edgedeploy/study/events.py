@@ -73,8 +73,8 @@ class EventLog:
         if isinstance(exc, KeyboardInterrupt):
             self._write("end", "interrupted", reason="interrupted")
         elif exc is not None:
-            found = exc.found if isinstance(exc, EdgeDeployError) else str(exc)
-            self._write("end", f"{type(exc).__name__}: {found}", reason="error")
+            said = f"{exc.asked}: {exc.found}" if isinstance(exc, EdgeDeployError) else str(exc)
+            self._write("end", f"{type(exc).__name__}: {said}", reason="error")
         elif self._reason is not None:
             self._write("end", **self._reason)
 

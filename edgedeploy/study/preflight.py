@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -39,6 +41,7 @@ from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import Plugin, demands_of, find_targets, sessions_of
 from edgedeploy.tasks.load import load_task
 
+LOG: Final = logging.getLogger(__name__)
 RECORDED_PACKAGES: Final = (
     "torch",
     "onnx",
@@ -92,6 +95,7 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
         readiness = target.probe()
         if not readiness.ready:
             raise TargetUnavailable(f"target {name!r}", readiness.found, readiness.remedy)
+        LOG.debug("target %s is ready: %s", name, readiness.found)
         targets[name] = target
     boards: tuple[tuple[Board | None, BoardInfo], ...]
     if cluster is None:
@@ -189,8 +193,11 @@ def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Seq
 
 def _open_and_probe(table: BoardTable, sessions: Sequence[PackedSession]) -> tuple[Board, BoardInfo]:
     """A board that answers and is not set aside."""
+    started_s = time.monotonic()
     device = open_board(table.model_dump(), sessions)
     info = device.probe()
+    found = f"{info.cpu}, {info.cores} cores, runtimes: {', '.join(info.runtimes) or 'none'}"
+    LOG.debug("board %s answered after %.1f s: %s", info.name, time.monotonic() - started_s, found)
     Quarantine().check(info)
     return device, info
 
