@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Unstable,
         Unsupported,
     )
+    from edgedeploy.evidence.front import Front
     from edgedeploy.interfaces.ability import Demand
     from edgedeploy.interfaces.target import BuildRequest, Readiness, Target
     from edgedeploy.interfaces.task import SPLITS, Case, Pictured, ReadyMade, Split, Task, Trainable, TrainRecipe
@@ -79,6 +80,7 @@ __all__ = [
     "Demand",
     # to read results
     "read_front",
+    "Front",
     "Variant",
     "Measurement",
     # the errors
@@ -129,6 +131,7 @@ _HOMES: Final = {
     "BoardInfo": "records.board",
     "Demand": "interfaces.ability",
     "read_front": "study.front",
+    "Front": "evidence.front",
     "Variant": "records.variant",
     "Measurement": "records.measurement",
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import SpecError
-from edgedeploy.evidence.front import FrontReport
+from edgedeploy.evidence.front import Front
 from edgedeploy.lab.cluster import Cluster
 from edgedeploy.lab.kinds import require_unchanged
 from edgedeploy.records.board import BoardInfo
@@ -40,7 +40,7 @@ class StudyResult:
     folder: Path
     reason: str
     evaluated: int
-    front: FrontReport
+    front: Front
     wanted: int = 0
     cut: str = ""
 
