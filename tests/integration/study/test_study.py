@@ -149,7 +149,7 @@ def test_a_study_of_measuring_protocols(study: Path, tmp_path: Path) -> None:
         assert item.metrics["latency_p99_bound_ns"] >= item.metrics["latency_p99_ns"]
         assert 0 <= item.metrics["realtime_deadline_miss_percent"] <= 100
         assert item.metrics["offline_throughput_per_s"] > 0
-        assert item.missing["latency_p999_ns"].endswith("6636 needed for it at 99 % confidence")
+        assert item.missing["latency_p999_ns"].endswith("6636 needed for this percentile at 99 % confidence")
         assert item.environment["protocols"]["background_cpu_share"] >= 0
     assert {item.protocols == {} for item in Store(out).confirmations()} == {True}
     page = Path(run("report", out).stdout.split("Report: ")[1].strip()).read_text()
