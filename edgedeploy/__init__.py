@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from edgedeploy.records.measurement import Measurement
     from edgedeploy.records.metrics import MetricInfo
     from edgedeploy.records.variant import Variant
+    from edgedeploy.runtime.sessions.sources import SessionSource
     from edgedeploy.study.events import Event
     from edgedeploy.study.front import read_front
     from edgedeploy.study.options import RunOptions
@@ -73,6 +74,7 @@ __all__ = [
     "TrainRecipe",
     # to write a target
     "Target",
+    "SessionSource",
     "Readiness",
     "BuildRequest",
     "Artifact",
@@ -125,6 +127,7 @@ _HOMES: Final = {
     "MetricInfo": "records.metrics",
     "TrainRecipe": "interfaces.task",
     "Target": "interfaces.target",
+    "SessionSource": "runtime.sessions.sources",
     "Readiness": "interfaces.target",
     "BuildRequest": "interfaces.target",
     "Artifact": "records.artifact",
