@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "edgedeploy"
@@ -20,6 +21,12 @@ def promised(what: str) -> int:
     found = re.findall(rf"^## An? {re.escape(what)}: (\d+) files?$", text, flags=re.MULTILINE)
     assert len(found) == 1, f"CONTRIBUTING.md has {len(found)} chapters about a {what}"
     return int(found[0])
+
+
+_STEP: Final = re.compile(
+    r"```python\n# (\S+), (a new file|at the end of|before|after the line)(?: ([^\n]+))?\n(.*?)```", re.DOTALL
+)
+_ENDS: Final = {"(": ")", "{": "}", "[": "]"}
 
 
 class Tree:
@@ -44,6 +51,19 @@ class Tree:
         assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
         path.write_text(text.replace(old, new), encoding="utf-8")
 
+    def follow(self, page: str) -> None:
+        """Put each block of code where the page says: ``# PATH, at the end of NAME`` and its like are the first lines."""
+        steps = _STEP.findall(page)
+        assert steps, "the page has no step"
+        for name, where, anchor, code in steps:
+            path = self.folder / name
+            if where == "a new file":
+                self.add(str(path.relative_to(self.package)), code)
+                continue
+            text = path.read_text(encoding="utf-8")
+            at = _place(text, where, anchor)
+            path.write_text(text[:at] + (code + "\n\n" if where == "before" else code) + text[at:], encoding="utf-8")
+
     def changed(self) -> list[str]:
         """Files that are new or differ from the package's own."""
         names = [str(path.relative_to(self.package)) for path in self.package.rglob("*") if path.is_file()]
@@ -60,3 +80,19 @@ class Tree:
         return subprocess.run(
             [sys.executable, *argv], capture_output=True, text=True, cwd=cwd or self.folder, env=env, check=False
         )
+
+
+def _place(text: str, where: str, anchor: str) -> int:
+    """The index at which a block goes into ``text``."""
+    if where == "after the line":
+        (at,) = (found.end() for found in re.finditer(rf"^ *{re.escape(anchor)}\n", text, re.MULTILINE))
+        return int(at)
+    (at,) = (
+        found.start()
+        for found in re.finditer(rf"^(?:class {anchor}\b|{anchor}(?:: Final[^=]*)? ?=)", text, re.MULTILINE)
+    )
+    if where == "before":
+        return int(at)
+    opened = re.compile(r"= (?:Literal)?([(\[{])\n").search(text, at)
+    assert opened is not None, anchor
+    return text.index(f"\n{_ENDS[opened[1]]}\n", at) + 1

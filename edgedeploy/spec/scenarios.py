@@ -17,7 +17,14 @@ from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE, MetricInfo
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.spec.recordings import MAX_FRAMES, dicom_arrivals_ns, metaimage_arrivals_ns
 
-ScenarioName = Literal["single_stream", "sustained", "realtime", "multi_stream", "offline", "resources"]
+ScenarioName = Literal[
+    "single_stream",
+    "sustained",
+    "realtime",
+    "multi_stream",
+    "offline",
+    "resources",
+]
 
 
 def _seconds(value: Any) -> float:

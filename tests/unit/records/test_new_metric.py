@@ -14,9 +14,6 @@ from extending_kit import REPO, Tree, promised
 PAGE: Final = REPO / "docs" / "extend" / "metric.md"
 STUDY: Final = REPO / "tests" / "data" / "studies" / "eef15fe" / "study"
 
-_BLOCK: Final = re.compile(r"```python\n# (\S+), (at the end of|before) (\w+)\n(.*?)```", re.DOTALL)
-_ENDS: Final = {"(": ")", "{": "}"}
-
 RECOMPUTE: Final = """
 import dataclasses, json, sys
 from pathlib import Path
@@ -57,19 +54,6 @@ def section(title: str) -> str:
     return str(found)
 
 
-def follow(steps: str, tree: Tree) -> None:
-    """Put each block of code where the page says."""
-    for name, where, anchor, code in _BLOCK.findall(steps):
-        path = tree.folder / name
-        text = path.read_text(encoding="utf-8")
-        (at,) = (found.start() for found in re.finditer(rf"^{anchor}: Final", text, re.MULTILINE))
-        if where == "at the end of":
-            opened = re.compile(r"= ([({])\n").search(text, at)
-            assert opened
-            at = text.index(f"\n{_ENDS[opened[1]]}\n", at) + 1
-        path.write_text(text[:at] + (code + "\n\n" if where == "before" else code) + text[at:], encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     ("title", "metric", "limit", "heading", "files"),
     [
@@ -88,7 +72,7 @@ def test_a_metric_is_added_by_as_many_files_as_the_page_says(
 ) -> None:
     tree = Tree(tmp_path)
     assert tree.changed() == []
-    follow(section(title), tree)
+    tree.follow(section(title))
     assert len(tree.changed()) == files
 
     study = shutil.copytree(STUDY, tmp_path / "study")
