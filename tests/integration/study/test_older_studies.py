@@ -192,7 +192,7 @@ def go_on(study: Path, out: Path, before_front: Any, trials: int) -> None:
     said = today(*search(study, out, "--resume", "--trials", str(trials))).stderr
 
     assert "has changed since it was measured" not in said, "it is the same board"
-    assert "begins anew" not in said and "is damaged" not in said
+    assert "starts from the beginning" not in said and "is damaged" not in said
     found = made(out)
     assert {name: found.get(name) for name in kept} == kept, "what was there was made again, or is lost"
     assert known < measured(out)
