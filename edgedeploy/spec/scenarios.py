@@ -1,6 +1,7 @@
-"""What a study file says of measuring protocols, and what a board is sent for it.
+"""The study file's tables of measuring protocols, and the plans that a board gets for them.
 
-Each protocol has a table ``[measure.NAME]`` whose defaults are usable, and is run when ``[measure] protocols`` names it.
+A protocol runs when ``[measure] protocols`` names it. Its table ``[measure.NAME]`` may be left out: the defaults are
+usable.
 """
 
 from __future__ import annotations
@@ -52,12 +53,13 @@ class Table(BaseModel):
 
 class ProtocolTable(Table):
     stuck_after: Seconds = Field(default=120.0, gt=0)
-    """Time beyond what the protocol has to take; a run that needs more is stuck, which is a failure of the variant."""
+    """Extra time beyond the protocol's own duration. A run that takes longer is stuck, which is a failure of the
+    variant."""
 
 
 class SingleStreamTable(Table):
     percentile: Percent = 99.9
-    """The interleaved blocks get the queries that this percentile needs, 6636 for the 99.9th, if they have fewer."""
+    """The interleaved blocks get at least as many queries as this percentile needs: 6636 for the 99.9th."""
 
 
 class SustainedTable(ProtocolTable):
@@ -82,7 +84,7 @@ class RealtimeTable(ProtocolTable):
     recording: str | None = None
     clip: str | None = None
     frames: int | None = Field(default=None, ge=2, le=MAX_FRAMES)
-    """How many: 300 at a constant rate; of a recording the first ones, all of them when left out."""
+    """Number of frames. Default: 300 at a constant rate, all frames of a recording; else the first ones of it."""
     deadline: Nanoseconds | None = Field(default=None, gt=0)
     """From a frame's arrival to its result; the median time between frames when left out."""
     policy: Literal["latest", "bounded", "block"] = "latest"
@@ -90,7 +92,7 @@ class RealtimeTable(ProtocolTable):
     stages: tuple[Literal["decode", "resize", "overlay"], ...] = ()
     frame_rows: int = Field(default=616, ge=1, le=8192)
     frame_columns: int = Field(default=820, ge=1, le=8192)
-    """Size of a source frame when there are stages: what a probe sends, not what the model takes."""
+    """Size of a source frame when there are stages: the ultrasound probe's image, not the model's input."""
 
     @model_validator(mode="after")
     def _the_latest_is_one(self) -> RealtimeTable:
@@ -174,7 +176,7 @@ class ResourcesTable(ProtocolTable):
     inferences: int = Field(default=64, ge=1, le=1_000_000)
     repeats: int = Field(default=5, ge=1, le=100)
     period: Nanoseconds = Field(default=100_000_000, ge=1_000_000)
-    """Time between two looks: the FLARE challenge's 0.1 s."""
+    """Time between two samples: the FLARE challenge's 0.1 s."""
 
     def plan(self) -> ProtocolPlan:
         settings = {"inferences": self.inferences, "repeats": self.repeats, "period_ns": self.period}
@@ -210,8 +212,8 @@ class Protocols(Table):
         return {name: info for protocol in self.protocols for name, info in PROTOCOL_METRICS[protocol].items()}
 
     def plans(self, folder: Path) -> tuple[ProtocolPlan, ...]:
-        """What the board is sent: in the order of the study file, but sustained load last, since its heat stays. The single
-        stream is the interleaved blocks themselves."""
+        """The plans for the board in the order of the study file, except that sustained load comes last because it
+        leaves the board hot. The single stream needs no plan: it is the interleaved blocks."""
         names = sorted(self.protocols, key=lambda name: name == "sustained")
         return tuple(self._plan(name, folder) for name in names if name != "single_stream")
 
@@ -223,13 +225,13 @@ class Protocols(Table):
 
 
 def queries_for(metric: str) -> int:
-    """Fewest timed queries behind a metric of the single stream: ``latency_p999_ns`` needs 6636; 0 for other metrics."""
+    """How many timed queries a metric of the single stream needs: 6636 for ``latency_p999_ns``; 0 for other metrics."""
     match = re.fullmatch(r"latency_p(\d\d)(\d*)(_bound)?_ns", metric)
     return QUERIES_FOR_PERCENTILE[float(f"{match[1]}.{match[2] or 0}")] if match else 0
 
 
 def unasked(metric: str, asked: Mapping[str, Any]) -> str | None:
-    """The protocol that would produce ``metric`` if the study named it; None when it does, or none would."""
+    """The protocol that produces ``metric`` and that the study does not name; None when there is none."""
     if metric in asked:
         return None
     return next((protocol for protocol, table in PROTOCOL_METRICS.items() if metric in table), None)

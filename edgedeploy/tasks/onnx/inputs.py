@@ -29,7 +29,7 @@ COLOURS: Final = ("rgb", "bgr", "grey")
 
 
 class Source(Protocol):
-    """Cases of one split. A protocol because files of arrays and folders of images have nothing else in common."""
+    """Cases of one split. A protocol, because files of arrays and folders of images share no code."""
 
     def names(self) -> Sequence[str]:
         """One name per case, in a fixed order."""
