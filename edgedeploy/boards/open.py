@@ -27,7 +27,8 @@ KINDS: Final = ("local", "ssh", "emulated")
 
 
 def open_board(config: Mapping[str, object]) -> Board:
-    """The board that one ``[[boards]]`` table describes; nothing is touched yet. Keys that are None count as left out.
+    """The board that one ``[[boards]]`` table describes, without connecting to it. Keys that are None count as left
+    out.
 
     Raises ``SpecError`` for an unknown kind, or a missing ``name``, ``kind`` or ``host``; ``TargetUnavailable`` for a
     place of a labgrid where labgrid is not installed.

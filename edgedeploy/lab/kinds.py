@@ -21,7 +21,7 @@ def health_check(expected: BoardInfo) -> Callable[[BoardInfo], None]:
             raise CommandFailed(
                 f"board {info.name!r}: health check",
                 f"it is not the board that the study began with: {'; '.join(changed)}",
-                "Put it back as it was, or begin a study of its own",
+                "Restore its old state, or start a new study",
             )
 
     return check
@@ -53,7 +53,7 @@ def require_unchanged(measured: Iterable[BoardInfo], boards: Iterable[BoardInfo]
             raise SpecError(
                 f"go on with the study on board {info.name!r}",
                 f"it is not the board that was measured before: {'; '.join(changed)}",
-                "Put it back as it was, or begin a study of its own with another --out",
+                "Restore its old state, or start a new study with another --out",
             )
         told += [
             f"board {info.name} has changed since it was measured: {text}" for text in info.other_software(expected)

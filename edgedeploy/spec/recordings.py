@@ -44,7 +44,7 @@ def arrivals_ns(timestamps_s: Sequence[float], path: Path) -> list[int]:
             raise DataError(
                 asked,
                 f"frame {frame} is at {stamp} s, before the one before it",
-                "Sort its frames by time, or give rate_hz instead",
+                "Sort its frames, or give rate_hz instead",
             )
     if timestamps_s[-1] - timestamps_s[0] > MAX_SPAN_S:
         raise DataError(asked, f"it spans {timestamps_s[-1] - timestamps_s[0]:g} s", f"At most {MAX_SPAN_S:g} s")

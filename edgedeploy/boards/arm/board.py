@@ -45,4 +45,4 @@ class EmulatedArmBoard(EmulatorBoard):
         return "/root/.edgedeploy"
 
     def _check(self, payload: Payload) -> None:
-        """None is known."""
+        """No artifact is known to be computed wrongly."""
