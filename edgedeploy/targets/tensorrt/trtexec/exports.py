@@ -1,4 +1,4 @@
-"""Reads the JSON files that ``trtexec`` exports: times, profile, layers, outputs. Statistics come from the times alone."""
+"""Reads the JSON files that ``trtexec`` exports: times, profile, layers, outputs. Statistics use the times only."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Layer:
 def read_times(text: str, *, warmup_ms: float) -> Times:
     """``--exportTimes``. Raises ``MeasurementError``.
 
-    Older releases export the warm-up too (the function that writes the file was given no count of it): whatever began to
-    compute before ``warmup_ms`` is left out, which changes nothing in files of newer ones.
+    Older releases export the warm-up too. Queries that began to compute before ``warmup_ms`` are therefore left out;
+    files of newer releases have none.
     """
     rows = _rows(text, "--exportTimes", ("startComputeMs", "endComputeMs", "computeMs", "latencyMs"))
     timed = [row for row in rows if row["startComputeMs"] >= warmup_ms]
@@ -79,7 +79,7 @@ def read_times(text: str, *, warmup_ms: float) -> Times:
         )
     for row in timed:
         spent = row["endComputeMs"] - row["startComputeMs"]
-        step = 1e-5 * row["endComputeMs"] + 2e-3  # six digits are printed: the later, the coarser
+        step = 1e-5 * row["endComputeMs"] + 2e-3  # six digits are printed, so later times are coarser
         if not 0 < row["computeMs"] <= row["latencyMs"] * (1 + 1e-5) or abs(spent - row["computeMs"]) > step:
             raise MeasurementError("times that fit together", f"{row}", "The file is damaged: run it again")
     return Times(tuple(row["computeMs"] for row in timed), tuple(row["latencyMs"] for row in timed))
