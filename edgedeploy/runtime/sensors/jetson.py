@@ -1,4 +1,4 @@
-"""What NVIDIA's own tools say about a Jetson's power mode and clocks."""
+"""Reads a Jetson's power mode and clocks with NVIDIA's own tools."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def parse_query(text: str) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Clock:
-    """Limits and value of one clock in MHz; ``locked`` when nothing is left between the limits."""
+    """Limits and value of one clock in MHz; ``locked`` when both limits are equal."""
 
     low_mhz: float
     high_mhz: float
@@ -78,7 +78,7 @@ class JetsonClocks:
 
 
 def parse_clocks(text: str) -> JetsonClocks:
-    """Raises ``ValueError`` when the GPU, the memory or the mode is not there: the output has another form then."""
+    """Raises ``ValueError`` when the GPU, the memory or the mode is missing, which means an unknown output format."""
     clocks: dict[str, Clock] = {}
     governors: dict[str, str] = {}
     overridden = False
