@@ -54,6 +54,8 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """The value. Raises ``OSError`` or ``ValueError``, where the agent's :func:`edgedeploy.runtime.files.read_json` gives
+    None."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

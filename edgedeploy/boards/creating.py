@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgedeploy.boards.arm import build
-from edgedeploy.boards.arm.image import MACHINES as ARM_MACHINES
+from edgedeploy.boards.arm.image import ARM_MACHINES
 from edgedeploy.boards.x86 import haswell
 from edgedeploy.boards.x86.board import MACHINE as X86_MACHINE
 from edgedeploy.errors import SpecError, nearest

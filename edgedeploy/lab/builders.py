@@ -39,7 +39,7 @@ def build_elsewhere(
     if not able or isinstance(target, FitsBoard):  # a worker has the target that fits no board
         return target.build(request, folder)
     future = client.submit(
-        build_here,
+        build_on_worker,
         target.name,
         dict(target.probe().versions),
         pack_request(request),
@@ -77,7 +77,7 @@ def _wait(future: Any, possible: Callable[[], bool]) -> Any:
                 return None
 
 
-def build_here(name: str, versions: Mapping[str, str], packed: Mapping[str, Any]) -> dict[str, Any]:
+def build_on_worker(name: str, versions: Mapping[str, str], packed: Mapping[str, Any]) -> dict[str, Any]:
     """On a worker. Raises what ``Target.build`` raises, ``TargetUnavailable`` for other versions than the coordinator's."""
     found = [plugin for plugin in find_targets(BUILTIN_TARGETS) if plugin.name == name]
     if not found:

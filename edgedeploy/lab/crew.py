@@ -61,7 +61,7 @@ class _Job:
 
 
 class Crew:
-    """A :class:`edgedeploy.search.loop.Crew` of boards with one thread each, which mostly waits for its board.
+    """A :class:`edgedeploy.search.loop.ParallelEvaluator` of boards with one thread each, which mostly waits for its board.
 
     ``tell`` gets one line per message for people. ``waiting`` wraps the time in which the search only waits.
     """

@@ -20,7 +20,7 @@ PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int8-dynamic", "
 """Numeric precisions a variant may ask for; a target names the ones it has."""
 
 CALIBRATIONS: Final = ("minmax", "mean-minmax", "percentile", "entropy", "mse")
-"""Ways to choose the range of an activation from calibration cases; a target names the ones it has, its own choice first."""
+"""All methods to choose an activation range from calibration cases. A target lists those it has, its default first."""
 
 TRAININGS: Final = ("ptq", "qat")
 """Where an int8 model's ranges come from: calibration of the float model, or training with quantizers."""

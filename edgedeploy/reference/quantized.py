@@ -32,7 +32,7 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.reference.export import Reference, describe, export_checked
 
-EXPORT_TOLERANCE: Final = 0.05
+QUANTIZED_EXPORT_TOLERANCE: Final = 0.05
 """Largest relative L2 distance between the trained model and its file. Another order of summation can move a value to
 the next quantization step, and later layers carry the difference on: 0 to 0.01 on the models of the tests."""
 
@@ -48,7 +48,7 @@ def export_quantized(
 
     Raises what that raises, and ``BuildError`` for a graph that breaks the rules of this module.
     """
-    return export_checked(model, specs, path, samples, finish=_finish, tolerance=EXPORT_TOLERANCE)
+    return export_checked(model, specs, path, samples, finish=_finish, tolerance=QUANTIZED_EXPORT_TOLERANCE)
 
 
 def _finish(path: Path) -> Reference:

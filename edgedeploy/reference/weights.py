@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-TOLERANCE: Final = 1e-4
+WEIGHTS_TOLERANCE: Final = 1e-4
 """Largest difference relative to the largest weight. Two tools that fold the same batch norm differ by 1e-6."""
 
 Numbers = npt.NDArray[Any]
@@ -26,4 +26,4 @@ def same(first: Numbers, second: Numbers) -> bool:
     """Whether two layers have the same :func:`numbers`; layers without weights are never the same."""
     if first.size != second.size or not first.size:
         return False
-    return bool(np.abs(np.subtract(first, second)).max() <= TOLERANCE * np.abs(first).max())
+    return bool(np.abs(np.subtract(first, second)).max() <= WEIGHTS_TOLERANCE * np.abs(first).max())

@@ -69,7 +69,7 @@ class Finished:
     cut: str = ""
 
 
-class Crew(Protocol):
+class ParallelEvaluator(Protocol):
     """Evaluates several variants at once. A protocol, because boards of this process and boards of a cluster implement
     it differently."""
 
@@ -151,7 +151,7 @@ class Search:
             tried.add(variant.digest)
         return Finished("trials", len(tried))
 
-    def run_on(self, crew: Crew, *, trials: int, deadline_s: float) -> Finished:
+    def run_on(self, crew: ParallelEvaluator, *, trials: int, deadline_s: float) -> Finished:
         """As :meth:`run`, evaluating as many variants at once as ``crew`` has slots, each variant once.
 
         After the deadline or an ``OutOfTime``, it waits for the running evaluations. Any other exception of the crew is
@@ -168,7 +168,7 @@ class Search:
                 landed, _ = wait(self._flying, return_when=FIRST_COMPLETED)
             cut = self._land(landed, tried) or cut
 
-    def _launch(self, crew: Crew, tried: set[str], trials: int, deadline_s: float) -> StopReason | None:
+    def _launch(self, crew: ParallelEvaluator, tried: set[str], trials: int, deadline_s: float) -> StopReason | None:
         """Fill the free slots. Returns why the search is over, or None."""
         duplicates = 0
         while len(tried) + len(self._flying) < trials:

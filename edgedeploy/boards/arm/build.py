@@ -21,8 +21,8 @@ from edgedeploy.boards.arm.image import (
     PACKAGES,
     PROGRAMS,
     RUNTIMES,
+    ArmMachine,
     Image,
-    Machine,
     image_of,
     require_root,
     requirements,
@@ -44,7 +44,7 @@ MODULES: Final = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "qemu
 DISK_SPARE_BYTES: Final = 256 << 20
 
 
-def create(machine: Machine, tell: Tell, cache: Path | None = None) -> Image:
+def create(machine: ArmMachine, tell: Tell, cache: Path | None = None) -> Image:
     """The image of ``machine``, built unless it exists. ``tell`` gets a line at each step.
 
     Raises ``TargetUnavailable`` on a host that cannot build it, ``CommandFailed`` when a step fails. An interrupted

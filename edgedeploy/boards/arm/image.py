@@ -14,8 +14,8 @@ from edgedeploy.errors import TargetUnavailable
 from edgedeploy.files import read_json
 from edgedeploy.records.variant import digest_of
 
-Machine = Literal["arm64", "arm64-system"]
-MACHINES: Final[tuple[Machine, ...]] = ("arm64", "arm64-system")
+ArmMachine = Literal["arm64", "arm64-system"]
+ARM_MACHINES: Final[tuple[ArmMachine, ...]] = ("arm64", "arm64-system")
 
 LAYOUT: Final = 1
 """Version of the image's layout: raise it when the same packages would give another image."""
@@ -40,7 +40,7 @@ PACKAGES: Final = (
 RUNTIMES: Final = ("onnxruntime", "openvino", "ai-edge-litert")
 """Wheels on the board, each in the version that this host has, else the newest."""
 
-PROGRAMS: Final[Mapping[Machine, Mapping[str, str]]] = {
+PROGRAMS: Final[Mapping[ArmMachine, Mapping[str, str]]] = {
     "arm64": {"qemu-aarch64-static": "qemu-user-static"},
     "arm64-system": {"qemu-system-aarch64": "qemu-system-arm"},
 }
@@ -51,7 +51,7 @@ PROGRAMS: Final[Mapping[Machine, Mapping[str, str]]] = {
 class Image:
     """A machine's image in ``folder``; ``identity`` is the machine id that the board shows, a digest of the contents."""
 
-    machine: Machine
+    machine: ArmMachine
     key: str
     folder: Path
 
@@ -86,13 +86,13 @@ class Image:
         return found
 
 
-def image_of(machine: Machine, cache: Path | None = None) -> Image:
+def image_of(machine: ArmMachine, cache: Path | None = None) -> Image:
     """The image of this version's contents, whether or not it exists."""
     key = digest_of({"layout": LAYOUT, "machine": machine, "packages": list(PACKAGES), "wheels": requirements()})[:16]
     return Image(machine, key, (cache or cache_folder()) / f"{machine}-{key}")
 
 
-def require_image(machine: Machine, cache: Path | None = None) -> Image:
+def require_image(machine: ArmMachine, cache: Path | None = None) -> Image:
     """The image, ready to be started. Raises ``TargetUnavailable`` with the command that builds what is missing."""
     asked = f"emulated:{machine}"
     require_programs(asked, PROGRAMS[machine])

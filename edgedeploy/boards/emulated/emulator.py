@@ -32,7 +32,7 @@ VIRTUAL_QUERIES: Final = 16
 
 HOST_WAIT_S: Final = 600.0
 """A measurement of several minutes ends within this time. The study's own wait for a busy board is added to it."""
-COMMAND_TIMEOUT_S: Final = 120.0
+EMULATED_COMMAND_TIMEOUT_S: Final = 120.0
 """Starting Python takes seconds under emulation on a busy host."""
 
 
@@ -91,12 +91,12 @@ class EmulatorBoard(abc.ABC):
     def _board(self, target: SshTarget) -> RemoteBoard:
         return RemoteBoard(
             self.name,
-            lambda: SshTransport(target, connect_timeout_s=COMMAND_TIMEOUT_S),
+            lambda: SshTransport(target, connect_timeout_s=EMULATED_COMMAND_TIMEOUT_S),
             provenance=self.provenance,
             options=BoardOptions(
                 python=self.python,
                 root=self._root(target),
-                command_timeout_s=COMMAND_TIMEOUT_S,
+                command_timeout_s=EMULATED_COMMAND_TIMEOUT_S,
                 unchanged_s=120.0,
                 silence_s=NEVER_S,
                 orphan_grace_s=NEVER_S,

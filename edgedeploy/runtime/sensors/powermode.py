@@ -22,7 +22,7 @@ from edgedeploy.runtime.sensors.sysfs import SYSTEM
 
 JOURNAL = "powermode.json"
 TOOL_TIMEOUT_S = 30.0
-KINDS = ("governor", "nvpmodel")
+SETTINGS = ("governor", "nvpmodel")
 
 
 class PowerModes:
@@ -53,9 +53,9 @@ class PowerModes:
         if not wanted:
             yield {}
             return
-        unknown = sorted(set(wanted) - set(KINDS))
+        unknown = sorted(set(wanted) - set(SETTINGS))
         if unknown:
-            raise _refused(f"{', '.join(unknown)} cannot be set; {' and '.join(KINDS)} can")
+            raise _refused(f"{', '.join(unknown)} cannot be set; {' and '.join(SETTINGS)} can")
         set_up: dict[str, str] = {}
         mode = self._number(wanted["nvpmodel"]) if "nvpmodel" in wanted else None
         if "governor" in wanted:

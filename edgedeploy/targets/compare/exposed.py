@@ -26,7 +26,7 @@ from edgedeploy.targets.tensorrt.halves import HALVES, widened
 Runner = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
-class Side:
+class ExposedModel:
     """One model whose tensors can be read by the reference's names. ``tensors`` maps these names to the model's own."""
 
     def __init__(self, tensors: Mapping[str, Any], opener: Callable[[Sequence[str]], Runner]) -> None:
@@ -49,16 +49,16 @@ def float_tensors(model: Any) -> dict[str, int]:
     return sizes
 
 
-def source_side(source: Any, scratch: Path) -> Side:
+def expose_source(source: Any, scratch: Path) -> ExposedModel:
     sizes = float_tensors(source)
 
     def opener(names: Sequence[str]) -> Runner:
         return _onnx_runner(source, {name: name for name in names}, scratch / "source.onnx", as_written=True)
 
-    return Side(sizes, opener)
+    return ExposedModel(sizes, opener)
 
 
-def onnx_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> Side:
+def expose_onnx(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> ExposedModel:
     import onnx
 
     with translated(f"{artifact.entry} as an ONNX model", "Build the artifact again", Unsupported):
@@ -76,7 +76,7 @@ def onnx_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> S
         wanted = {name: theirs[name] for name in names}
         return _onnx_runner(model, wanted, scratch / "artifact.onnx", as_written=in_float)
 
-    return Side(theirs, opener)
+    return ExposedModel(theirs, opener)
 
 
 def _onnx_runner(model: Any, names: Mapping[str, str], path: Path, *, as_written: bool) -> Runner:
@@ -99,7 +99,7 @@ def _onnx_runner(model: Any, names: Mapping[str, str], path: Path, *, as_written
     return run
 
 
-def openvino_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> Side:
+def expose_openvino(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> ExposedModel:
     """Layers by the names that OpenVINO's reader copied from the ONNX nodes."""
     import openvino as ov
 
@@ -138,4 +138,4 @@ def openvino_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) 
 
         return run
 
-    return Side(theirs, opener)
+    return ExposedModel(theirs, opener)

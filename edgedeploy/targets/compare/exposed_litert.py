@@ -22,7 +22,7 @@ from edgedeploy.records.artifact import Artifact
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
 from edgedeploy.runtime.sessions.litert.session import LAYERS, LiteRtSession
-from edgedeploy.targets.compare.exposed import Runner, Side, float_tensors
+from edgedeploy.targets.compare.exposed import ExposedModel, Runner, float_tensors
 
 ACTIVATIONS: Final[Mapping[int, tuple[str, ...]]] = {0: (), 1: ("Relu",), 2: ("Clip",), 3: ("Relu", "Clip")}
 """Activation that a file's operator may have fused (``ActivationFunctionType`` of its schema) -> the reference's
@@ -50,7 +50,7 @@ class _Place:
         return np.moveaxis(found.reshape(cases, *sizes, channels), -1, 1)
 
 
-def litert_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> Side:
+def expose_litert(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> ExposedModel:
     """Raises ``SpecError`` for an artifact that does not name its layers, ``TargetUnavailable`` without the runtime."""
     path = folder / artifact.entry
     names: list[str] = json.loads(str(dict(artifact.settings).get(LAYERS, "[]")))
@@ -75,7 +75,7 @@ def litert_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) ->
 
         return run
 
-    return Side(places, opener)
+    return ExposedModel(places, opener)
 
 
 def _keeping(path: Path) -> Any:

@@ -20,8 +20,8 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.reference.layers import WEIGHTED_OPERATORS, name_nodes, region
 from edgedeploy.reference.parity import ABSOLUTE_FLOOR
-from edgedeploy.targets.compare.exposed import onnx_side, openvino_side, source_side
-from edgedeploy.targets.compare.exposed_litert import litert_side
+from edgedeploy.targets.compare.exposed import expose_onnx, expose_openvino, expose_source
+from edgedeploy.targets.compare.exposed_litert import expose_litert
 
 PASS_BYTES: Final = 64 << 20
 """Limit of all tensors of one pass on each side; a single larger tensor gets a pass of its own."""
@@ -94,19 +94,19 @@ def compare_layers(
 
     source = onnx.load(str(reference))
     name_nodes(source)
-    sides = {
-        "litert": litert_side,
-        "onnxruntime": onnx_side,
-        "openvino": openvino_side,
-        "tensorrt": onnx_side,
+    exposers = {
+        "litert": expose_litert,
+        "onnxruntime": expose_onnx,
+        "openvino": expose_openvino,
+        "tensorrt": expose_onnx,
     }
-    if artifact.target not in sides:
+    if artifact.target not in exposers:
         raise SpecError(
-            f"layers of target {artifact.target!r}", "its tensors cannot be exposed", f"Known: {', '.join(sides)}"
+            f"layers of target {artifact.target!r}", "its tensors cannot be exposed", f"Known: {', '.join(exposers)}"
         )
     with TemporaryDirectory(prefix="edgedeploy-trace-") as scratch:
-        wanted = source_side(source, Path(scratch))
-        found = sides[artifact.target](source, artifact, folder, Path(scratch))
+        wanted = expose_source(source, Path(scratch))
+        found = exposers[artifact.target](source, artifact, folder, Path(scratch))
         sizes = {name: size for name, size in wanted.tensors.items() if name in found.tensors}
         sums = {name: _Sums() for name in sizes}
         for names in passes(sizes, PASS_BYTES):

@@ -20,7 +20,7 @@ from edgedeploy.interfaces.task import Array
 
 BY_ERROR: Final = "mse"
 CALIBRATIONS: Final = (BY_ERROR, "minmax", "mean-minmax")
-"""The target's calibration methods, its default first."""
+"""The calibration methods that LiteRT has of ``records.variant.CALIBRATIONS``, the default first."""
 
 SIGNATURE: Final = "serving_default"
 

@@ -27,6 +27,7 @@ from edgedeploy.targets.common import calibration_feeds
 from edgedeploy.targets.onnxruntime import dynamic
 
 CALIBRATIONS: Final = ("minmax", "percentile", "entropy")
+"""The calibration methods that ONNX Runtime has of ``records.variant.CALIBRATIONS``, the default first."""
 PERCENTILE: Final = 99.99
 """Percentage of values within the range, counting both tails. Chosen by measurement on the trained UNet of
 :mod:`edgedeploy.targets.onnxruntime.target`."""

@@ -23,6 +23,7 @@ from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import CALIBRATION_LIMIT, calibration_feeds
 
 CALIBRATIONS: Final = ("mean-minmax", "minmax", "percentile", "mse")
+"""The calibration methods that NNCF has of ``records.variant.CALIBRATIONS``, its default first."""
 LOOKED_AT: Final = 16
 """Calibration cases that are compared with the float model."""
 MOST_UNEQUAL: Final = 4.0

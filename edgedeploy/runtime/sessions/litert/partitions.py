@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
-from edgedeploy.runtime.sessions.litert.profile import BUILT_IN, DELEGATED, Event
+from edgedeploy.runtime.sessions.litert.profile import BUILT_IN, DELEGATED, OperatorEvent
 
 Node = typing.Mapping[str, Any]  # before Python 3.9 that of collections.abc takes no types
 """A node as the interpreter describes it: ``index``, ``op_name``, and the tensors of ``inputs`` and ``outputs``."""
@@ -27,7 +27,7 @@ _MADE_FROM = {
 """XNNPACK's operators that multiply -> the file's operators that each may come from."""
 
 
-def layers(events: Sequence[Event], nodes: Sequence[Node], names: Sequence[str]) -> list[dict[str, Any]]:
+def layers(events: Sequence[OperatorEvent], nodes: Sequence[Node], names: Sequence[str]) -> list[dict[str, Any]]:
     """Rows as in :class:`edgedeploy.runtime.sessions.open.Profiled`. ``nodes`` include those that a delegate replaced;
     ``names`` are the reference's layers of the file's compute operators, in the file's order and empty if unknown."""
     compute = [int(node["index"]) for node in nodes if node["op_name"] in COMPUTE_OPERATORS]
@@ -36,7 +36,7 @@ def layers(events: Sequence[Event], nodes: Sequence[Node], names: Sequence[str])
     return [_row(place, event, known.get(of_event.get(place, -1), "")) for place, event in enumerate(events)]
 
 
-def _row(place: int, event: Event, source: str) -> dict[str, Any]:
+def _row(place: int, event: OperatorEvent, source: str) -> dict[str, Any]:
     operator = _operator(event)
     return {
         "name": f"{place} {operator}",
@@ -48,12 +48,12 @@ def _row(place: int, event: Event, source: str) -> dict[str, Any]:
     }
 
 
-def _operator(event: Event) -> str:
+def _operator(event: OperatorEvent) -> str:
     """The operator without what XNNPACK adds, types and the kind of kernel: ``Convolution (NHWC, QC8) IGEMM``."""
     return event.tag.partition(" (")[0]
 
 
-def _built_in(events: Sequence[Event], nodes: Sequence[Node]) -> dict[int, int]:
+def _built_in(events: Sequence[OperatorEvent], nodes: Sequence[Node]) -> dict[int, int]:
     """Position of an event of a built-in kernel -> index of its node."""
     tags = {int(node["index"]): node["op_name"] for node in nodes}
     return {
@@ -63,7 +63,7 @@ def _built_in(events: Sequence[Event], nodes: Sequence[Node]) -> dict[int, int]:
     }
 
 
-def _delegated(events: Sequence[Event], nodes: Sequence[Node]) -> dict[int, int]:
+def _delegated(events: Sequence[OperatorEvent], nodes: Sequence[Node]) -> dict[int, int]:
     """As :func:`_built_in`, for XNNPACK's operators that multiply."""
     delegates = [node for node in nodes if node["op_name"] == _DELEGATE]
     stretches = _stretches(events)
@@ -80,7 +80,7 @@ def _delegated(events: Sequence[Event], nodes: Sequence[Node]) -> dict[int, int]
     return found
 
 
-def _stretches(events: Sequence[Event]) -> list[list[int]]:
+def _stretches(events: Sequence[OperatorEvent]) -> list[list[int]]:
     """Positions of XNNPACK's events by partition; each partition numbers its operators from 0."""
     found: list[list[int]] = []
     last = -1

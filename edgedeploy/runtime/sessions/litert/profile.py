@@ -39,7 +39,7 @@ _Pointer = ctypes.c_void_p
 
 
 @dataclass(frozen=True)
-class Event:
+class OperatorEvent:
     """One operator, in the order of execution. ``index`` is the file's node for a built-in kernel, else XNNPACK's
     number within the partition."""
 
@@ -61,7 +61,7 @@ class _TensorType(ctypes.Structure):
 
 def profile(
     path: Path, threads: int, feeds: Sequence[Mapping[str, Any]], output_bytes: Mapping[str, int]
-) -> list[Event]:
+) -> list[OperatorEvent]:
     """Median time of each operator over all ``feeds`` but the first: arrays by input name, in the file's own types.
 
     ``output_bytes`` are the real sizes of the outputs: if a file declares other sizes, a compiled model would write
@@ -76,7 +76,7 @@ def profile(
     if len(shapes) != 1:
         raise RuntimeFault("run_failed", "LiteRT ran other operators from one query to the next")
     return [
-        Event(first.tag, first.kind, first.index, round(statistics.median(run[place].ns for run in counted)))
+        OperatorEvent(first.tag, first.kind, first.index, round(statistics.median(run[place].ns for run in counted)))
         for place, first in enumerate(counted[0])
     ]
 
@@ -120,7 +120,7 @@ class _Model:
                 found = f"output {name!r} takes {output_bytes.get(name)} bytes, the file says {size}"
                 raise RuntimeFault("run_failed", f"{found}: no times of layers")
 
-    def run(self, feed: Mapping[str, Any]) -> list[Event]:
+    def run(self, feed: Mapping[str, Any]) -> list[OperatorEvent]:
         for name, buffer in self._inputs.items():
             self._fill(name, buffer, feed[name])
         inputs, outputs = (_array(list(buffers.values())) for buffers in (self._inputs, self._outputs))
@@ -207,7 +207,7 @@ def _array(handles: Sequence[Any]) -> Any:
     return (_Pointer * len(handles))(*handles)
 
 
-def read_events(words: Any, count: int, text: Callable[[int], str]) -> list[Event]:
+def read_events(words: Any, count: int, text: Callable[[int], str]) -> list[OperatorEvent]:
     """The operators among ``count`` events. Each event in ``words`` is: tag, kind, start, microseconds, memory before
     and after, two numbers, source. Raises :class:`RuntimeFault` when no known length of the memory record fits all
     events."""
@@ -216,7 +216,9 @@ def read_events(words: Any, count: int, text: Callable[[int], str]) -> list[Even
         rows = [words[place * size : (place + 1) * size] for place in range(count)]
         if rows and all(_sound(row) for row in rows):
             return [
-                Event(text(row[0]), _low(row[1]), row[-3], 1000 * row[3]) for row in rows if _low(row[1]) in _OPERATORS
+                OperatorEvent(text(row[0]), _low(row[1]), row[-3], 1000 * row[3])
+                for row in rows
+                if _low(row[1]) in _OPERATORS
             ]
     raise RuntimeFault("run_failed", "LiteRT writes its profile in a layout that is not known here")
 

@@ -31,7 +31,7 @@ from edgedeploy.targets.tensorrt.trtexec.command import (
 from edgedeploy.targets.tensorrt.trtexec.dla import DlaRequest, cores_online
 from edgedeploy.targets.tensorrt.trtexec.engine import COMMAND_TIMEOUT_S, Engine, ensure_engine, require_command
 from edgedeploy.targets.tensorrt.trtexec.exports import (
-    Layer,
+    EngineLayer,
     Times,
     executed,
     join,
@@ -65,7 +65,7 @@ class TrtResult:
     conditions: Conditions
     engine: Engine
     times: Times
-    layers: tuple[Layer, ...]
+    layers: tuple[EngineLayer, ...]
     outputs: Mapping[str, Array]
     outputs_by: str
     logs: Mapping[str, str]
@@ -194,7 +194,7 @@ class _Bench:
         times.require_stable()
         return run, times
 
-    def profile(self, plan: str) -> tuple[str | None, tuple[Layer, ...]]:
+    def profile(self, plan: str) -> tuple[str | None, tuple[EngineLayer, ...]]:
         if self.board.version < LAYER_INFO:
             return None, ()
         argv = profile_command(
