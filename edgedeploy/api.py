@@ -156,7 +156,7 @@ class Study:
             plugin = names.get(name)
             if plugin is not None and plugin.target is None:
                 raise TargetUnavailable(
-                    f"target {name!r}", f"its plugin is broken: {plugin.broken}", "Mend or remove it"
+                    f"target {name!r}", f"its plugin is broken: {plugin.broken}", "Update or uninstall its package"
                 )
         task = load_task(self.spec.task.model_dump(), self._source.path.resolve().parent)
         self.spec.check(self._source, architecture=task.architecture, task_metrics=task.metrics, known_targets=known)

@@ -1,4 +1,4 @@
-"""What is kept of a run on a board: a measurement, or the failure of a variant that gave no number.
+"""The stored result of a run on a board: a measurement, or the failure of a variant.
 
 All times are integer nanoseconds of a monotonic clock, all sizes bytes.
 """
@@ -23,8 +23,8 @@ SCHEMA_VERSION: Final = 1
 class Measurement:
     """The evidence for one variant on one board: enough to rebuild every number of the report.
 
-    ``metrics`` holds finite numbers only; a metric that could not be had is in ``missing`` with its reason. ``cases``
-    maps case id to the task's metrics for that case (None where the task's rule says undefined). ``valid`` is False for
+    ``metrics`` holds finite numbers only; a metric that could not be measured is in ``missing`` with its reason.
+    ``cases`` maps case id to the task's metrics for that case (None when the task defines none). ``valid`` is False for
     a run whose conditions drifted; ``cause`` says how. ``protocols`` holds the raw series of the measuring protocols,
     ``layers`` what ran where and how long on each side (``evidence/layers.py``).
     """
@@ -122,7 +122,7 @@ class Measurement:
 class Failure:
     """A variant that gave no number, and why. ``kind`` is the error's class name, ``phase`` where it happened.
 
-    Only failures that are data about the variant are kept here; a board that went away is not one of them.
+    Only failures of the variant itself are stored; a lost board is not one of them.
     """
 
     variant: Variant

@@ -153,7 +153,9 @@ class RemoteSession:
             )
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             found = f"{type(exc).__name__}: {exc} in a result that begins {json.dumps(result)[:200]}"
-            raise CommandFailed(f"board {self.info.name!r}: read the result", found, "Keep it; run it again") from exc
+            raise CommandFailed(
+                f"board {self.info.name!r}: read the result", found, "Report this; run it again"
+            ) from exc
 
     def _check_runtimes(self, job: Job) -> None:
         """Nothing is uploaded for a runtime that the probe did not find, or found to be of another architecture."""
