@@ -18,6 +18,7 @@ from edgedeploy.errors import SpecError, TargetUnavailable
 from edgedeploy.evidence.front import FrontReport
 from edgedeploy.interfaces.ability import abilities, runnable, sums_int8_exactly
 from edgedeploy.interfaces.board import Board
+from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.interfaces.target import (
     BoardBound,
     Calibrating,
@@ -34,7 +35,6 @@ from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.variant import Choices, digest_of
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.report.make import make_report
-from edgedeploy.runtime.sensors.probe import RUNTIME_PACKAGES
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
@@ -45,7 +45,7 @@ from edgedeploy.study.preflight import Ready
 from edgedeploy.study.run import Observer, StudyRun, ignore
 from edgedeploy.study.store import Store
 from edgedeploy.targets.common import CALIBRATION_LIMIT
-from edgedeploy.targets.registry import BUILTIN_TARGETS, Plugin, demands_of, find_targets
+from edgedeploy.targets.registry import Plugin, demands_of, find_targets, sessions_of
 from edgedeploy.tasks.load import load_task
 
 RECORDED_PACKAGES: Final = (
@@ -150,7 +150,7 @@ class Study:
         return self._prepare((self.spec.board(board),)).boards[0][1]
 
     def _prepare(self, tables: Sequence[BoardTable], cluster: Cluster | None = None) -> Ready:
-        names = {plugin.name: plugin for plugin in find_targets(BUILTIN_TARGETS)}
+        names = {plugin.name: plugin for plugin in find_targets()}
         known = {name: plugin.target.precisions for name, plugin in names.items() if plugin.target is not None}
         for name in self.spec.study.targets:
             plugin = names.get(name)
@@ -171,7 +171,7 @@ class Study:
             targets[name] = target
         boards: tuple[tuple[Board | None, BoardInfo], ...]
         if cluster is None:
-            boards = tuple(_open_and_probe(table) for table in tables)
+            boards = tuple(_open_and_probe(table, sessions_of(targets)) for table in tables)
         else:
             boards = tuple((None, info) for info in cluster.boards)
         named = {table.name: table for table in tables}
@@ -307,9 +307,9 @@ class Study:
             )
 
 
-def _open_and_probe(table: BoardTable) -> tuple[Board, BoardInfo]:
+def _open_and_probe(table: BoardTable, sessions: Sequence[PackedSession]) -> tuple[Board, BoardInfo]:
     """A board that answers and is not set aside."""
-    device = open_board(table.model_dump())
+    device = open_board(table.model_dump(), sessions)
     info = device.probe()
     Quarantine().check(info)
     return device, info
@@ -329,7 +329,7 @@ def _require_runtimes(info: BoardInfo, targets: Mapping[str, Target]) -> None:
 def _board_remedy(target: Target) -> str:
     if isinstance(target, BoardBound):
         return target.board_remedy
-    return f"On the board: pip install {RUNTIME_PACKAGES.get(target.name, (target.name,))[0]}"
+    return f"On the board: pip install {target.session.packages[0]}"
 
 
 def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: BoardInfo) -> Choices:

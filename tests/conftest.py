@@ -11,6 +11,9 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 BESIDE = {"unit", "contract"}
 
+collect_ignore = ["thirdparty"]
+"""A package of its own: it is tested where it is installed, by integration/targets/test_third_party.py."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hardware", action="store_true", help="run the tests that need a real board")

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgedeploy.evidence.statistics import board_metrics, summarise_cases
+from edgedeploy.evidence.metrics import board_metrics
+from edgedeploy.evidence.statistics import summarise_cases
 from edgedeploy.records.artifact import Artifact, ArtifactFile, TensorSpec
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.job import RawSide

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Final
@@ -21,14 +21,15 @@ from edgedeploy.boards.x86.board import MACHINE as X86_MACHINE
 from edgedeploy.boards.x86.board import EmulatedX86Board
 from edgedeploy.errors import SpecError, nearest
 from edgedeploy.interfaces.board import Board
+from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.spec.boards import DEFAULT_PORT, DEFAULT_ROOT, MACHINES
 
 BOARD_KINDS: Final = ("local", "ssh", "emulated")
 
 
-def open_board(config: Mapping[str, object]) -> Board:
-    """The board that one ``[[boards]]`` table describes, without connecting to it. Keys that are None count as left
-    out.
+def open_board(config: Mapping[str, object], sessions: Sequence[PackedSession] = ()) -> Board:
+    """The board that one ``[[boards]]`` table describes, without connecting to it. Keys that are None count as left out.
+    ``sessions`` are those of other packages' targets that the board is to run.
 
     Raises ``SpecError`` for an unknown kind, or a missing ``name``, ``kind`` or ``host``; ``TargetUnavailable`` for a
     place of a labgrid where labgrid is not installed.
@@ -38,13 +39,14 @@ def open_board(config: Mapping[str, object]) -> Board:
     if kind not in BOARD_KINDS:
         raise SpecError(f"board {name!r}: kind = {kind!r}", "there is no such kind", nearest(kind, BOARD_KINDS))
     if "machine" in given:
-        return _emulated_processor(name, str(given["machine"]), _optional(given, "python"))
+        return _emulated_processor(name, str(given["machine"]), _optional(given, "python"), tuple(sessions))
     place = Place.find(str(given["labgrid"]), _optional(given, "labgrid_coordinator")) if "labgrid" in given else None
     options = BoardOptions(
         python=str(given.get("python") or ("python3" if kind == "ssh" else sys.executable)),
         root=str(given.get("root", DEFAULT_ROOT)),
         power_mode=tuple((key, str(given[key])) for key in ("governor", "nvpmodel") if key in given),
         power_cycle=_words(given.get("power_cycle", ())) or (place.power_cycle if place else ()),
+        sessions=tuple(sessions),
     )
     reserve = partial(place.held, options.wait_s) if place else nullcontext
     if kind == "local":
@@ -67,13 +69,13 @@ def _text(given: Mapping[str, object], key: str) -> str:
     return str(given[key])
 
 
-def _emulated_processor(name: str, machine: str, python: str | None) -> Board:
+def _emulated_processor(name: str, machine: str, python: str | None, sessions: tuple[PackedSession, ...]) -> Board:
     """An emulated Arm board has the interpreter of its image, and no other."""
     if machine == X86_MACHINE:
-        return EmulatedX86Board(name, python or sys.executable)
+        return EmulatedX86Board(name, python or sys.executable, sessions)
     for known in ARM_MACHINES:
         if machine == known:
-            return EmulatedArmBoard(name, known)
+            return EmulatedArmBoard(name, known, sessions)
     raise SpecError(f"board {name!r}: machine", f"there is no machine {machine!r}", nearest(machine, MACHINES))
 
 

@@ -16,11 +16,11 @@ from edgedeploy.boards.open import open_board
 from edgedeploy.compress.host import TrainingHost, this_host
 from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, NATIVE_BFLOAT16, X86, Ability, abilities, sums_int8_exactly
-from edgedeploy.interfaces.target import FitsBoard
+from edgedeploy.interfaces.target import BoardBound, FitsBoard
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
-from edgedeploy.targets.registry import BUILTIN_TARGETS, demands_of, find_targets
+from edgedeploy.targets.registry import demands_of, find_targets, sessions_of
 
 NEEDED: Final = (
     ("torch", "the model", "pip install 'torch>=2.6,<2.14'"),
@@ -53,7 +53,7 @@ class Finding:
 def target_findings() -> list[Finding]:
     """Every target that is registered, working or not; a broken plugin is listed with its reason."""
     findings = []
-    for plugin in find_targets(BUILTIN_TARGETS):
+    for plugin in find_targets():
         if plugin.target is None:
             findings.append(
                 Finding(f"target {plugin.name}", False, f"broken: {plugin.broken}", "Update or uninstall its package")
@@ -75,7 +75,7 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
     for table in tables:
         what = f"board {table.name}"
         try:
-            info = open_board(table.model_dump()).probe()
+            info = open_board(table.model_dump(), sessions_of()).probe()
         except EdgeDeployError as exc:
             findings.append(Finding(what, False, exc.found, exc.remedy))
             continue
@@ -89,7 +89,7 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
             f"{' '.join(info.isa) or 'no instruction set of note'}; "
             f"accelerators: {', '.join(info.accelerators) or 'none found'}; Python {info.python}, runtimes: {runtimes}"
         )
-        remedy = "" if info.runtimes else "On the board: pip install onnxruntime openvino ai-edge-litert"
+        remedy = "" if info.runtimes else _runtimes_remedy()
         findings.append(Finding(what, bool(info.runtimes), text, remedy))
         findings.append(_processor_finding(what, info))
         findings += _ability_findings(what, info)
@@ -97,6 +97,13 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
         _set_aside(f"board {record.name}", record) for record in aside.values() if record.identity not in shown
     ]
     return findings
+
+
+def _runtimes_remedy() -> str:
+    """The package of each target whose runtime pip brings."""
+    targets = [plugin.target for plugin in find_targets() if plugin.target is not None]
+    packages = [target.session.packages[0] for target in targets if not isinstance(target, BoardBound)]
+    return f"On the board: pip install {' '.join(dict.fromkeys(packages))}"
 
 
 def _processor_finding(what: str, info: BoardInfo) -> Finding:
@@ -157,7 +164,7 @@ def _set_aside(what: str, record: Record) -> Finding:
 def _ability_findings(what: str, info: BoardInfo) -> list[Finding]:
     """For each target whose runtime the board has: the precisions worth trying there, before anything is built."""
     findings = []
-    for plugin in find_targets(BUILTIN_TARGETS):
+    for plugin in find_targets():
         if plugin.target is None or plugin.name not in info.runtimes:
             continue
         if isinstance(plugin.target, FitsBoard):

@@ -9,40 +9,30 @@ taken as they are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from edgedeploy.evidence.scenarios import Median, Percentile, Ratio, Sample, Share, Slope, sample_of
-from edgedeploy.evidence.statistics import (
-    Blocks,
-    Floats,
-    block_medians,
-    cpu_per_query,
-    defined_values,
-    pair_ratios,
-    require_positive,
-)
+from edgedeploy.evidence.metrics import read
+from edgedeploy.evidence.samples import Median, Minimum, Percentile, Ratio, Sample, Share, Slope
+from edgedeploy.evidence.series import Run
+from edgedeploy.evidence.statistics import Blocks, Floats, defined_values
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
-from edgedeploy.records.metrics import BOARD_METRICS, RUN_METRICS
+from edgedeploy.records.metric_table import BOARD_METRICS
 
 RESAMPLES: Final = 2000
 LEVEL: Final = 0.95
 """Of two-sided intervals and of one-sided bounds alike."""
 
 TIME_LEVEL: Final = 0.99
-"""Of one-sided bounds on times: on a busy host 95 % would call one artifact faster than itself once in twenty runs."""
+"""Of one-sided bounds on ``strict`` metrics, which are times: on a busy host 95 % would call one artifact faster than itself
+once in twenty runs."""
 
 MIN_UNITS: Final = 5
 """Fewer cases or blocks than this say nothing about their own spread: no interval, no bound."""
-
-EXACT: Final = ("size_bytes", "peak_memory_bytes")
-
-TIMES: Final = tuple(name for name in RUN_METRICS if name.startswith(("latency_", "cpu_time_")))
-"""What the interleaved blocks give."""
 
 Method = Literal["paired cases", "independent blocks", "exact", "too few"]
 
@@ -126,12 +116,13 @@ def resampled_percentiles(
     return np.asarray(series[order][(below < ranks[:, None]).sum(axis=1)])
 
 
-def drawn(sample: Sample | None, rng: np.random.Generator, resamples: int) -> Floats | None:
-    """Draws of a protocol's metric; None when its sample has fewer than ``MIN_UNITS`` units, or there is none."""
+def drawn(sample: Sample, rng: np.random.Generator, resamples: int) -> Floats | None:
+    """Draws of a metric; None when its sample has fewer than ``MIN_UNITS`` units, or no spread at all."""
     if isinstance(sample, Percentile) and len(sample.blocks) >= MIN_UNITS:
         return resampled_percentiles(sample.blocks, sample.percent, rng, resamples)
-    if isinstance(sample, Median) and sample.values.size >= MIN_UNITS:
-        return resampled_medians(sample.values, rng, resamples)
+    if isinstance(sample, Median | Minimum) and sample.values.size >= MIN_UNITS:
+        redraw = resampled_medians if isinstance(sample, Median) else resampled_minima
+        return redraw(sample.values, rng, resamples)
     if isinstance(sample, Share) and sample.one_sided:
         events, frames = sample.pairs.sum(axis=0)
         return np.asarray(sample.scale * rng.beta(events + 0.5, frames - events + 0.5, resamples))
@@ -150,6 +141,7 @@ class Resampler:
         self._seed = seed
         self.resamples = resamples
         self._draws: dict[tuple[int, str], tuple[Measurement, Floats | None]] = {}
+        self._runs: dict[int, tuple[Measurement, Run]] = {}
 
     def estimate(self, measurement: Measurement, metric: str) -> Estimate:
         """Raises ``KeyError`` when the measurement has no such metric."""
@@ -164,15 +156,16 @@ class Resampler:
         """Gain of ``ours`` over ``theirs``. Raises ``KeyError`` when one of them lacks the metric."""
         metric = objective.metric
         gain = objective.gain(ours.metrics[metric], theirs.metrics[metric])
-        if metric not in BOARD_METRICS:
+        row = BOARD_METRICS.get(metric)
+        if row is None:
             return self._compare_cases(ours, theirs, objective)
-        if metric in EXACT or ours is theirs:
+        if row.exact or ours is theirs:
             return Comparison(metric, gain, gain, gain, "exact", 1)
         pair = [self._draws_of(side, metric) for side in (ours, theirs)]
         if pair[0] is None or pair[1] is None:
             return Comparison(metric, gain, None, None, "too few", 0)
         difference = pair[1] - pair[0] if objective.direction == "minimize" else pair[0] - pair[1]
-        level = TIME_LEVEL if metric in TIMES else LEVEL
+        level = TIME_LEVEL if row.strict else LEVEL
         return _bounded(metric, gain, difference, "independent blocks", 0, level)
 
     def _compare_cases(self, ours: Measurement, theirs: Measurement, objective: Objective) -> Comparison:
@@ -196,42 +189,15 @@ class Resampler:
         return self._draws[key][1]
 
     def _draw(self, measurement: Measurement, metric: str, rng: np.random.Generator) -> Floats | None:
-        if metric in EXACT:
+        row = BOARD_METRICS.get(metric)
+        if row is None:
+            values = np.array(list(defined_values(measurement.cases, metric).values()), dtype=np.float64)
+            return resampled_means(values, rng, self.resamples) if values.size >= MIN_UNITS else None
+        if not row.source.has_spread:
             return None
-        if metric in BOARD_METRICS and metric not in RUN_METRICS:
-            return drawn(sample_of(measurement, metric), rng, self.resamples)
-        if metric.startswith("latency_p"):
-            blocks = [block for block in measurement.candidate.blocks_ns if block]
-            if len(blocks) < MIN_UNITS:
-                return None
-            percent = float(metric.removeprefix("latency_p").removesuffix("_ns"))
-            return resampled_percentiles(blocks, percent, rng, self.resamples)
-        values = sampled_values(measurement, metric)
-        if values.size < MIN_UNITS:
-            return None
-        return _redraw(metric)(values, rng, self.resamples)
-
-
-def _redraw(metric: str) -> Callable[[Floats, np.random.Generator, int], Floats]:
-    if metric == "virtual_ns":
-        return resampled_minima
-    return resampled_medians if metric in BOARD_METRICS else resampled_means
-
-
-def sampled_values(measurement: Measurement, metric: str) -> Floats:
-    """The independent observations behind a metric: one per block, per repeat, or per case; empty when there are none."""
-    candidate, baseline = measurement.candidate, measurement.baseline
-    if metric == "latency_ratio" and baseline:
-        return pair_ratios(block_medians(candidate), block_medians(baseline))
-    if metric == "cpu_time_ratio" and baseline:
-        return pair_ratios(cpu_per_query(candidate), cpu_per_query(baseline))
-    if metric in ("cpu_time_ns", "virtual_ns"):
-        return cpu_per_query(candidate)
-    if metric == "cold_start_ns":
-        return require_positive(candidate.cold_starts_ns, "cold start")
-    if metric in BOARD_METRICS:
-        return np.empty(0)
-    return np.array(list(defined_values(measurement.cases, metric).values()), dtype=np.float64)
+        _, run = self._runs.setdefault(id(measurement), (measurement, Run.of(measurement)))
+        sample = read(row, run)
+        return None if isinstance(sample, str) else drawn(sample, rng, self.resamples)
 
 
 def paired_gains(ours: Measurement, theirs: Measurement, objective: Objective) -> dict[str, float]:

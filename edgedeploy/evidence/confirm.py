@@ -9,7 +9,7 @@ from edgedeploy.evidence.bootstrap import Comparison, Estimate, Resampler
 from edgedeploy.evidence.front import FrontReport
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.records.measurement import Measurement
-from edgedeploy.records.metrics import BOARD_METRICS
+from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.variant import Variant
 
 

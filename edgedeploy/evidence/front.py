@@ -32,7 +32,8 @@ from edgedeploy.evidence.verdict import Verdict, latency_verdict
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.goals import Constraint, Objective
 from edgedeploy.records.measurement import Measurement
-from edgedeploy.records.metrics import ACROSS_BOARDS, BOARD_METRICS, MetricInfo
+from edgedeploy.records.metric_table import ACROSS_BOARDS, BOARD_METRICS
+from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 
 Status = Literal["front", "dominated", "infeasible", "incomplete"]

@@ -15,7 +15,8 @@ from edgedeploy.evidence.bootstrap import LEVEL, Comparison, Resampler
 from edgedeploy.evidence.quantities import comparison_text, phrase, quantity
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
-from edgedeploy.records.metrics import BOARD_METRICS, MetricInfo
+from edgedeploy.records.metric_table import BOARD_METRICS
+from edgedeploy.records.metrics import MetricInfo
 
 
 @dataclass(frozen=True)

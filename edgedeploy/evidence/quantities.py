@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from edgedeploy.evidence.bootstrap import Comparison, Estimate
+from edgedeploy.records.metric_table import BOARD_METRICS
+from edgedeploy.records.metrics import derived_heading
 
-TIMES: Final = "\N{MULTIPLICATION SIGN}"
+TIMES_SIGN: Final = "\N{MULTIPLICATION SIGN}"
 MAX_DIGITS: Final = 5
 """An interval gets more digits until its ends differ, but no more than this."""
 
@@ -18,51 +20,17 @@ _STEPS: Final[Mapping[str, tuple[tuple[float, str], ...]]] = {
     "percent": ((1.0, "%"),),
 }
 
-_HEADINGS: Final[Mapping[str, str]] = {
-    "latency_p50_ns": "Latency p50",
-    "latency_p90_ns": "Latency p90",
-    "latency_p99_ns": "Latency p99",
-    "latency_ratio": "Latency vs baseline",
-    "cpu_time_ns": "CPU time",
-    "cpu_time_ratio": "CPU time vs baseline",
-    "cold_start_ns": "Cold start",
-    "virtual_ns": "Virtual time (1 ns an instruction, no board's time)",
-    "peak_memory_bytes": "Peak memory",
-    "size_bytes": "Size",
-    "energy_j": "Energy",
-    "latency_p999_ns": "Latency p99.9",
-    "latency_max_ns": "Latency max",
-    "latency_p90_bound_ns": "Latency p90, bound at 99 %",
-    "latency_p99_bound_ns": "Latency p99, bound at 99 %",
-    "latency_p999_bound_ns": "Latency p99.9, bound at 99 %",
-    "sustained_slope_percent_per_min": "Sustained slope",
-    "sustained_slowdown_ratio": "Sustained slowdown",
-    "sustained_temperature_rise_c": "Sustained temperature rise",
-    "realtime_deadline_miss_percent": "Real-time deadlines missed",
-    "realtime_drop_percent": "Real-time frames dropped",
-    "multi_stream_streams": "Streams",
-    "offline_throughput_per_s": "Offline throughput",
-    "resources_memory_area_byte_s": "Memory over a run",
-    "resources_cpu_area_core_s": "CPU over a run",
-    "resources_duration_ns": "Duration of a run",
-}
-
 
 def heading(metric: str) -> str:
-    """Column title of a metric: ``dice_mean`` is Dice mean, ``hd95_nerve_px`` is HD95 nerve."""
-    if metric in _HEADINGS:
-        return _HEADINGS[metric]
-    words = metric.split("_")
-    if len(words) > 1 and words[-1] in ("px", "mm", "ns", "bytes"):
-        words = words[:-1]
-    first = words[0].upper() if words[0] in ("nsd", "hd95", "iou", "auc") else words[0].capitalize()
-    return " ".join([first, *words[1:]])
+    """Column title of a metric, a board's or a task's."""
+    row = BOARD_METRICS.get(metric)
+    return row.heading if row else derived_heading(metric)
 
 
 def phrase(metric: str) -> str:
     """A metric's heading inside a sentence: ``latency vs baseline``, but ``CPU time`` and ``HD95``."""
     text = heading(metric)
-    return text if text[:2].isupper() or metric.startswith("dice") else text[0].lower() + text[1:]
+    return text if text[:2].isupper() or metric.startswith("dice") else text[:1].lower() + text[1:]
 
 
 def scale_for(value: float, unit: str) -> tuple[float, str]:
@@ -117,7 +85,7 @@ def comparison_text(comparison: Comparison, unit: str) -> str:
 
 
 def _number(value: float, metric: str, unit: str, scale: float, digits: int) -> str:
-    if unit == "1" and not metric.endswith("_ratio"):
+    if unit == "1" and not _in_times(metric):
         return f"{value:.{digits}f}"
     scaled = value / scale
     if unit == "bytes" and scale == 1:
@@ -128,6 +96,11 @@ def _number(value: float, metric: str, unit: str, scale: float, digits: int) -> 
 
 
 def _with_unit(number: str, metric: str, suffix: str) -> str:
-    if metric.endswith("_ratio"):
-        return number + TIMES
+    if _in_times(metric):
+        return number + TIMES_SIGN
     return f"{number} {suffix}" if suffix else number
+
+
+def _in_times(metric: str) -> bool:
+    row = BOARD_METRICS.get(metric)
+    return row is not None and row.shown == "times"

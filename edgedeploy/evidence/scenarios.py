@@ -1,269 +1,104 @@
-"""From the raw series of measuring protocols to numbers, each with what it was taken from.
-
-A protocol's reading gives :class:`Reading`: its metrics, the reasons for those it lacks, and for each metric a sample that
-the bootstrap may draw anew (none for a maximum, or for a search with one outcome).
-"""
+"""The series of measuring protocols, from the raw ones that the board sent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.errors import MeasurementError
-from edgedeploy.evidence.statistics import Blocks, Floats, nearest_rank, require_positive
-from edgedeploy.records.measurement import Measurement
-from edgedeploy.records.metrics import PROTOCOL_METRICS
-from edgedeploy.runtime.scenarios.earlystopping import percentile_bound, queries_needed, slow_allowed
+from edgedeploy.evidence.series import Course, Neighbours, Pairs, Reader, Repeats, Run, Series
+from edgedeploy.evidence.statistics import Floats, require_positive
 from edgedeploy.runtime.scenarios.schedule import Replay
 
 FEWEST_PER_BLOCK: Final = 8
 MOST_BLOCKS: Final = 100
 """Frames follow one another and are not independent: they are drawn in blocks of neighbours, at most this many."""
 
-
-@dataclass(frozen=True)
-class Percentile:
-    """A percentile of all observations; blocks of them are drawn."""
-
-    blocks: Blocks
-    percent: float
+FEWEST_WINDOWS: Final = 5
+"""Fewer windows of a sustained load have no last fifth."""
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """``scale`` times the sum of numerators over the sum of denominators; pairs are drawn, shape (pairs, 2)."""
-
-    pairs: Floats
-    scale: float = 1.0
-
-    @property
-    def value(self) -> float:
-        return float(self.scale * self.pairs[:, 0].sum() / self.pairs[:, 1].sum())
+# -- sustained load
 
 
-@dataclass(frozen=True)
-class Share(Ratio):
-    """A ratio of events to frames: where none or all of the frames were hit, drawing them anew would always give the same,
-    so the share itself is drawn, from the Jeffreys posterior of a binomial."""
-
-    @property
-    def one_sided(self) -> bool:
-        events, frames = self.pairs.sum(axis=0)
-        return bool(events in (0, frames))
+def _window_medians(run: Run) -> Floats:
+    return require_positive([window["p50_ns"] for window in run.protocol("sustained")["windows"]], "sustained latency")
 
 
-@dataclass(frozen=True)
-class Median:
-    """The median of independent repeats, which are drawn."""
-
-    values: Floats
+def _sustained_medians(run: Run) -> Series:
+    return Repeats(_window_medians(run))
 
 
-@dataclass(frozen=True)
-class Slope:
-    """A fitted slope with its standard error; drawn from Student's t with ``freedom`` degrees."""
-
-    value: float
-    error: float
-    freedom: float
-
-
-Sample = Percentile | Ratio | Median | Slope
+def _sustained_course(run: Run) -> Series | str:
+    """Percent of the mean over minutes."""
+    medians = _window_medians(run)
+    if medians.size < FEWEST_WINDOWS:
+        return f"{medians.size} windows, {FEWEST_WINDOWS} needed"
+    starts_ns = [window["start_ns"] for window in run.protocol("sustained")["windows"]]
+    return Course(np.array(starts_ns, dtype=np.float64) / 60e9, 100 * medians / medians.mean())
 
 
-@dataclass
-class Reading:
-    """``values`` and ``missing`` together are all metrics of the protocol; ``samples`` has those that have a spread."""
-
-    values: dict[str, float] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    samples: dict[str, Sample] = field(default_factory=dict)
-
-
-def protocol_metrics(
-    asked: Sequence[str], blocks_ns: Blocks, raw: Mapping[str, Any]
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Every metric of the protocols that were asked for, as a number or as the reason why there is none.
-
-    ``blocks_ns`` are the candidate's interleaved blocks, ``raw`` the series of the other protocols. Raises
-    ``MeasurementError`` for values that no clock can give, and for frames that are not accounted for.
-    """
-    metrics: dict[str, float] = {}
-    missing: dict[str, str] = {}
-    for name in asked:
-        reading = read_protocol(name, blocks_ns, raw)
-        metrics.update(reading.values)
-        missing.update(reading.missing)
-        for metric in PROTOCOL_METRICS[name]:
-            if metric not in metrics and metric not in missing:
-                missing[metric] = "this run's settings do not give it"
-    return metrics, missing
+def _sustained_slowdown(run: Run) -> Series | str:
+    medians = _window_medians(run)
+    fifth = medians.size // FEWEST_WINDOWS
+    if not fifth:
+        return f"{medians.size} windows, {FEWEST_WINDOWS} needed"
+    return float(np.median(medians[-fifth:]) / np.median(medians[:fifth]))
 
 
-def sample_of(measurement: Measurement, metric: str) -> Sample | None:
-    """What a protocol's metric was taken from; None where nothing can be drawn anew."""
-    name = next(name for name, table in PROTOCOL_METRICS.items() if metric in table)
-    return read_protocol(name, measurement.candidate.blocks_ns, measurement.protocols).samples.get(metric)
-
-
-def read_protocol(name: str, blocks_ns: Blocks, raw: Mapping[str, Any]) -> Reading:
-    if name == "single_stream":
-        return single_stream(blocks_ns)
-    if name not in raw:
-        raise MeasurementError(f"measure {name}", "the board sent nothing for it", "Run it again; keep the agent's log")
-    return _READERS[name](raw[name])
-
-
-def single_stream(blocks_ns: Blocks) -> Reading:
-    """Far percentiles of the interleaved queries, and LoadGen's early-stopping estimates, which bound them from above."""
-    found = Reading()
-    filled = [block for block in blocks_ns if block]
-    ordered = np.sort(require_positive([n for block in filled for n in block], "latency"))
-    if ordered.size:
-        found.values["latency_max_ns"] = float(ordered[-1])
-    for percent, digits in ((90.0, "90"), (99.0, "99"), (99.9, "999")):
-        needed = queries_needed(percent)
-        bound = percentile_bound(ordered.tolist(), percent)
-        names = [f"latency_p{digits}_bound_ns"] + ([f"latency_p{digits}_ns"] if percent == 99.9 else [])
-        if bound is None:
-            found.missing |= dict.fromkeys(names, f"{ordered.size} queries, {needed} needed for it at 99 % confidence")
-            continue
-        rank = ordered.size - slow_allowed(ordered.size, percent) + 1
-        found.values[names[0]] = bound
-        found.samples[names[0]] = Percentile(filled, 100 * (rank - 0.5) / ordered.size)
-        for name in names[1:]:
-            found.values[name] = nearest_rank(ordered, percent)
-            found.samples[name] = Percentile(filled, percent)
-    return found
-
-
-def sustained(raw: Mapping[str, Any]) -> Reading:
-    """Of the windows' medians: their median, their trend, and the last fifth against the first."""
-    found = Reading()
-    windows = raw["windows"]
-    medians = require_positive([window["p50_ns"] for window in windows], "sustained latency")
-    found.values["sustained_latency_p50_ns"] = float(np.median(medians))
-    found.samples["sustained_latency_p50_ns"] = Median(medians)
-    fifth = medians.size // 5
-    if fifth:
-        ratio = float(np.median(medians[-fifth:]) / np.median(medians[:fifth]))
-        found.values["sustained_slowdown_ratio"] = ratio
-        minutes = np.array([window["start_ns"] for window in windows], dtype=np.float64) / 60e9
-        slope = trend(minutes, 100 * medians / medians.mean())
-        found.values["sustained_slope_percent_per_min"] = slope.value
-        found.samples["sustained_slope_percent_per_min"] = slope
-    else:
-        why = f"{medians.size} windows, 5 needed"
-        found.missing |= {"sustained_slowdown_ratio": why, "sustained_slope_percent_per_min": why}
-    zones = [conditions.get("temperatures_c") or {} for conditions in raw["conditions"]]
+def _sustained_heating(run: Run) -> Series | None:
+    zones = [conditions.get("temperatures_c") or {} for conditions in run.protocol("sustained")["conditions"]]
     rises = [zones[-1][zone] - zones[0][zone] for zone in zones[0] if zone in zones[-1]] if zones else []
-    if rises:
-        found.values["sustained_temperature_rise_c"] = float(max(rises))
-    else:
-        found.missing["sustained_temperature_rise_c"] = "no temperature sensor"
-    return found
+    return float(max(rises)) if rises else None
 
 
-def trend(at: Floats, values: Floats) -> Slope:
-    """Least-squares slope. Neighbouring windows resemble each other, so the count behind its standard error is reduced by
-    the residuals' lag-1 correlation r to n (1 - r) / (1 + r) (Santer et al. 2000, J. Geophys. Res. 105, 7337)."""
-    centred = at - at.mean()
-    spread = float((centred**2).sum())
-    slope = float((centred * values).sum() / spread)
-    residuals = values - values.mean() - slope * centred
-    power = float((residuals**2).sum())
-    correlation = float((residuals[1:] * residuals[:-1]).sum() / power) if power else 0.0
-    count = values.size * (1 - max(0.0, correlation)) / (1 + max(0.0, correlation))
-    freedom = max(1.0, count - 2)
-    return Slope(slope, float(np.sqrt(power / freedom / spread)), freedom)
+# -- real time
 
 
-def realtime(raw: Mapping[str, Any]) -> Reading:
-    try:
-        replay = Replay.from_json(raw)
-    except ValueError as exc:
-        raise MeasurementError("measure realtime", str(exc), "The run is void") from exc
-    found = Reading()
-    count = len(replay.arrivals_ns)
-    dropped = {frame for frame, _ in replay.dropped}
-    _add(found, "realtime_deadline_miss_percent", Share(_sums(replay.missed()), 100.0))
-    _add(found, "realtime_drop_percent", Share(_sums([frame in dropped for frame in range(count)]), 100.0))
-    ages = require_positive(replay.ages_ns(), "age of a result")
-    if not ages.size:
-        timed = [name for name in PROTOCOL_METRICS["realtime"] if name.endswith("_ns")]
-        found.missing |= dict.fromkeys(timed, f"none of {count} frames was processed")
-        return found
-    found.values["realtime_result_age_max_ns"] = float(ages.max())
-    for percent, needed in ((50, 1), (99, queries_needed(99))):
-        name = f"realtime_result_age_p{percent}_ns"
-        if ages.size < needed:
-            found.missing[name] = f"{ages.size} results, {needed} needed for this percentile at 99 % confidence"
-        else:
-            found.values[name] = nearest_rank(np.sort(ages), percent)
-            found.samples[name] = Percentile(_blocks(ages), percent)
-    if ages.size > 1:
-        _add(found, "realtime_jitter_ns", Ratio(_sums(np.abs(np.diff(ages)).tolist())))
-    shown = replay.shown_age_ns()
-    if shown is not None:
-        found.values["realtime_shown_age_mean_ns"] = shown
-    for stage, times_ns in raw["stages_ns"].items():
-        times = require_positive(times_ns, f"time of stage {stage}")
-        name = f"realtime_{stage}_ns"
-        found.values[name] = nearest_rank(np.sort(times), 50)
-        found.samples[name] = Percentile(_blocks(times), 50)
-    return found
+def _missed(run: Run) -> Series:
+    return Pairs(_sums(run.replay.missed()), 100.0)
 
 
-def multi_stream(raw: Mapping[str, Any]) -> Reading:
-    found = Reading()
-    if raw["streams"] == raw["most"]:
-        found.missing["multi_stream_streams"] = f"all of {raw['most']} streams hold: raise `most`"
-    else:
-        found.values["multi_stream_streams"] = float(raw["streams"])
-    return found
+def _dropped(run: Run) -> Series:
+    dropped = {frame for frame, _ in run.replay.dropped}
+    return Pairs(_sums([frame in dropped for frame in range(len(run.replay.arrivals_ns))]), 100.0)
 
 
-def offline(raw: Mapping[str, Any]) -> Reading:
-    elapsed = require_positive(raw["elapsed_ns"], "offline time")
-    rate = Ratio(np.stack([np.asarray(raw["samples"], dtype=np.float64), elapsed], axis=1), scale=1e9)
-    return Reading({"offline_throughput_per_s": rate.value}, samples={"offline_throughput_per_s": rate})
+def _of_results(read: Callable[[Replay, Floats], Series | str | None]) -> Reader:
+    """A reader that is given the results' ages too, and asked only where there are results."""
+
+    def reader(run: Run) -> Series | str | None:
+        ages = require_positive(run.replay.ages_ns(), "age of a result")
+        return read(run.replay, ages) if ages.size else f"none of {len(run.replay.arrivals_ns)} frames was processed"
+
+    return reader
 
 
-def resources(raw: Mapping[str, Any]) -> Reading:
-    """Medians over the repeats of each run's areas: every look counts for the time since the one before it."""
-    found = Reading()
-    memory, cpu, duration = [], [], []
-    for run in raw["runs"]:
-        at = require_positive(run["at_ns"], "time of a look at the resources")
-        memory.append(float((np.diff(at, prepend=0.0) * run["resident_bytes"]).sum()) / 1e9)
-        cpu.append(run["cpu_ns"][-1] / 1e9)
-        duration.append(float(at[-1]))
-    for name, values in (
-        ("resources_memory_area_byte_s", memory),
-        ("resources_cpu_area_core_s", cpu),
-        ("resources_duration_ns", duration),
-    ):
-        series = require_positive(values, name)
-        found.values[name] = float(np.median(series))
-        found.samples[name] = Median(series)
-    return found
+def _ages(replay: Replay, ages: Floats) -> Series:
+    return Neighbours(_blocks(ages), "results")
 
 
-_READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Reading]]] = {
-    "sustained": sustained,
-    "realtime": realtime,
-    "multi_stream": multi_stream,
-    "offline": offline,
-    "resources": resources,
-}
+def _age_changes(replay: Replay, ages: Floats) -> Series | None:
+    return Pairs(_sums(np.abs(np.diff(ages)).tolist())) if ages.size > 1 else None
 
 
-def _add(found: Reading, name: str, sample: Ratio) -> None:
-    found.values[name] = sample.value
-    found.samples[name] = sample
+def _shown_age(replay: Replay, ages: Floats) -> Series | None:
+    return replay.shown_age_ns()
+
+
+def _stage(stage: str) -> Reader:
+    """Times of one stage of the frame path; None for a stage that the study does not have."""
+
+    def reader(run: Run) -> Series | str | None:
+        if not run.replay.processed:
+            return f"none of {len(run.replay.arrivals_ns)} frames was processed"
+        times_ns = run.protocol("realtime")["stages_ns"].get(stage)
+        if times_ns is None:
+            return None
+        return Neighbours(_blocks(require_positive(times_ns, f"time of stage {stage}")), "frames")
+
+    return reader
 
 
 def _sums(values: Sequence[float]) -> Floats:
@@ -276,3 +111,58 @@ def _blocks(values: Floats) -> list[list[float]]:
     """Neighbours together: blocks of the same size or one less."""
     count = max(1, min(MOST_BLOCKS, values.size // FEWEST_PER_BLOCK))
     return [part.tolist() for part in np.array_split(values, count)]
+
+
+# -- several streams, all samples at once, whole runs
+
+
+def _streams(run: Run) -> Series | str:
+    raw = run.protocol("multi_stream")
+    return (
+        f"all of {raw['most']} streams hold: raise `most`" if raw["streams"] == raw["most"] else float(raw["streams"])
+    )
+
+
+def _offline_chunks(run: Run) -> Series:
+    raw = run.protocol("offline")
+    elapsed = require_positive(raw["elapsed_ns"], "offline time")
+    return Pairs(np.stack([np.asarray(raw["samples"], dtype=np.float64), elapsed], axis=1), scale=1e9)
+
+
+def _of_runs(what: str, read: Callable[[Mapping[str, Any], Floats], float]) -> Reader:
+    """A reader of one number for each repeat of a whole run; ``read`` is given its times of looking too."""
+
+    def reader(run: Run) -> Series:
+        runs = run.protocol("resources")["runs"]
+        values = [read(item, require_positive(item["at_ns"], "time of a look at the resources")) for item in runs]
+        return Repeats(require_positive(values, what))
+
+    return reader
+
+
+def _memory_area(raw: Mapping[str, Any], at_ns: Floats) -> float:
+    """In byte seconds: every look counts for the time since the one before it."""
+    return float((np.diff(at_ns, prepend=0.0) * raw["resident_bytes"]).sum()) / 1e9
+
+
+SCENARIO_SERIES: Final[Mapping[str, Reader]] = {
+    "sustained medians": _sustained_medians,
+    "sustained course": _sustained_course,
+    "sustained slowdown": _sustained_slowdown,
+    "sustained heating": _sustained_heating,
+    "realtime missed": _missed,
+    "realtime dropped": _dropped,
+    "realtime ages": _of_results(_ages),
+    "realtime age changes": _of_results(_age_changes),
+    "realtime shown age": _of_results(_shown_age),
+    "realtime decode": _stage("decode"),
+    "realtime resize": _stage("resize"),
+    "realtime inference": _stage("inference"),
+    "realtime overlay": _stage("overlay"),
+    "streams": _streams,
+    "offline chunks": _offline_chunks,
+    "memory of runs": _of_runs("memory of a run", _memory_area),
+    "CPU of runs": _of_runs("CPU of a run", lambda raw, _: float(raw["cpu_ns"][-1] / 1e9)),
+    "durations of runs": _of_runs("duration of a run", lambda _, at_ns: float(at_ns[-1])),
+}
+"""What each protocol gives where it was asked for. The single stream is the interleaved blocks themselves."""

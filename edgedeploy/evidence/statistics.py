@@ -1,7 +1,6 @@
-"""Numbers from raw series, and whether a run's conditions allow any.
+"""What single series say, and whether a run's conditions allow numbers at all.
 
-Every series is checked before it becomes a number: NaN, Inf, zero and negative values raise ``MeasurementError``; a
-metric that was not asked for, or has too few queries, is named in ``missing`` with its reason instead.
+NaN, Inf, zero and negative values raise ``MeasurementError``: no clock and no sensor can give them.
 """
 
 from __future__ import annotations
@@ -16,10 +15,8 @@ import numpy.typing as npt
 
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.conditions import board_cause
-from edgedeploy.evidence.energy import Energy, energy_of
-from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.job import RawSide
-from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE, RUN_METRICS, Direction, not_told_by
+from edgedeploy.records.metrics import Direction
 
 Floats = npt.NDArray[np.float64]
 Blocks = Sequence[Sequence[float]]
@@ -51,21 +48,6 @@ def nearest_rank(ordered: Floats, percent: float) -> float:
     return float(ordered[max(0, math.ceil(percent / 100 * ordered.size) - 1)])
 
 
-def latency_percentiles(blocks_ns: Blocks) -> tuple[dict[str, float], dict[str, str]]:
-    """Percentiles over all timed queries, and the reasons for those that the query count does not support."""
-    series = np.sort(require_positive([n for block in blocks_ns for n in block], "latency"))
-    metrics, missing = {}, {}
-    for percent in (50, 90, 99):
-        name, needed = f"latency_p{percent}_ns", QUERIES_FOR_PERCENTILE[percent]
-        if series.size == 0:
-            missing[name] = "no timed queries were asked for"
-        elif series.size < needed:
-            missing[name] = f"{series.size} queries, {needed} needed for this percentile at 99 % confidence"
-        else:
-            metrics[name] = nearest_rank(series, percent)
-    return metrics, missing
-
-
 def block_medians(side: RawSide) -> Floats:
     """Median latency of each block in ns, in the order they ran; shape (blocks,)."""
     for block in side.blocks_ns:
@@ -89,59 +71,6 @@ def pair_ratios(ours: Floats, theirs: Floats) -> Floats:
     """Ratio of each of our blocks to the baseline's block next to it in the ABBA order; shape (pairs,)."""
     pairs = min(ours.size, theirs.size)
     return np.asarray(ours[:pairs] / theirs[:pairs], dtype=np.float64)
-
-
-def board_metrics(
-    candidate: RawSide, baseline: RawSide | None, artifact: Artifact, power: Mapping[str, Any] | None = None
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Every name of ``RUN_METRICS`` either as a number or as the reason why there is none.
-
-    Ratios are medians over adjacent block pairs, which cancels what both sides suffered at the same time. ``power`` is what
-    the agent recorded of the board's power. Raises ``MeasurementError`` for values that no clock and no sensor can give.
-    """
-    metrics, missing = latency_percentiles(candidate.blocks_ns)
-    cpu = cpu_per_query(candidate)
-    if cpu.size:
-        metrics["cpu_time_ns"] = float(np.median(cpu))
-    _ratios(candidate, cpu, baseline, metrics, missing)
-    if candidate.cold_starts_ns:
-        metrics["cold_start_ns"] = float(np.median(require_positive(candidate.cold_starts_ns, "cold start")))
-    peak_bytes = float(require_positive([candidate.peak_memory_bytes], "peak memory")[0])
-    if candidate.memory_note:
-        missing["peak_memory_bytes"] = candidate.memory_note
-    else:
-        metrics["peak_memory_bytes"] = peak_bytes
-    metrics["size_bytes"] = float(require_positive([artifact.size_bytes], "size")[0])
-    energy = energy_of(power, "candidate")
-    if isinstance(energy, Energy):
-        metrics["energy_j"] = energy.energy_j
-    else:
-        missing["energy_j"] = energy
-    reasons = {
-        "cpu_time_ns": "no timed queries were asked for" if not candidate.blocks_ns else "the board gives no CPU time",
-        "cold_start_ns": "no cold starts were asked for",
-        **not_told_by("wall"),
-    }
-    for name in RUN_METRICS:
-        if name not in metrics and name not in missing:
-            missing[name] = reasons[name]
-    return metrics, missing
-
-
-def _ratios(
-    candidate: RawSide, cpu: Floats, baseline: RawSide | None, metrics: dict[str, float], missing: dict[str, str]
-) -> None:
-    ours = block_medians(candidate)
-    for name, series, theirs in (
-        ("latency_ratio", ours, block_medians(baseline) if baseline else None),
-        ("cpu_time_ratio", cpu, cpu_per_query(baseline) if baseline else None),
-    ):
-        if theirs is None:
-            missing[name] = "no baseline ran beside it"
-        elif not (series.size and theirs.size):
-            missing[name] = "no timed queries were asked for" if not ours.size else "the board gives no CPU time"
-        else:
-            metrics[name] = float(np.median(pair_ratios(series, theirs)))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,21 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.precision import NO_RULES, PrecisionPlan
+from edgedeploy.runtime.sessions.sources import SessionSource
+
+__all__ = [
+    "BoardBound",
+    "BuildRequest",
+    "Calibrating",
+    "Demanding",
+    "FitsBoard",
+    "HasSevenBitWeights",
+    "PerLayer",
+    "Readiness",
+    "SessionSource",
+    "TakesQuantized",
+    "Target",
+]
 
 
 @dataclass(frozen=True)
@@ -52,9 +67,14 @@ class BuildRequest:
 
 @runtime_checkable
 class Target(Protocol):
-    """A backend toolchain: model in, artifact out. A protocol because vendors and users bring their own."""
+    """A backend toolchain: model in, artifact out. A protocol because vendors and users bring their own.
+
+    ``session`` is what runs its artifacts on boards and what a board needs for it; ``extra`` the extra of edgedeploy that
+    brings its toolchain, empty where another package does.
+    """
 
     name: str
+    session: SessionSource
     precisions: tuple[str, ...]
     extra: str
 

@@ -20,7 +20,7 @@ from edgedeploy.errors import BuildError, TargetUnavailable
 from edgedeploy.interfaces.target import BuildRequest, FitsBoard, Target
 from edgedeploy.lab.wire import pack_request, unpack_request, write_files
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.targets.registry import BUILTIN_TARGETS, find_targets
+from edgedeploy.targets.registry import find_targets
 
 LOOK_S: Final = 2.0
 """How often the coordinator looks whether there is still a worker that could build."""
@@ -79,7 +79,7 @@ def _wait(future: Any, possible: Callable[[], bool]) -> Any:
 
 def build_on_worker(name: str, versions: Mapping[str, str], packed: Mapping[str, Any]) -> dict[str, Any]:
     """On a worker. Raises what ``Target.build`` raises, ``TargetUnavailable`` for other versions than the coordinator's."""
-    found = [plugin for plugin in find_targets(BUILTIN_TARGETS) if plugin.name == name]
+    found = [plugin for plugin in find_targets() if plugin.name == name]
     if not found:
         raise TargetUnavailable(f"target {name!r} on a worker", "its plugin is not installed", "Install it there")
     target = found[0].load()

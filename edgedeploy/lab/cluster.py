@@ -25,10 +25,11 @@ from edgedeploy.errors import BoardError, SpecError, TargetUnavailable, Unreacha
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.lab.builders import build_elsewhere
 from edgedeploy.lab.kinds import health_check
-from edgedeploy.lab.wire import pack, unpack
+from edgedeploy.lab.wire import pack, pack_result, unpack, unpack_result
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.records.job import Job, RawRun, RawSide
+from edgedeploy.records.job import Job, RawRun
+from edgedeploy.targets.registry import sessions_of
 
 RESOURCE: Final = "edgedeploy-board"
 CONNECT_S: Final = 20
@@ -66,7 +67,7 @@ def work(table: Mapping[str, object], address: str) -> None:
 
 def probe_here() -> dict[str, Any]:
     """Runs on a worker: probe its board. Raises ``BoardError``."""
-    info = open_board(_board_table).probe()
+    info = open_board(_board_table, sessions_of()).probe()
     Quarantine().check(info)
     return info.as_json()
 
@@ -74,7 +75,7 @@ def probe_here() -> dict[str, Any]:
 def run_here(packed: Mapping[str, Any], expected: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Runs on a worker: one exclusive run. ``expected`` maps board names to their probes at the start of the study; a
     board that joined later has to be of the same kind. Raises ``BoardError`` and ``MeasurementError``."""
-    board = open_board(_board_table)
+    board = open_board(_board_table, sessions_of())
     known = [BoardInfo.from_json(item) for item in expected.values()]
 
     def check(info: BoardInfo) -> None:
@@ -84,15 +85,7 @@ def run_here(packed: Mapping[str, Any], expected: Mapping[str, Mapping[str, Any]
     with tempfile.TemporaryDirectory(prefix="edgedeploy-job-") as name:
         folder = Path(name)
         session, raw = Attempts(board, check=check).run(unpack(packed, folder), folder)
-        return {
-            "board": session.info.as_json(),
-            "candidate": raw.candidate.as_json(),
-            "baseline": raw.baseline.as_json() if raw.baseline else None,
-            "environment": dict(raw.environment),
-            "outputs": raw.outputs.read_bytes() if raw.outputs else None,
-            "phases_ns": dict(raw.phases_ns),
-            "protocols": dict(raw.protocols),
-        }
+        return {"board": session.info.as_json(), **pack_result(raw)}
 
 
 class Cluster:
@@ -149,18 +142,7 @@ class Cluster:
             ) from exc
         finally:
             future.cancel()
-        outputs = folder / "outputs.npz" if answer["outputs"] is not None else None
-        if outputs is not None:
-            outputs.write_bytes(answer["outputs"])
-        raw = RawRun(
-            candidate=RawSide.from_json(answer["candidate"]),
-            baseline=RawSide.from_json(answer["baseline"]) if answer["baseline"] else None,
-            environment=answer["environment"],
-            outputs=outputs,
-            phases_ns=answer["phases_ns"],
-            protocols=answer["protocols"],
-        )
-        return BoardInfo.from_json(answer["board"]), raw
+        return BoardInfo.from_json(answer["board"]), unpack_result(answer, folder)
 
     def set_aside(self, cause: str) -> BoardError:
         """The board's own worker puts it into quarantine; the coordinator only uses one slot less."""

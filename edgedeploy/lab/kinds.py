@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from edgedeploy.errors import CommandFailed, SpecError
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.records.metrics import ACROSS_BOARDS, BOARD_METRICS
+from edgedeploy.records.metric_table import ACROSS_BOARDS, BOARD_METRICS
 
 
 def health_check(expected: BoardInfo) -> Callable[[BoardInfo], None]:

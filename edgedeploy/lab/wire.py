@@ -5,25 +5,29 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from edgedeploy.errors import BuildError
+from edgedeploy.errors import BuildError, CommandFailed
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, TensorSpec
-from edgedeploy.records.job import Job, MeasurePlan, Payload, ProtocolPlan
+from edgedeploy.records.job import Job, Payload, RawRun
 from edgedeploy.records.precision import PrecisionPlan
+from edgedeploy.runtime.wire.job import MeasurePlan
+from edgedeploy.runtime.wire.result import RawSeries
+from edgedeploy.runtime.wire.serde import WireError, from_json, to_json
+
+T = TypeVar("T")
 
 
 def pack(job: Job) -> dict[str, Any]:
     """A job as plain data and bytes."""
-    sides = {"candidate": job.candidate, "baseline": job.baseline}
     return {
-        "plan": asdict(job.plan),
+        "plan": to_json(job.plan),
         "sides": {
             name: {
                 "artifact": payload.artifact.as_json(),
@@ -31,19 +35,17 @@ def pack(job: Job) -> dict[str, Any]:
                 "inputs": payload.inputs.read_bytes(),
                 "threads": payload.threads,
             }
-            for name, payload in sides.items()
-            if payload is not None
+            for name, payload in job.sides.items()
         },
     }
 
 
 def unpack(packed: Mapping[str, Any], folder: Path) -> Job:
-    """The job again, its files in ``folder``; file names are those of the artifact's own list."""
+    """The job again, its files in ``folder``; file names are those of the artifact's own list.
+
+    Raises ``CommandFailed`` for a job of another release."""
     payloads: dict[str, Payload] = {}
-    for name in ("candidate", "baseline"):
-        side = packed["sides"].get(name)
-        if side is None:
-            continue
+    for name, side in packed["sides"].items():
         artifact = Artifact.from_json(side["artifact"])
         place = folder / name
         place.mkdir()
@@ -52,9 +54,28 @@ def unpack(packed: Mapping[str, Any], folder: Path) -> Job:
         inputs = folder / f"{name}-inputs.npz"
         inputs.write_bytes(side["inputs"])
         payloads[name] = Payload(artifact, place, inputs, side["threads"])
-    protocols = tuple(ProtocolPlan(**item) for item in packed["plan"]["protocols"])
-    plan = MeasurePlan(**{**packed["plan"], "protocols": protocols})
-    return Job(payloads["candidate"], payloads.get("baseline"), plan)
+    return Job(payloads["candidate"], payloads.get("baseline"), _read(MeasurePlan, packed["plan"]))
+
+
+def pack_result(raw: RawRun) -> dict[str, Any]:
+    """What came back from a board as plain data and bytes."""
+    return {"series": to_json(raw.series()), "outputs": raw.outputs.read_bytes() if raw.outputs else None}
+
+
+def unpack_result(packed: Mapping[str, Any], folder: Path) -> RawRun:
+    """The same again, its outputs in ``folder``. Raises ``CommandFailed`` for a result of another release."""
+    series = _read(RawSeries, packed["series"])
+    outputs = folder / "outputs.npz" if packed["outputs"] is not None else None
+    if outputs is not None:
+        outputs.write_bytes(packed["outputs"])
+    return RawRun(**series.series(), outputs=outputs)
+
+
+def _read(cls: type[T], data: Any) -> T:
+    try:
+        return from_json(cls, data)
+    except WireError as exc:
+        raise CommandFailed("a run on the cluster", str(exc), "Install one release of edgedeploy everywhere") from exc
 
 
 Files = Mapping[str, tuple[str, bytes]]

@@ -12,21 +12,22 @@ from typing import Any, Final
 
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo, Provenance
-from edgedeploy.records.job import RawSide
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weightbits import WeightBits
+from edgedeploy.runtime.wire.result import RawSeries
+from edgedeploy.runtime.wire.serde import from_json, to_json
 
 SCHEMA_VERSION: Final = 1
 
 
-@dataclass(frozen=True)
-class Measurement:
+@dataclass(frozen=True, kw_only=True)
+class Measurement(RawSeries):
     """The evidence for one variant on one board: enough to rebuild every number of the report.
 
     ``metrics`` holds finite numbers only; a metric that could not be measured is in ``missing`` with its reason.
     ``cases`` maps case id to the task's metrics for that case (None when the task defines none). ``valid`` is False for
-    a run whose conditions drifted; ``cause`` says how. ``protocols`` holds the raw series of the measuring protocols,
-    ``layers`` what ran where and how long on each side (``evidence/layers.py``).
+    a run whose conditions drifted; ``cause`` says how. The raw series are kept beside the results; a layer in
+    ``layers`` also names the reference's layer that it computes (``evidence/layers.py``).
     """
 
     variant: Variant
@@ -39,16 +40,10 @@ class Measurement:
     metrics: Mapping[str, float]
     missing: Mapping[str, str]
     cases: Mapping[str, Mapping[str, float | None]]
-    candidate: RawSide
-    baseline: RawSide | None
     baseline_variant: str | None
-    environment: Mapping[str, Any]
     parity: Mapping[str, float]
-    phases_ns: Mapping[str, int]
     notes: tuple[str, ...] = ()
     created_utc: str = ""
-    protocols: Mapping[str, Any] = field(default_factory=dict)
-    layers: Mapping[str, Any] = field(default_factory=dict)
     weight_bits: WeightBits | None = None
     schema: int = field(default=SCHEMA_VERSION)
 
@@ -63,6 +58,7 @@ class Measurement:
 
     def as_json(self) -> dict[str, Any]:
         return {
+            **to_json(self.series()),
             "schema": self.schema,
             "variant": self.variant.as_json(),
             "variant_digest": self.variant.digest,
@@ -75,25 +71,20 @@ class Measurement:
             "metrics": dict(self.metrics),
             "missing": dict(self.missing),
             "cases": {case: dict(values) for case, values in self.cases.items()},
-            "candidate": self.candidate.as_json(),
-            "baseline": self.baseline.as_json() if self.baseline else None,
             "baseline_variant": self.baseline_variant,
-            "environment": dict(self.environment),
             "parity": dict(self.parity),
-            "phases_ns": dict(self.phases_ns),
             "notes": list(self.notes),
             "created_utc": self.created_utc,
-            "protocols": dict(self.protocols),
-            "layers": dict(self.layers),
             "weight_bits": self.weight_bits.as_json() if self.weight_bits else None,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measurement:
-        """Raises ``ValueError`` for a schema this version does not know."""
+        """Raises ``ValueError`` for a schema this version does not know, and for series of another form."""
         if data["schema"] != SCHEMA_VERSION:
             raise ValueError(f"measurement schema {data['schema']!r}, this version reads {SCHEMA_VERSION}")
         return cls(
+            **from_json(RawSeries, data, kept=True).series(),
             variant=Variant.from_json(data["variant"]),
             artifact=Artifact.from_json(data["artifact"]),
             board=BoardInfo.from_json(data["board"]),
@@ -104,16 +95,10 @@ class Measurement:
             metrics=dict(data["metrics"]),
             missing=dict(data["missing"]),
             cases={case: dict(values) for case, values in data["cases"].items()},
-            candidate=RawSide.from_json(data["candidate"]),
-            baseline=RawSide.from_json(data["baseline"]) if data["baseline"] else None,
             baseline_variant=data["baseline_variant"],
-            environment=dict(data["environment"]),
             parity=dict(data["parity"]),
-            phases_ns={str(k): int(v) for k, v in data["phases_ns"].items()},
             notes=tuple(data["notes"]),
             created_utc=str(data["created_utc"]),
-            protocols=dict(data.get("protocols", {})),
-            layers=dict(data.get("layers", {})),
             weight_bits=WeightBits.from_json(data["weight_bits"]) if data.get("weight_bits") else None,
         )
 

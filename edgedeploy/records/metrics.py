@@ -1,10 +1,13 @@
-"""What a board can be asked for: every metric with its unit and direction."""
+"""What a metric is: a task's own (:class:`MetricInfo`), and a board's, which is a row of ``records/metric_table.py``."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
+
+from edgedeploy.runtime.scenarios.earlystopping import queries_needed
 
 Direction = Literal["minimize", "maximize"]
 
@@ -12,8 +15,15 @@ Clock = Literal["wall", "virtual", "none"]
 """What a board's times are: real; a count of instructions, 1 ns each; or an emulator's pace, of which no number is made."""
 
 QUERIES_FOR_PERCENTILE: Final[Mapping[float, int]] = {50: 1, 90: 64, 99: 662, 99.9: 6636}
-"""Fewest queries before a percentile may be stated at 99 % confidence (MLPerf LoadGen's early-stopping bound, which
-``runtime/scenarios/earlystopping.py`` computes). The median is stated from the first query on."""
+"""The percentiles that a study file may name, and the fewest queries before each may be stated at 99 % confidence (MLPerf
+LoadGen's early-stopping bound, which ``runtime/scenarios/earlystopping.py`` computes). The median is stated from the
+first query on."""
+
+Statistic = Literal["percentile", "bound", "maximum", "median", "minimum", "ratio", "share", "slope", "value"]
+
+_OF_PERCENT: Final = ("percentile", "bound")
+_UPPER_CASE: Final = ("nsd", "hd95", "iou", "auc")
+_UNITS_IN_NAMES: Final = ("px", "mm", "ns", "bytes")
 
 
 @dataclass(frozen=True)
@@ -24,91 +34,92 @@ class MetricInfo:
     unit: str
     text: str
 
-
-RUN_METRICS: Final[Mapping[str, MetricInfo]] = {
-    "latency_p50_ns": MetricInfo("minimize", "ns", "median steady latency of one inference"),
-    "latency_p90_ns": MetricInfo("minimize", "ns", "90th percentile of the steady latency (64 queries or more)"),
-    "latency_p99_ns": MetricInfo("minimize", "ns", "99th percentile of the steady latency (662 queries or more)"),
-    "latency_ratio": MetricInfo("minimize", "1", "median latency over the baseline's, interleaved in one session"),
-    "cpu_time_ns": MetricInfo("minimize", "ns", "CPU time of all threads per inference"),
-    "cpu_time_ratio": MetricInfo("minimize", "1", "CPU time over the baseline's, interleaved in one session"),
-    "cold_start_ns": MetricInfo("minimize", "ns", "process start to first output, median of the repeats"),
-    "peak_memory_bytes": MetricInfo("minimize", "bytes", "peak resident memory of the process that runs it"),
-    "virtual_ns": MetricInfo("minimize", "ns", "instructions of one inference, 1 ns each (emulated; no board's time)"),
-    "size_bytes": MetricInfo("minimize", "bytes", "size of the artifact's files"),
-    "energy_j": MetricInfo("minimize", "J", "energy of one inference (null without a sensor)"),
-}
-"""Metrics that every board measurement produces; a task adds its own accuracy metrics."""
-
-PROTOCOL_METRICS: Final[Mapping[str, Mapping[str, MetricInfo]]] = {
-    "single_stream": {
-        "latency_p999_ns": MetricInfo(
-            "minimize", "ns", "99.9th percentile of the steady latency (6636 queries or more)"
-        ),
-        "latency_max_ns": MetricInfo("minimize", "ns", "slowest steady query that was seen"),
-        "latency_p90_bound_ns": MetricInfo("minimize", "ns", "90 % of queries are no slower, at 99 % confidence"),
-        "latency_p99_bound_ns": MetricInfo("minimize", "ns", "99 % of queries are no slower, at 99 % confidence"),
-        "latency_p999_bound_ns": MetricInfo("minimize", "ns", "99.9 % of queries are no slower, at 99 % confidence"),
-    },
-    "sustained": {
-        "sustained_latency_p50_ns": MetricInfo("minimize", "ns", "median of the windows' median latencies"),
-        "sustained_slope_percent_per_min": MetricInfo("minimize", "%/min", "growth of the windows' median latency"),
-        "sustained_slowdown_ratio": MetricInfo("minimize", "1", "median latency of the last fifth over the first"),
-        "sustained_temperature_rise_c": MetricInfo(
-            "minimize", "C", "largest rise of a thermal zone from first to last"
-        ),
-    },
-    "realtime": {
-        "realtime_deadline_miss_percent": MetricInfo("minimize", "percent", "frames without a result in time"),
-        "realtime_drop_percent": MetricInfo("minimize", "percent", "frames that were dropped for newer ones"),
-        "realtime_result_age_p50_ns": MetricInfo("minimize", "ns", "median age of a frame when its result is ready"),
-        "realtime_result_age_p99_ns": MetricInfo("minimize", "ns", "99th percentile of the age (662 results or more)"),
-        "realtime_result_age_max_ns": MetricInfo("minimize", "ns", "oldest frame when its result was ready"),
-        "realtime_shown_age_mean_ns": MetricInfo("minimize", "ns", "age of the newest result, mean over time"),
-        "realtime_jitter_ns": MetricInfo("minimize", "ns", "mean change of the age from one result to the next"),
-        "realtime_decode_ns": MetricInfo("minimize", "ns", "median time to decode a frame"),
-        "realtime_resize_ns": MetricInfo("minimize", "ns", "median time to resize a frame"),
-        "realtime_inference_ns": MetricInfo("minimize", "ns", "median time of the inference between arrivals"),
-        "realtime_overlay_ns": MetricInfo("minimize", "ns", "median time to draw the result on the frame"),
-    },
-    "multi_stream": {
-        "multi_stream_streams": MetricInfo("maximize", "streams", "most streams that hold the deadline together"),
-    },
-    "offline": {
-        "offline_throughput_per_s": MetricInfo(
-            "maximize", "/s", "inferences a second when all samples are there at once"
-        ),
-    },
-    "resources": {
-        "resources_memory_area_byte_s": MetricInfo(
-            "minimize", "B*s", "area under the curve of resident memory of a run"
-        ),
-        "resources_cpu_area_core_s": MetricInfo("minimize", "s", "area under the curve of cores in use: CPU seconds"),
-        "resources_duration_ns": MetricInfo("minimize", "ns", "whole run: process start, load and all inferences"),
-    },
-}
-"""What each measuring protocol adds when a study names it in ``[measure] protocols``."""
-
-ACROSS_BOARDS: Final = frozenset({"latency_ratio", "cpu_time_ratio", "size_bytes"})
-"""Board metrics that compare across boards of one kind: the baseline ran interleaved on the same board, or nothing ran."""
-
-BOARD_METRICS: Final[Mapping[str, MetricInfo]] = {
-    **RUN_METRICS,
-    **{name: info for table in PROTOCOL_METRICS.values() for name, info in table.items()},
-}
-"""Every metric that a board can produce, asked for or not: what is not here belongs to the task."""
-
-TIMES: Final = (
-    *("latency_p50_ns", "latency_p90_ns", "latency_p99_ns", "latency_ratio"),
-    *("cpu_time_ns", "cpu_time_ratio", "cold_start_ns"),
-)
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MetricInfo:
+        """Keys that this version does not know are left out."""
+        return MetricInfo(**{item.name: data[item.name] for item in fields(MetricInfo)})
 
 
-def not_told_by(clock: Clock) -> dict[str, str]:
-    """The metrics that a board with this clock cannot give, each with the reason."""
-    if clock == "wall":
-        return {"virtual_ns": 'instructions are counted by an emulated board alone (machine = "arm64-system")'}
-    if clock == "virtual":
-        return dict.fromkeys(TIMES, "an emulated processor counts instructions (virtual_ns); that is no board's time")
-    reason = "the pace and the memory of an instruction emulator are no board's"
-    return dict.fromkeys((*TIMES, "peak_memory_bytes", "virtual_ns"), reason)
+@dataclass(frozen=True)
+class Source:
+    """Where a number comes from: a series by its name in ``evidence/metrics.py``, and what is made of it.
+
+    ``percentile``, ``bound`` (the early-stopping estimate: the percentile is below it at 99 % confidence) and ``maximum``
+    are of observations in blocks of neighbours; ``median`` and ``minimum`` of independent repeats; ``ratio`` and ``share``
+    (of events) of pairs; ``slope`` of points over time; ``value`` is a number as it stands. ``percent`` belongs to the
+    first two.
+    """
+
+    series: str
+    statistic: Statistic = "value"
+    percent: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.percent is not None) != (self.statistic in _OF_PERCENT):
+            raise ValueError(f"`percent` goes with {' and '.join(_OF_PERCENT)}, but got {self}")
+
+    @property
+    def observations(self) -> int:
+        """Fewest observations that the statistic may be stated from."""
+        return 0 if self.percent is None else _needed(self.percent)
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether drawing the observations anew says how sure the number is."""
+        return self.statistic not in ("value", "maximum")
+
+
+@functools.cache
+def _needed(percent: float) -> int:
+    known = QUERIES_FOR_PERCENTILE.get(percent)
+    return queries_needed(percent) if known is None else known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(MetricInfo):
+    """One row of the table: a metric that a board produces."""
+
+    name: str
+    direction: Direction = "minimize"
+    source: Source
+    heading: str = ""
+    """Column title; derived from the name when left out."""
+    protocol: str | None = None
+    """The measuring protocol that a study has to ask for; None for what every run gives."""
+    missing: str = "this run's settings do not give it"
+    """The reason why there is none, where the series is not there and knows no better one."""
+    not_by_clock: Mapping[Clock, str] = field(default_factory=dict)
+    """The clocks by which a board cannot tell it, each with the reason."""
+    not_emulated: str = ""
+    """Why no emulated board has it, whatever its clock; empty where one may."""
+    shown: Literal["quantity", "times"] = "quantity"
+    """With its unit, or as so many times something else."""
+    exact: bool = False
+    """Taken as it is: two values differ by what they differ by."""
+    strict: bool = False
+    """One-sided bounds on it have the higher level of times (``TIME_LEVEL`` in ``evidence/bootstrap.py``)."""
+    relative: bool = False
+    """Over the baseline's in the same session, so that the baseline's own value says nothing."""
+    across_boards: bool = False
+    """Compares across boards of one kind: the baseline ran interleaved on the same board, or nothing ran."""
+    key: bool = False
+    """Shown beside the objectives wherever a variant is summed up."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a metric needs a name")
+        object.__setattr__(self, "heading", self.heading or derived_heading(self.name))
+
+    @property
+    def queries(self) -> int:
+        """Fewest timed queries that a study has to ask for; 0 where their number does not decide."""
+        return self.source.observations if self.source.series == "latencies" else 0
+
+
+def derived_heading(name: str) -> str:
+    """Title of a metric that brings none: ``dice_mean`` is Dice mean, ``hd95_nerve_px`` is HD95 nerve."""
+    words = name.split("_")
+    if len(words) > 1 and words[-1] in _UNITS_IN_NAMES:
+        words = words[:-1]
+    first = words[0].upper() if words[0] in _UPPER_CASE else words[0].capitalize()
+    return " ".join([first, *words[1:]])

@@ -14,6 +14,7 @@ from edgedeploy.evidence.front import FrontReport, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
 from edgedeploy.evidence.verdict import MARGIN
 from edgedeploy.files import write_atomic
+from edgedeploy.records.metric_table import is_relative
 from edgedeploy.report.blocks import Block, Chart, Section, Summary, Table, Text, Tile
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.html import page
@@ -89,7 +90,7 @@ def _tiles(front: FrontReport) -> list[Tile]:
             continue
         unit = front.unit(metric)
         small = [span(estimate, metric, unit)]
-        if baseline and metric in baseline.estimates and not metric.endswith("_ratio"):
+        if baseline and metric in baseline.estimates and not is_relative(metric):
             small.append(f"baseline {quantity(baseline.estimates[metric].value, metric, unit)}")
         tiles.append(Tile(heading(metric), quantity(estimate.value, metric, unit), [text for text in small if text]))
     return tiles

@@ -9,22 +9,20 @@ from edgedeploy.evidence.bootstrap import LEVEL
 from edgedeploy.evidence.front import FrontReport, Row
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import heading, quantity, with_span
-from edgedeploy.records.metrics import BOARD_METRICS, PROTOCOL_METRICS, RUN_METRICS
+from edgedeploy.records.metric_table import (
+    BOARD_METRICS,
+    KEY_METRICS,
+    PROTOCOL_METRICS,
+    RUN_METRICS,
+    is_relative,
+    protocol_title,
+)
 
 PROVENANCE_TEXT: Final[Mapping[str, str]] = {
     "measured": "measured on the board itself",
     "emulated": "emulated: another machine stands in for the board, and no time is the board's",
     "predicted": "predicted: nothing was run",
     "bound": "a bound: the true value is no better than this",
-}
-
-PROTOCOL_TITLES: Final[Mapping[str, str]] = {
-    "single_stream": "Single stream: rare slow queries, and bounds that hold at 99 % confidence",
-    "sustained": "Under load for minutes",
-    "realtime": "In real time: frames arrive whether the model is ready or not",
-    "multi_stream": "Several streams at once",
-    "offline": "All samples at once",
-    "resources": "Resources of a whole run, from process start to its end",
 }
 
 
@@ -69,7 +67,7 @@ def answer(report: FrontReport) -> list[str]:
         if metric not in row.estimates:
             continue
         text = f"{heading(metric)} {with_span(row.estimates[metric], metric, report.unit(metric))}"
-        if baseline and baseline is not row and metric in baseline.estimates and not metric.endswith("_ratio"):
+        if baseline and baseline is not row and metric in baseline.estimates and not is_relative(metric):
             text += f", baseline {quantity(baseline.estimates[metric].value, metric, report.unit(metric))}"
         facts.append(text)
     sentences.append("; ".join(facts) + ".")
@@ -84,7 +82,7 @@ def answer(report: FrontReport) -> list[str]:
 def key_metrics(report: FrontReport) -> list[str]:
     """The objectives, then what everybody asks next, as far as anybody has it."""
     wanted = [goal.metric for goal in report.objectives]
-    wanted += [name for name in ("latency_p50_ns", "latency_ratio", "size_bytes") if name not in wanted]
+    wanted += [name for name in KEY_METRICS if name not in wanted]
     return [name for name in wanted if any(name in row.estimates for row in report.rows)]
 
 
@@ -102,7 +100,7 @@ def board_metrics_present(report: FrontReport) -> list[str]:
 
 def protocol_tables(report: FrontReport) -> dict[str, list[str]]:
     """Title to metrics, for each measuring protocol that gave any."""
-    found = {PROTOCOL_TITLES[name]: _present(table, report) for name, table in PROTOCOL_METRICS.items()}
+    found = {protocol_title(name): _present(table, report) for name, table in PROTOCOL_METRICS.items()}
     return {title: metrics for title, metrics in found.items() if metrics}
 
 

@@ -7,15 +7,14 @@ usable.
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from edgedeploy.records.job import ProtocolPlan
-from edgedeploy.records.metrics import PROTOCOL_METRICS, QUERIES_FOR_PERCENTILE, MetricInfo
+from edgedeploy.records.metric_table import PROTOCOL_METRICS
+from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE, MetricInfo
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.spec.recordings import MAX_FRAMES, dicom_arrivals_ns, metaimage_arrivals_ns
 
@@ -199,7 +198,7 @@ class Protocols(Table):
         double = sorted({name for name in self.protocols if self.protocols.count(name) > 1})
         if double:
             raise ValueError(f"protocols must differ, but {', '.join(double)} stands twice")
-        for name in PROTOCOL_METRICS:
+        for name in get_args(ProtocolName):
             if name in self.model_fields_set and name not in self.protocols:
                 raise ValueError(f"[measure.{name}] is there, but protocols does not name {name!r}")
         if "realtime" in self.protocols and len(self.realtime.sources) != 1:
@@ -209,7 +208,7 @@ class Protocols(Table):
 
     def metrics(self) -> dict[str, MetricInfo]:
         """What the protocols that were asked for produce."""
-        return {name: info for protocol in self.protocols for name, info in PROTOCOL_METRICS[protocol].items()}
+        return {name: info for protocol in self.protocols for name, info in PROTOCOL_METRICS.get(protocol, {}).items()}
 
     def plans(self, folder: Path) -> tuple[ProtocolPlan, ...]:
         """The plans for the board in the order of the study file, except that sustained load comes last because it
@@ -222,16 +221,3 @@ class Protocols(Table):
             return self.realtime.plan(folder)
         plan: ProtocolPlan = getattr(self, name).plan()
         return plan
-
-
-def queries_for(metric: str) -> int:
-    """How many timed queries a metric of the single stream needs: 6636 for ``latency_p999_ns``; 0 for other metrics."""
-    match = re.fullmatch(r"latency_p(\d\d)(\d*)(_bound)?_ns", metric)
-    return QUERIES_FOR_PERCENTILE[float(f"{match[1]}.{match[2] or 0}")] if match else 0
-
-
-def unasked(metric: str, asked: Mapping[str, Any]) -> str | None:
-    """The protocol that produces ``metric`` and that the study does not name; None when there is none."""
-    if metric in asked:
-        return None
-    return next((protocol for protocol, table in PROTOCOL_METRICS.items() if metric in table), None)

@@ -15,13 +15,14 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE, RUN_METRICS, Clock, Direction, MetricInfo, not_told_by
+from edgedeploy.records.metric_table import BOARD_METRICS, RUN_METRICS, not_told_by
+from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE, Clock, Direction, MetricInfo
 from edgedeploy.records.precision import LAYER_PRECISIONS, PrecisionPlan
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, NO_PLAN, PRECISIONS, TRAININGS, Scalar
 from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
-from edgedeploy.spec.scenarios import Protocols, Seconds, queries_for, unasked
+from edgedeploy.spec.scenarios import Protocols, Seconds
 from edgedeploy.spec.scenarios import Table as _Table
 from edgedeploy.spec.source import SpecSource, first_error
 from edgedeploy.spec.space import MAX_CHOICES, expand, subset
@@ -218,12 +219,10 @@ class StudySpec(_Table):
                     f"{objective.metric} is better when you {info.direction} it, but got goal = {objective.goal!r}",
                     "Remove `goal`, or choose another metric",
                 )
-            if objective.metric == "energy_j" and all(board.kind == "emulated" for board in self.boards):
-                raise source.error(key, "an emulated board has no energy of its own", "Choose another metric")
-            self._check_queries(source, key, objective.metric)
+            self._check_measurable(source, key, objective.metric)
         for index, constraint in enumerate(self.constraints):
             info = _metric(source, f"constraints.{index}.metric", constraint.metric, table)
-            self._check_queries(source, f"constraints.{index}.metric", constraint.metric)
+            self._check_measurable(source, f"constraints.{index}.metric", constraint.metric)
             for name in ("at_most", "at_least", "margin"):
                 value = getattr(constraint, name)
                 if value is None or (name == "margin" and value == 0):
@@ -233,11 +232,17 @@ class StudySpec(_Table):
                 except ValueError as exc:
                     raise source.error(f"constraints.{index}.{name}", f"{constraint.metric}: {exc}") from None
 
-    def _check_queries(self, source: SpecSource, key: str, metric: str) -> None:
-        """Refuse a percentile that needs more queries than the study asks for: every trial would lack it."""
-        needed, queries = queries_for(metric), self.measure.timed_queries
-        if queries < needed:
-            raise source.error(key, f"{metric} needs {needed} timed queries, but [measure] asks for {queries}")
+    def _check_measurable(self, source: SpecSource, key: str, metric: str) -> None:
+        """Refuse a metric that no board of the study can measure, or that needs more queries than the study asks for:
+        every trial would lack it."""
+        row = BOARD_METRICS.get(metric)
+        if row is None:
+            return
+        if row.not_emulated and all(board.kind == "emulated" for board in self.boards):
+            raise source.error(key, row.not_emulated, "Choose another metric")
+        queries = self.measure.timed_queries
+        if queries < row.queries:
+            raise source.error(key, f"{metric} needs {row.queries} timed queries, but [measure] asks for {queries}")
 
     def _check_space(
         self,
@@ -361,9 +366,8 @@ def parse_spec(text: str, path: Path) -> tuple[StudySpec, SpecSource]:
 
 def _metric(source: SpecSource, key: str, name: str, table: Mapping[str, MetricInfo]) -> MetricInfo:
     if name not in table:
-        protocol = unasked(name, table)
-        if protocol is not None:
-            remedy = f"Add {protocol!r} to protocols in [measure], and its table if it needs one"
+        if name in BOARD_METRICS:
+            remedy = f"Add {BOARD_METRICS[name].protocol!r} to protocols in [measure], and its table if it needs one"
             raise source.error(key, f"{name} comes from a measuring protocol that is not asked for", remedy)
         raise source.error(key, f"nobody produces a metric named {name!r}", nearest(name, table))
     return table[name]

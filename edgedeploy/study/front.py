@@ -44,7 +44,7 @@ def front_of(
     study: Mapping[str, Any], spec: StudySpec, measurements: Sequence[Measurement], resamples: int = RESAMPLES
 ) -> FrontReport:
     """The front of ``measurements`` by the rules of the study; ``study`` is the content of its ``study.json``."""
-    task_metrics = {name: MetricInfo(**info) for name, info in study["task_metrics"].items()}
+    task_metrics = {name: MetricInfo.from_json(info) for name, info in study["task_metrics"].items()}
     metrics = spec.metric_table(task_metrics)
     return build_front(
         measurements,

@@ -16,9 +16,8 @@ import numpy as np
 from edgedeploy.boards.care.attempts import Attempts
 from edgedeploy.errors import BuildError, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.conditions import cooled_c
-from edgedeploy.evidence.emulated import emulated_metrics
-from edgedeploy.evidence.scenarios import protocol_metrics
-from edgedeploy.evidence.statistics import StabilityLimits, board_metrics, stability, summarise_cases
+from edgedeploy.evidence.metrics import board_metrics, protocol_metrics
+from edgedeploy.evidence.statistics import StabilityLimits, stability, summarise_cases
 from edgedeploy.files import read_arrays, write_arrays
 from edgedeploy.interfaces.board import Board
 from edgedeploy.interfaces.task import Array, Split
@@ -273,12 +272,12 @@ class Trials:
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
         cause = None
-        if board.clock != "wall" and split != "confirmation":
-            metrics, missing = emulated_metrics(raw.candidate, artifact, board.clock)
-        elif raw.baseline is not None:
-            metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, raw.environment.get("energy"))
+        if split != "confirmation":
+            power = raw.environment.get("energy")
+            metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, power, board.clock)
+        if board.clock == "wall" and raw.baseline is not None:
             table = self.spec.measure
-            more, why = protocol_metrics(table.protocols, raw.candidate.blocks_ns, raw.protocols)
+            more, why = protocol_metrics(table.protocols, raw.candidate, raw.protocols)
             metrics, missing = {**metrics, **more}, {**missing, **why}
             cause = stability(raw.baseline, raw.environment, stability_limits(table))
         for name in self.bench.task.metrics:
@@ -290,6 +289,7 @@ class Trials:
         with self.account.phase("bookkeeping"):
             self._keep_outputs(variant, split, inputs, outputs)
         return Measurement(
+            **{**raw.series(), "layers": self._layers(variant, raw)},
             variant=variant,
             artifact=artifact,
             board=board,
@@ -300,14 +300,8 @@ class Trials:
             metrics=metrics,
             missing=missing,
             cases=cases,
-            candidate=raw.candidate,
-            baseline=raw.baseline,
             baseline_variant=self.reference_baseline.digest if raw.baseline else None,
-            environment=raw.environment,
             parity=parity,
-            phases_ns=raw.phases_ns,
-            protocols=raw.protocols,
-            layers=self._layers(variant, raw),
             weight_bits=self.bench.weight_bits(variant),
             created_utc=utc_now(),
         )

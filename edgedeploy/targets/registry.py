@@ -6,13 +6,14 @@ missing target would look like a target that the study did not ask for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.interfaces.ability import Demand
+from edgedeploy.interfaces.session import PackedSession, pack_session
 from edgedeploy.interfaces.target import Demanding, Target
 
 GROUP: Final = "edgedeploy.targets"
@@ -30,12 +31,13 @@ BUILTIN_TARGETS: Final[Mapping[str, str]] = {
 @dataclass(frozen=True)
 class Plugin:
     """A target by the name that studies use, loaded or with the reason why it is not. Exactly one of ``target`` and
-    ``broken`` is set. ``value`` says where it comes from."""
+    ``broken`` is set, and ``session`` with the target. ``value`` says where it comes from."""
 
     name: str
     value: str
     target: Target | None
     broken: str | None
+    session: PackedSession | None = None
 
     def load(self) -> Target:
         """The target. Raises ``TargetUnavailable`` with the reason."""
@@ -48,17 +50,23 @@ class Plugin:
         return self.target
 
 
-def find_targets(builtin: Mapping[str, str] | None = None) -> tuple[Plugin, ...]:
-    """All targets, sorted by name. ``builtin`` maps name to ``module:Class``: with it, a source checkout that is not
-    installed has its own targets too.
+def find_targets() -> tuple[Plugin, ...]:
+    """All targets, sorted by name: the package's own, also in a checkout that is not installed, and other packages'.
 
     A name that two packages offer with different values counts as broken, because either of them might run.
     """
     claims: dict[str, dict[str, EntryPoint]] = {}
-    own = [EntryPoint(name, value, GROUP) for name, value in (builtin or {}).items()]
+    own = [EntryPoint(name, value, GROUP) for name, value in BUILTIN_TARGETS.items()]
     for entry in (*own, *entry_points(group=GROUP)):
         claims.setdefault(entry.name, {})[entry.value] = entry
     return tuple(_plugin(name, tuple(claims[name].values())) for name in sorted(claims))
+
+
+def sessions_of(names: Iterable[str] | None = None) -> tuple[PackedSession, ...]:
+    """What boards need to run the artifacts of these targets, of all that work when there are no names."""
+    chosen = None if names is None else set(names)
+    plugins = [plugin for plugin in find_targets() if chosen is None or plugin.name in chosen]
+    return tuple(plugin.session for plugin in plugins if plugin.session is not None)
 
 
 def demands_of(target: Target) -> Mapping[str, Demand]:
@@ -72,12 +80,22 @@ def _plugin(name: str, entries: tuple[EntryPoint, ...]) -> Plugin:
         return Plugin(name, value, None, "several packages offer this name")
     try:
         target = entries[0].load()()
-    except Exception as exc:  # importing foreign code may raise anything; the reason is kept and shown
+        problem = _problem(name, target)
+        session = None if problem is not None else pack_session(name, target.session)
+    except TargetUnavailable as exc:
+        return Plugin(name, value, None, f"{exc.asked}: {exc.found}. {exc.remedy}")
+    except Exception as exc:  # foreign code may raise anything; the reason is kept and shown
         return Plugin(name, value, None, f"{type(exc).__name__}: {exc}")
+    return Plugin(name, value, None if problem is not None else target, problem, session)
+
+
+def _problem(name: str, target: object) -> str | None:
+    """Why an object is not the target of that name; None when it is."""
     if not isinstance(target, Target):
-        wanted = ("name", "precisions", "extra", "probe", "build")
-        missing = ", ".join(member for member in wanted if not hasattr(target, member))
-        return Plugin(name, value, None, f"it is no target: it lacks {missing}")
+        wanted = ("name", "session", "precisions", "extra", "probe", "build")
+        return f"it is no target: it lacks {', '.join(member for member in wanted if not hasattr(target, member))}"
     if target.name != name:
-        return Plugin(name, value, None, f"it calls itself {target.name!r}")
-    return Plugin(name, value, target, None)
+        return f"it calls itself {target.name!r}"
+    if not isinstance(target.precisions, tuple) or not target.precisions:
+        return f"precisions = {target.precisions!r} is no tuple of names"
+    return None

@@ -9,6 +9,8 @@ A target's package subclasses :class:`TargetContract` in a test module::
     class TestMyTarget(TargetContract):
         def make(self) -> Target:
             return MyTarget()
+
+docs/extend/target.md says the rest.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ import numpy as np
 import pytest
 
 from edgedeploy.errors import BuildError, DataError, ParityError, SpecError, TargetUnavailable, Unsupported
-from edgedeploy.interfaces.target import BuildRequest, Target
+from edgedeploy.interfaces.session import pack_session
+from edgedeploy.interfaces.target import BuildRequest, PerLayer, Target
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, sha256_file
 from edgedeploy.reference.export import reference_outputs
 from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.open import Session, open_session
+from edgedeploy.targets.registry import GROUP, demands_of, find_targets
 from edgedeploy.testing import models
 from edgedeploy.testing.models import IMAGE, Model
 
@@ -55,8 +59,9 @@ class TargetContract:
         return model.request(precision, calibration)
 
     def open(self, artifact: Artifact, folder: Path) -> Session:
-        """Open a session of the artifact; a target whose session is not part of edgedeploy opens its own here."""
-        return open_session(artifact.target, folder, artifact.entry, dict(artifact.settings), 1)
+        """Open the artifact in the session that the target declares."""
+        source = self.make().session
+        return open_session(artifact.target, folder, artifact.entry, dict(artifact.settings), 1, source)
 
     def cannot_run(self, precision: str, executed: Mapping[str, int]) -> str | None:
         """Why this machine cannot run ``precision`` and runs another one; None if running another one is a fault."""
@@ -99,6 +104,45 @@ class TargetContract:
 
     def test_target_keeps_the_protocol(self) -> None:
         assert isinstance(self.make(), Target)
+
+    def test_a_study_finds_the_target_by_its_entry_point(self) -> None:
+        """Its class is named in the group ``edgedeploy.targets``, and nothing of its declaration is wrong."""
+        name = self.make().name
+        plugin = next((plugin for plugin in find_targets() if plugin.name == name), None)
+        assert plugin is not None, f"no entry point {name!r} in the group {GROUP!r}: is the package installed?"
+        assert type(plugin.load()) is type(self.make())
+
+    def test_declared_precisions_are_known_words_and_demands_are_of_them(self) -> None:
+        target = self.make()
+        layers = target.layer_precisions if isinstance(target, PerLayer) else ()
+        assert "float32" in target.precisions, "the baseline of a study is float32"
+        assert len(set(target.precisions)) == len(target.precisions)
+        assert set(demands_of(target)) <= {*target.precisions, *layers}
+
+    def test_a_board_runs_the_artifact_without_the_targets_package(
+        self, two_heads: Model, built: Callable[[str], Built], tmp_path: Path
+    ) -> None:
+        """The session is brought to an empty folder as to any board, and computes there what it computes here."""
+        from edgedeploy.boards.open import open_board
+        from edgedeploy.records.job import Job, MeasurePlan, Payload
+
+        target = self.make()
+        sessions = (pack_session(target.name, target.session),)
+        board = open_board({"name": "here", "kind": "local", "root": str(tmp_path / "board")}, sessions)
+        artifact, folder = built("float32")
+        feeds = list(models.images(seed=2, count=2))
+        arrays: dict[str, Any] = {IMAGE.name: np.stack([feed[IMAGE.name] for feed in feeds])}
+        np.savez(tmp_path / "cases.npz", **arrays)
+        with board.session() as session:
+            if target.name not in session.info.runtimes:
+                pytest.skip(f"this machine as a board has none of {', '.join(target.session.packages)}")
+            plan = MeasurePlan(queries=0, cold_starts=0, time_limit_s=120.0)
+            raw = session.measure(Job(Payload(artifact, folder, tmp_path / "cases.npz", 1), None, plan), tmp_path)
+        assert raw.outputs is not None
+        with np.load(raw.outputs) as found:
+            outputs = {name: np.concatenate(list(found[name])) for name in found.files}
+        expected = _stacked(list(reference_outputs(two_heads.reference, feeds)))
+        check_parity(expected, outputs, "float32")
 
     def test_artifact_computes_what_its_reference_computes(
         self, precision: str, two_heads: Model, built: Callable[[str], Built]
@@ -308,7 +352,8 @@ class TargetContract:
     def test_missing_toolchain_names_what_to_install(
         self, two_heads: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An interpreter whose package metadata lacks the given packages."""
+        """The interpreter's package metadata lacks the packages. Probe and build must give the same remedy; a target of
+        edgedeploy itself must name the extra that brings its toolchain."""
 
         def version(package: str) -> str:
             raise importlib.metadata.PackageNotFoundError(package)
@@ -316,8 +361,9 @@ class TargetContract:
         monkeypatch.setattr(importlib.metadata, "version", version)
         readiness = self.make().probe()
         assert not readiness.ready
-        assert self.make().name in readiness.found
-        with pytest.raises(TargetUnavailable, match=re.escape(f"[{self.make().extra}]")):
+        assert readiness.found
+        assert f"[{self.make().extra}]" in readiness.remedy if self.make().extra else "install" in readiness.remedy
+        with pytest.raises(TargetUnavailable, match=re.escape(readiness.remedy)):
             self.make().build(self.request(two_heads, "float32"), tmp_path)
 
 

@@ -33,11 +33,13 @@ import numpy as np
 from benchmarks import DOOR, parser_of
 from edgedeploy.evidence.verdict import latency_verdict
 from edgedeploy.records.job import RawSide
-from edgedeploy.runtime.agent.job import JobSpec, Side, materialise
+from edgedeploy.runtime.agent.job import materialise
 from edgedeploy.runtime.agent.measure import WorkerProcess, Workers, steady
 from edgedeploy.runtime.files import Root, write_json
 from edgedeploy.runtime.processes import cpu_time_ns
 from edgedeploy.runtime.sensors.environment import BackgroundMeter
+from edgedeploy.runtime.wire.job import JobSpec, MeasurePlan, Side
+from edgedeploy.runtime.wire.serde import to_json
 
 EXTRAS: Final = ("study",)
 
@@ -106,11 +108,11 @@ class Bench:
             name: Side("onnxruntime", "model.onnx", {}, 1, {"model.onnx": model}, inputs)
             for name, model in (("candidate", candidate), ("baseline", baseline))
         }
-        job = JobSpec(job_id, 1, QUERIES, 20, BLOCK, 0, False, 60.0, 0.0, 0.0, sides)
+        plan = MeasurePlan(QUERIES, 20, BLOCK, cold_starts=0, collect_outputs=False, time_limit_s=60.0)
+        job = JobSpec(job_id, 1, plan, sides["candidate"], sides["baseline"], busy_wait_s=0.0, orphan_grace_s=0.0)
         folder = root.job(job_id)
         folder.mkdir()
-        data = {**job.__dict__, "sides": {name: side.__dict__ for name, side in sides.items()}}
-        write_json(folder / "job.json", data)
+        write_json(folder / "job.json", to_json(job))
         materialise(root, job, folder)
         return job, folder
 
@@ -127,7 +129,7 @@ class Bench:
                 meter = BackgroundMeter(lambda: time.process_time_ns() + sum(cpu_time_ns(w.pid) for w in every))
                 found: dict[str, Any] = {"sequential": in_turn(ours, others["same"])}
                 for name, (job, _) in self.jobs.items():
-                    series = steady({"candidate": ours, "baseline": others[name]}, job)
+                    series = steady({"candidate": ours, "baseline": others[name]}, job.plan)
                     found[name] = {side: values["blocks_ns"] for side, values in series.items()}
                 found["background_cores"] = meter.stop()["background_cpu_share"]
                 for worker in every:
@@ -149,7 +151,7 @@ def in_turn(first: WorkerProcess, second: WorkerProcess) -> dict[str, list[int]]
     found = {}
     for name, worker in (("candidate", first), ("baseline", second)):
         worker.ask("warmup", queries=20)
-        found[name] = worker.ask("block", queries=QUERIES)["ns"]
+        found[name] = worker.ask("block", queries=QUERIES)["block_ns"]
     return found
 
 

@@ -32,7 +32,7 @@ from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun
 from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.study.store import utc_now
-from edgedeploy.targets.registry import BUILTIN_TARGETS, find_targets
+from edgedeploy.targets.registry import find_targets
 from edgedeploy.targets.tensorrt import TensorRtTarget, verdict
 
 EXTRAS: Final = ("study", "litert", "tensorrt")
@@ -144,7 +144,7 @@ def _numbers(raw: RawRun, artifact: Artifact) -> dict[str, Any]:
 
 def fill(folder: Path, networks: Sequence[Network], names: Sequence[str]) -> list[Cell]:
     """Every cell that is not in ``folder`` yet, one by one, said as it goes. Returns all of them."""
-    found = {plugin.name: plugin for plugin in find_targets(BUILTIN_TARGETS)}
+    found = {plugin.name: plugin for plugin in find_targets()}
     targets = {name: plugin.load() for name, plugin in found.items() if plugin.target is not None}
     wanted = [
         (network, target, precision)

@@ -37,7 +37,7 @@ from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.study.store import utc_now
-from edgedeploy.targets.registry import BUILTIN_TARGETS, find_targets
+from edgedeploy.targets.registry import find_targets
 from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound, UltrasoundOptions
 
 EXTRAS: Final = ("study", "litert", "tensorrt")
@@ -255,7 +255,7 @@ def main(argv: Sequence[str]) -> int:
     chosen = parser.parse_args(argv)
     source = UNetSource(chosen.folder / "tools")
     source.folder.mkdir(parents=True, exist_ok=True)
-    plugins = {plugin.name: plugin for plugin in find_targets(BUILTIN_TARGETS)}
+    plugins = {plugin.name: plugin for plugin in find_targets()}
     board = open_board({"name": "this machine", "kind": "local", "root": str(chosen.folder / "board")})
     duels = []
     with board.session() as session:

@@ -86,6 +86,7 @@ class RemoteBoard:
             python=options.python,
             root=options.root,
             timeout_s=options.command_timeout_s,
+            sessions=options.sessions,
         )
 
     def _info(self, probe: Mapping[str, Any]) -> BoardInfo:

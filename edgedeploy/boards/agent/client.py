@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from edgedeploy.boards.agent.file import agent_file
 from edgedeploy.errors import Busy, CommandFailed, EdgeDeployError, Hung, MeasurementError, Rebooted, Unreachable
 from edgedeploy.interfaces.board import Completed, Transport
+from edgedeploy.interfaces.session import PackedSession
+from edgedeploy.runtime import OLDEST_PYTHON
 
 COMMAND_TIMEOUT_S: Final = 15.0
-OLDEST_PYTHON: Final = (3, 8)
 
 BOOTSTRAP: Final = """
 import hashlib, json, os, subprocess, sys
@@ -130,10 +132,17 @@ class AgentClient:
 
     @classmethod
     def install(
-        cls, transport: Transport, *, board: str, python: str, root: str, timeout_s: float = COMMAND_TIMEOUT_S
+        cls,
+        transport: Transport,
+        *,
+        board: str,
+        python: str,
+        root: str,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+        sessions: Sequence[PackedSession] = (),
     ) -> AgentClient:
-        """Bring the agent to the board unless it is there. Raises ``BoardError``."""
-        agent = agent_file()
+        """Bring the agent with these sessions to the board unless it is there. Raises ``BoardError``."""
+        agent = agent_file(tuple(sessions))
         argv = [python, "-c", BOOTSTRAP, root, agent.sha256]
         asked = f"board {board!r}: start its agent in {root}"
         answer = _bootstrap_answer(asked, python, transport.run(argv, timeout_s=timeout_s))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 
+from edgedeploy.interfaces.session import PackedSession, files_of
+
 _FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 _MAIN = "import sys\nfrom edgedeploy.runtime.agent.commands import main\nsys.exit(main())\n"
 _PACKAGE = '"""Only what runs on a board."""\n'
@@ -24,11 +26,13 @@ class AgentFile:
 
 
 @functools.cache
-def agent_file() -> AgentFile:
-    """Built from the installed package. Fixed times and order, so that its hash changes only when the agent does."""
+def agent_file(sessions: tuple[PackedSession, ...] = ()) -> AgentFile:
+    """Built from the installed package, with the sessions of other packages' targets. Fixed times and order, so that its
+    hash changes only when what is in it does."""
     sources = {"__main__.py": _MAIN, "edgedeploy/__init__.py": _PACKAGE}
     sources |= _sources(resources.files("edgedeploy.runtime"), "edgedeploy/runtime")
     del sources["edgedeploy/runtime/__main__.py"]  # the packed file's own __main__ takes its place
+    sources |= files_of(sessions)
     buffer = io.BytesIO()
     digest = hashlib.sha256()
     with zipfile.ZipFile(buffer, "w") as archive:

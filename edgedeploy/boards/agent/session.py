@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -15,9 +15,13 @@ from edgedeploy.boards.agent.client import COMMAND_TIMEOUT_S, AgentClient, error
 from edgedeploy.boards.agent.lease import SILENCE_S, Lease
 from edgedeploy.errors import BoardError, CommandFailed, Unreachable
 from edgedeploy.interfaces.board import Transport
+from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.records.artifact import sha256_file
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.records.job import Job, Payload, RawRun, RawSide
+from edgedeploy.records.job import Job, RawRun
+from edgedeploy.runtime.wire.job import JobSpec, Side
+from edgedeploy.runtime.wire.result import AgentResult
+from edgedeploy.runtime.wire.serde import WireError, from_json, to_json
 from edgedeploy.spec.boards import DEFAULT_ROOT
 
 POLL_FIRST_S: Final = 0.05
@@ -35,7 +39,8 @@ class BoardOptions:
     may stay as it is before the agent is asked whether its supervisor lives, ``overdue_s`` how long past all of its limits
     it may go on before it is given up, ``power_mode`` what is set for each run. ``silence_s`` and ``orphan_grace_s`` pass
     on the board's clock: how long it waits for a sign of its holder, and how long a run goes on without one.
-    ``power_cycle`` is a command on this host that turns the board off and on."""
+    ``power_cycle`` is a command on this host that turns the board off and on. ``sessions`` are those of other packages'
+    targets: the agent takes them along."""
 
     python: str = "python3"
     root: str = DEFAULT_ROOT
@@ -49,6 +54,7 @@ class BoardOptions:
     power_mode: tuple[tuple[str, str], ...] = ()
     overdue_s: float = 60.0
     power_cycle: tuple[str, ...] = ()
+    sessions: tuple[PackedSession, ...] = ()
 
 
 class Link:
@@ -128,8 +134,8 @@ class RemoteSession:
         self._check_runtimes(job)
         blobs = job_blobs(job)
         job_id = uuid.uuid4().hex
-        spec = json.dumps(job_json(job, job_id, self._link.lease.token, blobs, self._options)).encode()
-        self._start(job_id, spec, blobs)
+        spec = job_spec(job, job_id, self._link.lease.token, blobs, self._options)
+        self._start(job_id, json.dumps(to_json(spec)).encode(), blobs)
         uploaded_ns = clock()
         status = self._wait(job, job_id)
         ended_ns = clock()
@@ -141,25 +147,11 @@ class RemoteSession:
             "collect": clock() - ended_ns,
         }
         self._wait_ns = 0
-        try:
-            return RawRun(
-                candidate=RawSide.from_json(result["candidate"]),
-                baseline=RawSide.from_json(result["baseline"]) if result["baseline"] else None,
-                environment=result["environment"],
-                outputs=outputs,
-                phases_ns=phases_ns,
-                protocols=result["protocols"],
-                layers=result["layers"],
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as exc:
-            found = f"{type(exc).__name__}: {exc} in a result that begins {json.dumps(result)[:200]}"
-            raise CommandFailed(
-                f"board {self.info.name!r}: read the result", found, "Report this; run it again"
-            ) from exc
+        return RawRun(**{**result.series(), "phases_ns": phases_ns}, outputs=outputs)
 
     def _check_runtimes(self, job: Job) -> None:
         """Nothing is uploaded for a runtime that the probe did not find, or found to be of another architecture."""
-        for payload in sides(job).values():
+        for payload in job.sides.values():
             target = payload.artifact.target
             if target not in self.info.runtimes:
                 found = "; ".join((f"no runtime for {target!r}", *self.info.notes))
@@ -250,26 +242,30 @@ class RemoteSession:
                 message += f"; its log ends: {self._call('status', job_id).get('log', '')}"
         return error_of(asked, str(status["cause"]), message)
 
-    def _collect(self, job_id: str, folder: Path) -> tuple[dict[str, Any], Path | None]:
+    def _collect(self, job_id: str, folder: Path) -> tuple[AgentResult, Path | None]:
         """The job's result and its outputs, checked against the hash that the board computed."""
+        asked = f"board {self.info.name!r}: collect"
         job_folder = f"{self._link.agent.root}/jobs/{job_id}"
         text = self._link.retrying(self._reader(f"{job_folder}/result.json", limit_bytes=1 << 28))
         if text is None:
-            raise CommandFailed(f"board {self.info.name!r}: collect", "the job's result is gone", "Run it again")
-        result = self._read(text, f"board {self.info.name!r}: collect")
-        if result.get("outputs") is None:
+            raise CommandFailed(asked, "the job's result is gone", "Run it again")
+        value = self._read(text, asked)
+        try:
+            result = from_json(AgentResult, value)
+        except WireError as exc:
+            found = f"{exc} in a result that begins {text[:200]!r}"
+            raise CommandFailed(asked, found, "Keep it; run it again") from exc
+        if result.outputs is None:
             return result, None
         path = folder / "outputs.npz"
-        timeout_s = self._transfer_timeout_s(int(result["outputs"]["size_bytes"]))
+        timeout_s = self._transfer_timeout_s(result.outputs.size_bytes)
         for _ in range(2):
             self._link.retrying(
                 lambda: self._link.transport.get(f"{job_folder}/outputs.npz", path, timeout_s=timeout_s)
             )
-            if sha256_file(path) == result["outputs"]["sha256"]:
+            if sha256_file(path) == result.outputs.sha256:
                 return result, path
-        raise CommandFailed(
-            f"board {self.info.name!r}: collect", "the outputs arrive damaged twice", "Check the network"
-        )
+        raise CommandFailed(asked, "the outputs arrive damaged twice", "Check the network")
 
 
 @dataclass(frozen=True)
@@ -281,7 +277,7 @@ class Blob:
 def job_blobs(job: Job) -> dict[Path, Blob]:
     """Every file of the job by its path here. Artifact files were hashed when built; inputs are hashed now."""
     blobs: dict[Path, Blob] = {}
-    for payload in sides(job).values():
+    for payload in job.sides.values():
         for file in payload.artifact.files:
             blobs[payload.folder / file.name] = Blob(file.sha256, file.size_bytes)
         if payload.inputs not in blobs:
@@ -289,40 +285,26 @@ def job_blobs(job: Job) -> dict[Path, Blob]:
     return blobs
 
 
-def sides(job: Job) -> dict[str, Payload]:
-    found = {"candidate": job.candidate}
-    if job.baseline is not None:
-        found["baseline"] = job.baseline
-    return found
-
-
-def job_json(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], options: BoardOptions) -> dict[str, Any]:
-    """The job as the agent reads it."""
-    return {
-        "job_id": job_id,
-        "token": token,
-        "queries": job.plan.queries,
-        "warmup": job.plan.warmup,
-        "block": job.plan.block,
-        "cold_starts": job.plan.cold_starts,
-        "collect_outputs": job.plan.collect_outputs,
-        "time_limit_s": job.plan.time_limit_s,
-        "protocols": [asdict(protocol) for protocol in job.plan.protocols],
-        "cool_to_c": job.plan.cool_to_c,
-        "cool_down_s": job.plan.cool_down_s,
-        "power_mode": {**dict(options.power_mode), **dict(job.plan.power_mode)},
-        "profile_runs": job.plan.profile_runs,
-        "busy_wait_s": options.wait_s,
-        "orphan_grace_s": options.orphan_grace_s,
-        "sides": {
-            name: {
-                "target": payload.artifact.target,
-                "entry": payload.artifact.entry,
-                "settings": dict(payload.artifact.settings),
-                "threads": payload.threads,
-                "files": {file.name: file.sha256 for file in payload.artifact.files},
-                "inputs": blobs[payload.inputs].sha256,
-            }
-            for name, payload in sides(job).items()
-        },
+def job_spec(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], options: BoardOptions) -> JobSpec:
+    """The job as the agent is given it. A power mode of the plan goes before the board's own."""
+    sides = {
+        name: Side(
+            target=payload.artifact.target,
+            entry=payload.artifact.entry,
+            settings=dict(payload.artifact.settings),
+            threads=payload.threads,
+            files={file.name: file.sha256 for file in payload.artifact.files},
+            inputs=blobs[payload.inputs].sha256,
+        )
+        for name, payload in job.sides.items()
     }
+    power_mode = {**dict(options.power_mode), **dict(job.plan.power_mode)}
+    return JobSpec(
+        job_id=job_id,
+        token=token,
+        plan=replace(job.plan, power_mode=tuple(power_mode.items())),
+        candidate=sides["candidate"],
+        baseline=sides.get("baseline"),
+        busy_wait_s=options.wait_s,
+        orphan_grace_s=options.orphan_grace_s,
+    )

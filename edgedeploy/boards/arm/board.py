@@ -9,6 +9,7 @@ from edgedeploy.boards.arm.image import ArmMachine, require_image
 from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.emulated.emulator import EmulatorBoard
 from edgedeploy.boards.ssh.config import SshTarget
+from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.records.job import Payload
 from edgedeploy.records.metrics import Clock
 
@@ -29,8 +30,8 @@ NOTES: Final[dict[ArmMachine, str]] = {
 class EmulatedArmBoard(EmulatorBoard):
     """``arm64`` or ``arm64-system``, from its image."""
 
-    def __init__(self, name: str, machine: ArmMachine) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, machine: ArmMachine, sessions: tuple[PackedSession, ...] = ()) -> None:
+        super().__init__(name, sessions)
         self.clock = CLOCKS[machine]
         self.note = NOTES[machine]
         self._machine: ArmMachine = machine

@@ -22,6 +22,7 @@ from edgedeploy.boards.agent.session import BoardOptions, RemoteSession
 from edgedeploy.boards.ssh.config import SshTarget
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import Busy
+from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun
 from edgedeploy.records.metrics import Clock
@@ -51,8 +52,9 @@ class EmulatorBoard(abc.ABC):
     note: str
     python: str = "python3"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, sessions: tuple[PackedSession, ...] = ()) -> None:
         self.name = name
+        self._sessions = sessions
         self.provenance: Provenance = "emulated"
 
     @abc.abstractmethod
@@ -100,6 +102,7 @@ class EmulatorBoard(abc.ABC):
                 unchanged_s=120.0,
                 silence_s=NEVER_S,
                 orphan_grace_s=NEVER_S,
+                sessions=self._sessions,
             ),
             notes=(self.note,),
         )

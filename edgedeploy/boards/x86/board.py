@@ -29,6 +29,7 @@ from edgedeploy.boards.emulated.hosting import guest_command, held_process, refu
 from edgedeploy.boards.ssh.config import SshTarget, user_name
 from edgedeploy.boards.x86 import haswell
 from edgedeploy.errors import CommandFailed, TargetUnavailable
+from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Payload
 
@@ -55,8 +56,8 @@ class EmulatedX86Board(EmulatorBoard):
 
     note = NOTE
 
-    def __init__(self, name: str, python: str = sys.executable) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, python: str = sys.executable, sessions: tuple[PackedSession, ...] = ()) -> None:
+        super().__init__(name, sessions)
         self.python = python
 
     def _require(self) -> None:

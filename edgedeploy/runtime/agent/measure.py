@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from edgedeploy.runtime.agent.job import JobSpec, ProtocolSpec
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import sha256_of
 from edgedeploy.runtime.processes import cpu_time_ns, self_command, start_ticks
@@ -21,7 +20,9 @@ from edgedeploy.runtime.scenarios.resources import RESOURCES, Recorder
 from edgedeploy.runtime.sensors.conditions import ConditionRecorder, cool_down
 from edgedeploy.runtime.sensors.energy import measure_energy
 from edgedeploy.runtime.sensors.environment import BackgroundMeter, snapshot
-from edgedeploy.runtime.sessions.open import BUILT_ON_BOARD
+from edgedeploy.runtime.sessions.sources import known
+from edgedeploy.runtime.wire.job import JobSpec, MeasurePlan, ProtocolPlan
+from edgedeploy.runtime.wire.result import AgentResult, OutputsFile, RawSide
 
 NOT_TIMED = "no timed queries were asked for"
 
@@ -123,53 +124,55 @@ class WorkerProcess:
         self._process.kill()
 
 
-def run_job(job: JobSpec, folder: Path, workers: Workers) -> dict[str, Any]:
-    """The whole measurement; the value of ``result.json``. Raises :class:`RuntimeFault`."""
+def run_job(job: JobSpec, folder: Path, workers: Workers) -> AgentResult:
+    """The whole measurement. Raises :class:`RuntimeFault`."""
+    plan = job.plan
     environment: dict[str, Any] = {}
     build_engines(workers, job)
-    if job.cool_to_c is not None:
-        environment["cool_down"] = cool_down(job.cool_to_c, job.cool_down_s)
+    if plan.cool_to_c is not None:
+        environment["cool_down"] = cool_down(plan.cool_to_c, plan.cool_down_s)
     environment["before"] = snapshot()
-    cold_ns = cold_starts(workers, list(job.sides), job.cold_starts)
-    protocols = {item.name: resource_curves(workers, item) for item in job.protocols if item.name == RESOURCES}
+    cold_ns = cold_starts(workers, list(job.sides), plan.cold_starts)
+    protocols = {item.name: resource_curves(workers, item) for item in plan.protocols if item.name == RESOURCES}
     live = {name: workers.start(name) for name in job.sides}
     for worker in live.values():
         worker.wait_ready()
     environment["cores"] = {name: worker.cores for name, worker in live.items()}
     meter = _background_meter(live)
     recorder = ConditionRecorder(sorted({core for worker in live.values() for core in worker.cores}))
-    series = steady(live, job, recorder.look)
+    series = steady(live, plan, recorder.look)
     environment["during"] = recorder.result()
     environment.update(meter.stop())
-    environment["energy"] = measure_energy(live) if job.queries else {"missing": NOT_TIMED}
+    environment["energy"] = measure_energy(live) if plan.queries else {"missing": NOT_TIMED}
     facts = {name: worker.ask("facts") for name, worker in live.items()}
-    outputs = _collect(live["candidate"], folder) if job.collect_outputs else None
+    outputs = _collect(live["candidate"], folder) if plan.collect_outputs else None
     environment["after"] = snapshot()
-    loads = [item for item in job.protocols if item.name != RESOURCES]
+    loads = [item for item in plan.protocols if item.name != RESOURCES]
     if loads:
         # Apart from the conditions above: a board that throttles under a sustained load is a finding, not a void run.
         meter = _background_meter(live)
         protocols.update(run_loads(live["candidate"], loads))
         environment["protocols"] = {**meter.stop(), "after": snapshot()}
-    layers = {name: profiled(worker, job.profile_runs) for name, worker in live.items()} if job.profile_runs else {}
+    layers = {name: profiled(worker, plan.profile_runs) for name, worker in live.items()} if plan.profile_runs else {}
     for worker in live.values():
         worker.finish()
-    sides = {name: {**series[name], **facts[name], "cold_starts_ns": cold_ns[name]} for name in live}
-    return {
-        "candidate": sides["candidate"],
-        "baseline": sides.get("baseline"),
-        "environment": environment,
-        "outputs": outputs,
-        "protocols": protocols,
-        "layers": layers,
-    }
+    sides = {name: RawSide(**series[name], **facts[name], cold_starts_ns=tuple(cold_ns[name])) for name in live}
+    return AgentResult(
+        candidate=sides["candidate"],
+        baseline=sides.get("baseline"),
+        environment=environment,
+        protocols=protocols,
+        layers=layers,
+        outputs=outputs,
+    )
 
 
 def build_engines(workers: Workers, job: JobSpec) -> None:
     """For targets that build what they run on the board: one start of each side that nobody times, before the conditions
     are looked at, because a build takes minutes and heats the board."""
+    built = {target for target, source in known().items() if source.built_on_board}
     for name, side in job.sides.items():
-        if side.target in BUILT_ON_BOARD:
+        if side.target in built:
             worker = workers.start(name, "--cold")
             worker.wait_ready()
             worker.finish()
@@ -187,7 +190,7 @@ def _background_meter(live: Mapping[str, WorkerProcess]) -> BackgroundMeter:
     return BackgroundMeter(lambda: time.process_time_ns() + sum(cpu_time_ns(worker.pid) for worker in live.values()))
 
 
-def run_loads(worker: WorkerProcess, protocols: Sequence[ProtocolSpec]) -> dict[str, Any]:
+def run_loads(worker: WorkerProcess, protocols: Sequence[ProtocolPlan]) -> dict[str, Any]:
     """The protocols that one worker runs by itself, in their order."""
     raw: dict[str, Any] = {}
     for item in protocols:
@@ -208,23 +211,28 @@ def cold_starts(workers: Workers, sides: Sequence[str], repeats: int) -> dict[st
 
 
 def steady(
-    live: Mapping[str, WorkerProcess], job: JobSpec, after_block: Callable[[], None] = lambda: None
-) -> dict[str, dict[str, list[Any]]]:
-    """Blocks of timed queries in the order A B B A until each side has ``queries``; A alone when there is no B.
+    live: Mapping[str, WorkerProcess], plan: MeasurePlan, after_block: Callable[[], None] = lambda: None
+) -> dict[str, dict[str, Any]]:
+    """Blocks of timed queries in the order A B B A until each side has ``queries``; A alone when there is no B. The answer
+    is each side's ``blocks_ns`` and ``cpu_ns``, as :class:`~edgedeploy.runtime.wire.result.RawSide` has them.
 
     In ABBA order a linear drift of the clocks or the temperature adds the same to both sides. ``after_block`` is called
     between blocks.
     """
-    series: dict[str, dict[str, list[Any]]] = {name: {"blocks_ns": [], "cpu_ns": []} for name in live}
-    if job.queries:
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in live}
+    if plan.queries:
         for worker in live.values():
-            worker.ask("warmup", queries=job.warmup)
-    for name in abba_order(list(live), job.queries, job.block):
-        answer = live[name].ask("block", queries=job.block)
-        series[name]["blocks_ns"].append(answer["ns"])
-        series[name]["cpu_ns"].append(answer["cpu_ns"])
+            worker.ask("warmup", queries=plan.warmup)
+    for name in abba_order(list(live), plan.queries, plan.block):
+        answers[name].append(live[name].ask("block", queries=plan.block))
         after_block()
-    return series
+    return {
+        name: {
+            "blocks_ns": tuple(tuple(block["block_ns"]) for block in blocks),
+            "cpu_ns": tuple(block["cpu_ns"] for block in blocks),
+        }
+        for name, blocks in answers.items()
+    }
 
 
 def abba_order(sides: Sequence[str], queries: int, block: int) -> list[str]:
@@ -234,7 +242,7 @@ def abba_order(sides: Sequence[str], queries: int, block: int) -> list[str]:
 
 
 @contextmanager
-def unless_stuck(worker: WorkerProcess, protocol: ProtocolSpec) -> Iterator[None]:
+def unless_stuck(worker: WorkerProcess, protocol: ProtocolPlan) -> Iterator[None]:
     """End the worker when the block takes longer than the protocol may: :class:`RuntimeFault` ``time_limit``."""
     stuck = threading.Event()
 
@@ -255,7 +263,7 @@ def unless_stuck(worker: WorkerProcess, protocol: ProtocolSpec) -> Iterator[None
         timer.cancel()
 
 
-def resource_curves(workers: Workers, protocol: ProtocolSpec) -> dict[str, Any]:
+def resource_curves(workers: Workers, protocol: ProtocolPlan) -> dict[str, Any]:
     """Memory and CPU time of whole runs, each in a fresh process: start, load, ``inferences``, end."""
     settings = protocol.settings
     each = replace(protocol, limit_s=protocol.limit_s / settings["repeats"])
@@ -274,7 +282,7 @@ def resource_curves(workers: Workers, protocol: ProtocolSpec) -> dict[str, Any]:
     return {"runs": runs}
 
 
-def _collect(worker: WorkerProcess, folder: Path) -> dict[str, Any]:
+def _collect(worker: WorkerProcess, folder: Path) -> OutputsFile:
     worker.ask("outputs")
     path = folder / "outputs.npz"
-    return {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}
+    return OutputsFile(sha256_of(path), path.stat().st_size)

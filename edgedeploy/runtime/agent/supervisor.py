@@ -12,15 +12,18 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedeploy.runtime.agent.blobs import verify
-from edgedeploy.runtime.agent.job import FINAL_STATES, JobSpec, materialise
+from edgedeploy.runtime.agent.job import FINAL_STATES, materialise
 from edgedeploy.runtime.agent.lease import check_token
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import Root, read_json, write_json
 from edgedeploy.runtime.processes import boot_id, identity, is_alive
+from edgedeploy.runtime.wire.job import JobSpec
+from edgedeploy.runtime.wire.serde import to_json
 
 if TYPE_CHECKING:
     from edgedeploy.runtime.agent.measure import Workers
@@ -120,12 +123,12 @@ def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
             watch.start()
             with alone_on_this_machine(job, watch):
                 status.write("running")
-                watch.limit_time(job.time_limit_s)
+                watch.limit_time(job.plan.time_limit_s)
                 materialise(root, job, folder)
-                with PowerModes(root.folder).held(job.power_mode) as set_up:
+                with PowerModes(root.folder).held(dict(job.plan.power_mode)) as set_up:
                     result = run_job(job, folder, workers)
-                result["environment"]["power_mode_asked"] = set_up
-                write_json(folder / "result.json", result)
+                result = replace(result, environment={**result.environment, "power_mode_asked": set_up})
+                write_json(folder / "result.json", to_json(result))
             watch.raise_verdict()
             status.write("done")
         except Exception as exc:  # nobody else would tell: the process has no parent that listens
@@ -208,7 +211,7 @@ def alone_on_this_machine(job: JobSpec, watch: Watch) -> Iterator[None]:
 
     A job that times nothing does not wait. Raises :class:`RuntimeFault` ``busy`` past ``busy_wait_s``.
     """
-    if not job.timed:
+    if not job.plan.timed:
         yield
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as claim:

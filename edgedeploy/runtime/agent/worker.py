@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from edgedeploy.runtime.agent.job import JobSpec
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import read_json
 from edgedeploy.runtime.sessions.open import Profiled, Session, open_session
+from edgedeploy.runtime.wire.job import JobSpec
 
 CYCLED_CASES = 8
 """Timed queries go round these many cases: enough that no input stays the only one in the caches, and bounded memory."""
@@ -148,7 +148,7 @@ class Worker:
     def block(self, queries: int) -> dict[str, Any]:
         """One untimed query, which brings code and data back into the caches, then the timed ones.
 
-        ``ns`` is each query's wall time, ``cpu_ns`` the process's CPU time (all threads) of the timed ones together.
+        ``block_ns`` is each query's wall time, ``cpu_ns`` the process's CPU time (all threads) of the timed ones together.
         """
         gc.collect()
         run = self._session.run
@@ -160,7 +160,7 @@ class Worker:
             start = time.perf_counter_ns()
             run(feeds)
             times_ns.append(time.perf_counter_ns() - start)
-        return {"ns": times_ns, "cpu_ns": time.process_time_ns() - cpu_before}
+        return {"block_ns": times_ns, "cpu_ns": time.process_time_ns() - cpu_before}
 
     def run_protocol(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The raw series of one measuring protocol. Imported here, so that no cold start pays for it."""

@@ -15,14 +15,7 @@ from edgedeploy.runtime.processes import boot_id
 from edgedeploy.runtime.sensors.accelerators import accelerators
 from edgedeploy.runtime.sensors.environment import governor
 from edgedeploy.runtime.sensors.powermode import PowerModes
-
-RUNTIME_PACKAGES = {
-    "litert": ("ai-edge-litert", "tflite-runtime"),
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "openvino": ("openvino",),
-    "tensorrt": ("tensorrt",),
-}
-"""Target name -> distributions that bring its runtime, the usual one first."""
+from edgedeploy.runtime.sessions.sources import known
 
 X86_FLAGS = (
     *("ssse3", "sse4_1", "avx", "avx2", "fma", "f16c", "gfni"),
@@ -45,11 +38,13 @@ def probe() -> dict[str, Any]:
         notes.append("no machine id: the host name stands for it")
     if _installed(("numpy",)) is None:
         notes.append("numpy is not installed: nothing can be measured")
-    runtimes = _runtimes()
-    for target in list(runtimes):
-        problem = _foreign(RUNTIME_PACKAGES[target])
-        if problem is not None:
-            del runtimes[target]
+    runtimes = {}
+    for target, source in sorted(known().items()):
+        version = _installed(source.packages)
+        problem = None if version is None else _foreign(source.packages)
+        if version is not None and problem is None:
+            runtimes[target] = version
+        elif problem is not None and problem not in notes:
             notes.append(problem)
     return {
         "identity": hashlib.sha256(machine.strip().encode()).hexdigest(),
@@ -124,11 +119,6 @@ def cpu_flags(cpuinfo: str) -> set[str]:
         if line.partition(":")[0].strip() in ("flags", "Features")
     ]
     return set.intersection(*found) if found else set()
-
-
-def _runtimes() -> dict[str, str]:
-    found = {target: _installed(names) for target, names in RUNTIME_PACKAGES.items()}
-    return {target: version for target, version in found.items() if version is not None}
 
 
 def _installed(distributions: Iterable[str]) -> str | None:

@@ -9,17 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
-
-OPENERS = {
-    "litert": "edgedeploy.runtime.sessions.litert.session",
-    "onnxruntime": "edgedeploy.runtime.sessions.onnxruntime",
-    "openvino": "edgedeploy.runtime.sessions.openvino",
-    "tensorrt": "edgedeploy.runtime.sessions.tensorrt.session",
-}
-"""Target name -> module with an ``open_model`` function. A new target is one more line and one more file."""
-
-BUILT_ON_BOARD = ("tensorrt",)
-"""Targets whose session builds what it runs when it is opened for the first time: that is no part of a cold start."""
+from edgedeploy.runtime.sessions.sources import SessionSource, known
 
 Feeds = typing.Mapping[str, Any]  # before Python 3.9 that of collections.abc takes no types
 
@@ -59,18 +49,27 @@ class Profiled(Protocol):
         """
 
 
-def open_session(target: str, folder: Path, entry: str, settings: Mapping[str, str], threads: int) -> Session:
-    """Load ``folder/entry``. ``settings`` are the artifact's own and go to the backend as they are.
+def open_session(
+    target: str,
+    folder: Path,
+    entry: str,
+    settings: Mapping[str, str],
+    threads: int,
+    source: SessionSource | None = None,
+) -> Session:
+    """Load ``folder/entry``. ``settings`` are the artifact's own and go to the backend as they are; ``source`` is the
+    target's declaration, the table's row when it is not given.
 
     Raises :class:`RuntimeFault`: ``runtime_missing`` (no such backend here), ``open_failed``, ``memory_exceeded``.
     """
-    if target not in OPENERS:
-        raise RuntimeFault("runtime_missing", f"no session for target {target!r}; known: {', '.join(sorted(OPENERS))}")
+    source = source or known().get(target)
+    if source is None:
+        raise RuntimeFault("runtime_missing", f"no session for target {target!r}; known: {', '.join(sorted(known()))}")
     path = folder / entry
     if not path.is_file():
         raise RuntimeFault("open_failed", f"{path} does not exist")
     try:
-        module = importlib.import_module(OPENERS[target])
+        module = importlib.import_module(source.module)
         return cast(Session, module.open_model(path, settings, threads))
     except Exception as exc:  # a backend's own exceptions have no common base
         raise from_exception(exc, "open_failed") from exc

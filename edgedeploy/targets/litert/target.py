@@ -35,6 +35,7 @@ from edgedeploy.reference import graph
 from edgedeploy.reference.export import describe
 from edgedeploy.reference.layers import layers_of, name_nodes
 from edgedeploy.reference.program import CONVERTED
+from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import build_artifact, calibration_feeds, first_feed, look_for
 from edgedeploy.targets.litert import from_onnx
 from edgedeploy.targets.litert.ranges import CALIBRATIONS
@@ -51,6 +52,7 @@ class LiteRtTarget:
     speaks it."""
 
     name = "litert"
+    session = BUILTIN["litert"]
     precisions: tuple[str, ...] = ("float32", "float16", "int8", "int8-dynamic")
     demands: Mapping[str, Demand] = {
         "int8": Demand(fast_with=INT8_DOT_PRODUCTS),

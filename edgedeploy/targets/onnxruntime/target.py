@@ -27,6 +27,7 @@ from edgedeploy.records.precision import CALIBRATED
 from edgedeploy.reference.export import open_onnx, random_inputs
 from edgedeploy.reference.quantized import unsigned_activations
 from edgedeploy.reference.translate import translated
+from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import build_artifact, check_outputs, first_feed, look_for
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, write_narrow
 
@@ -39,6 +40,7 @@ class OnnxRuntimeTarget:
     """One ONNX file per artifact; see the module for the recipe of each precision."""
 
     name = "onnxruntime"
+    session = BUILTIN["onnxruntime"]
     precisions: tuple[str, ...] = ("float32", "int8", "int8-dynamic", "int4-weights")
     demands: Mapping[str, Demand] = {
         "int8": Demand(fast_with=INT8_DOT_PRODUCTS),

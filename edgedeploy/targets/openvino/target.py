@@ -26,6 +26,7 @@ from edgedeploy.reference.export import random_inputs
 from edgedeploy.reference.graph import nodes_named
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
 from edgedeploy.reference.translate import translated
+from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import build_artifact, check_outputs, first_feed, look_for
 from edgedeploy.targets.openvino.layers import label_operations
 from edgedeploy.targets.openvino.quantize import CALIBRATIONS, check_narrow, compress, narrow_nodes, quantize
@@ -43,6 +44,7 @@ class OpenVinoTarget:
     """Writes IR; see the module for the recipe of each precision."""
 
     name = "openvino"
+    session = BUILTIN["openvino"]
     precisions: tuple[str, ...] = ("float32", "bfloat16", "int8", "int4-weights")
     demands: Mapping[str, Demand] = {
         "bfloat16": Demand(runs_with=BF16_INSTRUCTIONS, fast_with=BF16_INSTRUCTIONS),

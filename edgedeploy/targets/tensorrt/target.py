@@ -12,6 +12,7 @@ from edgedeploy.files import write_json
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
+from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.runtime.sessions.tensorrt.engine import NAMED_TENSORS
 from edgedeploy.runtime.sessions.tensorrt.session import PRECISIONS
 from edgedeploy.targets.common import build_artifact, look_for
@@ -43,6 +44,7 @@ class TensorRtTarget:
     """Engines are built on the board: the artifact is ONNX, never a plan. ``releases`` are what it is linted against."""
 
     name = "tensorrt"
+    session = BUILTIN["tensorrt"]
     precisions: tuple[str, ...] = ("float32", "float16", "bfloat16", "int8")
     layer_precisions: tuple[str, ...] = ("float32", "float16", "bfloat16", "int8")
     calibrations: tuple[str, ...] = CALIBRATIONS

@@ -20,7 +20,7 @@ from fault_kit import local_board, running_jobs, wait_for
 
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import CommandFailed, MeasurementError
-from edgedeploy.evidence.statistics import board_metrics
+from edgedeploy.evidence.metrics import board_metrics
 from edgedeploy.interfaces.board import Completed
 from edgedeploy.records.job import Job, MeasurePlan
 from edgedeploy.reference.parity import check_executed
@@ -139,10 +139,20 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byte
         ("result.json", lambda data: b"&&&& PASSED latency = 3.1 ms\n", "begins b'&&&& PASSED latency = 3.1 ms"),
         ("result.json", lambda data: data[: len(data) // 2], "begins b"),
         ("result.json", lambda data: b"[1, 2]", "begins b"),
-        ("result.json", edited(lambda value: value.pop("candidate")), "KeyError: 'candidate' in a result that begins"),
-        ("result.json", edited(lambda value: value["candidate"].pop("blocks_ns")), "KeyError: 'blocks_ns'"),
-        ("result.json", edited(lambda value: value["candidate"].update(blocks_ns=[["3.1 ms"]])), "ValueError"),
-        ("result.json", edited(lambda value: value["candidate"].update(blocks_ns=None)), "TypeError"),
+        ("result.json", edited(lambda value: value.pop("candidate")), "'candidate' is missing in a result that begins"),
+        ("result.json", edited(lambda value: value["candidate"].pop("blocks_ns")), "candidate: 'blocks_ns' is missing"),
+        (
+            "result.json",
+            edited(lambda value: value["candidate"].update(blocks_ns=[["3.1 ms"]])),
+            "blocks_ns[0][0]: expected int",
+        ),
+        (
+            "result.json",
+            edited(lambda value: value["candidate"].update(blocks_ns=None)),
+            "candidate.blocks_ns: expected a list",
+        ),
+        ("result.json", edited(lambda value: value.pop("layers")), "'layers' is missing"),
+        ("result.json", edited(lambda value: value.update(layer={})), "'layer' is unknown"),
     ],
 )
 def test_answer_of_another_form_fails_loudly_and_is_shown(

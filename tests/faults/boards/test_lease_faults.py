@@ -22,6 +22,8 @@ from edgedeploy.boards.agent.lease import Lease
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import Busy, CommandFailed, Rebooted
 from edgedeploy.runtime.processes import end_all_with_argument, with_argument
+from edgedeploy.runtime.wire.job import JobSpec, Side
+from edgedeploy.runtime.wire.serde import to_json
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -74,12 +76,10 @@ def test_late_holder_may_start_nothing(agent: AgentClient) -> None:
     first = Lease(agent, wait_s=0)
     first.drop()
     second = Lease(agent, wait_s=5)
-    job = {"job_id": "0" * 32, "token": first.token, "queries": 0, "warmup": 0, "block": 1, "cold_starts": 0}
-    job.update(collect_outputs=False, time_limit_s=1, busy_wait_s=1, orphan_grace_s=1)
-    side = {"target": "onnxruntime", "entry": "m", "settings": {}, "threads": 1, "files": {}, "inputs": "0" * 64}
-    job["sides"] = {"candidate": side}
+    side = Side(target="onnxruntime", entry="m", settings={}, threads=1, files={}, inputs="0" * 64)
+    job = JobSpec("0" * 32, first.token, OUTPUTS_ONLY, side, None, busy_wait_s=1.0, orphan_grace_s=1.0)
     with pytest.raises(Busy, match="stale_token"):
-        agent.call("start", "0" * 32, f"{'0' * 64}:1", stdin=json.dumps(job).encode())
+        agent.call("start", "0" * 32, f"{'0' * 64}:1", stdin=json.dumps(to_json(job)).encode())
     assert not list(Path(agent.root, "jobs").iterdir())
     second.release()
 

@@ -20,6 +20,7 @@ from board_kit import ENDLESS, OUTPUTS_ONLY, STUDY_LIMIT_S, make_job
 from fault_kit import running_jobs, wait_for
 
 from edgedeploy.errors import SpecError, Unreachable
+from edgedeploy.evidence.layers import profile_of
 from edgedeploy.lab.cluster import Cluster
 from edgedeploy.records.job import MeasurePlan
 from edgedeploy.runtime.processes import with_argument
@@ -179,6 +180,9 @@ def test_a_study_on_a_cluster(processes: Processes, tmp_path: Path) -> None:
     measured = Store(tmp_path / "study").measurements()
     assert len({item.digest for item in measured}) == len(measured) == 4
     assert {item.board.name for item in measured} <= {"a", "b"}
+    for item in measured:
+        assert profile_of(item, "candidate").total_ns > 0 and profile_of(item, "baseline").total_ns > 0
+        assert any(layer.source for layer in profile_of(item, "candidate").layers)
     assert set(json.loads((tmp_path / "study" / "study.json").read_text())["boards"]) == {"a", "b"}
     with Client(processes.address, set_as_default=False) as client:
         tasks = client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.task_prefixes))

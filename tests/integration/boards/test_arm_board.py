@@ -20,7 +20,7 @@ from fault_kit import processes_after_kill
 
 from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.open import open_board
-from edgedeploy.evidence.emulated import emulated_metrics
+from edgedeploy.evidence.metrics import board_metrics
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.reference.export import run_reference
 from edgedeploy.reference.parity import check_executed, check_parity
@@ -206,7 +206,7 @@ def test_system_counts_the_same_instructions_in_two_boots(tmp_path: Path) -> Non
             assert (session.info.arch, session.info.clock, session.info.cores) == ("aarch64", "virtual", 1)
             boots.add(session.info.boot_id)
             raw = session.measure(job, folder)
-        metrics, _ = emulated_metrics(raw.candidate, job.candidate.artifact, session.info.clock)
+        metrics, _ = board_metrics(raw.candidate, None, job.candidate.artifact, clock=session.info.clock)
         counts.append(metrics["virtual_ns"])
     assert len(boots) == 2
     assert abs(counts[1] / counts[0] - 1) <= SAME_COUNT, counts

@@ -10,10 +10,10 @@ from board_kit import SHORT_PROTOCOLS, SHORT_REALTIME, conv_model, huge_model, m
 
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed, MeasurementError
-from edgedeploy.evidence.scenarios import protocol_metrics
+from edgedeploy.evidence.metrics import protocol_metrics
 from edgedeploy.interfaces.board import Board
 from edgedeploy.records.job import Job, MeasurePlan, ProtocolPlan, RawRun
-from edgedeploy.records.metrics import PROTOCOL_METRICS
+from edgedeploy.records.metric_table import PROTOCOL_METRICS
 from edgedeploy.runtime.processes import start_ticks, with_argument
 from edgedeploy.runtime.scenarios.schedule import Replay
 from edgedeploy.spec.scenarios import RealtimeTable
@@ -38,7 +38,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_every_protocol_gives_its_metrics(run: RawRun) -> None:
     assert set(run.protocols) == {item.name for item in SHORT_PROTOCOLS}
     asked = ["single_stream", *run.protocols]
-    metrics, missing = protocol_metrics(asked, run.candidate.blocks_ns, run.protocols)
+    metrics, missing = protocol_metrics(asked, run.candidate, run.protocols)
     assert set(metrics) | set(missing) == {name for table in PROTOCOL_METRICS.values() for name in table}
     # 8 queries and 80 frames carry no far percentile, a host may lack sensors, and 8 streams may all fit.
     optional = ("latency_p", "realtime_result_age_p99_ns", "sustained_temperature", "multi_stream_streams")

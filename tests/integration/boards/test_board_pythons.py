@@ -21,7 +21,7 @@ from board_kit import OUTPUTS_ONLY, SHORT_PROTOCOLS, conv_model, make_job, make_
 from edgedeploy.boards.agent.file import agent_file
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed
-from edgedeploy.evidence.scenarios import protocol_metrics
+from edgedeploy.evidence.metrics import protocol_metrics
 from edgedeploy.interfaces.board import BoardSession
 from edgedeploy.interfaces.target import Target
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun
@@ -188,7 +188,7 @@ def test_all_measuring_protocols_run(old: OldBoard, tmp_path: Path) -> None:
     plan = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=0, time_limit_s=60.0, protocols=SHORT_PROTOCOLS)
     run = old.session.measure(make_job(tmp_path / "job", plan=plan), tmp_path)
     assert set(run.protocols) == {item.name for item in SHORT_PROTOCOLS}
-    _, missing = protocol_metrics(list(run.protocols), run.candidate.blocks_ns, run.protocols)
+    _, missing = protocol_metrics(list(run.protocols), run.candidate, run.protocols)
     # Few frames carry no far percentile, a host may lack sensors, and 8 streams may all fit.
     assert missing.keys() <= {"realtime_result_age_p99_ns", "sustained_temperature_rise_c", "multi_stream_streams"}
 

@@ -142,12 +142,13 @@ KEPT: Final = ("measurements", "failures", "confirmation", "models", "artifacts"
 
 
 def made(out: Path) -> dict[str, tuple[str, int]]:
-    """Content and time of every file that took a board's, a toolchain's or a training's time. Logs are appended to."""
+    """Content and time of every file that took a board's, a toolchain's or a training's time. Logs are appended to, and a
+    manifest beside an artifact's folder is moved into it."""
     paths = (path for name in KEPT for path in sorted((out / name).rglob("*")) if path.suffix != ".jsonl")
     return {
         str(path.relative_to(out)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
         for path in paths
-        if path.is_file()
+        if path.is_file() and not (path.suffix == ".json" and path.with_suffix("").is_dir())
     }
 
 

@@ -14,9 +14,10 @@ from edgedeploy.boards.arm.image import RUNTIMES, image_of, require_image, requi
 from edgedeploy.boards.emulated.emulator import plan_for
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import SpecError, TargetUnavailable
-from edgedeploy.evidence.emulated import emulated_metrics
+from edgedeploy.evidence.metrics import board_metrics
 from edgedeploy.records.job import MeasurePlan
-from edgedeploy.records.metrics import RUN_METRICS, TIMES, Clock
+from edgedeploy.records.metric_table import RUN_METRICS
+from edgedeploy.records.metrics import Clock
 from edgedeploy.spec.study import StudySpec, parse_spec
 
 STUDY = """\
@@ -118,15 +119,16 @@ def test_a_goal_that_the_board_cannot_have_is_refused_before_anything_starts(
 
 def test_an_emulators_pace_becomes_no_number() -> None:
     side = made_up.side(3.0)
-    metrics, missing = emulated_metrics(side, ARTIFACT, "none")
+    metrics, missing = board_metrics(side, None, ARTIFACT, clock="none")
     assert set(metrics) == {"size_bytes"}
     assert set(missing) == set(RUN_METRICS) - {"size_bytes"}
-    assert all("no board's" in missing[name] for name in TIMES)
+    times = {name for name, row in RUN_METRICS.items() if row.unit == "ns"} | {"latency_ratio", "cpu_time_ratio"}
+    assert all("no board's" in missing[name] for name in times)
 
 
 def test_a_counting_clock_gives_virtual_time_under_no_other_name() -> None:
     side = dataclasses.replace(made_up.side(3.0), blocks_ns=((9, 9), (9, 9), (9, 9)), cpu_ns=(208, 200, 264))
-    metrics, missing = emulated_metrics(side, ARTIFACT, "virtual")
+    metrics, missing = board_metrics(side, None, ARTIFACT, clock="virtual")
     assert set(metrics) == {"virtual_ns", "peak_memory_bytes", "size_bytes"}
     assert metrics["virtual_ns"] == 100  # an interrupt only adds
     assert set(metrics) | set(missing) == set(RUN_METRICS)
@@ -135,9 +137,9 @@ def test_a_counting_clock_gives_virtual_time_under_no_other_name() -> None:
 
 def test_an_untimed_run_on_a_counting_clock_has_no_virtual_time() -> None:
     side = dataclasses.replace(made_up.side(3.0), blocks_ns=(), cpu_ns=())
-    metrics, missing = emulated_metrics(side, ARTIFACT, "virtual")
+    metrics, missing = board_metrics(side, None, ARTIFACT, clock="virtual")
     assert "virtual_ns" not in metrics
-    assert "virtual_ns" in missing
+    assert missing["virtual_ns"] == "no timed queries were asked for"
 
 
 def test_nothing_is_timed_where_no_time_counts() -> None:

@@ -14,7 +14,7 @@ from edgedeploy.evidence.front import FrontReport, Row, build_front
 from edgedeploy.evidence.pareto import Candidate, dominates, explain_infeasible, non_dominated, shortfalls
 from edgedeploy.records.goals import Constraint, Objective
 from edgedeploy.records.measurement import Measurement
-from edgedeploy.records.metrics import BOARD_METRICS
+from edgedeploy.records.metric_table import BOARD_METRICS
 
 DICE = Objective("dice_mean", "maximize")
 RATIO = Objective("latency_ratio", "minimize")

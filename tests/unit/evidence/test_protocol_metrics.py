@@ -14,17 +14,19 @@ from simulated_clock import SimulatedClock
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.bootstrap import Resampler
 from edgedeploy.evidence.front import build_front
-from edgedeploy.evidence.scenarios import protocol_metrics, trend
+from edgedeploy.evidence.metrics import protocol_metrics
+from edgedeploy.evidence.samples import trend
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
-from edgedeploy.records.metrics import PROTOCOL_METRICS
+from edgedeploy.records.metric_table import PROTOCOL_METRICS
 from edgedeploy.runtime.scenarios.schedule import Waiting, replay
 
 
 def metrics(
     name: str, raw: Mapping[str, Any] | None = None, blocks: Any = ()
 ) -> tuple[dict[str, float], dict[str, str]]:
-    found, missing = protocol_metrics([name], blocks, {} if raw is None else {name: raw})
+    side = dataclasses.replace(made_up.side(1.0), blocks_ns=tuple(map(tuple, blocks)))
+    found, missing = protocol_metrics([name], side, {} if raw is None else {name: raw})
     assert set(found) | set(missing) == set(PROTOCOL_METRICS[name])
     assert not set(found) & set(missing)
     return found, missing
@@ -174,7 +176,7 @@ def measured(service_ns: list[int], width: float, elapsed_ns: int) -> Measuremen
         "offline": {"samples": [8] * 10, "elapsed_ns": [elapsed_ns + 1000 * i for i in range(10)]},
     }
     base = made_up.measurement(made_up.variant(width=width))
-    more, why = protocol_metrics(["realtime", "offline"], (), raw)
+    more, why = protocol_metrics(["realtime", "offline"], base.candidate, raw)
     return dataclasses.replace(base, protocols=raw, metrics={**base.metrics, **more}, missing={**base.missing, **why})
 
 

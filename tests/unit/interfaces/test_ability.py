@@ -10,7 +10,7 @@ import pytest
 import edgedeploy
 from edgedeploy.interfaces.ability import Demand, abilities, has_native_bfloat16, runnable, sums_int8_exactly
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.targets.registry import BUILTIN_TARGETS, demands_of, find_targets
+from edgedeploy.targets.registry import demands_of, find_targets
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/squares.py"
 
@@ -53,7 +53,7 @@ def made_up_board(*isa: str) -> BoardInfo:
 
 
 def natives(target: str, *isa: str) -> dict[str, bool | None]:
-    plugin = next(plugin for plugin in find_targets(BUILTIN_TARGETS) if plugin.name == target)
+    plugin = next(plugin for plugin in find_targets() if plugin.name == target)
     found = abilities(made_up_board(*isa), plugin.load().precisions, demands_of(plugin.load()))
     return {ability.precision: ability.native for ability in found if ability.runs and ability.precision != ANYWHERE}
 
@@ -131,7 +131,7 @@ def test_single_layers_are_held_against_the_processor_too(
         def probe(self) -> BoardInfo:
             return made_up_board(*isa)
 
-    monkeypatch.setattr("edgedeploy.api.open_board", lambda table: Probed())
+    monkeypatch.setattr("edgedeploy.api.open_board", lambda table, sessions: Probed())
     file = tmp_path / "study.toml"
     file.write_text(BF16_LAYERS.format(task=EXAMPLE))
     study = edgedeploy.load_study(file)

@@ -8,9 +8,9 @@ import made_up
 import pytest
 
 from edgedeploy.errors import MeasurementError
-from edgedeploy.evidence.statistics import board_metrics
+from edgedeploy.evidence.metrics import board_metrics
 from edgedeploy.records.job import RawSide
-from edgedeploy.records.metrics import RUN_METRICS, not_told_by
+from edgedeploy.records.metric_table import RUN_METRICS, not_told_by
 
 ARTIFACT = made_up.artifact(made_up.variant())
 

@@ -8,7 +8,7 @@ import pytest
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.records.job import ProtocolPlan
-from edgedeploy.records.metrics import PROTOCOL_METRICS
+from edgedeploy.records.metric_table import PROTOCOL_METRICS
 from edgedeploy.runtime.scenarios.base import PROTOCOLS, make_protocol
 from edgedeploy.spec.study import StudySpec, parse_spec
 

@@ -13,8 +13,13 @@ from edgedeploy.errors import TargetUnavailable
 from edgedeploy.targets.registry import BUILTIN_TARGETS, GROUP, Plugin, find_targets
 
 GOOD = """
+from edgedeploy.interfaces.target import SessionSource
+
+def open_model(path, settings, threads): ...
+
 class Good:
     name = "good"
+    session = SessionSource("edgedeploy.runtime.sessions.onnxruntime", ("onnxruntime",))
     precisions = ("float32",)
     extra = "good"
     def probe(self): ...
@@ -22,6 +27,15 @@ class Good:
 class Unfinished:
     name = "unfinished"
     precisions = ("float32",)
+class Nothing(Good):
+    name = "nothing"
+    precisions = ()
+class Astray(Good):
+    name = "astray"
+    session = SessionSource("brokenpackage.session", ("numpy",))
+class Heavy(Good):
+    name = "heavy"
+    session = SessionSource("brokenpackage", ("numpy",))
 class Picky(Good):
     def __init__(self): raise OSError("no licence file")
 """
@@ -48,10 +62,10 @@ def found(name: str) -> Plugin:
 
 
 def test_a_checkout_has_the_targets_that_come_with_it() -> None:
-    plugins = {plugin.name: plugin for plugin in find_targets(BUILTIN_TARGETS)}
+    plugins = {plugin.name: plugin for plugin in find_targets()}
     assert {"litert", "onnxruntime", "openvino"} <= set(plugins)
     assert plugins["openvino"].load().precisions == ("float32", "bfloat16", "int8", "int4-weights")
-    assert [plugin.name for plugin in find_targets(BUILTIN_TARGETS)] == sorted(plugins)
+    assert [plugin.name for plugin in find_targets()] == sorted(plugins)
 
 
 def test_installed_and_checkout_agree(pytestconfig: pytest.Config) -> None:
@@ -71,7 +85,10 @@ def test_a_package_can_bring_a_target(offer) -> None:  # type: ignore[no-untyped
         ("gone", "nosuchmodule_anywhere:Target", "nosuchmodule_anywhere"),
         ("typo", "brokenpackage:Goood", "Goood"),
         ("picky", "brokenpackage:Picky", "no licence file"),
-        ("unfinished", "brokenpackage:Unfinished", "extra, probe, build"),
+        ("unfinished", "brokenpackage:Unfinished", "session, extra, probe, build"),
+        ("nothing", "brokenpackage:Nothing", "precisions = ()"),
+        ("astray", "brokenpackage:Astray", "brokenpackage.session"),
+        ("heavy", "brokenpackage:Heavy", "edgedeploy.interfaces.target"),
         ("alias", "brokenpackage:Good", "calls itself 'good'"),
     ],
 )
@@ -95,8 +112,8 @@ def test_a_name_that_two_packages_claim_is_broken(offer) -> None:  # type: ignor
 def test_looking_for_targets_imports_no_toolchain() -> None:
     script = (
         "import sys; from edgedeploy.targets.registry import BUILTIN_TARGETS, find_targets;"
-        "assert all(plugin.broken is None for plugin in find_targets(BUILTIN_TARGETS));"
-        "targets = [plugin.load() for plugin in find_targets(BUILTIN_TARGETS)];"
+        "assert all(plugin.broken is None for plugin in find_targets());"
+        "targets = [plugin.load() for plugin in find_targets()];"
         "assert all(target.probe().ready for target in targets if target.extra == 'study');"
         "print([name for name in ('torch', 'onnx', 'onnxruntime', 'openvino', 'litert_torch') if name in sys.modules])"
     )

@@ -1,0 +1,394 @@
+"""The metrics of boards: one row each, with all that anybody knows of it.
+
+A row says what the metric is for people, what it is read from, what may be concluded from it and why it may be missing.
+``evidence/metrics.py`` reads rows; study files, fronts and reports look them up here. ``docs/extend/metric.md`` says how to
+add one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from edgedeploy.records.metrics import Clock, Metric, Source
+
+_NO_PACE: Final = "the pace and the memory of an instruction emulator are no board's"
+_BOARD_TIME: Final[Mapping[Clock, str]] = {
+    "virtual": "an emulated processor counts instructions (virtual_ns); that is no board's time",
+    "none": _NO_PACE,
+}
+_NOT_COUNTED: Final[Mapping[Clock, str]] = {
+    "wall": 'instructions are counted by an emulated board alone (machine = "arm64-system")',
+    "none": _NO_PACE,
+}
+_NO_ENERGY: Final = "an emulated board has no energy of its own"
+_NO_QUERIES: Final = "no timed queries were asked for"
+_NO_CPU_TIME: Final = "the board gives no CPU time"
+
+METRICS: Final[Sequence[Metric]] = (
+    Metric(
+        name="latency_p50_ns",
+        heading="Latency p50",
+        unit="ns",
+        text="median steady latency of one inference",
+        source=Source("latencies", "percentile", 50),
+        missing=_NO_QUERIES,
+        not_by_clock=_BOARD_TIME,
+        strict=True,
+        key=True,
+    ),
+    Metric(
+        name="latency_p90_ns",
+        heading="Latency p90",
+        unit="ns",
+        text="90th percentile of the steady latency (64 queries or more)",
+        source=Source("latencies", "percentile", 90),
+        missing=_NO_QUERIES,
+        not_by_clock=_BOARD_TIME,
+        strict=True,
+    ),
+    Metric(
+        name="latency_p99_ns",
+        heading="Latency p99",
+        unit="ns",
+        text="99th percentile of the steady latency (662 queries or more)",
+        source=Source("latencies", "percentile", 99),
+        missing=_NO_QUERIES,
+        not_by_clock=_BOARD_TIME,
+        strict=True,
+    ),
+    Metric(
+        name="latency_ratio",
+        heading="Latency vs baseline",
+        unit="1",
+        text="median latency over the baseline's, interleaved in one session",
+        source=Source("latency ratios", "median"),
+        missing=_NO_QUERIES,
+        not_by_clock=_BOARD_TIME,
+        shown="times",
+        strict=True,
+        relative=True,
+        across_boards=True,
+        key=True,
+    ),
+    Metric(
+        name="cpu_time_ns",
+        heading="CPU time",
+        unit="ns",
+        text="CPU time of all threads per inference",
+        source=Source("CPU times", "median"),
+        missing=_NO_CPU_TIME,
+        not_by_clock=_BOARD_TIME,
+        strict=True,
+    ),
+    Metric(
+        name="cpu_time_ratio",
+        heading="CPU time vs baseline",
+        unit="1",
+        text="CPU time over the baseline's, interleaved in one session",
+        source=Source("CPU time ratios", "median"),
+        missing=_NO_CPU_TIME,
+        not_by_clock=_BOARD_TIME,
+        shown="times",
+        strict=True,
+        relative=True,
+        across_boards=True,
+    ),
+    Metric(
+        name="cold_start_ns",
+        heading="Cold start",
+        unit="ns",
+        text="process start to first output, median of the repeats",
+        source=Source("cold starts", "median"),
+        missing="no cold starts were asked for",
+        not_by_clock=_BOARD_TIME,
+    ),
+    Metric(
+        name="peak_memory_bytes",
+        heading="Peak memory",
+        unit="bytes",
+        text="peak resident memory of the process that runs it",
+        source=Source("peak memory"),
+        not_by_clock={"none": _NO_PACE},
+        exact=True,
+    ),
+    Metric(
+        name="virtual_ns",
+        heading="Virtual time (1 ns an instruction, no board's time)",
+        unit="ns",
+        text="instructions of one inference, 1 ns each (emulated; no board's time)",
+        source=Source("CPU times", "minimum"),
+        missing=_NO_CPU_TIME,
+        not_by_clock=_NOT_COUNTED,
+    ),
+    Metric(
+        name="size_bytes",
+        heading="Size",
+        unit="bytes",
+        text="size of the artifact's files",
+        source=Source("size"),
+        exact=True,
+        across_boards=True,
+        key=True,
+    ),
+    Metric(
+        name="energy_j",
+        heading="Energy",
+        unit="J",
+        text="energy of one inference (null without a sensor)",
+        source=Source("energy"),
+        missing="no sensor",
+        not_by_clock={"virtual": _NO_ENERGY, "none": _NO_ENERGY},
+        not_emulated=_NO_ENERGY,
+    ),
+    Metric(
+        name="latency_p999_ns",
+        heading="Latency p99.9",
+        unit="ns",
+        text="99.9th percentile of the steady latency (6636 queries or more)",
+        source=Source("latencies", "percentile", 99.9),
+        missing=_NO_QUERIES,
+        protocol="single_stream",
+    ),
+    Metric(
+        name="latency_max_ns",
+        heading="Latency max",
+        unit="ns",
+        text="slowest steady query that was seen",
+        source=Source("latencies", "maximum"),
+        missing=_NO_QUERIES,
+        protocol="single_stream",
+    ),
+    Metric(
+        name="latency_p90_bound_ns",
+        heading="Latency p90, bound at 99 %",
+        unit="ns",
+        text="90 % of queries are no slower, at 99 % confidence",
+        source=Source("latencies", "bound", 90),
+        missing=_NO_QUERIES,
+        protocol="single_stream",
+    ),
+    Metric(
+        name="latency_p99_bound_ns",
+        heading="Latency p99, bound at 99 %",
+        unit="ns",
+        text="99 % of queries are no slower, at 99 % confidence",
+        source=Source("latencies", "bound", 99),
+        missing=_NO_QUERIES,
+        protocol="single_stream",
+    ),
+    Metric(
+        name="latency_p999_bound_ns",
+        heading="Latency p99.9, bound at 99 %",
+        unit="ns",
+        text="99.9 % of queries are no slower, at 99 % confidence",
+        source=Source("latencies", "bound", 99.9),
+        missing=_NO_QUERIES,
+        protocol="single_stream",
+    ),
+    Metric(
+        name="sustained_latency_p50_ns",
+        unit="ns",
+        text="median of the windows' median latencies",
+        source=Source("sustained medians", "median"),
+        protocol="sustained",
+    ),
+    Metric(
+        name="sustained_slope_percent_per_min",
+        heading="Sustained slope",
+        unit="%/min",
+        text="growth of the windows' median latency",
+        source=Source("sustained course", "slope"),
+        protocol="sustained",
+    ),
+    Metric(
+        name="sustained_slowdown_ratio",
+        heading="Sustained slowdown",
+        unit="1",
+        text="median latency of the last fifth over the first",
+        source=Source("sustained slowdown"),
+        protocol="sustained",
+        shown="times",
+    ),
+    Metric(
+        name="sustained_temperature_rise_c",
+        heading="Sustained temperature rise",
+        unit="C",
+        text="largest rise of a thermal zone from first to last",
+        source=Source("sustained heating"),
+        missing="no temperature sensor",
+        protocol="sustained",
+    ),
+    Metric(
+        name="realtime_deadline_miss_percent",
+        heading="Real-time deadlines missed",
+        unit="percent",
+        text="frames without a result in time",
+        source=Source("realtime missed", "share"),
+        protocol="realtime",
+    ),
+    Metric(
+        name="realtime_drop_percent",
+        heading="Real-time frames dropped",
+        unit="percent",
+        text="frames that were dropped for newer ones",
+        source=Source("realtime dropped", "share"),
+        protocol="realtime",
+    ),
+    Metric(
+        name="realtime_result_age_p50_ns",
+        unit="ns",
+        text="median age of a frame when its result is ready",
+        source=Source("realtime ages", "percentile", 50),
+        protocol="realtime",
+    ),
+    Metric(
+        name="realtime_result_age_p99_ns",
+        unit="ns",
+        text="99th percentile of the age (662 results or more)",
+        source=Source("realtime ages", "percentile", 99),
+        protocol="realtime",
+    ),
+    Metric(
+        name="realtime_result_age_max_ns",
+        unit="ns",
+        text="oldest frame when its result was ready",
+        source=Source("realtime ages", "maximum"),
+        protocol="realtime",
+    ),
+    Metric(
+        name="realtime_shown_age_mean_ns",
+        unit="ns",
+        text="age of the newest result, mean over time",
+        source=Source("realtime shown age"),
+        protocol="realtime",
+    ),
+    Metric(
+        name="realtime_jitter_ns",
+        unit="ns",
+        text="mean change of the age from one result to the next",
+        source=Source("realtime age changes", "ratio"),
+        protocol="realtime",
+    ),
+    Metric(
+        name="realtime_decode_ns",
+        unit="ns",
+        text="median time to decode a frame",
+        source=Source("realtime decode", "percentile", 50),
+        protocol="realtime",
+    ),
+    Metric(
+        name="realtime_resize_ns",
+        unit="ns",
+        text="median time to resize a frame",
+        source=Source("realtime resize", "percentile", 50),
+        protocol="realtime",
+    ),
+    Metric(
+        name="realtime_inference_ns",
+        unit="ns",
+        text="median time of the inference between arrivals",
+        source=Source("realtime inference", "percentile", 50),
+        protocol="realtime",
+    ),
+    Metric(
+        name="realtime_overlay_ns",
+        unit="ns",
+        text="median time to draw the result on the frame",
+        source=Source("realtime overlay", "percentile", 50),
+        protocol="realtime",
+    ),
+    Metric(
+        name="multi_stream_streams",
+        heading="Streams",
+        direction="maximize",
+        unit="streams",
+        text="most streams that hold the deadline together",
+        source=Source("streams"),
+        protocol="multi_stream",
+    ),
+    Metric(
+        name="offline_throughput_per_s",
+        heading="Offline throughput",
+        direction="maximize",
+        unit="/s",
+        text="inferences a second when all samples are there at once",
+        source=Source("offline chunks", "ratio"),
+        protocol="offline",
+    ),
+    Metric(
+        name="resources_memory_area_byte_s",
+        heading="Memory over a run",
+        unit="B*s",
+        text="area under the curve of resident memory of a run",
+        source=Source("memory of runs", "median"),
+        protocol="resources",
+    ),
+    Metric(
+        name="resources_cpu_area_core_s",
+        heading="CPU over a run",
+        unit="s",
+        text="area under the curve of cores in use: CPU seconds",
+        source=Source("CPU of runs", "median"),
+        protocol="resources",
+    ),
+    Metric(
+        name="resources_duration_ns",
+        heading="Duration of a run",
+        unit="ns",
+        text="whole run: process start, load and all inferences",
+        source=Source("durations of runs", "median"),
+        protocol="resources",
+    ),
+)
+"""Every metric that a board can produce, in the order of the report's tables; a task adds its own accuracy metrics."""
+
+PROTOCOL_TITLES: Final[Mapping[str, str]] = {
+    "single_stream": "Single stream: rare slow queries, and bounds that hold at 99 % confidence",
+    "sustained": "Under load for minutes",
+    "realtime": "In real time: frames arrive whether the model is ready or not",
+    "multi_stream": "Several streams at once",
+    "offline": "All samples at once",
+    "resources": "Resources of a whole run, from process start to its end",
+}
+"""What the report writes above a measuring protocol's metrics."""
+
+
+def protocol_title(name: str) -> str:
+    """The protocol's own title, or its name for people."""
+    return PROTOCOL_TITLES.get(name) or name.replace("_", " ").capitalize()
+
+
+def by_name(rows: Sequence[Metric]) -> dict[str, Metric]:
+    """Raises ``ValueError`` for a name that stands twice."""
+    found = {row.name: row for row in rows}
+    if len(found) < len(rows):
+        double = sorted({row.name for row in rows if [other.name for other in rows].count(row.name) > 1})
+        raise ValueError(f"metrics must differ, but {', '.join(double)} stands twice")
+    return found
+
+
+BOARD_METRICS: Final[Mapping[str, Metric]] = by_name(METRICS)
+"""The table by name. What is not in it belongs to the task."""
+
+RUN_METRICS: Final[Mapping[str, Metric]] = {row.name: row for row in METRICS if row.protocol is None}
+"""What every board measurement produces."""
+
+PROTOCOL_METRICS: Final[Mapping[str, Mapping[str, Metric]]] = {
+    protocol: {row.name: row for row in METRICS if row.protocol == protocol}
+    for protocol in dict.fromkeys([*PROTOCOL_TITLES, *(row.protocol for row in METRICS if row.protocol)])
+}
+"""What each measuring protocol adds when a study names it in ``[measure] protocols``."""
+
+ACROSS_BOARDS: Final = frozenset(row.name for row in METRICS if row.across_boards)
+KEY_METRICS: Final = tuple(row.name for row in METRICS if row.key)
+
+
+def is_relative(name: str) -> bool:
+    """Whether the metric is over the baseline's already."""
+    return name in BOARD_METRICS and BOARD_METRICS[name].relative
+
+
+def not_told_by(clock: Clock) -> dict[str, str]:
+    """The metrics that a board with this clock cannot give, each with the reason."""
+    return {row.name: row.not_by_clock[clock] for row in METRICS if clock in row.not_by_clock}

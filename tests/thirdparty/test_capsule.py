@@ -1,0 +1,11 @@
+"""The contract of targets, kept by this one."""
+
+from edgedeploy_capsule import CapsuleTarget
+
+from edgedeploy.interfaces.target import Target
+from edgedeploy.testing import TargetContract
+
+
+class TestCapsule(TargetContract):
+    def make(self) -> Target:
+        return CapsuleTarget()
