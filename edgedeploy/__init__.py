@@ -1,23 +1,156 @@
 """edgedeploy: get a neural network onto the box it must run on, with proof.
 
-Importing this package costs nothing: names are looked up when first used, so that a board or a product needs numpy only.
+Every public name is here (docs/stability.md). Importing this package costs nothing: names are looked up when first used, so
+that a board or a product needs numpy only.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any, Final
 
+from edgedeploy import _moved
 from edgedeploy._version import __version__
 
 if TYPE_CHECKING:
-    from edgedeploy.api import Study, load_study
+    from edgedeploy.api import Study, StudyResult, load_study
+    from edgedeploy.errors import (
+        BoardError,
+        BuildError,
+        BundleError,
+        Busy,
+        CommandFailed,
+        DataError,
+        EdgeDeployError,
+        GoalNotMet,
+        HostKeyError,
+        Hung,
+        MeasurementError,
+        OutOfTime,
+        ParityError,
+        Quarantined,
+        Rebooted,
+        SpecError,
+        StorageError,
+        TargetUnavailable,
+        Unreachable,
+        Unrepeatable,
+        Unstable,
+        Unsupported,
+    )
+    from edgedeploy.evidence.front import Front
+    from edgedeploy.interfaces.ability import Demand
+    from edgedeploy.interfaces.target import BuildRequest, Readiness, Target
+    from edgedeploy.interfaces.task import SPLITS, Case, Pictured, ReadyMade, Split, Task, Trainable, TrainRecipe
+    from edgedeploy.records.artifact import Artifact, TensorSpec
+    from edgedeploy.records.board import BoardInfo
+    from edgedeploy.records.measurement import Measurement
+    from edgedeploy.records.metrics import MetricInfo
+    from edgedeploy.records.variant import Variant
+    from edgedeploy.runtime.sessions.sources import SessionSource
+    from edgedeploy.study.events import Event
+    from edgedeploy.study.front import read_front
+    from edgedeploy.study.options import RunOptions
 
-__all__ = ["Study", "__version__", "load_study"]
+__all__ = [
+    "__version__",
+    # to run a study
+    "load_study",
+    "Study",
+    "RunOptions",
+    "Event",
+    "StudyResult",
+    # to write a task
+    "Task",
+    "Trainable",
+    "ReadyMade",
+    "Pictured",
+    "Case",
+    "Split",
+    "SPLITS",
+    "TensorSpec",
+    "MetricInfo",
+    "TrainRecipe",
+    # to write a target
+    "Target",
+    "SessionSource",
+    "Readiness",
+    "BuildRequest",
+    "Artifact",
+    "BoardInfo",
+    "Demand",
+    # to read results
+    "read_front",
+    "Front",
+    "Variant",
+    "Measurement",
+    # the errors
+    "EdgeDeployError",
+    "SpecError",
+    "DataError",
+    "TargetUnavailable",
+    "BuildError",
+    "Unsupported",
+    "Unrepeatable",
+    "BoardError",
+    "Unreachable",
+    "HostKeyError",
+    "Busy",
+    "Rebooted",
+    "Hung",
+    "Quarantined",
+    "CommandFailed",
+    "StorageError",
+    "OutOfTime",
+    "MeasurementError",
+    "Unstable",
+    "ParityError",
+    "GoalNotMet",
+    "BundleError",
+]
+
+_HOMES: Final = {
+    "load_study": "api",
+    "Study": "api",
+    "RunOptions": "study.options",
+    "Event": "study.events",
+    "StudyResult": "api",
+    "Task": "interfaces.task",
+    "Trainable": "interfaces.task",
+    "ReadyMade": "interfaces.task",
+    "Pictured": "interfaces.task",
+    "Case": "interfaces.task",
+    "Split": "interfaces.task",
+    "SPLITS": "interfaces.task",
+    "TensorSpec": "records.artifact",
+    "MetricInfo": "records.metrics",
+    "TrainRecipe": "interfaces.task",
+    "Target": "interfaces.target",
+    "SessionSource": "runtime.sessions.sources",
+    "Readiness": "interfaces.target",
+    "BuildRequest": "interfaces.target",
+    "Artifact": "records.artifact",
+    "BoardInfo": "records.board",
+    "Demand": "interfaces.ability",
+    "read_front": "study.front",
+    "Front": "evidence.front",
+    "Variant": "records.variant",
+    "Measurement": "records.measurement",
+}
+"""The module, below this package, of each public name; of any other one in ``__all__`` it is ``errors``."""
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library says nothing by itself
+_moved.install()
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Study", "load_study"):
-        from edgedeploy import api
+    if name not in __all__:
+        raise AttributeError(f"module 'edgedeploy' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"edgedeploy.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
 
-        return getattr(api, name)
-    raise AttributeError(f"module 'edgedeploy' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

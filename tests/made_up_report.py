@@ -8,7 +8,7 @@ from typing import Any
 import made_up
 import numpy as np
 
-from edgedeploy.evidence.front import FrontReport, build_front
+from edgedeploy.evidence.front import Front, build_front
 from edgedeploy.records.goals import Constraint, Objective
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.report.page_sections import ReportData
@@ -61,7 +61,7 @@ def measurements() -> list[Measurement]:
     return found
 
 
-def front(items: list[Measurement] | None = None, **settings: Any) -> FrontReport:
+def front(items: list[Measurement] | None = None, **settings: Any) -> Front:
     values: dict[str, Any] = {
         "constraints": [Constraint("peak_memory_bytes", at_most=1e9)],
         "baseline_digests": [variant.digest for variant in BASELINES],
@@ -74,7 +74,7 @@ def front(items: list[Measurement] | None = None, **settings: Any) -> FrontRepor
     return build_front(measurements() if items is None else items, (DICE, RATIO), **values)
 
 
-def confirmation(report: FrontReport) -> list[Measurement]:
+def confirmation(report: Front) -> list[Measurement]:
     digests = {report.reference, report.pick.digest if report.pick else None}
     found = []
     for item in measurements():

@@ -13,9 +13,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+from edgedeploy.cli.loudness import FlagsAnywhere, loudness, package_log_shown
+from edgedeploy.errors import SpecError
+
+app = typer.Typer(
+    cls=FlagsAnywhere,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
 
 EXIT_GOAL_NOT_MET = 1
 EXIT_BOARD = 3
@@ -23,6 +31,19 @@ EXIT_PARTIAL = 4
 
 Folder = Annotated[Path, typer.Argument(help="A study's folder (the --out of a search).", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback()
+def whole_command_line(
+    context: typer.Context,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is done, with the time.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings, errors and the result only.")] = False,
+) -> None:
+    """Get a neural network onto the box it must run on, with proof. Options of this list may also follow the command."""
+    if verbose and quiet:
+        raise SpecError("--verbose and --quiet", "both were given", "Give one of them, or neither")
+    loudness.verbose, loudness.quiet = verbose, quiet
+    context.with_resource(package_log_shown())
 
 
 def print_json(value: object) -> None:

@@ -12,7 +12,8 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from edgedeploy.cli.app import EXIT_BOARD, EXIT_PARTIAL, AsJson, app, err, out, print_json, print_table
+from edgedeploy.cli.app import EXIT_BOARD, EXIT_PARTIAL, AsJson, app, out, print_json, print_table
+from edgedeploy.cli.loudness import print_line, say
 from edgedeploy.errors import SpecError, nearest
 
 
@@ -44,9 +45,9 @@ def create(
     from edgedeploy.boards.creating import create as make
 
     try:
-        make(machine, lambda line: err.print(escape(line), highlight=False))
+        make(machine, say)
     except KeyboardInterrupt:
-        err.print("Interrupted: nothing half-built was kept.", highlight=False)
+        print_line("Interrupted: nothing half-built was kept.")
         raise typer.Exit(EXIT_PARTIAL) from None
     out.print(f'Ready: [[boards]] kind = "emulated:{machine}"', highlight=False, markup=False)
 
@@ -140,7 +141,7 @@ def recipe(
         except ValueError as exc:
             raise SpecError("--within", str(exc)) from None
         text, said = fit_recipe(name, text, within_s)
-        err.print(escape(f"Fitted to this host: {said}."), highlight=False)
+        say(f"Fitted to this host: {said}.")
     sys.stdout.write(text)
 
 

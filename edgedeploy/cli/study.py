@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from edgedeploy.cli.app import EXIT_GOAL_NOT_MET, EXIT_PARTIAL, app, err
+from edgedeploy.cli.app import EXIT_GOAL_NOT_MET, EXIT_PARTIAL, app
+from edgedeploy.cli.loudness import print_line, say
 from edgedeploy.cli.watch import Watch
-from edgedeploy.errors import SpecError
 
 
 @app.command()
@@ -35,32 +34,30 @@ def search(
     """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with."""
     from edgedeploy.api import load_study
     from edgedeploy.cli.show import show_front
+    from edgedeploy.study.options import RunOptions
 
-    if board is not None and boards is not None:
-        raise SpecError("--board and --boards", "both were given", "Name one board or several")
-    names = [] if boards is None else [name.strip() for name in boards.split(",")]
+    options = RunOptions(
+        out=out_folder,
+        trials=trials,
+        resume=resume,
+        board=board,
+        boards=() if boards is None else tuple(name.strip() for name in boards.split(",")),
+        storage=storage,
+        dask=dask,
+        confirm=not no_confirm,
+    )
     try:
         with Watch() as watch:
-            result = load_study(study).run(
-                out_folder,
-                trials=trials,
-                resume=resume,
-                board=board,
-                boards=names,
-                storage=storage,
-                dask=dask,
-                confirm=not no_confirm,
-                observer=watch,
-            )
+            result = load_study(study).run(options, observer=watch)
     except KeyboardInterrupt:
-        err.print(f"Interrupted. {escape(str(out_folder))} is usable as it is; --resume goes on.", highlight=False)
+        print_line(f"Interrupted. {out_folder} is usable as it is; --resume goes on.")
         raise typer.Exit(EXIT_PARTIAL) from None
-    err.print(f"{result.evaluated} variants evaluated; ended because of: {result.reason}.", highlight=False)
+    say(f"{result.evaluated} variants evaluated; ended because of: {result.reason}.")
     if result.reason == "wall_clock":
         missing = f"{result.wanted - result.evaluated} of {result.wanted} variants are missing: the time is over"
         cut = f" ({result.cut})" if result.cut else ""
         again = f"{shlex.quote(str(study))} --out {shlex.quote(str(out_folder))} --resume"
-        err.print(escape(f"{missing}{cut}. Go on: edgedeploy search {again}"), highlight=False)
+        print_line(f"{missing}{cut}. Go on: edgedeploy search {again}")
     show_front(out_folder, as_json=False, none=EXIT_PARTIAL if result.partial else EXIT_GOAL_NOT_MET)
 
 

@@ -1,4 +1,4 @@
-"""Shows a running study: a bar on a terminal, lines in a log."""
+"""Shows a running study: a bar on a terminal, lines with the time in a log; every event when verbose, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from edgedeploy.cli.app import err
+from edgedeploy.cli.loudness import err, loudness, say
 
 LOG_EVERY_S = 30.0
 """Where there is no terminal, a line about the phase at hand appears at most so often."""
@@ -21,7 +21,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("[bold]{task.completed:.0f}/{task.total:.0f}[/] variants"),
+            TextColumn("[bold]{task.fields[count]}[/] variants"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
             TextColumn("ETA {task.fields[eta]}"),
@@ -31,19 +31,19 @@ class Watch:
         )
         self._quiet_until_s = 0.0
         self._interrupted = False
-        self._bar = self._progress.add_task("", total=None, eta="?", start=True)
+        self._bar = self._progress.add_task("", total=None, count="?", eta="?", start=True)
 
     def __enter__(self) -> Watch:
         self._handler = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
         if self._handler is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._interrupt)
-        if err.is_terminal:
+        if self._has_bar():
             self._progress.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         signal.signal(signal.SIGINT, self._handler)
-        if err.is_terminal:  # stopping what was never started still prints an empty line
+        if self._has_bar():  # stopping what was never started still prints an empty line
             self._progress.stop()
         if self._interrupted and isinstance(exc[1], Exception):
             raise KeyboardInterrupt from exc[1]
@@ -59,17 +59,26 @@ class Watch:
         if self._interrupted:
             raise KeyboardInterrupt
         eta = "?" if event.eta_s is None else duration(event.eta_s) + "+" * event.eta_at_least
-        if event.kind != "phase" or self._is_due():
+        if event.kind != "phase" or loudness.verbose or self._is_due():
             line = f"[{event.done}/{event.total}, ETA {eta}] {event.text}"
             if event.best:
                 line += f"  | best so far: {event.best}"
-            err.print(escape(line), highlight=False)
+            say(line, stamped=True)
         self._progress.update(
-            self._bar, total=event.total, completed=event.done, eta=eta, description=escape(event.text[:90])
+            self._bar,
+            total=event.total,
+            completed=event.done,
+            count=f"{event.done}/{event.total}",
+            eta=eta,
+            description=escape(event.text[:90]),
         )
 
+    @staticmethod
+    def _has_bar() -> bool:
+        return err.is_terminal and not loudness.quiet
+
     def _is_due(self) -> bool:
-        """Whether a log without a bar should hear of the phase at hand: a night's log tells where it stands."""
+        """True at most every 30 s when stderr is not a terminal: a night's log tells where it stands."""
         now_s = time.monotonic()
         if err.is_terminal or now_s < self._quiet_until_s:
             return False

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgedeploy.evidence.bootstrap import Comparison, Estimate, Resampler
-from edgedeploy.evidence.front import FrontReport
+from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metric_table import BOARD_METRICS
@@ -24,7 +24,7 @@ class Confirmed:
     within_margin: bool | None
 
 
-def confirm(report: FrontReport, confirmation: Sequence[Measurement]) -> tuple[Confirmed, ...]:
+def confirm(report: Front, confirmation: Sequence[Measurement]) -> tuple[Confirmed, ...]:
     """The task's metrics of every valid confirmation measurement: reference first, the pick next, then by digest."""
     valid = [item for item in confirmation if item.valid]
     reference = next((item for item in valid if item.digest == report.reference), None)

@@ -110,7 +110,7 @@ class Processor:
 
 
 @dataclass(frozen=True)
-class FrontReport:
+class Front:
     """Everything that may be concluded from a study's measurements on one board, or on several of one kind.
 
     ``rows`` are all valid variants: members first, best on the first objective first. ``reference`` is the digest of the
@@ -195,7 +195,7 @@ def build_front(
     metrics: Mapping[str, MetricInfo] | None = None,
     resamples: int = RESAMPLES,
     several_boards: bool = False,
-) -> FrontReport:
+) -> Front:
     """The front of ``measurements`` of one split on one board; invalid ones are named and not used. ``several_boards``
     allows several of one kind, as long as every objective compares across boards.
 
@@ -222,7 +222,7 @@ def build_front(
     rows = [_row(item, judge, constraints, baseline_digests, resampler, seed) for item in valid]
     places = {"front": 0, "dominated": 1, "infeasible": 2, "incomplete": 3}
     rows.sort(key=lambda row: (places[row.status], _rank(by_digest[row.digest], objectives)))
-    return FrontReport(
+    return Front(
         provenance=valid[0].provenance if valid else None,
         board=" + ".join(sorted({item.board.name for item in valid})) or None,
         processors={

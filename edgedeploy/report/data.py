@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgedeploy.evidence.front import FrontReport
+from edgedeploy.evidence.front import Front
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.report.pictures import CasePicture
 
@@ -19,7 +19,7 @@ class ReportData:
     ``openings`` the log of the confirmation split (``utc``, ``reason``, ``variants``); ``command`` what was typed."""
 
     name: str
-    front: FrontReport
+    front: Front
     measurements: Sequence[Measurement]
     study_text: str
     command: str

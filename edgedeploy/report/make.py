@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.errors import EdgeDeployError
-from edgedeploy.evidence.front import FrontReport
+from edgedeploy.evidence.front import Front
 from edgedeploy.files import read_arrays
 from edgedeploy.interfaces.task import Array, Case, Pictured
 from edgedeploy.report.page_sections import ReportData, write_report
@@ -66,7 +66,7 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
 
 
 def _pictures(
-    store: Store, study: Mapping[str, Any], spec: StudySpec, front: FrontReport, wanted: Sequence[str]
+    store: Store, study: Mapping[str, Any], spec: StudySpec, front: Front, wanted: Sequence[str]
 ) -> tuple[list[CasePicture], list[str]]:
     """The cases ``wanted``, if the task can be loaded where the study was made; else the reason why not."""
     if not wanted or front.pick is None or front.reference is None:

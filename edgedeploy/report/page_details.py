@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Resampler
 from edgedeploy.evidence.confirm import Confirmed, confirm
 from edgedeploy.evidence.energy import energy_text
-from edgedeploy.evidence.front import FrontReport
+from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import comparison_text, gain_text, heading, phrase, quantity, scale_for
 from edgedeploy.records.units import human
@@ -117,7 +117,7 @@ def confirmation_section(data: ReportData) -> Section:
     return Section("Confirmation", caption, blocks)
 
 
-def _verdict(found: Sequence[Confirmed], front: FrontReport) -> str:
+def _verdict(found: Sequence[Confirmed], front: Front) -> str:
     """Whether the pick's claim holds on the confirmation split."""
     pick = front.pick
     item = next((item for item in found if pick and item.variant.digest == pick.digest), None)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
-from edgedeploy.evidence.front import FrontReport, Row
+from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
 from edgedeploy.evidence.verdict import MARGIN
 from edgedeploy.files import write_atomic
@@ -78,7 +78,7 @@ def _summary(data: ReportData) -> Summary:
     )
 
 
-def _tiles(front: FrontReport) -> list[Tile]:
+def _tiles(front: Front) -> list[Tile]:
     pick = front.row(front.pick.digest) if front.pick else None
     if pick is None:
         return []
@@ -96,7 +96,7 @@ def _tiles(front: FrontReport) -> list[Tile]:
     return tiles
 
 
-def _front(front: FrontReport) -> Section:
+def _front(front: Front) -> Section:
     x, y = choose_axes(front)
     drawn = [row for row in front.rows if {x.metric, y.metric} <= set(row.estimates)]
     caption = (
@@ -115,7 +115,7 @@ def _front(front: FrontReport) -> Section:
     return Section("The front", caption, [Chart("front-chart", label, pareto(front), instead)])
 
 
-def _numbers(front: FrontReport) -> Section | None:
+def _numbers(front: Front) -> Section | None:
     shown = [*front.members, *(row for row in front.baselines if row.status != "front")]
     if not shown:
         return None
@@ -143,7 +143,7 @@ def _numbers(front: FrontReport) -> Section | None:
     return Section("Front and baselines", caption, blocks)
 
 
-def _effect(front: FrontReport, metric: str) -> str:
+def _effect(front: Front, metric: str) -> str:
     value, unit = front.min_effect[metric], front.unit(metric)
     return f"{value:g}" if unit == "1" else quantity(value, metric, unit)
 

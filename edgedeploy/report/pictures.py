@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedeploy.evidence.bootstrap import paired_gains
-from edgedeploy.evidence.front import FrontReport
+from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import heading, quantity
 from edgedeploy.records.measurement import Measurement
@@ -31,13 +31,13 @@ class CasePicture:
     images: Mapping[str, npt.NDArray[np.uint8]]
 
 
-def worst_cases(report: FrontReport, measurements: Sequence[Measurement], count: int = 4) -> tuple[str, ...]:
+def worst_cases(report: Front, measurements: Sequence[Measurement], count: int = 4) -> tuple[str, ...]:
     """Ids of the cases where the pick loses most against the reference baseline, worst first; empty without both."""
     gains = case_gains(report, measurements)
     return tuple(sorted(gains, key=lambda case: (gains[case], case))[:count])
 
 
-def case_gains(report: FrontReport, measurements: Sequence[Measurement]) -> dict[str, float]:
+def case_gains(report: Front, measurements: Sequence[Measurement]) -> dict[str, float]:
     """Gain of the pick over the reference baseline on the accuracy objective, by case; empty without both."""
     goal = accuracy_objective(report.objectives)
     pick, reference = pick_and_reference(report, measurements)
@@ -47,7 +47,7 @@ def case_gains(report: FrontReport, measurements: Sequence[Measurement]) -> dict
 
 
 def pick_and_reference(
-    report: FrontReport, measurements: Sequence[Measurement]
+    report: Front, measurements: Sequence[Measurement]
 ) -> tuple[Measurement | None, Measurement | None]:
     valid = {item.digest: item for item in measurements if item.valid}
     return valid.get(report.pick.digest if report.pick else ""), valid.get(report.reference or "")
@@ -66,7 +66,7 @@ def data_uri(image: npt.NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def picture_rows(pictures: Sequence[CasePicture], report: FrontReport, measurements: Sequence[Measurement]) -> Pictures:
+def picture_rows(pictures: Sequence[CasePicture], report: Front, measurements: Sequence[Measurement]) -> Pictures:
     """A row per case: its pictures side by side, each with what it scored."""
     pick, reference = pick_and_reference(report, measurements)
     values = {"pick": pick.cases if pick else {}, "baseline": reference.cases if reference else {}}

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any, Final
 
 from edgedeploy.evidence.bootstrap import Comparison
-from edgedeploy.evidence.front import FrontReport, Row
+from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.pareto import Candidate, non_dominated
 from edgedeploy.evidence.pick import accuracy_objective, cost_objective
 from edgedeploy.evidence.quantities import heading, phrase, scale_for, with_span
@@ -66,7 +66,7 @@ class Axis:
         return escape(f"{heading(self.metric)}{unit} ({word})")
 
 
-def choose_axes(report: FrontReport) -> tuple[Axis, Axis]:
+def choose_axes(report: Front) -> tuple[Axis, Axis]:
     """Cost across, accuracy upwards; where the objectives are all of one kind, the first two of them, or the latency."""
     up = accuracy_objective(report.objectives) or report.objectives[0]
     cost = cost_objective(report.objectives)
@@ -78,7 +78,7 @@ def choose_axes(report: FrontReport) -> tuple[Axis, Axis]:
     return _axis(across, report), _axis(up, report)
 
 
-def _axis(goal: Objective, report: FrontReport) -> Axis:
+def _axis(goal: Objective, report: Front) -> Axis:
     values = [row.estimates[goal.metric].value for row in report.rows if goal.metric in row.estimates]
     info = report.metrics.get(goal.metric, MetricInfo(goal.direction, "1", ""))
     largest = max((abs(value) for value in values), default=0.0)
@@ -86,7 +86,7 @@ def _axis(goal: Objective, report: FrontReport) -> Axis:
     return Axis(goal, scale, unit)
 
 
-def pareto(report: FrontReport) -> Figure:
+def pareto(report: Front) -> Figure:
     """Accuracy against cost: the front with its line, the baselines, the pick, and everything else in grey."""
     x, y = choose_axes(report)
     drawn = [row for row in report.rows if x.metric in row.estimates and y.metric in row.estimates]
@@ -106,7 +106,7 @@ def pareto(report: FrontReport) -> Figure:
     return {"data": data, "layout": _layout(escape(title), x.title, y.title, 480)}
 
 
-def _line(members: Sequence[Row], report: FrontReport, x: Axis, y: Axis) -> Figure | None:
+def _line(members: Sequence[Row], report: Front, x: Axis, y: Axis) -> Figure | None:
     """The staircase of what is attainable: through the members that are not beaten in these two metrics."""
     if len(members) < 2 or report.provenance is None:
         return None
@@ -127,7 +127,7 @@ def _line(members: Sequence[Row], report: FrontReport, x: Axis, y: Axis) -> Figu
     }
 
 
-def _points(look: Look, rows: Sequence[Row], report: FrontReport, x: Axis, y: Axis) -> Figure:
+def _points(look: Look, rows: Sequence[Row], report: Front, x: Axis, y: Axis) -> Figure:
     trace: Figure = {
         "type": "scatter",
         "mode": "markers",
@@ -175,7 +175,7 @@ def _bars(rows: Iterable[Row], axis: Axis, colour: str) -> Figure:
     }
 
 
-def hover_text(row: Row, report: FrontReport) -> str:
+def hover_text(row: Row, report: Front) -> str:
     """Variant, key numbers, what ran, where it stands, provenance: lines of escaped text."""
     lines = [f"<b>{escape(row.variant.label)}</b>"]
     for metric in key_metrics(report):

@@ -7,7 +7,7 @@ from typing import Final
 
 from edgedeploy.evidence.bootstrap import Estimate
 from edgedeploy.evidence.confirm import Confirmed
-from edgedeploy.evidence.front import FrontReport, Row
+from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.quantities import comparison_text, heading, quantity, span
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.variant import Variant
@@ -36,12 +36,12 @@ def estimate_cell(estimate: Estimate | None, metric: str, unit: str, why: str = 
     return Cell(quantity(value, metric, unit), small=span(estimate, metric, unit), sort=value)
 
 
-def looks_of(row: Row, report: FrontReport) -> list[str]:
+def looks_of(row: Row, report: Front) -> list[str]:
     pick = ["pick"] if report.pick and report.pick.digest == row.digest else []
     return pick + (["base"] if row.baseline else [])
 
 
-def metrics_table(rows: Sequence[Row], metrics: Sequence[str], report: FrontReport, *, executed: bool = False) -> Table:
+def metrics_table(rows: Sequence[Row], metrics: Sequence[str], report: Front, *, executed: bool = False) -> Table:
     """The given variants with the given metrics and their intervals; ``executed`` adds the verdict on latency and the
     precision that ran."""
     lines = []
@@ -66,7 +66,7 @@ def _label(variant: Variant, baseline: bool) -> str:
     return f"{variant.label} (float baseline)" if baseline else variant.label
 
 
-def all_variants_table(report: FrontReport) -> Table:
+def all_variants_table(report: Front) -> Table:
     """Every valid variant, sortable: what it is, the key metrics, and where it stands."""
     metrics = key_metrics(report)
     lines = []
@@ -113,7 +113,7 @@ def failures_table(failures: Sequence[Failure]) -> Table:
     return Table(["Cause", "In phase", "Variants", "First message", "Which"], lines, numbers=[2])
 
 
-def confirmation_table(found: Sequence[Confirmed], report: FrontReport) -> Table:
+def confirmation_table(found: Sequence[Confirmed], report: Front) -> Table:
     names = [name for name in task_metrics(report) if any(name in item.estimates for item in found)]
     baselines = {row.digest for row in report.baselines}
     lines = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from edgedeploy.evidence.front import FrontReport, Row
+from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
 from edgedeploy.report.words import answer, executed_text, key_metrics, status_text, verdict_text
 
@@ -20,7 +20,7 @@ class TextTable:
     notes: tuple[str, ...]
 
 
-def front_table(report: FrontReport) -> TextTable:
+def front_table(report: Front) -> TextTable:
     """The front's members, then the baselines that are not on it. A missing number is a dash."""
     shown = [*report.members, *(row for row in report.baselines if row.status != "front")]
     metrics = key_metrics(report)
@@ -46,7 +46,7 @@ def front_table(report: FrontReport) -> TextTable:
     )
 
 
-def _cells(row: Row, report: FrontReport, metrics: list[str]) -> tuple[str, ...]:
+def _cells(row: Row, report: Front, metrics: list[str]) -> tuple[str, ...]:
     mark = "*" if report.pick and report.pick.digest == row.digest else ""
     label = f"{row.variant.label} (baseline)" if row.baseline else row.variant.label
     return (
@@ -59,7 +59,7 @@ def _cells(row: Row, report: FrontReport, metrics: list[str]) -> tuple[str, ...]
     )
 
 
-def _cell(row: Row, report: FrontReport, metric: str) -> str:
+def _cell(row: Row, report: Front, metric: str) -> str:
     estimate = row.estimates.get(metric)
     if estimate is None:
         return "-"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from edgedeploy.evidence.bootstrap import LEVEL
-from edgedeploy.evidence.front import FrontReport, Row
+from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import heading, quantity, with_span
 from edgedeploy.records.metric_table import (
@@ -36,7 +36,7 @@ def executed_text(executed: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(executed.items(), key=lambda i: (-i[1], i[0])))
 
 
-def status_text(row: Row, report: FrontReport) -> str:
+def status_text(row: Row, report: Front) -> str:
     """Where a variant stands and why, in one line."""
     labels = report.labels
     other = labels.get(row.dominated_by or "", row.dominated_by or "")
@@ -53,7 +53,7 @@ def status_text(row: Row, report: FrontReport) -> str:
     return "; ".join(f"no {metric}: {row.missing.get(metric, 'not measured')}" for metric in gone)
 
 
-def answer(report: FrontReport) -> list[str]:
+def answer(report: Front) -> list[str]:
     """The study's answer in one paragraph of sentences; the first one is the headline."""
     pick = report.pick
     row = report.row(pick.digest) if pick else None
@@ -79,30 +79,30 @@ def answer(report: FrontReport) -> list[str]:
     return sentences
 
 
-def key_metrics(report: FrontReport) -> list[str]:
+def key_metrics(report: Front) -> list[str]:
     """The objectives, then what everybody asks next, as far as anybody has it."""
     wanted = [goal.metric for goal in report.objectives]
     wanted += [name for name in KEY_METRICS if name not in wanted]
     return [name for name in wanted if any(name in row.estimates for row in report.rows)]
 
 
-def task_metrics(report: FrontReport) -> list[str]:
+def task_metrics(report: Front) -> list[str]:
     """Metrics of the task that some variant has: the objective first, the rest by name."""
     found = {name for row in report.rows for name in row.estimates if name not in BOARD_METRICS}
     first = accuracy_objective(report.objectives)
     return sorted(found, key=lambda name: (first is None or name != first.metric, name))
 
 
-def board_metrics_present(report: FrontReport) -> list[str]:
+def board_metrics_present(report: Front) -> list[str]:
     """Metrics of every run, as far as anybody has them."""
     return _present(RUN_METRICS, report)
 
 
-def protocol_tables(report: FrontReport) -> dict[str, list[str]]:
+def protocol_tables(report: Front) -> dict[str, list[str]]:
     """Title to metrics, for each measuring protocol that gave any."""
     found = {protocol_title(name): _present(table, report) for name, table in PROTOCOL_METRICS.items()}
     return {title: metrics for title, metrics in found.items() if metrics}
 
 
-def _present(names: Iterable[str], report: FrontReport) -> list[str]:
+def _present(names: Iterable[str], report: Front) -> list[str]:
     return [name for name in names if any(name in row.estimates for row in report.rows)]

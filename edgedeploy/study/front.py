@@ -8,7 +8,7 @@ from typing import Any
 
 from edgedeploy.errors import SpecError
 from edgedeploy.evidence.bootstrap import RESAMPLES
-from edgedeploy.evidence.front import FrontReport, build_front
+from edgedeploy.evidence.front import Front, build_front
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
@@ -42,7 +42,7 @@ def evidence_of(store: Store) -> list[Measurement]:
 
 def front_of(
     study: Mapping[str, Any], spec: StudySpec, measurements: Sequence[Measurement], resamples: int = RESAMPLES
-) -> FrontReport:
+) -> Front:
     """The front of ``measurements`` by the rules of the study; ``study`` is the content of its ``study.json``."""
     task_metrics = {name: MetricInfo.from_json(info) for name, info in study["task_metrics"].items()}
     metrics = spec.metric_table(task_metrics)
@@ -60,7 +60,7 @@ def front_of(
     )
 
 
-def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> FrontReport:
+def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> Front:
     """The front, recomputed from the stored measurements alone. Raises ``SpecError`` for a folder without a study."""
     store = Store(Path(folder))
     return front_of(store.study(), stored_spec(store), evidence_of(store), resamples)

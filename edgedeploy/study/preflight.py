@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import platform
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
+from typing import Final
 
+from edgedeploy._version import __version__
+from edgedeploy.boards.care.quarantine import Quarantine
+from edgedeploy.boards.open import open_board
+from edgedeploy.errors import TargetUnavailable
+from edgedeploy.interfaces.ability import abilities, runnable, sums_int8_exactly
 from edgedeploy.interfaces.board import Board
-from edgedeploy.interfaces.target import Target
-from edgedeploy.interfaces.task import Task
+from edgedeploy.interfaces.session import PackedSession
+from edgedeploy.interfaces.target import (
+    BoardBound,
+    Calibrating,
+    FitsBoard,
+    HasSevenBitWeights,
+    PerLayer,
+    TakesQuantized,
+    Target,
+)
+from edgedeploy.interfaces.task import ReadyMade, Task, Trainable
 from edgedeploy.lab.cluster import Cluster
+from edgedeploy.lab.kinds import require_alike, require_comparable
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import ProtocolPlan
+from edgedeploy.records.variant import Choices
+from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
+from edgedeploy.spec.boards import BoardTable
+from edgedeploy.spec.source import SpecSource
+from edgedeploy.spec.study import StudySpec
+from edgedeploy.targets.common import CALIBRATION_LIMIT
+from edgedeploy.targets.registry import Plugin, demands_of, find_targets, sessions_of
+from edgedeploy.tasks.load import load_task
+
+LOG: Final = logging.getLogger(__name__)
+RECORDED_PACKAGES: Final = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "litert-torch",
+    "optuna",
+    "torch-pruning",
+    "monai",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)
@@ -28,3 +72,183 @@ class Ready:
     notes: tuple[str, ...]
     """What is worth knowing of the boards before the study begins."""
     protocols: tuple[ProtocolPlan, ...]
+
+
+def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], cluster: Cluster | None = None) -> Ready:
+    """Hold the study against its task, its targets and its boards. Writes nothing.
+
+    Raises ``SpecError``, ``TargetUnavailable``, ``DataError``, ``BoardError``.
+    """
+    names = {plugin.name: plugin for plugin in find_targets()}
+    known = {name: plugin.target.precisions for name, plugin in names.items() if plugin.target is not None}
+    for name in spec.study.targets:
+        plugin = names.get(name)
+        if plugin is not None and plugin.target is None:
+            raise TargetUnavailable(
+                f"target {name!r}", f"its plugin is broken: {plugin.broken}", "Update or uninstall its package"
+            )
+    task = load_task(spec.task.model_dump(), source.path.resolve().parent)
+    spec.check(source, architecture=task.architecture, task_metrics=task.metrics, known_targets=known)
+    _check_model(spec, source, task, names)
+    protocols = spec.measure.plans(source.path.resolve().parent)
+    targets: dict[str, Target] = {}
+    for name in spec.study.targets:
+        target = names[name].load()
+        readiness = target.probe()
+        if not readiness.ready:
+            raise TargetUnavailable(f"target {name!r}", readiness.found, readiness.remedy)
+        LOG.debug("target %s is ready: %s", name, readiness.found)
+        targets[name] = target
+    boards: tuple[tuple[Board | None, BoardInfo], ...]
+    if cluster is None:
+        boards = tuple(_open_and_probe(table, sessions_of(targets)) for table in tables)
+    else:
+        boards = tuple((None, info) for info in cluster.boards)
+    named = {table.name: table for table in tables}
+    for _, info in boards:
+        spec.check_clock(source, info.name, info.clock)
+        spec.check_power_modes(source, info.name, named.get(info.name), info.power_modes)
+        _require_runtimes(info, targets)
+    info = boards[0][1]
+    require_alike([found for _, found in boards])
+    targets = {
+        name: target.for_board(info) if isinstance(target, FitsBoard) else target for name, target in targets.items()
+    }
+    if len(boards) > 1:
+        require_comparable([objective.metric for objective in spec.objectives])
+    space = Space(
+        targets=spec.study.targets,
+        parameters=dict(spec.space),
+        arch_defaults={name: values[0] for name, values in task.architecture.items()},
+        target_precisions={
+            name: runnable(info, target.precisions, demands_of(target)) for name, target in targets.items()
+        },
+        default_threads=max(1, min(info.cores, 4)),
+        choices=_choices(spec, task, targets, info),
+    )
+    left_out, notes = _left_out(spec, targets, info), _saturation(spec, targets, info)
+    return Ready(task, targets, boards, cluster, space, left_out, notes, protocols)
+
+
+def _left_out(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:
+    """Precisions of the space, and of single layers in its plans, that a target has and the board cannot run: told
+    before anything is built."""
+    wanted = spec.space.get("precision", ())
+    plans = spec.precision_plans()
+    chosen = [plans[str(name)] for name in spec.space.get("plan", ()) if name in plans]
+    in_layers = {precision for plan in chosen for precision in plan.precisions}
+    lines = []
+    for name, target in targets.items():
+        asked = [("", target.precisions, wanted)]
+        if isinstance(target, PerLayer):
+            asked.append((" for single layers", target.layer_precisions, tuple(in_layers)))
+        lines += [
+            f"{name} {ability.precision}{where} is left out on board {info.name}: {ability.reason}"
+            for where, offered, named in asked
+            for ability in abilities(info, offered, demands_of(target))
+            if not ability.runs and ability.precision in named
+        ]
+    return tuple(lines)
+
+
+def _saturation(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:
+    """What int8 variants are in for on a board whose int8 sums saturate."""
+    names = [
+        name
+        for name, target in targets.items()
+        if isinstance(target, HasSevenBitWeights)
+        and any(precision in target.seven_bit_precisions for precision in spec.space.get("precision", ()))
+    ]
+    if sums_int8_exactly(info.arch, info.isa) or "weight_bits" in spec.space or not names:
+        return ()
+    rule = "artifacts are built with 7-bit weights too, and the board keeps the nearer to the float model"
+    return (f"board {info.name}: {SATURATES}; int8 {rule} ({', '.join(names)})",)
+
+
+def _check_model(spec: StudySpec, source: SpecSource, task: Task, names: Mapping[str, Plugin]) -> None:
+    """What depends on the abilities of the task and the targets that are theirs to have or not."""
+    if isinstance(task, ReadyMade) and "width" in spec.space:
+        raise source.error(
+            "space.width", "a ready-made model cannot be pruned: it has no training", "Remove it from the space"
+        )
+    chosen = [names[name].load() for name in spec.study.targets]
+    _check_training(spec, source, task, chosen)
+    layers = {precision for target in chosen if isinstance(target, PerLayer) for precision in target.layer_precisions}
+    ways = {way for target in chosen if isinstance(target, Calibrating) for way in target.calibrations}
+    narrow = {
+        name for target in chosen if isinstance(target, HasSevenBitWeights) for name in target.seven_bit_precisions
+    }
+    spec.check_choices(source, layer_precisions=layers, calibrations=ways, seven_bit_precisions=narrow)
+
+
+def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Sequence[Target]) -> None:
+    if "qat" not in spec.space.get("training", ()):
+        return
+    if not isinstance(task, Trainable):
+        found = "a ready-made model has" if isinstance(task, ReadyMade) else f"task {task.name!r} has"
+        remedy = "Remove it from the space: int8 then comes from calibration"
+        raise source.error("space.training", f'"qat" trains the model, but {found} no training', remedy)
+    if not any(isinstance(target, TakesQuantized) and target.takes_quantized for target in chosen):
+        found = '"qat" gives quantized ONNX, and every target of this study quantizes by itself only'
+        raise source.error("space.training", found, "Remove it, or add the target onnxruntime or openvino")
+
+
+def _open_and_probe(table: BoardTable, sessions: Sequence[PackedSession]) -> tuple[Board, BoardInfo]:
+    """A board that answers and is not set aside."""
+    started_s = time.monotonic()
+    device = open_board(table.model_dump(), sessions)
+    info = device.probe()
+    found = f"{info.cpu}, {info.cores} cores, runtimes: {', '.join(info.runtimes) or 'none'}"
+    LOG.debug("board %s answered after %.1f s: %s", info.name, time.monotonic() - started_s, found)
+    Quarantine().check(info)
+    return device, info
+
+
+def _require_runtimes(info: BoardInfo, targets: Mapping[str, Target]) -> None:
+    missing = [name for name in targets if name not in info.runtimes]
+    if missing:
+        found = [*info.runtimes, *info.notes]
+        raise TargetUnavailable(
+            f"board {info.name!r}",
+            f"it has no runtime for {', '.join(missing)} (found: {'; '.join(found) or 'none'})",
+            ". ".join(_board_remedy(targets[name]) for name in missing),
+        )
+
+
+def _board_remedy(target: Target) -> str:
+    if isinstance(target, BoardBound):
+        return target.board_remedy
+    return f"On the board: pip install {target.session.packages[0]}"
+
+
+def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: BoardInfo) -> Choices:
+    """What the study may choose from, as far as its targets can do it and the board can run it."""
+    return Choices(
+        plans=spec.precision_plans(),
+        layers={
+            name: runnable(info, target.layer_precisions, demands_of(target))
+            for name, target in targets.items()
+            if isinstance(target, PerLayer)
+        },
+        calibrations={name: target.calibrations for name, target in targets.items() if isinstance(target, Calibrating)},
+        cases=min(len(task.cases("calibration")), CALIBRATION_LIMIT),
+        trained=tuple(
+            name for name, target in targets.items() if isinstance(target, TakesQuantized) and target.takes_quantized
+        ),
+        seven_bits={
+            name: target.seven_bit_precisions
+            for name, target in targets.items()
+            if isinstance(target, HasSevenBitWeights)
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that could change a number."""
+    found = {"edgedeploy": __version__, "python": platform.python_version(), "system": platform.platform()}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
@@ -27,6 +26,7 @@ from edgedeploy.search.loop import Failed, Finished, Outcome, Scored, Search
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.eta import Eta, Pace, eta
+from edgedeploy.study.events import Event, Observer
 from edgedeploy.study.front import read_front
 from edgedeploy.study.preflight import Ready
 from edgedeploy.study.store import Store
@@ -34,27 +34,6 @@ from edgedeploy.study.trial import Runner, Trials, runner_on
 from edgedeploy.study.workbench import BASELINE, Workbench, build_here
 
 QUICK_RESAMPLES: Final = 200
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something an observer may show. ``done`` of ``total`` variants have an outcome; ``eta_s`` is None when unknown, and a
-    lower bound where ``eta_at_least`` says so."""
-
-    kind: Literal["phase", "trial", "note"]
-    text: str
-    done: int
-    total: int
-    eta_s: float | None = None
-    best: str | None = None
-    eta_at_least: bool = False
-
-
-Observer = Callable[[Event], None]
-
-
-def ignore(event: Event) -> None:
-    """The observer of who does not look."""
 
 
 class StudyRun:

@@ -7,7 +7,7 @@
                          its outputs on golden cases                           manifest
     baseline/            the trained baseline's weights       inputs/*.npz     model-ready inputs of a split
     training/*.pt        checkpoints of unfinished trainings  optuna.sqlite3   the optimiser's history of proposals
-    account.jsonl        where the time went
+    account.jsonl        where the time went                  events.jsonl     what happened when
 
 Every file appears whole or not at all. One process at a time owns the folder (:meth:`Store.own`).
 """

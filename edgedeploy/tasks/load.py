@@ -14,6 +14,9 @@ from edgedeploy.errors import DataError, SpecError, nearest
 from edgedeploy.interfaces.task import Task
 
 TASK_KINDS: Final = ("synthetic-ultrasound", "segmentation-folder", "onnx", "python")
+_FROM_EDGEDEPLOY: Final = (
+    "A task's file needs no name below edgedeploy: from edgedeploy import Case, MetricInfo, TensorSpec, TrainRecipe"
+)
 
 
 def load_task(table: Mapping[str, Any], base: Path) -> Task:
@@ -51,7 +54,11 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
         raise SpecError(asked, "no factory is named", 'Write "package.module:factory" or "file.py:factory"')
     try:
         module = _module_of_file(base / place, asked) if place.endswith(".py") else importlib.import_module(place)
-    except ModuleNotFoundError as exc:
+    except ImportError as exc:
+        if (exc.name or "").partition(".")[0] == "edgedeploy":
+            raise SpecError(asked, f"{place} asks for what is not there: {exc}", _FROM_EDGEDEPLOY) from None
+        if not isinstance(exc, ModuleNotFoundError):
+            raise
         raise SpecError(asked, f"no module named {exc.name!r}", "Install it, or name a file: file.py:factory") from None
     factory = getattr(module, attribute, None)
     if not callable(factory):
@@ -65,9 +72,7 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
     task = factory(**options)
     if not isinstance(task, Task):
         missing = [member for member in _members(Task) if not hasattr(task, member)]
-        raise SpecError(
-            asked, f"what it made is no task: it lacks {', '.join(missing)}", "See edgedeploy.interfaces.task.Task"
-        )
+        raise SpecError(asked, f"what it made is no task: it lacks {', '.join(missing)}", "See edgedeploy.Task")
     return task
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.shared.bars import Bar, common_bars, judge
-from edgedeploy.evidence.front import FrontReport
+from edgedeploy.evidence.front import Front
 from edgedeploy.study.store import Store
 
 EXTRAS: Final = ("study",)
 
 
-def bars(store: Store, front: FrontReport) -> list[Bar]:
+def bars(store: Store, front: Front) -> list[Bar]:
     reference = store.measurement(front.reference or "")
     dice = reference.metrics["dice_mean"] if reference else float("nan")
     return [

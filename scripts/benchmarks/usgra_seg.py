@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.shared.bars import Bar, class_mean, common_bars, judge
-from edgedeploy.evidence.front import FrontReport
+from edgedeploy.evidence.front import Front
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.study.store import Store
 
 EXTRAS: Final = ("study",)
 
 
-def bars(store: Store, front: FrontReport) -> list[Bar]:
+def bars(store: Store, front: Front) -> list[Bar]:
     confirmed = {item.digest: item for item in store.confirmations()}
     reference = confirmed.get(front.reference or "")
     both = class_mean(reference) if reference else float("nan")
@@ -32,12 +32,12 @@ def bars(store: Store, front: FrontReport) -> list[Bar]:
     ]
 
 
-def front_measurements(store: Store, front: FrontReport) -> list[Measurement]:
+def front_measurements(store: Store, front: Front) -> list[Measurement]:
     members = {row.digest for row in front.members}
     return [item for item in store.measurements() if item.digest in members]
 
 
-def _fast_and_sound(item: Measurement, store: Store, front: FrontReport) -> bool:
+def _fast_and_sound(item: Measurement, store: Store, front: Front) -> bool:
     reference = store.measurement(front.reference or "")
     if reference is None:
         return False
@@ -45,7 +45,7 @@ def _fast_and_sound(item: Measurement, store: Store, front: FrontReport) -> bool
     return item.metrics["cpu_time_ratio"] <= 0.30 and loss <= 0.01
 
 
-def _on_confirmation(store: Store, front: FrontReport) -> str:
+def _on_confirmation(store: Store, front: Front) -> str:
     """The least CPU time of what stays within 0.01 of the float baseline's class mean on the confirmation images."""
     measured = {item.digest: item for item in store.measurements()}
     confirmed = {item.digest: item for item in store.confirmations()}

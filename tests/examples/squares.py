@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgedeploy.interfaces.task import Case, Split, TrainRecipe
-from edgedeploy.records.artifact import TensorSpec
-from edgedeploy.records.metrics import MetricInfo
+from edgedeploy import Case, MetricInfo, Split, TensorSpec, TrainRecipe
 
 SIDE = 16
 

@@ -2,7 +2,7 @@
 
 from edgedeploy_capsule import CapsuleTarget
 
-from edgedeploy.interfaces.target import Target
+from edgedeploy import Target
 from edgedeploy.testing import TargetContract
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import parser_of
 from edgedeploy.errors import EdgeDeployError
-from edgedeploy.evidence.front import FrontReport
+from edgedeploy.evidence.front import Front
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import read_front
@@ -25,7 +25,7 @@ class Bar:
     holds: bool
 
 
-def common_bars(store: Store, front: FrontReport, variants: int) -> list[Bar]:
+def common_bars(store: Store, front: Front, variants: int) -> list[Bar]:
     measured = store.measurements()
     targets = {item.variant.target for item in measured}
     account = summarise(store.times())
@@ -61,7 +61,7 @@ COLUMNS = (
 )
 
 
-def markdown_table(store: Store, front: FrontReport) -> str:
+def markdown_table(store: Store, front: Front) -> str:
     """Baselines, front, and what else was confirmed: Dice of the confirmation cases (per class, worst case), selection Dice,
     and costs."""
     measured = {item.digest: item for item in store.measurements()}
@@ -100,7 +100,7 @@ def _cost_cells(item: Measurement) -> list[str]:
     ]
 
 
-def judge(name: str, text: str | None, bars: Callable[[Store, FrontReport], list[Bar]], argv: Sequence[str]) -> int:
+def judge(name: str, text: str | None, bars: Callable[[Store, Front], list[Bar]], argv: Sequence[str]) -> int:
     """Print the bars of the study's folder, or its table; 1 when --check was given and a bar does not hold."""
     parser = parser_of(name, text)
     place = Path("studies") / name

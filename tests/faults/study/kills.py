@@ -43,7 +43,9 @@ def run_study(study: Path, out: Path, board: str) -> None:
     os.setpgid(0, 0)
     status = 1
     try:
-        edgedeploy.load_study(study).run(out, resume=True, boards=board.split(","), confirm=False)
+        edgedeploy.load_study(study).run(
+            edgedeploy.RunOptions(out=out, resume=True, boards=board.split(","), confirm=False)
+        )
         status = 0
     except BaseException:
         traceback.print_exc()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgedeploy import load_study
+from edgedeploy import RunOptions, load_study
 from edgedeploy.study.store import Store
 from edgedeploy.targets.litert.target import LiteRtTarget
 
@@ -35,7 +35,7 @@ def test_every_precision_is_measured_from_a_pruned_network_too(tmp_path: Path) -
         assert old in text
         text = text.replace(old, new)
     (tmp_path / "squares.toml").write_text(text, encoding="utf-8")
-    load_study(tmp_path / "squares.toml").run(tmp_path / "out", confirm=False)
+    load_study(tmp_path / "squares.toml").run(RunOptions(out=tmp_path / "out", confirm=False))
     measured = {(m.variant.width, m.variant.precision): m for m in Store(tmp_path / "out").measurements()}
     assert {(0.5, name) for name in LiteRtTarget.precisions} == set(measured)
     executed = {precision: item.candidate.executed for (_, precision), item in measured.items()}

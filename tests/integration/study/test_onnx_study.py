@@ -92,7 +92,7 @@ def was_elsewhere(out: Path, flag: str) -> None:
 
 def test_from_file_to_front(bare: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = edgedeploy.load_study(bare).run(out)
+    result = edgedeploy.load_study(bare).run(edgedeploy.RunOptions(out=out))
     measured = Store(out).measurements()
     assert result.evaluated == len(measured) == 8
     assert len({item.artifact.digest for item in measured}) >= 5
@@ -124,22 +124,22 @@ def test_from_file_to_front(bare: Path, tmp_path: Path) -> None:
 
     convolutional(tmp_path / "model.onnx", side=16, opset=18)
     with pytest.raises(SpecError, match="has changed since the study began"):
-        edgedeploy.load_study(bare).run(out, resume=True, trials=9)
+        edgedeploy.load_study(bare).run(edgedeploy.RunOptions(out=out, resume=True, trials=9))
 
     lacking = min(set(board.isa_known) - set(board.isa))  # no processor has all of them
     was_elsewhere(out, lacking)
     with pytest.raises(SpecError, match=f"not the board that was measured before: CPU flags without {lacking}"):
-        edgedeploy.load_study(bare).run(out, resume=True, trials=9)
+        edgedeploy.load_study(bare).run(edgedeploy.RunOptions(out=out, resume=True, trials=9))
 
 
 def test_what_needs_training_is_no_part_of_the_space(bare: Path, tmp_path: Path) -> None:
     text = bare.read_text().replace("[space]\n", "[space]\nwidth = [1.0, 0.5]\n")
     bare.write_text(text)
     with pytest.raises(SpecError, match=r"space\.width: a ready-made model cannot be pruned"):
-        edgedeploy.load_study(bare).run(tmp_path / "out")
+        edgedeploy.load_study(bare).run(edgedeploy.RunOptions(out=tmp_path / "out"))
     bare.write_text(text.replace("width = [1.0, 0.5]", 'training = ["ptq", "qat"]'))
     with pytest.raises(SpecError, match=r"space\.training: .*a ready-made model has no training.*calibration"):
-        edgedeploy.load_study(bare).run(tmp_path / "out")
+        edgedeploy.load_study(bare).run(edgedeploy.RunOptions(out=tmp_path / "out"))
 
 
 @pytest.mark.shared
@@ -156,7 +156,7 @@ def test_published_models_are_searched(
     name: str, shape: tuple[int, ...], wide: str, options: str, shared: Path, tmp_path: Path
 ) -> None:
     path = study(tmp_path, shared / "models" / name, "input", shape, wide, 4, options)
-    edgedeploy.load_study(path).run(tmp_path / "out", confirm=False)
+    edgedeploy.load_study(path).run(edgedeploy.RunOptions(out=tmp_path / "out", confirm=False))
     store = Store(tmp_path / "out")
     targets = {item.variant.target for item in store.measurements() if item.variant.precision == "float32"}
     assert targets == {"onnxruntime", "openvino"}

@@ -107,7 +107,7 @@ def write_study(folder: Path, kind: str, **table: str) -> Path:
 @needs_root
 def test_each_variant_runs_in_its_mode_and_the_board_gets_its_own_back(tmp_path: Path, simulated_mode: Path) -> None:
     study = write_study(tmp_path, "local", python=str(python_with_modes(tmp_path)))
-    result = edgedeploy.load_study(study).run(tmp_path / "out", confirm=False)
+    result = edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=tmp_path / "out", confirm=False))
     measured = Store(tmp_path / "out").measurements()
     asked = {item.variant.power_mode: item.environment["power_mode_asked"]["power_mode"] for item in measured}
     assert asked == {"MODE_0": "MODE_0 (0)", "MODE_2": "MODE_2 (2)"}
@@ -126,7 +126,7 @@ def test_a_mode_that_the_board_lacks_is_refused_before_anything_starts(tmp_path:
     study.write_text(study.read_text().replace('"MODE_2"]', '"MAXN"]'))
     message = r"space\.power_mode: board 'here' has no power mode 'MAXN' .* It has: MODE_0, MODE_2, MODE_3"
     with pytest.raises(SpecError, match=message):
-        edgedeploy.load_study(study).run(tmp_path / "out")
+        edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     assert not Path(f"{simulated_mode}.log").exists()
 
@@ -134,7 +134,7 @@ def test_a_mode_that_the_board_lacks_is_refused_before_anything_starts(tmp_path:
 def test_an_emulated_board_has_no_modes_of_its_own(tmp_path: Path) -> None:
     study = write_study(tmp_path, "emulated")
     with pytest.raises(SpecError, match=r"no power mode 'MODE_0' that can be set\. It has: none"):
-        edgedeploy.load_study(study).run(tmp_path / "out")
+        edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=tmp_path / "out"))
 
 
 @needs_root

@@ -38,7 +38,9 @@ def test_trained_int8_is_searched_beside_calibrated_int8(study: Path, tmp_path: 
         if "epoch" in event.text:
             trainings.append(event.text)
 
-    result = edgedeploy.load_study(study).run(out, board="here", confirm=False, observer=hear)
+    result = edgedeploy.load_study(study).run(
+        edgedeploy.RunOptions(out=out, board="here", confirm=False), observer=hear
+    )
     store = Store(out)
     assert not store.failures()
     by_recipe = {(item.variant.target, item.variant.recipe, item.variant.width): item for item in store.measurements()}
@@ -65,7 +67,9 @@ def test_trained_int8_is_searched_beside_calibrated_int8(study: Path, tmp_path: 
     assert told.exit_code == 0, told.output
     assert json.loads(told.output)["layers"]
 
-    edgedeploy.load_study(study).run(out, board="here", confirm=False, resume=True, observer=hear)
+    edgedeploy.load_study(study).run(
+        edgedeploy.RunOptions(out=out, board="here", confirm=False, resume=True), observer=hear
+    )
     assert sum("qat" in text for text in trainings) == 1, "a resumed study trains nothing again"
 
 
@@ -82,7 +86,7 @@ def test_a_plan_keeps_layers_of_a_trained_model_in_float(study: Path, tmp_path: 
         if "epoch" in event.text and "qat" in event.text:
             trainings.add(event.text.split(": epoch")[0])
 
-    edgedeploy.load_study(study).run(out, board="here", confirm=False, observer=hear)
+    edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=out, board="here", confirm=False), observer=hear)
     store = Store(out)
     found = {item.variant.recipe: item for item in store.measurements() if item.variant.training}
     assert set(found) == {"int8 qat", "int8 qat node_linear=float32"}
@@ -100,4 +104,4 @@ def test_a_task_without_training_is_refused(study: Path, tmp_path: Path) -> None
     module = study.with_name("squares.py")
     module.write_text(module.read_text().replace("def batches(", "def unused("))
     with pytest.raises(SpecError, match=r"space\.training: .*task 'squares' has no training"):
-        edgedeploy.load_study(study).run(tmp_path / "out", board="here")
+        edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=tmp_path / "out", board="here"))

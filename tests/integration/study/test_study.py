@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from board_kit import STUDY_LIMIT_S
@@ -16,6 +21,7 @@ from board_kit import STUDY_LIMIT_S
 import edgedeploy
 from edgedeploy.errors import SpecError
 from edgedeploy.study.account import summarise
+from edgedeploy.study.events import read_events
 from edgedeploy.study.store import Store
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -36,10 +42,18 @@ def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProce
     return done
 
 
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+def runs_of(events: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    starts = [index for index, event in enumerate(events) if event["kind"] == "start"]
+    return [events[start:end] for start, end in zip(starts, [*starts[1:], len(events)], strict=True)]
+
+
 def test_search_front_and_report_over_ssh(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     searched = run("search", study, "--out", out)
-    assert "6/6" in searched.stderr
+    assert re.search(rf"^{STAMP} \[6/6, ETA ", searched.stderr, re.MULTILINE)
     assert "ETA" in searched.stderr
     assert "best so far" in searched.stderr
 
@@ -74,25 +88,50 @@ def test_search_front_and_report_over_ssh(study: Path, tmp_path: Path) -> None:
     again = run("search", study, "--out", out, check=False)
     assert again.returncode == 2
     assert "--resume" in again.stderr
-    assert run("search", study, "--out", out, "--resume").returncode == 0
+    resumed = run("search", study, "--out", out, "--resume", "--verbose")
     assert len(store.measurements()) == 6
     assert len(store.openings()) == 1
+    assert re.search(
+        rf"^{STAMP} debug edgedeploy.study.preflight: board loopback answered after ", resumed.stderr, re.M
+    )
+    quiet = run("--quiet", "search", study, "--out", out, "--resume")
+    assert quiet.stderr == ""
+    assert quiet.stdout == resumed.stdout
+
+    first, second, third = runs_of(read_events(out))
+    assert [event["kind"] for event in first].count("trial") == 6
+    assert first[-1]["reason"] == second[-1]["reason"] == third[-1]["reason"]
+    for events in (first, second, third):
+        assert (events[0]["kind"], events[-1]["kind"]) == ("start", "end")
+        assert [event["at_s"] for event in events] == sorted(event["at_s"] for event in events)
+    assert second[0]["options"] == {"out": str(out), "resume": True}
+
+
+def begun_by_other_code(out: Path) -> None:
+    """The digest is what code with other keys or other defaults makes of the same study file."""
+    kept = json.loads((out / "study.json").read_text())
+    (out / "study.json").write_text(json.dumps({**kept, "spec_digest": "0123456789abcdef"}))
 
 
 def test_python_front_door(study: Path, tmp_path: Path) -> None:
     events = []
     result = edgedeploy.load_study(study).run(
-        tmp_path / "out", trials=3, board="here", confirm=False, observer=events.append
+        edgedeploy.RunOptions(out=tmp_path / "out", trials=3, board="here", confirm=False), observer=events.append
     )
     assert (result.reason, result.evaluated) == ("trials", 3)
     assert result.front.provenance == "measured"
     assert [event.done for event in events if event.kind == "trial"] == [1, 2, 3]
     assert result.report().is_file()
     with pytest.raises(SpecError, match="measured on board 'here'"):
-        edgedeploy.load_study(study).run(tmp_path / "out", resume=True)
+        edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=tmp_path / "out", resume=True))
+    events.clear()
+    begun_by_other_code(tmp_path / "out")
+    again = edgedeploy.RunOptions(out=tmp_path / "out", trials=3, resume=True, board="here", confirm=False)
+    edgedeploy.load_study(study).run(again, observer=events.append)
+    assert any(event.text.startswith("study files had other keys or defaults") for event in events)
     study.write_text(study.read_text().replace("seed = 1", "seed = 2"))
     with pytest.raises(SpecError, match="holds another study"):
-        edgedeploy.load_study(study).run(tmp_path / "out", resume=True, board="here")
+        edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=tmp_path / "out", resume=True, board="here"))
 
 
 def test_a_study_of_measuring_protocols(study: Path, tmp_path: Path) -> None:
@@ -110,12 +149,46 @@ def test_a_study_of_measuring_protocols(study: Path, tmp_path: Path) -> None:
         assert item.metrics["latency_p99_bound_ns"] >= item.metrics["latency_p99_ns"]
         assert 0 <= item.metrics["realtime_deadline_miss_percent"] <= 100
         assert item.metrics["offline_throughput_per_s"] > 0
-        assert item.missing["latency_p999_ns"].endswith("6636 needed for it at 99 % confidence")
+        assert item.missing["latency_p999_ns"].endswith("6636 needed for this percentile at 99 % confidence")
         assert item.environment["protocols"]["background_cpu_share"] >= 0
     assert {item.protocols == {} for item in Store(out).confirmations()} == {True}
     page = Path(run("report", out).stdout.split("Report: ")[1].strip()).read_text()
     assert "In real time: frames arrive whether the model is ready or not" in page
     assert "All samples at once" in page
+
+
+def test_a_terminal_has_a_progress_bar(study: Path, tmp_path: Path) -> None:
+    """A real pseudo-terminal, from the first second on, when nothing is known of the study yet."""
+    ours, its = pty.openpty()
+    arguments = [
+        "search",
+        str(study),
+        "--out",
+        str(tmp_path / "out"),
+        "--board",
+        "here",
+        "--trials",
+        "1",
+        "--no-confirm",
+    ]
+    argv = [sys.executable, "-m", "edgedeploy", *arguments]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=its, env={**os.environ, "TERM": "xterm"}) as process:
+        os.close(its)
+        seen = b"".join(iter(partial(until_hung_up, ours), b"")).decode()
+        assert process.wait(STUDY_LIMIT_S) == 0, seen
+    os.close(ours)
+    assert "?\x1b[0m variants" in seen
+    assert "1/1\x1b[0m variants" in seen
+    assert "[1/1, ETA" in seen
+    assert not re.search(STAMP, seen)
+
+
+def until_hung_up(terminal: int) -> bytes:
+    """What comes next; nothing once the other side has closed it, which Linux reports as an error."""
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:
+        return b""
 
 
 LISTENING = """
@@ -140,4 +213,5 @@ def test_ctrl_c_leaves_a_usable_folder(study: Path, tmp_path: Path) -> None:
     # the interpreter itself reports an interrupt that fell into a finaliser; any other traceback is ours
     assert complaint.count("Traceback") == complaint.count("Exception ignored in")
     assert "--resume" in complaint
+    assert read_events(out)[-1]["reason"] == "interrupted"
     assert json.loads(run("front", out, "--json").stdout)["members"]

@@ -86,7 +86,9 @@ def study(folder: Path, python: str, *targets: str) -> Path:
 def test_a_search_measures_it_beside_another_target(compiler: str, tmp_path: Path) -> None:
     place = tmp_path / "jetson"
     python = simulated_tensorrt.install(place, "10.3.0", compiler)
-    result = edgedeploy.load_study(study(tmp_path, python, "onnxruntime", "tensorrt")).run(tmp_path / "out")
+    result = edgedeploy.load_study(study(tmp_path, python, "onnxruntime", "tensorrt")).run(
+        edgedeploy.RunOptions(out=tmp_path / "out")
+    )
     store = Store(tmp_path / "out")
     measured = {(item.variant.target, item.variant.precision): item for item in store.measurements()}
     assert set(measured) == {
@@ -110,7 +112,9 @@ def test_a_search_measures_it_beside_another_target(compiler: str, tmp_path: Pat
 
 def test_what_the_board_cannot_build_is_a_failure_with_its_words(compiler: str, tmp_path: Path) -> None:
     python = simulated_tensorrt.install(tmp_path / "jetson", "10.3.0", compiler, fail="builder")
-    edgedeploy.load_study(study(tmp_path, python, "onnxruntime", "tensorrt")).run(tmp_path / "out", confirm=False)
+    edgedeploy.load_study(study(tmp_path, python, "onnxruntime", "tensorrt")).run(
+        edgedeploy.RunOptions(out=tmp_path / "out", confirm=False)
+    )
     store = Store(tmp_path / "out")
     assert {item.variant.target for item in store.measurements()} == {"onnxruntime"}
     failures = store.failures()
@@ -122,9 +126,11 @@ def test_what_the_board_cannot_build_is_a_failure_with_its_words(compiler: str, 
 def test_boards_that_cannot_run_it_are_refused_before_anything_is_built(compiler: str, tmp_path: Path) -> None:
     old = simulated_tensorrt.install(tmp_path / "jetson", "8.2.1", compiler)
     with pytest.raises(TargetUnavailable, match=r"TensorRT 8\.2\.1 names no tensors.*measure_on_board"):
-        edgedeploy.load_study(study(tmp_path, old, "tensorrt")).run(tmp_path / "out")
+        edgedeploy.load_study(study(tmp_path, old, "tensorrt")).run(edgedeploy.RunOptions(out=tmp_path / "out"))
     with pytest.raises(
         TargetUnavailable, match=r"no runtime for tensorrt .*whose system Python has the package tensorrt"
     ):
-        edgedeploy.load_study(study(tmp_path, sys.executable, "tensorrt")).run(tmp_path / "out")
+        edgedeploy.load_study(study(tmp_path, sys.executable, "tensorrt")).run(
+            edgedeploy.RunOptions(out=tmp_path / "out")
+        )
     assert not (tmp_path / "out" / "artifacts").exists()

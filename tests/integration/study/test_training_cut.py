@@ -180,7 +180,9 @@ def test_the_wall_clock_ends_a_training_and_the_user_is_told(study: Path, tmp_pa
     assert steps(study) == CUT_AT
 
     events = list[Any]()
-    result = edgedeploy.load_study(study).run(out, resume=True, board="here", confirm=False, observer=events.append)
+    result = edgedeploy.load_study(study).run(
+        edgedeploy.RunOptions(out=out, resume=True, board="here", confirm=False), observer=events.append
+    )
     assert (result.reason, result.evaluated, result.cut, result.partial) == ("trials", 2, "", False)
     assert steps(study) == STEPS * (EPOCHS["baseline"] + EPOCHS["recovery"]), "not one step was trained again"
     training = [event for event in events if event.text.startswith("training baseline")]
@@ -192,18 +194,24 @@ def test_the_wall_clock_ends_a_training_and_the_user_is_told(study: Path, tmp_pa
 def test_the_wall_clock_ends_trainings_of_several_boards(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with over_in_mid_training(study):
-        result = edgedeploy.load_study(study).run(out, boards=("here", "second"), confirm=False)
+        result = edgedeploy.load_study(study).run(
+            edgedeploy.RunOptions(out=out, boards=("here", "second"), confirm=False)
+        )
     assert (result.reason, result.evaluated, result.partial) == ("wall_clock", 0, True)
     assert result.cut.startswith("training of baseline")
     assert Store(out).failures() == ()
-    result = edgedeploy.load_study(study).run(out, resume=True, boards=("here", "second"), confirm=False)
+    result = edgedeploy.load_study(study).run(
+        edgedeploy.RunOptions(out=out, resume=True, boards=("here", "second"), confirm=False)
+    )
     assert (result.reason, result.evaluated) == ("trials", 2)
     assert steps(study) == STEPS * (EPOCHS["baseline"] + EPOCHS["recovery"])
 
 
 def test_the_precision_of_the_training_is_kept_and_shown(study: Path, tmp_path: Path) -> None:
     """The recipe asks for bfloat16; what it ran in is a matter of the host."""
-    result = edgedeploy.load_study(study).run(tmp_path / "out", trials=1, board="here", confirm=False)
+    result = edgedeploy.load_study(study).run(
+        edgedeploy.RunOptions(out=tmp_path / "out", trials=1, board="here", confirm=False)
+    )
     facts = Store(tmp_path / "out").baseline_training()
     assert facts["precision"] == ("bfloat16" if this_host().native_bfloat16 else "float32")
     assert facts["host"] == json.loads(json.dumps(this_host().as_json()))

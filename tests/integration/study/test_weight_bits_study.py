@@ -43,7 +43,9 @@ def largest_weights(folder: Path) -> list[int]:
 
 def test_the_board_chooses_and_the_report_says_why(study: Path, tmp_path: Path) -> None:
     out, said = tmp_path / "out", list[str]()
-    edgedeploy.load_study(study).run(out, board="here", confirm=False, observer=lambda event: said.append(event.text))
+    edgedeploy.load_study(study).run(
+        edgedeploy.RunOptions(out=out, board="here", confirm=False), observer=lambda event: said.append(event.text)
+    )
     store = Store(out)
     assert not store.failures()
     by_recipe = {(item.variant.target, item.variant.recipe): item for item in store.measurements()}
@@ -75,7 +77,8 @@ def test_the_board_chooses_and_the_report_says_why(study: Path, tmp_path: Path) 
 
     said.clear()
     edgedeploy.load_study(study).run(
-        out, board="here", confirm=True, resume=True, observer=lambda event: said.append(event.text)
+        edgedeploy.RunOptions(out=out, board="here", confirm=True, resume=True),
+        observer=lambda event: said.append(event.text),
     )
     assert not any("int8 weights of" in line for line in said), "the choice is kept"
     by_digest = {item.digest: item for item in store.measurements()}
@@ -90,7 +93,8 @@ def test_a_damaged_choice_is_made_again(study: Path, tmp_path: Path) -> None:
 
     def run(resume: bool) -> None:
         edgedeploy.load_study(study).run(
-            out, board="here", trials=1, resume=resume, confirm=False, observer=lambda event: said.append(event.text)
+            edgedeploy.RunOptions(out=out, board="here", trials=1, resume=resume, confirm=False),
+            observer=lambda event: said.append(event.text),
         )
 
     run(resume=False)
@@ -121,7 +125,7 @@ def test_a_build_that_the_board_finds_broken_loses_and_is_no_failure_of_the_vari
     out = tmp_path / "out"
     text = study.read_text().replace(', "openvino"]', "]").replace('training = ["ptq", "qat"]\n', "")
     study.write_text(text.replace('precision = ["float32", "int8"]', 'precision = ["int8"]'))
-    edgedeploy.load_study(study).run(out, board="here", trials=1, confirm=False)
+    edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=out, board="here", trials=1, confirm=False))
     store = Store(out)
     assert not store.failures()
     (measured,) = store.measurements()

@@ -121,7 +121,7 @@ def test_a_study_shows_layers_beside_the_baselines(tmp_path: Path) -> None:
         np.savez(tmp_path / f"{name}.npz", image=rows)
     (tmp_path / "study.toml").write_text(STUDY.format(root=tmp_path / "root"))
     out = tmp_path / "out"
-    result = edgedeploy.load_study(tmp_path / "study.toml").run(out, confirm=False)
+    result = edgedeploy.load_study(tmp_path / "study.toml").run(edgedeploy.RunOptions(out=out, confirm=False))
     item = next(item for item in Store(out).measurements() if item.variant.target == "openvino")
     rows = {row.layer: row for row in beside(profile_of(item, "candidate"), profile_of(item, "baseline"))}
     for name in CONVOLUTIONS:

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
-from edgedeploy.interfaces.target import BuildRequest, Readiness, SessionSource
-from edgedeploy.records.artifact import Artifact
+from edgedeploy import Artifact, BuildRequest, Demand, Readiness, SessionSource
+from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS
 from edgedeploy.targets.common import build_artifact, look_for
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy_capsule.session import MAGIC

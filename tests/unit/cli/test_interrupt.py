@@ -12,7 +12,7 @@ import pytest
 from edgedeploy.cli.watch import Watch
 from edgedeploy.errors import BuildError
 from edgedeploy.study.account import Account
-from edgedeploy.study.run import Event
+from edgedeploy.study.events import Event
 from edgedeploy.study.store import Store
 from edgedeploy.study.trial import Trials
 from tests import made_up

@@ -10,7 +10,7 @@ import made_up
 import pytest
 
 from edgedeploy.errors import SpecError
-from edgedeploy.evidence.front import FrontReport, Row, build_front
+from edgedeploy.evidence.front import Front, Row, build_front
 from edgedeploy.evidence.pareto import Candidate, dominates, explain_infeasible, non_dominated, shortfalls
 from edgedeploy.records.goals import Constraint, Objective
 from edgedeploy.records.measurement import Measurement
@@ -144,7 +144,7 @@ def study() -> list[Measurement]:
     ]
 
 
-def front(items: list[Measurement], objectives: tuple[Objective, ...] = (DICE, RATIO), **kwargs: object) -> FrontReport:
+def front(items: list[Measurement], objectives: tuple[Objective, ...] = (DICE, RATIO), **kwargs: object) -> Front:
     settings: dict[str, object] = {
         "baseline_digests": [BASE.digest],
         "seed": 7,
@@ -156,7 +156,7 @@ def front(items: list[Measurement], objectives: tuple[Objective, ...] = (DICE, R
     return build_front(items, objectives, **settings)  # type: ignore[arg-type]
 
 
-def row(report: FrontReport, item: Measurement) -> Row:
+def row(report: Front, item: Measurement) -> Row:
     found = report.row(item.digest)
     assert found is not None
     return found

@@ -7,9 +7,10 @@ from pathlib import Path
 import made_up
 import pytest
 
-import edgedeploy
 from edgedeploy.interfaces.ability import Demand, abilities, has_native_bfloat16, runnable, sums_int8_exactly
 from edgedeploy.records.board import BoardInfo
+from edgedeploy.spec.study import load_spec
+from edgedeploy.study.preflight import prepare
 from edgedeploy.targets.registry import demands_of, find_targets
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/squares.py"
@@ -131,11 +132,11 @@ def test_single_layers_are_held_against_the_processor_too(
         def probe(self) -> BoardInfo:
             return made_up_board(*isa)
 
-    monkeypatch.setattr("edgedeploy.api.open_board", lambda table, sessions: Probed())
+    monkeypatch.setattr("edgedeploy.study.preflight.open_board", lambda table, sessions: Probed())
     file = tmp_path / "study.toml"
     file.write_text(BF16_LAYERS.format(task=EXAMPLE))
-    study = edgedeploy.load_study(file)
-    ready = study._prepare((study.spec.board(None),))
+    spec, source = load_spec(file)
+    ready = prepare(spec, source, (spec.board(None),))
     assert len({ready.space.variant(params).digest for params in ready.space.combinations()}) == variants
     said = "openvino bfloat16 for single layers is left out on board made-up board: the CPU has none of"
     assert [line.startswith(said) for line in ready.left_out] == [True] * (variants == 1)

@@ -10,9 +10,11 @@ import pytest
 
 import edgedeploy
 from edgedeploy import errors
+from edgedeploy._moved import MOVED
 
 REPO = Path(__file__).resolve().parents[3]
 PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md")])
+MOVED_NAMES = {module.partition(".")[2] for module in MOVED}
 STABILITY = REPO / "docs" / "stability.md"
 
 
@@ -40,6 +42,35 @@ def test_the_pages_are_found_and_one_of_them_has_links() -> None:
 def test_every_public_name_stands_on_the_page_about_stability() -> None:
     classes = {name for name, value in vars(errors).items() if isinstance(value, type)}  # told there as the errors
     assert set(edgedeploy.__all__) - classes - {"__version__"} - words_of(STABILITY) == set()
+
+
+DOCUMENTED = sorted(
+    [
+        REPO / "README.md",
+        *REPO.glob("docs/**/*.md"),
+        *REPO.glob("tests/examples/*"),
+        *REPO.glob("edgedeploy/recipes/*.*"),
+    ]
+)
+IMPORTED = re.compile(r"^\s*(?:>>> )?(?:from|import)\s+(edgedeploy[\w.]*)", re.MULTILINE)
+DOTTED = re.compile(r"\bedgedeploy\.(\w+)")
+NO_ATTRIBUTES = {"targets", "runtime", *MOVED_NAMES}
+"""``edgedeploy.targets`` is the group of entry points too, ``edgedeploy.runtime`` all that there is on a board; modules that
+have moved are told of as deprecated."""
+
+
+@pytest.mark.parametrize("page", DOCUMENTED, ids=name_of)
+def test_readers_are_shown_nothing_deeper_than_the_public_names(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert set(IMPORTED.findall(text)) <= {"edgedeploy", "edgedeploy.errors", "edgedeploy.testing"}
+    public = {*edgedeploy.__all__, "__all__", "errors", "testing"}
+    assert set(DOTTED.findall(text)) - public - NO_ATTRIBUTES == set()
+
+
+def test_deeper_imports_are_seen() -> None:
+    code = "x\n    from edgedeploy.interfaces.task import Task\nimport edgedeploy"
+    assert IMPORTED.findall(code) == ["edgedeploy.interfaces.task", "edgedeploy"]
+    assert DOTTED.findall("`edgedeploy.interfaces.task.Task`, edgedeploy boards") == ["interfaces"]
 
 
 def test_every_exit_code_stands_in_the_table() -> None:

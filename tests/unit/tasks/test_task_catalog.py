@@ -107,6 +107,32 @@ def test_a_wrong_option_is_named(options: dict[str, Any], message: str, tmp_path
         load_task(table(**options), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("from edgedeploy.reporting import read_front", "No module named 'edgedeploy.reporting'"),
+        ("from edgedeploy.protocols import Nothing", "cannot import name 'Nothing' from 'edgedeploy.protocols'"),
+        ("from edgedeploy import Taks", "cannot import name 'Taks' from 'edgedeploy'"),
+    ],
+)
+def test_an_import_that_edgedeploy_does_not_have_is_answered_with_one_that_it_has(
+    line: str, found: str, study: Path
+) -> None:
+    (study / "my_task.py").write_text(f"{OWN}\n{line}\n")
+    with pytest.raises(
+        SpecError, match=r"my_task.py asks for what is not there: .*from edgedeploy import Case"
+    ) as caught:
+        load_task(own("my_task.py:Own"), study)
+    assert found in caught.value.found
+    assert "Install" not in caught.value.remedy
+
+
+def test_an_import_error_of_the_users_own_stays_one(study: Path) -> None:
+    (study / "my_task.py").write_text(f"{OWN}\nfrom json import nothing_of_that_name\n")
+    with pytest.raises(ImportError, match="nothing_of_that_name"):
+        load_task(own("my_task.py:Own"), study)
+
+
 def test_an_unknown_kind_names_the_near_miss(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="Did you mean 'segmentation-folder'"):
         load_task(table("segmentation-folders"), tmp_path)
