@@ -40,14 +40,14 @@ SHORT_REALTIME = RealtimeTable(
     frame_rows=60,
     frame_columns=80,
 )
-SHORT_PROTOCOLS = (
+SHORT_SCENARIOS = (
     SustainedTable(duration="1 s", window="0.1 s").plan(),  # type: ignore[arg-type]
     SHORT_REALTIME.plan(Path()),
     MultiStreamTable(interval="2 ms", percentile=90, queries=64, most=8).plan(),  # type: ignore[arg-type]
     OfflineTable(samples=100, chunks=7).plan(),
     ResourcesTable(inferences=3, repeats=2, period="10 ms").plan(),  # type: ignore[arg-type]
 )
-"""Every protocol as a study file would have it, but short."""
+"""Every scenario as a study file would have it, but short."""
 
 
 def need_sshd() -> None:

@@ -10,7 +10,7 @@ from edgedeploy.evidence.scenarios import SCENARIO_SERIES
 from edgedeploy.evidence.series import RUN_SERIES, Reader, Run
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.job import RawSide
-from edgedeploy.records.metric_table import METRICS, PROTOCOL_METRICS, RUN_METRICS
+from edgedeploy.records.metric_table import METRICS, RUN_METRICS, SCENARIO_METRICS
 from edgedeploy.records.metrics import Clock, Metric
 
 SERIES: Final[Mapping[str, Reader]] = {**RUN_SERIES, **SCENARIO_SERIES}
@@ -48,13 +48,13 @@ def board_metrics(
     return _numbers(RUN_METRICS.values(), Run(candidate, baseline, artifact, power), clock)
 
 
-def protocol_metrics(
+def scenario_metrics(
     asked: Sequence[str], candidate: RawSide, raw: Mapping[str, Any]
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """As :func:`board_metrics`, of the measuring protocols that were asked for; ``raw`` maps each to its series, the single
+    """As :func:`board_metrics`, of the scenarios that were asked for; ``raw`` maps each to its series, the single
     stream is the candidate's interleaved blocks."""
-    rows = [row for name in asked for row in PROTOCOL_METRICS.get(name, {}).values()]
-    return _numbers(rows, Run(candidate, protocols=raw))
+    rows = [row for name in asked for row in SCENARIO_METRICS.get(name, {}).values()]
+    return _numbers(rows, Run(candidate, scenarios=raw))
 
 
 def _numbers(rows: Iterable[Metric], run: Run, clock: Clock = "wall") -> tuple[dict[str, float], dict[str, str]]:

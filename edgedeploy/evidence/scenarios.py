@@ -1,4 +1,4 @@
-"""The series of measuring protocols, from the raw ones that the board sent."""
+"""The series of scenarios, from the raw ones that the board sent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEWEST_WINDOWS: Final = 5
 
 
 def _window_medians(run: Run) -> Floats:
-    return require_positive([window["p50_ns"] for window in run.protocol("sustained")["windows"]], "sustained latency")
+    return require_positive([window["p50_ns"] for window in run.scenario("sustained")["windows"]], "sustained latency")
 
 
 def _sustained_medians(run: Run) -> Series:
@@ -35,7 +35,7 @@ def _sustained_course(run: Run) -> Series | str:
     medians = _window_medians(run)
     if medians.size < FEWEST_WINDOWS:
         return f"{medians.size} windows, {FEWEST_WINDOWS} needed"
-    starts_ns = [window["start_ns"] for window in run.protocol("sustained")["windows"]]
+    starts_ns = [window["start_ns"] for window in run.scenario("sustained")["windows"]]
     return Course(np.array(starts_ns, dtype=np.float64) / 60e9, 100 * medians / medians.mean())
 
 
@@ -48,7 +48,7 @@ def _sustained_slowdown(run: Run) -> Series | str:
 
 
 def _sustained_heating(run: Run) -> Series | None:
-    zones = [conditions.get("temperatures_c") or {} for conditions in run.protocol("sustained")["conditions"]]
+    zones = [conditions.get("temperatures_c") or {} for conditions in run.scenario("sustained")["conditions"]]
     rises = [zones[-1][zone] - zones[0][zone] for zone in zones[0] if zone in zones[-1]] if zones else []
     return float(max(rises)) if rises else None
 
@@ -93,7 +93,7 @@ def _stage(stage: str) -> Reader:
     def reader(run: Run) -> Series | str | None:
         if not run.replay.processed:
             return f"none of {len(run.replay.arrivals_ns)} frames was processed"
-        times_ns = run.protocol("realtime")["stages_ns"].get(stage)
+        times_ns = run.scenario("realtime")["stages_ns"].get(stage)
         if times_ns is None:
             return None
         return Neighbours(_blocks(require_positive(times_ns, f"time of stage {stage}")), "frames")
@@ -117,14 +117,14 @@ def _blocks(values: Floats) -> list[list[float]]:
 
 
 def _streams(run: Run) -> Series | str:
-    raw = run.protocol("multi_stream")
+    raw = run.scenario("multi_stream")
     return (
         f"all of {raw['most']} streams hold: raise `most`" if raw["streams"] == raw["most"] else float(raw["streams"])
     )
 
 
 def _offline_chunks(run: Run) -> Series:
-    raw = run.protocol("offline")
+    raw = run.scenario("offline")
     elapsed = require_positive(raw["elapsed_ns"], "offline time")
     return Pairs(np.stack([np.asarray(raw["samples"], dtype=np.float64), elapsed], axis=1), scale=1e9)
 
@@ -133,7 +133,7 @@ def _of_runs(what: str, read: Callable[[Mapping[str, Any], Floats], float]) -> R
     """A reader of one number for each repeat of a whole run; ``read`` is given its times of looking too."""
 
     def reader(run: Run) -> Series:
-        runs = run.protocol("resources")["runs"]
+        runs = run.scenario("resources")["runs"]
         values = [read(item, require_positive(item["at_ns"], "time of a look at the resources")) for item in runs]
         return Repeats(require_positive(values, what))
 
@@ -165,4 +165,4 @@ SCENARIO_SERIES: Final[Mapping[str, Reader]] = {
     "CPU of runs": _of_runs("CPU of a run", lambda raw, _: float(raw["cpu_ns"][-1] / 1e9)),
     "durations of runs": _of_runs("duration of a run", lambda _, at_ns: float(at_ns[-1])),
 }
-"""What each protocol gives where it was asked for. The single stream is the interleaved blocks themselves."""
+"""What each scenario gives where it was asked for. The single stream is the interleaved blocks themselves."""

@@ -74,32 +74,32 @@ Series = Neighbours | Repeats | Pairs | Course | float
 @dataclass(frozen=True, eq=False)
 class Run:
     """What came back from a board, as far as numbers are made of it. ``power`` is what the agent recorded of the board's
-    power, ``protocols`` the raw series of measuring protocols. A series is read once."""
+    power, ``scenarios`` the raw series of scenarios. A series is read once."""
 
     candidate: RawSide
     baseline: RawSide | None = None
     artifact: Artifact | None = None
     power: Mapping[str, Any] | None = None
-    protocols: Mapping[str, Any] = field(default_factory=dict)
+    scenarios: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, measurement: Measurement) -> Run:
         power = measurement.environment.get("energy")
-        return cls(measurement.candidate, measurement.baseline, measurement.artifact, power, measurement.protocols)
+        return cls(measurement.candidate, measurement.baseline, measurement.artifact, power, measurement.scenarios)
 
-    def protocol(self, name: str) -> Mapping[str, Any]:
-        """The raw series of a measuring protocol. Raises ``MeasurementError`` when the board sent none."""
-        if name not in self.protocols:
+    def scenario(self, name: str) -> Mapping[str, Any]:
+        """The raw series of a scenario. Raises ``MeasurementError`` when the board sent none."""
+        if name not in self.scenarios:
             found = "the board sent nothing for it"
             raise MeasurementError(f"measure {name}", found, "Run it again; keep the agent's log")
-        raw: Mapping[str, Any] = self.protocols[name]
+        raw: Mapping[str, Any] = self.scenarios[name]
         return raw
 
     @cached_property
     def replay(self) -> Replay:
         """What became of every frame. Raises ``MeasurementError`` unless all of them are accounted for."""
         try:
-            return Replay.from_json(self.protocol("realtime"))
+            return Replay.from_json(self.scenario("realtime"))
         except ValueError as exc:
             raise MeasurementError("measure realtime", str(exc), "The run is void") from exc
 

@@ -166,8 +166,9 @@ def _environment_cause(environment: Mapping[str, Any], limits: StabilityLimits) 
 
 
 def _shares(environment: Mapping[str, Any]) -> list[float]:
-    """Cores that others used, during the interleaved blocks and during the protocols, as far as the board can tell."""
-    parts = (environment, environment.get("protocols") or {})
+    """Cores that others used, during the interleaved blocks and during the scenarios, as far as the board can tell."""
+    later = environment.get("scenarios", environment.get("protocols"))  # the second is what older agents called it
+    parts = (environment, later or {})
     found = [part.get("background_cpu_share") for part in parts]
     return [float(share) for share in found if isinstance(share, (int, float))]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.runtime.wire.job import MeasurePlan, ProtocolPlan
+from edgedeploy.runtime.wire.job import MeasurePlan, ScenarioPlan
 from edgedeploy.runtime.wire.result import RawSeries, RawSide
 
-__all__ = ["Job", "MeasurePlan", "Payload", "ProtocolPlan", "RawRun", "RawSide"]
+__all__ = ["Job", "MeasurePlan", "Payload", "ScenarioPlan", "RawRun", "RawSide"]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from edgedeploy.runtime.wire.result import RawSeries
 from edgedeploy.runtime.wire.serde import from_json, to_json
 
 SCHEMA_VERSION: Final = 1
+_KEPT_SCENARIOS: Final = "protocols"  # the name of the field in files of schema 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,10 @@ class Measurement(RawSeries):
         return self.variant.digest
 
     def as_json(self) -> dict[str, Any]:
+        series = to_json(self.series())
+        series[_KEPT_SCENARIOS] = series.pop("scenarios")
         return {
-            **to_json(self.series()),
+            **series,
             "schema": self.schema,
             "variant": self.variant.as_json(),
             "variant_digest": self.variant.digest,
@@ -84,7 +87,7 @@ class Measurement(RawSeries):
         if data["schema"] != SCHEMA_VERSION:
             raise ValueError(f"measurement schema {data['schema']!r}, this version reads {SCHEMA_VERSION}")
         return cls(
-            **from_json(RawSeries, data, kept=True).series(),
+            **from_json(RawSeries, {**data, "scenarios": data.get(_KEPT_SCENARIOS, {})}, kept=True).series(),
             variant=Variant.from_json(data["variant"]),
             artifact=Artifact.from_json(data["artifact"]),
             board=BoardInfo.from_json(data["board"]),

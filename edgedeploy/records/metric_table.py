@@ -148,7 +148,7 @@ METRICS: Final[Sequence[Metric]] = (
         text="99.9th percentile of the steady latency (6636 queries or more)",
         source=Source("latencies", "percentile", 99.9),
         missing=_NO_QUERIES,
-        protocol="single_stream",
+        scenario="single_stream",
     ),
     Metric(
         name="latency_max_ns",
@@ -157,7 +157,7 @@ METRICS: Final[Sequence[Metric]] = (
         text="slowest steady query that was seen",
         source=Source("latencies", "maximum"),
         missing=_NO_QUERIES,
-        protocol="single_stream",
+        scenario="single_stream",
     ),
     Metric(
         name="latency_p90_bound_ns",
@@ -166,7 +166,7 @@ METRICS: Final[Sequence[Metric]] = (
         text="90 % of queries are no slower, at 99 % confidence",
         source=Source("latencies", "bound", 90),
         missing=_NO_QUERIES,
-        protocol="single_stream",
+        scenario="single_stream",
     ),
     Metric(
         name="latency_p99_bound_ns",
@@ -175,7 +175,7 @@ METRICS: Final[Sequence[Metric]] = (
         text="99 % of queries are no slower, at 99 % confidence",
         source=Source("latencies", "bound", 99),
         missing=_NO_QUERIES,
-        protocol="single_stream",
+        scenario="single_stream",
     ),
     Metric(
         name="latency_p999_bound_ns",
@@ -184,14 +184,14 @@ METRICS: Final[Sequence[Metric]] = (
         text="99.9 % of queries are no slower, at 99 % confidence",
         source=Source("latencies", "bound", 99.9),
         missing=_NO_QUERIES,
-        protocol="single_stream",
+        scenario="single_stream",
     ),
     Metric(
         name="sustained_latency_p50_ns",
         unit="ns",
         text="median of the windows' median latencies",
         source=Source("sustained medians", "median"),
-        protocol="sustained",
+        scenario="sustained",
     ),
     Metric(
         name="sustained_slope_percent_per_min",
@@ -199,7 +199,7 @@ METRICS: Final[Sequence[Metric]] = (
         unit="%/min",
         text="growth of the windows' median latency",
         source=Source("sustained course", "slope"),
-        protocol="sustained",
+        scenario="sustained",
     ),
     Metric(
         name="sustained_slowdown_ratio",
@@ -207,7 +207,7 @@ METRICS: Final[Sequence[Metric]] = (
         unit="1",
         text="median latency of the last fifth over the first",
         source=Source("sustained slowdown"),
-        protocol="sustained",
+        scenario="sustained",
         shown="times",
     ),
     Metric(
@@ -217,7 +217,7 @@ METRICS: Final[Sequence[Metric]] = (
         text="largest rise of a thermal zone from first to last",
         source=Source("sustained heating"),
         missing="no temperature sensor",
-        protocol="sustained",
+        scenario="sustained",
     ),
     Metric(
         name="realtime_deadline_miss_percent",
@@ -225,7 +225,7 @@ METRICS: Final[Sequence[Metric]] = (
         unit="percent",
         text="frames without a result in time",
         source=Source("realtime missed", "share"),
-        protocol="realtime",
+        scenario="realtime",
     ),
     Metric(
         name="realtime_drop_percent",
@@ -233,70 +233,70 @@ METRICS: Final[Sequence[Metric]] = (
         unit="percent",
         text="frames that were dropped for newer ones",
         source=Source("realtime dropped", "share"),
-        protocol="realtime",
+        scenario="realtime",
     ),
     Metric(
         name="realtime_result_age_p50_ns",
         unit="ns",
         text="median age of a frame when its result is ready",
         source=Source("realtime ages", "percentile", 50),
-        protocol="realtime",
+        scenario="realtime",
     ),
     Metric(
         name="realtime_result_age_p99_ns",
         unit="ns",
         text="99th percentile of the age (662 results or more)",
         source=Source("realtime ages", "percentile", 99),
-        protocol="realtime",
+        scenario="realtime",
     ),
     Metric(
         name="realtime_result_age_max_ns",
         unit="ns",
         text="oldest frame when its result was ready",
         source=Source("realtime ages", "maximum"),
-        protocol="realtime",
+        scenario="realtime",
     ),
     Metric(
         name="realtime_shown_age_mean_ns",
         unit="ns",
         text="age of the newest result, mean over time",
         source=Source("realtime shown age"),
-        protocol="realtime",
+        scenario="realtime",
     ),
     Metric(
         name="realtime_jitter_ns",
         unit="ns",
         text="mean change of the age from one result to the next",
         source=Source("realtime age changes", "ratio"),
-        protocol="realtime",
+        scenario="realtime",
     ),
     Metric(
         name="realtime_decode_ns",
         unit="ns",
         text="median time to decode a frame",
         source=Source("realtime decode", "percentile", 50),
-        protocol="realtime",
+        scenario="realtime",
     ),
     Metric(
         name="realtime_resize_ns",
         unit="ns",
         text="median time to resize a frame",
         source=Source("realtime resize", "percentile", 50),
-        protocol="realtime",
+        scenario="realtime",
     ),
     Metric(
         name="realtime_inference_ns",
         unit="ns",
         text="median time of the inference between arrivals",
         source=Source("realtime inference", "percentile", 50),
-        protocol="realtime",
+        scenario="realtime",
     ),
     Metric(
         name="realtime_overlay_ns",
         unit="ns",
         text="median time to draw the result on the frame",
         source=Source("realtime overlay", "percentile", 50),
-        protocol="realtime",
+        scenario="realtime",
     ),
     Metric(
         name="multi_stream_streams",
@@ -305,7 +305,7 @@ METRICS: Final[Sequence[Metric]] = (
         unit="streams",
         text="most streams that hold the deadline together",
         source=Source("streams"),
-        protocol="multi_stream",
+        scenario="multi_stream",
     ),
     Metric(
         name="offline_throughput_per_s",
@@ -314,7 +314,7 @@ METRICS: Final[Sequence[Metric]] = (
         unit="/s",
         text="inferences a second when all samples are there at once",
         source=Source("offline chunks", "ratio"),
-        protocol="offline",
+        scenario="offline",
     ),
     Metric(
         name="resources_memory_area_byte_s",
@@ -322,7 +322,7 @@ METRICS: Final[Sequence[Metric]] = (
         unit="B*s",
         text="area under the curve of resident memory of a run",
         source=Source("memory of runs", "median"),
-        protocol="resources",
+        scenario="resources",
     ),
     Metric(
         name="resources_cpu_area_core_s",
@@ -330,7 +330,7 @@ METRICS: Final[Sequence[Metric]] = (
         unit="s",
         text="area under the curve of cores in use: CPU seconds",
         source=Source("CPU of runs", "median"),
-        protocol="resources",
+        scenario="resources",
     ),
     Metric(
         name="resources_duration_ns",
@@ -338,12 +338,12 @@ METRICS: Final[Sequence[Metric]] = (
         unit="ns",
         text="whole run: process start, load and all inferences",
         source=Source("durations of runs", "median"),
-        protocol="resources",
+        scenario="resources",
     ),
 )
 """Every metric that a board can produce, in the order of the report's tables; a task adds its own accuracy metrics."""
 
-PROTOCOL_TITLES: Final[Mapping[str, str]] = {
+SCENARIO_TITLES: Final[Mapping[str, str]] = {
     "single_stream": "Single stream: rare slow queries, and bounds that hold at 99 % confidence",
     "sustained": "Under load for minutes",
     "realtime": "In real time: frames arrive whether the model is ready or not",
@@ -351,12 +351,12 @@ PROTOCOL_TITLES: Final[Mapping[str, str]] = {
     "offline": "All samples at once",
     "resources": "Resources of a whole run, from process start to its end",
 }
-"""What the report writes above a measuring protocol's metrics."""
+"""What the report writes above a scenario's metrics."""
 
 
-def protocol_title(name: str) -> str:
-    """The protocol's own title, or its name for people."""
-    return PROTOCOL_TITLES.get(name) or name.replace("_", " ").capitalize()
+def scenario_title(name: str) -> str:
+    """The scenario's own title, or its name for people."""
+    return SCENARIO_TITLES.get(name) or name.replace("_", " ").capitalize()
 
 
 def by_name(rows: Sequence[Metric]) -> dict[str, Metric]:
@@ -371,14 +371,14 @@ def by_name(rows: Sequence[Metric]) -> dict[str, Metric]:
 BOARD_METRICS: Final[Mapping[str, Metric]] = by_name(METRICS)
 """The table by name. What is not in it belongs to the task."""
 
-RUN_METRICS: Final[Mapping[str, Metric]] = {row.name: row for row in METRICS if row.protocol is None}
+RUN_METRICS: Final[Mapping[str, Metric]] = {row.name: row for row in METRICS if row.scenario is None}
 """What every board measurement produces."""
 
-PROTOCOL_METRICS: Final[Mapping[str, Mapping[str, Metric]]] = {
-    protocol: {row.name: row for row in METRICS if row.protocol == protocol}
-    for protocol in dict.fromkeys([*PROTOCOL_TITLES, *(row.protocol for row in METRICS if row.protocol)])
+SCENARIO_METRICS: Final[Mapping[str, Mapping[str, Metric]]] = {
+    scenario: {row.name: row for row in METRICS if row.scenario == scenario}
+    for scenario in dict.fromkeys([*SCENARIO_TITLES, *(row.scenario for row in METRICS if row.scenario)])
 }
-"""What each measuring protocol adds when a study names it in ``[measure] protocols``."""
+"""What each scenario adds when a study names it in ``[measure] scenarios``."""
 
 ACROSS_BOARDS: Final = frozenset(row.name for row in METRICS if row.across_boards)
 KEY_METRICS: Final = tuple(row.name for row in METRICS if row.key)

@@ -84,8 +84,8 @@ class Metric(MetricInfo):
     source: Source
     heading: str = ""
     """Column title; derived from the name when left out."""
-    protocol: str | None = None
-    """The measuring protocol that a study has to ask for; None for what every run gives."""
+    scenario: str | None = None
+    """The scenario that a study has to ask for; None for what every run gives."""
     missing: str = "this run's settings do not give it"
     """The reason why there is none, where the series is not there and knows no better one."""
     not_by_clock: Mapping[Clock, str] = field(default_factory=dict)

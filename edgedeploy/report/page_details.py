@@ -68,12 +68,12 @@ def cases_section(data: ReportData) -> Section:
 
 
 def sustained_section(data: ReportData) -> Section | None:
-    """Latency over time of the pick and the baseline; nothing for a study without the protocol."""
+    """Latency over time of the pick and the baseline; nothing for a study without the scenario."""
     picked, reference = pick_and_reference(data.front, data.measurements)
     shown = {
-        item.variant.label: item.protocols["sustained"]["windows"]
+        item.variant.label: item.scenarios["sustained"]["windows"]
         for item in (picked, reference)
-        if item and "sustained" in item.protocols
+        if item and "sustained" in item.scenarios
     }
     if not shown:
         return None

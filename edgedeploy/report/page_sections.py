@@ -31,7 +31,7 @@ from edgedeploy.report.page_details import (
 )
 from edgedeploy.report.plot import choose_axes, pareto
 from edgedeploy.report.tables import all_variants_table, line, metrics_table, weight_bits_table
-from edgedeploy.report.words import answer, board_metrics_present, key_metrics, protocol_tables, task_metrics
+from edgedeploy.report.words import answer, board_metrics_present, key_metrics, scenario_tables, task_metrics
 
 __all__ = ["ReportData", "render_report", "write_report"]
 
@@ -136,7 +136,7 @@ def _numbers(front: Front) -> Section | None:
         blocks += [Text(title, "heading"), metrics_table(shown, accuracy, front)]
     on_board = metrics_table(shown, board_metrics_present(front), front, executed=True)
     blocks += [Text("On the board", "heading"), on_board]
-    for title, metrics in protocol_tables(front).items():
+    for title, metrics in scenario_tables(front).items():
         blocks += [Text(title, "heading"), metrics_table(shown, metrics, front)]
     if absent := _missing_everywhere(shown):
         blocks.append(Text(f"Not available for any of them: {absent}.", "note"))

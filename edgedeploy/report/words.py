@@ -12,10 +12,10 @@ from edgedeploy.evidence.quantities import heading, quantity, with_span
 from edgedeploy.records.metric_table import (
     BOARD_METRICS,
     KEY_METRICS,
-    PROTOCOL_METRICS,
     RUN_METRICS,
+    SCENARIO_METRICS,
     is_relative,
-    protocol_title,
+    scenario_title,
 )
 
 PROVENANCE_TEXT: Final[Mapping[str, str]] = {
@@ -98,9 +98,9 @@ def board_metrics_present(report: Front) -> list[str]:
     return _present(RUN_METRICS, report)
 
 
-def protocol_tables(report: Front) -> dict[str, list[str]]:
-    """Title to metrics, for each measuring protocol that gave any."""
-    found = {protocol_title(name): _present(table, report) for name, table in PROTOCOL_METRICS.items()}
+def scenario_tables(report: Front) -> dict[str, list[str]]:
+    """Title to metrics, for each scenario that gave any."""
+    found = {scenario_title(name): _present(table, report) for name, table in SCENARIO_METRICS.items()}
     return {title: metrics for title, metrics in found.items() if metrics}
 
 

@@ -1,7 +1,6 @@
-"""The study file's tables of measuring protocols, and the plans that a board gets for them.
+"""The study file's tables of scenarios, and the plans that a board gets for them.
 
-A protocol runs when ``[measure] protocols`` names it. Its table ``[measure.NAME]`` may be left out: the defaults are
-usable.
+A scenario runs when ``[measure] scenarios`` names it. Its table ``[measure.NAME]`` may be left out if its defaults suffice.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from edgedeploy.records.job import ProtocolPlan
-from edgedeploy.records.metric_table import PROTOCOL_METRICS
+from edgedeploy.records.job import ScenarioPlan
+from edgedeploy.records.metric_table import SCENARIO_METRICS
 from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE, MetricInfo
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.spec.recordings import MAX_FRAMES, dicom_arrivals_ns, metaimage_arrivals_ns
 
-ProtocolName = Literal["single_stream", "sustained", "realtime", "multi_stream", "offline", "resources"]
+ScenarioName = Literal["single_stream", "sustained", "realtime", "multi_stream", "offline", "resources"]
 
 
 def _seconds(value: Any) -> float:
@@ -50,9 +49,9 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ProtocolTable(Table):
+class ScenarioTable(Table):
     stuck_after: Seconds = Field(default=120.0, gt=0)
-    """Extra time beyond the protocol's own duration. A run that takes longer is stuck, which is a failure of the
+    """Extra time beyond the scenario's own duration. A run that takes longer is stuck, which is a failure of the
     variant."""
 
 
@@ -61,7 +60,7 @@ class SingleStreamTable(Table):
     """The interleaved blocks get at least as many queries as this percentile needs: 6636 for the 99.9th."""
 
 
-class SustainedTable(ProtocolTable):
+class SustainedTable(ScenarioTable):
     duration: Seconds = Field(default=600.0, gt=0, le=24 * 3600)
     window: Seconds = Field(default=10.0, gt=0)
 
@@ -71,12 +70,12 @@ class SustainedTable(ProtocolTable):
             raise ValueError(f"5 to 10000 windows must fit in, but got {self.duration:g} s of {self.window:g} s each")
         return self
 
-    def plan(self) -> ProtocolPlan:
+    def plan(self) -> ScenarioPlan:
         settings = {"duration_ns": round(self.duration * _S_NS), "window_ns": round(self.window * _S_NS)}
-        return ProtocolPlan("sustained", settings, self.duration + self.window + self.stuck_after)
+        return ScenarioPlan("sustained", settings, self.duration + self.window + self.stuck_after)
 
 
-class RealtimeTable(ProtocolTable):
+class RealtimeTable(ScenarioTable):
     """Exactly one of ``rate_hz``, ``recording`` (MetaImage sequence) and ``clip`` (DICOM) says when frames arrive."""
 
     rate_hz: float | None = Field(default=None, gt=0, le=10_000)
@@ -105,7 +104,7 @@ class RealtimeTable(ProtocolTable):
     def sources(self) -> list[str]:
         return [name for name in ("rate_hz", "recording", "clip") if getattr(self, name) is not None]
 
-    def plan(self, folder: Path) -> ProtocolPlan:
+    def plan(self, folder: Path) -> ScenarioPlan:
         """Paths are relative to ``folder``. Raises ``DataError`` for a recording that cannot be read."""
         arrivals_ns = self._arrivals_ns(folder)
         gaps_ns = sorted(after - before for before, after in itertools.pairwise(arrivals_ns))
@@ -117,7 +116,7 @@ class RealtimeTable(ProtocolTable):
             "stages": list(self.stages),
             "frame": [self.frame_rows, self.frame_columns],
         }
-        return ProtocolPlan("realtime", settings, arrivals_ns[-1] / _S_NS + self.stuck_after)
+        return ScenarioPlan("realtime", settings, arrivals_ns[-1] / _S_NS + self.stuck_after)
 
     def _arrivals_ns(self, folder: Path) -> list[int]:
         if self.rate_hz is not None:
@@ -127,7 +126,7 @@ class RealtimeTable(ProtocolTable):
         return dicom_arrivals_ns(folder / str(self.clip))[: self.frames]
 
 
-class MultiStreamTable(ProtocolTable):
+class MultiStreamTable(ScenarioTable):
     interval: Nanoseconds = Field(default=50_000_000, gt=0)
     """Time between two frames of a stream, which is the deadline of each."""
     percentile: Percent = 99.0
@@ -141,7 +140,7 @@ class MultiStreamTable(ProtocolTable):
             raise ValueError(f"percentile {self.percentile:g} needs {needed} queries or more, but got {self.queries}")
         return self
 
-    def plan(self) -> ProtocolPlan:
+    def plan(self) -> ScenarioPlan:
         settings = {
             "interval_ns": self.interval,
             "queries": self.queries,
@@ -149,12 +148,12 @@ class MultiStreamTable(ProtocolTable):
             "most": self.most,
         }
         levels = 2 * self.most.bit_length() + 1
-        return ProtocolPlan(
+        return ScenarioPlan(
             "multi_stream", settings, 2 * levels * self.queries * self.interval / _S_NS + self.stuck_after
         )
 
 
-class OfflineTable(ProtocolTable):
+class OfflineTable(ScenarioTable):
     samples: int = Field(default=1024, ge=8, le=10_000_000)
     chunks: int = Field(default=16, ge=1, le=1000)
     stuck_after: Seconds = Field(default=600.0, gt=0)
@@ -165,11 +164,11 @@ class OfflineTable(ProtocolTable):
             raise ValueError(f"`chunks <= samples` must hold, but got ({self.chunks}, {self.samples})")
         return self
 
-    def plan(self) -> ProtocolPlan:
-        return ProtocolPlan("offline", {"samples": self.samples, "chunks": self.chunks}, self.stuck_after)
+    def plan(self) -> ScenarioPlan:
+        return ScenarioPlan("offline", {"samples": self.samples, "chunks": self.chunks}, self.stuck_after)
 
 
-class ResourcesTable(ProtocolTable):
+class ResourcesTable(ScenarioTable):
     """``stuck_after`` counts for each of the ``repeats``."""
 
     inferences: int = Field(default=64, ge=1, le=1_000_000)
@@ -177,15 +176,15 @@ class ResourcesTable(ProtocolTable):
     period: Nanoseconds = Field(default=100_000_000, ge=1_000_000)
     """Time between two samples: the FLARE challenge's 0.1 s."""
 
-    def plan(self) -> ProtocolPlan:
+    def plan(self) -> ScenarioPlan:
         settings = {"inferences": self.inferences, "repeats": self.repeats, "period_ns": self.period}
-        return ProtocolPlan("resources", settings, self.repeats * self.stuck_after)
+        return ScenarioPlan("resources", settings, self.repeats * self.stuck_after)
 
 
-class Protocols(Table):
-    """The part of ``[measure]`` that is about protocols."""
+class Scenarios(Table):
+    """The part of ``[measure]`` that is about scenarios."""
 
-    protocols: tuple[ProtocolName, ...] = ()
+    scenarios: tuple[ScenarioName, ...] = ()
     single_stream: SingleStreamTable = SingleStreamTable()
     sustained: SustainedTable = SustainedTable()
     realtime: RealtimeTable = RealtimeTable()
@@ -193,31 +192,41 @@ class Protocols(Table):
     offline: OfflineTable = OfflineTable()
     resources: ResourcesTable = ResourcesTable()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _older_name(cls, table: Any) -> Any:
+        """Study files of before say ``protocols``."""
+        if not isinstance(table, dict) or "protocols" not in table:
+            return table
+        if "scenarios" in table:
+            raise ValueError("`protocols` is the older name of `scenarios`: keep one of them")
+        return {"scenarios" if key == "protocols" else key: value for key, value in table.items()}
+
     @model_validator(mode="after")
-    def _asked_and_described_agree(self) -> Protocols:
-        double = sorted({name for name in self.protocols if self.protocols.count(name) > 1})
+    def _asked_and_described_agree(self) -> Scenarios:
+        double = sorted({name for name in self.scenarios if self.scenarios.count(name) > 1})
         if double:
-            raise ValueError(f"protocols must differ, but {', '.join(double)} stands twice")
-        for name in get_args(ProtocolName):
-            if name in self.model_fields_set and name not in self.protocols:
-                raise ValueError(f"[measure.{name}] is there, but protocols does not name {name!r}")
-        if "realtime" in self.protocols and len(self.realtime.sources) != 1:
+            raise ValueError(f"scenarios must differ, but {', '.join(double)} stands twice")
+        for name in get_args(ScenarioName):
+            if name in self.model_fields_set and name not in self.scenarios:
+                raise ValueError(f"[measure.{name}] is there, but scenarios does not name {name!r}")
+        if "realtime" in self.scenarios and len(self.realtime.sources) != 1:
             given = ", ".join(self.realtime.sources) or "none"
             raise ValueError(f"[measure.realtime] needs one of rate_hz, recording and clip, but got {given}")
         return self
 
     def metrics(self) -> dict[str, MetricInfo]:
-        """What the protocols that were asked for produce."""
-        return {name: info for protocol in self.protocols for name, info in PROTOCOL_METRICS.get(protocol, {}).items()}
+        """What the scenarios that were asked for produce."""
+        return {name: info for scenario in self.scenarios for name, info in SCENARIO_METRICS.get(scenario, {}).items()}
 
-    def plans(self, folder: Path) -> tuple[ProtocolPlan, ...]:
+    def plans(self, folder: Path) -> tuple[ScenarioPlan, ...]:
         """The plans for the board in the order of the study file, except that sustained load comes last because it
         leaves the board hot. The single stream needs no plan: it is the interleaved blocks."""
-        names = sorted(self.protocols, key=lambda name: name == "sustained")
+        names = sorted(self.scenarios, key=lambda name: name == "sustained")
         return tuple(self._plan(name, folder) for name in names if name != "single_stream")
 
-    def _plan(self, name: str, folder: Path) -> ProtocolPlan:
+    def _plan(self, name: str, folder: Path) -> ScenarioPlan:
         if name == "realtime":
             return self.realtime.plan(folder)
-        plan: ProtocolPlan = getattr(self, name).plan()
+        plan: ScenarioPlan = getattr(self, name).plan()
         return plan

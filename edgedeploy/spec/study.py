@@ -22,7 +22,7 @@ from edgedeploy.records.units import parse_quantity
 from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, NO_PLAN, PRECISIONS, TRAININGS, Scalar
 from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
-from edgedeploy.spec.scenarios import Protocols, Seconds
+from edgedeploy.spec.scenarios import Scenarios, Seconds
 from edgedeploy.spec.scenarios import Table as _Table
 from edgedeploy.spec.source import SpecSource, first_error
 from edgedeploy.spec.space import MAX_CHOICES, expand, subset
@@ -83,7 +83,7 @@ class BudgetTable(_Table):
     wall_clock: Seconds = Field(default=24 * 3600.0, gt=0)
 
 
-class MeasureTable(Protocols):
+class MeasureTable(Scenarios):
     queries: int = Field(default=662, ge=8, le=1_000_000)
     warmup: int = Field(default=10, ge=0, le=10_000)
     block: int = Field(default=8, ge=1, le=1000)
@@ -104,7 +104,7 @@ class MeasureTable(Protocols):
     @property
     def timed_queries(self) -> int:
         """``queries``, or more if the percentile of the single stream needs more."""
-        if "single_stream" not in self.protocols:
+        if "single_stream" not in self.scenarios:
             return self.queries
         return max(self.queries, QUERIES_FOR_PERCENTILE[self.single_stream.percentile])
 
@@ -177,10 +177,10 @@ class StudySpec(_Table):
         raise SpecError(f"board {name!r}", "the study has no board of that name", nearest(name, known))
 
     def check_clock(self, source: SpecSource, board: str, clock: Clock) -> None:
-        """Refuse goals and protocols that a board with this clock cannot measure."""
-        if clock != "wall" and self.measure.protocols:
-            found = f"board {board!r} has no time of its own, which measuring protocols are about"
-            raise source.error("measure.protocols", found, "Remove them, or choose another board")
+        """Refuse goals and scenarios that a board with this clock cannot measure."""
+        if clock != "wall" and self.measure.scenarios:
+            found = f"board {board!r} has no time of its own, and every scenario measures time"
+            raise source.error("measure.scenarios", found, "Remove them, or choose another board")
         reasons = not_told_by(clock)
         remedies = {
             "none": "Ask for size_bytes, or virtual_ns on emulated:arm64-system",
@@ -367,7 +367,7 @@ def parse_spec(text: str, path: Path) -> tuple[StudySpec, SpecSource]:
 def _metric(source: SpecSource, key: str, name: str, table: Mapping[str, MetricInfo]) -> MetricInfo:
     if name not in table:
         if name in BOARD_METRICS:
-            remedy = f"Add {BOARD_METRICS[name].protocol!r} to protocols in [measure], and its table if it needs one"
-            raise source.error(key, f"{name} comes from a measuring protocol that is not asked for", remedy)
+            remedy = f"Add {BOARD_METRICS[name].scenario!r} to scenarios in [measure], and its table if it needs one"
+            raise source.error(key, f"{name} comes from a scenario that is not asked for", remedy)
         raise source.error(key, f"nobody produces a metric named {name!r}", nearest(name, table))
     return table[name]

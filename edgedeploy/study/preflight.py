@@ -30,7 +30,7 @@ from edgedeploy.interfaces.task import ReadyMade, Task, Trainable
 from edgedeploy.lab.cluster import Cluster
 from edgedeploy.lab.kinds import require_alike, require_comparable
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.records.job import ProtocolPlan
+from edgedeploy.records.job import ScenarioPlan
 from edgedeploy.records.variant import Choices
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
@@ -71,7 +71,7 @@ class Ready:
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
     """What is worth knowing of the boards before the study begins."""
-    protocols: tuple[ProtocolPlan, ...]
+    scenarios: tuple[ScenarioPlan, ...]
 
 
 def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], cluster: Cluster | None = None) -> Ready:
@@ -90,7 +90,7 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     task = load_task(spec.task.model_dump(), source.path.resolve().parent)
     spec.check(source, architecture=task.architecture, task_metrics=task.metrics, known_targets=known)
     _check_model(spec, source, task, names)
-    protocols = spec.measure.plans(source.path.resolve().parent)
+    scenarios = spec.measure.plans(source.path.resolve().parent)
     targets: dict[str, Target] = {}
     for name in spec.study.targets:
         target = names[name].load()
@@ -127,7 +127,7 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
         choices=_choices(spec, task, targets, info),
     )
     left_out, notes = _left_out(spec, targets, info), _saturation(spec, targets, info)
-    return Ready(task, targets, boards, cluster, space, left_out, notes, protocols)
+    return Ready(task, targets, boards, cluster, space, left_out, notes, scenarios)
 
 
 def _left_out(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ class StudyRun:
             metrics=self._spec.metric_table(self._ready.task.metrics),
             tell=tell,
             alive=alive,
-            protocols=self._ready.protocols,
+            scenarios=self._ready.scenarios,
             power_modes=info.power_modes,
             host=self._host,
             place=self._place(info),

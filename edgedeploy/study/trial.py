@@ -16,14 +16,14 @@ import numpy as np
 from edgedeploy.boards.care.attempts import Attempts
 from edgedeploy.errors import BuildError, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.conditions import cooled_c
-from edgedeploy.evidence.metrics import board_metrics, protocol_metrics
+from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, stability, summarise_cases
 from edgedeploy.files import read_arrays, write_arrays
 from edgedeploy.interfaces.board import Board
 from edgedeploy.interfaces.task import Array, Split
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo, Provenance
-from edgedeploy.records.job import Job, MeasurePlan, Payload, ProtocolPlan, RawRun
+from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun, ScenarioPlan
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
@@ -65,7 +65,7 @@ class Trials:
 
     - ``tell`` gets one line per message for people.
     - ``alive`` is called before anything is stored, and raises when the study was interrupted or has lost the board.
-    - ``protocols`` run in every measurement of times.
+    - ``scenarios`` run in every measurement of times.
     - ``power_modes`` maps the board's modes to what sets them.
     - ``host`` is locked while this host works, ``place`` while the board runs; a board that is this host shares its
       lock.
@@ -81,7 +81,7 @@ class Trials:
     metrics: Mapping[str, MetricInfo]
     tell: Callable[[str], None] = lambda line: None
     alive: Callable[[Variant], None] = lambda variant: None
-    protocols: tuple[ProtocolPlan, ...] = ()
+    scenarios: tuple[ScenarioPlan, ...] = ()
     power_modes: Mapping[str, str] = field(default_factory=dict)
     host: AbstractContextManager[object] = field(default_factory=nullcontext)
     place: AbstractContextManager[object] = field(default_factory=nullcontext)
@@ -236,15 +236,15 @@ class Trials:
 
     def _plan(self, timed: bool, cool_to_c: float | None) -> MeasurePlan:
         table = self.spec.measure
-        protocols = self.protocols if timed else ()
+        scenarios = self.scenarios if timed else ()
         cool_down_s = 0.0 if cool_to_c is None else table.cool_down
         return MeasurePlan(
             queries=table.timed_queries if timed else 0,
             warmup=table.warmup,
             block=table.block,
             cold_starts=table.cold_starts if timed else 0,
-            time_limit_s=table.time_limit + cool_down_s + sum(protocol.limit_s for protocol in protocols),
-            protocols=protocols,
+            time_limit_s=table.time_limit + cool_down_s + sum(scenario.limit_s for scenario in scenarios),
+            scenarios=scenarios,
             cool_to_c=cool_to_c,
             cool_down_s=cool_down_s,
             profile_runs=PROFILE_RUNS if timed else 0,
@@ -277,7 +277,7 @@ class Trials:
             metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, power, board.clock)
         if board.clock == "wall" and raw.baseline is not None:
             table = self.spec.measure
-            more, why = protocol_metrics(table.protocols, raw.candidate, raw.protocols)
+            more, why = scenario_metrics(table.scenarios, raw.candidate, raw.scenarios)
             metrics, missing = {**metrics, **more}, {**missing, **why}
             cause = stability(raw.baseline, raw.environment, stability_limits(table))
         for name in self.bench.task.metrics:

@@ -21,7 +21,7 @@ from edgedeploy.runtime.sensors.conditions import ConditionRecorder, cool_down
 from edgedeploy.runtime.sensors.energy import measure_energy
 from edgedeploy.runtime.sensors.environment import BackgroundMeter, snapshot
 from edgedeploy.runtime.sessions.sources import known
-from edgedeploy.runtime.wire.job import JobSpec, MeasurePlan, ProtocolPlan
+from edgedeploy.runtime.wire.job import JobSpec, MeasurePlan, ScenarioPlan
 from edgedeploy.runtime.wire.result import AgentResult, OutputsFile, RawSide
 
 NOT_TIMED = "no timed queries were asked for"
@@ -133,7 +133,7 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> AgentResult:
         environment["cool_down"] = cool_down(plan.cool_to_c, plan.cool_down_s)
     environment["before"] = snapshot()
     cold_ns = cold_starts(workers, list(job.sides), plan.cold_starts)
-    protocols = {item.name: resource_curves(workers, item) for item in plan.protocols if item.name == RESOURCES}
+    scenarios = {item.name: resource_curves(workers, item) for item in plan.scenarios if item.name == RESOURCES}
     live = {name: workers.start(name) for name in job.sides}
     for worker in live.values():
         worker.wait_ready()
@@ -147,12 +147,12 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> AgentResult:
     facts = {name: worker.ask("facts") for name, worker in live.items()}
     outputs = _collect(live["candidate"], folder) if plan.collect_outputs else None
     environment["after"] = snapshot()
-    loads = [item for item in plan.protocols if item.name != RESOURCES]
+    loads = [item for item in plan.scenarios if item.name != RESOURCES]
     if loads:
         # Apart from the conditions above: a board that throttles under a sustained load is a finding, not a void run.
         meter = _background_meter(live)
-        protocols.update(run_loads(live["candidate"], loads))
-        environment["protocols"] = {**meter.stop(), "after": snapshot()}
+        scenarios.update(run_loads(live["candidate"], loads))
+        environment["scenarios"] = {**meter.stop(), "after": snapshot()}
     layers = {name: profiled(worker, plan.profile_runs) for name, worker in live.items()} if plan.profile_runs else {}
     for worker in live.values():
         worker.finish()
@@ -161,7 +161,7 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> AgentResult:
         candidate=sides["candidate"],
         baseline=sides.get("baseline"),
         environment=environment,
-        protocols=protocols,
+        scenarios=scenarios,
         layers=layers,
         outputs=outputs,
     )
@@ -190,12 +190,12 @@ def _background_meter(live: Mapping[str, WorkerProcess]) -> BackgroundMeter:
     return BackgroundMeter(lambda: time.process_time_ns() + sum(cpu_time_ns(worker.pid) for worker in live.values()))
 
 
-def run_loads(worker: WorkerProcess, protocols: Sequence[ProtocolPlan]) -> dict[str, Any]:
-    """The protocols that one worker runs by itself, in their order."""
+def run_loads(worker: WorkerProcess, scenarios: Sequence[ScenarioPlan]) -> dict[str, Any]:
+    """The scenarios that one worker runs by itself, in their order."""
     raw: dict[str, Any] = {}
-    for item in protocols:
+    for item in scenarios:
         with unless_stuck(worker, item):
-            raw[item.name] = worker.ask("protocol", name=item.name, settings=dict(item.settings))
+            raw[item.name] = worker.ask("scenario", name=item.name, settings=dict(item.settings))
     return raw
 
 
@@ -242,15 +242,15 @@ def abba_order(sides: Sequence[str], queries: int, block: int) -> list[str]:
 
 
 @contextmanager
-def unless_stuck(worker: WorkerProcess, protocol: ProtocolPlan) -> Iterator[None]:
-    """End the worker when the block takes longer than the protocol may: :class:`RuntimeFault` ``time_limit``."""
+def unless_stuck(worker: WorkerProcess, scenario: ScenarioPlan) -> Iterator[None]:
+    """End the worker when the block takes longer than the scenario may: :class:`RuntimeFault` ``time_limit``."""
     stuck = threading.Event()
 
     def end() -> None:
         stuck.set()
         worker.kill()
 
-    timer = threading.Timer(protocol.limit_s, end)
+    timer = threading.Timer(scenario.limit_s, end)
     timer.daemon = True
     timer.start()
     try:
@@ -258,15 +258,15 @@ def unless_stuck(worker: WorkerProcess, protocol: ProtocolPlan) -> Iterator[None
     except RuntimeFault as exc:
         if not stuck.is_set():
             raise
-        raise RuntimeFault("time_limit", f"{protocol.name} was stuck: it ran over {protocol.limit_s:g} s") from exc
+        raise RuntimeFault("time_limit", f"{scenario.name} was stuck: it ran over {scenario.limit_s:g} s") from exc
     finally:
         timer.cancel()
 
 
-def resource_curves(workers: Workers, protocol: ProtocolPlan) -> dict[str, Any]:
+def resource_curves(workers: Workers, scenario: ScenarioPlan) -> dict[str, Any]:
     """Memory and CPU time of whole runs, each in a fresh process: start, load, ``inferences``, end."""
-    settings = protocol.settings
-    each = replace(protocol, limit_s=protocol.limit_s / settings["repeats"])
+    settings = scenario.settings
+    each = replace(scenario, limit_s=scenario.limit_s / settings["repeats"])
     runs = []
     for _ in range(settings["repeats"]):
         worker = workers.start("candidate")

@@ -74,8 +74,8 @@ def _serve(worker: Worker, answers: IO[str]) -> None:
             _say(answers, worker.warm_up(request["queries"]))
         elif request["do"] == "facts":
             _say(answers, worker.facts())
-        elif request["do"] == "protocol":
-            _say(answers, worker.run_protocol(request["name"], request["settings"]))
+        elif request["do"] == "scenario":
+            _say(answers, worker.run_scenario(request["name"], request["settings"]))
         elif request["do"] == "profile":
             _say(answers, worker.profile(request["runs"]))
         elif request["do"] == "outputs":
@@ -162,14 +162,14 @@ class Worker:
             times_ns.append(time.perf_counter_ns() - start)
         return {"block_ns": times_ns, "cpu_ns": time.process_time_ns() - cpu_before}
 
-    def run_protocol(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The raw series of one measuring protocol. Imported here, so that no cold start pays for it."""
-        from edgedeploy.runtime.scenarios.base import Bench, make_protocol
+    def run_scenario(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The raw series of one scenario. Imported here, so that no cold start pays for it."""
+        from edgedeploy.runtime.scenarios.base import Bench, make_scenario
         from edgedeploy.runtime.scenarios.schedule import MonotonicClock
         from edgedeploy.runtime.sensors.environment import snapshot
 
         gc.collect()
-        return make_protocol(name, settings).run(Bench(self._session, self._cycle, MonotonicClock(), snapshot))
+        return make_scenario(name, settings).run(Bench(self._session, self._cycle, MonotonicClock(), snapshot))
 
     def stretch(self, for_ns: int) -> dict[str, Any]:
         """Queries one after the other until the time is over, for sensors that are slower than one query."""

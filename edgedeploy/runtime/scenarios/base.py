@@ -1,4 +1,4 @@
-"""The measuring protocols that one worker process runs on an artifact, besides the interleaved blocks.
+"""The scenarios that one worker process runs on an artifact, besides the interleaved blocks.
 
 Each is a class in its own module. It is made from the settings that the host sent, runs on a :class:`Bench`, and
 returns raw series as JSON, which the host evaluates. Cold starts and the interleaved single stream are not here,
@@ -16,19 +16,18 @@ from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.scenarios.schedule import Clock
 from edgedeploy.runtime.sessions.open import Feeds, Session
 
-PROTOCOLS = {
+SCENARIOS = {
     "sustained": "edgedeploy.runtime.scenarios.sustained",
     "realtime": "edgedeploy.runtime.scenarios.realtime",
     "multi_stream": "edgedeploy.runtime.scenarios.multi_stream",
     "offline": "edgedeploy.runtime.scenarios.offline",
 }
-"""Protocol name -> module with a ``from_settings`` function. A new protocol is one more line and one more file."""
+"""Scenario name -> module with a ``from_settings`` function. A new scenario is one more line and one more file."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What a protocol runs on: ``cycle`` are inputs to repeat in turn, ``conditions`` reads the board's current
-    state."""
+    """What a scenario runs on: ``cycle`` are inputs to repeat in turn, ``conditions`` reads the board's current state."""
 
     session: Session
     cycle: Sequence[Feeds]
@@ -36,19 +35,19 @@ class Bench:
     conditions: Callable[[], Mapping[str, Any]]
 
 
-class MeasuringProtocol(Protocol):
+class Scenario(Protocol):
     """One way to put load on an artifact. A protocol, because each has its own schedule."""
 
     def run(self, bench: Bench) -> dict[str, Any]:
         """Raw series as JSON. Raises the session's :class:`RuntimeFault`."""
 
 
-def make_protocol(name: str, settings: Mapping[str, Any]) -> MeasuringProtocol:
+def make_scenario(name: str, settings: Mapping[str, Any]) -> Scenario:
     """Raises :class:`RuntimeFault` ``bad_job`` for a name or settings that this agent does not understand."""
-    if name not in PROTOCOLS:
-        raise RuntimeFault("bad_job", f"no protocol {name!r}; known: {', '.join(sorted(PROTOCOLS))}")
+    if name not in SCENARIOS:
+        raise RuntimeFault("bad_job", f"no scenario {name!r}; known: {', '.join(sorted(SCENARIOS))}")
     try:
-        module = importlib.import_module(PROTOCOLS[name])
-        return cast(MeasuringProtocol, module.from_settings(settings))
+        module = importlib.import_module(SCENARIOS[name])
+        return cast(Scenario, module.from_settings(settings))
     except (KeyError, TypeError, ValueError) as exc:
-        raise RuntimeFault("bad_job", f"protocol {name}: {type(exc).__name__}: {exc}") from exc
+        raise RuntimeFault("bad_job", f"scenario {name}: {type(exc).__name__}: {exc}") from exc

@@ -8,8 +8,8 @@ from edgedeploy.runtime.wire.serde import WireError, from_json
 
 
 @dataclass(frozen=True)
-class ProtocolPlan:
-    """A measuring protocol to run on the board. ``settings`` are what the agent's class of that name takes; a run longer
+class ScenarioPlan:
+    """A scenario to run on the board. ``settings`` are what the agent's class of that name takes; a run longer
     than ``limit_s`` is stuck, and a failure of the variant, never a slow number."""
 
     name: str
@@ -22,7 +22,7 @@ class MeasurePlan:
     """How to measure. ``queries`` 0 skips timing (outputs only); ``cold_starts`` 0 skips cold start.
 
     Timing alternates candidate and baseline in ABBA order, ``block`` timed queries at a time after one untimed query,
-    until each has at least ``queries``. ``time_limit_s`` bounds the whole job on the board, its ``protocols`` included,
+    until each has at least ``queries``. ``time_limit_s`` bounds the whole job on the board, its ``scenarios`` included,
     which run in their order on the candidate alone, after the interleaved blocks and the outputs; resource curves before
     them. ``cool_to_c`` lets the board cool down to that temperature first, for at most ``cool_down_s``. ``power_mode``
     pairs what is set (``governor``, ``nvpmodel``) with its value, for both sides alike. ``profile_runs`` inferences of each
@@ -35,7 +35,7 @@ class MeasurePlan:
     cold_starts: int = 3
     collect_outputs: bool = True
     time_limit_s: float = 900.0
-    protocols: Tuple[ProtocolPlan, ...] = ()
+    scenarios: Tuple[ScenarioPlan, ...] = ()
     cool_to_c: Optional[float] = None
     cool_down_s: float = 0.0
     power_mode: Tuple[Tuple[str, str], ...] = ()
@@ -44,7 +44,7 @@ class MeasurePlan:
     @property
     def timed(self) -> bool:
         """Whether the job's numbers depend on who else uses the machine."""
-        return bool(self.queries or self.cold_starts or self.protocols)
+        return bool(self.queries or self.cold_starts or self.scenarios)
 
 
 @dataclass(frozen=True)

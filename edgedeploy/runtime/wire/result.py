@@ -25,7 +25,7 @@ class RawSeries:
     """All that is measured in one run, from the agent to the file that is kept of it.
 
     ``environment`` holds the agent's ``before`` and ``after`` snapshots and its ``background_cpu_share``. ``phases_ns`` says
-    where the time went (``upload``, ``run``, ``collect``, ``wait``); the host adds it. ``protocols`` maps each protocol to
+    where the time went (``upload``, ``run``, ``collect``, ``wait``); the host adds it. ``scenarios`` maps each scenario to
     its raw series, ``layers`` each side to its profile.
     """
 
@@ -33,7 +33,7 @@ class RawSeries:
     baseline: Optional[RawSide]
     environment: Mapping[str, Any]
     phases_ns: Mapping[str, int] = field(default_factory=dict)
-    protocols: Mapping[str, Any] = field(default_factory=dict)
+    scenarios: Mapping[str, Any] = field(default_factory=dict)
     layers: Mapping[str, Any] = field(default_factory=dict)
 
     def series(self) -> Dict[str, Any]:

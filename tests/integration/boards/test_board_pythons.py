@@ -16,12 +16,12 @@ import numpy as np
 import onnx
 import pytest
 import simulated_tensorrt
-from board_kit import OUTPUTS_ONLY, SHORT_PROTOCOLS, conv_model, make_job, make_payload
+from board_kit import OUTPUTS_ONLY, SHORT_SCENARIOS, conv_model, make_job, make_payload
 
 from edgedeploy.boards.agent.file import agent_file
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed
-from edgedeploy.evidence.metrics import protocol_metrics
+from edgedeploy.evidence.metrics import scenario_metrics
 from edgedeploy.interfaces.board import BoardSession
 from edgedeploy.interfaces.target import Target
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun
@@ -184,11 +184,11 @@ def test_tensorrt_is_measured_as_jetpack_5_brings_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_all_measuring_protocols_run(old: OldBoard, tmp_path: Path) -> None:
-    plan = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=0, time_limit_s=60.0, protocols=SHORT_PROTOCOLS)
+def test_all_scenarios_run(old: OldBoard, tmp_path: Path) -> None:
+    plan = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=0, time_limit_s=60.0, scenarios=SHORT_SCENARIOS)
     run = old.session.measure(make_job(tmp_path / "job", plan=plan), tmp_path)
-    assert set(run.protocols) == {item.name for item in SHORT_PROTOCOLS}
-    _, missing = protocol_metrics(list(run.protocols), run.candidate, run.protocols)
+    assert set(run.scenarios) == {item.name for item in SHORT_SCENARIOS}
+    _, missing = scenario_metrics(list(run.scenarios), run.candidate, run.scenarios)
     # Few frames carry no far percentile, a host may lack sensors, and 8 streams may all fit.
     assert missing.keys() <= {"realtime_result_age_p99_ns", "sustained_temperature_rise_c", "multi_stream_streams"}
 

@@ -29,7 +29,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    for name in ("squares.py", "squares.toml", "squares_protocols.toml"):
+    for name in ("squares.py", "squares.toml", "squares_scenarios.toml"):
         shutil.copy(EXAMPLES / name, tmp_path)
     return tmp_path / "squares.toml"
 
@@ -134,24 +134,24 @@ def test_python_front_door(study: Path, tmp_path: Path) -> None:
         edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=tmp_path / "out", resume=True, board="here"))
 
 
-def test_a_study_of_measuring_protocols(study: Path, tmp_path: Path) -> None:
-    """Objectives and constraints from protocols; their raw series are kept, the report has their tables."""
+def test_a_study_of_scenarios(study: Path, tmp_path: Path) -> None:
+    """Objectives and constraints from scenarios; their raw series are kept, the report has their tables."""
     out = tmp_path / "out"
-    run("search", study.with_name("squares_protocols.toml"), "--out", out)
+    run("search", study.with_name("squares_scenarios.toml"), "--out", out)
     measured = Store(out).measurements()
     assert len(measured) == 2
     for item in measured:
-        assert set(item.protocols) == {"realtime", "offline"}
-        frames = item.protocols["realtime"]
+        assert set(item.scenarios) == {"realtime", "offline"}
+        frames = item.scenarios["realtime"]
         assert len(frames["processed"]) + len(frames["dropped"]) + len(frames["pending"]) == 60
-        assert sum(item.protocols["offline"]["samples"]) == 200
+        assert sum(item.scenarios["offline"]["samples"]) == 200
         assert sum(len(block) for block in item.candidate.blocks_ns) >= 662
         assert item.metrics["latency_p99_bound_ns"] >= item.metrics["latency_p99_ns"]
         assert 0 <= item.metrics["realtime_deadline_miss_percent"] <= 100
         assert item.metrics["offline_throughput_per_s"] > 0
         assert item.missing["latency_p999_ns"].endswith("6636 needed for this percentile at 99 % confidence")
-        assert item.environment["protocols"]["background_cpu_share"] >= 0
-    assert {item.protocols == {} for item in Store(out).confirmations()} == {True}
+        assert item.environment["scenarios"]["background_cpu_share"] >= 0
+    assert {item.scenarios == {} for item in Store(out).confirmations()} == {True}
     page = Path(run("report", out).stdout.split("Report: ")[1].strip()).read_text()
     assert "In real time: frames arrive whether the model is ready or not" in page
     assert "All samples at once" in page

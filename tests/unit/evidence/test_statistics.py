@@ -135,7 +135,7 @@ def test_a_few_interruptions_on_a_shared_host_are_not_a_drift() -> None:
     [
         (made_up.side(6.0, drift=0.8), {}, "became .* % slower"),
         (made_up.side(6.0, noise=1.5), {}, "scatter|became"),
-        (made_up.side(6.0), {"protocols": {"background_cpu_share": 0.8}}, "0.80 of a core"),
+        (made_up.side(6.0), {"scenarios": {"background_cpu_share": 0.8}}, "0.80 of a core"),
         (made_up.side(6.0), {"background_cpu_share": 0.9}, "0.90 of a core"),
         (made_up.side(6.0), {"before": {"governor": "performance"}, "after": {"governor": "powersave"}}, "governor"),
         (

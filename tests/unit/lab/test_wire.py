@@ -106,7 +106,7 @@ def test_every_field_of_a_plan_reaches_the_board(
     way: Callable[[Job, Path], MeasurePlan], job: Job, tmp_path: Path
 ) -> None:
     assert_unlike_defaults(job.plan)
-    assert_unlike_defaults(job.plan.protocols[0])
+    assert_unlike_defaults(job.plan.scenarios[0])
     assert way(job, tmp_path) == job.plan
 
 
@@ -187,7 +187,7 @@ def test_a_measurement_of_before_a_field_takes_its_default() -> None:
     kept = measured.as_json()
     del kept["layers"], kept["protocols"], kept["candidate"]["memory_note"]
     read = Measurement.from_json(kept)
-    assert (read.layers, read.protocols, read.candidate) == ({}, {}, measured.candidate)
+    assert (read.layers, read.scenarios, read.candidate) == ({}, {}, measured.candidate)
 
 
 def test_a_stored_measurement_is_written_as_it_was_read(tmp_path: Path) -> None:

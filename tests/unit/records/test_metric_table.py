@@ -16,15 +16,15 @@ from edgedeploy.evidence.series import Course, Neighbours, Pairs, Repeats, Serie
 from edgedeploy.records.metric_table import (
     BOARD_METRICS,
     METRICS,
-    PROTOCOL_METRICS,
     RUN_METRICS,
+    SCENARIO_METRICS,
     by_name,
     not_told_by,
-    protocol_title,
+    scenario_title,
 )
 from edgedeploy.records.metrics import Metric, MetricInfo, Source, Statistic
 from edgedeploy.spec.goals import objectives_of
-from edgedeploy.spec.scenarios import ProtocolName
+from edgedeploy.spec.scenarios import ScenarioName
 from edgedeploy.spec.study import ObjectiveTable, StudySpec
 
 
@@ -32,9 +32,9 @@ def row(name: str = "new_metric_ns", source: Source | None = None, **more: str) 
     return Metric(name=name, unit="ns", text="new", source=source or Source("latencies", "maximum"), **more)  # type: ignore[arg-type]
 
 
-def test_every_metric_belongs_to_every_run_or_to_one_protocol_of_study_files() -> None:
-    assert set(BOARD_METRICS) == set(RUN_METRICS) | {name for table in PROTOCOL_METRICS.values() for name in table}
-    assert set(PROTOCOL_METRICS) == set(get_args(ProtocolName))
+def test_every_metric_belongs_to_every_run_or_to_one_scenario_of_study_files() -> None:
+    assert set(BOARD_METRICS) == set(RUN_METRICS) | {name for table in SCENARIO_METRICS.values() for name in table}
+    assert set(SCENARIO_METRICS) == set(get_args(ScenarioName))
     assert {item.source.series for item in METRICS} <= set(SERIES)
 
 
@@ -45,9 +45,9 @@ def test_a_metric_without_a_heading_gets_one_from_its_name() -> None:
     assert all(heading(name) for name in BOARD_METRICS)
 
 
-def test_a_protocol_without_a_title_gets_one_from_its_name() -> None:
-    assert protocol_title("several_boards") == "Several boards"
-    assert protocol_title("offline") == "All samples at once"
+def test_a_scenario_without_a_title_gets_one_from_its_name() -> None:
+    assert scenario_title("several_boards") == "Several boards"
+    assert scenario_title("offline") == "All samples at once"
 
 
 def test_a_row_that_cannot_be_read_is_refused_where_it_is_written() -> None:

@@ -376,7 +376,7 @@ def test_latency_under_load_is_drawn_over_time(data: ReportData) -> None:
     """Made-up windows of 10 s; the page shows the pick beside the baseline."""
     windows = [{"start_ns": 10_000_000_000 * i, "queries": 9, "p50_ns": 2_000_000 + 10_000 * i} for i in range(6)]
     loaded = [
-        dataclasses.replace(item, protocols={"sustained": {"windows": windows, "conditions": []}})
+        dataclasses.replace(item, scenarios={"sustained": {"windows": windows, "conditions": []}})
         for item in data.measurements
     ]
     page = Reader(render_report(dataclasses.replace(data, measurements=loaded)))

@@ -1,4 +1,4 @@
-"""Measuring protocols with real sessions on this host: counts, orders and conservation; no speed is judged."""
+"""Scenarios with real sessions on this host: counts, orders and conservation; no speed is judged."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from board_kit import SHORT_PROTOCOLS, SHORT_REALTIME, conv_model, huge_model, make_payload
+from board_kit import SHORT_REALTIME, SHORT_SCENARIOS, conv_model, huge_model, make_payload
 
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed, MeasurementError
-from edgedeploy.evidence.metrics import protocol_metrics
+from edgedeploy.evidence.metrics import scenario_metrics
 from edgedeploy.interfaces.board import Board
-from edgedeploy.records.job import Job, MeasurePlan, ProtocolPlan, RawRun
-from edgedeploy.records.metric_table import PROTOCOL_METRICS
+from edgedeploy.records.job import Job, MeasurePlan, RawRun, ScenarioPlan
+from edgedeploy.records.metric_table import SCENARIO_METRICS
 from edgedeploy.runtime.processes import start_ticks, with_argument
 from edgedeploy.runtime.scenarios.schedule import Replay
 from edgedeploy.spec.scenarios import RealtimeTable
 
 
-def plan(*protocols: ProtocolPlan) -> MeasurePlan:
-    return MeasurePlan(queries=8, warmup=1, block=4, cold_starts=0, time_limit_s=60.0, protocols=protocols)
+def plan(*scenarios: ScenarioPlan) -> MeasurePlan:
+    return MeasurePlan(queries=8, warmup=1, block=4, cold_starts=0, time_limit_s=60.0, scenarios=scenarios)
 
 
 def here(folder: Path) -> Board:
@@ -32,21 +32,21 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("run")
     candidate = make_payload(folder / "candidate", target=request.param, cases=5)
     with here(folder).session() as session:
-        return session.measure(Job(candidate, make_payload(folder / "baseline"), plan(*SHORT_PROTOCOLS)), folder)
+        return session.measure(Job(candidate, make_payload(folder / "baseline"), plan(*SHORT_SCENARIOS)), folder)
 
 
-def test_every_protocol_gives_its_metrics(run: RawRun) -> None:
-    assert set(run.protocols) == {item.name for item in SHORT_PROTOCOLS}
-    asked = ["single_stream", *run.protocols]
-    metrics, missing = protocol_metrics(asked, run.candidate, run.protocols)
-    assert set(metrics) | set(missing) == {name for table in PROTOCOL_METRICS.values() for name in table}
+def test_every_scenario_gives_its_metrics(run: RawRun) -> None:
+    assert set(run.scenarios) == {item.name for item in SHORT_SCENARIOS}
+    asked = ["single_stream", *run.scenarios]
+    metrics, missing = scenario_metrics(asked, run.candidate, run.scenarios)
+    assert set(metrics) | set(missing) == {name for table in SCENARIO_METRICS.values() for name in table}
     # 8 queries and 80 frames carry no far percentile, a host may lack sensors, and 8 streams may all fit.
     optional = ("latency_p", "realtime_result_age_p99_ns", "sustained_temperature", "multi_stream_streams")
     assert all(name.startswith(optional) for name in missing)
 
 
 def test_frames_that_arrived_are_processed_dropped_or_pending(run: RawRun) -> None:
-    raw = run.protocols["realtime"]
+    raw = run.scenarios["realtime"]
     replay = Replay.from_json(raw)  # refuses frames that are lost or doubled
     assert list(replay.arrivals_ns) == SHORT_REALTIME.plan(Path()).settings["arrivals_ns"]
     assert len(replay.processed) + len(replay.dropped) + len(replay.pending) == 80
@@ -58,18 +58,18 @@ def test_frames_that_arrived_are_processed_dropped_or_pending(run: RawRun) -> No
 
 
 def test_offline_and_sustained_count_what_they_ran(run: RawRun) -> None:
-    assert sum(run.protocols["offline"]["samples"]) == 100
-    assert len(run.protocols["offline"]["elapsed_ns"]) == 7
-    windows = run.protocols["sustained"]["windows"]
+    assert sum(run.scenarios["offline"]["samples"]) == 100
+    assert len(run.scenarios["offline"]["elapsed_ns"]) == 7
+    windows = run.scenarios["sustained"]["windows"]
     starts_ns = [item["start_ns"] for item in windows]
     assert all(later - earlier >= 100_000_000 for earlier, later in pairwise(starts_ns))  # whole windows, at any pace
     assert len(starts_ns) >= 2 and starts_ns[-2] < 1_000_000_000
     assert all(item["queries"] >= 1 and item["p50_ns"] <= item["p90_ns"] <= item["max_ns"] for item in windows)
-    assert len(run.protocols["sustained"]["conditions"]) == len(windows) + 1
+    assert len(run.scenarios["sustained"]["conditions"]) == len(windows) + 1
 
 
 def test_multi_stream_levels_agree_with_its_answer(run: RawRun) -> None:
-    raw = run.protocols["multi_stream"]
+    raw = run.scenarios["multi_stream"]
     held = [level["streams"] for level in raw["levels"] if level["held"]]
     assert max(held, default=0) == raw["streams"]
     for level in raw["levels"]:
@@ -78,7 +78,7 @@ def test_multi_stream_levels_agree_with_its_answer(run: RawRun) -> None:
 
 
 def test_resource_curves_cover_a_whole_run(run: RawRun) -> None:
-    runs = run.protocols["resources"]["runs"]
+    runs = run.scenarios["resources"]["runs"]
     assert len(runs) == 2
     for curves in runs:
         assert curves["at_ns"] == sorted(curves["at_ns"])
@@ -95,7 +95,7 @@ def test_a_real_recordings_frames_are_all_accounted_for(policy: str, shared: Pat
     table = RealtimeTable.model_validate({"recording": str(recording), "frames": 20, "policy": policy})
     with here(tmp_path).session() as session:
         raw = session.measure(Job(make_payload(tmp_path / "job"), None, plan(table.plan(tmp_path))), tmp_path)
-    replay = Replay.from_json(raw.protocols["realtime"])
+    replay = Replay.from_json(raw.scenarios["realtime"])
     assert len(replay.arrivals_ns) == 20
     # The deadline is some 75 ms, and the last arrival 1.5 s after the first.
     assert replay.processed[-1][1] >= 1_000_000_000
@@ -105,8 +105,8 @@ def test_a_real_recordings_frames_are_all_accounted_for(policy: str, shared: Pat
 @pytest.mark.parametrize("name", ["sustained", "resources"])
 def test_a_stuck_run_is_a_failure_and_leaves_nothing(name: str, tmp_path: Path) -> None:
     endless = {
-        "sustained": ProtocolPlan("sustained", {"duration_ns": 10**12, "window_ns": 10**9}, limit_s=1.0),
-        "resources": ProtocolPlan("resources", {"inferences": 10**9, "repeats": 1, "period_ns": 10**8}, limit_s=1.0),
+        "sustained": ScenarioPlan("sustained", {"duration_ns": 10**12, "window_ns": 10**9}, limit_s=1.0),
+        "resources": ScenarioPlan("resources", {"inferences": 10**9, "repeats": 1, "period_ns": 10**8}, limit_s=1.0),
     }
     board = here(tmp_path)
     job = Job(make_payload(tmp_path / "job"), None, plan(endless[name]))
@@ -118,12 +118,12 @@ def test_a_stuck_run_is_a_failure_and_leaves_nothing(name: str, tmp_path: Path) 
 
 
 def test_a_fault_inside_a_protocol_keeps_its_own_cause(tmp_path: Path) -> None:
-    job = Job(make_payload(tmp_path / "job", huge_model), None, plan(SHORT_PROTOCOLS[-1]))
+    job = Job(make_payload(tmp_path / "job", huge_model), None, plan(SHORT_SCENARIOS[-1]))
     with here(tmp_path).session() as session, pytest.raises(MeasurementError, match="memory_exceeded: candidate"):
         session.measure(job, tmp_path)
 
 
 def test_settings_that_the_agent_does_not_know_are_about_the_board(tmp_path: Path) -> None:
-    job = Job(make_payload(tmp_path / "job", conv_model), None, plan(ProtocolPlan("server", {}, 10.0)))
-    with here(tmp_path).session() as session, pytest.raises(CommandFailed, match=r"bad_job.*no protocol 'server'"):
+    job = Job(make_payload(tmp_path / "job", conv_model), None, plan(ScenarioPlan("server", {}, 10.0)))
+    with here(tmp_path).session() as session, pytest.raises(CommandFailed, match=r"bad_job.*no scenario 'server'"):
         session.measure(job, tmp_path)

@@ -1,4 +1,4 @@
-"""What a study file may say of measuring protocols, and what a board is sent for it."""
+"""What a study file may say of scenarios, and what a board is sent for it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgedeploy.errors import DataError, SpecError
-from edgedeploy.records.job import ProtocolPlan
-from edgedeploy.records.metric_table import PROTOCOL_METRICS
-from edgedeploy.runtime.scenarios.base import PROTOCOLS, make_protocol
+from edgedeploy.records.job import ScenarioPlan
+from edgedeploy.records.metric_table import SCENARIO_METRICS
+from edgedeploy.runtime.scenarios.base import SCENARIOS, make_scenario
 from edgedeploy.spec.study import StudySpec, parse_spec
 
 GOOD = """\
@@ -37,7 +37,7 @@ at_most = "20 ms"
 [budget]
 trials = 10
 """
-REALTIME = '\n[measure]\nprotocols = ["realtime"]\n[measure.realtime]\n'
+REALTIME = '\n[measure]\nscenarios = ["realtime"]\n[measure.realtime]\n'
 
 
 def check(text: str) -> None:
@@ -49,30 +49,30 @@ def parse(text: str) -> StudySpec:
     return parse_spec(GOOD + text, Path("study.toml"))[0]
 
 
-def plan(text: str, folder: Path = Path()) -> ProtocolPlan:
+def plan(text: str, folder: Path = Path()) -> ScenarioPlan:
     (found,) = parse(text).measure.plans(folder)
     return found
 
 
-def test_a_study_without_protocols_is_as_before() -> None:
+def test_a_study_without_scenarios_is_as_before() -> None:
     spec = parse("")
     assert spec.measure.plans(Path()) == ()
     assert spec.measure.timed_queries == 662
-    assert not set(spec.metric_table({})) & {name for table in PROTOCOL_METRICS.values() for name in table}
+    assert not set(spec.metric_table({})) & {name for table in SCENARIO_METRICS.values() for name in table}
 
 
-def test_every_protocol_with_its_defaults_is_one_the_board_knows() -> None:
-    names = [name for name in PROTOCOL_METRICS if name != "realtime"]
-    plans = parse(f"\n[measure]\nprotocols = {names}\n").measure.plans(Path())
-    assert {item.name for item in plans} | {"single_stream", "realtime"} == set(PROTOCOL_METRICS)
+def test_every_scenario_with_its_defaults_is_one_the_board_knows() -> None:
+    names = [name for name in SCENARIO_METRICS if name != "realtime"]
+    plans = parse(f"\n[measure]\nscenarios = {names}\n").measure.plans(Path())
+    assert {item.name for item in plans} | {"single_stream", "realtime"} == set(SCENARIO_METRICS)
     for item in plans:
         assert item.limit_s > 0
-        if item.name in PROTOCOLS:
-            make_protocol(item.name, item.settings)
+        if item.name in SCENARIOS:
+            make_scenario(item.name, item.settings)
 
 
 def test_the_heat_of_a_sustained_load_comes_last() -> None:
-    plans = parse('\n[measure]\nprotocols = ["sustained", "offline", "multi_stream"]\n').measure.plans(Path())
+    plans = parse('\n[measure]\nscenarios = ["sustained", "offline", "multi_stream"]\n').measure.plans(Path())
     assert [item.name for item in plans] == ["offline", "multi_stream", "sustained"]
 
 
@@ -81,7 +81,7 @@ def test_a_constant_rate_becomes_arrival_times() -> None:
     assert found.settings["arrivals_ns"] == [0, 25_000_000, 50_000_000, 75_000_000]
     assert found.settings["deadline_ns"] == 25_000_000
     assert found.limit_s == pytest.approx(10.075)
-    make_protocol(found.name, found.settings)
+    make_scenario(found.name, found.settings)
 
 
 def test_a_recording_becomes_arrival_times(tmp_path: Path) -> None:
@@ -102,17 +102,17 @@ def test_a_real_recording_sets_the_pace(shared: Path) -> None:
 
 
 def test_the_single_stream_gets_the_queries_of_its_percentile() -> None:
-    assert parse('\n[measure]\nprotocols = ["single_stream"]\n').measure.timed_queries == 6636
-    text = '\n[measure]\nqueries = 700\nprotocols = ["single_stream"]\n[measure.single_stream]\npercentile = 99\n'
+    assert parse('\n[measure]\nscenarios = ["single_stream"]\n').measure.timed_queries == 6636
+    text = '\n[measure]\nqueries = 700\nscenarios = ["single_stream"]\n[measure.single_stream]\npercentile = 99\n'
     assert parse(text).measure.timed_queries == 700
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[measure]\nprotocols = ["realtme"]\n', ["measure.protocols", "realtme", "'realtime'"]),
-        ('[measure]\nprotocols = ["offline", "offline"]\n', ["offline stands twice"]),
-        ('[measure]\nprotocols = ["realtime"]\n', ["one of rate_hz, recording and clip", "none"]),
+        ('[measure]\nscenarios = ["realtme"]\n', ["measure.scenarios", "realtme", "'realtime'"]),
+        ('[measure]\nscenarios = ["offline", "offline"]\n', ["offline stands twice"]),
+        ('[measure]\nscenarios = ["realtime"]\n', ["one of rate_hz, recording and clip", "none"]),
         (REALTIME + 'rate_hz = 30.0\nclip = "x.dcm"\n', ["rate_hz, clip"]),
         (REALTIME + "rate = 30.0\n", ["measure.realtime.rate", "rate_hz"]),
         (REALTIME + "rate_hz = 0.0\n", ["greater than 0"]),
@@ -120,11 +120,11 @@ def test_the_single_stream_gets_the_queries_of_its_percentile() -> None:
         (REALTIME + "rate_hz = 30.0\ncapacity = 2\n", ["capacity", "bounded"]),
         (REALTIME + "rate_hz = 30.0\ndeadline = 33\n", ["bare number 33"]),
         (REALTIME + 'rate_hz = 30.0\nstages = ["encode"]\n', ["'decode', 'resize' or 'overlay'"]),
-        ("[measure.offline]\nsamples = 100\n", ["protocols does not name 'offline'"]),
-        ('[measure]\nprotocols = ["offline"]\n[measure.offline]\nsamples = 8\nchunks = 9\n', ["chunks <= samples"]),
-        ('[measure]\nprotocols = ["sustained"]\n[measure.sustained]\nduration = "20 s"\n', ["5 to 10000 windows"]),
-        ('[measure]\nprotocols = ["multi_stream"]\n[measure.multi_stream]\nqueries = 661\n', ["needs 662", "661"]),
-        ('[measure]\nprotocols = ["single_stream"]\n[measure.single_stream]\npercentile = 98\n', ["one of 50, 90, 99"]),
+        ("[measure.offline]\nsamples = 100\n", ["scenarios does not name 'offline'"]),
+        ('[measure]\nscenarios = ["offline"]\n[measure.offline]\nsamples = 8\nchunks = 9\n', ["chunks <= samples"]),
+        ('[measure]\nscenarios = ["sustained"]\n[measure.sustained]\nduration = "20 s"\n', ["5 to 10000 windows"]),
+        ('[measure]\nscenarios = ["multi_stream"]\n[measure.multi_stream]\nqueries = 661\n', ["needs 662", "661"]),
+        ('[measure]\nscenarios = ["single_stream"]\n[measure.single_stream]\npercentile = 98\n', ["one of 50, 90, 99"]),
     ],
 )
 def test_what_is_wrong_is_named(text: str, words: list[str]) -> None:
@@ -151,13 +151,13 @@ CONSTRAINT = '\n[[constraints]]\nmetric = "{metric}"\n{limit}\n'
         ("sustained_temperature_rise_c", 'at_most = "15 C"'),
     ],
 )
-def test_a_metric_can_be_limited_when_its_protocol_is_asked_for(metric: str, limit: str) -> None:
-    protocol = next(name for name, table in PROTOCOL_METRICS.items() if metric in table)
-    measure = f'\n[measure]\nprotocols = ["{protocol}"]\n'
-    table = "[measure.realtime]\nrate_hz = 30.0\n" if protocol == "realtime" else ""
+def test_a_metric_can_be_limited_when_its_scenario_is_asked_for(metric: str, limit: str) -> None:
+    scenario = next(name for name, table in SCENARIO_METRICS.items() if metric in table)
+    measure = f'\n[measure]\nscenarios = ["{scenario}"]\n'
+    table = "[measure.realtime]\nrate_hz = 30.0\n" if scenario == "realtime" else ""
     constraint = CONSTRAINT.format(metric=metric, limit=limit)
     check(GOOD + constraint + measure + table)
-    with pytest.raises(SpecError, match=rf"constraints\.1\.metric: {metric} comes from.*Add '{protocol}'"):
+    with pytest.raises(SpecError, match=rf"constraints\.1\.metric: {metric} comes from.*Add '{scenario}'"):
         check(GOOD + constraint)
 
 
@@ -166,6 +166,13 @@ def test_a_percentile_that_the_queries_cannot_carry_is_refused() -> None:
     check(GOOD + few)
     with pytest.raises(SpecError, match=r"latency_p99_ns needs 662 timed queries.*100"):
         check(GOOD.replace("latency_p90_ns", "latency_p99_ns") + few)
-    few = '\n[measure]\nprotocols = ["single_stream"]\n[measure.single_stream]\npercentile = 99\n'
+    few = '\n[measure]\nscenarios = ["single_stream"]\n[measure.single_stream]\npercentile = 99\n'
     with pytest.raises(SpecError, match=r"latency_p999_bound_ns needs 6636 timed queries.*662"):
         check(GOOD.replace("latency_p90_ns", "latency_p999_bound_ns") + few)
+
+
+def test_study_files_of_before_say_protocols() -> None:
+    older = parse('\n[measure]\nprotocols = ["offline"]\n[measure.offline]\nsamples = 64\n')
+    assert older == parse('\n[measure]\nscenarios = ["offline"]\n[measure.offline]\nsamples = 64\n')
+    with pytest.raises(SpecError, match="older name of `scenarios`: keep one"):
+        parse('\n[measure]\nprotocols = ["offline"]\nscenarios = ["offline"]\n')

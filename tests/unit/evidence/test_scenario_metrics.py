@@ -1,4 +1,4 @@
-"""From protocols' raw series to numbers: worked out by hand, or on series whose answer is known."""
+"""From scenarios' raw series to numbers: worked out by hand, or on series whose answer is known."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from simulated_clock import SimulatedClock
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.bootstrap import Resampler
 from edgedeploy.evidence.front import build_front
-from edgedeploy.evidence.metrics import protocol_metrics
+from edgedeploy.evidence.metrics import scenario_metrics
 from edgedeploy.evidence.samples import trend
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
-from edgedeploy.records.metric_table import PROTOCOL_METRICS
+from edgedeploy.records.metric_table import SCENARIO_METRICS
 from edgedeploy.runtime.scenarios.schedule import Waiting, replay
 
 
@@ -26,8 +26,8 @@ def metrics(
     name: str, raw: Mapping[str, Any] | None = None, blocks: Any = ()
 ) -> tuple[dict[str, float], dict[str, str]]:
     side = dataclasses.replace(made_up.side(1.0), blocks_ns=tuple(map(tuple, blocks)))
-    found, missing = protocol_metrics([name], side, {} if raw is None else {name: raw})
-    assert set(found) | set(missing) == set(PROTOCOL_METRICS[name])
+    found, missing = scenario_metrics([name], side, {} if raw is None else {name: raw})
+    assert set(found) | set(missing) == set(SCENARIO_METRICS[name])
     assert not set(found) & set(missing)
     return found, missing
 
@@ -164,7 +164,7 @@ def test_areas_are_the_medians_over_runs() -> None:
     assert found["resources_duration_ns"] == 250_000_000
 
 
-def test_a_protocol_the_board_is_silent_about_is_a_failure() -> None:
+def test_a_scenario_the_board_is_silent_about_is_a_failure() -> None:
     with pytest.raises(MeasurementError, match="the board sent nothing"):
         metrics("offline")
 
@@ -176,11 +176,11 @@ def measured(service_ns: list[int], width: float, elapsed_ns: int) -> Measuremen
         "offline": {"samples": [8] * 10, "elapsed_ns": [elapsed_ns + 1000 * i for i in range(10)]},
     }
     base = made_up.measurement(made_up.variant(width=width))
-    more, why = protocol_metrics(["realtime", "offline"], base.candidate, raw)
-    return dataclasses.replace(base, protocols=raw, metrics={**base.metrics, **more}, missing={**base.missing, **why})
+    more, why = scenario_metrics(["realtime", "offline"], base.candidate, raw)
+    return dataclasses.replace(base, scenarios=raw, metrics={**base.metrics, **more}, missing={**base.missing, **why})
 
 
-def test_protocol_metrics_have_intervals_and_decide_a_front() -> None:
+def test_scenario_metrics_have_intervals_and_decide_a_front() -> None:
     slow, fast = measured([9, 8, 12, 7, 14], 1.0, 10**7), measured([4, 5, 6], 0.5, 10**6)
     objectives = (
         Objective("realtime_deadline_miss_percent", "minimize"),
@@ -204,6 +204,6 @@ def test_no_miss_in_400_frames_is_not_certainty() -> None:
 
 def test_raw_series_survive_the_store() -> None:
     kept = Measurement.from_json(measured([4], 1.0, 10**6).as_json())
-    assert kept.protocols["realtime"]["arrivals_ns"][:2] == [0, 10]
+    assert kept.scenarios["realtime"]["arrivals_ns"][:2] == [0, 10]
     old = {key: value for key, value in kept.as_json().items() if key != "protocols"}
-    assert Measurement.from_json(old).protocols == {}
+    assert Measurement.from_json(old).scenarios == {}

@@ -1,4 +1,4 @@
-"""The board's protocols on a simulated session and clock: what they record, exactly."""
+"""The board's scenarios on a simulated session and clock: what they record, exactly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from simulated_clock import SimulatedClock, SimulatedSession
 
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.scenarios.base import PROTOCOLS, Bench, make_protocol
+from edgedeploy.runtime.scenarios.base import SCENARIOS, Bench, make_scenario
 from edgedeploy.runtime.scenarios.multi_stream import MultiStream, largest
 from edgedeploy.runtime.scenarios.stages import Pipeline, overlay, resize
 
@@ -25,7 +25,7 @@ def bench(*durations_ns: int, cases: int = 3) -> Bench:
 
 
 def run(name: str, on: Bench, **settings: Any) -> Mapping[str, Any]:
-    return make_protocol(name, settings).run(on)
+    return make_scenario(name, settings).run(on)
 
 
 class TestOffline:
@@ -165,26 +165,26 @@ class TestStages:
         np.testing.assert_array_equal(overlay(frame, scores[:, 1:]), picture)
 
 
-@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
 def test_settings_that_the_agent_does_not_know_are_a_bad_job(name: str) -> None:
     with pytest.raises(RuntimeFault, match=name) as caught:
-        make_protocol(name, {"speed": 11})
+        make_scenario(name, {"speed": 11})
     assert caught.value.cause == "bad_job"
 
 
-def test_an_unknown_protocol_is_a_bad_job() -> None:
+def test_an_unknown_scenario_is_a_bad_job() -> None:
     with pytest.raises(RuntimeFault, match="known: multi_stream, offline, realtime, sustained"):
-        make_protocol("server", {})
+        make_scenario("server", {})
 
 
-def test_one_class_serves_all_protocols_the_same_way() -> None:
-    """Every registered protocol runs on the same bench and answers JSON."""
+def test_one_class_serves_all_scenarios_the_same_way() -> None:
+    """Every registered scenario runs on the same bench and answers JSON."""
     settings: dict[str, dict[str, Any]] = {
         "offline": {"samples": 4, "chunks": 2},
         "sustained": {"duration_ns": MS, "window_ns": MS},
         "multi_stream": {"interval_ns": MS, "queries": 64, "percent": 90.0, "most": 2},
         "realtime": TestRealtime.SETTINGS,
     }
-    assert set(settings) == set(PROTOCOLS)
+    assert set(settings) == set(SCENARIOS)
     for name, chosen in itertools.chain(settings.items()):
         assert run(name, bench(MS // 2), **chosen)
