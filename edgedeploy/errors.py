@@ -6,17 +6,17 @@
     |-- TargetUnavailable          2   a toolchain is not installed: names the extra that brings it
     |-- BuildError                 4   an artifact could not be made
     |   |-- Unsupported            4   the target cannot express this variant: data about the variant
-    |   `-- Unrepeatable           4   the toolchain gave different answers to one question: never about the variant
-    |-- BoardError                 3   about the board, retried, never scores a variant
+    |   `-- Unrepeatable           4   the toolchain gave two results for one build: says nothing about the variant
+    |-- BoardError                 3   the board failed: retried, never counted against a variant
     |   |-- Unreachable            3   no answer, or not in time
     |   |-- HostKeyError           3   the board's key is unknown or changed: never retried
     |   |-- Busy                   3   somebody else holds the board
-    |   |-- Rebooted               3   the board started anew during a run: that attempt counts for nothing
-    |   |-- Hung                   3   a run neither ends nor can be ended
-    |   |-- Quarantined            3   the board is set aside after such failures, until somebody lifts it
+    |   |-- Rebooted               3   the board restarted during a run: the attempt is discarded
+    |   |-- Hung                   3   a run does not end and cannot be stopped
+    |   |-- Quarantined            3   the board is not used any more after such failures, until somebody releases it
     |   `-- CommandFailed          3   the board answered with a failure of its own (disk full, no runtime)
-    |-- StorageError               3   the study's own database cannot be used: nothing measured is lost
-    |-- OutOfTime                  4   a study's time is over in the middle of a training, which is kept
+    |-- StorageError               3   the study's database cannot be used: no measurement is lost
+    |-- OutOfTime                  4   the study's time ended during a training, whose checkpoint is kept
     |-- MeasurementError           4   the run gave no number that can be defended
     |   |-- Unstable               4   conditions drifted: repeated, then invalid
     |   `-- ParityError            4   the artifact does not compute what its reference computes
@@ -34,7 +34,7 @@ from collections.abc import Iterable
 
 
 class EdgeDeployError(Exception):
-    """Base of every error that is the world's and not our bug. ``exit_code`` is the command line's."""
+    """Base of every error that is not a bug of edgedeploy. The command line exits with ``exit_code``."""
 
     exit_code = 3
 

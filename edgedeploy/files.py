@@ -47,18 +47,21 @@ def read_arrays(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Sorted keys and a final newline, so that equal values are equal bytes; NaN raises ``ValueError``."""
+    """Write ``value`` with sorted keys and a final newline, so that equal values give equal bytes. NaN raises
+    ``ValueError``."""
     text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False)
     write_atomic(path, (text + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
+    """The value. Raises ``OSError`` or ``ValueError``, where the agent's :func:`edgedeploy.runtime.files.read_json` gives
+    None."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to fill, that becomes ``path`` when the block ends well and vanishes when it does not."""
+    """An empty folder to fill. It becomes ``path`` when the block ends, and is removed when the block raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex}")
     part.mkdir()
@@ -72,7 +75,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_partials(root: Path) -> None:
-    """Clear what a killed process left half-written below ``root``."""
+    """Remove the half-written files and folders that a killed process left below ``root``."""
     for path in root.rglob(f"{PARTIAL_PREFIX}*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -7,19 +7,19 @@ import functools
 import pytest
 
 from edgedeploy.boards.arm.build import create
-from edgedeploy.boards.arm.image import Image, Machine
+from edgedeploy.boards.arm.image import ArmMachine, Image
 from edgedeploy.errors import TargetUnavailable
 
 
 @functools.cache
-def _image(machine: Machine) -> Image | str:
+def _image(machine: ArmMachine) -> Image | str:
     try:
         return create(machine, print)
     except TargetUnavailable as exc:
         return str(exc)
 
 
-def need_image(machine: Machine) -> Image:
+def need_image(machine: ArmMachine) -> Image:
     found = _image(machine)
     if isinstance(found, str):
         pytest.skip(found)

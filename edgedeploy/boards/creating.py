@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgedeploy.boards.arm import build
-from edgedeploy.boards.arm.image import MACHINES as ARM_MACHINES
+from edgedeploy.boards.arm.image import ARM_MACHINES
 from edgedeploy.boards.x86 import haswell
 from edgedeploy.boards.x86.board import MACHINE as X86_MACHINE
 from edgedeploy.errors import SpecError, nearest
@@ -11,10 +11,10 @@ from edgedeploy.spec.boards import MACHINES
 
 
 def create(machine: str, tell: build.Tell) -> None:
-    """``tell`` hears a line at each step.
+    """Prepare ``machine``; ``tell`` gets a line at each step.
 
-    Raises ``SpecError`` for a machine that nobody knows, ``TargetUnavailable`` where it cannot be, ``CommandFailed`` when a
-    step fails.
+    Raises ``SpecError`` for an unknown machine, ``TargetUnavailable`` on a host that cannot emulate it,
+    ``CommandFailed`` when a step fails.
     """
     if machine == X86_MACHINE:
         haswell.check(f"edgedeploy boards create {machine}")

@@ -1,9 +1,10 @@
 """A board that is a labgrid place: acquired before each session, released after it, turned off and on through it.
 
-labgrid is spoken to by its own ``labgrid-client``: its command line is what it keeps stable. The place is acquired as
-``USER-edgedeploy``, so that a place which the user holds by hand is somebody else's, and a file lock of this host stands
-before it: labgrid keeps a place for a client that was killed, and whoever has the lock may take such a place over.
-The board's own lease stays beside it: it fences jobs, labgrid only keeps people apart.
+- edgedeploy runs labgrid's own ``labgrid-client``, because its command line is labgrid's stable interface.
+- The place is acquired as ``USER-edgedeploy``, so a place that the user acquired by hand counts as somebody else's.
+- labgrid keeps a place for a client that was killed. A file lock on this host is therefore taken first: whoever has the
+  lock may take over such a place.
+- The board's own lease is used as well: it protects single jobs, while labgrid only coordinates people.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ POLL_S: Final = 2.0
 
 OUR_OWN: Final = "You have already acquired place {place}."
 HELD: Final = ("already acquired", "was not reserved for")
-"""What ``labgrid-client acquire`` says of a place that is somebody else's, or reserved for somebody else."""
+"""Words of ``labgrid-client acquire`` for a place that somebody else has acquired or reserved."""
 
 
 def labgrid_client() -> str:
-    """Where it is: beside this Python, or on the path. Raises ``TargetUnavailable`` where labgrid is not installed."""
+    """The path of labgrid-client, beside this Python or on PATH. Raises ``TargetUnavailable`` when it is not
+    installed."""
     places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     found = shutil.which("labgrid-client", path=places)
     if found is None:
@@ -56,22 +58,22 @@ class Place:
 
     @classmethod
     def find(cls, name: str, coordinator: str | None = None) -> Place:
-        """Nothing is asked yet. Raises ``TargetUnavailable`` where labgrid is not installed."""
+        """Does not contact the coordinator yet. Raises ``TargetUnavailable`` when labgrid is not installed."""
         address = coordinator or os.environ.get("LG_COORDINATOR") or DEFAULT_COORDINATOR
         user = os.environ.get("LG_USERNAME") or user_name()
         return cls(name, address, labgrid_client(), f"{user}-edgedeploy")
 
     @property
     def power_cycle(self) -> tuple[str, ...]:
-        """The command that turns the board off and on; labgrid allows it to who holds the place."""
+        """The command that turns the board off and on; labgrid requires that the place is acquired."""
         return self._command("power", "cycle")
 
     @contextlib.contextmanager
     def held(self, wait_s: float) -> Iterator[None]:
-        """Acquire the place, and release it however this ends.
+        """Acquire the place, and release it in any case.
 
-        Raises ``Busy``, which names the holder, when it is not free within ``wait_s``; ``Unreachable`` without an answer
-        of the coordinator, ``CommandFailed`` for what labgrid refuses.
+        Raises ``Busy``, which names the holder, when it is not free within ``wait_s``; ``Unreachable`` when the
+        coordinator does not answer; ``CommandFailed`` when labgrid refuses.
         """
         give_up_s = time.monotonic() + wait_s
         with self._alone_here(give_up_s):
@@ -83,7 +85,7 @@ class Place:
 
     @contextlib.contextmanager
     def _alone_here(self, give_up_s: float) -> Iterator[None]:
-        """The lock among this user's processes on this host; it ends with its process."""
+        """A lock among this user's processes on this host; the system releases it when the process ends."""
         name = hashlib.sha256(f"{self.coordinator} {self.name}".encode()).hexdigest()[:32]
         path = state_folder() / "labgrid" / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,8 +103,9 @@ class Place:
             yield
 
     def _release(self) -> None:
-        """Only what is ours: labgrid's plain ``release`` would free what the same user holds on another host. Without its
-        coordinator the place stays ours, and the next session takes it over."""
+        """Release only this host's place: labgrid's plain ``release`` would also free what the same user holds on
+        another host. If the coordinator does not answer, the place stays acquired and the next session takes it
+        over."""
         host = os.environ.get("LG_HOSTNAME") or socket.gethostname()
         with contextlib.suppress(Unreachable):
             self._ask("release-from", f"{host}/{self.user}")
@@ -124,7 +127,8 @@ class Place:
         time.sleep(min(POLL_S, max(0.0, give_up_s - time.monotonic())))
 
     def _ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Out of reach of Ctrl-C, so that an interrupted run still releases. Raises ``Unreachable``."""
+        """Run labgrid-client, shielded from Ctrl-C so that an interrupted run still releases. Raises
+        ``Unreachable``."""
         try:
             done = subprocess.run(
                 self._command(*arguments),

@@ -13,7 +13,7 @@ from edgedeploy.errors import CommandFailed, Unreachable
 from edgedeploy.interfaces.board import Completed, RemoteProcess
 
 NOT_FOUND = 127
-"""What a shell says of a command that does not exist."""
+"""A shell's exit status for a command that does not exist."""
 
 
 class LocalTransport:
@@ -68,14 +68,14 @@ class LocalTransport:
 
 
 def within(data: bytes, remote: str, limit_bytes: int) -> bytes:
-    """``data`` when it is not longer than what the caller is ready to hold; raises ``CommandFailed``."""
+    """``data``, unless it is longer than ``limit_bytes``; raises ``CommandFailed`` then."""
     if len(data) > limit_bytes:
         raise CommandFailed(f"read {remote}", f"it is longer than {limit_bytes} bytes")
     return data
 
 
 def _copy(source: Path, destination: Path, remote: str) -> None:
-    """Bytes only: neither links nor permissions go to a board over SFTP either."""
+    """Copy the bytes only, as SFTP to a board does: no links, no permissions."""
     try:
         shutil.copyfile(source, destination)
     except OSError as exc:

@@ -11,7 +11,7 @@ from typing import Final
 from edgedeploy.boards.agent.board import RemoteBoard
 from edgedeploy.boards.agent.session import BoardOptions
 from edgedeploy.boards.arm.board import EmulatedArmBoard
-from edgedeploy.boards.arm.image import MACHINES as ARM_MACHINES
+from edgedeploy.boards.arm.image import ARM_MACHINES
 from edgedeploy.boards.emulated.board import EmulatedBoard
 from edgedeploy.boards.labgrid import Place
 from edgedeploy.boards.local import LocalTransport
@@ -24,20 +24,20 @@ from edgedeploy.interfaces.board import Board
 from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.spec.boards import DEFAULT_PORT, DEFAULT_ROOT, MACHINES
 
-KINDS: Final = ("local", "ssh", "emulated")
+BOARD_KINDS: Final = ("local", "ssh", "emulated")
 
 
 def open_board(config: Mapping[str, object], sessions: Sequence[PackedSession] = ()) -> Board:
-    """The board that one ``[[boards]]`` table describes; nothing is touched yet. Keys that are None count as left out.
-    ``sessions`` are those of the targets that it is to run, as far as other packages bring them.
+    """The board that one ``[[boards]]`` table describes, without connecting to it. Keys that are None count as left out.
+    ``sessions`` are those of other packages' targets that the board is to run.
 
     Raises ``SpecError`` for an unknown kind, or a missing ``name``, ``kind`` or ``host``; ``TargetUnavailable`` for a
     place of a labgrid where labgrid is not installed.
     """
     given = {key: value for key, value in config.items() if value is not None}
     name, kind = _text(given, "name"), _text(given, "kind")
-    if kind not in KINDS:
-        raise SpecError(f"board {name!r}: kind = {kind!r}", "there is no such kind", nearest(kind, KINDS))
+    if kind not in BOARD_KINDS:
+        raise SpecError(f"board {name!r}: kind = {kind!r}", "there is no such kind", nearest(kind, BOARD_KINDS))
     if "machine" in given:
         return _emulated_processor(name, str(given["machine"]), _optional(given, "python"), tuple(sessions))
     place = Place.find(str(given["labgrid"]), _optional(given, "labgrid_coordinator")) if "labgrid" in given else None

@@ -1,10 +1,11 @@
-"""A training on disk, so that a kill costs one epoch at most and a resumed training ends as an undisturbed one.
+"""Training checkpoints: a killed training loses one epoch at most, and a resumed one ends as an undisturbed one would.
 
     32 bytes   SHA-256 of all that follows
-    the rest   what torch saved: plain values and tensors, read back without running anything (``weights_only``)
+    the rest   what torch saved: plain values and tensors, read back without running any code (``weights_only``)
 
-A checkpoint belongs to one training: the recipe, the architecture, the precision and the teacher's weights are in its
-identity. One of another training, or a damaged one, is set aside and never believed. Imports torch inside functions.
+A checkpoint belongs to one training. Its identity covers the recipe, the architecture, the precision and the teacher's
+weights. A damaged checkpoint, or one of another training, is moved aside and never used. Imports torch inside
+functions.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 SCHEMA: Final = 1
-"""Of the file, and of the training loop: a loop that trains otherwise may not go on with an older one's state."""
+"""Version of the file format and of the training loop: a changed loop must not resume from an older loop's state."""
 
 DIGEST_BYTES: Final = 32
 ASIDE: Final = ".aside"
@@ -34,9 +35,12 @@ ASIDE: Final = ".aside"
 
 @dataclass(frozen=True)
 class TrainState:
-    """A training between two steps: ``step`` of epoch ``epoch`` (both from 0) comes next. ``losses`` are those of the steps
-    of that epoch, ``mean`` is the mean of the epoch before. ``epoch_rng`` and ``rng`` are torch's random state at the
-    epoch's begin and now: batches may draw from it, and layers do (dropout)."""
+    """A training between two steps.
+
+    ``step`` of epoch ``epoch`` (both count from 0) comes next. ``losses`` are the losses of the steps done in that
+    epoch; ``mean`` is the mean loss of the epoch before. ``epoch_rng`` and ``rng`` are torch's random state when the
+    epoch began and now: batches may draw from it, and dropout does.
+    """
 
     model: Mapping[str, Any]
     optimiser: Mapping[str, Any]
@@ -59,7 +63,8 @@ def identity_of(
     teacher: nn.Module | None,
     settings: Mapping[str, object],
 ) -> str:
-    """Names the training. The model's first weights are not in it: a pass over the data may have decided their last bits."""
+    """A digest that names the training. It leaves out the model's initial weights: their last bits can differ between
+    runs where a pass over the data computed them."""
     return digest_of(
         {
             "schema": SCHEMA,
@@ -100,8 +105,10 @@ def write_checkpoint(path: Path, identity: str, state: TrainState) -> None:
 
 
 def read_checkpoint(path: Path, identity: str, note: Callable[[str], None]) -> TrainState | None:
-    """The state that ``path`` holds of the training ``identity``; None when there is none, and when there is one that is
-    not to be used: that is moved to ``PATH.aside``, and ``note`` hears why."""
+    """The saved state of the training ``identity``, or None when ``path`` does not exist or cannot be used.
+
+    A checkpoint that cannot be used is moved to ``PATH.aside``, and ``note`` is called with the reason.
+    """
     import torch
 
     try:
@@ -109,7 +116,7 @@ def read_checkpoint(path: Path, identity: str, note: Callable[[str], None]) -> T
     except FileNotFoundError:
         return None
     except OSError as exc:
-        note(f"checkpoint {path.name} cannot be read ({exc}): the training begins anew")
+        note(f"checkpoint {path.name} cannot be read ({exc}): the training starts from the beginning")
         return None
     given, content = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
     reason = "it is damaged"
@@ -118,20 +125,20 @@ def read_checkpoint(path: Path, identity: str, note: Callable[[str], None]) -> T
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             if found.pop("schema") == SCHEMA and found.pop("identity") == identity:
                 return TrainState(**found)
-            reason = "it is of another recipe, architecture, precision or teacher"
+            reason = "it belongs to another recipe, architecture, precision or teacher"
         except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError, KeyError):
-            reason = "it is no checkpoint of this version"
+            reason = "this version cannot read its format"
     aside = path.with_name(path.name + ASIDE)
     try:
         path.replace(aside)
-        kept = f"It is set aside as {aside.name}"
+        kept = f"It was moved to {aside.name}"
     except OSError as exc:
-        kept = f"It cannot be set aside as {aside.name} ({exc})"
-    note(f"checkpoint {path.name} is not used: {reason}. {kept}, the training begins anew")
+        kept = f"It could not be moved to {aside.name} ({exc})"
+    note(f"checkpoint {path.name} is not used: {reason}. {kept}; the training starts from the beginning")
     return None
 
 
 def drop_checkpoint(path: Path) -> None:
-    """Remove what a finished training leaves. One that cannot be removed is of no further use, and never believed."""
+    """Remove the checkpoint of a finished training. A failure to remove it does no harm: nothing reads it again."""
     with suppress(OSError):
         path.unlink(missing_ok=True)

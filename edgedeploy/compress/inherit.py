@@ -1,4 +1,4 @@
-"""Weight inheritance: what a variant shares with the baseline it does not learn again."""
+"""Weight inheritance: a variant starts from the baseline's weights wherever names and shapes match."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InheritReport:
-    """Names of the student's tensors by what became of them; ``unused`` are the teacher's that found no place.
+    """Names of tensors: the student's that were ``inherited`` or stayed ``fresh``, the teacher's that are ``unused``.
 
-    ``elements`` counts the numbers that were inherited, ``total`` all that the student has.
+    ``elements`` counts the inherited numbers, ``total`` all numbers of the student.
     """
 
     inherited: tuple[str, ...]

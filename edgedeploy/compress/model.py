@@ -1,7 +1,7 @@
 """From a variant to its float torch model: build, inherit from the baseline, prune, recover.
 
-Weights are kept as torch files. A pruned network has shapes that no constructor makes: it is pruned again, from the same
-baseline, before its weights are read back.
+Weights are kept as torch files. No constructor makes the shapes of a pruned network: to read its weights back, the same
+baseline is pruned again first.
 """
 
 from __future__ import annotations
@@ -43,13 +43,16 @@ def train_baseline(task: Task, arch: Mapping[str, Scalar], *, oversight: Oversig
 def derive(task: Task, variant: Variant, baseline_model: nn.Module, *, oversight: Oversight = ALONE) -> nn.Module:
     """The float model of ``variant``, in eval mode; ``baseline_model`` is left as it is.
 
-    Whatever name and shape allow is inherited, the least important channels go, and the rest is recovered by training
-    with the baseline as teacher. The baseline's own architecture at full width is the baseline, without any training.
-    Where an option changes the inputs only (a resolution), every weight is inherited and still recovered: batch
-    statistics and the scale of things differ. A task that cannot train then gets the inherited weights as they are.
+    1. Every tensor whose name and shape match is inherited from the baseline.
+    2. The least important channels are pruned.
+    3. The model is trained with the baseline as its teacher (recovery).
 
-    Raises ``SpecError`` where recovery is needed of a task that cannot train, ``Unsupported`` where pruning cannot follow
-    the model, ``BuildError`` where recovery diverges.
+    The baseline's own architecture at full width is the baseline, without any training. Where an option changes only
+    the inputs (a resolution), every weight is inherited and the model is still recovered, because batch statistics and
+    the size of objects differ; a task that cannot train keeps the inherited weights as they are.
+
+    Raises ``SpecError`` when recovery is needed and the task cannot train, ``Unsupported`` when torch-pruning cannot
+    trace the model, ``BuildError`` when recovery diverges.
     """
     arch = variant.arch_kwargs
     original = {name: values[0] for name, values in task.architecture.items()}
@@ -64,8 +67,10 @@ def derive(task: Task, variant: Variant, baseline_model: nn.Module, *, oversight
 
 
 def restore(task: Task, variant: Variant, baseline_model: nn.Module, weights: Path) -> nn.Module:
-    """The float model of ``variant`` as :func:`derive` made it, from its saved weights: nothing is trained again. Pruning is
-    decided by the baseline's weights, so the shapes are the same. Raises what :func:`load_weights` raises."""
+    """The float model that :func:`derive` made of ``variant``, read from its saved weights without training.
+
+    The baseline's weights decide the pruning, so the shapes are the same. Raises what :func:`load_weights` raises.
+    """
     model, _ = _shaped(task, variant, baseline_model)
     return load_weights(model, weights)
 
@@ -124,7 +129,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Fill ``model`` in place from :func:`save_weights` and return it in eval mode.
 
-    Only tensors are read: a file that wants to run code is refused. Raises ``DataError`` for a file that is
+    Reads tensors only: a file whose pickle would run code is refused. Raises ``DataError`` for a file that is
     missing, damaged, or of another architecture.
     """
     import pickle

@@ -1,4 +1,4 @@
-"""Who looks after a training: hears how far it is, keeps it on disk, and says when the time is over."""
+"""Callbacks of a training: they receive its progress, name its checkpoint and say when its time is over."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from edgedeploy.compress.host import TrainingHost, TrainingPrecision
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """Where a training is: ``epoch`` of ``epochs`` are done, ``loss`` is the mean of the last one (within an epoch: of what
-    it has seen). It took ``spent_s`` of this run; ``left_s`` is the time that the rest takes at that pace (None: there is
-    none yet)."""
+    """How far a training is: ``epoch`` of ``epochs`` are done.
+
+    ``loss`` is the mean of the last finished epoch, or within an epoch the mean of its steps so far. This run has
+    trained for ``spent_s``; ``left_s`` estimates the rest at that pace (None: no pace is known yet).
+    """
 
     epoch: int
     epochs: int
@@ -44,8 +46,8 @@ Progress = Callable[[TrainProgress], None]
 
 @dataclass(frozen=True)
 class Oversight:
-    """``checkpoint`` is where the training is kept after each epoch, and gone on with when it is there already (None: not
-    kept). ``out_of_time`` is asked before each step; ``note`` hears what a person should know; ``done`` gets the report."""
+    """``checkpoint`` is the file that each epoch saves and that a resumed training starts from (None: nothing is
+    saved). ``out_of_time`` is asked before each step; ``note`` gets messages for people; ``done`` gets the report."""
 
     what: str = "a model"
     progress: Progress = lambda state: None
@@ -59,6 +61,6 @@ ALONE = Oversight()
 
 
 def remaining_s(measured: Sequence[tuple[float, float]], left: float) -> float | None:
-    """Time that ``left`` units of work take at the pace of ``measured`` (work, seconds); None without a pace."""
+    """Seconds that ``left`` units of work take at the pace of ``measured`` pairs (work, seconds); None without any."""
     work = sum(units for units, _ in measured)
     return left * sum(seconds for _, seconds in measured) / work if work > 0 else None

@@ -1,4 +1,4 @@
-"""Structured pruning: whole channels go, so that every runtime gets a smaller dense network and needs no sparse kernels.
+"""Structured pruning removes whole channels: every runtime gets a smaller dense network and needs no sparse kernels.
 
 torch-pruning's dependency graph finds which channels of which layers have to go together (skips, concatenations, batch
 norms, transposed convolutions). The least important go first, by their group's L2 magnitude, in each group alike.
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 CHANNEL_MULTIPLE: Final = 4
-"""Widths are rounded down to this, and are at least this. int8 dot-product instructions (VNNI, SDOT) sum four input
-channels in one 32-bit lane: a width in between is padded to the next multiple of four and pays for it. Measured on
-the 16-channel UNet at 128 x 128 (ONNX Runtime float32, a busy machine): 16 channels 41 ms, 14: 47, 12: 33, 10: 35, 8:
-17. Multiples of eight would leave a 16-channel layer, the most expensive one of a UNet, only one step."""
+"""Widths are rounded down to a multiple of this, and are at least this. int8 dot-product instructions (VNNI, SDOT) sum
+four input channels in one 32-bit lane, so another width is padded to the next multiple of four and costs as much.
+Measured on the 16-channel UNet at 128 x 128 (ONNX Runtime float32, a busy machine): 16 channels 41 ms, 14: 47, 12: 33,
+10: 35, 8:
+17. With multiples of eight, a 16-channel layer, the most expensive one of a UNet, could only be halved."""
 
 
 def prune(
@@ -34,9 +35,9 @@ def prune(
     """A pruned copy of ``model`` in eval mode that keeps the share ``width`` (0 < width <= 1) of every layer's channels,
     rounded down to a multiple of ``CHANNEL_MULTIPLE``; at width 1, an untouched copy.
 
-    ``example_inputs`` are the model's positional inputs with batch size 1. The layers that produce the outputs keep their
-    channels: they are found by walking back from the outputs, whatever they are called; so do the layers named in
-    ``protect``. Input channels and output shapes stay as they are. Nothing is random: equal weights give equal networks.
+    ``example_inputs`` are the model's positional inputs with batch size 1. Two kinds of layers keep their channels:
+    those that produce the outputs (found by walking back from the outputs, not by name) and those named in ``protect``.
+    Input channels and output shapes do not change. Nothing is random: equal weights give equal networks.
 
     Raises ``SpecError`` for a width out of range or an unknown name in ``protect``, ``Unsupported`` when there is nothing
     to prune at this width or torch-pruning cannot follow the model.
@@ -70,10 +71,10 @@ def channel_widths(model: nn.Module) -> dict[str, int]:
 
 
 def output_layers(model: nn.Module, inputs: Sequence[torch.Tensor]) -> tuple[nn.Module, ...]:
-    """The convolutions and linear layers nearest to the outputs: between them and an output nothing holds a kernel.
+    """The last convolutions and linear layers before each output: no other such layer lies between them and the output.
 
-    Found in autograd's graph, because there the path from an output back to its weights is explicit, also where an
-    output is used inside the model too, or where several layers are added to one output.
+    They are found in autograd's graph, where the path from an output back to its weights is explicit. It is so even
+    when the model also uses an output internally, or adds several layers into one output.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""One training loop for two uses: the baseline from its labels, and a compressed student from its teacher as well.
+"""One training loop for two uses: the baseline learns from labels, a compressed student from labels and its teacher.
 
 AdamW, linear warm-up then a cosine to zero, gradients clipped to norm 5. With a teacher the loss is
 ``(1 - w) * task.loss + w * T^2 * KL(teacher / T || student / T)`` per pixel or per class score (Hinton et al.,
@@ -24,7 +24,7 @@ from edgedeploy.records.variant import Scalar
 CLIP_NORM: Final = 5.0
 TEMPERATURE: Final = 2.0
 TELL_EVERY_S: Final = 5.0
-"""Within a long epoch, how often the progress is told."""
+"""How often progress is reported within a long epoch."""
 
 
 def fit(
@@ -40,11 +40,13 @@ def fit(
 ) -> TrainReport:
     """Train ``model`` in place and leave it in evaluation mode, its weights contiguous.
 
-    ``teacher`` answers the student's own batches, so it has to take their resolution; it is put into evaluation mode and
-    not changed otherwise. Decided by ``recipe.seed`` up to the non-determinism of parallel sums, also where it goes on with
-    a checkpoint. ``prepare`` is what a training begins with that has none; ``settings`` are what decides the result
-    beside the recipe. Raises ``BuildError`` when the loss is no longer finite, ``DataError`` when there is nothing to train
-    on, ``OutOfTime`` when the oversight says so: what was done is kept then.
+    ``teacher`` runs on the student's own batches, so it has to accept their resolution; it is put into evaluation mode
+    and not changed otherwise. ``recipe.seed`` decides the result up to the order of parallel sums, also when the
+    training resumes from a checkpoint. ``prepare`` runs first, unless a checkpoint is resumed. ``settings`` is
+    everything besides the recipe that decides the result.
+
+    Raises ``BuildError`` when the loss is no longer finite, ``DataError`` when there are no training batches, and
+    ``OutOfTime`` when ``oversight.out_of_time`` says so; the training is then saved first.
     """
     import torch
 
@@ -139,7 +141,7 @@ class _Run:
             raise DataError(
                 f"epoch {epoch + 1} of training",
                 f"the train split gave no batch at batch_size {self._recipe.batch_size}",
-                "Bring more cases, or change batch_size",
+                "Add training cases, or change batch_size",
             )
         first = self._step
         if first:
@@ -175,7 +177,7 @@ class _Run:
         self.steps += 1
 
     def _end_epoch(self, epoch: int, trained: float) -> None:
-        """``trained`` is the share of the epoch that this run did: less than 1 where it went on within it."""
+        """``trained`` is the share of the epoch that this run trained: less than 1 if it resumed within the epoch."""
         import torch
 
         self.mean = sum(self._losses) / len(self._losses)
@@ -186,7 +188,8 @@ class _Run:
         self._tell(epoch + 1, 0.0, 0.0)
 
     def _tell(self, epoch: int, trained: float, left: float) -> None:
-        """``trained`` and ``left`` are shares of the epoch that is under way, if one is."""
+        """``trained`` and ``left`` are shares of the current epoch: done by this run, and still to do; 0 between
+        epochs."""
         now_s = self._told_s = time.monotonic()
         measured = [
             *self._measured,
@@ -203,13 +206,13 @@ class _Run:
         return {**self._arch, **self._recipe.early_arch} if epoch < self._recipe.early_epochs else self._arch
 
     def _work(self, epoch: int) -> float:
-        """How much an epoch is against another one: time grows with the inputs' size."""
+        """Relative cost of an epoch: its time grows with the number of input elements."""
         if not self._recipe.early_epochs or not isinstance(self._task, Task):
             return 1.0
         return float(sum(math.prod(spec.shape) for spec in self._task.input_specs(**self._seen(epoch))))
 
     def _stop(self, epoch: int, step: int) -> NoReturn:
-        """Keep the training between two steps, and end it."""
+        """Save a checkpoint between two steps, then end the training with ``OutOfTime``."""
         import torch
 
         self.epoch, self._step, self._rng = epoch, step, torch.get_rng_state()
@@ -217,11 +220,11 @@ class _Run:
         raise OutOfTime(
             f"training of {self._oversight.what}",
             f"the time was over after {epoch} of {self._recipe.epochs} epochs",
-            "A resumed study goes on from there" if kept else "A resumed study begins it anew",
+            "A resumed study continues it" if kept else "A resumed study starts it from the beginning",
         )
 
     def _keep(self) -> bool:
-        """A checkpoint is a help: a disk that is full does not end the training."""
+        """Whether a checkpoint could be saved. A full disk does not end the training; it is noted once."""
         if self._oversight.checkpoint is None:
             return False
         state = TrainState(
@@ -241,7 +244,7 @@ class _Run:
             write_checkpoint(self._oversight.checkpoint, self._identity, state)
         except OSError as exc:
             if not self._complained:
-                self._oversight.note(f"the training of {self._oversight.what} cannot be kept: {exc}")
+                self._oversight.note(f"no checkpoint of the training of {self._oversight.what} could be saved: {exc}")
             self._complained = True
             return False
         return True
@@ -272,7 +275,8 @@ def _loss(
 def distillation_loss(student: Any, teacher: Any) -> Any:
     """``T^2 KL(softmax(teacher / T) || softmax(student / T))`` over axis 1, the mean over all other positions.
 
-    A single channel holds no distribution (its softmax is 1 everywhere): mean squared error of the raw outputs there.
+    With a single channel there is no distribution (its softmax is 1 everywhere): the loss is then the mean squared
+    error of the raw outputs.
     """
     import torch.nn.functional as F  # noqa: N812
 
@@ -285,14 +289,14 @@ def distillation_loss(student: Any, teacher: Any) -> Any:
 
 
 def _channels_last(images: Any) -> Any:
-    """Convolutions are 1.3 times faster or more in this layout; inputs of other ranks have no such layout."""
+    """4-D inputs in ``channels_last`` layout, in which convolutions are at least 1.3 times faster; others unchanged."""
     import torch
 
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def _contiguous(model: Any) -> None:
-    """The usual layout again, to the last stride: what exports or converts the model need not know of any other."""
+    """Give every tensor its default memory layout again: exporters and converters need not handle ``channels_last``."""
     import torch
 
     for tensor in chain(model.parameters(), model.buffers()):

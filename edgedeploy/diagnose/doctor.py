@@ -1,4 +1,4 @@
-"""What works here: targets, boards, and the machine itself, each with the command that mends what is missing."""
+"""What works here: targets, boards and this host, each with the command that installs what is missing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NEEDED: Final = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. ``ok`` None means: not needed, only nicer to have."""
+    """The result of one check. ``ok`` is None for something optional that is missing."""
 
     what: str
     ok: bool | None
@@ -56,7 +56,7 @@ def target_findings() -> list[Finding]:
     for plugin in find_targets():
         if plugin.target is None:
             findings.append(
-                Finding(f"target {plugin.name}", False, f"broken: {plugin.broken}", "Mend or remove the plugin")
+                Finding(f"target {plugin.name}", False, f"broken: {plugin.broken}", "Update or uninstall its package")
             )
             continue
         readiness = plugin.target.probe()
@@ -67,8 +67,8 @@ def target_findings() -> list[Finding]:
 
 
 def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
-    """Connect to each board and say what it is, why it cannot be reached, or that it is set aside. Boards of other studies
-    that are set aside come last."""
+    """Connect to each board and report what it is, why it cannot be reached, or that it is in quarantine. Quarantined
+    boards of other studies come last."""
     findings = []
     aside = {record.identity: record for record in Quarantine().records()}
     shown: set[str] = set()
@@ -107,7 +107,8 @@ def _runtimes_remedy() -> str:
 
 
 def _processor_finding(what: str, info: BoardInfo) -> Finding:
-    """What its processor does slowly or wrongly and what is done about it. Nothing is trained on a board."""
+    """What the board's processor does slowly or wrongly, and how edgedeploy handles it. No training: boards do not
+    train."""
     exact = sums_int8_exactly(info.arch, info.isa)
     parts = [
         f"float kernels: {_float_kernels(info.arch, info.isa)}",
@@ -119,7 +120,7 @@ def _processor_finding(what: str, info: BoardInfo) -> Finding:
 
 
 def processor_findings(arch: str, host: TrainingHost, cores: int) -> list[Finding]:
-    """What this host's processor does slowly or by emulation, and what is done about it. ``ok`` None: it is."""
+    """What this host's processor does slowly or by emulation, and how edgedeploy handles it; ``ok`` is then None."""
     isa = host.isa
     kernels = _float_kernels(arch, isa)
     if host.native_bfloat16:
@@ -161,7 +162,7 @@ def _set_aside(what: str, record: Record) -> Finding:
 
 
 def _ability_findings(what: str, info: BoardInfo) -> list[Finding]:
-    """Which precisions of the targets that the board has a runtime for are worth trying there, before any is built."""
+    """For each target whose runtime the board has: the precisions worth trying there, before anything is built."""
     findings = []
     for plugin in find_targets():
         if plugin.target is None or plugin.name not in info.runtimes:
@@ -198,7 +199,7 @@ DEFAULT_BOARDS: Final = (
     BoardTable(name="emulated-embedded", kind="emulated", server="embedded"),
     BoardTable(name="emulated-sshd", kind="emulated", server="sshd"),
 )
-"""What can be looked at without a study file."""
+"""Checks that need no study file."""
 
 
 def machine_findings() -> list[Finding]:

@@ -1,7 +1,7 @@
-"""A shipped study fitted to this host: a few real training steps decide how long its models train, and on what sizes.
+"""Fits a shipped study to this host: a few timed training steps decide for how long and at which size its models train.
 
-What was decided stands in the study file as plain keys, so the same file gives the same study anywhere. Nothing is
-measured again when a study is resumed.
+The decisions are written into the study file as plain keys, so the same file gives the same study anywhere. A resumed
+study measures nothing again.
 """
 
 from __future__ import annotations
@@ -23,41 +23,42 @@ from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound, Ultras
 
 FITTED: Final = "demo"
 SIZES_PX: Final = (128, 64)
-"""Whose steps are timed; a step's time is a line over the pixels between them."""
+"""Image sizes whose steps are timed; the times of sizes between them are interpolated linearly in pixels."""
 
 TIMED_EPOCHS: Final = 3
-"""After one that warms up: oneDNN makes its kernels, cases are drawn. The fastest counts: it is the host, not the moment."""
+"""Epochs timed after one warm-up, in which oneDNN generates its kernels and cases are drawn. The fastest counts: it is
+the least disturbed by other work."""
 
 TIMED_STEPS: Final = 4
-"""Of a timed epoch."""
+"""Steps of a timed epoch."""
 
 STEPS: Final = 20
-"""Of an epoch of the demo: 160 cases in batches of 8."""
+"""Steps of an epoch of the demo: 160 cases in batches of 8."""
 
 MODELS: Final = 12
-"""Different models among the demo's variants, as its searches end up with; each is recovered once."""
+"""Distinct models among the variants of a demo search, as seen in its runs; each is recovered once."""
 
 SHARE_OF_WIDEST: Final = 0.7
-"""What a recovery costs in the mean of the widths, against that of the whole width."""
+"""Mean cost of a recovery over the widths, as a share of the cost at full width."""
 
 VARIANTS: Final = 22
 EACH_STEPS: Final = 100.0
 QUERY_STEPS: Final = 60.0
-"""A variant is built, started, measured and scored in the time of so many training steps at 128 pixels, and of so many on
-its own inputs for its queries. All of it is the processor's work, as a step is. An estimate from runs beside other work:
-10 s and 5 s where a step took 0.1 s (Zen 4, torch held to AVX2)."""
+"""Cost of a variant in training steps, because both depend on the processor: building, starting and scoring cost as
+much as ``EACH_STEPS`` steps at 128 pixels, its queries as much as ``QUERY_STEPS`` steps on its own inputs. Estimated on
+a busy machine: 10 s and 5 s where a step took 0.1 s (Zen 4, torch limited to AVX2)."""
 
 END_S: Final = 120.0
-"""The timed steps before the search; confirmation, front and report after it."""
+"""Time outside the search: the timed steps before it; confirmation, front and report after it."""
 
 LONGEST_S: Final = 86_400.0
 LEAST_S: Final = 60
-"""Of a search, whatever is asked."""
+"""The shortest search time, even when less is asked for."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the demo trains: sizes of its inputs in pixels, epochs of the baseline and of a recovery."""
+    """How the demo trains: input sizes in pixels, epochs of the baseline and of a recovery."""
 
     resolutions: tuple[int, int]
     epochs: int
@@ -74,7 +75,7 @@ LADDER: Final = (
     Plan((96, 64), 36, 6),
     Plan((96, 64), 32, 5),
 )
-"""From the recipe's own to the least that still gives what the demo is to show; the first that fits is taken.
+"""Plans from the recipe's own down to the shortest whose results are still useful; the first that fits is taken.
 
 Dice of the float model, trained in float32: 0.80 with 36 epochs on 128 pixels and 0.74 with 24; 0.78 with 36 on 96 pixels,
 0.76 with 32, 0.74 with 24. Of the model with half the channels: 0.72 after 6 epochs on 128 pixels and 0.32 after 4; on 96
@@ -116,12 +117,12 @@ def expected(plan: Plan, paces: Paces) -> Expected:
 
 
 def choose(paces: Paces, search_s: float) -> Plan:
-    """The first plan of the ladder that the search's time is enough for, else the last."""
+    """The first plan that fits into the search's time, else the last one."""
     return next((plan for plan in LADDER if expected(plan, paces).total_s <= search_s), LADDER[-1])
 
 
 def time_steps() -> Paces:
-    """From a few real training steps of the demo's own network on this host, in the precision that it trains in."""
+    """Time a few training steps of the demo's network on this host, in the precision that it trains in."""
     options = UltrasoundOptions()
     cases = options.baseline.batch_size * TIMED_STEPS
     task = SyntheticUltrasound(replace(options, train_cases=cases, resolutions=SIZES_PX))
@@ -138,7 +139,7 @@ def _step_s(task: SyntheticUltrasound, recipe: TrainRecipe, side: int, teacher: 
     spent_s: dict[int, float] = {}
 
     def hear(state: TrainProgress) -> None:
-        if state.epoch:  # within a slow epoch it is told again how many are done
+        if state.epoch:  # a slow epoch reports its progress more than once
             spent_s.setdefault(state.epoch, state.spent_s)
 
     timed = replace(recipe, epochs=1 + TIMED_EPOCHS)

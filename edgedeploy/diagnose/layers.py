@@ -1,4 +1,4 @@
-"""Where an artifact leaves its reference: layer by layer, in terms of the reference's nodes."""
+"""Where an artifact's outputs leave those of its reference, layer by layer, by the names of the reference's nodes."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ STAND_INS: Final[Mapping[str, str]] = {
     "litert": "built-in kernels ran the file: XNNPACK keeps nothing of what lies between its layers",
     "tensorrt": "ONNX Runtime ran the file: what an engine computes, only a board can tell",
 }
-"""Targets whose own kernels cannot be looked into -> what ran instead."""
+"""Targets whose own kernels do not expose tensors between layers -> what ran instead."""
 
 IN_FLOAT_HERE: Final = "quantized layers were computed in float: the int8 kernels of this host saturate"
 
 
 @dataclass(frozen=True)
 class DebugReport:
-    """Every layer that could be compared. ``first_bad`` is the first one below ``threshold_db``; ``inputs`` says what the
-    two were run on, ``notes`` what else is worth knowing."""
+    """Every layer that could be compared. ``first_bad`` is the first layer below ``threshold_db``; ``inputs`` describes
+    the inputs of both models; ``notes`` are further hints."""
 
     artifact: Artifact
     layers: tuple[LayerError, ...]
@@ -131,7 +131,7 @@ def _variants(store: Store) -> list[Variant]:
 
 
 def _reference(artifact: Artifact, root: Path, given: Path | None) -> tuple[Path, list[str]]:
-    """The file the artifact was built from. A file that was given is taken, with a note when it is another one."""
+    """The file that the artifact was built from. A ``given`` file is used instead, with a note if it is another one."""
     if given is not None:
         if not given.is_file():
             raise SpecError(f"--reference {given}", "there is no such file")
@@ -150,8 +150,8 @@ def _reference(artifact: Artifact, root: Path, given: Path | None) -> tuple[Path
 def _feeds(
     artifact: Artifact, root: Path, given: Path | None, cases: int
 ) -> tuple[Callable[[], Iterable[Mapping[str, Array]]], str]:
-    """What both sides are run on, and the words for it. The confirmation split stays closed: only the stacked calibration
-    and selection cases are looked at."""
+    """The inputs of both models, and a description. Only stored calibration and selection cases are used: the
+    confirmation split must not be looked at."""
     candidates = [given] if given is not None else sorted((root / "inputs").glob("selection-*.npz"))
     for path in candidates:
         try:

@@ -1,9 +1,11 @@
-"""Builds on other hosts: the workers of a Dask cluster that have no board build what a target builds.
+"""Builds on other hosts: workers of a Dask cluster that have no board run a target's build.
 
-A build travels as bytes with their hashes (reference, calibration inputs) to any such worker, and its files travel home,
-where they are filed once under the hashes that the artifact names. A worker that is killed in the middle takes nothing with
-it: Dask gives the build to another one, and when none is left the coordinator builds. So it does for a toolchain that the
-worker lacks or has in another version: a study's artifacts come from one.
+The reference and the calibration inputs are sent to such a worker as bytes with their hashes. The artifact's files are
+sent back and stored once, after their hashes were checked. If a worker is killed during a build, Dask gives the build
+to another.
+
+The coordinator builds by itself when no such worker is left, and when the worker's toolchain is missing or of another
+version: all artifacts of a study come from one version.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ LOOK_S: Final = 2.0
 def build_elsewhere(
     client: Any, workers: Callable[[], Sequence[str]], target: Target, request: BuildRequest, folder: Path
 ) -> Artifact:
-    """``target.build`` on one of ``workers()``, the addresses of those without a board; here when there is none.
+    """``target.build`` on one of ``workers()``, the addresses of workers without a board; in this process without any.
 
     Raises what ``Target.build`` raises, and ``BuildError`` for a build that kills one worker after the other.
     """
@@ -37,7 +39,7 @@ def build_elsewhere(
     if not able or isinstance(target, FitsBoard):  # a worker has the target that fits no board
         return target.build(request, folder)
     future = client.submit(
-        build_here,
+        build_on_worker,
         target.name,
         dict(target.probe().versions),
         pack_request(request),
@@ -62,20 +64,20 @@ def build_elsewhere(
 
 
 def _wait(future: Any, possible: Callable[[], bool]) -> Any:
-    """The answer; None when the workers that could give it are gone, or the scheduler is."""
+    """The future's result; None when the scheduler, or every worker that could compute it, is gone."""
     while True:
         try:
             return future.result(timeout=LOOK_S)
         except CancelledError:
             return None
         except TimeoutError:
-            if future.done():  # it was the build's own, or the answer came just now
+            if future.done():  # the build itself timed out, or its answer has just arrived
                 return future.result()
             if not possible():
                 return None
 
 
-def build_here(name: str, versions: Mapping[str, str], packed: Mapping[str, Any]) -> dict[str, Any]:
+def build_on_worker(name: str, versions: Mapping[str, str], packed: Mapping[str, Any]) -> dict[str, Any]:
     """On a worker. Raises what ``Target.build`` raises, ``TargetUnavailable`` for other versions than the coordinator's."""
     found = [plugin for plugin in find_targets() if plugin.name == name]
     if not found:

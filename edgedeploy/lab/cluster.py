@@ -1,11 +1,11 @@
 """Boards of other hosts, through Dask: each board is a worker that offers one unit of :data:`RESOURCE`.
 
-A job travels as bytes (artifacts, inputs, the plan) to whichever board's worker is free, and what came back travels home,
-where it is filed once. A worker that is killed in the middle of a job takes nothing with it: Dask gives the job to another
-board, and the killed worker's board is freed by its own agent.
+A job is sent as bytes (artifacts, inputs, the plan) to the worker of a free board, and its results are sent back and
+stored once. If a worker is killed during a job, Dask gives the job to another board, and the board's own agent frees
+the board.
 
-Dask's workers run what the scheduler's clients send: whoever reaches the scheduler's port owns them. Keep it on loopback or
-behind Dask's TLS (``tls://``, ``distributed.comm.tls`` in Dask's own configuration).
+Dask's workers run any code that the scheduler's clients send, so whoever reaches the scheduler's port controls them.
+Keep it on loopback or behind Dask's TLS (``tls://``, ``distributed.comm.tls`` in Dask's own configuration).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from edgedeploy.targets.registry import sessions_of
 RESOURCE: Final = "edgedeploy-board"
 CONNECT_S: Final = 20
 STUCK_S: Final = 3600.0
-"""How long past its own limit a job may take to come back from the cluster: boards are waited for, workers come and go."""
+"""How long beyond its own limit a job may take on the cluster: it may wait for a board, and workers may come and go."""
 
 _board_table: dict[str, object] = {}
 """Of this process, when it is a board's worker."""
@@ -47,7 +47,7 @@ def require_dask() -> None:
 
 
 def work(table: Mapping[str, object], address: str) -> None:
-    """Be the worker of one board until the scheduler ends it. Raises ``Unreachable`` when there is no scheduler."""
+    """Run the worker of one board until the scheduler ends it. Raises ``Unreachable`` when there is no scheduler."""
     require_dask()
     from distributed import Worker
 
@@ -66,15 +66,15 @@ def work(table: Mapping[str, object], address: str) -> None:
 
 
 def probe_here() -> dict[str, Any]:
-    """On a worker: what its board is. Raises ``BoardError``."""
+    """Runs on a worker: probe its board. Raises ``BoardError``."""
     info = open_board(_board_table, sessions_of()).probe()
     Quarantine().check(info)
     return info.as_json()
 
 
 def run_here(packed: Mapping[str, Any], expected: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """On a worker: one exclusive run. ``expected`` is what the boards were when the study began, by name; a board that came
-    later has to be of their kind. Raises ``BoardError`` and ``MeasurementError``."""
+    """Runs on a worker: one exclusive run. ``expected`` maps board names to their probes at the start of the study; a
+    board that joined later has to be of the same kind. Raises ``BoardError`` and ``MeasurementError``."""
     board = open_board(_board_table, sessions_of())
     known = [BoardInfo.from_json(item) for item in expected.values()]
 
@@ -118,7 +118,7 @@ class Cluster:
         return sorted(address for address, info in workers.items() if (RESOURCE in info.get("resources", {})) == boards)
 
     def build(self, target: Target, request: BuildRequest, folder: Path) -> Artifact:
-        """A build on a worker without a board: what is timed on a board's worker is not disturbed. See
+        """Build on a worker without a board, so that no timing on a board's worker is disturbed. See
         :mod:`edgedeploy.lab.builders`."""
         return build_elsewhere(self._client, lambda: self._workers(boards=False), target, request, folder)
 
@@ -137,13 +137,15 @@ class Cluster:
                 "a run on the cluster", "its scheduler is gone", "Start it and the workers; --resume"
             ) from exc
         except TimeoutError as exc:
-            raise Unreachable("a run on the cluster", "no board's worker took it", "See to the workers") from exc
+            raise Unreachable(
+                "a run on the cluster", "no board's worker took it", "Check that the boards' workers run"
+            ) from exc
         finally:
             future.cancel()
         return BoardInfo.from_json(answer["board"]), unpack_result(answer, folder)
 
     def set_aside(self, cause: str) -> BoardError:
-        """A board of the cluster is set aside by its own worker; here the coordinator only stops sending to one more."""
+        """The board's own worker puts it into quarantine; the coordinator only uses one slot less."""
         return Unreachable("the cluster", cause, "See to its boards: edgedeploy boards")
 
     def close(self) -> None:

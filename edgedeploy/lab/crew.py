@@ -1,14 +1,14 @@
-"""Several boards of one kind in one study: a queue, one worker a board, and no machine that measures twice at once.
+"""Several boards of one kind in one study: a queue, one worker per board, and one run at a time on each machine.
 
-    queue          a variant goes to whichever board is free first
+    queue          the first free board takes the next variant
     lease          the board's own agent holds the board for each job under a fencing token (``boards/agent/lease.py``);
-                   here a post that is over may file nothing any more (:meth:`Crew.check`)
-    health check   the board that answers must be the machine and of the kind it was at the start (:func:`health_check`)
-    quarantine     after so many failed jobs in a row a board is set aside, and its job goes to another one
-    machines       boards that are one machine, or this one, share one lock (:class:`Machines`)
+                   a board that has left the study may store nothing more (:meth:`Crew.check`)
+    health check   the board must still be the same machine and of the same kind as at the start (:func:`health_check`)
+    quarantine     after several failed jobs in a row a board is set aside, and another board gets its job
+    machines       boards on the same machine share one lock, and so do boards on this host (:class:`Machines`)
 
-A latency is one board's own. What compares across boards is the ratio to the baseline, which runs interleaved with the
-candidate on the same board: :func:`require_comparable` holds a study's objectives to that.
+A latency belongs to one board. Only the ratio to the baseline, which runs interleaved with the candidate on the same
+board, can be compared across boards: :func:`require_comparable` refuses other objectives.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from edgedeploy.records.variant import Variant
 from edgedeploy.search.loop import Outcome
 
 FAILURES_BEFORE_QUARANTINE: Final = 3
-"""Jobs in a row that a board failed at, each after the attempts of :mod:`edgedeploy.boards.care.attempts`."""
+"""How many jobs in a row a board may fail, each after the retries of :mod:`edgedeploy.boards.care.attempts`."""
 
 LEAVE_S: Final = 5.0
-"""How long the workers may take to notice that the study is over, before they are left behind; they can file nothing."""
+"""How long to wait for the workers at the end of a study. A worker that takes longer is left running; it can store
+nothing."""
 
 
 class Machines:
-    """One lock a machine, by its identity; whoever holds it may take it again."""
+    """One reentrant lock per machine, by the machine's identity."""
 
     def __init__(self) -> None:
         self._locks: dict[str, threading.RLock] = {}
@@ -44,8 +45,8 @@ class Machines:
 
 @dataclass(frozen=True)
 class Post:
-    """One board's place in a crew. ``evaluate`` raises ``BoardError`` for what is the board's; ``set_aside`` puts the board
-    into quarantine and returns the error that says so."""
+    """One board of a crew. ``evaluate`` raises ``BoardError`` when the board fails; ``set_aside`` puts the board into
+    quarantine and returns the error that says so."""
 
     name: str
     evaluate: Callable[[Variant], Outcome]
@@ -60,9 +61,9 @@ class _Job:
 
 
 class Crew:
-    """A :class:`edgedeploy.search.loop.Crew` of boards, one thread each: measuring is waiting for a board.
+    """A :class:`edgedeploy.search.loop.ParallelEvaluator` of boards with one thread each, which mostly waits for its board.
 
-    ``tell`` hears one line per thing worth knowing. ``waiting`` wraps the time in which the search only waits.
+    ``tell`` gets one line per message for people. ``waiting`` wraps the time in which the search only waits.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Crew:
         return job.future
 
     def check(self, name: str) -> None:
-        """The fence: raises ``Busy`` for a post that is over, before it files anything."""
+        """Raises ``Busy`` for a board that has left the study; it is called before anything is stored."""
         if name not in self._serving:
             raise Busy(f"board {name!r}: file a result", "its place in this study is over", "Run it again")
 
@@ -135,7 +136,8 @@ class Crew:
                 job.future.set_result(outcome)
 
     def _next(self, post: Post) -> _Job | None:
-        """A job that this board has not failed at, or the oldest when every board has; None when the post is over."""
+        """The first job that this board has not failed, or that every board left in the study has failed. None when the
+        board has left the study."""
         with self._changed:
             while post.name in self._serving:
                 for job in self._jobs:
@@ -153,7 +155,7 @@ class Crew:
             self._changed.notify_all()
 
     def _retire(self, post: Post, job: _Job, exc: BoardError) -> None:
-        """The board leaves the study; the last one takes the study with it."""
+        """Remove the board from the study; when it was the last one, the study ends."""
         with self._changed:
             self._serving.discard(post.name)
             left = len(self._serving)

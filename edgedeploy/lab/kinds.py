@@ -1,4 +1,4 @@
-"""Whether boards are of one kind, and still the ones that they were."""
+"""Checks that boards are of one kind, and that they have not changed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from edgedeploy.records.metric_table import ACROSS_BOARDS, BOARD_METRICS
 
 
 def health_check(expected: BoardInfo) -> Callable[[BoardInfo], None]:
-    """Looks at the board that answers, before anything is sent to it: the same machine, still of the same kind.
+    """A check of the connected board before anything is sent to it: is it the same machine, and still of the same kind?
 
-    Raises ``CommandFailed`` for what has changed since the study began.
+    The check raises ``CommandFailed`` with what has changed since the study began.
     """
 
     def check(info: BoardInfo) -> None:
@@ -21,7 +21,7 @@ def health_check(expected: BoardInfo) -> Callable[[BoardInfo], None]:
             raise CommandFailed(
                 f"board {info.name!r}: health check",
                 f"it is not the board that the study began with: {'; '.join(changed)}",
-                "Put it back as it was, or begin a study of its own",
+                "Restore its old state, or start a new study",
             )
 
     return check
@@ -36,11 +36,11 @@ def _other_machine(info: BoardInfo, expected: BoardInfo) -> tuple[str, ...]:
 
 
 def require_unchanged(measured: Iterable[BoardInfo], boards: Iterable[BoardInfo]) -> tuple[str, ...]:
-    """Holds the boards of a study that goes on against what they were when ``measured``, oldest first. What has changed in
-    their software, in sentences: it is the user's to say whether that matters.
+    """Compare the boards of a resumed study with their earlier probes (``measured``, oldest first). Returns changes of
+    their software as sentences; the user decides whether they matter.
 
-    Raises ``SpecError`` for another machine under the same name, or the same one with another processor (a virtual machine
-    that has moved): one front would mix their numbers.
+    Raises ``SpecError`` for another machine under the same name, or the same machine with another processor (a virtual
+    machine that has moved): one front would mix their numbers.
     """
     before = {info.name: info for info in measured}
     told = []
@@ -53,7 +53,7 @@ def require_unchanged(measured: Iterable[BoardInfo], boards: Iterable[BoardInfo]
             raise SpecError(
                 f"go on with the study on board {info.name!r}",
                 f"it is not the board that was measured before: {'; '.join(changed)}",
-                "Put it back as it was, or begin a study of its own with another --out",
+                "Restore its old state, or start a new study with another --out",
             )
         told += [
             f"board {info.name} has changed since it was measured: {text}" for text in info.other_software(expected)
@@ -74,7 +74,7 @@ def require_alike(boards: Sequence[BoardInfo]) -> None:
 
 
 def require_comparable(objectives: Iterable[str]) -> None:
-    """Raises ``SpecError`` for an objective that says nothing across boards."""
+    """Raises ``SpecError`` for an objective that cannot be compared across boards."""
     for name in objectives:
         if name in BOARD_METRICS and name not in ACROSS_BOARDS:
             raise SpecError(

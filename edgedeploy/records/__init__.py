@@ -1,1 +1,1 @@
-"""What travels between the floors: frozen records, with their JSON."""
+"""Frozen data records that the other packages exchange, with their JSON forms."""

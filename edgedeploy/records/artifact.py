@@ -13,7 +13,8 @@ from edgedeploy.records.variant import digest_of
 _CHUNK_BYTES = 1 << 20
 
 MANIFEST: Final = "edgedeploy-artifact.json"
-"""What a stored artifact is, in the folder of its files and none of them: no target may write a file of that name."""
+"""Name of the file that describes a stored artifact. It lies in the artifact's folder but is not one of its files, so
+no target may write a file of that name."""
 
 
 def sha256_file(path: Path) -> str:
@@ -68,8 +69,8 @@ class ArtifactFile:
 class Artifact:
     """What one target built from one ONNX reference.
 
-    ``entry`` is the file a session opens; ``settings`` go to the session as they are (precision hints, for one);
-    ``reference_sha256`` names the ONNX file the artifact is held against; ``built_with`` maps tool to version.
+    ``entry`` is the file a session opens; ``settings`` are passed to the session unchanged (such as a precision hint);
+    ``reference_sha256`` identifies the ONNX file it is compared with; ``built_with`` maps tool to version.
     """
 
     target: str

@@ -44,7 +44,8 @@ class BoardInfo:
     isa_known: tuple[str, ...] = ()
 
     def unlike(self, other: BoardInfo) -> tuple[str, ...]:
-        """In what this board is of another kind than ``other``: numbers of boards of one kind may stand on one front."""
+        """The differences that make this board another kind than ``other``. Only boards of one kind may share a
+        front."""
         return (*self.other_hardware(other), *self.other_software(other))
 
     def other_hardware(self, other: BoardInfo) -> tuple[str, ...]:
@@ -52,7 +53,8 @@ class BoardInfo:
         return (*self.other_processor(other), *rest)
 
     def other_processor(self, other: BoardInfo) -> tuple[str, ...]:
-        """Which flags it has decides which kernels its runtimes take, and so what they compute."""
+        """Differences of the processor. Its flags decide which kernels the runtimes choose, and so what they
+        compute."""
         return (*self._others(other, ("cpu", "arch")), *self._other_flags(other))
 
     def other_software(self, other: BoardInfo) -> tuple[str, ...]:
@@ -63,7 +65,8 @@ class BoardInfo:
         return tuple(f"{name} {getattr(self, name)!r}, not {getattr(other, name)!r}" for name in found)
 
     def _other_flags(self, other: BoardInfo) -> tuple[str, ...]:
-        """Only flags that both probes looked for tell two processors apart. One that did not say looked for those it has."""
+        """Flags that differ, among those that both probes looked for. A probe that does not say what it looked for
+        counts as having looked only for the flags it found."""
         ours, theirs = set(self.isa), set(other.isa)
         if self.isa_known or other.isa_known:
             both = set(self.isa_known or self.isa) & set(other.isa_known or other.isa)

@@ -49,11 +49,11 @@ class Constraint:
         return self.at_least + self.margin
 
     def violation(self, value: float) -> float:
-        """How far ``value`` is on the wrong side of :attr:`bound`, in the metric's unit; <= 0 is met."""
+        """How far ``value`` is on the wrong side of :attr:`bound`, in the metric's unit; <= 0 when the limit is met."""
         return value - self.bound if self.at_most is not None else self.bound - value
 
     def better(self, values: Sequence[float]) -> float:
-        """The value that comes closest to meeting this constraint, or meets it best."""
+        """The value with the smallest violation of this constraint."""
         return min(values) if self.at_most is not None else max(values)
 
     def text(self, unit: str) -> str:

@@ -1,4 +1,4 @@
-"""What is kept of a run on a board: a measurement, or the failure of a variant that gave no number.
+"""The stored result of a run on a board: a measurement, or the failure of a variant.
 
 All times are integer nanoseconds of a monotonic clock, all sizes bytes.
 """
@@ -25,10 +25,10 @@ _KEPT_SCENARIOS: Final = "protocols"  # the name of the field in files of schema
 class Measurement(RawSeries):
     """The evidence for one variant on one board: enough to rebuild every number of the report.
 
-    ``metrics`` holds finite numbers only; a metric that could not be had is in ``missing`` with its reason. ``cases``
-    maps case id to the task's metrics for that case (None where the task's rule says undefined). ``valid`` is False for
-    a run whose conditions drifted; ``cause`` says how. The raw series are kept beside what was concluded from them; a layer
-    in ``layers`` also names the reference's layer that it computes (``evidence/layers.py``).
+    ``metrics`` holds finite numbers only; a metric that could not be measured is in ``missing`` with its reason.
+    ``cases`` maps case id to the task's metrics for that case (None when the task defines none). ``valid`` is False for
+    a run whose conditions drifted; ``cause`` says how. The raw series are kept beside the results; a layer in
+    ``layers`` also names the reference's layer that it computes (``evidence/layers.py``).
     """
 
     variant: Variant
@@ -110,7 +110,7 @@ class Measurement(RawSeries):
 class Failure:
     """A variant that gave no number, and why. ``kind`` is the error's class name, ``phase`` where it happened.
 
-    Only failures that are data about the variant are kept here; a board that went away is not one of them.
+    Only failures of the variant itself are stored; a lost board is not one of them.
     """
 
     variant: Variant

@@ -1,8 +1,8 @@
 """Which layer computes in which precision: a plan over layer names, and the pure function that applies it.
 
-A plan is an ordered list of rules, each a layer's name or a pattern (``*``, ``?``, ``[...]`` as in file names) with a
-precision; the first rule that fits a layer decides, and a layer that none fits keeps the model's own precision. Names are
-those of the nodes of the ONNX reference.
+A plan is an ordered list of rules. Each has a layer's name or a pattern (``*``, ``?``, ``[...]`` as in file names) and
+a precision. The first rule that matches a layer decides; a layer without a matching rule keeps the model's precision.
+Layer names are the node names of the ONNX reference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class PrecisionRule:
     precision: str
 
     def fits(self, name: str) -> bool:
-        """A name is taken literally first: exporters put brackets and stars into names."""
+        """Whether the rule matches ``name``. An equal name always matches: exporters put brackets and stars into
+        names."""
         return name == self.pattern or fnmatchcase(name, self.pattern)
 
 
@@ -43,7 +44,7 @@ class PrecisionPlan:
 
     @classmethod
     def of(cls, table: Mapping[str, str]) -> PrecisionPlan:
-        """From pattern to precision, in the order they were written."""
+        """The plan of a table from pattern to precision, in its order."""
         return cls(tuple(PrecisionRule(pattern, precision) for pattern, precision in table.items()))
 
     @property
@@ -59,9 +60,10 @@ class PrecisionPlan:
         return cls(tuple(PrecisionRule(str(pattern), str(precision)) for pattern, precision in data))
 
     def allowed(self, base: str, offered: Sequence[str]) -> PrecisionPlan:
-        """The plan as a target that offers these layer precisions would build it around a ``base`` model.
+        """The plan reduced to what a target with the layer precisions ``offered`` can build in a ``base`` model.
 
-        Rules it cannot follow go, and so do those at the end that repeat ``base``: what is left is what differs.
+        Rules that the target does not support are removed, and so are final rules whose precision is ``base``, because
+        they change nothing.
         """
         rules = [rule for rule in self.rules if rule.precision in offered]
         while rules and rules[-1].precision == base:
@@ -80,7 +82,7 @@ NO_RULES: Final = PrecisionPlan()
 
 @dataclass(frozen=True)
 class Layer:
-    """A node of the reference. ``weighted``: it multiplies with constant weights, so that it can be narrow."""
+    """A node of the reference. ``weighted``: it multiplies with constant weights, so it can have a narrow precision."""
 
     name: str
     operator: str
@@ -89,17 +91,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Assignment:
-    """The precision of every layer by name, for layers that a rule decided which rule, and the layers with weights."""
+    """By layer name: the precision, and the rule that decided it if there is one; and which layers have weights."""
 
     precisions: Mapping[str, str]
     rules: Mapping[str, PrecisionRule]
     weighted: frozenset[str]
 
     def of(self, names: Iterable[str], base: str) -> str:
-        """The precision of layers that a toolchain has fused into one: the one a rule gives, else ``base``. Layers with
-        weights decide over what was folded into them (a batch norm).
+        """The precision of layers that a toolchain has fused into one: that of the matching rule, else ``base``. A
+        layer with weights takes precedence over what was folded into it (a batch norm).
 
-        Raises ``Unsupported`` where rules pull a fused layer two ways.
+        Raises ``Unsupported`` when rules give a fused layer two precisions.
         """
         ruled = [name for name in names if name in self.rules]
         deciding = [name for name in ruled if name in self.weighted] or ruled
@@ -111,10 +113,10 @@ class Assignment:
 
 
 def assign(plan: PrecisionPlan, layers: Sequence[Layer], base: str) -> Assignment:
-    """What ``plan`` says of ``layers`` in a model of precision ``base``.
+    """Apply ``plan`` to ``layers`` in a model of precision ``base``.
 
-    Raises ``BuildError`` for a rule that decides no layer: a misspelt name would otherwise leave the layer as it was, and
-    the result would be told as the plan's. ``Unsupported`` for a narrow precision where nothing has weights.
+    Raises ``BuildError`` for a rule that decides no layer, because a misspelt name would otherwise go unnoticed;
+    ``Unsupported`` for a rule with a narrow precision whose layers have no weights.
     """
     decided: dict[str, PrecisionRule] = {}
     for layer in layers:
@@ -138,6 +140,6 @@ def assign(plan: PrecisionPlan, layers: Sequence[Layer], base: str) -> Assignmen
 
 
 def nearest_layer(pattern: str, names: Sequence[str]) -> str:
-    """As :func:`edgedeploy.errors.nearest`, with a few names where none is close: a network has hundreds."""
+    """As :func:`edgedeploy.errors.nearest`, but lists only a few names when none is close: a network has hundreds."""
     hint = nearest(pattern, names)
     return hint if hint.startswith("Did you mean") else f"Layers are named {', '.join(names[:5])} ..."

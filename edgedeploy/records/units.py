@@ -1,4 +1,4 @@
-"""Quantities as people write them (``20 ms``, ``8 MB``, ``15 min``) and as we keep them (base units)."""
+"""Converts between quantities as people write them (``20 ms``, ``8 MB``, ``15 min``) and base units."""
 
 from __future__ import annotations
 

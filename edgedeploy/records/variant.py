@@ -1,7 +1,7 @@
 """A variant: one point of the search space, in canonical form, named by its digest.
 
-Two proposals that would build the same artifact have to be the same variant, or the search would pay twice.
-:func:`canonical` is the only way from proposed parameters to a variant.
+Proposals that would build the same artifact must give the same variant, or the search would evaluate it twice. Only
+:func:`canonical` turns proposed parameters into a variant.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int8-dynamic", "
 """Numeric precisions a variant may ask for; a target names the ones it has."""
 
 CALIBRATIONS: Final = ("minmax", "mean-minmax", "percentile", "entropy", "mse")
-"""Ways to choose the range of an activation from calibration cases; a target names the ones it has, its own choice first."""
+"""All methods to choose an activation range from calibration cases. A target lists those it has, its default first."""
 
 TRAININGS: Final = ("ptq", "qat")
 """Where an int8 model's ranges come from: calibration of the float model, or training with quantizers."""
@@ -51,12 +51,14 @@ def digest_of(value: object) -> str:
 class Variant:
     """Architecture, compression, target and runtime settings.
 
-    ``arch`` holds the task's own keywords as sorted pairs (hashable); ``width`` is the share of channels that
-    structured pruning keeps (1.0 is unpruned); ``threads`` the intra-op threads of the session. ``plan`` gives single
-    layers another precision than ``precision``; ``calibration`` is empty for the target's own choice, and
-    ``calibration_cases`` 0 for all there are. ``training`` is ``"qat"`` for a model trained to be int8, else empty.
-    ``power_mode`` is what the board is set to while it is measured; empty: as it is found. ``weight_bits`` is 0 where the
-    board decides how many bits int8 weights use.
+    - ``arch``: the task's own keywords as sorted pairs (hashable).
+    - ``width``: share of channels that structured pruning keeps (1.0 is unpruned).
+    - ``threads``: intra-op threads of the session.
+    - ``plan``: precisions of single layers that differ from ``precision``.
+    - ``calibration``: calibration method; empty for the target's default. ``calibration_cases``: 0 for all cases.
+    - ``training``: ``"qat"`` for a model trained to be int8, else empty.
+    - ``power_mode``: the board's mode during measurement; empty leaves it unchanged.
+    - ``weight_bits``: bits of int8 weights; 0 lets the board decide.
     """
 
     target: str
@@ -88,8 +90,8 @@ class Variant:
 
     @property
     def _build_settings(self) -> dict[str, Any]:
-        """How the artifact is built beyond its precision, as far as it differs from the target's own choice: variants keep
-        their digest when a new setting appears."""
+        """The build settings besides the precision that differ from the target's defaults. Defaults are left out, so
+        that variants keep their digest when a new setting is added."""
         settings = {
             "plan": self.plan.as_json(),
             "calibration": self.calibration,
@@ -122,8 +124,8 @@ class Variant:
 
     @property
     def model_digest(self) -> str:
-        """Names the torch model behind the variant: a float one is shared by all of its targets and precisions, one that
-        was trained to be int8 by all targets that follow its plan."""
+        """Names the variant's torch model. A float model is shared by all targets and precisions, an int8 model from
+        training by all targets that follow its plan."""
         trained: dict[str, Any] = {"training": self.training} if self.training else {}
         if self.training and self.plan.rules:
             trained["plan"] = self.plan.as_json()
@@ -133,25 +135,25 @@ class Variant:
 
     @property
     def artifact_name(self) -> str:
-        """Names what is built: shared by variants that only run it differently."""
+        """Names the artifact, which is shared by variants that differ only in how it runs."""
         name = f"{self.target}-{self.precision}-{self.model_digest}"
         return f"{name}-{digest_of(self._build_settings)[:8]}" if self._build_settings else name
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The model's precision and what its plan adds, each once."""
+        """The model's precision and those of its plan, each once."""
         return tuple(dict.fromkeys((self.precision, *self.plan.precisions)))
 
     @property
     def label(self) -> str:
-        """Short text for people, unique inside a study that searches no other settings."""
+        """Short text for people. It is unique within a study that searches no other settings."""
         parts = [self.target, self.recipe, f"w{self.width:g}"]
         parts += [*(str(value) for _, value in self.arch), f"t{self.threads}", self.power_mode]
         return " ".join(part for part in parts if part)
 
     @property
     def recipe(self) -> str:
-        """The precision with whatever changes it: a plan, a calibration of its own, training."""
+        """Text for people: the precision with its plan, calibration and training, if set."""
         cases = f"{self.calibration_cases}cal" if self.calibration_cases else ""
         bits = f"{self.weight_bits}bit" if self.weight_bits else ""
         parts = (self.precision, bits, self.training, self.plan.label, self.calibration, cases)
@@ -160,9 +162,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Choices:
-    """What a study may choose from beyond whole-model precision. ``layers`` and ``calibrations`` are by target; a target
-    that is missing there has none. ``cases`` is the number of calibration cases there are; ``trained`` are the targets that
-    take models trained to be int8, and ``seven_bits`` the precisions in which a target can keep weights to 7 bits."""
+    """The choices of a study besides the model's precision.
+
+    ``layers`` (precisions of single layers) and ``calibrations`` are by target; a missing target has none. ``cases`` is
+    the number of available calibration cases. ``trained`` are the targets that support models trained to be int8;
+    ``seven_bits`` maps a target to the precisions in which it supports 7-bit weights.
+    """
 
     plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
     layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -185,11 +190,14 @@ def canonical(
 ) -> Variant:
     """The variant that ``params`` stands for.
 
-    Arguments that were not proposed take the baseline's value. A precision that the target does not have stands for
-    float32 there: that is what would be built, and the variant says so, so two such proposals are one variant. The same
-    holds for rules of a plan that the target cannot follow, a calibration it does not have, and calibration of a model
-    that needs none. Quantization-aware training is of int8 models, some of whose layers a plan may keep in float32, and
-    leaves nothing to calibrate.
+    Parameters that were not proposed take the baseline's value. Parameters without effect are normalised, so that equal
+    builds are one variant:
+
+    - a precision that the target does not support becomes float32, which is what would be built;
+    - rules of a plan and calibration methods that the target does not support are dropped;
+    - calibration settings are dropped for a model that needs none;
+    - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
+      calibration.
     """
     target = str(params["target"])
     precision = str(params.get("precision", "float32"))

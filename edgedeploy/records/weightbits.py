@@ -1,8 +1,8 @@
 """How many bits the int8 weights of an artifact use, and why.
 
 Int8 kernels of x86 processors without VNNI or AMX add pairs of products in 16 bits and saturate
-(:func:`edgedeploy.interfaces.ability.sums_int8_exactly`). Weights of 7 bits cannot saturate there and round twice as
-coarsely. Which of the two computes more nearly what the float model does depends on the model, so the board is asked.
+(:func:`edgedeploy.interfaces.ability.sums_int8_exactly`). Weights of 7 bits cannot saturate but round twice as
+coarsely. It depends on the model which of the two is nearer to the float model, so both are run on the board.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ WEIGHT_BITS: Final = (8, 7)
 """Bits that the weights of int8 layers may use."""
 
 LARGEST_WEIGHT: Final[Mapping[int, int]] = {8: 127, 7: 64}
-"""Of weights in so many bits, in steps. With 7, two products with 8-bit activations are at most 2 * 255 * 64 = 32640: they
-fit the 16 bits in which x86 CPUs without VNNI add them."""
+"""Largest quantized weight by number of bits. With 7 bits, the sum of two products with 8-bit activations is at most
+2 * 255 * 64 = 32640, which fits the 16 bits in which x86 CPUs without VNNI add them."""
 
 SATURATES: Final = "int8 sums of this processor saturate (16 bits, no VNNI or AMX)"
 
 
 @dataclass(frozen=True)
 class WeightBits:
-    """``bits`` of one artifact's weights and the ``reason`` as a sentence. ``distances`` maps the bits that were compared on
-    the board to the largest relative L2 distance of an output from the float model over single cases (infinity: an output
-    is broken), ``cases`` and ``split`` say which cases; all empty where nothing was compared."""
+    """``bits`` of an artifact's weights, and the ``reason`` as a sentence.
+
+    ``distances`` maps each number of bits that was compared on the board to the largest relative L2 distance of any
+    output in any case from the float model (infinity: an output is broken). ``cases`` and ``split`` describe the cases.
+    All three are empty if nothing was compared.
+    """
 
     bits: int
     reason: str
@@ -54,7 +57,7 @@ class WeightBits:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> WeightBits:
-        """Raises ``ValueError``, ``KeyError`` or ``TypeError`` for what :meth:`as_json` never gave."""
+        """Raises ``ValueError``, ``KeyError`` or ``TypeError`` for data that :meth:`as_json` cannot have written."""
         if data["bits"] not in WEIGHT_BITS:
             raise ValueError(f"weights of {data['bits']!r} bits")
         found = {int(bits): _BROKEN if value is None else float(value) for bits, value in data["distances"].items()}
@@ -65,8 +68,8 @@ _BROKEN: Final = float("inf")
 
 
 def nearer(distances: Mapping[int, float], *, cases: int, split: str) -> WeightBits:
-    """The choice between 7 and 8 bits by what the board computed; 7 where both are equal, because they cannot saturate on
-    any case."""
+    """The number of bits with the smaller distance; 7 if both are equal, because 7 bits cannot saturate on other cases
+    either."""
     bits = min(distances, key=lambda bits: (distances[bits], bits))
     reason = f"{SATURATES}; the nearer of both is kept"
     return WeightBits(bits, reason, dict(distances), cases, split)

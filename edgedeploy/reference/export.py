@@ -1,6 +1,6 @@
-"""The ONNX reference: the float32 graph that every artifact of a model is built from and held against.
+"""The ONNX reference: the float32 graph that every artifact of a model is built from and compared with.
 
-There is one per torch model. It is written once, checked against torch itself, and from then on it is the truth: a target
+There is one per torch model. It is exported once and compared with torch. From then on it is the ground truth: a target
 that disagrees with it is wrong.
 """
 
@@ -30,16 +30,16 @@ from edgedeploy.reference.safety import check_onnx
 from edgedeploy.reference.translate import first_line, translated
 
 EXPORT_TOLERANCE: Final = 1e-4
-"""Largest relative L2 distance between torch and the exported graph, per output. Folding batch norms and another order
-of summation give 1e-7 (convolutional) to 2e-6 (transformers); a wrong graph gives 1e-2 or more."""
+"""Largest relative L2 distance between torch and the exported graph, per output. Folded batch norms and another order
+of summation cause 1e-7 (convolutional) to 2e-6 (transformers); a wrong graph causes 1e-2 or more."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """An exported float32 model. ``macs`` and ``parameters`` say how big it is, nothing about its speed.
+    """An exported float32 model. ``macs`` and ``parameters`` describe its size, not its speed.
 
-    One that was trained to be int8 is ``quantized``: its file has QuantizeLinear/DequantizeLinear pairs
-    (:mod:`edgedeploy.reference.quantized`), and what it computes in float is the truth.
+    ``quantized``: the model was trained to be int8, and its file has QuantizeLinear/DequantizeLinear pairs
+    (:mod:`edgedeploy.reference.quantized`). Its outputs when run in float are then the ground truth.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Reference:
     quantized: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """The file appears by its name, so that the folder it lies in may move."""
+        """Plain data; the file is given by its name alone, so that its folder may move."""
         return {
             "file": self.path.name,
             "sha256": self.sha256,
@@ -79,7 +79,8 @@ class Reference:
 
 
 def describe(path: Path, *, own: bool = False) -> Reference:
-    """The reference that an ONNX file is. One that is not our ``own`` export is looked at in a limited process first.
+    """The :class:`Reference` of an ONNX file. A file that edgedeploy did not export itself (``own``) is first checked
+    in a process with limits.
 
     Raises ``BuildError`` when the file is not a valid model of static shapes, ``DataError`` when it may not be loaded.
     """
@@ -112,7 +113,7 @@ def export_reference(
 
     Inputs keep the names of ``specs``; outputs are ``out0``, ``out1`` ... in the order the model returns them (a tensor, or
     a list, tuple or dict of tensors). Parity is checked on a seeded random input and on every one of ``samples``. The
-    model is left as it was. ``path`` appears only when everything held.
+    model is not changed. ``path`` is written only after all checks have passed.
 
     Raises ``Unsupported`` for an operator without ONNX counterpart and for outputs that are not finite, ``BuildError`` for
     a model that cannot be traced, ``ParityError`` when the file computes something else.
@@ -129,7 +130,7 @@ def export_checked(
     finish: Callable[[Path], Reference],
     tolerance: float,
 ) -> Reference:
-    """:func:`export_reference` with a step of one's own: ``finish`` may rewrite the fresh file and describes it."""
+    """:func:`export_reference` with a callback: ``finish`` may rewrite the exported file, and returns its reference."""
     import torch
 
     with warnings.catch_warnings():
@@ -151,10 +152,10 @@ def export_checked(
 
 
 def reference_outputs(reference: Reference, feeds: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
-    """Outputs of the reference on each of ``feeds`` by ONNX Runtime in float32: the single source of truth for parity.
+    """Outputs of the reference on each of ``feeds`` by ONNX Runtime in float32: the ground truth for parity.
 
-    One session for all of them. One thread, so that the order of summation and with it every bit is the same each time on
-    one machine. A quantized one runs as its file says, not in the integer kernels that an optimised session would take.
+    One session with one thread runs all feeds: the order of summation, and so every bit, repeats on one machine. A
+    quantized reference runs unoptimised, as its file is written: an optimised session would use integer kernels.
     """
     session = open_onnx(reference.path, threads=1, as_written=reference.quantized)
     names = [spec.name for spec in reference.outputs]
@@ -174,11 +175,12 @@ def kept_outputs(
     path: Path,
     damaged: Callable[[str], None] = lambda found: None,
 ) -> list[dict[str, Array]]:
-    """:func:`reference_outputs`, computed once and kept at ``path`` (``.npz``, with what it was computed from and its hash
-    in the ``.json`` beside it). They are computed anew when the reference, a case or ONNX Runtime is another one, and when
-    the file is not what was written, of which ``damaged`` hears.
+    """:func:`reference_outputs`, computed once and kept at ``path`` (``.npz``). A ``.json`` beside it records its hash
+    and what it was computed from.
 
-    Raises ``DataError`` when the reference's own file is not what it was: its outputs would be kept as the truth.
+    They are computed again when the reference, a case or ONNX Runtime has changed, and when the file is damaged;
+    ``damaged`` is then called with a message. Raises ``DataError`` when the reference's own file has changed: wrong
+    outputs would be kept as the ground truth.
     """
     import onnxruntime as ort
 
@@ -208,7 +210,7 @@ def kept_outputs(
 def _read_kept(
     path: Path, note: Path, computed_from: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Array] | None:
-    """Outputs by name, stacked; None when there are none of these cases. Raises for a file that is not what was written."""
+    """The kept outputs by name, stacked; None when none are kept for these cases. Raises for a damaged file."""
     noted = read_json(note) if note.is_file() else {}
     if {name: noted.get(name) for name in computed_from} != computed_from:
         return None
@@ -219,7 +221,7 @@ def _read_kept(
 
 
 def _sha256_of_feeds(reference: Reference, feeds: Iterable[Mapping[str, Array]]) -> str:
-    """Of the arrays of every case in the order of the reference's inputs, with their types and shapes."""
+    """A hash of every case's arrays, in the order of the reference's inputs, with their types and shapes."""
     digest = hashlib.sha256()
     for feed in feeds:
         for spec in reference.inputs:
@@ -230,7 +232,7 @@ def _sha256_of_feeds(reference: Reference, feeds: Iterable[Mapping[str, Array]])
 
 
 def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
-    """A CPU session, with every node as the file has it when ``as_written``. Raises ``Unsupported`` naming the node or
+    """A CPU session; with ``as_written``, one without graph optimisations. Raises ``Unsupported`` naming the node or
     operator that ONNX Runtime refuses."""
     import onnxruntime as ort
 
@@ -298,7 +300,8 @@ def _export(model: Any, arguments: tuple[Any, ...], inputs: list[str], outputs: 
 
 
 def _export_error(exc: BaseException) -> BuildError:
-    """The innermost cause says which operator it was; the outermost says only that there was one."""
+    """The exporter's failure as an error. The innermost exception names the operator; the outermost only says that one
+    failed."""
     chain = [exc]
     while cause := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(cause)

@@ -13,14 +13,14 @@ from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.records.artifact import TensorSpec
 
 _COUNTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators whose multiply-accumulates are counted; in the networks at hand they are nearly all of the arithmetic."""
+"""Operators whose multiply-accumulates are counted: nearly all of the arithmetic in the networks we measured."""
 
 
 def strip_metadata(model: Any) -> None:
-    """Remove what the exporter notes for its own debugging, in place.
+    """Remove the exporter's debugging metadata, in place.
 
-    Those notes hold stack traces with absolute paths: they would make equal models differ between machines, and tell
-    whoever gets the file how the engineer's disk is laid out.
+    It holds stack traces with absolute paths. They would make equal models differ between machines, and would disclose
+    the engineer's folders to whoever gets the file.
     """
     del model.metadata_props[:]
     model.doc_string = ""
@@ -48,7 +48,7 @@ def tensor_spec(value: Any) -> TensorSpec:
 
 
 def graph_inputs(model: Any) -> tuple[TensorSpec, ...]:
-    """Inputs that a caller feeds (initializers that older files list as inputs are left out)."""
+    """The inputs that a caller feeds. Older files also list initializers as inputs; those are left out."""
     constants = {tensor.name for tensor in model.graph.initializer}
     return tuple(tensor_spec(value) for value in model.graph.input if value.name not in constants)
 
@@ -63,7 +63,7 @@ def foreign_node(model: Any) -> Any | None:
 
 
 def with_node(message: str, model: Any) -> str:
-    """``message``, and the node it speaks of where it names only the operator: toolchains differ in what they tell."""
+    """``message``, with the node's name added when it names only an operator, as some toolchains do."""
     for node in model.graph.node:
         if re.search(rf"\b{re.escape(node.op_type)}\b", message) and node.name not in message:
             return f"{message} (node {node.name!r})"
@@ -72,7 +72,7 @@ def with_node(message: str, model: Any) -> str:
 
 @contextmanager
 def nodes_named(path: Path) -> Iterator[None]:
-    """``Unsupported`` from inside tells the node of the ONNX file too, where the toolchain tells only the operator."""
+    """Adds the node's name to an ``Unsupported`` raised inside, when its message names only an operator."""
     import onnx
 
     try:

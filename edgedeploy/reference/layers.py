@@ -1,7 +1,7 @@
 """Layers of an ONNX graph by name, and which of them a toolchain has fused into one node.
 
-Tools rename and fuse: a list of names that was true of one file says nothing about the next. Tensors keep their names, so
-that a node of a prepared file is told by the part of the source graph that lies between its inputs and its outputs.
+Tools rename and fuse nodes, so node names of a prepared file cannot be looked up in its source. Tensors keep their
+names: a node of a prepared file computes the source nodes that lie between the same input and output tensors.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def region(producers: Mapping[str, Any], outputs: Iterable[str], stop: set[str])
 
 
 def check_alive(plan: PrecisionPlan, assignment: Assignment, alive: Iterable[Iterable[str]]) -> None:
-    """Raises ``BuildError`` for a rule whose every layer was folded away before precisions are given. ``alive`` are the
-    source layers of each node that is left."""
+    """Raises ``BuildError`` for a rule all of whose layers were folded away before precisions are assigned. ``alive``
+    holds the source layers of each node that is left."""
     left = {name for names in alive for name in names}
     for rule in plan.rules:
         own = [name for name, by in assignment.rules.items() if by == rule]
@@ -82,8 +82,8 @@ def check_alive(plan: PrecisionPlan, assignment: Assignment, alive: Iterable[Ite
 def check_followed(
     plan: PrecisionPlan, assignment: Assignment, sources: Mapping[str, Iterable[str]], narrow: Mapping[str, str]
 ) -> None:
-    """Hold what was built against the plan. ``sources`` maps a built node to its source layers, ``narrow`` the built nodes
-    that are narrow to their precision.
+    """Compare the built model with the plan. ``sources`` maps a built node to its source layers; ``narrow`` maps built
+    nodes that have a narrow precision to that precision.
 
     Raises ``Unsupported`` where a narrow rule narrowed nothing, ``BuildError`` where a layer became narrower than asked.
     """
@@ -101,8 +101,8 @@ def check_followed(
 def with_sources(profile: Mapping[str, Any], reference: Path) -> dict[str, Any]:
     """A runtime's profile with the ``source`` of each layer: the layer of the ONNX reference that it computes, or None.
 
-    Runtimes name a layer after any part of what they fused into it, or after the tensor it gives. What multiplies stands
-    for what was fused into it, so a name that belongs to an activation or a batch norm is followed back to that.
+    A runtime may name a fused layer after any of its parts, or after its output tensor. A fused layer counts as its
+    convolution or matrix product: a name that belongs to an activation or a batch norm is followed back to that.
     """
     import onnx
 
@@ -123,11 +123,12 @@ def with_sources(profile: Mapping[str, Any], reference: Path) -> dict[str, Any]:
 
 
 MULTIPLYING: Final = ("Conv", "Deconvolution", "Gemm", "MatMul", "FullyConnected")
-"""What an operator of any runtime is called that multiplies with weights, or holds one of these in its name."""
+"""Words in the names that runtimes give to operators that multiply with weights."""
 
 
 def _source(node: Any, producers: Mapping[str, Any], products: set[str]) -> str | None:
-    """``node``'s name; with ``products`` that of the nearest of them on the way back along first inputs, or None."""
+    """``node``'s name. If ``products`` is not empty: the nearest node of ``products`` on the way back along first
+    inputs, or None."""
     while products and node.name not in products:
         before = producers.get(node.input[0]) if node.input else None
         if before is None:
@@ -137,11 +138,11 @@ def _source(node: Any, producers: Mapping[str, Any], products: set[str]) -> str 
 
 
 _SAME_NUMBERS: Final = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
-"""Operators between constants and the layer that uses them, which move numbers without changing them."""
+"""Operators that may lie between a constant and its layer: they reorder the numbers without changing them."""
 
 
 def weights_of(model: Any) -> dict[str, Numbers]:
-    """By node, the numbers of its second input, where that is constant but for its order."""
+    """By node, the sorted numbers of its second input, where that is a constant or a reordered constant."""
     import onnx
 
     held = {tensor.name: tensor for tensor in model.graph.initializer}

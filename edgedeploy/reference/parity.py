@@ -1,15 +1,15 @@
 """Does an artifact compute what its reference computes, and in the precision it was asked for?
 
-Tolerances are on the relative L2 distance of each output over all golden inputs, ``|a - r| / |r|``: about ten times
-the largest distance of a sound build for float32 and bfloat16, and for int8 wide enough for networks of a few
-channels. Measured on seven UNets at 128 x 128 (12 and 16 channels; untrained, trained, pruned to a quarter; both ways
-of upsampling; Zen 4 with VNNI and AVX512-BF16):
+Tolerances apply to the relative L2 distance of each output over all golden inputs, ``|a - r| / |r|``. For float32 and
+bfloat16 they are about ten times the largest distance of a sound build; for int8 they are wide enough for networks of a
+few channels. Measured on seven UNets at 128 x 128 (12 and 16 channels; untrained, trained, pruned to a quarter; both
+ways of upsampling; Zen 4 with VNNI and AVX512-BF16):
 
     float32 below 1e-6 | bfloat16 0.002 to 0.005 | int8 0.0003 to 0.009 (single images to 0.02)
     int8 of a sound classifier of 8 and 16 channels with two outputs (tests/examples/squares.py): 0.10 to 0.13
     broken on purpose: two classes swapped 0.6 to 1.7; one zero point off by 64: 0.02 to 0.7 (trained: 0.09 to 0.7)
 
-So a mild fault in one layer can pass. Whether the accuracy suffices is for the task's own metrics to say.
+So a mild fault in one layer can pass. The task's own metrics decide whether the accuracy suffices.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ TOLERANCE: Final[Mapping[str, float]] = {
 """Largest relative L2 distance per output, by precision asked for."""
 
 ABSOLUTE_FLOOR: Final = 1e-6
-"""Differences up to this are rounding of float32 around 1, whatever the output's own size: the far end of a sigmoid (an
-object detector that sees nothing answers 1e-7) differs by percents between two sound runtimes."""
+"""Absolute differences up to this count as equal: float32 rounding around 1. Tiny outputs can differ by percents
+between two sound runtimes, such as a sigmoid's 1e-7 of an object detector that sees nothing."""
 
 _PRECISION_NAMES: Final[Mapping[str, str]] = {
     "f32": "float32",
@@ -49,16 +49,16 @@ _PRECISION_NAMES: Final[Mapping[str, str]] = {
     "u8": "int8",
     "uint8": "int8",
 }
-"""What runtimes call the precision of a layer, in our words."""
+"""Runtimes' names of a precision -> ours."""
 
 _COUNTS_AS: Final[Mapping[str, tuple[str, ...]]] = {"float16": ("float16", "float16-weights")}
-"""What may stand for a precision. LiteRT keeps float16 weights half as big and widens them once, at load, on a CPU without
-float16 arithmetic: what ran is told by its own name, and it is what the file promises there."""
+"""The executed precisions that count as a requested one. On a CPU without float16 arithmetic, LiteRT widens float16
+weights once at load and computes in float32; the session reports this as ``float16-weights``."""
 
 
 def compare(reference: Mapping[str, Array], artifact: Mapping[str, Array]) -> dict[str, dict[str, float]]:
     """Distance of each output: ``rel_l2``, ``max_abs``, and ``sqnr_db`` (signal to quantization noise,
-    20 log10(1 / rel_l2); 400 where nothing differs, so that it stays a number).
+    20 log10(1 / rel_l2); 400 when outputs are equal, so that it stays finite).
 
     Raises ``ParityError`` where there is nothing to compare: names or shapes differ, a value is not finite, or an output is
     constant although its reference is not.
@@ -69,8 +69,8 @@ def compare(reference: Mapping[str, Array], artifact: Mapping[str, Array]) -> di
 
 
 def worst_distance(cases: Iterable[Sequence[Mapping[str, Array]]]) -> float:
-    """The largest relative L2 distance of an output over single cases, each the outputs of the reference and those of the
-    artifact; infinite where an output is broken."""
+    """The largest relative L2 distance of any output in any case; infinite when an output is broken. Each case is a
+    pair: the reference's outputs and the artifact's."""
     worst = 0.0
     for exact, close in cases:
         try:
@@ -82,13 +82,14 @@ def worst_distance(cases: Iterable[Sequence[Mapping[str, Array]]]) -> float:
 
 
 def within(found: Mapping[str, float], limit: float) -> bool:
-    """Whether one entry of :func:`compare` passes: close relative to the reference, or below what can be told apart."""
+    """Whether one entry of :func:`compare` passes: its relative distance is within ``limit``, or its largest difference
+    is within ``ABSOLUTE_FLOOR``."""
     return found["rel_l2"] <= limit or found["max_abs"] <= ABSOLUTE_FLOOR
 
 
 def check_parity(reference: Mapping[str, Array], artifact: Mapping[str, Array], *precisions: str) -> dict[str, float]:
-    """The worst of :func:`compare` over the outputs. Raises ``ParityError`` past the tolerance of the widest deviation that
-    the artifact's ``precisions`` (its own, and those of single layers) allow."""
+    """The worst entry of :func:`compare` over the outputs. ``precisions`` are the artifact's own and those of single
+    layers; the loosest tolerance among them applies. Raises ``ParityError`` beyond it."""
     distances = compare(reference, artifact)
     limit = max(TOLERANCE[precision] for precision in precisions)
     precision = ", ".join(precisions)
@@ -107,11 +108,12 @@ def check_parity(reference: Mapping[str, Array], artifact: Mapping[str, Array], 
 
 
 def check_executed(precision: str, executed: Mapping[str, int], planned: Sequence[str] = ()) -> None:
-    """Hold what ran against what was asked for. ``executed`` counts compute layers by the precision that ran.
+    """Compare the precisions that ran with the one that was asked for. ``executed`` counts compute layers by the
+    precision that ran; ``planned`` are the precisions that a plan gave to single layers.
 
-    Raises ``MeasurementError``: for float32, any narrower layer is a silent change of what is measured; for the
-    narrower ones, not one layer of that kind means the runtime fell back. Some layers may stay wide: a head that is not
-    quantized, an operator without a narrow kernel. ``planned`` are the precisions that a plan gave to single layers.
+    Raises ``MeasurementError`` in two cases: float32 was asked for and a narrower layer ran, or a narrower precision
+    was asked for and no layer ran in it (the runtime fell back). Some layers may stay wide in the second case: a head
+    that is not quantized, an operator without a narrow kernel.
     """
     ran: dict[str, int] = {}
     for name, count in executed.items():

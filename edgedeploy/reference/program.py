@@ -1,7 +1,7 @@
 """The torch program beside the ONNX reference, for targets that convert from torch.
 
-A pruned network has shapes that no constructor makes, and a study that resumes has no module in memory. What torch exports
-can be read back without the code that made it, so a build is the same work today and after a restart.
+No constructor makes the shapes of a pruned network, and a resumed study has no module in memory. An exported program
+can be read back without the code that made it, so a build after a restart is the same as before it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from edgedeploy.reference.translate import translated
 
 PROGRAM_FILE: Final = "program.pt2"
 CONVERTED: Final = "float-"
-"""How the names of files begin that a target keeps beside a program, so as not to convert it again."""
+"""Prefix of the files that a target keeps beside a program: conversions of it that need not be repeated."""
 
 
 @runtime_checkable
 class FromProgram(Protocol):
-    """A target that reads :attr:`BuildRequest.program`. A protocol of its own because the others need no such file."""
+    """A target that reads :attr:`BuildRequest.program`. A separate protocol, because other targets need no such
+    file."""
 
     from_program: bool
 
@@ -48,7 +49,7 @@ def export_program(model: Any, specs: tuple[TensorSpec, ...], path: Path) -> Non
 
 
 def forget_conversions(program: Path) -> None:
-    """Remove what targets made of a program and kept beside it: the next build converts anew."""
+    """Remove the conversions that targets keep beside a program, so that the next build converts it again."""
     for path in program.parent.glob(f"{CONVERTED}*"):
         path.unlink(missing_ok=True)
 
@@ -57,8 +58,8 @@ def make_contiguous(program: Any) -> None:
     """Give every weight, buffer and constant of an exported program rows that follow each other in memory, in place.
 
     litert-torch 0.10 copies a tensor of another layout (``channels_last``, in which convolutions train), remembers the
-    copy by its address and lets it go: the next copy of that shape may get the same address, and then the first one's
-    numbers. Of one UNet's program 10 conversions of 12 came out wrong, by 0.00003 to 0.04 of the output.
+    copy by its memory address and frees it. The next copy of that shape may get the same address and is then replaced
+    by the first one's numbers. 10 of 12 conversions of one UNet came out wrong, by 0.00003 to 0.04 of the output.
     """
     _make_contiguous((*program.state_dict.values(), *program.constants.values()))
 

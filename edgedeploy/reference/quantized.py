@@ -1,16 +1,21 @@
 """Quantized ONNX that every toolchain takes: int8 QuantizeLinear/DequantizeLinear pairs as training left them.
 
-The rules, the strictest of ONNX Runtime, OpenVINO and TensorRT together: symmetric int8 with zero point 0; weights with one
-scale per output channel, as int8 constants with a DequantizeLinear; float biases without a pair (TensorRT refuses int32
-ones, the others make their own); activations with one scale; no other trace of quantization.
+The rules are the strictest of ONNX Runtime, OpenVINO and TensorRT together:
 
-What runtimes make of it, found by looking at what they ran (ONNX Runtime 1.32, OpenVINO 2026.4):
+- symmetric int8 with zero point 0, and no other quantization operators;
+- weights with one scale per output channel, as int8 constants with a DequantizeLinear;
+- float biases without a pair (TensorRT refuses int32 biases, the others quantize them themselves);
+- activations with one scale.
 
-- OpenVINO runs a transposed convolution, and every layer that shares a scale with it, in float when its weights are int8
-  constants with scales per channel. As float constants with a pair of their own they run in int8: so they are kept.
-- ONNX Runtime has no integer Gemm with a float output, but an integer MatMul: so linear layers are a MatMul and an Add.
-- ONNX Runtime turns int8 activations into uint8 ones by itself where a tensor has one reader, for its faster kernels, and
-  runs a layer with one of each in float: :func:`unsigned_activations` turns all of them.
+Exceptions for what runtimes were seen to run (ONNX Runtime 1.32, OpenVINO 2026.4):
+
+- With int8 constants and scales per channel, OpenVINO runs a transposed convolution, and every layer that shares a
+  scale with it, in float. Weights of transposed convolutions therefore stay float constants with a
+  QuantizeLinear/DequantizeLinear pair.
+- ONNX Runtime has no integer Gemm with a float output, but it has such a MatMul: linear layers become a MatMul and an
+  Add.
+- ONNX Runtime converts int8 activations to uint8 for its faster kernels, but only tensors with one reader, and runs a
+  layer that mixes both types in float: :func:`unsigned_activations` converts all of them.
 """
 
 from __future__ import annotations
@@ -27,9 +32,9 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.reference.export import Reference, describe, export_checked
 
-EXPORT_TOLERANCE: Final = 0.05
-"""Largest relative L2 distance between the trained model and its file. They differ where another order of summation tips
-a value over into the next step, and by what follows from it: 0 to 0.01 on the models of ``test_qdq.py``."""
+QUANTIZED_EXPORT_TOLERANCE: Final = 0.05
+"""Largest relative L2 distance between the trained model and its file. Another order of summation can move a value to
+the next quantization step, and later layers carry the difference on: 0 to 0.01 on the models of the tests."""
 
 WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 QUANTIZE: Final = "QuantizeLinear"
@@ -41,9 +46,9 @@ def export_quantized(
 ) -> Reference:
     """Export a model of frozen quantizers as :func:`edgedeploy.reference.export.export_reference` exports a float one.
 
-    Raises what that raises, and ``BuildError`` for a graph against the rules of this module.
+    Raises what that raises, and ``BuildError`` for a graph that breaks the rules of this module.
     """
-    return export_checked(model, specs, path, samples, finish=_finish, tolerance=EXPORT_TOLERANCE)
+    return export_checked(model, specs, path, samples, finish=_finish, tolerance=QUANTIZED_EXPORT_TOLERANCE)
 
 
 def _finish(path: Path) -> Reference:
@@ -127,7 +132,7 @@ def unsigned_activations(model: Any) -> None:
 
 
 def check_rules(model: Any) -> None:
-    """Raises ``BuildError`` naming the first node of a quantized model that is against the rules of this module."""
+    """Raises ``BuildError`` naming the first node of a quantized model that breaks the rules of this module."""
     constants = _constants(model)
     dequantized = {node.output[0]: node for node in model.graph.node if node.op_type == DEQUANTIZE}
     weights = _weights(model, constants)
@@ -227,7 +232,7 @@ def _attribute(node: Any, name: str, default: Any) -> Any:
 
 
 def _drop_unused(model: Any) -> None:
-    """Remove constants that nobody reads, and notes on shapes: they are of tensors as they were."""
+    """Remove constants that no node reads, and the recorded shapes, which describe the tensors before the change."""
     read = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
     del model.graph.initializer[:]

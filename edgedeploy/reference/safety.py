@@ -1,8 +1,11 @@
-"""An ONNX file of unknown origin, looked at before anything of ours loads it.
+"""Checks an ONNX file of unknown origin before edgedeploy loads it.
 
-The look happens in a process of its own with limits on memory, processor time and written files, so that a file made to
-crash or to exhaust a parser takes nothing with it. What it may not do: name weights outside of its own folder, lead there
-by a link, or declare tensors larger than what is ready to be held.
+The check runs in a separate process with limits on memory, processor time and written files, so that a file made to
+crash or exhaust a parser harms nothing else. It refuses a file that
+
+- names weights outside its own folder,
+- reaches its weights through a link, or
+- declares a tensor larger than the limit.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from edgedeploy.reference import safety_child
 
 @dataclass(frozen=True)
 class Limits:
-    """``file_bytes`` bounds the model file and each file of weights, ``tensor_bytes`` any one tensor whose shape is known,
-    ``memory_bytes`` and ``cpu_s`` the process that looks."""
+    """``file_bytes`` limits the model file and each file of weights, ``tensor_bytes`` any one tensor whose shape is
+    known, ``memory_bytes`` and ``cpu_s`` the checking process."""
 
     file_bytes: int = 1 << 30
     tensor_bytes: int = 2 << 30

@@ -1,6 +1,6 @@
-"""What is wrong with an ONNX file, as JSON: ``python onnxlook.py FILE LARGEST_TENSOR_BYTES``.
+"""Prints what is wrong with an ONNX file, as JSON: ``python safety_child.py FILE LARGEST_TENSOR_BYTES``.
 
-The process that runs this is limited by whoever starts it. This file imports nothing of the project.
+The caller sets the limits of this process. This file imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _weights_problem(tensor: Any, folder: Path) -> str | None:
 
 
 def _graph_problem(onnx: Any, model: Any, tensor_bytes: int) -> str | None:
-    """Shapes that follow from the graph, such as a constant that is expanded to terabytes."""
+    """A problem with an inferred shape, such as a constant that is expanded to terabytes."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception as exc:  # as above

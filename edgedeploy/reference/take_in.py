@@ -1,9 +1,10 @@
-"""Takes an ONNX file of somebody else's making in: what we build from afterwards is a clean copy of ours.
+"""Makes a clean copy of a user's ONNX file, from which artifacts are then built.
 
-The file is not trusted: its size is bounded, its weights may lie nowhere but in its own folder, and what cannot be taken
-(an open dimension, a custom operator, a text input) is refused by the name of the tensor or operator. The copy has every
-node named, no weights among its inputs, no notes of the exporter, and an operator set that can express int8 with a scale
-per channel. That it computes what the original does is shown by running both.
+The file is not trusted: its size is limited and its weights must lie in its own folder. What no target supports (an
+open dimension, a custom operator, a text input) is refused, and the error names the tensor or operator.
+
+In the copy every node has a name, weights are not inputs, the exporter's metadata is gone, and the operator set can
+express int8 with a scale per channel. Both files are run to show that they compute the same.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.onnxruntime import open_model
 
 MAX_MODEL_BYTES: Final = 1 << 30
-"""Largest model with its weights: a file of one protobuf message ends at 2 GiB, and edge boards long before."""
+"""Largest model including its weights. protobuf's own limit is 2 GiB; edge boards hold far less."""
 
 MAX_NODES: Final = 100_000
 LOWEST_OPSET: Final = 13
-"""QuantizeLinear with a scale per channel exists from here on; older files are converted."""
+"""The first operator set whose QuantizeLinear has a scale per channel; older files are converted to it."""
 
 SAME: Final = 1e-4
 """Largest relative L2 distance between the original and the copy, per output."""
 
 BY_VALUE: Final = ("NonZero", "NonMaxSuppression", "Unique", "Compress", "If", "Loop", "Scan", "SequenceConstruct")
-"""Operators whose output's shape depends on what the values are."""
+"""Operators whose output shape depends on input values."""
 
 DOMAINS: Final = ("", "ai.onnx", "com.microsoft")
 ELEMENT_TYPES: Final = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool")
@@ -52,10 +53,10 @@ class TakenIn:
 
 
 def take_in(path: Path, shapes: Mapping[str, Sequence[int]]) -> TakenIn:
-    """A clean copy of the model at ``path``; ``shapes`` closes the open dimensions of the inputs it names.
+    """A clean copy of the model at ``path``; ``shapes`` maps input names to shapes and fixes their open dimensions.
 
-    Raises ``DataError`` for a file that is no model or reaches outside its folder, ``SpecError`` for shapes that do not
-    fit, ``Unsupported`` for what no target could take.
+    Raises ``DataError`` for a file that is not a model or reads outside its folder, ``SpecError`` for shapes that do
+    not fit, ``Unsupported`` for what no target supports.
     """
     import onnx
 
@@ -110,8 +111,8 @@ def _load(path: Path) -> tuple[Any, str]:
 def _weights_beside(path: Path, model: Any) -> dict[str, bytes]:
     """Move weights that lie in files of their own into the model. Returns the files' contents by name.
 
-    Whatever the file names is looked up inside its own folder only: an absolute path, a step upwards or a link that leads
-    out would read any file of this machine into an artifact.
+    Paths must stay inside the model's own folder: an absolute path, a ``..`` or a link that leads out could read any
+    file of this machine into an artifact.
     """
     import onnx
 
@@ -186,7 +187,8 @@ def _check_operators(path: Path, model: Any) -> None:
 
 
 def _as_caller_sees_it(model: Any) -> list[str]:
-    """Weights that older files also list as inputs are constants: a runtime may not fold what a caller could replace."""
+    """Remove weights from the inputs, where older files also list them: runtimes do not fold what a caller could
+    replace."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     found = len(model.graph.input) - len(inputs)
@@ -217,7 +219,7 @@ def _fix_shapes(path: Path, model: Any, shapes: Mapping[str, Sequence[int]]) -> 
         _spec(path, value)
     if not shapes:
         return []
-    for value in model.graph.output:  # what the file says of its outputs was said of open inputs
+    for value in model.graph.output:  # the recorded output shapes were inferred from open input shapes
         for dimension in value.type.tensor_type.shape.dim:
             if not dimension.HasField("dim_value"):
                 dimension.Clear()
@@ -243,7 +245,7 @@ def _convert(path: Path, model: Any) -> list[str]:
 
 
 def _name_nodes(model: Any) -> None:
-    """A name of its own for every node: plans and findings speak of layers by name. Names that tell nodes apart stay."""
+    """Give every node a unique name, because plans and findings name layers. Names that are already unique stay."""
     counts = Counter(node.name for node in model.graph.node)
     for node in model.graph.node:
         if not node.name or counts[node.name] > 1:
@@ -252,7 +254,7 @@ def _name_nodes(model: Any) -> None:
 
 
 def _strip(model: Any) -> None:
-    """Notes of the exporter: they may hold paths of the machine that it ran on."""
+    """Remove the exporter's metadata: it may hold paths of the machine that it ran on."""
     del model.metadata_props[:]
     model.doc_string = ""
     graph = model.graph
@@ -263,9 +265,9 @@ def _strip(model: Any) -> None:
 
 
 def _close(path: Path, model: Any) -> Any:
-    """The model with the shape of every tensor written down. What inference leaves open is read off two runs.
+    """The model with the shape of every tensor recorded. Shapes that inference cannot tell are taken from two runs.
 
-    Raises ``Unsupported`` naming the operator whose output's shape depends on values.
+    Raises ``Unsupported`` naming an operator whose output shape depends on values.
     """
     import onnx
 
@@ -310,7 +312,7 @@ def _unshaped(path: Path, name: str, node: Any) -> Unsupported:
     return Unsupported(
         f"tensor {name!r} of {path.name} with one shape",
         f"the shape that operator {node.op_type} ({node.name}) gives depends on values",
-        "Export the model without that part (post-processing such as non-maximum suppression)",
+        "Export the model without this operator (often post-processing such as non-maximum suppression)",
     )
 
 
@@ -351,7 +353,9 @@ def _prove(path: Path, data: bytes, inputs: tuple[TensorSpec, ...], outputs: tup
             )
         if not np.isfinite(original).all():
             raise Unsupported(
-                f"finite values in output {spec.name!r} of {path.name}", "NaN or Inf on values in 0 to 1", "Mend it"
+                f"finite values in output {spec.name!r} of {path.name}",
+                "NaN or Inf on random inputs from 0 to 1",
+                "Look in the model for a division by zero, a logarithm or an overflow, and export it again",
             )
         distance = float(np.linalg.norm(ours - original))
         if distance > SAME * float(np.linalg.norm(original)) + 1e-6:

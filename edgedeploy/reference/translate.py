@@ -1,4 +1,4 @@
-"""What toolchains raise, as errors of this project."""
+"""Turns exceptions of toolchains into errors of this project."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 from edgedeploy.errors import BuildError, EdgeDeployError
 
 _PREAMBLE: Final = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
-"""How the lines begin that OpenVINO puts before the one that says what happened."""
+"""OpenVINO's messages begin with such lines; the cause comes after them."""
 
 
 @contextmanager
 def translated(asked: str, remedy: str, kind: type[BuildError] = BuildError) -> Iterator[None]:
     """Turn whatever a toolchain raises into ``kind``.
 
-    Errors of ours pass, and so do those of this host (disk full, out of memory): they say nothing about the variant and
-    must not be remembered as if they did.
+    Our own errors and errors of this host (disk full, out of memory) pass unchanged: they say nothing about the variant
+    and must not be stored as its failure.
     """
     try:
         yield
@@ -28,6 +28,6 @@ def translated(asked: str, remedy: str, kind: type[BuildError] = BuildError) -> 
 
 
 def first_line(exc: BaseException) -> str:
-    """The first line of a toolchain's message that says something; its class name when none does."""
+    """The first line of a toolchain's message after its preamble; the exception's class name when there is none."""
     lines = (line.strip() for line in str(exc).splitlines())
     return next((line for line in lines if line and not line.startswith(_PREAMBLE)), type(exc).__name__)[:400]

@@ -1,7 +1,7 @@
-"""Layers told by their weights.
+"""Identifies layers by their weights.
 
-Exporters and converters keep no name of a layer, and fold batch norms and move dimensions. What stays are the numbers of a
-weight tensor, in some order: two layers are the same one where their sorted weights are equal.
+Exporters and converters drop layer names, fold batch norms and permute dimensions. The numbers of a weight tensor
+survive in some order: two layers are the same when their sorted weights are equal.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-TOLERANCE: Final = 1e-4
-"""Relative to the largest weight: two tools that fold a batch norm into a convolution differ by 1e-6."""
+WEIGHTS_TOLERANCE: Final = 1e-4
+"""Largest difference relative to the largest weight. Two tools that fold the same batch norm differ by 1e-6."""
 
 Numbers = npt.NDArray[Any]
 
 
 def numbers(weights: Numbers) -> Numbers:
-    """What :func:`same` compares: all values in rising order."""
+    """All values in ascending order, as :func:`same` compares them."""
     return np.sort(np.asarray(weights).ravel())
 
 
 def same(first: Numbers, second: Numbers) -> bool:
-    """Whether two layers have the same :func:`numbers`; without any, they cannot be told."""
+    """Whether two layers have the same :func:`numbers`; layers without weights are never the same."""
     if first.size != second.size or not first.size:
         return False
-    return bool(np.abs(np.subtract(first, second)).max() <= TOLERANCE * np.abs(first).max())
+    return bool(np.abs(np.subtract(first, second)).max() <= WEIGHTS_TOLERANCE * np.abs(first).max())

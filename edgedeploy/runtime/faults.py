@@ -1,4 +1,4 @@
-"""What goes wrong on a board, as a code that the host maps on its own errors."""
+"""Failures on a board, as codes that the host maps to its own errors."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class RuntimeFault(Exception):
 
 
 def from_exception(exc: BaseException, cause: str) -> RuntimeFault:
-    """``exc`` as a fault: what is missing on the board, memory and disk have causes of their own wherever they happen; the
-    rest is ``cause``."""
+    """``exc`` as a fault. A missing module, lack of memory and a full disk have their own codes; anything else gets
+    ``cause``."""
     if isinstance(exc, RuntimeFault):
         return exc
     text = f"{type(exc).__name__}: {exc}"

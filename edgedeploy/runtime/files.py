@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and the folder that all of the agent's files live in."""
+"""The agent's folder on a board, and JSON files in it that are never seen half-written."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def sha256_of(path: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` in one step: a reader sees the old or the new text, never a part."""
+    """Replace ``path`` in one step: a reader sees the old or the new text, never a part. It is not flushed to disk."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
     part.replace(path)
 
 
 def read_json(path: Path) -> Any:
-    """The value, or None when the file is absent or is not JSON (a disk that was full, a lost power supply)."""
+    """The value, or None when the file is absent or is not JSON (after a full disk or a power loss)."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Which process is which, across process ids that are used again and boots."""
+"""Identifies processes although their ids are reused and the machine reboots."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def cpu_time_ns(pid: int) -> int:
 
 
 def identity(pid: int) -> dict[str, Any]:
-    """What names a process for good: its id alone is used again after it ended."""
+    """A permanent identity of a process. Its id alone is not one: it is reused after the process has ended."""
     return {"pid": pid, "start_ticks": start_ticks(pid), "boot_id": boot_id()}
 
 
 def is_alive(who: Mapping[str, Any]) -> bool:
-    """Whether the process that :func:`identity` described is still that one, and runs."""
+    """Whether the process that :func:`identity` described still runs."""
     if who.get("boot_id") != boot_id() or who.get("start_ticks") is None:
         return False
     return start_ticks(int(who["pid"])) == int(who["start_ticks"])

@@ -1,7 +1,7 @@
-"""Optuna's database as something that may be locked for a while, damaged, or gone: a SQLite file, or a PostgreSQL server.
+"""Optuna's database, a SQLite file or a PostgreSQL server, which may be locked for a while, damaged or gone.
 
-It holds the history of proposals and no evidence, so the worst that its loss can cost is the optimiser's memory, and that
-is written again from the evidence store (:meth:`edgedeploy.search.loop.Search`).
+It holds the history of proposals and no evidence. If it is lost, the history is written again from the evidence store
+(:meth:`edgedeploy.search.loop.Search`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from edgedeploy.records.metrics import Direction
 
 STUDY_NAME: Final = "edgedeploy"
 LOCK_WAIT_S: Final = 2.0
-"""How long SQLite itself waits for a lock, each time."""
+"""How long SQLite itself waits for a lock at each attempt."""
 
 CONNECT_WAIT_S: Final = 5
-"""How long a server may take to accept a connection, each time."""
+"""How long a server may take to accept a connection at each attempt."""
 
 PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0)
-"""Between the attempts at one step: in all about 20 s before the study stops with what it has."""
+"""Pauses between the attempts at one step: the study stops after about 20 s in all, keeping what it has measured."""
 
 SERVER_PAUSES_S: Final = (*PAUSES_S, 8.0, 15.0, 30.0)
-"""As ``PAUSES_S``, for a server: it may have to start anew and recover."""
+"""As ``PAUSES_S``, for a server: it may have to restart and recover."""
 
 Answer = TypeVar("Answer")
 _FAILURES = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error)
@@ -97,7 +97,7 @@ def _storage(place: Path | Server) -> optuna.storages.RDBStorage:
 
 
 def _is_damaged(path: Path) -> bool:
-    """Whether SQLite itself says so; a lock is no damage."""
+    """Whether SQLite reports damage; a locked file is not damaged."""
     if not path.is_file():
         return False
     try:
@@ -110,7 +110,8 @@ def _is_damaged(path: Path) -> bool:
 
 
 def patiently(step: Callable[[], Answer], place: Path | Server) -> Answer:
-    """``step``, and again after a pause while the database refuses. Raises ``StorageError`` in the end."""
+    """Run ``step``, and repeat it after pauses while the database refuses. Raises ``StorageError`` after the last
+    pause."""
     for pause_s in (*(PAUSES_S if isinstance(place, Path) else SERVER_PAUSES_S), None):
         try:
             return step()

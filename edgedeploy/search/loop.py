@@ -1,13 +1,13 @@
 """The search: Optuna proposes, the caller evaluates, the store answers what was already evaluated.
 
-Optuna's storage holds the history of proposals and nothing else; whether a variant has been evaluated is asked of the
-``known`` callable, which reads the evidence store. That makes a kill harmless at any point:
+Optuna's storage holds only the history of proposals; the evidence store says whether a variant has been evaluated. A
+killed search therefore loses nothing:
 
 - killed before the evidence was stored: the trial is still RUNNING in the storage; its parameters are enqueued again;
 - killed after the evidence was stored and before Optuna was told: the enqueued parameters are answered from the store.
 
-A storage that is locked is tried again for a while; one that is gone or damaged is made anew, and the evidence is told to
-it once more.
+A step on a locked storage is retried for a while. A storage that is lost or damaged is created again and filled from
+the evidence.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from edgedeploy.search.history import Answer, Server, open_history, patiently
 from edgedeploy.search.space import Space
 
 MAX_CONSECUTIVE_DUPLICATES: Final = 12
-"""After so many proposals in a row that were evaluated before, one untried variant is drawn at random instead."""
+"""After this many proposals in a row that were already evaluated, an untried variant is drawn at random instead."""
 
 GP_TRIALS: Final = 150
-"""Past this many trials the Gaussian process costs more than it gives; NSGA-II takes over."""
+"""Beyond this many trials a Gaussian process takes longer than its better proposals save; NSGA-II takes over."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Objective values in the order of the objectives; a constraint value <= 0 is met."""
+    """Objective values in the order of the objectives; a constraint is met when its value is <= 0."""
 
     values: tuple[float, ...]
     constraints: Mapping[str, float]
@@ -49,7 +49,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Failed:
-    """No number: ``kind`` names the cause. Never told to the optimiser as a value."""
+    """A variant without a number; ``kind`` names the cause. The optimiser learns of the failure but gets no value."""
 
     kind: str
     message: str
@@ -61,23 +61,23 @@ StopReason = Literal["trials", "wall_clock", "exhausted"]
 
 @dataclass(frozen=True)
 class Finished:
-    """Why the search ended and how many distinct variants have an outcome. ``cut`` says what the end of the time fell into,
-    where it fell into a training: that variant has no outcome, and the next run evaluates it."""
+    """Why the search ended and how many distinct variants have an outcome. ``cut`` describes the training that the end
+    of the time interrupted, if there was one: its variant has no outcome, and the next run evaluates it."""
 
     reason: StopReason
     evaluated: int
     cut: str = ""
 
 
-class Crew(Protocol):
-    """Whoever evaluates several variants at once. A protocol because the boards of this process and those of a cluster are
-    two ways to do it."""
+class ParallelEvaluator(Protocol):
+    """Evaluates several variants at once. A protocol, because boards of this process and boards of a cluster implement
+    it differently."""
 
     def slots(self) -> int:
-        """How many variants may be under way now; never 0."""
+        """How many variants may be evaluated at the same time now; at least 1."""
 
     def submit(self, variant: Variant) -> Future[Outcome]:
-        """The outcome to come. An exception in it ends the search."""
+        """Start an evaluation and return its future outcome. An exception in it ends the search."""
 
     def waiting(self) -> AbstractContextManager[None]:
         """Wraps the time in which the search only waits."""
@@ -119,9 +119,13 @@ class Search:
             self._study.sampler = _sampler(seed, len(self._study.trials))
 
     def run(self, *, trials: int, deadline_s: float) -> Finished:
-        """Evaluate until ``trials`` distinct variants have an outcome (evidence of earlier runs counts), the monotonic
-        clock passes ``deadline_s``, or nothing is left to try. ``OutOfTime`` of an evaluation is the end of the time too:
-        its trial stays RUNNING, and the next run enqueues it again."""
+        """Evaluate until one of these happens:
+
+        - ``trials`` distinct variants have an outcome (evidence of earlier runs counts);
+        - the monotonic clock passes ``deadline_s``, or an evaluation raises ``OutOfTime``: its trial stays RUNNING and
+          the next run enqueues it again;
+        - nothing is left to try.
+        """
         with self._clock():
             tried = self._persist(self._recover)
         duplicates = 0
@@ -147,11 +151,11 @@ class Search:
             tried.add(variant.digest)
         return Finished("trials", len(tried))
 
-    def run_on(self, crew: Crew, *, trials: int, deadline_s: float) -> Finished:
-        """As :meth:`run`, with as many variants under way as ``crew`` has slots. A variant is never under way twice.
+    def run_on(self, crew: ParallelEvaluator, *, trials: int, deadline_s: float) -> Finished:
+        """As :meth:`run`, evaluating as many variants at once as ``crew`` has slots, each variant once.
 
-        Past the deadline, and after ``OutOfTime`` of one, what is under way is waited for. Another exception of the crew is
-        raised once the outcomes that came with it are told.
+        After the deadline or an ``OutOfTime``, it waits for the running evaluations. Any other exception of the crew is
+        raised after the outcomes that arrived with it have been stored.
         """
         with self._clock():
             tried = self._persist(self._recover)
@@ -164,8 +168,8 @@ class Search:
                 landed, _ = wait(self._flying, return_when=FIRST_COMPLETED)
             cut = self._land(landed, tried) or cut
 
-    def _launch(self, crew: Crew, tried: set[str], trials: int, deadline_s: float) -> StopReason | None:
-        """Fill the free slots; why the search is over, None while it is not."""
+    def _launch(self, crew: ParallelEvaluator, tried: set[str], trials: int, deadline_s: float) -> StopReason | None:
+        """Fill the free slots. Returns why the search is over, or None."""
         duplicates = 0
         while len(tried) + len(self._flying) < trials:
             if time.monotonic() >= deadline_s:
@@ -192,7 +196,8 @@ class Search:
         return None if self._flying else "trials"
 
     def _land(self, landed: Iterable[Future[Outcome]], tried: set[str]) -> str:
-        """Tell what has landed. Returns what the end of the time fell into, if it fell into a training of these."""
+        """Tell Optuna the outcomes of the finished evaluations. Returns the training that ``OutOfTime`` interrupted, or
+        an empty string."""
         failures, cut = [], ""
         for future in landed:
             trial, variant = self._flying.pop(future)
@@ -212,13 +217,13 @@ class Search:
         return cut
 
     def _known(self, variant: Variant) -> Outcome | None:
-        """From the evidence, or from this run: a variant that stayed unstable, or whose toolchain contradicted itself, is
-        tried again by the next run only."""
+        """The outcome of a variant from the evidence or from this run. An unstable variant, or one whose builds
+        disagreed, is remembered for this run only: the next run tries it again."""
         found = self._lookup(variant)
         return found if found is not None else self._outcomes.get(variant.digest)
 
     def _persist(self, step: Callable[[], Answer]) -> Answer:
-        """Every step may be taken again after a part of it was done."""
+        """Run a storage step with retries. A step must be safe to repeat after it was partly done."""
         return patiently(step, self._path)
 
     def _ask(self) -> tuple[optuna.Trial, Variant]:
@@ -245,10 +250,13 @@ class Search:
         self._study.enqueue_trial(dict(params))
 
     def _recover(self) -> set[str]:
-        """Void what an interrupted run left RUNNING and put its parameters in front; seed a fresh study; tell the storage
-        what the evidence says and it was never told, because it was killed, or is new in the place of a lost one.
+        """Bring the storage up to date before the search.
 
-        Returns the digests of the variants that have an outcome already.
+        - Trials that an interrupted run left RUNNING are marked as failed, and their parameters are enqueued first.
+        - A fresh study gets its first proposals.
+        - Evidence that the storage lacks is added: an earlier run was killed, or the storage replaces a lost one.
+
+        Returns the digests of the variants that already have an outcome.
         """
         self._void_stale()
         self._replay()
@@ -259,8 +267,8 @@ class Search:
         return {variant.digest for variant in variants if self._lookup(variant) is not None}
 
     def _try_again(self) -> None:
-        """Put in front what failed before and left no evidence: conditions that drifted, a toolchain that contradicted
-        itself. None of it was the variant's."""
+        """Enqueue first what failed before without evidence: conditions that drifted, or builds that disagreed. Neither
+        was the variant's fault."""
         state = optuna.trial.TrialState
         trials = self._study.get_trials(deepcopy=False, states=[state.WAITING, state.FAIL])
         known: set[str] = set()
@@ -276,7 +284,8 @@ class Search:
                 known.add(variant.digest)
 
     def _void_stale(self) -> None:
-        """One process owns the study, so whatever is RUNNING before a proposal and not under way belongs to nobody."""
+        """Mark RUNNING trials that this process is not evaluating as failed, and enqueue their parameters again unless
+        the evidence has their outcome. One process owns the study, so nobody else is evaluating them."""
         flying = {trial.number for trial, _ in self._flying.values()}
         for trial in self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
             if trial.number in flying:
@@ -291,7 +300,7 @@ class Search:
         return self._lookup(variant) is not None and self._space.params_of(variant) is not None
 
     def _replay(self) -> None:
-        """Tell what the evidence says and no trial does, as far as the space can express it."""
+        """Add a trial for each variant that has evidence but no trial, if the space can express it."""
         told = [
             trial
             for trial in self._study.get_trials(deepcopy=False)

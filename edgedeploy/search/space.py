@@ -27,8 +27,8 @@ class Space:
     choices: Choices = NO_CHOICES
 
     def variant(self, params: Mapping[str, Scalar]) -> Variant:
-        """The canonical variant of proposed parameters; numbers are snapped to the listed values they stand for. The first
-        power mode of the list is the one that is meant where none is named."""
+        """The canonical variant of proposed parameters. Numbers are rounded to the listed values; without a power mode
+        the first one of the list is used."""
         if "power_mode" in self.parameters:
             params = {"power_mode": self.parameters["power_mode"][0], **params}
         return canonical(
@@ -40,8 +40,8 @@ class Space:
         )
 
     def params_of(self, variant: Variant) -> dict[str, Scalar] | None:
-        """Parameters that stand for a variant; None when the space has none (a baseline outside of it, say). Settings that
-        have several ways to say the same (a calibration, a plan) are tried until the variant is theirs."""
+        """Parameters whose canonical variant is ``variant``; None when the space has none, as for a baseline outside of
+        it. Several values of a calibration or a plan can mean the same: they are tried until one gives the variant."""
         facts = {**variant.arch_kwargs, "precision": variant.precision, "width": variant.width}
         facts |= {"threads": variant.threads, "power_mode": variant.power_mode}
         if variant.target not in self.targets or any(
@@ -115,7 +115,7 @@ class Space:
     def untried(self, tried: set[str], rng: np.random.Generator) -> dict[str, Scalar] | None:
         """Parameters of a random variant whose digest is not in ``tried``; None when there is none left.
 
-        Small spaces are enumerated; of a large one a bounded number of random points is looked at.
+        Small spaces are enumerated; in a large one a limited number of random points is tried.
         """
         if self.size() <= ENUMERATION_LIMIT:
             left = [params for params in self.combinations() if self.variant(params).digest not in tried]
@@ -142,7 +142,7 @@ def _distribution(values: tuple[Scalar, ...]) -> optuna.distributions.BaseDistri
 
 
 def _snap(value: Scalar, listed: Sequence[Scalar]) -> Scalar:
-    """Stepped floats come back with rounding errors (0.30000000000000004); the list says what was meant."""
+    """The listed value nearest to ``value``: stepped floats come back with rounding errors (0.30000000000000004)."""
     if isinstance(value, float):
         return next((item for item in listed if isinstance(item, (int, float)) and abs(item - value) < 1e-9), value)
     return value

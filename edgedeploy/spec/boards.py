@@ -29,11 +29,11 @@ class BoardTable(Table):
     server: Literal["auto", "embedded", "sshd"] = "auto"
     governor: str | None = None
     nvpmodel: int | str | None = None
-    """Set for each run and restored after it, even after a crash; the run is refused where the board does not allow it."""
+    """Set for each run and restored after it, even after a crash. A board that does not allow it refuses the run."""
     power_cycle: tuple[str, ...] = ()
     """A command on this host, with its arguments, that turns a board that hangs off and on."""
     labgrid: str | None = Field(default=None, min_length=1)
-    """The board's place in a labgrid: acquired for each session; it also turns the board off and on."""
+    """The board's labgrid place. It is acquired for each session, and also turns the board off and on."""
     labgrid_coordinator: str | None = None
     """``HOST[:PORT]``; labgrid's own default otherwise, which is LG_COORDINATOR of the environment."""
     machine: Machine | None = None
@@ -42,7 +42,7 @@ class BoardTable(Table):
     @model_validator(mode="before")
     @classmethod
     def _one_word(cls, table: Any) -> Any:
-        """``kind = "emulated:MACHINE"``; the word alone, as ``--board`` takes it, is a whole table."""
+        """Accepts ``kind = "emulated:MACHINE"``, and that word alone (as ``--board`` takes it) for a whole table."""
         if isinstance(table, str):
             table = {"name": table, "kind": table}
         if isinstance(table, dict) and str(table.get("kind")).startswith(EMULATED_WORD) and "machine" not in table:

@@ -1,4 +1,4 @@
-"""From what a study file asks to what the front judges: objectives with their direction, limits in base units."""
+"""Converts a study file's goals to those of the front: objectives with their direction, limits in base units."""
 
 from __future__ import annotations
 

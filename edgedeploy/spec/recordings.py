@@ -1,6 +1,6 @@
 """When the frames of a recording were taken: time stamps of MetaImage sequences and of DICOM clips.
 
-A recording is a file from somewhere: its header is read line by line within limits, its pixels are not read at all.
+A recording is not trusted: its header is read line by line within limits, and its pixels are not read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def arrivals_ns(timestamps_s: Sequence[float], path: Path) -> list[int]:
     for frame, stamp in enumerate(timestamps_s):
         if not math.isfinite(stamp) or (frame and stamp < timestamps_s[frame - 1]):
             raise DataError(
-                asked, f"frame {frame} is at {stamp} s, before the one before it", "Sort or mend the recording"
+                asked,
+                f"frame {frame} is at {stamp} s, before the one before it",
+                "Sort its frames, or give rate_hz instead",
             )
     if timestamps_s[-1] - timestamps_s[0] > MAX_SPAN_S:
         raise DataError(asked, f"it spans {timestamps_s[-1] - timestamps_s[0]:g} s", f"At most {MAX_SPAN_S:g} s")
@@ -82,14 +84,14 @@ def _number(asked: str, value: bytes) -> float:
     try:
         return float(value)
     except ValueError:
-        raise DataError(asked, f"{value[:40]!r} is no number of seconds", "Mend the recording") from None
+        raise DataError(asked, f"{value[:40]!r} is no number of seconds", "Give rate_hz instead") from None
 
 
 def dicom_timestamps_s(path: Path) -> list[float]:
     """Time of each frame of a multi-frame DICOM clip in seconds after the first.
 
-    From FrameTimeVector (0018,1065), increments in ms of which the first is zero, or FrameTime (0018,1063), the ms between
-    two frames. Pixels are not read.
+    They come from FrameTimeVector (0018,1065), increments in ms of which the first is zero, or else from FrameTime
+    (0018,1063), the ms between two frames. Pixels are not read.
     """
     asked = f"time stamps of {path}"
     try:
@@ -108,7 +110,9 @@ def dicom_timestamps_s(path: Path) -> list[float]:
         raise DataError(asked, f"it has {frames} frames", f"2 to {MAX_FRAMES} are needed")
     if vector:
         if len(vector) != frames:
-            raise DataError(asked, f"FrameTimeVector has {len(vector)} values for {frames} frames", "Mend the clip")
+            raise DataError(
+                asked, f"FrameTimeVector has {len(vector)} values for {frames} frames", "Give rate_hz instead"
+            )
         return [sum_ms / 1000 for sum_ms in itertools.accumulate(vector[1:], initial=0.0)]
     if frame_time_ms is None or not float(frame_time_ms) > 0:
         found = f"it has neither FrameTimeVector nor a positive FrameTime ({frame_time_ms})"

@@ -1,6 +1,6 @@
-"""What a study file says of scenarios, and what a board is sent for it.
+"""The study file's tables of scenarios, and the plans that a board gets for them.
 
-Each scenario has a table ``[measure.NAME]`` whose defaults are usable, and is run when ``[measure] scenarios`` names it.
+A scenario runs when ``[measure] scenarios`` names it. Its table ``[measure.NAME]`` may be left out if its defaults suffice.
 """
 
 from __future__ import annotations
@@ -58,12 +58,13 @@ class Table(BaseModel):
 
 class ScenarioTable(Table):
     stuck_after: Seconds = Field(default=120.0, gt=0)
-    """Time beyond what the scenario has to take; a run that needs more is stuck, which is a failure of the variant."""
+    """Extra time beyond the scenario's own duration. A run that takes longer is stuck, which is a failure of the
+    variant."""
 
 
 class SingleStreamTable(Table):
     percentile: Percent = 99.9
-    """The interleaved blocks get the queries that this percentile needs, 6636 for the 99.9th, if they have fewer."""
+    """The interleaved blocks get at least as many queries as this percentile needs: 6636 for the 99.9th."""
 
 
 class SustainedTable(ScenarioTable):
@@ -88,7 +89,7 @@ class RealtimeTable(ScenarioTable):
     recording: str | None = None
     clip: str | None = None
     frames: int | None = Field(default=None, ge=2, le=MAX_FRAMES)
-    """How many: 300 at a constant rate; of a recording the first ones, all of them when left out."""
+    """Number of frames. Default: 300 at a constant rate, all frames of a recording; else the first ones of it."""
     deadline: Nanoseconds | None = Field(default=None, gt=0)
     """From a frame's arrival to its result; the median time between frames when left out."""
     policy: Literal["latest", "bounded", "block"] = "latest"
@@ -96,7 +97,7 @@ class RealtimeTable(ScenarioTable):
     stages: tuple[Literal["decode", "resize", "overlay"], ...] = ()
     frame_rows: int = Field(default=616, ge=1, le=8192)
     frame_columns: int = Field(default=820, ge=1, le=8192)
-    """Size of a source frame when there are stages: what a probe sends, not what the model takes."""
+    """Size of a source frame when there are stages: the ultrasound probe's image, not the model's input."""
 
     @model_validator(mode="after")
     def _the_latest_is_one(self) -> RealtimeTable:
@@ -180,7 +181,7 @@ class ResourcesTable(ScenarioTable):
     inferences: int = Field(default=64, ge=1, le=1_000_000)
     repeats: int = Field(default=5, ge=1, le=100)
     period: Nanoseconds = Field(default=100_000_000, ge=1_000_000)
-    """Time between two looks: the FLARE challenge's 0.1 s."""
+    """Time between two samples: the FLARE challenge's 0.1 s."""
 
     def plan(self) -> ScenarioPlan:
         settings = {"inferences": self.inferences, "repeats": self.repeats, "period_ns": self.period}
@@ -226,8 +227,8 @@ class Scenarios(Table):
         return {name: info for scenario in self.scenarios for name, info in SCENARIO_METRICS.get(scenario, {}).items()}
 
     def plans(self, folder: Path) -> tuple[ScenarioPlan, ...]:
-        """What the board is sent: in the order of the study file, but sustained load last, since its heat stays. The single
-        stream is the interleaved blocks themselves."""
+        """The plans for the board in the order of the study file, except that sustained load comes last because it
+        leaves the board hot. The single stream needs no plan: it is the interleaved blocks."""
         names = sorted(self.scenarios, key=lambda name: name == "sustained")
         return tuple(self._plan(name, folder) for name in names if name != "single_stream")
 

@@ -48,7 +48,7 @@ def line_of(text: str, key: str) -> int | None:
 
 
 def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel]) -> SpecError:
-    """The first problem as one line; an unknown key comes before what may follow from it."""
+    """The first problem as one line. Unknown keys come first, because other problems may follow from them."""
     problems = sorted(exc.errors(), key=lambda item: item["type"] != "extra_forbidden")
     problem = problems[0]
     key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"

@@ -1,8 +1,8 @@
 """What the user writes: a study file in TOML, checked as a whole before anything starts.
 
 Two passes: :func:`load_spec` checks the file by itself (syntax, keys, types, units of time and counts);
-:meth:`StudySpec.check` holds it against what the task, the targets and the metrics really offer. Every error names the
-file, the line where it can be found, the key, what was expected, and the nearest known name.
+:meth:`StudySpec.check` compares it with what the task, the targets and the metrics offer. Every error names the file,
+the line (where it can be found), the key, what was expected, and the nearest known name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class StudyTable(_Table):
     name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
     seed: int = Field(default=0, ge=0, lt=2**32)
     targets: tuple[str, ...] = Field(min_length=1, max_length=16)
-    """The first one is the reference target: its float32 baseline is what every candidate is interleaved with."""
+    """The first one is the reference target: every candidate is measured interleaved with its float32 baseline."""
     storage: str | None = None
     """URL of a PostgreSQL database for the history of proposals, without a password; a SQLite file when left out."""
 
@@ -61,7 +61,7 @@ class ObjectiveTable(_Table):
     goal: Direction | None = None
     """Filled from the metric's own direction when left out; the opposite direction is an error in :meth:`check`."""
     min_effect: float = Field(default=0.0, ge=0.0)
-    """Smallest difference that matters, in the metric's base unit; dominance has to clear it."""
+    """Smallest difference that matters, in the metric's base unit; a smaller one does not make a variant dominate."""
 
 
 class ConstraintTable(_Table):
@@ -96,14 +96,14 @@ class MeasureTable(Scenarios):
     max_background_cores: float = Field(default=0.5, gt=0)
     max_heating_c: float = Field(default=15.0, gt=0)
     max_clock_drift: float = Field(default=0.15, gt=0)
-    """What a run may do and still give numbers: drift and spread of the baseline's blocks as shares of their median, the
-    clock's as a share of what it was at first."""
+    """Limits beyond which a run is invalid: drift and spread of the baseline's blocks as shares of their median, and
+    the drift of the CPU clock as a share of its first value."""
     cool_down: Seconds = Field(default=60.0, ge=0)
-    """How long a board may take, before an invalid run is repeated, to be as cool as it was before the first one."""
+    """How long a board may cool down to its temperature before the first run, before an invalid run is repeated."""
 
     @property
     def timed_queries(self) -> int:
-        """``queries``, or as many as the percentile of the single stream needs."""
+        """``queries``, or more if the percentile of the single stream needs more."""
         if "single_stream" not in self.scenarios:
             return self.queries
         return max(self.queries, QUERIES_FOR_PERCENTILE[self.single_stream.percentile])
@@ -115,14 +115,15 @@ class PickTable(_Table):
 
 
 class StudySpec(_Table):
-    """A whole study file. Frozen: a change is a new study."""
+    """A whole study file. It is frozen: another spec is another study."""
 
     study: StudyTable
     task: TaskTable
     boards: tuple[BoardTable, ...] = Field(min_length=1, max_length=64)
     space: dict[str, tuple[Scalar, ...]]
     plans: dict[str, dict[str, str]] = Field(default_factory=dict, max_length=MAX_CHOICES)
-    """Precision plans by name: layer name or pattern to precision, the first that fits decides. ``space.plan`` picks."""
+    """Precision plans by name, each from layer name or pattern to precision; the first match decides. ``space.plan``
+    lists the plans to search."""
     objectives: tuple[ObjectiveTable, ...] = Field(min_length=1, max_length=8)
     constraints: tuple[ConstraintTable, ...] = ()
     budget: BudgetTable
@@ -132,7 +133,7 @@ class StudySpec(_Table):
     @model_validator(mode="before")
     @classmethod
     def _one_board(cls, spec: Any) -> Any:
-        """``board = "emulated:arm64"``, or one table ``[board]``, where a study has one board."""
+        """Accepts ``board = "emulated:arm64"`` or one table ``[board]`` for a study with one board."""
         if not isinstance(spec, dict) or "board" not in spec:
             return spec
         if "boards" in spec:
@@ -176,7 +177,7 @@ class StudySpec(_Table):
         raise SpecError(f"board {name!r}", "the study has no board of that name", nearest(name, known))
 
     def check_clock(self, source: SpecSource, board: str, clock: Clock) -> None:
-        """Refuse goals and scenarios that a board with this clock cannot have a number for."""
+        """Refuse goals and scenarios that a board with this clock cannot measure."""
         if clock != "wall" and self.measure.scenarios:
             found = f"board {board!r} has no time of its own, and every scenario measures time"
             raise source.error("measure.scenarios", found, "Remove them, or choose another board")
@@ -202,7 +203,8 @@ class StudySpec(_Table):
         task_metrics: Mapping[str, MetricInfo],
         known_targets: Mapping[str, tuple[str, ...]],
     ) -> None:
-        """Hold the spec against what task and targets offer. ``known_targets`` maps target to its precisions."""
+        """Compare the spec with what the task and the targets offer. ``known_targets`` maps target to its
+        precisions."""
         for target in self.study.targets:
             if target not in known_targets:
                 raise source.error("study.targets", f"no target named {target!r}", nearest(target, known_targets))
@@ -231,7 +233,8 @@ class StudySpec(_Table):
                     raise source.error(f"constraints.{index}.{name}", f"{constraint.metric}: {exc}") from None
 
     def _check_measurable(self, source: SpecSource, key: str, metric: str) -> None:
-        """What no board of the study has, or the queries cannot carry, would be missing in every trial."""
+        """Refuse a metric that no board of the study can measure, or that needs more queries than the study asks for:
+        every trial would lack it."""
         row = BOARD_METRICS.get(metric)
         if row is None:
             return
@@ -293,8 +296,8 @@ class StudySpec(_Table):
     def check_power_modes(
         self, source: SpecSource, board: str, table: BoardTable | None, offered: Mapping[str, str]
     ) -> None:
-        """Hold the space against the modes that the board offers; ``offered`` maps them to what sets each, ``table`` is the
-        board's where this study describes it."""
+        """Compare the space with the board's power modes. ``offered`` maps each mode to what sets it; ``table`` is the
+        board's table in this study, if it has one."""
         for mode in self.space.get("power_mode", ()):
             if mode not in offered:
                 found = f"board {board!r} has no power mode {mode!r} that can be set"
@@ -314,7 +317,7 @@ class StudySpec(_Table):
         calibrations: Iterable[str],
         seven_bit_precisions: Iterable[str],
     ) -> None:
-        """Hold plans, calibrations and bits of weights against what the study's targets can do between them."""
+        """Refuse plans, calibrations and weight bits that none of the study's targets supports."""
         asked = {*self.space.get("precision", ()), *(name for plan in self.plans.values() for name in plan.values())}
         can = sorted(seven_bit_precisions)
         if "weight_bits" in self.space and not asked & set(can):

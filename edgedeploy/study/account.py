@@ -1,8 +1,8 @@
 """Where a study's wall time went, phase by phase.
 
-A phase inside another one is charged to the inner only, so that the phases of a run add up to at most its wall time;
-what is left is ``idle``. A run that was killed counts up to its last entry. Each thread is a run of its own: with several
-boards at work the wall time is the sum of theirs.
+The time of a nested phase is charged to the inner phase only, so that the phases of a run add up to at most its wall
+time; the rest is ``idle``. A killed run counts up to its last entry. Each thread counts as a run: with several boards
+the wall time is the sum over their threads.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from edgedeploy.study.store import Store
 
 PHASES: Final = ("train", "build", "upload", "measure", "evaluate", "search", "bookkeeping", "idle")
 OVERHEAD_PHASES: Final = ("upload", "search", "bookkeeping", "idle")
-"""What a study spends beside the work itself: SSH, the optimiser, the store, waiting."""
+"""Phases that are not the work itself: SSH, the optimiser, the store, waiting."""
 
 
 class _Clock(threading.local):
-    """One thread's: made when the thread first looks at it."""
+    """Clock of one thread, created when the thread first uses it."""
 
     def __init__(self) -> None:
         self.run = uuid.uuid4().hex[:8]
@@ -60,7 +60,7 @@ class Account:
                 self._clock.inner_ns[-1] += spent
 
     def move(self, name: str, duration_ns: int) -> None:
-        """Charge part of the phase that is running to ``name``: a job's upload, say, inside its measuring."""
+        """Charge part of the current phase to ``name``, such as a job's upload within its measurement."""
         self.add(name, duration_ns)
         if self._clock.inner_ns:
             self._clock.inner_ns[-1] += duration_ns

@@ -1,4 +1,4 @@
-"""How long a study will still take, as far as it can be told."""
+"""Estimates how long a study will still take."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pace:
-    """What a run has done so far. ``outcomes`` variants took ``spent_s``, of which ``once_s`` went into what no other one
-    needs again (the baseline's training) and ``current_s`` into the training that is under way, if one is; it has
-    ``training_left_s`` to go (None: not known, or none is)."""
+    """What a run has done so far: ``outcomes`` variants took ``spent_s``.
+
+    ``once_s`` of it went into work that is done once (the baseline's training), ``current_s`` into the running
+    training. ``training_left_s`` is that training's remaining time (None: unknown, or no training is running).
+    """
 
     outcomes: int
     spent_s: float
@@ -20,18 +22,18 @@ class Pace:
 
 @dataclass(frozen=True)
 class Eta:
-    """``at_least``: what is known takes so long, and what no outcome has told yet comes on top."""
+    """``at_least``: this is a lower bound, because no variant has an outcome yet whose time could be used."""
 
     seconds: float
     at_least: bool = False
 
 
 def eta(pace: Pace, *, to_do: int, budget_left_s: float) -> Eta | None:
-    """Of ``to_do`` variants that have no outcome yet, the one under way included; never more than the budget of time that is
-    left. None when nothing is known: no outcome, and no training that has a pace.
+    """Time for ``to_do`` variants without an outcome, including the current one; at most ``budget_left_s``. None
+    without any outcome or any training with a known pace.
 
-    The rest of the training counts by itself, and the pace of outcomes for every variant: a training under way is the next
-    outcome's, so this is on the careful side.
+    The remaining training is added to the mean time of an outcome for every variant. The current training belongs to
+    the next outcome, so the estimate is rather too long than too short.
     """
     left_s = pace.training_left_s or 0.0
     if pace.outcomes:

@@ -35,15 +35,15 @@ def read_measurement(folder: str | Path, variant: str) -> Measurement:
 
 
 def evidence_of(store: Store) -> list[Measurement]:
-    """What fronts and reports are made from: every measurement of the search, those that are not valid last. Who needs
-    them twice hands them on: they hold raw series, and reading them is most of the work."""
+    """All measurements of the search, invalid ones last: the input of fronts and reports. Callers should read them once
+    and pass them on, because they hold raw series and reading them is slow."""
     return [*store.measurements(), *store.invalid()]
 
 
 def front_of(
     study: Mapping[str, Any], spec: StudySpec, measurements: Sequence[Measurement], resamples: int = RESAMPLES
 ) -> Front:
-    """The front of ``measurements`` by the rules of the study: ``study`` is what its store keeps of it."""
+    """The front of ``measurements`` by the rules of the study; ``study`` is the content of its ``study.json``."""
     task_metrics = {name: MetricInfo.from_json(info) for name, info in study["task_metrics"].items()}
     metrics = spec.metric_table(task_metrics)
     return build_front(

@@ -17,7 +17,7 @@ fuse.ceph fuse.cifs fuse.glusterfs fuse.gvfsd-fuse fuse.rclone fuse.s3fs fuse.sm
 def network_file_system(path: Path, mounts: Path = MOUNTS) -> str | None:
     """The type and source of the network file system that ``path`` (which need not exist) lies on; None on any other.
 
-    A root that is a network file system is a diskless machine or a sandbox: there is no better place on it.
+    A network file system at ``/`` does not count: the machine is diskless or a sandbox, and has no better place.
     """
     try:
         table = mounts.read_text(encoding="utf-8", errors="surrogateescape")
@@ -35,5 +35,5 @@ def network_file_system(path: Path, mounts: Path = MOUNTS) -> str | None:
 
 
 def _plain(field: str) -> str:
-    """The table writes blanks in names as octal numbers."""
+    """``field`` with its octal escapes decoded, which the table uses for blanks in names."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

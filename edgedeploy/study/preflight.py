@@ -84,7 +84,9 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     for name in spec.study.targets:
         plugin = names.get(name)
         if plugin is not None and plugin.target is None:
-            raise TargetUnavailable(f"target {name!r}", f"its plugin is broken: {plugin.broken}", "Mend or remove it")
+            raise TargetUnavailable(
+                f"target {name!r}", f"its plugin is broken: {plugin.broken}", "Update or uninstall its package"
+            )
     task = load_task(spec.task.model_dump(), source.path.resolve().parent)
     spec.check(source, architecture=task.architecture, task_metrics=task.metrics, known_targets=known)
     _check_model(spec, source, task, names)

@@ -4,9 +4,9 @@
     measurements/*.json  one per variant, valid ones          invalid/*.json   runs whose conditions drifted
     failures/*.json      variants that cannot give a number   confirmation/    final split, with its log of openings
     models/DIGEST/       ONNX reference of a float model,     artifacts/NAME/  what a target built from it, with its
-                         what it answers on golden cases                       manifest
+                         its outputs on golden cases                           manifest
     baseline/            the trained baseline's weights       inputs/*.npz     model-ready inputs of a split
-    training/*.pt        trainings under way, by epoch        optuna.sqlite3   the optimiser's history of proposals
+    training/*.pt        checkpoints of unfinished trainings  optuna.sqlite3   the optimiser's history of proposals
     account.jsonl        where the time went                  events.jsonl     what happened when
 
 Every file appears whole or not at all. One process at a time owns the folder (:meth:`Store.own`).
@@ -133,7 +133,7 @@ class Store:
         return tuple(Measurement.from_json(data) for data in self._read_all("confirmation"))
 
     def keep(self, measurement: Measurement) -> None:
-        """File a measurement where it belongs: valid, invalid (every attempt of it), or confirmation."""
+        """Store a measurement as valid, invalid (each attempt in its own file), or confirmation."""
         if measurement.split == "confirmation":
             path = self.root / "confirmation" / f"{measurement.digest}.json"
         elif measurement.valid:
@@ -147,7 +147,7 @@ class Store:
         write_json(self.root / "failures" / f"{failure.variant.digest}.json", failure.as_json())
 
     def log_opening(self, reason: str, variants: tuple[str, ...]) -> None:
-        """Note that the confirmation split was looked at: who opens it often is searching on it."""
+        """Record that the confirmation split was used. Using it often would make it part of the search."""
         self._append("confirmation/openings.jsonl", {"utc": utc_now(), "reason": reason, "variants": list(variants)})
 
     def openings(self) -> list[dict[str, Any]]:
@@ -209,8 +209,8 @@ class Store:
         return self.root / "baseline" / "weights.pt"
 
     def keep_baseline_training(self, facts: Mapping[str, Any]) -> None:
-        """How long the baseline's training took (``wall_s``, ``cpu_s``, over all runs that it took), in which ``precision``,
-        and on what: the ``host``'s processor."""
+        """Store how the baseline was trained: ``wall_s`` and ``cpu_s`` over all its runs, the ``precision``, and the
+        ``host``'s processor."""
         write_json(self.root / "baseline" / "training.json", dict(facts))
 
     def baseline_training(self) -> dict[str, Any]:
@@ -219,11 +219,11 @@ class Store:
         return found
 
     def model_trainings(self) -> list[dict[str, Any]]:
-        """The same of every recovered and every quantization-aware training whose model is stored."""
+        """The same facts of each stored model that was trained by recovery or quantization-aware training."""
         return [read_json(path) for path in sorted((self.root / "models").glob("*/training.json"))]
 
     def checkpoint(self, name: str) -> Path:
-        """Where the training of the baseline, or of the model of that digest, is kept while it is under way."""
+        """The checkpoint of the unfinished training of the baseline, or of the model with that digest."""
         return self.root / "training" / f"{name}.pt"
 
     @property
@@ -235,7 +235,7 @@ class Store:
 
 
 def artifact_manifest(folder: Path) -> dict[str, Any] | None:
-    """What is stored of the artifact in ``folder``; None when nothing is. Writes nothing."""
+    """The manifest of the artifact in ``folder``; None when there is none. Writes nothing."""
     path = folder / MANIFEST
     found = path if path.is_file() else _older_manifest(folder)
     manifest: dict[str, Any] | None = None if found is None else read_json(found)
@@ -252,15 +252,17 @@ def adopt_manifest(folder: Path) -> None:
 
 
 def forget_artifact(folder: Path) -> None:
-    """Remove the manifest, so that who asks for the artifact next builds it."""
+    """Remove the manifest, so that the artifact is built again when it is needed."""
     adopt_manifest(folder)
     (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def _older_manifest(folder: Path) -> Path | None:
-    """The manifest beside ``folder``, where older versions wrote it. They cut the folder's name at its last dot, so that
-    artifacts of targets with a dot in their names shared one, which told of the last that was built: such a manifest counts
-    only for a folder that holds its files."""
+    """The manifest beside ``folder``, where older versions wrote it.
+
+    They cut the folder's name at its last dot, so artifacts of targets with a dot in their names shared one manifest,
+    that of the last build. It therefore counts only for a folder that holds the files it lists.
+    """
     path = folder.with_suffix(".json")
     if not (folder.is_dir() and path.is_file()):
         return None

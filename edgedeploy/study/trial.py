@@ -38,17 +38,18 @@ from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.workbench import InputSet, Rivals, Workbench
 
 PROFILE_RUNS: Final = 10
-"""Inferences whose layers are profiled once the timing is over."""
+"""Inferences that are profiled layer by layer after the timing."""
 
 Runner = Callable[[Job, Path], tuple[BoardInfo, RawRun]]
-"""One exclusive run on a board: who ran it, and what came back. Raises ``BoardError`` and ``MeasurementError``."""
+"""Runs one job exclusively on a board; returns the board and its raw results. Raises ``BoardError`` and
+``MeasurementError``."""
 
 
 def runner_on(
     board: Board, tell: Callable[[str], None], check: Callable[[BoardInfo], None] = lambda info: None
 ) -> Runner:
-    """Runs on one board, by the rules of :mod:`edgedeploy.boards.care.attempts`. ``check`` raises where the board that
-    answers must not be used."""
+    """A :data:`Runner` for one board, by the rules of :mod:`edgedeploy.boards.care.attempts`. ``check`` raises when the
+    connected board must not be used."""
     attempts = Attempts(board, tell, check=check)
 
     def run(job: Job, folder: Path) -> tuple[BoardInfo, RawRun]:
@@ -60,10 +61,15 @@ def runner_on(
 
 @dataclass(frozen=True)
 class Trials:
-    """Evaluates variants of one study on one board. ``tell`` hears one line per thing worth knowing; ``alive`` is
-    asked before anything is kept and raises where the study was interrupted or the board is no longer its; ``scenarios``
-    are run wherever time is measured; ``power_modes`` are the board's, each with what sets it. ``host`` is
-    locked while this host works and ``place`` while the board runs; a board that is this host shares the host's lock."""
+    """Evaluates variants of one study on one board.
+
+    - ``tell`` gets one line per message for people.
+    - ``alive`` is called before anything is stored, and raises when the study was interrupted or has lost the board.
+    - ``scenarios`` run in every measurement of times.
+    - ``power_modes`` maps the board's modes to what sets them.
+    - ``host`` is locked while this host works, ``place`` while the board runs; a board that is this host shares its
+      lock.
+    """
 
     spec: StudySpec
     run: Runner
@@ -81,7 +87,7 @@ class Trials:
     place: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     def lookup(self, variant: Variant) -> Outcome | None:
-        """The outcome that the stored evidence stands for; None when there is none yet."""
+        """The outcome of the stored evidence of a variant; None when there is none yet."""
         measurement = self.store.measurement(variant.digest)
         if measurement is not None:
             return self.outcome(measurement)
@@ -89,8 +95,12 @@ class Trials:
         return Failed(failure.kind, failure.message) if failure else None
 
     def evaluate(self, variant: Variant) -> Outcome:
-        """Make the evidence. A failure that is the variant's own is kept; a board's failure is raised; a toolchain's is told
-        and, as that of a run that stayed unstable, kept for this run only."""
+        """Evaluate a variant and store the evidence. What becomes of a failure:
+
+        - the variant's own is stored;
+        - the board's is raised;
+        - a toolchain's, or a measurement that stayed unstable, is reported and remembered for this run only.
+        """
         phase = "build"
         try:
             with self.host:
@@ -106,7 +116,7 @@ class Trials:
             kind = type(exc).__name__
             self.alive(
                 variant
-            )  # an interrupt that a toolchain took for an error of its own is no failure of the variant
+            )  # an interrupt that a toolchain reported as its own error is not a failure of the variant
             if isinstance(exc, Unrepeatable):
                 self.tell(f"{variant.label}: {exc}")
                 return Failed(kind, str(exc))
@@ -115,10 +125,10 @@ class Trials:
             return Failed(kind, str(exc))
 
     def _measure_steadily(self, variant: Variant) -> Measurement:
-        """Measured. That an artifact misses parity is the variant's fault only if it comes out the same when it is built
-        once more; if it does not, the new one is measured.
+        """Measure a variant. If its artifact misses parity, it is built again: an equal artifact shows that the variant
+        is at fault, a different one is measured in its place.
 
-        Raises ``Unrepeatable`` where two artifacts differ and neither holds."""
+        Raises ``Unrepeatable`` when two different artifacts both miss parity."""
         try:
             return self.measure(variant, "selection")
         except ParityError as exc:
@@ -159,7 +169,7 @@ class Trials:
         return Scored(values, constraints)
 
     def _choose_weight_bits(self, variant: Variant, rivals: Rivals) -> None:
-        """Run both on the board, keep the one that is nearer to the float model there."""
+        """Run both builds on the board and keep the one that is nearer to the float model."""
         with self.host:
             wanted = self.bench.rivals_reference(variant, rivals)
         distances = {bits: self._distance(payload, wanted) for bits, payload in rivals.payloads.items()}
@@ -169,8 +179,7 @@ class Trials:
         self.tell(f"{variant.label}: int8 weights of {chosen.text}")
 
     def _distance(self, payload: Payload, wanted: Sequence[Mapping[str, Array]]) -> float:
-        """The largest distance of an output from ``wanted`` over single cases, by the board's runtime. A broken output is
-        infinitely far."""
+        """The largest distance of any output on the board from ``wanted`` in any case; infinite for a broken output."""
         job = Job(payload, None, replace(self._plan(False, None), warmup=0))
         with tempfile.TemporaryDirectory(prefix="edgedeploy-") as folder:
             try:
@@ -184,9 +193,8 @@ class Trials:
         return worst_distance(zip(wanted, found, strict=True))
 
     def measure(self, variant: Variant, split: Split) -> Measurement:
-        """Measure until the conditions hold, at most ``retries`` times more; the last one is returned as it is.
-
-        Before a repeat the board may become as cool as it was before the first run.
+        """Measure until the conditions are stable, with at most ``retries`` repeats; the last measurement is returned
+        even if it is invalid. Before a repeat the board may cool down to its temperature before the first run.
         """
         cool_to_c = None
         for attempt in range(self.spec.measure.retries + 1):
@@ -207,7 +215,7 @@ class Trials:
             baseline = self.bench.payload(self.reference_baseline, split) if timed else None
         plan = self._plan(timed, cool_to_c)
         if variant.power_mode:
-            # For the whole run: a switch between blocks would time the board's settling down as well.
+            # Set for the whole run: after a switch between blocks, the board's settling would be timed as well.
             plan = replace(plan, power_mode=((self.power_modes[variant.power_mode], variant.power_mode),))
         job = Job(candidate, baseline, plan)
         with tempfile.TemporaryDirectory(prefix="edgedeploy-") as folder:
@@ -299,14 +307,14 @@ class Trials:
         )
 
     def _layers(self, variant: Variant, raw: RawRun) -> dict[str, Any]:
-        """The sides' profiles, each layer with the layer of the reference that it computes."""
+        """The profiles of candidate and baseline; each layer names the layer of the reference that it computes."""
         models = {"candidate": variant, "baseline": self.reference_baseline}
         return {
             side: with_sources(found, self.bench.reference(models[side]).path) for side, found in raw.layers.items()
         }
 
     def _score(self, inputs: InputSet, outputs: Mapping[str, Array]) -> dict[str, dict[str, float | None]]:
-        """The task's metrics of every case, from the rows after the golden ones."""
+        """The task's metrics of every case; the rows of the golden cases come first and are skipped."""
         scores: dict[str, dict[str, float | None]] = {}
         for row, case in enumerate(inputs.cases, start=inputs.golden):
             found = self.bench.task.evaluate({name: rows[row] for name, rows in outputs.items()}, case)
@@ -314,14 +322,14 @@ class Trials:
         return scores
 
     def _keep_outputs(self, variant: Variant, split: Split, inputs: InputSet, outputs: Mapping[str, Array]) -> None:
-        """Outputs for the report's pictures, rounded to float16; every metric came from the full ones."""
+        """Store the outputs for the report's pictures, rounded to float16. Metrics were computed before rounding."""
         path = self.store.outputs_path(variant.digest, split)
         small = {name: rows[inputs.golden :].astype(np.float16) for name, rows in outputs.items()}
         write_arrays(path, small)
 
 
 def stability_limits(table: MeasureTable) -> StabilityLimits:
-    """What a study file allows a run to do."""
+    """The study file's limits for a stable run."""
     return StabilityLimits(
         max_drift=table.max_drift,
         max_background_cores=table.max_background_cores,
@@ -338,5 +346,5 @@ def _load_outputs(raw: RawRun) -> dict[str, Array]:
 
 
 def _unstack(rows: Array) -> Array:
-    """(cases, 1, ...) to (cases, ...): every row was one batch-1 inference."""
+    """(cases, 1, ...) to (cases, ...): each row is the output of one inference with batch size 1."""
     return rows.reshape(-1, *rows.shape[2:])

@@ -1,6 +1,6 @@
 """Makes what a trial needs, or finds it in the store: models, ONNX references, artifacts, stacked inputs.
 
-Everything here is a pure function of the study and the variant, so a store hit and a fresh build are the same thing.
+Everything here depends on the study and the variant alone, so a stored result equals a fresh one.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from edgedeploy.targets.steady import build_steadily
 BASELINE: Final = "baseline"
 WEIGHTS: Final = "weights.pt"
 GOLDEN_CASES: Final = 4
-"""Calibration cases whose outputs every artifact is held against its reference on."""
+"""Number of calibration cases on which every artifact is compared with its reference."""
 
 COMPARED_CASES: Final = 16
-"""Most cases that a board runs to choose between 7 and 8 bits of weights."""
+"""A board runs at most this many cases to choose between 7-bit and 8-bit weights."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class InputSet:
 
 
 def _write_reports(reports: list[TrainReport], folder: Path) -> None:
-    """How the model in ``folder`` was trained, if it was."""
+    """Record how the model in ``folder`` was trained, if it was."""
     for report in reports:
         write_json(folder / "training.json", report.as_json())
 
@@ -63,8 +63,11 @@ def build_here(target: Target, request: BuildRequest, folder: Path) -> Artifact:
 
 @dataclass(frozen=True)
 class Rivals:
-    """Builds of one variant by the bits of their weights, between which a board has yet to choose. Their inputs are
-    ``feeds``, stacked: cases of ``split``, whose ranges the builds have not seen; ``name`` is theirs in files."""
+    """Two builds of one variant, with 7-bit and 8-bit weights, between which a board has yet to choose.
+
+    The board compares them on ``feeds``, stacked cases of ``split`` that were not used for calibration. ``name`` is
+    part of their file names.
+    """
 
     payloads: Mapping[int, Payload]
     feeds: tuple[dict[str, Array], ...]
@@ -73,13 +76,15 @@ class Rivals:
 
 
 class Workbench:
-    """The making side of one study. ``progress`` hears of training; ``build`` runs a target's build, here or elsewhere;
-    ``tell`` hears of builds that are made again, as a ``phase``, and of what is worth knowing, as a ``note``.
-    ``exact_sums`` says whether the study's boards add int8 products without saturating
-    (:func:`edgedeploy.interfaces.ability.sums_int8_exactly`).
+    """Makes the models and artifacts of one study.
 
-    A training is kept in the store after each epoch until its model is there. When ``out_of_time`` says so, it ends between
-    two steps and raises ``OutOfTime``.
+    - ``progress`` gets the progress of trainings.
+    - ``build`` runs a target's build, in this process or on another host.
+    - ``tell`` gets a ``phase`` for each repeated build, and a ``note`` for each message for people.
+    - ``exact_sums``: the study's boards add int8 products without saturating
+      (:func:`edgedeploy.interfaces.ability.sums_int8_exactly`).
+    - ``out_of_time`` ends a training between two steps with ``OutOfTime``. Each epoch saves a checkpoint in the store,
+      which is removed when the model is stored.
     """
 
     def __init__(
@@ -107,7 +112,7 @@ class Workbench:
 
     @cached_property
     def baseline_model(self) -> Any:
-        """The trained float model at the baseline's architecture: trained once a study, then read back."""
+        """The trained float model at the baseline's architecture. It is trained once per study, then read back."""
         path, checkpoint = self._store.baseline_weights, self._store.checkpoint(BASELINE)
         arch = {name: values[0] for name, values in self.task.architecture.items()}
         if path.is_file():
@@ -162,10 +167,11 @@ class Workbench:
             write_json(part / "reference.json", reference.as_json())
 
     def _make_quantized(self, variant: Variant, folder: Path) -> None:
-        """From the float model of the same architecture and width, which is made first if there is none."""
+        """Train the int8 model from the float model of the same architecture and width, which is made first if
+        needed."""
         twin = replace(variant, precision="float32", training="", plan=NO_RULES)
         plain = self.reference(twin).path
-        kept = kept_float(variant.plan, variant.precision, plain)  # before training is paid for
+        kept = kept_float(variant.plan, variant.precision, plain)  # raises before the expensive training
         baseline = self.baseline_model
         with self._account.phase("train"):
             model = restore(self.task, twin, baseline, plain.with_name(WEIGHTS))
@@ -184,14 +190,14 @@ class Workbench:
             write_json(part / "reference.json", reference.as_json())
 
     def _overseen(self, variant: Variant, reports: list[TrainReport]) -> Oversight:
-        """Of the training of a variant's model; its report joins ``reports``."""
+        """The oversight of the training of a variant's model; its report is appended to ``reports``."""
         trained = (variant.training, variant.plan.label) if variant.training else ()
         parts = (f"width {variant.width:g}", *map(str, variant.arch_kwargs.values()), *trained)
         label = " ".join(filter(None, parts))
         return self._oversight(label, self._store.checkpoint(variant.model_digest), reports.append)
 
     def _ready_made(self, task: ReadyMade, folder: Path) -> Reference:
-        """The task's own file as reference, once. Raises ``SpecError`` when it is another file than the study began with."""
+        """The task's own ONNX file as the reference. Raises ``SpecError`` when it has changed since the study began."""
         manifest = folder / "reference.json"
         if not manifest.is_file():
             with self._account.phase("build"), new_folder(folder) as part:
@@ -208,10 +214,10 @@ class Workbench:
         return Reference.from_json(kept, folder)
 
     def artifact(self, variant: Variant, weight_bits: int | None = None) -> tuple[Artifact, Path]:
-        """The built artifact and its folder, with the weights that were chosen for it unless ``weight_bits`` says which.
+        """The built artifact and its folder. Without ``weight_bits``, its weights have the bits that a board chose.
 
-        Raises ``TargetUnavailable``; ``BuildError`` or ``Unsupported`` where two builds failed alike, ``Unrepeatable`` where
-        none held and they did not; ``ValueError`` while the choice is open.
+        Raises ``TargetUnavailable``; ``BuildError`` or ``Unsupported`` when two builds failed in the same way;
+        ``Unrepeatable`` when all builds failed, each in another way; ``ValueError`` before a board has chosen the bits.
         """
         bits = weight_bits or self._chosen_bits(variant)
         folder = self._artifact_folder(variant, bits)
@@ -240,7 +246,7 @@ class Workbench:
         return artifact, failures
 
     def builds_the_same(self, variant: Variant) -> bool:
-        """Whether another build of a variant's artifact, from nothing, gives the same one. The new one takes its place.
+        """Build a variant's artifact again from scratch, replacing the old one. Returns whether both are the same.
 
         Raises what :meth:`artifact` raises."""
         before, _ = self.artifact(variant)
@@ -248,17 +254,18 @@ class Workbench:
         return self.artifact(variant)[0].digest == before.digest
 
     def forget(self, variant: Variant) -> None:
-        """Remove a variant's artifact and what its target kept on the way, so that who asks for it next builds it."""
+        """Remove a variant's artifact and its target's intermediate files, so that it is built again when it is
+        needed."""
         forget_conversions(self.reference(variant).path.with_name(PROGRAM_FILE))
         forget_artifact(self._artifact_folder(variant, self._chosen_bits(variant)))
 
     def _artifact_folder(self, variant: Variant, bits: int) -> Path:
-        own = bits == 8 or bool(variant.weight_bits)  # its name says the bits itself, where they are a setting
+        own = bits == 8 or bool(variant.weight_bits)  # its name contains the bits when they are a setting
         return self._store.artifact_folder(variant.artifact_name + ("" if own else f"-weights{bits}"))
 
     def _chosen_bits(self, variant: Variant) -> int:
         if variant.training:
-            return 8  # its weights keep to their bits already
+            return 8  # training has limited its weights to their bits already
         if variant.weight_bits:
             return variant.weight_bits
         if not self._has_rivals(variant):
@@ -269,8 +276,8 @@ class Workbench:
         return chosen.bits
 
     def _has_rivals(self, variant: Variant) -> bool:
-        """Whether the artifact may have 7-bit weights or 8-bit ones: on boards that saturate, where the target can do both.
-        A model that was trained to be int8 has its weights already."""
+        """Whether a board chooses between 7-bit and 8-bit weights: its int8 sums saturate and the target supports both.
+        A model that was trained to be int8 has no such choice: its weights were quantized in training."""
         target = self._targets[variant.target]
         settled = self._exact_sums or variant.training or variant.weight_bits
         if settled or not isinstance(target, HasSevenBitWeights):
@@ -278,8 +285,8 @@ class Workbench:
         return any(name in target.seven_bit_precisions for name in variant.precisions)
 
     def weight_bits(self, variant: Variant) -> WeightBits | None:
-        """How many bits the weights of a variant's artifact have and why; None where nothing speaks against 8, and while
-        the choice is open (:meth:`rivals`)."""
+        """How many bits the weights of a variant's artifact have, and why. None when there is no reason for other than
+        8, and before a board has chosen (:meth:`rivals`)."""
         if variant.training and not variant.weight_bits and not self._exact_sums:
             return TRAINED_FOR_BOARD
         path = self._store.weight_bits_path(variant.artifact_name)
@@ -296,7 +303,8 @@ class Workbench:
         write_json(self._store.weight_bits_path(variant.artifact_name), chosen.as_json())
 
     def rivals(self, variant: Variant) -> Rivals | None:
-        """What the board has yet to choose between; None where nothing is open. Raises what :meth:`artifact` raises."""
+        """The builds between which a board has yet to choose; None when there is no open choice. Raises what
+        :meth:`artifact` raises."""
         if not self._has_rivals(variant) or self.weight_bits(variant) is not None:
             return None
         built = {bits: self.artifact(variant, bits) for bits in (8, 7)}
@@ -311,9 +319,9 @@ class Workbench:
         return Rivals(payloads, feeds, split, name)
 
     def _held_out(self, variant: Variant) -> tuple[str, Sequence[Case]]:
-        """Up to :data:`COMPARED_CASES` cases for the choice between rivals and what they are, the first that there are:
-        calibration cases past those that the ranges are made from, training cases, cases of the selection (no label of
-        theirs is looked at)."""
+        """Up to :data:`COMPARED_CASES` cases for the choice between rivals, and a description of them. They come from
+        the first of these that is not empty: calibration cases that were not used for the ranges, training cases,
+        selection cases (their labels are not used)."""
         past = self.task.cases("calibration")[variant.calibration_cases :] if variant.calibration_cases else ()
         found = {
             "calibration cases that the ranges have not seen": past,
@@ -363,19 +371,19 @@ class Workbench:
         return InputSet(path, len(golden), cases)
 
     def golden_outputs(self, variant: Variant) -> list[dict[str, Array]]:
-        """What the reference answers on the golden cases."""
+        """The reference's outputs on the golden cases."""
         golden = self.task.cases("calibration")[:GOLDEN_CASES]
         feeds = [self.task.inputs(case, **variant.arch_kwargs) for case in golden]
         return self._reference_outputs(variant, feeds, "golden")
 
     def rivals_reference(self, variant: Variant, rivals: Rivals) -> list[dict[str, Array]]:
-        """What the reference answers on the cases that the board chooses between ``rivals`` by."""
+        """The reference's outputs on the cases on which ``rivals`` are compared."""
         return self._reference_outputs(variant, rivals.feeds, rivals.name)
 
     def _reference_outputs(
         self, variant: Variant, feeds: Sequence[dict[str, Array]], name: str
     ) -> list[dict[str, Array]]:
-        """Computed once for all artifacts of the reference: ``name`` is that of the file beside it."""
+        """The reference's outputs, computed once for all of its artifacts and kept beside it in the file ``name``."""
         reference = self.reference(variant)
         with self._account.phase("build"):
             return kept_outputs(reference, feeds, reference.path.with_name(f"{name}.npz"), partial(self._tell, "note"))

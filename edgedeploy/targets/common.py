@@ -1,4 +1,4 @@
-"""What every target does alike: look for its toolchain, stage its files, feed calibration, translate errors."""
+"""What all targets share: finding the toolchain, staging files, calibration inputs, checks of requests and outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from edgedeploy.records.artifact import Artifact, TensorSpec, sha256_file
 from edgedeploy.runtime.sensors.probe import isa_here
 
 CALIBRATION_LIMIT: Final = 300
-"""Most calibration cases that are looked at. Activation ranges settle within tens of images; more only costs time."""
+"""At most this many calibration cases are used. Activation ranges settle within tens of images; more only cost time."""
 
 
 def look_for(packages: Sequence[str], extra: str) -> Readiness:
@@ -88,7 +88,8 @@ def _require_offered(target: Target, what: str, wanted: str, offered: Sequence[s
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A scratch folder inside ``folder``; its files move up when the block ends well, and vanish when it does not."""
+    """A temporary folder inside ``folder``. Its files move to ``folder`` when the block ends, and are removed when it
+    raises."""
     folder.mkdir(parents=True, exist_ok=True)
     found = [path.name for path in folder.iterdir()]
     if found:
@@ -106,10 +107,11 @@ def build_artifact(
     entry: str,
     write: Callable[[Path, dict[str, str]], Mapping[str, str]],
 ) -> Artifact:
-    """What every ``Target.build`` does around its own work, which is ``write``: given an empty folder and the versions of
-    the toolchain, it makes the files there and returns the artifact's session settings. It may correct the versions.
+    """The common part of every ``Target.build``: checks, a staging folder, the artifact's record.
 
-    Raises what :func:`require`, :func:`require_abilities`, :func:`staged` and ``write`` raise.
+    ``write`` is the target's own part. It gets an empty folder and the versions of the toolchain, writes the files and
+    returns the artifact's session settings; it may correct the versions. Raises what :func:`require`,
+    :func:`require_abilities`, :func:`staged` and ``write`` raise.
     """
     versions = dict(require(target, request.precision))
     require_abilities(target, request)
@@ -129,12 +131,12 @@ def build_artifact(
 
 
 def saturates_here() -> bool:
-    """Whether int8 kernels of this host saturate: what they compute is then no standard for other machines."""
+    """Whether this host's int8 kernels saturate: their results then say nothing about other machines."""
     return not sums_int8_exactly(platform.machine(), isa_here())
 
 
 def calibration_feeds(request: BuildRequest) -> Iterator[dict[str, Array]]:
-    """Calibration cases one at a time, each held against the input specs. Raises ``DataError`` for one that does not fit."""
+    """Calibration cases one at a time. Raises ``DataError`` for a case that does not match the input specs."""
     for index, feed in enumerate(islice(request.calibration(), CALIBRATION_LIMIT)):
         for spec in request.inputs:
             _check_feed(index, spec, feed)
@@ -152,7 +154,7 @@ def first_feed(request: BuildRequest) -> dict[str, Array]:
 
 
 def check_outputs(what: str, outputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> None:
-    """Hold what a fresh artifact computed against the reference's outputs. Raises ``Unsupported``."""
+    """Compare a fresh artifact's outputs with the reference's names, shapes and finiteness. Raises ``Unsupported``."""
     for spec in specs:
         if spec.name not in outputs:
             raise Unsupported(f"output {spec.name!r} of {what}", f"it has {', '.join(outputs)}", "Try another target")
@@ -173,4 +175,4 @@ def _check_feed(index: int, spec: TensorSpec, feed: Mapping[str, Array]) -> None
         found = f"{value.dtype} {tuple(value.shape)}"
         raise DataError(f"{what} as {spec.dtype} {spec.shape}", found, "inputs() has to fit input_specs()")
     if not np.isfinite(value).all():
-        raise DataError(what, "it holds NaN or Inf", "Mend or remove the case")
+        raise DataError(what, "it holds NaN or Inf", "Remove the case, or correct its values")

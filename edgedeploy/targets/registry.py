@@ -1,7 +1,7 @@
 """Finds targets: those that come with the package and those that other packages offer as entry points.
 
-The only plugin code there is. A plugin that cannot be loaded is listed with its reason, never skipped: a target that is
-silently absent would look like a study that never asked for it.
+No other module loads plugins. A plugin that cannot be loaded is listed with its reason, never skipped: a silently
+missing target would look like a target that the study did not ask for.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Plugin:
             raise TargetUnavailable(
                 f"target {self.name!r} from {self.value}",
                 f"its plugin is broken: {self.broken}",
-                "Mend or uninstall the package that offers it",
+                "Update or uninstall the package that offers it",
             )
         return self.target
 
@@ -53,7 +53,7 @@ class Plugin:
 def find_targets() -> tuple[Plugin, ...]:
     """All targets, sorted by name: the package's own, also in a checkout that is not installed, and other packages'.
 
-    A name that two packages claim with different values is broken, because which of them ran would be chance.
+    A name that two packages offer with different values counts as broken, because either of them might run.
     """
     claims: dict[str, dict[str, EntryPoint]] = {}
     own = [EntryPoint(name, value, GROUP) for name, value in BUILTIN_TARGETS.items()]

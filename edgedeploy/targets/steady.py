@@ -1,8 +1,9 @@
-"""A build that fails is made again before the variant is blamed: converters and quantizers may answer one question in two
-ways (memory that is read after it was let go, races, crashes).
+"""Repeats a failed build before the variant is blamed: converters and quantizers can fail at random (use of freed
+memory, races, crashes).
 
-Two failures in a row that agree are the variant's. Where they differ, a third build decides: if it holds it is taken, and
-if none holds the toolchain is at fault, and nothing is said of the variant.
+- Two equal failures in a row are the variant's fault.
+- After two different failures, a third build decides. If it succeeds, its artifact is used. If it fails too, the
+  toolchain is at fault, and nothing is said of the variant.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from edgedeploy.errors import BuildError, Unrepeatable
 from edgedeploy.records.artifact import Artifact
 
 BUILDS: Final = 3
-"""Most builds of one artifact."""
+"""At most this many builds of one artifact."""
 
 _PASSING: Final = re.compile(r"0x[0-9a-f]+|(?<=_)\d+|\S*/")
-"""What differs between two equal failures: addresses, counters that go on within a process, folders for scratch."""
+"""Parts in which two equal failures may differ: addresses, counters that grow within a process, temporary folders."""
 
 
 def build_steadily(
     build: Callable[[Path], Artifact], folder: Path, repeating: Callable[[BuildError], None] = lambda failure: None
 ) -> tuple[Artifact, list[BuildError]]:
-    """The artifact that ``build`` makes in ``folder``, and the failures before it held (none, as a rule). ``repeating``
-    hears of a failure before the next build.
+    """The artifact that ``build`` makes in ``folder``, and the failures before it (usually none). ``repeating`` is
+    called with each failure before the next build.
 
     Raises the ``BuildError`` that came twice in a row, or ``Unrepeatable``.
     """
@@ -53,7 +54,7 @@ def build_steadily(
 
 
 def alike(first: BuildError, second: BuildError) -> bool:
-    """Whether two failures say the same, numbers of a comparison included."""
+    """Whether two failures say the same, including the numbers of a comparison."""
     return type(first) is type(second) and _told(first) == _told(second)
 
 

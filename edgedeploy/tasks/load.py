@@ -13,7 +13,7 @@ from typing import Any, Final
 from edgedeploy.errors import DataError, SpecError, nearest
 from edgedeploy.interfaces.task import Task
 
-KINDS: Final = ("synthetic-ultrasound", "segmentation-folder", "onnx", "python")
+TASK_KINDS: Final = ("synthetic-ultrasound", "segmentation-folder", "onnx", "python")
 _FROM_EDGEDEPLOY: Final = (
     "A task's file needs no name below edgedeploy: from edgedeploy import Case, MetricInfo, TensorSpec, TrainRecipe"
 )
@@ -25,8 +25,8 @@ def load_task(table: Mapping[str, Any], base: Path) -> Task:
     Raises ``SpecError`` for a wrong option or object, ``DataError`` for data that cannot be used.
     """
     options = table.get("options") or {}
-    if table["kind"] not in KINDS:
-        raise SpecError("task.kind", f"unknown kind {table['kind']!r}", nearest(str(table["kind"]), KINDS))
+    if table["kind"] not in TASK_KINDS:
+        raise SpecError("task.kind", f"unknown kind {table['kind']!r}", nearest(str(table["kind"]), TASK_KINDS))
     if table["kind"] == "python":
         return _python_task(str(table["object"]), options, base)
     try:

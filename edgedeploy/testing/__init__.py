@@ -1,5 +1,5 @@
-"""What edgedeploy promises, as tests that other packages can run on their own implementations. Needs pytest and the
-``study`` extra; nothing else of edgedeploy imports it."""
+"""Contract tests that other packages can run on their own implementations. Needs pytest and the ``study`` extra; no
+other part of edgedeploy imports it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The small models that every target is held against, each made for what it may break."""
+"""Small models on which every target is tested; each shows one kind of mistake."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def two_heads(folder: Path, seed: int = 0) -> Model:
 
 
 def west_and_east(folder: Path) -> Model:
-    """Two inputs of one shape, whose names sort the other way round, and two outputs of one shape: a swap shows."""
+    """Two inputs of equal shape whose names are in reverse order, and two outputs of equal shape: shows swapped
+    tensors."""
     import torch
     from torch import nn
 
@@ -122,8 +123,9 @@ def token_scores(folder: Path) -> Model:
 
 
 def bright(folder: Path) -> Model:
-    """Inputs that are never negative and neighbouring weights of one sign: two int8 products pass 16 bits. Where such sums
-    saturate (x86 without VNNI), int8 with weights of 8 bits is .16 off the float model, with 7 bits .01."""
+    """Inputs that are never negative, and neighbouring weights of one sign: the sum of two int8 products exceeds 16
+    bits. If such sums saturate (x86 without VNNI), the relative distance from the float model is 0.16 with 8-bit
+    weights and 0.01 with 7-bit weights."""
     import torch
     from torch import nn
 

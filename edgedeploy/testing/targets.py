@@ -1,4 +1,4 @@
-"""What every target promises, held against its real toolchain and runtime.
+"""The contract of every target, tested with its real toolchain and runtime.
 
 A target's package subclasses :class:`TargetContract` in a test module::
 
@@ -44,11 +44,11 @@ class Built(NamedTuple):
 
 
 class TargetContract:
-    """Subclass it, name the class ``Test...`` and say what to ``make``. Tests run once per precision that the target
-    declares, and skip with the probe's own words where its toolchain is not installed."""
+    """Subclass it as ``Test...`` and implement ``make``. Tests run once per precision that the target declares. They
+    are skipped with the probe's message when its toolchain is not installed."""
 
     calibrated_precision: ClassVar[str] = "int8"
-    """The one whose ranges come from calibration cases; tests of calibration skip for a target that lacks it."""
+    """The precision that needs calibration cases; calibration tests are skipped for a target without it."""
 
     def make(self) -> Target:
         """The target, as a study would make it."""
@@ -59,12 +59,12 @@ class TargetContract:
         return model.request(precision, calibration)
 
     def open(self, artifact: Artifact, folder: Path) -> Session:
-        """How the artifact is run here: by the session that the target declares."""
+        """Open the artifact in the session that the target declares."""
         source = self.make().session
         return open_session(artifact.target, folder, artifact.entry, dict(artifact.settings), 1, source)
 
     def cannot_run(self, precision: str, executed: Mapping[str, int]) -> str | None:
-        """Why this machine runs something else than ``precision``, or None: then running something else is a fault."""
+        """Why this machine cannot run ``precision`` and runs another one; None if running another one is a fault."""
         return None
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -216,7 +216,7 @@ class TargetContract:
         check_parity(*compared(model, session, feeds), precision)
 
     def test_integer_inputs_and_outputs(self, tmp_path: Path) -> None:
-        """Indices in, the index of the best out: equal to the last one."""
+        """Integer inputs (indices) and an integer output (the index of the best) are exact."""
         model = models.token_scores(tmp_path / "model")
         artifact = self.make().build(self.request(model, "float32"), tmp_path / "built")
         expected, found = compared(model, self.open(artifact, tmp_path / "built"), list(model.calibration()))
@@ -260,7 +260,7 @@ class TargetContract:
             check_parity(*compared(two_heads, self.open(*built(calibrated)), feeds), calibrated)
 
     def test_calibration_is_streamed(self, calibrated: str, two_heads: Model, tmp_path: Path) -> None:
-        """Cases are fetched one by one: never is a second one made before the first was let go."""
+        """Cases are loaded one by one: a case is released before the next one is made."""
         alive: set[int] = set()
         most = 0
 
@@ -301,7 +301,7 @@ class TargetContract:
     def test_task_errors_in_calibration_stay_what_they_are(
         self, calibrated: str, two_heads: Model, tmp_path: Path
     ) -> None:
-        """A failure to read the data is no property of the variant."""
+        """A failure to read the data is raised unchanged: it says nothing about the variant."""
 
         def source() -> Iterator[dict[str, Array]]:
             yield from models.images(count=2)
@@ -319,7 +319,7 @@ class TargetContract:
         assert left_in(tmp_path / "built") == []
 
     def test_numbers_that_are_none_are_refused(self, tmp_path: Path) -> None:
-        """The logarithm of the negative half of a random input."""
+        """The model takes the logarithm of a random input, half of which is negative."""
         model = models.one_operator(tmp_path / "model", "Log", lambda image: image.log())
         with pytest.raises(Unsupported, match="NaN or Inf"):
             self.make().build(self.request(model, "float32"), tmp_path / "built")
@@ -352,8 +352,8 @@ class TargetContract:
     def test_missing_toolchain_names_what_to_install(
         self, two_heads: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An interpreter without the packages, as far as their metadata tell. What the probe says mends it, the build says
-        too; a target of edgedeploy's own names the extra that brings its toolchain."""
+        """The interpreter's package metadata lacks the packages. Probe and build must give the same remedy; a target of
+        edgedeploy itself must name the extra that brings its toolchain."""
 
         def version(package: str) -> str:
             raise importlib.metadata.PackageNotFoundError(package)
@@ -368,7 +368,7 @@ class TargetContract:
 
 
 def left_in(folder: Path) -> list[str]:
-    """What a build that failed left behind; the folder itself may be there or not."""
+    """Files that a failed build left in ``folder``, which may or may not exist."""
     return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Final
 
-from edgedeploy.boards.arm.image import Machine, require_image
+from edgedeploy.boards.arm.image import ArmMachine, require_image
 from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.emulated.emulator import EmulatorBoard
 from edgedeploy.boards.ssh.config import SshTarget
@@ -13,9 +13,9 @@ from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.records.job import Payload
 from edgedeploy.records.metrics import Clock
 
-CLOCKS: Final[dict[Machine, Clock]] = {"arm64": "none", "arm64-system": "virtual"}
+CLOCKS: Final[dict[ArmMachine, Clock]] = {"arm64": "none", "arm64-system": "virtual"}
 
-NOTES: Final[dict[Machine, str]] = {
+NOTES: Final[dict[ArmMachine, str]] = {
     "arm64": (
         "emulated arm64: programs run by an instruction emulator (qemu-user) on this host's kernel; no time and no memory "
         "here is a board's, so none is given"
@@ -30,11 +30,11 @@ NOTES: Final[dict[Machine, str]] = {
 class EmulatedArmBoard(EmulatorBoard):
     """``arm64`` or ``arm64-system``, from its image."""
 
-    def __init__(self, name: str, machine: Machine, sessions: tuple[PackedSession, ...] = ()) -> None:
+    def __init__(self, name: str, machine: ArmMachine, sessions: tuple[PackedSession, ...] = ()) -> None:
         super().__init__(name, sessions)
         self.clock = CLOCKS[machine]
         self.note = NOTES[machine]
-        self._machine: Machine = machine
+        self._machine: ArmMachine = machine
 
     def _require(self) -> None:
         require_image(self._machine)
@@ -46,4 +46,4 @@ class EmulatedArmBoard(EmulatorBoard):
         return "/root/.edgedeploy"
 
     def _check(self, payload: Payload) -> None:
-        """None is known."""
+        """No artifact is known to be computed wrongly."""

@@ -1,4 +1,5 @@
-"""Builds the image of an emulated Arm board, once: Debian packages unpacked, wheels beside them, nothing half-built kept."""
+"""Builds the image of an emulated Arm board once, from Debian packages and wheels. A failed build leaves nothing
+behind."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ from edgedeploy.boards.arm.image import (
     PACKAGES,
     PROGRAMS,
     RUNTIMES,
+    ArmMachine,
     Image,
-    Machine,
     image_of,
     require_root,
     requirements,
@@ -43,11 +44,11 @@ MODULES: Final = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "qemu
 DISK_SPARE_BYTES: Final = 256 << 20
 
 
-def create(machine: Machine, tell: Tell, cache: Path | None = None) -> Image:
-    """The image of ``machine``, built unless it is there. ``tell`` hears a line at each step.
+def create(machine: ArmMachine, tell: Tell, cache: Path | None = None) -> Image:
+    """The image of ``machine``, built unless it exists. ``tell`` gets a line at each step.
 
-    Raises ``TargetUnavailable`` where it cannot be built, ``CommandFailed`` when a step fails. Whatever ends it leaves
-    nothing behind that a later call would take for an image.
+    Raises ``TargetUnavailable`` on a host that cannot build it, ``CommandFailed`` when a step fails. An interrupted
+    build leaves nothing that a later call would take for an image.
     """
     asked = f"edgedeploy boards create {machine}"
     require_programs(asked, {**PROGRAMS[machine], **BUILDERS})
@@ -77,7 +78,7 @@ def _create(image: Image, tell: Tell) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path, tell: Tell) -> Iterator[None]:
-    """One builder at a time; what a killed one left is removed."""
+    """Holds a lock so that one process builds at a time, and removes what a killed build left."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("ab") as lock:
         try:
@@ -134,7 +135,8 @@ def _write_accounts(image: Image) -> None:
 
 
 def _install_wheels(root: Path, python: str, tell: Tell) -> dict[str, str]:
-    """Versions of what was installed. A runtime that has no wheel for this machine is left out, and said."""
+    """Install the runtimes and return their versions. A runtime without a wheel for this machine is left out and
+    reported."""
     place = root / "usr/local/lib" / python / "dist-packages"
     place.mkdir(parents=True, exist_ok=True)
     platforms = [word for name in WHEEL_PLATFORMS for word in ("--platform", name)]
@@ -164,7 +166,8 @@ def _install_wheels(root: Path, python: str, tell: Tell) -> dict[str, str]:
 
 
 def _compile(root: Path, python: str, tell: Tell) -> None:
-    """Byte code now: the board's file system is read-only, and compiling under emulation takes ten times as long."""
+    """Compile Python's byte code on this host: the board's file system is read-only, and under emulation compiling
+    takes ten times as long."""
     own = f"python{sys.version_info.major}.{sys.version_info.minor}"
     program = sys.executable if own == python else find_program(python)
     if program is None:

@@ -1,7 +1,7 @@
-"""Packages of another architecture from the archive that this host's apt already trusts, without installing any here.
+"""Downloads and unpacks Debian packages of another architecture, from the archive that this host's apt already trusts.
 
-apt is given folders of its own for everything it keeps, so that nothing of the host's package state is touched. No
-maintainer script runs: files are only unpacked.
+apt gets separate folders for all of its state, so the host's packages are not touched. No maintainer script runs: files
+are only unpacked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from edgedeploy.errors import CommandFailed, TargetUnavailable
 
 ARCHITECTURE = "arm64"
 MERGED = ("bin", "lib", "sbin")
-"""Folders of the root that are links into usr: made before unpacking, because a package may still name the old place."""
+"""Folders of the root that are links into ``usr``. They are made before unpacking, because some packages still use the
+old paths."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Apt:
         return next(place.glob("*.deb"))
 
     def dependency(self, package: str, prefix: str) -> str:
-        """The first dependency of ``package`` whose name begins with ``prefix``: what a meta-package stands for."""
+        """The first dependency of ``package`` whose name begins with ``prefix``: the package behind a meta-package."""
         text = run(["apt-cache", *self._options, "depends", package])
         for line in text.splitlines():
             _, depends, name = line.partition("Depends:")

@@ -1,11 +1,11 @@
-"""Files of ours inside the image of an emulated Arm board, as text."""
+"""Text files that edgedeploy writes into the image of an emulated Arm board."""
 
 from __future__ import annotations
 
 from typing import Final
 
 CPU: Final = "cortex-a72"
-"""What the emulators pretend to be: the Raspberry Pi 4's core, Arm v8.0."""
+"""The CPU that the emulators model: the Raspberry Pi 4's core, Arm v8.0."""
 
 FEATURES: Final = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
 
@@ -35,8 +35,8 @@ LoginGraceTime 0
 SetEnv SHLVL=1 PYTHONHASHSEED=0 QEMU_CPU={cpu}
 Subsystem sftp internal-sftp
 """
-"""QEMU_CPU is read by the user-mode emulator, which every program of that board is started by. One seed of Python's hashes:
-another makes the same call another number of instructions."""
+"""QEMU_CPU is read by the user-mode emulator, which starts every program of that board. Python's hash seed is fixed,
+because with another seed the same call takes another number of instructions."""
 
 INIT: Final = """\
 #!/bin/busybox sh

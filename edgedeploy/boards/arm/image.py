@@ -14,11 +14,11 @@ from edgedeploy.errors import TargetUnavailable
 from edgedeploy.files import read_json
 from edgedeploy.records.variant import digest_of
 
-Machine = Literal["arm64", "arm64-system"]
-MACHINES: Final[tuple[Machine, ...]] = ("arm64", "arm64-system")
+ArmMachine = Literal["arm64", "arm64-system"]
+ARM_MACHINES: Final[tuple[ArmMachine, ...]] = ("arm64", "arm64-system")
 
 LAYOUT: Final = 1
-"""One higher whenever the same packages would make another image."""
+"""Version of the image's layout: raise it when the same packages would give another image."""
 
 PACKAGES: Final = (
     *(
@@ -38,26 +38,26 @@ PACKAGES: Final = (
 """Debian's: a shell, an SSH server, Python, and what the runtimes link to."""
 
 RUNTIMES: Final = ("onnxruntime", "openvino", "ai-edge-litert")
-"""Wheels of the board: each in the version that this host has, else the newest."""
+"""Wheels on the board, each in the version that this host has, else the newest."""
 
-PROGRAMS: Final[Mapping[Machine, Mapping[str, str]]] = {
+PROGRAMS: Final[Mapping[ArmMachine, Mapping[str, str]]] = {
     "arm64": {"qemu-aarch64-static": "qemu-user-static"},
     "arm64-system": {"qemu-system-aarch64": "qemu-system-arm"},
 }
-"""What runs a machine here: program to Debian package."""
+"""Programs that emulate a machine on this host -> their Debian packages."""
 
 
 @dataclass(frozen=True)
 class Image:
     """A machine's image in ``folder``; ``identity`` is the machine id that the board shows, a digest of the contents."""
 
-    machine: Machine
+    machine: ArmMachine
     key: str
     folder: Path
 
     @property
     def root(self) -> Path:
-        """The file system of ``arm64``; nothing ever runs in it in place, it is bound read-only."""
+        """The file system of ``arm64``. It is only mounted read-only; no program runs in it directly."""
         return self.folder / "root"
 
     @property
@@ -74,7 +74,7 @@ class Image:
 
     @property
     def manifest(self) -> Path:
-        """Written last: an image without it is not one."""
+        """Written last: an image without it is incomplete."""
         return self.folder / "manifest.json"
 
     def exists(self) -> bool:
@@ -86,14 +86,14 @@ class Image:
         return found
 
 
-def image_of(machine: Machine, cache: Path | None = None) -> Image:
-    """Where the image with today's contents is, whether or not it exists."""
+def image_of(machine: ArmMachine, cache: Path | None = None) -> Image:
+    """The image of this version's contents, whether or not it exists."""
     key = digest_of({"layout": LAYOUT, "machine": machine, "packages": list(PACKAGES), "wheels": requirements()})[:16]
     return Image(machine, key, (cache or cache_folder()) / f"{machine}-{key}")
 
 
-def require_image(machine: Machine, cache: Path | None = None) -> Image:
-    """The image, ready to be started. Raises ``TargetUnavailable`` with the command that mends what is missing."""
+def require_image(machine: ArmMachine, cache: Path | None = None) -> Image:
+    """The image, ready to be started. Raises ``TargetUnavailable`` with the command that builds what is missing."""
     asked = f"emulated:{machine}"
     require_programs(asked, PROGRAMS[machine])
     if machine == "arm64":
@@ -105,7 +105,7 @@ def require_image(machine: Machine, cache: Path | None = None) -> Image:
 
 
 def require_root(asked: str) -> None:
-    """Raises ``TargetUnavailable``: another owner's files and mounts of one's own are root's alone."""
+    """Raises ``TargetUnavailable`` for any user but root, who alone may change file owners and mount."""
     if os.getuid() != 0:
         raise TargetUnavailable(asked, "it needs root, and this user is not", "Run as root")
 
@@ -118,7 +118,7 @@ def cache_folder() -> Path:
 
 
 def requirements(version: Callable[[str], str] = importlib.metadata.version) -> list[str]:
-    """What pip is asked for: artifacts that were built here are run by the version that built them."""
+    """Requirements for pip. Versions equal this host's, so that an artifact runs on the version that built it."""
     wanted = ["numpy>=1.26,<3"]
     for name in RUNTIMES:
         try:

@@ -13,7 +13,7 @@ _FOLDER, _FILE = 0o040755, 0o100755
 
 
 def pack(files: Mapping[str, bytes], folders: Sequence[str]) -> bytes:
-    """The archive. Fixed times and owners: equal files are equal bytes."""
+    """The archive's bytes. Times and owners are fixed, so that equal files give equal bytes."""
     entries = [(name, _FOLDER, b"") for name in folders]
     entries += [(name, _FILE, data) for name, data in sorted(files.items())]
     entries.append(("TRAILER!!!", 0, b""))
@@ -32,7 +32,8 @@ def _padded(data: bytes) -> bytes:
 
 
 def modules_with_dependencies(wanted: Sequence[str], folder: Path) -> dict[str, bytes]:
-    """Kernel modules by name in an order that they can be loaded in; what a module needs is read from the module itself.
+    """Kernel modules by name, in an order in which they can be loaded. Dependencies are read from the modules
+    themselves.
 
     Raises ``CommandFailed`` when the kernel's folder has no such module.
     """

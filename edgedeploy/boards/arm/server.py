@@ -1,4 +1,4 @@
-"""Starts the SSH server of an emulated Arm board, and ends it with the block that asked for it."""
+"""Starts the SSH server of an emulated Arm board, and stops it at the end of the ``with`` block."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from edgedeploy.boards.ssh.config import SshTarget
 from edgedeploy.errors import CommandFailed
 
 START_TIMEOUT_S: Final = 240.0
-"""Half a second and ten seconds on a quiet machine; beside a training on all cores many times that."""
+"""Starting takes half a second (arm64) or ten seconds (arm64-system) on a quiet machine, many times that beside a
+training on all cores."""
 
 MEMORY_MIB: Final = 1536
 SSH_PORT: Final = 22
 PATIENT_TCP: Final = "sysctl.net.ipv4.tcp_retries2=255"
-"""The guest's clock jumps while it waits for an answer of this host, which may be slow: that is no dead connection."""
+"""The guest's clock jumps ahead while it waits for this host: it must not take the connection for dead."""
 
 
 @contextlib.contextmanager
@@ -57,8 +58,11 @@ def _full_system(image: Image, folder: Path, port: int) -> Iterator[subprocess.P
 
 
 def system_command(image: Image, folder: Path, port: int) -> list[str]:
-    """QEMU's command line. ``shift=0``: the guest's clock advances by 1 ns with each instruction. ``sleep=off``: while the
-    guest waits, its clock jumps to the next timer instead of following this host's, which no two boots would share."""
+    """QEMU's command line.
+
+    ``shift=0``: the guest's clock advances by 1 ns with each instruction. ``sleep=off``: while the guest waits, its
+    clock jumps to the next timer instead of following this host's clock, so that every boot is the same.
+    """
     keys = [
         word
         for name in ("host_key", "authorized_keys", "sshd_config")
@@ -88,8 +92,8 @@ def _write_config(folder: Path, address: str, port: int) -> None:
 
 
 def _wait_for_banner(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Until an SSH server speaks. A port that takes connections is not enough: the emulator forwards it from the start,
-    and a connection that the board never saw is silent for ever, so each attempt waits a little longer."""
+    """Wait until an SSH server sends its banner. An open port is not enough: the emulator accepts connections from the
+    start, and one made before the board listens stays silent for ever. Each attempt therefore waits a little longer."""
     give_up_s = time.monotonic() + START_TIMEOUT_S
     patience_s = 0.5
     while process.poll() is None and time.monotonic() < give_up_s:

@@ -1,1 +1,1 @@
-"""Boards that misbehave: what a failed attempt costs, and when a board is set aside."""
+"""Boards that fail: what is retried, and when a board is put into quarantine."""

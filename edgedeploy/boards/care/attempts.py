@@ -1,13 +1,13 @@
-"""One job on a board that may fail: what is tried again, what is waited for, and when the board is set aside.
+"""Retries one job on a board that may fail:
 
-    lost, full, refused       tried again, at most ``attempts`` times in all
-    gone after it was there   waited for, at most ``away_s``
-    busy                      waited for, at most ``busy_s``
-    rebooted during the run   the attempt is void and the job goes back once; the second time the board is quarantined
-    hung                      turned off and on once where it has power control, else quarantined
-    host key, quarantine      raised at once
+    connection lost, disk full, refused   retry, at most ``attempts`` attempts in all
+    unreachable after it was reached      wait for it, at most ``away_s``
+    busy                                  wait for it, at most ``busy_s``
+    rebooted during the run               discard the attempt and retry once; the second time: quarantine
+    hung                                  turn it off and on once if it has power control, else quarantine
+    host key, quarantine                  raise at once
 
-The artifact's own failures pass through: they are data about the variant.
+The artifact's own failures are raised unchanged: they are data about the variant.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ REQUEUES_AFTER_REBOOT: Final = 1
 
 @dataclass(frozen=True)
 class Patience:
-    """``pause_s`` grows with each attempt. ``busy_s`` is beside what the board's own session waits; ``away_s`` is what a
-    board needs to boot."""
+    """``pause_s`` grows with each attempt. ``busy_s`` is added to the time that the board's own session waits;
+    ``away_s`` allows a board to boot."""
 
     attempts: int = 3
     pause_s: float = 2.0
@@ -40,8 +40,8 @@ class Patience:
 
 @dataclass
 class Attempts:
-    """Runs jobs on one board. ``tell`` hears one line per failure that is not the end; ``check`` looks at the board that
-    answers before anything is sent to it, and raises ``BoardError`` when it must not be used."""
+    """Runs jobs on one board. ``tell`` gets one line per failure that is retried. ``check`` gets the connected board
+    before anything is sent to it, and raises ``BoardError`` when it must not be used."""
 
     board: Board
     tell: Callable[[str], None] = lambda line: None
@@ -50,13 +50,13 @@ class Attempts:
     check: Callable[[BoardInfo], None] = lambda info: None
 
     def run(self, job: Job, folder: Path) -> tuple[BoardSession, RawRun]:
-        """The session that succeeded and what came back. Raises ``BoardError`` when the patience is over,
-        ``MeasurementError`` for what is the artifact's own."""
+        """The session that succeeded and its results. Raises ``BoardError`` after the last retry, ``MeasurementError``
+        for the artifact's own failures."""
         return _Course(self, job, folder).run()
 
 
 class _Course:
-    """The attempts at one job, with what they have used up."""
+    """The attempts at one job: how many failed, and how long they have waited."""
 
     def __init__(self, given: Attempts, job: Job, folder: Path) -> None:
         self._given = given
@@ -92,7 +92,8 @@ class _Course:
                 self._fail(exc)
 
     def _note(self, info: BoardInfo) -> None:
-        """Who answers: a board in quarantine is refused; another boot than that of a lost attempt voids the attempt."""
+        """Check the connected board: refuse it in quarantine; discard a lost attempt if the board has rebooted
+        since."""
         self._answered = True
         self._given.quarantine.check(info)
         self._given.check(info)
@@ -127,7 +128,7 @@ class _Course:
         time.sleep(self._given.patience.pause_s * self._failed)
 
     def _revive(self, exc: Hung) -> None:
-        """The board's own means to end the job are used up: its power is what is left."""
+        """Turn a hung board off and on: it could not end the job by itself."""
         board = self._given.board
         if isinstance(board, Powered) and board.has_power_control and not self._cycled:
             self._cycled = True

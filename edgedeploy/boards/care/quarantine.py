@@ -1,7 +1,8 @@
-"""Boards that are set aside: one small file each on this host, until somebody lifts it.
+"""Boards in quarantine: one small file each on this host, until somebody removes it (``edgedeploy boards --lift``).
 
-A board that reboots under its jobs, or hangs so that nothing can end its processes, gives no numbers that can be
-defended, and costs every study that tries it its limits of time. The record names the machine, not a study's word for it.
+Measurements of a board that reboots during jobs, or hangs so that its processes cannot be killed, cannot be trusted,
+and every study that tries it waits for its timeouts. The record identifies the machine itself, because studies may name
+it differently.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from edgedeploy.records.board import BoardInfo
 
 @dataclass(frozen=True)
 class Record:
-    """``identity`` is the board's own (see ``BoardInfo``), ``name`` what the study that set it aside called it."""
+    """``identity`` is the machine's (see ``BoardInfo``); ``name`` is its name in the study that put it into
+    quarantine."""
 
     identity: str
     name: str
@@ -42,19 +44,19 @@ class Quarantine:
         return Record(**read_json(path)) if path.is_file() else None
 
     def check(self, board: BoardInfo) -> None:
-        """Raises ``Quarantined`` for a board that is set aside."""
+        """Raises ``Quarantined`` for a board in quarantine."""
         record = self.of(board)
         if record is not None:
             raise _error(record)
 
     def put(self, board: BoardInfo, cause: str) -> Quarantined:
-        """Set a board aside; the error that says so."""
+        """Put a board into quarantine; returns the error that says so."""
         record = Record(board.identity, board.name, cause, datetime.now(UTC).isoformat(timespec="seconds"))
         write_json(self._path(board.identity), asdict(record))
         return _error(record)
 
     def lift(self, name: str) -> tuple[Record, ...]:
-        """Take back every record of that name. Raises ``SpecError`` when there is none."""
+        """Remove every record of that name. Raises ``SpecError`` when there is none."""
         found = tuple(record for record in self.records() if record.name == name)
         if not found:
             names = [record.name for record in self.records()]
@@ -76,7 +78,7 @@ def state_folder() -> Path:
 
 
 def remedy_of(record: Record) -> str:
-    return f"Look after the board, then: edgedeploy boards --lift {record.name!r}"
+    return f"Repair the board, then: edgedeploy boards --lift {record.name!r}"
 
 
 def _error(record: Record) -> Quarantined:

@@ -1,6 +1,6 @@
-"""Descriptions of boards: one TOML file each, every fact with its source. What is not known is left out.
+"""Descriptions of boards: one TOML file each, every fact with its source. Unknown facts are left out.
 
-A description tells people what to expect of a board; a measurement believes only what the board itself says. A new board
+A description tells people what to expect of a board; measurements use only what the board itself reports. A new board
 is one more file here, or anywhere with :func:`load_board`.
 """
 
@@ -22,7 +22,7 @@ Use = Literal["cpu", "gpu", "npu", "dla"]
 
 
 class Fact(BaseModel):
-    """Anything that somebody claims. ``source`` is a key of the file's ``[sources]``."""
+    """A claim about a board. ``source`` is a key of the file's ``[sources]``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,7 +74,7 @@ class Runtime(Fact):
 
 
 class Limit(Fact):
-    """What one has to know before believing a number of this board."""
+    """A limitation to know before trusting a number of this board."""
 
     text: str
 

@@ -1,7 +1,7 @@
-"""An emulated board: an SSH server of its own on this host's loopback. Everything but the hardware is real.
+"""An emulated board: a separate SSH server on this host's loopback. Everything but the hardware is real.
 
 Its times are this host's, so its provenance is ``emulated``. The server, its keys and its known_hosts file live in a
-temporary folder for as long as the board is in use, and end with this process whatever happens to it.
+temporary folder while the board is in use. They are removed with this process, even if it is killed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from edgedeploy.records.board import BoardInfo, Provenance
 
 SERVERS: Final = ("auto", "embedded", "sshd")
 START_TIMEOUT_S: Final = 60.0
-"""A server is up within a second; beside a training on all cores the embedded one took more than fifteen."""
+"""A server starts within a second; beside a training on all cores the embedded one took more than 15 s."""
 
 NOTE: Final = "emulated: SSH into this host; its times are this host's CPU, not any board's"
 
@@ -51,12 +51,12 @@ StrictModes no
 SetEnv SHLVL=1
 Subsystem sftp internal-sftp
 """
-"""SHLVL: bash reads the user's ~/.bashrc for a command over SSH when it takes itself for the outermost shell. A board of
-its own has no such file, and some take half a second a command."""
+"""SHLVL: bash reads the user's ~/.bashrc before an SSH command when it is the outermost shell. A real board has no such
+file, and some of them take half a second per command."""
 
 
 class EmulatedBoard:
-    """A :class:`~edgedeploy.interfaces.board.Board`. Its server runs while it is probed or in session, and not else."""
+    """A :class:`~edgedeploy.interfaces.board.Board`. Its server runs only while it is probed or in session."""
 
     def __init__(self, name: str, *, server: str = "auto", options: BoardOptions | None = None) -> None:
         """Raises ``SpecError`` for an unknown ``server``."""
@@ -93,7 +93,7 @@ def serve(kind: str = "auto") -> Iterator[SshTarget]:
 
 @contextlib.contextmanager
 def session_folder(prefix: str) -> Iterator[Path]:
-    """A temporary folder with the keys of a server of its own, and of its one client."""
+    """A temporary folder with fresh keys of a server and of its only client."""
     with tempfile.TemporaryDirectory(prefix=prefix) as name:
         folder = Path(name)
         (folder / "host_key.pub").write_text(make_key(folder / "host_key"), encoding="ascii")
@@ -103,7 +103,7 @@ def session_folder(prefix: str) -> Iterator[Path]:
 
 
 def reach(folder: Path, port: int, user: str) -> SshTarget:
-    """How to reach the server of a session's folder on this port."""
+    """How to reach the server on ``port`` whose keys are in ``folder``."""
     host_key = (folder / "host_key.pub").read_text(encoding="ascii")
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n", encoding="ascii")
     return SshTarget(
@@ -132,12 +132,12 @@ def make_key(path: Path) -> str:
 
 
 def find_sshd() -> str | None:
-    """sshd insists on being started by its absolute path, and is often outside an ordinary user's PATH."""
+    """The absolute path of sshd, which it must be started by; it is often outside an ordinary user's PATH."""
     return shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
 
 
 def sshd_works_here() -> bool:
-    """Whether there is an sshd and this user may log in through it: it has an account with a shell."""
+    """Whether sshd is installed and this user can log in through it: the user has an account with a shell."""
     try:
         shell = pwd.getpwuid(os.getuid()).pw_shell
     except KeyError:
@@ -194,7 +194,8 @@ def port_in(port_file: Path) -> int:
 
 @contextlib.contextmanager
 def guarded(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server under a guard that ends it when this process is gone, even by SIGKILL: the guard's input ends then."""
+    """Run a server under a guard process that ends it when this process ends, even by SIGKILL: the guard's standard
+    input is closed then."""
     command = [sys.executable, "-I", "-S", str(Path(guard.__file__)), *argv]
     with held_process(command, log) as process:
         yield process

@@ -17,7 +17,7 @@ SHELL = "/bin/sh"
 
 
 def can_run() -> bool:
-    """Whether asyncssh is installed, which this file alone needs: boards are reached by paramiko."""
+    """Whether asyncssh is installed. Only this file needs it: the host's side uses paramiko."""
     return importlib.util.find_spec("asyncssh") is not None
 
 
@@ -26,7 +26,7 @@ async def serve(folder: Path, port_file: Path) -> None:
     import asyncssh
 
     class Server(asyncssh.SSHServer):  # type: ignore[misc]
-        """Public keys only (asyncssh's default when it is given authorized keys); may lead on to other servers."""
+        """Accepts public keys only (asyncssh's default when it is given authorized keys). May serve as a jump host."""
 
         def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
             return dest_host == "127.0.0.1"
@@ -49,7 +49,7 @@ async def serve(folder: Path, port_file: Path) -> None:
 
 
 async def _run_command(session: Any) -> None:
-    """One command, as sshd runs it: by the shell, with pipes, its exit status or signal handed back."""
+    """Run one command as sshd does: through the shell, with pipes, returning its exit status or signal."""
     if session.command is None:
         session.stderr.write(b"interactive shells are not served\n")
         session.exit(1)
@@ -74,7 +74,8 @@ async def _run_command(session: Any) -> None:
 
 
 async def _feed(source: Any, sink: asyncio.StreamWriter) -> None:
-    """The client's input to the child; its end, or the client's, closes the child's input."""
+    """Copy the client's input to the child, and close the child's input when the client's ends or the client is
+    gone."""
     try:
         while data := await source.read(65536):
             sink.write(data)

@@ -1,7 +1,7 @@
-"""What boards have in common whose processor is an instruction emulator: real runtimes behind a real SSH server.
+"""Base of boards whose processor is an instruction emulator: real runtimes behind a real SSH server.
 
-Such a board may say what an artifact computes, whether it loads, how large it is; where its clock counts instructions, also
-how many an inference takes (``virtual_ns``). It may not say how long anything takes on any board, so no time is taken.
+Such a board can tell what an artifact computes, whether it loads and how large it is. If its clock counts instructions,
+it also tells how many an inference takes (``virtual_ns``). No other time is taken: it says nothing about a real board.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from edgedeploy.records.metrics import Clock
 from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
 
 VIRTUAL_QUERIES: Final = 16
-"""Instruction counts repeat to a part in a thousand: more queries would say the same again, at emulation's pace."""
+"""Instruction counts repeat to a part in a thousand, so more queries would add nothing, and emulation is slow."""
 
 HOST_WAIT_S: Final = 600.0
-"""Beside it comes what the study itself waits for a busy board: a measurement of minutes ends within it."""
-COMMAND_TIMEOUT_S: Final = 120.0
+"""A measurement of several minutes ends within this time. The study's own wait for a busy board is added to it."""
+EMULATED_COMMAND_TIMEOUT_S: Final = 120.0
 """Starting Python takes seconds under emulation on a busy host."""
 
 
 NEVER_S: Final = 1e7
-"""A clock that counts instructions jumps ahead while the board waits: its limits on silence would pass in a moment. Nobody
-else can hold this board, and it ends with its session."""
+"""Timeout on the board when its clock counts instructions: that clock jumps ahead while the board waits, so a real
+timeout would expire at once. None is needed: nobody else can hold this board, and it ends with its session."""
 
 
 class EmulatorBoard(abc.ABC):
-    """A :class:`~edgedeploy.interfaces.board.Board`. It is turned on while it is probed or in session, and empty each time.
+    """A :class:`~edgedeploy.interfaces.board.Board`. It runs only while it is probed or in session, and starts empty.
 
-    ``note`` says with every number what stands in for the board; ``python`` is the interpreter in there.
+    ``note`` goes with every number and says what emulates the board; ``python`` is the board's interpreter.
     """
 
     clock: Clock = "none"
@@ -59,15 +59,15 @@ class EmulatorBoard(abc.ABC):
 
     @abc.abstractmethod
     def _require(self) -> None:
-        """Raises ``TargetUnavailable`` where the board cannot be."""
+        """Raises ``TargetUnavailable`` on a host that cannot emulate the board."""
 
     @abc.abstractmethod
     def _serve(self) -> AbstractContextManager[SshTarget]:
-        """Its server, running."""
+        """Run the board's server for the block."""
 
     @abc.abstractmethod
     def _root(self, target: SshTarget) -> str:
-        """The agent's folder in there."""
+        """The agent's folder on the board."""
 
     def _described(self, info: BoardInfo) -> BoardInfo:
         return replace(info, clock=self.clock)
@@ -77,14 +77,15 @@ class EmulatorBoard(abc.ABC):
         """Raises ``TargetUnavailable`` for an artifact that the emulator is known to compute wrongly."""
 
     def probe(self) -> BoardInfo:
-        """Raises ``TargetUnavailable`` where the board cannot be, ``BoardError`` when it does not start."""
+        """Raises ``TargetUnavailable`` on a host that cannot emulate the board, ``BoardError`` when it does not
+        start."""
         self._require()
         with self._serve() as target:
             return self._described(self._board(target).probe())
 
     @contextlib.contextmanager
     def session(self) -> Iterator[EmulatorSession]:
-        """As :meth:`probe`; raises ``Busy`` while this host measures for another board past the wait."""
+        """As :meth:`probe`; raises ``Busy`` when this host is still measuring for another board after the wait."""
         self._require()
         with host_to_itself(self.name), self._serve() as target, self._board(target).session() as session:
             yield EmulatorSession(self._described(session.info), session, self._check)
@@ -92,12 +93,12 @@ class EmulatorBoard(abc.ABC):
     def _board(self, target: SshTarget) -> RemoteBoard:
         return RemoteBoard(
             self.name,
-            lambda: SshTransport(target, connect_timeout_s=COMMAND_TIMEOUT_S),
+            lambda: SshTransport(target, connect_timeout_s=EMULATED_COMMAND_TIMEOUT_S),
             provenance=self.provenance,
             options=BoardOptions(
                 python=self.python,
                 root=self._root(target),
-                command_timeout_s=COMMAND_TIMEOUT_S,
+                command_timeout_s=EMULATED_COMMAND_TIMEOUT_S,
                 unchanged_s=120.0,
                 silence_s=NEVER_S,
                 orphan_grace_s=NEVER_S,
@@ -109,7 +110,8 @@ class EmulatorBoard(abc.ABC):
 
 @contextlib.contextmanager
 def host_to_itself(board: str) -> Iterator[None]:
-    """An emulator keeps a core busy: none runs beside a measurement of this host, and none starts beside an emulator."""
+    """Hold this host's lock: an emulator keeps a core busy, so no emulator runs beside a measurement on this host, and
+    none beside another emulator."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as claim:
         give_up_s = time.monotonic() + HOST_WAIT_S
         while True:
@@ -127,7 +129,7 @@ def host_to_itself(board: str) -> Iterator[None]:
 
 
 class EmulatorSession:
-    """A :class:`~edgedeploy.interfaces.board.BoardSession` that asks for nothing that this board may not claim."""
+    """A :class:`~edgedeploy.interfaces.board.BoardSession` that measures only what this board can tell."""
 
     def __init__(self, info: BoardInfo, session: RemoteSession, check: Callable[[Payload], None]) -> None:
         self.info = info
@@ -135,14 +137,14 @@ class EmulatorSession:
         self._check = check
 
     def measure(self, job: Job, collect_into: Path) -> RawRun:
-        """No baseline runs beside the candidate: nothing drifts here that it could show."""
+        """Runs the candidate without the baseline, which would only show drift: instruction counts do not drift."""
         self._check(job.candidate)
         plan = plan_for(job.plan, self.info.clock)
         return self._session.measure(replace(job, plan=plan, baseline=None), collect_into)
 
 
 def plan_for(plan: MeasurePlan, clock: Clock) -> MeasurePlan:
-    """What of ``plan`` an emulated board can answer: nothing timed, or few queries that count instructions."""
+    """The part of ``plan`` that an emulated board can answer: no timing, or a few queries that count instructions."""
     if clock == "none":
         return replace(plan, queries=0, cold_starts=0)
     return replace(plan, queries=min(plan.queries, VIRTUAL_QUERIES), block=1, warmup=min(plan.warmup, 2), cold_starts=0)

@@ -1,6 +1,6 @@
-"""Run a server for as long as somebody holds this process's standard input: ``python guard.py PROGRAM ARGUMENT...``.
+"""Run a server until this process's standard input is closed: ``python guard.py PROGRAM ARGUMENT...``.
 
-A pipe's end is the one signal that also comes when its holder is killed. This file imports nothing of the project, so that
+A pipe is closed even when the process that holds it is killed. This file imports nothing of the project, so that
 it starts in a few milliseconds.
 """
 

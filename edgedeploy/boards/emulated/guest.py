@@ -1,19 +1,18 @@
-"""Runs programs by an instruction emulator, in namespaces of their own::
+"""Runs programs in an instruction emulator, inside new Linux namespaces::
 
-    guest.py arm64 SESSION QEMU ROOT                    the SSH server of an arm64 file system, while the input is open
-    guest.py x86-64 SESSION QEMU PROGRAM...             a server of this host, while the input is open
-    guest.py program SESSION QEMU PROGRAM...            one program of this host, in place of this one
+    guest.py arm64 SESSION QEMU ROOT                    the SSH server of an arm64 file system, while stdin is open
+    guest.py x86-64 SESSION QEMU PROGRAM...             a server of this host, while stdin is open
+    guest.py program SESSION QEMU PROGRAM...            one program of this host, which replaces this process
 
-Namespaces (user, mount, and process but for ``program``) hold everything: the emulator is registered there alone, what is
-mounted is mounted there alone, and when the input ends, the first process in there ends and takes all others with it.
-Without a line of the project's: this is a script of its own that starts in a few milliseconds.
+The emulator's registration and all mounts are visible inside the namespaces only (user and mount; for the two servers
+also process). When stdin ends, the namespace's first process ends, and the kernel kills all others in it. This script
+imports nothing of the project, so that it starts in a few milliseconds.
 
-``x86-64`` and ``program`` leave the host's file system as it is. From the moment that the emulator is registered, every
-x86-64 program that is started in there is run by it, whoever starts it and however. The server is started just before, and
-is the only one that is not: it computes nothing. It says that it serves by ``SESSION/port.json``; ``SESSION/ready`` says
-that the emulator is registered, too.
+``x86-64`` and ``program`` use the host's file system. Once the emulator is registered, every x86-64 program that is
+started inside runs in it. Only the server itself, which computes nothing, was started before and runs natively. It
+writes ``SESSION/port.json`` when it serves; ``SESSION/ready`` appears when the emulator is registered, too.
 
-Exit status 77: this kernel, or the container that this is in, does not let it be done; the last line says what.
+Exit status 77: the kernel, or the container around it, does not allow this; the last line says what was refused.
 """
 
 from __future__ import annotations
@@ -39,20 +38,20 @@ AARCH64 = (
     r":edgedeploy:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
     r":\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:%s:PF"
 )
-"""binfmt_misc's line for arm64 programs. F: the emulator is opened now, so it is found from inside the other root; P: a
-program still sees the name that it was started by."""
+"""binfmt_misc's line for arm64 programs. F: the emulator is opened at registration, so it need not exist inside the
+other root. P: a program still sees the name that it was started by."""
 
 X86_64 = (
     r":edgedeploy:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x3e\x00"
     r":\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00\xff\xfe\xff\xff\xff:%s:PF"
 )
-"""The emulator is an x86-64 program too, and would be asked to run itself for ever: it is the one whose last byte of
-identification, which nobody reads and everybody leaves 0, is not."""
+"""binfmt_misc's line for x86-64 programs. The emulator is one too and would be run in itself for ever: its copy is
+excluded by the last byte of the ELF identification, which is unused and otherwise 0."""
 LAST_OF_IDENTIFICATION = 15
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 PRIVATE_FOLDERS = ("tmp", "run", "root", "var/tmp")
-"""What may be written: in memory, empty at each start, gone at each end."""
+"""Writable folders. They are in memory: empty at each start, lost at the end."""
 
 START_TIMEOUT_S = 60.0
 REFUSED = 77
@@ -85,7 +84,7 @@ def _refusals() -> Iterator[None]:
 
 
 def _hold(serve: Callable[[], NoReturn]) -> None:
-    """Keep what ``serve`` starts, as the first process of its namespaces, for as long as the input is open."""
+    """Run ``serve`` as the first process of new namespaces until stdin is closed."""
     asks, answers = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
@@ -95,7 +94,7 @@ def _hold(serve: Callable[[], NoReturn]) -> None:
             _inside(serve, asks[1], answers[0])
     os.close(asks[1])
     os.close(answers[0])
-    if os.read(asks[0], 1):  # it has its namespaces; only somebody outside may say which users are in there
+    if os.read(asks[0], 1):  # it is in its namespaces; only a process outside them may map their users
         _map_users(child)
         os.write(answers[1], b"x")
     signal.signal(signal.SIGCHLD, lambda number, frame: _end_as(child))
@@ -118,7 +117,7 @@ def _status_of(child: int) -> int:
 
 
 def _inside(serve: Callable[[], NoReturn], ask: int, answer: int) -> NoReturn:
-    """The go-between: its child is the first process of the board, and dies with it."""
+    """The intermediate process: its child is the first process of the board, and dies with it."""
     _check(_libc.unshare(_NEW_USER | _NEW_MOUNTS | _NEW_PIDS), "namespaces")
     os.write(ask, b"x")
     if not os.read(answer, 1):
@@ -133,8 +132,8 @@ def _inside(serve: Callable[[], NoReturn], ask: int, answer: int) -> NoReturn:
 
 
 def _map_users(process: int) -> None:
-    """Everybody is who they are outside, where root says so. Anybody else may speak for themselves alone, and is root in
-    there: nobody else may register an emulator."""
+    """Map the users of the namespaces. Root maps every user to itself. Any other user may map only itself, and becomes
+    root inside: only root may register an emulator."""
     folder = Path(f"/proc/{process}")
     if os.geteuid() == 0:
         user = group = _ALL_IDS
@@ -146,7 +145,7 @@ def _map_users(process: int) -> None:
 
 
 def _serve_arm64(session: Path, qemu: str, root: Path) -> NoReturn:
-    """As process 1 of the board: mount, register, start its server, and bury what is orphaned."""
+    """Runs as process 1 of the board: mount, register the emulator, start the server, and reap orphaned processes."""
     place = session / "root"
     place.mkdir()
     _mount("none", Path("/"), "", _PRIVATE | _RECURSIVE)
@@ -171,7 +170,7 @@ def _serve_arm64(session: Path, qemu: str, root: Path) -> NoReturn:
 
 
 def _serve_x86_64(session: Path, qemu: str, program: list[str]) -> NoReturn:
-    """As process 1 of the board: mount, start its server, register, and bury what is orphaned."""
+    """Runs as process 1 of the board: mount, start the server, register the emulator, and reap orphaned processes."""
     _mount("none", Path("/"), "", _PRIVATE | _RECURSIVE)
     _mount("proc", Path("/proc"), "proc", 0)
     _mount(str(session / "cpuinfo"), Path("/proc/cpuinfo"), "", _BIND)
@@ -187,7 +186,7 @@ def _serve_x86_64(session: Path, qemu: str, program: list[str]) -> NoReturn:
 
 
 def _enter(session: Path, qemu: str) -> None:
-    """Have this process's programs run by the emulator. ``session`` is removed, whatever comes of it."""
+    """Make the emulator run this process's programs. ``session`` is removed, even after a failure."""
     try:
         _unshare_this_process()
         _mount("none", Path("/"), "", _PRIVATE | _RECURSIVE)
@@ -225,7 +224,7 @@ def _unshare_this_process() -> None:
 
 
 def _register_itself(session: Path, qemu: str) -> None:
-    """Run x86-64 programs by ``qemu``, which is one."""
+    """Register ``qemu``, itself an x86-64 program, for x86-64 programs."""
     content = bytearray(Path(qemu).read_bytes())
     content[LAST_OF_IDENTIFICATION] = 1
     copy = session / "qemu"
@@ -246,8 +245,8 @@ def _make_devices(folder: Path) -> None:
 
 
 def _register(root: Path, line: str) -> None:
-    """Have the kernel run programs by an emulator, in these namespaces and nowhere else (Linux 6.7 or newer). It stays
-    mounted: here the kernel forgets what is registered when nobody mounts it any more."""
+    """Register an emulator with the kernel for these namespaces only (Linux 6.7 or newer). binfmt_misc stays mounted,
+    because the kernel drops the registration when the last mount goes."""
     folder = root / "proc/sys/fs/binfmt_misc"
     _mount("binfmt_misc", folder, "binfmt_misc", 0)
     (folder / "register").write_text(line, encoding="ascii")

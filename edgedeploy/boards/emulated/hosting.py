@@ -1,6 +1,6 @@
-"""What an instruction emulator needs of this host: programs, and a kernel that lets namespaces be made.
+"""What an instruction emulator needs of this host: programs, and a kernel that allows new namespaces.
 
-Standard library alone, so that any Python runs ``scripts/as-avx2``.
+Uses the standard library only, so that any Python runs ``scripts/as-avx2``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def guest_command(kind: str, folder: Path, qemu: str, *words: str) -> list[str]:
 def held_process(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends when its input does: with this block, or with this process, however that ends."""
+    """A child process that ends when its stdin is closed: at the end of this block, or when this process ends in any
+    way."""
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stream, stderr=stream, env=environment)
     try:
@@ -51,8 +52,6 @@ def held_process(
 
 
 def refusal(asked: str, said: str) -> TargetUnavailable:
-    """For a guest that ended with status ``guest.REFUSED``; ``said`` is its last words."""
-    remedy = (
-        "It takes Linux 6.7 or newer, and root or user namespaces; a container has to be allowed them (CAP_SYS_ADMIN)"
-    )
+    """The error for a guest that ended with status ``guest.REFUSED``; ``said`` is the end of its output."""
+    remedy = "Use Linux 6.7 or newer, and root or user namespaces; in a container, allow them (CAP_SYS_ADMIN)"
     return TargetUnavailable(asked, f"the kernel refuses: {said.strip()[-300:]}", remedy)

@@ -18,8 +18,8 @@ _HOP = re.compile(r"(?:ssh://)?(?:(?P<user>[^@]+)@)?(?P<host>\[[^]]+\]|[^:]+)(?:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An SSH server, resolved. ``identities`` are private key files; ``agent`` whether the user's key agent is asked too;
-    ``jumps`` are the servers on the way; ``proxy_command`` is what stands in for the socket."""
+    """A resolved SSH server. ``identities`` are private key files; ``agent``: also try the user's key agent; ``jumps``
+    are the jump servers in order; ``proxy_command`` replaces the socket."""
 
     host: str
     port: int
@@ -38,7 +38,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class SshTarget:
-    """What a board's table says of its server; None where it leaves it to ~/.ssh/config or to the default.
+    """The server as a board's table gives it; None means that ~/.ssh/config or the default decides.
 
     ``home`` is the folder that has ``.ssh`` (None: the user's).
     """
@@ -77,8 +77,8 @@ def _resolve(target: SshTarget, folder: Path) -> Endpoint:
 
 
 def _config_text(target: SshTarget, folder: Path) -> str:
-    """The user's configuration after what the table says. In this format the first value counts, and ``%p`` and ``%r`` of
-    a ProxyCommand are the values that count, so this is what ``ssh -p PORT -l USER`` does."""
+    """The table's settings followed by the user's configuration. The first value of a key wins, also for ``%p`` and
+    ``%r`` of a ProxyCommand, so this equals ``ssh -p PORT -l USER``."""
     lines = ["Host *"]
     if target.port != DEFAULT_PORT:
         lines.append(f"  Port {target.port}")
@@ -92,8 +92,8 @@ def _config_text(target: SshTarget, folder: Path) -> str:
 
 
 def _jumps(text: str, target: SshTarget, folder: Path) -> tuple[Endpoint, ...]:
-    """The servers of a ProxyJump line in the order they are passed. Each is looked up in the config itself; a jump server's
-    own ProxyJump is not followed, as the line names the whole way."""
+    """The servers of a ProxyJump line in their order. Each is looked up in the config, but its own ProxyJump is
+    ignored, because the line names every server on the way."""
     hops = []
     for item in text.split(","):
         match = _HOP.fullmatch(item.strip())
@@ -121,7 +121,7 @@ def _identities(target: SshTarget, configured: Sequence[str], folder: Path) -> t
 
 
 def user_name() -> str:
-    """This user's name; its number where it has no account (containers that run as any user)."""
+    """This user's name, or its number when it has no account (as in containers that run as any user)."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -1,4 +1,4 @@
-"""Whether a server is who it was: its key against the user's known_hosts files. Nothing is ever added to them."""
+"""Checks a server's host key against the user's known_hosts files. Nothing is ever added to these files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class KnownHosts:
         return found
 
     def check(self, name: str, offered: paramiko.PKey, address: str) -> None:
-        """Raises ``HostKeyError`` unless ``offered`` is on record for ``name``; ``address`` is what ssh-keyscan takes."""
+        """Raises ``HostKeyError`` unless ``offered`` is known for ``name``; ``address`` is the address for
+        ssh-keyscan."""
         known = self.keys_of(name)
         if any(key.asbytes() == offered.asbytes() for key in known):
             return
@@ -63,8 +64,8 @@ def record_name(host: str, port: int) -> str:
 def prefer_known(available: Sequence[str], known: Sequence[paramiko.PKey]) -> list[str]:
     """Host key algorithms with those of the keys on record first.
 
-    A server has several keys and shows the one that is asked for: without this, a known RSA key and a never seen
-    Ed25519 key look like a changed one.
+    A server has several keys and offers the algorithm that is asked for first: without this order, a known RSA key and
+    an unknown Ed25519 key would look like a changed key.
     """
     wanted: list[str] = []
     for key in known:

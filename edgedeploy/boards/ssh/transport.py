@@ -1,4 +1,4 @@
-"""One SSH connection. Every operation has a deadline that a frozen peer cannot outwait."""
+"""One SSH connection. Every operation has a deadline, even when the peer freezes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import paramiko
 
 PIECE_BYTES = 256 * 1024
-"""Larger writes to a channel are cut into windows and slow down fifty-fold."""
+"""Larger writes to a channel are split into windows and are fifty times slower."""
 
 
 class SshTransport:
@@ -39,7 +39,7 @@ class SshTransport:
         self._transport = self._connect()
 
     def _connect(self) -> paramiko.Transport:
-        """Through every jump server to the last; raises ``Unreachable`` or ``HostKeyError``."""
+        """Connect through every jump server to the board; raises ``Unreachable`` or ``HostKeyError``."""
         logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its tracebacks are our errors' causes
         link: Any = None
         try:
@@ -124,8 +124,8 @@ class SshTransport:
         return self._sftp
 
     def _cut(self) -> None:
-        """End every connection at once. The first socket goes first: a blocked call returns whatever it waits for, and
-        closing the others cannot wait for a peer that does not read."""
+        """End every connection at once. The first socket is closed first: any blocked call then returns, and closing
+        the others cannot block on a peer that does not read."""
         for transport in self._hops[:1]:
             _break(transport.sock)
         for transport in reversed(self._hops):
@@ -133,7 +133,7 @@ class SshTransport:
 
     @contextmanager
     def _operation(self, what: str, timeout_s: float, stall_s: float | None = None) -> Iterator[Callable[..., None]]:
-        """The deadline of one operation, and its failures as this project's errors."""
+        """Give one operation a deadline, and turn its failures into this project's errors."""
         import paramiko
 
         asked = f"{self._endpoint.address}: {what}"
@@ -154,8 +154,8 @@ class SshTransport:
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """For the server's shell, with every argument quoted. ``exec``, because a shell that stays in between would turn the end
-    of a killed command into an ordinary exit status."""
+    """The command line for the server's shell, with every argument quoted. ``exec`` replaces the shell, which would
+    otherwise report the signal of a killed command as an ordinary exit status."""
     return f"exec {shlex.join(argv)}"
 
 
@@ -177,7 +177,7 @@ def _socket_to(hop: Endpoint, link: Any, timeout_s: float) -> Any:
 
 
 class _Tunnel:
-    """A jump server's channel as a socket. A plain one raises when it is closed after the connection that it is part of."""
+    """A jump server's channel as a socket that may be closed after its connection; a plain channel raises then."""
 
     def __init__(self, channel: paramiko.Channel) -> None:
         self._channel = channel
@@ -191,7 +191,8 @@ class _Tunnel:
 
 
 def _break(connection: Any) -> None:
-    """End a connection under whoever reads it. Closing a socket's descriptor instead could hand its number to another."""
+    """Shut a connection down while others read it. Closing its descriptor instead could give its number to another
+    file."""
     with suppress(OSError):
         if isinstance(connection, socket.socket):
             connection.shutdown(socket.SHUT_RDWR)
@@ -200,7 +201,8 @@ def _break(connection: Any) -> None:
 
 
 def log_in(transport: paramiko.Transport, hop: Endpoint) -> None:
-    """Public keys only: identity files, then the user's key agent. Raises ``Unreachable`` with what was tried."""
+    """Log in with public keys: identity files, then the user's key agent. Raises ``Unreachable`` with what was
+    tried."""
     import paramiko
 
     tried: list[str] = []
@@ -219,7 +221,7 @@ def log_in(transport: paramiko.Transport, hop: Endpoint) -> None:
 
 
 def _keys(hop: Endpoint, skipped: list[str]) -> Iterator[tuple[str, Any]]:
-    """Usable keys with a label; why others are not goes to ``skipped``."""
+    """Usable keys, each with a label. Reasons why others cannot be used are appended to ``skipped``."""
     import paramiko
 
     for path in hop.identities:
@@ -235,7 +237,7 @@ def _keys(hop: Endpoint, skipped: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _send(channel: paramiko.Channel, data: bytes) -> None:
-    """A command may end without reading its input: that is its business, and its exit status tells."""
+    """Send ``data`` to a command. A command may end without reading it; its exit status shows whether it failed."""
     try:
         for start in range(0, len(data), PIECE_BYTES):
             channel.sendall(data[start : start + PIECE_BYTES])
@@ -263,7 +265,7 @@ class _Drain:
 
 
 class SshProcess:
-    """A remote command held open. Its standard error is not read: nothing that is held open writes there."""
+    """A remote command that keeps running. Its standard error is not read, because no such command writes there."""
 
     def __init__(self, channel: paramiko.Channel, address: str) -> None:
         self._channel = channel

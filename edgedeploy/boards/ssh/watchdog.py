@@ -1,4 +1,4 @@
-"""A deadline from outside, for calls that a frozen peer would keep for ever."""
+"""A deadline in a separate thread, for calls that would block for ever on a frozen peer."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class Watchdog:
 
     @contextmanager
     def limit(self, what: str, timeout_s: float, stall_s: float | None = None) -> Iterator[Callable[..., None]]:
-        """Run the block for at most ``timeout_s``, and for at most ``stall_s`` between two calls of what is yielded.
+        """Run the block for at most ``timeout_s``, and for at most ``stall_s`` between two calls of the yielded
+        function.
 
-        Raises ``Unreachable`` past either, whatever the block itself raised. A long transfer may take its time as long as
-        it moves; a peer that froze in the middle of it is noticed all the same.
+        Raises ``Unreachable`` after either limit, whatever the block itself raised. So a long transfer may continue
+        while it makes progress, and a peer that freezes in the middle of it is still detected.
         """
         ended = threading.Event()
         too_late: list[Unreachable] = []

@@ -1,6 +1,6 @@
 """An emulated x86-64 board with AVX2 and nothing newer: this host's interpreter and packages, on a processor of 2013.
 
-What its int8 kernels get wrong for want of VNNI, every real such processor gets wrong as much.
+Without VNNI its int8 kernels saturate, and give the same wrong results as on a real processor of that kind.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ NOTE: Final = (
     "neither AVX-512 nor VNNI; no time and no memory here is a board's, so none is given"
 )
 LEFT_OUT: Final = {"tensorrt": "left out: tensorrt (programs under an instruction emulator do not reach a GPU)"}
-"""Runtimes that this host may have and that do not run there, with the reason."""
+"""Runtimes that this host may have but that do not run on the emulated processor, with the reason."""
 
 MISCOMPUTED: Final = re.compile(rb'type="(?:Tanh|LSTM\w+|GRU\w+|RNN\w+)"|approximation_mode="(?:tanh|TANH)"|"\x04Tanh')
-"""Of an OpenVINO or ONNX file: operators that OpenVINO computes by gathering from a table. Of the runtimes measured here
-ONNX Runtime and LiteRT have no such instruction in them."""
+"""Operators in an OpenVINO or ONNX file that OpenVINO computes with gather instructions. ONNX Runtime and LiteRT, in
+the releases tested here, contain no such instruction."""
 FAULT_NOTE: Final = (
     "this emulator gathers wrongly by one of its registers (QEMU before 9.0.3): OpenVINO's tanh, GELU by tanh and recurrent "
     "layers are refused here"
@@ -71,7 +71,8 @@ class EmulatedX86Board(EmulatorBoard):
         return f"{target.home}/agent"
 
     def _described(self, info: BoardInfo) -> BoardInfo:
-        """The probe looks at this host, whose accelerators and settings are none of that processor's."""
+        """The probe's result without this host's accelerators and settings, which the emulated processor does not
+        have."""
         notes = [reason for target, reason in LEFT_OUT.items() if target in info.runtimes]
         if "openvino" in info.runtimes and haswell.gathers_wrongly(haswell.find_qemu(WORD)):
             notes.append(FAULT_NOTE)

@@ -1,8 +1,8 @@
 """An x86-64 processor with AVX2 and nothing newer, by emulation: its name, its flags, and how a program is run on it.
 
-Intel's Haswell of 2013, which many carts, industrial PCs and laptops are not far from: no AVX-512, no VNNI, no bfloat16. Its
-int8 kernels add pairs of products in 16 bits and saturate, on the real one as here. Standard library alone, so that any
-Python runs ``scripts/as-avx2``.
+It is Intel's Haswell of 2013, similar to many ultrasound carts, industrial PCs and laptops: no AVX-512, no VNNI, no
+bfloat16. Its int8 kernels add pairs of products in 16 bits and saturate, as on the real processor. Uses the standard
+library only, so that any Python runs ``scripts/as-avx2``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ PACKAGE: Final = "qemu-user-static"
 CHECK_LIMIT_S: Final = 120.0
 
 CPU: Final = "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid"
-"""QEMU's name for it, less what its emulator lacks: each such word would be a warning of every program."""
+"""QEMU's name of the processor, without features that QEMU does not emulate: each of them would print a warning in
+every program."""
 
 NUMPY_GATHERS: Final = "X86_V3 AVX2"
-"""The kernels of numpy that do, as its releases since 2.4 and before name them."""
+"""numpy's kernels that use gather instructions, by their names since numpy 2.4 and before."""
 
 MODEL: Final = "Haswell (AVX2, neither AVX-512 nor VNNI), emulated by qemu-user"
 FLAGS: Final = (
@@ -35,11 +36,12 @@ FLAGS: Final = (
     "nopl cpuid pni pclmulqdq ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt aes xsave avx f16c rdrand hypervisor lahf_lm abm "
     "fsgsbase bmi1 avx2 smep bmi2 erms xsaveopt arat"
 )
-"""What the emulator's CPUID says, by the kernel's names."""
+"""The CPU flags that the emulator reports, by the Linux kernel's names."""
 
 
 def cpuinfo(cores: int) -> str:
-    """``/proc/cpuinfo`` of that processor: the emulator would show this host's, with flags whose instructions do not run."""
+    """``/proc/cpuinfo`` of that processor. Programs would otherwise see this host's flags, whose instructions do not
+    run."""
     return "".join(
         f"processor\t: {number}\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 60\nmodel name\t: {MODEL}\n"
         f"stepping\t: 1\nphysical id\t: 0\nsiblings\t: {cores}\ncore id\t\t: {number}\ncpu cores\t: {cores}\n"
@@ -60,14 +62,16 @@ def find_qemu(asked: str) -> str:
 
 
 def prepare(folder: Path) -> None:
-    """What :mod:`~edgedeploy.boards.emulated.guest` finds in its session's folder."""
+    """Write the files that :mod:`~edgedeploy.boards.emulated.guest` reads in its session's folder."""
     (folder / "cpuinfo").write_text(cpuinfo(os.cpu_count() or 1), encoding="ascii")
 
 
 def environment(qemu: str) -> dict[str, str]:
-    """This process's, and the emulator's processor. QEMU's own choice has no VNNI either, should a program drop it.
+    """This process's environment plus the emulator's processor. If a program drops the variable, QEMU's default
+    processor has no VNNI either.
 
-    Where the emulator gathers wrongly, numpy is held to kernels that do not gather: its argsort would be wrong.
+    If the emulator computes gather instructions wrongly, numpy's kernels that use them are disabled: its argsort would
+    be wrong.
     """
     own = {"NPY_DISABLE_CPU_FEATURES": NUMPY_GATHERS} if gathers_wrongly(qemu) else {}
     return {**os.environ, **own, "QEMU_CPU": CPU}
@@ -102,7 +106,7 @@ print(list(found) == [table[item] for item in index])
 
 @functools.cache
 def gathers_wrongly(qemu: str) -> bool:
-    """Whether this emulator takes no indices from ``ymm4``, as QEMU did before 9.0.3 ("Fix VSIB decode")."""
+    """Whether this emulator ignores gather indices in ``ymm4``, as QEMU did before 9.0.3 ("Fix VSIB decode")."""
     command = [qemu, "-cpu", CPU, sys.executable, "-I", "-S", "-c", GATHER]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=CHECK_LIMIT_S)
     return done.stdout.strip() == "False"

@@ -1,12 +1,12 @@
-"""Fake quantization: float tensors held to the values that int8 can say, with gradients that training can follow.
+"""Fake quantization: float tensors rounded to values that int8 can represent, with gradients that training can follow.
 
-Symmetric int8: ``q = clamp(round(x / s), -128, 127)``, zero point 0, and ``s q`` in place of ``x``. Halves are rounded to
-the even neighbour, as ONNX's ``QuantizeLinear`` does. Rounding has no useful gradient: the straight-through estimator takes
-it as the identity where ``q`` is not clamped and as constant where it is (Bengio et al., "Estimating or Propagating
-Gradients Through Stochastic Neurons", 2013).
+Symmetric int8: ``q = clamp(round(x / s), -128, 127)`` with zero point 0, and ``s q`` replaces ``x``. Halves round to
+even, as in ONNX's ``QuantizeLinear``. Rounding has no useful gradient: the straight-through estimator treats it as the
+identity where ``q`` is not clamped and as a constant where it is (Bengio et al., "Estimating or Propagating Gradients
+Through Stochastic Neurons", 2013).
 
 The range of an activation is observed, or learned as a step size (Esser et al., "Learned Step Size Quantization", 2020).
-Imports torch at its top: import it where a model is at hand.
+This module imports torch at its top: import it inside functions that have a model.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from edgedeploy.records.weightbits import LARGEST_WEIGHT
 QMIN: Final = -128
 QMAX: Final = 127
 SMALLEST_BOUND: Final = 1e-6
-"""Of an activation that was never different from zero: a scale has to be positive."""
+"""Smallest bound of a range, for an activation that is always zero: a scale has to be positive."""
 
 NARROWEST_CHANNEL: Final = 2.0**-10
-"""Least scale of a channel's weights as a share of the layer's largest. Runtimes hold a layer's bias as int32 in units of
-input scale times weight scale: a channel whose weights died would make its bias overflow."""
+"""Smallest weight bound of a channel, as a share of the layer's largest. Runtimes store a bias as int32 in units of
+input scale times weight scale: the bias of a channel whose weights are all close to zero would overflow."""
 
 SAMPLE: Final = 1 << 16
-"""Most values of one tensor that a percentile is taken over."""
+"""A percentile is computed over at most this many values of a tensor."""
 
 Ranges = Literal["observed", "learned"]
 
@@ -64,10 +64,10 @@ class LearnedStep(torch.autograd.Function):
 class ActivationQuantizer(nn.Module):
     """One scale for a tensor, or for the tensors at several ``sites`` that have to share one.
 
-    While ``observing``, values pass unchanged and each site's bound follows the ``percentile`` of its absolute values (100:
-    the largest) as an exponential moving average; the widest site decides. Afterwards values are quantized: with bounds that
-    go on moving in training (``observed``), or with a step that is trained from there (``learned``;
-    :meth:`stop_observing`).
+    - While ``observing``, values pass unchanged. Each site's bound is an exponential moving average of the
+      ``percentile`` of its absolute values (100: their maximum), and the largest bound of all sites sets the scale.
+    - After :meth:`stop_observing`, values are quantized. With ``observed`` ranges the bounds keep moving during
+      training; with ``learned`` ranges the step becomes a trained parameter that starts from the observed bound.
     """
 
     def __init__(self, ranges: Ranges, *, sites: int = 1, percentile: float, momentum: float) -> None:
@@ -106,7 +106,7 @@ class ActivationQuantizer(nn.Module):
         self.bounds[site] = torch.lerp(kept, seen, self.momentum) if kept > 0 else seen
 
     def get_extra_state(self) -> torch.Tensor:
-        """Whether it observes belongs to its state: a training that is read back goes on where it was."""
+        """``observing`` is part of the saved state, so that a resumed training continues in the same phase."""
         return torch.tensor(self.observing)
 
     def set_extra_state(self, state: torch.Tensor) -> None:
@@ -117,8 +117,8 @@ class ActivationQuantizer(nn.Module):
 
 
 class WeightQuantizer(nn.Module):
-    """Weights of ``bits`` bits with one scale per output channel along ``axis`` (None: one for all), always that of the
-    present weights."""
+    """Quantizes weights to ``bits`` bits with one scale per output channel along ``axis`` (None: one scale for all).
+    Scales are computed from the current weights at each pass."""
 
     def __init__(self, axis: int | None, bits: int = 8) -> None:
         super().__init__()
@@ -149,7 +149,8 @@ class FrozenQuantizer(nn.Module):
 
 
 def fake_quantize(values: torch.Tensor, scale: torch.Tensor, axis: int | None = None) -> torch.Tensor:
-    """``values`` on the grid of ``scale`` (a scalar, or one per index along ``axis``), straight-through gradient."""
+    """``values`` rounded to int8 steps of ``scale`` (a scalar, or one per index along ``axis``), with the
+    straight-through gradient."""
     zero = torch.zeros_like(scale, dtype=torch.int32)
     if axis is None:
         return torch.fake_quantize_per_tensor_affine(values, scale, zero, QMIN, QMAX)
@@ -157,7 +158,8 @@ def fake_quantize(values: torch.Tensor, scale: torch.Tensor, axis: int | None = 
 
 
 def weight_scales(weights: torch.Tensor, axis: int | None, bits: int = 8) -> torch.Tensor:
-    """Largest absolute weight over that of ``bits`` bits, per index along ``axis`` or of all: no weight is clamped."""
+    """The largest absolute weight divided by the largest step of ``bits`` bits, per index along ``axis`` (None: over
+    all weights), so that no weight is clamped."""
     steps = LARGEST_WEIGHT[bits]
     if axis is None:
         return weights.abs().max().clamp(min=SMALLEST_BOUND) / steps
@@ -166,7 +168,8 @@ def weight_scales(weights: torch.Tensor, axis: int | None, bits: int = 8) -> tor
 
 
 def bound_of(values: torch.Tensor, percentile: float) -> torch.Tensor:
-    """The ``percentile`` of absolute values, over at most ``SAMPLE`` evenly spaced ones below 100."""
+    """The ``percentile`` of the absolute values; below 100 it is computed over at most ``SAMPLE`` evenly spaced
+    values."""
     size = values.abs().flatten()
     if percentile >= 100:
         return size.max()

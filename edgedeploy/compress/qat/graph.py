@@ -1,16 +1,16 @@
-"""Where quantizers go: a model as a graph of torch operators, batch norms folded, int8 between its layers.
+"""Places quantizers in a model that ``torch.export`` has turned into a graph, after folding its batch norms.
 
-The graph comes from ``torch.export``, as the ONNX reference does: what can be exported can be trained with quantizers.
+The ONNX reference comes from ``torch.export`` too: a model that can be exported can be trained with quantizers.
 
-What is quantized, and why there:
+What is quantized, and why:
 
-- inputs and weights of convolutions, transposed convolutions and linear layers; weights per output channel;
-- outputs of convolutions, after a ReLU or ReLU6 that follows: the integer convolutions of ONNX Runtime have integer outputs.
-  Linear layers may answer in float;
-- both inputs and the output of an addition with a convolution's output in it. Residual streams of transformers stay float:
-  a few of their channels are a hundred times larger than the others;
-- what only moves values (pooling by maximum, reshaping, nearest-neighbour resizing) has one scale before and after, and a
-  concatenation one scale for all of its inputs and its output: integer values then pass as they are.
+- The inputs and weights of convolutions, transposed convolutions and linear layers; weights per output channel.
+- The outputs of convolutions, after a following ReLU or ReLU6 if there is one: the integer convolutions of ONNX Runtime
+  have integer outputs. Outputs of linear layers may stay float.
+- Both inputs and the output of an addition that reads a convolution's output. Residual streams of transformers stay
+  float: a few of their channels are a hundred times larger than the others.
+- Operators that only move values (max pooling, reshaping, nearest-neighbour resizing) have the same scale before and
+  after; all inputs and the output of a concatenation share one scale. Integer values then pass through unchanged.
 
 Biases stay float in the file. Runtimes quantize them to int32 by the scales beside them.
 """
@@ -35,7 +35,7 @@ CONVOLUTIONS: Final = ("conv1d", "conv2d", "conv3d")
 TRANSPOSED: Final = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 WEIGHTED: Final = (*CONVOLUTIONS, *TRANSPOSED, "linear")
 CLIPPED: Final = ("relu", "relu6", "hardtanh")
-"""Monotonous, and they keep 0: quantizing before and after them with one scale is the same as quantizing after them."""
+"""Monotonic functions that map 0 to 0: quantizing before and after them with one scale equals quantizing after them."""
 
 MOVING: Final = (
     *("max_pool1d", "max_pool2d", "max_pool3d", "reshape", "flatten", "permute", "transpose", "unsqueeze"),
@@ -49,7 +49,8 @@ MOVING: Final = (
         "pixel_shuffle",
     ),
 )
-"""The output has the values of the input, and (but for pooling) all of them. A part has a range of its own."""
+"""Operators whose output holds values of the input unchanged; all of them except max pooling keep every value. Slicing
+is not listed: a part of a tensor has its own range."""
 
 BATCH_NORMS: Final = ("_native_batch_norm_legit_no_training", "batch_norm")
 
@@ -99,8 +100,8 @@ def place_quantizers(
     kept: Collection[fx.Node] = (),
     weight_bits: int = 8,
 ) -> fx.GraphModule:
-    """``model`` with quantizers, all of them observing; none for the layers ``kept`` in float. ``weight_bits`` is 7 for
-    processors whose int8 sums saturate. Raises ``Unsupported`` when it has nothing to quantize."""
+    """``model`` with quantizers that are all observing; layers in ``kept`` stay float and get none. ``weight_bits`` is
+    7 for processors whose int8 sums saturate. Raises ``Unsupported`` when there is nothing to quantize."""
     layers = [node for node in _weighted(model.graph) if node not in kept]
     if not layers:
         found = "the plan keeps every layer" if kept else "no convolution or linear layer has weights of its own"
@@ -122,7 +123,8 @@ def place_quantizers(
 
 
 def layers_with(model: fx.GraphModule, weights: Mapping[str, Numbers]) -> set[fx.Node]:
-    """The layers that have these weights, given by the reference's names. Raises ``Unsupported`` for one that none has."""
+    """The layers whose weights equal an entry of ``weights``, which maps the reference's layer names to weights. Raises
+    ``Unsupported`` for an entry that matches no layer."""
     own = {node: numbers(_own_weights(model, node)) for node in _weighted(model.graph)}
     found: set[fx.Node] = set()
     for name, wanted in weights.items():
@@ -137,8 +139,9 @@ def layers_with(model: fx.GraphModule, weights: Mapping[str, Numbers]) -> set[fx
 def freeze(model: fx.GraphModule) -> fx.GraphModule:
     """A copy with fixed scales, in evaluation mode, that computes what ``model`` does in evaluation mode.
 
-    Before a ReLU that belongs to a convolution stands one more pair with the scale of the pair after it. It changes no
-    value, and without it ONNX Runtime (1.32) runs the convolution in float: with zero point 0 it cannot merge the ReLU.
+    A ReLU after a convolution gets a second quantizer in front of it, with the scale of the one behind it. It changes
+    no value. Without it ONNX Runtime (1.32) runs the convolution in float, because it cannot fuse a ReLU at zero point
+    0.
     """
     with _quiet():
         frozen = copy.deepcopy(model).eval()
@@ -173,8 +176,8 @@ def scales(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def quantized_groups(graph: fx.Graph, kept: Collection[fx.Node] = ()) -> list[list[fx.Node]]:
-    """The nodes whose values are quantized; those that share a scale stand together. See the module for the rules. Layers
-    ``kept`` in float ask for none."""
+    """The nodes whose values are quantized, in groups that share a scale. The module's docstring has the rules. Layers
+    in ``kept`` stay float and need no quantized inputs or outputs."""
     wanted: dict[fx.Node, int] = {}
     groups: dict[int, list[fx.Node]] = {}
     pending: list[fx.Node] = []
@@ -202,7 +205,8 @@ def quantized_groups(graph: fx.Graph, kept: Collection[fx.Node] = ()) -> list[li
 
 
 def channel_axis(layer: fx.Node) -> int | None:
-    """Which axis of a layer's weights counts its outputs; None where it is no single one (grouped transposed)."""
+    """The axis of a layer's weights that indexes its output channels; None for a grouped transposed convolution, which
+    has no such axis."""
     if kind(layer) not in TRANSPOSED:
         return 0
     groups = layer.args[6] if len(layer.args) > 6 else layer.kwargs.get("groups", 1)
@@ -216,14 +220,14 @@ def kind(node: object) -> str:
 
 
 def _module(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """A module of what ``graph`` reads of ``root``, that trains and evaluates as any other."""
+    """A module that runs ``graph`` with the parameters and buffers of ``root`` that the graph reads."""
     with _quiet():
         return fx.GraphModule(root, graph)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Copying a graph, torch warns about its own deprecated code."""
+    """Hides torch's warnings about its own deprecated code, which copying a graph calls."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
@@ -243,20 +247,20 @@ def _seeds(graph: fx.Graph, kept: Collection[fx.Node]) -> Iterator[fx.Node]:
 
 
 def _same_values(node: fx.Node) -> Iterable[fx.Node]:
-    """Nodes whose values ``node`` hands on without computing anything."""
+    """The inputs whose values ``node`` passes through unchanged."""
     if kind(node) in MOVING:
         return [node.args[0]] if isinstance(node.args[0], fx.Node) else []
     return list(cast(Sequence[fx.Node], node.args[0])) if kind(node) == "cat" else []
 
 
 def _block_output(node: fx.Node) -> fx.Node:
-    """``node``, or the ReLU that alone follows it."""
+    """``node``, or the ReLU after it when that ReLU is its only reader."""
     follower = next(iter(node.users), None)
     return follower if follower is not None and len(node.users) == 1 and _is_clipped_block(follower) else node
 
 
 def _is_clipped_block(node: fx.Node) -> bool:
-    """A ReLU or ReLU6 right after a layer or an addition that nobody else reads."""
+    """Whether ``node`` is a ReLU or ReLU6 and the only reader of a layer or an addition."""
     if kind(node) not in CLIPPED or (kind(node) == "hardtanh" and (len(node.args) < 3 or node.args[1] != 0)):
         return False
     source = node.args[0]
@@ -264,7 +268,8 @@ def _is_clipped_block(node: fx.Node) -> bool:
 
 
 def _adds_convolution(node: fx.Node, kept: Collection[fx.Node]) -> bool:
-    """An addition of two equally shaped activations, one of which a convolution made that is not ``kept`` in float."""
+    """Whether ``node`` adds two activations of equal shape, at least one of them from a convolution that is not in
+    ``kept``."""
     if len(node.args) != 2 or not all(isinstance(value, fx.Node) for value in node.args):
         return False
     first, second = cast(Sequence[fx.Node], node.args)
@@ -290,7 +295,7 @@ def _own_weights(model: fx.GraphModule, layer: fx.Node) -> Numbers:
 
 
 def _owns_weights(layer: fx.Node) -> bool:
-    """Its weights are a parameter that no other node reads."""
+    """Whether the layer's weights are a parameter that no other node reads."""
     weights = layer.args[1]
     return isinstance(weights, fx.Node) and weights.op == "get_attr" and len(weights.users) == 1
 

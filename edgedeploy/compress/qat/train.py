@@ -1,8 +1,11 @@
 """Quantization-aware training: a float model learns to be int8 within a few epochs, with the float baseline as its teacher.
 
-Batch norms are folded first, with the statistics they have: what is trained is the network that runs. Quantizers first only
-watch some training batches, then all of them quantize. See :mod:`edgedeploy.compress.qat.graph` for where they stand and
-:mod:`edgedeploy.compress.qat.fakequant` for what they do.
+1. Batch norms are folded with their current statistics, so that the trained network is the one that runs.
+2. Quantizers observe some training batches without changing values.
+3. All quantizers start to quantize, and the model is trained.
+
+:mod:`edgedeploy.compress.qat.graph` says where quantizers are placed, :mod:`edgedeploy.compress.qat.fakequant` what
+they compute.
 """
 
 from __future__ import annotations
@@ -32,8 +35,9 @@ LEAST_DISTILL_WEIGHT: Final = 0.5
 
 @dataclass(frozen=True)
 class QatSettings:
-    """``ranges``: whether activation ranges are ``learned`` from their observed start or stay ``observed``;
-    ``percentile`` and ``momentum`` of observing; ``watched_batches`` before anything is quantized."""
+    """``ranges``: activation ranges are trained from their observed start (``learned``) or follow the data
+    (``observed``). ``percentile`` and ``momentum`` are those of the moving average; ``watched_batches`` are observed
+    before anything is quantized."""
 
     ranges: Ranges = "learned"
     percentile: float = 100.0
@@ -42,11 +46,11 @@ class QatSettings:
 
 
 def qat_recipe(recovery: TrainRecipe) -> TrainRecipe:
-    """How to train with quantizers, from how the task recovers pruned models: half the epochs at a tenth of the rate,
-    following the teacher for at least half of the loss.
+    """The recipe for training with quantizers, derived from the task's recipe for recovering pruned models: half the
+    epochs, a tenth of the learning rate, and the teacher's share of the loss at least one half.
 
-    In float32: bfloat16 has the 8 bits that int8 has, and would round what quantizers have just rounded. On the model's
-    own inputs from the first epoch: ranges belong to a resolution.
+    It trains in float32: bfloat16 has the 8 significant bits that int8 has, and would round the quantizers' results
+    again. It uses the model's own resolution from the first epoch, because activation ranges depend on the resolution.
     """
     return replace(
         recovery,
@@ -72,13 +76,15 @@ def train_quantized(
     weight_bits: int = 8,
     oversight: Oversight = ALONE,
 ) -> nn.Module:
-    """An int8 model of the float ``model``: frozen quantizers, evaluation mode. ``model`` is left as it is.
+    """An int8 model trained from the float ``model``, with frozen quantizers and in evaluation mode. ``model`` is not
+    changed.
 
-    ``specs`` are its inputs with batch size 1. The seed of ``recipe`` (:func:`qat_recipe` of the task's recovery when there
-    is none) decides the result. Layers with the weights of ``kept_float``, by their names in the float reference, stay
-    float. Weights keep to ``weight_bits`` bits: 7 for boards whose int8 sums saturate. Raises ``Unsupported`` for a model
-    that cannot be traced, has nothing to quantize or lacks such a layer, ``BuildError`` where training diverges,
-    ``DataError`` without training batches.
+    ``specs`` are its inputs with batch size 1. The seed of ``recipe`` decides the result; without a recipe,
+    :func:`qat_recipe` derives one from the task's recovery. ``kept_float`` maps layer names of the float reference to
+    weights: layers with these weights stay float. ``weight_bits`` is 7 for boards whose int8 sums saturate.
+
+    Raises ``Unsupported`` for a model that cannot be traced, has nothing to quantize or lacks a layer of
+    ``kept_float``, ``BuildError`` when training diverges, ``DataError`` without training batches.
     """
     import torch
 
@@ -122,6 +128,6 @@ def _watch(student: nn.Module, task: Trainable, recipe: TrainRecipe, arch: Mappi
             seen += 1
     if not seen:
         found = f"the train split gave no batch at batch_size {recipe.batch_size}"
-        raise DataError("ranges of activations", found, "Bring more cases, or change batch_size")
+        raise DataError("ranges of activations", found, "Add training cases, or change batch_size")
     for quantizer in quantgraph.quantizers(student):
         quantizer.stop_observing()

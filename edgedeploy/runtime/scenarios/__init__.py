@@ -1,1 +1,2 @@
-"""The ways of loading a board (MLPerf's scenarios) that run on the candidate alone, after the interleaved blocks."""
+"""MLPerf's scenarios, each a way to put load on a board. They run on the candidate alone, after the interleaved
+blocks."""

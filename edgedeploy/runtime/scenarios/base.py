@@ -1,8 +1,8 @@
-"""The scenarios that one worker process runs on an artifact beside the interleaved blocks.
+"""The scenarios that one worker process runs on an artifact, besides the interleaved blocks.
 
-Each is a class in a module of its own: made from the settings that the host sent, run on a :class:`Bench`, answering raw
-series as JSON. What is concluded from them is the host's business. Cold starts and the interleaved single stream are not
-here: they need several processes (``measure.py``), as do the resource curves (``resources.py``).
+Each is a class in its own module. It is made from the settings that the host sent, runs on a :class:`Bench`, and
+returns raw series as JSON, which the host evaluates. Cold starts and the interleaved single stream are not here,
+because they need several processes (``measure.py``), as do the resource curves (``resources.py``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SCENARIOS = {
 
 @dataclass(frozen=True)
 class Bench:
-    """What a scenario runs on: ``cycle`` are inputs to go round, ``conditions`` reads the board's state now."""
+    """What a scenario runs on: ``cycle`` are inputs to repeat in turn, ``conditions`` reads the board's current state."""
 
     session: Session
     cycle: Sequence[Feeds]
@@ -36,7 +36,7 @@ class Bench:
 
 
 class Scenario(Protocol):
-    """One way of putting load on an artifact. A protocol because each has a clockwork of its own."""
+    """One way to put load on an artifact. A protocol, because each has its own schedule."""
 
     def run(self, bench: Bench) -> dict[str, Any]:
         """Raw series as JSON. Raises the session's :class:`RuntimeFault`."""

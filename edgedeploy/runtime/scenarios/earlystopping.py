@@ -1,8 +1,8 @@
-"""How many queries a percentile needs, and what many queries say of it: MLPerf LoadGen's early-stopping rule.
+"""MLPerf LoadGen's early-stopping rule: how many queries a percentile needs, and its bound from given queries.
 
-The rule (MLPerf inference rules, appendix on early stopping; ``loadgen/early_stopping.cc``): a system meets a latency in
-``percent`` % of its queries, at 99 % confidence, when a system that just fails to would show so few slower queries with
-a probability below 1 %. That probability is a binomial sum; the tolerance is zero, as in LoadGen.
+The rule (MLPerf inference rules, appendix on early stopping; ``loadgen/early_stopping.cc``): a system meets a latency
+in ``percent`` % of its queries, at 99 % confidence, if a system that only just misses it would show so few slower
+queries with a probability below 1 %. That probability is a binomial sum; the tolerance is zero, as in LoadGen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 CONFIDENCE = 0.99
-"""LoadGen's. Its comparison is strict: the probability has to be below ``1 - CONFIDENCE``."""
+"""LoadGen's confidence. The comparison is strict: the probability must be below ``1 - CONFIDENCE``."""
 
 _NEGLIGIBLE = 1e-17
 
@@ -24,8 +24,8 @@ def chance_of_few(slow: int, queries: int, percent: float) -> float:
 def binomial_cdf(count: int, trials: int, chance: float) -> float:
     """Probability of at most ``count`` hits in ``trials`` of probability ``chance``, 0 < ``chance`` < 1.
 
-    Summed from ``count`` down, each term from the one above it; above the mean, where those terms may all be too small for a
-    float, it is one minus the other tail.
+    Terms are summed from ``count`` down, each computed from the one before. Above the mean, where all of these terms
+    may underflow, the result is one minus the upper tail.
     """
     if count < 0:
         return 0.0
@@ -49,7 +49,8 @@ def binomial_cdf(count: int, trials: int, chance: float) -> float:
 
 
 def slow_allowed(queries: int, percent: float) -> int:
-    """The most slow queries among ``queries`` that still show the percentile to be met; -1 when none at all are too many."""
+    """How many of ``queries`` may be slow while the percentile is still met; -1 when even 0 slow queries are not
+    enough."""
     low, high = -1, int(queries * (1 - percent / 100))
     while low < high:
         middle = (low + high + 1) // 2
@@ -61,8 +62,8 @@ def slow_allowed(queries: int, percent: float) -> int:
 
 
 def queries_needed(percent: float, slow: int = 1) -> int:
-    """Fewest queries of which ``slow`` may be slow. One slow query is the fewest that gives an estimate: 64 for the 90th
-    percentile, 662 for the 99th, 6636 for the 99.9th."""
+    """The smallest number of queries of which ``slow`` may be slow. An estimate needs at least one slow query: 64
+    queries for the 90th percentile, 662 for the 99th, 6636 for the 99.9th."""
     low, high = slow + 1, 2 * (slow + 1)
     while chance_of_few(slow, high, percent) >= 1 - CONFIDENCE:
         low, high = high, 2 * high

@@ -1,9 +1,9 @@
-"""Multi-stream: how many streams one board serves when each tick brings one frame of each.
+"""Multi-stream: how many streams a board can serve when each interval brings one frame per stream.
 
-LoadGen's first definition (Reddi et al., "MLPerf Inference Benchmark", section on scenarios): a query of N samples is sent
-at a fixed interval, which is also its deadline; a query that is still running when its interval ends makes the next ones
-skip that interval; at most 1 % of queries may do so; the result is the largest such N. Whether N holds is judged by
-LoadGen's early-stopping bound at 99 % confidence. N is searched by doubling, then by bisection.
+LoadGen's first definition (Reddi et al., "MLPerf Inference Benchmark", section on scenarios): a query of N samples is
+sent at a fixed interval, which is also its deadline. A query that runs longer makes the next one skip intervals; at
+most 1 % of queries may do so. The result is the largest such N. LoadGen's early-stopping bound at 99 % confidence
+decides whether N holds; N is searched by doubling, then by bisection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def from_settings(settings: Mapping[str, Any]) -> MultiStream:
 
 @dataclass(frozen=True)
 class Level:
-    """One N that was tried. ``latencies_ns`` ends early when more queries were late than ``queries`` allow."""
+    """The result for one N. ``latencies_ns`` ends early when too many queries were late."""
 
     streams: int
     held: bool
@@ -33,7 +33,7 @@ class Level:
 
 @dataclass(frozen=True)
 class MultiStream:
-    """``queries`` are sent at each N that is tried, one every ``interval_ns``; ``percent`` of them have to be in time."""
+    """At each N, ``queries`` are sent, one every ``interval_ns``; ``percent`` % of them must be in time."""
 
     interval_ns: int
     queries: int
@@ -67,7 +67,7 @@ class MultiStream:
         }
 
     def level(self, streams: int, serve: Callable[[int], None], clock: Clock) -> Level:
-        """Send queries of ``streams`` samples, one a tick, until all are answered or the deadline is lost for good."""
+        """Send queries of ``streams`` samples, one per interval, until all are answered or too many are late."""
         allowed = slow_allowed(self.queries, self.percent)
         latencies_ns: list[int] = []
         late = 0
@@ -79,13 +79,14 @@ class MultiStream:
             end_ns = clock.now_ns()
             latencies_ns.append(end_ns - start_ns)
             late += end_ns - start_ns > self.interval_ns
-            # The next tick that is not over: a late query skips the ticks that it ran into.
+            # The next interval that has not begun: a late query skips the intervals during which it ran.
             tick_ns += self.interval_ns * max(1, -(-(end_ns - tick_ns) // self.interval_ns))
         return Level(streams, late <= allowed, late, tuple(latencies_ns))
 
 
 def largest(holds: Callable[[int], bool], most: int) -> int:
-    """The largest N from 1 to ``most`` that holds, 0 when not even one does; taking for granted that more is harder."""
+    """The largest N from 1 to ``most`` that holds; 0 when 1 does not. Assumes that a larger N never holds more
+    easily."""
     good, bad = 0, 1
     while bad <= most and holds(bad):
         good, bad = bad, min(2 * bad, most) if bad < most else most + 1

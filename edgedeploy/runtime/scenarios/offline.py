@@ -1,7 +1,7 @@
-"""Offline: all samples are there at once, and only the rate at which they are worked off counts.
+"""Offline: all samples are available at once, and only the throughput counts.
 
-LoadGen's Offline scenario with one request at a time, since artifacts have batch size 1. The samples are timed in chunks,
-so that the rate has a spread.
+This is LoadGen's Offline scenario with one request at a time, because artifacts have batch size 1. The samples are
+timed in chunks, so that the throughput has a spread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def from_settings(settings: Mapping[str, Any]) -> Offline:
 
 @dataclass(frozen=True)
 class Offline:
-    """``samples`` in total, in ``chunks`` of the same size or one less."""
+    """``samples`` in total, in ``chunks`` whose sizes differ by at most one."""
 
     samples: int
     chunks: int

@@ -34,7 +34,7 @@ class Realtime:
     frame: tuple[int, int]
 
     def run(self, bench: Bench) -> dict[str, Any]:
-        """The replay's account, and the stages' times by result."""
+        """The replay's record of every frame, and the stages' times by result."""
         pipeline = Pipeline(bench.session, bench.cycle, self.stages, self.frame, bench.clock)
         for number in range(WARM_UP_FRAMES):
             pipeline.process(number)

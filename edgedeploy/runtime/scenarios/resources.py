@@ -1,9 +1,9 @@
-"""Memory and CPU of one process over its life, as curves: what the area under them is taken from.
+"""Records memory and CPU of one process over its life; the host computes the areas under these curves.
 
-After the FLARE challenge's efficiency measures (MICCAI 2022, flare22.grand-challenge.org): resources are recorded every
-0.1 s and summed up along the running time, and a run that does not end in its time is an error. Here the memory is the
-process's resident set, since boards have no GPU memory of their own, and the CPU curve is that of the process alone, in
-cores, where FLARE takes the whole machine in percent.
+As in the FLARE challenge's efficiency measures (MICCAI 2022, flare22.grand-challenge.org), resources are recorded every
+0.1 s and summed over the running time, and a run that exceeds its time is an error. Two things differ: memory is the
+process's resident set, because most boards have no separate GPU memory, and the CPU curve is that of the process in
+cores, not that of the whole machine in percent.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Recorder:
         self._samples.append((at_ns, resident_bytes(self._pid), cpu_time_ns(self._pid)))
 
     def stop(self) -> dict[str, Any]:
-        """One last look; the samples by column: time since the start, resident bytes, CPU time so far."""
+        """Take a last sample and return all of them by column: time since the start, resident bytes, CPU time so
+        far."""
         self._stop.set()
         self._thread.join()
         self._look()

@@ -1,7 +1,8 @@
-"""Frames that arrive by a clock, wait by a policy and are processed one at a time: who was served, when, and who was not.
+"""Replays frames that arrive at given times, wait by a policy and are processed one at a time, and records each one's
+fate.
 
-Pure logic over a clock that is handed in: with the board's own clock it replays in real time, with a simulated one a test
-knows every number. All times are integer nanoseconds after the replay's start.
+The clock is an argument: the board's own clock replays in real time, and a test's simulated clock makes every number
+known. All times are integer nanoseconds after the replay's start.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 POLICIES = ("latest", "bounded", "block")
-"""``latest``: one frame waits, a newer one replaces it. ``bounded``: ``capacity`` frames wait, one that finds no place is
-dropped. ``block``: nothing is dropped; a frame that finds ``capacity`` others waiting holds the source up."""
+"""What happens to a frame that has to wait.
+
+- ``latest``: one frame waits; a newer one replaces it.
+- ``bounded``: up to ``capacity`` frames wait; a frame that finds no place is dropped.
+- ``block``: no frame is dropped; when ``capacity`` frames wait, the next one blocks the source.
+"""
 
 
 class Clock(Protocol):
-    """What tells the time and lets it pass. A protocol because tests bring a simulated one."""
+    """Tells the time and sleeps. A protocol, because tests use a simulated clock."""
 
     def now_ns(self) -> int: ...
 
@@ -27,7 +32,7 @@ class Clock(Protocol):
 
 
 class MonotonicClock:
-    """The board's own."""
+    """The board's own clock."""
 
     def now_ns(self) -> int:
         return time.perf_counter_ns()
@@ -41,7 +46,7 @@ class MonotonicClock:
 
 
 class Waiting:
-    """The frames between the source and the model. ``blocked`` counts those that held the source up."""
+    """The frames between the source and the model. ``blocked`` counts the frames that blocked the source."""
 
     def __init__(self, policy: str, capacity: int) -> None:
         if policy not in POLICIES or capacity < 1:
@@ -55,7 +60,7 @@ class Waiting:
         return len(self._frames)
 
     def arrive(self, frame: int) -> int | None:
-        """Let a frame in; the frame that is dropped for it, which may be itself."""
+        """Add a frame. Returns the frame that is dropped for it (maybe itself), or None."""
         full = len(self._frames) >= self._capacity
         if full and self._policy == "bounded":
             return frame
@@ -73,8 +78,8 @@ class Waiting:
 
 @dataclass
 class Replay:
-    """What became of every frame. ``processed`` holds (frame, start, end), ``dropped`` (frame, when), ``pending`` the
-    frames that still waited when the replay ended; together they are all frames that arrived."""
+    """The fate of every frame that arrived: ``processed`` holds (frame, start, end), ``dropped`` (frame, when),
+    ``pending`` the frames that still waited when the replay ended."""
 
     arrivals_ns: Sequence[int]
     deadline_ns: int
@@ -95,7 +100,7 @@ class Replay:
 
     @classmethod
     def from_json(cls, data: Any) -> Replay:
-        """Raises ``ValueError`` unless every frame that arrived is accounted for exactly once."""
+        """Raises ``ValueError`` unless every frame that arrived is listed exactly once."""
         replay = cls(
             arrivals_ns=tuple(data["arrivals_ns"]),
             deadline_ns=int(data["deadline_ns"]),
@@ -114,14 +119,15 @@ class Replay:
         return [end - self.arrivals_ns[frame] for frame, _, end in self.processed]
 
     def missed(self) -> list[bool]:
-        """By frame: no result within the deadline after its arrival, be it late, dropped or pending."""
+        """For each frame, whether it had no result within the deadline after its arrival: it was late, dropped or
+        pending."""
         missed = [True] * len(self.arrivals_ns)
         for frame, _, end in self.processed:
             missed[frame] = end - self.arrivals_ns[frame] > self.deadline_ns
         return missed
 
     def shown_age_ns(self) -> float | None:
-        """Mean over time of the age of the newest result there is, from the first result to the end of the last."""
+        """Mean over time of the newest result's age, from the first result to the last."""
         ready = [(end, self.arrivals_ns[frame]) for frame, _, end in self.processed]
         span_ns = ready[-1][0] - ready[0][0] if ready else 0
         if span_ns <= 0:
@@ -143,7 +149,8 @@ def replay(
 ) -> Replay:
     """Let the frames arrive at their times and ``process`` them one at a time.
 
-    It ends when all are processed, or when a frame would start later than the last deadline: it could only be late.
+    The replay ends when all frames are processed, or when a frame would start after the last deadline and could only be
+    late.
     """
     if not arrivals_ns or arrivals_ns[0] < 0 or list(arrivals_ns) != sorted(arrivals_ns):
         raise ValueError("arrivals have to be one or more times that never go back")

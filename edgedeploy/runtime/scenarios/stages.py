@@ -1,6 +1,7 @@
-"""What happens to a frame around the model: decoded, resized to the model's input, and drawn over. numpy alone.
+"""The stages of a frame around the model: it is decoded, resized to the model's input, and overlaid with the result.
 
-The frames are made before the clock starts, from the job's own cases: grey, eight bits, at the size that a probe would send.
+The frames are made from the job's own cases before the clock starts: grey, 8 bits, at the size that an ultrasound probe
+would send. Uses numpy only.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ from edgedeploy.runtime.scenarios.schedule import Clock
 from edgedeploy.runtime.sessions.open import Feeds, Session
 
 STAGES = ("decode", "resize", "inference", "overlay")
-"""In the order in which a frame passes them."""
+"""All stages, in the order in which a frame passes them."""
 
 _OVERLAY_RGB = (255, 80, 0)
 _LEVELS = 255.0
 _FLAT = 1e-12
-"""A case without contrast is divided by this and stays black."""
+"""Smallest value range of a case: one without contrast is divided by this and stays black."""
 
 
 class Pipeline:
-    """Frames through the chosen stages, with the time that each took: ``times_ns`` maps stage to nanoseconds by result.
+    """Runs frames through the chosen stages and times each: ``times_ns`` maps stage to nanoseconds by result.
 
-    ``decode`` inflates a frame (zlib: the codec of compressed MetaImage), ``resize`` brings it to the model's input
-    (bilinear, float32, the case's own value range), ``overlay`` draws the class that wins at each pixel on the frame.
-    Without ``decode`` and ``resize`` the cases are fed as they are.
+    - ``decode`` inflates a frame (zlib: the codec of compressed MetaImage).
+    - ``resize`` brings it to the model's input (bilinear, float32, the case's own value range).
+    - ``overlay`` draws the class with the highest score at each pixel on the frame.
+
+    Without ``decode`` and ``resize`` the cases are used unchanged.
     """
 
     def __init__(
@@ -116,9 +119,9 @@ def resize(image: Any, size: tuple[int, int]) -> Any:
 
 
 def overlay(image: Any, scores: Any) -> Any:
-    """RGB uint8 (rows, columns, 3): the grey frame, tinted where a class other than the first wins.
+    """RGB uint8 (rows, columns, 3): the grey frame, tinted where another class than the first has the highest score.
 
-    ``scores`` (1, classes, rows, columns); of a single class, above zero.
+    ``scores`` is (1, classes, rows, columns); with a single class, pixels with a score above zero are tinted.
     """
     import numpy as np
 

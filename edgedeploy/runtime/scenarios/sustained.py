@@ -1,6 +1,7 @@
-"""Sustained load: queries back to back for minutes, looked at in windows, with the board's conditions at each end.
+"""Sustained load: queries back to back for minutes, summarised in windows, with the board's conditions after each
+window.
 
-What a burst cannot show: heat, throttling and leaks slow a board down after minutes.
+It shows what a burst cannot: heat, throttling and leaks slow a board down after minutes.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Sustained:
 
 
 def _summary(start_ns: int, ordered: list[int]) -> dict[str, int]:
-    """Nearest ranks."""
+    """The window's percentiles, by nearest rank."""
     return {
         "start_ns": start_ns,
         "queries": len(ordered),

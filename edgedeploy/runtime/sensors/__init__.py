@@ -1,1 +1,1 @@
-"""What a board says of itself: processor, power, temperature, clocks, power modes."""
+"""Reads a board's sensors and properties: processor, power, temperature, clocks, power modes."""

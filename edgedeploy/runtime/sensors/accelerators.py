@@ -1,5 +1,5 @@
-"""What a board has beside its CPU, as the kernel tells it: GPUs, DLAs, NPUs and TPUs. Whether a runtime uses them, only a
-measurement's placement says."""
+"""Lists a board's accelerators (GPU, DLA, NPU, TPU) from the kernel's files. Whether a runtime uses one shows only in a
+measurement."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ IN_DEVICE_TREE = (
     ("GPU", re.compile(r"arm,mali-[\w-]+|brcm,\d+-v3d")),
     ("NPU", re.compile(r"rockchip,\S*rk(?:npu|nn)\S*|arm,ethos-u\d+")),
 )
-"""Kind, and the ``compatible`` word of a device that the device tree gives to a driver."""
+"""Kind of accelerator, and the device tree's ``compatible`` word of such a device."""
 
 IN_CLASSES = (("accel", "accel*", "NPU"), ("apex", "apex_*", "TPU"), ("hailo_chardev", "hailo*", "NPU"))
 """Folder of ``/sys/class``, its entries, and what they are: the kernel's own class, Coral's Edge TPU, Hailo's NPU."""
 
 VENDORS = {"0x1002": "AMD", "0x10de": "NVIDIA", "0x8086": "Intel"}
-"""Of graphics devices on PCI; others (a server's or virtual machine's display) compute nothing."""
+"""Vendors of PCI graphics devices that can compute; others are displays of servers or virtual machines."""
 
 
 def accelerators(system: Path = Path("/")) -> list[str]:
-    """Such as ``GPU NVIDIA H200`` or ``DLA nvidia,tegra234-nvdla (2)``: the kind, a name, and how many when several."""
+    """Kind, name and, if more than one, the number: ``GPU NVIDIA H200`` or ``DLA nvidia,tegra234-nvdla (2)``."""
     nvidia = list(_nvidia(system))
     found = [*nvidia, *_device_tree(system), *_graphics(system, nvidia=bool(nvidia)), *_classes(system)]
     return [name if count == 1 else f"{name} ({count})" for name, count in sorted(Counter(found).items())]
 
 
 def _nvidia(system: Path) -> Iterator[str]:
-    """Cards, by their driver, which names the model."""
+    """NVIDIA cards by the model names that their driver gives."""
     for path in sorted(system.glob("proc/driver/nvidia/gpus/*/information")):
         fields = dict(line.partition(":")[::2] for line in _read(path).splitlines())
         yield f"GPU {fields.get('Model', '').strip() or 'NVIDIA'}"
@@ -47,7 +47,8 @@ def _device_tree(system: Path) -> Iterator[str]:
 
 
 def _graphics(system: Path, *, nvidia: bool) -> Iterator[str]:
-    """Graphics devices on PCI that can compute; NVIDIA's own driver has told of its cards already."""
+    """PCI graphics devices that can compute; without those of NVIDIA when ``nvidia``: its driver has listed them
+    already."""
     for path in sorted(system.glob("sys/class/drm/renderD*/device/vendor")):
         vendor = VENDORS.get(_read(path).strip())
         if vendor is not None and not (nvidia and vendor == "NVIDIA"):

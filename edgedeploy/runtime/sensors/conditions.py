@@ -1,7 +1,7 @@
-"""Clocks, heat and throttling while blocks are being timed: what stands before and after a run is the idle board.
+"""Records clocks, temperatures and throttling while blocks are timed; before and after a run the board would be idle.
 
-They are read between two blocks, never during one: each block begins with an untimed query, so that looking costs the
-series nothing. The clock of a core that has just worked is still the one it worked at.
+They are read between two blocks, never during one. Each block begins with an untimed query, so that reading does not
+affect the timed queries. Right after work, a core still has the clock it worked at.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ COOLING_PERIOD_S = 1.0
 
 
 class ConditionRecorder:
-    """``cores`` are those being timed, whose clocks count; a reader that fails once is not asked again."""
+    """``cores`` are the timed cores, whose clocks are read. A reader that has failed is not called again."""
 
     def __init__(self, cores: Sequence[int], root: Path = sysfs.SYSTEM, period_s: float = PERIOD_S) -> None:
         self._readers: dict[str, Callable[[], Any]] = {
@@ -33,7 +33,7 @@ class ConditionRecorder:
         self._spent_ns = 0
 
     def look(self) -> None:
-        """Read everything, unless the last look was less than a period ago."""
+        """Read everything, unless the last reading was less than a period ago."""
         now_ns = time.monotonic_ns()
         if self._at_ns and now_ns - self._at_ns[-1] < self._period_ns:
             return
@@ -47,8 +47,8 @@ class ConditionRecorder:
         self._spent_ns += time.monotonic_ns() - now_ns
 
     def result(self) -> dict[str, Any]:
-        """``at_ns``, ``cpu_mhz`` and ``hottest_c`` look by look, ``throttling`` as all names that were seen, ``looking_ns``
-        as the time that looking took, ``missing`` with the reasons of what could not be read."""
+        """``at_ns``, ``cpu_mhz`` and ``hottest_c`` of each reading; ``throttling``, all names that were seen;
+        ``looking_ns``, the time that reading took; ``missing``, why a value could not be read."""
         found = {name: values for name, values in self._values.items() if name not in self._missing}
         if "throttling" in found:
             found["throttling"] = sorted({name for names in found["throttling"] for name in names})
@@ -56,7 +56,7 @@ class ConditionRecorder:
 
 
 def cool_down(to_c: float, limit_s: float, root: Path = sysfs.SYSTEM) -> dict[str, Any]:
-    """Wait until no sensor is hotter than ``to_c``, at most ``limit_s``; how it went."""
+    """Wait until no sensor is hotter than ``to_c``, at most ``limit_s``. Returns a record of the wait."""
     start_ns = time.monotonic_ns()
     try:
         first_c = hottest_c = max(sysfs.temperatures_c(root).values())

@@ -1,7 +1,9 @@
-"""Power while the sides work and while they wait, as raw series: the host turns them into joules (``evidence/energy.py``).
+"""Samples power while candidate and baseline work and while they wait; the host computes joules
+(``evidence/energy.py``).
 
-A stretch is a run of queries long enough for the sensor; ordinary timed blocks last milliseconds and are left alone, so
-that sampling never touches a latency. Stretches take turns in ABBA order between two waits of the same loaded processes.
+A stretch is a series of queries that is long enough for the sensor. The timed blocks last only milliseconds and are not
+sampled, so that sampling never affects a latency. Stretches alternate in ABBA order between two waits of the same
+loaded processes.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from edgedeploy.runtime.sensors.sampler import Sampler
 PERIODS_A_STRETCH = 25
 LEAST_STRETCH_S = 0.5
 SETTLE_S = 0.1
-"""At least this long, and two periods, from one window to the next: what the sensor still averages belongs to the window
-before, and a sample has to lie on either side."""
+"""Pause between two windows: at least this long, and at least two sensor periods. The sensor still averages over the
+window before, and a sample must lie on either side of the pause."""
 
 
 class Worker(Protocol):
-    """A side's process. A protocol so that a simulated one can be measured."""
+    """The process of the candidate or the baseline. A protocol, so that a simulated one can be measured."""
 
     cores: list[int]
 
@@ -33,8 +35,9 @@ def measure_energy(
     find: Callable[[], PowerSource] = find_source,
     stretch_s: float | None = None,
 ) -> dict[str, Any]:
-    """``missing`` with the reason, or: ``source``, ``scope``, ``kind``, ``period_s``, ``samples`` ([monotonic ns, J or W]),
-    ``waits`` ([start ns, end ns]) and ``stretches`` (``side``, ``start_ns``, ``end_ns``, ``queries``)."""
+    """Sample the power. Returns ``missing`` with the reason, or ``source``, ``scope``, ``kind``, ``period_s``,
+    ``samples`` ([monotonic ns, J or W]), ``waits`` ([start ns, end ns]) and ``stretches`` (``side``, ``start_ns``,
+    ``end_ns``, ``queries``)."""
     try:
         source = find()
     except LookupError as exc:

@@ -1,4 +1,5 @@
-"""The conditions of a run: what could make the same work faster or slower. Unreadable ones are null, with the reason."""
+"""The conditions of a run that make the same work faster or slower. Conditions that cannot be read are null with a
+reason."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ def snapshot(root: Path = sysfs.SYSTEM) -> dict[str, Any]:
     """Conditions now, of the board whose file system begins at ``root``. ``missing`` maps the fields that are None to the
     reason.
 
-    Units are in the names; temperatures_c is by zone, throttle_events by counter since boot, throttling_now the names of
-    what takes clocks away at this moment, jetson_clocks what that tool shows (it wants root).
+    Units are in the names. ``temperatures_c`` is by zone, ``throttle_events`` by counter since boot; ``throttling_now``
+    names what reduces clocks at this moment; ``jetson_clocks`` is the output of that tool, which needs root.
     """
     readers: dict[str, Callable[[], Any]] = {
         "load_1m": lambda: sysfs.load_1m(root),
@@ -41,7 +42,7 @@ def snapshot(root: Path = sysfs.SYSTEM) -> dict[str, Any]:
 
 
 def read_all(readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """Every reader's value, None with a reason in ``missing`` for those that have none."""
+    """The value of every reader. A reader that fails gives None, and its reason is in ``missing``."""
     values: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for name, read in readers.items():
@@ -55,7 +56,7 @@ def read_all(readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
 
 
 def governor(root: Path = sysfs.SYSTEM) -> str | None:
-    """The clock governors in use, such as ``performance`` or ``performance+schedutil``; None where there is no say."""
+    """The clock governors in use, such as ``performance`` or ``performance+schedutil``; None without cpufreq."""
     try:
         return sysfs.governor(root)
     except (OSError, LookupError):
@@ -83,7 +84,7 @@ def _jetson_clocks() -> dict[str, Any]:
 
 
 class BackgroundMeter:
-    """CPU time that others use, from its construction to :meth:`stop`, by the kernel's own accounting.
+    """CPU time of other processes, from its construction to :meth:`stop`, from the kernel's accounting.
 
     ``own_cpu_ns`` returns the CPU time so far of all processes that belong to the run.
     """
@@ -97,8 +98,8 @@ class BackgroundMeter:
         return busy_ns, stolen_ns, self._own_cpu_ns(), time.monotonic_ns(), time.time_ns()
 
     def stop(self) -> dict[str, float | int]:
-        """``background_cpu_share`` in cores (1.0 is one core wholly used by others), ``stolen_cpu_share`` in cores (taken
-        by the hypervisor), ``clock_skew_ns`` (wall clock minus monotonic clock)."""
+        """``background_cpu_share`` in cores (1.0: others fully used one core), ``stolen_cpu_share`` in cores (used by
+        the hypervisor), ``clock_skew_ns`` (wall clock minus monotonic clock)."""
         was, now = self._at_start, self._read()
         busy_ns, stolen_ns, own_ns, wall_ns, calendar_ns = (now[i] - was[i] for i in range(5))
         return {

@@ -1,4 +1,4 @@
-"""What NVIDIA's own tools say about a Jetson's power mode and clocks."""
+"""Reads a Jetson's power mode and clocks with NVIDIA's own tools."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def parse_query(text: str) -> tuple[int, str]:
 
 
 @dataclass(frozen=True)
-class Clock:
-    """Limits and value of one clock in MHz; ``locked`` when nothing is left between the limits."""
+class ClockRange:
+    """Limits and value of one clock in MHz; ``locked`` when both limits are equal."""
 
     low_mhz: float
     high_mhz: float
@@ -65,7 +65,7 @@ class JetsonClocks:
     """``jetson_clocks --show``: clocks by the tool's names (``cpu0``, ``GPU``, ``EMC`` ...), the governors of the cores,
     whether the memory clock is overridden, and the power mode's name."""
 
-    clocks: Mapping[str, Clock]
+    clocks: Mapping[str, ClockRange]
     governors: Mapping[str, str]
     emc_overridden: bool
     power_mode: str
@@ -78,8 +78,8 @@ class JetsonClocks:
 
 
 def parse_clocks(text: str) -> JetsonClocks:
-    """Raises ``ValueError`` when the GPU, the memory or the mode is not there: the output has another form then."""
-    clocks: dict[str, Clock] = {}
+    """Raises ``ValueError`` when the GPU, the memory or the mode is missing, which means an unknown output format."""
+    clocks: dict[str, ClockRange] = {}
     governors: dict[str, str] = {}
     overridden = False
     mode = ""
@@ -92,7 +92,7 @@ def parse_clocks(text: str) -> JetsonClocks:
         name = line.split()[0].rstrip(":")
         per_mhz = 1e3 if name.startswith("cpu") else 1e6  # cores are in kHz, all else in Hz
         low, high, now = (int(pairs[key]) / per_mhz for key in ("MinFreq", "MaxFreq", "CurrentFreq"))
-        clocks[name] = Clock(low, high, now)
+        clocks[name] = ClockRange(low, high, now)
         if "Governor" in pairs:
             governors[name] = pairs["Governor"]
         if name == "EMC":

@@ -1,8 +1,7 @@
-"""What this board can say of its power: Intel's RAPL counters, INA rails of a Jetson, or tegrastats.
+"""Reads this board's power from Intel's RAPL counters, INA rails of a Jetson, or tegrastats.
 
 A source is an energy counter (joules since it was opened) or an instantaneous power (watts). It names what it covers:
-RAPL the processor package, an input rail the whole module. A rail that is only a part is never put in the place of the
-total.
+RAPL the processor package, an input rail the whole module. A rail of only one part never stands for the total.
 """
 
 from __future__ import annotations
@@ -18,24 +17,26 @@ from edgedeploy.runtime.sensors.sysfs import SYSTEM
 from edgedeploy.runtime.sensors.tegrastats import parse
 
 TOTAL_RAILS = (("VDD_IN",), ("POM_5V_IN",), ("VIN",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"))
-"""Rails that together are all that a module draws: Xavier NX, TX2, Orin Nano and NX; Nano; Thor; AGX Orin, where
-VIN_SYS_5V0 feeds the memory's rail too."""
+"""Rails that add up to the whole module, in this order: Xavier NX, TX2, Orin Nano and NX; Nano; Thor; AGX Orin, where
+VIN_SYS_5V0 also feeds the memory's rail."""
 
 HIGHEST_W = 2000.0
-"""No board of this project draws more: a counter that says so was reset."""
+"""No supported board draws more: a counter that shows more was reset."""
 
 _SHORTEST_STEP_NS = 10_000_000
-"""RAPL counts in steps of about a millisecond: between two quick reads a whole step may show."""
+"""Shortest time assumed between two RAPL reads: the counter moves in steps of about 1 ms, so two quick reads may be a
+whole step apart."""
 
 
 class PowerSource(Protocol):
-    """A protocol because every vendor measures elsewhere. ``kind`` is ``energy`` (J, cumulative) or ``power`` (W)."""
+    """A source of power readings. A protocol, because each vendor's differs. ``kind`` is ``energy`` (J, cumulative) or
+    ``power`` (W)."""
 
     name: str
     scope: str
     kind: str
     period_s: float
-    """Least time between two reads that says something new."""
+    """Shortest time between two reads that give different values."""
 
     def read(self) -> float: ...
     def close(self) -> None: ...
@@ -52,7 +53,7 @@ class _Counter:
         self._last_ns = clock_ns()
 
     def step_uj(self) -> int:
-        """Microjoules since the last call. Raises ``ValueError`` for a step that no wrap explains."""
+        """Microjoules since the last call. Raises ``ValueError`` for a step that one counter wrap cannot explain."""
         now_uj, now_ns = int(_text(self._file)), self._clock_ns()
         before_uj, waited_ns = self._last_uj, max(_SHORTEST_STEP_NS, now_ns - self._last_ns)
         step_uj = now_uj - before_uj if now_uj >= before_uj else now_uj - before_uj + self._range_uj
@@ -64,7 +65,7 @@ class _Counter:
 
 
 class Rapl:
-    """The energy counters of all processor packages, put together and unwrapped."""
+    """The sum of the energy counters of all processor packages, corrected for counter wraps."""
 
     kind = "energy"
     scope = "processor package: cores, caches, integrated GPU; not memory, disks or the board"
@@ -97,7 +98,7 @@ class InaRails:
     period_s = 0.05
 
     def __init__(self, root: Path = SYSTEM) -> None:
-        """Raises ``LookupError`` when there are no rails, or none that are the total."""
+        """Raises ``LookupError`` when there are no rails, or none that add up to the total."""
         rails = {**_iio_rails(root), **_hwmon_rails(root)}
         if not rails:
             raise LookupError("no INA power monitor under /sys/class/hwmon or /sys/bus/i2c")
@@ -115,7 +116,7 @@ class InaRails:
 
 
 class Tegrastats:
-    """Watts from the tool's lines, as they come: for boards whose INA files are not open to this user."""
+    """Watts from the tool's lines, for boards whose INA files this user may not read."""
 
     kind = "power"
     scope = "everything that the module draws"
@@ -183,7 +184,8 @@ def find_source(root: Path = SYSTEM) -> PowerSource:
 
 
 def _hwmon_rails(root: Path) -> dict[str, Callable[[], float]]:
-    """Rail label -> reader of watts. Labels that stand twice (``NC``) and channels that only add others up are no rails."""
+    """Rail label -> reader of watts. Labels that occur twice (``NC``) and channels that only sum others are left
+    out."""
     rails: dict[str, Callable[[], float]] = {}
     double = set()
     for chip in sorted(root.glob("sys/class/hwmon/hwmon*")):

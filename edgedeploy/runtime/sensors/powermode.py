@@ -1,8 +1,7 @@
-"""Sets a board's clock governor and nvpmodel mode for a run, and puts them back, whatever happens to the run.
+"""Sets a board's clock governor and nvpmodel mode for a run, and restores them in any case.
 
-What stood before is written to a journal, safely on disk, before anything is changed. A run that is killed leaves the
-journal behind; whoever holds the board next restores from it first. nvpmodel's mode outlives a reboot, so the journal
-does too.
+The old settings are written to a journal on disk before anything is changed. A killed run leaves the journal behind,
+and the next holder of the board restores from it first. nvpmodel's mode survives a reboot, and so does the journal.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from edgedeploy.runtime.sensors.sysfs import SYSTEM
 
 JOURNAL = "powermode.json"
 TOOL_TIMEOUT_S = 30.0
-KINDS = ("governor", "nvpmodel")
+SETTINGS = ("governor", "nvpmodel")
 
 
 class PowerModes:
@@ -34,8 +33,8 @@ class PowerModes:
         self._root = root
 
     def offered(self) -> dict[str, str]:
-        """Modes that may be asked for by name, with what sets each: governors that every core has, and the modes of
-        ``/etc/nvpmodel.conf`` where the tool is there. Whether they may be set, only setting tells."""
+        """The modes by name, with what sets each: governors that every core has, and the modes of
+        ``/etc/nvpmodel.conf`` if the tool is installed. Whether this user may set them shows only when they are set."""
         by_core = [set(_listed(path)) for path in self._files()]
         modes = dict.fromkeys(sorted(set.intersection(*by_core)) if by_core else (), "governor")
         if _program() is not None:
@@ -46,17 +45,17 @@ class PowerModes:
     def held(self, asked: Mapping[str, str]) -> Iterator[dict[str, str]]:
         """Set what is ``asked`` (``governor`` by name, ``nvpmodel`` by number or name) and restore it at the end.
 
-        Yields what was set by the names that a snapshot uses. Raises :class:`RuntimeFault` ``power_mode_refused`` when the
-        board does not offer it, does not allow it, or does not do it.
+        Yields what was set, by the names that a snapshot uses. Raises :class:`RuntimeFault` ``power_mode_refused`` when
+        the board does not offer the mode, does not allow it, or stays in another one.
         """
         self.restore()
         wanted = {name: str(value) for name, value in asked.items() if value is not None}
         if not wanted:
             yield {}
             return
-        unknown = sorted(set(wanted) - set(KINDS))
+        unknown = sorted(set(wanted) - set(SETTINGS))
         if unknown:
-            raise _refused(f"{', '.join(unknown)} cannot be set; {' and '.join(KINDS)} can")
+            raise _refused(f"{', '.join(unknown)} cannot be set; {' and '.join(SETTINGS)} can")
         set_up: dict[str, str] = {}
         mode = self._number(wanted["nvpmodel"]) if "nvpmodel" in wanted else None
         if "governor" in wanted:
@@ -78,9 +77,9 @@ class PowerModes:
             self.restore()
 
     def restore(self) -> bool:
-        """Put back what the journal says, if there is one; whether there was. The journal goes last.
+        """Restore the journal's settings, then remove it. Returns whether there was a journal.
 
-        Raises :class:`RuntimeFault` ``power_mode_refused`` with what to do by hand; the journal stays then.
+        Raises :class:`RuntimeFault` ``power_mode_refused`` with what to do by hand, and keeps the journal.
         """
         before = read_json(self._journal)
         if before is None:
@@ -98,7 +97,7 @@ class PowerModes:
         return True
 
     def _write_journal(self, before: Mapping[str, Any]) -> None:
-        """On disk before anything changes: the text, and then the folder that names it."""
+        """Flush the journal to disk before anything changes: first the file, then its folder."""
         part = self._journal.with_name(f".{JOURNAL}.{os.getpid()}")
         with part.open("w", encoding="utf-8") as stream:
             json.dump(before, stream)
@@ -152,7 +151,8 @@ class PowerModes:
         raise _refused(f"nvpmodel has no mode {asked!r}; this board has {', '.join(names.values()) or 'none'}")
 
     def _set_mode(self, number: int) -> str:
-        """The mode's name and number. The tool wants an answer when a mode needs a reboot: it gets none."""
+        """Set a mode and return its name and number. The tool asks back when a mode needs a reboot, and gets no
+        answer."""
         said = _tool(["-m", str(number)])
         found, name = _current_mode()
         if found != number:
@@ -168,7 +168,7 @@ def _current_mode() -> tuple[int, str]:
 
 
 def _listed(governor: Path) -> list[str]:
-    """The governors that the core of this ``scaling_governor`` file can run; none where the driver does not list them."""
+    """The governors of the core of this ``scaling_governor`` file; none if the driver does not list them."""
     try:
         return governor.with_name("scaling_available_governors").read_text(encoding="ascii").split()
     except OSError:

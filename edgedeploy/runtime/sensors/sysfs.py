@@ -1,7 +1,7 @@
-"""What a Linux board tells through files: clocks, temperatures, throttling. ``root`` is the root of its file system.
+"""Reads clocks, temperatures and throttling from a Linux board's files. ``root`` is the root of its file system.
 
-A reader raises ``LookupError`` when the board has no such sensor and ``OSError`` when it may not be read; zero is never
-put in the place of an unknown value.
+A reader raises ``LookupError`` when the board has no such sensor and ``OSError`` when it may not be read; zero never
+stands for an unknown value.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _OFF_SENSOR_C = -256.0
 """What Jetson kernels report for a thermal sensor that is powered down."""
 
 _COOLING = re.compile(r"(thermal-)?(cpufreq|devfreq)-|Processor$")
-"""Cooling devices that take clocks away; fans and power limits that are always set are not among them."""
+"""Cooling devices that reduce clocks; fans, and power limits that are always set, are not among them."""
 
 _FIRMWARE_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
-"""Raspberry Pi's get_throttled: these bits are now, the same 16 higher are since boot."""
+"""Bits of Raspberry Pi's get_throttled. They mean "now"; the bits 16 places higher mean "since boot"."""
 
 
 def governor(root: Path = SYSTEM) -> str:
@@ -44,7 +44,7 @@ def cpu_mhz(root: Path = SYSTEM, cores: Sequence[int] | None = None) -> float:
 
 
 def clocks_locked(root: Path = SYSTEM) -> bool:
-    """Whether every core's lowest clock is its highest: what ``jetson_clocks`` does, and it shows without root."""
+    """Whether every core's lowest and highest clocks are equal, as ``jetson_clocks`` sets them. Needs no root."""
     lows = [_number(path) for path in _cpufreq(root, "scaling_min_freq", None)]
     highs = [_number(path) for path in _cpufreq(root, "scaling_max_freq", None)]
     if not lows:
@@ -53,7 +53,7 @@ def clocks_locked(root: Path = SYSTEM) -> bool:
 
 
 def gpu_mhz(root: Path = SYSTEM) -> float:
-    """Clock of the integrated GPU: Jetson's devfreq device, or Intel's i915 and xe drivers. 0 is a GPU that sleeps."""
+    """Clock of the integrated GPU: Jetson's devfreq device, or Intel's i915 and xe drivers. 0 means that it sleeps."""
     for pattern in ("*.gpu", "*.ga10b", "*.gv11b", "*.gp10b", "*.gm20b"):
         for path in sorted(root.glob(f"sys/class/devfreq/{pattern}/cur_freq")):
             return _number(path) / 1e6
@@ -64,7 +64,8 @@ def gpu_mhz(root: Path = SYSTEM) -> float:
 
 
 def emc_mhz(root: Path = SYSTEM) -> float:
-    """Clock of a Jetson's memory controller, which moves latency as much as the GPU's does. Root may read it."""
+    """Clock of a Jetson's memory controller, which affects latency as much as the GPU's clock. Only root may read
+    it."""
     for name in ("bpmp/debug/clk/emc/rate", "clk/override.emc/clk_rate"):
         try:
             return _number(root / "sys/kernel/debug" / name) / 1e6
@@ -113,7 +114,7 @@ _PER_CPU = "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/"
 
 
 def throttling_now(root: Path = SYSTEM) -> list[str]:
-    """What takes clocks away at this moment, by name; empty when nothing does."""
+    """Names of what reduces clocks at this moment; empty when nothing does."""
     found = []
     seen = False
     for path in sorted(root.glob("sys/class/thermal/cooling_device*")):

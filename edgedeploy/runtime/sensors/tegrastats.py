@@ -1,7 +1,7 @@
-"""One line of NVIDIA's ``tegrastats``, read strictly: what is not understood is an error, never a guess.
+"""Parses a line of NVIDIA's ``tegrastats`` strictly: an unknown field is an error.
 
-The fields differ by board, by release and with root rights. Two things look alike: ``GPU@30.5C`` is a temperature,
-``GPU 463/463`` a power rail. A rail prints its power now and its average since the start: the first one counts.
+The fields differ by board, by release and with root rights. Two fields look alike: ``GPU@30.5C`` is a temperature,
+``GPU 463/463`` a power rail. A rail prints its current power and its average since the start; the first one is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MB_IN_KB = {"kB": 1, "MB": 1024}
 
 
 class TegrastatsError(ValueError):
-    """A line that cannot be read as a whole. ``line`` is the raw line, ``at`` the place that was not understood."""
+    """A line that cannot be parsed completely. ``line`` is the raw line, ``at`` the position of the unknown part."""
 
     def __init__(self, why: str, line: str, at: int) -> None:
         super().__init__(f"{why} at character {at + 1} of {line!r}")
@@ -28,7 +28,7 @@ class TegrastatsError(ValueError):
 
 @dataclass(frozen=True)
 class Load:
-    """How busy a block is and its clocks; None where the line does not say, ``on`` False for a block that is off."""
+    """Load and clocks of a block; None if the line does not give them; ``on`` is False for a block that is off."""
 
     percent: int | None = None
     mhz: tuple[int, ...] = ()
@@ -46,8 +46,9 @@ class Rail:
 
 @dataclass(frozen=True)
 class TegraReading:
-    """Memory is in the tool's MB and kB (powers of 1024); ``cpus`` one :class:`Load` a core; ``engines`` every other block
-    by name, ``gpus`` those called GR3D; ``temperatures_c`` is None for a sensor that is off."""
+    """Memory is in the tool's MB and kB (powers of 1024). ``cpus`` has one :class:`Load` per core; ``gpus`` are the
+    blocks called GR3D; ``engines`` are all other blocks by name. ``temperatures_c`` is None for a sensor that is
+    off."""
 
     stamp: str | None
     ram_used_mb: int
@@ -91,9 +92,9 @@ _CORE = re.compile(r"off|(\d+)%(?:@(\d+))?")
 def parse(line: str, rails: Sequence[str] | None = None) -> TegraReading:
     """The whole line as a reading. ``rails`` are the names that earlier lines of the same log had.
 
-    Every line ends with its power rails, so one without any was cut. A cut between two rails shows against ``rails`` only;
-    one inside the last number of a board that prints no unit does not show at all: read whole lines from a stream.
-    Raises :class:`TegrastatsError`.
+    Raises :class:`TegrastatsError`, also for a truncated line: every line ends with its power rails. Truncation between
+    two rails can only be detected with ``rails``. Truncation inside the last number cannot be detected on a board that
+    prints no unit: read whole lines from a stream.
     """
     text = line.rstrip("\r\n")
     stamp = _STAMP.match(text)

@@ -13,19 +13,19 @@ from typing import Any
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 
 COMPUTE_OPERATORS = ("Conv", "Gemm", "MatMul")
-"""An operator whose name holds one of these is a compute layer: FusedConv, NhwcFusedConv, QLinearConv, QGemm,
-ConvTranspose, DynamicQuantizeMatMul, MatMulNBits ... are all spelt that way."""
+"""An operator whose name contains one of these is a compute layer: FusedConv, NhwcFusedConv, QLinearConv, QGemm,
+ConvTranspose, DynamicQuantizeMatMul, MatMulNBits ..."""
 
 _KERNEL_TIME = "_kernel_time"
 
 _REWRITTEN = re.compile(r"(_token_\d+|_nchwc)+$")
-"""What graph rewriting adds to a name: what is left is the node's, or that of the tensor it gives."""
+"""Suffix that graph rewriting adds to a name. Without it, the name is that of the node or of its output tensor."""
 
 _TOO_NEW = (
     ("ONNX IR version", re.compile(r"model IR version: (\d+), max supported IR version: (\d+)")),
     ("operator set", re.compile(r"Opset (\d+) is under development.* is till opset (\d+)", re.DOTALL)),
 )
-"""How ONNX Runtime refuses a file that is newer than itself: what the file has, and the most that it reads."""
+"""Messages of ONNX Runtime for a file that is too new: the file's version, and the newest version it reads."""
 
 _NUMPY_TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 _NUMPY_TYPES.update({f"tensor({name})": name for name in ("int8", "uint8", "int16", "int32", "int64", "bool")})
@@ -86,8 +86,8 @@ class OnnxRuntimeSession:
         return {name: values[index] for index, name in enumerate(self.outputs)}
 
     def executed(self) -> dict[str, int]:
-        """From the profile of one inference in a second session: the profiler slows a session down, so the timed one
-        never has it. Zeros are fed; the kernels do not depend on values."""
+        """Read from the profile of one inference in a second session, because profiling would slow the timed session
+        down. The inputs are zeros: kernels do not depend on values."""
         import numpy as np
 
         feeds = {
@@ -111,7 +111,8 @@ class OnnxRuntimeSession:
 
 
 def refusal(exc: Exception, version: str) -> RuntimeFault:
-    """A file that ONNX Runtime does not load: ``runtime_too_old`` is about the board, ``open_failed`` about the file."""
+    """The fault for a file that ONNX Runtime does not load: ``runtime_too_old`` blames the board, ``open_failed`` the
+    file."""
     for what, pattern in _TOO_NEW:
         match = pattern.search(str(exc))
         if match is not None:
@@ -163,16 +164,17 @@ def layers_from_profile(events: list[Any]) -> list[dict[str, Any]]:
 
 
 def _steady_ns(times_us: Sequence[int]) -> int:
-    """The median without the first run, which finds cold caches and unfilled arenas."""
+    """The median without the first run, in which caches are cold and memory arenas are empty."""
     return round(1000 * statistics.median(times_us[1:] or times_us))
 
 
 def _layer_precision(operator: str, input_types: list[Any]) -> str | None:
-    """The precision of a layer's products; None when it is no compute layer (a product of int64 shapes is none either).
+    """The precision of a layer's products; None if it is not a compute layer. A product of int64 shapes is not one
+    either.
 
-    Integer operators say so by name, because the first input of some of them is still float (DynamicQuantizeMatMul makes
-    it int8 at each query); for the others the first input decides. MatMulNBits has weights of 4 bits that are multiplied in
-    its input's precision.
+    The names of integer operators decide, because some of them have a float input (DynamicQuantizeMatMul quantizes it
+    at each query). For other operators the type of the first input decides. MatMulNBits multiplies 4-bit weights in the
+    precision of its input.
     """
     if not any(name in operator for name in COMPUTE_OPERATORS):
         return None

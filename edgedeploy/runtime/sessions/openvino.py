@@ -10,7 +10,7 @@ from typing import Any
 from edgedeploy.runtime.faults import from_exception
 
 COMPUTE_LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "BinaryConvolution")
-"""The CPU plug-in's layer types that multiply and add; everything else moves or scales data."""
+"""The CPU plug-in's layer types that multiply and add; all others move or scale data."""
 
 _PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": "int8", "i8": "int8", "f64": "float64"}
 _PRECISIONS.update({"u4": "int4-weights", "i4": "int4-weights"})  # weights; the products are computed in float
@@ -24,8 +24,8 @@ def open_model(path: Path, settings: Mapping[str, str], threads: int) -> OpenVin
 def compile_properties(settings: Mapping[str, str], threads: int) -> dict[str, str]:
     """The properties a model is compiled with.
 
-    The precision hint is always given: on CPUs with bfloat16 instructions OpenVINO otherwise computes float32 models in
-    bfloat16 and says nothing.
+    The precision hint is always given: without it, OpenVINO silently computes float32 models in bfloat16 on CPUs with
+    bfloat16 instructions.
     """
     properties = {
         "INFERENCE_PRECISION_HINT": "f32",
@@ -59,7 +59,7 @@ class OpenVinoSession:
         return {name: values[index] for index, name in enumerate(self.outputs)}
 
     def executed(self) -> dict[str, int]:
-        """From the compiled graph, which names the kernel's precision for every layer."""
+        """Read from the compiled graph, which names the precision of every layer's kernel."""
         counts: dict[str, int] = {}
         for layer in self._compiled.get_runtime_model().get_ordered_ops():
             info = layer.get_rt_info()

@@ -1,8 +1,8 @@
-"""The tensors of a model, exposed: of the ONNX reference, and the same ones in an artifact of it.
+"""Makes the inner tensors of a model readable: those of the ONNX reference, and the same ones in an artifact of it.
 
-Looking changes little of what runs: of a quantized tensor the value after dequantization is exposed, which leaves its
-integer kernels in place; layers that a runtime would have fused into one may run apart while they are looked at. A file
-for TensorRT is run by ONNX Runtime: it tells what the file's numbers cost, not what an engine computes.
+Reading them changes little of what runs. A quantized tensor is read after its DequantizeLinear, so its integer kernels
+stay. Layers that a runtime would otherwise fuse may run separately. A file for TensorRT is run by ONNX Runtime: this
+shows the error of the file's numbers, not what an engine computes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from edgedeploy.targets.tensorrt.halves import HALVES, widened
 Runner = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
-class Side:
-    """One model whose tensors can be asked for by the reference's names. ``tensors`` maps those to the model's own."""
+class ExposedModel:
+    """One model whose tensors can be read by the reference's names. ``tensors`` maps these names to the model's own."""
 
     def __init__(self, tensors: Mapping[str, Any], opener: Callable[[Sequence[str]], Runner]) -> None:
         self.tensors = tensors
@@ -35,7 +35,7 @@ class Side:
 
 
 def float_tensors(model: Any) -> dict[str, int]:
-    """Bytes of every float tensor that a node makes, by name and in order, as far as shapes are known."""
+    """Bytes of every float tensor that a node computes, by name and in order, if its shape is known."""
     import onnx
 
     inferred = onnx.shape_inference.infer_shapes(model).graph
@@ -49,16 +49,16 @@ def float_tensors(model: Any) -> dict[str, int]:
     return sizes
 
 
-def source_side(source: Any, scratch: Path) -> Side:
+def expose_source(source: Any, scratch: Path) -> ExposedModel:
     sizes = float_tensors(source)
 
     def opener(names: Sequence[str]) -> Runner:
         return _onnx_runner(source, {name: name for name in names}, scratch / "source.onnx", as_written=True)
 
-    return Side(sizes, opener)
+    return ExposedModel(sizes, opener)
 
 
-def onnx_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> Side:
+def expose_onnx(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> ExposedModel:
     import onnx
 
     with translated(f"{artifact.entry} as an ONNX model", "Build the artifact again", Unsupported):
@@ -76,12 +76,12 @@ def onnx_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> S
         wanted = {name: theirs[name] for name in names}
         return _onnx_runner(model, wanted, scratch / "artifact.onnx", as_written=in_float)
 
-    return Side(theirs, opener)
+    return ExposedModel(theirs, opener)
 
 
 def _onnx_runner(model: Any, names: Mapping[str, str], path: Path, *, as_written: bool) -> Runner:
-    """Runs ``model`` for the tensors ``names`` maps to (by our name), from a copy at ``path`` that has them as outputs; in
-    float, every node as the file has it, when ``as_written``."""
+    """A runner of ``model`` that returns the tensors of ``names`` (our name -> the model's). It opens a copy at
+    ``path`` that has them as outputs; with ``as_written``, without optimisations and so in float."""
     import onnx
 
     copy = onnx.ModelProto.FromString(model.SerializeToString())
@@ -99,8 +99,8 @@ def _onnx_runner(model: Any, names: Mapping[str, str], path: Path, *, as_written
     return run
 
 
-def openvino_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> Side:
-    """Layers by the names that OpenVINO's reader took over from the ONNX nodes."""
+def expose_openvino(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> ExposedModel:
+    """Layers by the names that OpenVINO's reader copied from the ONNX nodes."""
     import openvino as ov
 
     path = folder / artifact.entry
@@ -138,4 +138,4 @@ def openvino_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) 
 
         return run
 
-    return Side(theirs, opener)
+    return ExposedModel(theirs, opener)

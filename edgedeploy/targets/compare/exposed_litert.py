@@ -1,9 +1,9 @@
-"""The tensors of a LiteRT file, exposed by an interpreter that keeps all of them. It runs built-in kernels: XNNPACK keeps
-none of what lies inside its pieces.
+"""Makes the inner tensors of a LiteRT file readable, with an interpreter that keeps all of them. It runs built-in
+kernels, because XNNPACK does not keep the tensors inside its partitions.
 
-What can be told are the outputs of convolutions and matrix products, by the reference's layers that the artifact's settings
-name. Converters fold batch norms and biases into them, and an activation where the file's operator says so: the reference's
-tensor is the one behind all of those.
+Readable are the outputs of convolutions and matrix products whose reference layers are named in the artifact's
+settings. Converters fold batch norms and biases into them, and sometimes an activation, which the file's operator
+states. The reference's tensor is the one after all of those.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from edgedeploy.records.artifact import Artifact
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
 from edgedeploy.runtime.sessions.litert.session import LAYERS, LiteRtSession
-from edgedeploy.targets.compare.exposed import Runner, Side, float_tensors
+from edgedeploy.targets.compare.exposed import ExposedModel, Runner, float_tensors
 
 ACTIVATIONS: Final[Mapping[int, tuple[str, ...]]] = {0: (), 1: ("Relu",), 2: ("Clip",), 3: ("Relu", "Clip")}
-"""What a file's operator may have fused (``ActivationFunctionType`` of its schema) -> what the reference calls it."""
+"""Activation that a file's operator may have fused (``ActivationFunctionType`` of its schema) -> the reference's
+operators."""
 
 _IMAGES: Final = ("Conv", "ConvTranspose")
-"""Their channels come first in the reference and last in the file."""
+"""Operators whose channels come first in the reference and last in the file."""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A tensor of the file. ``turned`` is the reference's shape where the file has the channels last."""
+    """A tensor of the file. ``turned`` is the reference's shape when the file has the channels last."""
 
     index: int
     turned: tuple[int, ...] | None
@@ -49,7 +50,7 @@ class _Place:
         return np.moveaxis(found.reshape(cases, *sizes, channels), -1, 1)
 
 
-def litert_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> Side:
+def expose_litert(source: Any, artifact: Artifact, folder: Path, scratch: Path) -> ExposedModel:
     """Raises ``SpecError`` for an artifact that does not name its layers, ``TargetUnavailable`` without the runtime."""
     path = folder / artifact.entry
     names: list[str] = json.loads(str(dict(artifact.settings).get(LAYERS, "[]")))
@@ -74,7 +75,7 @@ def litert_side(source: Any, artifact: Artifact, folder: Path, scratch: Path) ->
 
         return run
 
-    return Side(places, opener)
+    return ExposedModel(places, opener)
 
 
 def _keeping(path: Path) -> Any:
@@ -104,7 +105,7 @@ def _operators(path: Path) -> list[tuple[int, int]]:
 
 
 def _places(source: Any, names: Sequence[str], operators: Sequence[tuple[int, int]]) -> dict[str, _Place]:
-    """By the reference's tensor, in the reference's order."""
+    """The file's tensors by the reference's tensor names, in the reference's order."""
     shapes = _shapes(source)
     nodes = {node.name: node for node in source.graph.node}
     found: dict[str, _Place] = {}
@@ -118,7 +119,8 @@ def _places(source: Any, names: Sequence[str], operators: Sequence[tuple[int, in
 
 
 def _behind(source: Any, node: Any, activation: Sequence[str]) -> str:
-    """The tensor behind ``node`` and what a converter folds into it: batch norms, added constants, and ``activation``."""
+    """The tensor after ``node`` and after what a converter folds into it: batch norms, added constants,
+    ``activation``."""
     constant = {tensor.name for tensor in source.graph.initializer}
     constant |= {output for other in source.graph.node if other.op_type == "Constant" for output in other.output}
     left = list(activation)

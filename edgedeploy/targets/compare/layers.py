@@ -1,7 +1,7 @@
-"""What flows between the layers of a model: tensors of the ONNX reference, and the same tensors in an artifact of it.
+"""Compares the tensors between the layers of an artifact with those of its ONNX reference.
 
-Memory stays bounded: a few layers are looked at in one pass over the inputs, then the next few. How each target's tensors
-are exposed is in :mod:`.exposed` and :mod:`.exposed_litert`.
+To limit memory, each pass over the inputs reads a few layers. :mod:`.exposed` and :mod:`.exposed_litert` make the
+tensors of each target readable.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.reference.layers import WEIGHTED_OPERATORS, name_nodes, region
 from edgedeploy.reference.parity import ABSOLUTE_FLOOR
-from edgedeploy.targets.compare.exposed import onnx_side, openvino_side, source_side
-from edgedeploy.targets.compare.exposed_litert import litert_side
+from edgedeploy.targets.compare.exposed import expose_onnx, expose_openvino, expose_source
+from edgedeploy.targets.compare.exposed_litert import expose_litert
 
 PASS_BYTES: Final = 64 << 20
-"""What the tensors of one pass may hold together, on each side; a pass has at least one tensor."""
+"""Limit of all tensors of one pass on each side; a single larger tensor gets a pass of its own."""
 
 SAME_DB: Final = 400.0
-"""The ratio that stands for no difference at all, so that it stays a number; its negative for no likeness at all."""
+"""Finite stand-in for the ratio of equal tensors; its negative stands for tensors with nothing in common."""
 
 
 @dataclass(frozen=True)
 class LayerError:
     """How far a layer's output is from the reference's, over all inputs.
 
-    ``layer`` is the node of the reference that has the weights (or made the tensor), ``with_layers`` the nodes that were
-    folded into it in the artifact. ``sqnr_db`` is signal to quantization noise; ``added`` the relative L2 noise that
-    entered here, beyond what the layer's inputs brought along (400 where the output is no number or should be zero).
+    ``layer`` is the reference's node that has the weights (or computes the tensor); ``with_layers`` are the nodes that
+    the artifact folds into it. ``sqnr_db`` is signal to quantization noise. ``added`` is the relative L2 noise of this
+    layer beyond the noise of its inputs (400 when the output is NaN or Inf, or should be zero).
     """
 
     layer: str
@@ -70,7 +70,7 @@ class _Sums:
 
     @property
     def share(self) -> float:
-        """Noise over signal, as powers."""
+        """Noise power over signal power."""
         if self.non_finite:
             return math.inf
         if self.max_abs <= ABSOLUTE_FLOOR or not self.noise:
@@ -86,7 +86,7 @@ class _Sums:
 def compare_layers(
     reference: Path, artifact: Artifact, folder: Path, feeds: Callable[[], Iterable[Mapping[str, Array]]]
 ) -> list[LayerError]:
-    """Every layer that can be looked at on both sides, in the order of the reference. ``feeds`` is read once per pass.
+    """Every layer that can be read on both sides, in the order of the reference. ``feeds`` is called once per pass.
 
     Raises ``SpecError`` for a target whose tensors cannot be exposed, ``Unsupported`` for files that do not open.
     """
@@ -94,19 +94,19 @@ def compare_layers(
 
     source = onnx.load(str(reference))
     name_nodes(source)
-    sides = {
-        "litert": litert_side,
-        "onnxruntime": onnx_side,
-        "openvino": openvino_side,
-        "tensorrt": onnx_side,
+    exposers = {
+        "litert": expose_litert,
+        "onnxruntime": expose_onnx,
+        "openvino": expose_openvino,
+        "tensorrt": expose_onnx,
     }
-    if artifact.target not in sides:
+    if artifact.target not in exposers:
         raise SpecError(
-            f"layers of target {artifact.target!r}", "its tensors cannot be exposed", f"Known: {', '.join(sides)}"
+            f"layers of target {artifact.target!r}", "its tensors cannot be exposed", f"Known: {', '.join(exposers)}"
         )
     with TemporaryDirectory(prefix="edgedeploy-trace-") as scratch:
-        wanted = source_side(source, Path(scratch))
-        found = sides[artifact.target](source, artifact, folder, Path(scratch))
+        wanted = expose_source(source, Path(scratch))
+        found = exposers[artifact.target](source, artifact, folder, Path(scratch))
         sizes = {name: size for name, size in wanted.tensors.items() if name in found.tensors}
         sums = {name: _Sums() for name in sizes}
         for names in passes(sizes, PASS_BYTES):

@@ -1,8 +1,8 @@
-"""ONNX files that come without a torch program: onnx2tf, in an environment of its own.
+"""Converts ONNX files without a torch program, by onnx2tf in a separate environment.
 
-onnx2tf 2.x needs Python 3.12 or 3.13 and pins its whole toolchain (numpy, onnx, protobuf) to single releases: it can share
-an environment with nothing. The environment is made once, when the first such file is built (about 700 MB), below the
-user's cache; ``EDGEDEPLOY_ONNX2TF_PYTHON`` names an interpreter to make it with.
+onnx2tf 2.x needs Python 3.12 or 3.13 and pins its whole toolchain (numpy, onnx, protobuf) to single releases, so it
+cannot share an environment. The environment (about 700 MB) is made in the user's cache when the first such file is
+built; ``EDGEDEPLOY_ONNX2TF_PYTHON`` names the interpreter for it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def home() -> Path:
 
 
 def found_converter() -> str:
-    """One clause for people. It looks for no interpreter: that is told when the environment is made."""
+    """One clause for people. It does not look for an interpreter: that happens when the environment is made."""
     if (home() / _READY).is_file():
         return f"onnx2tf {_version(home())}"
     return "onnx2tf, installed when the first one is built (needs Python 3.12 or 3.13)"
@@ -61,9 +61,9 @@ def _fits(python: str) -> bool:
 
 
 def environment() -> tuple[Path, str]:
-    """The interpreter of the environment and onnx2tf's release; made first where it is not there yet.
+    """The environment's interpreter and onnx2tf's release; the environment is made if it is missing.
 
-    Raises ``TargetUnavailable`` where no interpreter fits or the packages cannot be had.
+    Raises ``TargetUnavailable`` when no interpreter fits or the packages cannot be installed.
     """
     folder = home()
     with _locked(folder):
@@ -75,7 +75,7 @@ def environment() -> tuple[Path, str]:
 def convert(request: BuildRequest, desk: Path) -> tuple[Path, str]:
     """The float model of an ONNX file, below ``desk``, and onnx2tf's release.
 
-    Inputs keep the file's dimensions; outputs may come out channels last, which the comparison with the reference tells.
+    Inputs keep the file's dimensions. Outputs may have channels last; the comparison with the reference detects this.
     Raises ``TargetUnavailable`` as :func:`environment` does, ``Unsupported`` for what onnx2tf refuses.
     """
     python, version = environment()
@@ -136,7 +136,7 @@ def _version(folder: Path) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Two studies that start together make one environment."""
+    """A lock: two studies that start together make the environment once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

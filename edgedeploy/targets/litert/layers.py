@@ -1,7 +1,7 @@
-"""Layers of a LiteRT file in terms of the reference's nodes, told by their weights.
+"""Finds the reference's nodes in a LiteRT file by their weights.
 
-The converters keep no name of a node, and fuse, split and reorder what they find (:mod:`edgedeploy.reference.weights`).
-A layer without constant weights leaves no trace and takes the precision of the model.
+The converters drop node names and fuse, split and reorder nodes (:mod:`edgedeploy.reference.weights`). A layer without
+constant weights cannot be found and has the precision of the model.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
 
 @dataclass(frozen=True)
 class Operation:
-    """A compute operator of the converted float model, in its order. ``scope`` is what the quantizer knows it by;
-    ``layers`` are the reference's nodes with its weights: more than one where they share them."""
+    """A compute operator of the converted float model. ``scope`` is the quantizer's name for it; ``layers`` are the
+    reference's nodes with its weights, several if they share them."""
 
     scope: str
     layers: tuple[str, ...]
@@ -32,7 +32,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """A plan, found in the converted model."""
+    """A precision plan applied to the operators of the converted model."""
 
     assignment: Assignment
     base: str
@@ -45,7 +45,8 @@ class LayerPlan:
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The precision of each compute operator. Raises ``Unsupported`` for layers that share weights and not it."""
+        """The precision of each compute operator. Raises ``Unsupported`` for layers that share weights but should have
+        different precisions."""
         return tuple(self.assignment.of(operation.layers, self.base) for operation in self.operations)
 
     def of_scope(self) -> dict[str, str]:
@@ -58,7 +59,7 @@ class LayerPlan:
         }
 
     def check(self, ran: Sequence[str]) -> None:
-        """Hold the precision of each compute operator of the finished file against the plan. Raises ``Unsupported``."""
+        """Compare the precision of each compute operator of the finished file with the plan. Raises ``Unsupported``."""
         if len(ran) != len(self.operations):
             found = f"{len(ran)} compute layers, {len(self.operations)} before"
             raise BuildError(
@@ -71,9 +72,9 @@ class LayerPlan:
 
 
 def find_layers(plan: PrecisionPlan, base: str, reference: Path, floating: Path) -> LayerPlan:
-    """``plan`` over the nodes of ``reference``, looked up in the converted model ``floating``.
+    """Apply ``plan``, which names nodes of ``reference``, to the converted float model ``floating``.
 
-    Raises ``BuildError`` for a rule that fits no layer, ``Unsupported`` for a layer that cannot be told in the file.
+    Raises ``BuildError`` for a rule that fits no layer, ``Unsupported`` for a layer that cannot be found in the file.
     """
     import onnx
 

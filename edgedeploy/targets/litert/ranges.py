@@ -1,9 +1,11 @@
-"""Activation ranges of LiteRT's int8: two ways to sum up the calibration cases, and which of them suits a model.
+"""Chooses activation ranges for LiteRT's int8, by two ways to combine the calibration cases:
 
-``minmax`` spans every value that was seen: nothing is clipped, and one odd case widens the steps of all others.
-``mean-minmax`` is the quantizer's own way, a moving average of each case's extremes: finer steps, rare values clipped. Which
-loses less differs by network, so that by default (``mse``) both files are made and the one is kept whose outputs are nearer
-to the float model's on calibration cases that its ranges did not see. The file itself has ranges from all cases.
+- ``minmax`` covers every value that was seen: nothing is clipped, but one outlier widens the steps of all values.
+- ``mean-minmax`` is the quantizer's default, a moving average of each case's extremes: finer steps, but outliers are
+  clipped.
+
+Which one loses less depends on the network. By default (``mse``), both files are made without some held-out cases, and
+the way whose outputs are nearer to the float model's on these cases is used. The final file has ranges from all cases.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ from edgedeploy.interfaces.task import Array
 
 BY_ERROR: Final = "mse"
 CALIBRATIONS: Final = (BY_ERROR, "minmax", "mean-minmax")
-"""The ways of the target, its own choice first."""
+"""The calibration methods that LiteRT has of ``records.variant.CALIBRATIONS``, the default first."""
 
 SIGNATURE: Final = "serving_default"
 
 _HELD_OUT_EVERY: Final = 4
 _HELD_OUT_LIMIT: Final = 8
-"""Cases that are kept in memory for the comparison; more do not change which way is ahead."""
+"""At most this many cases are kept in memory for the comparison; more do not change its result."""
 
 Feed = dict[str, Array]
 Ranges = dict[str, Any]
@@ -35,7 +37,7 @@ Run = Callable[[Feed], Mapping[str, Array]]
 
 @dataclass
 class Seen:
-    """What calibration saw, by way: ``whole`` of all cases, ``fitted`` without the ``held_out`` ones."""
+    """Activation ranges by calibration method: ``whole`` from all cases, ``fitted`` without the ``held_out`` ones."""
 
     whole: dict[str, Ranges] = field(default_factory=dict)
     fitted: dict[str, Ranges] = field(default_factory=dict)
@@ -43,7 +45,8 @@ class Seen:
 
 
 def watch(model: bytes, recipes: Any, cases: Iterator[Feed], calibrator: str) -> Seen:
-    """Run the float ``model`` on each case, one at a time (a list of all is what the quantizer asks for, and would keep)."""
+    """Run the float ``model`` on the cases one at a time; the quantizer's own interface needs a list of all in
+    memory."""
     from ai_edge_quantizer import calibrator as tool
 
     watcher = tool.Calibrator(model, num_threads=1, qsv_update_func=lambda _, latest: latest)
@@ -63,8 +66,8 @@ def watch(model: bytes, recipes: Any, cases: Iterator[Feed], calibrator: str) ->
 
 
 def choose(seen: Seen, exact: Run, made: Callable[[Ranges], Run]) -> str:
-    """The way whose file is nearest to ``exact``. ``made`` quantizes with given ranges and opens what came out. Where too
-    few cases came to hold one out nothing is clipped: ``minmax``."""
+    """The calibration method whose file is nearest to ``exact``. ``made`` quantizes with given ranges and opens the
+    result. With too few cases to hold one out, the choice is ``minmax``, which clips nothing."""
     if not seen.held_out:
         return next(iter(seen.whole))
     expected = [exact(feed) for feed in seen.held_out]
@@ -76,8 +79,8 @@ def choose(seen: Seen, exact: Run, made: Callable[[Ranges], Run]) -> str:
 
 
 def signal_to_noise_db(expected: Sequence[Mapping[str, Array]], found: Sequence[Mapping[str, Array]]) -> float:
-    """Mean over cases and floating outputs of 10 log10(sum of squares / sum of squared errors): in decibels no output
-    weighs more than another for being larger, and no case decides alone."""
+    """Mean over cases and floating outputs of 10 log10(sum of squares / sum of squared errors). In decibels a larger
+    output does not weigh more, and no single case decides."""
     tiny = float(np.finfo(np.float64).tiny)
     ratios = []
     for exact, close in zip(expected, found, strict=True):

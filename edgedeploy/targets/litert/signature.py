@@ -1,8 +1,8 @@
-"""Outputs of a quantized LiteRT file under the names of the float one.
+"""Repairs the output names of a quantized LiteRT file.
 
-Where an output is also read by a layer inside the model, ai-edge-quantizer 0.10 gives both a new tensor (the real numbers of
-what is int8 now), and lets the signature name the old one: the file then computes, and its answer cannot be fetched
-("Tensor data is null").
+When a layer inside the model also reads an output, ai-edge-quantizer 0.10 adds a new dequantized tensor for both
+readers, but the signature still names the old tensor. The file then runs, but its output cannot be read ("Tensor data
+is null").
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 
 def repaired(quantized: bytes, floating: bytes) -> bytes:
-    """``quantized`` with each name of its signature on the output that stands where it stood in ``floating``."""
+    """``quantized`` with each name of its signature moved to the output that has the same position as in
+    ``floating``."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(quantized))
@@ -26,8 +27,8 @@ def repaired(quantized: bytes, floating: bytes) -> bytes:
 
 
 def _outputs(model: Any) -> list[tuple[bytes, Any, int | None]]:
-    """Name and entry of each output of the signature, with its position among the outputs of the graph; None where it is
-    no output of the graph. The converters write one signature and one graph."""
+    """Name and entry of each output of the signature, with its position among the graph's outputs (None: it is not one
+    of them). The converters write one signature and one graph."""
     order = [int(index) for index in model.subgraphs[0].outputs]
     found = []
     for item in model.signatureDefs[0].outputs:

@@ -1,11 +1,12 @@
 """LiteRT (TensorFlow Lite) on CPUs: float32, float16 weights, int8 with ranges from calibration, dynamic int8; single layers
 by a plan.
 
-No recipe is the best everywhere, so that each is a precision of its own for the search to measure. ``int8`` has one scale
-per output channel of a weight and asymmetric activations, whose ranges are chosen by trying (:mod:`.litert_ranges`); inputs
-and outputs of the file stay float unless asked for.
-``int8-dynamic`` has the same weights and needs no calibration: kernels quantize their input at each query.
-``float16`` halves the file; a CPU without float16 arithmetic widens the weights at load and computes in float32.
+No recipe is the best everywhere, so each is a separate precision for the search to measure:
+
+- ``int8``: one scale per output channel of a weight, and asymmetric activations whose ranges are chosen by trying
+  (:mod:`.ranges`). The file's inputs and outputs stay float unless ``integer_io`` is set.
+- ``int8-dynamic``: the same weights, no calibration; kernels quantize their input at each query.
+- ``float16``: half the file size; a CPU without float16 arithmetic widens the weights at load and computes in float32.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ class LiteRtTarget:
 
 
 def _converted(program: Path, request: BuildRequest, versions: Mapping[str, str]) -> Path:
-    """Where the float model stays that was converted from ``program``, for other precisions and plans: converting takes
-    most of a build. Named after everything it depends on."""
+    """Path of the float model converted from ``program``. It is kept for other precisions and plans, because conversion
+    takes most of a build. The name contains all that it depends on."""
     edges = [[spec.as_json() for spec in specs] for specs in (request.inputs, request.outputs)]
     name = digest_of([sha256_file(program), edges, versions["litert-torch"], LAYOUT])[:16]
     return program.with_name(f"{CONVERTED}{name}.tflite")
@@ -113,8 +114,8 @@ def _is_whole(kept: Path) -> bool:
 
 
 def _refuse_early(request: BuildRequest) -> None:
-    """What needs no conversion to be told: operators of other domains, which no converter knows (here they can be named
-    with their node), and rules of the plan that fit no layer."""
+    """Refuse what can be seen before the conversion: operators of other domains, which no converter supports (here the
+    error can name the node), and rules of the plan that match no layer."""
     import onnx
 
     describe(request.reference)
@@ -136,7 +137,7 @@ def _cases(request: BuildRequest) -> Iterator[dict[str, Array]]:
 
 
 def _run_tool(job: ToolJob, cases: Iterator[dict[str, Array]], desk: Path) -> Mapping[str, str]:
-    """Run the child, feed it, and raise what it reports. ``desk`` holds what the two tell each other. Returns the
+    """Run the child, send it the cases, and raise what it reports. ``desk`` holds the job and the report. Returns the
     artifact's session settings."""
     result = desk / "result.json"
     (desk / "job.json").write_text(json.dumps(job.as_json()), encoding="utf-8")
@@ -166,7 +167,7 @@ def _run_tool(job: ToolJob, cases: Iterator[dict[str, Array]], desk: Path) -> Ma
 
 
 def _crash(status: int, log: str) -> Exception:
-    """A child without a report: the converter ended the process, or the system did for want of memory."""
+    """The error for a child that ended without a report: the converter crashed, or the system was out of memory."""
     if status == -signal.SIGKILL:
         return MemoryError("the LiteRT converter was killed: this host is short of memory")
     lines = [line.strip() for line in log.splitlines() if line.strip()]

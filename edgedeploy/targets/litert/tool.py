@@ -1,8 +1,8 @@
-"""Conversion to LiteRT in a process of its own: ``python -m edgedeploy.targets.litert.tool JOB.json RESULT.json``.
+"""Conversion to LiteRT in a child process: ``python -m edgedeploy.targets.litert.tool JOB.json RESULT.json``.
 
-The toolchain (torch, jax, the MLIR converter) prints where it likes, keeps gigabytes once it is loaded, and ends the process
-on some graphs. In a child none of that reaches a study. Calibration cases come on standard input, one at a time: a byte 1
-and the inputs' elements in the order of the specs; a byte 0 ends them.
+The toolchain (torch, jax, the MLIR converter) prints to the terminal, keeps gigabytes once it is loaded, and crashes on
+some graphs. In a child process none of that affects a study. Calibration cases come on standard input, one at a time: a
+byte 1 and the inputs' elements in the order of the specs; a byte 0 ends them.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _END: Final = b"\x00"
 
 @dataclass(frozen=True)
 class ToolJob:
-    """What to make. ``source`` is torch's exported program (.pt2) or a float model that was converted before (.tflite);
-    ``keep`` is where the float model is to stay for further builds."""
+    """A build for the child process. ``source`` is torch's exported program (.pt2) or an already converted float model
+    (.tflite); ``keep`` is where to store the converted float model for further builds."""
 
     source: Path
     reference: Path
@@ -59,7 +59,7 @@ class ToolJob:
 
     @property
     def calibrated(self) -> bool:
-        """Whether ranges come from cases."""
+        """Whether activation ranges come from calibration cases."""
         return any(name in CALIBRATED for name in (self.precision, *self.plan.precisions))
 
     def as_json(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class ToolJob:
 
 
 def write_cases(stream: IO[bytes], feeds: Iterator[dict[str, Array]], inputs: tuple[TensorSpec, ...]) -> None:
-    """The parent's side of the calibration stream."""
+    """Send calibration cases to the child; runs in the parent."""
     for feed in feeds:
         stream.write(_MORE)
         for spec in inputs:
@@ -113,7 +113,7 @@ def _read_array(stream: IO[bytes], spec: TensorSpec) -> Array:
 
 
 def error_of(report: Mapping[str, Any]) -> Exception:
-    """The error that a report of :func:`main` stands for."""
+    """The error that :func:`main` wrote as a report."""
     kind = str(report["error"])
     if kind == "OSError":
         return OSError(int(report["errno"]), str(report["found"]))
@@ -138,7 +138,7 @@ def main(job_path: str, result_path: str) -> int:
 
 
 def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
-    """Convert, hold the float model against the reference, narrow it, run it once. Returns the session's settings."""
+    """Convert, compare the float model with the reference, quantize it, run it once. Returns the session's settings."""
     floating = job.output.with_name("converted.tflite")
     if job.source.suffix == ".tflite":
         shutil.copy(job.source, floating)
@@ -167,12 +167,12 @@ def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
 
 
 def convert_program(job: ToolJob, path: Path) -> None:
-    """Float model of torch's program, with the reference's names for inputs and outputs."""
+    """Convert torch's program to a float model whose inputs and outputs have the reference's names."""
     import torch
 
     with translated(f"{job.source.name} as a torch program", "Remove the model's folder from the store"):
         program = torch.export.load(job.source)
-        make_contiguous(program)  # a study's folder may be older than the rule that they are saved so
+        make_contiguous(program)  # older versions saved programs without doing so
     with translated("conversion by litert-torch", "Replace the operator it names", Unsupported):
         import litert_torch
 
@@ -203,7 +203,7 @@ def narrow(job: ToolJob, layers: LayerPlan, floating: Path, cases: Iterator[dict
     """Write the model in the asked precision; see :mod:`edgedeploy.targets.litert.target` for the recipes."""
     from ai_edge_quantizer import quantizer, recipe_manager
 
-    recipes = recipe_manager.RecipeManager()  # of those that fit an operator, the one added last decides
+    recipes = recipe_manager.RecipeManager()  # of the recipes that match an operator, the last one added wins
     RECIPES[job.precision](recipes, ".*")
     for scope, precision in layers.of_scope().items():
         RECIPES[precision](recipes, f"^{re.escape(scope)}$")
@@ -241,7 +241,8 @@ def _int8_dynamic(recipes: Any, scope: str) -> None:
 
 
 def _int8(recipes: Any, scope: str) -> None:
-    """The kernels of ``BATCH_MATMUL`` know one scale for a whole tensor, and take the first of many without a word."""
+    """int8 recipes for ``scope``. ``BATCH_MATMUL`` gets one scale per tensor: its kernels silently use the first of
+    many."""
     from ai_edge_quantizer.qtyping import QuantGranularity
 
     recipes.add_static_config(scope, "*", activation_num_bits=8, weight_num_bits=8)
@@ -263,12 +264,12 @@ RECIPES: Final[Mapping[str, Callable[[Any, str], None]]] = {
 
 
 def _hold_against_reference(job: ToolJob, floating: Path, feed: dict[str, Array]) -> Mapping[str, str]:
-    """The converter did not see the reference, or reordered its dimensions: only a comparison says that both are the same
-    model. Returns the settings that bring each output into the reference's order."""
+    """Compare the converted float model with the reference: the converter may have changed the model or the order of an
+    output's dimensions. Returns the session settings that restore the reference's order of each output's dimensions."""
     what = "the converted model"
     with translated(f"{what} in LiteRT", "Try another target", Unsupported):
         found = _session(floating, {}).run(feed)
-    expected = run_reference(describe(job.reference, own=True), feed)  # the target has looked at it
+    expected = run_reference(describe(job.reference, own=True), feed)  # the target has already checked it
     settings: dict[str, str] = {}
     for spec in job.outputs:
         if spec.name in found and (order := _order(found[spec.name], expected[spec.name])) is not None:
@@ -283,8 +284,8 @@ def _hold_against_reference(job: ToolJob, floating: Path, feed: dict[str, Array]
 
 
 def _order(found: Array, expected: Array) -> tuple[int, ...] | None:
-    """The axes that make channels-last ``found`` what ``expected`` is; None where it is so already. Shapes alone cannot
-    say: a cube looks the same from every side."""
+    """The axes that transpose channels-last ``found`` to ``expected``; None if no transpose is needed. The values
+    decide, because shapes can be ambiguous: all dimensions may be equal."""
     last = found.ndim - 1
     if last < 2:
         return None
@@ -301,7 +302,7 @@ def _order(found: Array, expected: Array) -> tuple[int, ...] | None:
 
 
 def _prove(job: ToolJob, feed: dict[str, Array], settings: Mapping[str, str]) -> list[str]:
-    """Open the file as a board does and run it once. Returns the precision of each compute layer."""
+    """Open the file as a board does, and run it once. Returns the precision of each compute layer."""
     what = f"the {job.precision} model"
     with translated(f"{what} in LiteRT", "Try another precision", Unsupported):
         session = _session(job.output, settings)

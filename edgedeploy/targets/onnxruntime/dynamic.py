@@ -31,13 +31,13 @@ DOMAIN: Final = "com.microsoft"
 
 
 def dynamic_eight_bits(model: Any, assignment: Assignment, *, weight_bits: int) -> None:
-    """Narrow the layers that ``assignment`` gives dynamic int8, in place, as far as they can be: a product with a constant
-    matrix. Nodes have names of their own."""
+    """Quantize, in place, the layers that ``assignment`` gives dynamic int8; only products with a constant matrix can
+    be. Nodes must have unique names."""
     import onnx
 
     largest = LARGEST_WEIGHT[weight_bits]
     constants = _Constants(model)
-    types = _inferred(model)  # what follows the new nodes has no type by inference: the operator is ONNX Runtime's own
+    types = _inferred(model)  # inference cannot pass the new nodes later: their operator is not part of ONNX
     written: dict[tuple[Any, ...], list[str]] = {}
     for node in model.graph.node:
         asked = assignment.precisions.get(node.name) == PRECISION and node.name in assignment.weighted
@@ -64,15 +64,16 @@ def dynamic_eight_bits(model: Any, assignment: Assignment, *, weight_bits: int) 
 
 
 def quantized(weights: Floats, largest: int) -> tuple[npt.NDArray[np.int8], Floats]:
-    """Weights (inputs, outputs) as int8 with one scale per output; symmetric, so that no product needs a correction."""
+    """Weights (inputs, outputs) as int8 with one scale per output; symmetric, so that no zero point has to be
+    corrected."""
     bounds = np.abs(weights).max(axis=0)
     scales = np.where(bounds > 0, bounds / np.float32(largest), np.float32(1)).astype(np.float32)
     return np.clip(np.rint(weights / scales), -largest, largest).astype(np.int8), scales
 
 
 def _product(node: Any, constants: _Constants) -> tuple[tuple[Any, ...], Floats, Floats | None] | None:
-    """What tells equal weights, the weights (inputs, outputs), and the bias (outputs,) if there is one; None where the
-    kernel cannot do what ``node`` does."""
+    """A key that is equal for equal weights, the weights (inputs, outputs), and the bias (outputs,) or None. Returns
+    None when the kernel cannot compute ``node``."""
     import onnx
 
     if node.op_type not in ("MatMul", "Gemm"):
@@ -97,7 +98,7 @@ def _product(node: Any, constants: _Constants) -> tuple[tuple[Any, ...], Floats,
 
 
 class _Constants:
-    """Values of tensors that no input reaches: initializers, and what nodes make of constants."""
+    """Values of tensors that depend on no input: initializers, and results of nodes on constants."""
 
     def __init__(self, model: Any) -> None:
         self._held = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -121,7 +122,8 @@ class _Constants:
         return value
 
     def _collect(self, name: str, nodes: dict[str, Any]) -> bool:
-        """The nodes before tensor ``name``, each after those it needs; whether constants alone lead there."""
+        """Collect the nodes that compute tensor ``name`` in topological order. Returns whether it depends on constants
+        only."""
         if not name or name in self._held:
             return True
         node = self._producers.get(name)
@@ -135,7 +137,7 @@ class _Constants:
 
 
 def _inferred(model: Any) -> list[Any]:
-    """Types of tensors that the file does not tell itself."""
+    """Inferred types of tensors that the file does not record."""
     import onnx
 
     known = {value.name for value in model.graph.value_info}
@@ -144,7 +146,7 @@ def _inferred(model: Any) -> list[Any]:
 
 
 def _drop_unused(model: Any) -> None:
-    """Remove the nodes and weights that nothing reads any more; older files list their weights among the inputs as well."""
+    """Remove nodes and weights that nothing reads any more, also from the inputs, where older files list weights."""
     wanted = {value.name for value in model.graph.output}
     nodes = []
     for node in reversed(model.graph.node):
@@ -161,7 +163,7 @@ def _drop_unused(model: Any) -> None:
 
 
 def _read(node: Any) -> Iterator[str]:
-    """Tensors that a node reads, and those that graphs inside it take from outside."""
+    """Tensors that a node reads, including those that its subgraphs take from outside."""
     yield from node.input
     for item in node.attribute:
         for graph in (item.g, *item.graphs):

@@ -1,9 +1,9 @@
-"""Narrow precisions for ONNX Runtime: int8 as QDQ pairs with ranges from calibration, 4-bit weights as MatMulNBits; dynamic
-int8 is written by :mod:`.onnxdynamic`.
+"""Quantization for ONNX Runtime: int8 as QDQ pairs with calibrated ranges, 4-bit weights as MatMulNBits. Dynamic int8
+is in :mod:`.dynamic`.
 
 Min-max calibration keeps two numbers per tensor and case. The histogram methods (percentile, entropy) would keep every
-activation of every case until the last one has run; they are given one case at a time instead, after which ONNX Runtime
-merges its histograms and lets the activations go.
+activation of every case until the last one has run. They get one case at a time instead: ONNX Runtime then merges its
+histograms and frees the activations.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from edgedeploy.targets.common import calibration_feeds
 from edgedeploy.targets.onnxruntime import dynamic
 
 CALIBRATIONS: Final = ("minmax", "percentile", "entropy")
+"""The calibration methods that ONNX Runtime has of ``records.variant.CALIBRATIONS``, the default first."""
 PERCENTILE: Final = 99.99
-"""Of both tails together. Measured on the trained UNet of :mod:`edgedeploy.targets.onnxruntime.target`."""
+"""Percentage of values within the range, counting both tails. Chosen by measurement on the trained UNet of
+:mod:`edgedeploy.targets.onnxruntime.target`."""
 
 BLOCK: Final = 32
 """Weights that share one scale in 4 bits."""
@@ -39,10 +41,10 @@ NARROWED: Final = {
     "int4-weights": "MatMul",
     dynamic.PRECISION: "MatMul, Gemm",
 }
-"""The operators that a precision narrows."""
+"""The operators that each precision quantizes."""
 
 NEVER_INT8: Final = ("BatchNormalization",)
-"""One that could not be folded computes in float anyway, and its weights are no matrix: in int8 they only lose."""
+"""A batch norm that could not be folded computes in float anyway: int8 weights would only add error."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
     """The reference with its narrow layers, written to ``path``. Raises ``Unsupported`` or ``BuildError``."""
     import onnx
 
-    open_onnx(request.reference, threads=1)  # the preparation swallows what it cannot load; this one names the operator
+    open_onnx(request.reference, threads=1)  # raises with the operator's name; the preparation hides such errors
     source = onnx.load(str(request.reference))
     name_nodes(source)
     assignment = assign(request.plan, layers_of(source), request.precision)
@@ -81,7 +83,7 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
 
 
 def narrow_nodes(model: Any) -> dict[str, str]:
-    """Compute nodes whose weights are narrow in the file, by name."""
+    """Compute nodes with quantized weights in the file, by name."""
     dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     found: dict[str, str] = {}
     for node in model.graph.node:
@@ -156,8 +158,8 @@ def eight_bits(
 
 
 def _reader(request: BuildRequest) -> Any:
-    """The calibration cases as the toolchain wants them: one at a time, fetched when asked for. With a stride it is
-    asked how many there are, and for one range of them after the other."""
+    """The calibration cases behind the toolchain's reader interface: one at a time, loaded when needed. With a stride,
+    the toolchain asks for their number and then for one range after the other."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # the package has no types

@@ -1,8 +1,8 @@
-"""Layers of an OpenVINO model in terms of the ONNX nodes it was read from.
+"""Names the operations of an OpenVINO model after the ONNX nodes it was read from.
 
-OpenVINO splits nodes (a convolution with bias), fuses them (a batch norm into a convolution) and renames them as it goes;
-tensors that survive keep their names. So operations are told by the named tensors around them, and are then renamed after
-the ONNX nodes: the file that is written speaks of layers as the reference does.
+OpenVINO splits nodes (a convolution with bias), fuses them (a batch norm into a convolution) and renames them; tensors
+that remain keep their names. Operations are therefore identified by the named tensors around them, and renamed after
+the ONNX nodes, so that the written file uses the reference's layer names.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def label_operations(model: Any, source: Any) -> dict[str, tuple[str, ...]]:
 
 
 def id_of(operation: Any) -> str:
-    """OpenVINO hands out a new Python object at each look; the name it gave itself stays and is unique."""
+    """A unique key of an operation: its internal name. OpenVINO returns a new Python object for it at each access."""
     return str(operation.get_name())
 
 

@@ -23,15 +23,16 @@ from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import CALIBRATION_LIMIT, calibration_feeds
 
 CALIBRATIONS: Final = ("mean-minmax", "minmax", "percentile", "mse")
+"""The calibration methods that NNCF has of ``records.variant.CALIBRATIONS``, its default first."""
 LOOKED_AT: Final = 16
 """Calibration cases that are compared with the float model."""
 MOST_UNEQUAL: Final = 4.0
-"""How much larger than an input's own range the common one of a concatenation may be."""
+"""A concatenation's common range may be at most this many times as large as the range of one of its inputs."""
 IN_FLOAT: Final = {"LP_TRANSFORMS_MODE": "NO"}
-"""Setting with which a quantized model is computed in float: what its ranges are worth, whatever this host's int8 kernels
-make of them. It is internal to OpenVINO's CPU device (2025.4 and 2026.4 have it)."""
+"""Setting that makes OpenVINO compute a quantized model in float: this shows the error of the ranges without that of
+this host's int8 kernels. It is internal to OpenVINO's CPU device (2025.4 and 2026.4 have it)."""
 BLOCK: Final = 32
-"""Weights that share one scale in 4 bits, where a layer has a multiple of so many inputs; else fewer."""
+"""Number of 4-bit weights that share one scale, if a layer's inputs are a multiple of it; else fewer."""
 
 _PRODUCTS: Final = (
     "Convolution",
@@ -110,7 +111,7 @@ def _key(value: Any) -> tuple[str, int]:
 
 
 def _distance(model: Any, narrow: Any, request: BuildRequest) -> float:
-    """The largest relative L2 distance of an output over single calibration cases; infinite where one is broken."""
+    """The largest relative L2 distance of any output in any calibration case; infinite when an output is broken."""
     import openvino as ov
 
     settings = {"INFERENCE_PRECISION_HINT": "f32", **IN_FLOAT}
@@ -129,7 +130,7 @@ def _quantized(
     sources: dict[str, tuple[str, ...]],
     apart: Sequence[str] = (),
 ) -> Any:
-    """``apart`` are operations that NNCF leaves alone."""
+    """Quantize with NNCF, except the operations in ``apart``."""
     nncf = quiet_nncf()
     others = list(apart)
     others += [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
@@ -171,7 +172,7 @@ def compress(model: Any, request: BuildRequest, assignment: Assignment, sources:
 
 
 def narrow_nodes(model: Any) -> dict[str, str]:
-    """Products whose weights are narrow, by operation name: read off what lies between the constant and the product."""
+    """Products with quantized weights, by operation name, found from the operations between constant and product."""
     found = {}
     for operation in model.get_ops():
         if operation.get_type_name() in _PRODUCTS:
@@ -182,7 +183,7 @@ def narrow_nodes(model: Any) -> dict[str, str]:
 
 
 def check_narrow(request: BuildRequest, wanted: set[str], narrow: dict[str, str]) -> None:
-    """Raises ``Unsupported`` where the model's own narrow precision narrowed nothing."""
+    """Raises ``Unsupported`` when the model's precision asks for quantized layers and none was quantized."""
     if request.precision in ("int8", "int4-weights") and request.precision in wanted - set(narrow.values()):
         found = "NNCF found nothing in the model that it can quantize"
         raise Unsupported(f"{request.precision} layers", found, "Search float32 instead")
@@ -207,8 +208,8 @@ def _weights_precision(node: Any) -> str | None:
 
 
 def _advanced(nncf: Any, request: BuildRequest) -> Any:
-    """NNCF's parameters for 7-bit weights and a way to choose ranges; by itself it keeps the first layer to 7 bits and takes
-    the mean of the cases' extremes."""
+    """NNCF's parameters for the bits of weights and the calibration method. Its defaults limit the first layer to 7
+    bits and use the mean of the cases' extremes."""
     settings = {"overflow_fix": nncf.OverflowFix.ENABLE} if request.weight_bits == 7 else {}
     if request.calibrator not in ("", CALIBRATIONS[0]):
         settings["activations_range_estimator_params"] = _ranges(request.calibrator)
@@ -228,7 +229,7 @@ def _ranges(calibrator: str) -> Any:
 
 @dataclass(frozen=True)
 class _Cases:
-    """Calibration that starts over each time it is iterated: NNCF reads it more than once and keeps none of it."""
+    """Calibration cases that can be iterated repeatedly: NNCF reads them more than once without keeping them."""
 
     request: BuildRequest
 

@@ -6,9 +6,9 @@ float32):
 
     float32 6.5 ms | bfloat16 3.6 ms, 0.003 | int8 2.4 ms, 0.008
 
-For int8 the presets PERFORMANCE and MIXED, fast and full bias correction, and bfloat16 for the layers that stay float, all
-gave 2.34 to 2.44 ms and 0.008. MIXED (asymmetric activations) is taken because it costs nothing here and fits activations
-that are not symmetric; float32 for the rest, because then int8 is the only approximation in the artifact.
+For int8 the presets PERFORMANCE and MIXED, fast and full bias correction, and bfloat16 for the layers that stay float,
+all gave 2.34 to 2.44 ms and 0.008. MIXED (asymmetric activations) is used, because it is as fast and fits activations
+that are not symmetric. Other layers use float32, so that int8 is the only approximation in the artifact.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def _narrowed(request: BuildRequest, model: Any, layers: tuple[Layer, ...], sour
 def _name_tensors(model: Any, request: BuildRequest) -> None:
     """Give each input and output the reference's name, and the tensors between them none.
 
-    Where a layer at the end is folded away, the runtime's output takes on the name of the tensor before it as well, and
-    may answer with either.
+    When the last layer is folded away, the runtime's output also gets the name of the tensor before it, and results may
+    be under either name.
     """
     named: dict[str, Any] = {}
     for ports, specs in ((model.inputs, request.inputs), (model.outputs, request.outputs)):
@@ -155,8 +155,8 @@ def _name_tensors(model: Any, request: BuildRequest) -> None:
 
 
 def _name_layers(model: Any, step: str) -> None:
-    """Number the layers that ``step`` named from a process-wide counter, so that two builds are equal byte for byte. A
-    constant may carry the name of what was folded into it."""
+    """Renumber layers whose names ``step`` took from a process-wide counter, so that two builds are equal byte for
+    byte. A constant may carry the name of what was folded into it."""
     for index, operation in enumerate(model.get_ordered_ops()):
         kind, _, counter = operation.get_friendly_name().rpartition("_")
         if counter.isdigit() and (kind == operation.get_type_name() or operation.get_type_name() == "Constant"):

@@ -1,7 +1,7 @@
 """TensorRT for NVIDIA Jetson: ONNX that it takes, rules per release, and ``trtexec`` on the board.
 
-Nothing here needs a GPU but the board itself. What could be proved stands with each result: ``lint``, ``parsed``, ``built``
-(both by TensorRT for RTX on the CPU, a proxy) or ``measured``.
+Only the board needs a GPU. Each result states how far it was proved: ``lint``, ``parsed``, ``built`` (both by TensorRT
+for RTX on the CPU, a proxy) or ``measured``.
 """
 
 from edgedeploy.targets.tensorrt.lint import LintResult, Platform, lint_file

@@ -1,4 +1,4 @@
-"""What the lint asks of an ONNX graph, answered once."""
+"""A cached view of an ONNX graph for the lint's questions."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def nodes_of(graph: Any) -> Iterator[Any]:
 
 
 def reads(node: Any) -> Iterator[str]:
-    """Names of the tensors that a node reads, those that graphs in it take from around them too."""
+    """Names of the tensors that a node reads, including those that its subgraphs take from outside."""
     yield from node.input
     for item in node.attribute:
         for inner in (item.g, *item.graphs):

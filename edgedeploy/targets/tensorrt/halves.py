@@ -1,8 +1,8 @@
-"""Layers in 16 bits, written into the types of an ONNX file: float16 or bfloat16.
+"""Converts layers of an ONNX file to float16 or bfloat16, in the file's types.
 
-ONNX Runtime's own converter knows float16 only, and it casts every layer that stays wide down to 16 bits on both of its
-sides, which rounds what was to be kept and parts a layer from its Q and DQ. Here a tensor between two wide layers stays as
-it is, and casts stand only where the precision changes.
+ONNX Runtime's own converter supports float16 only. Around each layer that stays float32 it also casts inputs and
+outputs to 16 bits, which rounds values that should stay exact and separates a layer from its Q and DQ. Here a tensor
+between two float32 layers stays float32, and casts are added only where the precision changes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ ALWAYS_WIDE: Final = (
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Resize", "RoiAlign", "Scan", "TopK",
     "Upsample",
 )  # fmt: skip
-"""Operators that have inputs or types of their own which have to stay float32, and those that bring a type."""
+"""Operators that stay float32: some of their inputs must be float32, or an attribute fixes their type."""
 
 
 def narrow_floats(model: Any, precision: str, layers: Collection[str]) -> Any:
-    """A copy of ``model`` with the nodes named in ``layers`` in ``precision``, as far as they compute with floats and are
-    not :data:`ALWAYS_WIDE`. Inputs and outputs of the model stay float32."""
+    """A copy of ``model`` with the nodes in ``layers`` in ``precision``, except those without floats and those in
+    :data:`ALWAYS_WIDE`. Inputs and outputs of the model stay float32."""
     import onnx
 
     model = onnx.shape_inference.infer_shapes(model)
@@ -52,7 +52,7 @@ def narrow_floats(model: Any, precision: str, layers: Collection[str]) -> Any:
 
 
 def widened(model: Any) -> Any:
-    """A copy that computes in float32 with the constants of a bfloat16 model, for runtimes without bfloat16."""
+    """A float32 copy of a bfloat16 model that keeps its rounded constants, for runtimes without bfloat16."""
     import onnx
 
     narrow, wide = onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT
@@ -79,7 +79,7 @@ def half_nodes(model: Any) -> dict[str, str]:
 
 
 def nodes_in_halves(model: Any) -> tuple[str, ...]:
-    """Nodes that give a 16-bit float, with weights or without, by name."""
+    """Nodes with a 16-bit float output, with or without weights, by name."""
     import onnx
 
     kinds = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
@@ -91,7 +91,8 @@ def nodes_in_halves(model: Any) -> tuple[str, ...]:
 
 @dataclass
 class _Rewrite:
-    """What has been written so far: 16-bit copies of ``constants`` and of ``computed`` tensors, by the name of the wide."""
+    """The state of a conversion: 16-bit copies of ``constants`` and ``computed`` tensors by the float32 tensor's
+    name."""
 
     graph: Any
     precision: str
@@ -142,7 +143,7 @@ class _Rewrite:
 
         dtype = onnx.helper.tensor_dtype_to_np_dtype(self._types["half"])
         value = onnx.numpy_helper.to_array(self._known[name])
-        if self.precision == "float16":  # a mask of -1e9 means the lowest number there is
+        if self.precision == "float16":  # a mask of -1e9 stands for minus infinity
             limit = float(np.finfo(np.float16).max)
             value = np.where(np.isfinite(value), np.clip(value, -limit, limit), value)
         return onnx.numpy_helper.from_array(value.astype(dtype), self._half(name))
@@ -165,7 +166,7 @@ def _constants(graph: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _sorted(nodes: Collection[Any]) -> Iterator[Any]:
-    """Every node after those it reads from, else in the given order: quantizers append theirs at the end."""
+    """The nodes in topological order, otherwise in the given order: quantizers append new nodes at the end."""
     waiting, made = list(nodes), {output for node in nodes for output in node.output if output}
     while waiting:
         ready = [node for node in waiting if made.isdisjoint(reads(node))]

@@ -1,4 +1,4 @@
-"""Holds an ONNX file against the rules of one TensorRT release. No TensorRT is needed, and none is imitated."""
+"""Checks an ONNX file against the rules of one TensorRT release, without TensorRT."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from edgedeploy.targets.tensorrt.rules import OPSET_LIMITS, RULES, Rule, Severit
 from edgedeploy.targets.tensorrt.version import TrtVersion
 
 SHOWN: Final = 5
-"""Places that one finding names; the rest is counted."""
+"""A finding names at most this many places and counts the others."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule that was broken, with the places."""
+    """One broken rule, with the places."""
 
     rule: str
     severity: Severity
@@ -48,7 +48,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Platform:
-    """What the rules depend on. ``compute_capability`` such as ``8.7``; None while the board is unknown."""
+    """The platform that the rules depend on. ``compute_capability`` is a number such as ``8.7``, None for an unknown
+    board."""
 
     version: TrtVersion
     precision: str
@@ -107,7 +108,7 @@ def _zero_point_type(view: GraphView, platform: Platform, given: Arguments) -> I
 
 
 def _typed(node: Any) -> bool:
-    """Whether a quantizer without zero point says its type; without either, ONNX takes uint8."""
+    """Whether a quantizer has a zero point or states its type; without either, ONNX uses uint8."""
     return bool(attribute(node, "output_dtype"))
 
 
@@ -152,7 +153,7 @@ def _type_hardware(view: GraphView, platform: Platform, given: Arguments) -> Ite
 
 
 def _mixed_weights(view: GraphView, platform: Platform, given: Arguments) -> Iterator[str]:
-    """Float weights of another type than the flag of the model's precision gives all of them."""
+    """Float weights whose type differs from the one that the precision flag gives to all weights."""
     own = "FLOAT16" if platform.precision == "float16" else "FLOAT"
     for node in view.nodes:
         tensor = view.constants.get(node.input[1]) if node.op_type in WEIGHTED_OPERATORS else None
@@ -285,4 +286,4 @@ FINDERS: Final[Mapping[str, Finder]] = {
     "zero_point_type": _zero_point_type,
     "zero_point_value": _zero_point_value,
 }
-"""What a rule may look for. A new limit of a known kind is a line of data in :mod:`.rules`."""
+"""The checks that a rule may name. A new limit of a known kind is one more line of data in :mod:`.rules`."""

@@ -1,4 +1,4 @@
-"""How far a result has been proved. It travels with the result, so that no check on a CPU reads as a measurement."""
+"""How far a result has been proved. This is stored with the result, so that no CPU check is taken for a measurement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Evidence:
-    """``by`` is the tool that proved it, ``note`` what it leaves open."""
+    """``by`` is the tool that proved the level; ``note`` says what remains unproved."""
 
     level: Level
     by: str

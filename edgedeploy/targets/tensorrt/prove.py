@@ -1,4 +1,4 @@
-"""How far a model can be proved for Jetson on a machine without one, as an answer instead of an exception."""
+"""Reports how far a model can be proved for Jetson on a machine without one, without raising an exception."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from edgedeploy.targets.tensorrt.version import JETPACK_RELEASES, TrtVersion
 
 @dataclass(frozen=True)
 class Verdict:
-    """``level`` is the last check that the model passed, None when there is no model or every release's rules refuse it;
-    never ``MEASURED``. ``reasons`` say why it is no higher and what it leaves open; ``releases`` are those of TensorRT whose
-    rules the file keeps."""
+    """``level`` is the last check that the model passed: never ``MEASURED``, and None when no file could be made or
+    every release's rules refuse it. ``reasons`` say why it is not higher and what remains unproved; ``releases`` are
+    the TensorRT releases whose rules the file meets."""
 
     level: Level | None
     by: str
@@ -35,9 +35,10 @@ class Verdict:
 def verdict(
     request: BuildRequest, folder: Path, releases: Sequence[TrtVersion] = tuple(JETPACK_RELEASES.values())
 ) -> Verdict:
-    """Build the artifact into the empty ``folder`` and say what was proved of it; refused, the folder stays empty.
+    """Build the artifact into the empty ``folder`` and report what was proved. The folder stays empty for a refused
+    model.
 
-    Raises ``TargetUnavailable`` and ``DataError``: they say nothing about the model.
+    Raises only ``TargetUnavailable`` and ``DataError``, which say nothing about the model.
     """
     target = TensorRtTarget(releases)
     try:

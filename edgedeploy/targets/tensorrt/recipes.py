@@ -1,12 +1,13 @@
-"""Float32, 16-bit and symmetric int8 ONNX that TensorRT takes, single layers by a plan; a quantized reference as it is.
+"""Writes float32, 16-bit and symmetric int8 ONNX files for TensorRT; a plan may give single layers another precision.
 
-int8 by ONNX Runtime's quantizer: signed and symmetric, weights per channel as float with a Q and DQ of their own, biases
-left float, one DQ a consumer. ONNX Runtime's defaults (uint8 activations, int32 biases) are refused by TensorRT's parser.
-Other precisions are written into the file's types, inputs and outputs stay float32: from 10.0 on those types decide.
+int8 files are made by ONNX Runtime's quantizer: signed and symmetric, float weights per channel with their own Q and
+DQ, float biases, one DQ per consumer. TensorRT's parser refuses ONNX Runtime's defaults (uint8 activations, int32
+biases). Other precisions are written as types of the file, which decide from TensorRT 10.0 on; inputs and outputs stay
+float32. A quantized reference is used unchanged.
 
-The exporter writes operator set 20, which JetPack 5 (TensorRT 8.5) does not read, and old files have sets without scales
-per channel. So the reference is first converted down to 17 or up to 13, where that can be done and changes no output; else
-its own operator set stays, and the lint says which boards that costs.
+The exporter writes operator set 20, which JetPack 5 (TensorRT 8.5) does not read, and old operator sets have no scales
+per channel. The reference is therefore first converted down to 17 or up to 13. If that fails or changes an output, it
+keeps its operator set, and the lint reports which boards refuse it.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ _LOG: Final = logging.getLogger(__name__)
 
 LOWER_OPSET: Final = 17
 QDQ_OPSET: Final = 13
-"""Scales per channel came with it."""
+"""The first operator set with scales per channel."""
 
 CONSTANT_WEIGHTS_IR: Final = 7
-"""From version 4 on, weights need not be inputs; 7 came with operator set 13."""
+"""File format version. From version 4 on, weights need not be inputs; operator set 13 came with version 7."""
 
 SAME_OUTPUT: Final = 1e-6
-"""Largest relative L2 distance of a converted graph: the same operators in the same order, so the same numbers."""
+"""Largest relative L2 distance of a converted graph. It has the same operators in the same order, so nearly equal
+values."""
 
 SCHEME: Final = Scheme(
     signed=True,
@@ -79,11 +81,10 @@ def write_model(request: BuildRequest, path: Path) -> None:
 
 
 def _lower(request: BuildRequest, path: Path) -> None:
-    """The reference with its weights as constants, in an operator set from 13 to 17 where the converter can; in its own
-    otherwise.
+    """The reference with its weights as constants, in an operator set from 13 to 17 if it can be converted.
 
-    The converter has no rule for some operators, and says so in exceptions of several kinds. What it makes is taken only
-    when it answers a random input as the reference does.
+    The converter raises exceptions of several kinds for operators that it does not support. Its result is used only
+    when it gives the reference's outputs on a random input.
     """
     import onnx
 
@@ -111,8 +112,8 @@ def _lower(request: BuildRequest, path: Path) -> None:
 
 
 def _constant_weights(model: Any) -> None:
-    """Old exporters list weights as inputs too, which any caller may then set, and keep some that nothing reads: here
-    weights are constants that are used, in place."""
+    """Make all weights constants and remove unused ones, in place. Old exporters also list weights as inputs, which a
+    caller could set."""
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     used = {name for node in GraphView(model).nodes for name in node.input} | {value.name for value in graph.output}
@@ -146,8 +147,8 @@ def _narrow(request: BuildRequest, source: Any, assignment: Assignment, path: Pa
 
 
 def _given(source: Any, assignment: Assignment, model: Any, base: str) -> dict[str, str]:
-    """The precision that each node of ``model`` was given. The quantizer renames the tensors at a model's outputs, but no
-    nodes: those are known by their name where no tensor tells."""
+    """The precision assigned to each node of ``model``. Nodes are identified by their tensors or, at the model's
+    outputs, where the quantizer renames the tensors, by their own names."""
     return {
         name: assignment.of(names or (name,), base) if names or name in assignment.precisions else base
         for name, names in fused_from(source, model).items()
@@ -155,7 +156,7 @@ def _given(source: Any, assignment: Assignment, model: Any, base: str) -> dict[s
 
 
 def _check_plan(request: BuildRequest, source: Any, assignment: Assignment, model: Any) -> None:
-    """Raises ``Unsupported`` or ``BuildError`` where the file is not what was asked."""
+    """Raises ``Unsupported`` or ``BuildError`` when the file does not follow the plan."""
     narrow = {**narrow_nodes(model), **half_nodes(model)}
     sources = {
         name: names or ((name,) if name in assignment.precisions else ())
@@ -180,8 +181,8 @@ def _check_plan(request: BuildRequest, source: Any, assignment: Assignment, mode
 
 
 def _prove(model: Any, path: Path, request: BuildRequest, feed: dict[str, Array]) -> None:
-    """Run the file once in ONNX Runtime: not TensorRT, but a file that gives no numbers here gives none there. bfloat16 has
-    no kernels here: the same file runs in float32 with its rounded weights."""
+    """Run the file once in ONNX Runtime. It is not TensorRT, but a file that fails here fails there too. A bfloat16
+    file runs as float32 with its rounded weights, because ONNX Runtime has no bfloat16 kernels on CPUs."""
     import onnx
 
     proved = path

@@ -1,8 +1,8 @@
-"""Has TensorRT for RTX parse and build an ONNX file on the CPU, in a process of its own (:mod:`.rtx_worker`).
+"""Parses and builds an ONNX file by TensorRT for RTX on the CPU, in a separate process (:mod:`.rtx_worker`).
 
-A process of its own, because a native crash must not end a study and a library that prints must not break its display.
-What RTX accepts is a proxy: the board's TensorRT is another release for another GPU, and an engine built here cannot even
-be loaded without a driver.
+The process is separate so that a native crash does not end a study and printed lines do not break its display. RTX is
+only a proxy: the board's TensorRT is another release for another GPU, and an engine built here cannot be loaded without
+a driver.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edgedeploy.targets.tensorrt.proof import Evidence, Level
 PACKAGE: Final = "tensorrt-rtx"
 TIME_LIMIT_S: Final = 600.0
 GPU: Final = "SM86"
-"""Ampere for desktops: the nearest to Orin (8.7) that RTX builds for."""
+"""Desktop Ampere: of the GPUs that RTX builds for, the nearest to Orin (8.7)."""
 
 HARMLESS: Final = (
     re.compile(r"Empty initializer \S+ was provided with non-empty data\. Overriding data to nullptr\.?$"),
@@ -34,11 +34,11 @@ of a Resize) whose data is empty in the file as well; the second tells the calle
 
 
 class ProxyDied(BuildError):
-    """The proxy ended without an answer: that says nothing about the file by itself."""
+    """The proxy's process ended without a result, which says nothing about the file."""
 
 
 class ProxyRefused(Unsupported):
-    """The proxy's parser does not take a file that keeps the rules. ``by`` names the proxy."""
+    """The proxy's parser refuses a file that meets the rules. ``by`` names the proxy."""
 
     def __init__(self, by: str, found: str) -> None:
         super().__init__(f"the parser of {by}", found, "Lint the file; replace what it names")
@@ -47,8 +47,8 @@ class ProxyRefused(Unsupported):
 
 @dataclass(frozen=True)
 class RtxResult:
-    """``errors`` and ``warnings`` are the parser's, ``build_problems`` the builder's of both kinds. A warning is a failure,
-    because TensorRT only warns where it changes what the network computes (UINT8 zero points)."""
+    """``errors`` and ``warnings`` are the parser's; ``build_problems`` are the builder's errors and warnings. A warning
+    counts as a failure, because TensorRT only warns when it changes what the network computes (UINT8 zero points)."""
 
     version: str
     parsed: bool

@@ -1,4 +1,4 @@
-"""What TensorRT refuses or silently changes, release by release, as data. Each rule names where that is written.
+"""What TensorRT refuses or silently changes, release by release, as data. Each rule names its source.
 
 Sources are issues, documents and source files of NVIDIA's and ONNX's own projects unless the name says otherwise; three
 rules were also seen in ``tensorrt-rtx`` 1.7.1.116 (int32 bias, zero points that are not 0, UINT8 with a warning only).
@@ -54,7 +54,8 @@ OPSET_LIMITS: Final[tuple[tuple[TrtVersion, int, str], ...]] = (
     (TrtVersion(10, 15), 24, _OPERATORS),
     (TrtVersion(11, 0), 25, "https://docs.nvidia.com/deeplearning/tensorrt/latest/reference/onnx-opset-guide.html"),
 )
-"""From which release on which operator set is the newest one, with its source. Releases between two entries have the older.
+"""The newest operator set from each release on, with the source. Releases between two entries have that of the older
+one.
 
 All but the entry of 10.0 were read in their source; that one follows from the ONNX releases that the change log names
 (1.14 in 9.0, 1.17 in 10.6) and may be too low for 10.6 to 10.14: it refuses too much there, never too little."""
@@ -82,7 +83,7 @@ SINCE: Final[tuple[tuple[TrtVersion, tuple[str, ...]], ...]] = (
     (TrtVersion(10, 4), ("BlackmanWindow", "HammingWindow", "HannWindow")),
     (TrtVersion(10, 5), ("STFT",)),
 )
-"""Operators by the release that brought them."""
+"""Operators by the release that added them."""
 
 DLA_OPERATORS: Final = (
     "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Gemm",
@@ -300,4 +301,5 @@ RULES: Final[tuple[Rule, ...]] = (
 )  # fmt: skip
 
 DLA_LOADABLES_PER_CORE: Final = 16
-"""Most parts that one DLA core holds at a time (same document as the other DLA limits); known after the build only."""
+"""A DLA core holds at most this many parts of a network (same document as the other DLA limits); their number is known
+only after the build."""

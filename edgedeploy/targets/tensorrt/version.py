@@ -12,7 +12,7 @@ _BANNER = re.compile(r"TensorRT\.\w+ \[TensorRT v(\d+)\](?: \[b(\d+)\])?")
 
 @dataclass(frozen=True, order=True)
 class TrtVersion:
-    """``build`` tells builds of one release apart (trtexec prints it from TensorRT 10 on); it takes no part in the order."""
+    """``build`` distinguishes builds of one release (trtexec prints it from TensorRT 10 on); ordering ignores it."""
 
     major: int
     minor: int
@@ -59,4 +59,4 @@ JETPACK_RELEASES: Final[Mapping[str, TrtVersion]] = {
     "JetPack 6.1": TrtVersion(10, 3, 0),
     "JetPack 7.1 (Thor)": TrtVersion(10, 13, 3),
 }
-"""What an artifact is linted against while its board is not known yet."""
+"""The releases that an artifact is linted against when its board is unknown."""

@@ -1,8 +1,8 @@
-"""Model-ready inputs for a model without a task of its own: rows of an ``.npz`` file, or a folder of images.
+"""Model-ready inputs for a bare ONNX model: rows of an ``.npz`` file, or a folder of images.
 
-An ``.npz`` holds one array per model input, cases along its first axis, and is read row by row: a file larger than memory
-is no trouble. A folder of images needs its preprocessing stated, because a guess (BGR for RGB, 0 to 255 for 0 to 1) still
-gives numbers, only wrong ones.
+An ``.npz`` holds one array per model input with cases along its first axis. It is read row by row, so it may be larger
+than memory. For a folder of images the study file states the preprocessing: a wrong guess (BGR for RGB, 0 to 255 for 0
+to 1) would give wrong numbers without an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLOURS: Final = ("rgb", "bgr", "grey")
 
 
 class Source(Protocol):
-    """Cases of one split. A protocol because files of arrays and folders of images have nothing else in common."""
+    """Cases of one split. A protocol, because files of arrays and folders of images share no code."""
 
     def names(self) -> Sequence[str]:
         """One name per case, in a fixed order."""
@@ -200,7 +200,9 @@ class ArraySource:
             raise DataError(asked, f"it cannot be read ({exc})", "Write the file again") from None
         values = np.frombuffer(data, member.dtype).reshape(spec.shape).copy()
         if not np.isfinite(values).all():
-            raise DataError(f"{asked}, input {spec.name!r}", "it holds NaN or Inf", "Mend or remove the case")
+            raise DataError(
+                f"{asked}, input {spec.name!r}", "it holds NaN or Inf", "Remove the case, or write it again"
+            )
         return values
 
 

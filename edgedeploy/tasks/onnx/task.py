@@ -1,7 +1,7 @@
 """A bare ONNX file as a task: nothing can be trained or pruned, so precision, target and runtime settings are searched.
 
-Without labels nobody can say how good the answers are. What can be said is how far an artifact's answers are from the
-float model's own, and the metrics are named so: ``reference_...`` is agreement with the model, never accuracy.
+Without labels the accuracy cannot be measured. The metrics compare an artifact's outputs with the float model's own and
+are named so: ``reference_...`` is agreement with the model, not accuracy.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class OnnxOptions:
 class OnnxTask:
     """See :class:`edgedeploy.interfaces.task.Task` and :class:`edgedeploy.interfaces.task.ReadyMade`.
 
-    Constructing it takes the model in and looks at every case once: whatever is wrong with the files is said first.
+    The constructor copies the model and reads every case once, so that a bad file is reported before anything starts.
     """
 
     name = "onnx"
@@ -124,7 +124,8 @@ class OnnxTask:
             wanted = reference.astype(np.float64)
             values = np.asarray(outputs[name], np.float64).reshape(wanted.shape)
             if not np.isfinite(values).all():
-                raise MeasurementError(f"finite values in output {name!r} of {case.id}", "NaN or Inf", "Widen it")
+                asked, remedy = f"finite values in output {name!r} of {case.id}", "Choose a wider precision"
+                raise MeasurementError(asked, "NaN or Inf", remedy)
             difference = values - wanted
             largest.append(float(np.max(np.abs(difference), initial=0.0)))
             signal = float(np.linalg.norm(wanted))

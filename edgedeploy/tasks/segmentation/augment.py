@@ -9,7 +9,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Largest changes, each drawn uniformly up to it. ``elastic`` and ``shift`` are shares of half the image."""
+    """The largest change of each kind; the change is drawn uniformly up to it. ``elastic`` and ``shift`` are shares of
+    half the image's size."""
 
     rotation_deg: float = 20.0
     log_scale: float = 0.25

@@ -86,7 +86,7 @@ class _Pair:
 
 
 class SegmentationFolder(SegmentationTask):
-    """A task over files. Constructing it opens every file once: whatever is wrong with the data is said first.
+    """A task over files. The constructor opens every file once, so that a bad file is reported before anything starts.
 
     ``left_out`` names the images that are copies or near copies of confirmation images.
     """

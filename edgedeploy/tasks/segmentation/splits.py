@@ -1,6 +1,7 @@
 """Splits that do not leak: the same picture, or nearly the same, is never on two sides.
 
-Scanners are frozen twice, exported twice and annotated twice. A model that has seen the twin of a case has seen the case.
+The same frozen picture is often exported and annotated twice. A model that was trained on a near copy of a case was
+trained on the case.
 """
 
 from __future__ import annotations
@@ -60,9 +61,10 @@ def near_copies(thumbnails: Sequence[Thumbnail], correlation: float) -> list[int
 
 
 def deal(groups: Sequence[int], counts: Mapping[str, int], rest: str, seed: int) -> dict[str, list[int]]:
-    """Whole groups dealt to the splits of ``counts``, in a seeded order, until each has its count; what is left is ``rest``.
+    """Assign whole groups to the splits of ``counts`` in a seeded order until each has its count; the split ``rest``
+    gets all others.
 
-    Returns sorted indices into ``groups``. A split stays below its count when no group fits into what is missing.
+    Returns sorted indices into ``groups``. A split stays below its count when every group left is too large for it.
     """
     members: dict[int, list[int]] = {}
     for index, group in enumerate(groups):

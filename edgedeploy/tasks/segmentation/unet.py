@@ -19,7 +19,7 @@ def build_unet(*, in_channels: int, classes: int, base: int, depth: int, upsampl
 
     ``base`` channels at full resolution, doubled at each of ``depth`` steps down, up to eight times ``base``.
     ``upsampling`` is ``"transposed"`` (2x2 transposed convolution) or ``"resize"`` (a 1x1 convolution, then nearest
-    neighbour: the same answer as the other order for a quarter of the work).
+    neighbour: the result equals that of the reverse order and takes a quarter of the work).
     """
     import torch
 

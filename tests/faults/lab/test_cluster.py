@@ -186,4 +186,4 @@ def test_a_study_on_a_cluster(processes: Processes, tmp_path: Path) -> None:
     assert set(json.loads((tmp_path / "study" / "study.json").read_text())["boards"]) == {"a", "b"}
     with Client(processes.address, set_as_default=False) as client:
         tasks = client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.task_prefixes))
-    assert {"build_here", "run_here"} <= tasks
+    assert {"build_on_worker", "run_here"} <= tasks

@@ -198,7 +198,7 @@ def go_on(study: Path, out: Path, before_front: Any, trials: int) -> None:
 
     assert "has changed since it was measured" not in said, "it is the same board"
     assert "edgedeploy.protocols is no more: import Case from edgedeploy" in said
-    assert "begins anew" not in said and "is damaged" not in said
+    assert "starts from the beginning" not in said and "is damaged" not in said
     found = made(out)
     assert [name for name in kept if not is_still_there(name, kept, found)] == [], "made again, or lost"
     assert known < measured(out)

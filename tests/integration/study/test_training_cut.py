@@ -171,7 +171,7 @@ def test_the_wall_clock_ends_a_training_and_the_user_is_told(study: Path, tmp_pa
     assert told.exit_code == 4, told.output
     text = " ".join(told.stderr.split())
     assert "0 variants evaluated; ended because of: wall_clock." in text
-    missing = f"the time was over after 2 of {EPOCHS['baseline']} epochs. A resumed study goes on from there"
+    missing = f"the time was over after 2 of {EPOCHS['baseline']} epochs. A resumed study continues it"
     assert f"2 of 2 variants are missing: the time is over (training of baseline: {missing})" in text
     assert f"Go on: edgedeploy search {study} --out {out} --resume" in text
     store = Store(out)

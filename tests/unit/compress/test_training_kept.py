@@ -120,7 +120,7 @@ def test_a_killed_training_goes_on_with_the_last_whole_epoch(
 @pytest.mark.parametrize("steps", [1, STEPS, 2 * STEPS + 3])
 def test_the_end_of_the_time_loses_no_step(steps: int, undisturbed: nn.Module, tmp_path: Path) -> None:
     checkpoint = tmp_path / "a.pt"
-    with pytest.raises(OutOfTime, match=rf"after {steps // STEPS} of 5 epochs.*goes on from there"):
+    with pytest.raises(OutOfTime, match=rf"after {steps // STEPS} of 5 epochs.*continues it"):
         train(checkpoint, out_of_time=over_after(steps))
     model, task, report = train(checkpoint)
     assert task.trained == 5 * STEPS - steps
@@ -139,7 +139,7 @@ def test_time_and_loss_are_those_of_all_runs(tmp_path: Path) -> None:
 
 
 def test_a_training_whose_time_is_over_before_it_begins_keeps_nothing(tmp_path: Path) -> None:
-    with pytest.raises(OutOfTime, match=r"after 0 of 5 epochs.*begins it anew"):
+    with pytest.raises(OutOfTime, match=r"after 0 of 5 epochs.*starts it from the beginning"):
         train(tmp_path / "a.pt", out_of_time=lambda: True)
     assert list(tmp_path.iterdir()) == []
 
@@ -198,8 +198,8 @@ def test_a_checkpoint_of_another_training_is_set_aside(
     notes, checkpoint = list[str](), tmp_path / "a.pt"
     train(checkpoint)
     assert again(checkpoint, notes.append) == 5 * STEPS
-    assert "it is of another recipe, architecture, precision or teacher" in notes[-1]
-    assert "set aside as a.pt.aside, the training begins anew" in notes[-1]
+    assert "it belongs to another recipe, architecture, precision or teacher" in notes[-1]
+    assert "moved to a.pt.aside; the training starts from the beginning" in notes[-1]
     assert (tmp_path / "a.pt.aside").is_file()
 
 
@@ -267,7 +267,7 @@ def test_a_disk_that_is_full_does_not_end_the_training(
     notes = list[str]()
     model, _, _ = train(tmp_path / "a.pt", note=notes.append)
     assert equal(model, undisturbed)
-    assert len(notes) == 1 and "cannot be kept" in notes[0] and "No space left" in notes[0]
+    assert len(notes) == 1 and "could be saved" in notes[0] and "No space left" in notes[0]
 
 
 def test_a_damaged_checkpoint_that_cannot_be_set_aside_is_said(undisturbed: nn.Module, tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_damaged_checkpoint_that_cannot_be_set_aside_is_said(undisturbed: nn.M
     notes = list[str]()
     model, _, _ = train(tmp_path / "a.pt", note=notes.append)
     assert equal(model, undisturbed)
-    assert "cannot be set aside" in notes[0]
+    assert "could not be moved" in notes[0]
 
 
 def test_what_a_finished_training_leaves_is_dropped_as_far_as_it_can_be(tmp_path: Path) -> None:

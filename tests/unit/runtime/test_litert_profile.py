@@ -12,7 +12,7 @@ import pytest
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.litert import profile
 from edgedeploy.runtime.sessions.litert.partitions import layers
-from edgedeploy.runtime.sessions.litert.profile import BUILT_IN, DELEGATED, Event, read_events
+from edgedeploy.runtime.sessions.litert.profile import BUILT_IN, DELEGATED, OperatorEvent, read_events
 
 TAGS = {1 << 20: "Invoke", 2 << 20: "Convolution (NHWC, F32) IGEMM", 3 << 20: "SOFTMAX"}
 JUNK = 0x7F9B << 32
@@ -34,8 +34,8 @@ EVENTS = ((1 << 20, 1, 250, 0), (2 << 20, DELEGATED, 200, 0), (2 << 20, 0x20, 1 
 def test_operators_are_read_whatever_the_release_keeps_of_memory(memory: int) -> None:
     found = read_events(words(memory, *EVENTS), len(EVENTS), TAGS.__getitem__)
     assert found == [
-        Event("Convolution (NHWC, F32) IGEMM", DELEGATED, 0, 200_000),
-        Event("SOFTMAX", BUILT_IN, 7, 40_000),
+        OperatorEvent("Convolution (NHWC, F32) IGEMM", DELEGATED, 0, 200_000),
+        OperatorEvent("SOFTMAX", BUILT_IN, 7, 40_000),
     ]
 
 
@@ -62,17 +62,17 @@ NODES = [
     node(6, "DELEGATE", [3, 12, 13], 5),
 ]
 RAN = [
-    Event("Convolution (NHWC, QC8) IGEMM", DELEGATED, 0, 5000),
-    Event("Copy (NC, X8)", DELEGATED, 1, 100),
-    Event("Convolution (NHWC, QC8) DWConv", DELEGATED, 2, 3000),
-    Event("SOFTMAX", BUILT_IN, 2, 700),
-    Event("Fully Connected (NC, QS8, QC8W) GEMM", DELEGATED, 0, 900),
-    Event("Static Reshape (NC)", DELEGATED, 1, 0),
+    OperatorEvent("Convolution (NHWC, QC8) IGEMM", DELEGATED, 0, 5000),
+    OperatorEvent("Copy (NC, X8)", DELEGATED, 1, 100),
+    OperatorEvent("Convolution (NHWC, QC8) DWConv", DELEGATED, 2, 3000),
+    OperatorEvent("SOFTMAX", BUILT_IN, 2, 700),
+    OperatorEvent("Fully Connected (NC, QS8, QC8W) GEMM", DELEGATED, 0, 900),
+    OperatorEvent("Static Reshape (NC)", DELEGATED, 1, 0),
 ]
 NAMES = ["/first", "/second", "/third"]
 
 
-def sources(events: list[Event], names: list[str] = NAMES) -> list[list[str]]:
+def sources(events: list[OperatorEvent], names: list[str] = NAMES) -> list[list[str]]:
     return [row["sources"] for row in layers(events, NODES, names)]
 
 
@@ -85,7 +85,7 @@ def test_layers_are_named_partition_by_partition() -> None:
 
 
 def test_what_does_not_agree_gets_no_name() -> None:
-    swapped = [RAN[0], RAN[1], Event("Deconvolution (NC)", DELEGATED, 2, 3000), *RAN[3:]]
+    swapped = [RAN[0], RAN[1], OperatorEvent("Deconvolution (NC)", DELEGATED, 2, 3000), *RAN[3:]]
     assert sources(swapped) == [[], [], [], [], ["/third"], []], "another kind: that partition has no names"
     assert sources([RAN[0], *RAN[3:]]) == [[], [], ["/third"], []], "one is missing: that partition has no names"
     assert sources(RAN[:4]) == [[]] * 4, "another number of partitions: none has"
@@ -94,7 +94,7 @@ def test_what_does_not_agree_gets_no_name() -> None:
 
 
 def test_a_built_in_layer_is_told_by_its_index() -> None:
-    alone = [Event("CONV_2D", BUILT_IN, 0, 1000), Event("CONV_2D", BUILT_IN, 2, 1000)]
+    alone = [OperatorEvent("CONV_2D", BUILT_IN, 0, 1000), OperatorEvent("CONV_2D", BUILT_IN, 2, 1000)]
     assert sources(alone) == [["/first"], []]
 
 

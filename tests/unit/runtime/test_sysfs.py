@@ -157,9 +157,9 @@ class TestJetsonTools:
         assert shown.power_mode == "MAXN"
         assert set(shown.governors) == {"cpu0", "cpu1", "cpu10", "cpu11"}
         assert set(shown.governors.values()) == {"schedutil"}
-        assert shown.clocks["cpu10"] == jetson.Clock(729.6, 2201.6, 1113.6)
-        assert shown.clocks["GPU"] == jetson.Clock(306.0, 1300.5, 306.0)
-        assert shown.clocks["EMC"] == jetson.Clock(204.0, 3199.0, 2133.0)
+        assert shown.clocks["cpu10"] == jetson.ClockRange(729.6, 2201.6, 1113.6)
+        assert shown.clocks["GPU"] == jetson.ClockRange(306.0, 1300.5, 306.0)
+        assert shown.clocks["EMC"] == jetson.ClockRange(204.0, 3199.0, 2133.0)
         assert shown.clocks["DLA0_CORE"].now_mhz == 1600.0
         assert not shown.locked
 

@@ -14,4 +14,4 @@ COMPUTE_OPERATORS = (
 """Operators that multiply and add. The second input of each is its weight."""
 
 ACTIVATION_INPUT = {"TRANSPOSE_CONV": 2, "CONV_3D_TRANSPOSE": 2}
-"""Which input is the activation, where it is not the first: these begin with the shape of their output."""
+"""Index of the activation input of operators whose first input is the shape of their output."""

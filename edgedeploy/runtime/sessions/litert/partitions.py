@@ -1,4 +1,4 @@
-"""Which layer of the model an operator of LiteRT's profile is.
+"""Maps the operators of LiteRT's profile to layers of the model.
 
 XNNPACK replaces parts of the graph by delegate nodes and numbers its own operators anew. The n-th run of XNNPACK events in
 the profile is the n-th delegate node; that node covers the operators between its inputs and outputs, in the file's order.
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
-from edgedeploy.runtime.sessions.litert.profile import BUILT_IN, DELEGATED, Event
+from edgedeploy.runtime.sessions.litert.profile import BUILT_IN, DELEGATED, OperatorEvent
 
 Node = typing.Mapping[str, Any]  # before Python 3.9 that of collections.abc takes no types
-"""Of the interpreter: ``index``, ``op_name``, and the tensors of ``inputs`` and ``outputs``."""
+"""A node as the interpreter describes it: ``index``, ``op_name``, and the tensors of ``inputs`` and ``outputs``."""
 
 _DELEGATE = "DELEGATE"
 _MADE_FROM = {
@@ -24,19 +24,19 @@ _MADE_FROM = {
     "Fully Connected": ("FULLY_CONNECTED", "CONV_2D"),
     "Batch Matrix Multiply": ("BATCH_MATMUL",),
 }
-"""What XNNPACK calls its operators that multiply, and the file's operators that each may come from."""
+"""XNNPACK's operators that multiply -> the file's operators that each may come from."""
 
 
-def layers(events: Sequence[Event], nodes: Sequence[Node], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows as :class:`edgedeploy.runtime.sessions.open.Profiled` has them. ``nodes`` include those that a delegate took;
-    ``names`` are the reference's layers of the file's compute operators in its order, empty where none is known."""
+def layers(events: Sequence[OperatorEvent], nodes: Sequence[Node], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows as in :class:`edgedeploy.runtime.sessions.open.Profiled`. ``nodes`` include those that a delegate replaced;
+    ``names`` are the reference's layers of the file's compute operators, in the file's order and empty if unknown."""
     compute = [int(node["index"]) for node in nodes if node["op_name"] in COMPUTE_OPERATORS]
     known = dict(zip(compute, names)) if len(names) == len(compute) else {}
     of_event = {**_delegated(events, nodes), **_built_in(events, nodes)}
     return [_row(place, event, known.get(of_event.get(place, -1), "")) for place, event in enumerate(events)]
 
 
-def _row(place: int, event: Event, source: str) -> dict[str, Any]:
+def _row(place: int, event: OperatorEvent, source: str) -> dict[str, Any]:
     operator = _operator(event)
     return {
         "name": f"{place} {operator}",
@@ -48,13 +48,13 @@ def _row(place: int, event: Event, source: str) -> dict[str, Any]:
     }
 
 
-def _operator(event: Event) -> str:
-    """XNNPACK adds types and the kind of kernel: ``Convolution (NHWC, QC8) IGEMM``."""
+def _operator(event: OperatorEvent) -> str:
+    """The operator without what XNNPACK adds, types and the kind of kernel: ``Convolution (NHWC, QC8) IGEMM``."""
     return event.tag.partition(" (")[0]
 
 
-def _built_in(events: Sequence[Event], nodes: Sequence[Node]) -> dict[int, int]:
-    """Place of an event -> index of its node."""
+def _built_in(events: Sequence[OperatorEvent], nodes: Sequence[Node]) -> dict[int, int]:
+    """Position of an event of a built-in kernel -> index of its node."""
     tags = {int(node["index"]): node["op_name"] for node in nodes}
     return {
         place: event.index
@@ -63,8 +63,8 @@ def _built_in(events: Sequence[Event], nodes: Sequence[Node]) -> dict[int, int]:
     }
 
 
-def _delegated(events: Sequence[Event], nodes: Sequence[Node]) -> dict[int, int]:
-    """As :func:`_built_in`, for what multiplies in XNNPACK."""
+def _delegated(events: Sequence[OperatorEvent], nodes: Sequence[Node]) -> dict[int, int]:
+    """As :func:`_built_in`, for XNNPACK's operators that multiply."""
     delegates = [node for node in nodes if node["op_name"] == _DELEGATE]
     stretches = _stretches(events)
     if len(delegates) != len(stretches):
@@ -80,8 +80,8 @@ def _delegated(events: Sequence[Event], nodes: Sequence[Node]) -> dict[int, int]
     return found
 
 
-def _stretches(events: Sequence[Event]) -> list[list[int]]:
-    """Places of XNNPACK's operators, partition by partition: each numbers its own from 0."""
+def _stretches(events: Sequence[OperatorEvent]) -> list[list[int]]:
+    """Positions of XNNPACK's events by partition; each partition numbers its operators from 0."""
     found: list[list[int]] = []
     last = -1
     for place, event in enumerate(events):
@@ -96,7 +96,7 @@ def _stretches(events: Sequence[Event]) -> list[list[int]]:
 
 
 def _covered(delegate: Node, nodes: Sequence[Node]) -> list[Node]:
-    """The nodes that a delegate's node stands for."""
+    """The nodes that a delegate node replaces."""
     producers = {int(tensor): node for node in nodes if node["op_name"] != _DELEGATE for tensor in node["outputs"]}
     border = {int(tensor) for tensor in delegate["inputs"]}
     todo = [int(tensor) for tensor in delegate["outputs"]]

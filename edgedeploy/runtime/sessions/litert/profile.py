@@ -1,8 +1,9 @@
-"""What LiteRT took for each operator, told by the C interface of the library that ``ai-edge-litert`` brings.
+"""Times each operator of a LiteRT model, through the C interface of the library in ``ai-edge-litert``.
 
-Its Python has no profiler, and the interpreter that runs the timed queries cannot be given one. The same release's compiled
-model can: it is loaded for the profile alone, with the same kernels and threads. Release 2.3 is the first that was seen to
-do it; symbols, statuses and the layout of what comes back are all checked, and a doubt is a fault with that reason.
+LiteRT's Python API has no profiler, and the interpreter of the timed queries cannot be given one. The compiled model of
+the same release can: it is loaded for the profile only, with the same kernels and threads. It is known to work from
+release 2.3 on. Symbols, statuses and the layout of the results are checked, and a failed check raises a fault with the
+reason.
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ _OPERATORS = (BUILT_IN, DELEGATED)
 _KINDS = frozenset(1 << bit for bit in range(9))
 _SOURCES = frozenset(range(3))
 _MEMORY_WORDS = (3, 4, 2)
-"""How many words the record of memory has, of which an event holds two: by release, the usual one first."""
+"""Possible lengths in words of a memory record, which depend on the release; the usual one first. An event holds
+two."""
 
 _MOST_WORDS = 32
 _Pointer = ctypes.c_void_p
 
 
 @dataclass(frozen=True)
-class Event:
-    """One operator in the order it ran. ``index`` is the node's in the file for a built-in one, else XNNPACK's own within
-    the partition."""
+class OperatorEvent:
+    """One operator, in the order of execution. ``index`` is the file's node for a built-in kernel, else XNNPACK's
+    number within the partition."""
 
     tag: str
     kind: int
@@ -48,7 +50,7 @@ class Event:
 
 
 class _Layout(ctypes.Structure):
-    """Rank (7 bits) and whether there are strides, then both."""
+    """A tensor's rank (7 bits) and whether it has strides (1 bit), then dimensions and strides."""
 
     _fields_ = (("bits", ctypes.c_uint), ("sizes", ctypes.c_int32 * 8), ("strides", ctypes.c_uint32 * 8))
 
@@ -59,12 +61,11 @@ class _TensorType(ctypes.Structure):
 
 def profile(
     path: Path, threads: int, feeds: Sequence[Mapping[str, Any]], output_bytes: Mapping[str, int]
-) -> list[Event]:
+) -> list[OperatorEvent]:
     """Median time of each operator over all ``feeds`` but the first: arrays by input name, in the file's own types.
-    ``output_bytes`` are the sizes of what the file gives: where a file is wrong in that, a compiled model would write past
-    its buffers.
 
-    Raises :class:`RuntimeFault` where this release does not tell.
+    ``output_bytes`` are the real sizes of the outputs: if a file declares other sizes, a compiled model would write
+    past its buffers. Raises :class:`RuntimeFault` if this release gives no times.
     """
     with ExitStack() as stack:
         model = _Model(_library(), path, threads, stack)
@@ -75,7 +76,7 @@ def profile(
     if len(shapes) != 1:
         raise RuntimeFault("run_failed", "LiteRT ran other operators from one query to the next")
     return [
-        Event(first.tag, first.kind, first.index, round(statistics.median(run[place].ns for run in counted)))
+        OperatorEvent(first.tag, first.kind, first.index, round(statistics.median(run[place].ns for run in counted)))
         for place, first in enumerate(counted[0])
     ]
 
@@ -91,7 +92,7 @@ def _library() -> ctypes.CDLL:
 
 
 class _Model:
-    """A compiled model with a profiler. What it creates is released by ``stack``, the last first."""
+    """A compiled model with a profiler. ``stack`` releases what it creates, in reverse order."""
 
     def __init__(self, library: ctypes.CDLL, path: Path, threads: int, stack: ExitStack) -> None:
         self._library = library
@@ -119,7 +120,7 @@ class _Model:
                 found = f"output {name!r} takes {output_bytes.get(name)} bytes, the file says {size}"
                 raise RuntimeFault("run_failed", f"{found}: no times of layers")
 
-    def run(self, feed: Mapping[str, Any]) -> list[Event]:
+    def run(self, feed: Mapping[str, Any]) -> list[OperatorEvent]:
         for name, buffer in self._inputs.items():
             self._fill(name, buffer, feed[name])
         inputs, outputs = (_array(list(buffers.values())) for buffers in (self._inputs, self._outputs))
@@ -170,7 +171,7 @@ class _Model:
         return size.value
 
     def _add_options(self, options: Any, name: bytes, text: bytes) -> None:
-        """Text in C's own memory, which the library frees."""
+        """Add options as text in memory that C allocated, because the library frees it."""
         self._libc.strdup.restype = _Pointer
         release = ctypes.cast(self._libc.free, _Pointer)
         made = self._made("LiteRtCreateOpaqueOptions", name, _Pointer(self._libc.strdup(text)), release)
@@ -187,7 +188,7 @@ class _Model:
         self._stack.callback(function, handle)
 
     def _made(self, name: str, *arguments: Any) -> Any:
-        """What the call writes through its last argument."""
+        """Call a function that writes its result through its last argument; returns the result."""
         made = _Pointer()
         self._call(name, *arguments, ctypes.byref(made))
         return made
@@ -206,26 +207,30 @@ def _array(handles: Sequence[Any]) -> Any:
     return (_Pointer * len(handles))(*handles)
 
 
-def read_events(words: Any, count: int, text: Callable[[int], str]) -> list[Event]:
-    """Operators among ``count`` events. ``words`` hold each as: tag, kind, start, microseconds, memory before and after, two
-    numbers, source. Raises :class:`RuntimeFault` when no known length of the memory record makes sense of all of them."""
+def read_events(words: Any, count: int, text: Callable[[int], str]) -> list[OperatorEvent]:
+    """The operators among ``count`` events. Each event in ``words`` is: tag, kind, start, microseconds, memory before
+    and after, two numbers, source. Raises :class:`RuntimeFault` when no known length of the memory record fits all
+    events."""
     for memory in _MEMORY_WORDS:
         size = 7 + 2 * memory
         rows = [words[place * size : (place + 1) * size] for place in range(count)]
         if rows and all(_sound(row) for row in rows):
             return [
-                Event(text(row[0]), _low(row[1]), row[-3], 1000 * row[3]) for row in rows if _low(row[1]) in _OPERATORS
+                OperatorEvent(text(row[0]), _low(row[1]), row[-3], 1000 * row[3])
+                for row in rows
+                if _low(row[1]) in _OPERATORS
             ]
     raise RuntimeFault("run_failed", "LiteRT writes its profile in a layout that is not known here")
 
 
 def _sound(row: Sequence[int]) -> bool:
-    """A tag, a known kind and source; for an operator no more than an hour."""
+    """Whether a row looks like an event: it has a tag, a known kind and source, and an operator takes at most an
+    hour."""
     kind = _low(row[1])
     known = row[0] > 0xFFFF and kind in _KINDS and _low(row[-1]) in _SOURCES
     return known and (kind not in _OPERATORS or row[3] < 3.6e9)
 
 
 def _low(word: int) -> int:
-    """An enumeration has half a word; the other half is whatever was there."""
+    """The lower half of a word: an enumeration uses only that, and the upper half is undefined."""
     return word & 0xFFFFFFFF

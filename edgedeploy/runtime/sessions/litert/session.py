@@ -26,14 +26,14 @@ _PRECISIONS = {"float32": "float32", "float16": "float16", "int8": "int8", "uint
 
 
 def open_model(path: Path, settings: Mapping[str, str], threads: int) -> LiteRtSession:
-    """``settings``: ``delegate`` = ``none`` runs the built-in kernels instead of XNNPACK; ``layout:NAME`` = ``0,3,1,2`` is
-    the order of an output's dimensions that the reference has (a converter may leave an output channels last)."""
+    """``settings``: ``delegate`` = ``none`` runs the built-in kernels instead of XNNPACK; ``layout:NAME`` = ``0,3,1,2``
+    transposes an output to the reference's order of dimensions (a converter may leave an output channels last)."""
     return LiteRtSession(path, settings, threads)
 
 
 class LiteRtSession:
-    """Arrays go in and come out in the reference's float types also where the file's own inputs or outputs are int8: the
-    conversion is then part of the timed query, as it is in a product."""
+    """Inputs and outputs have the reference's float types, even if those of the file are int8: the conversion is then
+    part of the timed query, as it is in a product."""
 
     def __init__(self, path: Path, settings: Mapping[str, str], threads: int) -> None:
         module, self.version = _find_runtime()
@@ -67,9 +67,10 @@ class LiteRtSession:
         return {name: port.decode(self._interpreter.get_tensor(port.index)) for name, port in self._outputs.items()}
 
     def executed(self) -> dict[str, int]:
-        """From the types of each layer's tensors: the interpreter has no profile, and its kernels follow the types.
+        """Determined from the types of each layer's tensors: the interpreter has no profile, and types decide the
+        kernels.
 
-        ``int8-dynamic`` is a float layer with int8 weights, whose input the kernel quantizes on its way in;
+        ``int8-dynamic`` is a float layer with int8 weights, whose input the kernel quantizes at each query;
         ``float16-weights`` is float32 arithmetic on weights that are stored as float16.
         """
         return dict(Counter(self.layer_precisions()))
@@ -104,7 +105,7 @@ class LiteRtSession:
 
 
 class _Port:
-    """One input or output: its tensor, and how its integers stand for real numbers."""
+    """One input or output: its tensor, and the scale and zero point of its integers."""
 
     def __init__(self, details: Mapping[str, Any], layout: str = "") -> None:
         import numpy as np
@@ -120,7 +121,7 @@ class _Port:
             self._zero = int(parameters["zero_points"][0])
 
     def encode(self, name: str, value: Any) -> Any:
-        """``value`` in the tensor's type. Integers are narrowed only where nothing is lost."""
+        """``value`` in the tensor's type. Integers are converted to a narrower type only without loss."""
         import numpy as np
 
         if value.dtype == self._dtype:
@@ -164,7 +165,7 @@ def _signature(interpreter: Any) -> str:
 
 
 def _device(nodes: list[dict[str, Any]]) -> str:
-    """``CPU``, and how many pieces of the graph a delegate took over: each border between them costs a copy."""
+    """``CPU``, and how many partitions of the graph a delegate runs: each border between partitions costs a copy."""
     taken = [node["op_name"] for node in nodes if "delegate" in str(node["op_name"]).lower()]
     if not taken:
         return "CPU"

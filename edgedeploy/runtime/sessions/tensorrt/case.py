@@ -1,11 +1,11 @@
-"""One case through an engine by TensorRT's Python API, in a file that runs by itself on the board's Python (3.8 or newer).
+"""Runs one case through an engine by TensorRT's Python API. A standalone script for the board's Python (3.8 or newer).
 
     python3 tensorrt_case.py                one JSON line: the release of the API
     python3 tensorrt_case.py CASE.json      reads the input files that CASE names, writes its output files
 
-CASE holds ``plan`` and, for ``inputs`` and ``outputs``, lists of ``{"name", "path", "bytes"}``: raw arrays in the layout
-of the model. The API by tensor names came with TensorRT 8.5. Standard library only: memory of the GPU comes from the CUDA
-runtime that TensorRT itself needs. Whatever goes wrong ends in an exit status other than 0.
+CASE holds ``plan`` and, for ``inputs`` and ``outputs``, lists of ``{"name", "path", "bytes"}``: raw arrays in the
+layout of the model. The API with tensor names came with TensorRT 8.5. Uses the standard library, and the CUDA runtime
+that TensorRT itself needs for the GPU's memory. Any failure ends in an exit status other than 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEFAULT_STREAM = 0
 
 
 class Cuda:
-    """The calls that are needed, each checked. Raises ``RuntimeError``."""
+    """The CUDA calls that are needed; each raises ``RuntimeError`` when it fails."""
 
     def __init__(self) -> None:
         for name in CUDART:
@@ -40,7 +40,7 @@ class Cuda:
         return int(pointer.value or 0)
 
     def device_name(self) -> str:
-        """The structure begins with the name; CUDA 12 renamed the call when it grew."""
+        """The GPU's name. The properties structure begins with it; CUDA 12 renamed the call when the structure grew."""
         properties = ctypes.create_string_buffer(1 << 14)
         name = next((name for name in PROPERTIES if hasattr(self._library, name)), PROPERTIES[0])
         self._call(name, properties, 0)
@@ -55,7 +55,7 @@ class Cuda:
         self._call("cudaMemcpy", data, ctypes.c_void_p(pointer), ctypes.c_size_t(size), TO_HOST)
 
     def stream(self) -> int:
-        """One of the caller's own: on the default one, TensorRT waits for more than its own work."""
+        """A new stream: on the default stream, TensorRT would also wait for other work."""
         stream = ctypes.c_void_p()
         self._call("cudaStreamCreate", ctypes.byref(stream))
         return int(stream.value or 0)

@@ -1,8 +1,9 @@
-"""Engines: built on the board from an ONNX file, kept there, refused when they are not what was built.
+"""Builds engines on the board from ONNX files and caches them there; a cached file that has changed is refused.
 
-A plan is native code for one GPU, TensorRT and Jetson Linux: it is kept under all of them, the file's hash and the flags of
-its build. One engine is built at a time, because the builder chooses kernels by timing them. What the builder warns about is
-kept with the engine and goes to the job's log: whether the network still computes what it should, its outputs tell.
+A TensorRT plan file is native code for one GPU, TensorRT and Jetson Linux. Its cache key covers all of these, the
+model's hash and the build flags. One engine is built at a time, because the builder chooses kernels by timing them. The
+builder's warnings are stored with the engine and printed to the job's log; the outputs show whether the network is
+still correct.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import read_json, sha256_of, write_json
 
 WORKSPACE_BYTES = 1 << 30
-"""Most scratch memory for one kernel."""
+"""Limit of scratch memory for one kernel."""
 
 KEPT_BYTES = 2 << 30
-"""Of engines; beyond it those go that were not used for longest."""
+"""Limit of all cached engines; beyond it, the least recently used ones are removed."""
 
 NAMED_TENSORS = (8, 5)
 """The first release whose Python API names tensors."""
 
 STRONG_TYPES = 10
-"""From this release on the file's types decide what runs in which precision; before it, flags allow the builder to."""
+"""From this release on the file's types decide each layer's precision; before it, the builder chooses within flags."""
 
 _FLAGS = {"float16": "FP16", "int8": "INT8"}
 
 
 def cached_plan(trt: Any, log: Any, model: Path, precisions: Sequence[str], gpu: str) -> bytes:
-    """The engine's bytes. ``log`` is a logger of TensorRT's with ``warnings`` and ``errors``. Raises :class:`RuntimeFault`
-    ``open_failed``."""
+    """The engine's bytes, from the cache or newly built. ``log`` is a logger made by ``make_logger``. Raises
+    :class:`RuntimeFault` ``open_failed``."""
     facts = {
         "model_sha256": sha256_of(model),
         "tensorrt": str(trt.__version__),
@@ -104,7 +105,7 @@ def _make_room(folder: Path, keep: Path) -> None:
             return
         if path != keep:
             kept_bytes -= path.stat().st_size
-            path.with_suffix(".json").unlink(missing_ok=True)  # first: a plan without it is built anew
+            path.with_suffix(".json").unlink(missing_ok=True)  # first, because a plan without it is built again
             path.unlink()
 
 
@@ -118,7 +119,7 @@ def engines_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def _system() -> str:
-    """The release of Jetson Linux; empty on other machines, whose driver is no part of an engine."""
+    """The release of Jetson Linux; empty on other machines, where an engine does not depend on the driver."""
     try:
         return Path("/etc/nv_tegra_release").read_text(encoding="utf-8", errors="replace").partition(", GCID")[0]
     except OSError:

@@ -1,4 +1,4 @@
-"""What TensorRT tells of an engine's layers (``--exportLayerInfo``, or the engine inspector): their kind and precision."""
+"""Kind and precision of an engine's layers, from ``--exportLayerInfo`` or the engine inspector."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 COMPUTE = ("Convolution", "Deconvolution", "FullyConnected", "MatrixMultiply", "Gemm", "gemm")
-"""``ParameterType``, or ``LayerType`` where there is none, of the layers whose precision counts as what ran."""
+"""``ParameterType`` (or, if missing, ``LayerType``) of the layers that count as compute layers."""
 
 _PRECISIONS = {
     "float": "float32",
@@ -27,7 +27,7 @@ def kind_of(layer: Mapping[str, Any]) -> str:
 
 
 def precision_of(layer: Mapping[str, Any]) -> str | None:
-    """By its weights, or by the format of its first input; None where neither tells."""
+    """A layer's precision: that of its weights, or of its first input's format; None if neither is given."""
     weights = layer.get("Weights")
     name = str(weights.get("Type", "")).lower() if isinstance(weights, Mapping) else ""
     if not name and layer.get("Inputs"):

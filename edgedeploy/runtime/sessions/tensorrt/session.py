@@ -1,7 +1,7 @@
 """TensorRT on the board's NVIDIA GPU, by its Python API (8.5 or newer, which names tensors).
 
-A query is what a caller waits for: inputs to the GPU, the network, outputs back. ``trtexec`` times the network alone, so its
-numbers are smaller and do not compare with these.
+A query includes all that a caller waits for: inputs to the GPU, the network, outputs back. ``trtexec`` times the
+network alone, so its numbers are smaller and cannot be compared with these.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from edgedeploy.runtime.sessions.tensorrt.engine import cached_plan
 from edgedeploy.runtime.sessions.tensorrt.layers import count_compute, kind_of, precision_of
 
 PRECISIONS = "precisions"
-"""The session setting that names the precisions of an artifact, with spaces between: its own and those of single layers."""
+"""The session setting with an artifact's precisions, separated by spaces: its own and those of single layers."""
 
 _FUSED = re.compile(r" \+ |[\[\](),\s]+")
 _ANOTHER_DEVICE = "across different models of devices"
-"""A warning alone: TensorRT loads a plan of a similar GPU and goes on."""
+"""TensorRT only warns about a plan of a similar GPU, and loads it."""
 
 
 def open_model(path: Path, settings: Mapping[str, str], threads: int) -> TensorRtSession:
-    """``threads`` are the CPU's, which only starts what the GPU does."""
+    """``threads`` is not used: the CPU only starts the GPU's work."""
     return TensorRtSession(path, settings)
 
 
@@ -57,7 +57,7 @@ class TensorRtSession:
         self._stream = self._cuda.stream()
 
     def _place(self, name: str) -> tuple[int, tuple[int, ...], Any]:
-        """Memory of the GPU for one tensor: address, shape, numpy type."""
+        """Allocate the GPU's memory for one tensor: address, shape, numpy type."""
         import numpy as np
 
         shape = tuple(int(size) for size in self._engine.get_tensor_shape(name))
@@ -93,7 +93,7 @@ class TensorRtSession:
         return found
 
     def _layers(self) -> list[Mapping[str, Any]]:
-        """What the engine says of its layers."""
+        """The engine inspector's description of each layer."""
         inspector = self._engine.create_engine_inspector()
         text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
         try:
@@ -108,7 +108,8 @@ class TensorRtSession:
         return count_compute((kind_of(layer), precision_of(layer)) for layer in self._layers())
 
     def profile(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See :class:`edgedeploy.runtime.sessions.open.Profiled`. The profiler slows an execution context of its own."""
+        """See :class:`edgedeploy.runtime.sessions.open.Profiled`. A separate execution context is profiled, because
+        profiling slows it down."""
         known = {str(layer["Name"]): layer for layer in self._layers()}
         profiler = _profiler(self._trt)
         context, self._context = self._context, self._engine.create_execution_context()
@@ -140,7 +141,8 @@ def _address(values: Any) -> Any:
 
 
 def make_logger(trt: Any) -> Any:
-    """Keeps what TensorRT says: lists ``warnings`` and ``errors``. Made here because its base comes with TensorRT."""
+    """A logger that keeps TensorRT's messages in the lists ``warnings`` and ``errors``. Its class is made here, because
+    its base class comes with TensorRT."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

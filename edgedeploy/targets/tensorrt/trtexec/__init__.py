@@ -1,1 +1,1 @@
-"""TensorRT on a board through its own trtexec, and proof from what it answers."""
+"""Runs TensorRT on a board through its trtexec, and checks its logs and exports."""

@@ -17,7 +17,7 @@ from edgedeploy.targets.tensorrt.trtexec.log import LogRefused, Run, accept
 from edgedeploy.targets.tensorrt.version import TrtVersion, version_in
 
 CANDIDATES: Final = ("trtexec", "/usr/src/tensorrt/bin/trtexec")
-"""Where trtexec is looked for: JetPack installs it, but not on the path."""
+"""Paths at which trtexec is looked for: JetPack installs it outside PATH."""
 
 COMPUTE_CAPABILITIES: Final[Mapping[str, str]] = {
     "tegra210": "5.3",
@@ -25,18 +25,18 @@ COMPUTE_CAPABILITIES: Final[Mapping[str, str]] = {
     "tegra194": "7.2",
     "tegra234": "8.7",
 }
-"""Of Jetson's chips, by their name in the device tree."""
+"""Compute capability of Jetson's chips, by their name in the device tree."""
 
 SIMULATION: Final = "SIMULATION"
-"""A stand-in for trtexec that tests use prints this word; what comes from one is never called measured."""
+"""The tests' stand-in for trtexec prints this word; its results never count as measured."""
 
 PROBE_TIMEOUT_S: Final = 60.0
 
 
 @dataclass(frozen=True)
 class TrtBoard:
-    """What engines are bound to. ``jetpack`` is the release of Jetson Linux, ``none`` on other machines;
-    ``compute_capability`` is None where only a build's log can tell it."""
+    """The board properties that an engine depends on. ``jetpack`` is the release of Jetson Linux, ``none`` on other
+    machines; ``compute_capability`` is None when only a build's log shows it."""
 
     trtexec: str
     version: TrtVersion
@@ -86,7 +86,7 @@ def jetpack_of(release: str) -> str:
 
 
 def run_trtexec(transport: Transport, argv: Sequence[str], *, timed: bool, timeout_s: float) -> Run:
-    """One run whose log can be defended. Raises ``LogRefused`` with the raw log, ``BoardError``."""
+    """One run with a log that passes all checks. Raises ``LogRefused`` with the raw log, or ``BoardError``."""
     done = transport.run(argv, timeout_s=timeout_s)
     text = (done.stderr + b"\n" + done.stdout).decode("utf-8", errors="replace")
     if done.exit_status is None:

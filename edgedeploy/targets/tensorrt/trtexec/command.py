@@ -1,8 +1,8 @@
 """``trtexec`` command lines, release by release, as argument lists.
 
-Every setting that changes the result is passed, because defaults changed: from 11.0 on CUDA graphs and spin-waiting are on
-and transfers off. Numbers of different majors, or of different :class:`Conditions`, do not compare. ``--skipInference`` is
-never used: with it, a broken engine prints PASSED.
+Every setting that changes the result is passed, because defaults have changed: from 11.0 on, CUDA graphs and
+spin-waiting are on and transfers off. Numbers of different major releases, or of different :class:`Conditions`, cannot
+be compared. ``--skipInference`` is never used: with it, a broken engine prints PASSED.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from edgedeploy.targets.tensorrt.trtexec.dla import DlaRequest
 from edgedeploy.targets.tensorrt.version import OLDEST, TrtVersion
 
 WORKSPACE_MIB: Final = WORKSPACE_BYTES >> 20
-"""Most scratch memory for one kernel: 8.0 takes 16 MiB by itself, too little for its fast convolutions."""
+"""Limit of scratch memory for one kernel. The default of 8.0, 16 MiB, is too little for its fast convolutions."""
 
 STRONG_TYPES: Final = TrtVersion(10, 0)
-"""From here on trtexec can be told that the file's types decide. DLA takes no such networks."""
+"""The first release whose trtexec can take layer types from the file. DLA does not support such networks."""
 
 ONLY_STRONG_TYPES: Final = TrtVersion(11, 0)
 MEMORY_POOLS: Final = TrtVersion(8, 4)
@@ -37,7 +37,7 @@ _PRECISION_FLAGS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Conditions:
-    """How a run is timed. The defaults are what every release from 8.0 to 11 can be told to do."""
+    """How a run is timed. Every release from 8.0 to 11 supports the defaults."""
 
     warmup_ms: int = 500
     duration_s: int = 10
@@ -80,7 +80,7 @@ def build_command(
 def timing_command(
     trtexec: str, version: TrtVersion, *, plan: str, times: str, conditions: Conditions, dla: DlaRequest | None = None
 ) -> list[str]:
-    """Time a saved engine. Raises ``Unsupported`` for conditions that the release cannot be told."""
+    """Time a saved engine. Raises ``Unsupported`` for conditions that the release does not support."""
     require_release(version)
     wanted = {
         "--useSpinWait": conditions.spin_wait,
@@ -108,7 +108,8 @@ def timing_command(
 def profile_command(
     trtexec: str, version: TrtVersion, *, plan: str, profile: str, layers: str, dla: DlaRequest | None = None
 ) -> list[str]:
-    """Per-layer times in a run of their own: the profiler slows the network down. Raises ``Unsupported`` before 8.2."""
+    """Per-layer times in a separate run, because the profiler slows the network down. Raises ``Unsupported`` before
+    8.2."""
     require_release(version)
     if version < LAYER_INFO:
         raise Unsupported(
@@ -135,9 +136,9 @@ def output_command(
     outputs: str,
     dla: DlaRequest | None = None,
 ) -> list[str]:
-    """Run one case and export what it answers. ``inputs`` maps tensor to file on the board.
+    """Run one case and export its outputs. ``inputs`` maps tensor to file on the board.
 
-    The warm-up stays as it is: with ``--warmUp=0`` some releases now and then time no query and export nothing.
+    The warm-up keeps its default: with ``--warmUp=0`` some releases occasionally time no query and export nothing.
     """
     require_release(version)
     odd = [text for pair in inputs.items() for text in pair if any(sign in text for sign in ":,'\"")]

@@ -1,4 +1,4 @@
-"""Deep Learning Accelerator: asking for it, and which layers really went there, read from the build's log."""
+"""Deep Learning Accelerator: the request for it, and the layers that run on it according to the build's log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgedeploy.targets.tensorrt.rules import DLA_LOADABLES_PER_CORE
 
 @dataclass(frozen=True)
 class DlaRequest:
-    """Put what can run there on DLA core ``core``. Without ``gpu_fallback`` the build fails when one layer cannot."""
+    """Run every layer that can on DLA core ``core``. Without ``gpu_fallback`` the build fails if a layer cannot."""
 
     core: int = 0
     gpu_fallback: bool = True
@@ -21,7 +21,7 @@ class DlaRequest:
 
 @dataclass(frozen=True)
 class Fallback:
-    """A layer that was asked onto DLA and runs on the GPU. ``reason`` is TensorRT's, empty where it gives none."""
+    """A layer that was requested for DLA but runs on the GPU. ``reason`` is TensorRT's, or empty."""
 
     layer: str
     kind: str

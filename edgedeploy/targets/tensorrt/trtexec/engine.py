@@ -1,7 +1,7 @@
-"""Engines: built on the board, kept there under a key of everything they are bound to, refused when that differs.
+"""Builds engines on the board and caches them there under a key of everything they depend on.
 
-A plan is native code for one GPU, TensorRT and JetPack. Only plans that this module built and noted down are loaded, and
-only while their bytes are those that were noted.
+A TensorRT plan file is native code for one GPU, TensorRT and JetPack. Only plans that this module built are loaded, and
+only while key and hash equal those that it recorded.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def ensure_engine(
     root: str,
     dla: DlaRequest | None = None,
 ) -> Engine:
-    """The engine of a model on this board: from the cache under ``root`` (a folder of ours there), or built now.
+    """The engine of a model on this board, from the cache under ``root`` (edgedeploy's folder there) or newly built.
 
     Raises :class:`ForeignPlan`, ``LogRefused`` (the build failed), ``Unsupported`` (nothing runs on DLA), ``BoardError``.
     """

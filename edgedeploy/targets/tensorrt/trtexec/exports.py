@@ -1,4 +1,4 @@
-"""Reads the JSON files that ``trtexec`` exports: times, profile, layers, outputs. Statistics come from the times alone."""
+"""Reads the JSON files that ``trtexec`` exports: times, profile, layers, outputs. Statistics use the times only."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Layer:
+class EngineLayer:
     """One layer of an engine. ``median_ms`` is the average where the release prints no median (before 8.4)."""
 
     name: str
@@ -68,8 +68,8 @@ class Layer:
 def read_times(text: str, *, warmup_ms: float) -> Times:
     """``--exportTimes``. Raises ``MeasurementError``.
 
-    Older releases export the warm-up too (the function that writes the file was given no count of it): whatever began to
-    compute before ``warmup_ms`` is left out, which changes nothing in files of newer ones.
+    Older releases export the warm-up too. Queries that began to compute before ``warmup_ms`` are therefore left out;
+    files of newer releases have none.
     """
     rows = _rows(text, "--exportTimes", ("startComputeMs", "endComputeMs", "computeMs", "latencyMs"))
     timed = [row for row in rows if row["startComputeMs"] >= warmup_ms]
@@ -79,7 +79,7 @@ def read_times(text: str, *, warmup_ms: float) -> Times:
         )
     for row in timed:
         spent = row["endComputeMs"] - row["startComputeMs"]
-        step = 1e-5 * row["endComputeMs"] + 2e-3  # six digits are printed: the later, the coarser
+        step = 1e-5 * row["endComputeMs"] + 2e-3  # six digits are printed, so later times are coarser
         if not 0 < row["computeMs"] <= row["latencyMs"] * (1 + 1e-5) or abs(spent - row["computeMs"]) > step:
             raise MeasurementError("times that fit together", f"{row}", "The file is damaged: run it again")
     return Times(tuple(row["computeMs"] for row in timed), tuple(row["latencyMs"] for row in timed))
@@ -101,7 +101,7 @@ def read_profile(text: str) -> dict[str, tuple[float, float]]:
     return layers
 
 
-def read_layers(text: str) -> tuple[Layer, ...]:
+def read_layers(text: str) -> tuple[EngineLayer, ...]:
     """``--exportLayerInfo`` of an engine that was built with detailed verbosity. Raises ``MeasurementError``."""
     data = _parse(text, "--exportLayerInfo")
     if not isinstance(data, Mapping) or not isinstance(data.get("Layers"), list):
@@ -111,14 +111,16 @@ def read_layers(text: str) -> tuple[Layer, ...]:
     return tuple(_layer(layer) for layer in data["Layers"])
 
 
-def join(layers: Sequence[Layer], profile: Mapping[str, tuple[float, float]]) -> tuple[Layer, ...]:
+def join(layers: Sequence[EngineLayer], profile: Mapping[str, tuple[float, float]]) -> tuple[EngineLayer, ...]:
     """Layers with their times; a profiled layer that the engine does not list is kept with its time."""
     known = {layer.name for layer in layers}
-    timed = [Layer(layer.name, layer.kind, layer.precision, *profile.get(layer.name, (None, None))) for layer in layers]
-    return (*timed, *(Layer(name, "", None, *times) for name, times in profile.items() if name not in known))
+    timed = [
+        EngineLayer(layer.name, layer.kind, layer.precision, *profile.get(layer.name, (None, None))) for layer in layers
+    ]
+    return (*timed, *(EngineLayer(name, "", None, *times) for name, times in profile.items() if name not in known))
 
 
-def executed(layers: Sequence[Layer]) -> dict[str, int]:
+def executed(layers: Sequence[EngineLayer]) -> dict[str, int]:
     """Compute layers by the precision that the engine has for them."""
     return count_compute((layer.kind, layer.precision) for layer in layers)
 
@@ -145,8 +147,8 @@ def _tensor(row: Mapping[str, Any], spec: TensorSpec) -> Array:
     return array
 
 
-def _layer(data: Mapping[str, Any]) -> Layer:
-    return Layer(str(data["Name"]), kind_of(data), precision_of(data), None, None)
+def _layer(data: Mapping[str, Any]) -> EngineLayer:
+    return EngineLayer(str(data["Name"]), kind_of(data), precision_of(data), None, None)
 
 
 def _rows(text: str, flag: str, names: Sequence[str]) -> list[dict[str, float]]:

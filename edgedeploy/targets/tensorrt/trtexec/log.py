@@ -1,10 +1,16 @@
-"""Reads what ``trtexec`` prints, from TensorRT 7 to 10, and refuses what cannot be defended.
+"""Reads logs of ``trtexec`` from TensorRT 7 to 10, and refuses those that are no evidence.
 
-:func:`read_runs` gives the facts of every run in a log, however it ended. :func:`accept` is the gate: one run, whole,
-without errors. Formats by release, from the sources of trtexec: up to 7.2 blocks of lines ("Host Latency"), from 8.0 one
-line a quantity, 8.0 to 8.3 with "End-to-End Host Latency", from 8.5 on several percentiles. ``Throughput`` counts batch
-times queries with an implicit batch, and 7.x prints 0 for explicit ones (NVIDIA/TensorRT#1162). Warnings and errors go to
-the standard error stream: give both streams.
+:func:`read_runs` returns the facts of every run in a log, even of failed ones. :func:`accept` returns the only run of a
+log if it is complete and has no errors.
+
+Formats by release, from the sources of trtexec:
+
+- up to 7.2: blocks of lines ("Host Latency");
+- from 8.0: one line per quantity; 8.0 to 8.3 also print "End-to-End Host Latency";
+- from 8.5: several percentiles.
+
+``Throughput`` counts batch times queries with an implicit batch; 7.x prints 0 for explicit batches
+(NVIDIA/TensorRT#1162). Warnings and errors go to standard error, so a log needs both streams.
 """
 
 from __future__ import annotations
@@ -24,7 +30,7 @@ Cause = Literal[
 ]  # fmt: skip
 
 MAX_COV_PERCENT: Final = 2.5
-"""Largest coefficient of variation of the GPU time that a measurement may have."""
+"""Largest allowed coefficient of variation of the GPU time."""
 
 _REMEDIES: Final[Mapping[str, str]] = {
     "not_trtexec": "Give the whole standard output and error of one trtexec run",
@@ -53,7 +59,7 @@ class LogRefused(MeasurementError):
 
 
 class UnstableLog(LogRefused, Unstable):
-    """trtexec's own word that the GPU's times scatter."""
+    """trtexec itself reports unstable GPU times."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +143,10 @@ _TELLING: Final[Mapping[Cause, re.Pattern[str]]] = {
         r"deserializ|magicTag|incompatible (?:serialization|plan)|generated from a", re.IGNORECASE
     ),
 }
-"""What an error says of its cause. ``Error Code 1: Serialization`` lines name an assertion too, in words of their own."""
+"""Patterns of error lines by cause. ``Error Code 1: Serialization`` lines name an assertion too, in other words."""
 
 _ANOTHER_DEVICE: Final = "engine plan file across different models of devices"
-"""A warning alone: TensorRT loads a plan of a similar GPU and goes on."""
+"""TensorRT only warns about a plan of a similar GPU, and loads it."""
 
 
 def read_runs(text: str) -> tuple[Run, ...]:
@@ -149,10 +155,10 @@ def read_runs(text: str) -> tuple[Run, ...]:
 
 
 def accept(text: str, *, timed: bool = True) -> Run:
-    """The one run of a log, when it can be defended. Raises :class:`LogRefused` with the raw log.
+    """The only run of a log, if it passes all checks. Raises :class:`LogRefused` with the raw log.
 
-    ``timed`` asks for a performance summary that is consistent and steady; without it, a passed run without errors will do
-    (a build, a profile, outputs).
+    With ``timed``, the run needs a consistent and stable performance summary. Without it, a passed run without errors
+    is enough (a build, a profile, outputs).
     """
     runs = read_runs(text)
     if not runs:
@@ -167,7 +173,7 @@ def accept(text: str, *, timed: bool = True) -> Run:
 
 
 def _broken(run: Run) -> Iterator[tuple[Cause, str]]:
-    """Why the run as such is none, the most telling reason first."""
+    """Reasons why the run failed or is incomplete, the most specific first."""
     unknown = [line.partition(":")[2].strip() for line in run.errors if line.startswith("Unknown option:")]
     if unknown:
         yield "unknown_option", ", ".join(unknown)
@@ -185,7 +191,7 @@ def _broken(run: Run) -> Iterator[tuple[Cause, str]]:
 
 
 def _undefendable(run: Run) -> Iterator[tuple[Cause, str]]:
-    """Why the times of a run that ended well are no measurement."""
+    """Reasons why the times of a passed run are no measurement."""
     gpu = run.spreads.get("gpu_compute")
     if "Skipped inference phase" in run.text or not run.spreads:
         yield "no_summary", "it holds no performance summary"
@@ -203,7 +209,7 @@ def _undefendable(run: Run) -> Iterator[tuple[Cause, str]]:
 
 
 def _split(text: str) -> Iterator[str]:
-    """One piece a run: a new one begins with a RUNNING line, and after a verdict when a further verdict follows."""
+    """The log split by run. A run begins with a RUNNING line, or after a verdict if another verdict follows."""
     lines = text.splitlines()
     verdicts = [(place, match.group(1)) for place, line in enumerate(lines) if (match := _VERDICT.match(line))]
     starts = [place for place, kind in verdicts if kind == "RUNNING"]

@@ -1,4 +1,4 @@
-"""Measures an artifact with a board's ``trtexec``: refuse early, build the engine or find it, time, profile, run cases."""
+"""Measures an artifact with a board's ``trtexec``: check it, build the engine or find it, time, profile, run cases."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from edgedeploy.targets.tensorrt.trtexec.command import (
 from edgedeploy.targets.tensorrt.trtexec.dla import DlaRequest, cores_online
 from edgedeploy.targets.tensorrt.trtexec.engine import COMMAND_TIMEOUT_S, Engine, ensure_engine, require_command
 from edgedeploy.targets.tensorrt.trtexec.exports import (
-    Layer,
+    EngineLayer,
     Times,
     executed,
     join,
@@ -52,9 +52,12 @@ SUMMARY_TOLERANCE: Final = 0.01
 
 @dataclass(frozen=True)
 class TrtResult:
-    """What one board said of one artifact. ``layers`` is empty before TensorRT 8.2; ``logs`` holds every raw log by step;
-    ``outputs`` has shape (cases, *output shape) per output, ``outputs_by`` says which tool gave them;
-    ``notes`` what could not be looked at on the board, with the remedy."""
+    """Results of one artifact on one board.
+
+    ``layers`` is empty before TensorRT 8.2; ``logs`` holds every raw log by step; ``outputs`` has shape (cases, *output
+    shape) per output, and ``outputs_by`` names the tool that gave them; ``notes`` say what could not be checked on the
+    board, with the remedy.
+    """
 
     evidence: Evidence
     artifact_digest: str
@@ -62,7 +65,7 @@ class TrtResult:
     conditions: Conditions
     engine: Engine
     times: Times
-    layers: tuple[Layer, ...]
+    layers: tuple[EngineLayer, ...]
     outputs: Mapping[str, Array]
     outputs_by: str
     logs: Mapping[str, str]
@@ -108,12 +111,13 @@ def measure_on_board(
     sysroot: str = "",
     python: str = "python3",
 ) -> TrtResult:
-    """``root`` is a folder of ours on the board (absolute); ``cases`` are model-ready inputs, batch 1; ``keep_logs`` a
-    folder here for every raw log, the refused one included. Outputs come from TensorRT's Python API where the board's
-    ``python`` has it, else from trtexec.
+    """Measure an artifact on a board. ``root`` is edgedeploy's folder on the board (absolute); ``cases`` are
+    model-ready inputs with batch size 1; ``keep_logs`` is a local folder for every raw log, also refused ones. Outputs
+    come from TensorRT's Python API if the board's ``python`` has it, else from trtexec.
 
-    Refused before anything is built: a board without trtexec (``TargetUnavailable``), a release whose rules the file
-    breaks (``Unsupported``). Then ``LogRefused``, ``ForeignPlan``, ``Unstable``, ``MeasurementError`` or ``BoardError``.
+    Before anything is built it raises ``TargetUnavailable`` for a board without trtexec, and ``Unsupported`` for a
+    release whose rules the file breaks. Later it raises ``LogRefused``, ``ForeignPlan``, ``Unstable``,
+    ``MeasurementError`` or ``BoardError``.
     """
     board = probe_board(transport, candidates=candidates, sysroot=sysroot)
     require_release(board.version)
@@ -144,7 +148,7 @@ def require_comparable(first: TrtResult, second: TrtResult) -> None:
 
 
 def level_of(board: TrtBoard, run: Run) -> Evidence:
-    """``MEASURED`` only for a run that names the GPU it ran on, which no simulation may claim."""
+    """The level of proof of a run: ``MEASURED`` only if it names its GPU and is not a simulation."""
     device = run.device.get("Selected Device")
     if board.simulated:
         return Evidence(Level.LINT, "a simulation of trtexec", "no GPU: its numbers are made up")
@@ -190,7 +194,7 @@ class _Bench:
         times.require_stable()
         return run, times
 
-    def profile(self, plan: str) -> tuple[str | None, tuple[Layer, ...]]:
+    def profile(self, plan: str) -> tuple[str | None, tuple[EngineLayer, ...]]:
         if self.board.version < LAYER_INFO:
             return None, ()
         argv = profile_command(
@@ -258,7 +262,7 @@ def _keep(folder: Path | None, logs: Mapping[str, str]) -> None:
 
 
 def core_notes(transport: Transport, board: TrtBoard, dla: DlaRequest) -> tuple[str, ...]:
-    """``jetson_clocks --show`` changes nothing, but wants root: without it, trtexec itself has to notice a missing core.
+    """``jetson_clocks --show`` changes nothing but needs root; without root, only trtexec can notice a missing core.
 
     Raises ``Unsupported`` for a core that is not online.
     """

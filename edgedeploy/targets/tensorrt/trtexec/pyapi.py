@@ -1,4 +1,4 @@
-"""Outputs of an engine by TensorRT's Python API on the board, where it has one: exact bytes instead of printed numbers."""
+"""Reads an engine's outputs by TensorRT's Python API, if the board has it: exact bytes instead of printed numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ TIMEOUT_S: Final = 120.0
 
 @dataclass(frozen=True)
 class PythonApi:
-    """The board's Python, and where our runner lies. ``reason`` says why there is none; the rest is empty then."""
+    """The board's Python and the path of our runner. If the API cannot be used, ``reason`` says why and the rest is
+    empty."""
 
     python: str = ""
     runner: str = ""
@@ -36,7 +37,7 @@ class PythonApi:
 
 
 def find_api(transport: Transport, version: TrtVersion, python: str, work: str) -> PythonApi:
-    """Put the runner into ``work`` on the board and ask it. It counts when it is of trtexec's own release."""
+    """Upload the runner into ``work`` on the board and query its release, which must equal that of trtexec."""
     if version < NAMED_TENSORS:
         return PythonApi(reason=f"the Python API of TensorRT {version} names no tensors")
     runner = f"{work}/{RUNNER.name}"
@@ -61,7 +62,7 @@ def run_case(
     specs: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
     work: str,
 ) -> tuple[str, dict[str, Array]]:
-    """What the engine answers, with what the board said. ``inputs`` maps tensor to file on the board; ``specs`` are those of
+    """The runner's log and the engine's outputs. ``inputs`` maps tensor to file on the board; ``specs`` are those of
     the inputs and of the outputs. Raises ``MeasurementError`` or ``BoardError``."""
     outputs = {spec.name: f"{work}/output-{index}.bin" for index, spec in enumerate(specs[1])}
     transport.run(["rm", "-f", *outputs.values()], timeout_s=TIMEOUT_S)
