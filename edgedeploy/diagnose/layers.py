@@ -12,10 +12,11 @@ from typing import Any, Final
 from edgedeploy.errors import DataError, SpecError, nearest
 from edgedeploy.files import read_json
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import MANIFEST, Artifact, sha256_file
+from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import random_inputs
 from edgedeploy.reference.parity import TOLERANCE
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.study.store import Store, artifact_manifest
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.compare.layers import LayerError, compare_layers

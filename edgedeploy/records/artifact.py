@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from edgedeploy.records.variant import digest_of
-
-_CHUNK_BYTES = 1 << 20
+from edgedeploy.runtime.files import sha256_file
 
 MANIFEST: Final = "edgedeploy-artifact.json"
 """Name of the file that describes a stored artifact. It lies in the artifact's folder but is not one of its files, so
 no target may write a file of that name."""
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes as 64 hex digits, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(_CHUNK_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ import numpy as np
 from edgedeploy.errors import BuildError, DataError, ParityError, Unsupported
 from edgedeploy.files import read_arrays, read_json, write_arrays, write_json
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import TensorSpec, random_feed, sha256_file
+from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.reference import graph
 from edgedeploy.reference.parity import compare, within
 from edgedeploy.reference.safety import check_onnx
 from edgedeploy.reference.translate import first_line, translated
+from edgedeploy.runtime.files import sha256_file
 
 EXPORT_TOLERANCE: Final = 1e-4
 """Largest relative L2 distance between torch and the exported graph, per output. Folded batch norms and another order

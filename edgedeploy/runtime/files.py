@@ -54,7 +54,8 @@ class Root:
         return self.jobs / job_id
 
 
-def sha256_of(path: Path) -> str:
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes as 64 hex digits, read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while True:

@@ -25,9 +25,10 @@ from typing import Any
 
 from edgedeploy.errors import SpecError
 from edgedeploy.files import read_json, remove_partials, write_atomic, write_json
-from edgedeploy.records.artifact import MANIFEST, Artifact, sha256_file
+from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.measurement import SCHEMA_VERSION, Failure, Measurement
 from edgedeploy.records.variant import Variant
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.study.mounts import network_file_system
 
 

@@ -25,7 +25,8 @@ from edgedeploy.interfaces.target import (
     Target,
 )
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import Artifact, TensorSpec, sha256_file
+from edgedeploy.records.artifact import Artifact, TensorSpec
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sensors.probe import isa_here
 
 CALIBRATION_LIMIT: Final = 300

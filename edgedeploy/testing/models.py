@@ -11,9 +11,10 @@ import numpy as np
 
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import TensorSpec, sha256_file
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.reference.export import Reference, export_reference
 from edgedeploy.reference.program import PROGRAM_FILE, export_program
+from edgedeploy.runtime.files import sha256_file
 
 IMAGE: Final = TensorSpec("image", "float32", (1, 1, 32, 32))
 

@@ -28,10 +28,11 @@ from edgedeploy.errors import BuildError, DataError, ParityError, SpecError, Tar
 from edgedeploy.interfaces.session import pack_session
 from edgedeploy.interfaces.target import BuildRequest, PerLayer, Target
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import Artifact, sha256_file
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.reference.export import reference_outputs
 from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.runtime.faults import RuntimeFault
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sessions.open import Session, open_session
 from edgedeploy.targets.registry import GROUP, demands_of, find_targets
 from edgedeploy.testing import models

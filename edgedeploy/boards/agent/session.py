@@ -16,9 +16,9 @@ from edgedeploy.boards.agent.lease import SILENCE_S, Lease
 from edgedeploy.errors import BoardError, CommandFailed, Unreachable
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.interfaces.session import PackedSession
-from edgedeploy.records.artifact import sha256_file
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, RawRun
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.wire.job import JobSpec, Side
 from edgedeploy.runtime.wire.result import AgentResult
 from edgedeploy.runtime.wire.serde import WireError, from_json, to_json

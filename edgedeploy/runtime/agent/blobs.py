@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.files import Root, sha256_of
+from edgedeploy.runtime.files import Root, sha256_file
 
 PART_PREFIX = ".part-"
 
@@ -34,7 +34,7 @@ def free_bytes(root: Root) -> int:
 def _is_whole(path: Path, sha256: str) -> bool:
     if not path.is_file():
         return False
-    if sha256_of(path) != sha256:
+    if sha256_file(path) != sha256:
         path.unlink()
         return False
     os.utime(path)
@@ -59,7 +59,7 @@ def commit(root: Root, parts: Sequence[tuple[str, str]]) -> dict[str, Any]:
         if not name.startswith(PART_PREFIX) or "/" in name:
             raise RuntimeFault("bad_job", f"{name!r} is no part file")
         part, blob = root.blobs / name, root.blob(sha256)
-        found = sha256_of(part)
+        found = sha256_file(part)
         if found != sha256:
             part.unlink()
             corrupt.append(f"{name} hashes to {found}, {sha256} was sent")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.files import sha256_of
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.processes import cpu_time_ns, self_command, start_ticks
 from edgedeploy.runtime.scenarios.resources import RESOURCES, Recorder
 from edgedeploy.runtime.sensors.conditions import ConditionRecorder, cool_down
@@ -285,4 +285,4 @@ def resource_curves(workers: Workers, scenario: ScenarioPlan) -> dict[str, Any]:
 def _collect(worker: WorkerProcess, folder: Path) -> OutputsFile:
     worker.ask("outputs")
     path = folder / "outputs.npz"
-    return OutputsFile(sha256_of(path), path.stat().st_size)
+    return OutputsFile(sha256_file(path), path.stat().st_size)

@@ -28,13 +28,14 @@ from edgedeploy.files import read_json
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import Artifact, sha256_file
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import assign
 from edgedeploy.records.variant import digest_of
 from edgedeploy.reference import graph
 from edgedeploy.reference.export import describe
 from edgedeploy.reference.layers import layers_of, name_nodes
 from edgedeploy.reference.program import CONVERTED
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import build_artifact, calibration_feeds, first_feed, look_for
 from edgedeploy.targets.litert import from_onnx

@@ -25,12 +25,13 @@ from edgedeploy import errors
 from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsupported
 from edgedeploy.files import write_atomic, write_json
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import TensorSpec, sha256_file
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.precision import CALIBRATED, PrecisionPlan
 from edgedeploy.reference.export import describe, flat_tensors, random_inputs, run_reference
 from edgedeploy.reference.parity import check_parity
 from edgedeploy.reference.program import make_contiguous
 from edgedeploy.reference.translate import first_line, translated
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sessions.litert.session import LAYERS, LiteRtSession, open_model
 from edgedeploy.targets.common import check_outputs
 from edgedeploy.targets.litert.layers import LayerPlan, find_layers

@@ -13,9 +13,9 @@ from small_onnx import convolutional, feeds, request, transformer_block
 
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.interfaces.target import Calibrating, PerLayer
-from edgedeploy.records.artifact import sha256_file
 from edgedeploy.reference.export import describe, open_onnx, run_reference
 from edgedeploy.reference.parity import check_parity
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, narrow_nodes
 from edgedeploy.targets.tensorrt import Level, TensorRtTarget, rtx, verdict
 from edgedeploy.targets.tensorrt.halves import half_nodes, narrow_floats, widened

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsupported
-from edgedeploy.records.artifact import TensorSpec, sha256_file
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.reference import export as module
 from edgedeploy.reference.export import Reference, describe, export_reference, random_inputs, run_reference
 from edgedeploy.reference.program import export_program
+from edgedeploy.runtime.files import sha256_file
 
 IMAGE = (TensorSpec("image", "float32", (1, 2, 16, 16)),)
 

@@ -16,9 +16,9 @@ from small_task import SmallTask, bench
 
 from edgedeploy.errors import DataError
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import sha256_file
 from edgedeploy.reference import export as module
 from edgedeploy.reference.export import Reference, describe, kept_outputs, run_reference
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.study.store import Store
 from edgedeploy.study.workbench import GOLDEN_CASES, Rivals
 

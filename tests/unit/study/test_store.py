@@ -10,7 +10,8 @@ from small_task import SmallTask, bench
 
 from edgedeploy.files import write_json
 from edgedeploy.interfaces.target import BuildRequest
-from edgedeploy.records.artifact import MANIFEST, Artifact, sha256_file
+from edgedeploy.records.artifact import MANIFEST, Artifact
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.study.store import Store, artifact_manifest
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.files import read_json, sha256_of, write_json
+from edgedeploy.runtime.files import read_json, sha256_file, write_json
 
 WORKSPACE_BYTES = 1 << 30
 """Limit of scratch memory for one kernel."""
@@ -40,7 +40,7 @@ def cached_plan(trt: Any, log: Any, model: Path, precisions: Sequence[str], gpu:
     """The engine's bytes, from the cache or newly built. ``log`` is a logger made by ``make_logger``. Raises
     :class:`RuntimeFault` ``open_failed``."""
     facts = {
-        "model_sha256": sha256_of(model),
+        "model_sha256": sha256_file(model),
         "tensorrt": str(trt.__version__),
         "gpu": gpu,
         "system": _system(),
@@ -55,7 +55,7 @@ def cached_plan(trt: Any, log: Any, model: Path, precisions: Sequence[str], gpu:
             part = plan.with_suffix(".part")
             part.write_bytes(build(trt, log, model, precisions))
             part.replace(plan)
-            write_json(note, {**facts, "plan_sha256": sha256_of(plan), "warnings": log.warnings})
+            write_json(note, {**facts, "plan_sha256": sha256_file(plan), "warnings": log.warnings})
             _make_room(folder, keep=plan)
         noted = read_json(note) or {}
         if {name: noted.get(name) for name in facts} != facts or noted.get("plan_sha256") != _sha256_if_there(plan):
@@ -110,7 +110,7 @@ def _make_room(folder: Path, keep: Path) -> None:
 
 
 def _sha256_if_there(path: Path) -> str:
-    return sha256_of(path) if path.is_file() else ""
+    return sha256_file(path) if path.is_file() else ""
 
 
 def engines_folder(environment: Mapping[str, str] = os.environ) -> Path:

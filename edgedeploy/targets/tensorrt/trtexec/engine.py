@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.interfaces.board import Transport
-from edgedeploy.records.artifact import sha256_file
 from edgedeploy.records.variant import canonical_json, digest_of
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.targets.tensorrt.trtexec.board import TrtBoard, run_trtexec
 from edgedeploy.targets.tensorrt.trtexec.command import build_command
 from edgedeploy.targets.tensorrt.trtexec.dla import DlaRequest, Placement, check_placement, read_placement
