@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgedeploy.errors import SpecError, nearest
+from edgedeploy.records.job import MeasurePlan
 from edgedeploy.records.metric_table import BOARD_METRICS, RUN_METRICS, not_told_by
 from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE, Clock, Direction, MetricInfo
 from edgedeploy.records.precision import LAYER_PRECISIONS, PrecisionPlan
@@ -84,11 +85,11 @@ class BudgetTable(_Table):
 
 
 class MeasureTable(Scenarios):
-    queries: int = Field(default=662, ge=8, le=1_000_000)
-    warmup: int = Field(default=10, ge=0, le=10_000)
-    block: int = Field(default=8, ge=1, le=1000)
-    cold_starts: int = Field(default=3, ge=0, le=100)
-    time_limit: Seconds = Field(default=900.0, gt=0)
+    queries: int = Field(default=MeasurePlan.queries, ge=8, le=1_000_000)
+    warmup: int = Field(default=MeasurePlan.warmup, ge=0, le=10_000)
+    block: int = Field(default=MeasurePlan.block, ge=1, le=1000)
+    cold_starts: int = Field(default=MeasurePlan.cold_starts, ge=0, le=100)
+    time_limit: Seconds = Field(default=MeasurePlan.time_limit_s, gt=0)
     retries: int = Field(default=2, ge=0, le=10)
     """How often an invalid run is repeated before it is kept as invalid."""
     max_drift: float = Field(default=0.25, gt=0)
