@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -80,42 +81,20 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     Raises ``SpecError``, ``TargetUnavailable``, ``DataError``, ``BoardError``.
     """
     names = {plugin.name: plugin for plugin in find_targets()}
-    known = {name: plugin.target.precisions for name, plugin in names.items() if plugin.target is not None}
-    for name in spec.study.targets:
-        plugin = names.get(name)
-        if plugin is not None and plugin.target is None:
-            raise TargetUnavailable(
-                f"target {name!r}", f"its plugin is broken: {plugin.broken}", "Update or uninstall its package"
-            )
     task = load_task(spec.task.model_dump(), source.path.resolve().parent)
-    spec.check(source, architecture=task.architecture, task_metrics=task.metrics, known_targets=known)
     _check_model(spec, source, task, names)
     scenarios = spec.measure.plans(source.path.resolve().parent)
-    targets: dict[str, Target] = {}
-    for name in spec.study.targets:
-        target = names[name].load()
-        readiness = target.probe()
-        if not readiness.ready:
-            raise TargetUnavailable(f"target {name!r}", readiness.found, readiness.remedy)
-        LOG.debug("target %s is ready: %s", name, readiness.found)
-        targets[name] = target
+    targets = _ready_targets([names[name] for name in spec.study.targets])
     boards: tuple[tuple[Board | None, BoardInfo], ...]
     if cluster is None:
         boards = tuple(_open_and_probe(table, sessions_of(targets)) for table in tables)
     else:
         boards = tuple((None, info) for info in cluster.boards)
-    named = {table.name: table for table in tables}
-    for _, info in boards:
-        spec.check_clock(source, info.name, info.clock)
-        spec.check_power_modes(source, info.name, named.get(info.name), info.power_modes)
-        _require_runtimes(info, targets)
+    _check_boards(spec, source, tables, [info for _, info in boards], targets)
     info = boards[0][1]
-    require_alike([found for _, found in boards])
     targets = {
         name: target.for_board(info) if isinstance(target, FitsBoard) else target for name, target in targets.items()
     }
-    if len(boards) > 1:
-        require_comparable([objective.metric for objective in spec.objectives])
     space = Space(
         targets=spec.study.targets,
         parameters=dict(spec.space),
@@ -126,8 +105,46 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
         default_threads=max(1, min(info.cores, 4)),
         choices=_choices(spec, task, targets, info),
     )
-    left_out, notes = _left_out(spec, targets, info), _saturation(spec, targets, info)
-    return Ready(task, targets, boards, cluster, space, left_out, notes, scenarios)
+    notes = (*older_keys(source), *_saturation(spec, targets, info))
+    return Ready(task, targets, boards, cluster, space, _left_out(spec, targets, info), notes, scenarios)
+
+
+def _ready_targets(plugins: Sequence[Plugin]) -> dict[str, Target]:
+    """The targets by name, each with a toolchain that works here. Raises ``TargetUnavailable``."""
+    targets = {}
+    for plugin in plugins:
+        target = plugin.load()
+        readiness = target.probe()
+        if not readiness.ready:
+            raise TargetUnavailable(f"target {plugin.name!r}", readiness.found, readiness.remedy)
+        LOG.debug("target %s is ready: %s", plugin.name, readiness.found)
+        targets[plugin.name] = target
+    return targets
+
+
+def _check_boards(
+    spec: StudySpec,
+    source: SpecSource,
+    tables: Sequence[BoardTable],
+    infos: Sequence[BoardInfo],
+    targets: Mapping[str, Target],
+) -> None:
+    """Each board can give what the study asks for, and several boards are of one kind."""
+    named = {table.name: table for table in tables}
+    for info in infos:
+        spec.check_clock(source, info.name, info.clock)
+        spec.check_power_modes(source, info.name, named.get(info.name), info.power_modes)
+        _require_runtimes(info, targets)
+    require_alike(infos)
+    if len(infos) > 1:
+        require_comparable([objective.metric for objective in spec.objectives])
+
+
+def older_keys(source: SpecSource) -> tuple[str, ...]:
+    """Keys of the study file that have a newer name, as notes."""
+    if "protocols" not in tomllib.loads(source.text).get("measure", {}):
+        return ()
+    return (f"{source.path.name}: `protocols` in [measure] is called `scenarios` now; the older name still works",)
 
 
 def _left_out(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:
@@ -166,7 +183,12 @@ def _saturation(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo)
 
 
 def _check_model(spec: StudySpec, source: SpecSource, task: Task, names: Mapping[str, Plugin]) -> None:
-    """What depends on the abilities of the task and the targets that are theirs to have or not."""
+    """Hold the study against its task and its targets, and what each of them is able to do."""
+    for name in spec.study.targets:
+        if name in names:
+            names[name].load()  # a broken one says so, which is more than that there is no such target
+    known = {name: plugin.target.precisions for name, plugin in names.items() if plugin.target is not None}
+    spec.check(source, architecture=task.architecture, task_metrics=task.metrics, known_targets=known)
     if isinstance(task, ReadyMade) and "width" in spec.space:
         raise source.error(
             "space.width", "a ready-made model cannot be pruned: it has no training", "Remove it from the space"

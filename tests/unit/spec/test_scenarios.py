@@ -10,7 +10,9 @@ from edgedeploy.errors import DataError, SpecError
 from edgedeploy.records.job import ScenarioPlan
 from edgedeploy.records.metric_table import SCENARIO_METRICS
 from edgedeploy.runtime.scenarios.base import SCENARIOS, make_scenario
+from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec, parse_spec
+from edgedeploy.study.preflight import older_keys
 
 GOOD = """\
 [study]
@@ -174,5 +176,8 @@ def test_a_percentile_that_the_queries_cannot_carry_is_refused() -> None:
 def test_study_files_of_before_say_protocols() -> None:
     older = parse('\n[measure]\nprotocols = ["offline"]\n[measure.offline]\nsamples = 64\n')
     assert older == parse('\n[measure]\nscenarios = ["offline"]\n[measure.offline]\nsamples = 64\n')
+    text = '[study]\nname = "a"\n[measure]\nprotocols = ["offline"]\n'
+    assert "called `scenarios` now" in older_keys(SpecSource(Path("study.toml"), text))[0]
+    assert older_keys(SpecSource(Path("study.toml"), text.replace("protocols", "scenarios"))) == ()
     with pytest.raises(SpecError, match="older name of `scenarios`: keep one"):
         parse('\n[measure]\nprotocols = ["offline"]\nscenarios = ["offline"]\n')
