@@ -27,7 +27,7 @@ STUDY_LIMIT_S = 560.0
 """After which a study in a process of its own counts as hung. No test judges its speed: two cores without AVX-512 on which
 other work runs take many times what idle new ones take, and boards whose int8 sums saturate are asked more often."""
 
-EXAMPLES = Path(__file__).resolve().parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 
 OUTPUTS_ONLY = MeasurePlan(queries=0, cold_starts=0, time_limit_s=60.0)
 ENDLESS = MeasurePlan(queries=50_000_000, warmup=1, block=1000, cold_starts=0, time_limit_s=300.0)

@@ -6,7 +6,7 @@ few channels. Measured on seven UNets at 128 x 128 (12 and 16 channels; untraine
 ways of upsampling; Zen 4 with VNNI and AVX512-BF16):
 
     float32 below 1e-6 | bfloat16 0.002 to 0.005 | int8 0.0003 to 0.009 (single images to 0.02)
-    int8 of a sound classifier of 8 and 16 channels with two outputs (tests/examples/squares.py): 0.10 to 0.13
+    int8 of a sound classifier of 8 and 16 channels with two outputs (docs/examples/squares.py): 0.10 to 0.13
     broken on purpose: two classes swapped 0.6 to 1.7; one zero point off by 64: 0.02 to 0.7 (trained: 0.09 to 0.7)
 
 So a mild fault in one layer can pass. The task's own metrics decide whether the accuracy suffices.

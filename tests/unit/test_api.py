@@ -13,7 +13,7 @@ import edgedeploy
 from edgedeploy import RunOptions, SpecError, Study
 from edgedeploy.files import write_json
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 STORED = Path(__file__).resolve().parents[1] / "data" / "studies"
 
 

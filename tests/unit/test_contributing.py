@@ -45,8 +45,8 @@ def test_a_kind_of_board_is_as_many_files_as_promised(tmp_path: Path) -> None:
 
 def test_a_task_is_as_many_files_as_promised(tmp_path: Path) -> None:
     """Beside the study that names it, in the user's own folder: nothing of the package changes."""
-    shutil.copy(REPO / "tests/examples/squares.py", tmp_path / "my_task.py")
-    study = (REPO / "tests/examples/squares.toml").read_text(encoding="utf-8")
+    shutil.copy(REPO / "docs/examples/squares.py", tmp_path / "my_task.py")
+    study = (REPO / "docs/examples/squares.toml").read_text(encoding="utf-8")
     (tmp_path / "study.toml").write_text(study.replace("squares.py:", "my_task.py:"), encoding="utf-8")
     script = "import edgedeploy; print(edgedeploy.load_study('study.toml').check().name)"
     done = Tree(tmp_path / "tree").run("-c", script, cwd=tmp_path)

@@ -28,7 +28,7 @@ from edgedeploy.study.store import Store
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'edgedeploy[lab]'")
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 BOARD = '[[boards]]\nname = "{name}"\nkind = "local"\nroot = "{root}"\n\n'
 LONG = MeasurePlan(queries=150_000, warmup=1, block=1000, cold_starts=0, time_limit_s=200.0)
 

@@ -15,7 +15,7 @@ from board_kit import STUDY_LIMIT_S, need_sshd
 from edgedeploy.boards.emulated.board import serve
 from edgedeploy.report.make import shown
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 DISTINCT = "key-of-the-lab-7f3a91c2"
 BOARD = """\
 [[boards]]

@@ -25,7 +25,7 @@ from edgedeploy.search.space import Space
 from edgedeploy.study.mounts import network_file_system
 from edgedeploy.study.store import Store
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 
 SPACE = Space(
     targets=("onnxruntime", "openvino"),

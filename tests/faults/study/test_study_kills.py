@@ -12,7 +12,7 @@ import pytest
 from board_kit import STUDY_LIMIT_S
 from fault_kit import local_board
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 PROGRAM = Path(__file__).with_name("kills.py")
 
 

@@ -42,7 +42,7 @@ from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
 from edgedeploy.testing import models
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 PLAN = MeasurePlan(queries=64, warmup=2, block=8, cold_starts=2, time_limit_s=250.0)
 pytestmark = [pytest.mark.timeout(900), pytest.mark.beside]
 

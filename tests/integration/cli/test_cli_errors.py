@@ -15,7 +15,7 @@ from edgedeploy.boards.emulated.board import make_key, serve
 
 pytestmark = pytest.mark.beside
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 
 FOLDER_TASK = """\
 [task]

@@ -15,7 +15,7 @@ from edgedeploy.runtime.sensors.probe import probe
 
 pytestmark = pytest.mark.beside
 
-STUDY = Path(__file__).resolve().parents[2] / "examples" / "squares.toml"
+STUDY = Path(__file__).resolve().parents[3] / "docs" / "examples" / "squares.toml"
 
 
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from board_kit import STUDY_LIMIT_S
 
 from edgedeploy.study.store import Store
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 SECOND = '[[boards]]\nname = "second"\nkind = "emulated"\nserver = "embedded"\nroot = "{root}"\n\n[space]'
 
 

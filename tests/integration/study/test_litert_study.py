@@ -14,7 +14,7 @@ from edgedeploy.targets.litert.target import LiteRtTarget
 
 pytestmark = pytest.mark.beside
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 SPACE = 'width = [1.0, 0.5]\nkernel = [3, 5]\nprecision = ["float32", "int8"]'
 
 

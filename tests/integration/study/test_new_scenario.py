@@ -11,7 +11,7 @@ import pytest
 from board_kit import STUDY_LIMIT_S
 from extending_kit import REPO, Tree, promised
 
-EXAMPLES = REPO / "tests" / "examples"
+EXAMPLES = REPO / "docs" / "examples"
 PAGE = REPO / "docs" / "extend" / "scenario.md"
 METRIC = "after_pause_p90_ns"
 

@@ -18,7 +18,7 @@ from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.beside
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from edgedeploy.study.account import summarise
 from edgedeploy.study.events import read_events
 from edgedeploy.study.store import Store
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 
 
 @pytest.fixture

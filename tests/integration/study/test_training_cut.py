@@ -26,7 +26,7 @@ from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.beside
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 EPOCHS = {"baseline": 12, "recovery": 6}
 STEPS = 4
 """Of an epoch: 32 cases in batches of 8."""

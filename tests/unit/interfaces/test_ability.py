@@ -13,7 +13,7 @@ from edgedeploy.spec.study import load_spec
 from edgedeploy.study.preflight import prepare
 from edgedeploy.targets.registry import demands_of, find_targets
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples/squares.py"
+EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "examples/squares.py"
 
 ANYWHERE = "int4-weights"
 """Weights alone are narrow: no instruction is needed for it."""

@@ -48,7 +48,7 @@ DOCUMENTED = sorted(
     [
         REPO / "README.md",
         *REPO.glob("docs/**/*.md"),
-        *REPO.glob("tests/examples/*"),
+        *REPO.glob("docs/examples/*"),
         *REPO.glob("edgedeploy/recipes/*.*"),
     ]
 )
