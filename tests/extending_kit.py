@@ -74,6 +74,20 @@ class Tree:
             and not ((PACKAGE / name).is_file() and filecmp.cmp(self.package / name, PACKAGE / name, shallow=False))
         )
 
+    def passes(self, *tests: str) -> None:
+        """The tests at these places hold for this copy: what they ask of the package goes on when something is added."""
+        argv = (
+            "-P",
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *tests,
+        )  # -P: not the package in the folder at hand
+        done = self.run(*argv, cwd=REPO)
+        assert done.returncode == 0, done.stdout[-3000:]
+
     def run(self, *argv: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """``python ARGV...`` with this copy in front of the installed package."""
         env = {**os.environ, "PYTHONPATH": str(self.folder)}

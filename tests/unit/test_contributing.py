@@ -41,6 +41,7 @@ def test_a_kind_of_board_is_as_many_files_as_promised(tmp_path: Path) -> None:
     (found,) = [board for board in json.loads(done.stdout) if board["id"] == "unseen-cart"]
     assert found["name"] == "A cart that nobody has"
     assert len(tree.changed()) == promised("kind of board")
+    tree.passes("tests/unit/boards/test_board_catalog.py")
 
 
 def test_a_task_is_as_many_files_as_promised(tmp_path: Path) -> None:
