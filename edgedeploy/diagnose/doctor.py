@@ -59,7 +59,7 @@ def target_findings() -> list[Finding]:
                 Finding(f"target {plugin.name}", False, f"broken: {plugin.broken}", "Update or uninstall its package")
             )
             continue
-        readiness = plugin.target.probe()
+        readiness = plugin.readiness()
         text = f"{readiness.found}; precisions: {', '.join(plugin.target.precisions)}"
         lacking = False if plugin.target.extra == "study" else None  # an extra of its own: not every study needs it
         findings.append(Finding(f"target {plugin.name}", readiness.ready or lacking, text, readiness.remedy))

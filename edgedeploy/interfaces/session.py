@@ -115,7 +115,7 @@ def _check_packages(target: str, source: SessionSource) -> None:
 def _find(target: str, module: str) -> ModuleSpec:
     try:
         spec = importlib.util.find_spec(module)
-    except Exception as exc:  # the packages around it are imported, and may raise anything
+    except (Exception, SystemExit) as exc:  # the packages around it are imported, and may raise anything
         raise _wrong(target, f"{module}: {type(exc).__name__}: {exc}", "Name a module of the package") from exc
     if spec is None:
         raise _wrong(target, f"there is no module {module}", "Name a module of the package")

@@ -7,10 +7,11 @@ the line (where it can be found), the key, what was expected, and the nearest kn
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -210,6 +211,7 @@ class StudySpec(_Table):
             if target not in known_targets:
                 raise source.error("study.targets", f"no target named {target!r}", nearest(target, known_targets))
         self._check_space(source, architecture, known_targets)
+        _check_task_metrics(task_metrics)
         table = self.metric_table(task_metrics)
         for index, objective in enumerate(self.objectives):
             key = f"objectives.{index}.metric"
@@ -363,6 +365,19 @@ def parse_spec(text: str, path: Path) -> tuple[StudySpec, SpecSource]:
         return StudySpec.model_validate(data), source
     except ValidationError as exc:
         raise first_error(exc, source, StudySpec) from None
+
+
+def _check_task_metrics(metrics: Mapping[str, MetricInfo]) -> None:
+    """A task's metric of a board metric's name would stand where the measured number belongs."""
+    for name, info in metrics.items():
+        asked = f"metric {name!r} of the task"
+        if name in BOARD_METRICS:
+            raise SpecError(asked, "a board gives a metric of that name", "Give the task's metric another name")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+            raise SpecError(asked, "it is no name", "Use letters, digits and underscores, such as dice_mean")
+        if info.direction not in get_args(Direction):
+            found = f"its direction is {info.direction!r}"
+            raise SpecError(asked, found, f"Use {' or '.join(map(repr, get_args(Direction)))}")
 
 
 def _metric(source: SpecSource, key: str, name: str, table: Mapping[str, MetricInfo]) -> MetricInfo:

@@ -113,12 +113,11 @@ def _ready_targets(plugins: Sequence[Plugin]) -> dict[str, Target]:
     """The targets by name, each with a toolchain that works here. Raises ``TargetUnavailable``."""
     targets = {}
     for plugin in plugins:
-        target = plugin.load()
-        readiness = target.probe()
+        readiness = plugin.readiness()
         if not readiness.ready:
             raise TargetUnavailable(f"target {plugin.name!r}", readiness.found, readiness.remedy)
         LOG.debug("target %s is ready: %s", plugin.name, readiness.found)
-        targets[plugin.name] = target
+        targets[plugin.name] = plugin.load()
     return targets
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.interfaces.ability import Demand
 from edgedeploy.interfaces.session import PackedSession, pack_session
-from edgedeploy.interfaces.target import Demanding, Target
+from edgedeploy.interfaces.target import Demanding, Readiness, Target
 
 GROUP: Final = "edgedeploy.targets"
 """Entry-point group; each value is ``module:Class``, a class that is made without arguments and keeps ``Target``."""
@@ -48,6 +48,16 @@ class Plugin:
                 "Update or uninstall the package that offers it",
             )
         return self.target
+
+    def readiness(self) -> Readiness:
+        """What the target's probe says; a probe that raises is told as its reason. Raises as :meth:`load` does."""
+        try:
+            return self.load().probe()
+        except TargetUnavailable:
+            raise
+        except (Exception, SystemExit) as exc:  # foreign code may raise anything
+            found = f"its probe ended with {type(exc).__name__}: {exc}"
+            return Readiness(False, {}, found, f"Update or uninstall the package of {self.value}")
 
 
 def find_targets() -> tuple[Plugin, ...]:
@@ -84,7 +94,7 @@ def _plugin(name: str, entries: tuple[EntryPoint, ...]) -> Plugin:
         session = None if problem is not None else pack_session(name, target.session)
     except TargetUnavailable as exc:
         return Plugin(name, value, None, f"{exc.asked}: {exc.found}. {exc.remedy}")
-    except Exception as exc:  # foreign code may raise anything; the reason is kept and shown
+    except (Exception, SystemExit) as exc:  # foreign code may raise anything; the reason is kept and shown
         return Plugin(name, value, None, f"{type(exc).__name__}: {exc}")
     return Plugin(name, value, None if problem is not None else target, problem, session)
 

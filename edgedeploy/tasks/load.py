@@ -50,7 +50,7 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
     """``module:factory`` or ``file.py:factory``, called with the options as keywords: the user's own code."""
     place, colon, attribute = name.rpartition(":")
     asked = f"task.object = {name!r}"
-    if not colon or not place or not attribute:
+    if not colon or not place or not attribute or place.startswith("."):
         raise SpecError(asked, "no factory is named", 'Write "package.module:factory" or "file.py:factory"')
     try:
         module = _module_of_file(base / place, asked) if place.endswith(".py") else importlib.import_module(place)
@@ -60,6 +60,10 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
         if not isinstance(exc, ModuleNotFoundError):
             raise
         raise SpecError(asked, f"no module named {exc.name!r}", "Install it, or name a file: file.py:factory") from None
+    except SyntaxError as exc:
+        raise SpecError(asked, f"{exc.filename}, line {exc.lineno}: {exc.msg}", "Correct that line") from None
+    except SystemExit as exc:
+        raise SpecError(asked, f"{place} ends the program ({exc!r})", "Remove that from what an import runs") from None
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise SpecError(
@@ -69,7 +73,10 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
         inspect.signature(factory).bind(**options)
     except TypeError as exc:
         raise SpecError(asked, f"the factory does not take these options ({exc})") from None
-    task = factory(**options)
+    try:
+        task = factory(**options)
+    except SystemExit as exc:
+        raise SpecError(asked, f"{attribute} ends the program ({exc!r})", "Raise an error instead") from None
     if not isinstance(task, Task):
         missing = [member for member in _members(Task) if not hasattr(task, member)]
         raise SpecError(asked, f"what it made is no task: it lacks {', '.join(missing)}", "See edgedeploy.Task")

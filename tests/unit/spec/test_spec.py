@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -242,3 +244,20 @@ def test_the_line_of_a_key_in_the_second_table_of_an_array() -> None:
     assert line_of(GOOD, "objectives.0.metric") == 18
     assert line_of(GOOD, "objectives.1.metric") == 21
     assert line_of(GOOD, "nowhere.at.all") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "direction", "told"),
+    [
+        ("latency_ratio", "minimize", "a board gives a metric of that name"),
+        ("offline_throughput_per_s", "maximize", "a board gives a metric of that name"),
+        ("two words", "minimize", "it is no name"),
+        ("", "minimize", "it is no name"),
+        ("dice", "up", "its direction is 'up'. Use 'minimize' or 'maximize'"),
+    ],
+)
+def test_a_tasks_metric_may_not_stand_for_a_boards(name: str, direction: Any, told: str) -> None:
+    spec, source = parse_spec(GOOD, Path("study.toml"))
+    metrics = {**METRICS, name: MetricInfo(direction, "1", "the task's own")}
+    with pytest.raises(SpecError, match=re.escape(told)):
+        spec.check(source, architecture=ARCHITECTURE, task_metrics=metrics, known_targets=TARGETS)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgedeploy.diagnose.doctor import target_findings
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.targets.registry import BUILTIN_TARGETS, GROUP, Plugin, find_targets
 
@@ -38,6 +39,11 @@ class Heavy(Good):
     session = SessionSource("brokenpackage", ("numpy",))
 class Picky(Good):
     def __init__(self): raise OSError("no licence file")
+class Leaving(Good):
+    def __init__(self): raise SystemExit(0)
+class Loud(Good):
+    name = "loud"
+    def probe(self): raise ValueError("no dongle")
 """
 
 
@@ -85,6 +91,7 @@ def test_a_package_can_bring_a_target(offer) -> None:  # type: ignore[no-untyped
         ("gone", "nosuchmodule_anywhere:Target", "nosuchmodule_anywhere"),
         ("typo", "brokenpackage:Goood", "Goood"),
         ("picky", "brokenpackage:Picky", "no licence file"),
+        ("leaving", "brokenpackage:Leaving", "SystemExit"),
         ("unfinished", "brokenpackage:Unfinished", "session, extra, probe, build"),
         ("nothing", "brokenpackage:Nothing", "precisions = ()"),
         ("astray", "brokenpackage:Astray", "brokenpackage.session"),
@@ -119,3 +126,12 @@ def test_looking_for_targets_imports_no_toolchain() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_probe_that_raises_is_told_and_hides_no_other_target(offer) -> None:  # type: ignore[no-untyped-def]
+    offer("loudpackage", loud="loudpackage:Loud")
+    told = found("loud").readiness()
+    assert (told.ready, told.found) == (False, "its probe ended with ValueError: no dongle")
+    findings = {finding.what: finding for finding in target_findings()}
+    assert "no dongle" in findings["target loud"].found
+    assert findings["target onnxruntime"].ok

@@ -35,6 +35,9 @@ def confused(size=8):
 
 def nothing():
     return object()
+
+def leaving():
+    raise SystemExit(0)
 """
 
 
@@ -49,6 +52,8 @@ def own(name: str, **options: Any) -> dict[str, Any]:
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     (tmp_path / "my_task.py").write_text(OWN)
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "torn.py").write_text("def make(\n    return 1 +\n")
     return tmp_path
 
 
@@ -164,6 +169,10 @@ def test_a_task_from_an_installed_module(tmp_path: Path) -> None:
         ("my_task.py:Own", {"sizes": 3}, SpecError, "does not take these options.*'sizes'"),
         ("my_task.py:nothing", {}, SpecError, "is no task: it lacks architecture, build, cases"),
         ("no_such_package_at_all:make", {}, SpecError, "no module named 'no_such_package_at_all'"),
+        (".my_task:Own", {}, SpecError, "no factory is named"),
+        ("my_task.py:leaving", {}, SpecError, "leaving ends the program"),
+        ("leaves.py:Own", {}, SpecError, r"leaves.py ends the program"),
+        ("torn.py:Own", {}, SpecError, r"torn\.py, line 1: "),
     ],
 )
 def test_what_is_wrong_with_the_object_is_said(
