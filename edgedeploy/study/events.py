@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class EventLog:
         self._private = tuple(private)
         self._started_s = time.monotonic()
         self._warned = False
+        self._writing = threading.Lock()
         self._reason: dict[str, Any] | None = None
 
     def __enter__(self) -> EventLog:
@@ -99,7 +101,8 @@ class EventLog:
         at_s = round(time.monotonic() - self._started_s, 3)
         line = json.dumps({"utc": utc_text(), "at_s": at_s, "kind": kind, "text": text, **facts})
         try:
-            _append(self._path, line.encode())
+            with self._writing:  # half of another thread's line would look torn
+                _append(self._path, line.encode())
         except OSError as exc:
             if not self._warned:
                 self._warned = True

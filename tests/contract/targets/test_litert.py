@@ -17,6 +17,7 @@ import onnx
 import pytest
 import torch
 
+import edgedeploy
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
 from edgedeploy.interfaces.target import BuildRequest, Target
@@ -133,7 +134,7 @@ class TestLiteRt(TargetContract):
         for precision in ("float32", "float16", "int8"):
             artifact, folder = built(precision)
             argv = [python, "-c", OLD_RUN, str(folder / artifact.entry), str(tmp_path)]
-            root = str(Path(target.__file__).parents[2])
+            root = str(Path(edgedeploy.__file__).parents[1])
             subprocess.run(argv, check=True, cwd=tmp_path, env={"PYTHONPATH": root}, timeout=200)
             with np.load(tmp_path / "out.npz") as data:
                 for name in ("out0", "out1"):

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.beside
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for module in ("api", "study.run"):
+    for module in ("study.preflight", "study.run"):
         monkeypatch.setattr(f"edgedeploy.{module}.sums_int8_exactly", lambda arch, isa: False)
     return squares_study(
         tmp_path,
