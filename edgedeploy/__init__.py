@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         Unsupported,
     )
     from edgedeploy.evidence.front import Front
-    from edgedeploy.interfaces.ability import Demand
+    from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
     from edgedeploy.interfaces.target import BuildRequest, Readiness, Target
     from edgedeploy.interfaces.task import SPLITS, Case, Pictured, ReadyMade, Split, Task, Trainable, TrainRecipe
     from edgedeploy.records.artifact import Artifact, TensorSpec
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from edgedeploy.study.events import Event
     from edgedeploy.study.front import read_front
     from edgedeploy.study.options import RunOptions
+    from edgedeploy.targets.building import build_artifact
+    from edgedeploy.targets.common import look_for
 
 __all__ = [
     "__version__",
@@ -80,6 +82,9 @@ __all__ = [
     "Artifact",
     "BoardInfo",
     "Demand",
+    "INT8_DOT_PRODUCTS",
+    "look_for",
+    "build_artifact",
     # to read results
     "read_front",
     "Front",
@@ -133,6 +138,9 @@ _HOMES: Final = {
     "Artifact": "records.artifact",
     "BoardInfo": "records.board",
     "Demand": "interfaces.ability",
+    "INT8_DOT_PRODUCTS": "interfaces.ability",
+    "look_for": "targets.common",
+    "build_artifact": "targets.building",
     "read_front": "study.front",
     "Front": "evidence.front",
     "Variant": "records.variant",

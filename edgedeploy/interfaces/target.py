@@ -82,9 +82,15 @@ class Target(Protocol):
         """Look without importing more than needed; never raises."""
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
-        """Write the artifact's files into the empty ``folder``.
+        """Write the artifact's files into ``folder``, which is made where it is absent.
 
-        Raises ``TargetUnavailable``, ``Unsupported`` or ``BuildError``; the caller discards the folder then.
+        ``edgedeploy.build_artifact`` keeps all of these duties but the last two, which ``edgedeploy.testing.TargetContract``
+        checks: a folder that is not empty is a ``BuildError`` and left alone; a failed build leaves nothing in it; a
+        toolchain that is missing is ``TargetUnavailable``, a precision that the target lacks ``Unsupported``; so is an
+        operator that it lacks, named with its node, and a model whose outputs are NaN or infinite; a broken reference is a
+        ``BuildError`` or ``DataError`` with the file's name; calibration cases are taken one at a time, and a bad one is a
+        ``DataError``. Two builds of one request give equal bits and print nothing. A calibrated precision that would narrow
+        no layer is ``Unsupported``.
         """
 
 

@@ -33,8 +33,9 @@ CALIBRATION_LIMIT: Final = 300
 """At most this many calibration cases are used. Activation ranges settle within tens of images; more only cost time."""
 
 
-def look_for(packages: Sequence[str], extra: str) -> Readiness:
-    """Readiness from the installed distributions alone: nothing is imported."""
+def look_for(packages: Sequence[str], extra: str = "") -> Readiness:
+    """Readiness from the installed distributions alone: nothing is imported. The remedy installs ``extra`` of edgedeploy;
+    without one, what is missing."""
     versions: dict[str, str] = {}
     missing: list[str] = []
     for package in packages:
@@ -43,7 +44,8 @@ def look_for(packages: Sequence[str], extra: str) -> Readiness:
         except metadata.PackageNotFoundError:
             missing.append(package)
     if missing:
-        return Readiness(False, versions, f"not installed: {', '.join(missing)}", f"pip install 'edgedeploy[{extra}]'")
+        remedy = f"pip install 'edgedeploy[{extra}]'" if extra else f"pip install {' '.join(missing)}"
+        return Readiness(False, versions, f"not installed: {', '.join(missing)}", remedy)
     return Readiness(True, versions, ", ".join(f"{name} {version}" for name, version in versions.items()))
 
 
@@ -101,14 +103,15 @@ def staged(folder: Path) -> Iterator[Path]:
             path.replace(folder / path.name)
 
 
-def build_artifact(
+def staged_artifact(
     target: Target,
     request: BuildRequest,
     folder: Path,
     entry: str,
     write: Callable[[Path, dict[str, str]], Mapping[str, str]],
 ) -> Artifact:
-    """The common part of every ``Target.build``: checks, a staging folder, the artifact's record.
+    """The common part of every ``Target.build``: checks of the request, a staging folder, the artifact's record. Targets of
+    other packages have :func:`edgedeploy.targets.building.build_artifact`, which also proves what was written.
 
     ``write`` is the target's own part. It gets an empty folder and the versions of the toolchain, writes the files and
     returns the artifact's session settings; it may correct the versions. Raises what :func:`require`,

@@ -2,7 +2,7 @@
 
 A target's package subclasses :class:`TargetContract` in a test module::
 
-    from edgedeploy.interfaces.target import Target
+    from edgedeploy import Target
     from edgedeploy.testing import TargetContract
     from my_package import MyTarget
 

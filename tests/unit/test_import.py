@@ -58,7 +58,7 @@ PUBLIC = """
 __version__
 load_study Study RunOptions Event StudyResult
 Task Trainable ReadyMade Pictured Case Split SPLITS TensorSpec MetricInfo TrainRecipe
-Target SessionSource Readiness BuildRequest Artifact BoardInfo Demand
+Target SessionSource Readiness BuildRequest Artifact BoardInfo Demand INT8_DOT_PRODUCTS look_for build_artifact
 read_front Front Variant Measurement
 EdgeDeployError SpecError DataError TargetUnavailable BuildError Unsupported Unrepeatable BoardError Unreachable HostKeyError
 Busy Rebooted Hung Quarantined CommandFailed StorageError OutOfTime MeasurementError Unstable ParityError GoalNotMet

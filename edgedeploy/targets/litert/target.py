@@ -37,7 +37,7 @@ from edgedeploy.reference.layers import layers_of, name_nodes
 from edgedeploy.reference.program import CONVERTED
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sessions.sources import BUILTIN
-from edgedeploy.targets.common import build_artifact, calibration_feeds, first_feed, look_for
+from edgedeploy.targets.common import calibration_feeds, first_feed, look_for, staged_artifact
 from edgedeploy.targets.litert import from_onnx
 from edgedeploy.targets.litert.ranges import CALIBRATIONS
 from edgedeploy.targets.litert.tool import ToolJob, error_of, write_cases
@@ -98,7 +98,7 @@ class LiteRtTarget:
                 )
                 return _run_tool(job, _cases(request) if job.calibrated else iter(()), Path(desk))
 
-        return build_artifact(self, request, folder, ENTRY, write)
+        return staged_artifact(self, request, folder, ENTRY, write)
 
 
 def _converted(program: Path, request: BuildRequest, versions: Mapping[str, str]) -> Path:

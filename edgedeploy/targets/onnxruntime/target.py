@@ -28,7 +28,7 @@ from edgedeploy.reference.export import open_onnx, random_inputs
 from edgedeploy.reference.quantized import unsigned_activations
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
-from edgedeploy.targets.common import build_artifact, check_outputs, first_feed, look_for
+from edgedeploy.targets.common import check_outputs, first_feed, look_for, staged_artifact
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, write_narrow
 
 ENTRY: Final = "model.onnx"
@@ -71,7 +71,7 @@ class OnnxRuntimeTarget:
             _prove(path, request, feed)
             return QUANTIZED_SETTINGS if request.quantized else {}
 
-        return build_artifact(self, request, folder, ENTRY, write)
+        return staged_artifact(self, request, folder, ENTRY, write)
 
 
 def _write_unsigned(reference: Path, path: Path) -> None:

@@ -27,7 +27,7 @@ from edgedeploy.reference.graph import nodes_named
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
-from edgedeploy.targets.common import build_artifact, check_outputs, first_feed, look_for
+from edgedeploy.targets.common import check_outputs, first_feed, look_for, staged_artifact
 from edgedeploy.targets.openvino.layers import label_operations
 from edgedeploy.targets.openvino.quantize import CALIBRATIONS, check_narrow, compress, narrow_nodes, quantize
 
@@ -74,7 +74,7 @@ class OpenVinoTarget:
             _prove(path, request, settings)
             return settings
 
-        return build_artifact(self, request, folder, ENTRY, write)
+        return staged_artifact(self, request, folder, ENTRY, write)
 
 
 def _float_hint(request: BuildRequest) -> str:

@@ -15,7 +15,7 @@ from edgedeploy.records.board import BoardInfo
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.runtime.sessions.tensorrt.engine import NAMED_TENSORS
 from edgedeploy.runtime.sessions.tensorrt.session import PRECISIONS
-from edgedeploy.targets.common import build_artifact, look_for
+from edgedeploy.targets.common import look_for, staged_artifact
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS
 from edgedeploy.targets.tensorrt import rtx
 from edgedeploy.targets.tensorrt.graphview import GraphView
@@ -115,7 +115,7 @@ class TensorRtTarget:
                 PRECISIONS: " ".join(sorted({request.precision, *request.plan.precisions})),
             }
 
-        artifact = build_artifact(self, request, folder, ENTRY, write)
+        artifact = staged_artifact(self, request, folder, ENTRY, write)
         return Made(artifact, *proofs[0])
 
     def _lint(self, path: Path, precision: str) -> tuple[LintResult, ...]:

@@ -86,7 +86,7 @@ def test_a_target_inside_is_three_files_and_three_lines(tmp_path: Path) -> None:
             'BUILTIN["capsule"]',
         ),
         ("from edgedeploy_capsule.session import MAGIC", "from edgedeploy.runtime.sessions.capsule import MAGIC"),
-        ("from edgedeploy.targets.common", f"{IMPORT_TABLE}\nfrom edgedeploy.targets.common"),
+        ("from edgedeploy import (", f"{IMPORT_TABLE}\nfrom edgedeploy import ("),
         ('("edgedeploy-capsule", "onnxruntime", "onnx")', '("onnxruntime", "onnx")'),
     ):
         assert target.count(old) == 1, old

@@ -1,4 +1,4 @@
-"""Compressed ONNX: what ONNX Runtime's target builds, in one file of an own format."""
+"""Compressed ONNX: the reference, or its int8 by ONNX Runtime's quantizer, in one file of an own format."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgedeploy import Artifact, BuildRequest, Demand, Readiness, SessionSource
-from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS
-from edgedeploy.targets.common import build_artifact, look_for
-from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
+from edgedeploy import (
+    INT8_DOT_PRODUCTS,
+    Artifact,
+    BuildRequest,
+    Demand,
+    Readiness,
+    SessionSource,
+    Unsupported,
+    build_artifact,
+    look_for,
+)
 from edgedeploy_capsule.session import MAGIC
 
 ENTRY = "model.capsule"
@@ -24,16 +31,40 @@ class CapsuleTarget:
     extra = ""
 
     def probe(self) -> Readiness:
-        found = look_for(("edgedeploy-capsule", "onnxruntime", "onnx"), self.extra)
-        remedy = "" if found.ready else "pip install edgedeploy-capsule"
-        return Readiness(found.ready, found.versions, found.found, remedy)
+        return look_for(("edgedeploy-capsule", "onnxruntime", "onnx"))
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
-        def write(scratch: Path, versions: dict[str, str]) -> dict[str, str]:
-            with TemporaryDirectory() as desk:
-                made = OnnxRuntimeTarget().build(request, Path(desk, "onnx"))
-                data = Path(desk, "onnx", made.entry).read_bytes()
-            (scratch / ENTRY).write_bytes(MAGIC + zlib.compress(data, 9))
-            return {}
-
         return build_artifact(self, request, folder, ENTRY, write)
+
+
+def write(request: BuildRequest, scratch: Path) -> Mapping[str, str]:
+    """The one file; its session needs no settings."""
+    with TemporaryDirectory() as desk:
+        model = request.reference if request.precision == "float32" else quantized(request, Path(desk))
+        (scratch / ENTRY).write_bytes(MAGIC + zlib.compress(model.read_bytes(), 9))
+    return {}
+
+
+def quantized(request: BuildRequest, desk: Path) -> Path:
+    import onnx
+    import onnxruntime
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        """ONNX Runtime's own way to ask for one case after the other."""
+
+        def __init__(self) -> None:
+            self._cases = request.calibration()
+
+        def get_next(self) -> dict[str, object] | None:
+            return next(self._cases, None)
+
+    onnxruntime.InferenceSession(str(request.reference))  # names an operator that it lacks; the quantizer would not
+    prepared, made = desk / "prepared.onnx", desk / "made.onnx"
+    quant_pre_process(str(request.reference), str(prepared), skip_symbolic_shape=True)
+    types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(str(prepared), str(made), Reader(), per_channel=True, **types)
+    if not any(node.op_type == "QuantizeLinear" for node in onnx.load(str(made)).graph.node):
+        raise Unsupported("int8 layers", "the model has nothing that can be quantized", "Search float32 instead")
+    return made

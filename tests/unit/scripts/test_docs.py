@@ -50,9 +50,11 @@ DOCUMENTED = sorted(
         *REPO.glob("docs/**/*.md"),
         *REPO.glob("docs/examples/*"),
         *REPO.glob("edgedeploy/recipes/*.*"),
+        *REPO.glob("tests/thirdparty/**/*.py"),
     ]
 )
-IMPORTED = re.compile(r"^\s*(?:>>> )?(?:from|import)\s+(edgedeploy[\w.]*)", re.MULTILINE)
+IMPORTED = re.compile(r"^\s*(?:>>> )?(?:from|import)\s+(edgedeploy\b[\w.]*)", re.MULTILINE)
+PUBLIC_MODULES = {"edgedeploy", "edgedeploy.errors", "edgedeploy.testing", "edgedeploy.runtime.faults"}
 DOTTED = re.compile(r"\bedgedeploy\.(\w+)")
 NO_ATTRIBUTES = {"targets", "runtime", *MOVED_NAMES}
 """``edgedeploy.targets`` is the group of entry points too, ``edgedeploy.runtime`` all that there is on a board; modules that
@@ -66,13 +68,19 @@ OF_THE_INSIDE = REPO / "docs" / "extend" / "scenario.md"
 @pytest.mark.parametrize("page", [page for page in DOCUMENTED if page != OF_THE_INSIDE], ids=name_of)
 def test_readers_are_shown_nothing_deeper_than_the_public_names(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert set(IMPORTED.findall(text)) <= {"edgedeploy", "edgedeploy.errors", "edgedeploy.testing"}
+    assert set(IMPORTED.findall(text)) <= PUBLIC_MODULES
     public = {*edgedeploy.__all__, "__all__", "errors", "testing"}
     assert set(DOTTED.findall(text)) - public - NO_ATTRIBUTES == set()
 
 
+def test_a_whole_package_of_a_target_is_among_them() -> None:
+    package = REPO / "tests" / "thirdparty"
+    ours = {path for path in DOCUMENTED if path.is_relative_to(package)}
+    assert {package / "edgedeploy_capsule" / name for name in ("__init__.py", "session.py")} <= ours
+
+
 def test_deeper_imports_are_seen() -> None:
-    code = "x\n    from edgedeploy.interfaces.task import Task\nimport edgedeploy"
+    code = "x\n    from edgedeploy.interfaces.task import Task\nimport edgedeploy\nimport edgedeploy_capsule"
     assert IMPORTED.findall(code) == ["edgedeploy.interfaces.task", "edgedeploy"]
     assert DOTTED.findall("`edgedeploy.interfaces.task.Task`, edgedeploy boards") == ["interfaces"]
 
