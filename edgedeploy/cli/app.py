@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgedeploy._version import __version__
 from edgedeploy.cli.loudness import FlagsAnywhere, loudness, package_log_shown
 from edgedeploy.errors import SpecError
 
@@ -33,11 +34,20 @@ Folder = Annotated[Path, typer.Argument(help="A study's folder (the --out of a s
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"edgedeploy {__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def whole_command_line(
     context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is done, with the time.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings, errors and the result only.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Get a neural network onto the box it must run on, with proof. Options of this list may also follow the command."""
     if verbose and quiet:

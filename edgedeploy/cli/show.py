@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from edgedeploy.cli.app import EXIT_GOAL_NOT_MET, EXIT_PARTIAL, AsJson, Folder, app, out, print_json, print_table
+from edgedeploy.errors import SpecError
 
 
 @app.command()
@@ -91,13 +92,24 @@ def debug(
 @app.command()
 def layers(
     folder: Folder,
-    variant: Annotated[str, typer.Option(help="Digest of a measured variant (its beginning).", show_default=False)],
+    variant: Annotated[
+        str | None, typer.Option(help="Digest of a measured variant (its beginning; `front --json` names them).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Where each layer of a measured variant ran and how long it took, beside the baseline's; exit code 4 without it."""
+    """Where each layer of the pick, or of another variant, ran and how long it took, beside the baseline's; exit code 4
+    without a profile."""
     from edgedeploy.evidence.layers import beside, profile_of
-    from edgedeploy.study.front import read_measurement
+    from edgedeploy.study.front import read_front, read_measurement
 
+    if variant is None:
+        picked = read_front(folder).pick
+        if picked is None:
+            found_none = "the study has no pick, whose layers are shown when no variant is named"
+            raise SpecError(
+                f"layers of {folder}", found_none, "Add --variant; `edgedeploy front --json` has the digests"
+            )
+        variant = picked.digest
     found = read_measurement(folder, variant)
     sides = {side: profile_of(found, side) for side in ("candidate", "baseline")}
     rows = beside(sides["candidate"], sides["baseline"])

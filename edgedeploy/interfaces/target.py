@@ -48,7 +48,7 @@ class BuildRequest:
     time (bounded memory) and may be called again. ``plan`` gives single layers another precision and ``calibrator`` names
     the way ranges are chosen (empty: the target's own); a target without these abilities refuses them. ``program`` is the
     same model as ``torch.export`` saved it, where it came from torch and a target asks for it
-    (``targets.program.FromProgram``). ``quantized`` says that the reference is int8 already and taken as it is
+    (``reference.program.FromProgram``). ``quantized`` says that the reference is int8 already and taken as it is
     (:class:`TakesQuantized`). ``weight_bits`` is how much of int8 the weights may use: 7 keeps them within -64 and 64, so
     that kernels that add two products in 16 bits cannot saturate (:class:`HasSevenBitWeights`)."""
 

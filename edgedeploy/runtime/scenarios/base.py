@@ -22,7 +22,8 @@ SCENARIOS = {
     "multi_stream": "edgedeploy.runtime.scenarios.multi_stream",
     "offline": "edgedeploy.runtime.scenarios.offline",
 }
-"""Scenario name -> module with a ``from_settings`` function. A new scenario is one more line and one more file."""
+"""Scenario name -> module with a ``from_settings`` function. CONTRIBUTING.md says
+what else a new scenario takes."""
 
 
 @dataclass(frozen=True)

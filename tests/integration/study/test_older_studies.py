@@ -70,6 +70,7 @@ def test_layers_of_a_stored_variant_are_what_they_were(stored: tuple[Path, Path]
     pick = json.loads((printed / "front.json").read_text())["pick"]["digest"]
     now = json.loads(today("layers", folder, "--variant", pick, "--json").stdout)
     assert differences(json.loads((printed / "layers.json").read_text()), now) == []
+    assert json.loads(today("layers", folder, "--json").stdout) == now  # the pick is meant when no variant is named
 
 
 # -- studies that go on

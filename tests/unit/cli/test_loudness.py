@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from edgedeploy import Event, SpecError
+from edgedeploy import Event, SpecError, __version__
 from edgedeploy.cli import loudness as module
 from edgedeploy.cli.app import app
 from edgedeploy.cli.loudness import PACKAGE_LOG, loudness, package_log_shown, print_line, say
@@ -157,3 +157,8 @@ def test_what_follows_two_dashes_is_no_option() -> None:
     assert isinstance(done.exception, SpecError)
     assert done.exception.asked == "recipe '-q'"
     assert not loudness.quiet
+
+
+def test_the_version_is_said_and_nothing_else_happens() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"edgedeploy {__version__}\n")
