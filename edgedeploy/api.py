@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from edgedeploy.errors import SpecError
 from edgedeploy.evidence.front import Front
@@ -17,6 +17,7 @@ from edgedeploy.lab.kinds import require_unchanged
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.variant import digest_of
 from edgedeploy.report.make import make_report
+from edgedeploy.report.private import SHORTEST_SECRET
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
@@ -27,9 +28,6 @@ from edgedeploy.study.options import RunOptions
 from edgedeploy.study.preflight import Ready, prepare, versions
 from edgedeploy.study.run import StudyRun
 from edgedeploy.study.store import Store
-
-SHORTEST_SECRET: Final = 4
-"""Shorter words, options of a command for example, stand in any text."""
 
 
 @dataclass(frozen=True)

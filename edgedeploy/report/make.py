@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -16,23 +15,12 @@ from edgedeploy.files import read_arrays
 from edgedeploy.interfaces.task import Array, Case, Pictured
 from edgedeploy.report.page_sections import ReportData, write_report
 from edgedeploy.report.pictures import CasePicture, worst_cases
+from edgedeploy.report.private import shown
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import evidence_of, front_of, stored_spec
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task
-
-_PRIVATE: Final = re.compile(
-    r"""\b(identity|known_hosts|power_cycle)(\s*=\s*)
-    (\[(?:[^\]"'] | "(?:\\.|[^"\\\n])*" | '[^'\n]*')*\] | \"{3}.*?\"{3} | '{3}.*?'{3} | "(?:\\.|[^"\\\n])*" | '[^'\n]*')""",
-    re.VERBOSE | re.DOTALL,
-)
-"""Values of a board's table that are nobody's business: a report is handed on, and its study file with it."""
-
-
-def shown(study_text: str) -> str:
-    """A study file without where its author keeps keys, and without commands that may hold a password."""
-    return _PRIVATE.sub(r'\1\2"(left out)"', study_text)
 
 
 def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
