@@ -37,6 +37,10 @@ class _Forwarding:
         return None
 
     @staticmethod
+    def get_code(name: str) -> None:
+        """``python -m`` asks: there is nothing to run."""
+
+    @staticmethod
     def exec_module(module: ModuleType) -> None:
         module.__doc__ = f"Deprecated: import from edgedeploy. It was {module.__name__}."
         module.__getattr__ = lambda name: _forwarded(module.__name__, name)  # type: ignore[method-assign]
@@ -49,6 +53,8 @@ def install() -> None:
 
 
 def _forwarded(module: str, name: str) -> Any:
+    if name == "__all__":
+        return _names(module)
     if not name.startswith("_"):
         for home in MOVED[module]:
             found = importlib.import_module(f"edgedeploy.{home}")
@@ -59,3 +65,17 @@ def _forwarded(module: str, name: str) -> Any:
                 warnings.warn(f"{module} is no more: import {name} from {place}", FutureWarning, stacklevel=3)
                 return getattr(found, name)
     raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def _names(module: str) -> list[str]:
+    """What ``from MODULE import *`` gives: the names of its homes, without what those import from other packages."""
+    homes = [importlib.import_module(f"edgedeploy.{home}") for home in MOVED[module]]
+    found = {name: value for home in homes for name, value in vars(home).items() if not name.startswith("_")}
+    return sorted(name for name, value in found.items() if not _is_imported(name, value))
+
+
+def _is_imported(name: str, value: object) -> bool:
+    origin = str(getattr(value, "__module__", "edgedeploy"))
+    if isinstance(value, ModuleType):
+        return True
+    return origin.partition(".")[0] != "edgedeploy" and getattr(sys.modules.get(origin), name, None) is value

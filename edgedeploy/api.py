@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from edgedeploy.errors import SpecError
 from edgedeploy.evidence.front import Front
@@ -17,6 +17,7 @@ from edgedeploy.lab.kinds import require_unchanged
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.variant import digest_of
 from edgedeploy.report.make import make_report
+from edgedeploy.report.private import SHORTEST_SECRET
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
@@ -27,9 +28,6 @@ from edgedeploy.study.options import RunOptions
 from edgedeploy.study.preflight import Ready, prepare, versions
 from edgedeploy.study.run import StudyRun
 from edgedeploy.study.store import Store
-
-SHORTEST_SECRET: Final = 4
-"""Shorter words, options of a command for example, stand in any text."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,9 @@ class Study:
         keywords of their own, still work and warn. Raises ``SpecError``, ``TargetUnavailable``, ``DataError``,
         ``BoardError``.
         """
+        if not callable(observer):
+            found = f"something to call with each event is expected, but got {observer!r}"
+            raise SpecError("observer", found, "Give a function of one argument, or leave it out")
         if not isinstance(options, RunOptions):
             options = _older_options(options, older)
         elif older:
@@ -86,6 +87,8 @@ class Study:
 
     def _run(self, options: RunOptions, observer: Observer) -> StudyResult:
         tables = tuple(self.spec.board(name) for name in options.boards or (options.board,))
+        url = options.storage or self.spec.study.storage
+        server = None if url is None else server_at(url, self.spec.study.name)
         store = Store(Path(options.out) if options.out is not None else Path("studies") / self.spec.study.name)
         with ExitStack() as stack:
             cluster = None if options.dask is None else stack.enter_context(closing(Cluster(options.dask)))
@@ -97,10 +100,11 @@ class Study:
             stack.enter_context(store.own())
             if not store.exists():
                 store.create(self._source.text, self._resolved(ready))
-            history = self._history(store, options.storage or self.spec.study.storage)
+            history = self._history(store, server)
             wanted = options.trials or self.spec.budget.trials
             ready = replace(ready, notes=(*ready.notes, *notes, *changed))
-            log = stack.enter_context(EventLog(store.root, private=_private_words(tables)))
+            private = _private_words((*self.spec.boards, *tables), url)
+            log = stack.enter_context(EventLog(store.root, private=private))
             log.start(self.spec.study.name, options.shown())
 
             def tell(event: Event) -> None:
@@ -112,12 +116,12 @@ class Study:
             front = read_front(store.root)
             return StudyResult(store.root, finished.reason, finished.evaluated, front, wanted, finished.cut)
 
-    def _history(self, store: Store, url: str | None) -> Path | Server:
+    def _history(self, store: Store, server: Server | None) -> Path | Server:
         """Where Optuna remembers: on a server under a name that only this folder has."""
-        if url is None:
+        if server is None:
             return store.optimiser_path
         kept = store.study()
-        return server_at(url, f"{self.spec.study.name} {kept.get('id', kept['spec_digest'])}")
+        return replace(server, study=f"{self.spec.study.name} {kept.get('id', kept['spec_digest'])}")
 
     def check(self, board: str | None = None) -> BoardInfo:
         """Everything :meth:`run` would check before it starts."""
@@ -198,7 +202,9 @@ def _older_options(out: str | Path | None, older: Mapping[str, Any]) -> RunOptio
     return options
 
 
-def _private_words(tables: Sequence[BoardTable]) -> tuple[str, ...]:
-    """What must not get into anything that is kept: where keys lie, and arguments of commands that may be passwords."""
+def _private_words(tables: Sequence[BoardTable], storage: str | None) -> tuple[str, ...]:
+    """What must not get into anything that is kept: where keys lie, arguments of commands that may be passwords, and the
+    address of a database."""
     words = {word for table in tables for word in (table.identity, table.known_hosts, *table.power_cycle[1:]) if word}
+    words |= {storage} if storage else set()
     return tuple(sorted((word for word in words if len(word) >= SHORTEST_SECRET), key=len, reverse=True))

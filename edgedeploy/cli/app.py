@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,8 @@ def whole_command_line(
         raise SpecError("--verbose and --quiet", "both were given", "Give one of them, or neither")
     loudness.verbose, loudness.quiet = verbose, quiet
     context.with_resource(package_log_shown())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: a name may be no Unicode
 
 
 def print_json(value: object) -> None:

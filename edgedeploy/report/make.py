@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import re
 import shlex
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from edgedeploy.errors import EdgeDeployError
+from edgedeploy.errors import DataError, EdgeDeployError
 from edgedeploy.evidence.front import Front
 from edgedeploy.files import read_arrays
 from edgedeploy.interfaces.task import Array, Case, Pictured
 from edgedeploy.report.page_sections import ReportData, write_report
-from edgedeploy.report.pictures import CasePicture, worst_cases
+from edgedeploy.report.pictures import CasePicture, require_picture, worst_cases
+from edgedeploy.report.private import shown
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import evidence_of, front_of, stored_spec
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task
-
-_PRIVATE: Final = re.compile(
-    r"""\b(identity|known_hosts|power_cycle)(\s*=\s*)
-    (\[(?:[^\]"'] | "(?:\\.|[^"\\\n])*" | '[^'\n]*')*\] | \"{3}.*?\"{3} | '{3}.*?'{3} | "(?:\\.|[^"\\\n])*" | '[^'\n]*')""",
-    re.VERBOSE | re.DOTALL,
-)
-"""Values of a board's table that are nobody's business: a report is handed on, and its study file with it."""
-
-
-def shown(study_text: str) -> str:
-    """A study file without where its author keeps keys, and without commands that may hold a password."""
-    return _PRIVATE.sub(r'\1\2"(left out)"', study_text)
 
 
 def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
@@ -73,19 +63,36 @@ def _pictures(
         return [], []
     try:
         task = load_task(spec.task.model_dump(), Path(study["spec_folder"]))
-    except EdgeDeployError as exc:
-        return [], [f"No pictures of cases: the task's data is not at hand ({exc})."]
+    except Exception as exc:  # whatever the task's own code raises
+        return [], [f"No pictures of cases: the task's data is not at hand ({_said(exc)})."]
     if not isinstance(task, Pictured):
         return [], ["No pictures of cases: the task has no `picture`."]
+    try:
+        answers = {"baseline": _outputs(store, front.reference), "pick": _outputs(store, front.pick.digest)}
+        return _drawn(task, wanted, answers), []
+    except Exception as exc:  # whatever the task's own code raises
+        return [], [f"No pictures of cases: they could not be drawn ({_said(exc)})."]
+
+
+def _drawn(task: Any, wanted: Sequence[str], answers: Mapping[str, Mapping[str, Array]]) -> list[CasePicture]:
+    """Raises ``DataError`` where the task has other cases than the study had, and whatever the task raises."""
     cases = {case.id: (row, case) for row, case in enumerate(task.cases("selection"))}
-    answers = {"baseline": _outputs(store, front.reference), "pick": _outputs(store, front.pick.digest)}
+    counts = {len(values) for rows in answers.values() for values in rows.values()}
+    if not set(wanted) <= set(cases) or not counts <= {len(cases)}:
+        raise DataError("the task's cases", "they are not those that the study measured")
     found = []
     for name in wanted:
         row, case = cases[name]
         images = {"truth": task.picture(case, None)}
         images |= {role: _answer(task, case, rows, row) for role, rows in answers.items() if rows}
+        for image in images.values():
+            require_picture(image)
         found.append(CasePicture(name, images))
-    return found, []
+    return found
+
+
+def _said(exc: Exception) -> str:
+    return str(exc) if isinstance(exc, EdgeDeployError) else f"{type(exc).__name__}: {exc}"
 
 
 def _answer(task: Pictured, case: Case, rows: Mapping[str, Array], row: int) -> Any:
@@ -93,5 +100,9 @@ def _answer(task: Pictured, case: Case, rows: Mapping[str, Array], row: int) -> 
 
 
 def _outputs(store: Store, digest: str) -> dict[str, Array]:
+    """Raises ``DataError`` for a file that is torn."""
     path = store.outputs_path(digest, "selection")
-    return read_arrays(path) if path.is_file() else {}
+    try:
+        return read_arrays(path) if path.is_file() else {}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as exc:
+        raise DataError(f"stored outputs {path.name}", f"they cannot be read: {exc}") from None

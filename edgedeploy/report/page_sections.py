@@ -38,7 +38,8 @@ __all__ = ["ReportData", "render_report", "write_report"]
 
 def write_report(data: ReportData, path: Path) -> Path:
     """Write the page to ``path``, whole or not at all. Returns ``path``."""
-    write_atomic(path, render_report(data).encode())
+    text = render_report(data)
+    write_atomic(path, text.encode(errors="backslashreplace"))  # a file's or a case's name may be no Unicode
     return path
 
 

@@ -53,12 +53,19 @@ def pick_and_reference(
     return valid.get(report.pick.digest if report.pick else ""), valid.get(report.reference or "")
 
 
+def require_picture(image: object) -> None:
+    """Raises ``ValueError`` unless it is an array (H, W, 3) of uint8 with pixels in it."""
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"a picture is uint8 (H, W, 3), but got {type(image).__name__}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"a picture is uint8 (H, W, 3), but got {image.dtype} {image.shape}")
+
+
 def data_uri(image: npt.NDArray[np.uint8]) -> str:
     """The array as a PNG in a ``data:`` URI, shrunk to :data:`MAX_SIDE`. Raises ``ValueError`` unless (H, W, 3) uint8."""
     from PIL import Image
 
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"a picture is uint8 (H, W, 3), but got {image.dtype} {image.shape}")
+    require_picture(image)
     picture = Image.fromarray(np.ascontiguousarray(image))
     picture.thumbnail((MAX_SIDE, MAX_SIDE))
     stream = io.BytesIO()

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -41,13 +41,15 @@ _FAILURES = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyEr
 
 @dataclass(frozen=True)
 class Server:
-    """A PostgreSQL database and the study's name in it, which no other study has."""
+    """A PostgreSQL database and the study's name in it, which no other study has. Of the URL, messages show the host
+    alone: what else was typed into it may be private."""
 
-    url: str
+    url: str = field(repr=False)
     study: str
 
     def __str__(self) -> str:
-        return f"{self.url} (study {self.study!r})"
+        host = sqlalchemy.make_url(self.url).host
+        return f"PostgreSQL{f' on {host}' if host else ''} (study {self.study!r})"
 
 
 def server_at(url: str, study: str) -> Server:
@@ -55,12 +57,13 @@ def server_at(url: str, study: str) -> Server:
     is not installed."""
     try:
         parsed = sqlalchemy.make_url(url)
-    except sqlalchemy.exc.ArgumentError as exc:
-        raise SpecError("storage", str(exc), "For example postgresql+psycopg://lab@db.lab/optuna") from None
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # whose own words may quote the password
+        found = "Could not parse it as the URL of a database"
+        raise SpecError("storage", found, "For example postgresql+psycopg://lab@db.lab/optuna") from None
     if parsed.drivername != "postgresql+psycopg":
         found = f"its driver is {parsed.drivername!r}"
         raise SpecError("storage", found, "Give postgresql+psycopg://..., or leave it out for a SQLite file")
-    if parsed.password is not None or "password" in parsed.query:
+    if parsed.password is not None or any("password" in name.lower() for name in parsed.query):
         raise SpecError("storage", "there is a password in it", "Put it into ~/.pgpass or the environment (PGPASSWORD)")
     if importlib.util.find_spec("psycopg") is None:
         raise TargetUnavailable("storage on PostgreSQL", "psycopg is not installed", "pip install 'edgedeploy[lab]'")

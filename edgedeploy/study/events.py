@@ -90,13 +90,12 @@ class EventLog:
 
     def __call__(self, event: Event) -> None:
         """The event, as an observer hears of it."""
-        best = None if event.best is None else self._without_private(event.best)
-        facts = {"done": event.done, "total": event.total, "eta_s": event.eta_s, "best": best}
+        facts = {"done": event.done, "total": event.total, "eta_s": event.eta_s, "best": event.best}
         at_least = {"eta_at_least": True} if event.eta_at_least else {}
         self._write(event.kind, event.text, **facts, **at_least)
 
     def _write(self, kind: str, text: str, **facts: Any) -> None:
-        text = self._without_private(text)
+        text, facts = self._without_private(text), self._without_private(facts)
         LOG.debug("%s: %s", kind, text)
         at_s = round(time.monotonic() - self._started_s, 3)
         line = json.dumps({"utc": utc_text(), "at_s": at_s, "kind": kind, "text": text, **facts})
@@ -108,15 +107,21 @@ class EventLog:
                 self._warned = True
                 LOG.warning("%s cannot be written (%s): the study goes on without its events", self._path, exc)
 
-    def _without_private(self, text: str) -> str:
-        for word in self._private:
-            text = text.replace(word, "(left out)")
-        return text
+    def _without_private(self, value: Any) -> Any:
+        """``value``, a text or what holds texts as JSON does."""
+        if isinstance(value, str):
+            for word in self._private:
+                value = value.replace(word, "(left out)")
+            return value
+        if isinstance(value, Mapping):
+            return {key: self._without_private(item) for key, item in value.items()}
+        return [self._without_private(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _append(path: Path, line: bytes) -> None:
-    """One write for the whole line, so that a kill can tear the last line only; a line after a torn one begins anew."""
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    """One write for the whole line, so that a kill can tear the last line only; a line after a torn one begins anew. A link
+    is not followed: a folder from elsewhere could have the events written into any file of this user's."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,25 +125,72 @@ def test_options_and_keywords_together_are_a_mistake(study: Study, folder: Path)
     [
         ({"board": "a", "boards": ["b", "c"]}, "board and boards: both were given"),
         ({"boards": "a,b"}, "a list of names is expected, but got 'a,b'"),
+        ({"boards": 3}, "a list of names is expected, but got 3"),
+        ({"boards": ["a", 3]}, "a list of names is expected, but got"),
+        ({"boards": ["a", "b", "a"]}, "boards: a stands twice"),
+        ({"board": 3}, "board: a text is expected, but got int"),
+        ({"storage": b"secret"}, "storage: a text is expected, but got bytes"),
+        ({"dask": 8786}, "dask: a text is expected, but got int"),
+        ({"dask": "tcp://h:8786", "board": "a"}, "dask and board or boards: both were given"),
+        ({"dask": "tcp://h:8786", "boards": ["a"]}, "dask and board or boards: both were given"),
         ({"trials": 0}, "trials: expected a number >= 1, but got 0"),
+        ({"trials": True}, "trials: expected a whole number >= 1, but got True"),
+        ({"trials": 2.0}, "trials: expected a whole number >= 1, but got 2.0"),
+        ({"trials": "2"}, "trials: expected a whole number >= 1, but got '2'"),
+        ({"resume": "no"}, "resume: True or False is expected, but got 'no'"),
+        ({"confirm": 0}, "confirm: True or False is expected, but got 0"),
+        ({"out": 3}, "out: a path is expected, but got 3"),
+        ({"out": "a\0b"}, "out: a path is expected, but got"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(SpecError, match=message):
+def test_options_that_are_wrong_or_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
         RunOptions(**options)
+    assert caught.value.remedy
+    assert "secret" not in str(caught.value)
+
+
+def test_an_observer_that_cannot_be_called_is_refused_before_anything_is_written(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="observer: something to call with each event is expected, but got 3"):
+        study.run(RunOptions(out=tmp_path / "new"), observer=3)  # type: ignore[arg-type]
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("postgresql+psycopg://lab:hunter2@db.lab/optuna", "postgresql+psycopg://lab:(left out)@db.lab/optuna"),
-        ("postgresql+psycopg://lab:@db.lab:5432/optuna", "postgresql+psycopg://lab:(left out)@db.lab:5432/optuna"),
-        (
-            "postgresql+psycopg://lab@db.lab/o?password=hunter2&a=1",
-            "postgresql+psycopg://lab@db.lab/o?password=(left out)&a=1",
-        ),
-        ("postgresql+psycopg://lab@db.lab:5432/optuna", "postgresql+psycopg://lab@db.lab:5432/optuna"),
+        ("postgresql+psycopg://lab:hunter2@db.lab/optuna", "postgresql+psycopg://(left out)"),
+        ("postgresql+psycopg://lab@db.lab:5432/optuna", "postgresql+psycopg://(left out)"),
+        ("postgresql://me:a/hunter2@h", "postgresql://(left out)"),
+        ("postgresql://h/db?PASSWORD=hunter2", "postgresql://(left out)"),
+        ("postgresql://h/db?pass%77ord=hunter2", "postgresql://(left out)"),
+        ("host=h password=hunter2", "a database"),
+        ("me:hunter2@h/db", "a database"),
     ],
 )
-def test_options_are_shown_without_passwords(url: str, shown: str) -> None:
-    assert RunOptions(storage=url, resume=True).shown() == {"storage": shown, "resume": True}
+@pytest.mark.filterwarnings("always")
+def test_of_a_storage_nothing_is_shown_but_its_scheme(url: str, shown: str, study: Study, tmp_path: Path) -> None:
+    options = RunOptions(storage=url, resume=True)
+    assert options.shown() == {"storage": shown, "resume": True}
+    assert "hunter2" not in repr(options)
+    with pytest.warns(FutureWarning) as said, pytest.raises((SpecError, Accepted)):
+        study.run(tmp_path / "new", storage=url)
+    assert "hunter2" not in "".join(str(warning.message) for warning in said)
+
+
+@pytest.mark.parametrize("where", ["option", "study file"])
+def test_a_refused_storage_leaves_nothing_behind(
+    where: str, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, out = "postgresql+psycopg://me:hunter2@db.lab/optuna", tmp_path / "new"
+    options = RunOptions(out=out, storage=url if where == "option" else None)
+    if where == "study file":
+        change(tmp_path / "squares.toml", "[study]", f'[study]\nstorage = "{url}"')
+        study = edgedeploy.load_study(tmp_path / "squares.toml")
+    ready = SimpleNamespace(boards=[], notes=(), left_out=())
+    monkeypatch.setattr("edgedeploy.api.prepare", lambda *_: ready)
+    monkeypatch.setattr(Study, "_resolved", lambda *_: {"spec_digest": "0"})
+    with pytest.raises(SpecError, match="there is a password in it") as caught:
+        study.run(options)
+    assert "hunter2" not in str(caught.value)
+    assert not out.exists()

@@ -42,6 +42,23 @@ def test_an_old_import_gives_the_name_and_says_the_new_one(module: str, name: st
         assert found[name] is getattr(edgedeploy, name)
 
 
+@pytest.mark.parametrize("module", NAMES)
+def test_an_old_import_of_everything_gives_the_names_and_says_the_new_ones(module: str) -> None:
+    found: dict[str, object] = {}
+    with pytest.warns(FutureWarning, match=f"edgedeploy.{module} is no more") as said:
+        exec(f"from edgedeploy.{module} import *", found)
+    assert set(NAMES[module].split()) <= set(found)
+    assert not {"annotations", "Any", "Mapping", "Path", "np", "dataclass"} & set(found)
+    assert {warning.filename for warning in said} == {"<string>"}
+
+
+def test_an_old_module_cannot_be_run_and_says_so() -> None:
+    done = subprocess.run([sys.executable, "-m", "edgedeploy.protocols"], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "No code object available for edgedeploy.protocols" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_warning_names_the_line_of_the_file_that_imports(tmp_path: Path) -> None:
     (tmp_path / "old.py").write_text(OLD_FILE)
     done = subprocess.run([sys.executable, "old.py"], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ import pytest
 from board_kit import STUDY_LIMIT_S, need_sshd
 
 from edgedeploy.boards.emulated.board import serve
-from edgedeploy.report.make import shown
+from edgedeploy.report.private import NOT_SHOWN, shown
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 DISTINCT = "key-of-the-lab-7f3a91c2"
@@ -102,9 +102,60 @@ def test_neither_the_key_nor_its_place_is_kept_or_printed(tmp_path: Path) -> Non
         'power_cycle = [\n  "curl", "-u", "me:SECRET",\n]',
         'power_cycle = ["]", "SECRET"]',
         'boards = [{ name = "b", identity = "SECRET" }]',
+        '"identity" = "SECRET"',
+        "'known_hosts' = 'SECRET'",
+        '"power_cycle" = ["curl", "-u", "me:SECRET"]',
+        "'power_cycle' = ['curl', 'me:SECRET']",
+        'power_cycle = [\n  "curl", # not ] but "\n  "me:SECRET",\n]',
+        "power_cycle = [ # SECRET\n]",
+        'power_cycle = ["curl", """\na "quoted" ]SECRET"""]',
+        "power_cycle = ['''it's ]SECRET''']",
+        'identity = """a \\""" SECRET"""',
+        'identity = """SECRET"""""',
+        '[study]\nstorage = "postgresql+psycopg://me:SECRET@db/optuna"',
+        'study.storage = "postgresql+psycopg://me:SECRET@db/optuna"',
+        '[study]\n"storage" = "postgresql+psycopg://me:SECRET@db/optuna"',
     ],
 )
 def test_report_shows_a_study_file_without_its_secrets(text: str) -> None:
     assert "SECRET" in text
     assert "SECRET" not in shown(text)
     assert shown('host = "cart"\nprecision = ["int8"]') == 'host = "cart"\nprecision = ["int8"]'
+
+
+@pytest.mark.fault(39)
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[boards]]\n"power\\u005fcycle" = ["curl", "me:SECRET"]',
+        '[[boards]]\n"\\u0069dentity" = "SECRET"',
+        '[study]\n"stor\\u0061ge" = "postgresql://me:SECRET@db/o"',
+        '[[boards]]\npower_cycle = [["curl", "SECRET"], "b"]',
+        '# it was me:SECRET once\n[[boards]]\npower_cycle = ["curl", "me:SECRET"]',
+        '[[boards]]\nidentity = "~/SECRET"\npython = "ssh -i ~/SECRET python"',
+        'identity = "SECRET',
+    ],
+)
+def test_a_study_file_whose_secrets_cannot_be_hidden_is_left_out(text: str) -> None:
+    assert "SECRET" in text
+    assert shown(text) == NOT_SHOWN
+
+
+def test_the_rest_of_a_study_file_stays_as_its_author_wrote_it() -> None:
+    text = """[study]
+name = "a" # as it was
+storage = "postgresql+psycopg://lab@db/optuna"
+[[boards]]
+host = "cart.lab"
+power_cycle = ["relay", "cycle", "cart.lab", "1"] # port 1
+identity = '~/.ssh/lab'
+"""
+    hidden = """[study]
+name = "a" # as it was
+storage = "(left out)"
+[[boards]]
+host = "cart.lab"
+power_cycle = "(left out)" # port 1
+identity = "(left out)"
+"""
+    assert shown(text) == hidden

@@ -166,6 +166,11 @@ def test_a_server_that_stays_away_stops_the_study_and_the_next_run_knows_what_wa
     [
         ("postgresql+psycopg://lab:secret@db/optuna", "there is a password in it"),
         ("postgresql+psycopg://lab@db/optuna?password=secret", "there is a password in it"),
+        ("postgresql+psycopg://lab@db/optuna?PassWord=secret", "there is a password in it"),
+        ("postgresql+psycopg://lab@db/optuna?pass%77ord=secret", "there is a password in it"),
+        ("postgresql+psycopg://lab@db/optuna?sslpassword=secret", "there is a password in it"),
+        ("postgresql://me:secret%zz@[::1:1/db", "Could not parse"),
+        ("postgresql+psycopg://me:1@db:secret/optuna", "Could not parse"),
         ("mysql://lab@db/optuna", "its driver is 'mysql'"),
         ("no url", "Could not parse"),
     ],

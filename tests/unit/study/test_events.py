@@ -85,21 +85,34 @@ def test_a_study_without_the_file_has_no_events(tmp_path: Path) -> None:
     assert read_events(tmp_path) == []
 
 
-def test_a_full_disk_is_told_once_and_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / EVENTS_FILE).symlink_to("/dev/full")
+def test_a_full_disk_is_told_once_and_ends_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgedeploy.study.events.EVENTS_FILE", "full")
+    with caplog.at_level(logging.WARNING, logger="edgedeploy"):
+        run(Path("/dev"), "one", "two")
+    (said,) = caplog.messages
+    assert "/dev/full cannot be written" in said
+    assert "No space left on device" in said
+
+
+def test_a_link_is_not_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine\n")
+    (tmp_path / EVENTS_FILE).symlink_to(elsewhere)
     with caplog.at_level(logging.WARNING, logger="edgedeploy"):
         run(tmp_path, "one", "two")
     (said,) = caplog.messages
     assert "events.jsonl cannot be written" in said
-    assert "No space left on device" in said
+    assert elsewhere.read_text() == "mine\n"
 
 
-def test_events_are_written_again_once_there_is_space(tmp_path: Path) -> None:
+def test_events_are_written_again_once_they_can_be(tmp_path: Path) -> None:
     file = tmp_path / EVENTS_FILE
-    file.symlink_to("/dev/full")
+    file.mkdir()
     with EventLog(tmp_path) as log:
         log(Event("note", "lost", 0, 1))
-        file.unlink()
+        file.rmdir()
         log(Event("note", "kept", 0, 1))
     assert [event["text"] for event in read_events(tmp_path)] == ["kept"]
 
@@ -111,10 +124,13 @@ def test_what_is_private_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFi
         pytest.raises(SpecError),
         EventLog(tmp_path, private=("/home/me/lab_key",)) as log,
     ):
+        log.start("squares", {"out": "/home/me/lab_key.study", "boards": ["/home/me/lab_key"], "trials": 3})
         log(Event("note", said, 0, 1, best=said))
         raise SpecError("board", said)
     assert "lab_key" not in (tmp_path / EVENTS_FILE).read_text() + caplog.text
-    assert [event["text"] for event in read_events(tmp_path)] == [
+    start, *events = read_events(tmp_path)
+    assert start["options"] == {"out": "(left out).study", "boards": ["(left out)"], "trials": 3}
+    assert [event["text"] for event in events] == [
         "key (left out) was refused",
         "SpecError: board: key (left out) was refused",
     ]
