@@ -17,7 +17,8 @@ from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import random_inputs
 from edgedeploy.reference.parity import TOLERANCE
 from edgedeploy.runtime.files import sha256_file
-from edgedeploy.study.store import Store, artifact_manifest
+from edgedeploy.study.artifacts import artifact_manifest
+from edgedeploy.study.store import Store
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.compare.layers import LayerError, compare_layers
 from edgedeploy.tasks.onnx.inputs import ArraySource
