@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import DataError, SpecError, nearest
-from edgedeploy.files import read_json
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import random_inputs
 from edgedeploy.reference.parity import TOLERANCE
 from edgedeploy.runtime.files import sha256_file
-from edgedeploy.study.store import Store, artifact_manifest
+from edgedeploy.study.artifacts import artifact_manifest
+from edgedeploy.study.reading import read_record
+from edgedeploy.study.store import Store
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.compare.layers import LayerError, compare_layers
 from edgedeploy.tasks.onnx.inputs import ArraySource
@@ -31,6 +32,8 @@ STAND_INS: Final[Mapping[str, str]] = {
 """Targets whose own kernels do not expose tensors between layers -> what ran instead."""
 
 IN_FLOAT_HERE: Final = "quantized layers were computed in float: the int8 kernels of this host saturate"
+
+_MADE_ANEW: Final = "Run `edgedeploy search --resume`, which makes it anew, or name the file with --reference"
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,9 @@ def _reference(artifact: Artifact, root: Path, given: Path | None) -> tuple[Path
         same = sha256_file(given) == artifact.reference_sha256
         return given, [] if same else [f"{given.name} is not the reference that the artifact was built from"]
     for path in sorted((root / "models").glob("*/reference.json")):
-        if read_json(path)["sha256"] == artifact.reference_sha256:
-            return path.parent / str(read_json(path)["file"]), []
+        sha256, file = read_record(path, lambda kept: (str(kept["sha256"]), str(kept["file"])), _MADE_ANEW)
+        if sha256 == artifact.reference_sha256:
+            return path.parent / file, []
     raise SpecError(
         f"reference {artifact.reference_sha256[:12]} of the artifact",
         f"no model below {root / 'models'} is it",

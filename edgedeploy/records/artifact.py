@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from edgedeploy.files import PARTIAL_PREFIX
 from edgedeploy.records.variant import digest_of
 from edgedeploy.runtime.files import sha256_file
 
@@ -131,9 +132,10 @@ class Artifact:
         reference_sha256: str,
         built_with: Mapping[str, str],
     ) -> Artifact:
-        """Hash every file directly inside ``folder`` but the manifest of a stored artifact. Raises ``FileNotFoundError``
-        when ``entry`` is not among them."""
+        """Hash every file directly inside ``folder`` but half-written ones and the manifest of a stored artifact. Raises
+        ``FileNotFoundError`` when ``entry`` is not among them."""
         paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
+        paths = [path for path in paths if not path.name.startswith(PARTIAL_PREFIX)]
         if entry not in {path.name for path in paths}:
             raise FileNotFoundError(folder / entry)
         return cls(

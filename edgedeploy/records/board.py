@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgedeploy.records.metrics import Clock
+from edgedeploy.runtime.wire.serde import from_json
 
 Provenance = Literal["measured", "emulated", "predicted", "bound"]
 
@@ -101,8 +102,5 @@ class BoardInfo:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BoardInfo:
-        values = dict(data)
-        values["isa"] = tuple(values["isa"])
-        for name in ("notes", "accelerators", "isa_known"):
-            values[name] = tuple(values.get(name, ()))
-        return cls(**values)
+        """Unknown keys are ignored. Raises ``ValueError`` for values of another form."""
+        return from_json(cls, data, kept=True)

@@ -21,6 +21,23 @@ SCHEMA_VERSION: Final = 1
 _KEPT_SCENARIOS: Final = "protocols"  # the name of the field in files of schema 1
 
 
+@dataclass(frozen=True)
+class _Form:
+    """The types of a measurement's fields that are kept as they stand."""
+
+    provenance: Provenance
+    split: str
+    valid: bool
+    cause: str | None
+    metrics: Mapping[str, float]
+    missing: Mapping[str, str]
+    cases: Mapping[str, Mapping[str, float | None]]
+    baseline_variant: str | None
+    parity: Mapping[str, float]
+    notes: tuple[str, ...]
+    created_utc: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement(RawSeries):
     """The evidence for one variant on one board: enough to rebuild every number of the report.
@@ -83,9 +100,11 @@ class Measurement(RawSeries):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measurement:
-        """Raises ``ValueError`` for a schema this version does not know, and for series of another form."""
+        """Raises ``ValueError`` for a schema this version does not know, and for values of another form; ``KeyError``,
+        ``TypeError``, ``AttributeError`` or ``OverflowError`` for data that :meth:`as_json` cannot have written."""
         if data["schema"] != SCHEMA_VERSION:
             raise ValueError(f"measurement schema {data['schema']!r}, this version reads {SCHEMA_VERSION}")
+        from_json(_Form, data, kept=True)
         return cls(
             **from_json(RawSeries, {**data, "scenarios": data.get(_KEPT_SCENARIOS, {})}, kept=True).series(),
             variant=Variant.from_json(data["variant"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -103,6 +104,13 @@ class Variant:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Variant:
+        """Raises ``ValueError``, ``KeyError``, ``TypeError``, ``AttributeError`` or ``OverflowError`` for data that
+        :meth:`as_json` cannot have written."""
+        odd = [name for name, value in data["arch"].items() if not isinstance(value, Scalar)]
+        if odd or not math.isfinite(float(data["width"])):
+            raise ValueError(
+                f"variant: expected scalars, but got { ({**data['arch'], 'width': data['width']})!r}"[:160]
+            )
         return cls(
             target=str(data["target"]),
             precision=str(data["precision"]),

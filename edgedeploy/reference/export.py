@@ -9,14 +9,17 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
+import shutil
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -33,6 +36,13 @@ from edgedeploy.runtime.files import sha256_file
 EXPORT_TOLERANCE: Final = 1e-4
 """Largest relative L2 distance between torch and the exported graph, per output. Folded batch norms and another order
 of summation cause 1e-7 (convolutional) to 2e-6 (transformers); a wrong graph causes 1e-2 or more."""
+
+
+_DAMAGE: Final = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
+    *(EOFError, BadZipFile, zlib.error),
+)
+"""What reading a damaged file of kept outputs raises."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +203,8 @@ def kept_outputs(
         "onnxruntime": ort.__version__,
     }
     try:
-        kept = _read_kept(path, note, computed_from, names)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        kept = _read_kept(path, note, computed_from, reference, len(feeds))
+    except _DAMAGE as exc:
         damaged(f"{path.name} is damaged and computed anew: {first_line(exc)}")
         kept = None
     if kept is None:
@@ -203,22 +213,31 @@ def kept_outputs(
             raise DataError(f"reference {reference.path}", found, f"Remove {reference.path.parent}: it is made again")
         rows = list(reference_outputs(reference, feeds))
         kept = {name: np.stack([row[name] for row in rows]) for name in names}
+        for place in (path, note):
+            if place.is_dir():
+                shutil.rmtree(place)
         write_arrays(path, {f"out{place}": kept[name] for place, name in enumerate(names)})
         write_json(note, {**computed_from, "sha256": sha256_file(path)})
     return [{name: values[index] for name, values in kept.items()} for index in range(len(feeds))]
 
 
 def _read_kept(
-    path: Path, note: Path, computed_from: Mapping[str, Any], names: Sequence[str]
+    path: Path, note: Path, computed_from: Mapping[str, Any], reference: Reference, rows: int
 ) -> dict[str, Array] | None:
-    """The kept outputs by name, stacked; None when none are kept for these cases. Raises for a damaged file."""
-    noted = read_json(note) if note.is_file() else {}
+    """The kept outputs by name, stacked; None when none are kept for these cases. Raises one of :data:`_DAMAGE` for a
+    damaged file."""
+    noted = read_json(note) if note.exists() else {}
     if {name: noted.get(name) for name in computed_from} != computed_from:
         return None
     if sha256_file(path) != noted["sha256"]:
         raise ValueError("its content is not what its hash says")
     arrays = read_arrays(path)
-    return {name: arrays[f"out{place}"] for place, name in enumerate(names)}
+    kept = {spec.name: arrays[f"out{place}"] for place, spec in enumerate(reference.outputs)}
+    for spec in reference.outputs:
+        found, wanted = kept[spec.name], (rows, *spec.shape)
+        if found.shape != wanted or found.dtype != np.dtype(spec.dtype):
+            raise ValueError(f"{spec.name} is {found.dtype} {found.shape}, not {spec.dtype} {wanted}")
+    return kept
 
 
 def _sha256_of_feeds(reference: Reference, feeds: Iterable[Mapping[str, Array]]) -> str:

@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgedeploy.study.store import Store
+from edgedeploy.study.store import PHASES, Store
 
-PHASES: Final = ("train", "build", "upload", "measure", "evaluate", "search", "bookkeeping", "idle")
 OVERHEAD_PHASES: Final = ("upload", "search", "bookkeeping", "idle")
 """Phases that are not the work itself: SSH, the optimiser, the store, waiting."""
 

@@ -17,19 +17,40 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
-from edgedeploy.errors import SpecError
-from edgedeploy.files import read_json, remove_partials, write_atomic, write_json
-from edgedeploy.records.artifact import MANIFEST, Artifact
+from edgedeploy.errors import DataError, SpecError
+from edgedeploy.files import remove_partials, write_atomic, write_json
 from edgedeploy.records.measurement import SCHEMA_VERSION, Failure, Measurement
+from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
-from edgedeploy.runtime.files import sha256_file
+from edgedeploy.runtime.wire.serde import from_json
 from edgedeploy.study.mounts import network_file_system
+from edgedeploy.study.reading import drop_torn_end, read_lines, read_record, read_text
+
+T = TypeVar("T")
+
+PHASES: Final = ("train", "build", "upload", "measure", "evaluate", "search", "bookkeeping", "idle")
+"""Phases of the time account."""
+
+ACCOUNT: Final = "account.jsonl"
+OPENINGS: Final = "confirmation/openings.jsonl"
+
+REMEDIES: Final = {
+    "measurements": "Move it away and run search --resume: the variant is measured again",
+    "failures": "Move it away and run search --resume: the variant is tried again",
+    "confirmation": "Move it away and run search --resume: the variant is confirmed again",
+    "invalid": "Move it away: a run whose conditions drifted counts for nothing",
+    "training": "Move it away: only the report's section on training shows it",
+    "study.json": "Put a copy of it back, or begin the study again in another --out",
+    "study.toml": "Put the study file that the folder was made with back there",
+}
+"""What to do about a damaged file, by its folder or name."""
 
 
 def utc_now() -> str:
@@ -67,23 +88,22 @@ class Store:
         write_json(self.study_path, {"schema": SCHEMA_VERSION, "created_utc": utc_now(), **resolved})
 
     def study(self) -> dict[str, Any]:
-        """What :meth:`create` wrote. Raises ``SpecError`` when the folder holds no study."""
-        try:
-            data = read_json(self.study_path)
-        except FileNotFoundError:
+        """What :meth:`create` wrote. Raises ``SpecError`` when the folder holds no study, ``DataError`` when the file is
+        damaged, or lacks a key that is looked up."""
+        if not self.study_path.exists():
             raise SpecError(
                 f"study folder {self.root}", "it holds no study", "`edgedeploy search STUDY.toml --out DIR` makes one"
-            ) from None
-        except (OSError, ValueError) as exc:
-            raise SpecError(f"study folder {self.root}", f"its study.json cannot be read ({exc})") from None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION:
+            )
+        data = read_record(self.study_path, _checked_study, REMEDIES["study.json"])
+        if data.get("schema") != SCHEMA_VERSION:
             raise SpecError(
                 f"study folder {self.root}", "its study.json is of another version", "Use that version to read it"
             )
-        return data
+        return _Resolved(data, self.study_path)
 
     def study_text(self) -> str:
-        return (self.root / "study.toml").read_text(encoding="utf-8")
+        """The study file. Raises ``DataError`` when it is gone or no text."""
+        return read_text(self.root / "study.toml", REMEDIES["study.toml"])
 
     @contextmanager
     def own(self) -> Iterator[None]:
@@ -99,30 +119,35 @@ class Store:
                     "Wait for it, or choose another --out",
                 ) from None
             remove_partials(self.root)
+            for name in (ACCOUNT, OPENINGS):
+                drop_torn_end(self.root / name)
             yield
 
     # -- evidence
 
-    def _read_all(self, folder: str) -> Iterator[dict[str, Any]]:
-        for path in sorted((self.root / folder).glob("*.json")):
-            yield read_json(path)
+    def _read_all(self, folder: str, make: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
+        """The records of a folder. Raises ``DataError`` for the first file that is damaged."""
+        paths = sorted((self.root / folder).glob("*.json"))
+        return tuple(read_record(path, make, REMEDIES[folder]) for path in paths)
+
+    def _read_one(self, folder: str, digest: str, make: Callable[[dict[str, Any]], T]) -> T | None:
+        path = self.root / folder / f"{digest}.json"
+        return read_record(path, make, REMEDIES[folder]) if path.exists() else None
 
     def measurements(self) -> tuple[Measurement, ...]:
-        return tuple(Measurement.from_json(data) for data in self._read_all("measurements"))
+        return self._read_all("measurements", Measurement.from_json)
 
     def measurement(self, digest: str) -> Measurement | None:
-        path = self.root / "measurements" / f"{digest}.json"
-        return Measurement.from_json(read_json(path)) if path.is_file() else None
+        return self._read_one("measurements", digest, Measurement.from_json)
 
     def invalid(self) -> tuple[Measurement, ...]:
-        return tuple(Measurement.from_json(data) for data in self._read_all("invalid"))
+        return self._read_all("invalid", Measurement.from_json)
 
     def failures(self) -> tuple[Failure, ...]:
-        return tuple(Failure.from_json(data) for data in self._read_all("failures"))
+        return self._read_all("failures", Failure.from_json)
 
     def failure(self, digest: str) -> Failure | None:
-        path = self.root / "failures" / f"{digest}.json"
-        return Failure.from_json(read_json(path)) if path.is_file() else None
+        return self._read_one("failures", digest, Failure.from_json)
 
     def variants(self) -> list[Variant]:
         """Every variant that has an outcome, in the order they were evaluated."""
@@ -131,7 +156,7 @@ class Store:
         return [variant for _, _, variant in sorted(found, key=lambda entry: entry[:2])]
 
     def confirmations(self) -> tuple[Measurement, ...]:
-        return tuple(Measurement.from_json(data) for data in self._read_all("confirmation"))
+        return self._read_all("confirmation", Measurement.from_json)
 
     def keep(self, measurement: Measurement) -> None:
         """Store a measurement as valid, invalid (each attempt in its own file), or confirmation."""
@@ -149,18 +174,18 @@ class Store:
 
     def log_opening(self, reason: str, variants: tuple[str, ...]) -> None:
         """Record that the confirmation split was used. Using it often would make it part of the search."""
-        self._append("confirmation/openings.jsonl", {"utc": utc_now(), "reason": reason, "variants": list(variants)})
+        self._append(OPENINGS, {"utc": utc_now(), "reason": reason, "variants": list(variants)})
 
     def openings(self) -> list[dict[str, Any]]:
-        return self._lines("confirmation/openings.jsonl")
+        return read_lines(self.root / OPENINGS, _checked_opening)
 
     # -- the time account
 
     def add_time(self, run: str, phase: str, duration_ns: int, at_ns: int) -> None:
-        self._append("account.jsonl", {"run": run, "phase": phase, "ns": duration_ns, "at_ns": at_ns})
+        self._append(ACCOUNT, {"run": run, "phase": phase, "ns": duration_ns, "at_ns": at_ns})
 
     def times(self) -> list[dict[str, Any]]:
-        return self._lines("account.jsonl")
+        return read_lines(self.root / ACCOUNT, _checked_time)
 
     # -- line files: appended in one write, so that only the last line can be torn by a kill
 
@@ -173,19 +198,6 @@ class Store:
             os.write(descriptor, line)
         finally:
             os.close(descriptor)
-
-    def _lines(self, name: str) -> list[dict[str, Any]]:
-        try:
-            lines = (self.root / name).read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return []
-        values = []
-        for line in lines:
-            try:
-                values.append(json.loads(line))
-            except ValueError:
-                continue
-        return values
 
     # -- places for what can be made again
 
@@ -216,12 +228,12 @@ class Store:
 
     def baseline_training(self) -> dict[str, Any]:
         path = self.root / "baseline" / "training.json"
-        found: dict[str, Any] = read_json(path) if path.is_file() else {}
-        return found
+        return read_record(path, _checked_training, REMEDIES["training"]) if path.exists() else {}
 
     def model_trainings(self) -> list[dict[str, Any]]:
         """The same facts of each stored model that was trained by recovery or quantization-aware training."""
-        return [read_json(path) for path in sorted((self.root / "models").glob("*/training.json"))]
+        paths = sorted((self.root / "models").glob("*/training.json"))
+        return [read_record(path, _checked_training, REMEDIES["training"]) for path in paths]
 
     def checkpoint(self, name: str) -> Path:
         """The checkpoint of the unfinished training of the baseline, or of the model with that digest."""
@@ -232,43 +244,80 @@ class Store:
         return self.root / "optuna.sqlite3"
 
 
-# -- manifests of stored artifacts: what Artifact.as_json gave, in the artifact's folder
+# -- the forms of files that are read as plain data; each check returns the data, or raises ``ValueError``
 
 
-def artifact_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the artifact in ``folder``; None when there is none. Writes nothing."""
-    path = folder / MANIFEST
-    found = path if path.is_file() else _older_manifest(folder)
-    manifest: dict[str, Any] | None = None if found is None else read_json(found)
-    return manifest
+class _Resolved(dict[str, Any]):
+    """The content of a ``study.json``. A key that it lacks is damage to the file, told when it is looked up."""
+
+    def __init__(self, data: Mapping[str, Any], path: Path) -> None:
+        super().__init__(data)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise DataError(f"study file {self._path}", f"it lacks {key!r}", REMEDIES["study.json"])
 
 
-def adopt_manifest(folder: Path) -> None:
-    """Move a manifest that an older version wrote beside ``folder`` into it."""
-    older = _older_manifest(folder)
-    if older is not None:
-        if not (folder / MANIFEST).is_file():
-            write_json(folder / MANIFEST, read_json(older))
-        older.unlink()
+@dataclass(frozen=True)
+class _StudyForm:
+    task_metrics: Mapping[str, MetricInfo] | None = None
+    baselines: tuple[Mapping[str, Any], ...] | None = None
+    versions: Mapping[str, str] | None = None
+    boards: Mapping[str, Any] | None = None
+    board: str | None = None
+    created_utc: str | None = None
+    spec_folder: str | None = None
+    spec_digest: str | None = None
 
 
-def forget_artifact(folder: Path) -> None:
-    """Remove the manifest, so that the artifact is built again when it is needed."""
-    adopt_manifest(folder)
-    (folder / MANIFEST).unlink(missing_ok=True)
+@dataclass(frozen=True)
+class _TimeForm:
+    run: str
+    phase: str
+    ns: int
+    at_ns: int
 
 
-def _older_manifest(folder: Path) -> Path | None:
-    """The manifest beside ``folder``, where older versions wrote it.
+@dataclass(frozen=True)
+class _OpeningForm:
+    utc: str
+    reason: str
+    variants: tuple[str, ...]
 
-    They cut the folder's name at its last dot, so artifacts of targets with a dot in their names shared one manifest,
-    that of the last build. It therefore counts only for a folder that holds the files it lists.
-    """
-    path = folder.with_suffix(".json")
-    if not (folder.is_dir() and path.is_file()):
-        return None
-    if path.stem == folder.name:
-        return path
-    files = Artifact.from_json(read_json(path)).files
-    sound = all((folder / file.name).is_file() and sha256_file(folder / file.name) == file.sha256 for file in files)
-    return path if sound else None
+
+@dataclass(frozen=True)
+class _HostForm:
+    cpu: str
+    isa: tuple[str, ...]
+    native_bfloat16: bool
+    isa_limit: str
+
+
+@dataclass(frozen=True)
+class _TrainingForm:
+    epochs: int
+    wall_s: float
+    precision: str
+    host: _HostForm
+
+
+def _checked_study(data: dict[str, Any]) -> dict[str, Any]:
+    for item in from_json(_StudyForm, data, kept=True).baselines or ():
+        Variant.from_json(item)
+    return data
+
+
+def _checked_time(data: dict[str, Any]) -> dict[str, Any]:
+    if from_json(_TimeForm, data, kept=True).phase not in PHASES:
+        raise ValueError(f"no phase is named {data['phase']!r}")
+    return data
+
+
+def _checked_opening(data: dict[str, Any]) -> dict[str, Any]:
+    from_json(_OpeningForm, data, kept=True)
+    return data
+
+
+def _checked_training(data: dict[str, Any]) -> dict[str, Any]:
+    from_json(_TrainingForm, data, kept=True)
+    return data

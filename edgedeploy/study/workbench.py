@@ -30,7 +30,9 @@ from edgedeploy.reference.layers import kept_float
 from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
 from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.study.account import Account
-from edgedeploy.study.store import Store, adopt_manifest, artifact_manifest, forget_artifact
+from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
+from edgedeploy.study.reading import FAULTS, fault, parsed
+from edgedeploy.study.store import Store
 from edgedeploy.targets.steady import build_steadily
 
 BASELINE: Final = "baseline"
@@ -146,11 +148,31 @@ class Workbench:
         folder = self._store.model_folder(variant.model_digest)
         if isinstance(self.task, ReadyMade):
             return self._ready_made(self.task, folder)
-        if not (folder / "reference.json").is_file():
+        kept = self._kept_reference(folder)
+        if kept is None:
             make = self._make_quantized if variant.training else self._make_float
             make(variant, folder)
+            kept = Reference.from_json(read_json(folder / "reference.json"), folder)
         drop_checkpoint(self._store.checkpoint(variant.model_digest))
-        return Reference.from_json(read_json(folder / "reference.json"), folder)
+        return kept
+
+    def _kept_reference(self, folder: Path, *also: str) -> Reference | None:
+        """The reference in ``folder``; None when there is none, or when its record is damaged or lacks a key of
+        ``also``."""
+        path = folder / "reference.json"
+        if not path.exists():
+            return None
+        try:
+            data = parsed(path.read_bytes())
+            kept = Reference.from_json(data, folder)
+            if kept.path.parent != folder or not kept.path.is_file():
+                raise ValueError(f"no file {str(data['file'])[:80]!r} lies beside it")
+            for name in also:
+                data[name]
+        except (OSError, *FAULTS) as exc:
+            self._tell("note", f"model {folder.name} is not used and made anew: in {path.name}, {fault(exc)}")
+            return None
+        return kept
 
     def _make_float(self, variant: Variant, folder: Path) -> None:
         baseline = self.baseline_model
@@ -199,7 +221,7 @@ class Workbench:
     def _ready_made(self, task: ReadyMade, folder: Path) -> Reference:
         """The task's own ONNX file as the reference. Raises ``SpecError`` when it has changed since the study began."""
         manifest = folder / "reference.json"
-        if not manifest.is_file():
+        if self._kept_reference(folder, "source_sha256") is None:
             with self._account.phase("build"), new_folder(folder) as part:
                 write_atomic(part / "reference.onnx", task.reference_model())
                 reference = describe(part / "reference.onnx")
@@ -222,15 +244,16 @@ class Workbench:
         bits = weight_bits or self._chosen_bits(variant)
         folder = self._artifact_folder(variant, bits)
         adopt_manifest(folder)
-        manifest = artifact_manifest(folder)
-        if manifest is None:
-            reference = self.reference(variant)
+        reference = self.reference(variant)
+        artifact, flaw = kept_artifact(folder, variant.target, variant.precision, reference.sha256)
+        if flaw:
+            self._tell("note", f"artifact {folder.name} is not used and built anew: {flaw}")
+        if artifact is None:
             with self._account.phase("build"), new_folder(folder) as part:
                 artifact, failures = self._build_steadily(variant, self._request(variant, reference, bits), part)
                 told = {"failed_builds": [str(failure) for failure in failures]} if failures else {}
-                manifest = {**artifact.as_json(), **told}
-                write_json(part / MANIFEST, manifest)
-        return Artifact.from_json(manifest), folder
+                write_json(part / MANIFEST, {**artifact.as_json(), **told})
+        return artifact, folder
 
     def _build_steadily(
         self, variant: Variant, request: BuildRequest, part: Path

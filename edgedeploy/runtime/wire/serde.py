@@ -1,8 +1,9 @@
 """Frozen dataclasses as JSON and back, by their fields alone: whoever adds a field to a class has added it everywhere.
 
 A field's type is ``int``, ``float``, ``str``, ``bool``, ``Any`` (JSON as it is), ``Optional[T]``, ``Tuple[T, ...]``,
-``Tuple[A, B]``, ``Mapping[str, T]`` or another such class. These types are evaluated here, on boards too. The agent's
-classes therefore write them as Python 3.8 can evaluate them, in modules that do not put evaluation off (``__future__``).
+``Tuple[A, B]``, ``Mapping[str, T]``, ``Literal[...]`` of words or another such class. These types are evaluated here, on
+boards too. The agent's classes therefore write them as Python 3.8 can evaluate them, in modules that do not put evaluation
+off (``__future__``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import types
 from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
-from typing import Any, Callable, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Callable, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -66,6 +67,8 @@ def _generic(kind: Any, origin: Any, arguments: tuple[Any, ...]) -> Reader:
     if origin in _UNIONS and len(arguments) == 2 and type(None) in arguments:
         (inner,) = [_reader(item) for item in arguments if item is not type(None)]
         return lambda data, where, kept: None if data is None else inner(data, where, kept)
+    if origin is Literal:
+        return _one_of(arguments)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         return _many(arguments[0])
     if origin is tuple:
@@ -87,6 +90,15 @@ def _scalar(kind: Any) -> Reader:
         if type(data) not in taken or (isinstance(data, float) and not math.isfinite(data)):
             raise _wrong(where, f"a finite {kind.__name__}" if kind is float else kind.__name__, data)
         return kind(data)
+
+    return read
+
+
+def _one_of(words: tuple[Any, ...]) -> Reader:
+    def read(data: Any, where: str, kept: bool) -> Any:
+        if not isinstance(data, str) or data not in words:
+            raise _wrong(where, f"one of {', '.join(words)}", data)
+        return data
 
     return read
 

@@ -22,6 +22,7 @@ from small_onnx import convolutional
 import edgedeploy
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed, SpecError
+from edgedeploy.records.artifact import MANIFEST
 from edgedeploy.runtime.processes import end_all_with_argument
 from edgedeploy.runtime.sensors.powermode import JOURNAL
 from edgedeploy.study.store import Store
@@ -112,7 +113,7 @@ def test_each_variant_runs_in_its_mode_and_the_board_gets_its_own_back(tmp_path:
     asked = {item.variant.power_mode: item.environment["power_mode_asked"]["power_mode"] for item in measured}
     assert asked == {"MODE_0": "MODE_0 (0)", "MODE_2": "MODE_2 (2)"}
     assert len({item.artifact.digest for item in measured}) == 1, "a mode changes no artifact"
-    assert len(list((tmp_path / "out/artifacts").glob("*.json"))) == 1
+    assert len(list((tmp_path / "out/artifacts").rglob(MANIFEST))) == 1
     assert all(item.baseline is not None for item in measured)
     assert simulated_mode.read_text() == "3\n"
     assert Path(f"{simulated_mode}.log").read_text().split() == ["0", "3", "2", "3"]

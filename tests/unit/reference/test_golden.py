@@ -92,7 +92,17 @@ def test_another_reference_is_computed_anew(
     assert len(opened) == 1
 
 
-@pytest.mark.parametrize("what", ["cut", "empty", "gone", "note", "shape of note", "pickled"])
+def forged(path: Path, note: Path, **arrays: Any) -> None:
+    """Other content, by somebody who can write here and knows how the hash is made."""
+    np.savez(path, **arrays)
+    kept = json.loads(note.read_text(encoding="utf-8"))
+    note.write_text(json.dumps({**kept, "sha256": sha256_file(path)}), encoding="utf-8")
+
+
+DAMAGES = ["cut", "empty", "gone", "note", "shape of note", "pickled", "folder", "note folder", "row", "shape", "type"]
+
+
+@pytest.mark.parametrize("what", DAMAGES)
 def test_damage_is_told_and_computed_anew(
     what: str, reference: Reference, cases: list[dict[str, Array]], tmp_path: Path
 ) -> None:
@@ -109,10 +119,16 @@ def test_damage_is_told_and_computed_anew(
         note.write_text('{"sha256": "', encoding="utf-8")
     elif what == "shape of note":
         note.write_text("[]", encoding="utf-8")
-    else:  # somebody who can write here, and knows how the hash is made
-        np.savez(path, out0=np.array([{"run": "me"}], dtype=object))
-        kept = json.loads(note.read_text(encoding="utf-8"))
-        note.write_text(json.dumps({**kept, "sha256": sha256_file(path)}), encoding="utf-8")
+    elif what == "folder":
+        path.unlink()
+        path.mkdir()
+    elif what == "note folder":
+        note.unlink()
+        note.mkdir()
+    else:
+        rows = np.stack([row["out"] for row in wanted])
+        other = {"row": rows[1:], "shape": rows[..., :1], "type": rows.astype(np.float64)}
+        forged(path, note, out0=other.get(what, np.array([{"run": "me"}], dtype=object)))
     assert same(kept_outputs(reference, cases, path, heard.append), wanted)
     assert [line.partition(" ")[0] for line in heard] == ["golden.npz"]
     assert path.read_bytes() == whole

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,13 +65,13 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each JSON file of a study's folder was read."""
-    real, seen = module.read_json, Counter[str]()
+    real, seen = module.read_record, Counter[str]()
 
-    def counted(path: Path) -> Any:
+    def counted(path: Path, make: Callable[[dict[str, Any]], Any], remedy: str) -> Any:
         seen[f"{path.parent.name}/{path.name}"] += 1
-        return real(path)
+        return real(path, make, remedy)
 
-    monkeypatch.setattr(module, "read_json", counted)
+    monkeypatch.setattr(module, "read_record", counted)
     return seen
 
 

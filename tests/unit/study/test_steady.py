@@ -130,6 +130,7 @@ class Bench(Workbench):
 
 class _Reference:
     quantized = False
+    sha256 = "0" * 64
 
     def __init__(self, path: Path, inputs: Any, outputs: Any) -> None:
         self.path, self.inputs, self.outputs = path, inputs, outputs

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import made_up
 import pytest
 from small_task import SmallTask, bench
 
-from edgedeploy.files import write_json
+from edgedeploy.files import PARTIAL_PREFIX, read_json, write_json
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.runtime.files import sha256_file
-from edgedeploy.study.store import Store, artifact_manifest
+from edgedeploy.study.artifacts import artifact_manifest
+from edgedeploy.study.store import Store
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 
 
@@ -118,3 +121,89 @@ def test_what_is_forgotten_is_built_again(older: bool, store: Store, tmp_path: P
     assert artifact_manifest(folder) is None
     made.artifact(made_up.variant())
     assert target.builds == 2
+
+
+# -- damage: what is not whole, or not what was asked for, is built anew
+
+REFERENCE = "0" * 64
+MANIFESTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "no object": lambda data: [],
+    "lacks a key": lambda data: {key: value for key, value in data.items() if key != "files"},
+    "a way out of the folder": lambda data: {**data, "files": [{**data["files"][0], "name": "../model.onnx"}]},
+    "an absolute path": lambda data: {**data, "files": [{**data["files"][0], "name": "/etc/passwd"}]},
+    "a half-written file": lambda data: {**data, "files": [*data["files"], {**data["files"][0], "name": ".part-1"}]},
+    "an entry that is no file of it": lambda data: {**data, "entry": "other.onnx"},
+    "another hash": lambda data: {**data, "files": [{**data["files"][0], "sha256": "1" * 64}], "digest": None},
+    "another size": lambda data: {**data, "files": [{**data["files"][0], "size_bytes": 5}]},
+    "another target": lambda data: Artifact.from_json({**data, "target": "openvino"}).as_json(),
+    "another precision": lambda data: Artifact.from_json({**data, "precision": "int8"}).as_json(),
+    "another reference": lambda data: {**data, "reference_sha256": REFERENCE},
+    "other settings": lambda data: {**data, "settings": {"threads": "9"}},
+}
+
+
+def built_anew(store: Store, task: SmallTask, before: Artifact) -> str:
+    """Another process builds the artifact again and gives the same one. The note of it."""
+    heard = list[str]()
+    target = Named("onnxruntime")
+    found, folder = bench(store, task, target, heard=heard).artifact(made_up.variant())
+    assert (found, target.builds) == (before, 1)
+    assert all(sha256_file(folder / file.name) == file.sha256 for file in found.files)
+    assert bench(store, task, target).artifact(made_up.variant())[0] == before
+    assert target.builds == 1
+    (note,) = heard
+    return note
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("what", [*MANIFESTS, "torn", "not UTF-8"])
+def test_a_damaged_manifest_is_told_and_the_artifact_built_anew(
+    what: str, older: bool, store: Store, tmp_path: Path
+) -> None:
+    task = SmallTask(tmp_path)
+    before, folder = bench(store, task).artifact(made_up.variant())
+    if what in MANIFESTS:
+        write_json(folder / MANIFEST, MANIFESTS[what](read_json(folder / MANIFEST)))
+    else:
+        (folder / MANIFEST).write_bytes(b'{"target": "' + (b"" if what == "torn" else b'\xff"}'))
+    if older:
+        as_older_versions_had_it(folder)
+    assert "not used and built anew" in built_anew(store, task, before)
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("what", ["cut", "changed", "gone", "a folder"])
+def test_a_damaged_file_of_an_artifact_is_told_and_built_anew(
+    what: str, older: bool, store: Store, tmp_path: Path
+) -> None:
+    task = SmallTask(tmp_path)
+    before, folder = bench(store, task).artifact(made_up.variant())
+    path = folder / before.entry
+    whole = path.read_bytes()
+    path.unlink()
+    if what == "a folder":
+        path.mkdir()
+    elif what != "gone":
+        path.write_bytes(whole[:-1] if what == "cut" else whole[:-1] + bytes([whole[-1] ^ 1]))
+    if older:
+        as_older_versions_had_it(folder)
+    assert "model.onnx" in built_anew(store, task, before)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"file": "../reference.onnx"}', b"\xff"])
+def test_a_damaged_record_of_a_reference_is_told_and_made_anew(content: bytes, store: Store, tmp_path: Path) -> None:
+    task, heard = SmallTask(tmp_path), list[str]()
+    before = bench(store, task).reference(made_up.variant())
+    (before.path.parent / "reference.json").write_bytes(content)
+    assert bench(store, task, heard=heard).reference(made_up.variant()) == before
+    assert [line for line in heard if "made anew" in line] == heard != []
+    assert bench(store, task, heard=heard).reference(made_up.variant()) == before
+    assert len(heard) == 1
+
+
+def test_half_written_files_are_none_of_an_artifacts_files(store: Store, tmp_path: Path) -> None:
+    artifact, folder = bench(store, SmallTask(tmp_path)).artifact(made_up.variant())
+    (folder / f"{PARTIAL_PREFIX}1").write_bytes(b"half")
+    facts = {name: getattr(artifact, name) for name in ("target", "precision", "entry", "inputs", "outputs")}
+    again = Artifact.of_folder(folder, **facts, settings={}, reference_sha256=REFERENCE, built_with={})
+    assert again.files == artifact.files

@@ -1,0 +1,250 @@
+"""Every damaged file of a study's folder ends in one typed error that names it, what is wrong, and what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import made_up
+import pytest
+
+from edgedeploy.__main__ import main
+from edgedeploy.errors import DataError
+from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.measurement import Failure
+from edgedeploy.report.make import make_report
+from edgedeploy.study.account import summarise
+from edgedeploy.study.front import read_front
+from edgedeploy.study.store import Store
+
+STUDY: Final = """\
+[study]
+name = "damaged"
+targets = ["onnxruntime", "openvino"]
+[task]
+kind = "python"
+object = "nowhere.py:make_task"
+[[boards]]
+name = "here"
+kind = "local"
+[space]
+width = [1.0, 0.5]
+[[objectives]]
+metric = "dice_mean"
+[budget]
+trials = 8
+"""
+TRAINING: Final = {
+    "epochs": 3,
+    "wall_s": 2.5,
+    "precision": "float32",
+    "host": {"cpu": "Made up", "isa": ["avx2"], "native_bfloat16": False, "isa_limit": ""},
+}
+
+Content = bytes | Callable[[dict[str, Any]], Any]
+"""What a file is overwritten with, or a change to its JSON."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("whole") / "study"
+    store = Store(root)
+    store.create(
+        STUDY,
+        {
+            "task_metrics": {name: vars(info) for name, info in made_up.TASK_METRICS.items()},
+            "baselines": [made_up.variant().as_json()],
+            "spec_folder": str(root),
+            "versions": {"edgedeploy": "0.1.0"},
+        },
+    )
+    for item in (made_up.measurement(made_up.variant()), made_up.measurement(made_up.variant(precision="int8"))):
+        store.keep(item)
+        store.keep(replace(item, split="confirmation"))
+    store.keep(made_up.measurement(made_up.variant(width=0.5), cause="the baseline became slower"))
+    store.keep_failure(Failure(made_up.variant(width=0.25), "Unsupported", "build", "no kernel for Conv", "2026-01-01"))
+    store.log_opening("end", (made_up.variant().digest,))
+    for at_ns in (5, 9):
+        store.add_time("a", "measure", 4, at_ns)
+    store.keep_baseline_training(TRAINING)
+    return root
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(whole, tmp_path / "study")
+
+
+def read(folder: Path) -> None:
+    """All that ``front`` and ``report`` read."""
+    read_front(folder, resamples=10)
+    make_report(folder)
+
+
+def changed(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda data: {**data, **values}
+
+
+def lacking(name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda data: {key: value for key, value in data.items() if key != name}
+
+
+def inside(name: str, **values: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda data: {**data, name: {**data[name], **values}}
+
+
+ANY_RECORD: Final[dict[str, Content]] = {
+    "torn": b'{"schema": 1, "var',
+    "empty": b"",
+    "a list": b"[]",
+    "not UTF-8": b'{"schema": "\xff"}',
+    "deeply nested": b'{"schema":' * 100_000,
+    "a number of 5000 digits": b'{"schema": ' + b"9" * 5000 + b"}",
+}
+MEASUREMENT: Final[dict[str, Content]] = {
+    "another schema": changed(schema=2),
+    "NaN": inside("metrics", dice_mean=float("nan")),
+    "a huge number": inside("metrics", dice_mean=10**400),
+    "a word for a number": inside("metrics", dice_mean="high"),
+    "no number": inside("metrics", dice_mean=None),
+    "no metrics": lacking("metrics"),
+    "no variant": lacking("variant"),
+    "no cases": changed(cases=None),
+    "a word in a case": changed(cases={"a": {"dice_mean": "x"}}),
+    "words for blocks": inside("candidate", blocks_ns="x"),
+    "huge blocks": inside("candidate", blocks_ns=[[10**30]]),
+    "no board": changed(board=[]),
+    "cores in words": inside("board", cores="two"),
+    "another provenance": changed(provenance="guessed"),
+    "a list in the architecture": inside("variant", arch={"resolution": [1]}),
+    "a width that is none": inside("variant", width="nan"),
+    "files that are none": inside("artifact", files="x"),
+    "notes that are numbers": changed(notes=[1]),
+}
+DAMAGES: Final = [
+    *[(where, what) for where in ("measurements", "invalid", "confirmation") for what in (*ANY_RECORD, *MEASUREMENT)],
+    *[("failures", what) for what in ANY_RECORD],
+    *[("baseline", what) for what in ANY_RECORD],
+    *[("study.json", what) for what in ANY_RECORD],
+]
+
+
+def damage(path: Path, content: Content) -> None:
+    path.write_bytes(
+        content if isinstance(content, bytes) else json.dumps(content(json.loads(path.read_text()))).encode()
+    )
+
+
+def told(folder: Path, path: Path) -> DataError:
+    """The error of reading the folder, which names ``path`` and a remedy."""
+    with pytest.raises(DataError) as caught:
+        read(folder)
+    assert str(path) in caught.value.asked
+    assert caught.value.found
+    assert caught.value.remedy
+    return caught.value
+
+
+@pytest.mark.parametrize(("where", "what"), DAMAGES)
+def test_a_damaged_record_is_one_typed_error(where: str, what: str, folder: Path) -> None:
+    path = folder / where if where == "study.json" else min((folder / where).glob("*.json"))
+    damage(path, {**ANY_RECORD, **MEASUREMENT}[what])
+    told(folder, path)
+
+
+@pytest.mark.parametrize("key", ["kind", "message", "variant", "created_utc"])
+def test_a_failure_that_lacks_a_key_is_told(key: str, folder: Path) -> None:
+    (path,) = (folder / "failures").glob("*.json")
+    damage(path, lacking(key))
+    assert key in told(folder, path).found
+
+
+@pytest.mark.parametrize("key", ["task_metrics", "baselines", "versions", "created_utc", "spec_folder"])
+@pytest.mark.parametrize("content", ["gone", "wrong"])
+def test_a_study_record_that_lacks_a_key_is_told(key: str, content: str, folder: Path) -> None:
+    damage(folder / "study.json", lacking(key) if content == "gone" else changed(**{key: 5}))
+    with pytest.raises(DataError, match=key) as caught:
+        Store(folder).study()[key]
+    assert str(folder / "study.json") in caught.value.asked
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("key", ["epochs", "wall_s", "precision", "host"])
+def test_a_training_that_lacks_a_key_is_told(key: str, folder: Path) -> None:
+    path = folder / "baseline" / "training.json"
+    damage(path, lacking(key))
+    assert key in told(folder, path).found
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_study_file_that_is_gone_or_no_text_is_told(content: bytes | None, folder: Path) -> None:
+    path = folder / "study.toml"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    told(folder, path)
+
+
+ODD_LINES: Final = [b"5", b"[]", b'"x"', b"null", b"{}", b'{"torn": ', b"\xff", b'{"a":' * 100_000]
+ODD_TIMES: Final = [
+    {"phase": "sleep", "ns": 1, "at_ns": 1, "run": "a"},
+    {"phase": "measure", "ns": "x", "at_ns": 1, "run": "a"},
+    {"phase": "measure", "ns": 1, "at_ns": 10**400, "run": "a"},
+    {"phase": "measure", "ns": 1, "at_ns": 1, "run": []},
+]
+
+
+@pytest.mark.parametrize("line", [*ODD_LINES, *(json.dumps(item).encode() for item in ODD_TIMES)])
+@pytest.mark.parametrize("name", ["account.jsonl", "confirmation/openings.jsonl"])
+def test_a_line_of_another_form_is_told_with_its_number(name: str, line: bytes, folder: Path) -> None:
+    path = folder / name
+    path.write_bytes(line + b"\n" + path.read_bytes())
+    assert told(folder, path).asked.startswith("line 1 ")
+
+
+@pytest.mark.parametrize("name", ["account.jsonl", "confirmation/openings.jsonl"])
+def test_a_torn_last_line_is_left_out_and_cut_off_before_the_next(name: str, folder: Path) -> None:
+    path, store = folder / name, Store(folder)
+    before = path.read_bytes()
+    path.write_bytes(before + b'{"at_ns": 12, "ns"')
+    read(folder)
+    with store.own():
+        assert path.read_bytes() == before
+        store.add_time("a", "measure", 1, 10)
+    read(folder)
+
+
+def test_a_line_after_a_torn_one_that_older_versions_left_counts(folder: Path) -> None:
+    path, store = folder / "account.jsonl", Store(folder)
+    path.write_bytes(path.read_bytes() + b'{"at_ns": 11, "n')
+    store.add_time("a", "build", 10**9, 2 * 10**9)
+    store.add_time("a", "build", 10**9, 3 * 10**9)
+    assert summarise(store.times()).seconds["build"] == 2.0
+
+
+@pytest.mark.parametrize("command", ["front", "report"])
+def test_the_command_line_tells_it_in_one_line(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = min((folder / "measurements").glob("*.json"))
+    path.write_bytes(b"{")
+    monkeypatch.setattr("sys.argv", ["edgedeploy", command, str(folder)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == DataError.exit_code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: study file {path}: it is no JSON")
+    assert line.endswith("Move it away and run search --resume: the variant is measured again")
+
+
+def test_unknown_keys_of_a_stored_record_are_ignored(folder: Path) -> None:
+    path = min((folder / "measurements").glob("*.json"))
+    damage(path, inside("board", colour="green"))
+    damage(path, changed(colour="green"))
+    read(folder)
+    assert BoardInfo.from_json({**made_up.board().as_json(), "colour": "green"}) == made_up.board()
