@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgedeploy.errors import StorageError
 from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
@@ -37,9 +38,12 @@ __all__ = ["ReportData", "render_report", "write_report"]
 
 
 def write_report(data: ReportData, path: Path) -> Path:
-    """Write the page to ``path``, whole or not at all. Returns ``path``."""
+    """Write the page to ``path``, whole or not at all. Returns ``path``. Raises ``StorageError``."""
     text = render_report(data)
-    write_atomic(path, text.encode(errors="backslashreplace"))  # a file's or a case's name may be no Unicode
+    try:
+        write_atomic(path, text.encode(errors="backslashreplace"))  # a file's or a case's name may be no Unicode
+    except OSError as exc:
+        raise StorageError(f"report {path}", exc.strerror or str(exc), "Name another file with --to") from None
     return path
 
 

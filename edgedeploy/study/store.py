@@ -71,7 +71,18 @@ class Store:
         return self.root / "study.json"
 
     def check_place(self) -> None:
-        """Raises ``SpecError`` on a file system whose locks cannot be relied on: SQLite loses data there."""
+        """Raises ``SpecError`` for a path that cannot become a folder, and on a file system whose locks cannot be relied on:
+        SQLite loses data there."""
+        asked, remedy = f"study folder {self.root}", "Choose another --out"
+        try:
+            self.root.stat()
+        except FileNotFoundError:
+            pass  # it will be made
+        except OSError as exc:  # a file in the way, a loop of links, a name that is too long
+            raise SpecError(asked, exc.strerror or str(exc), remedy) from None
+        base = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
+        if not os.access(base, os.W_OK):
+            raise SpecError(asked, f"{base} cannot be written to", remedy)
         found = network_file_system(self.root)
         if found is not None:
             raise SpecError(

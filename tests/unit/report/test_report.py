@@ -15,6 +15,7 @@ import made_up_report
 import numpy as np
 import pytest
 
+from edgedeploy.errors import StorageError
 from edgedeploy.evidence.confirm import confirm
 from edgedeploy.records.goals import Constraint
 from edgedeploy.records.measurement import Failure
@@ -404,3 +405,11 @@ def test_how_the_models_were_trained_is_shown(data: ReportData, reader: Reader) 
     assert "no: emulated it is slower than float32, and not used" in text
     assert "3 in float32, 1 min 0 s" in text
     assert HOSTILE in text, "shown as text, and as nothing else"
+
+
+def test_a_place_that_no_report_can_have_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "file" / "report.html"):
+        with pytest.raises(StorageError, match="Name another file with --to"):
+            write_report(made_up_report.report_data(), place)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -10,6 +10,7 @@ import made_up
 import pytest
 from small_task import SmallTask, bench
 
+from edgedeploy.errors import SpecError
 from edgedeploy.files import PARTIAL_PREFIX, read_json, write_json
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.records.artifact import MANIFEST, Artifact
@@ -207,3 +208,15 @@ def test_half_written_files_are_none_of_an_artifacts_files(store: Store, tmp_pat
     facts = {name: getattr(artifact, name) for name in ("target", "precision", "entry", "inputs", "outputs")}
     again = Artifact.of_folder(folder, **facts, settings={}, reference_sha256=REFERENCE, built_with={})
     assert again.files == artifact.files
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("file/x", "Not a directory"), ("loop/x", "levels of symbolic links"), ("n" * 300, "too long")]
+)
+def test_a_path_that_cannot_be_a_folder_is_said(name: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(SpecError, match=told):
+        Store(tmp_path / name).check_place()
+    Store(tmp_path / "new" / "folder").check_place()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]
