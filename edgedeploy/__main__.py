@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
 from edgedeploy.errors import EdgeDeployError
 
 EXIT_USAGE = 2
+EXIT_STORAGE = 3
 
 
 def main() -> None:
@@ -17,6 +19,9 @@ def main() -> None:
     # spin costs neither. Has to be set before torch loads its OpenMP library; who sets it otherwise keeps that.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before Python began: what nobody can read goes nowhere
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115  # for as long as the process
     try:
         from edgedeploy.cli.app import app
 
@@ -31,6 +36,13 @@ def main() -> None:
             f"error: this command needs the package {exc.name!r}: it is not installed. pip install 'edgedeploy[study]'\n"
         )
         raise SystemExit(EXIT_USAGE) from None
+    except OSError as exc:
+        if exc.errno != errno.ENOSPC:
+            raise
+        where = exc.filename or "standard output or a file"
+        sys.stderr.write(f"error: write to {where}: {exc.strerror}. Free space there and run it again\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has no place either
+        raise SystemExit(EXIT_STORAGE) from None
 
 
 if __name__ == "__main__":

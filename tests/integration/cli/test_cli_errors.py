@@ -175,3 +175,20 @@ def test_a_folder_that_is_no_study(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert "holds no study" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ('"$0" -m edgedeploy recipe demo >&-', 0, ""),
+        ('"$0" -m edgedeploy front /nowhere 2>&-', 2, ""),
+        ('"$0" -m edgedeploy recipe demo >/dev/full', 3, "No space left on device"),
+    ],
+)
+def test_closed_and_full_outputs_end_without_a_traceback(command: str, code: int, said: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == code
+    assert said in done.stderr
+    assert done.stderr.count("\n") == bool(said)
