@@ -71,6 +71,7 @@ class Watch:
             count=f"{event.done}/{event.total}",
             eta=eta,
             description=escape(event.text[:90]),
+            refresh=event.kind != "phase",  # an outcome is drawn at once, also the last one
         )
 
     @staticmethod

@@ -172,7 +172,9 @@ def test_a_terminal_has_a_progress_bar(study: Path, tmp_path: Path) -> None:
         "--no-confirm",
     ]
     argv = [sys.executable, "-m", "edgedeploy", *arguments]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=its, env={**os.environ, "TERM": "xterm"}) as process:
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=its, env={**os.environ, "TERM": "xterm", "COLUMNS": "200"}
+    ) as process:
         os.close(its)
         seen = b"".join(iter(partial(until_hung_up, ours), b"")).decode()
         assert process.wait(STUDY_LIMIT_S) == 0, seen
