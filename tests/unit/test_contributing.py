@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 from extending_kit import REPO, Tree, promised
 
-BOARD = """\
-name = "A cart that nobody has"
-
-[sources]
-manual = "its manual, chapter 3"
-
-[hardware]
-text = "four cores"
-units = ["cpu"]
-source = "manual"
-
-[[sensors]]
-what = "temperature"
-where = "/sys/class/thermal/thermal_zone0/temp"
-unit = "millidegree Celsius"
-reader = "sysfs"
-source = "manual"
-
-[[runtimes]]
-target = "onnxruntime"
-units = ["cpu"]
-source = "manual"
-"""
+BOARD = re.compile(r"^## A kind of board.*?```toml\n(.*?)```", re.DOTALL | re.MULTILINE)
 
 
 def test_a_kind_of_board_is_as_many_files_as_promised(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
-    tree.add("boards/catalog/unseen-cart.toml", BOARD)
+    (board,) = BOARD.findall((REPO / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    tree.add("boards/catalog/unseen-cart.toml", board)
     done = tree.run("-m", "edgedeploy", "boards", "--catalog", "--json")
     assert done.returncode == 0, done.stderr
     (found,) = [board for board in json.loads(done.stdout) if board["id"] == "unseen-cart"]
-    assert found["name"] == "A cart that nobody has"
+    assert found["name"] == "A cart"
     assert len(tree.changed()) == promised("kind of board")
     tree.passes("tests/unit/boards/test_board_catalog.py")
 
