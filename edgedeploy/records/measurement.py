@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from edgedeploy.records.artifact import Artifact
@@ -21,9 +21,9 @@ SCHEMA_VERSION: Final = 1
 _KEPT_SCENARIOS: Final = "protocols"  # the name of the field in files of schema 1
 
 
-@dataclass(frozen=True)
-class _Form:
-    """The types of a measurement's fields that are kept as they stand."""
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """The fields of a measurement that a file keeps as they stand; files are held to these types."""
 
     provenance: Provenance
     split: str
@@ -39,7 +39,7 @@ class _Form:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement(RawSeries):
+class Measurement(RawSeries, _Kept):
     """The evidence for one variant on one board: enough to rebuild every number of the report.
 
     ``metrics`` holds finite numbers only; a metric that could not be measured is in ``missing`` with its reason.
@@ -51,15 +51,6 @@ class Measurement(RawSeries):
     variant: Variant
     artifact: Artifact
     board: BoardInfo
-    provenance: Provenance
-    split: str
-    valid: bool
-    cause: str | None
-    metrics: Mapping[str, float]
-    missing: Mapping[str, str]
-    cases: Mapping[str, Mapping[str, float | None]]
-    baseline_variant: str | None
-    parity: Mapping[str, float]
     notes: tuple[str, ...] = ()
     created_utc: str = ""
     weight_bits: WeightBits | None = None
@@ -84,17 +75,7 @@ class Measurement(RawSeries):
             "variant_digest": self.variant.digest,
             "artifact": self.artifact.as_json(),
             "board": self.board.as_json(),
-            "provenance": self.provenance,
-            "split": self.split,
-            "valid": self.valid,
-            "cause": self.cause,
-            "metrics": dict(self.metrics),
-            "missing": dict(self.missing),
-            "cases": {case: dict(values) for case, values in self.cases.items()},
-            "baseline_variant": self.baseline_variant,
-            "parity": dict(self.parity),
-            "notes": list(self.notes),
-            "created_utc": self.created_utc,
+            **to_json({item.name: getattr(self, item.name) for item in fields(_Kept)}),
             "weight_bits": self.weight_bits.as_json() if self.weight_bits else None,
         }
 
@@ -104,23 +85,14 @@ class Measurement(RawSeries):
         ``TypeError``, ``AttributeError`` or ``OverflowError`` for data that :meth:`as_json` cannot have written."""
         if data["schema"] != SCHEMA_VERSION:
             raise ValueError(f"measurement schema {data['schema']!r}, this version reads {SCHEMA_VERSION}")
-        from_json(_Form, data, kept=True)
+        from_json(_Kept, data, kept=True)
+        kept = {item.name: data[item.name] for item in fields(_Kept)}
         return cls(
             **from_json(RawSeries, {**data, "scenarios": data.get(_KEPT_SCENARIOS, {})}, kept=True).series(),
             variant=Variant.from_json(data["variant"]),
             artifact=Artifact.from_json(data["artifact"]),
             board=BoardInfo.from_json(data["board"]),
-            provenance=data["provenance"],
-            split=str(data["split"]),
-            valid=bool(data["valid"]),
-            cause=data["cause"],
-            metrics=dict(data["metrics"]),
-            missing=dict(data["missing"]),
-            cases={case: dict(values) for case, values in data["cases"].items()},
-            baseline_variant=data["baseline_variant"],
-            parity=dict(data["parity"]),
-            notes=tuple(data["notes"]),
-            created_utc=str(data["created_utc"]),
+            **{**kept, "notes": tuple(kept["notes"])},
             weight_bits=WeightBits.from_json(data["weight_bits"]) if data.get("weight_bits") else None,
         )
 
