@@ -12,6 +12,7 @@ import made_up
 import made_up_report
 import numpy as np
 import pytest
+from made_up_study import new_store
 from small_task import SmallTask
 from typer.testing import CliRunner
 
@@ -23,39 +24,10 @@ from edgedeploy.study import store as module
 from edgedeploy.study.front import read_front
 from edgedeploy.study.store import Store
 
-STUDY = """\
-[study]
-name = "read once"
-targets = ["onnxruntime", "openvino"]
-[task]
-kind = "python"
-object = "nowhere.py:make_task"
-[[boards]]
-name = "here"
-kind = "local"
-[space]
-width = [1.0, 0.5]
-[[objectives]]
-metric = "dice_mean"
-[[objectives]]
-metric = "latency_ratio"
-[budget]
-trials = 8
-"""
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    store = Store(tmp_path / "study")
-    store.create(
-        STUDY,
-        {
-            "task_metrics": {name: vars(info) for name, info in made_up.TASK_METRICS.items()},
-            "baselines": [variant.as_json() for variant in made_up_report.BASELINES],
-            "spec_folder": str(tmp_path),
-            "versions": {"edgedeploy": "0.1.0"},
-        },
-    )
+    store = new_store(tmp_path / "study", made_up_report.BASELINES)
     for item in made_up_report.measurements():
         store.keep(item)
     store.keep(made_up.measurement(made_up.variant(width=0.5), cause="the baseline became slower"))

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import made_up
 import pytest
+from made_up_study import new_store
 
 from edgedeploy.__main__ import main
 from edgedeploy.errors import DataError
@@ -21,23 +22,6 @@ from edgedeploy.study.account import summarise
 from edgedeploy.study.front import read_front
 from edgedeploy.study.store import Store
 
-STUDY: Final = """\
-[study]
-name = "damaged"
-targets = ["onnxruntime", "openvino"]
-[task]
-kind = "python"
-object = "nowhere.py:make_task"
-[[boards]]
-name = "here"
-kind = "local"
-[space]
-width = [1.0, 0.5]
-[[objectives]]
-metric = "dice_mean"
-[budget]
-trials = 8
-"""
 TRAINING: Final = {
     "epochs": 3,
     "wall_s": 2.5,
@@ -52,16 +36,7 @@ Content = bytes | Callable[[dict[str, Any]], Any]
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("whole") / "study"
-    store = Store(root)
-    store.create(
-        STUDY,
-        {
-            "task_metrics": {name: vars(info) for name, info in made_up.TASK_METRICS.items()},
-            "baselines": [made_up.variant().as_json()],
-            "spec_folder": str(root),
-            "versions": {"edgedeploy": "0.1.0"},
-        },
-    )
+    store = new_store(root, [made_up.variant()])
     for item in (made_up.measurement(made_up.variant()), made_up.measurement(made_up.variant(precision="int8"))):
         store.keep(item)
         store.keep(replace(item, split="confirmation"))

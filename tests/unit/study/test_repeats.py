@@ -7,6 +7,7 @@ from typing import Any
 
 import made_up
 import pytest
+from made_up_study import ONE_TRIAL
 
 from edgedeploy.interfaces.task import Split
 from edgedeploy.records.measurement import Measurement
@@ -16,22 +17,8 @@ from edgedeploy.study.account import Account
 from edgedeploy.study.store import Store
 from edgedeploy.study.trial import Trials
 
-STUDY = """\
-[study]
-name = "repeats"
-targets = ["onnxruntime"]
-[task]
-kind = "synthetic-ultrasound"
-[[boards]]
-name = "here"
-kind = "local"
-[space]
-width = [1.0]
-[[objectives]]
-metric = "dice_mean"
-[budget]
-trials = 1
-[measure]
+STUDY = f"""\
+{ONE_TRIAL}[measure]
 retries = 2
 time_limit = "100 s"
 cool_down = "30 s"

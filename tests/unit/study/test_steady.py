@@ -9,6 +9,7 @@ from typing import Any
 
 import made_up
 import pytest
+from made_up_study import ONE_TRIAL
 
 from edgedeploy.errors import BuildError, ParityError, Unrepeatable, Unsupported
 from edgedeploy.files import read_json
@@ -136,24 +137,6 @@ class _Reference:
         self.path, self.inputs, self.outputs = path, inputs, outputs
 
 
-STUDY = """\
-[study]
-name = "steady"
-targets = ["onnxruntime"]
-[task]
-kind = "synthetic-ultrasound"
-[[boards]]
-name = "here"
-kind = "local"
-[space]
-width = [1.0]
-[[objectives]]
-metric = "dice_mean"
-[budget]
-trials = 1
-"""
-
-
 class ScriptedTrials(Trials):
     """Trials whose board holds an artifact for right that says ``sound``."""
 
@@ -182,7 +165,7 @@ def trials(folder: Path, *answers: Answer) -> Made:
     baseline = made_up.variant(threads=1, width=0.5)
     bench.artifact(baseline)
     made = ScriptedTrials(
-        spec=parse_spec(STUDY, Path("study.toml"))[0],
+        spec=parse_spec(ONE_TRIAL, Path("study.toml"))[0],
         run=nothing,
         provenance="measured",
         bench=bench,
