@@ -24,7 +24,7 @@ from edgedeploy.runtime.sessions import thirdparty
 from edgedeploy.runtime.sessions.sources import BUILTIN, SESSIONS, SessionSource
 
 LIMIT_BYTES: Final = 256 * 1024
-"""Of one session's sources: a board reads its agent anew after each change. The package's own have 8 to 30 KiB."""
+"""Of one session's sources: a board reads its agent anew after each change. The package's own have 5 to 25 KiB."""
 
 OPENS: Final = "open_model"
 PLACE: Final = thirdparty.__name__

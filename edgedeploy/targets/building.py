@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgedeploy.errors import DataError, TargetUnavailable, Unsupported
+from edgedeploy.errors import TargetUnavailable, Unsupported
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
@@ -17,7 +17,7 @@ from edgedeploy.reference.graph import nodes_named
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.open import open_session
-from edgedeploy.targets.common import calibration_feeds, check_outputs, staged_artifact
+from edgedeploy.targets.common import calibration_feeds, check_outputs, no_cases, staged_artifact
 
 _OF_THE_FILES = ("open_failed", "run_failed")
 """Faults that say something about the artifact; all others are of this host."""
@@ -68,8 +68,7 @@ def _cases(request: BuildRequest) -> Iterator[dict[str, Array]]:
         empty = False
         yield feed
     if empty:
-        asked = f"calibration cases for {request.precision}"
-        raise DataError(asked, "the task has none", "Give the calibration split at least one case")
+        raise no_cases(request.precision)
 
 
 def _run_once(target: Target, request: BuildRequest, folder: Path, entry: str, settings: Mapping[str, str]) -> None:

@@ -151,10 +151,14 @@ def first_feed(request: BuildRequest) -> dict[str, Array]:
     """One calibration case. Raises ``DataError`` when there is none."""
     feed = next(calibration_feeds(request), None)
     if feed is None:
-        raise DataError(
-            "calibration cases for int8", "the task has none", "Give the calibration split at least one case"
-        )
+        raise no_cases("int8")
     return feed
+
+
+def no_cases(precision: str) -> DataError:
+    return DataError(
+        f"calibration cases for {precision}", "the task has none", "Give the calibration split at least one case"
+    )
 
 
 def check_outputs(what: str, outputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> None:
