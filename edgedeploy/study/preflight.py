@@ -71,7 +71,7 @@ class Ready:
     space: Space
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
-    """What is worth knowing of the boards before the study begins."""
+    """What is worth knowing of the study file and the boards before the study begins."""
     scenarios: tuple[ScenarioPlan, ...]
 
 
