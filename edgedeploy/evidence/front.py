@@ -18,6 +18,7 @@ from edgedeploy.evidence.bootstrap import (
     Resampler,
     confirms_dominance,
 )
+from edgedeploy.evidence.interleaved import baseline_beside
 from edgedeploy.evidence.pareto import (
     Candidate,
     Impossible,
@@ -48,6 +49,7 @@ class Row:
     ``dominated_by`` is a member of the front. For a dominated variant ``confidence`` says whether the evidence confirms
     it. A member may have ``dominated_by`` too: it is better than that one somewhere, but by less than matters. ``verdict``
     says whether it is faster than the baseline that ran beside it; None when nothing was timed, or it is that baseline.
+    ``beside`` is what that baseline gave in the same run, by metric in base units.
     """
 
     variant: Variant
@@ -61,6 +63,7 @@ class Row:
     confidence: Confidence | None = None
     verdict: Verdict | None = None
     board: str = ""
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -80,6 +83,7 @@ class Row:
             "confidence": self.confidence,
             "latency_verdict": self.verdict.as_json() if self.verdict else None,
             "board": self.board,
+            "baseline_beside": dict(self.beside),
         }
 
 
@@ -303,6 +307,7 @@ def _row(
         confidence=confidence,
         verdict=_verdict(item, seed, resampler.resamples),
         board=item.board.name,
+        beside=baseline_beside(item),
     )
 
 

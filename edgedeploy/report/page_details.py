@@ -87,6 +87,8 @@ def sustained_section(data: ReportData) -> Section | None:
         unit,
     )
     caption = "Queries back to back, the median of each window. A line that climbs is heat, throttling or a leak."
+    if len(shown) > 1:
+        caption += " The two ran in sessions of their own: compare how they climb, not how high they stand."
     label = "Plot of the median latency over time; the tables above have its slope."
     return Section("Under load for minutes", caption, [Chart("sustained-chart", label, chart)])
 

@@ -26,6 +26,10 @@ PROVENANCE_TEXT: Final[Mapping[str, str]] = {
 }
 
 
+_WITHIN_A_RUN: Final = ("1", "percent", "%/min", "C")
+"""Units of what a run compares with itself."""
+
+
 def verdict_text(row: Row) -> str:
     """Whether the variant is faster than the baseline that ran beside it; a dash where the question does not arise."""
     return row.verdict.word if row.verdict else "\N{EN DASH}"
@@ -53,6 +57,25 @@ def status_text(row: Row, report: Front) -> str:
     return "; ".join(f"no {metric}: {row.missing.get(metric, 'not measured')}" for metric in gone)
 
 
+def baseline_text(row: Row, metric: str, report: Front) -> str:
+    """The baseline's value of a metric, as it may stand beside the variant's; nothing where none may.
+
+    Times, memory and energy are those of the baseline that ran interleaved with the variant, and named so. Sizes and the
+    task's metrics do not depend on the session. A scenario has no interleaved baseline: times of it do not compare, and what
+    compares within a run of its own is said to be from one.
+    """
+    if metric in row.beside:
+        return f"baseline beside it {quantity(row.beside[metric], metric, report.unit(metric))}"
+    baseline = report.row(report.reference)
+    if baseline is None or baseline is row or metric not in baseline.estimates or is_relative(metric):
+        return ""
+    text = f"baseline {quantity(baseline.estimates[metric].value, metric, report.unit(metric))}"
+    info = BOARD_METRICS.get(metric)
+    if info is None or info.exact:
+        return text
+    return f"{text} in a run of its own" if info.scenario and info.unit in _WITHIN_A_RUN else ""
+
+
 def answer(report: Front) -> list[str]:
     """The study's answer in one paragraph of sentences; the first one is the headline."""
     pick = report.pick
@@ -60,16 +83,13 @@ def answer(report: Front) -> list[str]:
     if pick is None or row is None:
         why = report.explanation() or ["No variant is on the front."]
         return ["No variant can be recommended.", *why]
-    baseline = report.row(report.reference)
     sentences = [f"Ship {row.variant.label}."]
     facts = []
     for metric in key_metrics(report):
         if metric not in row.estimates:
             continue
         text = f"{heading(metric)} {with_span(row.estimates[metric], metric, report.unit(metric))}"
-        if baseline and baseline is not row and metric in baseline.estimates and not is_relative(metric):
-            text += f", baseline {quantity(baseline.estimates[metric].value, metric, report.unit(metric))}"
-        facts.append(text)
+        facts.append(", ".join(filter(None, (text, baseline_text(row, metric, report)))))
     sentences.append("; ".join(facts) + ".")
     sentences.append(f"Why this one: {pick.reason}.")
     sentences.append(f"In parentheses: {LEVEL:.0%} bootstrap intervals.")

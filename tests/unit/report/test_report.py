@@ -262,7 +262,7 @@ def test_names_with_html_in_them_are_text_and_nothing_else(data: ReportData) -> 
 
 def every_block(word: str) -> str:
     """A page with every kind of block, and ``word`` in each of their texts."""
-    cell = Cell(word, small=word, hint=word, colour=word, sort=word)
+    cell = Cell(word, small=word, beside=word, hint=word, colour=word, sort=word)
     tables = [
         Table([word], [Line([cell, cell], [word])], (0,), look, named=True) for look in ("", "sortable", "narrow")
     ]
