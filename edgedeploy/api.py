@@ -113,7 +113,7 @@ class Study:
 
             finished = StudyRun(self.spec, ready, store, history, wanted, tell).go(options.confirm)
             log.finish(finished.reason, finished.evaluated, wanted)
-            front = read_front(store.root)
+            front = replace(read_front(store.root), ended=None)  # the end is written when the log is left
             return StudyResult(store.root, finished.reason, finished.evaluated, front, wanted, finished.cut)
 
     def _history(self, store: Store, server: Server | None) -> Path | Server:

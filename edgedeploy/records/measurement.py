@@ -65,6 +65,12 @@ class Measurement(RawSeries, _Kept):
     def digest(self) -> str:
         return self.variant.digest
 
+    @property
+    def file(self) -> str:
+        """The artifact's own file, relative to the study's folder: what is to be shipped."""
+        bits = self.weight_bits.bits if self.weight_bits else 8
+        return f"artifacts/{self.variant.artifact_folder(bits)}/{self.artifact.entry}"
+
     def as_json(self) -> dict[str, Any]:
         series = to_json(self.series())
         series[_KEPT_SCENARIOS] = series.pop("scenarios")

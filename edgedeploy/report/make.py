@@ -20,7 +20,7 @@ from edgedeploy.report.pictures import CasePicture, require_picture, worst_cases
 from edgedeploy.report.private import shown
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
-from edgedeploy.study.front import evidence_of, front_of, stored_spec
+from edgedeploy.study.front import evidence_of, front_of, stored_spec, with_failures
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task
 
@@ -31,7 +31,7 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     study = store.study()
     spec = stored_spec(store)
     measurements = evidence_of(store)
-    front = front_of(study, spec, measurements)
+    front = with_failures(front_of(study, spec, measurements), store)
     account = summarise(store.times())
     pictures, notes = _pictures(store, study, spec, front, worst_cases(front, measurements))
     data = ReportData(
@@ -41,7 +41,6 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         study_text=shown(store.study_text()),
         command=f"edgedeploy search study.toml --out {shlex.quote(store.root.name)} --trials {len(front.rows)}",
         confirmation=store.confirmations(),
-        failures=store.failures(),
         seconds=account.seconds,
         overhead=account.overhead if account.wall_s else None,
         training=store.baseline_training(),

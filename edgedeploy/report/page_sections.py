@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgedeploy.errors import StorageError
 from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
+from edgedeploy.evidence.confirm import confirm
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
 from edgedeploy.evidence.verdict import MARGIN
@@ -22,6 +23,7 @@ from edgedeploy.report.layers import layers_section
 from edgedeploy.report.page_details import (
     cases_section,
     confirmation_section,
+    confirmation_verdict,
     environment_section,
     failures_section,
     reproduce_section,
@@ -77,13 +79,14 @@ def _summary(data: ReportData) -> Summary:
     counts = f"{len(front.rows)} variants, {len(front.members)} on the front"
     meta = [f"board {front.board}" if front.board else "", counts, data.created_utc]
     head, *rest = answer(front)
+    confirmed = confirmation_verdict(confirm(front, data.confirmation), front)
     return Summary(
         name=data.name,
         badge=front.provenance or "nothing measured",
         meta=" \N{MIDDLE DOT} ".join(filter(None, meta)),
-        picked=front.pick is not None,
+        picked=front.pick is not None and front.pick.non_inferior is True,
         headline=head,
-        reasons=" ".join(rest),
+        reasons=" ".join(filter(None, (*rest, confirmed))),
         tiles=_tiles(front),
         notes=data.notes,
     )

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
-from edgedeploy.report.words import answer, baseline_text, executed_text, key_metrics, status_text, verdict_text
+from edgedeploy.report.words import (
+    answer,
+    baseline_text,
+    executed_text,
+    failure_lines,
+    key_metrics,
+    status_text,
+    verdict_text,
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ def front_table(report: Front) -> TextTable:
     if report.invalid:
         runs = "1 invalid run" if len(report.invalid) == 1 else f"{len(report.invalid)} invalid runs"
         notes.append(f"{runs} (conditions drifted), not used.")
+    notes += failure_lines(report)
     boards = Counter(row.board for row in report.rows)
     if len(boards) > 1:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(boards.items()))

@@ -7,7 +7,7 @@ from typing import Final
 
 from edgedeploy.evidence.bootstrap import LEVEL
 from edgedeploy.evidence.front import Front, Row
-from edgedeploy.evidence.pick import accuracy_objective
+from edgedeploy.evidence.pick import Pick, accuracy_objective, what_is_missing
 from edgedeploy.evidence.quantities import heading, quantity, with_span
 from edgedeploy.records.metric_table import (
     BOARD_METRICS,
@@ -25,6 +25,12 @@ PROVENANCE_TEXT: Final[Mapping[str, str]] = {
     "bound": "a bound: the true value is no better than this",
 }
 
+
+SHOWN_FAILURES: Final = 12
+"""On a terminal; a search may have hundreds."""
+
+LONGEST_REASON: Final = 300
+"""Characters of a failure's message on a terminal."""
 
 _WITHIN_A_RUN: Final = ("1", "percent", "%/min", "C")
 """Units of what a run compares with itself."""
@@ -76,6 +82,35 @@ def baseline_text(row: Row, metric: str, report: Front) -> str:
     return f"{text} in a run of its own" if info.scenario and info.unit in _WITHIN_A_RUN else ""
 
 
+def _headline(pick: Pick, row: Row) -> str:
+    """``Ship`` is said only of a variant that the rule shows to lose no more than is allowed."""
+    if pick.non_inferior:
+        return f"Ship {row.variant.label}."
+    if pick.non_inferior is None:
+        return f"Nothing is shown fit to ship: {row.variant.label} is the best, but no loss of accuracy was bounded."
+    return f"Nothing is shown fit to ship: {row.variant.label} comes closest."
+
+
+def failure_lines(report: Front) -> list[str]:
+    """What gave no number and why, a line each, and why the last run ended, if early."""
+    lines = [f"The last run ended early. {report.ended}"] if report.ended else []
+    stored = [(item, "") for item in report.failures]
+    passing = [(item, " (the next run tries it again)") for item in report.passing]
+    both = [*stored, *passing]
+    for item, more in both[:SHOWN_FAILURES]:
+        where = f" in {item.phase}" if item.phase else ""
+        lines.append(f"No number of {item.variant.label}: {item.kind}{where}: {one_line(item.message)}{more}")
+    if len(both) > SHOWN_FAILURES:
+        lines.append(f"{len(both) - SHOWN_FAILURES} more gave no number: the report and `front --json` name them.")
+    return lines
+
+
+def one_line(text: str) -> str:
+    """The text without its line breaks, cut where it becomes too long for a terminal."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= LONGEST_REASON else f"{flat[:LONGEST_REASON]}..."
+
+
 def answer(report: Front) -> list[str]:
     """The study's answer in one paragraph of sentences; the first one is the headline."""
     pick = report.pick
@@ -83,7 +118,9 @@ def answer(report: Front) -> list[str]:
     if pick is None or row is None:
         why = report.explanation() or ["No variant is on the front."]
         return ["No variant can be recommended.", *why]
-    sentences = [f"Ship {row.variant.label}."]
+    sentences = [_headline(pick, row), *filter(None, [what_is_missing(pick, report.metrics)])]
+    if row.file:
+        sentences.append(f"File: {row.file}.")
     facts = []
     for metric in key_metrics(report):
         if metric not in row.estimates:

@@ -92,7 +92,7 @@ class Trials:
         if measurement is not None:
             return self.outcome(measurement)
         failure = self.store.failure(variant.digest)
-        return Failed(failure.kind, failure.message) if failure else None
+        return Failed(failure.kind, failure.message, failure.phase) if failure else None
 
     def evaluate(self, variant: Variant) -> Outcome:
         """Evaluate a variant and store the evidence. What becomes of a failure:
@@ -119,10 +119,10 @@ class Trials:
             )  # an interrupt that a toolchain reported as its own error is not a failure of the variant
             if isinstance(exc, Unrepeatable):
                 self.tell(f"{variant.label}: {exc}")
-                return Failed(kind, str(exc))
+                return Failed(kind, str(exc), phase)
             with self.account.phase("bookkeeping"):
                 self.store.keep_failure(Failure(variant, kind, phase, str(exc), utc_now()))
-            return Failed(kind, str(exc))
+            return Failed(kind, str(exc), phase)
 
     def _measure_steadily(self, variant: Variant) -> Measurement:
         """Measure a variant. If its artifact misses parity, it is built again: an equal artifact shows that the variant
@@ -154,13 +154,13 @@ class Trials:
     def outcome(self, measurement: Measurement) -> Outcome:
         """Objectives and constraints of a measurement, in the order of the spec."""
         if not measurement.valid:
-            return Failed("Unstable", measurement.cause or "conditions drifted")
+            return Failed("Unstable", measurement.cause or "conditions drifted", "measure")
         wanted = [objective.metric for objective in self.spec.objectives]
         wanted += [constraint.metric for constraint in self.spec.constraints]
         for name in wanted:
             if name not in measurement.metrics:
                 reason = measurement.missing.get(name, "the task left it undefined in every case")
-                return Failed("MissingMetric", f"{name}: {reason}")
+                return Failed("MissingMetric", f"{name}: {reason}", "measure")
         values = tuple(measurement.metrics[objective.metric] for objective in self.spec.objectives)
         constraints = {
             f"{index} {limit.metric}": limit.violation(measurement.metrics[limit.metric]) / (abs(limit.bound) or 1.0)
