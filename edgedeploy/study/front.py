@@ -13,7 +13,7 @@ from edgedeploy.evidence.front import Front, build_front
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
-from edgedeploy.spec.goals import constraints_of, min_effects_of, objectives_of
+from edgedeploy.spec.goals import constraints_of, margin_of, min_effects_of, objectives_of
 from edgedeploy.spec.study import StudySpec, parse_spec
 from edgedeploy.study.store import Store
 from edgedeploy.study.told import early_end, passing_failures
@@ -54,8 +54,8 @@ def front_of(
         constraints_of(spec, metrics),
         baseline_digests=[Variant.from_json(item).digest for item in study["baselines"]],
         seed=spec.study.seed,
-        min_effect=min_effects_of(spec),
-        margin=spec.pick.non_inferiority_margin,
+        min_effect=min_effects_of(spec, metrics),
+        margin=margin_of(spec, metrics),
         metrics=task_metrics,
         resamples=resamples,
         several_boards=len(study.get("boards", ())) > 1,

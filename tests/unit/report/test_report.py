@@ -324,7 +324,7 @@ def test_a_study_that_nothing_satisfies_says_what_would_have_to_give() -> None:
     data = made_up_report.report_data(front=report, pictures=(), confirmation=())
     top = Reader(render_report(data)).sections[""]
     assert "No variant can be recommended." in top
-    assert "None of 14 variants meets latency_p50_ns at most 100 us" in top
+    assert "None of 14 variants meets latency_p50_ns at most 100 \N{MICRO SIGN}s" in top
     assert "What would have to give" in top
 
 
