@@ -50,7 +50,7 @@ class Row:
     it. A member may have ``dominated_by`` too: it is better than that one somewhere, but by less than matters. ``verdict``
     says whether it is faster than the baseline that ran beside it; None when nothing was timed, or it is that baseline.
     ``beside`` is what that baseline gave in the same run, by metric in base units. ``file`` is the artifact, relative to the
-    study's folder.
+    study's folder, ``notes`` those of the measurement.
     """
 
     variant: Variant
@@ -66,6 +66,7 @@ class Row:
     board: str = ""
     beside: Mapping[str, float] = field(default_factory=dict)
     file: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -87,6 +88,7 @@ class Row:
             "board": self.board,
             "baseline_beside": dict(self.beside),
             "file": self.file,
+            "notes": list(self.notes),
         }
 
 
@@ -326,6 +328,7 @@ def _row(
         board=item.board.name,
         beside=baseline_beside(item),
         file=item.file,
+        notes=item.notes,
     )
 
 

@@ -18,6 +18,9 @@ from edgedeploy.runtime.wire.result import RawSeries
 from edgedeploy.runtime.wire.serde import from_json, to_json
 
 SCHEMA_VERSION: Final = 1
+TASK_CHANGED: Final = "measured after the task's files changed"
+"""How the note begins that such a measurement keeps."""
+
 _KEPT_SCENARIOS: Final = "protocols"  # the name of the field in files of schema 1
 
 

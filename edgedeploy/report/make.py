@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from edgedeploy.errors import DataError, EdgeDeployError
 from edgedeploy.evidence.front import Front
 from edgedeploy.files import read_arrays
 from edgedeploy.interfaces.task import Array, Case, Pictured
+from edgedeploy.report.again import command_again
 from edgedeploy.report.page_sections import ReportData, write_report
 from edgedeploy.report.pictures import CasePicture, require_picture, worst_cases
 from edgedeploy.report.private import shown
@@ -39,7 +39,7 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         front=front,
         measurements=measurements,
         study_text=shown(store.study_text()),
-        command=f"edgedeploy search study.toml --out {shlex.quote(store.root.name)} --trials {len(front.rows)}",
+        command=command_again(store, study, spec, len(front.rows) + len(front.failures)),
         confirmation=store.confirmations(),
         seconds=account.seconds,
         overhead=account.overhead if account.wall_s else None,

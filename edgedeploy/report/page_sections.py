@@ -37,6 +37,7 @@ from edgedeploy.report.words import (
     answer,
     baseline_text,
     board_metrics_present,
+    changed_lines,
     key_metrics,
     scenario_tables,
     task_metrics,
@@ -88,7 +89,7 @@ def _summary(data: ReportData) -> Summary:
         headline=head,
         reasons=" ".join(filter(None, (*rest, confirmed))),
         tiles=_tiles(front),
-        notes=data.notes,
+        notes=[*changed_lines(front), *data.notes],
     )
 
 

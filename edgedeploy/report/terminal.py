@@ -10,6 +10,7 @@ from edgedeploy.evidence.quantities import heading, quantity, span
 from edgedeploy.report.words import (
     answer,
     baseline_text,
+    changed_lines,
     executed_text,
     failure_lines,
     key_metrics,
@@ -44,6 +45,7 @@ def front_table(report: Front) -> TextTable:
     if report.invalid:
         runs = "1 invalid run" if len(report.invalid) == 1 else f"{len(report.invalid)} invalid runs"
         notes.append(f"{runs} (conditions drifted), not used.")
+    notes += changed_lines(report)
     notes += failure_lines(report)
     boards = Counter(row.board for row in report.rows)
     if len(boards) > 1:

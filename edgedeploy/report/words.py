@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -9,6 +10,7 @@ from edgedeploy.evidence.bootstrap import LEVEL
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.pick import Pick, accuracy_objective, what_is_missing
 from edgedeploy.evidence.quantities import heading, quantity, with_span
+from edgedeploy.records.measurement import TASK_CHANGED
 from edgedeploy.records.metric_table import (
     BOARD_METRICS,
     KEY_METRICS,
@@ -103,6 +105,15 @@ def failure_lines(report: Front) -> list[str]:
     if len(both) > SHOWN_FAILURES:
         lines.append(f"{len(both) - SHOWN_FAILURES} more gave no number: the report and `front --json` name them.")
     return lines
+
+
+def changed_lines(report: Front) -> list[str]:
+    """That variants on one front were measured with different code of the task, if they were."""
+    marks = Counter(note for row in report.rows for note in row.notes if note.startswith(TASK_CHANGED))
+    return [
+        f"Two versions of the task are on one front: {count} of {len(report.rows)} variants were {mark}."
+        for mark, count in sorted(marks.items())
+    ]
 
 
 def one_line(text: str) -> str:

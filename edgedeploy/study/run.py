@@ -30,6 +30,8 @@ from edgedeploy.study.eta import Eta, Pace, eta
 from edgedeploy.study.events import Event, Observer
 from edgedeploy.study.front import read_front
 from edgedeploy.study.preflight import Ready
+from edgedeploy.study.sources import task_marks
+from edgedeploy.study.steadiness import Steadiness
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.trial import Runner, Trials, runner_on
 from edgedeploy.study.workbench import BASELINE, Workbench, build_here
@@ -55,7 +57,9 @@ class StudyRun:
         self._outcomes = 0
         self._under_way: TrainProgress | None = None
         self._once_s = 0.0
-        self._already = len(store.measurements()) + len(store.failures())
+        measured = len(store.measurements())
+        self._already = measured + len(store.failures())
+        self._steadiness = Steadiness(measured=measured > 0)
         build = ready.cluster.build if ready.cluster else build_here
         self._bench = Workbench(
             ready.task,
@@ -104,6 +108,7 @@ class StudyRun:
             alive=alive,
             scenarios=self._ready.scenarios,
             power_modes=info.power_modes,
+            marks=task_marks(self._store.study()),
             host=self._host,
             place=self._place(info),
         )
@@ -165,6 +170,7 @@ class StudyRun:
             self._under_way = None  # also of a training that failed
             failed = _failure(variant, outcome) if isinstance(outcome, Failed) else None
             self._say("trial", f"{variant.label}: {_outcome_text(outcome, self._spec)}", failed)
+            self._steadiness.note(outcome, (time.monotonic() - self._started_s) / self._spec.budget.wall_clock)
         return outcome
 
     def _training(self, what: str, state: TrainProgress) -> None:

@@ -67,6 +67,7 @@ class Trials:
     - ``alive`` is called before anything is stored, and raises when the study was interrupted or has lost the board.
     - ``scenarios`` run in every measurement of times.
     - ``power_modes`` maps the board's modes to what sets them.
+    - ``marks`` are notes that every measurement keeps.
     - ``host`` is locked while this host works, ``place`` while the board runs; a board that is this host shares its
       lock.
     """
@@ -83,6 +84,7 @@ class Trials:
     alive: Callable[[Variant], None] = lambda variant: None
     scenarios: tuple[ScenarioPlan, ...] = ()
     power_modes: Mapping[str, str] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
     host: AbstractContextManager[object] = field(default_factory=nullcontext)
     place: AbstractContextManager[object] = field(default_factory=nullcontext)
 
@@ -303,6 +305,7 @@ class Trials:
             baseline_variant=self.reference_baseline.digest if raw.baseline else None,
             parity=parity,
             weight_bits=self.bench.weight_bits(variant),
+            notes=self.marks,
             created_utc=utc_now(),
         )
 
