@@ -10,18 +10,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import EdgeDeployError, SpecError
 from edgedeploy.evidence.front import Front
 from edgedeploy.lab.cluster import Cluster
 from edgedeploy.lab.kinds import require_unchanged
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.variant import digest_of
 from edgedeploy.report.make import make_report
+from edgedeploy.report.notebook import facts_html, front_frame, front_html
 from edgedeploy.report.private import SHORTEST_SECRET
+from edgedeploy.report.tracking import Tracker
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
-from edgedeploy.spec.study import StudySpec, load_spec
+from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
 from edgedeploy.study.events import Event, EventLog, Observer, ignore
 from edgedeploy.study.front import read_front, stored_spec
 from edgedeploy.study.options import RunOptions
@@ -49,6 +51,19 @@ class StudyResult:
         early = bool(self.cut) or not self.front.rows
         return not self.front.members and self.reason == "wall_clock" and early
 
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` with a line per variant, failed ones included, in base units (see the guide's page on
+        results). Raises ``TargetUnavailable`` when pandas is not installed."""
+        return front_frame(self.front)
+
+    def _repr_html_(self) -> str:
+        said = {
+            "Folder": self.folder,
+            "Variants": f"{self.evaluated} of {self.wanted}",
+            "Ended because of": self.reason,
+        }
+        return facts_html("Result of a study", said) + front_html(self.front)
+
     def report(self, to: str | Path | None = None) -> Path:
         """Write the HTML report; returns its path."""
         return make_report(self.folder, to)
@@ -66,6 +81,21 @@ class Study:
     def __init__(self, spec: StudySpec, source: SpecSource) -> None:
         self.spec = spec
         self._source = source
+
+    def _repr_html_(self) -> str:
+        spec = self.spec
+        limits = [f"{limit.metric} {_limit(limit)}" for limit in spec.constraints]
+        said = {
+            "File": self._source.path,
+            "Task": spec.task.kind,
+            "Boards": ", ".join(board.name for board in spec.boards),
+            "Targets": ", ".join(spec.study.targets),
+            "Space": "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in spec.space.items()),
+            "Objectives": ", ".join(goal.metric for goal in spec.objectives),
+            "Limits": "; ".join(limits) or "none",
+            "Budget": f"{spec.budget.trials} variants, {spec.budget.wall_clock / 60:g} min",
+        }
+        return facts_html(f"Study {spec.study.name}", said)
 
     def run(
         self, options: RunOptions | str | Path | None = None, *, observer: Observer = ignore, **older: Any
@@ -92,6 +122,8 @@ class Study:
         server = None if url is None else server_at(url, self.spec.study.name)
         store = Store(Path(options.out) if options.out is not None else Path("studies") / self.spec.study.name)
         with ExitStack() as stack:
+            private = _private_words((*self.spec.boards, *tables), url)
+            tracker = None if options.mlflow is None else Tracker(options.mlflow, private)
             cluster = None if options.dask is None else stack.enter_context(closing(Cluster(options.dask)))
             names = [board.name for board in (cluster.boards if cluster else tables)]
             sources = task_sources(self.spec.task.model_dump(), self._source.path.resolve().parent)
@@ -108,7 +140,6 @@ class Study:
             history = self._history(store, server)
             wanted = options.trials or self.spec.budget.trials
             ready = replace(ready, notes=(*ready.notes, *notes, *told, *changed))
-            private = _private_words((*self.spec.boards, *tables), url)
             log = stack.enter_context(EventLog(store.root, private=private))
             log.start(self.spec.study.name, options.shown())
 
@@ -118,6 +149,8 @@ class Study:
 
             finished = StudyRun(self.spec, ready, store, history, wanted, tell).go(options.confirm)
             log.finish(finished.reason, finished.evaluated, wanted)
+            if tracker is not None:
+                tell(_logged(tracker, store, len(store.measurements()) + len(store.failures()), wanted))
             front = replace(read_front(store.root), ended=None)  # the end is written when the log is left
             return StudyResult(store.root, finished.reason, finished.evaluated, front, wanted, finished.cut)
 
@@ -191,6 +224,19 @@ class Study:
             return _digest_of_spec(stored_spec(store)) == self.digest
         except (SpecError, OSError, UnicodeDecodeError):
             return False
+
+
+def _limit(limit: ConstraintTable) -> str:
+    return f"at most {limit.at_most}" if limit.at_most is not None else f"at least {limit.at_least}"
+
+
+def _logged(tracker: Tracker, store: Store, done: int, wanted: int) -> Event:
+    """The variants are in MLflow, or why they are not: that ends no study."""
+    try:
+        text = f"{tracker.log(store, read_front(store.root))} variants are in MLflow"
+    except EdgeDeployError as exc:
+        text = f"not logged: {exc}"
+    return Event("note", text, done, wanted)
 
 
 def _digest_of_spec(spec: StudySpec) -> str:

@@ -5,11 +5,10 @@ Recomputed from stored measurements alone: the same measurements, in any order, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from edgedeploy.errors import SpecError
 from edgedeploy.evidence.bootstrap import (
     LEVEL,
     RESAMPLES,
@@ -18,6 +17,8 @@ from edgedeploy.evidence.bootstrap import (
     Resampler,
     confirms_dominance,
 )
+from edgedeploy.evidence.comparable import require_comparable
+from edgedeploy.evidence.html import table_html
 from edgedeploy.evidence.interleaved import baseline_beside
 from edgedeploy.evidence.pareto import (
     Candidate,
@@ -29,11 +30,12 @@ from edgedeploy.evidence.pareto import (
     shortfalls,
 )
 from edgedeploy.evidence.pick import Pick, choose
+from edgedeploy.evidence.quantities import heading, with_span
 from edgedeploy.evidence.verdict import Verdict, latency_verdict
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.goals import Constraint, Objective
 from edgedeploy.records.measurement import Failure, Measurement
-from edgedeploy.records.metric_table import ACROSS_BOARDS, BOARD_METRICS
+from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 
@@ -168,6 +170,23 @@ class Front:
         row = self.row(self.pick.digest) if self.pick else None
         return row.file if row else None
 
+    def _repr_html_(self) -> str:
+        """The members with their objectives, for notebooks; the pick has a star."""
+        goals = [goal.metric for goal in self.objectives]
+        rows = [
+            (
+                "*" if self.pick and row.digest == self.pick.digest else "",
+                row.variant.label,
+                *(with_span(row.estimates[name], name, self.unit(name)) for name in goals),
+                row.file,
+            )
+            for row in self.members
+        ]
+        lost = len(self.failures) + len(self.passing)
+        title = f"Front: {self.board or 'no board'}, {self.provenance or 'nothing measured'}"
+        counts = f"<p>{len(self.rows)} variants measured, {lost} without a number</p>"
+        return table_html(("", "Variant", *map(heading, goals), "File"), rows, title) + counts
+
     def row(self, digest: str | None) -> Row | None:
         return next((row for row in self.rows if row.digest == digest), None)
 
@@ -231,7 +250,7 @@ def build_front(
     if not objectives:
         raise ValueError("a front needs at least one objective")
     valid = sorted((item for item in measurements if item.valid), key=lambda item: item.digest)
-    _require_comparable(valid, [goal.metric for goal in objectives] if several_boards else None)
+    require_comparable(valid, [goal.metric for goal in objectives] if several_boards else None)
     effects = {goal.metric: float((min_effect or {}).get(goal.metric, 0.0)) for goal in objectives}
     table = {**BOARD_METRICS, **(metrics or {})}
     resampler = Resampler(seed, resamples)
@@ -350,44 +369,6 @@ def _rank(item: Measurement, objectives: Sequence[Objective]) -> tuple[float | s
         for goal, value in zip(objectives, values, strict=True)
     )
     return (*losses, item.digest)
-
-
-def _require_comparable(valid: Iterable[Measurement], across: Sequence[str] | None) -> None:
-    """One provenance, one split, one measurement per variant; one machine, or boards of one kind and objectives (``across``)
-    that compare across them."""
-    items = list(valid)
-    digests = [item.digest for item in items]
-    if len(set(digests)) != len(digests):
-        raise ValueError("a variant was given with two valid measurements: keep one per variant")
-    kinds: list[tuple[str, set[str]]] = [
-        ("provenances", {item.provenance for item in items}),
-        ("splits", {item.split for item in items}),
-    ]
-    names = {item.board.name for item in items}
-    if across is None:
-        kinds += [
-            ("boards", names),
-            ("machines", {item.board.identity for item in items}),
-            ("processors", {"; ".join(item.board.other_processor(items[0].board)) or "the first" for item in items}),
-        ]
-    elif len(names) > 1:
-        kinds.append(
-            ("kinds of board", {"; ".join(item.board.unlike(items[0].board)) or "the first" for item in items})
-        )
-        own = sorted(name for name in across if name in BOARD_METRICS and name not in ACROSS_BOARDS)
-        if own:
-            raise SpecError(
-                "make a front",
-                f"{', '.join(own)} of {len(names)} boards do not compare",
-                "What compares across boards is the ratio to the baseline on the same board",
-            )
-    for what, found in kinds:
-        if len(found) > 1:
-            raise SpecError(
-                "make a front",
-                f"the measurements are of {len(found)} {what}: {', '.join(sorted(found))}",
-                "Make one front for each: such numbers say nothing about each other",
-            )
 
 
 def _invalid(measurements: Sequence[Measurement]) -> tuple[Invalid, ...]:

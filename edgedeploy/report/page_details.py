@@ -239,12 +239,19 @@ def reproduce_section(data: ReportData) -> Section:
         if item is not None:
             facts[f"{name} variant"] = item.digest
             facts[f"{name} artifact"] = item.artifact.digest
+            facts[f"{name} file"] = item.file
+            facts[f"{name} ONNX reference file"] = f"models/{item.variant.model_digest}/reference.onnx"
             facts[f"{name} files"] = ", ".join(f"{f.name} sha256 {f.sha256}" for f in item.artifact.files)
             facts[f"{name} ONNX reference"] = f"sha256 {item.artifact.reference_sha256}"
     versions = {**(dict(picked.artifact.built_with) if picked else {}), **data.versions}
+    look = (
+        "To look into a model, open its file in Netron or Model Explorer: the ONNX reference is the float network as it was "
+        "exported, the artifact is what the target made of it. Paths are relative to the study's folder."
+    )
     blocks: list[Block] = [
         Text(data.command, "verbatim"),
         pairs_table(facts),
+        Text(look, "note"),
         Text("Versions", "heading"),
         pairs_table(dict(sorted(versions.items()))),
         Text("Study file", "heading"),
