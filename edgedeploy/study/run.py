@@ -93,7 +93,7 @@ class StudyRun:
         def alive(variant: Variant) -> None:
             if self._crew is not None:
                 self._crew.check(info.name)
-            self._say("phase", variant.label)
+            self._say("phase", f"{variant.label}: a run is over")
 
         return Trials(
             spec=self._spec,
@@ -163,7 +163,7 @@ class StudyRun:
             yield crew
 
     def _evaluate(self, trials: Trials, variant: Variant) -> Outcome:
-        self._say("phase", variant.label)
+        self._say("phase", f"{variant.label}: build and measure")
         outcome = trials.evaluate(variant)
         with self._counting, self._host:
             self._outcomes += 1
