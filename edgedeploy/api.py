@@ -15,6 +15,7 @@ from edgedeploy.evidence.front import Front
 from edgedeploy.lab.cluster import Cluster
 from edgedeploy.lab.kinds import require_unchanged
 from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.variant import digest_of
 from edgedeploy.report.make import make_report
 from edgedeploy.report.notebook import facts_html, front_frame, front_html
@@ -139,7 +140,7 @@ class Study:
                 store.keep_task_change(sources, changed_files)
             history = self._history(store, server)
             wanted = options.trials or self.spec.budget.trials
-            ready = replace(ready, notes=(*ready.notes, *notes, *told, *changed))
+            ready = replace(ready, notes=(*ready.notes, *self._margin_note(), *notes, *told, *changed))
             log = stack.enter_context(EventLog(store.root, private=private))
             log.start(self.spec.study.name, options.shown())
 
@@ -153,6 +154,14 @@ class Study:
                 tell(_logged(tracker, store, len(store.measurements()) + len(store.failures()), wanted))
             front = replace(read_front(store.root), ended=None)  # the end is written when the log is left
             return StudyResult(store.root, finished.reason, finished.evaluated, front, wanted, finished.cut)
+
+    def _margin_note(self) -> tuple[str, ...]:
+        """That nobody said what the pick may lose, where it can be said."""
+        goal = next((item.metric for item in self.spec.objectives if item.metric not in BOARD_METRICS), None)
+        if goal is None or "pick" in self.spec.model_fields_set:
+            return ()
+        margin = self.spec.pick.non_inferiority_margin
+        return (f"[pick] non_inferiority_margin is not in the study file: the pick may lose {margin} of {goal}",)
 
     def _history(self, store: Store, server: Server | None) -> Path | Server:
         """Where Optuna remembers: on a server under a name that only this folder has."""

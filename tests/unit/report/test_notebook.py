@@ -15,7 +15,7 @@ import pytest
 from made_up_study import ONE_TRIAL, new_store
 
 import edgedeploy
-from edgedeploy.api import StudyResult
+from edgedeploy.api import StudyResult, _logged
 from edgedeploy.errors import SpecError, StorageError, TargetUnavailable
 from edgedeploy.records.measurement import Failure
 from edgedeploy.report.tracking import Tracker
@@ -134,6 +134,16 @@ def test_an_address_that_mlflow_does_not_take_is_one_line_without_its_password(t
         Tracker("nonsense://someone:s3cret@nowhere/x")
     assert "s3cret" not in str(refused.value) and "mlflow at nonsense" in str(refused.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_mlflow_that_fails_at_the_end_ends_no_study(store: Store) -> None:
+    class Gone:
+        def log(self, *_: object) -> int:
+            raise StorageError("mlflow at http://host", "no answer", "See to that address")
+
+    event = _logged(Gone(), store, 2, 6)  # type: ignore[arg-type]
+    assert (event.kind, event.done, event.total) == ("note", 2, 6)
+    assert event.text == "not logged: mlflow at http://host: no answer. See to that address"
 
 
 def test_without_mlflow_nothing_begins_and_the_package_is_named(
