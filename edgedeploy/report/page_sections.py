@@ -117,6 +117,10 @@ def _front(front: Front) -> Section:
     )
     if len(front.objectives) > 2:
         caption += f" The study has {len(front.objectives)} objectives; this shows two, and the line only these two."
+    if any(x.metric in row.beside for row in drawn):
+        caption += (
+            " Each point is a session of its own: what the baseline gave beside a variant is in the variant's numbers."
+        )
     if not drawn:
         nothing = "No valid variant has both metrics, so there is nothing to draw."
         return Section("The front", "", [Text(nothing)])
