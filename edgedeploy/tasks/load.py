@@ -7,11 +7,14 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import DataError, SpecError, nearest
 from edgedeploy.interfaces.task import Task
+from edgedeploy.runtime.files import sha256_file
+from edgedeploy.tasks.beside import make_importable, modules_beside, package_of
 
 TASK_KINDS: Final = ("synthetic-ultrasound", "segmentation-folder", "onnx", "python")
 _FROM_EDGEDEPLOY: Final = (
@@ -53,13 +56,19 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
     if not colon or not place or not attribute or place.startswith("."):
         raise SpecError(asked, "no factory is named", 'Write "package.module:factory" or "file.py:factory"')
     try:
-        module = _module_of_file(base / place, asked) if place.endswith(".py") else importlib.import_module(place)
+        module = _module_of_file(base / place, asked) if place.endswith(".py") else _module_named(place, base)
     except ImportError as exc:
         if (exc.name or "").partition(".")[0] == "edgedeploy":
             raise SpecError(asked, f"{place} asks for what is not there: {exc}", _FROM_EDGEDEPLOY) from None
+        if "relative import" in str(exc):
+            remedy = "Write `import helpers`, or put an __init__.py beside it"
+            raise SpecError(asked, f"{place} is in no package: {exc}", remedy) from None
         if not isinstance(exc, ModuleNotFoundError):
             raise
-        raise SpecError(asked, f"no module named {exc.name!r}", "Install it, or name a file: file.py:factory") from None
+        remedy = "Install it, or name a file: file.py:factory"
+        if place.endswith(".py"):
+            remedy = f"Install it, or put {(exc.name or '').partition('.')[0]}.py beside {place}"
+        raise SpecError(asked, f"no module named {exc.name!r}", remedy) from None
     except SyntaxError as exc:
         raise SpecError(asked, f"{exc.filename}, line {exc.lineno}: {exc.msg}", "Correct that line") from None
     except SystemExit as exc:
@@ -83,11 +92,85 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
     return task
 
 
+def task_sources(table: Mapping[str, Any], base: Path) -> dict[str, str]:
+    """SHA-256 of each file of the user's own code that a task is made of: its file, and the modules beside it that it
+    imports, wherever the import stands. The keys are paths relative to ``base`` where they lie below it. Empty for a task
+    that comes with the package. Loads nothing; files that are gone are left out."""
+    place = str(table.get("object") or "").rpartition(":")[0]
+    if table["kind"] != "python" or not place:
+        return {}
+    found: dict[str, Path] = {}
+    if place.endswith(".py"):
+        entry = base / place
+        root, package = package_of(entry)
+        found = modules_beside(entry, (root, entry.parent), package)
+    else:
+        origin = _origin(place, base)
+        if origin is None:
+            return {}
+        entry, root, package = origin
+        own = place.partition(".")[0]
+        beside = root == base
+        found = {
+            name: path
+            for name, path in modules_beside(entry, (root,), package).items()
+            if beside or name.partition(".")[0] == own  # of an installed package, not all that is installed beside it
+        }
+    files = {path for path in (entry, *found.values()) if path.is_file()}
+    return {_shown(path, base): sha256_file(path) for path in sorted(files)}
+
+
+def _shown(path: Path, base: Path) -> str:
+    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
+
+
+def _origin(place: str, base: Path) -> tuple[Path, Path, str] | None:
+    """File, folder of the top-level package and package of a module by its dotted name; None for a module of edgedeploy, or
+    one that is no Python file."""
+    parts = place.split(".")
+    if PathFinder.find_spec(parts[0]) is None:  # it is not installed
+        for entry in (base.joinpath(*parts[:-1], f"{parts[-1]}.py"), base.joinpath(*parts, "__init__.py")):
+            if entry.is_file():
+                return entry, base, place if entry.name == "__init__.py" else ".".join(parts[:-1])
+    try:
+        spec = importlib.util.find_spec(place)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    if spec is None or not spec.has_location or not str(spec.origin).endswith(".py"):
+        return None
+    entry = Path(str(spec.origin))
+    if entry.is_relative_to(Path(__file__).parents[1]):
+        return None
+    above = len(parts) - (0 if entry.name == "__init__.py" else 1)
+    return entry, entry.parents[above], spec.parent or ""
+
+
+def _module_named(place: str, base: Path) -> Any:
+    """An installed module, or one beside the study file."""
+    origin = _origin(place, base)
+    if origin is not None and PathFinder.find_spec(place.partition(".")[0]) is None:
+        entry, _, package = origin
+        make_importable(entry, (base,), package)
+        return _executed(place, entry, package)
+    return importlib.import_module(place)
+
+
 def _module_of_file(path: Path, asked: str) -> Any:
     if not path.is_file():
         raise DataError(asked, f"no file at {path}", "Paths are relative to the study file")
-    name = f"edgedeploy_task_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    root, package = package_of(path)
+    make_importable(path, (root, path.parent), package)
+    if package:
+        return _executed(f"{package}.{path.stem}", path, package)
+    return _executed(f"edgedeploy_task_{path.stem}", path, "")
+
+
+def _executed(name: str, path: Path, package: str) -> Any:
+    """The module ``name`` from its file, executed anew."""
+    if package and package != name:
+        importlib.import_module(package)
+    places = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=places)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
