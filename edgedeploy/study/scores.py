@@ -43,6 +43,8 @@ def score(task: Task, cases: Sequence[Case], outputs: Sequence[Mapping[str, Arra
         else:
             metrics[name] = summary.mean
     groups = numbered({case.id: str(task.group_of(case)) for case in cases}) if isinstance(task, Grouped) else {}
+    if len(set(groups.values())) == len(cases):  # one case each: nothing is drawn together
+        groups = {}
     if not isinstance(task, ScoresSplit) or not task.split_metrics:
         return Scores(metrics, missing, by_case, groups)
     names, of_places = tuple(task.split_metrics), _score_of_places(task, cases, outputs)
