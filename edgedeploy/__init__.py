@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from edgedeploy.evidence.front import Front
     from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
+    from edgedeploy.interfaces.scores import Grouped, ScoresSplit
     from edgedeploy.interfaces.target import BuildRequest, Readiness, Target
     from edgedeploy.interfaces.task import SPLITS, Case, Pictured, ReadyMade, Split, Task, Trainable, TrainRecipe
     from edgedeploy.records.artifact import Artifact, TensorSpec
@@ -68,6 +69,8 @@ __all__ = [
     "Trainable",
     "ReadyMade",
     "Pictured",
+    "ScoresSplit",
+    "Grouped",
     "Case",
     "Split",
     "SPLITS",
@@ -125,6 +128,8 @@ _HOMES: Final = {
     "Trainable": "interfaces.task",
     "ReadyMade": "interfaces.task",
     "Pictured": "interfaces.task",
+    "ScoresSplit": "interfaces.scores",
+    "Grouped": "interfaces.scores",
     "Case": "interfaces.task",
     "Split": "interfaces.task",
     "SPLITS": "interfaces.task",

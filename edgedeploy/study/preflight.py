@@ -17,6 +17,7 @@ from edgedeploy.boards.open import open_board
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.interfaces.ability import abilities, runnable, sums_int8_exactly
 from edgedeploy.interfaces.board import Board
+from edgedeploy.interfaces.scores import metrics_of
 from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.interfaces.target import (
     BoardBound,
@@ -32,6 +33,7 @@ from edgedeploy.lab.cluster import Cluster
 from edgedeploy.lab.kinds import require_alike, require_comparable
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import ScenarioPlan
+from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Choices
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
@@ -74,6 +76,10 @@ class Ready:
     """What is worth knowing of the study file and the boards before the study begins."""
     scenarios: tuple[ScenarioPlan, ...]
 
+    @property
+    def task_metrics(self) -> dict[str, MetricInfo]:
+        return metrics_of(self.task)
+
 
 def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], cluster: Cluster | None = None) -> Ready:
     """Hold the study against its task, its targets and its boards. Writes nothing.
@@ -105,7 +111,8 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
         default_threads=max(1, min(info.cores, 4)),
         choices=_choices(spec, task, targets, info),
     )
-    notes = (*older_keys(source), *_saturation(spec, targets, info))
+    told = tuple(map(str, getattr(task, "notes", ())))
+    notes = (*older_keys(source), *_saturation(spec, targets, info), *told)
     return Ready(task, targets, boards, cluster, space, _left_out(spec, targets, info), notes, scenarios)
 
 
@@ -187,7 +194,7 @@ def _check_model(spec: StudySpec, source: SpecSource, task: Task, names: Mapping
         if name in names:
             names[name].load()  # a broken one says so, which is more than that there is no such target
     known = {name: plugin.target.precisions for name, plugin in names.items() if plugin.target is not None}
-    spec.check(source, architecture=task.architecture, task_metrics=task.metrics, known_targets=known)
+    spec.check(source, architecture=task.architecture, task_metrics=metrics_of(task), known_targets=known)
     if isinstance(task, ReadyMade) and "width" in spec.space:
         raise source.error(
             "space.width", "a ready-made model cannot be pruned: it has no training", "Remove it from the space"

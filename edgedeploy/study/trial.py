@@ -17,7 +17,7 @@ from edgedeploy.boards.care.attempts import Attempts
 from edgedeploy.errors import BuildError, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
-from edgedeploy.evidence.statistics import StabilityLimits, stability, summarise_cases
+from edgedeploy.evidence.statistics import StabilityLimits, stability
 from edgedeploy.files import read_arrays, write_arrays
 from edgedeploy.interfaces.board import Board
 from edgedeploy.interfaces.task import Array, Split
@@ -34,6 +34,7 @@ from edgedeploy.search.loop import Failed, Outcome, Scored
 from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.study import MeasureTable, StudySpec
 from edgedeploy.study.account import Account
+from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.workbench import InputSet, Rivals, Workbench
 
@@ -268,7 +269,7 @@ class Trials:
             {name: _unstack(rows[: len(golden)]) for name, rows in outputs.items()},
             *variant.precisions,
         )
-        cases = self._score(inputs, outputs)
+        scores = score(self.bench.task, inputs.cases, _rows_of(outputs, inputs))
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
         cause = None
@@ -280,12 +281,6 @@ class Trials:
             more, why = scenario_metrics(table.scenarios, raw.candidate, raw.scenarios)
             metrics, missing = {**metrics, **more}, {**missing, **why}
             cause = stability(raw.baseline, raw.environment, stability_limits(table))
-        for name in self.bench.task.metrics:
-            summary = summarise_cases(cases, name)
-            if summary is None:
-                missing[name] = "undefined in every case"
-            else:
-                metrics[name] = summary.mean
         with self.account.phase("bookkeeping"):
             self._keep_outputs(variant, split, inputs, outputs)
         return Measurement(
@@ -297,9 +292,11 @@ class Trials:
             split=split,
             valid=cause is None,
             cause=cause,
-            metrics=metrics,
-            missing=missing,
-            cases=cases,
+            metrics={**metrics, **scores.metrics},
+            missing={**missing, **scores.missing},
+            cases=scores.cases,
+            groups=scores.groups,
+            draws=scores.draws,
             baseline_variant=self.reference_baseline.digest if raw.baseline else None,
             parity=parity,
             weight_bits=self.bench.weight_bits(variant),
@@ -312,14 +309,6 @@ class Trials:
         return {
             side: with_sources(found, self.bench.reference(models[side]).path) for side, found in raw.layers.items()
         }
-
-    def _score(self, inputs: InputSet, outputs: Mapping[str, Array]) -> dict[str, dict[str, float | None]]:
-        """The task's metrics of every case; the rows of the golden cases come first and are skipped."""
-        scores: dict[str, dict[str, float | None]] = {}
-        for row, case in enumerate(inputs.cases, start=inputs.golden):
-            found = self.bench.task.evaluate({name: rows[row] for name, rows in outputs.items()}, case)
-            scores[case.id] = {name: None if value is None else float(value) for name, value in found.items()}
-        return scores
 
     def _keep_outputs(self, variant: Variant, split: Split, inputs: InputSet, outputs: Mapping[str, Array]) -> None:
         """Store the outputs for the report's pictures, rounded to float16. Metrics were computed before rounding."""
@@ -343,6 +332,12 @@ def _load_outputs(raw: RawRun) -> dict[str, Array]:
     if raw.outputs is None:
         raise MeasurementError("outputs of the run", "the board sent none", "Run it again; keep the agent's log")
     return read_arrays(raw.outputs)
+
+
+def _rows_of(outputs: Mapping[str, Array], inputs: InputSet) -> list[dict[str, Array]]:
+    """The outputs case by case; the rows of the golden cases come first and are skipped."""
+    rows = range(inputs.golden, inputs.golden + len(inputs.cases))
+    return [{name: values[row] for name, values in outputs.items()} for row in rows]
 
 
 def _unstack(rows: Array) -> Array:
