@@ -68,6 +68,7 @@ class Trials:
     - ``alive`` is called before anything is stored, and raises when the study was interrupted or has lost the board.
     - ``scenarios`` run in every measurement of times.
     - ``power_modes`` maps the board's modes to what sets them.
+    - ``marks`` are notes that every measurement keeps.
     - ``host`` is locked while this host works, ``place`` while the board runs; a board that is this host shares its
       lock.
     """
@@ -84,6 +85,7 @@ class Trials:
     alive: Callable[[Variant], None] = lambda variant: None
     scenarios: tuple[ScenarioPlan, ...] = ()
     power_modes: Mapping[str, str] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
     host: AbstractContextManager[object] = field(default_factory=nullcontext)
     place: AbstractContextManager[object] = field(default_factory=nullcontext)
 
@@ -93,7 +95,7 @@ class Trials:
         if measurement is not None:
             return self.outcome(measurement)
         failure = self.store.failure(variant.digest)
-        return Failed(failure.kind, failure.message) if failure else None
+        return Failed(failure.kind, failure.message, failure.phase) if failure else None
 
     def evaluate(self, variant: Variant) -> Outcome:
         """Evaluate a variant and store the evidence. What becomes of a failure:
@@ -120,10 +122,10 @@ class Trials:
             )  # an interrupt that a toolchain reported as its own error is not a failure of the variant
             if isinstance(exc, Unrepeatable):
                 self.tell(f"{variant.label}: {exc}")
-                return Failed(kind, str(exc))
+                return Failed(kind, str(exc), phase)
             with self.account.phase("bookkeeping"):
                 self.store.keep_failure(Failure(variant, kind, phase, str(exc), utc_now()))
-            return Failed(kind, str(exc))
+            return Failed(kind, str(exc), phase)
 
     def _measure_steadily(self, variant: Variant) -> Measurement:
         """Measure a variant. If its artifact misses parity, it is built again: an equal artifact shows that the variant
@@ -155,13 +157,13 @@ class Trials:
     def outcome(self, measurement: Measurement) -> Outcome:
         """Objectives and constraints of a measurement, in the order of the spec."""
         if not measurement.valid:
-            return Failed("Unstable", measurement.cause or "conditions drifted")
+            return Failed("Unstable", measurement.cause or "conditions drifted", "measure")
         wanted = [objective.metric for objective in self.spec.objectives]
         wanted += [constraint.metric for constraint in self.spec.constraints]
         for name in wanted:
             if name not in measurement.metrics:
                 reason = measurement.missing.get(name, "the task left it undefined in every case")
-                return Failed("MissingMetric", f"{name}: {reason}")
+                return Failed("MissingMetric", f"{name}: {reason}", "measure")
         values = tuple(measurement.metrics[objective.metric] for objective in self.spec.objectives)
         constraints = {
             f"{index} {limit.metric}": limit.violation(measurement.metrics[limit.metric]) / (abs(limit.bound) or 1.0)
@@ -300,6 +302,7 @@ class Trials:
             baseline_variant=self.reference_baseline.digest if raw.baseline else None,
             parity=parity,
             weight_bits=self.bench.weight_bits(variant),
+            notes=self.marks,
             created_utc=utc_now(),
         )
 
