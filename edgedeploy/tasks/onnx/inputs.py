@@ -22,6 +22,7 @@ from PIL import Image
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.tasks.onnx.arrays import ArrayFile, ArrayFolder, array_files
 from edgedeploy.tasks.segmentation.folder import SUFFIXES, open_image
 
 MAX_CASES: Final = 20_000
@@ -96,8 +97,16 @@ def image_layout(spec: TensorSpec) -> tuple[int, int, int, bool]:
 
 
 def open_source(place: Path, specs: Sequence[TensorSpec], preprocessing: Preprocessing | None, key: str) -> Source:
-    """``place`` is an ``.npz`` or a folder of images; ``key`` names it in errors."""
+    """``place`` is an ``.npz`` or ``.npy``, or a folder, of images or of arrays; ``key`` names it in errors."""
     asked = f"task.options.{key} = {place.name!r}"
+    if place.is_dir() and (files := array_files(place)):
+        parts = [
+            (path.name, ArrayFile(path, specs) if path.suffix.lower() == ".npy" else ArraySource(path, specs))
+            for path in files
+        ]
+        return ArrayFolder(place, parts, MAX_CASES)
+    if place.suffix == ".npy" and place.is_file():
+        return ArrayFile(place, specs)
     if place.is_dir():
         if preprocessing is None:
             raise SpecError("task.options.preprocessing", "it is missing", "A folder of images needs colour, mean, std")
