@@ -29,6 +29,16 @@ Mean = Annotated[
     str | None, typer.Option(help="Subtracted from pixels of 0 to 255: one number, or one per channel: 124,116,104.")
 ]
 Std = Annotated[str | None, typer.Option(help="What pixels are divided by after that, as --mean.")]
+ValueRange = Annotated[
+    str | None,
+    typer.Option(
+        help="Values of image files that are black and white, such as 0,4095; raw, or window for DICOM.",
+        show_default=False,
+    ),
+]
+Page = Annotated[
+    int | None, typer.Option(min=1, help="Page of image files that have several, from 1.", show_default=False)
+]
 StudyFile = Annotated[
     Path | None, typer.Option("--study", help="Study file that describes the board.", show_default=False)
 ]
@@ -53,6 +63,8 @@ def quantize(
     colour: Colour = None,
     mean: Mean = None,
     std: Std = None,
+    value_range: ValueRange = None,
+    page: Page = None,
     shape: Shapes = None,
     calibrator: Annotated[
         str, typer.Option(help="How ranges are chosen: minmax, percentile, entropy, mse (the target's own).")
@@ -81,7 +93,7 @@ def quantize(
         precision=precision,
         out=out_folder,
         calibration=calibration,
-        images=_images(colour, mean, std),
+        images=_images(colour, mean, std, value_range, page),
         shapes=parse_shapes(shape or []),
         calibrator=calibrator,
         weight_bits=weight_bits,
@@ -127,6 +139,8 @@ def measure(
     colour: Colour = None,
     mean: Mean = None,
     std: Std = None,
+    value_range: ValueRange = None,
+    page: Page = None,
     shape: Shapes = None,
     threads: Annotated[
         int, typer.Option(min=0, help="Threads (the board's cores, at most 4).", show_default=False)
@@ -154,7 +168,7 @@ def measure(
         target=target,
         precision=precision,
         inputs=inputs,
-        images=_images(colour, mean, std),
+        images=_images(colour, mean, std, value_range, page),
         shapes=parse_shapes(shape or []),
         threads=threads,
         table=table if queries is None else table.model_copy(update={"queries": queries}),
@@ -233,18 +247,28 @@ def _board(word: str | None, study: Path | None, python: str | None) -> Any:
     return board_of_word(word, python)
 
 
-def _images(colour: str | None, mean: str | None, std: str | None) -> dict[str, Any] | None:
+def _images(
+    colour: str | None, mean: str | None, std: str | None, value_range: str | None, page: int | None
+) -> dict[str, Any] | None:
     """The table of a study file that says how images become inputs; None where none of the options was given."""
     given = {"colour": colour, "mean": mean, "std": std}
     missing = [f"--{name}" for name, value in given.items() if value is None]
-    if len(missing) == len(given):
+    if len(missing) == len(given) and value_range is None and page is None:
         return None
     if missing:
         example = "For example --colour rgb --mean 0 --std 255"
         raise SpecError(
             "--colour, --mean and --std", f"{', '.join(missing)} is not given", f"Give all three. {example}"
         )
-    return {"colour": colour, "mean": _numbers("--mean", str(mean)), "std": _numbers("--std", str(std))}
+    table: dict[str, Any] = {
+        "colour": colour,
+        "mean": _numbers("--mean", str(mean)),
+        "std": _numbers("--std", str(std)),
+    }
+    if value_range is not None:
+        words = value_range in ("raw", "window")
+        table["value_range"] = value_range if words else _numbers("--value-range", value_range)
+    return table if page is None else {**table, "page": page}
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -105,7 +105,8 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
         default_threads=max(1, min(info.cores, 4)),
         choices=_choices(spec, task, targets, info),
     )
-    notes = (*older_keys(source), *_saturation(spec, targets, info))
+    told = tuple(map(str, getattr(task, "notes", ())))
+    notes = (*older_keys(source), *_saturation(spec, targets, info), *told)
     return Ready(task, targets, boards, cluster, space, _left_out(spec, targets, info), notes, scenarios)
 
 

@@ -18,13 +18,12 @@ from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.precision import CALIBRATED
 from edgedeploy.reference.parity import check_parity
-from edgedeploy.reference.take_in import take_in
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.spec.boards import BoardTable, board_of_word
 from edgedeploy.spec.study import MeasureTable
 from edgedeploy.study.oneshot.desk import Desk, Tell, desk, target_named
 from edgedeploy.study.oneshot.folder import artifact_of, is_quantized
-from edgedeploy.study.oneshot.model import Inputs, OneModel, cases_of, onnx_file, random_cases
+from edgedeploy.study.oneshot.model import Inputs, OneModel, cases_of, random_cases, take
 
 MEDIAN: Final = "latency_p50_ns"
 NO_PARITY: Final = "outputs were not compared with the float model's: random inputs say little of that"
@@ -155,7 +154,7 @@ def _subject(model: Path, target: str, precision: str, shapes: Mapping[str, Sequ
         found = "it needs calibration inputs"
         again = f"edgedeploy quantize {model} --target {target} --precision {precision} --calibration DIR --out OUT"
         raise SpecError(f"--precision {precision}", found, f"Make it first: `{again}`, then measure OUT")
-    taken = take_in(onnx_file(model), shapes)
+    taken = take(model, shapes)
     return _Subject(model.name, taken.data, taken.sha256, chosen, precision, taken.notes)
 
 
@@ -189,7 +188,7 @@ def _no_parity(*outputs: object) -> dict[str, float]:
 
 def _told(found: Measurement, bench: Desk, subject: _Subject, cases: Inputs) -> Measured:
     resampler, own = Resampler(0), bench.baseline == bench.variant
-    notes = [*subject.notes, *([NO_PARITY] if cases.random else [])]
+    notes = [*subject.notes, *cases.notes, *([NO_PARITY] if cases.random else [])]
     if own:
         notes.append("it ran interleaved with itself: there is no other float model to compare it with")
     names = set(found.metrics) - set(bench.bench.task.metrics) - ({"latency_ratio"} if own else set())

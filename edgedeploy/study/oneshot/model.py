@@ -12,13 +12,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.errors import DataError, SpecError
+from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.interfaces.task import Array, Case, Split
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.export import describe, random_inputs, reference_outputs
-from edgedeploy.tasks.onnx.inputs import Preprocessing, open_source
+from edgedeploy.reference.take_in import TakenIn, take_in
+from edgedeploy.tasks.onnx.inputs import Preprocessing, Sources
 
 COMPARED: Final = 16
 """At most this many cases are held out of the calibration, to compare the artifact with the float model on."""
@@ -27,17 +28,19 @@ FEWEST_TO_HOLD_OUT: Final = 8
 """With fewer cases, all of them calibrate and are compared on as well."""
 
 RANDOM_CASES: Final = 8
+_OPEN_SHAPE: Final = re.compile(r"name it in \[task\.options\.shapes\], '?([^' ]+)'? = \[1, \.\.\.\]")
 CHECKPOINTS: Final = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
 @dataclass(frozen=True)
 class Inputs:
     """The cases of a one-shot command. ``calibration`` and ``compared`` are model-ready inputs by name; ``text`` says what
-    the compared ones are; ``random`` that nobody gave any."""
+    the compared ones are, ``notes`` what was found about their files; ``random`` that nobody gave any."""
 
     calibration: Mapping[str, Any]
     compared: Mapping[str, Any]
     text: str
+    notes: tuple[str, ...] = ()
     random: bool = False
 
 
@@ -70,19 +73,21 @@ def cases_of(place: Path, specs: Sequence[TensorSpec], images: Mapping[str, Any]
         raise DataError(f"{asked} {place}", "there is no file in it", "Put images, .npy or .npz files there")
     try:
         preprocessing = None if images is None else Preprocessing.from_table(images)
-        source = open_source(place, specs, preprocessing, "calibration")
+        sources = Sources({"calibration": place}, specs, preprocessing)
+        source = sources.by_split["calibration"]
+        names = list(source.names())
+        feeds = {name: partial(source.load, row) for row, name in enumerate(names)}
+        for load in feeds.values():
+            load()
     except (SpecError, DataError) as exc:
         raise _for_command(exc, place, asked) from None
-    names = list(source.names())
-    feeds = {name: partial(source.load, row) for row, name in enumerate(names)}
-    for load in feeds.values():
-        load()
+    notes = (sources.note,) if sources.note else ()
     if len(names) < FEWEST_TO_HOLD_OUT:
-        return Inputs(feeds, feeds, f"the {len(names)} calibration cases themselves")
+        return Inputs(feeds, feeds, f"the {len(names)} calibration cases themselves", notes)
     step = max(4, -(-len(names) // COMPARED))
     compared = {name: feeds[name] for name in names[step - 1 :: step]}
     rest = {name: load for name, load in feeds.items() if name not in compared}
-    return Inputs(rest, compared, f"{len(compared)} cases that the calibration has not seen")
+    return Inputs(rest, compared, f"{len(compared)} cases that the calibration has not seen", notes)
 
 
 def _for_command(exc: SpecError | DataError, place: Path, asked: str) -> SpecError | DataError:
@@ -93,7 +98,22 @@ def _for_command(exc: SpecError | DataError, place: Path, asked: str) -> SpecErr
         remedy = "Add what the model was trained with, such as --colour rgb --mean 0 --std 255"
         return SpecError(f"{asked} {place}", found, remedy)
     said = exc.asked.replace(f"{key} = {place.name!r}", f"{asked} {place}").replace(f"{preprocessing}.", "--")
-    return type(exc)(said, exc.found, exc.remedy)
+    remedy = exc.remedy.replace("page = 1", "--page 1").replace("value_range = ", "--value-range ")
+    return type(exc)(
+        said.replace("--value_range", "--value-range"), exc.found, remedy.replace(" in [task.options]", "")
+    )
+
+
+def take(path: Path, shapes: Mapping[str, Sequence[int]]) -> TakenIn:
+    """The model's clean copy; errors about its shapes are in the words of the command line."""
+    try:
+        return take_in(onnx_file(path), shapes)
+    except (SpecError, Unsupported) as exc:
+        said = re.sub(r"task\.options\.shapes\.?", "--shape ", exc.asked).strip()
+        remedy = re.sub(
+            r"name it in \[task\.options\.shapes\], '?([^' ]+)'? = \[1, \.\.\.\]", r"add --shape \1=1,...", exc.remedy
+        )
+        raise type(exc)(said, exc.found, remedy) from None
 
 
 class OneModel:

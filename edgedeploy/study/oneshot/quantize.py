@@ -16,11 +16,10 @@ from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.precision import CALIBRATED
 from edgedeploy.records.units import human
 from edgedeploy.records.weightbits import WEIGHT_BITS
-from edgedeploy.reference.take_in import take_in
 from edgedeploy.spec.boards import BoardTable, board_of_word
 from edgedeploy.study.oneshot.desk import Desk, Tell, desk, require_absent, target_named
 from edgedeploy.study.oneshot.folder import write_folder
-from edgedeploy.study.oneshot.model import Inputs, OneModel, cases_of, onnx_file, random_cases
+from edgedeploy.study.oneshot.model import Inputs, OneModel, cases_of, random_cases, take
 
 NOT_ACCURACY: Final = (
     "Accuracy was not measured: without labels, this says how near the outputs are to the float model's, and no more."
@@ -103,7 +102,7 @@ def quantize(
     require_absent(out)
     chosen = target_named(target, precision)
     wanted = _settings(chosen, precision, calibrator, weight_bits)
-    taken = take_in(onnx_file(Path(model)), shapes or {})
+    taken = take(Path(model), shapes or {})
     if calibration is not None:
         cases = cases_of(Path(calibration), taken.inputs, images, "--calibration")
     elif precision in CALIBRATED:
@@ -128,7 +127,7 @@ def quantize(
             compared_on=_compared_on(measured, cases),
             board=bench.info.name if bench.info else None,
             weight_bits=_bits_text(bench, chosen),
-            notes=taken.notes,
+            notes=(*taken.notes, *cases.notes),
         )
         write_folder(out, artifact, built, reference, facts=_facts(result, Path(model)), threads=bench.variant.threads)
     return result
