@@ -69,6 +69,7 @@ class Trials:
     - ``scenarios`` run in every measurement of times.
     - ``power_modes`` maps the board's modes to what sets them.
     - ``marks`` are notes that every measurement keeps.
+    - ``judge`` compares golden outputs with the reference's and raises ``ParityError`` for an artifact that is broken.
     - ``host`` is locked while this host works, ``place`` while the board runs; a board that is this host shares its
       lock.
     """
@@ -86,6 +87,7 @@ class Trials:
     scenarios: tuple[ScenarioPlan, ...] = ()
     power_modes: Mapping[str, str] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
+    judge: Callable[..., dict[str, float]] = check_parity
     host: AbstractContextManager[object] = field(default_factory=nullcontext)
     place: AbstractContextManager[object] = field(default_factory=nullcontext)
 
@@ -113,7 +115,7 @@ class Trials:
                     self.bench.artifact(variant)
             phase = "measure"
             if rivals is not None:
-                self._choose_weight_bits(variant, rivals)
+                self.choose_weight_bits(variant, rivals)
             return self.outcome(self._measure_steadily(variant))
         except (BuildError, MeasurementError) as exc:
             kind = type(exc).__name__
@@ -171,7 +173,7 @@ class Trials:
         }
         return Scored(values, constraints)
 
-    def _choose_weight_bits(self, variant: Variant, rivals: Rivals) -> None:
+    def choose_weight_bits(self, variant: Variant, rivals: Rivals) -> None:
         """Run both builds on the board and keep the one that is nearer to the float model."""
         with self.host:
             wanted = self.bench.rivals_reference(variant, rivals)
@@ -266,7 +268,7 @@ class Trials:
         inputs = self.bench.inputs(split, variant.arch_kwargs)
         check_executed(variant.precision, raw.candidate.executed, variant.plan.precisions)
         golden = self.bench.golden_outputs(variant)
-        parity = check_parity(
+        parity = self.judge(
             {name: np.concatenate([row[name] for row in golden]) for name in golden[0]},
             {name: _unstack(rows[: len(golden)]) for name, rows in outputs.items()},
             *variant.precisions,
