@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.boards.care.attempts import Attempts
-from edgedeploy.errors import BuildError, MeasurementError, ParityError, Unrepeatable
+from edgedeploy.errors import BuildError, DidNotRun, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, stability
@@ -104,12 +104,14 @@ class Trials:
 
         - the variant's own is stored;
         - the board's is raised;
-        - a toolchain's, or a measurement that stayed unstable, is reported and remembered for this run only.
+        - a toolchain's, the baseline's, or a measurement that stayed unstable, is reported and remembered for this run
+          only; so is an artifact that did not run where nothing of its target has run yet.
         """
-        phase = "build"
+        phase = "baseline"
         try:
             with self.host:
                 self.bench.artifact(self.reference_baseline)
+                phase = "build"
                 rivals = self.bench.rivals(variant)
                 if rivals is None:
                     self.bench.artifact(variant)
@@ -122,12 +124,22 @@ class Trials:
             self.alive(
                 variant
             )  # an interrupt that a toolchain reported as its own error is not a failure of the variant
-            if isinstance(exc, Unrepeatable):
+            if isinstance(exc, Unrepeatable) or not self._of_the_variant(variant, phase, exc):
                 self.tell(f"{variant.label}: {exc}")
                 return Failed(kind, str(exc), phase)
             with self.account.phase("bookkeeping"):
                 self.store.keep_failure(Failure(variant, kind, phase, str(exc), utc_now()))
             return Failed(kind, str(exc), phase)
+
+    def _of_the_variant(self, variant: Variant, phase: str, exc: BuildError | MeasurementError) -> bool:
+        """Whether a failure is shown to be this variant's. One that did not run is held against what has run with the
+        same runtime: the reference baseline, which the board has tried beside it, or any measurement."""
+        itself = variant.digest == self.reference_baseline.digest
+        if phase == "baseline":
+            return itself
+        if not isinstance(exc, DidNotRun) or (variant.target == self.reference_baseline.target and not itself):
+            return True
+        return any(item.variant.target == variant.target for item in self.store.measurements())
 
     def _measure_steadily(self, variant: Variant) -> Measurement:
         """Measure a variant. If its artifact misses parity, it is built again: an equal artifact shows that the variant
