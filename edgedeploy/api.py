@@ -185,7 +185,7 @@ class Study:
             "board_identity": ready.boards[0][1].identity,
             "boards": {info.name: info.identity for _, info in ready.boards},
             "baselines": [variant.as_json() for variant in baselines],
-            "task_metrics": {name: asdict(info) for name, info in ready.task.metrics.items()},
+            "task_metrics": {name: asdict(info) for name, info in ready.task_metrics.items()},
             "left_out": list(ready.left_out),
             "versions": versions(),
             "id": uuid.uuid4().hex,

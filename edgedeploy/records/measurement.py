@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.records.draws import SplitDraws
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weightbits import WeightBits
 from edgedeploy.runtime.wire.result import RawSeries
@@ -39,6 +40,8 @@ class _Kept:
     parity: Mapping[str, float]
     notes: tuple[str, ...]
     created_utc: str
+    groups: Mapping[str, int] = field(default_factory=dict)
+    draws: Mapping[str, SplitDraws] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,9 @@ class Measurement(RawSeries, _Kept):
     """The evidence for one variant on one board: enough to rebuild every number of the report.
 
     ``metrics`` holds finite numbers only; a metric that could not be measured is in ``missing`` with its reason.
-    ``cases`` maps case id to the task's metrics for that case (None when the task defines none). ``valid`` is False for
+    ``cases`` maps case id to the task's metrics for that case (None when the task defines none), ``groups`` case id to the
+    number of its group where the task names groups, ``draws`` the metrics of the whole split to their values on resampled
+    cases; older files have neither of these two. ``valid`` is False for
     a run whose conditions drifted; ``cause`` says how. The raw series are kept beside the results; a layer in
     ``layers`` also names the reference's layer that it computes (``evidence/layers.py``).
     """
@@ -94,14 +99,14 @@ class Measurement(RawSeries, _Kept):
         ``TypeError``, ``AttributeError`` or ``OverflowError`` for data that :meth:`as_json` cannot have written."""
         if data["schema"] != SCHEMA_VERSION:
             raise ValueError(f"measurement schema {data['schema']!r}, this version reads {SCHEMA_VERSION}")
-        from_json(_Kept, data, kept=True)
-        kept = {item.name: data[item.name] for item in fields(_Kept)}
+        read = from_json(_Kept, data, kept=True)
+        kept = {item.name: data[item.name] for item in fields(_Kept) if item.name in data}
         return cls(
             **from_json(RawSeries, {**data, "scenarios": data.get(_KEPT_SCENARIOS, {})}, kept=True).series(),
             variant=Variant.from_json(data["variant"]),
             artifact=Artifact.from_json(data["artifact"]),
             board=BoardInfo.from_json(data["board"]),
-            **{**kept, "notes": tuple(kept["notes"])},
+            **{**kept, "notes": tuple(kept["notes"]), "draws": read.draws},
             weight_bits=WeightBits.from_json(data["weight_bits"]) if data.get("weight_bits") else None,
         )
 

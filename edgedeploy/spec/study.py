@@ -45,7 +45,16 @@ class StudyTable(_Table):
 
 
 class TaskTable(_Table):
-    kind: Literal["synthetic-ultrasound", "segmentation-folder", "onnx", "python"]
+    kind: Literal[
+        "classification",
+        "segmentation-folder",
+        "image-to-image",
+        "detection",
+        "volumes",
+        "synthetic-ultrasound",
+        "onnx",
+        "python",
+    ]
     object: str | None = None
     model: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)

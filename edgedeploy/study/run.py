@@ -103,7 +103,7 @@ class StudyRun:
             store=self._store,
             account=self._account,
             reference_baseline=self._ready.space.baseline_variant(self._ready.space.targets[0]),
-            metrics=self._spec.metric_table(self._ready.task.metrics),
+            metrics=self._spec.metric_table(self._ready.task_metrics),
             tell=tell,
             alive=alive,
             scenarios=self._ready.scenarios,

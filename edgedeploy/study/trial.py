@@ -14,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.boards.care.attempts import Attempts
-from edgedeploy.errors import BuildError, MeasurementError, ParityError, Unrepeatable
+from edgedeploy.errors import BuildError, DidNotRun, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
-from edgedeploy.evidence.statistics import StabilityLimits, stability, summarise_cases
+from edgedeploy.evidence.statistics import StabilityLimits, stability
 from edgedeploy.files import read_arrays, write_arrays
 from edgedeploy.interfaces.board import Board
 from edgedeploy.interfaces.task import Array, Split
@@ -34,6 +34,7 @@ from edgedeploy.search.loop import Failed, Outcome, Scored
 from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.study import MeasureTable, StudySpec
 from edgedeploy.study.account import Account
+from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.workbench import InputSet, Rivals, Workbench
 
@@ -68,6 +69,7 @@ class Trials:
     - ``scenarios`` run in every measurement of times.
     - ``power_modes`` maps the board's modes to what sets them.
     - ``marks`` are notes that every measurement keeps.
+    - ``judge`` compares golden outputs with the reference's and raises ``ParityError`` for an artifact that is broken.
     - ``host`` is locked while this host works, ``place`` while the board runs; a board that is this host shares its
       lock.
     """
@@ -85,6 +87,7 @@ class Trials:
     scenarios: tuple[ScenarioPlan, ...] = ()
     power_modes: Mapping[str, str] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
+    judge: Callable[..., dict[str, float]] = check_parity
     host: AbstractContextManager[object] = field(default_factory=nullcontext)
     place: AbstractContextManager[object] = field(default_factory=nullcontext)
 
@@ -101,30 +104,42 @@ class Trials:
 
         - the variant's own is stored;
         - the board's is raised;
-        - a toolchain's, or a measurement that stayed unstable, is reported and remembered for this run only.
+        - a toolchain's, the baseline's, or a measurement that stayed unstable, is reported and remembered for this run
+          only; so is an artifact that did not run where nothing of its target has run yet.
         """
-        phase = "build"
+        phase = "baseline"
         try:
             with self.host:
                 self.bench.artifact(self.reference_baseline)
+                phase = "build"
                 rivals = self.bench.rivals(variant)
                 if rivals is None:
                     self.bench.artifact(variant)
             phase = "measure"
             if rivals is not None:
-                self._choose_weight_bits(variant, rivals)
+                self.choose_weight_bits(variant, rivals)
             return self.outcome(self._measure_steadily(variant))
         except (BuildError, MeasurementError) as exc:
             kind = type(exc).__name__
             self.alive(
                 variant
             )  # an interrupt that a toolchain reported as its own error is not a failure of the variant
-            if isinstance(exc, Unrepeatable):
+            if isinstance(exc, Unrepeatable) or not self._of_the_variant(variant, phase, exc):
                 self.tell(f"{variant.label}: {exc}")
                 return Failed(kind, str(exc), phase)
             with self.account.phase("bookkeeping"):
                 self.store.keep_failure(Failure(variant, kind, phase, str(exc), utc_now()))
             return Failed(kind, str(exc), phase)
+
+    def _of_the_variant(self, variant: Variant, phase: str, exc: BuildError | MeasurementError) -> bool:
+        """Whether a failure is shown to be this variant's. One that did not run is held against what has run with the
+        same runtime: the reference baseline, which the board has tried beside it, or any measurement."""
+        itself = variant.digest == self.reference_baseline.digest
+        if phase == "baseline":
+            return itself
+        if not isinstance(exc, DidNotRun) or (variant.target == self.reference_baseline.target and not itself):
+            return True
+        return any(item.variant.target == variant.target for item in self.store.measurements())
 
     def _measure_steadily(self, variant: Variant) -> Measurement:
         """Measure a variant. If its artifact misses parity, it is built again: an equal artifact shows that the variant
@@ -170,7 +185,7 @@ class Trials:
         }
         return Scored(values, constraints)
 
-    def _choose_weight_bits(self, variant: Variant, rivals: Rivals) -> None:
+    def choose_weight_bits(self, variant: Variant, rivals: Rivals) -> None:
         """Run both builds on the board and keep the one that is nearer to the float model."""
         with self.host:
             wanted = self.bench.rivals_reference(variant, rivals)
@@ -265,12 +280,12 @@ class Trials:
         inputs = self.bench.inputs(split, variant.arch_kwargs)
         check_executed(variant.precision, raw.candidate.executed, variant.plan.precisions)
         golden = self.bench.golden_outputs(variant)
-        parity = check_parity(
+        parity = self.judge(
             {name: np.concatenate([row[name] for row in golden]) for name in golden[0]},
             {name: _unstack(rows[: len(golden)]) for name, rows in outputs.items()},
             *variant.precisions,
         )
-        cases = self._score(inputs, outputs)
+        scores = score(self.bench.task, inputs.cases, _rows_of(outputs, inputs))
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
         cause = None
@@ -282,12 +297,6 @@ class Trials:
             more, why = scenario_metrics(table.scenarios, raw.candidate, raw.scenarios)
             metrics, missing = {**metrics, **more}, {**missing, **why}
             cause = stability(raw.baseline, raw.environment, stability_limits(table))
-        for name in self.bench.task.metrics:
-            summary = summarise_cases(cases, name)
-            if summary is None:
-                missing[name] = "undefined in every case"
-            else:
-                metrics[name] = summary.mean
         with self.account.phase("bookkeeping"):
             self._keep_outputs(variant, split, inputs, outputs)
         return Measurement(
@@ -299,9 +308,11 @@ class Trials:
             split=split,
             valid=cause is None,
             cause=cause,
-            metrics=metrics,
-            missing=missing,
-            cases=cases,
+            metrics={**metrics, **scores.metrics},
+            missing={**missing, **scores.missing},
+            cases=scores.cases,
+            groups=scores.groups,
+            draws=scores.draws,
             baseline_variant=self.reference_baseline.digest if raw.baseline else None,
             parity=parity,
             weight_bits=self.bench.weight_bits(variant),
@@ -315,14 +326,6 @@ class Trials:
         return {
             side: with_sources(found, self.bench.reference(models[side]).path) for side, found in raw.layers.items()
         }
-
-    def _score(self, inputs: InputSet, outputs: Mapping[str, Array]) -> dict[str, dict[str, float | None]]:
-        """The task's metrics of every case; the rows of the golden cases come first and are skipped."""
-        scores: dict[str, dict[str, float | None]] = {}
-        for row, case in enumerate(inputs.cases, start=inputs.golden):
-            found = self.bench.task.evaluate({name: rows[row] for name, rows in outputs.items()}, case)
-            scores[case.id] = {name: None if value is None else float(value) for name, value in found.items()}
-        return scores
 
     def _keep_outputs(self, variant: Variant, split: Split, inputs: InputSet, outputs: Mapping[str, Array]) -> None:
         """Store the outputs for the report's pictures, rounded to float16. Metrics were computed before rounding."""
@@ -346,6 +349,12 @@ def _load_outputs(raw: RawRun) -> dict[str, Array]:
     if raw.outputs is None:
         raise MeasurementError("outputs of the run", "the board sent none", "Run it again; keep the agent's log")
     return read_arrays(raw.outputs)
+
+
+def _rows_of(outputs: Mapping[str, Array], inputs: InputSet) -> list[dict[str, Array]]:
+    """The outputs case by case; the rows of the golden cases come first and are skipped."""
+    rows = range(inputs.golden, inputs.golden + len(inputs.cases))
+    return [{name: values[row] for name, values in outputs.items()} for row in rows]
 
 
 def _unstack(rows: Array) -> Array:

@@ -6,7 +6,8 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,32 @@ from edgedeploy.interfaces.task import Task
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.tasks.beside import make_importable, modules_beside, package_of
 
-TASK_KINDS: Final = ("synthetic-ultrasound", "segmentation-folder", "onnx", "python")
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of task that comes with edgedeploy: its module below ``edgedeploy.tasks``, the class, made of its options and
+    the study file's folder (where it ``reads_files``), and the class of its options. ``own_network``: the option ``network``
+    names a function of the user's, which the class takes as a third argument."""
+
+    module: str
+    task: str
+    options: str
+    own_network: bool = False
+    reads_files: bool = True
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "classification": Kind("classification", "Classification", "ClassificationOptions", own_network=True),
+    "image-to-image": Kind("image_to_image", "ImageToImage", "ImageToImageOptions", own_network=True),
+    "synthetic-ultrasound": Kind(
+        "segmentation.ultrasound", "SyntheticUltrasound", "UltrasoundOptions", reads_files=False
+    ),
+    "segmentation-folder": Kind("segmentation.folder", "SegmentationFolder", "FolderOptions"),
+}
+EXTRAS: Final[Mapping[str, str]] = {"nibabel": "volumes", "pycocotools": "detection"}
+"""The extra that a package of one kind alone comes with; all others come with ``study``."""
+
+TASK_KINDS: Final = (*KINDS, "onnx", "python")
 _FROM_EDGEDEPLOY: Final = (
     "A task's file needs no name below edgedeploy: from edgedeploy import Case, MetricInfo, TensorSpec, TrainRecipe"
 )
@@ -33,26 +59,57 @@ def load_task(table: Mapping[str, Any], base: Path) -> Task:
     if table["kind"] == "python":
         return _python_task(str(table["object"]), options, base)
     try:
-        from edgedeploy.tasks.onnx.task import OnnxOptions, OnnxTask
-        from edgedeploy.tasks.options import read_options
-        from edgedeploy.tasks.segmentation.folder import FolderOptions, SegmentationFolder
-        from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound, UltrasoundOptions
+        if table["kind"] == "onnx":
+            return _onnx_task(str(table["model"]), options, base)
+        return _shipped_task(KINDS[table["kind"]], options, base)
     except ModuleNotFoundError as exc:
-        raise SpecError(
-            f"task kind {table['kind']!r}", f"it needs the package {exc.name!r}", "pip install 'edgedeploy[study]'"
-        ) from None
-    if table["kind"] == "onnx":
-        model = base / Path(str(table["model"])).expanduser()
-        return OnnxTask(model, OnnxOptions.from_table(options), base)
-    if table["kind"] == "synthetic-ultrasound":
-        return SyntheticUltrasound(read_options(UltrasoundOptions, UltrasoundOptions(), options, "task.options"))
-    return SegmentationFolder(read_options(FolderOptions, FolderOptions(), options, "task.options"), base)
+        package = (exc.name or "").partition(".")[0]
+        if package == "edgedeploy":
+            raise
+        remedy = f"pip install 'edgedeploy[{EXTRAS.get(package, 'study')}]'"
+        raise SpecError(f"task kind {table['kind']!r}", f"it needs the package {exc.name!r}", remedy) from None
+
+
+def _onnx_task(model: str, options: Mapping[str, Any], base: Path) -> Task:
+    from edgedeploy.tasks.onnx.task import OnnxOptions, OnnxTask
+
+    return OnnxTask(base / Path(model).expanduser(), OnnxOptions.from_table(options), base)
+
+
+def _shipped_task(kind: Kind, table: Mapping[str, Any], base: Path) -> Task:
+    from edgedeploy.tasks.options import read_options
+
+    module = importlib.import_module(f"edgedeploy.tasks.{kind.module}")
+    make, defaults = getattr(module, kind.task), getattr(module, kind.options)()
+    options = read_options(type(defaults), defaults, table, "task.options")
+    arguments: list[Any] = [options, base] if kind.reads_files else [options]
+    if kind.own_network and options.network:
+        arguments.append(_named(options.network, base, f"task.options.network = {options.network!r}"))
+    task: Task = make(*arguments)
+    return task
 
 
 def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
     """``module:factory`` or ``file.py:factory``, called with the options as keywords: the user's own code."""
-    place, colon, attribute = name.rpartition(":")
     asked = f"task.object = {name!r}"
+    factory, attribute = _named(name, base, asked), name.rpartition(":")[2]
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as exc:
+        raise SpecError(asked, f"the factory does not take these options ({exc})") from None
+    try:
+        task = factory(**options)
+    except SystemExit as exc:
+        raise SpecError(asked, f"{attribute} ends the program ({exc!r})", "Raise an error instead") from None
+    if not isinstance(task, Task):
+        missing = [member for member in _members(Task) if not hasattr(task, member)]
+        raise SpecError(asked, f"what it made is no task: it lacks {', '.join(missing)}", "See edgedeploy.Task")
+    return task
+
+
+def _named(name: str, base: Path, asked: str) -> Callable[..., Any]:
+    """The user's own function or class: ``module:name`` or ``file.py:name``. Raises ``SpecError`` and ``DataError``."""
+    place, colon, attribute = name.rpartition(":")
     if not colon or not place or not attribute or place.startswith("."):
         raise SpecError(asked, "no factory is named", 'Write "package.module:factory" or "file.py:factory"')
     try:
@@ -78,26 +135,17 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
         raise SpecError(
             asked, f"{place} has no function or class {attribute!r}", nearest(attribute, _callables(module))
         )
-    try:
-        inspect.signature(factory).bind(**options)
-    except TypeError as exc:
-        raise SpecError(asked, f"the factory does not take these options ({exc})") from None
-    try:
-        task = factory(**options)
-    except SystemExit as exc:
-        raise SpecError(asked, f"{attribute} ends the program ({exc!r})", "Raise an error instead") from None
-    if not isinstance(task, Task):
-        missing = [member for member in _members(Task) if not hasattr(task, member)]
-        raise SpecError(asked, f"what it made is no task: it lacks {', '.join(missing)}", "See edgedeploy.Task")
-    return task
+    made: Callable[..., Any] = factory
+    return made
 
 
 def task_sources(table: Mapping[str, Any], base: Path) -> dict[str, str]:
     """SHA-256 of each file of the user's own code that a task is made of: its file, and the modules beside it that it
     imports, wherever the import stands. The keys are paths relative to ``base`` where they lie below it. Empty for a task
     that comes with the package. Loads nothing; files that are gone are left out."""
-    place = str(table.get("object") or "").rpartition(":")[0]
-    if table["kind"] != "python" or not place:
+    own = table.get("object") if table["kind"] == "python" else (table.get("options") or {}).get("network")
+    place = str(own or "").rpartition(":")[0]
+    if not place:
         return {}
     found: dict[str, Path] = {}
     if place.endswith(".py"):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from edgedeploy.errors import SpecError, nearest
 from edgedeploy.interfaces.task import TrainRecipe
+from edgedeploy.tasks.images.rules import read_page, read_value_range
 
 T = TypeVar("T")
+
+_READ: Final[Mapping[str, Callable[[Any, str], Any]]] = {"value_range": read_value_range, "page": read_page}
+"""Options of every task that reads images."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ def read_options(kind: type[T], defaults: T, table: Mapping[str, Any], where: st
             if not isinstance(value, Mapping):
                 raise SpecError(path, f"expected a table, but got {value!r}")
             changes[key] = read_options(TrainRecipe, current, value, path)
+        elif key in _READ:
+            changes[key] = _READ[key](value, path)
         else:
             changes[key] = _same_kind(value, current, path)
     try:

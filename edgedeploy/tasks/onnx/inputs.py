@@ -11,7 +11,7 @@ import hashlib
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,9 +20,12 @@ import numpy as np
 from PIL import Image
 
 from edgedeploy.errors import DataError, SpecError
-from edgedeploy.interfaces.task import Array
+from edgedeploy.interfaces.task import Array, Split
 from edgedeploy.records.artifact import TensorSpec
-from edgedeploy.tasks.segmentation.folder import SUFFIXES, open_image
+from edgedeploy.tasks.images.files import image_files
+from edgedeploy.tasks.images.reader import ImageReader, Shades, resized
+from edgedeploy.tasks.images.rules import ImageRules
+from edgedeploy.tasks.onnx.arrays import ArrayFile, ArrayFolder, array_files
 
 MAX_CASES: Final = 20_000
 COLOURS: Final = ("rgb", "bgr", "grey")
@@ -40,19 +43,21 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From the pixels of an image file to the model's input: ``(pixel - mean) / std``, pixels 0 to 255, in the order of
-    ``colour``. One number stands for all channels."""
+    """From the pixels of an image file to the model's input: ``(pixel - mean) / std``, in the order of ``colour``. Pixels
+    are 0 (black) to 255 (white), with fractions where a file has more than 8 bits; with ``value_range = "raw"`` they are
+    the file's own numbers. One number stands for all channels."""
 
     colour: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rules: ImageRules = field(default_factory=ImageRules)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Preprocessing:
         """Raises ``SpecError`` for a table that leaves something to be guessed."""
         where = "task.options.preprocessing"
         example = "For example { colour = 'rgb', mean = [0.0], std = [255.0] }"
-        if set(table) != {"colour", "mean", "std"}:
+        if not {"colour", "mean", "std"} <= set(table) <= {"colour", "mean", "std", "value_range", "page"}:
             raise SpecError(where, f"it has {', '.join(table) or 'nothing'}, not colour, mean and std", example)
         if table["colour"] not in COLOURS:
             raise SpecError(f"{where}.colour", f"got {table['colour']!r}", f"Known: {', '.join(COLOURS)}")
@@ -64,21 +69,24 @@ class Preprocessing:
             if not sound or len(values) not in (1, channels) or (key == "std" and any(v <= 0 for v in values)):
                 raise SpecError(f"{where}.{key}", f"got {table[key]!r}", f"One number, or one per channel. {example}")
             numbers[key] = tuple(float(value) for value in values)
-        return cls(str(table["colour"]), numbers["mean"], numbers["std"])
+        return cls(str(table["colour"]), numbers["mean"], numbers["std"], ImageRules.from_table(table, where))
 
-    def apply(self, image: Image.Image, spec: TensorSpec) -> Array:
-        """The image squeezed to the input's size, (1, C, H, W) or (1, H, W, C) as ``spec`` has it."""
+    def apply(self, reader: ImageReader, path: Path, spec: TensorSpec) -> Array:
+        """The image of a file squeezed to the input's size, (1, C, H, W) or (1, H, W, C) as ``spec`` has it."""
         channels, height, width, first = image_layout(spec)
         grey = self.colour == "grey"
         if channels != (1 if grey else 3):
             found = f"input {spec.name!r} has {channels} channel{'s' if channels > 1 else ''}"
             raise SpecError(f"task.options.preprocessing.colour = {self.colour!r}", found, "Use 'grey' for one channel")
-        small = image.convert("L" if grey else "RGB").resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(small, np.float32).reshape(height, width, channels)
+        shades: Shades = reader.shades(path, colour=not grey)
+        small = resized(shades, height, width, Image.Resampling.BILINEAR)
+        pixels = small.astype(np.float32).reshape(height, width, channels)
         if self.colour == "bgr":
             pixels = pixels[:, :, ::-1]
         values = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         ordered = values.transpose(2, 0, 1) if first else values
+        if spec.dtype == "uint8":
+            ordered = np.clip(np.rint(ordered), 0, 255)
         return np.ascontiguousarray(ordered[None]).astype(spec.dtype)
 
 
@@ -95,29 +103,61 @@ def image_layout(spec: TensorSpec) -> tuple[int, int, int, bool]:
     )
 
 
-def open_source(place: Path, specs: Sequence[TensorSpec], preprocessing: Preprocessing | None, key: str) -> Source:
-    """``place`` is an ``.npz`` or a folder of images; ``key`` names it in errors."""
-    asked = f"task.options.{key} = {place.name!r}"
-    if place.is_dir():
-        if preprocessing is None:
-            raise SpecError("task.options.preprocessing", "it is missing", "A folder of images needs colour, mean, std")
-        if len(specs) != 1:
-            names = ", ".join(spec.name for spec in specs)
-            raise SpecError(asked, f"the model has the inputs {names}", "Give them as an .npz of arrays")
-        return ImageSource(place, specs[0], preprocessing)
-    if place.suffix != ".npz" or not place.is_file():
-        raise DataError(asked, f"no folder and no .npz file at {place}", "Correct the path")
-    return ArraySource(place, specs)
+class Sources:
+    """The inputs of every split. ``note`` says what was found about the range of their images, if anything."""
+
+    def __init__(
+        self, places: Mapping[Split, Path], specs: Sequence[TensorSpec], preprocessing: Preprocessing | None
+    ) -> None:
+        """``places``: ``.npz`` or ``.npy`` files, folders of these or of images. Raises ``SpecError`` and ``DataError``."""
+        arrays = {split: array_files(place) for split, place in places.items() if place.is_dir()}
+        folders = {split: places[split] for split, found in arrays.items() if not found}
+        for split, place in folders.items():
+            if preprocessing is None:
+                found = "A folder of images needs colour, mean, std"
+                raise SpecError("task.options.preprocessing", "it is missing", found)
+            if len(specs) != 1:
+                names = ", ".join(spec.name for spec in specs)
+                asked = f"task.options.{split} = {place.name!r}"
+                raise SpecError(asked, f"the model has the inputs {names}", "Give them as an .npz of arrays")
+        files = {split: image_files(place) for split, place in folders.items()}
+        rules = preprocessing.rules if preprocessing else ImageRules()
+        reader = ImageReader(rules, [path for found in files.values() for path in found])
+        self.note = reader.note
+        self.by_split: dict[Split, Source] = {}
+        for split, place in places.items():
+            if split in files and preprocessing is not None:
+                self.by_split[split] = ImageSource(place, files[split], specs[0], preprocessing, reader)
+            elif arrays.get(split):
+                parts = [(path.name, _array_file(path, specs)) for path in arrays[split]]
+                self.by_split[split] = ArrayFolder(place, parts, MAX_CASES)
+            elif place.suffix in (".npy", ".npz") and place.is_file():
+                self.by_split[split] = _array_file(place, specs)
+            else:
+                asked = f"task.options.{split} = {place.name!r}"
+                raise DataError(asked, f"no folder and no .npz file at {place}", "Correct the path")
+
+
+def _array_file(path: Path, specs: Sequence[TensorSpec]) -> Source:
+    return ArrayFile(path, specs) if path.suffix.lower() == ".npy" else ArraySource(path, specs)
 
 
 class ImageSource:
-    """Every image of a folder, by name. Constructing it lists them; ``load`` decodes one."""
+    """Every image of a folder, by name. ``load`` decodes one."""
 
-    def __init__(self, folder: Path, spec: TensorSpec, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        paths: Sequence[Path],
+        spec: TensorSpec,
+        preprocessing: Preprocessing,
+        reader: ImageReader,
+    ) -> None:
         image_layout(spec)
-        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        self._paths = paths
         self._spec = spec
         self._preprocessing = preprocessing
+        self._reader = reader
         if not 1 <= len(self._paths) <= MAX_CASES:
             raise DataError(f"images in {folder}", f"it holds {len(self._paths)}", f"1 to {MAX_CASES} are taken")
 
@@ -125,7 +165,7 @@ class ImageSource:
         return [path.name for path in self._paths]
 
     def load(self, index: int) -> dict[str, Array]:
-        return {self._spec.name: self._preprocessing.apply(open_image(self._paths[index]), self._spec)}
+        return {self._spec.name: self._preprocessing.apply(self._reader, self._paths[index], self._spec)}
 
 
 @dataclass(frozen=True)

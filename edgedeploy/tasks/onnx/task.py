@@ -22,7 +22,7 @@ from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.take_in import TakenIn, take_in
 from edgedeploy.runtime.sessions.onnxruntime import open_model
-from edgedeploy.tasks.onnx.inputs import Preprocessing, Source, digest_of_inputs, open_source
+from edgedeploy.tasks.onnx.inputs import Preprocessing, Sources, digest_of_inputs
 
 SOURCES: Final[tuple[Split, ...]] = ("calibration", "selection", "confirmation")
 REMEMBERED_BYTES: Final = 256 << 20
@@ -79,12 +79,10 @@ class OnnxTask:
     def __init__(self, model: Path, options: OnnxOptions, base: Path) -> None:
         self.model_path = model
         self.taken: TakenIn = take_in(model, options.shapes)
-        self._sources: dict[Split, Source] = {
-            split: open_source(
-                base / Path(getattr(options, split)).expanduser(), self.taken.inputs, options.preprocessing, split
-            )
-            for split in SOURCES
-        }
+        places = {split: base / Path(getattr(options, split)).expanduser() for split in SOURCES}
+        sources = Sources(places, self.taken.inputs, options.preprocessing)
+        self.notes = (sources.note,) if sources.note else ()
+        self._sources = sources.by_split
         self._cases: dict[Split, tuple[Case, ...]] = {
             split: tuple(Case(f"{split}/{name}", split) for name in source.names())
             for split, source in self._sources.items()

@@ -18,6 +18,7 @@ from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
+from edgedeploy.tasks.images.reader import Shades, resized
 from edgedeploy.tasks.options import SegmentationOptions
 from edgedeploy.tasks.segmentation.augment import Augmentation, augment
 from edgedeploy.tasks.segmentation.metrics import Labels, metric_table, segmentation_metrics
@@ -55,8 +56,9 @@ class SegmentationTask:
         """Cases of a split in a fixed order."""
         raise TypeError(f"{type(self).__name__} must say where its cases are")
 
-    def load(self, case: Case) -> tuple[Labels, Labels]:
-        """Grey image and label map, both uint8 (H, W), at the case's own size. Raises ``DataError``."""
+    def load(self, case: Case) -> tuple[Shades, Labels]:
+        """Grey image, black 0 to white 255 (uint8, or float32 where its file has more bits), and label map uint8, both
+        (H, W), at the case's own size. Raises ``DataError``."""
         raise TypeError(f"{type(self).__name__} must say how a case is loaded")
 
     # -- the task protocol
@@ -126,16 +128,16 @@ class SegmentationTask:
         """The case with the outlines of its truth, or of the answer in ``outputs``."""
         image, truth = self.load(case)
         labels = truth if outputs is None else label_map(outputs, truth.shape)
-        canvas = np.repeat(image[..., None], 3, axis=2)
+        canvas = np.repeat(np.rint(image).astype(np.uint8)[..., None], 3, axis=2)
         for index, label in enumerate(self.classes.values()):
             canvas[outline(labels == label)] = CONTOUR_COLOURS[index % len(CONTOUR_COLOURS)]
         return canvas
 
-    def _resize_case(self, case: Case, side: int) -> tuple[Labels, Labels]:
+    def _resize_case(self, case: Case, side: int) -> tuple[Shades, Labels]:
         image, truth = self.load(case)
-        small = Image.fromarray(image).resize((side, side), Image.Resampling.BOX)
+        small = resized(image, side, side, Image.Resampling.BOX)
         labels = Image.fromarray(truth).resize((side, side), Image.Resampling.NEAREST)
-        return np.asarray(small), np.asarray(labels)
+        return small, np.asarray(labels)
 
 
 def normalise(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

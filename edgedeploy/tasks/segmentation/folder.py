@@ -10,26 +10,26 @@ together, and whatever is a near copy of a confirmation image is left out of the
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import SPLITS, Case, Split, TrainRecipe
+from edgedeploy.tasks.images.files import SUFFIXES, image_files
+from edgedeploy.tasks.images.labels import read_label_values
+from edgedeploy.tasks.images.reader import ImageReader, Shades
+from edgedeploy.tasks.images.rules import ImageRules, ValueRange
 from edgedeploy.tasks.options import SegmentationOptions
 from edgedeploy.tasks.segmentation.augment import Augmentation
 from edgedeploy.tasks.segmentation.base import SegmentationTask
 from edgedeploy.tasks.segmentation.metrics import Labels
 from edgedeploy.tasks.segmentation.splits import Thumbnail, deal, near_copies, pixel_digest, thumbnail
 
-SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-MAX_PIXELS: Final = 64_000_000
 MIN_CASES: Final = 8
 FULL_SIZE_IN_MEMORY: Final = 128
 """Cases kept at their own size, for repeated scoring; training keeps them at the model's size only."""
@@ -40,6 +40,7 @@ class FolderOptions(SegmentationOptions):
     """Where the files are (relative to the study file), what the mask values mean, how many cases each split takes.
 
     ``near_copy_correlation``: images whose 32 x 32 thumbnails correlate at least so much count as one picture.
+    ``value_range`` and ``page``: see :class:`edgedeploy.tasks.images.rules.ImageRules`.
     """
 
     root: str = ""
@@ -52,6 +53,8 @@ class FolderOptions(SegmentationOptions):
     selection_cases: int = 28
     split_seed: int = 1
     near_copy_correlation: float = 0.9
+    value_range: ValueRange | Literal["raw", "window"] | None = None
+    page: int = 0
     resolutions: tuple[int, ...] = (192, 128, 96)
     base_channels: int = 16
     depth: int = 5
@@ -102,6 +105,12 @@ class SegmentationFolder(SegmentationTask):
         self._root = (base / options.root).expanduser()
         if not self._root.is_dir():
             raise DataError(f"task.options.root = {options.root!r}", f"no folder at {self._root}", "Correct the path")
+        if options.value_range == "raw":
+            found = "pictures, training and splits need black and white"
+            raise SpecError("task.options.value_range", found, "State them as [black, white]")
+        self._rules = ImageRules(options.value_range, options.page)
+        self._reader = ImageReader(self._rules, self._images())
+        self.notes = (self._reader.note,) if self._reader.note else ()
         confirmation = _unique(self._pairs(options.confirmation_images, options.confirmation_masks))
         search = _unique(self._pairs(options.images, options.masks))
         groups = near_copies([pair.thumbnail for pair in (*confirmation, *search)], options.near_copy_correlation)
@@ -115,12 +124,21 @@ class SegmentationFolder(SegmentationTask):
     def cases(self, split: Split) -> Sequence[Case]:
         return tuple(self._splits[split])
 
-    def load(self, case: Case) -> tuple[Labels, Labels]:
+    def load(self, case: Case) -> tuple[Shades, Labels]:
         return self._read(case)
 
-    def _load(self, case: Case) -> tuple[Labels, Labels]:
+    def _load(self, case: Case) -> tuple[Shades, Labels]:
         pair = self._files[case]
-        return read_grey(pair.image), read_labels(pair.mask, self._options.classes)
+        return self._open(pair.image, pair.mask)
+
+    def _open(self, image: Path, mask: Path) -> tuple[Shades, Labels]:
+        labels = read_labels(mask, self._options.classes, self._rules, image)
+        return self._reader.shades(image, colour=False), labels
+
+    def _images(self) -> list[Path]:
+        """Every image of the folders that are there; what is missing is told when pairs are made."""
+        folders = (self._root / self._options.images, self._root / self._options.confirmation_images)
+        return [path for folder in folders if folder.is_dir() for path in image_files(folder)]
 
     def _draw(
         self, search: list[_Pair], groups: list[int], confirmation: list[_Pair]
@@ -148,12 +166,12 @@ class SegmentationFolder(SegmentationTask):
         for place in (folder, mask_folder):
             if not place.is_dir():
                 raise DataError("read the data", f"no folder at {place}", "Correct the path in [task.options]")
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        found = image_files(folder)
         if not found:
             raise DataError(
                 f"images in {folder}", "the folder holds none", f"Put {', '.join(SUFFIXES[:3])} files there"
             )
-        masks_found = _by_stem(path for path in mask_folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        masks_found = _by_stem(image_files(mask_folder))
         return [self._check(path, masks_found.get(path.stem), mask_folder) for path in _by_stem(found).values()]
 
     def _check(self, path: Path, mask: Path | None, mask_folder: Path) -> _Pair:
@@ -161,35 +179,19 @@ class SegmentationFolder(SegmentationTask):
             raise DataError(
                 f"mask of {path}", f"no file {path.stem}.* in {mask_folder}", "Add the mask, or remove the image"
             )
-        image, labels = read_grey(path), read_labels(mask, self._options.classes)
+        image, labels = self._open(path, mask)
         if image.shape != labels.shape:
             sizes = f"the image is {image.shape[1]}x{image.shape[0]}, the mask {labels.shape[1]}x{labels.shape[0]}"
             raise DataError(f"mask {mask}", sizes, "Image and mask must have one size")
         return _Pair(path.stem, path, mask, pixel_digest(image), thumbnail(image))
 
 
-def read_grey(path: Path) -> Labels:
-    """Grey values uint8 (H, W) of an image file. Raises ``DataError`` for what is no image, cut short or far too large.
-
-    Colour becomes luma (ITU-R 601); of 16 bits the upper 8 are kept.
-    """
-    image = open_image(path)
-    if image.mode.startswith("I;16"):
-        return np.asarray(np.asarray(image) >> 8, np.uint8)
-    if image.mode in ("I", "F"):
-        raise DataError(f"image {path}", f"it has mode {image.mode}", "Store grey values with 8 or 16 bits")
-    return np.asarray(image.convert("L"), np.uint8)
-
-
-def read_labels(path: Path, classes: Mapping[str, int]) -> Labels:
-    """Label map uint8 (H, W): ``i + 1`` where the mask has the value of the i-th class, else 0.
+def read_labels(path: Path, classes: Mapping[str, int], rules: ImageRules, image: Path) -> Labels:
+    """Label map uint8 (H, W): ``i + 1`` where the mask has the value of the i-th class, else 0; upright as its image.
 
     Raises ``DataError`` naming the values that no class stands for.
     """
-    image = open_image(path)
-    if image.mode not in ("L", "P", "1", "I", "I;16"):
-        raise DataError(f"mask {path}", f"it has mode {image.mode}", "A mask is one channel of class numbers")
-    values = np.asarray(image).astype(np.int64)
+    values = read_label_values(path, rules, image)
     known = {0, *classes.values()}
     unknown = sorted(set(np.unique(values).tolist()) - known)
     if unknown:
@@ -203,24 +205,6 @@ def read_labels(path: Path, classes: Mapping[str, int]) -> Labels:
     for label, value in enumerate(classes.values(), start=1):
         labels[values == value] = label
     return labels
-
-
-def open_image(path: Path) -> Image.Image:
-    """The decoded file. Raises ``DataError`` for what is no image, cut short or far too large."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    f"image {path}", f"{image.width}x{image.height} pixels", f"At most {MAX_PIXELS} are read"
-                )
-            image.load()
-    except UnidentifiedImageError:
-        raise DataError(f"image {path}", "it is no image that can be read", "Replace or remove the file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise DataError(f"image {path}", f"it cannot be decoded ({exc})", "Replace or remove the file") from None
-    return image
 
 
 def _check_classes(classes: Mapping[str, int]) -> None:

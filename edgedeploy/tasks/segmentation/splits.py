@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-Grey = npt.NDArray[np.uint8]
+from edgedeploy.tasks.images.reader import Shades
+
 Thumbnail = npt.NDArray[np.float32]
 
 THUMBNAIL_SIDE: Final = 32
@@ -22,12 +23,14 @@ THUMBNAIL_SIDE: Final = 32
 _ROWS_AT_ONCE: Final = 1024
 
 
-def pixel_digest(image: Grey) -> str:
-    """SHA-256 of a grey image's shape and pixels: equal for the same picture in files of different formats."""
-    return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+def pixel_digest(image: Shades) -> str:
+    """SHA-256 of the shape and 16 bits of a grey image, black 0 to white 255: equal for the same picture in files of
+    different formats."""
+    deep = np.rint(image.astype(np.float64) * 257).astype(np.uint16)
+    return hashlib.sha256(repr(image.shape).encode() + deep.tobytes()).hexdigest()
 
 
-def thumbnail(image: Grey) -> Thumbnail:
+def thumbnail(image: Shades) -> Thumbnail:
     """A grey image (H, W) as a vector of ``THUMBNAIL_SIDE**2`` box means with zero mean and unit length.
 
     The dot product of two is their correlation.

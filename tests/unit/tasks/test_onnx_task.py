@@ -98,9 +98,52 @@ def test_images_are_prepared_as_stated(tmp_path: Path, options: dict[str, Any]) 
     assert image[0, :, 5, 5] == pytest.approx([75.0, 20.0, 10.0])
 
 
+def deep_images(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Two pictures of 12 bits a split, in files of 16; those of one split differ by one of 4096 shades."""
+    for number, split in enumerate(("calibration", "selection", "confirmation")):
+        (folder / split).mkdir()
+        for index in range(2):
+            shades = np.linspace(0, 4000, 256).astype(np.uint16).reshape(16, 16) + np.uint16(20 * number)
+            shades[0, 0] += index
+            Image.fromarray(shades).save(folder / split / f"{index}.png")
+    sources = {split: split for split in ("calibration", "selection", "confirmation")}
+    return {**options, **sources, "preprocessing": {"colour": "rgb", "mean": 0.0, "std": 255.0}}
+
+
+def test_sixteen_bit_images_are_neither_white_nor_black(tmp_path: Path, options: dict[str, Any]) -> None:
+    options = deep_images(tmp_path, options)
+    task = load(tmp_path, options)
+    assert "0 to 4095 (12 bits)" in task.notes[0]
+    first, second = (task.inputs(case)["image"] for case in task.cases("selection"))
+    assert first[0, 0, 15, 15] == pytest.approx(4020 / 4095, abs=1e-6)
+    assert len(np.unique(first[0, 0])) == 256
+    assert not np.array_equal(first, second)
+    options["preprocessing"]["value_range"] = [0, 65535]
+    assert load(tmp_path, options).inputs(task.cases("selection")[0])["image"].max() == pytest.approx(4020 / 65535)
+    options["preprocessing"] |= {"value_range": "raw", "mean": 2000.0, "std": 1.0}
+    assert load(tmp_path, options).inputs(task.cases("selection")[0])["image"].max() == 2020
+
+
+def test_pages_and_orientation_of_images_count_in_a_bare_model(tmp_path: Path, options: dict[str, Any]) -> None:
+    options = deep_images(tmp_path, options)
+    pages = [Image.fromarray(np.full((16, 16), shade, np.uint8)) for shade in (1, 2)]
+    pages[0].save(tmp_path / "selection" / "two.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match="it has 2 pages"):
+        load(tmp_path, options)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    (tmp_path / "selection" / "two.tif").unlink()
+    Image.fromarray(np.ascontiguousarray(np.rot90(upright))).save(tmp_path / "selection" / "side.png", exif=exif)
+    task = load(tmp_path, options)
+    case = next(case for case in task.cases("selection") if case.id.endswith("side.png"))
+    assert task.inputs(case)["image"][0, 0] * 255 == pytest.approx(upright, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "told"),
     [
+        ({"preprocessing": {"colour": "rgb", "mean": 0, "std": 1, "value_range": [9, 1]}}, SpecError, "value_range"),
         ({"selection": ""}, SpecError, "task.options.selection"),
         ({"selections": "x.npz"}, SpecError, "Did you mean 'selection'"),
         ({"selection": "absent.npz"}, DataError, "no folder and no .npz"),
@@ -222,7 +265,7 @@ def test_weights_outside_the_folder_are_never_read(location: str, tmp_path: Path
     folder.mkdir()
     (tmp_path / "secret.bin").write_bytes(bytes(1 << 16))
     (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
-    with pytest.raises(DataError, match="in the model's own folder"):
+    with pytest.raises(DataError, match="outside of the model's folder"):
         take_in(with_weights_in(folder / "m.onnx", location), {})
 
 

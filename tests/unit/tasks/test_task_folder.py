@@ -14,8 +14,10 @@ from scipy.ndimage import gaussian_filter
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import SPLITS, Case, Pictured, Split, Task, Trainable
+from edgedeploy.tasks.images.reader import ImageReader
+from edgedeploy.tasks.images.rules import ImageRules
 from edgedeploy.tasks.options import read_options
-from edgedeploy.tasks.segmentation.folder import FolderOptions, SegmentationFolder, read_grey
+from edgedeploy.tasks.segmentation.folder import FolderOptions, SegmentationFolder
 from edgedeploy.tasks.segmentation.splits import deal
 
 COUNTS = {"calibration_cases": 4, "selection_cases": 6, "resolutions": [64], "depth": 2, "base_channels": 4}
@@ -26,6 +28,10 @@ def picture(seed: int, size: tuple[int, int] = (48, 60)) -> Pixels:
     """Cloudy grey values that no other seed comes near."""
     clouds = gaussian_filter(np.random.default_rng(seed).normal(size=size), 4)
     return np.asarray(255 * (clouds - clouds.min()) / np.ptp(clouds), np.uint8)
+
+
+def read_grey(path: Path) -> Any:
+    return ImageReader(ImageRules(), [path]).shades(path, colour=False)
 
 
 def mask(size: tuple[int, int] = (48, 60), nerve: int = 1, vessel: int = 2) -> npt.NDArray[Any]:
@@ -127,7 +133,8 @@ def test_colour_and_grey_files_of_one_picture_are_the_same(root: Path) -> None:
 def test_sixteen_bit_images_keep_their_shades(tmp_path: Path) -> None:
     shades = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
     save(tmp_path / "deep.png", shades)
-    assert np.array_equal(read_grey(tmp_path / "deep.png"), (shades >> 8).astype(np.uint8))
+    found = ImageReader(ImageRules(), [tmp_path / "deep.png"]).shades(tmp_path / "deep.png", colour=False)
+    assert found == pytest.approx(shades / 257, abs=1e-4)
 
 
 @pytest.mark.parametrize("values", [{"nerve": 255}, {"nerve": 7, "vessel": 3}])
@@ -146,6 +153,67 @@ def test_mask_values_need_not_count_from_one(root: Path, values: dict[str, int])
     images, target = next(task.batches(0, 8, resolution=64))
     model = task.build(resolution=64, upsampling="resize")
     assert bool(task.loss(model(images), target).isfinite())
+
+
+def deep(root: Path) -> None:
+    """A folder of 12-bit pictures in 16-bit files, masks of 16 bits."""
+    for place in (root, root / "test"):
+        for path in (place / "images").iterdir():
+            shades = np.asarray(Image.open(path)).astype(np.uint16)
+            save(path, (shades * 16 + np.arange(shades.size).reshape(shades.shape) % 16).astype(np.uint16))
+        for path in (place / "masks").iterdir():
+            save(path, np.asarray(Image.open(path)).astype(np.uint16) * 300)
+
+
+def test_twelve_bits_in_sixteen_train_and_are_told_apart(root: Path) -> None:
+    deep(root)
+    twin = np.asarray(Image.open(root / "images" / "0003.png")).copy()
+    twin[0, 0] += 1  # 1 of 4096: not the same picture, though equal in 8 bits
+    save(root / "images" / "twin.png", twin)
+    (root / "masks" / "twin.png").write_bytes((root / "masks" / "0003.png").read_bytes())
+    task = load(root, classes={"nerve": 300, "vessel": 600})
+    assert "0 to 4095 (12 bits)" in task.notes[0]
+    assert sum(len(task.cases(split)) for split in SPLITS) == 30
+    case = task.cases("selection")[0]
+    image, truth = task.load(case)
+    assert image.dtype == np.float32
+    assert 100 < float(image.max()) <= 255
+    assert set(np.unique(truth)) == {0, 1, 2}
+    assert len(np.unique(task.inputs(case, resolution=64)["image"])) > 256
+    assert task.picture(case, None).dtype == np.uint8
+    images, _ = next(task.batches(0, 8, resolution=64))
+    assert images.dtype.is_floating_point
+    stated = load(root, classes={"nerve": 300, "vessel": 600}, value_range=[0, 65535])
+    assert float(stated.load(case)[0].max()) < 17
+    with pytest.raises(SpecError, match="value_range"):
+        load(root, classes={"nerve": 300, "vessel": 600}, value_range="raw")
+
+
+def on_its_side(path: Path, orientation: int = 6) -> None:
+    """The same picture as a camera stores it that was held upright."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(np.rot90(np.asarray(Image.open(path))))).save(path, exif=exif)
+
+
+def test_image_and_mask_are_turned_alike(root: Path) -> None:
+    before = load(root)
+    for path in (root / "images" / "0001.png", root / "images" / "0004.png", root / "masks" / "0004.png"):
+        on_its_side(path)
+    drawn_before = np.rot90(np.asarray(Image.open(root / "masks" / "0005.png")))
+    on_its_side(root / "images" / "0005.png")
+    save(root / "masks" / "0005.png", np.ascontiguousarray(drawn_before))
+    task = load(root)
+    for split in SPLITS:
+        for old, new in zip(before.cases(split), task.cases(split), strict=True):
+            assert all(np.array_equal(a, b) for a, b in zip(before.load(old), task.load(new), strict=True))
+
+
+def test_a_mask_that_may_lie_either_way_is_asked(root: Path) -> None:
+    put(root, ".", "square", picture(77, (50, 50)))
+    on_its_side(root / "images" / "square.png")
+    with pytest.raises(DataError, match="EXIF orientation 6 and the mask has none"):
+        load(root)
 
 
 # -- the same picture twice
@@ -232,7 +300,7 @@ def spoil_label(root: Path) -> None:
 
 
 def spoil_colour_mask(root: Path) -> None:
-    save(root / "masks" / "0007.png", np.zeros((48, 60, 3), np.uint8))
+    save(root / "masks" / "0007.png", np.eye(3, dtype=np.uint8)[mask()])
 
 
 def spoil_truncated_image(root: Path) -> None:
@@ -308,7 +376,7 @@ def spoil_float_image(root: Path) -> None:
         (spoil_large, ["images/0007.png", "8100x8100 pixels"]),
         (spoil_twin_names, ["0007.bmp", "0007.png", "Keep one"]),
         (spoil_folder_named_like_an_image, ["images/0007.png"]),
-        (spoil_float_image, ["images/0007.tif", "mode F"]),
+        (spoil_float_image, ["images/0007.tif", "values are 0 to 255", "value_range"]),
     ],
     ids=lambda value: value.__name__.removeprefix("spoil_") if callable(value) else "",
 )
