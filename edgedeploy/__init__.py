@@ -42,7 +42,17 @@ if TYPE_CHECKING:
     from edgedeploy.evidence.front import Front
     from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
     from edgedeploy.interfaces.target import BuildRequest, Readiness, Target
-    from edgedeploy.interfaces.task import SPLITS, Case, Pictured, ReadyMade, Split, Task, Trainable, TrainRecipe
+    from edgedeploy.interfaces.task import (
+        SPLITS,
+        Case,
+        Pictured,
+        ReadyMade,
+        Split,
+        Task,
+        Trainable,
+        Trainer,
+        TrainRecipe,
+    )
     from edgedeploy.records.artifact import Artifact, TensorSpec
     from edgedeploy.records.board import BoardInfo
     from edgedeploy.records.measurement import Measurement
@@ -66,6 +76,7 @@ __all__ = [
     # to write a task
     "Task",
     "Trainable",
+    "Trainer",
     "ReadyMade",
     "Pictured",
     "Case",
@@ -123,6 +134,7 @@ _HOMES: Final = {
     "StudyResult": "api",
     "Task": "interfaces.task",
     "Trainable": "interfaces.task",
+    "Trainer": "interfaces.task",
     "ReadyMade": "interfaces.task",
     "Pictured": "interfaces.task",
     "Case": "interfaces.task",

@@ -279,6 +279,8 @@ class _StudyForm:
     created_utc: str | None = None
     spec_folder: str | None = None
     spec_digest: str | None = None
+    baseline_weights: Mapping[str, str] | None = None
+    recovered_baseline: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def test_import_loads_and_needs_no_heavy_dependency() -> None:
 PUBLIC = """
 __version__
 load_study Study RunOptions Event StudyResult
-Task Trainable ReadyMade Pictured Case Split SPLITS TensorSpec MetricInfo TrainRecipe
+Task Trainable Trainer ReadyMade Pictured Case Split SPLITS TensorSpec MetricInfo TrainRecipe
 Target SessionSource Readiness BuildRequest Artifact BoardInfo Demand INT8_DOT_PRODUCTS look_for build_artifact
 read_front Front Variant Measurement
 EdgeDeployError SpecError DataError TargetUnavailable BuildError Unsupported Unrepeatable BoardError Unreachable HostKeyError
