@@ -18,6 +18,7 @@ from edgedeploy.cli.app import app
 from edgedeploy.compress.model import train_baseline
 from edgedeploy.errors import SpecError
 from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.weights import BaselineWeights
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task
 
@@ -179,6 +180,55 @@ def test_a_task_that_builds_trained_weights_needs_no_training(tmp_path: Path) ->
     assert "not trained: its weights are the weights that the task builds" in result.report().read_text(
         encoding="utf-8"
     )
+
+
+FIT = """    def fit(self, model, *, arch, purpose, teacher, out_of_time, progress):
+        optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+        epochs = 3 if purpose == "baseline" else 1
+        for epoch in range(epochs):
+            for images, truth in self._unused(epoch, 8):
+                loss = self.loss(model(images), truth)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+            progress(epoch + 1, epochs, float(loss))
+
+    def evaluate("""
+
+
+def test_a_fit_of_the_users_own_trains_and_the_comparison_can_be_asked_for_later(tmp_path: Path) -> None:
+    study, out = squares_study(tmp_path, *CHANGES), tmp_path / "out"
+    without_training(tmp_path, ("    def evaluate(", FIT))
+    text = study.read_text()
+    study.write_text(text.replace("recovered_baseline = true", "recovered_baseline = false"))
+    result, events = run(study, out, confirm=False)
+    trained_here = [event.text.split(", loss")[0] for event in events if "epoch" in event.text]
+    assert trained_here == [
+        *(f"training baseline: epoch {n} of 3" for n in (1, 2, 3)),
+        "training width 0.5 3: epoch 1 of 1",
+    ]
+    assert len(rows(out)) == 2
+    assert result.front.weights == BaselineWeights("training")
+    assert "3 epochs by the task&#39;s own fit" in result.report().read_text(encoding="utf-8")
+
+    study.write_text(text)
+    result, events = run(study, out, confirm=False, resume=True)
+    assert [event.text.split(", loss")[0] for event in events if "epoch" in event.text] == [
+        "training width 1 3 (baseline, recovered): epoch 1 of 1"
+    ]
+    assert [(event.done, event.total) for event in events if event.kind == "trial"] == [(2, 2)]
+    assert rows(out).keys() - {"onnxruntime float32 w1 3", "onnxruntime float32 w0.5 3"} == {
+        "onnxruntime float32 recovered w1 3"
+    }
+
+    kept = json.loads((out / "study.json").read_text())
+    begun = {name: value for name, value in kept.items() if name not in ("recovered_baseline", "baseline_weights")}
+    (out / "study.json").write_text(json.dumps(begun))
+    for path in (out / "measurements").glob("*.json"):
+        if "recovered" in json.loads(path.read_text())["variant"]:
+            path.unlink()
+    run(study, out, confirm=False, resume=True)
+    assert len(rows(out)) == 2, "a folder of before goes on as it was"
 
 
 # -- refused before anything starts
