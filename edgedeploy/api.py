@@ -25,6 +25,7 @@ from edgedeploy.search.history import Server, server_at
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
+from edgedeploy.study.baseline import recovered_baseline, require_same_weights
 from edgedeploy.study.events import Event, EventLog, Observer, ignore
 from edgedeploy.study.front import read_front, stored_spec
 from edgedeploy.study.options import RunOptions
@@ -132,6 +133,8 @@ class Study:
             changed_files, told = changed_sources(store, sources, allowed=options.task_changed)
             ready = prepare(self.spec, self._source, tables, cluster)
             measured = sorted(store.measurements(), key=lambda item: item.created_utc)
+            if store.exists():
+                require_same_weights(store.study(), ready.baseline.weights, store.root)
             changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards])
             stack.enter_context(store.own())
             if not store.exists():
@@ -185,6 +188,8 @@ class Study:
             "board_identity": ready.boards[0][1].identity,
             "boards": {info.name: info.identity for _, info in ready.boards},
             "baselines": [variant.as_json() for variant in baselines],
+            "baseline_weights": ready.baseline.weights.as_json() if ready.baseline.weights else None,
+            "recovered_baseline": recovered_baseline(ready.space, ready.task) is not None,
             "task_metrics": {name: asdict(info) for name, info in ready.task_metrics.items()},
             "left_out": list(ready.left_out),
             "versions": versions(),

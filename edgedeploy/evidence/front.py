@@ -38,6 +38,7 @@ from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
+from edgedeploy.records.weights import BaselineWeights
 
 Status = Literal["front", "dominated", "infeasible", "incomplete"]
 Confidence = Literal["confirmed", "indistinguishable"]
@@ -73,6 +74,13 @@ class Row:
     @property
     def digest(self) -> str:
         return self.variant.digest
+
+    @property
+    def role(self) -> str:
+        """What the variant is beside the searched ones, for people; empty for one of these."""
+        if self.variant.recovered:
+            return "baseline, recovered"
+        return "float baseline" if self.baseline else ""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -128,6 +136,7 @@ class Front:
     baseline that ratios and the pick refer to, None when it was not validly measured. ``processors`` are by board.
     ``failures`` are variants that cannot give a number, ``passing`` those that gave none in a run and are tried again by the
     next; ``ended`` says why the last run ended early.
+    ``weights`` says where that baseline's weights come from, as far as the folder does.
     """
 
     provenance: Provenance | None
@@ -147,6 +156,7 @@ class Front:
     failures: tuple[Failure, ...] = ()
     passing: tuple[Failure, ...] = ()
     ended: str | None = None
+    weights: BaselineWeights | None = None
 
     @property
     def members(self) -> tuple[Row, ...]:
@@ -159,6 +169,11 @@ class Front:
     @property
     def baselines(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.baseline)
+
+    @property
+    def shown(self) -> tuple[Row, ...]:
+        """Members, then the baselines that are not: plain ones, and one that was trained further."""
+        return (*self.members, *(row for row in self.excluded if row.role))
 
     @property
     def labels(self) -> dict[str, str]:
@@ -208,6 +223,7 @@ class Front:
             "constraints": [item.as_json() for item in self.constraints],
             "min_effect": dict(self.min_effect),
             "reference": self.reference,
+            "baseline_weights": self.weights.as_json() if self.weights else None,
             "members": [row.digest for row in self.members],
             "rows": [row.as_json() for row in self.rows],
             "invalid": [item.as_json() for item in self.invalid],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Resampler
 from edgedeploy.evidence.confirm import Confirmed, confirm
@@ -171,12 +172,16 @@ def time_section(data: ReportData) -> Section | None:
 
 def training_section(data: ReportData) -> Section | None:
     """In which precision and on what the models were trained; nothing for a study without training."""
-    host = data.training.get("host")
+    weights = data.front.weights
+    brought = weights is not None and weights.origin != "training"
+    facts = {"Baseline": f"not trained: its weights are {weights.text}"} if weights and brought else {}
+    trained = data.training or next(iter(data.trainings), {})
+    host = trained.get("host")
     if not host:
-        return None
-    facts = {
-        "Baseline": f"{data.training['epochs']} epochs in {data.training['precision']}, "
-        f"{_duration(data.training['wall_s'])}",
+        return Section("Training", "", [pairs_table(facts)]) if facts else None
+    if data.training:
+        facts["Baseline"] = _training_text(data.training)
+    facts |= {
         "Processor": host["cpu"],
         "Instruction sets": ", ".join(host["isa"]) or "none of note",
         "Native bfloat16": "yes" if host["native_bfloat16"] else "no: emulated it is slower than float32, and not used",
@@ -184,11 +189,20 @@ def training_section(data: ReportData) -> Section | None:
     if host["isa_limit"]:
         facts["Limit of oneDNN"] = host["isa_limit"]
     if data.trainings:
-        precisions = ", ".join(sorted({item["precision"] for item in data.trainings}))
+        precisions = ", ".join(sorted({_trained_in(item) for item in data.trainings}))
         spent = _duration(sum(item["wall_s"] for item in data.trainings))
-        facts["Other models"] = f"{len(data.trainings)} in {precisions}, {spent}"
+        facts["Other models"] = f"{len(data.trainings)} {precisions}, {spent}"
     caption = "Training ran on the host of the study, not on the board."
     return Section("Training", caption, [pairs_table(facts)])
+
+
+def _training_text(facts: Mapping[str, Any]) -> str:
+    epochs = f"{facts['epochs']} epochs " if facts["epochs"] else ""
+    return f"{epochs}{_trained_in(facts)}, {_duration(facts['wall_s'])}"
+
+
+def _trained_in(facts: Mapping[str, Any]) -> str:
+    return "by the task's own fit" if facts.get("by") == "fit" else f"in {facts['precision']}"
 
 
 def _duration(seconds: float) -> str:

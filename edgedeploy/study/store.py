@@ -304,6 +304,8 @@ class _StudyForm:
     spec_digest: str | None = None
     task_sources: Mapping[str, str] | None = None
     task_changes: tuple[_ChangeForm, ...] = ()
+    baseline_weights: Mapping[str, str] | None = None
+    recovered_baseline: bool | None = None
 
 
 @dataclass(frozen=True)
