@@ -24,7 +24,7 @@ MICRO, MU = "\N{MICRO SIGN}", "\N{GREEK SMALL LETTER MU}"
 def test_small_numbers_keep_their_digits() -> None:
     assert quantity(6.6e-07, "reference_rel_l2", "1") == "6.6e-07"
     assert human(6.6e-07, "1") == "6.6e-07"
-    assert quantity(0.0066, "reference_rel_l2", "1") == "0.0066"
+    assert quantity(0.00066, "reference_rel_l2", "1") == "0.00066"
     assert quantity(0.0, "reference_rel_l2", "1") == "0.000"
     assert with_span(Estimate(6.6e-07, 6.1e-07, 7.25e-07), "reference_rel_l2", "1") == "6.6e-07 (6.1e-07 to 7.25e-07)"
     assert gain_text(-6.6e-07, "reference_rel_l2", "1") == "6.6e-07 worse"
