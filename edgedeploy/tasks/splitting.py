@@ -168,9 +168,14 @@ def _check_dealt(items: Sequence[Item], dealt: Mapping[Split, Sequence[int]], wh
             )
 
 
+def shares_of(options: object) -> dict[Split, float]:
+    """The shares of the drawn splits from options that name them."""
+    return {split: float(getattr(options, f"{split}_share")) for split in _DRAWN}
+
+
 def check_shares(options: object) -> None:
     """Raises ``ValueError`` unless the shares of the drawn splits leave something to train on."""
-    shares = {split: float(getattr(options, f"{split}_share")) for split in _DRAWN}
+    shares = shares_of(options)
     if any(not math.isfinite(share) or share <= 0 for share in shares.values()) or sum(shares.values()) >= 0.9:
         said = ", ".join(f"{split}_share = {share:g}" for split, share in shares.items())
         raise ValueError(f"shares must be above 0 and below 0.9 together, but got {said}")

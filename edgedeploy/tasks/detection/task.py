@@ -26,7 +26,8 @@ from edgedeploy.reference.take_in import take_in
 from edgedeploy.tasks.detection.boxes import FITS, FORMATS, PAD_GREY, UNITS, Fit, Layout
 from edgedeploy.tasks.detection.coco import Box, Found, Matches, Picture, match, mean_precision, read_coco
 from edgedeploy.tasks.network import Maker, build_network
-from edgedeploy.tasks.pictures.base import Entry, Image, PictureTask, data_folder
+from edgedeploy.tasks.pictures.base import Image, PictureTask
+from edgedeploy.tasks.pictures.entries import Entry, data_folder
 from edgedeploy.tasks.pictures.options import PictureOptions
 from edgedeploy.tasks.pictures.table import inside
 from edgedeploy.tasks.splitting import SPLIT_WORDS
