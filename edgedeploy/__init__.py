@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Busy,
         CommandFailed,
         DataError,
+        DidNotRun,
         EdgeDeployError,
         GoalNotMet,
         HostKeyError,
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from edgedeploy.runtime.sessions.sources import SessionSource
     from edgedeploy.study.events import Event
     from edgedeploy.study.front import read_front
+    from edgedeploy.study.oneshot.measure import measure
+    from edgedeploy.study.oneshot.quantize import quantize
     from edgedeploy.study.options import RunOptions
     from edgedeploy.targets.building import build_artifact
     from edgedeploy.targets.common import look_for
@@ -64,6 +67,9 @@ __all__ = [
     "RunOptions",
     "Event",
     "StudyResult",
+    # without a study
+    "quantize",
+    "measure",
     # to write a task
     "Task",
     "Trainable",
@@ -112,6 +118,7 @@ __all__ = [
     "StorageError",
     "OutOfTime",
     "MeasurementError",
+    "DidNotRun",
     "Unstable",
     "ParityError",
     "GoalNotMet",
@@ -124,6 +131,8 @@ _HOMES: Final = {
     "RunOptions": "study.options",
     "Event": "study.events",
     "StudyResult": "api",
+    "quantize": "study.oneshot.quantize",
+    "measure": "study.oneshot.measure",
     "Task": "interfaces.task",
     "Trainable": "interfaces.task",
     "ReadyMade": "interfaces.task",

@@ -19,6 +19,9 @@ from edgedeploy.runtime.wire.result import RawSeries
 from edgedeploy.runtime.wire.serde import from_json, to_json
 
 SCHEMA_VERSION: Final = 1
+TASK_CHANGED: Final = "measured after the task's files changed"
+"""How the note begins that such a measurement keeps."""
+
 _KEPT_SCENARIOS: Final = "protocols"  # the name of the field in files of schema 1
 
 
@@ -69,6 +72,12 @@ class Measurement(RawSeries, _Kept):
     @property
     def digest(self) -> str:
         return self.variant.digest
+
+    @property
+    def file(self) -> str:
+        """The artifact's own file, relative to the study's folder: what is to be shipped."""
+        bits = self.weight_bits.bits if self.weight_bits else 8
+        return f"artifacts/{self.variant.artifact_folder(bits)}/{self.artifact.entry}"
 
     def as_json(self) -> dict[str, Any]:
         series = to_json(self.series())

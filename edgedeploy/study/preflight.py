@@ -90,10 +90,10 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     task = load_task(spec.task.model_dump(), source.path.resolve().parent)
     _check_model(spec, source, task, names)
     scenarios = spec.measure.plans(source.path.resolve().parent)
-    targets = _ready_targets([names[name] for name in spec.study.targets])
+    targets = ready_targets([names[name] for name in spec.study.targets])
     boards: tuple[tuple[Board | None, BoardInfo], ...]
     if cluster is None:
-        boards = tuple(_open_and_probe(table, sessions_of(targets)) for table in tables)
+        boards = tuple(open_and_probe(table, sessions_of(targets)) for table in tables)
     else:
         boards = tuple((None, info) for info in cluster.boards)
     _check_boards(spec, source, tables, [info for _, info in boards], targets)
@@ -116,7 +116,7 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     return Ready(task, targets, boards, cluster, space, _left_out(spec, targets, info), notes, scenarios)
 
 
-def _ready_targets(plugins: Sequence[Plugin]) -> dict[str, Target]:
+def ready_targets(plugins: Sequence[Plugin]) -> dict[str, Target]:
     """The targets by name, each with a toolchain that works here. Raises ``TargetUnavailable``."""
     targets = {}
     for plugin in plugins:
@@ -140,7 +140,7 @@ def _check_boards(
     for info in infos:
         spec.check_clock(source, info.name, info.clock)
         spec.check_power_modes(source, info.name, named.get(info.name), info.power_modes)
-        _require_runtimes(info, targets)
+        require_runtimes(info, targets)
     require_alike(infos)
     if len(infos) > 1:
         require_comparable([objective.metric for objective in spec.objectives])
@@ -221,7 +221,7 @@ def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Seq
         raise source.error("space.training", found, "Remove it, or add the target onnxruntime or openvino")
 
 
-def _open_and_probe(table: BoardTable, sessions: Sequence[PackedSession]) -> tuple[Board, BoardInfo]:
+def open_and_probe(table: BoardTable, sessions: Sequence[PackedSession]) -> tuple[Board, BoardInfo]:
     """A board that answers and is not set aside."""
     started_s = time.monotonic()
     device = open_board(table.model_dump(), sessions)
@@ -232,7 +232,7 @@ def _open_and_probe(table: BoardTable, sessions: Sequence[PackedSession]) -> tup
     return device, info
 
 
-def _require_runtimes(info: BoardInfo, targets: Mapping[str, Target]) -> None:
+def require_runtimes(info: BoardInfo, targets: Mapping[str, Target]) -> None:
     missing = [name for name in targets if name not in info.runtimes]
     if missing:
         found = [*info.runtimes, *info.notes]

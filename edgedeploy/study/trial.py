@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.boards.care.attempts import Attempts
-from edgedeploy.errors import BuildError, MeasurementError, ParityError, Unrepeatable
+from edgedeploy.errors import BuildError, DidNotRun, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, stability
@@ -68,6 +68,8 @@ class Trials:
     - ``alive`` is called before anything is stored, and raises when the study was interrupted or has lost the board.
     - ``scenarios`` run in every measurement of times.
     - ``power_modes`` maps the board's modes to what sets them.
+    - ``marks`` are notes that every measurement keeps.
+    - ``judge`` compares golden outputs with the reference's and raises ``ParityError`` for an artifact that is broken.
     - ``host`` is locked while this host works, ``place`` while the board runs; a board that is this host shares its
       lock.
     """
@@ -84,6 +86,8 @@ class Trials:
     alive: Callable[[Variant], None] = lambda variant: None
     scenarios: tuple[ScenarioPlan, ...] = ()
     power_modes: Mapping[str, str] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+    judge: Callable[..., dict[str, float]] = check_parity
     host: AbstractContextManager[object] = field(default_factory=nullcontext)
     place: AbstractContextManager[object] = field(default_factory=nullcontext)
 
@@ -93,37 +97,49 @@ class Trials:
         if measurement is not None:
             return self.outcome(measurement)
         failure = self.store.failure(variant.digest)
-        return Failed(failure.kind, failure.message) if failure else None
+        return Failed(failure.kind, failure.message, failure.phase) if failure else None
 
     def evaluate(self, variant: Variant) -> Outcome:
         """Evaluate a variant and store the evidence. What becomes of a failure:
 
         - the variant's own is stored;
         - the board's is raised;
-        - a toolchain's, or a measurement that stayed unstable, is reported and remembered for this run only.
+        - a toolchain's, the baseline's, or a measurement that stayed unstable, is reported and remembered for this run
+          only; so is an artifact that did not run where nothing of its target has run yet.
         """
-        phase = "build"
+        phase = "baseline"
         try:
             with self.host:
                 self.bench.artifact(self.reference_baseline)
+                phase = "build"
                 rivals = self.bench.rivals(variant)
                 if rivals is None:
                     self.bench.artifact(variant)
             phase = "measure"
             if rivals is not None:
-                self._choose_weight_bits(variant, rivals)
+                self.choose_weight_bits(variant, rivals)
             return self.outcome(self._measure_steadily(variant))
         except (BuildError, MeasurementError) as exc:
             kind = type(exc).__name__
             self.alive(
                 variant
             )  # an interrupt that a toolchain reported as its own error is not a failure of the variant
-            if isinstance(exc, Unrepeatable):
+            if isinstance(exc, Unrepeatable) or not self._of_the_variant(variant, phase, exc):
                 self.tell(f"{variant.label}: {exc}")
-                return Failed(kind, str(exc))
+                return Failed(kind, str(exc), phase)
             with self.account.phase("bookkeeping"):
                 self.store.keep_failure(Failure(variant, kind, phase, str(exc), utc_now()))
-            return Failed(kind, str(exc))
+            return Failed(kind, str(exc), phase)
+
+    def _of_the_variant(self, variant: Variant, phase: str, exc: BuildError | MeasurementError) -> bool:
+        """Whether a failure is shown to be this variant's. One that did not run is held against what has run with the
+        same runtime: the reference baseline, which the board has tried beside it, or any measurement."""
+        itself = variant.digest == self.reference_baseline.digest
+        if phase == "baseline":
+            return itself
+        if not isinstance(exc, DidNotRun) or (variant.target == self.reference_baseline.target and not itself):
+            return True
+        return any(item.variant.target == variant.target for item in self.store.measurements())
 
     def _measure_steadily(self, variant: Variant) -> Measurement:
         """Measure a variant. If its artifact misses parity, it is built again: an equal artifact shows that the variant
@@ -155,13 +171,13 @@ class Trials:
     def outcome(self, measurement: Measurement) -> Outcome:
         """Objectives and constraints of a measurement, in the order of the spec."""
         if not measurement.valid:
-            return Failed("Unstable", measurement.cause or "conditions drifted")
+            return Failed("Unstable", measurement.cause or "conditions drifted", "measure")
         wanted = [objective.metric for objective in self.spec.objectives]
         wanted += [constraint.metric for constraint in self.spec.constraints]
         for name in wanted:
             if name not in measurement.metrics:
                 reason = measurement.missing.get(name, "the task left it undefined in every case")
-                return Failed("MissingMetric", f"{name}: {reason}")
+                return Failed("MissingMetric", f"{name}: {reason}", "measure")
         values = tuple(measurement.metrics[objective.metric] for objective in self.spec.objectives)
         constraints = {
             f"{index} {limit.metric}": limit.violation(measurement.metrics[limit.metric]) / (abs(limit.bound) or 1.0)
@@ -169,7 +185,7 @@ class Trials:
         }
         return Scored(values, constraints)
 
-    def _choose_weight_bits(self, variant: Variant, rivals: Rivals) -> None:
+    def choose_weight_bits(self, variant: Variant, rivals: Rivals) -> None:
         """Run both builds on the board and keep the one that is nearer to the float model."""
         with self.host:
             wanted = self.bench.rivals_reference(variant, rivals)
@@ -264,7 +280,7 @@ class Trials:
         inputs = self.bench.inputs(split, variant.arch_kwargs)
         check_executed(variant.precision, raw.candidate.executed, variant.plan.precisions)
         golden = self.bench.golden_outputs(variant)
-        parity = check_parity(
+        parity = self.judge(
             {name: np.concatenate([row[name] for row in golden]) for name in golden[0]},
             {name: _unstack(rows[: len(golden)]) for name, rows in outputs.items()},
             *variant.precisions,
@@ -300,6 +316,7 @@ class Trials:
             baseline_variant=self.reference_baseline.digest if raw.baseline else None,
             parity=parity,
             weight_bits=self.bench.weight_bits(variant),
+            notes=self.marks,
             created_utc=utc_now(),
         )
 
