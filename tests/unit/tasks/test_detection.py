@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import picture_kit
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -43,29 +40,6 @@ def make(classes):
 """
 
 
-def data_set(root: Path, count: int = 20, **changes: Any) -> Path:
-    """Images of 40 x 24 pixels with one or two boxes each; two of them are of one patient."""
-    rng = np.random.default_rng(0)
-    rows: dict[str, list[dict[str, Any]]] = {
-        "categories": [{"id": 7, "name": "stone"}, {"id": 3, "name": "needle"}],
-        "images": [],
-        "annotations": [],
-    }
-    for number in range(count):
-        pixels = np.repeat(picture_kit.striped(number, True, side=40)[:24, :, None], 3, axis=2)
-        name = f"{number:03d}.png"
-        picture_kit.save(root / "images" / name, pixels)
-        rows["images"].append({"id": number, "file_name": name, "width": 40, "height": 24, "patient": number // 2})
-        for _ in range(1 + number % 2):
-            left, top = rng.uniform(0, 20), rng.uniform(0, 10)
-            entry = {"image_id": number, "category_id": int(rng.choice([3, 7])), "bbox": [left, top, 12.0, 9.0]}
-            rows["annotations"].append({"id": len(rows["annotations"]) + 1, "area": 108.0, "iscrowd": 0, **entry})
-    for key, change in changes.items():
-        change(rows[key])
-    (root / "annotations.json").write_text(json.dumps(rows))
-    return root
-
-
 def load(root: Path, **options: Any) -> Detection:
     task = load_task({"kind": "detection", "options": {"root": str(root), "resolutions": [32], **options}}, root.parent)
     assert isinstance(task, Detection)
@@ -76,7 +50,7 @@ def load(root: Path, **options: Any) -> Detection:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("detection")
     (folder / "nets.py").write_text(NETWORK)
-    return data_set(folder / "data")
+    return picture_kit.coco_data(folder / "data")
 
 
 def perfect(task: Detection, case: Any, shift: float = 0.0, score_of: float = 0.9) -> dict[str, Any]:
@@ -221,45 +195,8 @@ def test_patients_stay_together(root: Path) -> None:
     assert sum(map(len, sides)) == len(set.union(*sides)) == 10
 
 
-def detector(path: Path, open_shape: bool = False) -> Path:
-    """An ONNX file that answers one box of 10 x 10 at (4, 4) whatever it sees."""
-    shape: list[Any] = ["batch", 3, "h", "w"] if open_shape else [1, 3, 32, 32]
-    constants = {
-        "weight": np.zeros((4, 3, 3, 3), np.float32),
-        "box": np.array([[[4, 4, 14, 14]]], np.float32),
-        "score": np.array([[0.8]], np.float32),
-        "ends": np.array([1, 1, 4], np.int64),
-        "label": np.array([[1]], np.int64),
-    }
-    nodes = [
-        helper.make_node("Conv", ["image", "weight"], ["seen"]),
-        helper.make_node("GlobalAveragePool", ["seen"], ["mean"]),
-        helper.make_node("Reshape", ["mean", "ends"], ["row"]),
-        helper.make_node("Add", ["row", "box"], ["boxes"]),
-        helper.make_node("ReduceMean", ["row"], ["level"], keepdims=0),
-        helper.make_node("Add", ["level", "score"], ["scores"]),
-        helper.make_node("Cast", ["level"], ["whole"], to=TensorProto.INT64),
-        helper.make_node("Add", ["whole", "label"], ["labels"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "detector",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
-        [
-            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 1, 4]),
-            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 1]),
-            helper.make_tensor_value_info("labels", TensorProto.INT64, [1, 1]),
-        ],
-        [numpy_helper.from_array(v, k) for k, v in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    onnx.save(model, path)
-    return path
-
-
 def test_an_onnx_detector_is_taken_as_it_is(root: Path) -> None:
-    detector(root.parent / "detector.onnx")
+    picture_kit.detector(root.parent / "detector.onnx")
     task = load(root, model="detector.onnx", labels="labels", first_label=1)
     assert isinstance(task, OnnxDetection)
     assert isinstance(task, ReadyMade)
@@ -276,7 +213,7 @@ def test_an_onnx_detector_is_taken_as_it_is(root: Path) -> None:
 
 
 def test_an_open_shape_is_fixed_by_the_input_that_is_named(root: Path) -> None:
-    detector(root.parent / "open.onnx", open_shape=True)
+    picture_kit.detector(root.parent / "open.onnx", open_shape=True)
     assert load(root, model="open.onnx", input="image").input_specs()[0].shape == (1, 3, 32, 32)
 
 
@@ -292,7 +229,7 @@ def test_an_open_shape_is_fixed_by_the_input_that_is_named(root: Path) -> None:
     ],
 )
 def test_options_that_are_wrong(root: Path, options: dict[str, Any], message: str) -> None:
-    detector(root.parent / "detector.onnx")
+    picture_kit.detector(root.parent / "detector.onnx")
     with pytest.raises(SpecError, match=message):
         load(root, **options)
 
@@ -360,7 +297,7 @@ def set_first(**values: Any) -> Any:
     ],
 )
 def test_entries_that_cannot_be_used_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    data_set(tmp_path / "data", **changes)
+    picture_kit.coco_data(tmp_path / "data", **changes)
     (tmp_path / "nets.py").write_text(NETWORK)
     with pytest.raises(DataError, match=message):
         load(tmp_path / "data", network="nets.py:make")
@@ -368,7 +305,7 @@ def test_entries_that_cannot_be_used_are_named(tmp_path: Path, changes: dict[str
 
 @pytest.mark.parametrize("text", ["", "[]", '{"images": {}}', "[" * 100_000])
 def test_files_that_are_no_coco(tmp_path: Path, text: str) -> None:
-    data_set(tmp_path / "data")
+    picture_kit.coco_data(tmp_path / "data")
     (tmp_path / "nets.py").write_text(NETWORK)
     (tmp_path / "data" / "annotations.json").write_text(text)
     with pytest.raises(DataError, match=r"annotations .*annotations.json"):

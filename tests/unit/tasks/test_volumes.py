@@ -7,6 +7,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import picture_kit
 import pytest
 import torch
 
@@ -19,24 +20,11 @@ from edgedeploy.tasks.volumes import Volumes, placed
 SMALL = {"size": [16, 16, 16], "base_channels": 2}
 
 
-def put(root: Path, name: str, seed: int, shape: tuple[int, int, int] = (20, 18, 12), **of: Any) -> None:
-    """A bright ball in noise, and its label."""
-    rng = np.random.default_rng(seed)
-    centre = np.array(shape) / 2 + rng.uniform(-2, 2, 3)
-    away = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(np.indices(shape), centre, strict=True)))
-    label = (away < 4).astype(np.uint8)
-    values = (100 * label + rng.normal(0, 10, shape)).astype(np.float32)
-    affine = of.get("affine", np.diag([1.0, 1.0, 2.0, 1.0]))
-    for folder, data in (("images", of.get("values", values)), ("labels", of.get("label", label))):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        nibabel.save(nibabel.Nifti1Image(data, affine), root / folder / f"{name}.nii.gz")
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("volumes")
     for number in range(12):
-        put(folder, f"v{number:02d}", number)
+        picture_kit.volume(folder, f"v{number:02d}", number)
     return folder
 
 
@@ -104,11 +92,11 @@ def test_placing_there_and_back_keeps_every_voxel() -> None:
 def test_spacing_and_orientation_are_made_alike(tmp_path: Path) -> None:
     """The same head scanned from the other end, at 2 mm along the third axis: one grid comes of both."""
     for number in range(8):
-        put(tmp_path, f"v{number}", number)
+        picture_kit.volume(tmp_path, f"v{number}", number)
         data = [nibabel.load(tmp_path / f / f"v{number}.nii.gz") for f in ("images", "labels")]
         flipped = [np.asarray(item.dataobj)[::-1] for item in data]
         affine = np.array([[-1.0, 0, 0, 19], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
-        put(tmp_path, f"w{number}", number, affine=affine, values=flipped[0], label=flipped[1])
+        picture_kit.volume(tmp_path, f"w{number}", number, affine=affine, values=flipped[0], label=flipped[1])
     task = load(tmp_path, spacing_mm=[1.0, 1.0, 1.0])
     loaded = {case.id[-9:-7]: task.load(case) for split in SPLITS for case in task.cases(split)}
     assert len(loaded) == 16
@@ -143,7 +131,7 @@ def test_every_second_cut_holds_a_structure(root: Path) -> None:
 
 def test_classes_without_truth_and_answer_are_undefined(tmp_path: Path) -> None:
     for number in range(6):
-        put(tmp_path, f"v{number}", number)
+        picture_kit.volume(tmp_path, f"v{number}", number)
     task = load(tmp_path, classes={"ball": 1, "other": 2})
     case = task.cases("selection")[0]
     empty = np.zeros((1, 3, 16, 16, 16), np.float32)
@@ -161,8 +149,8 @@ def test_classes_without_truth_and_answer_are_undefined(tmp_path: Path) -> None:
 )
 def test_volumes_that_cannot_be_used_are_named(tmp_path: Path, of: dict[str, Any], message: str) -> None:
     for number in range(8):
-        put(tmp_path, f"v{number}", number)
-    put(tmp_path, "bad", 99, **of)
+        picture_kit.volume(tmp_path, f"v{number}", number)
+    picture_kit.volume(tmp_path, "bad", 99, **of)
     with pytest.raises(DataError, match=message) as told:
         load(tmp_path)
     assert "bad.nii.gz" in str(told.value)
@@ -170,7 +158,7 @@ def test_volumes_that_cannot_be_used_are_named(tmp_path: Path, of: dict[str, Any
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     for number in range(8):
-        put(tmp_path, f"v{number}", number)
+        picture_kit.volume(tmp_path, f"v{number}", number)
     whole = (tmp_path / "images" / "v3.nii.gz").read_bytes()
     (tmp_path / "images" / "v3.nii.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"v3.nii.gz: it cannot be read"):
@@ -178,9 +166,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_header_that_asks_for_too_much_is_refused_unread(tmp_path: Path) -> None:
-    put(tmp_path, "v0", 0)
+    picture_kit.volume(tmp_path, "v0", 0)
     for number in range(1, 8):
-        put(tmp_path, f"v{number}", number)
+        picture_kit.volume(tmp_path, f"v{number}", number)
     header = nibabel.Nifti1Header()
     header.set_data_shape((30000, 30000, 30000))
     header.set_data_dtype(np.uint8)
