@@ -6,7 +6,6 @@ baseline is pruned again first.
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from edgedeploy.files import write_atomic
 from edgedeploy.interfaces.task import Task, Trainable
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.variant import Scalar, Variant
+from edgedeploy.reference.copies import copied
 from edgedeploy.reference.weights import Numbers
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def derive(task: Task, variant: Variant, baseline_model: nn.Module, *, oversight
     arch = variant.arch_kwargs
     original = {name: values[0] for name, values in task.architecture.items()}
     if variant.width == 1.0 and arch == original:
-        return copy.deepcopy(baseline_model).eval()
+        twin: nn.Module = copied(baseline_model)
+        return twin.eval()
     model, report = _shaped(task, variant, baseline_model)
     if report.complete and variant.width == 1.0 and not isinstance(task, Trainable):
         return model
@@ -110,11 +111,11 @@ def _shaped(task: Task, variant: Variant, baseline_model: nn.Module) -> tuple[nn
     return prune(model, example_inputs(specs), variant.width), report
 
 
-def example_inputs(specs: tuple[TensorSpec, ...]) -> tuple[torch.Tensor, ...]:
-    """Zeros of the model's input shapes: pruning follows the graph, not the values."""
+def example_inputs(specs: tuple[TensorSpec, ...]) -> dict[str, torch.Tensor]:
+    """Zeros of the model's input shapes by name: pruning follows the graph, not the values."""
     import torch
 
-    return tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs)
+    return {spec.name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs}
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
