@@ -51,7 +51,9 @@ class Task(Protocol):
     metrics: Mapping[str, MetricInfo]
 
     def build(self, **arch: Scalar) -> Any:
-        """A fresh ``torch.nn.Module``, seeded, whose forward takes the tensors of :meth:`input_specs` in order."""
+        """A fresh ``torch.nn.Module``, seeded, whose forward takes the tensors of :meth:`input_specs` in order, or by
+        their names where it has parameters of these names in another order. It may return a tensor, or tuples, lists,
+        dicts and dataclasses of them."""
 
     def input_specs(self, **arch: Scalar) -> tuple[TensorSpec, ...]:
         """Model inputs with batch size 1."""
@@ -81,10 +83,14 @@ class Trainable(Protocol):
     recovery_recipe: TrainRecipe
 
     def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
-        """One epoch of augmented ``(input tensor, target tensor)`` batches of the train split, decided by ``seed``."""
+        """One epoch of augmented ``(inputs, target)`` batches of the train split, decided by ``seed``.
+
+        Inputs are a tensor, a tuple of tensors in the order of :meth:`Task.input_specs`, or a dict of them by its names.
+        """
 
     def loss(self, outputs: Any, target: Any) -> Any:
-        """Scalar tensor: the task's own loss of model output against target."""
+        """Scalar tensor: the task's own loss. ``outputs`` is what the model's forward returns in training mode, of the
+        same structure, with floating-point tensors in float32."""
 
 
 @runtime_checkable
