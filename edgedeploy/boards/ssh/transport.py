@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import socket
 import threading
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgedeploy.boards.local import within
 from edgedeploy.boards.ssh.config import Endpoint, SshTarget, resolve
-from edgedeploy.boards.ssh.hostkeys import KnownHosts, prefer_known, record_name
+from edgedeploy.boards.ssh.hostkeys import KnownHosts, prefer_known
+from edgedeploy.boards.ssh.login import log_in
 from edgedeploy.boards.ssh.watchdog import Watchdog
 from edgedeploy.errors import CommandFailed, EdgeDeployError, Unreachable
 from edgedeploy.interfaces.board import Completed, RemoteProcess
@@ -57,13 +59,12 @@ class SshTransport:
         with self._operation(f"connect to {hop.address}", self._connect_timeout_s):
             transport = paramiko.Transport(_socket_to(hop, link, self._connect_timeout_s))
             self._hops.append(transport)
-            records = KnownHosts(hop.known_hosts)
-            name = record_name(hop.record_host, hop.port)
+            records = KnownHosts(hop.known_hosts, hop.record_names)
             options = transport.get_security_options()
-            options.key_types = prefer_known(list(options.key_types), records.keys_of(name))
+            options.key_types = prefer_known(list(options.key_types), records.trusted())
             transport.start_client(timeout=self._connect_timeout_s)
             address = hop.host if hop.port == 22 else f"-p {hop.port} {hop.host}"
-            records.check(name, transport.get_remote_server_key(), address)
+            records.check(transport.get_remote_server_key(), address)
             log_in(transport, hop)
         return transport
 
@@ -169,11 +170,16 @@ def _socket_to(hop: Endpoint, link: Any, timeout_s: float) -> Any:
     if link is not None:
         return _Tunnel(link.open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=timeout_s))
     if hop.proxy_command:
-        return paramiko.ProxyCommand(hop.proxy_command)
+        return paramiko.ProxyCommand(proxy_line(hop.proxy_command))
     connection = socket.create_connection((hop.host, hop.port), timeout=timeout_s)
     # Small requests and answers: waiting to fill a packet costs 50 ms each.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
+
+
+def proxy_line(command: str) -> str:
+    """The user's own ProxyCommand, run by the user's shell as OpenSSH runs it; names in it were checked before."""
+    return shlex.join([os.environ.get("SHELL") or "/bin/sh", "-c", f"exec {command}"])
 
 
 class _Tunnel:
@@ -198,42 +204,6 @@ def _break(connection: Any) -> None:
             connection.shutdown(socket.SHUT_RDWR)
         else:
             connection.close()
-
-
-def log_in(transport: paramiko.Transport, hop: Endpoint) -> None:
-    """Log in with public keys: identity files, then the user's key agent. Raises ``Unreachable`` with what was
-    tried."""
-    import paramiko
-
-    tried: list[str] = []
-    for label, key in _keys(hop, tried):
-        try:
-            transport.auth_publickey(hop.user, key)
-            return
-        except paramiko.AuthenticationException as exc:
-            tried.append(f"{label}: {_text(exc)}")
-    key_file = hop.identities[0] if hop.identities else "~/.ssh/id_ed25519"
-    raise Unreachable(
-        f"log in to {hop.address}",
-        f"the server accepts none of the keys ({'; '.join(tried) or 'there is none'})",
-        f"Let the board know your key: ssh-copy-id -i {key_file} -p {hop.port} {hop.user}@{hop.host}",
-    )
-
-
-def _keys(hop: Endpoint, skipped: list[str]) -> Iterator[tuple[str, Any]]:
-    """Usable keys, each with a label. Reasons why others cannot be used are appended to ``skipped``."""
-    import paramiko
-
-    for path in hop.identities:
-        try:
-            yield str(path), paramiko.PKey.from_path(path)
-        except (paramiko.SSHException, ValueError, TypeError, OSError) as exc:
-            skipped.append(f"{path}: {_text(exc)} (a key with a passphrase has to be in the key agent: ssh-add {path})")
-    if hop.agent:
-        agent = paramiko.Agent()
-        for key in agent.get_keys():
-            yield f"agent key {key.get_name()} {key.fingerprint}", key
-        agent.close()
 
 
 def _send(channel: paramiko.Channel, data: bytes) -> None:
