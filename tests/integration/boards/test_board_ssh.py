@@ -13,7 +13,8 @@ from board_kit import need_sshd
 from edgedeploy.boards.emulated.board import serve
 from edgedeploy.boards.ssh.config import SshTarget, record_names, resolve
 from edgedeploy.boards.ssh.hostkeys import KnownHosts, prefer_known
-from edgedeploy.boards.ssh.transport import SshTransport, command_line
+from edgedeploy.boards.ssh.quoting import command_line
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import SpecError
 
 RELAY = """
