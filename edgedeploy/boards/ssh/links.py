@@ -35,7 +35,7 @@ class Links:
         self._timeout_s = timeout_s
         self._links: list[list[paramiko.Transport]] = []
         self.host_key = ""
-        """The fingerprint of the server's own key, once it is connected."""
+        """Type and fingerprint of the server's own key, once it is connected."""
 
     def open(self, operation: Operation) -> paramiko.Transport:
         """Connect through every jump server; raises ``Unreachable`` or ``HostKeyError``."""
@@ -51,7 +51,8 @@ class Links:
             self._links.remove(hops)
             _end([hops])
             raise
-        self.host_key = fingerprint(hops[-1].get_remote_server_key().asbytes())
+        shown = hops[-1].get_remote_server_key()
+        self.host_key = f"{shown.get_name()} {fingerprint(shown.asbytes())}"
         return hops[-1]
 
     def _open_hop(self, hop: Endpoint, way: Any, hops: list[paramiko.Transport]) -> paramiko.Transport:

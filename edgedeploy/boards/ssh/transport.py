@@ -36,7 +36,7 @@ class SshTransport:
 
     @property
     def host_key(self) -> str:
-        """The fingerprint of the server's host key."""
+        """Type and fingerprint of the server's host key: what tells it from a clone of its SD card."""
         return self._links.host_key
 
     def _session(self) -> paramiko.Channel:
