@@ -30,8 +30,9 @@ class Endpoint:
 
     ``record_names`` are how known_hosts may spell it. ``identities`` are key files; ``agent`` is the socket of the user's
     key agent ("" for that of the environment, None for none), of which ``only_identities`` leaves those keys alone that are
-    among the identities. ``known_hosts`` are the user's files, then the system's. ``jumps`` are the jump servers in
-    order; ``proxy_command`` replaces the socket.
+    among the identities. ``known_hosts`` are the user's files, then the system's. ``revoked_keys`` is a
+    list of keys, or OpenSSH's binary one (KRL), that no server may show. ``jumps`` are the jump servers in order;
+    ``proxy_command`` replaces the socket.
     """
 
     host: str
@@ -42,6 +43,7 @@ class Endpoint:
     agent: str | None
     known_hosts: tuple[Path, ...]
     only_identities: bool = False
+    revoked_keys: Path | None = None
     jumps: tuple[Endpoint, ...] = ()
     proxy_command: str | None = None
 
@@ -89,6 +91,7 @@ def _resolve(target: SshTarget, *, direct: bool, on_the_way: tuple[str, ...]) ->
     words = _Words(question, host=host, port=port, user=user, alias=alias or target.host, jump=jump)
     own_records = [_existing(target.known_hosts, "known_hosts")] if target.known_hosts else []
     agent = _one(answer, "identityagent", "SSH_AUTH_SOCK")
+    revoked = _one(answer, "revokedhostkeys")
     return Endpoint(
         host=host,
         port=port,
@@ -102,6 +105,7 @@ def _resolve(target: SshTarget, *, direct: bool, on_the_way: tuple[str, ...]) ->
             *_records(_one(answer, "globalknownhostsfile", SYSTEM_RECORDS), words),
         ),
         only_identities=target.identity is not None or _one(answer, "identitiesonly", "no") == "yes",
+        revoked_keys=words.path(revoked) if revoked else None,
         jumps=_jumps(jump, target, on_the_way) if jump else (),
         proxy_command=words.expand(command) if command and not jump else None,
     )

@@ -6,13 +6,18 @@ match is compared as bytes, so that key types which paramiko does not know do no
 
 from __future__ import annotations
 
+import base64
 import logging
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgedeploy.boards.ssh.certificates import CERT_SUFFIX, check_certificate
+from edgedeploy.boards.ssh.openssh import ANSWER_S
 from edgedeploy.boards.ssh.records import Record, fingerprint, read_records
 from edgedeploy.errors import HostKeyError
 
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
 _RSA_ALGORITHMS: Final = ("rsa-sha2-512", "rsa-sha2-256")
 _ON_THE_BOARD: Final = "Compare the fingerprint on the board itself (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)"
+_KRL_MAGIC: Final = b"SSHKRL\n\0"
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
 
@@ -35,6 +41,7 @@ class KnownHosts:
 
     files: Sequence[Path]
     names: Sequence[str]
+    revoked_keys: Path | None = None
 
     def trusted(self) -> list[Record]:
         """Keys and certificate authorities on record for the first name that has any."""
@@ -92,14 +99,42 @@ class KnownHosts:
         )
 
     def _refuse_revoked(self, blob: bytes, shown: str) -> None:
+        if self.revoked_keys is not None and is_in_revocation_list(blob, self.revoked_keys):
+            raise _revoked(self.names[0], shown, str(self.revoked_keys))
         for name in self.names:
             for record in self._of(name):
                 if record.revoked and record.blob == blob:
-                    raise HostKeyError(
-                        f"the host key of {name}",
-                        f"the server shows {shown}, which {record.place} has revoked",
-                        "Do not connect: give the board a new host key (ssh-keygen -A there), or ask who revoked it",
-                    )
+                    raise _revoked(name, shown, record.place)
+
+
+def _revoked(name: str, shown: str, place: str) -> HostKeyError:
+    return HostKeyError(
+        f"the host key of {name}",
+        f"the server shows {shown}, which {place} has revoked",
+        "Do not connect: give the board a new host key (ssh-keygen -A there), or ask who revoked it",
+    )
+
+
+def is_in_revocation_list(blob: bytes, path: Path) -> bool:
+    """Whether RevokedHostKeys, a list of keys or OpenSSH's binary one (KRL), has a key. As with ssh, one that cannot be
+    read refuses every key. Raises ``HostKeyError`` for a KRL where there is no ssh-keygen to ask."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return True
+    length = int.from_bytes(blob[:4], "big")
+    words = [blob[4 : 4 + length], base64.b64encode(blob)]
+    if not content.startswith(_KRL_MAGIC):
+        return any(words[1] in line.split() for line in content.splitlines() if not line.lstrip().startswith(b"#"))
+    program = shutil.which("ssh-keygen")
+    if program is None:
+        raise HostKeyError(f"RevokedHostKeys {path}", "there is no ssh-keygen to read it", "Install OpenSSH's client")
+    with tempfile.NamedTemporaryFile(suffix=".pub") as key:
+        key.write(b" ".join(words) + b"\n")
+        key.flush()
+        argv = [program, "-Q", "-f", str(path), key.name]
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER_S, check=False)
+    return done.returncode != 0
 
 
 def prefer_known(available: Sequence[str], known: Sequence[Record]) -> list[str]:

@@ -61,7 +61,7 @@ class Links:
 
         transport = paramiko.Transport(_socket_to(hop, way, self._timeout_s))
         hops.append(transport)
-        records = KnownHosts(hop.known_hosts, hop.record_names)
+        records = KnownHosts(hop.known_hosts, hop.record_names, hop.revoked_keys)
         options = transport.get_security_options()
         options.key_types = prefer_known(list(options.key_types), records.trusted())
         transport.start_client(timeout=self._timeout_s)

@@ -89,6 +89,24 @@ def test_revoked_key_is_a_hard_stop_even_where_it_is_known_too(tmp_path: Path) -
         KnownHosts((file,), ("cart",)).check(key, "cart")
 
 
+@pytest.mark.parametrize("binary", [False, True])
+def test_key_in_the_users_revocation_list_is_a_hard_stop(binary: bool, tmp_path: Path) -> None:
+    """``RevokedHostKeys``, as a list of keys and as OpenSSH's binary one."""
+    key, public = make_key(tmp_path / "key")
+    other, other_public = make_key(tmp_path / "other")
+    file, revoked = tmp_path / "known_hosts", tmp_path / "revoked"
+    file.write_text(f"cart {public}\ncart {other_public}\n")
+    revoked.write_text(f"{public}\n")
+    if binary:
+        keygen("-k", "-q", "-f", revoked, tmp_path / "key.pub")
+    known = KnownHosts((file,), ("cart",), revoked)
+    known.check(other, "cart")
+    with pytest.raises(HostKeyError, match="revoked has revoked"):
+        known.check(key, "cart")
+    with pytest.raises(HostKeyError, match="has revoked"):
+        KnownHosts((file,), ("cart",), tmp_path / "absent").check(other, "cart")
+
+
 BROKEN = [
     "elsewhere ssh-ed25519 AAAAC3Nz!!!",
     "elsewhere ssh-ed25519",

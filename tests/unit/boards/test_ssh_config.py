@@ -69,6 +69,7 @@ TABLE: list[tuple[str, str | bytes, str, dict[str, object]]] = [
         {"proxy_command": "relay c.lab 2214 u cart %"},
     ),
     ("no proxy command", "Host cart\n  ProxyCommand none\nHost *\n  ProxyCommand relay\n", "cart", {"proxy_command": None}),
+    ("revoked keys", "RevokedHostKeys {home}/krl\n", "cart", {"revoked_keys": "{home}/krl"}),
     ("no agent", "IdentityAgent none\n", "cart", {"agent": None}),
     ("an agent of its own", "IdentityAgent {home}/agent.sock\n", "cart", {"agent": "{home}/agent.sock"}),
     ("only what is named", "IdentitiesOnly yes\n", "cart", {"only_identities": True}),
@@ -101,6 +102,7 @@ def test_configuration_is_what_openssh_makes_of_it(
     for name, value in wanted.items():
         shown = getattr(found, name)
         shown = tuple(str(item) for item in shown) if isinstance(shown, tuple) else shown
+        shown = str(shown) if isinstance(shown, Path) else shown
         assert shown == _filled(value, tmp_path), name
 
 
