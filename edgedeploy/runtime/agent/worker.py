@@ -120,7 +120,9 @@ class Cases:
 
     def feeds(self, case: int) -> dict[str, Any]:
         """The inputs of one case as arrays in memory."""
-        return {name: array[case].copy() for name, array in self._arrays.items()}
+        import numpy as np
+
+        return {name: np.array(array[case]) for name, array in self._arrays.items()}  # a row may have no dimension
 
     def differ(self) -> bool:
         """Whether any case differs from the first."""
