@@ -133,6 +133,24 @@ def convolutional_lstm(path: Path) -> Path:
     return save(path, nodes, inputs={"x": (FLOAT, [1, 8, 16])}, weights=weights)
 
 
+def recurrent_cell(path: Path, name: str = "state") -> Path:
+    """One step of a recurrent network with its state as input and output, and a gain without a dimension:
+    x (1, 8), state (1, 8), gain () -> y (1, 4), stateN (1, 8)."""
+    rng = np.random.default_rng(0)
+    shapes = {"v": (8, 8), "u": (8, 8), "h": (8, 4)}
+    weights = {key: (rng.standard_normal(shape) / 3).astype(np.float32) for key, shape in shapes.items()}
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["a"], name="/in"),
+        helper.make_node("MatMul", [name, "u"], ["b"], name="/back"),
+        helper.make_node("Add", ["a", "b"], ["c"], name="/sum"),
+        helper.make_node("Tanh", ["c"], ["stateN"], name="/tanh"),
+        helper.make_node("Mul", ["stateN", "gain"], ["g"], name="/gain"),
+        helper.make_node("MatMul", ["g", "h"], ["y"], name="/head"),
+    ]
+    inputs = {"x": (FLOAT, [1, 8]), name: (FLOAT, [1, 8]), "gain": (FLOAT, [])}
+    return save(path, nodes, inputs=inputs, outputs={"y": (FLOAT, [1, 4]), "stateN": (FLOAT, [1, 8])}, weights=weights)
+
+
 NETWORKS: tuple[Callable[[Path], Path], ...] = (
     *(lstm, gru, einsum, elementwise, scalars, counted_loop, decided_if, list_of_parts, function, unused_input),
     *(identity, constant_output, half, nameless_twice),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_networks import recurrent_cell
 from small_onnx import convolutional
 from typer.testing import CliRunner
 
@@ -140,6 +141,24 @@ def test_what_needs_training_is_no_part_of_the_space(bare: Path, tmp_path: Path)
     bare.write_text(text.replace("width = [1.0, 0.5]", 'training = ["ptq", "qat"]'))
     with pytest.raises(SpecError, match=r"space\.training: .*a ready-made model has no training.*calibration"):
         edgedeploy.load_study(bare).run(edgedeploy.RunOptions(out=tmp_path / "out"))
+
+
+def test_state_is_carried_over_clips_on_the_board(tmp_path: Path) -> None:
+    """A recurrent cell with a state and an input without a dimension, over clips of 5 frames."""
+    recurrent_cell(tmp_path / "model.onnx")
+    path = study(tmp_path, tmp_path / "model.onnx", "x", (5, 8), "/head", 2, 'states = { state = "stateN" }')
+    for split in ("calibration", "selection", "confirmation"):
+        with np.load(tmp_path / f"{split}.npz") as arrays:
+            np.savez(tmp_path / f"{split}.npz", x=arrays["x"], gain=np.ones((6, 5), np.float32))
+    edgedeploy.load_study(path).run(edgedeploy.RunOptions(out=tmp_path / "out", confirm=False))
+    store = Store(tmp_path / "out")
+    measured = {item.variant.target: item for item in store.measurements()}
+    assert set(measured) == {"onnxruntime", "openvino"}
+    for item in measured.values():
+        assert item.metrics["reference_rel_l2"] < 1e-5
+        assert item.candidate.executed == {"float32": 3}
+        with np.load(store.outputs_path(item.variant.digest, "selection")) as outputs:
+            assert {name: outputs[name].shape for name in outputs.files} == {"y": (6, 5, 1, 4)}
 
 
 @pytest.mark.shared
