@@ -111,6 +111,15 @@ class Stateful(Protocol):
     """From an input to the output that is its value in the next frame."""
 
 
+@runtime_checkable
+class TakenAsGiven(Protocol):
+    """A ready-made task whose file may say itself what computes in what. A protocol of its own because models from torch
+    are float32."""
+
+    as_given: str
+    """Why the model is built as it is given and in no other precision; empty for a float model."""
+
+
 @dataclass(frozen=True)
 class TrainRecipe:
     """How long and how fast to train. ``distill_weight`` is the share of the loss that follows the teacher.

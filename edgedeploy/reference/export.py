@@ -63,6 +63,7 @@ class Reference:
     macs: int
     quantized: bool = False
     states: Mapping[str, str] = field(default_factory=dict)
+    as_given: bool = False
 
     @property
     def told(self) -> tuple[TensorSpec, ...]:
@@ -81,6 +82,7 @@ class Reference:
             "macs": self.macs,
             **({"quantized": True} if self.quantized else {}),
             **({"states": dict(self.states)} if self.states else {}),
+            **({"as_given": True} if self.as_given else {}),
         }
 
     @classmethod
@@ -94,6 +96,7 @@ class Reference:
             parameters=int(data["parameters"]),
             macs=int(data["macs"]),
             quantized=bool(data.get("quantized", False)),
+            as_given=bool(data.get("as_given", False)),
             states={str(before): str(after) for before, after in data.get("states", {}).items()},
         )
 
@@ -178,7 +181,7 @@ def reference_outputs(reference: Reference, feeds: Iterable[Mapping[str, Array]]
     quantized reference runs unoptimised, as its file is written: an optimised session would use integer kernels. Of a
     reference with ``states``, each of ``feeds`` is a clip and gives (frames, *output shape).
     """
-    session = open_onnx(reference.path, threads=1, as_written=reference.quantized)
+    session = open_onnx(reference.path, threads=1, as_written=reference.quantized or reference.as_given)
     names = [spec.name for spec in reference.outputs]
 
     def run(feed: Mapping[str, Array]) -> dict[str, Array]:
@@ -191,7 +194,7 @@ def reference_outputs(reference: Reference, feeds: Iterable[Mapping[str, Array]]
 
 def frames_of(reference: Reference, clips: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
     """The inputs of each frame of ``clips``, with the state that the reference has there."""
-    session = open_onnx(reference.path, threads=1)
+    session = open_onnx(reference.path, threads=1, as_written=reference.as_given)
     names = [spec.name for spec in reference.outputs]
     for clip in clips:
         frames = run_clip(lambda feed: dict(zip(names, session.run(names, feed), strict=True)), clip, reference.states)

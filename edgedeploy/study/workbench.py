@@ -19,7 +19,7 @@ from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_arrays, write_atomic, write_json
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
-from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Stateful, Task
+from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Stateful, TakenAsGiven, Task
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.job import Payload
 from edgedeploy.records.precision import NO_RULES
@@ -225,7 +225,8 @@ class Workbench:
             with self._account.phase("build"), new_folder(folder) as part:
                 write_atomic(part / "reference.onnx", task.reference_model())
                 states = dict(task.states) if isinstance(task, Stateful) else {}
-                reference = replace(describe(part / "reference.onnx"), states=states)
+                given = isinstance(task, TakenAsGiven) and bool(task.as_given)
+                reference = replace(describe(part / "reference.onnx"), states=states, as_given=given)
                 write_json(part / manifest.name, {**reference.as_json(), "source_sha256": task.source_sha256})
         kept = read_json(manifest)
         if kept["source_sha256"] != task.source_sha256:

@@ -162,6 +162,10 @@ class OnnxTask:
         return found
 
     @property
+    def as_given(self) -> str:
+        return self.taken.as_given
+
+    @property
     def source_sha256(self) -> str:
         return self.taken.sha256
 

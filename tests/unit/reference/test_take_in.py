@@ -259,6 +259,25 @@ def test_it_is_refused_by_name(write: Callable[[Path], Path], told: str, tmp_pat
         take_in(write(tmp_path / "m.onnx"), {})
 
 
+def test_weights_of_gigabytes_are_bounded(tmp_path: Path) -> None:
+    model = onnx.load(str(convolutional(tmp_path / "plain.onnx")))
+    onnx.save(model, str(tmp_path / "m.onnx"), save_as_external_data=True, location="weights", size_threshold=0)
+    with (tmp_path / "weights").open("r+b") as stream:
+        stream.truncate(3 << 30)  # a hole: nothing is written
+    with pytest.raises(DataError, match=r"model and weights are too large\. At most 1073741824 bytes are read"):
+        take_in(tmp_path / "m.onnx", {})
+
+
+def test_weights_among_the_inputs_are_constants(tmp_path: Path) -> None:
+    model = onnx.load(str(convolutional(tmp_path / "m.onnx")))
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    taken = take_in(tmp_path / "m.onnx", {})
+    assert [spec.name for spec in taken.inputs] == ["image"]
+    assert any("11 weights were listed as inputs" in note for note in taken.notes)
+
+
 def test_a_rank_that_is_open_can_be_given(tmp_path: Path) -> None:
     assert take_in(open_rank(tmp_path / "m.onnx"), {"x": (1, 3)}).outputs == (TensorSpec("y", "float32", (1, 3)),)
 
