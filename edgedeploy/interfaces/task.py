@@ -148,6 +148,28 @@ class ReadyMade(Protocol):
         """The reference as ONNX with static shapes and every node named."""
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """A ready-made task whose network carries state from frame to frame. A case of it is a clip: ``inputs`` gives
+    (frames, *input shape) of what each frame brings, and the state before the first frame; ``evaluate`` gets
+    (frames, *output shape) of each output that is no state.
+
+    A protocol of its own because most networks answer each case alone.
+    """
+
+    states: Mapping[str, str]
+    """From an input to the output that is its value in the next frame."""
+
+
+@runtime_checkable
+class TakenAsGiven(Protocol):
+    """A ready-made task whose file may say itself what computes in what. A protocol of its own because models from torch
+    are float32."""
+
+    as_given: str
+    """Why the model is built as it is given and in no other precision; empty for a float model."""
+
+
 @dataclass(frozen=True)
 class TrainRecipe:
     """How long and how fast to train. ``distill_weight`` is the share of the loss that follows the teacher.

@@ -18,6 +18,7 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.reference.flow import GIVE_LISTS, UNSHAPED, fold, has_flow, unshaped
 from edgedeploy.reference.foreign import load, name_all, nodes_of
+from edgedeploy.reference.given import computes_doubles, quantized_by
 from edgedeploy.reference.take_in import TakenIn
 
 LOWEST_OPSET: Final = 13
@@ -59,12 +60,14 @@ def clean(
     fixed = _fix_values(path, model, constants)
     notes += [f"input {name} is the constant {value.tolist()}" for name, value in fixed.items()]
     notes += _fix_shapes(path, model, shapes)
-    notes += _convert(path, model)
-    if has_flow(model):
+    given = quantized_by(model)
+    if not given:  # a lifted or folded copy would not be the file as it is
+        notes += _convert(path, model)
+    if has_flow(model) and not given:
         model = fold(model)
     try:
         model = _close(path, _tidy(model))
-        if has_flow(model):  # shapes that two runs told decide some of it
+        if has_flow(model) and not given:  # shapes that two runs told decide some of it
             model = _close(path, _tidy(fold(model)))
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
@@ -73,7 +76,7 @@ def clean(
     outputs = tuple(_spec(path, value) for value in model.graph.output)
     data: bytes = model.SerializeToString()
     _prove(path, original, data, fixed, (inputs, outputs))
-    return TakenIn(data, sha256, inputs, outputs, tuple(notes))
+    return TakenIn(data, sha256, inputs, outputs, tuple(notes), given or computes_doubles(model))
 
 
 def _readable(path: Path, model: Any) -> list[str]:

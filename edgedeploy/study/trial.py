@@ -281,7 +281,7 @@ class Trials:
         check_executed(variant.precision, raw.candidate.executed, variant.plan.precisions)
         golden = self.bench.golden_outputs(variant)
         parity = self.judge(
-            {name: np.concatenate([row[name] for row in golden]) for name in golden[0]},
+            {name: np.concatenate([np.atleast_1d(row[name]) for row in golden]) for name in golden[0]},
             {name: _unstack(rows[: len(golden)]) for name, rows in outputs.items()},
             *variant.precisions,
         )
