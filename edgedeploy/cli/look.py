@@ -1,10 +1,8 @@
-"""Commands that look at what is here: targets, boards, this host, recipes."""
+"""Commands that look at what is here: targets, boards, this host."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +12,6 @@ from typer.core import TyperGroup
 
 from edgedeploy.cli.app import EXIT_BOARD, EXIT_PARTIAL, AsJson, app, out, print_json, print_table
 from edgedeploy.cli.loudness import print_line, say
-from edgedeploy.errors import SpecError, nearest
 
 
 @app.command()
@@ -114,35 +111,6 @@ def doctor(
         _show_findings("Doctor", lambda: board_findings(chosen), as_json)
         return
     _show_findings("Doctor", lambda: [*machine_findings(), *target_findings(), *board_findings(tables)], as_json)
-
-
-@app.command()
-def recipe(
-    name: Annotated[str | None, typer.Argument(help="demo, usgra-seg, ...", show_default=False)] = None,
-    within: Annotated[
-        str | None, typer.Option(help="Fit the demo to this host: time that it may take, such as '17 min'.")
-    ] = None,
-) -> None:
-    """Print a study file that ships with edgedeploy; without a name, list them."""
-    files = {path.name.removesuffix(".toml"): path for path in resources.files("edgedeploy.recipes").iterdir()}
-    names = sorted(key for key, path in files.items() if path.name.endswith(".toml"))
-    if name is None:
-        sys.stdout.write("\n".join(names) + "\n")
-        return
-    if name not in names:
-        raise SpecError(f"recipe {name!r}", "there is none of that name", nearest(name, names))
-    text = files[name].read_text(encoding="utf-8")
-    if within is not None:
-        from edgedeploy.diagnose.fitting import fit_recipe
-        from edgedeploy.records.units import parse_quantity
-
-        try:
-            within_s = parse_quantity(within, "s")
-        except ValueError as exc:
-            raise SpecError("--within", str(exc)) from None
-        text, said = fit_recipe(name, text, within_s)
-        say(f"Fitted to this host: {said}.")
-    sys.stdout.write(text)
 
 
 def _show_findings(title: str, look: Callable[[], Sequence[Any]], as_json: bool) -> None:
