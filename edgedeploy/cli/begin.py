@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from edgedeploy.cli.app import app, out
+from edgedeploy.cli.app import app, out, print_json
 from edgedeploy.cli.loudness import print_line, say
 from edgedeploy.cli.options import BoardPython, Colour, Mean, Page, Shapes, Std, ValueRange, board_named, images_table
 from edgedeploy.errors import BoardError, DataError, SpecError, Unsupported, nearest
@@ -191,3 +191,14 @@ def _write_files(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
         out.print(escape(str(folder / name)), highlight=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of study files, by which editors complete and check them.
+
+    Example: edgedeploy schema > study.schema.json, and `#:schema ./study.schema.json` as the study file's first line
+    """
+    from edgedeploy.spec.schema import study_schema
+
+    print_json(study_schema())

@@ -139,7 +139,8 @@ def measure(
 
     Example: edgedeploy measure q --board edge@cart-3.lab
     """
-    from edgedeploy.spec.study import MeasureTable, load_spec
+    from edgedeploy.spec.measuring import MeasureTable
+    from edgedeploy.spec.study import load_spec
     from edgedeploy.study.oneshot.desk import parse_shapes
     from edgedeploy.study.oneshot.measure import measure as run
 
