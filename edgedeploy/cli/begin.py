@@ -13,7 +13,19 @@ from rich.markup import escape
 
 from edgedeploy.cli.app import app, out, print_json
 from edgedeploy.cli.loudness import print_line, say
-from edgedeploy.cli.options import BoardPython, Colour, Mean, Page, Shapes, Std, ValueRange, board_named, images_table
+from edgedeploy.cli.options import (
+    BoardPython,
+    Colour,
+    Mean,
+    Page,
+    Shapes,
+    Std,
+    ValueRange,
+    board_named,
+    complete_board,
+    complete_target,
+    images_table,
+)
 from edgedeploy.errors import BoardError, DataError, SpecError, Unsupported, nearest
 
 TASK_FILE = "my_task.py"
@@ -32,13 +44,23 @@ def init(
             help="Folder of images, .npy or .npz files, or of folders named by split; for .onnx.", show_default=False
         ),
     ] = None,
-    board: Annotated[str | None, typer.Option(help="local, user@host, emulated:arm64.", show_default=False)] = None,
+    board: Annotated[
+        str | None,
+        typer.Option(
+            help="local, user@host, emulated:arm64.",
+            show_default=False,
+            autocompletion=complete_board,
+        ),
+    ] = None,
     task: Annotated[
         str | None, typer.Option(help="Your own task, file.py:factory, instead of an .onnx file.", show_default=False)
     ] = None,
     out_file: Annotated[Path, typer.Option("--out", help="Study file to write.")] = Path("study.toml"),
     target: Annotated[
-        list[str] | None, typer.Option(help="Runtime to build for; may be given again (those installed).")
+        list[str] | None,
+        typer.Option(
+            help="Runtime to build for; may be given again (those installed).", autocompletion=complete_target
+        ),
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the study (the model's).", show_default=False)] = "",
     colour: Colour = None,
@@ -52,6 +74,7 @@ def init(
 ) -> None:
     """Write a study file for a model, its data and a board. What is not given is asked on a terminal.
 
+    \b
     Example: edgedeploy init --model unet.onnx --data images/ --colour grey --mean 0 --std 255 --board edge@cart-3.lab
     """
     from edgedeploy.study.beginning import Beginning, known_shapes
@@ -132,9 +155,20 @@ def _ask(question: str, usual: str | None = None) -> str:
     return str(typer.prompt(question, default=usual, err=True))
 
 
+def _complete_recipe(incomplete: str) -> list[str]:
+    return sorted(name for name in _recipes() if name.startswith(incomplete))
+
+
 @app.command()
 def recipe(
-    name: Annotated[str | None, typer.Argument(help="demo, onnx, python, my_task.py, ...", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="demo, onnx, python, my_task.py, ...",
+            show_default=False,
+            autocompletion=_complete_recipe,
+        ),
+    ] = None,
     within: Annotated[
         str | None, typer.Option(help="Fit the demo to this host: time that it may take, such as '17 min'.")
     ] = None,
@@ -144,6 +178,7 @@ def recipe(
 ) -> None:
     """Print a study file that ships with edgedeploy; without a name, list them. `python` comes with a task file.
 
+    \b
     Example: edgedeploy recipe python --out my-study
     """
     files = _recipes()
@@ -195,9 +230,11 @@ def _write_files(folder: Path, files: dict[str, str]) -> None:
 
 @app.command()
 def schema() -> None:
-    """Print the JSON schema of study files, by which editors complete and check them.
+    """Print the JSON schema of study files, by which editors complete and check them where a study file begins with
+    `#:schema ./study.schema.json`.
 
-    Example: edgedeploy schema > study.schema.json, and `#:schema ./study.schema.json` as the study file's first line
+    \b
+    Example: edgedeploy schema > study.schema.json
     """
     from edgedeploy.spec.schema import study_schema
 

@@ -16,7 +16,11 @@ from edgedeploy.cli.loudness import print_line, say
 
 @app.command()
 def targets(as_json: AsJson = False) -> None:
-    """Backend toolchains: which work here, and the command that mends the others."""
+    """Backend toolchains: which work here, and the command that mends the others.
+
+    \b
+    Example: edgedeploy targets --json
+    """
     from edgedeploy.diagnose.doctor import target_findings
 
     _show_findings("Targets", target_findings, as_json)
@@ -27,6 +31,7 @@ class LooksUnlessTold(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        named |= ctx.resilient_parsing and not args  # a shell asks which commands there are
         return super().parse_args(ctx, args if named else ["look", *args])
 
 
@@ -38,7 +43,11 @@ app.add_typer(boards, name="boards")
 def create(
     machine: Annotated[str, typer.Argument(help="arm64, arm64-system or x86-avx2.", show_default=False)],
 ) -> None:
-    """Make an emulated processor ready on this host: build an Arm board's image, once (root; downloads packages)."""
+    """Make an emulated processor ready on this host: build an Arm board's image, once (root; downloads packages).
+
+    \b
+    Example: edgedeploy boards create arm64
+    """
     from edgedeploy.boards.creating import create as make
 
     try:
@@ -58,7 +67,11 @@ def look(
     as_json: AsJson = False,
     lift: Annotated[str | None, typer.Option(help="Take this board out of quarantine.", show_default=False)] = None,
 ) -> None:
-    """Boards of a study file (or the ones that need none): reach each, and say what it is."""
+    """Boards of a study file (or the ones that need none): reach each, and say what it is.
+
+    \b
+    Example: edgedeploy boards study.toml
+    """
     if catalog:
         _show_catalog(as_json)
         return
@@ -95,7 +108,11 @@ def doctor(
     board: Annotated[str | None, typer.Option(help="Look at this board alone.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Everything a study needs on this host, and which precisions are worth trying on each board."""
+    """Everything a study needs on this host, and which precisions are worth trying on each board.
+
+    \b
+    Example: edgedeploy doctor study.toml --board cart
+    """
     from edgedeploy.diagnose.doctor import (
         DEFAULT_BOARDS,
         board_findings,

@@ -22,6 +22,9 @@ from edgedeploy.cli.options import (
     StudyFile,
     ValueRange,
     board_named,
+    complete_board,
+    complete_precision,
+    complete_target,
     images_table,
 )
 from edgedeploy.errors import SpecError
@@ -33,11 +36,20 @@ DIGEST: Final = re.compile("[0-9a-f]{4,16}")
 def quantize(
     model: Annotated[Path, typer.Argument(help="Float model, an .onnx file.", show_default=False)],
     target: Annotated[
-        str, typer.Option(help="What to build for: `edgedeploy targets` lists them.", show_default=False)
+        str,
+        typer.Option(
+            help="What to build for: `edgedeploy targets` lists them.",
+            show_default=False,
+            autocompletion=complete_target,
+        ),
     ],
     out_folder: Annotated[Path, typer.Option("--out", help="New folder for the artifact.", show_default=False)],
     precision: Annotated[
-        str, typer.Option(help="int8, int8-dynamic, float16, bfloat16, int4-weights: what the target builds.")
+        str,
+        typer.Option(
+            help="int8, int8-dynamic, float16, bfloat16, int4-weights: what the target builds.",
+            autocompletion=complete_precision,
+        ),
     ] = "int8",
     calibration: Annotated[
         Path | None, typer.Option(help="Folder of images, .npy or .npz files, or one such file.", show_default=False)
@@ -55,7 +67,10 @@ def quantize(
         int, typer.Option(help="Bits of int8 weights, 7 or 8 (the board chooses where it matters).", show_default=False)
     ] = 0,
     board: Annotated[
-        str, typer.Option(help="Where to run it once: local, user@host, emulated:arm64, or none.")
+        str,
+        typer.Option(
+            help="Where to run it once: local, user@host, emulated:arm64, or none.", autocompletion=complete_board
+        ),
     ] = "local",
     study: StudyFile = None,
     board_python: BoardPython = None,
@@ -63,6 +78,7 @@ def quantize(
 ) -> None:
     """Build one artifact from a float ONNX model, and compare its outputs with the model's.
 
+    \b
     Example: edgedeploy quantize unet.onnx --target openvino --calibration images/ --colour grey --mean 0 --std 255 --out q
     """
     from edgedeploy.study.oneshot.desk import parse_shapes
@@ -110,10 +126,26 @@ def measure(
     ],
     board: Annotated[
         str | None,
-        typer.Option(help="local, user@host, emulated:arm64, or a board's name in --study.", show_default=False),
+        typer.Option(
+            help="local, user@host, emulated:arm64, or a board's name in --study.",
+            show_default=False,
+            autocompletion=complete_board,
+        ),
     ] = None,
-    target: Annotated[str, typer.Option(help="What an .onnx file is built for.")] = "onnxruntime",
-    precision: Annotated[str, typer.Option(help="What an .onnx file is built in.")] = "float32",
+    target: Annotated[
+        str,
+        typer.Option(
+            help="What an .onnx file is built for.",
+            autocompletion=complete_target,
+        ),
+    ] = "onnxruntime",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="What an .onnx file is built in.",
+            autocompletion=complete_precision,
+        ),
+    ] = "float32",
     inputs: Annotated[
         Path | None,
         typer.Option(help="Images, .npy or .npz files to run on (seeded random inputs).", show_default=False),
@@ -137,6 +169,7 @@ def measure(
 ) -> None:
     """Measure one model or artifact on a board, interleaved with its float model; exit code 4 for an invalid run.
 
+    \b
     Example: edgedeploy measure q --board edge@cart-3.lab
     """
     from edgedeploy.spec.measuring import MeasureTable
@@ -189,6 +222,7 @@ def export(
 ) -> None:
     """Copy one artifact out of a study's folder, with its measurement, hashes, and how to load it.
 
+    \b
     Example: edgedeploy export runs/cart --pick --out unet-cart
     """
     from edgedeploy.study.oneshot.export import NO_BUNDLE

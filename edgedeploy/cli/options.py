@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edgedeploy.errors import SpecError
+
+PRECISIONS = ("int8", "int8-dynamic", "float16", "bfloat16", "int4-weights", "float32")
+COLOURS = ("rgb", "bgr", "grey")
+
+
+def complete_target(incomplete: str) -> list[str]:
+    """Names of all installed targets, of other packages too; nothing of them is imported."""
+    names = {entry.name for entry in entry_points(group="edgedeploy.targets")}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_board(incomplete: str) -> list[str]:
+    """Words that need no study file."""
+    from edgedeploy.spec.boards import EMULATED_WORD, MACHINES
+
+    words = ("local", "none", "emulated", *(f"{EMULATED_WORD}{machine}" for machine in MACHINES))
+    return [word for word in words if word.startswith(incomplete)]
+
+
+def complete_precision(incomplete: str) -> list[str]:
+    return [name for name in PRECISIONS if name.startswith(incomplete)]
+
+
+def complete_colour(incomplete: str) -> list[str]:
+    return [name for name in COLOURS if name.startswith(incomplete)]
+
 
 Shapes = Annotated[
     list[str] | None,
@@ -16,7 +43,12 @@ Shapes = Annotated[
     ),
 ]
 Colour = Annotated[
-    str | None, typer.Option(help="Order of the model's channels, for images: rgb, bgr or grey.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Order of the model's channels, for images: rgb, bgr or grey.",
+        show_default=False,
+        autocompletion=complete_colour,
+    ),
 ]
 Mean = Annotated[
     str | None, typer.Option(help="Subtracted from pixels of 0 to 255: one number, or one per channel: 124,116,104.")
