@@ -339,7 +339,8 @@ def _spec(path: Path, value: Any) -> TensorSpec:
         dtype = "undefined"
     if dtype not in ELEMENT_TYPES:
         raise Unsupported(f"{asked} as numbers", f"its element type is {dtype}", "Export it with numbers only")
-    remedy = f"One artifact serves one shape: name it in [task.options.shapes], {value.name!r} = [1, ...]"
+    known = ", ".join(_size_text(place, dimension) for place, dimension in enumerate(tensor.shape.dim))
+    remedy = f"One artifact serves one shape: name it in [task.options.shapes], {value.name!r} = [{known or '1, ...'}]"
     if not tensor.HasField("shape"):
         raise Unsupported(f"one shape for {asked}", "the file does not say how many dimensions it has", remedy)
     shape = []
@@ -349,6 +350,13 @@ def _spec(path: Path, value: Any) -> TensorSpec:
             raise Unsupported(f"one shape for {asked}", found, remedy)
         shape.append(int(dimension.dim_value))
     return TensorSpec(value.name, dtype, tuple(shape))
+
+
+def _size_text(place: int, dimension: Any) -> str:
+    """A dimension in a shape that a user has to fill in: an open first one is the batch, which is 1."""
+    if dimension.HasField("dim_value") and dimension.dim_value > 0:
+        return str(dimension.dim_value)
+    return "1" if place == 0 else dimension.dim_param or "?"
 
 
 def _prove(

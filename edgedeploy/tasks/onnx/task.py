@@ -23,10 +23,18 @@ from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.take_in import TakenIn, take_in
 from edgedeploy.runtime.sessions.clips import clip_outputs
 from edgedeploy.runtime.sessions.onnxruntime import open_model
+from edgedeploy.tasks.onnx.arrays import Share
 from edgedeploy.tasks.onnx.clips import open_clips, states_of
 from edgedeploy.tasks.onnx.inputs import Preprocessing, Source, Sources, digest_of_inputs
 
 SOURCES: Final[tuple[Split, ...]] = ("calibration", "selection", "confirmation")
+SHARES: Final[Mapping[Split, tuple[float, float]]] = {
+    "calibration": (0.0, 0.25),
+    "selection": (0.25, 0.75),
+    "confirmation": (0.75, 1.0),
+}
+"""The stretch of one folder's cases, by name, that each split gets."""
+
 REMEMBERED_BYTES: Final = 256 << 20
 """Reference outputs that are kept for the next variant; past this they are computed again."""
 
@@ -37,9 +45,10 @@ _TABLES: Final = {"constants": "{ sr = 16000 }", "states": '{ state = "stateN" }
 
 @dataclass(frozen=True)
 class OnnxOptions:
-    """Where the inputs of each split are (an ``.npz`` or a folder of images, relative to the study file), how images
-    become inputs, the shapes of inputs that the model leaves open, and inputs that are constants. ``states`` maps an input
-    to the output that is its value in the next frame, ``initial`` to its value in the first (a number fills it)."""
+    """Where the inputs of each split are (an ``.npz`` or a folder, of images or arrays, relative to the study file), how
+    images become inputs, the shapes of inputs that the model leaves open, and inputs that are constants. ``data`` in the
+    place of the three is one such place for all of them, dealt out by :data:`SHARES`. ``states`` maps an input to the output
+    that is its value in the next frame, ``initial`` to its value in the first (a number fills it)."""
 
     calibration: str
     selection: str
@@ -49,14 +58,21 @@ class OnnxOptions:
     constants: Mapping[str, Any] = field(default_factory=dict)
     states: Mapping[str, str] = field(default_factory=dict)
     initial: Mapping[str, Any] = field(default_factory=dict)
+    data: bool = False
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> OnnxOptions:
         """Raises ``SpecError`` with the key that is wrong."""
-        known = (*SOURCES, "preprocessing", "shapes", *_TABLES)
+        known = ("data", *SOURCES, "preprocessing", "shapes", *_TABLES)
         for key in table:
             if key not in known:
                 raise SpecError(f"task.options.{key}", "unknown option", nearest(key, known))
+        if "data" in table:
+            both = [key for key in SOURCES if key in table]
+            if both:
+                found = f"it is for all splits, and {both[0]} is given too"
+                raise SpecError("task.options.data", found, "Give data, or all of the three splits")
+            table = {**table, **dict.fromkeys(SOURCES, table["data"])}
         for key in SOURCES:
             if not isinstance(table.get(key), str) or not table[key]:
                 raise SpecError(
@@ -78,6 +94,7 @@ class OnnxOptions:
         images = table.get("preprocessing")
         return cls(
             **{key: table[key] for key in SOURCES},
+            data="data" in table,
             preprocessing=None if images is None else Preprocessing.from_table(images),
             shapes={name: tuple(shape) for name, shape in shapes.items()},
             constants=dict(table.get("constants", {})),
@@ -103,6 +120,9 @@ class OnnxTask:
         self.states: Mapping[str, str] = self._carried.outputs
         self.notes: tuple[str, ...] = ()
         self._sources: dict[Split, Source] = self._clips(places) if self.states else self._rows(places, options)
+        if options.data:
+            self._sources = {split: Share(self._sources[split], *SHARES[split]) for split in SOURCES}
+            self._check_shared_out()
         self._cases: dict[Split, tuple[Case, ...]] = {
             split: tuple(Case(f"{split}/{name}", split) for name in source.names())
             for split, source in self._sources.items()
@@ -198,6 +218,14 @@ class OnnxTask:
             self._remembered[case.id] = values
             self._remembered_bytes += size_bytes
         return values
+
+    def _check_shared_out(self) -> None:
+        empty = [split for split, source in self._sources.items() if not source.names()]
+        if empty:
+            found = (
+                f"its {sum(len(source.names()) for source in self._sources.values())} cases leave none for {empty[0]}"
+            )
+            raise DataError("task.options.data", found, "Bring 4 cases or more: a study wants tens")
 
     def _check_apart(self) -> None:
         seen: dict[str, Case] = {}
