@@ -6,7 +6,6 @@ baseline is pruned again first.
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from edgedeploy.files import write_atomic
 from edgedeploy.interfaces.task import Task, Trainable, Trainer, can_train
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.variant import Scalar, Variant
+from edgedeploy.reference.copies import copied
 from edgedeploy.reference.weights import Numbers
 
 NO_WEIGHTS: Final = "nothing gives them: there is no checkpoint, no `trained = True` and no training"
@@ -76,7 +76,8 @@ def derive(
     ``BuildError`` when recovery diverges.
     """
     if variant.width == 1.0 and _is_baselines(task, variant) and not variant.recovered:
-        return copy.deepcopy(baseline_model).eval()
+        twin: nn.Module = copied(baseline_model)
+        return twin.eval()
     model, report = _shaped(task, variant, baseline_model, own_weights)
     if not can_train(task):
         untrained = [name for name, _ in model.named_parameters() if name in report.fresh]
@@ -149,11 +150,11 @@ def _shaped(
     return prune(model, example_inputs(specs), variant.width), report
 
 
-def example_inputs(specs: tuple[TensorSpec, ...]) -> tuple[torch.Tensor, ...]:
-    """Zeros of the model's input shapes: pruning follows the graph, not the values."""
+def example_inputs(specs: tuple[TensorSpec, ...]) -> dict[str, torch.Tensor]:
+    """Zeros of the model's input shapes by name: pruning follows the graph, not the values."""
     import torch
 
-    return tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs)
+    return {spec.name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs}
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

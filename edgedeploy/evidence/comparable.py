@@ -24,7 +24,7 @@ def require_comparable(valid: Iterable[Measurement], across: Sequence[str] | Non
     if across is None:
         kinds += [
             ("boards", names),
-            ("machines", {item.board.identity for item in items}),
+            ("machines", {"; ".join(item.board.other_machine(items[0].board)) or "the first" for item in items}),
             ("processors", {"; ".join(item.board.other_processor(items[0].board)) or "the first" for item in items}),
         ]
     elif len(names) > 1:

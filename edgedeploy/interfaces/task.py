@@ -51,7 +51,9 @@ class Task(Protocol):
     metrics: Mapping[str, MetricInfo]
 
     def build(self, **arch: Scalar) -> Any:
-        """A fresh ``torch.nn.Module``, seeded, whose forward takes the tensors of :meth:`input_specs` in order."""
+        """A fresh ``torch.nn.Module``, seeded, whose forward takes the tensors of :meth:`input_specs` in order, or by
+        their names where it has parameters of these names in another order. It may return a tensor, or tuples, lists,
+        dicts and dataclasses of them."""
 
     def input_specs(self, **arch: Scalar) -> tuple[TensorSpec, ...]:
         """Model inputs with batch size 1."""
@@ -81,10 +83,14 @@ class Trainable(Protocol):
     recovery_recipe: TrainRecipe
 
     def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
-        """One epoch of augmented ``(input tensor, target tensor)`` batches of the train split, decided by ``seed``."""
+        """One epoch of augmented ``(inputs, target)`` batches of the train split, decided by ``seed``.
+
+        Inputs are a tensor, a tuple of tensors in the order of :meth:`Task.input_specs`, or a dict of them by its names.
+        """
 
     def loss(self, outputs: Any, target: Any) -> Any:
-        """Scalar tensor: the task's own loss of model output against target."""
+        """Scalar tensor: the task's own loss. ``outputs`` is what the model's forward returns in training mode, of the
+        same structure, with floating-point tensors in float32."""
 
 
 @runtime_checkable
@@ -140,6 +146,28 @@ class ReadyMade(Protocol):
 
     def reference_model(self) -> bytes:
         """The reference as ONNX with static shapes and every node named."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A ready-made task whose network carries state from frame to frame. A case of it is a clip: ``inputs`` gives
+    (frames, *input shape) of what each frame brings, and the state before the first frame; ``evaluate`` gets
+    (frames, *output shape) of each output that is no state.
+
+    A protocol of its own because most networks answer each case alone.
+    """
+
+    states: Mapping[str, str]
+    """From an input to the output that is its value in the next frame."""
+
+
+@runtime_checkable
+class TakenAsGiven(Protocol):
+    """A ready-made task whose file may say itself what computes in what. A protocol of its own because models from torch
+    are float32."""
+
+    as_given: str
+    """Why the model is built as it is given and in no other precision; empty for a float model."""
 
 
 @dataclass(frozen=True)

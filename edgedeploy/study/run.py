@@ -77,9 +77,10 @@ class StudyRun:
             given=ready.baseline.given,
         )
         self._machines = Machines()
-        here = probe()["identity"]
+        found = probe()
+        here = found["boot_id"] or found["identity"]
         self._host = self._machines.of(here)
-        self._at_home = any(info.identity == here for _, info in ready.boards)
+        self._at_home = any(info.kernel == here for _, info in ready.boards)
         self._counting = threading.Lock()
         self._crew: Crew | None = None
         self._trials = {info.name: self._trials_on(board, info) for board, info in ready.boards}
@@ -87,7 +88,7 @@ class StudyRun:
     def _place(self, info: BoardInfo) -> AbstractContextManager[object]:
         """What is held while a board runs: its machine. Which board of a cluster takes a job is not known before."""
         if self._ready.cluster is None:
-            return self._machines.of(info.identity)
+            return self._machines.of(info.kernel)
         return self._host if self._at_home else nullcontext()
 
     def _trials_on(self, board: Board | None, info: BoardInfo) -> Trials:

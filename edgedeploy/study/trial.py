@@ -32,7 +32,8 @@ from edgedeploy.reference.layers import with_sources
 from edgedeploy.reference.parity import check_executed, check_parity, worst_distance
 from edgedeploy.search.loop import Failed, Outcome, Scored
 from edgedeploy.spec.goals import constraints_of
-from edgedeploy.spec.study import MeasureTable, StudySpec
+from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
@@ -281,7 +282,7 @@ class Trials:
         check_executed(variant.precision, raw.candidate.executed, variant.plan.precisions)
         golden = self.bench.golden_outputs(variant)
         parity = self.judge(
-            {name: np.concatenate([row[name] for row in golden]) for name in golden[0]},
+            {name: np.concatenate([np.atleast_1d(row[name]) for row in golden]) for name in golden[0]},
             {name: _unstack(rows[: len(golden)]) for name, rows in outputs.items()},
             *variant.precisions,
         )

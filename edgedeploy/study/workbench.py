@@ -20,13 +20,13 @@ from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_arrays, write_atomic, write_json
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
-from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Task, is_trained
+from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Stateful, TakenAsGiven, Task, is_trained
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.job import Payload
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.variant import Scalar, Variant, digest_of
 from edgedeploy.records.weightbits import TRAINED_FOR_BOARD, WeightBits
-from edgedeploy.reference.export import Reference, describe, export_reference, kept_outputs
+from edgedeploy.reference.export import Reference, describe, export_reference, frames_of, kept_outputs
 from edgedeploy.reference.layers import kept_float
 from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
 from edgedeploy.reference.quantized import export_quantized
@@ -240,7 +240,9 @@ class Workbench:
         if self._kept_reference(folder, "source_sha256") is None:
             with self._account.phase("build"), new_folder(folder) as part:
                 write_atomic(part / "reference.onnx", task.reference_model())
-                reference = describe(part / "reference.onnx")
+                states = dict(task.states) if isinstance(task, Stateful) else {}
+                given = isinstance(task, TakenAsGiven) and bool(task.as_given)
+                reference = replace(describe(part / "reference.onnx"), states=states, as_given=given)
                 write_json(part / manifest.name, {**reference.as_json(), "source_sha256": task.source_sha256})
         kept = read_json(manifest)
         if kept["source_sha256"] != task.source_sha256:
@@ -353,7 +355,8 @@ class Workbench:
         if not path.is_file():
             with self._account.phase("bookkeeping"):
                 write_arrays(path, {key: np.stack([feed[key] for feed in feeds]) for key in feeds[0]})
-        payloads = {bits: Payload(*found, path, variant.threads) for bits, found in built.items()}
+        states = self.reference(variant).states
+        payloads = {bits: Payload(*found, path, variant.threads, states) for bits, found in built.items()}
         return Rivals(payloads, feeds, split, name)
 
     def _held_out(self, variant: Variant) -> tuple[str, Sequence[Case]]:
@@ -374,8 +377,9 @@ class Workbench:
     def _request(self, variant: Variant, reference: Reference, weight_bits: int) -> BuildRequest:
         def calibration() -> Iterator[dict[str, Array]]:
             cases = self.task.cases("calibration")
-            for case in cases[: variant.calibration_cases or len(cases)]:
-                yield self.task.inputs(case, **variant.arch_kwargs)
+            taken = cases[: variant.calibration_cases or len(cases)]
+            feeds = (self.task.inputs(case, **variant.arch_kwargs) for case in taken)
+            yield from frames_of(reference, feeds) if reference.states else feeds
 
         program = reference.path.with_name(PROGRAM_FILE)
         return BuildRequest(
@@ -394,7 +398,8 @@ class Workbench:
     def payload(self, variant: Variant, split: Split) -> Payload:
         """The artifact with the inputs of a split, ready for a board."""
         artifact, folder = self.artifact(variant)
-        return Payload(artifact, folder, self.inputs(split, variant.arch_kwargs).path, variant.threads)
+        inputs, states = self.inputs(split, variant.arch_kwargs), self.reference(variant).states
+        return Payload(artifact, folder, inputs.path, variant.threads, states)
 
     def inputs(self, split: Split, arch: Mapping[str, Scalar]) -> InputSet:
         """Golden cases, then all cases of ``split``, stacked per model input: (cases, *input shape)."""

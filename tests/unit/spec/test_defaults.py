@@ -22,7 +22,7 @@ from edgedeploy.reference.export import random_inputs
 from edgedeploy.runtime.agent.commands import main
 from edgedeploy.runtime.agent.lease import hold
 from edgedeploy.spec.boards import BoardTable
-from edgedeploy.spec.study import MeasureTable
+from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.study.trial import stability_limits
 
 
