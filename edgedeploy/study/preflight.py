@@ -38,6 +38,7 @@ from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.cases import check_cases
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import Plugin, demands_of, find_targets, sessions_of
 from edgedeploy.tasks.load import load_task
@@ -83,6 +84,7 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     names = {plugin.name: plugin for plugin in find_targets()}
     task = load_task(spec.task.model_dump(), source.path.resolve().parent)
     _check_model(spec, source, task, names)
+    check_cases(task, spec.space)
     scenarios = spec.measure.plans(source.path.resolve().parent)
     targets = _ready_targets([names[name] for name in spec.study.targets])
     boards: tuple[tuple[Board | None, BoardInfo], ...]

@@ -34,6 +34,7 @@ from edgedeploy.search.loop import Failed, Outcome, Scored
 from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.study import MeasureTable, StudySpec
 from edgedeploy.study.account import Account
+from edgedeploy.study.cases import scores_of
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.workbench import InputSet, Rivals, Workbench
 
@@ -317,8 +318,7 @@ class Trials:
         """The task's metrics of every case; the rows of the golden cases come first and are skipped."""
         scores: dict[str, dict[str, float | None]] = {}
         for row, case in enumerate(inputs.cases, start=inputs.golden):
-            found = self.bench.task.evaluate({name: rows[row] for name, rows in outputs.items()}, case)
-            scores[case.id] = {name: None if value is None else float(value) for name, value in found.items()}
+            scores[case.id] = scores_of(self.bench.task, {name: rows[row] for name, rows in outputs.items()}, case)
         return scores
 
     def _keep_outputs(self, variant: Variant, split: Split, inputs: InputSet, outputs: Mapping[str, Array]) -> None:

@@ -31,6 +31,7 @@ from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_progr
 from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.study.account import Account
 from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
+from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.reading import FAULTS, fault, parsed
 from edgedeploy.study.store import Store
 from edgedeploy.targets.steady import build_steadily
@@ -206,7 +207,7 @@ class Workbench:
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
             golden = self.task.cases("calibration")[:GOLDEN_CASES]
-            samples = (self.task.inputs(case, **variant.arch_kwargs) for case in golden)
+            samples = (inputs_of(self.task, case, variant.arch_kwargs) for case in golden)
             reference = export_quantized(model, specs, part / "reference.onnx", samples=samples)
             _write_reports(reports, part)
             write_json(part / "reference.json", reference.as_json())
@@ -332,7 +333,7 @@ class Workbench:
             return None
         built = {bits: self.artifact(variant, bits) for bits in (8, 7)}
         split, cases = self._held_out(variant)
-        feeds = tuple(self.task.inputs(case, **variant.arch_kwargs) for case in cases)
+        feeds = tuple(inputs_of(self.task, case, variant.arch_kwargs) for case in cases)
         name = f"held-out-{digest_of([split, variant.calibration_cases, dict(variant.arch)])[:16]}"
         path = self._store.inputs_path(name)
         if not path.is_file():
@@ -360,7 +361,7 @@ class Workbench:
         def calibration() -> Iterator[dict[str, Array]]:
             cases = self.task.cases("calibration")
             for case in cases[: variant.calibration_cases or len(cases)]:
-                yield self.task.inputs(case, **variant.arch_kwargs)
+                yield inputs_of(self.task, case, variant.arch_kwargs)
 
         program = reference.path.with_name(PROGRAM_FILE)
         return BuildRequest(
@@ -388,7 +389,7 @@ class Workbench:
         path = self._store.inputs_path(f"{split}-{digest_of(dict(arch))[:16]}")
         if not path.is_file():
             with self._account.phase("bookkeeping"):
-                rows = [self.task.inputs(case, **arch) for case in (*golden, *cases)]
+                rows = [inputs_of(self.task, case, arch) for case in (*golden, *cases)]
                 stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
                 write_arrays(path, stacked)
         return InputSet(path, len(golden), cases)
@@ -396,7 +397,7 @@ class Workbench:
     def golden_outputs(self, variant: Variant) -> list[dict[str, Array]]:
         """The reference's outputs on the golden cases."""
         golden = self.task.cases("calibration")[:GOLDEN_CASES]
-        feeds = [self.task.inputs(case, **variant.arch_kwargs) for case in golden]
+        feeds = [inputs_of(self.task, case, variant.arch_kwargs) for case in golden]
         return self._reference_outputs(variant, feeds, "golden")
 
     def rivals_reference(self, variant: Variant, rivals: Rivals) -> list[dict[str, Array]]:
