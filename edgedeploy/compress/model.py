@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgedeploy.compress.inherit import InheritReport, inherit
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.prune import prune
@@ -20,7 +22,7 @@ from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import write_atomic
 from edgedeploy.interfaces.task import Task, Trainable
-from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.artifact import random_feed
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.reference.weights import Numbers
 
@@ -106,15 +108,18 @@ def _shaped(task: Task, variant: Variant, baseline_model: nn.Module) -> tuple[nn
     """The variant's model before any training of its own: inherited and pruned."""
     model: nn.Module = task.build(**variant.arch_kwargs)
     report = inherit(model, baseline_model)
-    specs = task.input_specs(**variant.arch_kwargs)
-    return prune(model, example_inputs(specs), variant.width), report
+    return prune(model, example_inputs(task, variant.arch_kwargs), variant.width), report
 
 
-def example_inputs(specs: tuple[TensorSpec, ...]) -> tuple[torch.Tensor, ...]:
-    """Zeros of the model's input shapes: pruning follows the graph, not the values."""
+def example_inputs(task: Task, arch: Mapping[str, Scalar]) -> tuple[torch.Tensor, ...]:
+    """The model's inputs for the first calibration case, in order: pruning follows the graph, which may depend on values
+    (lengths, masks, indices)."""
     import torch
 
-    return tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs)
+    specs = task.input_specs(**arch)
+    case = next(iter(task.cases("calibration")), None)
+    feed = random_feed(specs, 0) if case is None else task.inputs(case, **arch)
+    return tuple(torch.from_numpy(np.array(feed[spec.name])) for spec in specs)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

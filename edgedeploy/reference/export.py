@@ -123,8 +123,9 @@ def export_reference(
     """Export a ``torch.nn.Module`` with static shapes to ``path`` and prove that the file computes what torch does.
 
     Inputs keep the names of ``specs``; outputs are ``out0``, ``out1`` ... in the order the model returns them (a tensor, or
-    a list, tuple or dict of tensors). Parity is checked on a seeded random input and on every one of ``samples``. The
-    model is not changed. ``path`` is written only after all checks have passed.
+    a list, tuple or dict of tensors). Parity is checked on every one of ``samples``, the user's own cases, or where there
+    are none on :func:`edgedeploy.records.artifact.random_feed`. The model is not changed. ``path`` is written only after
+    all checks have passed.
 
     Raises ``Unsupported`` for an operator without ONNX counterpart and for outputs that are not finite, ``BuildError`` for
     a model that cannot be traced, ``ParityError`` when the file computes something else.
@@ -147,7 +148,7 @@ def export_checked(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch about its own graphs
         frozen = copy.deepcopy(model).eval().cpu()
-    feeds = [random_inputs(specs), *samples]
+    feeds = list(samples) or [random_feed(specs, 0)]
     expected = [_torch_outputs(frozen, specs, feed) for feed in feeds]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
@@ -265,11 +266,6 @@ def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
     asked = f"{path.name} in ONNX Runtime {ort.__version__}"
     with graph.nodes_named(path), translated(asked, "Replace the operator it names", Unsupported):
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def random_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array]:
-    """Seeded arrays of the given specs: standard normal for floating types, zeros for the others (indices, masks)."""
-    return random_feed(specs, seed, "standard normal")
 
 
 def _torch_outputs(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str, Array]) -> list[Array]:

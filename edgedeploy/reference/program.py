@@ -7,14 +7,14 @@ can be read back without the code that made it, so a build after a restart is th
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from edgedeploy.records.artifact import TensorSpec
-from edgedeploy.reference.export import random_inputs
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.reference.translate import translated
 
 PROGRAM_FILE: Final = "program.pt2"
@@ -30,8 +30,11 @@ class FromProgram(Protocol):
     from_program: bool
 
 
-def export_program(model: Any, specs: tuple[TensorSpec, ...], path: Path) -> None:
-    """Write what ``torch.export`` makes of ``model`` at the static shapes of ``specs``. The model is left as it was; in the
+def export_program(
+    model: Any, specs: tuple[TensorSpec, ...], path: Path, sample: Mapping[str, Array] | None = None
+) -> None:
+    """Write what ``torch.export`` makes of ``model`` at the static shapes of ``specs``, traced on ``sample``, a case of the
+    user's own, if there is one. The model is left as it was; in the
     file every tensor is contiguous (:func:`make_contiguous`).
 
     Raises ``BuildError`` for a model that cannot be traced.
@@ -40,7 +43,7 @@ def export_program(model: Any, specs: tuple[TensorSpec, ...], path: Path) -> Non
 
     frozen = copy.deepcopy(model).eval().cpu()
     _make_contiguous((*frozen.parameters(), *frozen.buffers()))  # before tracing: the graph notes their strides
-    feed = random_inputs(specs)
+    feed = sample or random_feed(specs, 0)
     arguments = tuple(torch.from_numpy(np.array(feed[spec.name])) for spec in specs)
     with translated("export by torch", "The forward has to be traceable with torch.export"):
         program = torch.export.export(frozen, arguments)

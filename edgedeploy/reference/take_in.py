@@ -286,7 +286,7 @@ def _close(path: Path, model: Any) -> Any:
     probe = onnx.ModelProto.FromString(model.SerializeToString())
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in open_now if name not in outputs)
     specs = tuple(_spec(path, value) for value in model.graph.input)
-    first, second = (_run_bytes(path, probe.SerializeToString(), random_feed(specs, seed, "0 to 1")) for seed in (1, 2))
+    first, second = (_run_bytes(path, probe.SerializeToString(), random_feed(specs, seed)) for seed in (1, 2))
     stale = [value for value in model.graph.value_info if value.name not in open_now]
     del model.graph.value_info[:]
     model.graph.value_info.extend(stale)
@@ -343,7 +343,7 @@ def _spec(path: Path, value: Any) -> TensorSpec:
 
 def _prove(path: Path, data: bytes, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
     """Run the original and the copy on one seeded input. Raises ``Unsupported`` for what ONNX Runtime cannot run."""
-    feed = random_feed(inputs, 0, "0 to 1")
+    feed = random_feed(inputs, 0)
     found = [_run(path, path, feed), _run_bytes(path, data, feed)]
     for spec in outputs:
         original, ours = (np.asarray(values[spec.name], np.float64) for values in found)

@@ -131,6 +131,10 @@ class Workbench:
         drop_checkpoint(checkpoint)
         return model
 
+    @property
+    def _golden(self) -> tuple[Case, ...]:
+        return tuple(self.task.cases("calibration")[:GOLDEN_CASES])
+
     def _oversight(self, what: str, checkpoint: Path, done: Callable[[TrainReport], None]) -> Oversight:
         return Oversight(
             what,
@@ -182,10 +186,11 @@ class Workbench:
             model = derive(self.task, variant, baseline, oversight=self._overseen(variant, reports))
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
-            reference = export_reference(model, specs, part / "reference.onnx")
+            samples = [inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden]
+            reference = export_reference(model, specs, part / "reference.onnx", samples=samples)
             save_weights(model, part / WEIGHTS)
             if any(isinstance(target, FromProgram) for target in self._targets.values()):
-                export_program(model, specs, part / PROGRAM_FILE)
+                export_program(model, specs, part / PROGRAM_FILE, samples[0])
             _write_reports(reports, part)
             write_json(part / "reference.json", reference.as_json())
 
@@ -206,8 +211,7 @@ class Workbench:
             )
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
-            golden = self.task.cases("calibration")[:GOLDEN_CASES]
-            samples = (inputs_of(self.task, case, variant.arch_kwargs) for case in golden)
+            samples = (inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden)
             reference = export_quantized(model, specs, part / "reference.onnx", samples=samples)
             _write_reports(reports, part)
             write_json(part / "reference.json", reference.as_json())
@@ -384,7 +388,7 @@ class Workbench:
 
     def inputs(self, split: Split, arch: Mapping[str, Scalar]) -> InputSet:
         """Golden cases, then all cases of ``split``, stacked per model input: (cases, *input shape)."""
-        golden = tuple(self.task.cases("calibration")[:GOLDEN_CASES])
+        golden = self._golden
         cases = tuple(self.task.cases(split))
         path = self._store.inputs_path(f"{split}-{digest_of(dict(arch))[:16]}")
         if not path.is_file():
@@ -396,8 +400,7 @@ class Workbench:
 
     def golden_outputs(self, variant: Variant) -> list[dict[str, Array]]:
         """The reference's outputs on the golden cases."""
-        golden = self.task.cases("calibration")[:GOLDEN_CASES]
-        feeds = [inputs_of(self.task, case, variant.arch_kwargs) for case in golden]
+        feeds = [inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden]
         return self._reference_outputs(variant, feeds, "golden")
 
     def rivals_reference(self, variant: Variant, rivals: Rivals) -> list[dict[str, Array]]:
