@@ -34,6 +34,7 @@ class _Kept:
     cases: Mapping[str, Mapping[str, float | None]]
     baseline_variant: str | None
     parity: Mapping[str, float]
+    parity_case: str = ""
     notes: tuple[str, ...]
     created_utc: str
 
@@ -43,6 +44,7 @@ class Measurement(RawSeries, _Kept):
     """The evidence for one variant on one board: enough to rebuild every number of the report.
 
     ``metrics`` holds finite numbers only; a metric that could not be measured is in ``missing`` with its reason.
+    ``parity`` holds the figures of :class:`edgedeploy.reference.parity.Judged`, ``parity_case`` the id of the worst case.
     ``cases`` maps case id to the task's metrics for that case (None when the task defines none). ``valid`` is False for
     a run whose conditions drifted; ``cause`` says how. The raw series are kept beside the results; a layer in
     ``layers`` also names the reference's layer that it computes (``evidence/layers.py``).
@@ -75,9 +77,13 @@ class Measurement(RawSeries, _Kept):
             "variant_digest": self.variant.digest,
             "artifact": self.artifact.as_json(),
             "board": self.board.as_json(),
-            **to_json({item.name: getattr(self, item.name) for item in fields(_Kept)}),
+            **to_json({item.name: getattr(self, item.name) for item in fields(_Kept) if self._is_kept(item.name)}),
             "weight_bits": self.weight_bits.as_json() if self.weight_bits else None,
         }
+
+    def _is_kept(self, name: str) -> bool:
+        """A file of before has no case of the worst parity, and is written as it was read."""
+        return name != "parity_case" or bool(self.parity_case)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measurement:
@@ -86,7 +92,7 @@ class Measurement(RawSeries, _Kept):
         if data["schema"] != SCHEMA_VERSION:
             raise ValueError(f"measurement schema {data['schema']!r}, this version reads {SCHEMA_VERSION}")
         from_json(_Kept, data, kept=True)
-        kept = {item.name: data[item.name] for item in fields(_Kept)}
+        kept = {item.name: data[item.name] for item in fields(_Kept) if item.name in data}
         return cls(
             **from_json(RawSeries, {**data, "scenarios": data.get(_KEPT_SCENARIOS, {})}, kept=True).series(),
             variant=Variant.from_json(data["variant"]),

@@ -172,11 +172,13 @@ def _left_out(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo) -
 
 def _saturation(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:
     """What int8 variants are in for on a board whose int8 sums saturate."""
+    plans = spec.precision_plans()
+    chosen = [plans[str(name)] for name in spec.space.get("plan", ()) if name in plans]
+    wanted = {*spec.space.get("precision", ()), *(precision for plan in chosen for precision in plan.precisions)}
     names = [
         name
         for name, target in targets.items()
-        if isinstance(target, HasSevenBitWeights)
-        and any(precision in target.seven_bit_precisions for precision in spec.space.get("precision", ()))
+        if isinstance(target, HasSevenBitWeights) and not wanted.isdisjoint(target.seven_bit_precisions)
     ]
     if sums_int8_exactly(info.arch, info.isa) or "weight_bits" in spec.space or not names:
         return ()

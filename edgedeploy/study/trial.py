@@ -29,7 +29,7 @@ from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weightbits import nearer
 from edgedeploy.reference.layers import with_sources
-from edgedeploy.reference.parity import check_executed, check_parity, worst_distance
+from edgedeploy.reference.parity import Judged, check_executed, judge, require_finite, worst_distance
 from edgedeploy.search.loop import Failed, Outcome, Scored
 from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.study import MeasureTable, StudySpec
@@ -40,6 +40,9 @@ from edgedeploy.study.workbench import InputSet, Rivals, Workbench
 
 PROFILE_RUNS: Final = 10
 """Inferences that are profiled layer by layer after the timing."""
+
+PARITY: Final = "parity: "
+"""How the note of a measurement begins whose worst case is beyond the tolerance."""
 
 Runner = Callable[[Job, Path], tuple[BoardInfo, RawRun]]
 """Runs one job exclusively on a board; returns the board and its raw results. Raises ``BoardError`` and
@@ -126,12 +129,12 @@ class Trials:
             return Failed(kind, str(exc))
 
     def _measure_steadily(self, variant: Variant) -> Measurement:
-        """Measure a variant. If its artifact misses parity, it is built again: an equal artifact shows that the variant
-        is at fault, a different one is measured in its place.
+        """Measure a variant. If its artifact's outputs are garbage, it is built again: an equal artifact shows that the
+        variant is at fault, a different one is measured in its place. A miss of the tolerance alone is told.
 
-        Raises ``Unrepeatable`` when two different artifacts both miss parity."""
+        Raises ``Unrepeatable`` when two different artifacts both give garbage."""
         try:
-            return self.measure(variant, "selection")
+            return self._measure_and_warn(variant)
         except ParityError as exc:
             missed = exc
         try:
@@ -141,7 +144,7 @@ class Trials:
                 self.tell(
                     f"{variant.label}: {missed.found}; another build gave another artifact, which is measured now"
                 )
-                return self.measure(variant, "selection")
+                return self._measure_and_warn(variant)
         except (BuildError, ParityError) as exc:
             with self.host:
                 self.bench.forget(variant)
@@ -151,6 +154,13 @@ class Trials:
                 "Try it again (--resume); if it stays so, update the toolchain or choose another target",
             ) from exc
         raise missed
+
+    def _measure_and_warn(self, variant: Variant) -> Measurement:
+        measurement = self.measure(variant, "selection")
+        for note in measurement.notes:
+            if note.startswith(PARITY):
+                self.tell(f"{variant.label}: {note}")
+        return measurement
 
     def outcome(self, measurement: Measurement) -> Outcome:
         """Objectives and constraints of a measurement, in the order of the spec."""
@@ -263,12 +273,7 @@ class Trials:
     ) -> Measurement:
         inputs = self.bench.inputs(split, variant.arch_kwargs)
         check_executed(variant.precision, raw.candidate.executed, variant.plan.precisions)
-        golden = self.bench.golden_outputs(variant)
-        parity = check_parity(
-            {name: np.concatenate([row[name] for row in golden]) for name in golden[0]},
-            {name: _unstack(rows[: len(golden)]) for name, rows in outputs.items()},
-            *variant.precisions,
-        )
+        parity = self._parity(variant, inputs, outputs)
         cases = self._score(inputs, outputs)
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
@@ -302,10 +307,37 @@ class Trials:
             missing=missing,
             cases=cases,
             baseline_variant=self.reference_baseline.digest if raw.baseline else None,
-            parity=parity,
+            parity=parity.figures,
+            parity_case=parity.worst_case,
+            notes=self._parity_notes(parity, metrics),
             weight_bits=self.bench.weight_bits(variant),
             created_utc=utc_now(),
         )
+
+    def _parity(self, variant: Variant, inputs: InputSet, outputs: Mapping[str, Array]) -> Judged:
+        """The golden cases against the reference. Raises ``ParityError`` for garbage, and where no metric of the task can
+        decide for what misses the tolerance."""
+        golden = dict(zip(inputs.golden_ids, self.bench.golden_outputs(variant), strict=True))
+        found = {case: {name: rows[row] for name, rows in outputs.items()} for row, case in enumerate(golden)}
+        judged = judge(golden, found, *variant.precisions)
+        if judged.missed and not self.bench.task.metrics:
+            remedy = "Calibrate on inputs like those of the product, or give the task a metric, which then decides"
+            raise ParityError(f"outputs within {judged.figures['limit']:g} of the reference", judged.text, remedy)
+        return judged
+
+    def _parity_notes(self, parity: Judged, metrics: Mapping[str, float]) -> tuple[str, ...]:
+        """A warning in the task's own metrics, where the worst case misses the tolerance; they decide."""
+        if not parity.missed:
+            return ()
+        kept = self.store.measurement(self.reference_baseline.digest)
+        asked = {goal.metric for goal in self.spec.objectives} | {limit.metric for limit in self.spec.constraints}
+        names = [name for name in self.bench.task.metrics if name in asked] or list(self.bench.task.metrics)
+        told = []
+        for name in names:
+            value, before = metrics.get(name), kept.metrics.get(name) if kept else None
+            beside = "" if before is None else f" (baseline {before:.4g})"
+            told.append(f"{name} {'undefined' if value is None else f'{value:.4g}'}{beside}")
+        return (f"{PARITY}{parity.text}; {', '.join(told)} decides",)
 
     def _layers(self, variant: Variant, raw: RawRun) -> dict[str, Any]:
         """The profiles of candidate and baseline; each layer names the layer of the reference that it computes."""
@@ -318,7 +350,9 @@ class Trials:
         """The task's metrics of every case; the rows of the golden cases come first and are skipped."""
         scores: dict[str, dict[str, float | None]] = {}
         for row, case in enumerate(inputs.cases, start=inputs.golden):
-            scores[case.id] = scores_of(self.bench.task, {name: rows[row] for name, rows in outputs.items()}, case)
+            found = {name: rows[row] for name, rows in outputs.items()}
+            require_finite(found, case.id)
+            scores[case.id] = scores_of(self.bench.task, found, case)
         return scores
 
     def _keep_outputs(self, variant: Variant, split: Split, inputs: InputSet, outputs: Mapping[str, Array]) -> None:
@@ -343,8 +377,3 @@ def _load_outputs(raw: RawRun) -> dict[str, Array]:
     if raw.outputs is None:
         raise MeasurementError("outputs of the run", "the board sent none", "Run it again; keep the agent's log")
     return read_arrays(raw.outputs)
-
-
-def _unstack(rows: Array) -> Array:
-    """(cases, 1, ...) to (cases, ...): each row is the output of one inference with batch size 1."""
-    return rows.reshape(-1, *rows.shape[2:])

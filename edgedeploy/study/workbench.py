@@ -47,11 +47,16 @@ COMPARED_CASES: Final = 16
 
 @dataclass(frozen=True)
 class InputSet:
-    """Model-ready inputs of some cases, stacked in one file. The first ``golden`` rows are for parity only."""
+    """Model-ready inputs of some cases, stacked in one file. Its first rows, the cases ``golden_ids``, are for parity
+    only."""
 
     path: Path
-    golden: int
+    golden_ids: tuple[str, ...]
     cases: tuple[Case, ...]
+
+    @property
+    def golden(self) -> int:
+        return len(self.golden_ids)
 
 
 def _write_reports(reports: list[TrainReport], folder: Path) -> None:
@@ -396,7 +401,7 @@ class Workbench:
                 rows = [inputs_of(self.task, case, arch) for case in (*golden, *cases)]
                 stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
                 write_arrays(path, stacked)
-        return InputSet(path, len(golden), cases)
+        return InputSet(path, tuple(case.id for case in golden), cases)
 
     def golden_outputs(self, variant: Variant) -> list[dict[str, Array]]:
         """The reference's outputs on the golden cases."""
