@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Busy,
         CommandFailed,
         DataError,
+        DidNotRun,
         EdgeDeployError,
         GoalNotMet,
         HostKeyError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     )
     from edgedeploy.evidence.front import Front
     from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
+    from edgedeploy.interfaces.scores import Grouped, ScoresSplit
     from edgedeploy.interfaces.target import BuildRequest, Readiness, Target
     from edgedeploy.interfaces.task import SPLITS, Case, Pictured, ReadyMade, Split, Task, Trainable, TrainRecipe
     from edgedeploy.records.artifact import Artifact, TensorSpec
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     from edgedeploy.runtime.sessions.sources import SessionSource
     from edgedeploy.study.events import Event
     from edgedeploy.study.front import read_front
+    from edgedeploy.study.oneshot.measure import measure
+    from edgedeploy.study.oneshot.quantize import quantize
     from edgedeploy.study.options import RunOptions
     from edgedeploy.targets.building import build_artifact
     from edgedeploy.targets.common import look_for
@@ -63,11 +67,16 @@ __all__ = [
     "RunOptions",
     "Event",
     "StudyResult",
+    # without a study
+    "quantize",
+    "measure",
     # to write a task
     "Task",
     "Trainable",
     "ReadyMade",
     "Pictured",
+    "ScoresSplit",
+    "Grouped",
     "Case",
     "Split",
     "SPLITS",
@@ -109,6 +118,7 @@ __all__ = [
     "StorageError",
     "OutOfTime",
     "MeasurementError",
+    "DidNotRun",
     "Unstable",
     "ParityError",
     "GoalNotMet",
@@ -121,10 +131,14 @@ _HOMES: Final = {
     "RunOptions": "study.options",
     "Event": "study.events",
     "StudyResult": "api",
+    "quantize": "study.oneshot.quantize",
+    "measure": "study.oneshot.measure",
     "Task": "interfaces.task",
     "Trainable": "interfaces.task",
     "ReadyMade": "interfaces.task",
     "Pictured": "interfaces.task",
+    "ScoresSplit": "interfaces.scores",
+    "Grouped": "interfaces.scores",
     "Case": "interfaces.task",
     "Split": "interfaces.task",
     "SPLITS": "interfaces.task",

@@ -27,6 +27,7 @@ from edgedeploy.study.front import read_front, stored_spec
 from edgedeploy.study.options import RunOptions
 from edgedeploy.study.preflight import Ready, prepare, versions
 from edgedeploy.study.run import StudyRun
+from edgedeploy.study.sources import changed_sources, task_sources
 from edgedeploy.study.store import Store
 
 
@@ -93,16 +94,20 @@ class Study:
         with ExitStack() as stack:
             cluster = None if options.dask is None else stack.enter_context(closing(Cluster(options.dask)))
             names = [board.name for board in (cluster.boards if cluster else tables)]
+            sources = task_sources(self.spec.task.model_dump(), self._source.path.resolve().parent)
             notes = self._check_folder(store, names, options.resume)
+            changed_files, told = changed_sources(store, sources, allowed=options.task_changed)
             ready = prepare(self.spec, self._source, tables, cluster)
             measured = sorted(store.measurements(), key=lambda item: item.created_utc)
             changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards])
             stack.enter_context(store.own())
             if not store.exists():
-                store.create(self._source.text, self._resolved(ready))
+                store.create(self._source.text, {**self._resolved(ready), "task_sources": sources})
+            elif changed_files:
+                store.keep_task_change(sources, changed_files)
             history = self._history(store, server)
             wanted = options.trials or self.spec.budget.trials
-            ready = replace(ready, notes=(*ready.notes, *notes, *changed))
+            ready = replace(ready, notes=(*ready.notes, *notes, *told, *changed))
             private = _private_words((*self.spec.boards, *tables), url)
             log = stack.enter_context(EventLog(store.root, private=private))
             log.start(self.spec.study.name, options.shown())
@@ -113,7 +118,7 @@ class Study:
 
             finished = StudyRun(self.spec, ready, store, history, wanted, tell).go(options.confirm)
             log.finish(finished.reason, finished.evaluated, wanted)
-            front = read_front(store.root)
+            front = replace(read_front(store.root), ended=None)  # the end is written when the log is left
             return StudyResult(store.root, finished.reason, finished.evaluated, front, wanted, finished.cut)
 
     def _history(self, store: Store, server: Server | None) -> Path | Server:
@@ -138,7 +143,7 @@ class Study:
             "board_identity": ready.boards[0][1].identity,
             "boards": {info.name: info.identity for _, info in ready.boards},
             "baselines": [variant.as_json() for variant in baselines],
-            "task_metrics": {name: asdict(info) for name, info in ready.task.metrics.items()},
+            "task_metrics": {name: asdict(info) for name, info in ready.task_metrics.items()},
             "left_out": list(ready.left_out),
             "versions": versions(),
             "id": uuid.uuid4().hex,

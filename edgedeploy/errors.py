@@ -18,6 +18,7 @@
     |-- StorageError               3   the study's database cannot be used: no measurement is lost
     |-- OutOfTime                  4   the study's time ended during a training, whose checkpoint is kept
     |-- MeasurementError           4   the run gave no number that can be defended
+    |   |-- DidNotRun              4   the artifact crashed, was refused, or asked for too much: tried twice before it counts
     |   |-- Unstable               4   conditions drifted: repeated, then invalid
     |   `-- ParityError            4   the artifact does not compute what its reference computes
     |-- GoalNotMet                 1   nothing satisfies the constraints
@@ -123,6 +124,10 @@ class OutOfTime(EdgeDeployError):
 
 class MeasurementError(EdgeDeployError):
     exit_code = 4
+
+
+class DidNotRun(MeasurementError):
+    pass
 
 
 class Unstable(MeasurementError):

@@ -71,7 +71,18 @@ def front(items: list[Measurement] | None = None, **settings: Any) -> Front:
         "metrics": made_up.TASK_METRICS,
         **settings,
     }
-    return build_front(measurements() if items is None else items, (DICE, RATIO), **values)
+    found = build_front(measurements() if items is None else items, (DICE, RATIO), **values)
+    return dataclasses.replace(found, failures=failures() if items is None else ())
+
+
+def failures() -> tuple[Failure, ...]:
+    failed = made_up.variant("onnxruntime", "bfloat16")
+    why, utc = "no bfloat16 kernel for Conv", "2026-01-01T00:00:00+00:00"
+    return (
+        Failure(failed, "Unsupported", "build", why, utc),
+        Failure(dataclasses.replace(failed, width=0.5), "Unsupported", "build", why, utc),
+        Failure(dataclasses.replace(failed, width=0.25), "ParityError", "measure", "max error 0.4", utc),
+    )
 
 
 def confirmation(report: Front) -> list[Measurement]:
@@ -101,7 +112,6 @@ def report_data(**changes: Any) -> ReportData:
         CasePicture(case, {role: picture(index, tint) for role, tint in roles.items()})
         for index, case in enumerate(worst_cases(report, items, 3))
     ]
-    failed = made_up.variant("onnxruntime", "bfloat16")
     data = ReportData(
         name="made-up study",
         front=report,
@@ -109,13 +119,6 @@ def report_data(**changes: Any) -> ReportData:
         study_text='[study]\nname = "made-up study"\nseed = 7\ntargets = ["onnxruntime", "openvino"]\n',
         command="edgedeploy search study.toml --out studies/made-up",
         confirmation=confirmation(report),
-        failures=[
-            Failure(failed, "Unsupported", "build", "no bfloat16 kernel for Conv", "2026-01-01T00:00:00+00:00"),
-            Failure(
-                dataclasses.replace(failed, width=0.5), "Unsupported", "build", "no bfloat16 kernel for Conv", "2026"
-            ),
-            Failure(dataclasses.replace(failed, width=0.25), "ParityError", "measure", "max error 0.4", "2026"),
-        ],
         seconds={
             "train": 290.0,
             "build": 71.0,

@@ -99,7 +99,7 @@ def layers(
 ) -> None:
     """Where each layer of the pick, or of another variant, ran and how long it took, beside the baseline's; exit code 4
     without a profile."""
-    from edgedeploy.evidence.layers import beside, profile_of
+    from edgedeploy.evidence.layers import beside, held_against, profile_of
     from edgedeploy.study.front import read_front, read_measurement
 
     if variant is None:
@@ -113,12 +113,17 @@ def layers(
     found = read_measurement(folder, variant)
     sides = {side: profile_of(found, side) for side in ("candidate", "baseline")}
     rows = beside(sides["candidate"], sides["baseline"])
+    p50_ns = found.metrics.get("latency_p50_ns")
+    against = held_against(sides["candidate"], p50_ns)
     if as_json:
         profiles = {side: profile.as_json() for side, profile in sides.items()}
-        print_json({**profiles, "beside": [row.as_json() for row in rows]})
+        total = {"layers_ns": sides["candidate"].total_ns, "latency_p50_ns": p50_ns, "text": against}
+        print_json({**profiles, "beside": [row.as_json() for row in rows], "sum": total})
     else:
         cells = [[row.layer, row.operator, row.place, *row.times()] for row in rows]
         print_table(found.variant.label, ["layer", "operator", "kernel and device", "time", "baseline"], cells)
+        if against:
+            out.print(escape(against), highlight=False)
         for side, profile in sides.items():
             out.print(escape(f"{side}: {profile.placement_text()}"), highlight=False)
     if sides["candidate"].missing is not None:

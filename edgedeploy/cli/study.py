@@ -19,6 +19,9 @@ def search(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the study.", show_default=False)],
     trials: Annotated[int | None, typer.Option(min=1, help="Variants to evaluate, instead of the file's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")] = False,
+    task_changed: Annotated[
+        bool, typer.Option("--task-changed", help="Resume although the task's files changed; the report says so.")
+    ] = False,
     board: Annotated[str | None, typer.Option(help="Board of the study file to measure on (the first one).")] = None,
     boards: Annotated[
         str | None, typer.Option(help="Several boards of one kind that share the work: a,b,c.", show_default=False)
@@ -40,6 +43,7 @@ def search(
         out=out_folder,
         trials=trials,
         resume=resume,
+        task_changed=task_changed,
         board=board,
         boards=() if boards is None else tuple(name.strip() for name in boards.split(",")),
         storage=storage,

@@ -1,15 +1,16 @@
 """How sure a number is: percentile bootstrap (Efron & Tibshirani 1993, ch. 13), seeded and vectorised.
 
-What is resampled is what was sampled: cases for a task's metrics, blocks of queries for times (queries inside a block
-follow one another and are not independent). Two variants are compared case by case when the metric has cases (paired);
-times of two variants come from two sessions and are resampled independently. Sizes, and the one peak of memory, are
-taken as they are.
+What is resampled is what was sampled: cases for a task's metrics, whole groups of them where the task names groups (all
+images of a patient), blocks of queries for times (queries inside a block follow one another and are not independent). Two
+variants are compared case by case when the metric has cases (paired), and draw by draw when it is one of a whole split,
+whose draws ``evidence/split.py`` made when it was measured; times of two variants come from two sessions and are resampled
+independently. Sizes, and the one peak of memory, are taken as they are.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -34,7 +35,11 @@ once in twenty runs."""
 MIN_UNITS: Final = 5
 """Fewer cases or blocks than this say nothing about their own spread: no interval, no bound."""
 
-Method = Literal["paired cases", "independent blocks", "exact", "too few"]
+MIN_DEFINED: Final = 0.9
+"""The share of a split's draws in which its metric has to be defined. Fewer are a sign that a class has so few cases that
+many draws hold none of it."""
+
+Method = Literal["paired cases", "paired draws", "independent blocks", "exact", "too few"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,19 @@ def generator(seed: int, *names: str) -> np.random.Generator:
 def resampled_means(values: Floats, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
     """Means of ``resamples`` draws with replacement; shape (resamples,)."""
     return np.asarray(values[rng.integers(0, values.size, (resamples, values.size))].mean(axis=1))
+
+
+def resampled_group_means(
+    values: Floats, groups: Sequence[int], rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Floats | None:
+    """As :func:`resampled_means`, but whole groups are drawn; the mean stays one over cases. None for too few groups."""
+    _, places = np.unique(np.asarray(groups), return_inverse=True)
+    sizes = np.bincount(places).astype(np.float64)
+    if sizes.size < MIN_UNITS:
+        return None
+    sums = np.bincount(places, weights=values)
+    chosen = rng.integers(0, sizes.size, (resamples, sizes.size))
+    return np.asarray(sums[chosen].sum(axis=1) / sizes[chosen].sum(axis=1))
 
 
 def resampled_medians(values: Floats, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
@@ -171,14 +189,26 @@ class Resampler:
     def _compare_cases(self, ours: Measurement, theirs: Measurement, objective: Objective) -> Comparison:
         """Over the cases for which the metric is defined on both sides."""
         metric = objective.metric
+        if metric in ours.draws or metric in theirs.draws:
+            return _compare_draws(ours, theirs, objective)
         pairs = paired_gains(ours, theirs, objective)
-        gains = np.array(list(pairs.values()), dtype=np.float64)
-        if gains.size < MIN_UNITS:
-            gain = objective.gain(ours.metrics[metric], theirs.metrics[metric])
-            return Comparison(metric, gain, None, None, "too few", gains.size)
         rng = generator(self._seed, "pair", metric, ours.digest, theirs.digest)
-        draws = resampled_means(gains, rng, self.resamples)
-        return _bounded(metric, float(gains.mean()), draws, "paired cases", gains.size)
+        draws = self._means(pairs, ours.groups or theirs.groups, rng)
+        if draws is None:
+            gain = objective.gain(ours.metrics[metric], theirs.metrics[metric])
+            return Comparison(metric, gain, None, None, "too few", len(pairs))
+        return _bounded(metric, float(np.mean(list(pairs.values()))), draws, "paired cases", len(pairs))
+
+    def _means(
+        self, by_case: Mapping[str, float], groups: Mapping[str, int], rng: np.random.Generator
+    ) -> Floats | None:
+        """Draws of the mean over cases; None for too few of them, or of their groups."""
+        values = np.array(list(by_case.values()), dtype=np.float64)
+        if values.size < MIN_UNITS:
+            return None
+        if all(case in groups for case in by_case):
+            return resampled_group_means(values, [groups[case] for case in by_case], rng, self.resamples)
+        return resampled_means(values, rng, self.resamples)
 
     def _draws_of(self, measurement: Measurement, metric: str) -> Floats | None:
         # By identity, and kept alive: a variant may be here with several measurements (splits, repeats).
@@ -190,14 +220,35 @@ class Resampler:
 
     def _draw(self, measurement: Measurement, metric: str, rng: np.random.Generator) -> Floats | None:
         row = BOARD_METRICS.get(metric)
+        if row is None and metric in measurement.draws:
+            return _defined(measurement.draws[metric].values)
         if row is None:
-            values = np.array(list(defined_values(measurement.cases, metric).values()), dtype=np.float64)
-            return resampled_means(values, rng, self.resamples) if values.size >= MIN_UNITS else None
+            return self._means(defined_values(measurement.cases, metric), measurement.groups, rng)
         if not row.source.has_spread:
             return None
         _, run = self._runs.setdefault(id(measurement), (measurement, Run.of(measurement)))
         sample = read(row, run)
         return None if isinstance(sample, str) else drawn(sample, rng, self.resamples)
+
+
+def _compare_draws(ours: Measurement, theirs: Measurement, objective: Objective) -> Comparison:
+    """Over the draws in which the metric is defined on both sides. Draws of other cases are no pairs."""
+    metric = objective.metric
+    gain = objective.gain(ours.metrics[metric], theirs.metrics[metric])
+    mine, other = ours.draws.get(metric), theirs.draws.get(metric)
+    if mine is None or other is None or mine.drawn != other.drawn:
+        return Comparison(metric, gain, None, None, "too few", 0)
+    better = mine.values - other.values
+    draws = _defined(-better if objective.direction == "minimize" else better)
+    if draws is None:
+        return Comparison(metric, gain, None, None, "too few", len(ours.cases))
+    return _bounded(metric, gain, draws, "paired draws", len(ours.cases))
+
+
+def _defined(draws: Floats) -> Floats | None:
+    """The draws that have a value; None when too many have none."""
+    defined = draws[np.isfinite(draws)]
+    return defined if defined.size >= MIN_DEFINED * draws.size > 0 else None
 
 
 def paired_gains(ours: Measurement, theirs: Measurement, objective: Objective) -> dict[str, float]:

@@ -57,7 +57,8 @@ def _heating_cause(during: Mapping[str, Any], limit_c: float) -> str | None:
     if ends is None or ends[1] - ends[0] <= limit_c:
         return None
     return (
-        f"the hottest sensor went from {ends[0]:.0f} to {ends[1]:.0f} C during the run; {limit_c:g} C more is allowed"
+        f"the hottest sensor went from {ends[0]:.0f} to {ends[1]:.0f} C during the run; {limit_c:g} C more is "
+        "allowed (max_heating_c in [measure]: cool the board, or give it time: cool_down)"
     )
 
 
@@ -70,7 +71,7 @@ def _clock_cause(during: Mapping[str, Any], limit: float) -> str | None:
         return None
     return (
         f"the clock of the cores went from {ends[0]:.0f} to {ends[1]:.0f} MHz during the run; "
-        f"{100 * limit:.0f} % is allowed"
+        f"{100 * limit:.0f} % is allowed (max_clock_drift in [measure]: fix the clock, see governor and power_mode)"
     )
 
 

@@ -18,6 +18,7 @@ from edgedeploy.evidence.bootstrap import (
     Resampler,
     confirms_dominance,
 )
+from edgedeploy.evidence.interleaved import baseline_beside
 from edgedeploy.evidence.pareto import (
     Candidate,
     Impossible,
@@ -31,7 +32,7 @@ from edgedeploy.evidence.pick import Pick, choose
 from edgedeploy.evidence.verdict import Verdict, latency_verdict
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.goals import Constraint, Objective
-from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.metric_table import ACROSS_BOARDS, BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
@@ -48,6 +49,8 @@ class Row:
     ``dominated_by`` is a member of the front. For a dominated variant ``confidence`` says whether the evidence confirms
     it. A member may have ``dominated_by`` too: it is better than that one somewhere, but by less than matters. ``verdict``
     says whether it is faster than the baseline that ran beside it; None when nothing was timed, or it is that baseline.
+    ``beside`` is what that baseline gave in the same run, by metric in base units. ``file`` is the artifact, relative to the
+    study's folder, ``notes`` those of the measurement.
     """
 
     variant: Variant
@@ -61,6 +64,9 @@ class Row:
     confidence: Confidence | None = None
     verdict: Verdict | None = None
     board: str = ""
+    beside: Mapping[str, float] = field(default_factory=dict)
+    file: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -80,6 +86,9 @@ class Row:
             "confidence": self.confidence,
             "latency_verdict": self.verdict.as_json() if self.verdict else None,
             "board": self.board,
+            "baseline_beside": dict(self.beside),
+            "file": self.file,
+            "notes": list(self.notes),
         }
 
 
@@ -115,6 +124,8 @@ class Front:
 
     ``rows`` are all valid variants: members first, best on the first objective first. ``reference`` is the digest of the
     baseline that ratios and the pick refer to, None when it was not validly measured. ``processors`` are by board.
+    ``failures`` are variants that cannot give a number, ``passing`` those that gave none in a run and are tried again by the
+    next; ``ended`` says why the last run ended early.
     """
 
     provenance: Provenance | None
@@ -131,6 +142,9 @@ class Front:
     seed: int
     resamples: int = RESAMPLES
     processors: Mapping[str, Processor] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+    passing: tuple[Failure, ...] = ()
+    ended: str | None = None
 
     @property
     def members(self) -> tuple[Row, ...]:
@@ -147,6 +161,12 @@ class Front:
     @property
     def labels(self) -> dict[str, str]:
         return {row.digest: row.variant.label for row in self.rows}
+
+    @property
+    def file(self) -> str | None:
+        """The pick's artifact, relative to the study's folder."""
+        row = self.row(self.pick.digest) if self.pick else None
+        return row.file if row else None
 
     def row(self, digest: str | None) -> Row | None:
         return next((row for row in self.rows if row.digest == digest), None)
@@ -172,7 +192,10 @@ class Front:
             "members": [row.digest for row in self.members],
             "rows": [row.as_json() for row in self.rows],
             "invalid": [item.as_json() for item in self.invalid],
-            "pick": self.pick.as_json() if self.pick else None,
+            "failures": [_told(item, again=False) for item in self.failures]
+            + [_told(item, again=True) for item in self.passing],
+            "ended_early": self.ended,
+            "pick": {**self.pick.as_json(), "file": self.file} if self.pick else None,
             "impossible": self.impossible.as_json() if self.impossible else None,
             "seed": self.seed,
             "resamples": self.resamples,
@@ -303,6 +326,9 @@ def _row(
         confidence=confidence,
         verdict=_verdict(item, seed, resampler.resamples),
         board=item.board.name,
+        beside=baseline_beside(item),
+        file=item.file,
+        notes=item.notes,
     )
 
 
@@ -371,6 +397,19 @@ def _invalid(measurements: Sequence[Measurement]) -> tuple[Invalid, ...]:
         if not item.valid
     ]
     return tuple(sorted(found, key=lambda item: (item.variant.digest, item.created_utc, item.cause)))
+
+
+def _told(failure: Failure, *, again: bool) -> dict[str, Any]:
+    """A failure for machines; ``tried_again``: it is no evidence, and the next run tries the variant again."""
+    return {
+        "digest": failure.variant.digest,
+        "label": failure.variant.label,
+        "kind": failure.kind,
+        "phase": failure.phase,
+        "message": failure.message,
+        "created_utc": failure.created_utc,
+        "tried_again": again,
+    }
 
 
 def _rounded(value: Any) -> Any:

@@ -121,6 +121,22 @@ def _by_source(layers: Sequence[LayerTime], added: str) -> dict[str, list[LayerT
     return groups
 
 
+def held_against(profile: Profile, p50_ns: float | None) -> str:
+    """The sum of the layers beside the median of the timed inferences, and what the difference is; a sentence. Empty where
+    there is nothing to compare."""
+    if not profile.layers or not p50_ns:
+        return ""
+    total_ns, share = profile.total_ns, abs(profile.total_ns - p50_ns) / p50_ns
+    said = (
+        f"The layers add up to {human(total_ns, 'ns')} in the profile; an inference takes {human(p50_ns, 'ns')} (p50)."
+    )
+    if total_ns >= p50_ns:
+        why = "is the profiler's own, which slows each layer, or layers that ran at the same time"
+        return f"{said} The {human(total_ns - p50_ns, 'ns')} more ({share:.0%}) {why}."
+    why = "passes outside the layers: copying inputs and outputs, dispatching, waiting for threads"
+    return f"{said} The other {human(p50_ns - total_ns, 'ns')} ({share:.0%}) {why}."
+
+
 def time_text(ns: int | None) -> str:
     """For people; a dash for none."""
     return "\N{EN DASH}" if ns is None else human(ns, "ns")

@@ -7,11 +7,12 @@ cheapest. When none is shown, the pick is the one that comes closest on accuracy
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgedeploy.evidence.bootstrap import LEVEL, Comparison, Resampler
+from edgedeploy.evidence.bootstrap import LEVEL, MIN_UNITS, Comparison, Resampler
 from edgedeploy.evidence.quantities import comparison_text, phrase, quantity
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
@@ -38,6 +39,32 @@ class Pick:
             "accuracy": self.accuracy.as_json() if self.accuracy else None,
             "margin": self.margin,
         }
+
+
+def what_is_missing(pick: Pick, metrics: Mapping[str, MetricInfo]) -> str:
+    """By how much, and by how many cases, the pick falls short of the rule; a sentence, empty when the rule held or there
+    was nothing to hold it against."""
+    found = pick.accuracy
+    if found is None or pick.non_inferior is not False:
+        return ""
+    unit = metrics[found.metric].unit if found.metric in metrics else "1"
+
+    def text(value: float) -> str:
+        return quantity(value, found.metric, unit)
+
+    if found.lower is None:
+        return f"It was held against the baseline on {found.units} cases; no loss is bounded by fewer than {MIN_UNITS}."
+    short = (
+        f"Its loss is bounded by {text(-found.lower)}; {text(pick.margin)} is allowed, which is "
+        f"{text(-found.lower - pick.margin)} less."
+    )
+    room = found.gain + pick.margin
+    if room <= 0:
+        return f"{short} The loss itself is {text(-found.gain)}: more cases will not show less."
+    wanted = math.ceil(found.units * ((found.gain - found.lower) / room) ** 2)
+    if found.method != "paired cases" or wanted <= found.units:
+        return short
+    return f"{short} If it stays as it is, about {wanted} cases would show it; there were {found.units}."
 
 
 def accuracy_objective(objectives: Sequence[Objective]) -> Objective | None:

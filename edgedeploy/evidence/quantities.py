@@ -8,15 +8,20 @@ from typing import Final
 from edgedeploy.evidence.bootstrap import Comparison, Estimate
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import derived_heading
+from edgedeploy.records.units import decimal
 
 TIMES_SIGN: Final = "\N{MULTIPLICATION SIGN}"
 MAX_DIGITS: Final = 5
 """An interval gets more digits until its ends differ, but no more than this."""
 
+LEAST_GAIN: Final = 1e-12
+"""Less is rounding: of means over cases, in double precision."""
+
 _STEPS: Final[Mapping[str, tuple[tuple[float, str], ...]]] = {
     "ns": ((1e9, "s"), (1e6, "ms"), (1e3, "\N{MICRO SIGN}s"), (1.0, "ns")),
     "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B")),
     "B*s": ((1e9, "GB*s"), (1e6, "MB*s"), (1e3, "KB*s"), (1.0, "B*s")),
+    "J": ((1.0, "J"), (1e-3, "mJ"), (1e-6, "\N{MICRO SIGN}J")),
     "percent": ((1.0, "%"),),
 }
 
@@ -65,12 +70,14 @@ def with_span(estimate: Estimate, metric: str, unit: str) -> str:
 
 def gain_text(gain: float, metric: str, unit: str) -> str:
     """``0.004 better``, ``0.004 worse`` or ``equal``: reads the same whichever way the metric points."""
+    if abs(gain) < LEAST_GAIN:
+        return "equal"
     scale, suffix = scale_for(gain, unit)
     for digits in range(3, MAX_DIGITS + 1):
         number = _number(abs(gain), metric, unit, scale, digits)
         if float(number):
             return f"{_with_unit(number, metric, suffix)} {'worse' if gain < 0 else 'better'}"
-    return "equal"
+    raise AssertionError("a number that is not zero has a digit that is not")
 
 
 def comparison_text(comparison: Comparison, unit: str) -> str:
@@ -86,7 +93,7 @@ def comparison_text(comparison: Comparison, unit: str) -> str:
 
 def _number(value: float, metric: str, unit: str, scale: float, digits: int) -> str:
     if unit == "1" and not _in_times(metric):
-        return f"{value:.{digits}f}"
+        return decimal(value, digits)
     scaled = value / scale
     if unit == "bytes" and scale == 1:
         return f"{scaled:.0f}"

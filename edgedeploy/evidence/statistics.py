@@ -121,6 +121,14 @@ class StabilityLimits:
     max_clock_drift: float
 
 
+_KEYS: Final = {
+    "drift": "max_drift in [measure]: end other work there, or let the board settle",
+    "spread": "max_spread in [measure]: end other work there",
+    "background": "max_background_cores in [measure]: end that work, or allow more where it always runs",
+}
+"""Where a limit is set, and what to do about it."""
+
+
 def stability(baseline: RawSide, environment: Mapping[str, Any], limits: StabilityLimits) -> str | None:
     """Why the run's conditions allow no numbers, or None when nothing was found.
 
@@ -136,14 +144,14 @@ def stability(baseline: RawSide, environment: Mapping[str, Any], limits: Stabili
             word = "slower" if second > first else "faster"
             return (
                 f"the baseline became {100 * drift:.0f} % {word} during the run ({first / 1e6:.3g} ms, then "
-                f"{second / 1e6:.3g} ms); at most {100 * limits.max_drift:.0f} % is allowed"
+                f"{second / 1e6:.3g} ms); at most {100 * limits.max_drift:.0f} % is allowed ({_KEYS['drift']})"
             )
         middle = np.median(medians)
         spread = float(MAD_TO_SIGMA * np.median(np.abs(medians - middle)) / middle)
         if spread > limits.max_spread:
             return (
                 f"the baseline's blocks scatter by {100 * spread:.0f} % of their median; at most "
-                f"{100 * limits.max_spread:.0f} % is allowed"
+                f"{100 * limits.max_spread:.0f} % is allowed ({_KEYS['spread']})"
             )
     return _environment_cause(environment, limits)
 
@@ -153,7 +161,7 @@ def _environment_cause(environment: Mapping[str, Any], limits: StabilityLimits) 
     if share is not None and share > limits.max_background_cores:
         return (
             f"other processes used {share:.2f} of a core during the run; at most "
-            f"{limits.max_background_cores:g} is allowed"
+            f"{limits.max_background_cores:g} is allowed ({_KEYS['background']})"
         )
     before, after = environment.get("before"), environment.get("after")
     if isinstance(before, Mapping) and isinstance(after, Mapping):

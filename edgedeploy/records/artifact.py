@@ -55,7 +55,7 @@ def random_feed(specs: Sequence[TensorSpec], seed: int) -> dict[str, Any]:
             return np.arange(math.prod(spec.shape)).reshape(spec.shape) % 2 == 0
         return np.ones(spec.shape, dtype)
 
-    return {spec.name: values(spec) for spec in specs}
+    return {spec.name: np.asarray(values(spec), np.dtype(spec.dtype)) for spec in specs}
 
 
 @dataclass(frozen=True)

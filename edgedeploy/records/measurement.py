@@ -12,12 +12,20 @@ from typing import Any, Final
 
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.records.draws import SplitDraws
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weightbits import WeightBits
 from edgedeploy.runtime.wire.result import RawSeries
 from edgedeploy.runtime.wire.serde import from_json, to_json
 
 SCHEMA_VERSION: Final = 1
+TASK_CHANGED: Final = "measured after the task's files changed"
+"""How the note begins that such a measurement keeps."""
+
+BEYOND_TOLERANCE: Final = "parity: "
+"""How the note begins of a measurement whose worst golden case is further from the float model than the tolerance."""
+
+_LATER: Final = ("parity_case", "groups", "draws")
 _KEPT_SCENARIOS: Final = "protocols"  # the name of the field in files of schema 1
 
 
@@ -37,6 +45,8 @@ class _Kept:
     parity_case: str = ""
     notes: tuple[str, ...]
     created_utc: str
+    groups: Mapping[str, int] = field(default_factory=dict)
+    draws: Mapping[str, SplitDraws] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +55,9 @@ class Measurement(RawSeries, _Kept):
 
     ``metrics`` holds finite numbers only; a metric that could not be measured is in ``missing`` with its reason.
     ``parity`` holds the figures of :class:`edgedeploy.reference.parity.Judged`, ``parity_case`` the id of the worst case.
-    ``cases`` maps case id to the task's metrics for that case (None when the task defines none). ``valid`` is False for
+    ``cases`` maps case id to the task's metrics for that case (None when the task defines none), ``groups`` case id to the
+    number of its group where the task names groups, ``draws`` the metrics of the whole split to their values on resampled
+    cases; older files have neither of these two. ``valid`` is False for
     a run whose conditions drifted; ``cause`` says how. The raw series are kept beside the results; a layer in
     ``layers`` also names the reference's layer that it computes (``evidence/layers.py``).
     """
@@ -67,6 +79,12 @@ class Measurement(RawSeries, _Kept):
     def digest(self) -> str:
         return self.variant.digest
 
+    @property
+    def file(self) -> str:
+        """The artifact's own file, relative to the study's folder: what is to be shipped."""
+        bits = self.weight_bits.bits if self.weight_bits else 8
+        return f"artifacts/{self.variant.artifact_folder(bits)}/{self.artifact.entry}"
+
     def as_json(self) -> dict[str, Any]:
         series = to_json(self.series())
         series[_KEPT_SCENARIOS] = series.pop("scenarios")
@@ -82,8 +100,8 @@ class Measurement(RawSeries, _Kept):
         }
 
     def _is_kept(self, name: str) -> bool:
-        """A file of before has no case of the worst parity, and is written as it was read."""
-        return name != "parity_case" or bool(self.parity_case)
+        """Fields that came later are left out when they are empty: a file of before is written as it was read."""
+        return name not in _LATER or bool(getattr(self, name))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measurement:
@@ -91,14 +109,14 @@ class Measurement(RawSeries, _Kept):
         ``TypeError``, ``AttributeError`` or ``OverflowError`` for data that :meth:`as_json` cannot have written."""
         if data["schema"] != SCHEMA_VERSION:
             raise ValueError(f"measurement schema {data['schema']!r}, this version reads {SCHEMA_VERSION}")
-        from_json(_Kept, data, kept=True)
+        read = from_json(_Kept, data, kept=True)
         kept = {item.name: data[item.name] for item in fields(_Kept) if item.name in data}
         return cls(
             **from_json(RawSeries, {**data, "scenarios": data.get(_KEPT_SCENARIOS, {})}, kept=True).series(),
             variant=Variant.from_json(data["variant"]),
             artifact=Artifact.from_json(data["artifact"]),
             board=BoardInfo.from_json(data["board"]),
-            **{**kept, "notes": tuple(kept["notes"])},
+            **{**kept, "notes": tuple(kept["notes"]), "draws": read.draws},
             weight_bits=WeightBits.from_json(data["weight_bits"]) if data.get("weight_bits") else None,
         )
 

@@ -10,7 +10,7 @@ from typing import Final
 _SCALES: Final[Mapping[str, Mapping[str, float]]] = {
     "ns": {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9, "min": 60e9, "h": 3600e9},
     "bytes": {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
-    "J": {"J": 1, "mJ": 1e-3, "uJ": 1e-6},
+    "J": {"J": 1, "mJ": 1e-3, "uJ": 1e-6},  # u stands for the micro sign too
     "s": {"s": 1, "min": 60, "h": 3600},
     "px": {"px": 1},
     "percent": {"percent": 1, "%": 1},
@@ -33,7 +33,10 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "1": "0.8 (a bare number)",
 }
 
-_TEXT = re.compile(r"\s*([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z%/*]*)\s*")
+_TEXT = re.compile(r"\s*([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z\u00b5\u03bc%/*]*)\s*")
+
+
+_MICRO: Final = str.maketrans({"\N{MICRO SIGN}": "u", "\N{GREEK SMALL LETTER MU}": "u"})
 
 
 def parse_quantity(value: float | str, unit: str) -> float:
@@ -53,7 +56,7 @@ def parse_quantity(value: float | str, unit: str) -> float:
         match = _TEXT.fullmatch(value)
         if match is None:
             raise ValueError(f"{expected}, but got {value!r}")
-        suffix = match.group(2)
+        suffix = match.group(2).translate(_MICRO)
         if (suffix == "") != (unit == "1") or (suffix and suffix not in scales):
             known = f"; units known here: {', '.join(scales)}" if scales else ""
             raise ValueError(f"{expected}, but got {value!r}{known}")
@@ -63,10 +66,16 @@ def parse_quantity(value: float | str, unit: str) -> float:
     return number * scale
 
 
+def decimal(value: float, digits: int = 3) -> str:
+    """A number without a unit: ``digits`` decimals, or as many significant digits where decimals would leave fewer than
+    two of them: ``0.846``, ``0.01``, ``6.6e-07``."""
+    return f"{value:.{digits}g}" if 0 < abs(value) < 10 ** (1 - digits) else f"{value:.{digits}f}"
+
+
 def human(value: float, unit: str) -> str:
     """Short text with a unit people read: ``12.3 ms``, ``3.91 MB``, ``0.742``."""
     if unit == "ns":
-        for name, scale in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
+        for name, scale in (("s", 1e9), ("ms", 1e6), ("\N{MICRO SIGN}s", 1e3)):
             if abs(value) >= scale:
                 return f"{value / scale:.3g} {name}"
         return f"{value:.3g} ns"
@@ -76,5 +85,5 @@ def human(value: float, unit: str) -> str:
                 return f"{value / scale:.3g} {name}"
         return f"{value:.0f} B"
     if unit == "1":
-        return f"{value:.3f}"
+        return decimal(value)
     return f"{value:.3g} {unit}"

@@ -147,6 +147,11 @@ class Variant:
         name = f"{self.target}-{self.precision}-{self.model_digest}"
         return f"{name}-{digest_of(self._build_settings)[:8]}" if self._build_settings else name
 
+    def artifact_folder(self, weight_bits: int = 8) -> str:
+        """The artifact's folder below ``artifacts``; ``weight_bits`` are those that a board chose, if one did."""
+        own = weight_bits == 8 or bool(self.weight_bits)  # the name contains the bits when they are a setting
+        return self.artifact_name + ("" if own else f"-weights{weight_bits}")
+
     @property
     def precisions(self) -> tuple[str, ...]:
         """The model's precision and those of its plan, each once."""

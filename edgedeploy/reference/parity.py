@@ -129,7 +129,7 @@ class Judged:
     @property
     def missed(self) -> bool:
         """Whether the worst case is further from the reference than the tolerance."""
-        return self.figures["worst_rel_l2"] > self.figures["limit"]
+        return self.figures.get("worst_rel_l2", 0.0) > self.figures.get("limit", math.inf)
 
     @property
     def text(self) -> str:
@@ -140,6 +140,10 @@ class Judged:
             f"worst case {self.worst_case}: {figures['worst_rel_l2']:.2g} from the float model (relative L2, "
             f"{figures['worst_sqnr_db']:.1f} dB), beyond {figures['limit']:g}{share if figures['broken_share'] else ''}"
         )
+
+
+UNJUDGED: Final = Judged({}, "")
+"""Nothing was compared: on made-up inputs a distance says nothing."""
 
 
 def judge(

@@ -1,19 +1,22 @@
-"""Checks an ONNX file of unknown origin before edgedeploy loads it.
+"""Looks at an ONNX file of unknown origin in a process with limits, before edgedeploy loads it.
 
-The check runs in a separate process with limits on memory, processor time and written files, so that a file made to
-crash or exhaust a parser harms nothing else. It refuses a file that
+The process has limits on memory, processor time and written files, so that a file made to crash or exhaust a parser
+harms nothing else. A file is refused that
 
 - names weights outside its own folder,
-- reaches its weights through a link, or
-- declares a tensor larger than the limit.
+- reaches its weights through a link that leads out of it, or
+- declares a tensor larger than the limit, in its graph or in a graph inside a node.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,30 +40,61 @@ def check_onnx(path: Path, limits: Limits | None = None) -> None:
     """Raises ``DataError`` for a file that may not be loaded, with the reason; ``TargetUnavailable`` without onnx."""
     limits = limits or Limits()
     asked = f"ONNX file {path}"
-    if not path.is_file():
-        raise DataError(asked, "there is no such file")
-    if path.stat().st_size > limits.file_bytes:
-        raise DataError(asked, f"it has {path.stat().st_size} bytes", f"At most {limits.file_bytes} are read")
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
-        resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
+    check_size(asked, path, limits.file_bytes)
     argv = [sys.executable, "-P", safety_child.__file__, str(path.absolute()), str(limits.tensor_bytes)]
-    try:
-        done = subprocess.run(
-            argv, capture_output=True, preexec_fn=limit, timeout=2 * limits.cpu_s, check=False, cwd="/"
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise DataError(asked, f"looking at it takes longer than {2 * limits.cpu_s} s", "Do not load it") from exc
-    if done.returncode != 0:
-        said = done.stderr.decode("utf-8", errors="replace").strip().splitlines()[-1:]
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"status {done.returncode}"
-        raise DataError(asked, f"the process that parses it ended with {how}: {''.join(said)[:300]}", "Do not load it")
-    answer: dict[str, Any] = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(run_limited(asked, argv, limits))
     if "missing" in answer:
         raise TargetUnavailable(asked, answer["missing"], "pip install 'edgedeploy[study]'")
     if answer["problem"] is not None:
-        raise DataError(asked, answer["problem"], "Do not load it; export it again from its source")
+        raise unsafe(asked, answer["problem"])
+
+
+def check_size(asked: str, path: Path, most_bytes: int) -> None:
+    """Raises ``DataError`` for a file that is not there or too large."""
+    if not path.is_file():
+        raise DataError(asked, "there is no such file", "Paths are relative to the study file")
+    if path.stat().st_size > most_bytes:
+        raise DataError(asked, f"it has {path.stat().st_size} bytes", f"At most {most_bytes} are read")
+
+
+def unsafe(asked: str, found: str) -> DataError:
+    return DataError(asked, found, "Do not load it; export it again from its source")
+
+
+def run_limited(asked: str, argv: Sequence[str], limits: Limits, said: bytes = b"") -> bytes:
+    """Standard output of a process with limits that reads ``said``. Raises ``DataError`` when the process dies, which is
+    what a file made to harm a parser brings about."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+        resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 5))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            argv,
+            input=said,
+            capture_output=True,
+            preexec_fn=limit,
+            timeout=_patience_s(limits),
+            check=False,
+            cwd="/",
+            env={**os.environ, **single},
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise DataError(asked, f"looking at it takes longer than {_patience_s(limits)} s", "Do not load it") from exc
+    if done.returncode != 0:
+        last = done.stderr.decode("utf-8", errors="replace").strip().splitlines()[-1:]
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"status {done.returncode}"
+        text = f"the process that parses it ended with {how}: {''.join(last)[:300]}".rstrip(": ")
+        if -done.returncode == signal.SIGXCPU:
+            text = f"looking at it takes more than {limits.cpu_s} s of processor time"
+        raise DataError(asked, text, "Do not load it")
+    return done.stdout
+
+
+def _patience_s(limits: Limits) -> int:
+    """How long a process may take beside others that want the same cores."""
+    return 30 + 4 * limits.cpu_s

@@ -22,58 +22,113 @@ def look(path: Path, tensor_bytes: int) -> dict[str, Any]:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as exc:  # the parser's errors have no common base
         return {"problem": f"it is no ONNX model ({type(exc).__name__})"}
-    for tensor in _tensors(onnx, model.graph):
-        problem = _tensor_problem(onnx, tensor, path.parent.resolve(), tensor_bytes)
+    try:
+        return {"problem": model_problem(model, path, tensor_bytes)}
+    except RecursionError:
+        return {"problem": "its graphs are nested too deeply"}
+
+
+def model_problem(model: Any, path: Path, tensor_bytes: int) -> str | None:
+    """What is wrong with a parsed model that was read from ``path``."""
+    import onnx
+
+    for tensor in model_tensors(model):
+        problem = _tensor_problem(onnx, tensor, path, tensor_bytes)
         if problem is not None:
-            return {"problem": f"tensor {tensor.name[:80]!r}: {problem}"}
-    return {"problem": _graph_problem(onnx, model, tensor_bytes)}
+            return f"tensor {tensor.name[:80]!r}: {problem}"
+    return _graph_problem(onnx, model, tensor_bytes)
 
 
-def _tensors(onnx: Any, graph: Any) -> Any:
+def model_tensors(model: Any) -> Any:
+    """Every constant tensor of a model: of its graph, its functions, and the graphs that it was trained with."""
+    yield from _tensors(model.graph)
+    for function in model.functions:
+        yield from _node_tensors(function.node)
+    for training in model.training_info:
+        yield from _tensors(training.initialization)
+        yield from _tensors(training.algorithm)
+
+
+def _tensors(graph: Any) -> Any:
     """Every tensor of a graph and of the graphs in its nodes."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
-    for node in graph.node:
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Any) -> Any:
+    for node in nodes:
         for attribute in node.attribute:
             yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
+            held = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for sparse in (*held, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _tensors(onnx, inner)
+                yield from _tensors(inner)
 
 
-def _tensor_problem(onnx: Any, tensor: Any, folder: Path, tensor_bytes: int) -> str | None:
+def _tensor_problem(onnx: Any, tensor: Any, path: Path, tensor_bytes: int) -> str | None:
     if any(dimension < 0 for dimension in tensor.dims):
         return f"its shape {list(tensor.dims)} is negative"
     if _size(onnx, tensor.data_type, tensor.dims) > tensor_bytes:
         return f"its shape {list(tensor.dims)} is larger than {tensor_bytes} bytes"
-    return _weights_problem(tensor, folder) if tensor.data_location == onnx.TensorProto.EXTERNAL else None
-
-
-def _weights_problem(tensor: Any, folder: Path) -> str | None:
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return None
     location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    place, problem = weights_place(path, location)
+    return None if place is not None else f"its weights at {location!r} {problem}"
+
+
+def weights_place(path: Path, location: str) -> tuple[Path | None, str]:
+    """The file of weights that the model at ``path`` names by ``location``, or None and what is wrong.
+
+    It must lie in the model's own folder. A cache of downloads keeps files elsewhere and links to them: where the model
+    is a link itself, its folder is the link's and that of the file behind the link. A ``..``, an absolute path and a
+    link that leads anywhere else could read any file of this machine into an artifact.
+    """
     plain = Path(location)
-    if not location or plain.is_absolute() or ".." in plain.parts:
-        return f"its weights lie at {location!r}, outside of the model's folder"
-    place = folder / plain
-    if place.is_symlink() or not place.resolve().is_relative_to(folder):
-        return f"its weights at {location!r} are reached through a link"
-    if not place.is_file():
-        return f"its weights at {location!r} are no file"
-    return None
+    if not location or "\0" in location or plain.is_absolute() or ".." in plain.parts:
+        return None, "lie outside of the model's folder"
+    try:
+        folders = list(dict.fromkeys((path.absolute().parent.resolve(), path.resolve().parent)))
+        found = next((folder / plain for folder in folders if (folder / plain).is_file()), None)
+        if found is None:
+            found = next((folder / plain for folder in folders if (folder / plain).is_symlink()), None)
+            return None, "are no file" if found is None else "are reached through a link that leads nowhere"
+        place = found.resolve()
+    except (OSError, RuntimeError) as exc:  # a name too long; links that go round in a circle
+        return None, f"cannot be reached ({type(exc).__name__})"
+    if any(place.is_relative_to(folder) for folder in folders):
+        return place, ""
+    return None, "are reached through a link, outside of the model's folder"
 
 
 def _graph_problem(onnx: Any, model: Any, tensor_bytes: int) -> str | None:
     """A problem with an inferred shape, such as a constant that is expanded to terabytes."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        if model.functions:
+            from onnx.inliner import inline_local_functions
+
+            model = inline_local_functions(model)
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as exc:  # as above
         return f"its shapes cannot be inferred ({type(exc).__name__}: {str(exc)[:200]})"
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+    for value in _values(inferred.graph):
         tensor = value.type.tensor_type
         dims = [dimension.dim_value for dimension in tensor.shape.dim]
         if all(dims) and _size(onnx, tensor.elem_type, dims) > tensor_bytes:
             return f"value {value.name[:80]!r} of shape {dims} is larger than {tensor_bytes} bytes"
     return None
+
+
+def _values(graph: Any) -> Any:
+    """Everything with a shape in a graph and in the graphs in its nodes."""
+    yield from (*graph.input, *graph.value_info, *graph.output)
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _values(inner)
 
 
 def _size(onnx: Any, data_type: int, dims: Any) -> int:

@@ -20,11 +20,12 @@ class Text:
 
 @dataclass(frozen=True)
 class Cell:
-    """``small`` stands below the text, ``hint`` is seen when pointed at, ``colour`` is that of a key before the text;
-    ``sort`` is what a sortable table orders by."""
+    """``small`` and ``beside`` stand below the text, a line each; ``hint`` is seen when pointed at, ``colour`` is that of a
+    key before the text; ``sort`` is what a sortable table orders by."""
 
     text: str
     small: str = ""
+    beside: str = ""
     hint: str = ""
     colour: str = ""
     sort: str | float | None = None

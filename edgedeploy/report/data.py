@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgedeploy.evidence.front import Front
-from edgedeploy.records.measurement import Failure, Measurement
+from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.pictures import CasePicture
 
 
@@ -24,7 +24,6 @@ class ReportData:
     study_text: str
     command: str
     confirmation: Sequence[Measurement] = ()
-    failures: Sequence[Failure] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     overhead: float | None = None
     training: Mapping[str, Any] = field(default_factory=dict)

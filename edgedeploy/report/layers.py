@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgedeploy.evidence.layers import beside, profile_of, time_text
+from edgedeploy.evidence.layers import beside, held_against, profile_of, time_text
 from edgedeploy.report.blocks import Line, Section, Table, Text
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.pictures import pick_and_reference
@@ -38,7 +38,9 @@ def layers_section(data: ReportData) -> Section | None:
         lines.append(_line(f"{len(rest)} more", "", "", sums[0], sums[1]))
     lines.append(_line("All together", "", "", ours.total_ns, theirs.total_ns if theirs.layers else None))
     headers = ["Layer", "Operator", "Kernel and device", "Time", "Baseline"]
-    return Section(title, caption, [Text(places), Table(headers, lines, numbers=(3, 4), look="narrow")])
+    against = held_against(ours, shown.metrics.get("latency_p50_ns"))
+    notes = [Text(places), *([Text(against)] if against else [])]
+    return Section(title, caption, [*notes, Table(headers, lines, numbers=(3, 4), look="narrow")])
 
 
 def _line(name: str, operator: str, place: str, ours_ns: int | None, theirs_ns: int | None) -> Line:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,12 +14,13 @@ from edgedeploy.errors import DataError, EdgeDeployError
 from edgedeploy.evidence.front import Front
 from edgedeploy.files import read_arrays
 from edgedeploy.interfaces.task import Array, Case, Pictured
+from edgedeploy.report.again import command_again
 from edgedeploy.report.page_sections import ReportData, write_report
 from edgedeploy.report.pictures import CasePicture, require_picture, worst_cases
 from edgedeploy.report.private import shown
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
-from edgedeploy.study.front import evidence_of, front_of, stored_spec
+from edgedeploy.study.front import evidence_of, front_of, stored_spec, with_failures
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task
 
@@ -31,7 +31,7 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     study = store.study()
     spec = stored_spec(store)
     measurements = evidence_of(store)
-    front = front_of(study, spec, measurements)
+    front = with_failures(front_of(study, spec, measurements), store)
     account = summarise(store.times())
     pictures, notes = _pictures(store, study, spec, front, worst_cases(front, measurements))
     data = ReportData(
@@ -39,9 +39,8 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         front=front,
         measurements=measurements,
         study_text=shown(store.study_text()),
-        command=f"edgedeploy search study.toml --out {shlex.quote(store.root.name)} --trials {len(front.rows)}",
+        command=command_again(store, study, spec, len(front.rows) + len(front.failures)),
         confirmation=store.confirmations(),
-        failures=store.failures(),
         seconds=account.seconds,
         overhead=account.overhead if account.wall_s else None,
         training=store.baseline_training(),

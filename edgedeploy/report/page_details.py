@@ -87,6 +87,8 @@ def sustained_section(data: ReportData) -> Section | None:
         unit,
     )
     caption = "Queries back to back, the median of each window. A line that climbs is heat, throttling or a leak."
+    if len(shown) > 1:
+        caption += " The two ran in sessions of their own: compare how they climb, not how high they stand."
     label = "Plot of the median latency over time; the tables above have its slope."
     return Section("Under load for minutes", caption, [Chart("sustained-chart", label, chart)])
 
@@ -95,7 +97,7 @@ def confirmation_section(data: ReportData) -> Section:
     caption = "Cases that neither training, nor calibration, nor the search, nor the pick has seen."
     found = confirm(data.front, data.confirmation)
     blocks: list[Block] = []
-    if verdict := _verdict(found, data.front):
+    if verdict := confirmation_verdict(found, data.front):
         blocks.append(Text(verdict, "bold"))
     nothing = Text("The confirmation split was not opened.")
     blocks.append(confirmation_table(found, data.front) if found else nothing)
@@ -117,7 +119,7 @@ def confirmation_section(data: ReportData) -> Section:
     return Section("Confirmation", caption, blocks)
 
 
-def _verdict(found: Sequence[Confirmed], front: Front) -> str:
+def confirmation_verdict(found: Sequence[Confirmed], front: Front) -> str:
     """Whether the pick's claim holds on the confirmation split."""
     pick = front.pick
     item = next((item for item in found if pick and item.variant.digest == pick.digest), None)
@@ -133,12 +135,20 @@ def _verdict(found: Sequence[Confirmed], front: Front) -> str:
 
 
 def failures_section(data: ReportData) -> Section:
-    if not data.failures:
-        return Section("Failures by cause", "", [Text("No variant failed.")])
+    """What gave no number, and why the last run ended, if early."""
+    front = data.front
+    title = "Failures by cause"
+    ended: list[Block] = [Text(f"The last run ended early. {front.ended}", "bold")] if front.ended else []
+    if not front.failures and not front.passing:
+        return Section(title, "", [*ended, Text("No variant failed.")])
     caption = (
         "Variants that cannot give a number on this target, with the cause: data about the variant, not the board."
     )
-    return Section("Failures by cause", caption, [failures_table(data.failures)])
+    blocks: list[Block] = [*ended, failures_table(front.failures)]
+    if front.passing:
+        why = "These gave no number in a run, and are no evidence: the next run (--resume) tries them again."
+        blocks += [Text("Of a run only", "heading"), Text(why, "note"), failures_table(front.passing)]
+    return Section(title, caption, blocks)
 
 
 def time_section(data: ReportData) -> Section | None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from edgedeploy.errors import StorageError
 from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
+from edgedeploy.evidence.confirm import confirm
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
 from edgedeploy.evidence.verdict import MARGIN
 from edgedeploy.files import write_atomic
-from edgedeploy.records.metric_table import is_relative
 from edgedeploy.report.blocks import Block, Chart, Section, Summary, Table, Text, Tile
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.html import page
@@ -23,6 +23,7 @@ from edgedeploy.report.layers import layers_section
 from edgedeploy.report.page_details import (
     cases_section,
     confirmation_section,
+    confirmation_verdict,
     environment_section,
     failures_section,
     reproduce_section,
@@ -32,7 +33,16 @@ from edgedeploy.report.page_details import (
 )
 from edgedeploy.report.plot import choose_axes, pareto
 from edgedeploy.report.tables import all_variants_table, line, metrics_table, weight_bits_table
-from edgedeploy.report.words import answer, board_metrics_present, key_metrics, scenario_tables, task_metrics
+from edgedeploy.report.words import (
+    answer,
+    baseline_text,
+    board_metrics_present,
+    changed_lines,
+    key_metrics,
+    parity_lines,
+    scenario_tables,
+    task_metrics,
+)
 
 __all__ = ["ReportData", "render_report", "write_report"]
 
@@ -71,15 +81,16 @@ def _summary(data: ReportData) -> Summary:
     counts = f"{len(front.rows)} variants, {len(front.members)} on the front"
     meta = [f"board {front.board}" if front.board else "", counts, data.created_utc]
     head, *rest = answer(front)
+    confirmed = confirmation_verdict(confirm(front, data.confirmation), front)
     return Summary(
         name=data.name,
         badge=front.provenance or "nothing measured",
         meta=" \N{MIDDLE DOT} ".join(filter(None, meta)),
-        picked=front.pick is not None,
+        picked=front.pick is not None and front.pick.non_inferior is True,
         headline=head,
-        reasons=" ".join(rest),
+        reasons=" ".join(filter(None, (*rest, confirmed))),
         tiles=_tiles(front),
-        notes=data.notes,
+        notes=[*changed_lines(front), *parity_lines(front), *data.notes],
     )
 
 
@@ -87,16 +98,13 @@ def _tiles(front: Front) -> list[Tile]:
     pick = front.row(front.pick.digest) if front.pick else None
     if pick is None:
         return []
-    baseline = front.row(front.reference)
     tiles = []
     for metric in key_metrics(front):
         estimate = pick.estimates.get(metric)
         if estimate is None:
             continue
         unit = front.unit(metric)
-        small = [span(estimate, metric, unit)]
-        if baseline and metric in baseline.estimates and not is_relative(metric):
-            small.append(f"baseline {quantity(baseline.estimates[metric].value, metric, unit)}")
+        small = [span(estimate, metric, unit), baseline_text(pick, metric, front)]
         tiles.append(Tile(heading(metric), quantity(estimate.value, metric, unit), [text for text in small if text]))
     return tiles
 
@@ -127,8 +135,9 @@ def _numbers(front: Front) -> Section | None:
     caption = (
         "The front's members and the float baselines, which are always measured. Small print is the "
         f"{LEVEL:.0%} interval. \u201cvs baseline\u201d is against the reference target's float model, timed beside it; "
-        f"\u201cfaster\u201d is said when the one-sided {TIME_LEVEL:.0%} bound of that ratio is more than {MARGIN:.0%} "
-        "below 1."
+        "what that gave in the same run stands below the variant's value. A baseline's own line is another session, whose "
+        "times do not compare. \u201cfaster\u201d is said when the one-sided "
+        f"{TIME_LEVEL:.0%} bound of that ratio is more than {MARGIN:.0%} below 1."
     )
     if any(row.variant.power_mode for row in front.rows):
         caption += (

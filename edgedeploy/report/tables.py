@@ -12,7 +12,7 @@ from edgedeploy.evidence.quantities import comparison_text, heading, quantity, s
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.variant import Variant
 from edgedeploy.report.blocks import Cell, Line, Table
-from edgedeploy.report.words import executed_text, key_metrics, status_text, task_metrics, verdict_text
+from edgedeploy.report.words import baseline_text, executed_text, key_metrics, status_text, task_metrics, verdict_text
 
 MANY_METRICS: Final = 5
 """A table with fewer columns of numbers would be stretched too wide to read across."""
@@ -28,12 +28,17 @@ def pairs_table(values: Mapping[str, object]) -> Table:
     return Table((), [line(name, value) for name, value in values.items()], named=True)
 
 
-def estimate_cell(estimate: Estimate | None, metric: str, unit: str, why: str = "") -> Cell:
-    """A value over its interval; a dash that says why when there is none."""
+def estimate_cell(estimate: Estimate | None, metric: str, unit: str, why: str = "", beside: str = "") -> Cell:
+    """A value over its interval and what ran ``beside`` it; a dash that says why when there is none."""
     if estimate is None:
         return Cell("\N{EN DASH}", hint=why or "not measured")
     value = estimate.value
-    return Cell(quantity(value, metric, unit), small=span(estimate, metric, unit), sort=value)
+    return Cell(quantity(value, metric, unit), small=span(estimate, metric, unit), beside=beside, sort=value)
+
+
+def _estimate(row: Row, metric: str, report: Front, why: str = "") -> Cell:
+    beside = baseline_text(row, metric, report) if metric in row.beside else ""
+    return estimate_cell(row.estimates.get(metric), metric, report.unit(metric), why, beside)
 
 
 def looks_of(row: Row, report: Front) -> list[str]:
@@ -46,10 +51,7 @@ def metrics_table(rows: Sequence[Row], metrics: Sequence[str], report: Front, *,
     precision that ran."""
     lines = []
     for row in rows:
-        cells: list[object] = [
-            estimate_cell(row.estimates.get(name), name, report.unit(name), row.missing.get(name, ""))
-            for name in metrics
-        ]
+        cells: list[object] = [_estimate(row, name, report, row.missing.get(name, "")) for name in metrics]
         if executed:
             cells += [verdict_text(row), executed_text(row.executed) or "not known"]
         lines.append(line(_label(row.variant, row.baseline), *cells, looks=looks_of(row, report)))
@@ -79,7 +81,7 @@ def all_variants_table(report: Front) -> Table:
             Cell(f"{v.width:g}", sort=v.width),
             Cell(arch, sort=arch),
             Cell(str(v.threads), sort=v.threads),
-            *(estimate_cell(row.estimates.get(name), name, report.unit(name)) for name in metrics),
+            *(_estimate(row, name, report) for name in metrics),
             Cell(where, sort=where),
         ]
         lines.append(Line(cells, looks_of(row, report)))

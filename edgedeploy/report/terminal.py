@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
-from edgedeploy.report.words import answer, executed_text, key_metrics, status_text, verdict_text
+from edgedeploy.report.words import (
+    answer,
+    baseline_text,
+    changed_lines,
+    executed_text,
+    failure_lines,
+    key_metrics,
+    parity_lines,
+    status_text,
+    verdict_text,
+)
 
 
 @dataclass(frozen=True)
@@ -25,12 +35,19 @@ def front_table(report: Front) -> TextTable:
     shown = [*report.members, *(row for row in report.baselines if row.status != "front")]
     metrics = key_metrics(report)
     notes = [" ".join(answer(report)) if report.pick else answer(report)[0]]
+    if any(row.beside for row in shown):
+        notes.append(
+            "\u201cbaseline beside it\u201d ran interleaved with the variant. A baseline's own line is another session: "
+            "times of two lines do not compare."
+        )
     others = len(report.rows) - len(shown)
     if others:
         notes.append(f"{others} more measured; the report says why they are not on the front.")
     if report.invalid:
         runs = "1 invalid run" if len(report.invalid) == 1 else f"{len(report.invalid)} invalid runs"
         notes.append(f"{runs} (conditions drifted), not used.")
+    notes += [*changed_lines(report), *parity_lines(report)]
+    notes += failure_lines(report)
     boards = Counter(row.board for row in report.rows)
     if len(boards) > 1:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(boards.items()))
@@ -65,4 +82,5 @@ def _cell(row: Row, report: Front, metric: str) -> str:
         return "-"
     interval = span(estimate, metric, report.unit(metric))
     text = quantity(estimate.value, metric, report.unit(metric))
-    return f"{text}\n{interval}" if interval else text
+    beside = baseline_text(row, metric, report) if metric in row.beside else ""
+    return "\n".join(filter(None, (text, interval, beside)))

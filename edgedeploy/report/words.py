@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from edgedeploy.evidence.bootstrap import LEVEL
 from edgedeploy.evidence.front import Front, Row
-from edgedeploy.evidence.pick import accuracy_objective
+from edgedeploy.evidence.pick import Pick, accuracy_objective, what_is_missing
 from edgedeploy.evidence.quantities import heading, quantity, with_span
+from edgedeploy.records.measurement import BEYOND_TOLERANCE, TASK_CHANGED
 from edgedeploy.records.metric_table import (
     BOARD_METRICS,
     KEY_METRICS,
@@ -24,6 +26,16 @@ PROVENANCE_TEXT: Final[Mapping[str, str]] = {
     "predicted": "predicted: nothing was run",
     "bound": "a bound: the true value is no better than this",
 }
+
+
+SHOWN_FAILURES: Final = 12
+"""On a terminal; a search may have hundreds."""
+
+LONGEST_REASON: Final = 300
+"""Characters of a failure's message on a terminal."""
+
+_WITHIN_A_RUN: Final = ("1", "percent", "%/min", "C")
+"""Units of what a run compares with itself."""
 
 
 def verdict_text(row: Row) -> str:
@@ -53,6 +65,73 @@ def status_text(row: Row, report: Front) -> str:
     return "; ".join(f"no {metric}: {row.missing.get(metric, 'not measured')}" for metric in gone)
 
 
+def baseline_text(row: Row, metric: str, report: Front) -> str:
+    """The baseline's value of a metric, as it may stand beside the variant's; nothing where none may.
+
+    Times, memory and energy are those of the baseline that ran interleaved with the variant, and named so. Sizes and the
+    task's metrics do not depend on the session. A scenario has no interleaved baseline: times of it do not compare, and what
+    compares within a run of its own is said to be from one.
+    """
+    if metric in row.beside:
+        return f"baseline beside it {quantity(row.beside[metric], metric, report.unit(metric))}"
+    baseline = report.row(report.reference)
+    if baseline is None or baseline is row or metric not in baseline.estimates or is_relative(metric):
+        return ""
+    text = f"baseline {quantity(baseline.estimates[metric].value, metric, report.unit(metric))}"
+    info = BOARD_METRICS.get(metric)
+    if info is None or info.exact:
+        return text
+    return f"{text} in a run of its own" if info.scenario and info.unit in _WITHIN_A_RUN else ""
+
+
+def _headline(pick: Pick, row: Row) -> str:
+    """``Ship`` is said only of a variant that the rule shows to lose no more than is allowed."""
+    if pick.non_inferior:
+        return f"Ship {row.variant.label}."
+    if pick.non_inferior is None:
+        return f"Nothing is shown fit to ship: {row.variant.label} is the best, but no loss of accuracy was bounded."
+    return f"Nothing is shown fit to ship: {row.variant.label} comes closest."
+
+
+def failure_lines(report: Front) -> list[str]:
+    """What gave no number and why, a line each, and why the last run ended, if early."""
+    lines = [f"The last run ended early. {report.ended}"] if report.ended else []
+    stored = [(item, "") for item in report.failures]
+    passing = [(item, " (the next run tries it again)") for item in report.passing]
+    both = [*stored, *passing]
+    for item, more in both[:SHOWN_FAILURES]:
+        where = f" in {item.phase}" if item.phase else ""
+        lines.append(f"No number of {item.variant.label}: {item.kind}{where}: {one_line(item.message)}{more}")
+    if len(both) > SHOWN_FAILURES:
+        lines.append(f"{len(both) - SHOWN_FAILURES} more gave no number: the report and `front --json` name them.")
+    return lines
+
+
+def changed_lines(report: Front) -> list[str]:
+    """That variants on one front were measured with different code of the task, if they were."""
+    marks = Counter(note for row in report.rows for note in row.notes if note.startswith(TASK_CHANGED))
+    return [
+        f"Two versions of the task are on one front: {count} of {len(report.rows)} variants were {mark}."
+        for mark, count in sorted(marks.items())
+    ]
+
+
+def parity_lines(report: Front) -> list[str]:
+    """Of the front's members: whose worst golden case is further from the float model than the tolerance."""
+    return [
+        f"{row.variant.label}: {note}."
+        for row in report.members
+        for note in row.notes
+        if note.startswith(BEYOND_TOLERANCE)
+    ]
+
+
+def one_line(text: str) -> str:
+    """The text without its line breaks, cut where it becomes too long for a terminal."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= LONGEST_REASON else f"{flat[:LONGEST_REASON]}..."
+
+
 def answer(report: Front) -> list[str]:
     """The study's answer in one paragraph of sentences; the first one is the headline."""
     pick = report.pick
@@ -60,16 +139,15 @@ def answer(report: Front) -> list[str]:
     if pick is None or row is None:
         why = report.explanation() or ["No variant is on the front."]
         return ["No variant can be recommended.", *why]
-    baseline = report.row(report.reference)
-    sentences = [f"Ship {row.variant.label}."]
+    sentences = [_headline(pick, row), *filter(None, [what_is_missing(pick, report.metrics)])]
+    if row.file:
+        sentences.append(f"File: {row.file}.")
     facts = []
     for metric in key_metrics(report):
         if metric not in row.estimates:
             continue
         text = f"{heading(metric)} {with_span(row.estimates[metric], metric, report.unit(metric))}"
-        if baseline and baseline is not row and metric in baseline.estimates and not is_relative(metric):
-            text += f", baseline {quantity(baseline.estimates[metric].value, metric, report.unit(metric))}"
-        facts.append(text)
+        facts.append(", ".join(filter(None, (text, baseline_text(row, metric, report)))))
     sentences.append("; ".join(facts) + ".")
     sentences.append(f"Why this one: {pick.reason}.")
     sentences.append(f"In parentheses: {LEVEL:.0%} bootstrap intervals.")

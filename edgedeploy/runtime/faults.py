@@ -11,35 +11,46 @@ _OUT_OF_MEMORY = re.compile(
     r"bad_alloc|out of memory|cannot allocate memory|failed to allocate memory|bad allocation", re.IGNORECASE
 )
 
+_NOT_LOADED = re.compile(
+    r"static TLS block|cannot open shared object file|undefined symbol|GLIBC(XX)?_|version `[^']+' not found"
+    r"|invalid ELF header|wrong ELF class|failed to map segment|binary incompatibility|numpy\.dtype size changed"
+    r"|compiled (against|using) (API|ABI|NumPy)|_ARRAY_API not found|multiarray failed to import"
+)
+"""What the dynamic loader and numpy say of a library that does not fit the machine, or another library."""
+
 
 class RuntimeFault(Exception):
     """``cause`` is one of the codes below, ``message`` one sentence for people.
 
     About the artifact: ``open_failed``, ``run_failed``, ``non_finite``, ``constant_output``, ``memory_exceeded``,
-    ``worker_crashed``, ``time_limit``. About the board: ``runtime_missing``, ``runtime_too_old``, ``disk_full``,
-    ``corrupt_blob``, ``bad_job``, ``unfit_stages``, ``power_mode_refused``, ``supervisor_died``, ``rebooted``, ``hung``,
-    ``internal``. About who holds it: ``busy``, ``stale_token``, ``lease_lost``.
+    ``worker_crashed``, ``time_limit``. About the board: ``runtime_missing``, ``runtime_broken``, ``runtime_too_old``,
+    ``disk_full``, ``corrupt_blob``, ``bad_job``, ``unfit_stages``, ``power_mode_refused``, ``supervisor_died``,
+    ``rebooted``, ``hung``, ``internal``. About who holds it: ``busy``, ``stale_token``, ``lease_lost``. ``side`` is the
+    job's side that failed, where it is one's alone.
     """
 
-    def __init__(self, cause: str, message: str) -> None:
+    def __init__(self, cause: str, message: str, side: str = "") -> None:
         super().__init__(message)
         self.cause = cause
         self.message = message
+        self.side = side
 
     def as_json(self) -> dict[str, str]:
         return {"fault": self.cause, "message": self.message}
 
 
 def from_exception(exc: BaseException, cause: str) -> RuntimeFault:
-    """``exc`` as a fault. A missing module, lack of memory and a full disk have their own codes; anything else gets
-    ``cause``."""
+    """``exc`` as a fault. A missing module, one that does not load, lack of memory and a full disk have their own codes;
+    anything else gets ``cause``."""
     if isinstance(exc, RuntimeFault):
         return exc
     text = f"{type(exc).__name__}: {exc}"
+    if isinstance(exc, ModuleNotFoundError):
+        return RuntimeFault("runtime_missing", text)
+    if isinstance(exc, ImportError) or _NOT_LOADED.search(text):
+        return RuntimeFault("runtime_broken", text)
     if isinstance(exc, MemoryError) or _OUT_OF_MEMORY.search(text):
         return RuntimeFault("memory_exceeded", text)
-    if isinstance(exc, ImportError):
-        return RuntimeFault("runtime_missing", text)
     if isinstance(exc, OSError) and exc.errno in DISK_ERRNOS:
         return RuntimeFault("disk_full", text)
     return RuntimeFault(cause, text)

@@ -7,6 +7,8 @@ It holds the history of proposals and no evidence. If it is lost, the history is
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -21,6 +24,8 @@ import sqlalchemy.exc
 
 from edgedeploy.errors import SpecError, StorageError, TargetUnavailable
 from edgedeploy.records.metrics import Direction
+
+_NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9/._ @=,:~-]")
 
 STUDY_NAME: Final = "edgedeploy"
 LOCK_WAIT_S: Final = 2.0
@@ -71,16 +76,28 @@ def server_at(url: str, study: str) -> Server:
 
 
 def open_history(place: Path | Server, directions: Sequence[Direction]) -> optuna.Study:
-    """The study in ``place``, made when there is none. A file that is no database is moved aside, never deleted.
+    """The study in ``place``, made when there is none. A file that is no database, or one of another version of Optuna,
+    is moved aside, never deleted: a new one is filled from the evidence.
 
     Raises ``StorageError`` when the database stays locked, does not answer or cannot be written.
     """
     if isinstance(place, Path):
         place.parent.mkdir(parents=True, exist_ok=True)
         if _is_damaged(place):
-            place.replace(place.with_name(f"{place.name}.damaged-{time.time_ns()}"))
+            _set_aside(place, "damaged")
 
     def open_it() -> optuna.Study:
+        try:
+            return create()
+        except RuntimeError as exc:  # Optuna's, of tables of another version
+            if not isinstance(place, Path):
+                found = f"its tables are of another version of Optuna ({first_line(exc)})"
+                remedy = "Give another database, or run `optuna storage upgrade --storage URL` there"
+                raise StorageError(f"the history of proposals in {place}", found, remedy) from None
+            _set_aside(place, "other-version")
+            return create()
+
+    def create() -> optuna.Study:
         return optuna.create_study(
             study_name=STUDY_NAME if isinstance(place, Path) else place.study,
             storage=_storage(place),
@@ -91,12 +108,32 @@ def open_history(place: Path | Server, directions: Sequence[Direction]) -> optun
     return patiently(open_it, place)
 
 
+def _set_aside(path: Path, why: str) -> None:
+    """Rename the database, and with it what SQLite keeps beside it."""
+    stamp = f"{why}-{time.time_ns()}"
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.replace(path.with_name(f"{path.name}.{stamp}{suffix}"))
+
+
 def _storage(place: Path | Server) -> optuna.storages.RDBStorage:
     if isinstance(place, Path):
         options: dict[str, object] = {"connect_args": {"timeout": LOCK_WAIT_S}}
-        return optuna.storages.RDBStorage(f"sqlite:///{place}", engine_kwargs=options)
+        return optuna.storages.RDBStorage(sqlite_url(place), engine_kwargs=options)
     options = {"connect_args": {"connect_timeout": CONNECT_WAIT_S}, "pool_pre_ping": True}
     return optuna.storages.RDBStorage(place.url, engine_kwargs=options)
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of a SQLite file, for Optuna and its dashboard. In a plain one, ``?`` begins options and ``{`` a placeholder
+    of Optuna's, so such a path is percent-encoded: as SQLite's own URI where SQLAlchemy does not decode it."""
+    if not _NOT_PLAIN.search(str(path)):
+        return f"sqlite:///{path}"
+    quoted = quote(os.fsencode(path))
+    if sqlalchemy.make_url(f"sqlite:///{quoted}").database == str(path):
+        return f"sqlite:///{quoted}"
+    return f"sqlite:///file:{quoted}?uri=true"
 
 
 def _is_damaged(path: Path) -> bool:
@@ -135,4 +172,8 @@ def _reason(exc: BaseException) -> str:
     """The innermost cause: Optuna's own message only says that there was an exception."""
     while exc.__cause__ is not None:
         exc = exc.__cause__
+    return first_line(exc)
+
+
+def first_line(exc: BaseException) -> str:
     return str(exc).splitlines()[0] if str(exc) else type(exc).__name__

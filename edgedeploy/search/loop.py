@@ -49,10 +49,12 @@ class Scored:
 
 @dataclass(frozen=True)
 class Failed:
-    """A variant without a number; ``kind`` names the cause. The optimiser learns of the failure but gets no value."""
+    """A variant without a number; ``kind`` names the cause, ``phase`` where it happened. The optimiser learns of the failure
+    but gets no value."""
 
     kind: str
     message: str
+    phase: str = ""
 
 
 Outcome = Scored | Failed

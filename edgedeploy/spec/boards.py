@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
@@ -14,6 +15,9 @@ DEFAULT_ROOT = "~/.edgedeploy"
 EMULATED_WORD = "emulated:"
 Machine = Literal["arm64", "arm64-system", "x86-avx2"]
 MACHINES: tuple[Machine, ...] = get_args(Machine)
+_SSH_WORD = re.compile(
+    r"(?:(?P<user>[^@:\s-][^@:\s]*)@)?(?P<host>[A-Za-z0-9_][A-Za-z0-9._-]*|\[[0-9a-fA-F:]+\])(?::(?P<port>[0-9]{1,5}))?"
+)
 
 
 class BoardTable(Table):
@@ -67,6 +71,27 @@ class BoardTable(Table):
         if self.kind == "emulated" and self.labgrid is not None:
             raise ValueError("an emulated board is no place of a labgrid")
         return self
+
+
+def board_of_word(word: str, python: str | None = None) -> BoardTable:
+    """The board that a command line names in one word: ``local``, ``emulated``, ``emulated:MACHINE``, or for SSH
+    ``host`` or ``user@host``, with ``:port`` behind it where it is not 22. ``python`` is the interpreter there.
+
+    Raises ``SpecError``.
+    """
+    if word.startswith(EMULATED_WORD):
+        return emulated_board(word)
+    if word in ("local", "emulated"):
+        return BoardTable.model_validate({"name": word, "kind": word, "python": python})
+    match = _SSH_WORD.fullmatch(word)
+    if match is None:
+        known = ["local", "emulated", *(f"{EMULATED_WORD}{machine}" for machine in MACHINES)]
+        raise SpecError(f"board {word!r}", "it is no board", f"{nearest(word, known)} Or user@host for one over SSH")
+    table = {"name": word, "kind": "ssh", "host": match["host"].strip("[]"), "user": match["user"], "python": python}
+    try:
+        return BoardTable.model_validate({**table, "port": int(match["port"] or DEFAULT_PORT)})
+    except ValidationError as exc:
+        raise SpecError(f"board {word!r}", exc.errors()[0]["msg"], "Write user@host or user@host:port") from None
 
 
 def emulated_board(word: str) -> BoardTable:

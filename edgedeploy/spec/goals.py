@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from edgedeploy.errors import SpecError, nearest
 from edgedeploy.records.goals import Constraint, Objective
+from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.spec.study import ConstraintTable, StudySpec
@@ -19,8 +20,26 @@ def constraints_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> tuple[
     return tuple(_constraint(table, _info(table.metric, metrics).unit) for table in spec.constraints)
 
 
-def min_effects_of(spec: StudySpec) -> dict[str, float]:
-    return {table.metric: table.min_effect for table in spec.objectives}
+def min_effects_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, float]:
+    """Metric to the smallest difference that matters, in its base unit."""
+    return {table.metric: _base(table.min_effect, _info(table.metric, metrics).unit) for table in spec.objectives}
+
+
+def margin_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> float:
+    """What a pick may lose on the first objective of the task, in its base unit."""
+    goal = next((table.metric for table in spec.objectives if table.metric not in BOARD_METRICS), None)
+    unit = "1" if goal is None else _info(goal, metrics).unit
+    return _base(spec.pick.non_inferiority_margin, unit)
+
+
+def _base(value: float | str, unit: str) -> float:
+    """A margin in the base unit; a bare number is in it already. Raises ``SpecError`` for a text of another unit."""
+    if not isinstance(value, str):
+        return float(value)
+    try:
+        return parse_quantity(value, unit)
+    except ValueError as exc:
+        raise SpecError("a margin of the study", str(exc), "Write it in the metric's own unit") from None
 
 
 def _info(metric: str, metrics: Mapping[str, MetricInfo]) -> MetricInfo:

@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -32,6 +32,9 @@ from edgedeploy.spec.space import MAX_CHOICES, expand, subset
 MAX_SPEC_BYTES = 1 << 20
 
 
+NotNegative = Annotated[float, Field(ge=0)]
+
+
 class StudyTable(_Table):
     name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -42,7 +45,16 @@ class StudyTable(_Table):
 
 
 class TaskTable(_Table):
-    kind: Literal["synthetic-ultrasound", "segmentation-folder", "onnx", "python"]
+    kind: Literal[
+        "classification",
+        "segmentation-folder",
+        "image-to-image",
+        "detection",
+        "volumes",
+        "synthetic-ultrasound",
+        "onnx",
+        "python",
+    ]
     object: str | None = None
     model: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
@@ -62,8 +74,9 @@ class ObjectiveTable(_Table):
     metric: str
     goal: Direction | None = None
     """Filled from the metric's own direction when left out; the opposite direction is an error in :meth:`check`."""
-    min_effect: float = Field(default=0.0, ge=0.0)
-    """Smallest difference that matters, in the metric's base unit; a smaller one does not make a variant dominate."""
+    min_effect: NotNegative | str = 0.0
+    """Smallest difference that matters, in the metric's own unit (``"0.2 ms"``; a bare number is in its base unit); a
+    smaller one does not make a variant dominate."""
 
 
 class ConstraintTable(_Table):
@@ -112,8 +125,9 @@ class MeasureTable(Scenarios):
 
 
 class PickTable(_Table):
-    non_inferiority_margin: float = Field(default=0.01, ge=0)
-    """How much of the first objective a pick may lose against the baseline, in that metric's unit."""
+    non_inferiority_margin: NotNegative | str = 0.01
+    """How much of the first objective of the task a pick may lose against the baseline, in that metric's own unit
+    (``"0.5 px"``; a bare number is in its base unit)."""
 
 
 class StudySpec(_Table):
@@ -223,6 +237,11 @@ class StudySpec(_Table):
                     "Remove `goal`, or choose another metric",
                 )
             self._check_measurable(source, key, objective.metric)
+            _check_margin(source, f"objectives.{index}.min_effect", objective.min_effect, info.unit, objective.metric)
+        accuracy = next((goal.metric for goal in self.objectives if goal.metric not in BOARD_METRICS), None)
+        if accuracy is not None:
+            key, margin = "pick.non_inferiority_margin", self.pick.non_inferiority_margin
+            _check_margin(source, key, margin, table[accuracy].unit, accuracy)
         for index, constraint in enumerate(self.constraints):
             info = _metric(source, f"constraints.{index}.metric", constraint.metric, table)
             self._check_measurable(source, f"constraints.{index}.metric", constraint.metric)
@@ -378,6 +397,18 @@ def _check_task_metrics(metrics: Mapping[str, MetricInfo]) -> None:
         if info.direction not in get_args(Direction):
             found = f"its direction is {info.direction!r}"
             raise SpecError(asked, found, f"Use {' or '.join(map(repr, get_args(Direction)))}")
+
+
+def _check_margin(source: SpecSource, key: str, value: float | str, unit: str, metric: str) -> None:
+    """A text has to be a quantity in the metric's unit, and not below zero."""
+    if not isinstance(value, str):
+        return
+    try:
+        number = parse_quantity(value, unit)
+    except ValueError as exc:
+        raise source.error(key, f"{metric}: {exc}") from None
+    if number < 0:
+        raise source.error(key, f"{metric}: expected a quantity of 0 or more, but got {value!r}")
 
 
 def _metric(source: SpecSource, key: str, name: str, table: Mapping[str, MetricInfo]) -> MetricInfo:

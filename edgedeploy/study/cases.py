@@ -51,7 +51,7 @@ def check_cases(task: Task, space: Mapping[str, Sequence[Any]]) -> None:
 def inputs_of(task: Task, case: Case, arch: Mapping[str, Scalar]) -> dict[str, Array]:
     """The model-ready inputs of a case, as ``input_specs()`` describes them. Raises ``DataError``."""
     asked = f"inputs() of case {case.id!r}"
-    with _their_code(task, asked):
+    with their_code(task, asked):
         specs = task.input_specs(**arch)
         found = task.inputs(case, **arch)
     if not isinstance(found, Mapping):
@@ -66,7 +66,7 @@ def inputs_of(task: Task, case: Case, arch: Mapping[str, Scalar]) -> dict[str, A
 def scores_of(task: Task, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
     """What ``evaluate()`` says of a case, as plain floats. Raises ``SpecError``."""
     asked = f"evaluate() of case {case.id!r}"
-    with _their_code(task, asked):
+    with their_code(task, asked):
         found = task.evaluate(outputs, case)
     if not isinstance(found, Mapping):
         raise SpecError(asked, f"it returned {_kind(found)}", f"Return a dict with {', '.join(task.metrics)}")
@@ -84,7 +84,7 @@ def scores_of(task: Task, outputs: Mapping[str, Array], case: Case) -> dict[str,
 
 def _cases_of(task: Task, split: Split) -> Sequence[Case]:
     asked = f"cases({split!r})"
-    with _their_code(task, asked):
+    with their_code(task, asked):
         found = tuple(task.cases(split))
     seen: set[str] = set()
     for case in found:
@@ -155,7 +155,7 @@ def _kind(value: Any) -> str:
 
 
 @contextmanager
-def _their_code(task: Task, asked: str) -> Iterator[None]:
+def their_code(task: object, asked: str) -> Iterator[None]:
     """An exception of a user's own task becomes a ``SpecError`` with its file and line; tasks of ours keep theirs."""
     try:
         yield

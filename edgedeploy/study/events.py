@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 
 from edgedeploy._version import __version__
 from edgedeploy.errors import EdgeDeployError
+from edgedeploy.records.measurement import Failure
 
 LOG: Final = logging.getLogger(__name__)
 EVENTS_FILE: Final = "events.jsonl"
@@ -29,7 +30,7 @@ EVENTS_FILE: Final = "events.jsonl"
 @dataclass(frozen=True)
 class Event:
     """Something an observer may show. ``done`` of ``total`` variants have an outcome; ``eta_s`` is None when unknown, and a
-    lower bound where ``eta_at_least`` says so."""
+    lower bound where ``eta_at_least`` says so. ``failed`` is what gave no number, of a variant that failed."""
 
     kind: Literal["phase", "trial", "note"]
     text: str
@@ -38,6 +39,7 @@ class Event:
     eta_s: float | None = None
     best: str | None = None
     eta_at_least: bool = False
+    failed: Failure | None = None
 
 
 Observer = Callable[[Event], None]
@@ -92,7 +94,8 @@ class EventLog:
         """The event, as an observer hears of it."""
         facts = {"done": event.done, "total": event.total, "eta_s": event.eta_s, "best": event.best}
         at_least = {"eta_at_least": True} if event.eta_at_least else {}
-        self._write(event.kind, event.text, **facts, **at_least)
+        failed = {"failed": event.failed.as_json()} if event.failed else {}
+        self._write(event.kind, event.text, **facts, **at_least, **failed)
 
     def _write(self, kind: str, text: str, **facts: Any) -> None:
         text, facts = self._without_private(text), self._without_private(facts)

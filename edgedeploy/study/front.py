@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from edgedeploy.evidence.front import Front, build_front
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
-from edgedeploy.spec.goals import constraints_of, min_effects_of, objectives_of
+from edgedeploy.spec.goals import constraints_of, margin_of, min_effects_of, objectives_of
 from edgedeploy.spec.study import StudySpec, parse_spec
 from edgedeploy.study.store import Store
+from edgedeploy.study.told import early_end, passing_failures
 
 
 def stored_spec(store: Store) -> StudySpec:
@@ -52,8 +54,8 @@ def front_of(
         constraints_of(spec, metrics),
         baseline_digests=[Variant.from_json(item).digest for item in study["baselines"]],
         seed=spec.study.seed,
-        min_effect=min_effects_of(spec),
-        margin=spec.pick.non_inferiority_margin,
+        min_effect=min_effects_of(spec, metrics),
+        margin=margin_of(spec, metrics),
         metrics=task_metrics,
         resamples=resamples,
         several_boards=len(study.get("boards", ())) > 1,
@@ -63,4 +65,10 @@ def front_of(
 def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> Front:
     """The front, recomputed from the stored measurements alone. Raises ``SpecError`` for a folder without a study."""
     store = Store(Path(folder))
-    return front_of(store.study(), stored_spec(store), evidence_of(store), resamples)
+    front = front_of(store.study(), stored_spec(store), evidence_of(store), resamples)
+    return with_failures(front, store)
+
+
+def with_failures(front: Front, store: Store) -> Front:
+    """The front, and what gave no number: evidence, and what the log of the runs alone remembers."""
+    return replace(front, failures=store.failures(), passing=passing_failures(store), ended=early_end(store))

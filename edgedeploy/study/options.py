@@ -18,10 +18,11 @@ class RunOptions:
     """Options of :meth:`edgedeploy.Study.run`.
 
     ``out`` is the study's folder, ``studies/NAME`` when left out. ``trials`` replaces the study file's. ``resume`` goes on
-    with what the folder holds. ``board`` is the board to measure on, the study file's first when left out; ``boards`` names
-    several boards of one kind that share the work. ``storage`` is the URL of a PostgreSQL database for the history of
-    proposals, ``dask`` the address of a scheduler whose workers have the boards. Without ``confirm`` the confirmation split
-    stays closed. Raises ``SpecError`` for options of another type, and for those that contradict each other.
+    with what the folder holds, ``task_changed`` also where the task's files have changed since. ``board`` is the board to
+    measure on, the study file's first when left out; ``boards`` names several boards of one kind that share the work.
+    ``storage`` is the URL of a PostgreSQL database for the history of proposals, ``dask`` the address of a scheduler whose
+    workers have the boards. Without ``confirm`` the confirmation split stays closed. Raises ``SpecError`` for options of
+    another type, and for those that contradict each other.
     """
 
     out: str | Path | None = None
@@ -32,6 +33,7 @@ class RunOptions:
     storage: str | None = field(default=None, repr=False)
     dask: str | None = None
     confirm: bool = True
+    task_changed: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -53,7 +55,7 @@ class RunOptions:
         if self.trials is not None and (isinstance(self.trials, bool) or not isinstance(self.trials, int)):
             found = f"expected a whole number >= 1, but got {self.trials!r}"
             raise SpecError("trials", found, "Leave it out for the file's")
-        for name in ("resume", "confirm"):
+        for name in ("resume", "confirm", "task_changed"):
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(name, f"True or False is expected, but got {getattr(self, name)!r}", "Give one of them")
         if isinstance(self.boards, str):

@@ -17,6 +17,7 @@ from edgedeploy.boards.open import open_board
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.interfaces.ability import abilities, runnable, sums_int8_exactly
 from edgedeploy.interfaces.board import Board
+from edgedeploy.interfaces.scores import metrics_of
 from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.interfaces.target import (
     BoardBound,
@@ -32,6 +33,7 @@ from edgedeploy.lab.cluster import Cluster
 from edgedeploy.lab.kinds import require_alike, require_comparable
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import ScenarioPlan
+from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Choices
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
@@ -75,6 +77,10 @@ class Ready:
     """What is worth knowing of the study file and the boards before the study begins."""
     scenarios: tuple[ScenarioPlan, ...]
 
+    @property
+    def task_metrics(self) -> dict[str, MetricInfo]:
+        return metrics_of(self.task)
+
 
 def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], cluster: Cluster | None = None) -> Ready:
     """Hold the study against its task, its targets and its boards. Writes nothing.
@@ -86,10 +92,10 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     _check_model(spec, source, task, names)
     check_cases(task, spec.space)
     scenarios = spec.measure.plans(source.path.resolve().parent)
-    targets = _ready_targets([names[name] for name in spec.study.targets])
+    targets = ready_targets([names[name] for name in spec.study.targets])
     boards: tuple[tuple[Board | None, BoardInfo], ...]
     if cluster is None:
-        boards = tuple(_open_and_probe(table, sessions_of(targets)) for table in tables)
+        boards = tuple(open_and_probe(table, sessions_of(targets)) for table in tables)
     else:
         boards = tuple((None, info) for info in cluster.boards)
     _check_boards(spec, source, tables, [info for _, info in boards], targets)
@@ -112,7 +118,7 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     return Ready(task, targets, boards, cluster, space, _left_out(spec, targets, info), notes, scenarios)
 
 
-def _ready_targets(plugins: Sequence[Plugin]) -> dict[str, Target]:
+def ready_targets(plugins: Sequence[Plugin]) -> dict[str, Target]:
     """The targets by name, each with a toolchain that works here. Raises ``TargetUnavailable``."""
     targets = {}
     for plugin in plugins:
@@ -136,7 +142,7 @@ def _check_boards(
     for info in infos:
         spec.check_clock(source, info.name, info.clock)
         spec.check_power_modes(source, info.name, named.get(info.name), info.power_modes)
-        _require_runtimes(info, targets)
+        require_runtimes(info, targets)
     require_alike(infos)
     if len(infos) > 1:
         require_comparable([objective.metric for objective in spec.objectives])
@@ -192,7 +198,7 @@ def _check_model(spec: StudySpec, source: SpecSource, task: Task, names: Mapping
         if name in names:
             names[name].load()  # a broken one says so, which is more than that there is no such target
     known = {name: plugin.target.precisions for name, plugin in names.items() if plugin.target is not None}
-    spec.check(source, architecture=task.architecture, task_metrics=task.metrics, known_targets=known)
+    spec.check(source, architecture=task.architecture, task_metrics=metrics_of(task), known_targets=known)
     if isinstance(task, ReadyMade) and "width" in spec.space:
         raise source.error(
             "space.width", "a ready-made model cannot be pruned: it has no training", "Remove it from the space"
@@ -219,7 +225,7 @@ def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Seq
         raise source.error("space.training", found, "Remove it, or add the target onnxruntime or openvino")
 
 
-def _open_and_probe(table: BoardTable, sessions: Sequence[PackedSession]) -> tuple[Board, BoardInfo]:
+def open_and_probe(table: BoardTable, sessions: Sequence[PackedSession]) -> tuple[Board, BoardInfo]:
     """A board that answers and is not set aside."""
     started_s = time.monotonic()
     device = open_board(table.model_dump(), sessions)
@@ -230,7 +236,7 @@ def _open_and_probe(table: BoardTable, sessions: Sequence[PackedSession]) -> tup
     return device, info
 
 
-def _require_runtimes(info: BoardInfo, targets: Mapping[str, Target]) -> None:
+def require_runtimes(info: BoardInfo, targets: Mapping[str, Target]) -> None:
     missing = [name for name in targets if name not in info.runtimes]
     if missing:
         found = [*info.runtimes, *info.notes]

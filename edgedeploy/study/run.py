@@ -18,6 +18,7 @@ from edgedeploy.interfaces.board import Board
 from edgedeploy.lab.crew import Crew, Machines, Post
 from edgedeploy.lab.kinds import health_check
 from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.measurement import Failure
 from edgedeploy.records.units import human
 from edgedeploy.records.variant import Variant
 from edgedeploy.runtime.sensors.probe import probe
@@ -29,7 +30,9 @@ from edgedeploy.study.eta import Eta, Pace, eta
 from edgedeploy.study.events import Event, Observer
 from edgedeploy.study.front import read_front
 from edgedeploy.study.preflight import Ready
-from edgedeploy.study.store import Store
+from edgedeploy.study.sources import task_marks
+from edgedeploy.study.steadiness import Steadiness
+from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.trial import Runner, Trials, runner_on
 from edgedeploy.study.workbench import BASELINE, Workbench, build_here
 
@@ -54,7 +57,9 @@ class StudyRun:
         self._outcomes = 0
         self._under_way: TrainProgress | None = None
         self._once_s = 0.0
-        self._already = len(store.measurements()) + len(store.failures())
+        measured = len(store.measurements())
+        self._already = measured + len(store.failures())
+        self._steadiness = Steadiness(measured=measured > 0)
         build = ready.cluster.build if ready.cluster else build_here
         self._bench = Workbench(
             ready.task,
@@ -98,11 +103,12 @@ class StudyRun:
             store=self._store,
             account=self._account,
             reference_baseline=self._ready.space.baseline_variant(self._ready.space.targets[0]),
-            metrics=self._spec.metric_table(self._ready.task.metrics),
+            metrics=self._spec.metric_table(self._ready.task_metrics),
             tell=tell,
             alive=alive,
             scenarios=self._ready.scenarios,
             power_modes=info.power_modes,
+            marks=task_marks(self._store.study()),
             host=self._host,
             place=self._place(info),
         )
@@ -162,7 +168,9 @@ class StudyRun:
         with self._counting, self._host:
             self._outcomes += 1
             self._under_way = None  # also of a training that failed
-            self._say("trial", f"{variant.label}: {_outcome_text(outcome, self._spec)}")
+            failed = _failure(variant, outcome) if isinstance(outcome, Failed) else None
+            self._say("trial", f"{variant.label}: {_outcome_text(outcome, self._spec)}", failed)
+            self._steadiness.note(outcome, (time.monotonic() - self._started_s) / self._spec.budget.wall_clock)
         return outcome
 
     def _training(self, what: str, state: TrainProgress) -> None:
@@ -175,14 +183,14 @@ class StudyRun:
         if over:
             self._under_way = None
 
-    def _say(self, kind: Literal["phase", "trial", "note"], text: str) -> None:
+    def _say(self, kind: Literal["phase", "trial", "note"], text: str, failed: Failure | None = None) -> None:
         done = min(self._already + self._outcomes, self._total)
         left = self._eta(self._total - done)
         best = self._best() if kind == "trial" else None
         if left is None:
-            self._observer(Event(kind, text, done, self._total, best=best))
+            self._observer(Event(kind, text, done, self._total, best=best, failed=failed))
         else:
-            self._observer(Event(kind, text, done, self._total, left.seconds, best, left.at_least))
+            self._observer(Event(kind, text, done, self._total, left.seconds, best, left.at_least, failed))
 
     def _eta(self, to_do: int) -> Eta | None:
         now_s, training = time.monotonic(), self._under_way
@@ -241,8 +249,13 @@ class StudyRun:
         except (BoardError, KeyboardInterrupt):
             raise
         except EdgeDeployError as exc:
-            self._say("note", f"confirmation of {variant.label}: {exc}")
-            return Failed(type(exc).__name__, str(exc))
+            failed = Failed(type(exc).__name__, str(exc), "confirmation")
+            self._say("note", f"confirmation of {variant.label}: {exc}", _failure(variant, failed))
+            return failed
+
+
+def _failure(variant: Variant, outcome: Failed) -> Failure:
+    return Failure(variant, outcome.kind, outcome.phase, outcome.message, utc_now())
 
 
 def _outcome_text(outcome: Outcome, spec: StudySpec) -> str:

@@ -14,15 +14,16 @@ Every file appears whole or not at all. One process at a time owns the folder (:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import remove_partials, write_atomic, write_json
@@ -91,6 +92,12 @@ class Store:
                 "Choose an --out on a disk of this machine",
             )
 
+    def keep_task_change(self, sources: Mapping[str, str], changed: Sequence[str]) -> None:
+        """Record that the task's files are others from now on. ``sources`` is as in :meth:`create`'s ``task_sources``."""
+        kept = dict(self.study())
+        changes = [*kept.get("task_changes", ()), {"utc": utc_now(), "files": list(changed)}]
+        write_json(self.study_path, {**kept, "task_sources": dict(sources), "task_changes": changes})
+
     def exists(self) -> bool:
         return self.study_path.is_file()
 
@@ -119,8 +126,7 @@ class Store:
     @contextmanager
     def own(self) -> Iterator[None]:
         """Hold the folder for writing; a second search on it is an error, a killed one frees it."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as stream:
+        with self._lock_file() as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -133,6 +139,16 @@ class Store:
             for name in (ACCOUNT, OPENINGS):
                 drop_torn_end(self.root / name)
             yield
+
+    def _lock_file(self) -> IO[str]:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            return (self.root / ".lock").open("w")
+        except OSError as exc:
+            if exc.errno == errno.ENOSPC:
+                raise  # told with what to do, whichever file it is
+            asked, found = f"study folder {self.root}", f"nothing can be written there ({exc.strerror or exc})"
+            raise SpecError(asked, found, "Choose another --out") from None
 
     # -- evidence
 
@@ -270,6 +286,12 @@ class _Resolved(dict[str, Any]):
 
 
 @dataclass(frozen=True)
+class _ChangeForm:
+    utc: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class _StudyForm:
     task_metrics: Mapping[str, MetricInfo] | None = None
     baselines: tuple[Mapping[str, Any], ...] | None = None
@@ -279,6 +301,8 @@ class _StudyForm:
     created_utc: str | None = None
     spec_folder: str | None = None
     spec_digest: str | None = None
+    task_sources: Mapping[str, str] | None = None
+    task_changes: tuple[_ChangeForm, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,35 +14,33 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.boards.care.attempts import Attempts
-from edgedeploy.errors import BuildError, MeasurementError, ParityError, Unrepeatable
+from edgedeploy.errors import BuildError, DidNotRun, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
-from edgedeploy.evidence.statistics import StabilityLimits, stability, summarise_cases
+from edgedeploy.evidence.statistics import StabilityLimits, stability
 from edgedeploy.files import read_arrays, write_arrays
 from edgedeploy.interfaces.board import Board
+from edgedeploy.interfaces.scores import ScoresSplit
 from edgedeploy.interfaces.task import Array, Split
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun, ScenarioPlan
-from edgedeploy.records.measurement import Failure, Measurement
+from edgedeploy.records.measurement import BEYOND_TOLERANCE, Failure, Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weightbits import nearer
 from edgedeploy.reference.layers import with_sources
-from edgedeploy.reference.parity import Judged, check_executed, judge, require_finite, worst_distance
+from edgedeploy.reference.parity import Judged, check_executed, judge, worst_distance
 from edgedeploy.search.loop import Failed, Outcome, Scored
 from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.study import MeasureTable, StudySpec
 from edgedeploy.study.account import Account
-from edgedeploy.study.cases import scores_of
+from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.workbench import InputSet, Rivals, Workbench
 
 PROFILE_RUNS: Final = 10
 """Inferences that are profiled layer by layer after the timing."""
-
-PARITY: Final = "parity: "
-"""How the note of a measurement begins whose worst case is beyond the tolerance."""
 
 Runner = Callable[[Job, Path], tuple[BoardInfo, RawRun]]
 """Runs one job exclusively on a board; returns the board and its raw results. Raises ``BoardError`` and
@@ -71,6 +69,8 @@ class Trials:
     - ``alive`` is called before anything is stored, and raises when the study was interrupted or has lost the board.
     - ``scenarios`` run in every measurement of times.
     - ``power_modes`` maps the board's modes to what sets them.
+    - ``marks`` are notes that every measurement keeps.
+    - ``judge`` compares golden cases with the reference's outputs: :func:`edgedeploy.reference.parity.judge`.
     - ``host`` is locked while this host works, ``place`` while the board runs; a board that is this host shares its
       lock.
     """
@@ -87,6 +87,8 @@ class Trials:
     alive: Callable[[Variant], None] = lambda variant: None
     scenarios: tuple[ScenarioPlan, ...] = ()
     power_modes: Mapping[str, str] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+    judge: Callable[..., Judged] = judge
     host: AbstractContextManager[object] = field(default_factory=nullcontext)
     place: AbstractContextManager[object] = field(default_factory=nullcontext)
 
@@ -96,37 +98,49 @@ class Trials:
         if measurement is not None:
             return self.outcome(measurement)
         failure = self.store.failure(variant.digest)
-        return Failed(failure.kind, failure.message) if failure else None
+        return Failed(failure.kind, failure.message, failure.phase) if failure else None
 
     def evaluate(self, variant: Variant) -> Outcome:
         """Evaluate a variant and store the evidence. What becomes of a failure:
 
         - the variant's own is stored;
         - the board's is raised;
-        - a toolchain's, or a measurement that stayed unstable, is reported and remembered for this run only.
+        - a toolchain's, the baseline's, or a measurement that stayed unstable, is reported and remembered for this run
+          only; so is an artifact that did not run where nothing of its target has run yet.
         """
-        phase = "build"
+        phase = "baseline"
         try:
             with self.host:
                 self.bench.artifact(self.reference_baseline)
+                phase = "build"
                 rivals = self.bench.rivals(variant)
                 if rivals is None:
                     self.bench.artifact(variant)
             phase = "measure"
             if rivals is not None:
-                self._choose_weight_bits(variant, rivals)
+                self.choose_weight_bits(variant, rivals)
             return self.outcome(self._measure_steadily(variant))
         except (BuildError, MeasurementError) as exc:
             kind = type(exc).__name__
             self.alive(
                 variant
             )  # an interrupt that a toolchain reported as its own error is not a failure of the variant
-            if isinstance(exc, Unrepeatable):
+            if isinstance(exc, Unrepeatable) or not self._of_the_variant(variant, phase, exc):
                 self.tell(f"{variant.label}: {exc}")
-                return Failed(kind, str(exc))
+                return Failed(kind, str(exc), phase)
             with self.account.phase("bookkeeping"):
                 self.store.keep_failure(Failure(variant, kind, phase, str(exc), utc_now()))
-            return Failed(kind, str(exc))
+            return Failed(kind, str(exc), phase)
+
+    def _of_the_variant(self, variant: Variant, phase: str, exc: BuildError | MeasurementError) -> bool:
+        """Whether a failure is shown to be this variant's. One that did not run is held against what has run with the
+        same runtime: the reference baseline, which the board has tried beside it, or any measurement."""
+        itself = variant.digest == self.reference_baseline.digest
+        if phase == "baseline":
+            return itself
+        if not isinstance(exc, DidNotRun) or (variant.target == self.reference_baseline.target and not itself):
+            return True
+        return any(item.variant.target == variant.target for item in self.store.measurements())
 
     def _measure_steadily(self, variant: Variant) -> Measurement:
         """Measure a variant. If its artifact's outputs are garbage, it is built again: an equal artifact shows that the
@@ -158,20 +172,20 @@ class Trials:
     def _measure_and_warn(self, variant: Variant) -> Measurement:
         measurement = self.measure(variant, "selection")
         for note in measurement.notes:
-            if note.startswith(PARITY):
+            if note.startswith(BEYOND_TOLERANCE):
                 self.tell(f"{variant.label}: {note}")
         return measurement
 
     def outcome(self, measurement: Measurement) -> Outcome:
         """Objectives and constraints of a measurement, in the order of the spec."""
         if not measurement.valid:
-            return Failed("Unstable", measurement.cause or "conditions drifted")
+            return Failed("Unstable", measurement.cause or "conditions drifted", "measure")
         wanted = [objective.metric for objective in self.spec.objectives]
         wanted += [constraint.metric for constraint in self.spec.constraints]
         for name in wanted:
             if name not in measurement.metrics:
                 reason = measurement.missing.get(name, "the task left it undefined in every case")
-                return Failed("MissingMetric", f"{name}: {reason}")
+                return Failed("MissingMetric", f"{name}: {reason}", "measure")
         values = tuple(measurement.metrics[objective.metric] for objective in self.spec.objectives)
         constraints = {
             f"{index} {limit.metric}": limit.violation(measurement.metrics[limit.metric]) / (abs(limit.bound) or 1.0)
@@ -179,7 +193,7 @@ class Trials:
         }
         return Scored(values, constraints)
 
-    def _choose_weight_bits(self, variant: Variant, rivals: Rivals) -> None:
+    def choose_weight_bits(self, variant: Variant, rivals: Rivals) -> None:
         """Run both builds on the board and keep the one that is nearer to the float model."""
         with self.host:
             wanted = self.bench.rivals_reference(variant, rivals)
@@ -274,7 +288,7 @@ class Trials:
         inputs = self.bench.inputs(split, variant.arch_kwargs)
         check_executed(variant.precision, raw.candidate.executed, variant.plan.precisions)
         parity = self._parity(variant, inputs, outputs)
-        cases = self._score(inputs, outputs)
+        scores = score(self.bench.task, inputs.cases, _rows_of(outputs, inputs))
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
         cause = None
@@ -286,12 +300,6 @@ class Trials:
             more, why = scenario_metrics(table.scenarios, raw.candidate, raw.scenarios)
             metrics, missing = {**metrics, **more}, {**missing, **why}
             cause = stability(raw.baseline, raw.environment, stability_limits(table))
-        for name in self.bench.task.metrics:
-            summary = summarise_cases(cases, name)
-            if summary is None:
-                missing[name] = "undefined in every case"
-            else:
-                metrics[name] = summary.mean
         with self.account.phase("bookkeeping"):
             self._keep_outputs(variant, split, inputs, outputs)
         return Measurement(
@@ -303,14 +311,16 @@ class Trials:
             split=split,
             valid=cause is None,
             cause=cause,
-            metrics=metrics,
-            missing=missing,
-            cases=cases,
+            metrics={**metrics, **scores.metrics},
+            missing={**missing, **scores.missing},
+            cases=scores.cases,
+            groups=scores.groups,
+            draws=scores.draws,
             baseline_variant=self.reference_baseline.digest if raw.baseline else None,
             parity=parity.figures,
             parity_case=parity.worst_case,
-            notes=self._parity_notes(parity, metrics),
             weight_bits=self.bench.weight_bits(variant),
+            notes=(*self.marks, *self._parity_notes(parity, scores.metrics)),
             created_utc=utc_now(),
         )
 
@@ -319,11 +329,17 @@ class Trials:
         decide for what misses the tolerance."""
         golden = dict(zip(inputs.golden_ids, self.bench.golden_outputs(variant), strict=True))
         found = {case: {name: rows[row] for name, rows in outputs.items()} for row, case in enumerate(golden)}
-        judged = judge(golden, found, *variant.precisions)
-        if judged.missed and not self.bench.task.metrics:
+        judged = self.judge(golden, found, *variant.precisions)
+        if judged.missed and not self._deciding:
             remedy = "Calibrate on inputs like those of the product, or give the task a metric, which then decides"
             raise ParityError(f"outputs within {judged.figures['limit']:g} of the reference", judged.text, remedy)
         return judged
+
+    @property
+    def _deciding(self) -> list[str]:
+        """The task's own metrics, of cases and of the whole split."""
+        task = self.bench.task
+        return [*task.metrics, *(task.split_metrics if isinstance(task, ScoresSplit) else ())]
 
     def _parity_notes(self, parity: Judged, metrics: Mapping[str, float]) -> tuple[str, ...]:
         """A warning in the task's own metrics, where the worst case misses the tolerance; they decide."""
@@ -331,13 +347,13 @@ class Trials:
             return ()
         kept = self.store.measurement(self.reference_baseline.digest)
         asked = {goal.metric for goal in self.spec.objectives} | {limit.metric for limit in self.spec.constraints}
-        names = [name for name in self.bench.task.metrics if name in asked] or list(self.bench.task.metrics)
+        names = [name for name in self._deciding if name in asked] or self._deciding
         told = []
         for name in names:
             value, before = metrics.get(name), kept.metrics.get(name) if kept else None
             beside = "" if before is None else f" (baseline {before:.4g})"
             told.append(f"{name} {'undefined' if value is None else f'{value:.4g}'}{beside}")
-        return (f"{PARITY}{parity.text}; {', '.join(told)} decides",)
+        return (f"{BEYOND_TOLERANCE}{parity.text}; {', '.join(told)} decides",)
 
     def _layers(self, variant: Variant, raw: RawRun) -> dict[str, Any]:
         """The profiles of candidate and baseline; each layer names the layer of the reference that it computes."""
@@ -345,15 +361,6 @@ class Trials:
         return {
             side: with_sources(found, self.bench.reference(models[side]).path) for side, found in raw.layers.items()
         }
-
-    def _score(self, inputs: InputSet, outputs: Mapping[str, Array]) -> dict[str, dict[str, float | None]]:
-        """The task's metrics of every case; the rows of the golden cases come first and are skipped."""
-        scores: dict[str, dict[str, float | None]] = {}
-        for row, case in enumerate(inputs.cases, start=inputs.golden):
-            found = {name: rows[row] for name, rows in outputs.items()}
-            require_finite(found, case.id)
-            scores[case.id] = scores_of(self.bench.task, found, case)
-        return scores
 
     def _keep_outputs(self, variant: Variant, split: Split, inputs: InputSet, outputs: Mapping[str, Array]) -> None:
         """Store the outputs for the report's pictures, rounded to float16. Metrics were computed before rounding."""
@@ -377,3 +384,9 @@ def _load_outputs(raw: RawRun) -> dict[str, Array]:
     if raw.outputs is None:
         raise MeasurementError("outputs of the run", "the board sent none", "Run it again; keep the agent's log")
     return read_arrays(raw.outputs)
+
+
+def _rows_of(outputs: Mapping[str, Array], inputs: InputSet) -> list[dict[str, Array]]:
+    """The outputs case by case; the rows of the golden cases come first and are skipped."""
+    rows = range(inputs.golden, inputs.golden + len(inputs.cases))
+    return [{name: values[row] for name, values in outputs.items()} for row in rows]

@@ -293,8 +293,7 @@ class Workbench:
         forget_artifact(self._artifact_folder(variant, self._chosen_bits(variant)))
 
     def _artifact_folder(self, variant: Variant, bits: int) -> Path:
-        own = bits == 8 or bool(variant.weight_bits)  # its name contains the bits when they are a setting
-        return self._store.artifact_folder(variant.artifact_name + ("" if own else f"-weights{bits}"))
+        return self._store.artifact_folder(variant.artifact_folder(bits))
 
     def _chosen_bits(self, variant: Variant) -> int:
         if variant.training:

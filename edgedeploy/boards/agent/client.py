@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgedeploy.boards.agent.broken import remedy_for
 from edgedeploy.boards.agent.file import agent_file
-from edgedeploy.errors import Busy, CommandFailed, EdgeDeployError, Hung, MeasurementError, Rebooted, Unreachable
+from edgedeploy.errors import (
+    Busy,
+    CommandFailed,
+    DidNotRun,
+    EdgeDeployError,
+    Hung,
+    MeasurementError,
+    Rebooted,
+    Unreachable,
+)
 from edgedeploy.interfaces.board import Completed, Transport
 from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.runtime import OLDEST_PYTHON
@@ -94,29 +104,39 @@ _HOLDER_CAUSES: Final = {
     "stale_token": "Somebody else has had the board since; run it again",
     "lease_lost": "Somebody else has had the board since; run it again",
 }
-_ARTIFACT_CAUSES: Final = {
-    "open_failed": "The board's runtime cannot load this artifact; compare its version with the one that built it",
-    "run_failed": "The board's runtime cannot run this artifact",
+_OUTPUT_CAUSES: Final = {
     "non_finite": "Do not ship this artifact",
     "constant_output": "Do not ship this artifact",
+}
+_RUN_CAUSES: Final = {
+    "open_failed": "The board's runtime cannot load this artifact; compare its version with the one that built it",
+    "run_failed": "The board's runtime cannot run this artifact",
     "memory_exceeded": "Take a smaller model, or a board with more memory",
     "worker_crashed": "The runtime crashed on this artifact; the board's log says more",
     "time_limit": "Allow the run more time, or ask for fewer queries",
 }
+_KINDS: Final[Mapping[type[EdgeDeployError], Mapping[str, str]]] = {
+    CommandFailed: _BOARD_CAUSES,
+    Busy: _HOLDER_CAUSES,
+    Rebooted: {"rebooted": "Its job is lost; run it again"},
+    Hung: {"hung": "Turn the board off and on"},
+    DidNotRun: _RUN_CAUSES,
+    MeasurementError: _OUTPUT_CAUSES,
+}
 
 
-def error_of(asked: str, cause: str, message: str) -> EdgeDeployError:
-    """An agent's fault as this project's error: about the board, about who holds it, or about the artifact."""
+def error_of(asked: str, cause: str, message: str, side: str = "candidate") -> EdgeDeployError:
+    """An agent's fault as this project's error: about the board, about who holds it, or about the artifact. ``side`` is
+    the one that failed: what the baseline did says nothing about the candidate."""
     found = f"{cause}: {message}"
-    if cause in _HOLDER_CAUSES:
-        return Busy(asked, found, _HOLDER_CAUSES[cause])
-    if cause == "rebooted":
-        return Rebooted(asked, found, "Its job is lost; run it again")
-    if cause == "hung":
-        return Hung(asked, found, "Turn the board off and on")
-    if cause in _ARTIFACT_CAUSES:
-        return MeasurementError(asked, found, _ARTIFACT_CAUSES[cause])
-    return CommandFailed(asked, found, _BOARD_CAUSES.get(cause, ""))
+    if side == "baseline" and (cause in _RUN_CAUSES or cause in _OUTPUT_CAUSES):
+        return CommandFailed(
+            asked, found, "The baseline failed, not the candidate: see to the board, then run it again"
+        )
+    for kind, remedies in _KINDS.items():
+        if cause in remedies:
+            return kind(asked, found, remedies[cause])
+    return CommandFailed(asked, found, remedy_for(message) if cause == "runtime_broken" else "")
 
 
 @dataclass(frozen=True)

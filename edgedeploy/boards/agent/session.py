@@ -240,7 +240,7 @@ class RemoteSession:
         if status["cause"] in ("internal", "worker_crashed", "supervisor_died"):
             with contextlib.suppress(BoardError):
                 message += f"; its log ends: {self._call('status', job_id).get('log', '')}"
-        return error_of(asked, str(status["cause"]), message)
+        return error_of(asked, str(status["cause"]), message, str(status.get("side") or "candidate"))
 
     def _collect(self, job_id: str, folder: Path) -> tuple[AgentResult, Path | None]:
         """The job's result and its outputs, checked against the hash that the board computed."""

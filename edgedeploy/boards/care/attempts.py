@@ -6,8 +6,10 @@
     rebooted during the run               discard the attempt and retry once; the second time: quarantine
     hung                                  turn it off and on once if it has power control, else quarantine
     host key, quarantine                  raise at once
+    candidate did not run                 run it a second time, then the baseline alone: if that does not run either,
+                                          the board is at fault
 
-The artifact's own failures are raised unchanged: they are data about the variant.
+What is raised as ``MeasurementError`` after that is the artifact's own failure: data about the variant.
 """
 
 from __future__ import annotations
@@ -19,12 +21,25 @@ from pathlib import Path
 from typing import Final
 
 from edgedeploy.boards.care.quarantine import Quarantine
-from edgedeploy.errors import BoardError, Busy, HostKeyError, Hung, Quarantined, Rebooted, Unreachable
+from edgedeploy.errors import (
+    BoardError,
+    Busy,
+    CommandFailed,
+    DidNotRun,
+    HostKeyError,
+    Hung,
+    MeasurementError,
+    Quarantined,
+    Rebooted,
+    Unreachable,
+)
 from edgedeploy.interfaces.board import Board, BoardSession, Powered
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.records.job import Job, RawRun
+from edgedeploy.records.job import Job, MeasurePlan, RawRun
 
 REQUEUES_AFTER_REBOOT: Final = 1
+RUNS_BEFORE_BLAME: Final = 2
+"""How often a candidate must fail to run before the failure can be its own."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,7 @@ class _Course:
         self._busy_until_s: float | None = None
         self._away_until_s = 0.0
         self._answered = False
+        self._did_not_run = 0
 
     def run(self) -> tuple[BoardSession, RawRun]:
         while True:
@@ -88,8 +104,32 @@ class _Course:
                 self._void(str(exc.found))
             except Hung as exc:
                 self._revive(exc)
+            except DidNotRun as exc:
+                self._blame(exc)
             except BoardError as exc:
                 self._fail(exc)
+
+    def _blame(self, exc: DidNotRun) -> None:
+        """Returns when the candidate is to be run again; else raises ``exc``, which is then shown to be the candidate's,
+        or ``CommandFailed`` where the board cannot run what is known to be good."""
+        self._did_not_run += 1
+        if self._did_not_run < RUNS_BEFORE_BLAME:
+            self._tell(f"{exc.found}; running it a second time, to see whether it is the artifact's fault")
+            return
+        baseline = self._job.baseline
+        if baseline is None or baseline.artifact.digest == self._job.candidate.artifact.digest:
+            raise exc
+        load_and_run_once = MeasurePlan(
+            queries=0, cold_starts=0, collect_outputs=False, time_limit_s=self._job.plan.time_limit_s
+        )
+        try:
+            with self._given.board.session() as session:
+                self._note(session.info)
+                session.measure(Job(baseline, None, load_and_run_once), self._folder)
+        except MeasurementError as other:
+            found = f"the candidate and the baseline alone both fail: {exc.found}; {other.found}"
+            raise CommandFailed(exc.asked, found, "See to the board's runtime, then run it again") from exc
+        raise exc
 
     def _note(self, info: BoardInfo) -> None:
         """Check the connected board: refuse it in quarantine; discard a lost attempt if the board has rebooted

@@ -17,6 +17,9 @@ from edgedeploy.runtime.wire.job import JobSpec
 
 FINAL_STATES = ("done", "failed")
 
+IMPORTING, LOADING = "importing", "loading"
+"""What a worker says before it imports a package, and before it touches its artifact."""
+
 
 def materialise(root: Root, job: JobSpec, folder: Path) -> None:
     """Lay out the job's files. Blobs were checked when they were committed and again before the job was started."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from edgedeploy.runtime.agent.job import IMPORTING, LOADING
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.processes import cpu_time_ns, self_command, start_ticks
@@ -62,12 +63,13 @@ class Workers:
 
 
 class WorkerProcess:
-    """One worker: requests in, answers out. ``cold_start_ns`` is set by :meth:`wait_ready`."""
+    """One worker: requests in, answers out."""
 
     def __init__(self, side: str, argv: Sequence[str], log: IO[bytes]) -> None:
         self.side = side
         self.cores: list[int] = []
         self._killed = False
+        self._importing = "Python"  # empty from the moment on that the artifact is loaded
         self._started_ns = time.monotonic_ns()
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
 
@@ -95,22 +97,32 @@ class WorkerProcess:
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise self._death()
-        answer: dict[str, Any] = json.loads(line)
-        if "fault" in answer:
-            raise RuntimeFault(answer["fault"], f"{self.side}: {answer['message']}")
-        return answer
+        while True:
+            line = self._process.stdout.readline()
+            if not line:
+                raise self._death()
+            answer: dict[str, Any] = json.loads(line)
+            if "fault" in answer:
+                raise RuntimeFault(answer["fault"], f"{self.side}: {answer['message']}", self.side)
+            if IMPORTING not in answer and LOADING not in answer:
+                return answer
+            self._importing = answer.get(IMPORTING, "")
 
     def _death(self) -> RuntimeFault:
         status = self._process.wait()
+        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        if self._importing and not self._killed:
+            found = f"the process ended with {how} while it imported {self._importing}, before any artifact was loaded"
+            return RuntimeFault("runtime_broken", f"{self.side}: {found}", self.side)
         if status == -signal.SIGKILL and not self._killed:
             return RuntimeFault(
-                "memory_exceeded", f"{self.side}: the process was killed; the kernel does that when memory is used up"
+                "memory_exceeded",
+                f"{self.side}: the process was killed; the kernel does that when memory is used up",
+                self.side,
             )
-        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        return RuntimeFault("worker_crashed", f"{self.side}: the process ended with {how} and gave no answer")
+        return RuntimeFault(
+            "worker_crashed", f"{self.side}: the process ended with {how} and gave no answer", self.side
+        )
 
     def finish(self) -> None:
         """Let it end by itself: its input ends."""

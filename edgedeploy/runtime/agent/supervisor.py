@@ -85,7 +85,8 @@ def _detach(folder: Path) -> bool:
 
 
 class Status:
-    """Writes ``status.json``: state (waiting, running, done, failed), cause and message of a failure, who supervises."""
+    """Writes ``status.json``: state (waiting, running, done, failed), cause, message and side of a failure, who
+    supervises."""
 
     def __init__(self, folder: Path, job: JobSpec) -> None:
         self._path = folder / "status.json"
@@ -93,7 +94,7 @@ class Status:
         self._created_ns = time.monotonic_ns()
         self._running_ns: int | None = None
 
-    def write(self, state: str, cause: str | None = None, message: str = "") -> None:
+    def write(self, state: str, cause: str | None = None, message: str = "", side: str = "") -> None:
         now_ns = time.monotonic_ns()
         if state == "running":
             self._running_ns = now_ns
@@ -102,6 +103,7 @@ class Status:
             "state": state,
             "cause": cause,
             "message": message,
+            "side": side,
             "token": self._token,
             "supervisor": identity(os.getpid()),
             "wait_ns": began_ns - self._created_ns,
@@ -135,7 +137,7 @@ def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
             workers.end_all()
             _discard_files(job, folder)  # after that even a full disk has room for the status and the log
             fault = watch.verdict or from_exception(exc, "internal")
-            status.write("failed", fault.cause, fault.message)
+            status.write("failed", fault.cause, fault.message, fault.side)
             traceback.print_exc()
         finally:
             workers.end_all()

@@ -1,7 +1,9 @@
 """One artifact in a process of its own: ``agent worker JOBDIR JOBID SIDE [--cold]``.
 
-It says ``{"event": "ready"}`` after its first output and then answers one JSON line per JSON line on its standard input,
-until that ends. A process of its own makes cold start, peak memory and CPU time the artifact's alone, and a crash its own.
+It says ``{"importing": PACKAGE}`` before each package of the runtime, ``{"loading": TARGET}`` before it touches the
+artifact, ``{"event": "ready"}`` after its first output, and then answers one JSON line per JSON line on its standard
+input, until that ends. A process of its own makes cold start, peak memory and CPU time the artifact's alone, and a crash
+its own; what it said last tells whether it died of its runtime or on the artifact.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from edgedeploy.runtime.agent.job import IMPORTING, LOADING
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import read_json
-from edgedeploy.runtime.sessions.open import Profiled, Session, open_session
+from edgedeploy.runtime.sessions.open import Profiled, Session, import_runtime, open_session
 from edgedeploy.runtime.wire.job import JobSpec
 
 CYCLED_CASES = 8
@@ -38,6 +41,8 @@ def work(folder: Path, side_name: str, cold: bool) -> int:
     try:
         side = JobSpec.from_json(read_json(folder / "job.json")).sides[side_name]
         cores = pin(side.threads)
+        import_runtime(side.target, lambda package: _say(answers, {IMPORTING: package}))
+        _say(answers, {LOADING: side.target})
         cases = Cases(folder / side_name / "inputs")
         session = open_session(side.target, folder / side_name, side.entry, side.settings, side.threads)
         session.run(cases.feeds(0))

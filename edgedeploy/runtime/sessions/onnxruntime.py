@@ -40,6 +40,11 @@ _PRECISIONS = {
 }
 
 
+def import_runtime() -> None:
+    """See :func:`edgedeploy.runtime.sessions.open.import_runtime`."""
+    import onnxruntime  # noqa: F401
+
+
 def open_model(path: Path, settings: Mapping[str, str], threads: int) -> OnnxRuntimeSession:
     """``settings`` are session configuration entries, by ONNX Runtime's own names."""
     return OnnxRuntimeSession(path, settings, threads)

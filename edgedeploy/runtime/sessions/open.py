@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -49,6 +50,40 @@ class Profiled(Protocol):
         """
 
 
+def import_runtime(target: str, told: Callable[[str], None] = lambda name: None) -> None:
+    """Import what ``target`` runs on, before any artifact is touched: a process that dies here dies of the board's
+    installation. ``told`` gets the name of each package before it is imported.
+
+    A session's module says how in ``import_runtime()``; one without it imports its runtime when it opens an artifact.
+    Raises :class:`RuntimeFault`: ``runtime_missing``, ``runtime_broken``, ``disk_full``.
+    """
+    source = known().get(target)
+    if source is None:
+        return  # open_session says so
+    runtime = next((name for name in source.packages if installed(name)), source.packages[0])
+    for package in ("numpy", runtime):
+        told(package)
+        try:
+            module = importlib.import_module("numpy" if package == "numpy" else source.module)
+            getattr(module, "import_runtime", _nothing)()
+        except Exception as exc:  # binary packages raise whatever they like
+            fault = from_exception(exc, "runtime_broken")
+            cause = "runtime_broken" if fault.cause == "memory_exceeded" else fault.cause
+            raise RuntimeFault(cause, f"importing {package}: {fault.message}") from exc
+
+
+def _nothing() -> None:
+    """For a session that imports its runtime when it opens an artifact."""
+
+
+def installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def open_session(
     target: str,
     folder: Path,
@@ -60,7 +95,8 @@ def open_session(
     """Load ``folder/entry``. ``settings`` are the artifact's own and go to the backend as they are; ``source`` is the
     target's declaration, the table's row when it is not given.
 
-    Raises :class:`RuntimeFault`: ``runtime_missing`` (no such backend here), ``open_failed``, ``memory_exceeded``.
+    Raises :class:`RuntimeFault`: ``runtime_missing`` (no such backend here), ``runtime_broken``, ``open_failed``,
+    ``memory_exceeded``.
     """
     source = source or known().get(target)
     if source is None:

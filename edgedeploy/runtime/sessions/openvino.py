@@ -16,6 +16,11 @@ _PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": "in
 _PRECISIONS.update({"u4": "int4-weights", "i4": "int4-weights"})  # weights; the products are computed in float
 
 
+def import_runtime() -> None:
+    """See :func:`edgedeploy.runtime.sessions.open.import_runtime`."""
+    import openvino  # noqa: F401
+
+
 def open_model(path: Path, settings: Mapping[str, str], threads: int) -> OpenVinoSession:
     """``settings`` are compile properties, by OpenVINO's own names."""
     return OpenVinoSession(path, settings, threads)

@@ -15,8 +15,9 @@ class SessionSource:
     """What a target declares of its session.
 
     ``module`` is the dotted name of a module or package with ``open_model(path, settings, threads)``, which returns a
-    :class:`~edgedeploy.runtime.sessions.open.Session`. ``packages`` are the distributions that bring its runtime to a
-    board, of which one is enough; the first is the one to recommend. ``built_on_board``: what it runs is built when it is
+    :class:`~edgedeploy.runtime.sessions.open.Session`; it may have ``import_runtime()``, which imports the runtime alone.
+    ``packages`` are the distributions that bring its runtime to a board, of which one is enough; the first is the one to
+    recommend. ``built_on_board``: what it runs is built when it is
     opened for the first time, which is no part of a cold start.
     """
 

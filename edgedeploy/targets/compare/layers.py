@@ -20,6 +20,7 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.reference.layers import WEIGHTED_OPERATORS, name_nodes, region
 from edgedeploy.reference.parity import ABSOLUTE_FLOOR
+from edgedeploy.reference.safety import check_onnx
 from edgedeploy.targets.compare.exposed import expose_onnx, expose_openvino, expose_source
 from edgedeploy.targets.compare.exposed_litert import expose_litert
 
@@ -88,10 +89,14 @@ def compare_layers(
 ) -> list[LayerError]:
     """Every layer that can be read on both sides, in the order of the reference. ``feeds`` is called once per pass.
 
-    Raises ``SpecError`` for a target whose tensors cannot be exposed, ``Unsupported`` for files that do not open.
+    Raises ``SpecError`` for a target whose tensors cannot be exposed, ``DataError`` for ONNX files that may not be loaded,
+    ``Unsupported`` for files that do not open.
     """
     import onnx
 
+    for path in (reference, folder / artifact.entry):
+        if path.suffix == ".onnx":
+            check_onnx(path)
     source = onnx.load(str(reference))
     name_nodes(source)
     exposers = {

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.reference.layers import WEIGHTED_OPERATORS
+from edgedeploy.reference.safety import check_onnx
 from edgedeploy.targets.tensorrt.graphview import QDQ, GraphView, attribute, label
 from edgedeploy.targets.tensorrt.rules import OPSET_LIMITS, RULES, Rule, Severity
 from edgedeploy.targets.tensorrt.version import TrtVersion
@@ -77,6 +78,7 @@ class LintResult:
 
 def lint_file(path: Path, platform: Platform) -> LintResult:
     """Raises ``BuildError`` for a file that is no ONNX model."""
+    check_onnx(path)
     return lint(GraphView.open(path), platform)
 
 

@@ -25,6 +25,7 @@ from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.tasks.images.files import image_files
 from edgedeploy.tasks.images.reader import ImageReader, Shades, resized
 from edgedeploy.tasks.images.rules import ImageRules
+from edgedeploy.tasks.onnx.arrays import ArrayFile, ArrayFolder, array_files
 
 MAX_CASES: Final = 20_000
 COLOURS: Final = ("rgb", "bgr", "grey")
@@ -108,8 +109,9 @@ class Sources:
     def __init__(
         self, places: Mapping[Split, Path], specs: Sequence[TensorSpec], preprocessing: Preprocessing | None
     ) -> None:
-        """``places`` are ``.npz`` files or folders of images. Raises ``SpecError`` and ``DataError``."""
-        folders = {split: place for split, place in places.items() if place.is_dir()}
+        """``places``: ``.npz`` or ``.npy`` files, folders of these or of images. Raises ``SpecError`` and ``DataError``."""
+        arrays = {split: array_files(place) for split, place in places.items() if place.is_dir()}
+        folders = {split: places[split] for split, found in arrays.items() if not found}
         for split, place in folders.items():
             if preprocessing is None:
                 found = "A folder of images needs colour, mean, std"
@@ -126,11 +128,18 @@ class Sources:
         for split, place in places.items():
             if split in files and preprocessing is not None:
                 self.by_split[split] = ImageSource(place, files[split], specs[0], preprocessing, reader)
-            elif place.suffix == ".npz" and place.is_file():
-                self.by_split[split] = ArraySource(place, specs)
+            elif arrays.get(split):
+                parts = [(path.name, _array_file(path, specs)) for path in arrays[split]]
+                self.by_split[split] = ArrayFolder(place, parts, MAX_CASES)
+            elif place.suffix in (".npy", ".npz") and place.is_file():
+                self.by_split[split] = _array_file(place, specs)
             else:
                 asked = f"task.options.{split} = {place.name!r}"
                 raise DataError(asked, f"no folder and no .npz file at {place}", "Correct the path")
+
+
+def _array_file(path: Path, specs: Sequence[TensorSpec]) -> Source:
+    return ArrayFile(path, specs) if path.suffix.lower() == ".npy" else ArraySource(path, specs)
 
 
 class ImageSource:

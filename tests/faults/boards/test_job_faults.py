@@ -112,7 +112,8 @@ def test_worker_that_dies_is_told_apart_by_how(
             for path in (tmp_path / "root" / "jobs").glob("*/candidate"):
                 for pid in with_argument("candidate"):
                     arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    if path.parent.name.encode() in arguments:
+                    loaded = "/inputs/0.npy" in Path(f"/proc/{pid}/maps").read_text()
+                    if path.parent.name.encode() in arguments and loaded:
                         os.kill(pid, number)
                         return
             time.sleep(0.01)

@@ -51,7 +51,8 @@ def test_front_of_a_stored_study_has_the_numbers_it_had(stored: tuple[Path, Path
     now = json.loads(today("front", folder, "--json").stdout)
     assert differences(before, now) == []
     table = today("front", folder).stdout
-    assert figures((printed / "front.txt").read_text()) - figures(table) == Counter()
+    # Not how often: a headline no longer puts a time of the baseline's own session beside the pick's.
+    assert set(figures((printed / "front.txt").read_text())) - set(figures(table)) == set()
 
 
 def test_report_of_a_stored_study_loses_no_number(stored: tuple[Path, Path]) -> None:

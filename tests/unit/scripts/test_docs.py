@@ -48,7 +48,7 @@ DOCUMENTED = sorted(
     [
         REPO / "README.md",
         *REPO.glob("docs/**/*.md"),
-        *REPO.glob("docs/examples/*"),
+        *REPO.glob("docs/examples/**/*.*"),
         *REPO.glob("edgedeploy/recipes/*.*"),
         *REPO.glob("tests/thirdparty/**/*.py"),
     ]

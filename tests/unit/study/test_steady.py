@@ -11,7 +11,7 @@ import made_up
 import pytest
 from made_up_study import ONE_TRIAL
 
-from edgedeploy.errors import BuildError, ParityError, Unrepeatable, Unsupported
+from edgedeploy.errors import BuildError, DidNotRun, ParityError, Unrepeatable, Unsupported
 from edgedeploy.files import read_json
 from edgedeploy.interfaces.target import BuildRequest, Readiness, Target
 from edgedeploy.interfaces.task import Split
@@ -225,3 +225,41 @@ def test_two_artifacts_that_differ_and_both_miss_are_the_toolchains(second: Answ
     assert store.failures() == ()
     if isinstance(second, BuildError):
         assert isinstance(study.evaluate(made_up.variant()), Scored), "nothing of either build is kept"
+
+
+class CrashingTrials(ScriptedTrials):
+    """Trials whose board runs nothing."""
+
+    def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
+        raise DidNotRun("board 'b': run it", "worker_crashed: candidate: SIGSEGV", "")
+
+
+def crashing(folder: Path, *answers: Answer) -> Made:
+    made, store, heard = trials(folder, *answers)
+    return CrashingTrials(**vars(made)), store, heard
+
+
+def test_a_crash_beside_a_baseline_of_the_same_runtime_is_the_variants(tmp_path: Path) -> None:
+    study, store, _ = crashing(tmp_path, "sound")
+    study.evaluate(made_up.variant())
+    assert [failure.kind for failure in store.failures()] == ["DidNotRun"]
+
+
+def test_a_crash_before_anything_has_run_with_that_runtime_shows_nothing(tmp_path: Path) -> None:
+    """The baseline itself: nothing is known to be good. Once something of that target has run, it counts."""
+    study, store, heard = crashing(tmp_path, "sound")
+    outcome = study.evaluate(study.reference_baseline)
+    assert isinstance(outcome, Failed) and outcome.kind == "DidNotRun"
+    assert store.failures() == ()
+    assert "SIGSEGV" in heard[-1]
+    store.keep(made_up.measurement(made_up.variant()))
+    study.evaluate(study.reference_baseline)
+    assert [failure.kind for failure in store.failures()] == ["DidNotRun"]
+
+
+def test_a_baseline_that_cannot_be_built_is_no_failure_of_the_variant(tmp_path: Path) -> None:
+    study, store, _ = trials(tmp_path, missed(0.442), missed(0.442))
+    study.bench.forget(study.reference_baseline)
+    outcome = study.evaluate(made_up.variant())
+    assert isinstance(outcome, Failed) and outcome.kind == "BuildError"
+    assert store.failures() == ()

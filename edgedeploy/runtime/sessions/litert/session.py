@@ -25,6 +25,11 @@ LAYERS = "layers"
 _PRECISIONS = {"float32": "float32", "float16": "float16", "int8": "int8", "uint8": "int8", "int16": "int16"}
 
 
+def import_runtime() -> None:
+    """See :func:`edgedeploy.runtime.sessions.open.import_runtime`."""
+    _find_runtime()
+
+
 def open_model(path: Path, settings: Mapping[str, str], threads: int) -> LiteRtSession:
     """``settings``: ``delegate`` = ``none`` runs the built-in kernels instead of XNNPACK; ``layout:NAME`` = ``0,3,1,2``
     transposes an output to the reference's order of dimensions (a converter may leave an output channels last)."""
@@ -147,14 +152,18 @@ class _Port:
 
 
 def _find_runtime() -> tuple[Any, str]:
-    """The interpreter's module and its release. Raises ``ImportError`` naming what to install."""
+    """The interpreter's module and its release. Raises ``ModuleNotFoundError`` naming what to install, or ``ImportError``
+    with the reason where one is installed."""
     reasons = []
+    error: type[ImportError] = ModuleNotFoundError
     for name, distribution in RUNTIMES:
         try:
             return importlib.import_module(name), importlib.metadata.version(distribution)
         except ImportError as exc:  # PackageNotFoundError is one
             reasons.append(f"{distribution}: {exc}")
-    raise ImportError(f"no LiteRT runtime ({'; '.join(reasons)}): pip install ai-edge-litert")
+            if not isinstance(exc, ModuleNotFoundError):
+                error = ImportError
+    raise error(f"no LiteRT runtime ({'; '.join(reasons)}): pip install ai-edge-litert")
 
 
 def _signature(interpreter: Any) -> str:

@@ -26,6 +26,11 @@ _ANOTHER_DEVICE = "across different models of devices"
 """TensorRT only warns about a plan of a similar GPU, and loads it."""
 
 
+def import_runtime() -> None:
+    """See :func:`edgedeploy.runtime.sessions.open.import_runtime`."""
+    import tensorrt  # noqa: F401
+
+
 def open_model(path: Path, settings: Mapping[str, str], threads: int) -> TensorRtSession:
     """``threads`` is not used: the CPU only starts the GPU's work."""
     return TensorRtSession(path, settings)

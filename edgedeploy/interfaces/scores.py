@@ -1,0 +1,50 @@
+"""What else a task may say of its metrics: some belong to a whole split, and some cases belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from edgedeploy.errors import SpecError
+from edgedeploy.interfaces.task import Array, Case, Task
+from edgedeploy.records.metrics import MetricInfo
+
+
+@runtime_checkable
+class ScoresSplit(Protocol):
+    """A task with metrics that no single case has: AUROC, sensitivity at a fixed specificity, F1, mAP.
+
+    A study uses them as it uses the metrics of cases. How sure they are is found by scoring resampled cases: a case may be
+    there twice, or not at all. ``split_resamples``, an attribute that may be left out, is the number of these draws (1000);
+    a slow score may ask for fewer, at least 100.
+    """
+
+    split_metrics: Mapping[str, MetricInfo]
+
+    def score(self, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]) -> dict[str, float | None]:
+        """Every one of ``split_metrics`` over ``cases``; ``outputs`` are theirs, each as ``Task.evaluate`` gets it.
+
+        None where a metric is undefined for these cases (AUROC of one class); never NaN. Must not depend on the order of
+        the cases.
+        """
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A task whose cases are not independent: several images of one patient. Whole groups are resampled then."""
+
+    def group_of(self, case: Case) -> str:
+        """Cases with an equal answer belong together."""
+
+
+def metrics_of(task: Task) -> dict[str, MetricInfo]:
+    """The metrics of cases and those of the split. Raises ``SpecError`` when one name stands for both."""
+    of_split = task.split_metrics if isinstance(task, ScoresSplit) else {}
+    double = sorted(set(task.metrics) & set(of_split))
+    if double:
+        raise SpecError(
+            f"metric {double[0]!r} of the task",
+            "`metrics` and `split_metrics` both have it",
+            "Give one of them another name: the mean over cases and the score of a split are two numbers",
+        )
+    return {**task.metrics, **of_split}

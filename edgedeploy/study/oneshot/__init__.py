@@ -1,0 +1,1 @@
+"""One model, one artifact, one board: what a study does for each of its variants, without a study."""

@@ -1,0 +1,221 @@
+"""``edgedeploy quantize``: one artifact from one float model, held against it output by output, without a study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgedeploy.errors import SpecError
+from edgedeploy.interfaces.ability import sums_int8_exactly
+from edgedeploy.interfaces.target import Calibrating, HasSevenBitWeights, Target
+from edgedeploy.records.artifact import Artifact
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.precision import CALIBRATED
+from edgedeploy.records.units import human
+from edgedeploy.records.weightbits import WEIGHT_BITS
+from edgedeploy.spec.boards import BoardTable, board_of_word
+from edgedeploy.study.oneshot.desk import Desk, Tell, desk, require_absent, target_named
+from edgedeploy.study.oneshot.folder import write_folder
+from edgedeploy.study.oneshot.model import Inputs, OneModel, cases_of, random_cases, take
+
+NOT_ACCURACY: Final = (
+    "Accuracy was not measured: without labels, this says how near the outputs are to the float model's, and no more."
+)
+
+
+@dataclass(frozen=True)
+class OutputDistance:
+    """How far one output is from the float model's: relative L2 distance, its mean and its worst case, the largest
+    difference, and the signal to noise ratio of the worst case in dB. None where the float model's output is zero."""
+
+    output: str
+    mean_rel_l2: float | None
+    worst_rel_l2: float | None
+    worst_case: str
+    max_abs: float
+    worst_sqnr_db: float | None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What :func:`quantize` made. ``file`` is what a runtime opens. ``distances`` is empty, and ``compared_on`` says so,
+    where nothing was run. ``weight_bits`` says for which board how many bits the int8 weights have, and why."""
+
+    folder: Path
+    file: Path
+    artifact: Artifact
+    float_bytes: int
+    distances: tuple[OutputDistance, ...]
+    compared_on: str
+    board: str | None
+    weight_bits: str
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "folder": str(self.folder),
+            "file": str(self.file),
+            "target": self.artifact.target,
+            "precision": self.artifact.precision,
+            "artifact": self.artifact.digest,
+            "float_bytes": self.float_bytes,
+            "size_bytes": self.artifact.size_bytes,
+            "outputs": [asdict(item) for item in self.distances],
+            "compared_on": self.compared_on,
+            "board": self.board,
+            "weight_bits": self.weight_bits,
+            "accuracy": NOT_ACCURACY,
+            "notes": list(self.notes),
+        }
+
+
+def quantize(
+    model: str | Path,
+    *,
+    target: str,
+    precision: str,
+    out: str | Path,
+    calibration: str | Path | None = None,
+    images: Mapping[str, Any] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    calibrator: str = "",
+    weight_bits: int = 0,
+    board: BoardTable | str | None = "local",
+    tell: Tell = lambda line: None,
+) -> Quantized:
+    """Build ``model``, an ONNX file, in ``precision`` for ``target`` and write it to the new folder ``out``.
+
+    - ``calibration``: images, ``.npy`` or ``.npz`` files; needed by precisions that choose ranges. Some of the cases are
+      held out to compare on. ``images``: ``colour``, ``mean`` and ``std`` of image files, as in a study file.
+    - ``shapes``: sizes of input dimensions that the model leaves open.
+    - ``calibrator``: how ranges are chosen, by the names of ``space.calibration``.
+    - ``weight_bits``: 7 or 8 for int8; 0 lets the board choose where its int8 sums saturate.
+    - ``board`` runs the artifact: a table, or a word as ``--board`` takes it. With None it is only built.
+    - ``tell`` hears what happens, in lines for people.
+
+    Raises ``SpecError``, ``DataError``, ``TargetUnavailable``, ``BuildError``, ``BoardError``, ``ParityError``.
+    """
+    out = Path(out)
+    require_absent(out)
+    chosen = target_named(target, precision)
+    wanted = _settings(chosen, precision, calibrator, weight_bits)
+    taken = take(Path(model), shapes or {})
+    if calibration is not None:
+        cases = cases_of(Path(calibration), taken.inputs, images, "--calibration")
+    elif precision in CALIBRATED:
+        found = "ranges of activations come from example inputs, and none were given"
+        raise SpecError(
+            f"--precision {precision}", found, "Add --calibration with a folder of images, .npy or .npz files"
+        )
+    else:
+        cases = random_cases(taken.inputs)
+    task = OneModel(taken.data, taken.sha256, cases)
+    place = board_of_word(board) if isinstance(board, str) else board
+    with desk(task, chosen, wanted, place, tell=tell) as bench:
+        measured = _build(bench)
+        artifact, built = bench.bench.artifact(bench.variant)
+        reference = bench.bench.reference(bench.variant).path
+        result = Quantized(
+            folder=out,
+            file=out / artifact.entry,
+            artifact=artifact,
+            float_bytes=len(taken.data),
+            distances=_distances(task, measured),
+            compared_on=_compared_on(measured, cases),
+            board=bench.info.name if bench.info else None,
+            weight_bits=_bits_text(bench, chosen),
+            notes=(*taken.notes, *cases.notes),
+        )
+        write_folder(out, artifact, built, reference, facts=_facts(result, Path(model)), threads=bench.variant.threads)
+    return result
+
+
+def _settings(target: Target, precision: str, calibrator: str, weight_bits: int) -> dict[str, Any]:
+    """The fields of the variant. Raises ``SpecError`` for what the target has not."""
+    ways = target.calibrations if isinstance(target, Calibrating) else ()
+    if calibrator and calibrator not in ways:
+        found = f"target {target.name} does not calibrate by it"
+        raise SpecError(f"--calibrator {calibrator}", found, f"It has: {', '.join(ways) or 'none'}")
+    if weight_bits and weight_bits not in WEIGHT_BITS:
+        raise SpecError(f"--weight-bits {weight_bits}", "int8 weights have 7 or 8 bits", "Give one of them, or neither")
+    if weight_bits and not _has_seven_bits(target, precision):
+        found = f"target {target.name} has no such choice for {precision}"
+        raise SpecError(f"--weight-bits {weight_bits}", found, "Leave it out")
+    way = "" if calibrator in ways[:1] or precision not in CALIBRATED else calibrator
+    return {"precision": precision, "calibration": way, "weight_bits": weight_bits}
+
+
+def _has_seven_bits(target: Target, precision: str) -> bool:
+    return isinstance(target, HasSevenBitWeights) and precision in target.seven_bit_precisions
+
+
+def _build(at: Desk) -> Measurement | None:
+    """Build the variant, and let the board choose the bits of its weights and run it; None without a board."""
+    if at.trials is None:
+        at.bench.artifact(at.variant)
+        return None
+    rivals = at.bench.rivals(at.variant)
+    if rivals is not None:
+        at.trials.choose_weight_bits(at.variant, rivals)
+    return at.trials.measure(at.variant, "confirmation")
+
+
+def _distances(task: OneModel, measured: Measurement | None) -> tuple[OutputDistance, ...]:
+    return () if measured is None else tuple(_distance(name, slug, measured) for name, slug in task.slugs.items())
+
+
+def _distance(name: str, slug: str, measured: Measurement) -> OutputDistance:
+    relative = {case: values[f"rel_l2_{slug}"] for case, values in measured.cases.items()}
+    known = {case: value for case, value in relative.items() if value is not None}
+    largest = max(values[f"max_abs_{slug}"] or 0.0 for values in measured.cases.values())
+    if not known:
+        return OutputDistance(name, None, None, "", largest, None)
+    case = max(known, key=lambda item: known[item])
+    sqnr_db = -20.0 * math.log10(known[case]) if known[case] > 0 else None
+    return OutputDistance(name, sum(known.values()) / len(known), known[case], case, largest, sqnr_db)
+
+
+def _compared_on(measured: Measurement | None, cases: Inputs) -> str:
+    if measured is None:
+        return "nothing: no board was asked for, so the artifact was built and not run"
+    return f"{cases.text}, run on board {measured.board.name} ({measured.provenance}, {measured.board.cpu})"
+
+
+def _bits_text(at: Desk, target: Target) -> str:
+    """Which weights the artifact has for which board; empty where there is no such choice."""
+    if not _has_seven_bits(target, at.variant.precision):
+        return ""
+    if at.variant.weight_bits:
+        return f"{at.variant.weight_bits} bits, as asked for"
+    if at.info is None:
+        return "8 bits: no board was asked, so this is for processors whose int8 sums do not saturate (VNNI, AMX, Arm)"
+    chosen = at.bench.weight_bits(at.variant)
+    who = f"for board {at.info.name} ({at.info.cpu})"
+    if chosen is not None:
+        return f"{who}: {chosen.text}"
+    exact = sums_int8_exactly(at.info.arch, at.info.isa)
+    return f"{who}: 8 bits" + (", its int8 sums do not saturate" if exact else "")
+
+
+def _facts(result: Quantized, model: Path) -> dict[str, str]:
+    facts = {
+        "made from": f"{model.name} ({human(result.float_bytes, 'bytes')} as float ONNX)",
+        "compared on": result.compared_on,
+        **{f"distance of `{item.output}`": distance_text(item) for item in result.distances},
+        "int8 weights": result.weight_bits,
+        "accuracy": NOT_ACCURACY,
+        "notes": "; ".join(result.notes),
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def distance_text(item: OutputDistance) -> str:
+    """One line for people."""
+    if item.mean_rel_l2 is None or item.worst_rel_l2 is None:
+        return f"the float model's output is zero all over; largest difference {item.max_abs:.3g}"
+    noise = "" if item.worst_sqnr_db is None else f", SQNR {item.worst_sqnr_db:.1f} dB"
+    worst = f"worst case {item.worst_rel_l2:.3g} ({item.worst_case}{noise})"
+    return f"relative L2 {item.mean_rel_l2:.3g} on average, {worst}; largest difference {item.max_abs:.3g}"

@@ -1,0 +1,74 @@
+"""What a task says of the outputs that came back from a board: by case, and over the whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgedeploy.errors import SpecError
+from edgedeploy.evidence.split import SPLIT_RESAMPLES, numbered, split_draws, split_score
+from edgedeploy.evidence.statistics import summarise_cases
+from edgedeploy.interfaces.scores import Grouped, ScoresSplit
+from edgedeploy.interfaces.task import Array, Case, Task
+from edgedeploy.records.draws import SplitDraws
+from edgedeploy.reference.parity import require_finite
+from edgedeploy.study.cases import scores_of, their_code
+
+FEWEST_RESAMPLES: Final = 100
+"""Below this a one-sided bound at 95 % hangs on five draws."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Values by metric, why others are missing, and what they were made of: see ``records.measurement.Measurement``."""
+
+    metrics: Mapping[str, float]
+    missing: Mapping[str, str]
+    cases: Mapping[str, Mapping[str, float | None]]
+    groups: Mapping[str, int] = field(default_factory=dict)
+    draws: Mapping[str, SplitDraws] = field(default_factory=dict)
+
+
+def score(task: Task, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]) -> Scores:
+    """Every metric of the task on ``cases`` with the ``outputs`` for them."""
+    by_case: dict[str, dict[str, float | None]] = {}
+    for case, found in zip(cases, outputs, strict=True):
+        require_finite(found, case.id)
+        by_case[case.id] = scores_of(task, found, case)
+    metrics: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    for name in task.metrics:
+        summary = summarise_cases(by_case, name)
+        if summary is None:
+            missing[name] = "undefined in every case"
+        else:
+            metrics[name] = summary.mean
+    groups = numbered({case.id: str(task.group_of(case)) for case in cases}) if isinstance(task, Grouped) else {}
+    if len(set(groups.values())) == len(cases):  # one case each: nothing is drawn together
+        groups = {}
+    if not isinstance(task, ScoresSplit) or not task.split_metrics:
+        return Scores(metrics, missing, by_case, groups)
+    names, of_places = tuple(task.split_metrics), _score_of_places(task, cases, outputs)
+    more, why = split_score(of_places, names, len(cases))
+    draws = split_draws(of_places, tuple(more), [case.id for case in cases], groups, _resamples(task))
+    return Scores({**metrics, **more}, {**missing, **why}, by_case, groups, draws)
+
+
+def _score_of_places(
+    task: ScoresSplit, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]
+) -> Callable[[Sequence[int]], Mapping[str, float | None]]:
+    def of_places(places: Sequence[int]) -> Mapping[str, float | None]:
+        with their_code(task, f"score() of {len(places)} cases"):
+            return task.score([cases[place] for place in places], [outputs[place] for place in places])
+
+    return of_places
+
+
+def _resamples(task: ScoresSplit) -> int:
+    wanted = getattr(task, "split_resamples", SPLIT_RESAMPLES)
+    if type(wanted) is not int or wanted < FEWEST_RESAMPLES:
+        raise SpecError(
+            "split_resamples of the task", f"got {wanted!r}", f"A whole number of at least {FEWEST_RESAMPLES}"
+        )
+    return wanted

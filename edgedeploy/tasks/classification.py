@@ -1,0 +1,253 @@
+"""Classification of images: a folder per class, or a CSV table with groups and splits.
+
+    ROOT/CLASS/*.png                     splits are drawn
+    ROOT/SPLIT/CLASS/*.png               train, val, test as they are; what is not there is drawn from train
+    ROOT/labels.csv                      image,label[,group][,split] (option ``table``); images below ROOT
+
+A picture that is there twice counts as one group. Accuracy and log loss belong to cases; AUROC, balanced accuracy, F1 and
+the sensitivity at a fixed specificity to the split (scikit-learn).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedeploy.errors import DataError, MeasurementError, SpecError, nearest
+from edgedeploy.interfaces.task import Array, Case
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Scalar
+from edgedeploy.tasks.images.files import image_files
+from edgedeploy.tasks.network import Maker
+from edgedeploy.tasks.pictures.base import Entry, PictureTask, data_folder
+from edgedeploy.tasks.pictures.options import PictureOptions
+from edgedeploy.tasks.pictures.table import inside, read_table
+from edgedeploy.tasks.splitting import SPLIT_WORDS
+
+Floats = npt.NDArray[np.float64]
+
+MAX_CLASSES: Final = 1000
+_LEAST_CHANCE: Final = 1e-7
+_RIGHT, _WRONG = (90, 180, 90), (200, 70, 50)
+
+
+@dataclass(frozen=True)
+class ClassificationOptions(PictureOptions):
+    """``table``: a CSV file below ``root`` in place of a folder per class. ``positive``: the class that is to be found, for
+    F1 and for the sensitivity at ``specificity``. ``balanced``: the loss weighs classes by how rare they are."""
+
+    table: str = ""
+    positive: str = ""
+    specificity: float = 0.9
+    balanced: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.specificity < 1:
+            raise ValueError(f"specificity is a share between 0 and 1, but got {self.specificity}")
+
+
+class Classification(PictureTask):
+    """See :class:`edgedeploy.Task`, ``Trainable``, ``ScoresSplit``, ``Grouped`` and ``Pictured``."""
+
+    def __init__(self, options: ClassificationOptions, base: Path, maker: Maker | None = None) -> None:
+        root = data_folder(options.root, base, "a folder per class, or the table and its images")
+        entries = _from_table(root, options.table) if options.table else _from_folders(root)
+        self.classes = tuple(sorted({str(entry.label) for entry in entries}))
+        if not 2 <= len(self.classes) <= MAX_CLASSES:
+            found = f"{len(self.classes)} ({', '.join(self.classes[:5])})"
+            raise DataError(f"classes in {root}", found, f"2 to {MAX_CLASSES} are taken")
+        if options.positive and options.positive not in self.classes:
+            found = f"there is no class {options.positive!r}"
+            raise SpecError("task.options.positive", found, nearest(options.positive, self.classes))
+        super().__init__("classification", options, root, entries, maker)
+        self._options = options
+        self.metrics: Mapping[str, MetricInfo] = {
+            "accuracy": MetricInfo("maximize", "1", "share of cases whose class was found"),
+            "log_loss": MetricInfo("minimize", "1", "mean negative log of the chance given to the true class"),
+        }
+        self.split_metrics = _split_metrics(options)
+
+    def own_network(self, **arch: Scalar) -> Any:
+        from monai.networks.nets import ResNet
+
+        widths = [self.options.base_channels * factor for factor in (1, 2, 4, 8)]
+        return ResNet(
+            block="basic",
+            layers=[1, 1, 1, 1],
+            block_inplanes=widths,
+            spatial_dims=2,
+            n_input_channels=self.options.channels,
+            num_classes=len(self.classes),
+            conv1_t_size=3,
+            conv1_t_stride=1,
+        )
+
+    def network_offer(self) -> dict[str, Any]:
+        return {**super().network_offer(), "classes": len(self.classes), "num_classes": len(self.classes)}
+
+    def target_of(self, case: Case, side: int) -> int:
+        return self.truth(case)
+
+    def truth(self, case: Case) -> int:
+        return self.classes.index(str(self._entries[case].label))
+
+    def loss(self, outputs: Any, target: Any) -> Any:
+        import torch
+        import torch.nn.functional as F  # noqa: N812
+
+        logits = self._two_columns(outputs)
+        weight = torch.tensor(self._weights, dtype=logits.dtype) if self._options.balanced else None
+        return F.cross_entropy(logits, target, weight=weight)
+
+    @property
+    def _weights(self) -> list[float]:
+        found = [self.truth(case) for case in self.cases("train")]
+        counts = np.bincount(found, minlength=len(self.classes))
+        return [float(len(found) / (len(self.classes) * count)) for count in counts]
+
+    def _two_columns(self, logits: Any) -> Any:
+        """A single output of two classes is the logit of ``positive``."""
+        import torch
+
+        if logits.shape[1] == len(self.classes):
+            return logits
+        if logits.shape[1] != 1 or len(self.classes) != 2 or not self._options.positive:
+            found = f"its output has {logits.shape[1]} columns"
+            remedy = "One per class; a single one only for two classes with `positive` named in [task.options]"
+            raise SpecError(f"a network for {len(self.classes)} classes", found, remedy)
+        pair = (torch.zeros_like(logits), logits)
+        return torch.cat(pair if self._options.positive == self.classes[1] else pair[::-1], dim=1)
+
+    def chances(self, outputs: Mapping[str, Array]) -> Floats:
+        """Softmax of the logits (1, classes) that a board sent; shape (classes,). Raises ``MeasurementError``."""
+        import torch
+
+        logits = torch.from_numpy(np.asarray(next(iter(outputs.values())), np.float64).reshape(1, -1))
+        if not torch.isfinite(logits).all():
+            raise MeasurementError("finite logits", "NaN or Inf", "Choose a wider precision")
+        return np.asarray(self._two_columns(logits).softmax(dim=1)[0], np.float64)
+
+    def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
+        chances, truth = self.chances(outputs), self.truth(case)
+        right = float(int(chances.argmax()) == truth)
+        return {"accuracy": right, "log_loss": float(-np.log(max(chances[truth], _LEAST_CHANCE)))}
+
+    def score(self, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]) -> dict[str, float | None]:
+        truth = np.array([self.truth(case) for case in cases])
+        chances = np.stack([self.chances(found) for found in outputs])
+        positive = self.classes.index(self._options.positive) if self._options.positive else None
+        return split_scores(truth, chances, positive, self._options.specificity)
+
+    def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> npt.NDArray[np.uint8]:
+        """The case above a bar: its class, or the answer in green where it is right and in red where it is not."""
+        from PIL import Image, ImageDraw
+
+        image = self.image_of(case)
+        pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+        canvas = Image.fromarray(
+            np.repeat(pixels[0][..., None], 3, 2) if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+        )
+        scale = max(1, -(-160 // max(canvas.size)))
+        canvas = canvas.resize((canvas.width * scale, canvas.height * scale), Image.Resampling.NEAREST)
+        page = Image.new("RGB", (canvas.width, canvas.height + 16), (40, 40, 40))
+        page.paste(canvas, (0, 0))
+        text, colour = self.classes[self.truth(case)], (230, 230, 230)
+        if outputs is not None:
+            chances = self.chances(outputs)
+            answer = int(chances.argmax())
+            text, colour = (
+                f"{self.classes[answer]} {chances[answer]:.2f}",
+                _RIGHT if answer == self.truth(case) else _WRONG,
+            )
+        ImageDraw.Draw(page).text((3, canvas.height + 2), text, fill=colour)
+        return np.asarray(page)
+
+
+def split_scores(
+    truth: Floats | Any, chances: Floats, positive: int | None, specificity: float
+) -> dict[str, float | None]:
+    """``truth`` (cases,) are class numbers, ``chances`` (cases, classes).
+
+    Rules: AUROC is of ``positive``, or the mean over the classes, each against the rest; a class that no case has, or that
+    all have, is left out of the mean, and without any the AUROC is undefined. F1 is of ``positive``, or the mean over the
+    classes in truth or answers; it is undefined where ``positive`` is in neither. The sensitivity is the highest among
+    thresholds that keep the specificity, on these very cases; it is undefined without cases of both kinds.
+    """
+    from sklearn.metrics import f1_score, recall_score, roc_auc_score, roc_curve
+
+    answers = chances.argmax(axis=1)
+    two_sided = [label for label in range(chances.shape[1]) if 0 < (truth == label).sum() < truth.size]
+    asked = two_sided if positive is None else [positive] if positive in two_sided else []
+    areas = [float(roc_auc_score(truth == label, chances[:, label])) for label in asked]
+    found: dict[str, float | None] = {"auroc": float(np.mean(areas)) if areas else None}
+    found["balanced_accuracy"] = float(recall_score(truth, answers, labels=np.unique(truth), average="macro"))
+    if positive is None:
+        found["f1"] = float(f1_score(truth, answers, average="macro"))
+        return found
+    sides = (truth == positive, answers == positive)
+    found["f1"] = float(f1_score(*sides)) if sides[0].any() or sides[1].any() else None
+    found["sensitivity"] = None
+    if asked:
+        false_alarms, hits_at, _ = roc_curve(sides[0], chances[:, positive], drop_intermediate=False)
+        found["sensitivity"] = float(hits_at[1 - false_alarms >= specificity - 1e-12].max())
+    return found
+
+
+def _split_metrics(options: ClassificationOptions) -> dict[str, MetricInfo]:
+    of = f"of {options.positive} " if options.positive else ""
+    mean = "" if options.positive else ", mean over the classes"
+    table = {
+        "auroc": MetricInfo("maximize", "1", f"area under the ROC curve {of}against the rest{mean}"),
+        "balanced_accuracy": MetricInfo("maximize", "1", "mean over the classes of the share that was found"),
+        "f1": MetricInfo("maximize", "1", f"F1 {of}{mean}".replace(" ,", ",").strip()),
+    }
+    if options.positive:
+        text = f"sensitivity for {options.positive} at a specificity of {options.specificity:g}, on the split itself"
+        table["sensitivity"] = MetricInfo("maximize", "1", text)
+    return table
+
+
+def _from_table(root: Path, name: str) -> list[Entry]:
+    table = inside(root, name, "task.options.table")
+    entries: dict[str, Entry] = {}
+    for line, row in read_table(table, ("image", "label"), ("group", "split")):
+        asked = f"table {table}, line {line}"
+        image, word = row["image"], row.get("split", "")
+        if word and word not in SPLIT_WORDS:
+            raise DataError(asked, f"split {word!r}", f"Known: {', '.join(SPLIT_WORDS)}; empty to draw one")
+        if image in entries:
+            raise DataError(asked, f"image {image!r} stands twice", "Keep one row per image")
+        path, split = inside(root, image, asked), SPLIT_WORDS[word] if word else None
+        entries[image] = Entry(image, path, row["label"], group=row.get("group") or None, split=split)
+    return list(entries.values())
+
+
+def _from_folders(root: Path) -> list[Entry]:
+    folders = _folders(root)
+    if not folders:
+        raise DataError(f"classes in {root}", "the folder holds no folders", "One per class, or name a `table`")
+    if all(folder.name in SPLIT_WORDS for folder in folders):
+        return [entry for folder in folders for entry in _classes(root, folder, folder.name)]
+    return _classes(root, root, None)
+
+
+def _classes(root: Path, folder: Path, word: str | None) -> list[Entry]:
+    split = SPLIT_WORDS[word] if word else None
+    found = [
+        Entry(path.relative_to(root).as_posix(), path, place.name, split=split)
+        for place in _folders(folder)
+        for path in image_files(place)
+    ]
+    if not found:
+        raise DataError(f"images in {folder}", "its folders hold none", "Put the images of each class into its folder")
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

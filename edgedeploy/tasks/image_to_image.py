@@ -1,0 +1,209 @@
+"""Image to image: denoising, artefact removal, translation. Two folders of pairs with equal names.
+
+    ROOT/input/*.png  ROOT/target/*.png              splits are drawn
+    ROOT/SPLIT/input/*.png  ROOT/SPLIT/target/*.png  train, val, test as they are; what is not there is drawn from train
+
+``groups`` names a CSV table below ROOT with the columns ``image,group``, for pairs that belong together. Images are squeezed
+to the square of the model; answers are brought back to the target's own size and compared there, black 0 to white 1: mean
+absolute error, PSNR and SSIM (MONAI).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedeploy.errors import DataError, MeasurementError
+from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Scalar
+from edgedeploy.tasks.images.files import image_files
+from edgedeploy.tasks.network import Maker
+from edgedeploy.tasks.options import at_least
+from edgedeploy.tasks.pictures.base import Entry, Image, PictureTask, data_folder, groups_of
+from edgedeploy.tasks.pictures.options import PictureOptions
+from edgedeploy.tasks.segmentation.unet import build_unet
+from edgedeploy.tasks.splitting import SPLIT_WORDS
+
+MOST_PSNR_DB: Final = 100.0
+"""Stated for equal images, whose PSNR is infinite."""
+
+SSIM_WINDOW_PX: Final = 11
+
+
+@dataclass(frozen=True)
+class ImageToImageOptions(PictureOptions):
+    """``residual``: the network learns what has to be added to the input, as suits noise. ``depth``: its steps down.
+
+    Pixels are 0 to 1 in the network (``intensity = "fixed"``), because the answer has to be in the target's own values.
+    """
+
+    inputs: str = "input"
+    targets: str = "target"
+    groups: str = ""
+    intensity: str = "fixed"
+    residual: bool = True
+    depth: int = 3
+    upsampling: tuple[str, ...] = ("transposed", "resize")
+    rotation_deg: float = 0.0
+    baseline: TrainRecipe = field(
+        default_factory=lambda: TrainRecipe(epochs=60, batch_size=8, learning_rate=2e-3, weight_decay=1e-4)
+    )
+    recovery: TrainRecipe = field(
+        default_factory=lambda: TrainRecipe(
+            epochs=8, batch_size=8, learning_rate=1e-3, warmup_epochs=0.5, distill_weight=0.3
+        )
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, depth=1)
+        if self.intensity != "fixed":
+            raise ValueError('intensity is "fixed": an image brought to unit variance has lost the values to answer')
+        step = 2**self.depth
+        if any(side % step for side in self.resolutions):
+            raise ValueError(f"resolutions must be multiples of {step} (2^depth), but got {list(self.resolutions)}")
+
+
+class ImageToImage(PictureTask):
+    """See :class:`edgedeploy.Task`, ``Trainable``, ``Grouped`` and ``Pictured``."""
+
+    target_key = "target"
+
+    def __init__(self, options: ImageToImageOptions, base: Path, maker: Maker | None = None) -> None:
+        root = data_folder(options.root, base, f"{options.inputs}/ and {options.targets}/")
+        super().__init__("image-to-image", options, root, _entries(root, options), maker)
+        self._options = options
+        if maker is None:
+            self.architecture = {**self.architecture, "upsampling": options.upsampling}
+        self.metrics: Mapping[str, MetricInfo] = {
+            "psnr_db": MetricInfo("maximize", "dB", "peak signal-to-noise ratio, pixels 0 to 1"),
+            "ssim": MetricInfo("maximize", "1", "structural similarity, Gaussian window of 11 px"),
+            "mae": MetricInfo("minimize", "1", "mean absolute error, pixels 0 to 1"),
+        }
+
+    def own_network(self, **arch: Scalar) -> Any:
+        channels = self.options.channels
+        network = build_unet(
+            in_channels=channels,
+            classes=channels,
+            base=self.options.base_channels,
+            depth=self._options.depth,
+            upsampling=str(arch["upsampling"]),
+            seed=self.options.seed,
+        )
+        return _residual(network) if self._options.residual else network
+
+    def network_offer(self) -> dict[str, Any]:
+        return {**super().network_offer(), "out_channels": self.options.channels}
+
+    def target_of(self, case: Case, side: int) -> Image:
+        return self.resize(self.truth(case), side, side)
+
+    def truth(self, case: Case) -> Image:
+        """The target at its own size."""
+        path = self._entries[case].truth
+        assert path is not None
+        return self.read(path)
+
+    def loss(self, outputs: Any, target: Any) -> Any:
+        import torch.nn.functional as F  # noqa: N812
+
+        return F.l1_loss(outputs, target)
+
+    def answer(self, outputs: Mapping[str, Array], size: tuple[int, ...]) -> Image:
+        """What a board sent (1, C, h, w), brought to ``size`` (H, W) and cut to 0 to 1. Raises ``MeasurementError``."""
+        import torch
+        import torch.nn.functional as F  # noqa: N812
+
+        values = torch.from_numpy(np.asarray(next(iter(outputs.values())), np.float32))
+        if not torch.isfinite(values).all():
+            raise MeasurementError("finite pixels", "NaN or Inf", "Choose a wider precision")
+        if tuple(values.shape[-2:]) != size:
+            values = F.interpolate(values, size=size, mode="bilinear", align_corners=False)
+        return np.asarray(values[0].clamp(0, 1), np.float32)
+
+    def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
+        """SSIM is undefined for a target smaller than its window."""
+        truth = self.truth(case)
+        return image_metrics(self.answer(outputs, truth.shape[1:]), np.clip(truth, 0, 1))
+
+    def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> npt.NDArray[np.uint8]:
+        """The target, or the answer in ``outputs``, right of the input."""
+        truth = self.truth(case)
+        shown = truth if outputs is None else self.answer(outputs, truth.shape[1:])
+        pair = np.concatenate([self.resize(self.image_of(case), *truth.shape[1:]), shown], axis=2)
+        pixels = np.round(np.clip(pair, 0, 1) * 255).astype(np.uint8)
+        return (
+            np.ascontiguousarray(np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels).transpose(1, 2, 0).copy()
+        )
+
+
+def image_metrics(answer: Image, truth: Image) -> dict[str, float | None]:
+    """Of two images (C, H, W), 0 to 1."""
+    import torch
+    from monai.metrics import SSIMMetric
+
+    error = float(np.mean((answer.astype(np.float64) - truth) ** 2))
+    psnr = MOST_PSNR_DB if error == 0 else min(MOST_PSNR_DB, -10 * math.log10(error))
+    ssim = None
+    if min(truth.shape[1:]) >= SSIM_WINDOW_PX:
+        measure = SSIMMetric(spatial_dims=2, data_range=1.0, win_size=SSIM_WINDOW_PX)
+        ssim = float(measure(torch.from_numpy(answer)[None], torch.from_numpy(truth)[None]))
+    return {"psnr_db": psnr, "ssim": ssim, "mae": float(np.mean(np.abs(answer.astype(np.float64) - truth)))}
+
+
+def _residual(network: Any) -> Any:
+    from torch import nn
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, image: Any) -> Any:
+            return image + self.network(image)
+
+    return Residual()
+
+
+def _entries(root: Path, options: ImageToImageOptions) -> list[Entry]:
+    groups = groups_of(root, options.groups)
+    parts = sorted(path for path in root.iterdir() if path.is_dir() and path.name in SPLIT_WORDS)
+    if not parts:
+        return _pairs(root, root, options, None, groups)
+    return [entry for part in parts for entry in _pairs(root, part, options, SPLIT_WORDS[part.name], groups)]
+
+
+def _pairs(
+    root: Path, folder: Path, options: ImageToImageOptions, split: Split | None, groups: Mapping[str, str]
+) -> list[Entry]:
+    places = [folder / options.inputs, folder / options.targets]
+    for place in places:
+        if not place.is_dir():
+            raise DataError(
+                "read the data", f"no folder at {place}", "Correct `inputs` and `targets` in [task.options]"
+            )
+    inputs, targets = ({path.stem: path for path in image_files(place)} for place in places)
+    if not inputs:
+        raise DataError(f"images in {places[0]}", "the folder holds none", "Put the images there")
+    alone = sorted(set(inputs) ^ set(targets))
+    if alone:
+        found = f"{alone[0]} is in {places[0 if alone[0] in inputs else 1].name} alone"
+        raise DataError(f"pairs in {folder}", found, "Add its other half, or remove it")
+    return [
+        Entry(
+            path.relative_to(root).as_posix(),
+            path,
+            truth=targets[stem],
+            group=groups.get(path.relative_to(root).as_posix()) or groups.get(path.name),
+            split=split,
+        )
+        for stem, path in inputs.items()
+    ]

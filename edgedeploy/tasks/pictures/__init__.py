@@ -1,0 +1,1 @@
+"""What the kinds of task over image files share."""

@@ -1,0 +1,86 @@
+"""Options that the kinds of task over image files have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from edgedeploy.interfaces.task import Split, TrainRecipe
+from edgedeploy.tasks.images.rules import ValueRange
+from edgedeploy.tasks.options import at_least
+from edgedeploy.tasks.splitting import check_shares
+
+COLOURS: Final = ("grey", "rgb")
+INTENSITIES: Final = ("image", "fixed")
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """Where the files are, how they become inputs, how they are split, and how a network is made of them.
+
+    - ``root``: the data's folder, relative to the study file.
+    - ``resolutions``: sides of the square that images are squeezed to, the baseline's first.
+    - ``intensity``: ``"image"`` brings each image to zero mean and unit variance, ``"fixed"`` is (pixel - ``mean``) /
+      ``std`` with pixels 0 to 1, one number or one per channel, as networks expect that were trained elsewhere.
+    - ``network``: ``"file.py:function"`` makes the network in place of the kind's own.
+    - ``calibration_share``, ``selection_share``, ``confirmation_share``: of the cases that came without a split.
+    - ``value_range``, ``page``: see :class:`edgedeploy.tasks.images.rules.ImageRules`.
+    - ``flip``, ``rotation_deg``: augmentation; a task where left is not right sets ``flip = false``.
+    """
+
+    root: str = ""
+    colour: str = "grey"
+    resolutions: tuple[int, ...] = (64, 48)
+    intensity: str = "image"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    network: str = ""
+    base_channels: int = 16
+    calibration_share: float = 0.1
+    selection_share: float = 0.2
+    confirmation_share: float = 0.2
+    split_seed: int = 0
+    seed: int = 0
+    flip: bool = True
+    rotation_deg: float = 10.0
+    value_range: ValueRange | Literal["raw", "window"] | None = None
+    page: int = 0
+    baseline: TrainRecipe = field(
+        default_factory=lambda: TrainRecipe(epochs=40, batch_size=16, learning_rate=2e-3, weight_decay=1e-2)
+    )
+    recovery: TrainRecipe = field(
+        default_factory=lambda: TrainRecipe(
+            epochs=6, batch_size=16, learning_rate=1e-3, warmup_epochs=0.5, distill_weight=0.3
+        )
+    )
+
+    def __post_init__(self) -> None:
+        at_least(self, base_channels=1, seed=0, split_seed=0)
+        check_shares(self)
+        if self.colour not in COLOURS:
+            raise ValueError(f"colour is {' or '.join(COLOURS)}, but got {self.colour!r}")
+        if self.intensity not in INTENSITIES:
+            raise ValueError(f"intensity is {' or '.join(INTENSITIES)}, but got {self.intensity!r}")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, self.channels):
+                raise ValueError(f"{name} is one number, or one for each of {self.channels} channels")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, but got {list(self.std)}")
+        if min(self.resolutions) < self.smallest_side:
+            raise ValueError(f"resolutions must be at least {self.smallest_side}, but got {min(self.resolutions)}")
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.colour == "grey" else 3
+
+    @property
+    def smallest_side(self) -> int:
+        return 16
+
+    @property
+    def shares(self) -> dict[Split, float]:
+        return {
+            "calibration": self.calibration_share,
+            "selection": self.selection_share,
+            "confirmation": self.confirmation_share,
+        }

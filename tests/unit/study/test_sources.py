@@ -1,0 +1,116 @@
+"""A study goes on with the task's code that it was measured with, or says that it does not; and folders that cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import made_up
+import pytest
+from made_up_study import WITHOUT_ITS_TASK, new_store
+
+from edgedeploy.errors import SpecError
+from edgedeploy.records.measurement import TASK_CHANGED, Measurement
+from edgedeploy.report.terminal import front_table
+from edgedeploy.spec.study import parse_spec
+from edgedeploy.study.front import read_front
+from edgedeploy.study.sources import changed_sources, task_marks, task_sources
+from edgedeploy.study.store import Store
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> dict[str, object]:
+    """A task of two files: its own, and a helper that it imports."""
+    (tmp_path / "task.py").write_text("import helper\n\ndef make_task():\n    return helper.make()\n")
+    (tmp_path / "helper.py").write_text("def make():\n    return None\n")
+    (tmp_path / "other.py").write_text("")
+    return {"kind": "python", "object": "task.py:make_task"}
+
+
+@pytest.fixture
+def store(table: dict[str, object], tmp_path: Path) -> Store:
+    store = new_store(tmp_path / "study", [made_up.variant()])
+    kept = json.loads(store.study_path.read_text())
+    store.study_path.write_text(json.dumps({**kept, "task_sources": task_sources(table, tmp_path)}))
+    return store
+
+
+def test_a_changed_helper_is_named_and_refused_with_the_ways_out(
+    store: Store, table: dict[str, object], tmp_path: Path
+) -> None:
+    assert changed_sources(store, task_sources(table, tmp_path), allowed=False) == ((), ())
+    (tmp_path / "other.py").write_text("# no part of the task\n")
+    assert changed_sources(store, task_sources(table, tmp_path), allowed=False) == ((), ())
+    (tmp_path / "helper.py").write_text("def make():\n    return 1\n")
+    with pytest.raises(SpecError, match=r"helper\.py changed") as refused:
+        changed_sources(store, task_sources(table, tmp_path), allowed=False)
+    assert "another --out" in refused.value.remedy and "--task-changed" in refused.value.remedy
+
+
+def test_files_that_came_and_went_are_changes_too(store: Store, table: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text("import other\n\ndef make_task():\n    return None\n")
+    with pytest.raises(SpecError) as refused:
+        changed_sources(store, task_sources(table, tmp_path), allowed=False)
+    for said in ("task.py changed", "helper.py is gone", "other.py is new"):
+        assert said in refused.value.found
+
+
+def test_an_allowed_change_is_kept_with_what_is_measured_later_and_told(
+    store: Store, table: dict[str, object], tmp_path: Path
+) -> None:
+    store.keep(made_up.measurement())
+    (tmp_path / "helper.py").write_text("def make():\n    return 1\n")
+    sources = task_sources(table, tmp_path)
+    files, notes = changed_sources(store, sources, allowed=True)
+    assert files == ("helper.py",) and "helper.py changed" in notes[0]
+    store.keep_task_change(sources, files)
+    assert changed_sources(store, sources, allowed=False) == ((), ()), "it is the study's code now"
+
+    (mark,) = task_marks(store.study())
+    assert mark.startswith(TASK_CHANGED) and "helper.py" in mark
+    later = made_up.measurement(made_up.variant(precision="int8"), latency_ms=2.0, seed=3, notes=(mark,))
+    store.keep(later)
+    assert Measurement.from_json(later.as_json()).notes == (mark,)
+    front = read_front(store.root)
+    told = [note for note in front_table(front).notes if note.startswith("Two versions of the task")]
+    assert len(told) == 1 and "1 of 2 variants" in told[0] and "helper.py" in told[0]
+    notes_of = {row["digest"]: row["notes"] for row in front.as_json()["rows"]}
+    assert notes_of[later.digest] == [mark]
+
+
+def test_a_folder_without_the_record_is_noted_and_not_refused(tmp_path: Path, table: dict[str, object]) -> None:
+    store = new_store(tmp_path / "older", [made_up.variant()])
+    files, notes = changed_sources(store, task_sources(table, tmp_path), allowed=False)
+    assert files == ()
+    assert "is not known" in notes[0]
+    assert changed_sources(Store(tmp_path / "new"), {}, allowed=False) == ((), ())
+
+
+def test_a_damaged_record_is_told(store: Store) -> None:
+    kept = json.loads(store.study_path.read_text())
+    store.study_path.write_text(json.dumps({**kept, "task_sources": ["task.py"]}))
+    with pytest.raises(Exception, match=r"study\.json"):
+        store.study()
+
+
+def test_the_spec_of_these_tests_is_a_python_task() -> None:
+    assert parse_spec(WITHOUT_ITS_TASK, Path("study.toml"))[0].task.kind == "python"
+
+
+@pytest.mark.parametrize("place", ["/proc/study", "/proc/self/fd/study", "/sys/study"])
+def test_a_place_where_nothing_can_be_written_is_one_line(place: str) -> None:
+    if not Path(place).parent.is_dir():
+        pytest.skip(f"no {Path(place).parent} here")
+    store = Store(Path(place))
+    with pytest.raises(SpecError, match="Choose another --out"):
+        store.check_place()
+        with store.own():
+            pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_place_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(SpecError, match="Choose another --out"):
+        Store(tmp_path / "study").check_place()
