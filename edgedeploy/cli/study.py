@@ -32,9 +32,16 @@ def search(
     dask: Annotated[
         str | None, typer.Option(help="Dask scheduler whose workers have the boards.", show_default=False)
     ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="Log the variants to MLflow there: sqlite:///mlflow.db.", show_default=False)
+    ] = None,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation split closed.")] = False,
 ) -> None:
-    """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with."""
+    """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with.
+
+    \b
+    Example: edgedeploy search study.toml --out runs/cart --board cart
+    """
     from edgedeploy.api import load_study
     from edgedeploy.cli.show import show_front
     from edgedeploy.study.options import RunOptions
@@ -48,6 +55,7 @@ def search(
         boards=() if boards is None else tuple(name.strip() for name in boards.split(",")),
         storage=storage,
         dask=dask,
+        mlflow=mlflow,
         confirm=not no_confirm,
     )
     try:
@@ -71,7 +79,11 @@ def work(
     board: Annotated[str, typer.Option(help="The board that this process has.", show_default=False)],
     dask: Annotated[str, typer.Option(help="Address of the Dask scheduler: tcp://host:8786.", show_default=False)],
 ) -> None:
-    """Offer one board to a Dask cluster, until the scheduler or Ctrl-C ends it; `search --dask` measures on it."""
+    """Offer one board to a Dask cluster, until the scheduler or Ctrl-C ends it; `search --dask` measures on it.
+
+    \b
+    Example: edgedeploy work study.toml --board cart --dask tcp://lab-host:8786
+    """
     from edgedeploy.lab.cluster import work as serve
     from edgedeploy.spec.study import load_spec
 

@@ -6,7 +6,6 @@ that disagrees with it is wrong.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 import shutil
@@ -15,7 +14,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -28,10 +27,14 @@ from edgedeploy.files import read_arrays, read_json, write_arrays, write_json
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.reference import graph
+from edgedeploy.reference.calling import call, flat_model, named_tensors, plain_model
+from edgedeploy.reference.copies import baked, copied
 from edgedeploy.reference.parity import compare, within
+from edgedeploy.reference.randomness import check_random_nodes, check_repeatable
 from edgedeploy.reference.safety import check_onnx
-from edgedeploy.reference.translate import first_line, translated
+from edgedeploy.reference.translate import causes, first_line, translated, untraceable
 from edgedeploy.runtime.files import sha256_file
+from edgedeploy.runtime.sessions.clips import clip_outputs, run_clip
 
 EXPORT_TOLERANCE: Final = 1e-4
 """Largest relative L2 distance between torch and the exported graph, per output. Folded batch norms and another order
@@ -61,6 +64,13 @@ class Reference:
     parameters: int
     macs: int
     quantized: bool = False
+    states: Mapping[str, str] = field(default_factory=dict)
+    as_given: bool = False
+
+    @property
+    def told(self) -> tuple[TensorSpec, ...]:
+        """The outputs that are compared and scored: all but those that are state."""
+        return tuple(spec for spec in self.outputs if spec.name not in self.states.values())
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; the file is given by its name alone, so that its folder may move."""
@@ -73,6 +83,8 @@ class Reference:
             "parameters": self.parameters,
             "macs": self.macs,
             **({"quantized": True} if self.quantized else {}),
+            **({"states": dict(self.states)} if self.states else {}),
+            **({"as_given": True} if self.as_given else {}),
         }
 
     @classmethod
@@ -86,6 +98,8 @@ class Reference:
             parameters=int(data["parameters"]),
             macs=int(data["macs"]),
             quantized=bool(data.get("quantized", False)),
+            as_given=bool(data.get("as_given", False)),
+            states={str(before): str(after) for before, after in data.get("states", {}).items()},
         )
 
 
@@ -122,13 +136,14 @@ def export_reference(
 ) -> Reference:
     """Export a ``torch.nn.Module`` with static shapes to ``path`` and prove that the file computes what torch does.
 
-    Inputs keep the names of ``specs``; outputs are ``out0``, ``out1`` ... in the order the model returns them (a tensor, or
-    a list, tuple or dict of tensors). Parity is checked on every one of ``samples``, the user's own cases, or where there
-    are none on :func:`edgedeploy.records.artifact.random_feed`. The model is not changed. ``path`` is written only after
-    all checks have passed.
+    Inputs keep the names of ``specs``; :mod:`edgedeploy.reference.calling` says how outputs are named. Parity is checked
+    on every one of ``samples``, the user's own cases, or where there are none on
+    :func:`edgedeploy.records.artifact.random_feed`. The model is not changed. ``path`` is written only after all checks
+    have passed.
 
-    Raises ``Unsupported`` for an operator without ONNX counterpart and for outputs that are not finite, ``BuildError`` for
-    a model that cannot be traced, ``ParityError`` when the file computes something else.
+    Raises ``Unsupported`` for an operator without ONNX counterpart, a model that cannot be copied, and outputs that are
+    not finite or no tensors; ``BuildError`` for a model that cannot be traced or answers the same input differently;
+    ``ParityError`` when the file computes something else.
     """
     return export_checked(model, specs, path, samples, finish=partial(describe, own=True), tolerance=EXPORT_TOLERANCE)
 
@@ -145,17 +160,16 @@ def export_checked(
     """:func:`export_reference` with a callback: ``finish`` may rewrite the exported file, and returns its reference."""
     import torch
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch about its own graphs
-        frozen = copy.deepcopy(model).eval().cpu()
+    frozen = frozen_model(model)
+    names = [spec.name for spec in specs]
     feeds = list(samples) or [random_feed(specs, 0)]
-    expected = [_torch_outputs(frozen, specs, feed) for feed in feeds]
+    first = check_repeatable(frozen, lambda: _torch_outputs(frozen, specs, feeds[0]), tolerance)
+    expected = [first, *(_torch_outputs(frozen, specs, feed) for feed in feeds[1:])]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
         part = Path(folder) / path.name
-        arguments = tuple(torch.from_numpy(np.array(feeds[0][spec.name])) for spec in specs)
-        names = [f"out{index}" for index in range(len(expected[0]))]
-        _export(frozen, arguments, [spec.name for spec in specs], names, part)
+        arguments = tuple(torch.from_numpy(np.array(feeds[0][name])) for name in names)
+        _export(flat_model(frozen, names), arguments, names, list(first), part)
         reference = finish(part)
         for found, wanted in zip(reference_outputs(reference, feeds), expected, strict=True):
             _check_export(wanted, found, tolerance)
@@ -167,13 +181,27 @@ def reference_outputs(reference: Reference, feeds: Iterable[Mapping[str, Array]]
     """Outputs of the reference on each of ``feeds`` by ONNX Runtime in float32: the ground truth for parity.
 
     One session with one thread runs all feeds: the order of summation, and so every bit, repeats on one machine. A
-    quantized reference runs unoptimised, as its file is written: an optimised session would use integer kernels.
+    quantized reference runs unoptimised, as its file is written: an optimised session would use integer kernels. Of a
+    reference with ``states``, each of ``feeds`` is a clip and gives (frames, *output shape).
     """
-    session = open_onnx(reference.path, threads=1, as_written=reference.quantized)
+    session = open_onnx(reference.path, threads=1, as_written=reference.quantized or reference.as_given)
     names = [spec.name for spec in reference.outputs]
-    for feed in feeds:
+
+    def run(feed: Mapping[str, Array]) -> dict[str, Array]:
         values = session.run(names, {spec.name: feed[spec.name] for spec in reference.inputs})
-        yield dict(zip(names, values, strict=True))
+        return dict(zip(names, map(np.asarray, values), strict=True))
+
+    for feed in feeds:
+        yield clip_outputs(run, feed, reference.states) if reference.states else run(feed)
+
+
+def frames_of(reference: Reference, clips: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+    """The inputs of each frame of ``clips``, with the state that the reference has there."""
+    session = open_onnx(reference.path, threads=1, as_written=reference.as_given)
+    names = [spec.name for spec in reference.outputs]
+    for clip in clips:
+        frames = run_clip(lambda feed: dict(zip(names, session.run(names, feed), strict=True)), clip, reference.states)
+        yield from (frame for frame, _ in frames)
 
 
 def run_reference(reference: Reference, feed: Mapping[str, Array]) -> dict[str, Array]:
@@ -196,15 +224,16 @@ def kept_outputs(
     """
     import onnxruntime as ort
 
-    names, note = [spec.name for spec in reference.outputs], path.with_name(f"{path.stem}.json")
+    names, note = [spec.name for spec in reference.told], path.with_name(f"{path.stem}.json")
     computed_from = {
         "reference_sha256": reference.sha256,
         "quantized": reference.quantized,
+        **({"states": dict(reference.states)} if reference.states else {}),
         "cases_sha256": _sha256_of_feeds(reference, feeds),
         "onnxruntime": ort.__version__,
     }
     try:
-        kept = _read_kept(path, note, computed_from, reference, len(feeds))
+        kept = _read_kept(path, note, computed_from, reference, _rows(reference, feeds))
     except _DAMAGE as exc:
         damaged(f"{path.name} is damaged and computed anew: {first_line(exc)}")
         kept = None
@@ -223,7 +252,7 @@ def kept_outputs(
 
 
 def _read_kept(
-    path: Path, note: Path, computed_from: Mapping[str, Any], reference: Reference, rows: int
+    path: Path, note: Path, computed_from: Mapping[str, Any], reference: Reference, rows: tuple[int, ...]
 ) -> dict[str, Array] | None:
     """The kept outputs by name, stacked; None when none are kept for these cases. Raises one of :data:`_DAMAGE` for a
     damaged file."""
@@ -233,12 +262,18 @@ def _read_kept(
     if sha256_file(path) != noted["sha256"]:
         raise ValueError("its content is not what its hash says")
     arrays = read_arrays(path)
-    kept = {spec.name: arrays[f"out{place}"] for place, spec in enumerate(reference.outputs)}
-    for spec in reference.outputs:
-        found, wanted = kept[spec.name], (rows, *spec.shape)
+    kept = {spec.name: arrays[f"out{place}"] for place, spec in enumerate(reference.told)}
+    for spec in reference.told:
+        found, wanted = kept[spec.name], (*rows, *spec.shape)
         if found.shape != wanted or found.dtype != np.dtype(spec.dtype):
             raise ValueError(f"{spec.name} is {found.dtype} {found.shape}, not {spec.dtype} {wanted}")
     return kept
+
+
+def _rows(reference: Reference, feeds: Sequence[Mapping[str, Array]]) -> tuple[int, ...]:
+    """The axes before an output's own: cases, and the frames of clips."""
+    moving = [spec.name for spec in reference.inputs if spec.name not in reference.states]
+    return (len(feeds), len(feeds[0][moving[0]])) if reference.states else (len(feeds),)
 
 
 def _sha256_of_feeds(reference: Reference, feeds: Iterable[Mapping[str, Array]]) -> str:
@@ -268,28 +303,25 @@ def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _torch_outputs(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str, Array]) -> list[Array]:
+def frozen_model(model: Any) -> Any:
+    """A copy of a user's module as it is exported: on the CPU, in evaluation mode, its weights plain parameters. Raises
+    ``Unsupported``."""
+    return baked(copied(plain_model(model))).eval().cpu()
+
+
+def _torch_outputs(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str, Array]) -> dict[str, Array]:
     import torch
 
     shapes = ", ".join(f"{spec.name} {spec.shape}" for spec in specs)
+    names = [spec.name for spec in specs]
     with translated(f"a forward pass with {shapes}", "input_specs() has to fit the model"), torch.inference_mode():
-        outputs = model(*(torch.from_numpy(np.array(feed[spec.name])) for spec in specs))
-    arrays: list[Array] = [tensor.numpy() for tensor in flat_tensors(outputs)]
-    for index, array in enumerate(arrays):
+        tensors = {name: torch.from_numpy(np.array(feed[name])) for name in names}
+        outputs = named_tensors(call(model, tensors), names)
+        arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in outputs.items()}
+    for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise Unsupported(f"finite values in output {index} of the torch model", "NaN or Inf", "Train it again")
+            raise Unsupported(f"finite values in output {name} of the torch model", "NaN or Inf", "Train it again")
     return arrays
-
-
-def flat_tensors(outputs: Any) -> Iterator[Any]:
-    """The output tensors of a torch model in the exporter's order: ``out0``, ``out1`` ..."""
-    if isinstance(outputs, Mapping):
-        outputs = tuple(outputs.values())
-    if isinstance(outputs, list | tuple):
-        for item in outputs:
-            yield from flat_tensors(item)
-    else:
-        yield outputs
 
 
 def _export(model: Any, arguments: tuple[Any, ...], inputs: list[str], outputs: list[str], path: Path) -> None:
@@ -305,26 +337,26 @@ def _export(model: Any, arguments: tuple[Any, ...], inputs: list[str], outputs: 
                 dynamo=True,
                 external_data=False,
                 input_names=inputs,
-                output_names=outputs,
+                output_names=[f"out{place}" for place in range(len(outputs))],
                 verbose=False,
             )
     except Exception as exc:  # the exporter wraps whatever went wrong inside, several levels deep
         raise _export_error(exc) from exc
     proto = onnx.load(str(path))
     graph.strip_metadata(proto)
+    graph.rename_outputs(proto, outputs)
+    check_random_nodes(proto.graph)
     onnx.save(proto, str(path))
 
 
 def _export_error(exc: BaseException) -> BuildError:
     """The exporter's failure as an error. The innermost exception names the operator; the outermost only says that one
     failed."""
-    chain = [exc]
-    while cause := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(cause)
+    chain = causes(exc)
     for link in reversed(chain):
         if type(link).__name__ in ("DispatchError", "UnsupportedOperatorError"):
             return Unsupported("export to ONNX", first_line(link), "Replace the operator it names")
-    return BuildError("export to ONNX", first_line(chain[-1]), "The forward has to be traceable with torch.export")
+    return BuildError("export to ONNX", untraceable(exc), "The forward has to be traceable with torch.export")
 
 
 @contextmanager
@@ -341,8 +373,8 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check_export(expected: Sequence[Array], found: Mapping[str, Array], tolerance: float) -> None:
-    for name, distance in compare(dict(zip(found, expected, strict=True)), found).items():
+def _check_export(expected: Mapping[str, Array], found: Mapping[str, Array], tolerance: float) -> None:
+    for name, distance in compare(expected, found).items():
         if not within(distance, tolerance):
             raise ParityError(
                 f"output {name} within {tolerance:g} of torch",

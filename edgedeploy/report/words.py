@@ -45,7 +45,8 @@ def verdict_text(row: Row) -> str:
 
 def executed_text(executed: Mapping[str, int]) -> str:
     """What ran, most layers first: ``int8 12, float32 2``."""
-    return ", ".join(f"{name} {count}" for name, count in sorted(executed.items(), key=lambda i: (-i[1], i[0])))
+    ran = [(name, count) for name, count in executed.items() if count]
+    return ", ".join(f"{name} {count}" for name, count in sorted(ran, key=lambda i: (-i[1], i[0])))
 
 
 def status_text(row: Row, report: Front) -> str:

@@ -28,19 +28,22 @@ from edgedeploy.interfaces.target import (
     TakesQuantized,
     Target,
 )
-from edgedeploy.interfaces.task import ReadyMade, Task, Trainable
+from edgedeploy.interfaces.task import ReadyMade, TakenAsGiven, Task, Trainable
 from edgedeploy.lab.cluster import Cluster
 from edgedeploy.lab.kinds import require_alike, require_comparable
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import ScenarioPlan
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.precision import AS_GIVEN
 from edgedeploy.records.variant import Choices
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.baseline import TRAINING_MEMBERS, TRAINS_HERE, Baseline, find_baseline
 from edgedeploy.study.cases import check_cases
+from edgedeploy.study.given import check_given, check_given_space
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import Plugin, demands_of, find_targets, sessions_of
 from edgedeploy.tasks.load import load_task
@@ -76,6 +79,7 @@ class Ready:
     notes: tuple[str, ...]
     """What is worth knowing of the study file and the boards before the study begins."""
     scenarios: tuple[ScenarioPlan, ...]
+    baseline: Baseline = TRAINS_HERE
 
     @property
     def task_metrics(self) -> dict[str, MetricInfo]:
@@ -89,10 +93,14 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     """
     names = {plugin.name: plugin for plugin in find_targets()}
     task = load_task(spec.task.model_dump(), source.path.resolve().parent)
-    _check_model(spec, source, task, names)
+    given = task.as_given if isinstance(task, TakenAsGiven) else ""
+    _check_model(spec, source, task, names, given)
+    baseline = find_baseline(spec, source, task)
     check_cases(task, spec.space)
     scenarios = spec.measure.plans(source.path.resolve().parent)
     targets = ready_targets([names[name] for name in spec.study.targets])
+    if given and isinstance(task, ReadyMade):
+        check_given(task.reference_model(), given, targets)
     boards: tuple[tuple[Board | None, BoardInfo], ...]
     if cluster is None:
         boards = tuple(open_and_probe(table, sessions_of(targets)) for table in tables)
@@ -108,14 +116,15 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
         parameters=dict(spec.space),
         arch_defaults={name: values[0] for name, values in task.architecture.items()},
         target_precisions={
-            name: runnable(info, target.precisions, demands_of(target)) for name, target in targets.items()
+            name: (AS_GIVEN,) if given else runnable(info, target.precisions, demands_of(target))
+            for name, target in targets.items()
         },
         default_threads=max(1, min(info.cores, 4)),
         choices=_choices(spec, task, targets, info),
     )
     told = tuple(map(str, getattr(task, "notes", ())))
-    notes = (*older_keys(source), *_saturation(spec, targets, info), *told)
-    return Ready(task, targets, boards, cluster, space, _left_out(spec, targets, info), notes, scenarios)
+    notes = (*older_keys(source), *baseline.notes, *_saturation(spec, targets, info), *told)
+    return Ready(task, targets, boards, cluster, space, _left_out(spec, targets, info), notes, scenarios, baseline)
 
 
 def ready_targets(plugins: Sequence[Plugin]) -> dict[str, Target]:
@@ -192,12 +201,15 @@ def _saturation(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo)
     return (f"board {info.name}: {SATURATES}; int8 {rule} ({', '.join(names)})",)
 
 
-def _check_model(spec: StudySpec, source: SpecSource, task: Task, names: Mapping[str, Plugin]) -> None:
+def _check_model(spec: StudySpec, source: SpecSource, task: Task, names: Mapping[str, Plugin], given: str) -> None:
     """Hold the study against its task and its targets, and what each of them is able to do."""
     for name in spec.study.targets:
         if name in names:
             names[name].load()  # a broken one says so, which is more than that there is no such target
     known = {name: plugin.target.precisions for name, plugin in names.items() if plugin.target is not None}
+    if given:
+        check_given_space(spec, source, given)
+        known = dict.fromkeys(known, (AS_GIVEN,))
     spec.check(source, architecture=task.architecture, task_metrics=metrics_of(task), known_targets=known)
     if isinstance(task, ReadyMade) and "width" in spec.space:
         raise source.error(
@@ -219,6 +231,8 @@ def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Seq
     if not isinstance(task, Trainable):
         found = "a ready-made model has" if isinstance(task, ReadyMade) else f"task {task.name!r} has"
         remedy = "Remove it from the space: int8 then comes from calibration"
+        if not isinstance(task, ReadyMade):
+            remedy += f". Or give the task {', '.join(TRAINING_MEMBERS)}: its own fit cannot train with quantizers"
         raise source.error("space.training", f'"qat" trains the model, but {found} no training', remedy)
     if not any(isinstance(target, TakesQuantized) and target.takes_quantized for target in chosen):
         found = '"qat" gives quantized ONNX, and every target of this study quantizes by itself only'

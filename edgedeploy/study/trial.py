@@ -33,7 +33,8 @@ from edgedeploy.reference.layers import with_sources
 from edgedeploy.reference.parity import Judged, check_executed, judge, worst_distance
 from edgedeploy.search.loop import Failed, Outcome, Scored
 from edgedeploy.spec.goals import constraints_of
-from edgedeploy.spec.study import MeasureTable, StudySpec
+from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now

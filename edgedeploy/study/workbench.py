@@ -14,23 +14,25 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from edgedeploy.compress.checkpoint import drop_checkpoint
+from edgedeploy.compress.given import Given
 from edgedeploy.compress.model import derive, derive_quantized, load_weights, restore, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_arrays, write_atomic, write_json
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
-from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Task
+from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Stateful, TakenAsGiven, Task, is_trained
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.job import Payload
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.variant import Scalar, Variant, digest_of
 from edgedeploy.records.weightbits import TRAINED_FOR_BOARD, WeightBits
-from edgedeploy.reference.export import Reference, describe, export_reference, kept_outputs
+from edgedeploy.reference.export import Reference, describe, export_reference, frames_of, kept_outputs
 from edgedeploy.reference.layers import kept_float
 from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
 from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.study.account import Account
 from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
+from edgedeploy.study.baseline import baseline_arch
 from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.reading import FAULTS, fault, parsed
 from edgedeploy.study.store import Store
@@ -91,6 +93,7 @@ class Workbench:
     - ``tell`` gets a ``phase`` for each repeated build, and a ``note`` for each message for people.
     - ``exact_sums``: the study's boards add int8 products without saturating
       (:func:`edgedeploy.interfaces.ability.sums_int8_exactly`).
+    - ``given``: the user's file of the baseline's trained weights.
     - ``out_of_time`` ends a training between two steps with ``OutOfTime``. Each epoch saves a checkpoint in the store,
       which is removed when the model is stored.
     """
@@ -107,9 +110,12 @@ class Workbench:
         *,
         out_of_time: Callable[[], bool] = lambda: False,
         exact_sums: bool = True,
+        given: Given | None = None,
     ) -> None:
         self.task = task
         self._exact_sums = exact_sums
+        self._given = given
+        self._own_weights = given is None and is_trained(task)
         self._build = build
         self._targets = targets
         self._store = store
@@ -120,12 +126,20 @@ class Workbench:
 
     @cached_property
     def baseline_model(self) -> Any:
-        """The trained float model at the baseline's architecture. It is trained once per study, then read back."""
+        """The trained float model at the baseline's architecture. It is loaded or trained once per study, then read
+        back."""
         path, checkpoint = self._store.baseline_weights, self._store.checkpoint(BASELINE)
-        arch = {name: values[0] for name, values in self.task.architecture.items()}
+        arch = baseline_arch(self.task)
         if path.is_file():
             drop_checkpoint(checkpoint)
             return load_weights(self.task.build(**arch), path)
+        if self._given is not None or self._own_weights:
+            with self._account.phase("build"):
+                model = self.task.build(**arch).eval()
+                if self._given is not None:
+                    self._given.load_into(model)
+                save_weights(model, path)
+            return model
 
         def done(report: TrainReport) -> None:
             self._store.keep_baseline_training(report.as_json())
@@ -188,7 +202,8 @@ class Workbench:
         baseline = self.baseline_model
         with self._account.phase("train"):
             reports = list[TrainReport]()
-            model = derive(self.task, variant, baseline, oversight=self._overseen(variant, reports))
+            oversight = self._overseen(variant, reports)
+            model = derive(self.task, variant, baseline, own_weights=self._own_weights, oversight=oversight)
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
             samples = [inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden]
@@ -207,7 +222,7 @@ class Workbench:
         kept = kept_float(variant.plan, variant.precision, plain)  # raises before the expensive training
         baseline = self.baseline_model
         with self._account.phase("train"):
-            model = restore(self.task, twin, baseline, plain.with_name(WEIGHTS))
+            model = restore(self.task, twin, baseline, plain.with_name(WEIGHTS), own_weights=self._own_weights)
             bits = variant.weight_bits or (8 if self._exact_sums else TRAINED_FOR_BOARD.bits)
             reports = list[TrainReport]()
             oversight = self._overseen(variant, reports)
@@ -224,7 +239,8 @@ class Workbench:
     def _overseen(self, variant: Variant, reports: list[TrainReport]) -> Oversight:
         """The oversight of the training of a variant's model; its report is appended to ``reports``."""
         trained = (variant.training, variant.plan.label) if variant.training else ()
-        parts = (f"width {variant.width:g}", *map(str, variant.arch_kwargs.values()), *trained)
+        further = ("(baseline, recovered)",) if variant.recovered else ()
+        parts = (f"width {variant.width:g}", *map(str, variant.arch_kwargs.values()), *trained, *further)
         label = " ".join(filter(None, parts))
         return self._oversight(label, self._store.checkpoint(variant.model_digest), reports.append)
 
@@ -234,7 +250,9 @@ class Workbench:
         if self._kept_reference(folder, "source_sha256") is None:
             with self._account.phase("build"), new_folder(folder) as part:
                 write_atomic(part / "reference.onnx", task.reference_model())
-                reference = describe(part / "reference.onnx")
+                states = dict(task.states) if isinstance(task, Stateful) else {}
+                given = isinstance(task, TakenAsGiven) and bool(task.as_given)
+                reference = replace(describe(part / "reference.onnx"), states=states, as_given=given)
                 write_json(part / manifest.name, {**reference.as_json(), "source_sha256": task.source_sha256})
         kept = read_json(manifest)
         if kept["source_sha256"] != task.source_sha256:
@@ -347,7 +365,8 @@ class Workbench:
         if not path.is_file():
             with self._account.phase("bookkeeping"):
                 write_arrays(path, {key: np.stack([feed[key] for feed in feeds]) for key in feeds[0]})
-        payloads = {bits: Payload(*found, path, variant.threads) for bits, found in built.items()}
+        states = self.reference(variant).states
+        payloads = {bits: Payload(*found, path, variant.threads, states) for bits, found in built.items()}
         return Rivals(payloads, feeds, split, name)
 
     def _held_out(self, variant: Variant) -> tuple[str, Sequence[Case]]:
@@ -368,8 +387,9 @@ class Workbench:
     def _request(self, variant: Variant, reference: Reference, weight_bits: int) -> BuildRequest:
         def calibration() -> Iterator[dict[str, Array]]:
             cases = self.task.cases("calibration")
-            for case in cases[: variant.calibration_cases or len(cases)]:
-                yield inputs_of(self.task, case, variant.arch_kwargs)
+            taken = cases[: variant.calibration_cases or len(cases)]
+            feeds = (inputs_of(self.task, case, variant.arch_kwargs) for case in taken)
+            yield from frames_of(reference, feeds) if reference.states else feeds
 
         program = reference.path.with_name(PROGRAM_FILE)
         return BuildRequest(
@@ -388,7 +408,8 @@ class Workbench:
     def payload(self, variant: Variant, split: Split) -> Payload:
         """The artifact with the inputs of a split, ready for a board."""
         artifact, folder = self.artifact(variant)
-        return Payload(artifact, folder, self.inputs(split, variant.arch_kwargs).path, variant.threads)
+        inputs, states = self.inputs(split, variant.arch_kwargs), self.reference(variant).states
+        return Payload(artifact, folder, inputs.path, variant.threads, states)
 
     def inputs(self, split: Split, arch: Mapping[str, Scalar]) -> InputSet:
         """Golden cases, then all cases of ``split``, stacked per model input: (cases, *input shape)."""

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
+from edgedeploy.runtime.sessions.counting import count_layers
 
-COMPUTE_OPERATORS = ("Conv", "Gemm", "MatMul")
+COMPUTE_OPERATORS = ("Conv", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Einsum", "Attention")
 """An operator whose name contains one of these is a compute layer: FusedConv, NhwcFusedConv, QLinearConv, QGemm,
 ConvTranspose, DynamicQuantizeMatMul, MatMulNBits ..."""
 
@@ -137,19 +138,21 @@ def _numpy_type(onnx_type: str) -> str:
 
 
 def executed_from_profile(events: list[Any]) -> dict[str, int]:
-    """Compute layers by precision from ONNX Runtime's profile (a list of Chrome trace events)."""
+    """Compute layers by precision from ONNX Runtime's profile (a list of Chrome trace events). Of a model without any, every
+    node on floats counts."""
     layers: dict[str, str] = {}
+    others: dict[str, str] = {}
     for event in events:
         if event.get("cat") != "Node" or not str(event.get("name", "")).endswith(_KERNEL_TIME):
             continue
         operator = str(event["args"].get("op_name", ""))
-        precision = _layer_precision(operator, event["args"].get("input_type_shape", []))
+        types = event["args"].get("input_type_shape", [])
+        precision = _layer_precision(operator, types)
         if precision is not None:
             layers[event["name"]] = precision
-    counts: dict[str, int] = {}
-    for precision in layers.values():
-        counts[precision] = counts.get(precision, 0) + 1
-    return counts
+        else:
+            others[event["name"]] = _first_precision(types) or ""
+    return count_layers(list(layers.values()), list(others.values()))
 
 
 def layers_from_profile(events: list[Any]) -> list[dict[str, Any]]:
@@ -192,4 +195,8 @@ def _layer_precision(operator: str, input_types: list[Any]) -> str | None:
         return "int8"
     if operator == "MatMulNBits":
         return "int4-weights"
+    return _first_precision(input_types)
+
+
+def _first_precision(input_types: list[Any]) -> str | None:
     return next((_PRECISIONS.get(name) for entry in input_types[:1] for name in entry), None)

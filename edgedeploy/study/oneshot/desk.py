@@ -20,7 +20,8 @@ from edgedeploy.records.variant import PRECISIONS, Variant
 from edgedeploy.reference.parity import Judged
 from edgedeploy.reference.parity import judge as by_cases
 from edgedeploy.spec.boards import BoardTable
-from edgedeploy.spec.study import MeasureTable, StudySpec
+from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.preflight import open_and_probe, ready_targets, require_runtimes
 from edgedeploy.study.store import Store

@@ -20,7 +20,7 @@ from edgedeploy.records.precision import CALIBRATED
 from edgedeploy.reference.parity import UNJUDGED, Judged, judge
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.spec.boards import BoardTable, board_of_word
-from edgedeploy.spec.study import MeasureTable
+from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.study.oneshot.desk import Desk, Tell, desk, target_named
 from edgedeploy.study.oneshot.folder import artifact_of, is_quantized
 from edgedeploy.study.oneshot.model import Inputs, OneModel, cases_of, random_cases, take

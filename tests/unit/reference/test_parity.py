@@ -86,6 +86,7 @@ def test_names_and_shapes_have_to_match() -> None:
         ("int8", {"u8": 15, "FP32": 3}),
         ("float16", {"float16-weights": 18}),
         ("int8-dynamic", {"int8-dynamic": 15, "float32": 3}),
+        ("float32", {"none": 0}),
     ],
 )
 def test_what_ran_is_what_was_asked_for(precision: str, executed: dict[str, int]) -> None:
@@ -106,6 +107,7 @@ def test_what_ran_is_what_was_asked_for(precision: str, executed: dict[str, int]
         ("float32", {"float16-weights": 18}, "18 x float16-weights"),
         ("float32", {}, "no compute layer"),
         ("float32", {"float32": 0}, "no compute layer"),
+        ("int8", {"none": 0}, "no compute layer"),
     ],
 )
 def test_silent_fallback_is_caught(precision: str, executed: dict[str, int], told: str) -> None:

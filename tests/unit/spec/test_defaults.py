@@ -21,7 +21,7 @@ from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.runtime.agent.commands import main
 from edgedeploy.runtime.agent.lease import hold
 from edgedeploy.spec.boards import BoardTable
-from edgedeploy.spec.study import MeasureTable
+from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.study.trial import stability_limits
 
 
