@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from edgedeploy.compress.inherit import InheritReport, inherit
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.own_fit import fit_by_task
@@ -19,8 +21,8 @@ from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import write_atomic
-from edgedeploy.interfaces.task import Task, Trainable, Trainer, can_train
-from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.interfaces.task import Array, Task, Trainable, Trainer, can_train
+from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.reference.copies import copied
 from edgedeploy.reference.weights import Numbers
@@ -146,15 +148,18 @@ def _shaped(
     model: nn.Module = task.build(**variant.arch_kwargs)
     source = model if own_weights and not _is_baselines(task, variant) else baseline_model
     report = inherit(model, source)
-    specs = task.input_specs(**variant.arch_kwargs)
-    return prune(model, example_inputs(specs), variant.width), report
+    specs, case = task.input_specs(**variant.arch_kwargs), next(iter(task.cases("calibration")), None)
+    feed = None if case is None else task.inputs(case, **variant.arch_kwargs)
+    return prune(model, example_inputs(specs, feed), variant.width), report
 
 
-def example_inputs(specs: tuple[TensorSpec, ...]) -> dict[str, torch.Tensor]:
-    """Zeros of the model's input shapes by name: pruning follows the graph, not the values."""
+def example_inputs(specs: tuple[TensorSpec, ...], feed: Mapping[str, Array] | None = None) -> dict[str, torch.Tensor]:
+    """The model's inputs by name, those of a case of the user's own where there is one: pruning follows the graph, which
+    may depend on values (lengths, masks, indices)."""
     import torch
 
-    return {spec.name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs}
+    values = feed or random_feed(specs, 0)
+    return {spec.name: torch.from_numpy(np.array(values[spec.name])) for spec in specs}
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -284,7 +284,7 @@ def _close(path: Path, model: Any) -> Any:
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in open_now if name not in outputs)
     specs = tuple(_spec(path, value) for value in model.graph.input)
     data = probe.SerializeToString()
-    first, second = (_run(path, data, random_feed(specs, seed, "0 to 1"), plain=True) for seed in (1, 2))
+    first, second = (_run(path, data, random_feed(specs, seed), plain=True) for seed in (1, 2))
     stale = [value for value in model.graph.value_info if value.name not in open_now]
     del model.graph.value_info[:]
     model.graph.value_info.extend(stale)
@@ -368,7 +368,7 @@ def _prove(
 ) -> None:
     """Run the original and the copy on one seeded input. Raises ``Unsupported`` for what ONNX Runtime cannot run."""
     inputs, outputs = specs
-    feed = random_feed(inputs, 0, "0 to 1")
+    feed = random_feed(inputs, 0)
     found = [_run(path, original, {**feed, **fixed}), _run(path, copy, feed)]
     for spec in outputs:
         first, ours = (np.asarray(values[spec.name], np.float64) for values in found)

@@ -137,8 +137,9 @@ def export_reference(
     """Export a ``torch.nn.Module`` with static shapes to ``path`` and prove that the file computes what torch does.
 
     Inputs keep the names of ``specs``; :mod:`edgedeploy.reference.calling` says how outputs are named. Parity is checked
-    on a seeded random input and on every one of ``samples``. The model is not changed. ``path`` is written only after all
-    checks have passed.
+    on every one of ``samples``, the user's own cases, or where there are none on
+    :func:`edgedeploy.records.artifact.random_feed`. The model is not changed. ``path`` is written only after all checks
+    have passed.
 
     Raises ``Unsupported`` for an operator without ONNX counterpart, a model that cannot be copied, and outputs that are
     not finite or no tensors; ``BuildError`` for a model that cannot be traced or answers the same input differently;
@@ -161,7 +162,7 @@ def export_checked(
 
     frozen = frozen_model(model)
     names = [spec.name for spec in specs]
-    feeds = [random_inputs(specs), *samples]
+    feeds = list(samples) or [random_feed(specs, 0)]
     first = check_repeatable(frozen, lambda: _torch_outputs(frozen, specs, feeds[0]), tolerance)
     expected = [first, *(_torch_outputs(frozen, specs, feed) for feed in feeds[1:])]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -300,11 +301,6 @@ def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
     asked = f"{path.name} in ONNX Runtime {ort.__version__}"
     with graph.nodes_named(path), translated(asked, "Replace the operator it names", Unsupported):
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def random_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array]:
-    """Seeded arrays of the given specs: standard normal for floating types, zeros for the others (indices, masks)."""
-    return random_feed(specs, seed, "standard normal")
 
 
 def frozen_model(model: Any) -> Any:

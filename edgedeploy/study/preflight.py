@@ -42,6 +42,7 @@ from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.baseline import TRAINING_MEMBERS, TRAINS_HERE, Baseline, find_baseline
+from edgedeploy.study.cases import check_cases
 from edgedeploy.study.given import check_given, check_given_space
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import Plugin, demands_of, find_targets, sessions_of
@@ -95,6 +96,7 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     given = task.as_given if isinstance(task, TakenAsGiven) else ""
     _check_model(spec, source, task, names, given)
     baseline = find_baseline(spec, source, task)
+    check_cases(task, spec.space)
     scenarios = spec.measure.plans(source.path.resolve().parent)
     targets = ready_targets([names[name] for name in spec.study.targets])
     if given and isinstance(task, ReadyMade):
@@ -185,11 +187,13 @@ def _left_out(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo) -
 
 def _saturation(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:
     """What int8 variants are in for on a board whose int8 sums saturate."""
+    plans = spec.precision_plans()
+    chosen = [plans[str(name)] for name in spec.space.get("plan", ()) if name in plans]
+    wanted = {*spec.space.get("precision", ()), *(precision for plan in chosen for precision in plan.precisions)}
     names = [
         name
         for name, target in targets.items()
-        if isinstance(target, HasSevenBitWeights)
-        and any(precision in target.seven_bit_precisions for precision in spec.space.get("precision", ()))
+        if isinstance(target, HasSevenBitWeights) and not wanted.isdisjoint(target.seven_bit_precisions)
     ]
     if sums_int8_exactly(info.arch, info.isa) or "weight_bits" in spec.space or not names:
         return ()

@@ -261,6 +261,9 @@ class StudyRun:
     def _confirm(self) -> None:
         """Run the baselines, the front, and what is not shown to be worse than it on the confirmation split, once each; the
         opening is logged. Nothing is chosen by it: it says how far the choice carries."""
+        if not self._ready.task.cases("confirmation"):
+            self._say("note", "nothing is confirmed: the task has no cases of split 'confirmation'")
+            return
         front = read_front(self._store.root)
         done = {measurement.digest for measurement in self._store.confirmations()}
         baselines = [self._ready.space.baseline_variant(target) for target in self._ready.space.targets]

@@ -33,6 +33,7 @@ from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.study.account import Account
 from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
 from edgedeploy.study.baseline import baseline_arch
+from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.reading import FAULTS, fault, parsed
 from edgedeploy.study.store import Store
 from edgedeploy.targets.steady import build_steadily
@@ -48,11 +49,16 @@ COMPARED_CASES: Final = 16
 
 @dataclass(frozen=True)
 class InputSet:
-    """Model-ready inputs of some cases, stacked in one file. The first ``golden`` rows are for parity only."""
+    """Model-ready inputs of some cases, stacked in one file. Its first rows, the cases ``golden_ids``, are for parity
+    only."""
 
     path: Path
-    golden: int
+    golden_ids: tuple[str, ...]
     cases: tuple[Case, ...]
+
+    @property
+    def golden(self) -> int:
+        return len(self.golden_ids)
 
 
 def _write_reports(reports: list[TrainReport], folder: Path) -> None:
@@ -144,6 +150,10 @@ class Workbench:
         drop_checkpoint(checkpoint)
         return model
 
+    @property
+    def _golden(self) -> tuple[Case, ...]:
+        return tuple(self.task.cases("calibration")[:GOLDEN_CASES])
+
     def _oversight(self, what: str, checkpoint: Path, done: Callable[[TrainReport], None]) -> Oversight:
         return Oversight(
             what,
@@ -196,10 +206,11 @@ class Workbench:
             model = derive(self.task, variant, baseline, own_weights=self._own_weights, oversight=oversight)
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
-            reference = export_reference(model, specs, part / "reference.onnx")
+            samples = [inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden]
+            reference = export_reference(model, specs, part / "reference.onnx", samples=samples)
             save_weights(model, part / WEIGHTS)
             if any(isinstance(target, FromProgram) for target in self._targets.values()):
-                export_program(model, specs, part / PROGRAM_FILE)
+                export_program(model, specs, part / PROGRAM_FILE, samples[0])
             _write_reports(reports, part)
             write_json(part / "reference.json", reference.as_json())
 
@@ -220,8 +231,7 @@ class Workbench:
             )
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
-            golden = self.task.cases("calibration")[:GOLDEN_CASES]
-            samples = (self.task.inputs(case, **variant.arch_kwargs) for case in golden)
+            samples = (inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden)
             reference = export_quantized(model, specs, part / "reference.onnx", samples=samples)
             _write_reports(reports, part)
             write_json(part / "reference.json", reference.as_json())
@@ -349,7 +359,7 @@ class Workbench:
             return None
         built = {bits: self.artifact(variant, bits) for bits in (8, 7)}
         split, cases = self._held_out(variant)
-        feeds = tuple(self.task.inputs(case, **variant.arch_kwargs) for case in cases)
+        feeds = tuple(inputs_of(self.task, case, variant.arch_kwargs) for case in cases)
         name = f"held-out-{digest_of([split, variant.calibration_cases, dict(variant.arch)])[:16]}"
         path = self._store.inputs_path(name)
         if not path.is_file():
@@ -378,7 +388,7 @@ class Workbench:
         def calibration() -> Iterator[dict[str, Array]]:
             cases = self.task.cases("calibration")
             taken = cases[: variant.calibration_cases or len(cases)]
-            feeds = (self.task.inputs(case, **variant.arch_kwargs) for case in taken)
+            feeds = (inputs_of(self.task, case, variant.arch_kwargs) for case in taken)
             yield from frames_of(reference, feeds) if reference.states else feeds
 
         program = reference.path.with_name(PROGRAM_FILE)
@@ -403,20 +413,19 @@ class Workbench:
 
     def inputs(self, split: Split, arch: Mapping[str, Scalar]) -> InputSet:
         """Golden cases, then all cases of ``split``, stacked per model input: (cases, *input shape)."""
-        golden = tuple(self.task.cases("calibration")[:GOLDEN_CASES])
+        golden = self._golden
         cases = tuple(self.task.cases(split))
         path = self._store.inputs_path(f"{split}-{digest_of(dict(arch))[:16]}")
         if not path.is_file():
             with self._account.phase("bookkeeping"):
-                rows = [self.task.inputs(case, **arch) for case in (*golden, *cases)]
+                rows = [inputs_of(self.task, case, arch) for case in (*golden, *cases)]
                 stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
                 write_arrays(path, stacked)
-        return InputSet(path, len(golden), cases)
+        return InputSet(path, tuple(case.id for case in golden), cases)
 
     def golden_outputs(self, variant: Variant) -> list[dict[str, Array]]:
         """The reference's outputs on the golden cases."""
-        golden = self.task.cases("calibration")[:GOLDEN_CASES]
-        feeds = [self.task.inputs(case, **variant.arch_kwargs) for case in golden]
+        feeds = [inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden]
         return self._reference_outputs(variant, feeds, "golden")
 
     def rivals_reference(self, variant: Variant, rivals: Rivals) -> list[dict[str, Array]]:

@@ -59,6 +59,7 @@ class OnnxRuntimeSession:
         self._settings = settings
         self._threads = threads
         self._session = self._open(profile_prefix=None)
+        self._fed: Mapping[str, Any] = {}
         self.inputs = [item.name for item in self._session.get_inputs()]
         self.outputs = [item.name for item in self._session.get_outputs()]
         self.device = self._session.get_providers()[0]
@@ -85,6 +86,7 @@ class OnnxRuntimeSession:
             raise refusal(exc, str(onnxruntime.__version__)) from exc
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        self._fed = feeds
         try:
             values = self._session.run(self.outputs, feeds)
         except Exception as exc:  # onnxruntime's exceptions derive from Exception alone
@@ -93,11 +95,12 @@ class OnnxRuntimeSession:
 
     def executed(self) -> dict[str, int]:
         """Read from the profile of one inference in a second session, because profiling would slow the timed session
-        down. The inputs are zeros: kernels do not depend on values."""
+        down. The inputs are those of the last inference, or else ones: kernels do not depend on values, but an index or
+        a length may be wrong."""
         import numpy as np
 
-        feeds = {
-            item.name: np.zeros([n if isinstance(n, int) else 1 for n in item.shape], _numpy_type(item.type))
+        feeds = self._fed or {
+            item.name: np.ones([n if isinstance(n, int) else 1 for n in item.shape], _numpy_type(item.type))
             for item in self._session.get_inputs()
         }
         return executed_from_profile(self._events([feeds]))

@@ -24,11 +24,11 @@ from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED
-from edgedeploy.reference.export import open_onnx, random_inputs
+from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.quantized import unsigned_activations
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
-from edgedeploy.targets.common import check_outputs, first_feed, look_for, staged_artifact
+from edgedeploy.targets.common import check_outputs, first_feed, look_for, probe_feed, staged_artifact
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, write_narrow
 
 ENTRY: Final = "model.onnx"
@@ -64,7 +64,7 @@ class OnnxRuntimeTarget:
         def write(scratch: Path, versions: dict[str, str]) -> Mapping[str, str]:
             path = scratch / ENTRY
             calibrated = any(name in CALIBRATED for name in (request.precision, *request.plan.precisions))
-            feed = first_feed(request) if calibrated else random_inputs(request.inputs)
+            feed = first_feed(request) if calibrated else probe_feed(request)
             if request.quantized:
                 _write_unsigned(request.reference, path)
             elif request.precision in ("float32", AS_GIVEN) and not request.plan.rules:

@@ -22,12 +22,11 @@ from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, Layer, assign
-from edgedeploy.reference.export import random_inputs
 from edgedeploy.reference.graph import nodes_named
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
-from edgedeploy.targets.common import check_outputs, first_feed, look_for, staged_artifact
+from edgedeploy.targets.common import check_outputs, first_feed, look_for, probe_feed, staged_artifact
 from edgedeploy.targets.openvino.layers import label_operations
 from edgedeploy.targets.openvino.quantize import CALIBRATIONS, check_narrow, compress, narrow_nodes, quantize
 
@@ -193,5 +192,5 @@ def _prove(path: Path, request: BuildRequest, settings: dict[str, str]) -> None:
     what = f"the {request.precision} model"
     with translated(f"{what} on OpenVINO's CPU device", "Try another precision", Unsupported):
         compiled = ov.Core().compile_model(str(path), "CPU", settings)
-        results = compiled(random_inputs(request.inputs))
+        results = compiled(probe_feed(request))
     check_outputs(what, {port.get_any_name(): value for port, value in results.items()}, request.outputs)

@@ -11,7 +11,8 @@ from foreign_networks import NETWORKS, convolutional_lstm
 from small_onnx import feeds
 
 from edgedeploy.interfaces.target import BuildRequest, Target
-from edgedeploy.reference.export import Reference, describe, random_inputs, run_reference
+from edgedeploy.records.artifact import random_feed
+from edgedeploy.reference.export import Reference, describe, run_reference
 from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.reference.take_in import take_in
 from edgedeploy.runtime.sessions.open import open_session
@@ -33,7 +34,7 @@ def built_and_run(target: Target, reference: Reference, precision: str, folder: 
     session = open_session(target.name, folder, artifact.entry, dict(artifact.settings), 1)
     executed = session.executed()
     check_executed(precision, executed)
-    feed = random_inputs(reference.inputs, 5)
+    feed = random_feed(reference.inputs, 5)
     found = {name: np.asarray(value) for name, value in session.run(feed).items()}
     check_parity(run_reference(reference, feed), found, precision)
     return executed

@@ -13,8 +13,9 @@ from quantized_onnx import GIVEN, double_convolution, doubles, dynamic, four_bit
 
 from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.target import BuildRequest, TakesAsGiven, Target
+from edgedeploy.records.artifact import random_feed
 from edgedeploy.records.precision import AS_GIVEN
-from edgedeploy.reference.export import Reference, describe, random_inputs, run_reference
+from edgedeploy.reference.export import Reference, describe, run_reference
 from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.reference.take_in import take_in
 from edgedeploy.runtime.sessions.open import open_session
@@ -74,7 +75,7 @@ def test_it_is_built_and_run_as_it_is(write: Write, target: Target, tmp_path: Pa
     session = open_session(target.name, tmp_path / "built", artifact.entry, dict(artifact.settings), 1)
     assert set(session.executed()) == {wanted}
     check_executed(AS_GIVEN, session.executed())
-    feed = random_inputs(reference.inputs, 7)
+    feed = random_feed(reference.inputs, 7)
     found = {name: np.asarray(value) for name, value in session.run(feed).items()}
     assert check_parity(run_reference(reference, feed), found, AS_GIVEN)["rel_l2"] < 0.1
 

@@ -21,11 +21,11 @@ from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import BuildError, DataError
 from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
-from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.reference.calling import call, flat_tensors, named_tensors
-from edgedeploy.reference.export import export_reference, random_inputs, run_reference
+from edgedeploy.reference.export import export_reference, run_reference
 from edgedeploy.reference.quantized import export_quantized
 
 RECIPE = TrainRecipe(epochs=2, batch_size=8, learning_rate=0.02, distill_weight=0.5, warmup_epochs=0)
@@ -53,7 +53,7 @@ class Bright:
         return [Case(f"{split}-{index}", split) for index in range(16)]
 
     def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
-        return random_inputs(self.specs)
+        return random_feed(self.specs, 0)
 
     def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
         return {}
@@ -85,7 +85,7 @@ def test_every_structure_trains_is_pruned_and_distilled(name: str) -> None:
     baseline = train_baseline(task, {"kind": "a"})
     pruned = derive(task, variant(0.5), baseline)
     assert channel_widths(pruned)["body.0"] == 8
-    wanted = type(call(baseline, {key: torch.from_numpy(value) for key, value in random_inputs(specs).items()}))
+    wanted = type(call(baseline, {key: torch.from_numpy(value) for key, value in random_feed(specs, 0).items()}))
     assert {type(outputs) for outputs in task.seen} == {wanted}
 
 
@@ -214,6 +214,6 @@ def test_quantization_aware_training_keeps_inputs_outputs_and_names(name: str, t
     plain = export_reference(model, specs, tmp_path / "plain.onnx")
     assert [spec.name for spec in reference.outputs] == names
     assert reference.outputs == plain.outputs
-    feed = random_inputs(specs, seed=1)
+    feed = random_feed(specs, 1)
     found, wanted = run_reference(reference, feed)["score"], run_reference(plain, feed)["score"]
     assert np.linalg.norm(found - wanted) < 0.3 * np.linalg.norm(wanted)
