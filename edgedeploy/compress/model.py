@@ -10,7 +10,7 @@ import copy
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from edgedeploy.compress.inherit import InheritReport, inherit
 from edgedeploy.compress.oversight import ALONE, Oversight
@@ -20,7 +20,7 @@ from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import write_atomic
-from edgedeploy.interfaces.task import Task, Trainable, Trainer, can_train
+from edgedeploy.interfaces.task import Recoverable, Task, Trainable, Trainer, can_recover
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.reference.weights import Numbers
@@ -78,7 +78,7 @@ def derive(
     if variant.width == 1.0 and _is_baselines(task, variant) and not variant.recovered:
         return copy.deepcopy(baseline_model).eval()
     model, report = _shaped(task, variant, baseline_model, own_weights)
-    if not can_train(task):
+    if not can_recover(task):
         untrained = [name for name, _ in model.named_parameters() if name in report.fresh]
         if untrained and not own_weights:
             found = f"{len(untrained)} tensors have no weights in the baseline ({', '.join(untrained[:3])})"
@@ -88,8 +88,8 @@ def derive(
     arch = variant.arch_kwargs
     if isinstance(task, Trainer):
         fit_by_task(model, task, arch=arch, purpose="recovery", teacher=baseline_model, oversight=oversight)
-    elif isinstance(task, Trainable):
-        fit(model, task, task.recovery_recipe, arch=arch, teacher=baseline_model, oversight=oversight)
+    elif isinstance(task, Recoverable):
+        fit(model, _for_loop(task), task.recovery_recipe, arch=arch, teacher=baseline_model, oversight=oversight)
     return model.eval()
 
 
@@ -116,15 +116,15 @@ def derive_quantized(
 ) -> nn.Module:
     """The int8 model of ``variant``, trained from its ``float_model`` with the baseline as teacher: see
     :func:`edgedeploy.compress.qat.train.train_quantized`. Raises ``SpecError`` for a task that cannot train."""
-    if not isinstance(task, Trainable):
-        found = "the task has no batches, loss and recipes"
+    if not isinstance(task, Recoverable):
+        found = "the task has no batches, loss and recovery_recipe"
         remedy = "Give it these members, or leave training out of the space"
         raise SpecError(f"quantization-aware training of {variant.label}", found, remedy)
     arch = variant.arch_kwargs
     specs = task.input_specs(**arch)
     return train_quantized(
         float_model,
-        task,
+        _for_loop(task),
         specs,
         arch=arch,
         teacher=baseline_model,
@@ -132,6 +132,11 @@ def derive_quantized(
         weight_bits=weight_bits,
         oversight=oversight,
     )
+
+
+def _for_loop(task: Recoverable) -> Trainable:
+    """The loop reads the recipe that it is given, never the baseline's."""
+    return cast(Trainable, task)
 
 
 def _is_baselines(task: Task, variant: Variant) -> bool:

@@ -308,10 +308,10 @@ def test_a_task_that_lacks_one_member_of_training_is_told_so(tmp_path: Path) -> 
     _, model = trained(tmp_path)
     keep(model, tmp_path)
     path = tmp_path / "squares.py"
-    path.write_text(path.read_text().replace("    baseline_recipe =", "    first_recipe ="))
+    path.write_text(path.read_text().replace("    recovery_recipe =", "    second_recipe ="))
     from edgedeploy.study.baseline import find_baseline
 
     loaded = edgedeploy.load_study(study)
     task = load_task(loaded.spec.task.model_dump(), tmp_path)
     notes = find_baseline(loaded.spec, loaded._source, task).notes
-    assert "task 'squares' counts as one without training: it lacks baseline_recipe" in notes
+    assert "task 'squares' counts as one without training: it lacks recovery_recipe" in notes
