@@ -274,6 +274,13 @@ def random_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array
     return random_feed(specs, seed, "standard normal")
 
 
+def check_answers(model: Any, specs: tuple[TensorSpec, ...]) -> None:
+    """Raises before a long training what :func:`export_reference` would raise after it: inputs that do not fit, outputs
+    that are no tensors, randomness in evaluation mode. The model is not changed."""
+    frozen = frozen_model(model)
+    check_repeatable(frozen, lambda: _torch_outputs(frozen, specs, random_inputs(specs)), EXPORT_TOLERANCE)
+
+
 def frozen_model(model: Any) -> Any:
     """A copy of a user's module as it is exported: on the CPU, in evaluation mode, its weights plain parameters. Raises
     ``Unsupported``."""
