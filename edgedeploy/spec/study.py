@@ -57,6 +57,10 @@ class TaskTable(_Table):
     ]
     object: str | None = None
     model: str | None = None
+    checkpoint: str | None = Field(default=None, min_length=1)
+    """A file with the baseline's trained weights, relative to the study file."""
+    checkpoint_key: str | None = Field(default=None, min_length=1)
+    """Where in the file they are; it can be left out where the weights of one key alone fit the model."""
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -67,6 +71,10 @@ class TaskTable(_Table):
             )
         if (self.kind == "onnx") != (self.model is not None):
             raise ValueError('`model` (an .onnx file) goes with kind = "onnx", and only with it')
+        if self.kind == "onnx" and self.checkpoint is not None:
+            raise ValueError("`checkpoint` goes with a model that is built in torch: an .onnx file has its weights")
+        if self.checkpoint_key is not None and self.checkpoint is None:
+            raise ValueError("`checkpoint_key` goes with `checkpoint`, the file that has the key")
         return self
 
 
@@ -96,6 +104,8 @@ class ConstraintTable(_Table):
 class BudgetTable(_Table):
     trials: int = Field(ge=1, le=100_000)
     wall_clock: Seconds = Field(default=24 * 3600.0, gt=0)
+    recovered_baseline: bool = True
+    """Where variants are recovered by training, also train the baseline as much further and measure it."""
 
 
 class MeasureTable(Scenarios):
