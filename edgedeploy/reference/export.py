@@ -303,6 +303,14 @@ def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+def check_answers(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str, Array] | None = None) -> None:
+    """Raises before a long training what :func:`export_reference` would raise after it: inputs that do not fit, outputs
+    that are no tensors, randomness in evaluation mode. ``feed`` is a case of the user's; without one it is made up. The
+    model is not changed."""
+    frozen, values = frozen_model(model), feed or random_feed(specs, 0)
+    check_repeatable(frozen, lambda: _torch_outputs(frozen, specs, values), EXPORT_TOLERANCE)
+
+
 def frozen_model(model: Any) -> Any:
     """A copy of a user's module as it is exported: on the CPU, in evaluation mode, its weights plain parameters. Raises
     ``Unsupported``."""

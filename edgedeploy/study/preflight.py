@@ -28,7 +28,7 @@ from edgedeploy.interfaces.target import (
     TakesQuantized,
     Target,
 )
-from edgedeploy.interfaces.task import ReadyMade, TakenAsGiven, Task, Trainable
+from edgedeploy.interfaces.task import ReadyMade, Recoverable, TakenAsGiven, Task
 from edgedeploy.lab.cluster import Cluster
 from edgedeploy.lab.kinds import require_alike, require_comparable
 from edgedeploy.records.board import BoardInfo
@@ -41,7 +41,7 @@ from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
-from edgedeploy.study.baseline import TRAINING_MEMBERS, TRAINS_HERE, Baseline, find_baseline
+from edgedeploy.study.baseline import RECOVERY_MEMBERS, TRAINS_HERE, Baseline, find_baseline
 from edgedeploy.study.cases import check_cases
 from edgedeploy.study.given import check_given, check_given_space
 from edgedeploy.targets.common import CALIBRATION_LIMIT
@@ -228,11 +228,11 @@ def _check_model(spec: StudySpec, source: SpecSource, task: Task, names: Mapping
 def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Sequence[Target]) -> None:
     if "qat" not in spec.space.get("training", ()):
         return
-    if not isinstance(task, Trainable):
+    if not isinstance(task, Recoverable):
         found = "a ready-made model has" if isinstance(task, ReadyMade) else f"task {task.name!r} has"
         remedy = "Remove it from the space: int8 then comes from calibration"
         if not isinstance(task, ReadyMade):
-            remedy += f". Or give the task {', '.join(TRAINING_MEMBERS)}: its own fit cannot train with quantizers"
+            remedy += f". Or give the task {', '.join(RECOVERY_MEMBERS)}: its own fit cannot train with quantizers"
         raise source.error("space.training", f'"qat" trains the model, but {found} no training', remedy)
     if not any(isinstance(target, TakesQuantized) and target.takes_quantized for target in chosen):
         found = '"qat" gives quantized ONNX, and every target of this study quantizes by itself only'

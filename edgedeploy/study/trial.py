@@ -248,7 +248,7 @@ class Trials:
             with self.place, self.account.phase("measure"):
                 board, raw = self._on_board(job, Path(folder))
             with self.host, self.account.phase("evaluate"):
-                outputs = _load_outputs(raw)
+                outputs = in_order(_load_outputs(raw), candidate.artifact)
                 return self._measurement(
                     variant, split, artifact=candidate.artifact, board=board, raw=raw, outputs=outputs
                 )
@@ -379,6 +379,11 @@ def stability_limits(table: MeasureTable) -> StabilityLimits:
         max_heating_c=table.max_heating_c,
         max_clock_drift=table.max_clock_drift,
     )
+
+
+def in_order(outputs: Mapping[str, Array], artifact: Artifact) -> dict[str, Array]:
+    """``outputs`` in the order in which the model returns them: LiteRT gives them in alphabetical order."""
+    return {**{spec.name: outputs[spec.name] for spec in artifact.outputs if spec.name in outputs}, **outputs}
 
 
 def _load_outputs(raw: RawRun) -> dict[str, Array]:
