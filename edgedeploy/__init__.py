@@ -44,7 +44,17 @@ if TYPE_CHECKING:
     from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
     from edgedeploy.interfaces.scores import Grouped, ScoresSplit
     from edgedeploy.interfaces.target import BuildRequest, Readiness, Target
-    from edgedeploy.interfaces.task import SPLITS, Case, Pictured, ReadyMade, Split, Task, Trainable, TrainRecipe
+    from edgedeploy.interfaces.task import (
+        SPLITS,
+        Case,
+        Pictured,
+        ReadyMade,
+        Split,
+        Task,
+        Trainable,
+        Trainer,
+        TrainRecipe,
+    )
     from edgedeploy.records.artifact import Artifact, TensorSpec
     from edgedeploy.records.board import BoardInfo
     from edgedeploy.records.measurement import Measurement
@@ -73,6 +83,7 @@ __all__ = [
     # to write a task
     "Task",
     "Trainable",
+    "Trainer",
     "ReadyMade",
     "Pictured",
     "ScoresSplit",
@@ -135,6 +146,7 @@ _HOMES: Final = {
     "measure": "study.oneshot.measure",
     "Task": "interfaces.task",
     "Trainable": "interfaces.task",
+    "Trainer": "interfaces.task",
     "ReadyMade": "interfaces.task",
     "Pictured": "interfaces.task",
     "ScoresSplit": "interfaces.scores",

@@ -10,18 +10,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import EdgeDeployError, SpecError
 from edgedeploy.evidence.front import Front
 from edgedeploy.lab.cluster import Cluster
 from edgedeploy.lab.kinds import require_unchanged
 from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.variant import digest_of
 from edgedeploy.report.make import make_report
+from edgedeploy.report.notebook import facts_html, front_frame, front_html
 from edgedeploy.report.private import SHORTEST_SECRET
+from edgedeploy.report.tracking import Tracker
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
-from edgedeploy.spec.study import StudySpec, load_spec
+from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
+from edgedeploy.study.baseline import recovered_baseline, require_same_weights
 from edgedeploy.study.events import Event, EventLog, Observer, ignore
 from edgedeploy.study.front import read_front, stored_spec
 from edgedeploy.study.options import RunOptions
@@ -49,6 +53,19 @@ class StudyResult:
         early = bool(self.cut) or not self.front.rows
         return not self.front.members and self.reason == "wall_clock" and early
 
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` with a line per variant, failed ones included, in base units (see the guide's page on
+        results). Raises ``TargetUnavailable`` when pandas is not installed."""
+        return front_frame(self.front)
+
+    def _repr_html_(self) -> str:
+        said = {
+            "Folder": self.folder,
+            "Variants": f"{self.evaluated} of {self.wanted}",
+            "Ended because of": self.reason,
+        }
+        return facts_html("Result of a study", said) + front_html(self.front)
+
     def report(self, to: str | Path | None = None) -> Path:
         """Write the HTML report; returns its path."""
         return make_report(self.folder, to)
@@ -66,6 +83,21 @@ class Study:
     def __init__(self, spec: StudySpec, source: SpecSource) -> None:
         self.spec = spec
         self._source = source
+
+    def _repr_html_(self) -> str:
+        spec = self.spec
+        limits = [f"{limit.metric} {_limit(limit)}" for limit in spec.constraints]
+        said = {
+            "File": self._source.path,
+            "Task": spec.task.kind,
+            "Boards": ", ".join(board.name for board in spec.boards),
+            "Targets": ", ".join(spec.study.targets),
+            "Space": "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in spec.space.items()),
+            "Objectives": ", ".join(goal.metric for goal in spec.objectives),
+            "Limits": "; ".join(limits) or "none",
+            "Budget": f"{spec.budget.trials} variants, {spec.budget.wall_clock / 60:g} min",
+        }
+        return facts_html(f"Study {spec.study.name}", said)
 
     def run(
         self, options: RunOptions | str | Path | None = None, *, observer: Observer = ignore, **older: Any
@@ -92,6 +124,8 @@ class Study:
         server = None if url is None else server_at(url, self.spec.study.name)
         store = Store(Path(options.out) if options.out is not None else Path("studies") / self.spec.study.name)
         with ExitStack() as stack:
+            private = _private_words((*self.spec.boards, *tables), url)
+            tracker = None if options.mlflow is None else Tracker(options.mlflow, private)
             cluster = None if options.dask is None else stack.enter_context(closing(Cluster(options.dask)))
             names = [board.name for board in (cluster.boards if cluster else tables)]
             sources = task_sources(self.spec.task.model_dump(), self._source.path.resolve().parent)
@@ -99,6 +133,8 @@ class Study:
             changed_files, told = changed_sources(store, sources, allowed=options.task_changed)
             ready = prepare(self.spec, self._source, tables, cluster)
             measured = sorted(store.measurements(), key=lambda item: item.created_utc)
+            if store.exists():
+                require_same_weights(store.study(), ready.baseline.weights, store.root)
             changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards])
             stack.enter_context(store.own())
             if not store.exists():
@@ -107,8 +143,7 @@ class Study:
                 store.keep_task_change(sources, changed_files)
             history = self._history(store, server)
             wanted = options.trials or self.spec.budget.trials
-            ready = replace(ready, notes=(*ready.notes, *notes, *told, *changed))
-            private = _private_words((*self.spec.boards, *tables), url)
+            ready = replace(ready, notes=(*ready.notes, *self._margin_note(), *notes, *told, *changed))
             log = stack.enter_context(EventLog(store.root, private=private))
             log.start(self.spec.study.name, options.shown())
 
@@ -118,8 +153,18 @@ class Study:
 
             finished = StudyRun(self.spec, ready, store, history, wanted, tell).go(options.confirm)
             log.finish(finished.reason, finished.evaluated, wanted)
+            if tracker is not None:
+                tell(_logged(tracker, store, len(store.measurements()) + len(store.failures()), wanted))
             front = replace(read_front(store.root), ended=None)  # the end is written when the log is left
             return StudyResult(store.root, finished.reason, finished.evaluated, front, wanted, finished.cut)
+
+    def _margin_note(self) -> tuple[str, ...]:
+        """That nobody said what the pick may lose, where it can be said."""
+        goal = next((item.metric for item in self.spec.objectives if item.metric not in BOARD_METRICS), None)
+        if goal is None or "pick" in self.spec.model_fields_set:
+            return ()
+        margin = self.spec.pick.non_inferiority_margin
+        return (f"[pick] non_inferiority_margin is not in the study file: the pick may lose {margin} of {goal}",)
 
     def _history(self, store: Store, server: Server | None) -> Path | Server:
         """Where Optuna remembers: on a server under a name that only this folder has."""
@@ -143,6 +188,8 @@ class Study:
             "board_identity": ready.boards[0][1].identity,
             "boards": {info.name: info.identity for _, info in ready.boards},
             "baselines": [variant.as_json() for variant in baselines],
+            "baseline_weights": ready.baseline.weights.as_json() if ready.baseline.weights else None,
+            "recovered_baseline": recovered_baseline(ready.space, ready.task) is not None,
             "task_metrics": {name: asdict(info) for name, info in ready.task_metrics.items()},
             "left_out": list(ready.left_out),
             "versions": versions(),
@@ -191,6 +238,19 @@ class Study:
             return _digest_of_spec(stored_spec(store)) == self.digest
         except (SpecError, OSError, UnicodeDecodeError):
             return False
+
+
+def _limit(limit: ConstraintTable) -> str:
+    return f"at most {limit.at_most}" if limit.at_most is not None else f"at least {limit.at_least}"
+
+
+def _logged(tracker: Tracker, store: Store, done: int, wanted: int) -> Event:
+    """The variants are in MLflow, or why they are not: that ends no study."""
+    try:
+        text = f"{tracker.log(store, read_front(store.root))} variants are in MLflow"
+    except EdgeDeployError as exc:
+        text = f"not logged: {exc}"
+    return Event("note", text, done, wanted)
 
 
 def _digest_of_spec(spec: StudySpec) -> str:

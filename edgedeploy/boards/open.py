@@ -16,6 +16,7 @@ from edgedeploy.boards.emulated.board import EmulatedBoard
 from edgedeploy.boards.labgrid import Place
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.ssh.config import SshTarget
+from edgedeploy.boards.ssh.openssh import NO_SSH, find_ssh
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.boards.x86.board import MACHINE as X86_MACHINE
 from edgedeploy.boards.x86.board import EmulatedX86Board
@@ -60,7 +61,14 @@ def open_board(config: Mapping[str, object], sessions: Sequence[PackedSession] =
         identity=_optional(given, "identity"),
         known_hosts=_optional(given, "known_hosts"),
     )
-    return RemoteBoard(name, lambda: SshTransport(target), provenance="measured", options=options, reserve=reserve)
+    return RemoteBoard(
+        name,
+        lambda: SshTransport(target),
+        provenance="measured",
+        options=options,
+        notes=() if find_ssh() else (NO_SSH,),
+        reserve=reserve,
+    )
 
 
 def _text(given: Mapping[str, object], key: str) -> str:

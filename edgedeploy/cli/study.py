@@ -32,6 +32,9 @@ def search(
     dask: Annotated[
         str | None, typer.Option(help="Dask scheduler whose workers have the boards.", show_default=False)
     ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="Log the variants to MLflow there: sqlite:///mlflow.db.", show_default=False)
+    ] = None,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation split closed.")] = False,
 ) -> None:
     """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with.
@@ -52,6 +55,7 @@ def search(
         boards=() if boards is None else tuple(name.strip() for name in boards.split(",")),
         storage=storage,
         dask=dask,
+        mlflow=mlflow,
         confirm=not no_confirm,
     )
     try:

@@ -58,7 +58,7 @@ class Watch:
     def __call__(self, event: Any) -> None:
         if self._interrupted:
             raise KeyboardInterrupt
-        eta = "?" if event.eta_s is None else duration(event.eta_s) + "+" * event.eta_at_least
+        eta = _eta_text(event.eta_s, event.eta_at_least)
         if event.kind != "phase" or loudness.verbose or self._is_due():
             line = f"[{event.done}/{event.total}, ETA {eta}] {event.text}"
             if event.best:
@@ -85,6 +85,13 @@ class Watch:
             return False
         self._quiet_until_s = now_s + LOG_EVERY_S
         return True
+
+
+def _eta_text(eta_s: float | None, at_least: bool) -> str:
+    """``4:30``, ``4:30+`` for a lower bound, and ``?`` for one that bounds nothing."""
+    if eta_s is None or (at_least and round(eta_s) <= 0):
+        return "?"
+    return duration(eta_s) + "+" * at_least
 
 
 def duration(seconds: float) -> str:

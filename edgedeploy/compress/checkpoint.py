@@ -72,7 +72,7 @@ def identity_of(
             "precision": precision,
             "arch": dict(arch),
             "model": [[name, *_kind(value)] for name, value in model.state_dict().items()],
-            "teacher": _digest_of_weights(teacher) if teacher is not None and recipe.distill_weight else None,
+            "teacher": digest_of_weights(teacher) if teacher is not None and recipe.distill_weight else None,
             "settings": dict(settings),
         }
     )
@@ -83,7 +83,8 @@ def _kind(value: Any) -> list[object]:
     return [list(value.shape), str(value.dtype)] if hasattr(value, "shape") else [type(value).__name__]
 
 
-def _digest_of_weights(model: nn.Module) -> str:
+def digest_of_weights(model: nn.Module) -> str:
+    """SHA-256 over names, shapes, types and bytes of a model's tensors."""
     import torch
 
     found = hashlib.sha256()

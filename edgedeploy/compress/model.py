@@ -6,23 +6,31 @@ baseline is pruned again first.
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from edgedeploy.compress.inherit import InheritReport, inherit
 from edgedeploy.compress.oversight import ALONE, Oversight
+from edgedeploy.compress.own_fit import fit_by_task
 from edgedeploy.compress.prune import prune
 from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.training import fit
-from edgedeploy.errors import DataError, SpecError
+from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import write_atomic
-from edgedeploy.interfaces.task import Task, Trainable
+from edgedeploy.interfaces.task import Task, Trainable, Trainer, can_train
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.variant import Scalar, Variant
+from edgedeploy.reference.copies import copied
 from edgedeploy.reference.weights import Numbers
+
+NO_WEIGHTS: Final = "nothing gives them: there is no checkpoint, no `trained = True` and no training"
+WAYS_TO_WEIGHTS: Final = (
+    'Name your trained weights in the study file ([task] checkpoint = "model.pt"); or let build() return trained weights '
+    "and give the task `trained = True`; or give it training: batches, loss, baseline_recipe and recovery_recipe, or fit"
+)
+"""The remedy for a task whose baseline has no weights."""
 
 if TYPE_CHECKING:
     import torch
@@ -30,48 +38,70 @@ if TYPE_CHECKING:
 
 
 def train_baseline(task: Task, arch: Mapping[str, Scalar], *, oversight: Oversight = ALONE) -> nn.Module:
-    """The task's model at ``arch``, trained by its baseline recipe, in eval mode.
+    """The task's model at ``arch``, trained by its baseline recipe or its own ``fit``, in eval mode.
 
     Raises ``SpecError`` for a task that cannot train, and what :func:`edgedeploy.compress.training.fit` raises.
     """
-    trainable = _trainable(task, "training the baseline")
     model: nn.Module = task.build(**arch)
-    fit(model, trainable, trainable.baseline_recipe, arch=arch, oversight=oversight)
+    if isinstance(task, Trainer):
+        fit_by_task(model, task, arch=arch, purpose="baseline", oversight=oversight)
+        return model
+    if not isinstance(task, Trainable):
+        raise SpecError(f"the baseline's weights of task {task.name!r}", NO_WEIGHTS, WAYS_TO_WEIGHTS)
+    fit(model, task, task.baseline_recipe, arch=arch, oversight=oversight)
     return model.eval()
 
 
-def derive(task: Task, variant: Variant, baseline_model: nn.Module, *, oversight: Oversight = ALONE) -> nn.Module:
+def derive(
+    task: Task,
+    variant: Variant,
+    baseline_model: nn.Module,
+    *,
+    own_weights: bool = False,
+    oversight: Oversight = ALONE,
+) -> nn.Module:
     """The float model of ``variant``, in eval mode; ``baseline_model`` is left as it is.
 
-    1. Every tensor whose name and shape match is inherited from the baseline.
+    1. Every tensor whose name and shape match is inherited from the baseline. With ``own_weights``, models of another
+       architecture keep the trained weights that ``build`` gave them.
     2. The least important channels are pruned.
-    3. The model is trained with the baseline as its teacher (recovery).
+    3. Where the task can train, the model is trained with the baseline as its teacher (recovery).
 
-    The baseline's own architecture at full width is the baseline, without any training. Where an option changes only
-    the inputs (a resolution), every weight is inherited and the model is still recovered, because batch statistics and
-    the size of objects differ; a task that cannot train keeps the inherited weights as they are.
+    The baseline's own architecture at full width is the baseline, without any training, unless the variant is
+    ``recovered``. Where an option changes only the inputs (a resolution), every weight is inherited and the model is still
+    recovered, because batch statistics and the size of objects differ. A task that cannot train keeps the weights as they
+    are after step 2.
 
-    Raises ``SpecError`` when recovery is needed and the task cannot train, ``Unsupported`` when torch-pruning cannot
-    trace the model, ``BuildError`` when recovery diverges.
+    Raises ``Unsupported`` when torch-pruning cannot trace the model, or layers have no weights and the task cannot train;
+    ``BuildError`` when recovery diverges.
     """
-    arch = variant.arch_kwargs
-    original = {name: values[0] for name, values in task.architecture.items()}
-    if variant.width == 1.0 and arch == original:
-        return copy.deepcopy(baseline_model).eval()
-    model, report = _shaped(task, variant, baseline_model)
-    if report.complete and variant.width == 1.0 and not isinstance(task, Trainable):
+    if variant.width == 1.0 and _is_baselines(task, variant) and not variant.recovered:
+        twin: nn.Module = copied(baseline_model)
+        return twin.eval()
+    model, report = _shaped(task, variant, baseline_model, own_weights)
+    if not can_train(task):
+        untrained = [name for name, _ in model.named_parameters() if name in report.fresh]
+        if untrained and not own_weights:
+            found = f"{len(untrained)} tensors have no weights in the baseline ({', '.join(untrained[:3])})"
+            remedy = "Search other values, or give the task training that learns them"
+            raise Unsupported(f"weights of {variant.label}", f"{found}, and the task has no training", remedy)
         return model
-    trainable = _trainable(task, f"recovery of {variant.label}")
-    fit(model, trainable, trainable.recovery_recipe, arch=arch, teacher=baseline_model, oversight=oversight)
+    arch = variant.arch_kwargs
+    if isinstance(task, Trainer):
+        fit_by_task(model, task, arch=arch, purpose="recovery", teacher=baseline_model, oversight=oversight)
+    elif isinstance(task, Trainable):
+        fit(model, task, task.recovery_recipe, arch=arch, teacher=baseline_model, oversight=oversight)
     return model.eval()
 
 
-def restore(task: Task, variant: Variant, baseline_model: nn.Module, weights: Path) -> nn.Module:
+def restore(
+    task: Task, variant: Variant, baseline_model: nn.Module, weights: Path, *, own_weights: bool = False
+) -> nn.Module:
     """The float model that :func:`derive` made of ``variant``, read from its saved weights without training.
 
     The baseline's weights decide the pruning, so the shapes are the same. Raises what :func:`load_weights` raises.
     """
-    model, _ = _shaped(task, variant, baseline_model)
+    model, _ = _shaped(task, variant, baseline_model, own_weights)
     return load_weights(model, weights)
 
 
@@ -87,12 +117,15 @@ def derive_quantized(
 ) -> nn.Module:
     """The int8 model of ``variant``, trained from its ``float_model`` with the baseline as teacher: see
     :func:`edgedeploy.compress.qat.train.train_quantized`. Raises ``SpecError`` for a task that cannot train."""
-    trainable = _trainable(task, f"quantization-aware training of {variant.label}")
+    if not isinstance(task, Trainable):
+        found = "the task has no batches, loss and recipes"
+        remedy = "Give it these members, or leave training out of the space"
+        raise SpecError(f"quantization-aware training of {variant.label}", found, remedy)
     arch = variant.arch_kwargs
     specs = task.input_specs(**arch)
     return train_quantized(
         float_model,
-        trainable,
+        task,
         specs,
         arch=arch,
         teacher=baseline_model,
@@ -102,19 +135,26 @@ def derive_quantized(
     )
 
 
-def _shaped(task: Task, variant: Variant, baseline_model: nn.Module) -> tuple[nn.Module, InheritReport]:
+def _is_baselines(task: Task, variant: Variant) -> bool:
+    return variant.arch_kwargs == {name: values[0] for name, values in task.architecture.items()}
+
+
+def _shaped(
+    task: Task, variant: Variant, baseline_model: nn.Module, own_weights: bool
+) -> tuple[nn.Module, InheritReport]:
     """The variant's model before any training of its own: inherited and pruned."""
     model: nn.Module = task.build(**variant.arch_kwargs)
-    report = inherit(model, baseline_model)
+    source = model if own_weights and not _is_baselines(task, variant) else baseline_model
+    report = inherit(model, source)
     specs = task.input_specs(**variant.arch_kwargs)
     return prune(model, example_inputs(specs), variant.width), report
 
 
-def example_inputs(specs: tuple[TensorSpec, ...]) -> tuple[torch.Tensor, ...]:
-    """Zeros of the model's input shapes: pruning follows the graph, not the values."""
+def example_inputs(specs: tuple[TensorSpec, ...]) -> dict[str, torch.Tensor]:
+    """Zeros of the model's input shapes by name: pruning follows the graph, not the values."""
     import torch
 
-    return tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs)
+    return {spec.name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs}
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -122,7 +162,11 @@ def save_weights(model: nn.Module, path: Path) -> None:
     import torch
 
     buffer = io.BytesIO()
-    torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, buffer)
+    tensors = {
+        name: value.contiguous() if hasattr(value, "contiguous") else value
+        for name, value in model.state_dict().items()
+    }
+    torch.save(tensors, buffer)
     write_atomic(path, buffer.getvalue())
 
 
@@ -136,7 +180,7 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
 
     import torch
 
-    remedy = "Delete the file: the next run trains the model again"
+    remedy = "Delete the file: the next run makes the model again"
     try:
         weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(weights)
@@ -146,13 +190,3 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
         found = next(iter(str(exc).splitlines()), type(exc).__name__)
         raise DataError(f"weights {path.name} for {type(model).__name__}", found[:400], remedy) from exc
     return model.eval()
-
-
-def _trainable(task: Task, asked: str) -> Trainable:
-    if isinstance(task, Trainable):
-        return task
-    raise SpecError(
-        f"{asked} of task {task.name!r}",
-        "the task has no training (batches, loss, recipes)",
-        "Give it these members, or search deployment settings only",
-    )

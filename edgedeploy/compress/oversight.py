@@ -27,18 +27,22 @@ class TrainProgress:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a training did, over all the runs that it took. ``final_loss`` is the mean over the last epoch."""
+    """What a training did, over all the runs that it took. ``final_loss`` is the mean over the last epoch. ``by`` is
+    ``"fit"`` for one by the task's own ``fit``, which tells neither ``steps`` nor the ``precision``, and other numbers only
+    as far as it told its progress."""
 
     epochs: int
     steps: int
-    final_loss: float
+    final_loss: float | None
     wall_s: float
     cpu_s: float
     precision: TrainingPrecision
     host: TrainingHost
+    by: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        return {**vars(self), "host": self.host.as_json()}
+        facts = {name: value for name, value in vars(self).items() if name != "by" or value}
+        return {**facts, "host": self.host.as_json()}
 
 
 Progress = Callable[[TrainProgress], None]

@@ -6,12 +6,16 @@ norms, transposed convolutions). The least important go first, by their group's 
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from edgedeploy.errors import BuildError, SpecError, Unsupported
+from edgedeploy.reference.calling import call, flat_tensors, map_tensors, plain_model
+from edgedeploy.reference.copies import baked, copied
+from edgedeploy.reference.randomness import Trail
+from edgedeploy.reference.translate import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +31,7 @@ Measured on the 16-channel UNet at 128 x 128 (ONNX Runtime float32, a busy machi
 
 def prune(
     model: nn.Module,
-    example_inputs: Sequence[torch.Tensor],
+    example_inputs: Sequence[torch.Tensor] | Mapping[str, torch.Tensor],
     width: float,
     *,
     protect: Sequence[str] = (),
@@ -35,34 +39,51 @@ def prune(
     """A pruned copy of ``model`` in eval mode that keeps the share ``width`` (0 < width <= 1) of every layer's channels,
     rounded down to a multiple of ``CHANNEL_MULTIPLE``; at width 1, an untouched copy.
 
-    ``example_inputs`` are the model's positional inputs with batch size 1. Two kinds of layers keep their channels:
-    those that produce the outputs (found by walking back from the outputs, not by name) and those named in ``protect``.
-    Input channels and output shapes do not change. Nothing is random: equal weights give equal networks.
+    ``example_inputs`` are the model's inputs with batch size 1, by position or by name. Three kinds of layers keep their
+    channels: those that produce the outputs (found by walking back from the outputs, not by name), those named in
+    ``protect``, and those without which the network no longer runs: a layer whose output is added to the input itself.
+    Input channels and output shapes do not change. Nothing is random: equal weights give equal networks. Weight norms and
+    other parametrizations are replaced by the weights that they compute.
 
     Raises ``SpecError`` for a width out of range or an unknown name in ``protect``, ``Unsupported`` when there is nothing
     to prune at this width or torch-pruning cannot follow the model.
     """
     if not 0.0 < width <= 1.0:
         raise SpecError("width", f"found {width}", "It is the share of channels to keep: above 0, at most 1")
-    copied: nn.Module = copy.deepcopy(model).eval()
+    whole: nn.Module = copied(plain_model(model)).eval()
     if width == 1.0:
-        return copied
-    inputs = tuple(tensor.detach().clone() for tensor in example_inputs)
-    kept = [*output_layers(copied, inputs), *_named(copied, protect)]
-    before = channel_widths(copied)
-    shapes = _output_shapes(copied, inputs)
-    _cut(copied, inputs, width, kept)
-    after = channel_widths(copied)
+        return whole
+    baked(whole)
+    frozen = {name for name, parameter in whole.named_parameters() if not parameter.requires_grad}
+    inputs = map_tensors(
+        dict(example_inputs) if isinstance(example_inputs, Mapping) else tuple(example_inputs),
+        lambda tensor: tensor.detach().clone(),
+    )
+    _named(whole, protect)
+    kept = [*output_layers(whole, inputs), *protect]
+    shapes = _output_shapes(whole, inputs, width)
+    pruned: nn.Module = copied(whole)
+    _cut(pruned, inputs, width, kept)
+    if not _runs(pruned, inputs, shapes):
+        kept += [
+            name for group in _groups(whole, inputs, kept) for name in _broken_by(group, whole, inputs, width, shapes)
+        ]
+        pruned = copied(whole)
+        _cut(pruned, inputs, width, kept)
+        found = _output_shapes(pruned, inputs, width)
+        if found != shapes:
+            asked = f"output shapes {shapes} after pruning to width {width:g}"
+            raise BuildError(asked, f"{found}", "Search width = 1 for this model")
+    before, after = channel_widths(whole), channel_widths(pruned)
     if after == before:
         raise Unsupported(
             f"pruning to width {width:g}",
             f"no layer got narrower (widths {sorted(set(before.values()))}, in steps of {CHANNEL_MULTIPLE})",
             "Search a smaller width",
         )
-    found = _output_shapes(copied, inputs)
-    if found != shapes:
-        raise BuildError(f"output shapes {shapes} after pruning to width {width:g}", f"{found}", "Protect these layers")
-    return copied
+    for name, parameter in pruned.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return pruned
 
 
 def channel_widths(model: nn.Module) -> dict[str, int]:
@@ -70,29 +91,30 @@ def channel_widths(model: nn.Module) -> dict[str, int]:
     return {name: int(_width(module)) for name, module in model.named_modules() if _is_layer(module)}
 
 
-def output_layers(model: nn.Module, inputs: Sequence[torch.Tensor]) -> tuple[nn.Module, ...]:
-    """The last convolutions and linear layers before each output: no other such layer lies between them and the output.
+def output_layers(model: nn.Module, inputs: Any) -> tuple[str, ...]:
+    """Names of the last convolutions and linear layers before each output: no other such layer lies between them and the
+    output.
 
     They are found in autograd's graph, where the path from an output back to its weights is explicit. It is so even
     when the model also uses an output internally, or adds several layers into one output.
     """
     import torch
 
-    owners = {id(module.weight): module for module in model.modules() if _is_layer(module)}
+    owners = {id(module.weight): name for name, module in model.named_modules() if _is_layer(module)}
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in flags:
         parameter.requires_grad_(True)
     try:
-        with torch.enable_grad():
-            outputs = list(_tensors(model(*inputs)))
-        found = {id(layer): layer for output in outputs for layer in _nearest_layers(output.grad_fn, owners)}
+        with torch.enable_grad(), _described(model, "a forward pass before pruning"):
+            outputs = flat_tensors(call(model, inputs))
+        found = {name: None for output in outputs for name in _nearest_layers(output.grad_fn, owners)}
     finally:
         for parameter, wanted in flags:
             parameter.requires_grad_(wanted)
-    return tuple(found.values())
+    return tuple(found)
 
 
-def _nearest_layers(start: Any, owners: Mapping[int, nn.Module]) -> Iterator[nn.Module]:
+def _nearest_layers(start: Any, owners: Mapping[int, str]) -> Iterator[str]:
     """Walk back from one output's gradient function, and stop at the first kernel on each path."""
     pending, seen = [start], set()
     while pending:
@@ -117,41 +139,109 @@ def _leaf_ids(parents: Sequence[Any]) -> Iterator[int]:
             yield from _leaf_ids([grand for grand, _ in parent.next_functions if grand is not None])
 
 
-def _cut(model: nn.Module, inputs: tuple[torch.Tensor, ...], width: float, kept: Sequence[nn.Module]) -> None:
+def _cut(model: nn.Module, inputs: Any, width: float, kept: Sequence[str]) -> None:
     """Prune in place. Raises ``Unsupported`` with torch-pruning's reason."""
-    import torch
-    import torch_pruning as tp
-
-    try:
-        with warnings.catch_warnings(), torch.enable_grad():
-            warnings.simplefilter("ignore")  # about parameters that no layer owns; the shape check below decides
-            pruner = tp.pruner.BasePruner(
-                model,
-                inputs,
-                importance=tp.importance.GroupMagnitudeImportance(p=2),
-                pruning_ratio=1.0 - width,
-                ignored_layers=list(kept),
-                round_to=CHANNEL_MULTIPLE,
-            )
-            pruner.step()
-    except Exception as exc:  # it raises whatever its tracing of a foreign forward runs into
-        raise Unsupported(
-            f"pruning to width {width:g}",
-            f"{type(exc).__name__}: {exc}"[:400],
-            "Search width = 1 for this architecture",
-        ) from exc
+    with _pruner(model, inputs, width, kept) as pruner:
+        pruner.step()
     model.zero_grad(set_to_none=True)
 
 
-def _output_shapes(model: nn.Module, inputs: Sequence[torch.Tensor]) -> list[tuple[int, ...]]:
-    """Raises ``Unsupported`` when a pruned model no longer runs."""
+def _groups(model: nn.Module, inputs: Any, kept: Sequence[str]) -> list[tuple[str, ...]]:
+    """Names of the layers that have to lose the same channels, in groups."""
+    twin = copied(model)
+    names = {module: name for name, module in twin.named_modules() if _is_layer(module)}
+    with _pruner(twin, inputs, 1.0, kept) as pruner:
+        found = []
+        for group in pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types):
+            out = [dep.target.module for dep, _ in group if pruner.DG.is_out_channel_pruning_fn(dep.handler)]
+            found.append(tuple({names[module]: None for module in out if module in names}))
+    return found
+
+
+def _broken_by(
+    group: Sequence[str], whole: nn.Module, inputs: Any, width: float, shapes: list[tuple[int, ...]]
+) -> Sequence[str]:
+    """``group``, if the model no longer runs when these layers alone are pruned."""
+    twin = copied(whole)
+    _cut(twin, inputs, width, [name for name in channel_widths(whole) if name not in group])
+    return () if _runs(twin, inputs, shapes) else group
+
+
+@contextmanager
+def _pruner(model: nn.Module, inputs: Any, width: float, kept: Sequence[str]) -> Iterator[Any]:
+    import torch
+    import torch_pruning as tp
+
+    layers = dict(model.named_modules())
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)  # it follows autograd's graph, in which a frozen layer is none
+    try:
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")  # about parameters that no layer owns; the shape check decides
+            with _as_one_operator(model):
+                pruner = tp.pruner.BasePruner(
+                    model,
+                    inputs,
+                    importance=tp.importance.GroupMagnitudeImportance(p=2),
+                    pruning_ratio=1.0 - width,
+                    ignored_layers=[layers[name] for name in kept],
+                    round_to=CHANNEL_MULTIPLE,
+                    forward_fn=lambda module, given: [
+                        tensor for tensor in flat_tensors(call(module, given)) if tensor.grad_fn is not None
+                    ],
+                )
+            yield pruner
+    except Exception as exc:  # it raises whatever its tracing of a foreign forward runs into
+        raise Unsupported(
+            f"pruning to width {width:g}",
+            f"torch-pruning cannot follow {type(model).__name__}: {type(exc).__name__}: {first_line(exc)}",
+            "Search width = 1 for this architecture",
+        ) from exc
+
+
+@contextmanager
+def _as_one_operator(model: nn.Module) -> Iterator[None]:
+    """Instance norms and PReLUs that autograd sees as one operator each, for torch-pruning's tracing: it does not follow the
+    reshapes inside them (its answer is "'int' and 'NoneType'"). Only the connections count there, not the values."""
+    from torch import nn
+
+    kinds = nn.modules.instancenorm._InstanceNorm, nn.PReLU
+    found = [module for module in model.modules() if isinstance(module, kinds)]
+    for module in found:
+        vars(module)["forward"] = lambda values: 1.0 * values
+    try:
+        yield
+    finally:
+        for module in found:
+            del vars(module)["forward"]
+
+
+def _runs(model: nn.Module, inputs: Any, shapes: list[tuple[int, ...]]) -> bool:
+    try:
+        return _output_shapes(model, inputs, 0.0) == shapes
+    except Unsupported:
+        return False
+
+
+def _output_shapes(model: nn.Module, inputs: Any, width: float) -> list[tuple[int, ...]]:
+    """Raises ``Unsupported`` naming the module that no longer runs."""
     import torch
 
+    with torch.inference_mode(), _described(model, f"a forward pass around pruning to width {width:g}"):
+        return [tuple(tensor.shape) for tensor in flat_tensors(call(model, inputs))]
+
+
+@contextmanager
+def _described(model: nn.Module, asked: str) -> Iterator[None]:
+    trail = Trail(model)
     try:
-        with torch.inference_mode():
-            return [tuple(tensor.shape) for tensor in _tensors(model(*inputs))]
-    except RuntimeError as exc:
-        raise Unsupported("a forward pass around pruning", str(exc)[:400], "Search width = 1 for this model") from exc
+        with trail:
+            yield
+    except Unsupported:
+        raise
+    except Exception as exc:  # a foreign forward may raise anything
+        found = f"in {trail.where()}: {type(exc).__name__}: {first_line(exc)}"
+        raise Unsupported(asked, found, "Search width = 1 for this model") from exc
 
 
 def _named(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
@@ -162,16 +252,6 @@ def _named(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
             "layers to protect", f"the model has no {unknown[0]!r}", f"Known: {', '.join(filter(None, known))}"
         )
     return [known[name] for name in names]
-
-
-def _tensors(outputs: Any) -> Iterator[torch.Tensor]:
-    if isinstance(outputs, Mapping):
-        outputs = tuple(outputs.values())
-    if isinstance(outputs, list | tuple):
-        for item in outputs:
-            yield from _tensors(item)
-    else:
-        yield outputs
 
 
 def _is_layer(module: Any) -> bool:

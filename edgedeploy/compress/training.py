@@ -1,28 +1,30 @@
 """One training loop for two uses: the baseline learns from labels, a compressed student from labels and its teacher.
 
-AdamW, linear warm-up then a cosine to zero, gradients clipped to norm 5. With a teacher the loss is
-``(1 - w) * task.loss + w * T^2 * KL(teacher / T || student / T)`` per pixel or per class score (Hinton et al.,
-"Distilling the Knowledge in a Neural Network", 2015), ``w`` being the recipe's ``distill_weight``.
+AdamW, linear warm-up then a cosine to zero, gradients clipped to norm 5. With a teacher the loss is ``(1 - w) * task.loss
++ w * distillation``, ``w`` being the recipe's ``distill_weight``; :mod:`edgedeploy.compress.distillation` has the rest.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any, Final, NoReturn
 
+from edgedeploy.compress.batch import Batch, as_batch, channels_last
 from edgedeploy.compress.checkpoint import TrainState, identity_of, read_checkpoint, write_checkpoint
+from edgedeploy.compress.distillation import distillation
 from edgedeploy.compress.host import TrainingPrecision, this_host
 from edgedeploy.compress.oversight import ALONE, Oversight, TrainProgress, TrainReport, remaining_s
-from edgedeploy.errors import BuildError, DataError, OutOfTime
+from edgedeploy.errors import BuildError, DataError, EdgeDeployError, OutOfTime
 from edgedeploy.interfaces.task import Task, Trainable, TrainRecipe
 from edgedeploy.records.variant import Scalar
+from edgedeploy.reference.calling import call, map_tensors
+from edgedeploy.reference.translate import first_line, users_code
 
 CLIP_NORM: Final = 5.0
-TEMPERATURE: Final = 2.0
 TELL_EVERY_S: Final = 5.0
 """How often progress is reported within a long epoch."""
 
@@ -57,7 +59,7 @@ def fit(
     if kept is None:
         prepare()
     torch.manual_seed(recipe.seed)
-    model.to(memory_format=torch.channels_last)
+    _channels_last(model)
     if teacher is not None:
         teacher.eval()
     run = _Run(model, task, recipe, arch, teacher, precision, oversight, identity)
@@ -90,6 +92,12 @@ class _Run:
     ) -> None:
         import torch
 
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not parameters:
+            found = "it has no parameters" if not any(True for _ in model.parameters()) else "every parameter is frozen"
+            raise BuildError(
+                f"train {type(model).__name__}", found, "Train a model with weights, or search no training"
+            )
         self._model = model
         self._task = task
         self._recipe = recipe
@@ -149,19 +157,22 @@ class _Run:
         for index in range(first, len(batches)):
             if self._oversight.out_of_time():
                 self._stop(epoch, index)
-            self._train_step(epoch, index / len(batches), *batches[index])
+            self._train_step(epoch, index / len(batches), self._batch(batches[index], self._seen(epoch)))
             if time.monotonic() - self._told_s >= TELL_EVERY_S:
                 self._tell(epoch, (index + 1 - first) / len(batches), 1 - (index + 1) / len(batches))
         self._end_epoch(epoch, 1 - first / len(batches))
 
-    def _train_step(self, epoch: int, share: float, images: Any, truth: Any) -> None:
+    def _batch(self, batch: Any, arch: Mapping[str, Scalar]) -> Batch:
+        specs = self._task.input_specs(**arch) if isinstance(self._task, Task) else None
+        return as_batch(batch, specs)
+
+    def _train_step(self, epoch: int, share: float, batch: Batch) -> None:
         import torch
 
         rate = self._recipe.learning_rate * _schedule(self._recipe, epoch + share)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        images = _channels_last(images)
-        loss = _loss(self._model, self._task, self._recipe, self._precision, self._teacher, images, truth)
+        loss = _loss(self._model, self._task, self._recipe, self._precision, self._teacher, batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise BuildError(
@@ -256,43 +267,50 @@ def _loss(
     recipe: TrainRecipe,
     precision: TrainingPrecision,
     teacher: Any | None,
-    images: Any,
-    truth: Any,
+    batch: Batch,
 ) -> Any:
     import torch
 
-    with _autocast(precision):
-        student = model(images)
-    student = student.float()
-    loss = task.loss(student, truth)
+    with _told(
+        f"a training step with inputs {batch.shapes}", "batches() and the model's forward have to fit each other"
+    ):
+        with _autocast(precision):
+            outputs = call(model, batch.inputs)
+        student = map_tensors(outputs, _float)
+    with _told("the task's loss of the model's outputs and a batch's target", "loss() gets what the forward returns"):
+        loss = task.loss(student, batch.target)
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
+        found = f"a {type(loss).__name__}" if not isinstance(loss, torch.Tensor) else f"a tensor {tuple(loss.shape)}"
+        found = found if not isinstance(loss, torch.Tensor) or loss.numel() != 1 else "a tensor without gradient"
+        raise BuildError("the task's loss as one number that can be differentiated", found, "Return a scalar tensor")
     if teacher is None or recipe.distill_weight == 0:
         return loss
     with torch.no_grad(), _autocast(precision):
-        target = teacher(images).float()
-    return (1 - recipe.distill_weight) * loss + recipe.distill_weight * distillation_loss(student, target)
+        wanted = map_tensors(call(teacher, batch.inputs), _float)
+    return (1 - recipe.distill_weight) * loss + recipe.distill_weight * distillation(student, wanted)
 
 
-def distillation_loss(student: Any, teacher: Any) -> Any:
-    """``T^2 KL(softmax(teacher / T) || softmax(student / T))`` over axis 1, the mean over all other positions.
-
-    With a single channel there is no distribution (its softmax is 1 everywhere): the loss is then the mean squared
-    error of the raw outputs.
-    """
-    import torch.nn.functional as F  # noqa: N812
-
-    if student.shape[1] == 1:
-        return F.mse_loss(student, teacher)
-    log_student = F.log_softmax(student / TEMPERATURE, dim=1)
-    log_teacher = F.log_softmax(teacher / TEMPERATURE, dim=1)
-    pointwise = F.kl_div(log_student, log_teacher, reduction="none", log_target=True)
-    return TEMPERATURE**2 * pointwise.sum(dim=1).mean()
+def _float(tensor: Any) -> Any:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _channels_last(images: Any) -> Any:
-    """4-D inputs in ``channels_last`` layout, in which convolutions are at least 1.3 times faster; others unchanged."""
-    import torch
+@contextmanager
+def _told(asked: str, remedy: str) -> Iterator[None]:
+    """Turns an error of the user's model or loss into ours, with the user's line."""
+    try:
+        yield
+    except (EdgeDeployError, OSError, MemoryError):
+        raise
+    except Exception as exc:  # the user's code may raise anything
+        place = users_code(exc)
+        found = f"{type(exc).__name__}: {first_line(exc)}{f' ({place})' if place else ''}"
+        raise BuildError(asked, found, remedy) from exc
 
-    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+def _channels_last(model: Any) -> None:
+    """Lay the model's tensors out as ``channels_last``, in place; convolutions are at least 1.3 times faster in it."""
+    for tensor in chain(model.parameters(), model.buffers()):
+        tensor.data = channels_last(tensor.data)
 
 
 def _contiguous(model: Any) -> None:

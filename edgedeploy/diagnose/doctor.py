@@ -70,7 +70,7 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
     """Connect to each board and report what it is, why it cannot be reached, or that it is in quarantine. Quarantined
     boards of other studies come last."""
     findings = []
-    aside = {record.identity: record for record in Quarantine().records()}
+    quarantine = Quarantine()
     shown: set[str] = set()
     for table in tables:
         what = f"board {table.name}"
@@ -79,9 +79,10 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
         except EdgeDeployError as exc:
             findings.append(Finding(what, False, exc.found, exc.remedy))
             continue
-        if info.identity in aside:
-            shown.add(info.identity)
-            findings.append(_set_aside(what, aside[info.identity]))
+        aside = quarantine.of(info)
+        if aside is not None:
+            shown.add(aside.identity)
+            findings.append(_set_aside(what, aside))
             continue
         runtimes = ", ".join(f"{name} {version}" for name, version in info.runtimes.items()) or "none"
         text = (
@@ -94,7 +95,7 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
         findings.append(_processor_finding(what, info))
         findings += _ability_findings(what, info)
     findings += [
-        _set_aside(f"board {record.name}", record) for record in aside.values() if record.identity not in shown
+        _set_aside(f"board {record.name}", record) for record in quarantine.records() if record.identity not in shown
     ]
     return findings
 

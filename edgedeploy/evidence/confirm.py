@@ -37,7 +37,7 @@ def confirm(report: Front, confirmation: Sequence[Measurement]) -> tuple[Confirm
     for item in valid:
         names = sorted(name for name in item.metrics if name not in BOARD_METRICS)
         compared = None
-        if goal and reference and item is not reference and goal.metric in item.metrics:
+        if goal and reference and item is not reference and {goal.metric} <= {*item.metrics} & {*reference.metrics}:
             compared = resampler.compare(item, reference, goal)
         found.append(
             Confirmed(

@@ -5,11 +5,10 @@ Recomputed from stored measurements alone: the same measurements, in any order, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from edgedeploy.errors import SpecError
 from edgedeploy.evidence.bootstrap import (
     LEVEL,
     RESAMPLES,
@@ -18,6 +17,8 @@ from edgedeploy.evidence.bootstrap import (
     Resampler,
     confirms_dominance,
 )
+from edgedeploy.evidence.comparable import require_comparable
+from edgedeploy.evidence.html import table_html
 from edgedeploy.evidence.interleaved import baseline_beside
 from edgedeploy.evidence.pareto import (
     Candidate,
@@ -29,13 +30,15 @@ from edgedeploy.evidence.pareto import (
     shortfalls,
 )
 from edgedeploy.evidence.pick import Pick, choose
+from edgedeploy.evidence.quantities import heading, with_span
 from edgedeploy.evidence.verdict import Verdict, latency_verdict
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.goals import Constraint, Objective
 from edgedeploy.records.measurement import Failure, Measurement
-from edgedeploy.records.metric_table import ACROSS_BOARDS, BOARD_METRICS
+from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
+from edgedeploy.records.weights import BaselineWeights
 
 Status = Literal["front", "dominated", "infeasible", "incomplete"]
 Confidence = Literal["confirmed", "indistinguishable"]
@@ -71,6 +74,13 @@ class Row:
     @property
     def digest(self) -> str:
         return self.variant.digest
+
+    @property
+    def role(self) -> str:
+        """What the variant is beside the searched ones, for people; empty for one of these."""
+        if self.variant.recovered:
+            return "baseline, recovered"
+        return "float baseline" if self.baseline else ""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -126,6 +136,7 @@ class Front:
     baseline that ratios and the pick refer to, None when it was not validly measured. ``processors`` are by board.
     ``failures`` are variants that cannot give a number, ``passing`` those that gave none in a run and are tried again by the
     next; ``ended`` says why the last run ended early.
+    ``weights`` says where that baseline's weights come from, as far as the folder does.
     """
 
     provenance: Provenance | None
@@ -145,6 +156,7 @@ class Front:
     failures: tuple[Failure, ...] = ()
     passing: tuple[Failure, ...] = ()
     ended: str | None = None
+    weights: BaselineWeights | None = None
 
     @property
     def members(self) -> tuple[Row, ...]:
@@ -159,6 +171,11 @@ class Front:
         return tuple(row for row in self.rows if row.baseline)
 
     @property
+    def shown(self) -> tuple[Row, ...]:
+        """Members, then the baselines that are not: plain ones, and one that was trained further."""
+        return (*self.members, *(row for row in self.excluded if row.role))
+
+    @property
     def labels(self) -> dict[str, str]:
         return {row.digest: row.variant.label for row in self.rows}
 
@@ -167,6 +184,23 @@ class Front:
         """The pick's artifact, relative to the study's folder."""
         row = self.row(self.pick.digest) if self.pick else None
         return row.file if row else None
+
+    def _repr_html_(self) -> str:
+        """The members with their objectives, for notebooks; the pick has a star."""
+        goals = [goal.metric for goal in self.objectives]
+        rows = [
+            (
+                "*" if self.pick and row.digest == self.pick.digest else "",
+                row.variant.label,
+                *(with_span(row.estimates[name], name, self.unit(name)) for name in goals),
+                row.file,
+            )
+            for row in self.members
+        ]
+        lost = len(self.failures) + len(self.passing)
+        title = f"Front: {self.board or 'no board'}, {self.provenance or 'nothing measured'}"
+        counts = f"<p>{len(self.rows)} variants measured, {lost} without a number</p>"
+        return table_html(("", "Variant", *map(heading, goals), "File"), rows, title) + counts
 
     def row(self, digest: str | None) -> Row | None:
         return next((row for row in self.rows if row.digest == digest), None)
@@ -189,6 +223,7 @@ class Front:
             "constraints": [item.as_json() for item in self.constraints],
             "min_effect": dict(self.min_effect),
             "reference": self.reference,
+            "baseline_weights": self.weights.as_json() if self.weights else None,
             "members": [row.digest for row in self.members],
             "rows": [row.as_json() for row in self.rows],
             "invalid": [item.as_json() for item in self.invalid],
@@ -231,7 +266,7 @@ def build_front(
     if not objectives:
         raise ValueError("a front needs at least one objective")
     valid = sorted((item for item in measurements if item.valid), key=lambda item: item.digest)
-    _require_comparable(valid, [goal.metric for goal in objectives] if several_boards else None)
+    require_comparable(valid, [goal.metric for goal in objectives] if several_boards else None)
     effects = {goal.metric: float((min_effect or {}).get(goal.metric, 0.0)) for goal in objectives}
     table = {**BOARD_METRICS, **(metrics or {})}
     resampler = Resampler(seed, resamples)
@@ -350,44 +385,6 @@ def _rank(item: Measurement, objectives: Sequence[Objective]) -> tuple[float | s
         for goal, value in zip(objectives, values, strict=True)
     )
     return (*losses, item.digest)
-
-
-def _require_comparable(valid: Iterable[Measurement], across: Sequence[str] | None) -> None:
-    """One provenance, one split, one measurement per variant; one machine, or boards of one kind and objectives (``across``)
-    that compare across them."""
-    items = list(valid)
-    digests = [item.digest for item in items]
-    if len(set(digests)) != len(digests):
-        raise ValueError("a variant was given with two valid measurements: keep one per variant")
-    kinds: list[tuple[str, set[str]]] = [
-        ("provenances", {item.provenance for item in items}),
-        ("splits", {item.split for item in items}),
-    ]
-    names = {item.board.name for item in items}
-    if across is None:
-        kinds += [
-            ("boards", names),
-            ("machines", {item.board.identity for item in items}),
-            ("processors", {"; ".join(item.board.other_processor(items[0].board)) or "the first" for item in items}),
-        ]
-    elif len(names) > 1:
-        kinds.append(
-            ("kinds of board", {"; ".join(item.board.unlike(items[0].board)) or "the first" for item in items})
-        )
-        own = sorted(name for name in across if name in BOARD_METRICS and name not in ACROSS_BOARDS)
-        if own:
-            raise SpecError(
-                "make a front",
-                f"{', '.join(own)} of {len(names)} boards do not compare",
-                "What compares across boards is the ratio to the baseline on the same board",
-            )
-    for what, found in kinds:
-        if len(found) > 1:
-            raise SpecError(
-                "make a front",
-                f"the measurements are of {len(found)} {what}: {', '.join(sorted(found))}",
-                "Make one front for each: such numbers say nothing about each other",
-            )
 
 
 def _invalid(measurements: Sequence[Measurement]) -> tuple[Invalid, ...]:

@@ -5,7 +5,7 @@ Torch's modules and tensors appear as ``Any``, so that importing this module cos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 else:
     Array = Any
 
+FitPurpose = Literal["baseline", "recovery"]
 Split = Literal["train", "calibration", "selection", "confirmation"]
 SPLITS: tuple[Split, ...] = ("train", "calibration", "selection", "confirmation")
 
@@ -38,6 +39,7 @@ class Task(Protocol):
     """The user's model family, data and metrics.
 
     A protocol because it is the user's own code: any object with these members is a task, no base class to inherit.
+    With ``trained = True`` every model that :meth:`build` makes has its trained weights, and no baseline is trained.
 
     ``architecture`` names the keywords of :meth:`build` with their legal values, the baseline's value first.
     ``metrics`` names what :meth:`evaluate` returns per case; the study's value of a metric is its mean over the cases for
@@ -49,7 +51,9 @@ class Task(Protocol):
     metrics: Mapping[str, MetricInfo]
 
     def build(self, **arch: Scalar) -> Any:
-        """A fresh ``torch.nn.Module``, seeded, whose forward takes the tensors of :meth:`input_specs` in order."""
+        """A fresh ``torch.nn.Module``, seeded, whose forward takes the tensors of :meth:`input_specs` in order, or by
+        their names where it has parameters of these names in another order. It may return a tensor, or tuples, lists,
+        dicts and dataclasses of them."""
 
     def input_specs(self, **arch: Scalar) -> tuple[TensorSpec, ...]:
         """Model inputs with batch size 1."""
@@ -69,19 +73,65 @@ class Task(Protocol):
 
 @runtime_checkable
 class Trainable(Protocol):
-    """A task that can be trained: without it there is no pruning with recovery and no baseline training.
+    """A task that edgedeploy's own loop can train: the baseline, recovery of pruned models, quantization-aware training.
 
-    A protocol of its own because a bare ONNX model has a task but no training.
+    A protocol of its own because training is optional: a task whose weights are there needs none, and a bare ONNX model
+    has none.
     """
 
     baseline_recipe: TrainRecipe
     recovery_recipe: TrainRecipe
 
     def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
-        """One epoch of augmented ``(input tensor, target tensor)`` batches of the train split, decided by ``seed``."""
+        """One epoch of augmented ``(inputs, target)`` batches of the train split, decided by ``seed``.
+
+        Inputs are a tensor, a tuple of tensors in the order of :meth:`Task.input_specs`, or a dict of them by its names.
+        """
 
     def loss(self, outputs: Any, target: Any) -> Any:
-        """Scalar tensor: the task's own loss of model output against target."""
+        """Scalar tensor: the task's own loss. ``outputs`` is what the model's forward returns in training mode, of the
+        same structure, with floating-point tensors in float32."""
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """A task that trains by code of its own: the baseline and recovery of pruned models, in the place of edgedeploy's loop.
+
+    A protocol of its own because a trainer of the user's own (Lightning, a script's loop) needs none of
+    :class:`Trainable`'s members.
+    """
+
+    def fit(
+        self,
+        model: Any,
+        *,
+        arch: Mapping[str, Scalar],
+        purpose: FitPurpose,
+        teacher: Any | None,
+        out_of_time: Callable[[], bool],
+        progress: Callable[[int, int, float], None],
+    ) -> None:
+        """Train ``model``, a ``torch.nn.Module`` of architecture ``arch``, in place.
+
+        - ``purpose``: ``"baseline"`` trains it from its first weights, ``"recovery"`` after it was pruned or has
+          inherited the baseline's weights.
+        - ``teacher``: the baseline in evaluation mode, for distillation in a recovery; None for the baseline.
+        - ``out_of_time()`` says whether the study's time is over. Once it has said so the training counts as cut off, and
+          ``fit`` should return: a resumed study calls it again from the beginning.
+        - ``progress(epoch, epochs, loss)`` tells how far it is. Both are optional to call.
+
+        Names and shapes of the model's tensors stay as they are. Where the model and its mode are afterwards (a GPU,
+        training mode) does not matter.
+        """
+
+
+def is_trained(task: Task) -> bool:
+    """Whether every model that the task's ``build`` makes has its trained weights: the optional member ``trained``."""
+    return getattr(task, "trained", False) is True
+
+
+def can_train(task: Task) -> bool:
+    return isinstance(task, (Trainable, Trainer))
 
 
 @runtime_checkable

@@ -79,7 +79,9 @@ def run_here(packed: Mapping[str, Any], expected: Mapping[str, Mapping[str, Any]
     known = [BoardInfo.from_json(item) for item in expected.values()]
 
     def check(info: BoardInfo) -> None:
-        like = BoardInfo.from_json({**known[0].as_json(), "identity": info.identity, "serial": info.serial})
+        like = BoardInfo.from_json(
+            {**known[0].as_json(), "identity": info.identity, "serial": info.serial, "host_key": info.host_key}
+        )
         health_check(BoardInfo.from_json(expected[info.name]) if info.name in expected else like)(info)
 
     with tempfile.TemporaryDirectory(prefix="edgedeploy-job-") as name:

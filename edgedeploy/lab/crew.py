@@ -34,13 +34,13 @@ nothing."""
 
 
 class Machines:
-    """One reentrant lock per machine, by the machine's identity."""
+    """One reentrant lock per running kernel (see ``BoardInfo.kernel``): what shares a processor takes turns."""
 
     def __init__(self) -> None:
         self._locks: dict[str, threading.RLock] = {}
 
-    def of(self, identity: str) -> AbstractContextManager[object]:
-        return self._locks.setdefault(identity, threading.RLock())
+    def of(self, kernel: str) -> AbstractContextManager[object]:
+        return self._locks.setdefault(kernel, threading.RLock())
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def health_check(expected: BoardInfo) -> Callable[[BoardInfo], None]:
     """
 
     def check(info: BoardInfo) -> None:
-        changed = (*_other_machine(info, expected), *info.unlike(expected))
+        changed = (*info.other_machine(expected), *info.unlike(expected))
         if changed:
             raise CommandFailed(
                 f"board {info.name!r}: health check",
@@ -25,14 +25,6 @@ def health_check(expected: BoardInfo) -> Callable[[BoardInfo], None]:
             )
 
     return check
-
-
-def _other_machine(info: BoardInfo, expected: BoardInfo) -> tuple[str, ...]:
-    return tuple(
-        f"{name} {getattr(info, name)!r}, not {getattr(expected, name)!r}"
-        for name in ("identity", "serial")
-        if getattr(info, name) != getattr(expected, name)
-    )
 
 
 def require_unchanged(measured: Iterable[BoardInfo], boards: Iterable[BoardInfo]) -> tuple[str, ...]:
@@ -48,7 +40,7 @@ def require_unchanged(measured: Iterable[BoardInfo], boards: Iterable[BoardInfo]
         expected = before.get(info.name)
         if expected is None:
             continue
-        changed = (*_other_machine(info, expected), *info.other_hardware(expected))
+        changed = (*info.other_machine(expected), *info.other_hardware(expected))
         if changed:
             raise SpecError(
                 f"go on with the study on board {info.name!r}",

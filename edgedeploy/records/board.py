@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,7 +17,8 @@ Provenance = Literal["measured", "emulated", "predicted", "bound"]
 class BoardInfo:
     """Identity and abilities of a board as its probe found them.
 
-    ``identity`` names the physical machine (a digest of its machine id); ``boot_id`` the boot; ``runtimes`` maps target
+    ``identity`` names the installation (a digest of its machine id), which cloned SD cards share; ``host_key`` is the
+    type and fingerprint of its SSH host key, empty where none was seen. ``boot_id`` names the boot; ``runtimes`` maps target
     name to runtime version; ``isa`` the instruction sets that matter here (``avx2``, ``avx512_vnni``, ``amx_int8`` ...),
     ``isa_known`` those that its probe looked for (empty in records of probes that did not say).
     ``accelerators`` are what it has beside its CPU (``GPU ...``, ``DLA ...``, ``NPU ...``), used or not.
@@ -43,6 +45,31 @@ class BoardInfo:
     image: str = ""
     accelerators: tuple[str, ...] = ()
     isa_known: tuple[str, ...] = ()
+    host_key: str = ""
+
+    @property
+    def machine(self) -> str:
+        """32 hex digits for this board and no other: clones of one card differ in host key or serial number."""
+        apart = [text for text in (self.serial, self.host_key) if text]
+        return (
+            hashlib.sha256("\n".join([self.identity, *apart]).encode()).hexdigest()[:32]
+            if apart
+            else self.identity[:32]
+        )
+
+    @property
+    def kernel(self) -> str:
+        """Names the kernel that runs: boards of one kernel (containers, several SSH servers) share one processor, and
+        clones of one card have two."""
+        return self.boot_id or self.identity
+
+    def other_machine(self, other: BoardInfo) -> tuple[str, ...]:
+        """The differences that make this another machine than ``other``. Host keys count where both were seen and are of
+        one type: a server has several, and which one it shows is up to the client."""
+        names = ["identity", "serial"]
+        kinds = [board.host_key.partition(" ")[0] for board in (self, other)]
+        names += ["host_key"] if kinds[0] == kinds[1] else []
+        return self._others(other, tuple(names))
 
     def unlike(self, other: BoardInfo) -> tuple[str, ...]:
         """The differences that make this board another kind than ``other``. Only boards of one kind may share a
@@ -87,6 +114,7 @@ class BoardInfo:
             "arch": self.arch,
             "isa": list(self.isa),
             "isa_known": list(self.isa_known),
+            **({"host_key": self.host_key} if self.host_key else {}),  # boards without SSH, and older files, have none
             "cores": self.cores,
             "memory_bytes": self.memory_bytes,
             "os": self.os,

@@ -60,6 +60,7 @@ class Variant:
     - ``training``: ``"qat"`` for a model trained to be int8, else empty.
     - ``power_mode``: the board's mode during measurement; empty leaves it unchanged.
     - ``weight_bits``: bits of int8 weights; 0 lets the board decide.
+    - ``recovered``: the baseline after as much further training as recovered variants get; no search proposes it.
     """
 
     target: str
@@ -73,6 +74,7 @@ class Variant:
     power_mode: str = ""
     training: str = ""
     weight_bits: int = 0
+    recovered: bool = False
 
     @property
     def arch_kwargs(self) -> dict[str, Scalar]:
@@ -87,6 +89,7 @@ class Variant:
             "threads": self.threads,
             **self._build_settings,
             **({"power_mode": self.power_mode} if self.power_mode else {}),
+            **({"recovered": True} if self.recovered else {}),
         }
 
     @property
@@ -123,6 +126,7 @@ class Variant:
             power_mode=str(data.get("power_mode", "")),
             training=str(data.get("training", "")),
             weight_bits=int(data.get("weight_bits", 0)),
+            recovered=bool(data.get("recovered", False)),
         )
 
     @property
@@ -139,6 +143,8 @@ class Variant:
             trained["plan"] = self.plan.as_json()
         if self.training and self.weight_bits:
             trained["weight_bits"] = self.weight_bits
+        if self.recovered:
+            trained["recovered"] = True
         return digest_of({"width": self.width, "arch": dict(self.arch), **trained})[:16]
 
     @property
@@ -169,7 +175,8 @@ class Variant:
         """Text for people: the precision with its plan, calibration and training, if set."""
         cases = f"{self.calibration_cases}cal" if self.calibration_cases else ""
         bits = f"{self.weight_bits}bit" if self.weight_bits else ""
-        parts = (self.precision, bits, self.training, self.plan.label, self.calibration, cases)
+        further = "recovered" if self.recovered else ""
+        parts = (self.precision, bits, self.training, further, self.plan.label, self.calibration, cases)
         return " ".join(part for part in parts if part)
 
 

@@ -6,7 +6,6 @@ that disagrees with it is wrong.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 import shutil
@@ -28,9 +27,12 @@ from edgedeploy.files import read_arrays, read_json, write_arrays, write_json
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.reference import graph
+from edgedeploy.reference.calling import call, flat_model, named_tensors, plain_model
+from edgedeploy.reference.copies import baked, copied
 from edgedeploy.reference.parity import compare, within
+from edgedeploy.reference.randomness import check_random_nodes, check_repeatable
 from edgedeploy.reference.safety import check_onnx
-from edgedeploy.reference.translate import first_line, translated
+from edgedeploy.reference.translate import causes, first_line, translated, untraceable
 from edgedeploy.runtime.files import sha256_file
 
 EXPORT_TOLERANCE: Final = 1e-4
@@ -122,12 +124,13 @@ def export_reference(
 ) -> Reference:
     """Export a ``torch.nn.Module`` with static shapes to ``path`` and prove that the file computes what torch does.
 
-    Inputs keep the names of ``specs``; outputs are ``out0``, ``out1`` ... in the order the model returns them (a tensor, or
-    a list, tuple or dict of tensors). Parity is checked on a seeded random input and on every one of ``samples``. The
-    model is not changed. ``path`` is written only after all checks have passed.
+    Inputs keep the names of ``specs``; :mod:`edgedeploy.reference.calling` says how outputs are named. Parity is checked
+    on a seeded random input and on every one of ``samples``. The model is not changed. ``path`` is written only after all
+    checks have passed.
 
-    Raises ``Unsupported`` for an operator without ONNX counterpart and for outputs that are not finite, ``BuildError`` for
-    a model that cannot be traced, ``ParityError`` when the file computes something else.
+    Raises ``Unsupported`` for an operator without ONNX counterpart, a model that cannot be copied, and outputs that are
+    not finite or no tensors; ``BuildError`` for a model that cannot be traced or answers the same input differently;
+    ``ParityError`` when the file computes something else.
     """
     return export_checked(model, specs, path, samples, finish=partial(describe, own=True), tolerance=EXPORT_TOLERANCE)
 
@@ -144,17 +147,16 @@ def export_checked(
     """:func:`export_reference` with a callback: ``finish`` may rewrite the exported file, and returns its reference."""
     import torch
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch about its own graphs
-        frozen = copy.deepcopy(model).eval().cpu()
+    frozen = frozen_model(model)
+    names = [spec.name for spec in specs]
     feeds = [random_inputs(specs), *samples]
-    expected = [_torch_outputs(frozen, specs, feed) for feed in feeds]
+    first = check_repeatable(frozen, lambda: _torch_outputs(frozen, specs, feeds[0]), tolerance)
+    expected = [first, *(_torch_outputs(frozen, specs, feed) for feed in feeds[1:])]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
         part = Path(folder) / path.name
-        arguments = tuple(torch.from_numpy(np.array(feeds[0][spec.name])) for spec in specs)
-        names = [f"out{index}" for index in range(len(expected[0]))]
-        _export(frozen, arguments, [spec.name for spec in specs], names, part)
+        arguments = tuple(torch.from_numpy(np.array(feeds[0][name])) for name in names)
+        _export(flat_model(frozen, names), arguments, names, list(first), part)
         reference = finish(part)
         for found, wanted in zip(reference_outputs(reference, feeds), expected, strict=True):
             _check_export(wanted, found, tolerance)
@@ -272,28 +274,25 @@ def random_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array
     return random_feed(specs, seed, "standard normal")
 
 
-def _torch_outputs(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str, Array]) -> list[Array]:
+def frozen_model(model: Any) -> Any:
+    """A copy of a user's module as it is exported: on the CPU, in evaluation mode, its weights plain parameters. Raises
+    ``Unsupported``."""
+    return baked(copied(plain_model(model))).eval().cpu()
+
+
+def _torch_outputs(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str, Array]) -> dict[str, Array]:
     import torch
 
     shapes = ", ".join(f"{spec.name} {spec.shape}" for spec in specs)
+    names = [spec.name for spec in specs]
     with translated(f"a forward pass with {shapes}", "input_specs() has to fit the model"), torch.inference_mode():
-        outputs = model(*(torch.from_numpy(np.array(feed[spec.name])) for spec in specs))
-    arrays: list[Array] = [tensor.numpy() for tensor in flat_tensors(outputs)]
-    for index, array in enumerate(arrays):
+        tensors = {name: torch.from_numpy(np.array(feed[name])) for name in names}
+        outputs = named_tensors(call(model, tensors), names)
+        arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in outputs.items()}
+    for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise Unsupported(f"finite values in output {index} of the torch model", "NaN or Inf", "Train it again")
+            raise Unsupported(f"finite values in output {name} of the torch model", "NaN or Inf", "Train it again")
     return arrays
-
-
-def flat_tensors(outputs: Any) -> Iterator[Any]:
-    """The output tensors of a torch model in the exporter's order: ``out0``, ``out1`` ..."""
-    if isinstance(outputs, Mapping):
-        outputs = tuple(outputs.values())
-    if isinstance(outputs, list | tuple):
-        for item in outputs:
-            yield from flat_tensors(item)
-    else:
-        yield outputs
 
 
 def _export(model: Any, arguments: tuple[Any, ...], inputs: list[str], outputs: list[str], path: Path) -> None:
@@ -309,26 +308,26 @@ def _export(model: Any, arguments: tuple[Any, ...], inputs: list[str], outputs: 
                 dynamo=True,
                 external_data=False,
                 input_names=inputs,
-                output_names=outputs,
+                output_names=[f"out{place}" for place in range(len(outputs))],
                 verbose=False,
             )
     except Exception as exc:  # the exporter wraps whatever went wrong inside, several levels deep
         raise _export_error(exc) from exc
     proto = onnx.load(str(path))
     graph.strip_metadata(proto)
+    graph.rename_outputs(proto, outputs)
+    check_random_nodes(proto.graph)
     onnx.save(proto, str(path))
 
 
 def _export_error(exc: BaseException) -> BuildError:
     """The exporter's failure as an error. The innermost exception names the operator; the outermost only says that one
     failed."""
-    chain = [exc]
-    while cause := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(cause)
+    chain = causes(exc)
     for link in reversed(chain):
         if type(link).__name__ in ("DispatchError", "UnsupportedOperatorError"):
             return Unsupported("export to ONNX", first_line(link), "Replace the operator it names")
-    return BuildError("export to ONNX", first_line(chain[-1]), "The forward has to be traceable with torch.export")
+    return BuildError("export to ONNX", untraceable(exc), "The forward has to be traceable with torch.export")
 
 
 @contextmanager
@@ -345,8 +344,8 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check_export(expected: Sequence[Array], found: Mapping[str, Array], tolerance: float) -> None:
-    for name, distance in compare(dict(zip(found, expected, strict=True)), found).items():
+def _check_export(expected: Mapping[str, Array], found: Mapping[str, Array], tolerance: float) -> None:
+    for name, distance in compare(expected, found).items():
         if not within(distance, tolerance):
             raise ParityError(
                 f"output {name} within {tolerance:g} of torch",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,24 @@ def strip_metadata(model: Any) -> None:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
+
+
+def rename_outputs(model: Any, names: Sequence[str]) -> None:
+    """Give the outputs ``names``, in place, and weights the names they have in the user's own module. A value inside the
+    graph that has such a name already gets another."""
+    graph = model.graph
+    wanted = dict(zip((value.name for value in graph.output), names, strict=True))
+    inside = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+    renamed = {name: f"{name}_inside" for name in inside.intersection(names) - set(wanted)} | wanted
+    for tensor in graph.initializer:
+        plain = tensor.name.removeprefix("model.")
+        if plain != tensor.name and plain not in inside | set(names):
+            renamed.setdefault(tensor.name, plain)
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    for value in (*graph.output, *graph.initializer, *graph.value_info):
+        value.name = renamed.get(value.name, value.name)
 
 
 def tensor_spec(value: Any) -> TensorSpec:

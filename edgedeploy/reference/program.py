@@ -6,16 +6,17 @@ can be read back without the code that made it, so a build after a restart is th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
+from edgedeploy.errors import BuildError
 from edgedeploy.records.artifact import TensorSpec
-from edgedeploy.reference.export import random_inputs
-from edgedeploy.reference.translate import translated
+from edgedeploy.reference.calling import flat_model
+from edgedeploy.reference.export import frozen_model, random_inputs
+from edgedeploy.reference.translate import translated, untraceable
 
 PROGRAM_FILE: Final = "program.pt2"
 CONVERTED: Final = "float-"
@@ -34,16 +35,22 @@ def export_program(model: Any, specs: tuple[TensorSpec, ...], path: Path) -> Non
     """Write what ``torch.export`` makes of ``model`` at the static shapes of ``specs``. The model is left as it was; in the
     file every tensor is contiguous (:func:`make_contiguous`).
 
+    Its inputs go in by position, in the order of ``specs``; its outputs come as a flat tuple, in the reference's order.
+
     Raises ``BuildError`` for a model that cannot be traced.
     """
     import torch
 
-    frozen = copy.deepcopy(model).eval().cpu()
+    frozen = frozen_model(model)
     _make_contiguous((*frozen.parameters(), *frozen.buffers()))  # before tracing: the graph notes their strides
     feed = random_inputs(specs)
     arguments = tuple(torch.from_numpy(np.array(feed[spec.name])) for spec in specs)
-    with translated("export by torch", "The forward has to be traceable with torch.export"):
-        program = torch.export.export(frozen, arguments)
+    try:
+        program = torch.export.export(flat_model(frozen, [spec.name for spec in specs]), arguments)
+    except Exception as exc:  # export wraps whatever a foreign forward runs into
+        remedy = "The forward has to be traceable with torch.export"
+        raise BuildError("export by torch", untraceable(exc), remedy) from exc
+    with translated("export by torch", "Replace what it names in the model"):
         make_contiguous(program)
         torch.export.save(program, path)
 

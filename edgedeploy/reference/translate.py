@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import linecache
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from edgedeploy.errors import BuildError, EdgeDeployError
 
 _PREAMBLE: Final = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
 """OpenVINO's messages begin with such lines; the cause comes after them."""
+
+_TOOLS: Final = ("torch", "torchao", "torch_pruning", "onnx", "onnx_ir", "onnxscript", "numpy", "edgedeploy")
+"""Packages whose lines say nothing to a user about the user's own code."""
 
 
 @contextmanager
@@ -31,3 +40,54 @@ def first_line(exc: BaseException) -> str:
     """The first line of a toolchain's message after its preamble; the exception's class name when there is none."""
     lines = (line.strip() for line in str(exc).splitlines())
     return next((line for line in lines if line and not line.startswith(_PREAMBLE)), type(exc).__name__)[:400]
+
+
+def causes(exc: BaseException) -> list[BaseException]:
+    """``exc`` and what it was raised from, the innermost last."""
+    chain = [exc]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
+    return chain
+
+
+def untraceable(exc: BaseException) -> str:
+    """Why ``torch.export`` could not follow a forward, with the user's line."""
+    innermost = causes(exc)[-1]
+    place = next((place for link in reversed(causes(exc)) if (place := users_code(link))), "")
+    if "DataDependent" in type(innermost).__name__:
+        return f"data-dependent control flow{f' at {place}' if place else ''}"
+    return f"{first_line(innermost)}{f' ({place})' if place else ''}"
+
+
+def users_line(exc: BaseException | None = None) -> str:
+    """Where in the user's code an exception came from (None: where we are now), as ``net.py:31``; empty when no frame is
+    the user's. A line of a network library counts where there is none of the user's own."""
+    frame = _users_frame(exc)
+    return f"{Path(frame[0]).name}:{frame[1]}" if frame else ""
+
+
+def users_code(exc: BaseException) -> str:
+    """:func:`users_line` with the text of the line: ``net.py:31: if image.sum() > 0:``."""
+    frame = _users_frame(exc)
+    text = linecache.getline(*frame).strip() if frame else ""
+    return f"{users_line(exc)}: {text}" if text else users_line(exc)
+
+
+def _users_frame(exc: BaseException | None) -> tuple[str, int] | None:
+    steps = traceback.walk_tb(exc.__traceback__) if exc else reversed(list(traceback.walk_stack(sys._getframe(1))))
+    return _innermost(steps)
+
+
+def _innermost(steps: Iterable[tuple[FrameType, int]]) -> tuple[str, int] | None:
+    packages = Path(sysconfig.get_path("purelib"))
+    standard = Path(sysconfig.get_path("stdlib"))
+    here = Path(__file__).parents[1]
+    own, library = None, None
+    for frame, line in steps:
+        file = Path(frame.f_code.co_filename)
+        if file.is_relative_to(packages):
+            if file.relative_to(packages).parts[0] not in _TOOLS:
+                library = str(file), line
+        elif not file.is_relative_to(here) and not file.is_relative_to(standard) and file.suffix == ".py":
+            own = str(file), line
+    return own or library

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Resampler
 from edgedeploy.evidence.confirm import Confirmed, confirm
@@ -171,12 +172,16 @@ def time_section(data: ReportData) -> Section | None:
 
 def training_section(data: ReportData) -> Section | None:
     """In which precision and on what the models were trained; nothing for a study without training."""
-    host = data.training.get("host")
+    weights = data.front.weights
+    brought = weights is not None and weights.origin != "training"
+    facts = {"Baseline": f"not trained: its weights are {weights.text}"} if weights and brought else {}
+    trained = data.training or next(iter(data.trainings), {})
+    host = trained.get("host")
     if not host:
-        return None
-    facts = {
-        "Baseline": f"{data.training['epochs']} epochs in {data.training['precision']}, "
-        f"{_duration(data.training['wall_s'])}",
+        return Section("Training", "", [pairs_table(facts)]) if facts else None
+    if data.training:
+        facts["Baseline"] = _training_text(data.training)
+    facts |= {
         "Processor": host["cpu"],
         "Instruction sets": ", ".join(host["isa"]) or "none of note",
         "Native bfloat16": "yes" if host["native_bfloat16"] else "no: emulated it is slower than float32, and not used",
@@ -184,11 +189,20 @@ def training_section(data: ReportData) -> Section | None:
     if host["isa_limit"]:
         facts["Limit of oneDNN"] = host["isa_limit"]
     if data.trainings:
-        precisions = ", ".join(sorted({item["precision"] for item in data.trainings}))
+        precisions = ", ".join(sorted({_trained_in(item) for item in data.trainings}))
         spent = _duration(sum(item["wall_s"] for item in data.trainings))
-        facts["Other models"] = f"{len(data.trainings)} in {precisions}, {spent}"
+        facts["Other models"] = f"{len(data.trainings)} {precisions}, {spent}"
     caption = "Training ran on the host of the study, not on the board."
     return Section("Training", caption, [pairs_table(facts)])
+
+
+def _training_text(facts: Mapping[str, Any]) -> str:
+    epochs = f"{facts['epochs']} epochs " if facts["epochs"] else ""
+    return f"{epochs}{_trained_in(facts)}, {_duration(facts['wall_s'])}"
+
+
+def _trained_in(facts: Mapping[str, Any]) -> str:
+    return "by the task's own fit" if facts.get("by") == "fit" else f"in {facts['precision']}"
 
 
 def _duration(seconds: float) -> str:
@@ -239,12 +253,19 @@ def reproduce_section(data: ReportData) -> Section:
         if item is not None:
             facts[f"{name} variant"] = item.digest
             facts[f"{name} artifact"] = item.artifact.digest
+            facts[f"{name} file"] = item.file
+            facts[f"{name} ONNX reference file"] = f"models/{item.variant.model_digest}/reference.onnx"
             facts[f"{name} files"] = ", ".join(f"{f.name} sha256 {f.sha256}" for f in item.artifact.files)
             facts[f"{name} ONNX reference"] = f"sha256 {item.artifact.reference_sha256}"
     versions = {**(dict(picked.artifact.built_with) if picked else {}), **data.versions}
+    look = (
+        "To look into a model, open its file in Netron or Model Explorer: the ONNX reference is the float network as it was "
+        "exported, the artifact is what the target made of it. Paths are relative to the study's folder."
+    )
     blocks: list[Block] = [
         Text(data.command, "verbatim"),
         pairs_table(facts),
+        Text(look, "note"),
         Text("Versions", "heading"),
         pairs_table(dict(sorted(versions.items()))),
         Text("Study file", "heading"),

@@ -117,6 +117,10 @@ def _front(front: Front) -> Section:
     )
     if len(front.objectives) > 2:
         caption += f" The study has {len(front.objectives)} objectives; this shows two, and the line only these two."
+    if any(x.metric in row.beside for row in drawn):
+        caption += (
+            " Each point is a session of its own: what the baseline gave beside a variant is in the variant's numbers."
+        )
     if not drawn:
         nothing = "No valid variant has both metrics, so there is nothing to draw."
         return Section("The front", "", [Text(nothing)])
@@ -128,7 +132,7 @@ def _front(front: Front) -> Section:
 
 
 def _numbers(front: Front) -> Section | None:
-    shown = [*front.members, *(row for row in front.baselines if row.status != "front")]
+    shown = front.shown
     if not shown:
         return None
     caption = (
@@ -138,6 +142,11 @@ def _numbers(front: Front) -> Section | None:
         "times do not compare. \u201cfaster\u201d is said when the one-sided "
         f"{TIME_LEVEL:.0%} bound of that ratio is more than {MARGIN:.0%} below 1."
     )
+    if any(row.variant.recovered for row in shown):
+        caption += (
+            " \u201cbaseline, recovered\u201d is the float baseline after as much further training as recovered variants "
+            "got: what it gains, training gains, and not the compression."
+        )
     if any(row.variant.power_mode for row in front.rows):
         caption += (
             " The baseline ran in the same power mode as the variant beside it, so a ratio compares models within a mode; "

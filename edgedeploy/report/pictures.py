@@ -43,6 +43,8 @@ def case_gains(report: Front, measurements: Sequence[Measurement]) -> dict[str, 
     pick, reference = pick_and_reference(report, measurements)
     if goal is None or pick is None or reference is None or pick is reference:
         return {}
+    if goal.metric not in pick.metrics or goal.metric not in reference.metrics:
+        return {}
     return paired_gains(pick, reference, goal)
 
 

@@ -17,7 +17,7 @@ from edgedeploy.evidence.pick import accuracy_objective, cost_objective
 from edgedeploy.evidence.quantities import heading, phrase, scale_for, with_span
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.metrics import MetricInfo
-from edgedeploy.report.words import executed_text, key_metrics, status_text
+from edgedeploy.report.words import baseline_text, executed_text, key_metrics, status_text
 
 Figure = dict[str, Any]
 
@@ -181,7 +181,8 @@ def hover_text(row: Row, report: Front) -> str:
     for metric in key_metrics(report):
         if metric in row.estimates:
             text = with_span(row.estimates[metric], metric, report.unit(metric))
-            lines.append(escape(f"{heading(metric)}: {text}"))
+            beside = baseline_text(row, metric, report) if metric in row.beside else ""
+            lines.append(escape(f"{heading(metric)}: {', '.join(filter(None, (text, beside)))}"))
     lines.append(escape(f"ran as: {executed_text(row.executed) or 'not known'}"))
     lines.append(escape(status_text(row, report)))
     lines.append(escape(f"{report.provenance}"))

@@ -43,7 +43,7 @@ def _estimate(row: Row, metric: str, report: Front, why: str = "") -> Cell:
 
 def looks_of(row: Row, report: Front) -> list[str]:
     pick = ["pick"] if report.pick and report.pick.digest == row.digest else []
-    return pick + (["base"] if row.baseline else [])
+    return pick + (["base"] if row.role else [])
 
 
 def metrics_table(rows: Sequence[Row], metrics: Sequence[str], report: Front, *, executed: bool = False) -> Table:
@@ -54,7 +54,7 @@ def metrics_table(rows: Sequence[Row], metrics: Sequence[str], report: Front, *,
         cells: list[object] = [_estimate(row, name, report, row.missing.get(name, "")) for name in metrics]
         if executed:
             cells += [verdict_text(row), executed_text(row.executed) or "not known"]
-        lines.append(line(_label(row.variant, row.baseline), *cells, looks=looks_of(row, report)))
+        lines.append(line(_label(row.variant, row.role), *cells, looks=looks_of(row, report)))
     headers = [
         "Variant",
         *(heading(name) for name in metrics),
@@ -64,8 +64,8 @@ def metrics_table(rows: Sequence[Row], metrics: Sequence[str], report: Front, *,
     return Table(headers, lines, numbers, look="narrow" if len(metrics) < MANY_METRICS else "", named=True)
 
 
-def _label(variant: Variant, baseline: bool) -> str:
-    return f"{variant.label} (float baseline)" if baseline else variant.label
+def _label(variant: Variant, role: str) -> str:
+    return f"{variant.label} ({role})" if role else variant.label
 
 
 def all_variants_table(report: Front) -> Table:
@@ -75,7 +75,7 @@ def all_variants_table(report: Front) -> Table:
     for row in report.rows:
         v = row.variant
         arch = " ".join(f"{key}={value}" for key, value in v.arch)
-        where = ("float baseline; " if row.baseline else "") + status_text(row, report)
+        where = (f"{row.role}; " if row.role else "") + status_text(row, report)
         cells = [
             *(Cell(text, sort=text) for text in (v.target, v.recipe)),
             Cell(f"{v.width:g}", sort=v.width),
@@ -117,14 +117,14 @@ def failures_table(failures: Sequence[Failure]) -> Table:
 
 def confirmation_table(found: Sequence[Confirmed], report: Front) -> Table:
     names = [name for name in task_metrics(report) if any(name in item.estimates for item in found)]
-    baselines = {row.digest for row in report.baselines}
+    roles = {row.digest: row.role for row in report.rows}
     lines = []
     for item in found:
         pick = bool(report.pick and report.pick.digest == item.variant.digest)
         cells = [estimate_cell(item.estimates.get(name), name, report.unit(name)) for name in names]
         unit = report.unit(item.accuracy.metric) if item.accuracy else "1"
         against = comparison_text(item.accuracy, unit) if item.accuracy else "\N{EN DASH}"
-        label = _label(item.variant, item.variant.digest in baselines)
+        label = _label(item.variant, roles.get(item.variant.digest, ""))
         lines.append(line(label, *cells, against, looks=["pick"] if pick else ()))
     headers = ["Variant", *(heading(name) for name in names), "Against the baseline, case by case"]
     return Table(headers, lines, numbers=range(1, len(names) + 1), named=True)

@@ -31,7 +31,7 @@ class TextTable:
 
 def front_table(report: Front) -> TextTable:
     """The front's members, then the baselines that are not on it. A missing number is a dash."""
-    shown = [*report.members, *(row for row in report.baselines if row.status != "front")]
+    shown = report.shown
     metrics = key_metrics(report)
     notes = [" ".join(answer(report)) if report.pick else answer(report)[0]]
     if any(row.beside for row in shown):
@@ -42,6 +42,8 @@ def front_table(report: Front) -> TextTable:
     others = len(report.rows) - len(shown)
     if others:
         notes.append(f"{others} more measured; the report says why they are not on the front.")
+    if report.weights and report.weights.origin != "training":
+        notes.append(f"The baseline was not trained: its weights are {report.weights.text}.")
     if report.invalid:
         runs = "1 invalid run" if len(report.invalid) == 1 else f"{len(report.invalid)} invalid runs"
         notes.append(f"{runs} (conditions drifted), not used.")
@@ -64,7 +66,8 @@ def front_table(report: Front) -> TextTable:
 
 def _cells(row: Row, report: Front, metrics: list[str]) -> tuple[str, ...]:
     mark = "*" if report.pick and report.pick.digest == row.digest else ""
-    label = f"{row.variant.label} (baseline)" if row.baseline else row.variant.label
+    role = "baseline" if row.baseline else row.role
+    label = f"{row.variant.label} ({role})" if role else row.variant.label
     return (
         mark,
         label,

@@ -67,6 +67,10 @@ class TaskTable(_Table):
     """With kind = "python": the factory, as "file.py:factory" (relative to the study file) or "package.module:factory"."""
     model: str | None = None
     """With kind = "onnx": the .onnx file, relative to the study file."""
+    checkpoint: str | None = Field(default=None, min_length=1)
+    """A file with the baseline's trained weights, relative to the study file."""
+    checkpoint_key: str | None = Field(default=None, min_length=1)
+    """Where in the file they are; it can be left out where the weights of one key alone fit the model."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the kind, in [task.options]; for kind = "python" the keywords of the factory."""
 
@@ -78,6 +82,10 @@ class TaskTable(_Table):
             )
         if (self.kind == "onnx") != (self.model is not None):
             raise ValueError('`model` (an .onnx file) goes with kind = "onnx", and only with it')
+        if self.kind == "onnx" and self.checkpoint is not None:
+            raise ValueError("`checkpoint` goes with a model that is built in torch: an .onnx file has its weights")
+        if self.checkpoint_key is not None and self.checkpoint is None:
+            raise ValueError("`checkpoint_key` goes with `checkpoint`, the file that has the key")
         return self
 
 
@@ -119,6 +127,8 @@ class BudgetTable(_Table):
     """Variants that are evaluated, at most."""
     wall_clock: Seconds = Field(default=24 * 3600.0, gt=0)
     """Time after which the search ends, such as "3 h"; it ends a training too, whose checkpoint is kept."""
+    recovered_baseline: bool = True
+    """Where variants are recovered by training, also train the baseline as much further and measure it."""
 
 
 class PickTable(_Table):

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import DataError, SpecError
 from edgedeploy.evidence.bootstrap import RESAMPLES
 from edgedeploy.evidence.front import Front, build_front
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
+from edgedeploy.records.weights import BaselineWeights
 from edgedeploy.spec.goals import constraints_of, margin_of, min_effects_of, objectives_of
 from edgedeploy.spec.study import StudySpec, parse_spec
 from edgedeploy.study.store import Store
@@ -48,7 +49,7 @@ def front_of(
     """The front of ``measurements`` by the rules of the study; ``study`` is the content of its ``study.json``."""
     task_metrics = {name: MetricInfo.from_json(info) for name, info in study["task_metrics"].items()}
     metrics = spec.metric_table(task_metrics)
-    return build_front(
+    front = build_front(
         measurements,
         objectives_of(spec, metrics),
         constraints_of(spec, metrics),
@@ -60,6 +61,17 @@ def front_of(
         resamples=resamples,
         several_boards=len(study.get("boards", ())) > 1,
     )
+    return replace(front, weights=weights_of(study))
+
+
+def weights_of(study: Mapping[str, Any]) -> BaselineWeights | None:
+    """Where the baseline's weights come from; None for a ready-made model, and for a folder that does not say so. Raises
+    ``DataError`` for a ``study.json`` that was damaged."""
+    kept = study.get("baseline_weights")
+    try:
+        return BaselineWeights.from_json(kept) if kept else None
+    except (TypeError, ValueError, AttributeError) as exc:
+        raise DataError("baseline_weights in study.json", str(exc), "Put a copy of the file back") from None
 
 
 def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> Front:

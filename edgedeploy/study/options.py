@@ -21,8 +21,9 @@ class RunOptions:
     with what the folder holds, ``task_changed`` also where the task's files have changed since. ``board`` is the board to
     measure on, the study file's first when left out; ``boards`` names several boards of one kind that share the work.
     ``storage`` is the URL of a PostgreSQL database for the history of proposals, ``dask`` the address of a scheduler whose
-    workers have the boards. Without ``confirm`` the confirmation split stays closed. Raises ``SpecError`` for options of
-    another type, and for those that contradict each other.
+    workers have the boards, ``mlflow`` the address that the variants are logged to at the end. Without ``confirm`` the
+    confirmation split stays closed. Raises ``SpecError`` for options of another type, and for those that contradict each
+    other.
     """
 
     out: str | Path | None = None
@@ -34,6 +35,7 @@ class RunOptions:
     dask: str | None = None
     confirm: bool = True
     task_changed: bool = False
+    mlflow: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -63,7 +65,12 @@ class RunOptions:
         if not isinstance(self.boards, Sequence) or not all(isinstance(name, str) for name in self.boards):
             found = f"a list of names is expected, but got {self.boards!r}"
             raise SpecError("boards", found, 'Such as boards=["first", "second"]')
-        for name, example in (("board", "the board's name"), ("storage", "a URL"), ("dask", "tcp://host:8786")):
+        for name, example in (
+            ("board", "the board's name"),
+            ("storage", "a URL"),
+            ("dask", "tcp://host:8786"),
+            ("mlflow", "a URI"),
+        ):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 found = f"a text is expected, but got {type(value).__name__}"  # not the value: it may hold a password
@@ -79,7 +86,7 @@ class RunOptions:
 
 
 def _shown(name: str, value: object) -> object:
-    if name == "storage" or (name == "dask" and "@" in str(value)):
+    if name == "storage" or (name in ("dask", "mlflow") and "@" in str(value)):
         scheme = _SCHEME.match(str(value))
         return f"{scheme.group()}(left out)" if scheme else "a database" if name == "storage" else "(left out)"
     if isinstance(value, tuple):

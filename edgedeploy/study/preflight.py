@@ -40,6 +40,7 @@ from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.baseline import TRAINING_MEMBERS, TRAINS_HERE, Baseline, find_baseline
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import Plugin, demands_of, find_targets, sessions_of
 from edgedeploy.tasks.load import load_task
@@ -75,6 +76,7 @@ class Ready:
     notes: tuple[str, ...]
     """What is worth knowing of the study file and the boards before the study begins."""
     scenarios: tuple[ScenarioPlan, ...]
+    baseline: Baseline = TRAINS_HERE
 
     @property
     def task_metrics(self) -> dict[str, MetricInfo]:
@@ -89,6 +91,7 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     names = {plugin.name: plugin for plugin in find_targets()}
     task = load_task(spec.task.model_dump(), source.path.resolve().parent)
     _check_model(spec, source, task, names)
+    baseline = find_baseline(spec, source, task)
     scenarios = spec.measure.plans(source.path.resolve().parent)
     targets = ready_targets([names[name] for name in spec.study.targets])
     boards: tuple[tuple[Board | None, BoardInfo], ...]
@@ -112,8 +115,8 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
         choices=_choices(spec, task, targets, info),
     )
     told = tuple(map(str, getattr(task, "notes", ())))
-    notes = (*older_keys(source), *_saturation(spec, targets, info), *told)
-    return Ready(task, targets, boards, cluster, space, _left_out(spec, targets, info), notes, scenarios)
+    notes = (*older_keys(source), *baseline.notes, *_saturation(spec, targets, info), *told)
+    return Ready(task, targets, boards, cluster, space, _left_out(spec, targets, info), notes, scenarios, baseline)
 
 
 def ready_targets(plugins: Sequence[Plugin]) -> dict[str, Target]:
@@ -215,6 +218,8 @@ def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Seq
     if not isinstance(task, Trainable):
         found = "a ready-made model has" if isinstance(task, ReadyMade) else f"task {task.name!r} has"
         remedy = "Remove it from the space: int8 then comes from calibration"
+        if not isinstance(task, ReadyMade):
+            remedy += f". Or give the task {', '.join(TRAINING_MEMBERS)}: its own fit cannot train with quantizers"
         raise source.error("space.training", f'"qat" trains the model, but {found} no training', remedy)
     if not any(isinstance(target, TakesQuantized) and target.takes_quantized for target in chosen):
         found = '"qat" gives quantized ONNX, and every target of this study quantizes by itself only'

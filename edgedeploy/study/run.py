@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Final, Literal
 
 from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.compress.oversight import TrainProgress
-from edgedeploy.errors import BoardError, EdgeDeployError
+from edgedeploy.errors import BoardError, EdgeDeployError, OutOfTime
 from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.interfaces.board import Board
 from edgedeploy.lab.crew import Crew, Machines, Post
@@ -26,6 +27,7 @@ from edgedeploy.search.history import Server
 from edgedeploy.search.loop import Failed, Finished, Outcome, Scored, Search
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
+from edgedeploy.study.baseline import recovered_baseline
 from edgedeploy.study.eta import Eta, Pace, eta
 from edgedeploy.study.events import Event, Observer
 from edgedeploy.study.front import read_front
@@ -57,9 +59,10 @@ class StudyRun:
         self._outcomes = 0
         self._under_way: TrainProgress | None = None
         self._once_s = 0.0
-        measured = len(store.measurements())
-        self._already = measured + len(store.failures())
-        self._steadiness = Steadiness(measured=measured > 0)
+        known = store.variants()
+        self._already = sum(not variant.recovered for variant in known)
+        self._further = self._further_baseline(known)
+        self._steadiness = Steadiness(measured=bool(store.measurements()))
         build = ready.cluster.build if ready.cluster else build_here
         self._bench = Workbench(
             ready.task,
@@ -71,11 +74,13 @@ class StudyRun:
             self._say,
             out_of_time=lambda: time.monotonic() >= self._deadline_s,
             exact_sums=all(sums_int8_exactly(info.arch, info.isa) for _, info in ready.boards),
+            given=ready.baseline.given,
         )
         self._machines = Machines()
-        here = probe()["identity"]
+        found = probe()
+        here = found["boot_id"] or found["identity"]
         self._host = self._machines.of(here)
-        self._at_home = any(info.identity == here for _, info in ready.boards)
+        self._at_home = any(info.kernel == here for _, info in ready.boards)
         self._counting = threading.Lock()
         self._crew: Crew | None = None
         self._trials = {info.name: self._trials_on(board, info) for board, info in ready.boards}
@@ -83,7 +88,7 @@ class StudyRun:
     def _place(self, info: BoardInfo) -> AbstractContextManager[object]:
         """What is held while a board runs: its machine. Which board of a cluster takes a job is not known before."""
         if self._ready.cluster is None:
-            return self._machines.of(info.identity)
+            return self._machines.of(info.kernel)
         return self._host if self._at_home else nullcontext()
 
     def _trials_on(self, board: Board | None, info: BoardInfo) -> Trials:
@@ -93,7 +98,7 @@ class StudyRun:
         def alive(variant: Variant) -> None:
             if self._crew is not None:
                 self._crew.check(info.name)
-            self._say("phase", variant.label)
+            self._say("phase", f"{variant.label}: a run is over")
 
         return Trials(
             spec=self._spec,
@@ -139,6 +144,8 @@ class StudyRun:
             else:
                 with self._crewed(self._evaluate) as crew:
                     finished = search.run_on(crew, trials=self._total, deadline_s=self._deadline_s)
+            if any(self._is_recovered(item.variant) for item in self._store.measurements()):
+                self._compare(first)  # an earlier run may have been cut off before it
             if confirm:
                 self._confirm()
             return finished
@@ -163,7 +170,7 @@ class StudyRun:
             yield crew
 
     def _evaluate(self, trials: Trials, variant: Variant) -> Outcome:
-        self._say("phase", variant.label)
+        self._say("phase", f"{variant.label}: build and measure")
         outcome = trials.evaluate(variant)
         with self._counting, self._host:
             self._outcomes += 1
@@ -171,7 +178,44 @@ class StudyRun:
             failed = _failure(variant, outcome) if isinstance(outcome, Failed) else None
             self._say("trial", f"{variant.label}: {_outcome_text(outcome, self._spec)}", failed)
             self._steadiness.note(outcome, (time.monotonic() - self._started_s) / self._spec.budget.wall_clock)
+        if isinstance(outcome, Scored) and self._is_recovered(variant):
+            self._compare(trials)
         return outcome
+
+    def _further_baseline(self, known: Sequence[Variant]) -> Variant | None:
+        """The baseline to be trained as much further as recovered variants are. None when it has an outcome, when nothing
+        is recovered or the study file leaves it out, and for folders that were begun before there was this row."""
+        if not self._spec.budget.recovered_baseline or not self._store.study().get("recovered_baseline"):
+            return None
+        further = recovered_baseline(self._ready.space, self._ready.task)
+        return None if further in known else further
+
+    def _is_recovered(self, variant: Variant) -> bool:
+        return variant.width < 1.0 or variant.arch_kwargs != dict(self._ready.space.arch_defaults)
+
+    def _compare(self, trials: Trials) -> None:
+        """Measure the baseline that was trained further, once a recovered variant has a number to be compared with. It is
+        beyond the number of trials, and within the study's time: cut off, the next run does it."""
+        with self._counting:
+            further, self._further = self._further, None
+        if further is None:
+            return
+        started_s = time.monotonic()
+        try:
+            self._say("phase", f"{further.label} (baseline, recovered)")
+            outcome = trials.evaluate(further)
+        except OutOfTime as exc:
+            self._further = further
+            self._say("note", f"the baseline is not compared after further training yet: {exc}")
+            return
+        except BaseException:
+            self._further = further
+            raise
+        with self._counting, self._host:
+            self._once_s += time.monotonic() - started_s
+            self._under_way = None
+            failed = _failure(further, outcome) if isinstance(outcome, Failed) else None
+            self._say("trial", f"{further.label} (baseline, recovered): {_outcome_text(outcome, self._spec)}", failed)
 
     def _training(self, what: str, state: TrainProgress) -> None:
         """Hears of the one training that may be under way."""
@@ -179,13 +223,14 @@ class StudyRun:
         self._under_way = state
         if over and what == BASELINE:
             self._once_s += state.spent_s
-        self._say("phase", f"training {what}: epoch {state.epoch} of {state.epochs}, loss {state.loss:.3f}")
+        loss = "" if math.isnan(state.loss) else f", loss {state.loss:.3f}"
+        self._say("phase", f"training {what}: epoch {state.epoch} of {state.epochs}{loss}")
         if over:
             self._under_way = None
 
     def _say(self, kind: Literal["phase", "trial", "note"], text: str, failed: Failure | None = None) -> None:
         done = min(self._already + self._outcomes, self._total)
-        left = self._eta(self._total - done)
+        left = self._eta(self._total - done + (self._further is not None))
         best = self._best() if kind == "trial" else None
         if left is None:
             self._observer(Event(kind, text, done, self._total, best=best, failed=failed))
@@ -222,6 +267,7 @@ class StudyRun:
         measured = {measurement.digest: measurement.variant for measurement in self._store.measurements()}
         wanted = [v.digest for v in baselines if v.digest in measured] + [member.digest for member in front.members]
         wanted += [row.digest for row in front.excluded if row.confidence == "indistinguishable"]
+        wanted += [variant.digest for variant in measured.values() if variant.recovered]
         missing = [digest for digest in dict.fromkeys(wanted) if digest not in done]
         if not missing:
             return

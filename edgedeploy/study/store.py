@@ -31,6 +31,7 @@ from edgedeploy.records.measurement import SCHEMA_VERSION, Failure, Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 from edgedeploy.runtime.wire.serde import from_json
+from edgedeploy.study.measured import measurement_of
 from edgedeploy.study.mounts import network_file_system
 from edgedeploy.study.reading import drop_torn_end, read_lines, read_record, read_text
 
@@ -162,13 +163,13 @@ class Store:
         return read_record(path, make, REMEDIES[folder]) if path.exists() else None
 
     def measurements(self) -> tuple[Measurement, ...]:
-        return self._read_all("measurements", Measurement.from_json)
+        return self._read_all("measurements", measurement_of)
 
     def measurement(self, digest: str) -> Measurement | None:
-        return self._read_one("measurements", digest, Measurement.from_json)
+        return self._read_one("measurements", digest, measurement_of)
 
     def invalid(self) -> tuple[Measurement, ...]:
-        return self._read_all("invalid", Measurement.from_json)
+        return self._read_all("invalid", measurement_of)
 
     def failures(self) -> tuple[Failure, ...]:
         return self._read_all("failures", Failure.from_json)
@@ -183,7 +184,7 @@ class Store:
         return [variant for _, _, variant in sorted(found, key=lambda entry: entry[:2])]
 
     def confirmations(self) -> tuple[Measurement, ...]:
-        return self._read_all("confirmation", Measurement.from_json)
+        return self._read_all("confirmation", measurement_of)
 
     def keep(self, measurement: Measurement) -> None:
         """Store a measurement as valid, invalid (each attempt in its own file), or confirmation."""
@@ -303,6 +304,8 @@ class _StudyForm:
     spec_digest: str | None = None
     task_sources: Mapping[str, str] | None = None
     task_changes: tuple[_ChangeForm, ...] = ()
+    baseline_weights: Mapping[str, str] | None = None
+    recovered_baseline: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from edgedeploy.compress.checkpoint import drop_checkpoint
+from edgedeploy.compress.given import Given
 from edgedeploy.compress.model import derive, derive_quantized, load_weights, restore, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_arrays, write_atomic, write_json
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
-from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Task
+from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Task, is_trained
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.job import Payload
 from edgedeploy.records.precision import NO_RULES
@@ -31,6 +32,7 @@ from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_progr
 from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.study.account import Account
 from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
+from edgedeploy.study.baseline import baseline_arch
 from edgedeploy.study.reading import FAULTS, fault, parsed
 from edgedeploy.study.store import Store
 from edgedeploy.targets.steady import build_steadily
@@ -85,6 +87,7 @@ class Workbench:
     - ``tell`` gets a ``phase`` for each repeated build, and a ``note`` for each message for people.
     - ``exact_sums``: the study's boards add int8 products without saturating
       (:func:`edgedeploy.interfaces.ability.sums_int8_exactly`).
+    - ``given``: the user's file of the baseline's trained weights.
     - ``out_of_time`` ends a training between two steps with ``OutOfTime``. Each epoch saves a checkpoint in the store,
       which is removed when the model is stored.
     """
@@ -101,9 +104,12 @@ class Workbench:
         *,
         out_of_time: Callable[[], bool] = lambda: False,
         exact_sums: bool = True,
+        given: Given | None = None,
     ) -> None:
         self.task = task
         self._exact_sums = exact_sums
+        self._given = given
+        self._own_weights = given is None and is_trained(task)
         self._build = build
         self._targets = targets
         self._store = store
@@ -114,12 +120,20 @@ class Workbench:
 
     @cached_property
     def baseline_model(self) -> Any:
-        """The trained float model at the baseline's architecture. It is trained once per study, then read back."""
+        """The trained float model at the baseline's architecture. It is loaded or trained once per study, then read
+        back."""
         path, checkpoint = self._store.baseline_weights, self._store.checkpoint(BASELINE)
-        arch = {name: values[0] for name, values in self.task.architecture.items()}
+        arch = baseline_arch(self.task)
         if path.is_file():
             drop_checkpoint(checkpoint)
             return load_weights(self.task.build(**arch), path)
+        if self._given is not None or self._own_weights:
+            with self._account.phase("build"):
+                model = self.task.build(**arch).eval()
+                if self._given is not None:
+                    self._given.load_into(model)
+                save_weights(model, path)
+            return model
 
         def done(report: TrainReport) -> None:
             self._store.keep_baseline_training(report.as_json())
@@ -178,7 +192,8 @@ class Workbench:
         baseline = self.baseline_model
         with self._account.phase("train"):
             reports = list[TrainReport]()
-            model = derive(self.task, variant, baseline, oversight=self._overseen(variant, reports))
+            oversight = self._overseen(variant, reports)
+            model = derive(self.task, variant, baseline, own_weights=self._own_weights, oversight=oversight)
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
             reference = export_reference(model, specs, part / "reference.onnx")
@@ -196,7 +211,7 @@ class Workbench:
         kept = kept_float(variant.plan, variant.precision, plain)  # raises before the expensive training
         baseline = self.baseline_model
         with self._account.phase("train"):
-            model = restore(self.task, twin, baseline, plain.with_name(WEIGHTS))
+            model = restore(self.task, twin, baseline, plain.with_name(WEIGHTS), own_weights=self._own_weights)
             bits = variant.weight_bits or (8 if self._exact_sums else TRAINED_FOR_BOARD.bits)
             reports = list[TrainReport]()
             oversight = self._overseen(variant, reports)
@@ -214,7 +229,8 @@ class Workbench:
     def _overseen(self, variant: Variant, reports: list[TrainReport]) -> Oversight:
         """The oversight of the training of a variant's model; its report is appended to ``reports``."""
         trained = (variant.training, variant.plan.label) if variant.training else ()
-        parts = (f"width {variant.width:g}", *map(str, variant.arch_kwargs.values()), *trained)
+        further = ("(baseline, recovered)",) if variant.recovered else ()
+        parts = (f"width {variant.width:g}", *map(str, variant.arch_kwargs.values()), *trained, *further)
         label = " ".join(filter(None, parts))
         return self._oversight(label, self._store.checkpoint(variant.model_digest), reports.append)
 

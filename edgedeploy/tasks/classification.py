@@ -24,7 +24,8 @@ from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.tasks.images.files import image_files
 from edgedeploy.tasks.network import Maker
-from edgedeploy.tasks.pictures.base import Entry, PictureTask, data_folder
+from edgedeploy.tasks.pictures.base import PictureTask
+from edgedeploy.tasks.pictures.entries import Entry, data_folder
 from edgedeploy.tasks.pictures.options import PictureOptions
 from edgedeploy.tasks.pictures.table import inside, read_table
 from edgedeploy.tasks.splitting import SPLIT_WORDS

@@ -19,17 +19,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgedeploy.errors import DataError, MeasurementError
-from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
+from edgedeploy.errors import MeasurementError
+from edgedeploy.interfaces.task import Array, Case, TrainRecipe
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.tasks.images.files import image_files
 from edgedeploy.tasks.network import Maker
 from edgedeploy.tasks.options import at_least
-from edgedeploy.tasks.pictures.base import Entry, Image, PictureTask, data_folder, groups_of
+from edgedeploy.tasks.pictures.base import Image, PictureTask
+from edgedeploy.tasks.pictures.entries import data_folder, pairs_of
 from edgedeploy.tasks.pictures.options import PictureOptions
 from edgedeploy.tasks.segmentation.unet import build_unet
-from edgedeploy.tasks.splitting import SPLIT_WORDS
 
 MOST_PSNR_DB: Final = 100.0
 """Stated for equal images, whose PSNR is infinite."""
@@ -78,7 +78,8 @@ class ImageToImage(PictureTask):
 
     def __init__(self, options: ImageToImageOptions, base: Path, maker: Maker | None = None) -> None:
         root = data_folder(options.root, base, f"{options.inputs}/ and {options.targets}/")
-        super().__init__("image-to-image", options, root, _entries(root, options), maker)
+        entries = pairs_of(root, (options.inputs, options.targets), options.groups, image_files)
+        super().__init__("image-to-image", options, root, entries, maker)
         self._options = options
         if maker is None:
             self.architecture = {**self.architecture, "upsampling": options.upsampling}
@@ -171,39 +172,3 @@ def _residual(network: Any) -> Any:
             return image + self.network(image)
 
     return Residual()
-
-
-def _entries(root: Path, options: ImageToImageOptions) -> list[Entry]:
-    groups = groups_of(root, options.groups)
-    parts = sorted(path for path in root.iterdir() if path.is_dir() and path.name in SPLIT_WORDS)
-    if not parts:
-        return _pairs(root, root, options, None, groups)
-    return [entry for part in parts for entry in _pairs(root, part, options, SPLIT_WORDS[part.name], groups)]
-
-
-def _pairs(
-    root: Path, folder: Path, options: ImageToImageOptions, split: Split | None, groups: Mapping[str, str]
-) -> list[Entry]:
-    places = [folder / options.inputs, folder / options.targets]
-    for place in places:
-        if not place.is_dir():
-            raise DataError(
-                "read the data", f"no folder at {place}", "Correct `inputs` and `targets` in [task.options]"
-            )
-    inputs, targets = ({path.stem: path for path in image_files(place)} for place in places)
-    if not inputs:
-        raise DataError(f"images in {places[0]}", "the folder holds none", "Put the images there")
-    alone = sorted(set(inputs) ^ set(targets))
-    if alone:
-        found = f"{alone[0]} is in {places[0 if alone[0] in inputs else 1].name} alone"
-        raise DataError(f"pairs in {folder}", found, "Add its other half, or remove it")
-    return [
-        Entry(
-            path.relative_to(root).as_posix(),
-            path,
-            truth=targets[stem],
-            group=groups.get(path.relative_to(root).as_posix()) or groups.get(path.name),
-            split=split,
-        )
-        for stem, path in inputs.items()
-    ]

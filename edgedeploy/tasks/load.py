@@ -34,6 +34,8 @@ class Kind:
 KINDS: Final[Mapping[str, Kind]] = {
     "classification": Kind("classification", "Classification", "ClassificationOptions", own_network=True),
     "image-to-image": Kind("image_to_image", "ImageToImage", "ImageToImageOptions", own_network=True),
+    "detection": Kind("detection.task", "make_detection", "DetectionOptions", own_network=True),
+    "volumes": Kind("volumes", "Volumes", "VolumeOptions", own_network=True),
     "synthetic-ultrasound": Kind(
         "segmentation.ultrasound", "SyntheticUltrasound", "UltrasoundOptions", reads_files=False
     ),

@@ -98,8 +98,9 @@ def read_options(kind: type[T], defaults: T, table: Mapping[str, Any], where: st
 def _same_kind(value: Any, current: Any, path: str) -> Any:
     """``value`` if it is of the default's type (an int may stand for a float, a list for a tuple)."""
     if isinstance(current, tuple) and isinstance(value, list):
-        if all(isinstance(item, type(current[0])) and not isinstance(item, bool) for item in value) and value:
-            return tuple(value)
+        kind = (int, float) if isinstance(current[0], float) else type(current[0])
+        if all(isinstance(item, kind) and not isinstance(item, bool) for item in value) and value:
+            return tuple(type(current[0])(item) for item in value)
     elif isinstance(current, Mapping) and isinstance(value, Mapping):
         kinds = {type(item) for item in current.values()} or {bool, int, float, str}
         if value and all(type(item) in kinds for item in value.values()):

@@ -53,16 +53,25 @@ def deal_items(items: Sequence[Item], shares: Mapping[Split, float], seed: int, 
     dealt: dict[Split, list[int]] = {split: [] for split in SPLITS}
     for place, item in enumerate(items):
         dealt[item.split or "train"].append(place)
-    missing = [split for split in _DRAWN if not dealt[split]]
-    total = len(dealt["train"])
-    _check_classes(items, dealt["train"], missing, where)
-    for split in missing:
-        wanted = max(1, round(shares[split] * total))
-        pool = dealt["train"]
-        drawn = _draw(items, pool, split, wanted, _draws(items, pool, wanted, seed, where))
-        dealt[split] = sorted(drawn)
-        dealt["train"] = sorted(set(dealt["train"]) - set(drawn))
+    pool = dealt["train"]
+    counts = {split: max(1, round(shares[split] * len(pool))) for split in _DRAWN if not dealt[split]}
+    dealt |= draw_splits(items, pool, counts, seed, where)
     _check_dealt(items, dealt, where)
+    return dealt
+
+
+def draw_splits(
+    items: Sequence[Item], pool: Sequence[int], counts: Mapping[Split, int], seed: int, where: str
+) -> dict[Split, list[int]]:
+    """About as many of the places in ``pool`` as ``counts`` says for each split, the rest for training; stratified where
+    the items have classes. Raises ``DataError`` for a class that is too small for all of them."""
+    _check_classes(items, pool, list(counts), where)
+    dealt: dict[Split, list[int]] = {"train": sorted(pool)}
+    for split, wanted in counts.items():
+        rest = dealt["train"]
+        drawn = _draw(items, rest, split, wanted, _draws(items, rest, wanted, seed, where))
+        dealt[split] = sorted(drawn)
+        dealt["train"] = sorted(set(rest) - set(drawn))
     return dealt
 
 
@@ -168,9 +177,14 @@ def _check_dealt(items: Sequence[Item], dealt: Mapping[Split, Sequence[int]], wh
             )
 
 
+def shares_of(options: object) -> dict[Split, float]:
+    """The shares of the drawn splits from options that name them."""
+    return {split: float(getattr(options, f"{split}_share")) for split in _DRAWN}
+
+
 def check_shares(options: object) -> None:
     """Raises ``ValueError`` unless the shares of the drawn splits leave something to train on."""
-    shares = {split: float(getattr(options, f"{split}_share")) for split in _DRAWN}
+    shares = shares_of(options)
     if any(not math.isfinite(share) or share <= 0 for share in shares.values()) or sum(shares.values()) >= 0.9:
         said = ", ".join(f"{split}_share = {share:g}" for split, share in shares.items())
         raise ValueError(f"shares must be above 0 and below 0.9 together, but got {said}")

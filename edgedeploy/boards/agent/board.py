@@ -68,14 +68,14 @@ class RemoteBoard:
     def probe(self) -> BoardInfo:
         """Connect, look, disconnect. Raises ``BoardError``."""
         with contextlib.closing(self._connect()) as transport:
-            return self._info(self._agent(transport).call("probe"))
+            return self._info(self._agent(transport).call("probe"), transport)
 
     @contextlib.contextmanager
     def session(self) -> Iterator[RemoteSession]:
         """Connect and hold the board; raises ``Busy`` when somebody else holds it past the wait."""
         started_ns = time.monotonic_ns()
         with self._reserve(), contextlib.closing(Link(self._connect, self._agent, self._options)) as link:
-            info = self._info(link.lease.probe)
+            info = self._info(link.lease.probe, link.transport)
             yield RemoteSession(info, link, self._options, wait_ns=time.monotonic_ns() - started_ns)
 
     def _agent(self, transport: Transport) -> AgentClient:
@@ -89,8 +89,10 @@ class RemoteBoard:
             sessions=options.sessions,
         )
 
-    def _info(self, probe: Mapping[str, Any]) -> BoardInfo:
+    def _info(self, probe: Mapping[str, Any], transport: Transport) -> BoardInfo:
         notes = (*self._notes, *probe["notes"])
         modes = {} if self.provenance == "emulated" else probe["power_modes"]  # this host's are none of its own
+        host_key = "" if self.provenance == "emulated" else getattr(transport, "host_key", "")  # new for each emulation
         own = {"name": self.name, "provenance": self.provenance, "notes": notes, "power_modes": modes}
+        own["host_key"] = host_key
         return BoardInfo.from_json({**probe, **own})

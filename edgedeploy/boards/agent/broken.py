@@ -36,7 +36,7 @@ _REMEDIES: Final = (
         "`pip install --force-reinstall {name} numpy`",
     ),
     (
-        re.compile(r"ELF|SIG|exit status|failed to map"),
+        re.compile(r"ELF|SIG|exit status|was ended|failed to map"),
         "Its installation is damaged or not for this machine: `python3 -X faulthandler -c 'import ...'` on the board says "
         "where it ends; then install {name} anew",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,13 +80,20 @@ except OSError as exc:
     answer = {"problem": str(exc)}
 print(json.dumps(answer))
 """.replace("OLDEST", str(OLDEST_PYTHON))
+ONE_LINE: Final = f"import base64; exec(base64.b64decode('{base64.b64encode(BOOTSTRAP.encode()).decode()}'))"
 """Any Python from 2.7 on can parse it: one that is too old for the agent says so, names those beside it that are not, and
 touches nothing. It unpacks the agent when it is sent along, and says whether the right one is there. The agent lies there
-as files and not as a zip, so that Python keeps its bytecode: compiling it anew cost each command 15 to 60 ms."""
+as files and not as a zip, so that Python keeps its bytecode: compiling it anew cost each command 15 to 60 ms. csh takes no
+newline in an argument."""
 
 _OLDEST: Final = ".".join(str(part) for part in OLDEST_PYTHON)
 _NAME_ANOTHER: Final = (
     f"Name a Python of the board, {_OLDEST} or newer with numpy and its runtimes, in the board's table"
+)
+
+_NOT_OURS: Final = (
+    "Let the commands that are sent run as they are: look for ForceCommand in the board's sshd_config, command= in its "
+    "authorized_keys, and for a Python that prints at its end"
 )
 
 _BOARD_CAUSES: Final = {
@@ -163,7 +171,7 @@ class AgentClient:
     ) -> AgentClient:
         """Bring the agent with these sessions to the board unless it is there. Raises ``BoardError``."""
         agent = agent_file(tuple(sessions))
-        argv = [python, "-c", BOOTSTRAP, root, agent.sha256]
+        argv = [python, "-c", ONE_LINE, root, agent.sha256]
         asked = f"board {board!r}: start its agent in {root}"
         answer = _bootstrap_answer(asked, python, transport.run(argv, timeout_s=timeout_s))
         if not answer["here"]:
@@ -184,9 +192,10 @@ class AgentClient:
 
 
 def answer_of(asked: str, text: str, done: Completed | None = None) -> dict[str, Any]:
-    """The JSON that an agent printed; raises its fault as an error."""
+    """The JSON that an agent printed last; raises its fault as an error. Start-up files of the board's shell may have
+    printed something before."""
     try:
-        answer: dict[str, Any] = json.loads(text)
+        answer = last_object(text)
     except ValueError as exc:
         said = done.stderr.decode("utf-8", errors="replace").strip()[-500:] if done else ""
         status = f"exit status {done.exit_status}" if done else "no exit status"
@@ -196,21 +205,29 @@ def answer_of(asked: str, text: str, done: Completed | None = None) -> dict[str,
     return answer
 
 
+def last_object(text: str) -> dict[str, Any]:
+    """The JSON object on the last line. Raises ``ValueError``."""
+    answer = json.loads(text.rstrip("\n").rpartition("\n")[2])
+    if not isinstance(answer, dict):
+        raise ValueError("no object")
+    return answer
+
+
 def _bootstrap_answer(asked: str, python: str, done: Completed) -> dict[str, Any]:
     said = (done.stderr or done.stdout).decode("utf-8", errors="replace").strip()[-500:]
     if done.exit_status != 0:
-        raise CommandFailed(
-            asked,
-            f"{python} did not run (exit status {done.exit_status}): {said or 'silence'}",
-            f'{_NAME_ANOTHER}: python = "/path/to/python3"',
-        )
+        remedy = f'{_NAME_ANOTHER}: python = "/path/to/python3"'
+        if "not available" in said or (not said and done.exit_status == 1):  # nologin; false
+            remedy = f"If its user has no login shell, give it one: chsh -s /bin/sh. Else: {remedy}"
+        found = f"{python} did not run (exit status {done.exit_status}): {said or 'silence'}"
+        raise CommandFailed(asked, found, remedy)
     try:
-        answer: dict[str, Any] = json.loads(done.stdout)
+        answer = last_object(done.stdout.decode("utf-8", errors="replace"))
     except ValueError as exc:
         if not done.stdout.strip():
             found = f"{python} answered nothing: it is no Python"
             raise CommandFailed(asked, found, f'{_NAME_ANOTHER}: python = "/path/to/python3"') from exc
-        raise CommandFailed(asked, f"{python} printed {said!r}", "Its start-up files must not print") from exc
+        raise CommandFailed(asked, f"{python} printed {said!r}", _NOT_OURS) from exc
     if "problem" in answer:
         raise CommandFailed(asked, answer["problem"], "Free space there, or name another folder: root = ...")
     if "python" in answer:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
+import time
 from typing import Any, Final
 
-from edgedeploy.boards.agent.client import AgentClient, answer_of
+from edgedeploy.boards.agent.client import AgentClient, answer_of, last_object
 from edgedeploy.boards.ssh.config import user_name
 from edgedeploy.errors import EdgeDeployError, Unreachable
+from edgedeploy.interfaces.board import RemoteProcess
 
 SILENCE_S: Final = 30.0
 """After so long without a sign of its holder a board frees itself, unless it is told another time."""
 
 HEARTBEAT_PERIOD_S: Final = SILENCE_S / 6
+
+MOST_LINES: Final = 1000
+"""Of greetings before the agent's answer."""
 
 RELEASE_TIMEOUT_S: Final = 5.0
 
@@ -34,8 +40,7 @@ class Lease:
         self._process = agent.transport.start([*agent.command, *arguments])
         self._stop = threading.Event()
         try:
-            line = self._process.read_line(wait_s + agent.timeout_s)
-            granted: dict[str, Any] = answer_of(asked, line)
+            granted = answer_of(asked, _first_object(self._process, wait_s + agent.timeout_s))
         except EdgeDeployError:
             self._process.close()
             raise
@@ -65,6 +70,21 @@ class Lease:
         """Forget a lease whose connection is lost, so that its job may go on and the lease be resumed."""
         self._stop.set()
         self._process.close()
+
+
+def _first_object(process: RemoteProcess, timeout_s: float) -> str:
+    """The first line that is a JSON object: start-up files of the board's shell may print before it."""
+    give_up_s = time.monotonic() + timeout_s
+    said = ""
+    for _ in range(MOST_LINES):
+        line = process.read_line(max(0.0, give_up_s - time.monotonic()))
+        with contextlib.suppress(ValueError):
+            last_object(line)
+            return line
+        if not line:
+            break
+        said = said or line
+    return said
 
 
 def owner() -> str:

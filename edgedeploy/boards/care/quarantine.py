@@ -20,7 +20,7 @@ from edgedeploy.records.board import BoardInfo
 
 @dataclass(frozen=True)
 class Record:
-    """``identity`` is the machine's (see ``BoardInfo``); ``name`` is its name in the study that put it into
+    """``identity`` is ``BoardInfo.machine``; ``name`` is its name in the study that put it into
     quarantine."""
 
     identity: str
@@ -40,8 +40,11 @@ class Quarantine:
             yield Record(**read_json(path))
 
     def of(self, board: BoardInfo) -> Record | None:
-        path = self._path(board.identity)
-        return Record(**read_json(path)) if path.is_file() else None
+        """Also one that was made before host keys and serial numbers told clones apart, or without SSH."""
+        for machine in (board.machine, board.identity):
+            if self._path(machine).is_file():
+                return Record(**read_json(self._path(machine)))
+        return None
 
     def check(self, board: BoardInfo) -> None:
         """Raises ``Quarantined`` for a board in quarantine."""
@@ -51,8 +54,8 @@ class Quarantine:
 
     def put(self, board: BoardInfo, cause: str) -> Quarantined:
         """Put a board into quarantine; returns the error that says so."""
-        record = Record(board.identity, board.name, cause, datetime.now(UTC).isoformat(timespec="seconds"))
-        write_json(self._path(board.identity), asdict(record))
+        record = Record(board.machine, board.name, cause, datetime.now(UTC).isoformat(timespec="seconds"))
+        write_json(self._path(board.machine), asdict(record))
         return _error(record)
 
     def lift(self, name: str) -> tuple[Record, ...]:

@@ -18,17 +18,20 @@ Biases stay float in the file. Runtimes quantize them to int32 by the scales bes
 from __future__ import annotations
 
 import copy
+import inspect
 import operator as python_operator
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import fx, nn
 
 from edgedeploy.compress.qat.fakequant import ActivationQuantizer, FrozenQuantizer, Ranges, WeightQuantizer
 from edgedeploy.errors import Unsupported
+from edgedeploy.reference.copies import baked, copied
+from edgedeploy.reference.translate import untraceable
 from edgedeploy.reference.weights import Numbers, numbers, same
 
 CONVOLUTIONS: Final = ("conv1d", "conv2d", "conv3d")
@@ -57,17 +60,22 @@ BATCH_NORMS: Final = ("_native_batch_norm_legit_no_training", "batch_norm")
 
 def trace(model: nn.Module, inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
     """``model`` in evaluation mode as a graph of functional ATen operators with an open batch size; ``inputs`` have batch
-    size 2 or more. Dropout is gone and batch norms keep their statistics. Raises ``Unsupported``."""
-    frozen = copy.deepcopy(model).eval()
+    size 2 or more. Dropout is gone, batch norms keep their statistics, and weight norms have become their weights. Raises
+    ``Unsupported``."""
+    frozen = baked(copied(model))
     for parameter in frozen.parameters():
         parameter.requires_grad_(True)
-    shapes = tuple((torch.export.Dim.DYNAMIC, *[torch.export.Dim.STATIC] * (value.ndim - 1)) for value in inputs)
+    shapes: tuple[Any, ...] = tuple(
+        (torch.export.Dim.DYNAMIC, *[torch.export.Dim.STATIC] * (value.ndim - 1)) for value in inputs
+    )
+    if any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(frozen.forward).parameters.values()):
+        shapes = (shapes,)
     try:
         with torch.enable_grad(), _quiet():
             program = torch.export.export(frozen, tuple(inputs), dynamic_shapes=shapes, strict=False)
             traced = program.run_decompositions({}).module(check_guards=False)
     except Exception as exc:  # export wraps whatever a foreign forward runs into
-        found = next(iter(str(exc).splitlines()), type(exc).__name__)[:400]
+        found = untraceable(exc)
         remedy = "The forward has to be traceable with torch.export for any batch size; or search training = ['ptq']"
         raise Unsupported("a graph to train with quantizers", found, remedy) from exc
     graph = cast(fx.GraphModule, traced).graph

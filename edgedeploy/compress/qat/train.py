@@ -13,14 +13,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from edgedeploy.compress.batch import as_batch
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError
 from edgedeploy.interfaces.task import Trainable, TrainRecipe
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.variant import Scalar
+from edgedeploy.reference.calling import call, flat_model, map_tensors, plain_model
 from edgedeploy.reference.weights import Numbers
 
 if TYPE_CHECKING:
@@ -92,9 +94,10 @@ def train_quantized(
 
     settings = settings or QatSettings()
     recipe = recipe or qat_recipe(task.recovery_recipe)
+    names = [spec.name for spec in specs]
     inputs = [torch.zeros((2, *spec.shape[1:]), dtype=getattr(torch, spec.dtype)) for spec in specs]
-    graph = quantgraph.fold_batch_norms(quantgraph.trace(model, inputs))
-    student = quantgraph.place_quantizers(
+    graph = quantgraph.fold_batch_norms(quantgraph.trace(flat_model(plain_model(model), names), inputs))
+    placed = quantgraph.place_quantizers(
         graph,
         settings.ranges,
         percentile=settings.percentile,
@@ -102,6 +105,8 @@ def train_quantized(
         kept=quantgraph.layers_with(graph, kept_float or {}),
         weight_bits=weight_bits,
     )
+    shape = _structure(model, dict(zip(names, inputs, strict=True)))
+    student = _structured(placed, shape)
     fit(
         student,
         task,
@@ -109,13 +114,46 @@ def train_quantized(
         arch=arch,
         teacher=teacher,
         oversight=oversight,
-        prepare=lambda: _watch(student, task, recipe, arch, settings.watched_batches),
+        prepare=lambda: _watch(student, task, recipe, arch, specs, settings.watched_batches),
         settings={**asdict(settings), "kept_float": sorted(kept_float or {}), "weight_bits": weight_bits},
     )
-    return quantgraph.freeze(student)
+    return _structured(quantgraph.freeze(placed), shape)
 
 
-def _watch(student: nn.Module, task: Trainable, recipe: TrainRecipe, arch: Mapping[str, Scalar], batches: int) -> None:
+def _structure(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """What ``model`` answers, with empty tensors: a quantized graph gives its tensors flat."""
+    import torch
+
+    with torch.no_grad():
+        return map_tensors(call(model, inputs), lambda tensor: torch.empty(0))
+
+
+def _structured(graph: nn.Module, structure: Any) -> nn.Module:
+    """A module that answers in the structure of the user's model, for the task's own loss and for the outputs' names."""
+    from torch import nn
+
+    class Structured(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.graph = graph
+            self.structure = structure
+            self.train(graph.training)
+
+        def forward(self, *tensors: Any) -> Any:
+            found = iter(self.graph(*tensors))
+            return map_tensors(self.structure, lambda _: next(found))
+
+    return Structured()
+
+
+def _watch(
+    student: nn.Module,
+    task: Trainable,
+    recipe: TrainRecipe,
+    arch: Mapping[str, Scalar],
+    specs: tuple[TensorSpec, ...],
+    batches: int,
+) -> None:
     """Let every quantizer see ``batches`` training batches, then begin to quantize."""
     import torch
 
@@ -123,8 +161,8 @@ def _watch(student: nn.Module, task: Trainable, recipe: TrainRecipe, arch: Mappi
 
     seen = 0
     with torch.no_grad():
-        for images, _ in islice(task.batches(recipe.seed, recipe.batch_size, **arch), batches):
-            student(images)
+        for batch in islice(task.batches(recipe.seed, recipe.batch_size, **arch), batches):
+            call(student, as_batch(batch, specs).inputs)
             seen += 1
     if not seen:
         found = f"the train split gave no batch at batch_size {recipe.batch_size}"

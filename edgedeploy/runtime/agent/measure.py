@@ -111,8 +111,9 @@ class WorkerProcess:
     def _death(self) -> RuntimeFault:
         status = self._process.wait()
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        if self._importing and not self._killed:
-            found = f"the process ended with {how} while it imported {self._importing}, before any artifact was loaded"
+        if self._importing:
+            ended = "was ended" if self._killed else f"ended with {how}"
+            found = f"the process {ended} while it imported {self._importing}, before any artifact was loaded"
             return RuntimeFault("runtime_broken", f"{self.side}: {found}", self.side)
         if status == -signal.SIGKILL and not self._killed:
             return RuntimeFault(

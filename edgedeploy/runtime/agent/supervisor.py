@@ -136,11 +136,20 @@ def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
         except Exception as exc:  # nobody else would tell: the process has no parent that listens
             workers.end_all()
             _discard_files(job, folder)  # after that even a full disk has room for the status and the log
-            fault = watch.verdict or from_exception(exc, "internal")
+            fault = _told_apart(watch.verdict, from_exception(exc, "internal"))
             status.write("failed", fault.cause, fault.message, fault.side)
             traceback.print_exc()
         finally:
             workers.end_all()
+
+
+def _told_apart(verdict: RuntimeFault | None, found: RuntimeFault) -> RuntimeFault:
+    """The watch's verdict goes first; but a runtime that hangs while it is imported is no artifact that takes too long."""
+    if verdict is None:
+        return found
+    if verdict.cause == "time_limit" and found.cause == "runtime_broken":
+        return RuntimeFault(found.cause, f"{found.message}; {verdict.message}", found.side)
+    return verdict
 
 
 def _discard_files(job: JobSpec, folder: Path) -> None:

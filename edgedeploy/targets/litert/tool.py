@@ -27,7 +27,8 @@ from edgedeploy.files import write_atomic, write_json
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.precision import CALIBRATED, PrecisionPlan
-from edgedeploy.reference.export import describe, flat_tensors, random_inputs, run_reference
+from edgedeploy.reference.calling import flat_tensors
+from edgedeploy.reference.export import describe, random_inputs, run_reference
 from edgedeploy.reference.parity import check_parity
 from edgedeploy.reference.program import make_contiguous
 from edgedeploy.reference.translate import first_line, translated

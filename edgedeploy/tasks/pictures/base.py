@@ -6,7 +6,6 @@ A subclass lists its cases as :class:`Entry`, says which network it trains and b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -14,36 +13,23 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgedeploy.errors import DataError, SpecError
-from edgedeploy.interfaces.task import SPLITS, Array, Case, Split, TrainRecipe
+from edgedeploy.errors import DataError
+from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
-from edgedeploy.runtime.files import sha256_file
 from edgedeploy.tasks.images.reader import ImageReader
 from edgedeploy.tasks.images.rules import ImageRules
 from edgedeploy.tasks.network import Maker, build_network
+from edgedeploy.tasks.pictures.entries import Entry, split_entries
 from edgedeploy.tasks.pictures.options import PictureOptions
-from edgedeploy.tasks.pictures.table import inside, read_table
-from edgedeploy.tasks.splitting import Item, deal_items, joined_groups
+from edgedeploy.tasks.splitting import shares_of
 
 Image = npt.NDArray[np.float32]
 """(C, H, W), black 0 to white 1."""
 
 IMAGES_IN_MEMORY_BYTES: Final = 512 << 20
 MAX_CASES: Final = 200_000
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One case of a data set: its image, and what a subclass knows of it in ``label`` and ``truth``."""
-
-    name: str
-    image: Path
-    label: str | None = None
-    truth: Path | None = None
-    group: str | None = None
-    split: Split | None = None
 
 
 class PictureTask:
@@ -65,7 +51,7 @@ class PictureTask:
         self._maker = maker
         self._reader = self._open(entries)
         self.notes = (self._reader.note,) if self._reader.note else ()
-        self._splits = self._split(entries)
+        self._splits = split_entries(entries, shares_of(options), options.split_seed, str(root))
         self._entries = {case: entry for cases in self._splits.values() for case, entry in cases.items()}
         kept = IMAGES_IN_MEMORY_BYTES // (4 * options.channels * max(options.resolutions) ** 2)
         self._prepared = lru_cache(maxsize=max(16, kept))(self._prepare)
@@ -190,46 +176,3 @@ class PictureTask:
     def _open(self, entries: Sequence[Entry]) -> ImageReader:
         paths = [path for entry in entries for path in (entry.image, entry.truth) if path is not None]
         return ImageReader(ImageRules(self.options.value_range, self.options.page), paths)
-
-    # -- splits
-
-    def _split(self, entries: Sequence[Entry]) -> dict[Split, dict[Case, Entry]]:
-        pictures = [sha256_file(entry.image) for entry in entries]
-        _check_labels(entries, pictures)
-        groups = joined_groups([entry.group for entry in entries], pictures)
-        items = [
-            Item(entry.name, entry.label, group, entry.split) for entry, group in zip(entries, groups, strict=True)
-        ]
-        dealt = deal_items(items, self.options.shares, self.options.split_seed, str(self.root))
-        return {
-            split: {Case(f"{split}/{entries[place].name}", split): entries[place] for place in dealt[split]}
-            for split in SPLITS
-        }
-
-
-def _check_labels(entries: Sequence[Entry], pictures: Sequence[str]) -> None:
-    """Raises ``DataError`` for one picture with two classes."""
-    seen: dict[str, Entry] = {}
-    for entry, picture in zip(entries, pictures, strict=True):
-        other = seen.setdefault(picture, entry)
-        if other.label != entry.label:
-            found = f"{other.name} is {other.label!r} and {entry.name} is {entry.label!r}, and they are one picture"
-            raise DataError(f"classes of {entry.image}", found, "Keep the one that is right")
-
-
-def data_folder(root: str, base: Path, holds: str) -> Path:
-    """The data's folder. Raises ``SpecError`` when none is named and ``DataError`` when it is not there."""
-    if not root:
-        raise SpecError("task.options.root", "it is missing", f"Name the folder that holds {holds}")
-    folder = (base / root).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"task.options.root = {root!r}", f"no folder at {folder}", "Correct the path")
-    return folder
-
-
-def groups_of(root: Path, table: str) -> dict[str, str]:
-    """Image to group, from a CSV table with these two columns below ``root``; empty when none is named."""
-    if not table:
-        return {}
-    path = inside(root, table, "task.options.groups")
-    return {row["image"]: row["group"] for _, row in read_table(path, ("image", "group"))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from edgedeploy.interfaces.task import Split, TrainRecipe
+from edgedeploy.interfaces.task import TrainRecipe
 from edgedeploy.tasks.images.rules import ValueRange
 from edgedeploy.tasks.options import at_least
 from edgedeploy.tasks.splitting import check_shares
@@ -76,11 +76,3 @@ class PictureOptions:
     @property
     def smallest_side(self) -> int:
         return 16
-
-    @property
-    def shares(self) -> dict[Split, float]:
-        return {
-            "calibration": self.calibration_share,
-            "selection": self.selection_share,
-            "confirmation": self.confirmation_share,
-        }

@@ -25,10 +25,12 @@ from edgedeploy.tasks.images.labels import read_label_values
 from edgedeploy.tasks.images.reader import ImageReader, Shades
 from edgedeploy.tasks.images.rules import ImageRules, ValueRange
 from edgedeploy.tasks.options import SegmentationOptions
+from edgedeploy.tasks.pictures.entries import groups_of
 from edgedeploy.tasks.segmentation.augment import Augmentation
 from edgedeploy.tasks.segmentation.base import SegmentationTask
 from edgedeploy.tasks.segmentation.metrics import Labels
-from edgedeploy.tasks.segmentation.splits import Thumbnail, deal, near_copies, pixel_digest, thumbnail
+from edgedeploy.tasks.segmentation.splits import Thumbnail, deal, joined, near_copies, pixel_digest, thumbnail
+from edgedeploy.tasks.splitting import Item, draw_splits
 
 MIN_CASES: Final = 8
 FULL_SIZE_IN_MEMORY: Final = 128
@@ -38,6 +40,10 @@ FULL_SIZE_IN_MEMORY: Final = 128
 @dataclass(frozen=True)
 class FolderOptions(SegmentationOptions):
     """Where the files are (relative to the study file), what the mask values mean, how many cases each split takes.
+
+    ``groups`` names a CSV table below ``root`` with the columns ``image,group``: images of one group (a patient) are on one
+    side, and what is of a group of the confirmation split is left out of the search. ``stratified`` gives every split its
+    share of the images with each combination of classes.
 
     ``near_copy_correlation``: images whose 32 x 32 thumbnails correlate at least so much count as one picture.
     ``value_range`` and ``page``: see :class:`edgedeploy.tasks.images.rules.ImageRules`.
@@ -53,6 +59,8 @@ class FolderOptions(SegmentationOptions):
     selection_cases: int = 28
     split_seed: int = 1
     near_copy_correlation: float = 0.9
+    groups: str = ""
+    stratified: bool = False
     value_range: ValueRange | Literal["raw", "window"] | None = None
     page: int = 0
     resolutions: tuple[int, ...] = (192, 128, 96)
@@ -114,12 +122,21 @@ class SegmentationFolder(SegmentationTask):
         confirmation = _unique(self._pairs(options.confirmation_images, options.confirmation_masks))
         search = _unique(self._pairs(options.images, options.masks))
         groups = near_copies([pair.thumbnail for pair in (*confirmation, *search)], options.near_copy_correlation)
+        self._groups = groups_of(self._root, options.groups)
+        groups = joined(groups, [self._group(pair) for pair in (*confirmation, *search)])
         held_out, groups = set(groups[: len(confirmation)]), groups[len(confirmation) :]
         free = [index for index, group in enumerate(groups) if group not in held_out]
         self.left_out = tuple(pair.name for pair, group in zip(search, groups, strict=True) if group in held_out)
         self._splits = self._draw([search[i] for i in free], [groups[i] for i in free], confirmation)
         self._files = {case: pair for cases in self._splits.values() for case, pair in cases.items()}
         self._read = lru_cache(maxsize=FULL_SIZE_IN_MEMORY)(self._load)
+
+    def group_of(self, case: Case) -> str:
+        return self._group(self._files[case]) or case.id
+
+    def _group(self, pair: _Pair) -> str | None:
+        """A table may name the file below ``root``, or alone."""
+        return self._groups.get(pair.image.relative_to(self._root).as_posix()) or self._groups.get(pair.image.name)
 
     def cases(self, split: Split) -> Sequence[Case]:
         return tuple(self._splits[split])
@@ -144,8 +161,12 @@ class SegmentationFolder(SegmentationTask):
         self, search: list[_Pair], groups: list[int], confirmation: list[_Pair]
     ) -> dict[Split, dict[Case, _Pair]]:
         options = self._options
-        counts = {"selection": options.selection_cases, "calibration": options.calibration_cases}
-        dealt = deal(groups, counts, "train", options.split_seed)
+        counts = self._counts
+        dealt = (
+            self._stratified(search, groups)
+            if options.stratified
+            else deal(groups, counts, "train", options.split_seed)
+        )
         found = {split: len(places) for split, places in dealt.items()}
         if min(found.values()) < 1 or found["train"] < MIN_CASES:
             raise DataError(
@@ -159,6 +180,20 @@ class SegmentationFolder(SegmentationTask):
         return {
             split: {Case(f"{split}/{p.name}", split): p for p in sorted(parts[split], key=_by_name)} for split in SPLITS
         }
+
+    @property
+    def _counts(self) -> dict[Split, int]:
+        return {"selection": self._options.selection_cases, "calibration": self._options.calibration_cases}
+
+    def _stratified(self, search: list[_Pair], groups: list[int]) -> dict[Split, list[int]]:
+        names = list(self._options.classes)
+        items = []
+        for pair, group in zip(search, groups, strict=True):
+            _, labels = self._open(pair.image, pair.mask)
+            there = [names[label - 1] for label in np.unique(labels).tolist() if label]
+            items.append(Item(pair.name, " and ".join(there) or "no class", str(group)))
+        where, options = str(self._root / self._options.images), self._options
+        return draw_splits(items, range(len(items)), self._counts, options.split_seed, where)
 
     def _pairs(self, images: str, masks: str) -> list[_Pair]:
         """Every image of a folder with its mask, both opened and checked. Raises ``DataError``."""

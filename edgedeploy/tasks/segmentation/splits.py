@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from PIL import Image
 
 from edgedeploy.tasks.images.reader import Shades
 
+T = TypeVar("T", bound=str)
 Thumbnail = npt.NDArray[np.float32]
 
 THUMBNAIL_SIDE: Final = 32
@@ -63,7 +64,24 @@ def near_copies(thumbnails: Sequence[Thumbnail], correlation: float) -> list[int
     return [root(index) for index in range(len(thumbnails))]
 
 
-def deal(groups: Sequence[int], counts: Mapping[str, int], rest: str, seed: int) -> dict[str, list[int]]:
+def joined(groups: Sequence[int], names: Sequence[str | None]) -> list[int]:
+    """``groups`` with those united that share a name, and so on transitively; the number is that of the first image."""
+    owner: dict[int, int] = {}
+
+    def root(group: int) -> int:
+        while owner.setdefault(group, group) != group:
+            group = owner[group]
+        return group
+
+    first: dict[str, int] = {}
+    for group, name in zip(groups, names, strict=True):
+        if name is not None:
+            low, high = sorted((root(first.setdefault(name, group)), root(group)))
+            owner[high] = low
+    return [root(group) for group in groups]
+
+
+def deal(groups: Sequence[int], counts: Mapping[T, int], rest: T, seed: int) -> dict[T, list[int]]:
     """Assign whole groups to the splits of ``counts`` in a seeded order until each has its count; the split ``rest``
     gets all others.
 
@@ -74,7 +92,7 @@ def deal(groups: Sequence[int], counts: Mapping[str, int], rest: str, seed: int)
         members.setdefault(group, []).append(index)
     order = np.array(sorted(members))
     np.random.default_rng(seed).shuffle(order)
-    dealt: dict[str, list[int]] = {name: [] for name in (*counts, rest)}
+    dealt: dict[T, list[int]] = {name: [] for name in (*counts, rest)}
     for group in order.tolist():
         room = [name for name, count in counts.items() if len(dealt[name]) + len(members[group]) <= count]
         dealt[room[0] if room else rest].extend(members[group])

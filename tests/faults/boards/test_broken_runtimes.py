@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -73,6 +74,16 @@ def test_runtime_that_dies_at_import_is_the_boards_failure(
     shutil.rmtree(tmp_path / "packages")
     with board.session() as session:
         assert session.measure(job, tmp_path).outputs is not None
+
+
+@pytest.mark.fault(42, simulated="the runtime")
+def test_runtime_that_hangs_at_import_is_no_artifact_that_takes_too_long(tmp_path: Path) -> None:
+    python = board_with(tmp_path, "onnxruntime", "import time\ntime.sleep(600)\n")
+    board = local_board(tmp_path / "root", python=python)
+    job = Job(make_payload(tmp_path / "job"), None, replace(OUTPUTS_ONLY, time_limit_s=3.0))
+    found = r"runtime_broken.*was ended while it imported onnxruntime.*limit of 3 s"
+    with board.session() as session, pytest.raises(CommandFailed, match=found):
+        session.measure(job, tmp_path)
 
 
 @pytest.mark.fault(42, simulated="numpy")

@@ -11,9 +11,10 @@ import pytest
 from board_kit import need_sshd
 
 from edgedeploy.boards.emulated.board import serve
-from edgedeploy.boards.ssh.config import SshTarget, resolve
-from edgedeploy.boards.ssh.hostkeys import KnownHosts, prefer_known, record_name
-from edgedeploy.boards.ssh.transport import SshTransport, command_line
+from edgedeploy.boards.ssh.config import SshTarget, record_names, resolve
+from edgedeploy.boards.ssh.hostkeys import KnownHosts, prefer_known
+from edgedeploy.boards.ssh.quoting import command_line
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import SpecError
 
 RELAY = """
@@ -87,7 +88,7 @@ def test_table_wins_over_the_config(tmp_path: Path) -> None:
     write_config(tmp_path, "Host cart\n  HostName 10.0.0.9\n  Port 2200\n  User config\n  IdentityFile /elsewhere\n")
     found = resolve(SshTarget(host="cart", port=2222, user="table", identity=str(key), home=tmp_path))
     assert (found.host, found.port, found.user, found.identities) == ("10.0.0.9", 2222, "table", (key,))
-    assert not found.agent
+    assert found.only_identities
 
 
 @pytest.mark.parametrize("key", ["identity", "known_hosts"])
@@ -102,7 +103,7 @@ def test_algorithms_of_known_keys_are_asked_for_first(tmp_path: Path) -> None:
     key = paramiko.RSAKey.generate(2048)
     path = tmp_path / "known_hosts"
     path.write_text(f"# a comment\n[cart]:2222 ssh-rsa {key.get_base64()}\n")
-    known = KnownHosts((tmp_path / "absent", path)).keys_of(record_name("cart", 2222))
+    known = KnownHosts((tmp_path / "absent", path), record_names("cart", 2222)).trusted()
     available = ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256"]
     assert prefer_known(available, known) == ["rsa-sha2-512", "rsa-sha2-256", "ssh-ed25519", "ecdsa-sha2-nistp256"]
     assert prefer_known(available, []) == available
@@ -114,7 +115,7 @@ def test_hashed_records_are_found(tmp_path: Path) -> None:
     key = paramiko.RSAKey.generate(2048)
     path = tmp_path / "known_hosts"
     path.write_text(f"{paramiko.HostKeys.hash_host('cart')} ssh-rsa {key.get_base64()}\n")
-    KnownHosts((path,)).check("cart", key, "cart")
+    KnownHosts((path,), ("cart",)).check(key, "cart")
 
 
 def test_command_line_quotes_every_argument() -> None:

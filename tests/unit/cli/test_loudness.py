@@ -15,7 +15,7 @@ from edgedeploy import Event, SpecError, __version__
 from edgedeploy.cli import loudness as module
 from edgedeploy.cli.app import app
 from edgedeploy.cli.loudness import PACKAGE_LOG, loudness, package_log_shown, print_line, say
-from edgedeploy.cli.watch import Watch
+from edgedeploy.cli.watch import Watch, _eta_text
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z "
 
@@ -162,3 +162,10 @@ def test_what_follows_two_dashes_is_no_option() -> None:
 def test_the_version_is_said_and_nothing_else_happens() -> None:
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"edgedeploy {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("eta_s", "at_least", "text"), [(None, False, "?"), (0.2, True, "?"), (270, True, "4:30+"), (0.2, False, "0:00")]
+)
+def test_a_bound_that_bounds_nothing_is_a_question_mark(eta_s: float | None, at_least: bool, text: str) -> None:
+    assert _eta_text(eta_s, at_least) == text

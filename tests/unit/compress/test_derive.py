@@ -2,76 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from edges_task import Edges, TrainableEdges, loss_of, variant
 from torch import nn
 
 from edgedeploy.compress.model import derive, load_weights, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight
 from edgedeploy.compress.prune import channel_widths
-from edgedeploy.errors import DataError, SpecError
-from edgedeploy.interfaces.task import Array, Case, Split, Task, Trainable, TrainRecipe
-from edgedeploy.records.artifact import TensorSpec
-from edgedeploy.records.metrics import MetricInfo
-from edgedeploy.records.variant import Scalar, Variant
-
-
-class Edges:
-    """Find where a noisy image brightens. Cannot train: no batches, no loss."""
-
-    name = "edges"
-    architecture: Mapping[str, Sequence[Scalar]] = {"size": (16, 8), "mix": ("wide", "narrow")}
-    metrics: Mapping[str, MetricInfo] = {}
-
-    def build(self, **arch: Scalar) -> nn.Module:
-        torch.manual_seed(3)
-        kernel = 5 if arch["mix"] == "wide" else 3
-        mix = nn.Conv2d(16, 16, kernel, padding=kernel // 2)
-        return nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), mix, nn.ReLU(), nn.Conv2d(16, 2, 1)
-        )
-
-    def input_specs(self, **arch: Scalar) -> tuple[TensorSpec, ...]:
-        return (TensorSpec("image", "float32", (1, 1, int(arch["size"]), int(arch["size"]))),)
-
-    def cases(self, split: Split) -> Sequence[Case]:
-        return [Case(f"{split}-{index}", split) for index in range(32)]
-
-    def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
-        spec = self.input_specs(**arch)[0]
-        return {"image": np.zeros(spec.shape, np.float32)}
-
-    def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
-        return {}
-
-
-class TrainableEdges(Edges):
-    baseline_recipe = TrainRecipe(epochs=6, batch_size=8, learning_rate=1e-2, warmup_epochs=0)
-    recovery_recipe = TrainRecipe(epochs=3, batch_size=8, learning_rate=5e-3, warmup_epochs=0, distill_weight=0.5)
-
-    def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
-        generator = torch.Generator().manual_seed(seed)
-        size = int(arch["size"])
-        for _ in range(len(self.cases("train")) // batch_size):
-            image = torch.randn(batch_size, 1, size, size, generator=generator)
-            yield image, (nn.functional.avg_pool2d(image, 3, 1, 1)[:, 0] > 0).long()
-
-    def loss(self, outputs: Any, target: Any) -> Any:
-        return nn.functional.cross_entropy(outputs, target)
-
-
-def variant(width: float = 1.0, size: int = 16, mix: str = "wide") -> Variant:
-    return Variant("onnxruntime", "float32", width, (("mix", mix), ("size", size)), 1)
-
-
-def loss_of(task: TrainableEdges, model: nn.Module, size: int = 16) -> float:
-    with torch.inference_mode():
-        return float(np.mean([task.loss(model(x), y) for x, y in task.batches(99, 8, size=size)]))
+from edgedeploy.errors import DataError, SpecError, Unsupported
+from edgedeploy.interfaces.task import Task, Trainable
+from edgedeploy.records.variant import Variant
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +78,56 @@ def test_equal_variants_give_equal_models(task: TrainableEdges, baseline: nn.Mod
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_task_without_training_says_what_it_lacks(baseline: nn.Module) -> None:
-    with pytest.raises(SpecError, match="no training"):
-        derive(Edges(), variant(width=0.5), baseline)
-    with pytest.raises(SpecError, match="no training"):
+def test_a_task_without_training_and_weights_is_told_the_three_ways(baseline: nn.Module) -> None:
+    with pytest.raises(SpecError, match="no training") as caught:
         train_baseline(Edges(), {"size": 16, "mix": "wide"})
+    for way in ("checkpoint =", "trained = True", "baseline_recipe", "fit"):
+        assert way in caught.value.remedy
+
+
+def test_a_task_without_training_is_pruned_in_one_shot(task: TrainableEdges, baseline: nn.Module) -> None:
+    model = derive(Edges(), variant(width=0.5), baseline)
+    assert set(channel_widths(model).values()) == {8, 2}
+    kept = model.state_dict()["0.weight"].flatten(1)
+    rows = baseline.state_dict()["0.weight"].flatten(1)
+    assert all(any(torch.equal(row, other) for other in rows) for row in kept), (
+        "weights that are left stay as they were"
+    )
+    assert loss_of(task, model) < loss_of(task, task.build(size=16, mix="wide").eval())
+
+
+def test_layers_that_nothing_gives_weights_are_a_failure_of_the_variant(baseline: nn.Module) -> None:
+    with pytest.raises(Unsupported, match=r"1 tensors have no weights in the baseline \(3.weight\).*no training"):
+        derive(Edges(), variant(mix="narrow"), baseline)
+
+
+class TrainedEdges(Edges):
+    """Each architecture comes with weights of its own."""
+
+    trained = True
+
+
+def test_trained_models_of_other_architectures_keep_their_own_weights(baseline: nn.Module) -> None:
+    task = TrainedEdges()
+    built = task.build(size=16, mix="narrow").state_dict()
+    model = derive(task, variant(mix="narrow"), baseline, own_weights=True)
+    assert all(torch.equal(tensor, built[name]) for name, tensor in model.state_dict().items())
+    plain = derive(task, variant(), baseline, own_weights=True)
+    assert all(torch.equal(tensor, baseline.state_dict()[name]) for name, tensor in plain.state_dict().items())
+    pruned = derive(task, variant(width=0.5, mix="narrow"), baseline, own_weights=True)
+    assert set(channel_widths(pruned).values()) == {8, 2}
+
+
+def test_the_recovered_baseline_is_trained_as_far_as_a_recovered_variant(
+    task: TrainableEdges, baseline: nn.Module
+) -> None:
+    told: list[int] = []
+    further = replace(variant(), recovered=True)
+    model = derive(task, further, baseline, oversight=Oversight(progress=lambda state: told.append(state.epoch)))
+    assert told == [1, 2, 3]
+    assert loss_of(task, model) < loss_of(task, baseline)
+    assert further.model_digest != variant().model_digest
+    assert Variant.from_json(further.as_json()) == further
 
 
 def test_a_task_without_training_may_change_its_inputs(baseline: nn.Module) -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from edgedeploy.compress.distillation import distillation_loss
 from edgedeploy.compress.oversight import Oversight, TrainProgress
-from edgedeploy.compress.training import distillation_loss, fit
+from edgedeploy.compress.training import fit
 from edgedeploy.errors import BuildError, DataError
 from edgedeploy.interfaces.task import TrainRecipe
 

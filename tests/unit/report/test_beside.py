@@ -8,11 +8,12 @@ import made_up
 import made_up_report
 import pytest
 
-from edgedeploy.evidence.front import Front
+from edgedeploy.evidence.front import Front, build_front
 from edgedeploy.evidence.interleaved import baseline_beside
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.page_sections import ReportData, render_report
+from edgedeploy.report.plot import hover_text
 from edgedeploy.report.terminal import front_table
 from edgedeploy.report.words import answer, baseline_text
 
@@ -93,3 +94,18 @@ def test_an_objective_on_time_puts_no_other_session_beside_it() -> None:
     report = made_up_report.front(measurements(), margin=0.1)
     assert Objective("latency_ratio", "minimize") in report.objectives
     assert "1.47" not in " ".join(answer(report))
+
+
+def test_the_plot_says_whose_time_stands_beside_a_point() -> None:
+    report = made_up_report.front(measurements(), margin=0.1)
+    row = next(row for row in report.rows if row.beside)
+    assert "baseline beside it 76" in hover_text(row, report)
+    by_time = build_front(
+        measurements(),
+        (made_up_report.DICE, Objective("latency_p50_ns", "minimize")),
+        baseline_digests=[made_up.variant().digest],
+        margin=0.1,
+        metrics=made_up.TASK_METRICS,
+    )
+    page = render_report(ReportData("made up", by_time, measurements(), "", ""))
+    assert "Each point is a session of its own" in page

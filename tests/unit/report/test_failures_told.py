@@ -16,6 +16,7 @@ from edgedeploy.cli.app import app
 from edgedeploy.errors import BoardError
 from edgedeploy.records.measurement import Failure
 from edgedeploy.records.weightbits import WeightBits
+from edgedeploy.report.page_sections import ReportData, render_report
 from edgedeploy.report.terminal import front_table
 from edgedeploy.report.words import SHOWN_FAILURES, answer, failure_lines
 from edgedeploy.study.events import Event, EventLog
@@ -171,3 +172,17 @@ def test_too_few_cases_are_named_as_the_cause() -> None:
 def test_without_a_baseline_nothing_is_shipped() -> None:
     report = made_up_report.front([made_up.measurement(made_up.variant(width=0.5))], baseline_digests=[])
     assert answer(report)[0].startswith("Nothing is shown fit to ship: ")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"metrics": {}}, {"metrics": {}, "cases": {}}, {"metrics": {"latency_ratio": 1.0}}]
+)
+def test_a_baseline_without_the_metrics_still_has_a_front_and_a_report(changes: dict[str, dict[str, float]]) -> None:
+    items = [
+        dataclasses.replace(made_up.measurement(), **changes),
+        made_up.measurement(made_up.variant(precision="int8"), latency_ms=2.0, seed=3),
+    ]
+    front = made_up_report.front(items)
+    assert answer(front)[0].startswith("Nothing is shown fit to ship: ")
+    confirmed = [dataclasses.replace(item, split="confirmation") for item in items]
+    assert render_report(ReportData("made up", front, items, "", "", confirmation=confirmed))

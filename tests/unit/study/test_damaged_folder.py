@@ -99,6 +99,18 @@ MEASUREMENT: Final[dict[str, Content]] = {
     "a width that is none": inside("variant", width="nan"),
     "files that are none": inside("artifact", files="x"),
     "notes that are numbers": changed(notes=[1]),
+    "an environment in words": changed(environment="warm"),
+    "conditions that are a number": inside("environment", before=7),
+    "a share in words": inside("environment", background_cpu_share="half"),
+    "energy in words": inside("environment", energy="much"),
+    "energy without samples": inside("environment", energy={"source": "rail", "scope": "board", "kind": "power"}),
+    "layers in words": changed(layers="fast"),
+    "layers that are numbers": changed(layers={"candidate": {"layers": [7]}}),
+    "a layer without a time": changed(layers={"candidate": {"layers": [{"name": "conv", "source": None}]}}),
+    "scenarios in words": changed(protocols="sustained"),
+    "a scenario that is a number": changed(protocols={"sustained": 7}),
+    "a sustained load without windows": changed(protocols={"sustained": {}}),
+    "windows without times": changed(protocols={"sustained": {"windows": [{"queries": 9}], "conditions": []}}),
 }
 DAMAGES: Final = [
     *[(where, what) for where in ("measurements", "invalid", "confirmation") for what in (*ANY_RECORD, *MEASUREMENT)],

@@ -28,18 +28,9 @@ def load(root: Path, **options: Any) -> ImageToImage:
     return task
 
 
-def noisy_pairs(root: Path, cases: int = 30, first: int = 0) -> Path:
-    for number in range(first, first + cases):
-        clean = picture_kit.striped(number, bool(number % 2), side=24 if number % 3 else 30)
-        noise = np.random.default_rng(number).normal(0, 40, clean.shape)
-        picture_kit.save(root / "target" / f"{number:03d}.png", clean)
-        picture_kit.save(root / "input" / f"{number:03d}.png", np.clip(clean + noise, 0, 255).astype(np.uint8))
-    return root
-
-
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return noisy_pairs(tmp_path_factory.mktemp("pairs"))
+    return picture_kit.noisy_pairs(tmp_path_factory.mktemp("pairs"))
 
 
 def test_pairs_train_score_and_show(pairs: Path) -> None:
@@ -94,8 +85,8 @@ def test_metrics_by_hand() -> None:
 
 
 def test_groups_and_named_splits(tmp_path: Path) -> None:
-    noisy_pairs(tmp_path / "train", 20)
-    noisy_pairs(tmp_path / "test", 4, first=100)
+    picture_kit.noisy_pairs(tmp_path / "train", 20)
+    picture_kit.noisy_pairs(tmp_path / "test", 4, first=100)
     rows = [f"train/input/{n:03d}.png,p{n // 4}" for n in range(20)] + [
         f"test/input/{n}.png,q" for n in range(100, 104)
     ]
@@ -107,7 +98,7 @@ def test_groups_and_named_splits(tmp_path: Path) -> None:
 
 
 def test_half_a_pair_is_named(tmp_path: Path) -> None:
-    noisy_pairs(tmp_path, 4)
+    picture_kit.noisy_pairs(tmp_path, 4)
     (tmp_path / "target" / "002.png").unlink()
     with pytest.raises(DataError, match="002 is in input alone"):
         load(tmp_path)

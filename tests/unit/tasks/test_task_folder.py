@@ -410,3 +410,35 @@ def test_an_image_that_goes_bad_later_is_named_too(root: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=path.name):
         task.inputs(Case(case.id, case.split), resolution=64)
+
+
+# -- groups and strata
+
+
+def patients(root: Path, table: dict[str, str]) -> None:
+    lines = ["image,group", *(f"{name},{group}" for name, group in table.items())]
+    (root / "patients.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_images_of_a_patient_are_on_one_side(root: Path) -> None:
+    patients(root, {f"images/{n:04d}.png": f"p{n // 3}" for n in range(24)})
+    task = load(root, groups="patients.csv")
+    sides = [{task.group_of(case) for case in task.cases(split)} for split in SPLITS[:3]]
+    assert [len(task.cases(split)) for split in SPLITS] == [15, 3, 6, 5]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 8
+    assert task.group_of(task.cases("confirmation")[0]) == task.cases("confirmation")[0].id
+
+
+def test_a_patient_of_the_confirmation_split_is_left_out_of_the_search(root: Path) -> None:
+    patients(root, {"images/0003.png": "p", "images/0004.png": "p", "test/images/0100.png": "p"})
+    assert load(root, groups="patients.csv").left_out == ("0003", "0004")
+
+
+def test_strata_bring_rare_structures_into_every_split(root: Path) -> None:
+    for number in range(24):
+        values = mask((48, 60) if number % 3 else (70, 50), vessel=2 if number % 4 == 0 else 0)
+        put(root, ".", f"{number:04d}", picture(number, (48, 60) if number % 3 else (70, 50)), values)
+    task = load(root, stratified=True)
+    shares = {split: [bool((task.load(case)[1] == 2).any()) for case in task.cases(split)] for split in SPLITS[:3]}
+    assert {split: len(found) for split, found in shares.items()} == {"train": 14, "calibration": 4, "selection": 6}
+    assert {split: sum(found) for split, found in shares.items()} == {"train": 3, "calibration": 1, "selection": 2}

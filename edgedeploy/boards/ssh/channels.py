@@ -1,0 +1,77 @@
+"""What flows through one SSH channel: a command's input and outputs, drained together."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from edgedeploy.errors import Unreachable
+
+if TYPE_CHECKING:
+    import paramiko
+
+PIECE_BYTES = 256 * 1024
+"""Larger writes to a channel are split into windows and are fifty times slower."""
+
+
+def send(channel: paramiko.Channel, data: bytes) -> None:
+    """Send ``data`` to a command. A command may end without reading it; its exit status shows whether it failed."""
+    try:
+        for start in range(0, len(data), PIECE_BYTES):
+            channel.sendall(data[start : start + PIECE_BYTES])
+    except OSError:
+        if not channel.get_transport().is_active():
+            raise
+
+
+class Drain:
+    """Reads one stream of a channel to its end, in a thread."""
+
+    def __init__(self, receive: Any) -> None:
+        self._receive = receive
+        self._pieces: list[bytes] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while piece := self._receive(PIECE_BYTES):
+            self._pieces.append(piece)
+
+    def wait(self) -> bytes:
+        self._thread.join()
+        return b"".join(self._pieces)
+
+
+class SshProcess:
+    """A remote command that keeps running. Its standard error is not read, because no such command writes there."""
+
+    def __init__(self, channel: paramiko.Channel, address: str) -> None:
+        self._channel = channel
+        self._address = address
+        self._text = b""
+
+    def read_line(self, timeout_s: float) -> str:
+        """The next line without its end; empty when the process has closed its output. Raises ``Unreachable``."""
+        self._channel.settimeout(timeout_s)
+        try:
+            while b"\n" not in self._text:
+                data = self._channel.recv(PIECE_BYTES)
+                if not data:
+                    break
+                self._text += data
+        except (OSError, EOFError) as exc:
+            raise Unreachable(f"{self._address}: a line from a command", f"none within {timeout_s:g} s") from exc
+        line, _, self._text = self._text.partition(b"\n")
+        return line.decode("utf-8", errors="replace")
+
+    def write(self, data: bytes) -> None:
+        self._channel.settimeout(5.0)
+        try:
+            self._channel.sendall(data)
+        except (OSError, EOFError) as exc:
+            raise Unreachable(f"{self._address}: write to a command", str(exc) or type(exc).__name__) from exc
+
+    def close(self) -> None:
+        with suppress(OSError, EOFError):  # closing says so to the other side, which may be gone
+            self._channel.close()

@@ -1,0 +1,123 @@
+"""Where the weights of a study's baseline come from, and what further training they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from edgedeploy.compress.checkpoint import digest_of_weights
+from edgedeploy.compress.given import Given
+from edgedeploy.compress.model import NO_WEIGHTS, WAYS_TO_WEIGHTS
+from edgedeploy.errors import SpecError
+from edgedeploy.interfaces.task import ReadyMade, Task, Trainable, Trainer, can_train, is_trained
+from edgedeploy.records.variant import Scalar, Variant
+from edgedeploy.records.weights import TRAINED_HERE, BaselineWeights
+from edgedeploy.search.space import Space
+from edgedeploy.spec.source import SpecSource
+from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.front import weights_of
+
+TRAINING_MEMBERS: Final = ("batches", "loss", "baseline_recipe", "recovery_recipe")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """``weights`` is what to say of them (None: the task is a ready-made model), ``given`` the user's file of them, if there
+    is one. ``notes`` are worth knowing before the study begins."""
+
+    weights: BaselineWeights | None = TRAINED_HERE
+    given: Given | None = None
+    notes: tuple[str, ...] = ()
+
+
+TRAINS_HERE: Final = Baseline()
+
+
+def baseline_arch(task: Task) -> dict[str, Scalar]:
+    return {name: values[0] for name, values in task.architecture.items()}
+
+
+def find_baseline(spec: StudySpec, source: SpecSource, task: Task) -> Baseline:
+    """The baseline of a study, its weights loaded once into the task's model, so that a wrong file is told before anything
+    starts.
+
+    Raises ``SpecError`` when nothing gives the weights, and what :meth:`Given.load_into` raises.
+    """
+    table = spec.task
+    if isinstance(task, ReadyMade):
+        if table.checkpoint is not None:
+            found = "the task is a ready-made model, which has its weights"
+            raise source.error("task.checkpoint", found, "Remove it")
+        return Baseline(None)
+    notes = (*_training_notes(task), *_pruning_notes(spec, task))
+    if table.checkpoint is not None:
+        path = source.path.resolve().parent / Path(table.checkpoint).expanduser()
+        given = Given(path, table.checkpoint_key or "")
+        weights = given.load_into(task.build(**baseline_arch(task)))
+        return Baseline(weights, given, (_brought(weights), *notes))
+    if is_trained(task):
+        weights = BaselineWeights("task", sha256=_built(task))
+        return Baseline(weights, None, (_brought(weights), *notes))
+    if not can_train(task):
+        raise source.error("task", NO_WEIGHTS, WAYS_TO_WEIGHTS)
+    return Baseline(notes=notes)
+
+
+def require_same_weights(study: Mapping[str, Any], weights: BaselineWeights | None, folder: Path) -> None:
+    """Raises ``SpecError`` when the baseline of the study in ``folder`` had other weights. ``study`` is the content of its
+    ``study.json``."""
+    if weights is None:
+        return
+    kept = weights_of(study) or TRAINED_HERE
+    if kept != weights:
+        raise SpecError(
+            f"--resume {folder}",
+            f"the weights of its baseline are others than when it began: {kept.text} then, {weights.text} now",
+            "Put the old weights back, or choose another --out: numbers of two baselines say nothing about each other",
+        )
+
+
+def recovered_baseline(space: Space, task: Task) -> Variant | None:
+    """The baseline trained further by what recovers variants, where the study has any such variant: what recovery adds to
+    an uncompressed model is no merit of the compression."""
+    if isinstance(task, ReadyMade) or not can_train(task):
+        return None
+    narrow = any(float(width) < 1.0 for width in space.parameters.get("width", ()))
+    other = any(
+        value != space.arch_defaults[name]
+        for name, values in space.parameters.items()
+        if name in space.arch_defaults
+        for value in values
+    )
+    return replace(space.baseline_variant(space.targets[0]), recovered=True) if narrow or other else None
+
+
+def _brought(weights: BaselineWeights) -> str:
+    return f"the baseline is not trained: its weights are {weights.text}"
+
+
+def _built(task: Task) -> str:
+    """Digest of the weights that ``build`` gives. Raises ``SpecError`` when they are others each time."""
+    arch = baseline_arch(task)
+    first, again = (digest_of_weights(task.build(**arch)) for _ in range(2))
+    if first != again:
+        found = "`trained` is True, but build() gives other weights each time it is called"
+        raise SpecError(f"task {task.name!r}", found, "Load all weights in build(), and seed what is random in it")
+    return first
+
+
+def _training_notes(task: Task) -> tuple[str, ...]:
+    """A task that lacks one of the members of training has none, which is easily overlooked."""
+    lacking = [name for name in TRAINING_MEMBERS if not hasattr(task, name)]
+    if isinstance(task, (Trainable, Trainer)) or len(lacking) == len(TRAINING_MEMBERS):
+        return ()
+    return (f"task {task.name!r} counts as one without training: it lacks {', '.join(lacking)}",)
+
+
+def _pruning_notes(spec: StudySpec, task: Task) -> tuple[str, ...]:
+    narrow = any(not isinstance(width, (str, bool)) and width < 1.0 for width in spec.space.get("width", ()))
+    if can_train(task) or not narrow:
+        return ()
+    return ("pruned variants keep the weights that are left: the task has no training that recovers them",)

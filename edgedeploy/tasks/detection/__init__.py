@@ -1,0 +1,1 @@
+"""Detection of objects: COCO's files and scores, a detector of the user's."""

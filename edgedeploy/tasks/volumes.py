@@ -1,0 +1,348 @@
+"""Segmentation of volumes: NIfTI images with label volumes of the same name.
+
+    ROOT/images/*.nii.gz  ROOT/labels/*.nii.gz                splits are drawn
+    ROOT/SPLIT/images/*   ROOT/SPLIT/labels/*                 train, val, test as they are; what is not there is drawn
+
+Every volume is turned to one orientation and brought to one spacing (MONAI), then cut out around its middle, or squeezed, to
+the network's size. Answers are scored on the volume at that spacing: what a cut leaves out counts as background.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedeploy.errors import DataError, MeasurementError
+from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Scalar
+from edgedeploy.tasks.network import Maker, build_network
+from edgedeploy.tasks.options import at_least
+from edgedeploy.tasks.pictures.entries import Entry, data_folder, pairs_of, split_entries
+from edgedeploy.tasks.segmentation.base import CONTOUR_COLOURS, outline
+from edgedeploy.tasks.splitting import check_shares, shares_of
+
+Volume = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint8]
+
+SUFFIXES: Final = (".nii.gz", ".nii")
+MAX_VOXELS: Final = 1 << 28
+VOLUMES_IN_MEMORY: Final = 32
+STEP: Final = 16
+"""Sides of the network's input are multiples of it: four steps down."""
+
+FITS: Final = ("crop", "squeeze")
+
+
+@dataclass(frozen=True)
+class VolumeOptions:
+    """Where the volumes are, how they become inputs, and how a network is made of them.
+
+    - ``classes``: what the label values mean; 0 is background.
+    - ``size``: of the network's input in voxels along the axes of ``orientation``; ``spacing_mm`` of a voxel along them, 0
+      to leave it as it is.
+    - ``fit``: ``"crop"`` cuts the middle out, ``"squeeze"`` squeezes the whole volume.
+    - ``window``: values that become 0 and 1 (HU for a CT); two equal ones bring each volume to zero mean and unit variance.
+    - ``network``, shares and seeds: as of the kinds over image files.
+    """
+
+    root: str = ""
+    images: str = "images"
+    labels: str = "labels"
+    groups: str = ""
+    classes: Mapping[str, int] = field(default_factory=lambda: {"structure": 1})
+    size: tuple[int, ...] = (64, 64, 64)
+    spacing_mm: tuple[float, ...] = (0.0, 0.0, 0.0)
+    orientation: str = "RAS"
+    fit: str = "crop"
+    window: tuple[float, ...] = (0.0, 0.0)
+    network: str = ""
+    base_channels: int = 8
+    calibration_share: float = 0.1
+    selection_share: float = 0.2
+    confirmation_share: float = 0.2
+    split_seed: int = 0
+    seed: int = 0
+    flip: bool = True
+    baseline: TrainRecipe = field(default_factory=lambda: TrainRecipe(epochs=100, batch_size=2, learning_rate=1e-3))
+    recovery: TrainRecipe = field(
+        default_factory=lambda: TrainRecipe(
+            epochs=10, batch_size=2, learning_rate=5e-4, warmup_epochs=0.5, distill_weight=0.3
+        )
+    )
+
+    def __post_init__(self) -> None:
+        at_least(self, base_channels=1, seed=0, split_seed=0)
+        check_shares(self)
+        if len(self.size) != 3 or any(side % STEP or side < STEP for side in self.size):
+            raise ValueError(f"size is three multiples of {STEP}, but got {list(self.size)}")
+        if len(self.spacing_mm) != 3 or any(not 0 <= side < math.inf for side in self.spacing_mm):
+            raise ValueError(f"spacing_mm is three lengths, 0 to leave one as it is, but got {list(self.spacing_mm)}")
+        if sorted("LRAPSI".index(c) // 2 for c in self.orientation if c in "LRAPSI") != [0, 1, 2]:
+            raise ValueError(f"orientation names three axes, such as RAS, but got {self.orientation!r}")
+        if self.fit not in FITS:
+            raise ValueError(f"fit is {' or '.join(FITS)}, but got {self.fit!r}")
+        if len(self.window) != 2 or self.window[0] > self.window[1]:
+            raise ValueError(f"window is two rising values, but got {list(self.window)}")
+        values = list(self.classes.values())
+        if len(set(values)) < len(values) or 0 in values:
+            raise ValueError(f"every class needs a value of its own that is not 0, but got {dict(self.classes)}")
+
+
+class Volumes:
+    """See :class:`edgedeploy.Task`, ``Trainable``, ``Grouped`` and ``Pictured``. The constructor reads every volume once, so
+    that a bad file is reported before anything starts."""
+
+    name = "volumes"
+    architecture: Mapping[str, Sequence[Scalar]] = {}
+
+    def __init__(self, options: VolumeOptions, base: Path, maker: Maker | None = None) -> None:
+        root = data_folder(options.root, base, f"{options.images}/ and {options.labels}/")
+        entries = pairs_of(root, (options.images, options.labels), options.groups, volume_files, _stem)
+        self.options = options
+        self._maker = maker
+        self.baseline_recipe: TrainRecipe = options.baseline
+        self.recovery_recipe: TrainRecipe = options.recovery
+        self._splits = split_entries(entries, shares_of(options), options.split_seed, str(root))
+        self._entries = {case: entry for cases in self._splits.values() for case, entry in cases.items()}
+        self.load = lru_cache(maxsize=VOLUMES_IN_MEMORY)(self._load)
+        for case in self._entries:
+            self.load(case)
+        table = {"dice_mean": MetricInfo("maximize", "1", "Dice, mean over the classes defined in the volume")}
+        table |= {f"dice_{name}": MetricInfo("maximize", "1", f"Dice of {name}") for name in options.classes}
+        self.metrics: Mapping[str, MetricInfo] = table
+
+    # -- the task protocol
+
+    def build(self, **arch: Scalar) -> Any:
+        import torch
+        from monai.networks.nets import BasicUNet
+
+        outputs = len(self.options.classes) + 1
+        if self._maker is not None:
+            offered = {"in_channels": 1, "out_channels": outputs, "classes": outputs, **arch}
+            return build_network(self._maker, offered, self.options.seed)
+        base = self.options.base_channels
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.options.seed)
+            return BasicUNet(
+                spatial_dims=3,
+                in_channels=1,
+                out_channels=outputs,
+                features=(base, base, 2 * base, 4 * base, 8 * base, base),
+                act="relu",
+                norm="batch",  # both run as part of the convolution once it is quantised
+            )
+
+    def input_specs(self, **arch: Scalar) -> tuple[TensorSpec, ...]:
+        return (TensorSpec("volume", "float32", (1, 1, *self.options.size)),)
+
+    def cases(self, split: Split) -> Sequence[Case]:
+        return tuple(self._splits[split])
+
+    def group_of(self, case: Case) -> str:
+        return self._entries[case].group or case.id
+
+    def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
+        volume, _ = self.load(case)
+        fitted = _squeezed(volume, self.options.size, "trilinear") if self.options.fit == "squeeze" else None
+        return {"volume": (placed(volume, self.options.size) if fitted is None else fitted)[None, None]}
+
+    def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
+        """A class that neither the truth nor the answer has is undefined; one that either invents or misses scores 0."""
+        truth = self.load(case)[1]
+        answer = self.answer(outputs, truth.shape)
+        found: dict[str, float | None] = {}
+        for label, name in enumerate(self.options.classes, start=1):
+            ours, theirs = answer == label, truth == label
+            total = int(ours.sum() + theirs.sum())
+            found[f"dice_{name}"] = 2 * int((ours & theirs).sum()) / total if total else None
+        defined = [value for value in found.values() if value is not None]
+        return {**found, "dice_mean": sum(defined) / len(defined) if defined else None}
+
+    def answer(self, outputs: Mapping[str, Array], shape: tuple[int, ...]) -> Labels:
+        """Logits (1, C, *size) as a label map of ``shape``. Raises ``MeasurementError``."""
+        logits = np.asarray(next(iter(outputs.values())), np.float32)
+        if not np.isfinite(logits).all():
+            raise MeasurementError("finite logits", "NaN or Inf", "Choose a wider precision")
+        if self.options.fit == "crop":
+            return np.asarray(placed(logits[0].argmax(axis=0).astype(np.uint8), shape), np.uint8)
+        import torch
+        import torch.nn.functional as F  # noqa: N812
+
+        full = F.interpolate(torch.from_numpy(logits), size=shape, mode="trilinear", align_corners=False)
+        return np.asarray(full[0].argmax(dim=0), np.uint8)
+
+    # -- training
+
+    def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
+        """Batches of (N, 1, *size) float32 and (N, 1, *size) int64 tensors, cut out where there is a structure in every
+        second one; a last batch of one is left out (batch norm)."""
+        import torch
+
+        rng = np.random.default_rng(seed)
+        cases = self.cases("train")
+        order = rng.permutation(len(cases))
+        change = self._augmentation(int(rng.integers(2**31)))
+        for start in range(0, len(order), batch_size):
+            chosen = [cases[index] for index in order[start : start + batch_size]]
+            if len(chosen) < 2:
+                continue
+            rows = [self._row(change, case) for case in chosen]
+            volumes = torch.stack([torch.as_tensor(np.asarray(row["volume"], np.float32)) for row in rows])
+            yield volumes, torch.stack([torch.as_tensor(np.asarray(row["label"])).long() for row in rows])
+
+    def _row(self, change: Any, case: Case) -> Any:
+        volume, label = self.load(case)
+        if self.options.fit == "squeeze":
+            volume = _squeezed(volume, self.options.size, "trilinear")
+            label = np.asarray(_squeezed(label.astype(np.float32), self.options.size, "nearest"), np.uint8)
+        row = change({"volume": volume[None], "label": label[None]})
+        return row[0] if isinstance(row, list) else row
+
+    def _augmentation(self, seed: int) -> Any:
+        from monai import transforms
+
+        both, size = ["volume", "label"], self.options.size
+        steps: list[Any] = []
+        if self.options.fit == "crop":
+            steps.append(transforms.SpatialPadd(both, size))
+            steps.append(transforms.RandCropByPosNegLabeld(both, "label", size, pos=1, neg=1, num_samples=1))
+        if self.options.flip:
+            steps += [transforms.RandFlipd(both, prob=0.5, spatial_axis=axis) for axis in range(3)]
+        steps.append(transforms.RandScaleIntensityd("volume", prob=0.5, factors=0.1))
+        steps.append(transforms.RandShiftIntensityd("volume", prob=0.5, offsets=0.1))
+        change = transforms.Compose(steps)
+        change.set_random_state(seed=seed)
+        return change
+
+    def loss(self, outputs: Any, target: Any) -> Any:
+        """Cross-entropy plus soft Dice (MONAI)."""
+        from monai.losses import DiceCELoss
+
+        return DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)(outputs, target)
+
+    # -- pictures and files
+
+    def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> npt.NDArray[np.uint8]:
+        """The slice along the third axis with the most truth, with the outlines of the truth or of the answer."""
+        volume, truth = self.load(case)
+        labels = truth if outputs is None else self.answer(outputs, truth.shape)
+        place = int((truth > 0).sum(axis=(0, 1)).argmax()) if truth.any() else truth.shape[2] // 2
+        plane, marks = np.rot90(volume[..., place]), np.rot90(labels[..., place])
+        low, high = np.percentile(plane, [1, 99])
+        grey = np.clip((plane - low) / max(float(high - low), 1e-6) * 255, 0, 255).astype(np.uint8)
+        canvas = np.repeat(grey[..., None], 3, axis=2)
+        for index in range(len(self.options.classes)):
+            canvas[outline(marks == index + 1)] = CONTOUR_COLOURS[index % len(CONTOUR_COLOURS)]
+        return canvas
+
+    def _load(self, case: Case) -> tuple[Volume, Labels]:
+        """The volume, its values brought to the network's, and its label map, both at the options' orientation and
+        spacing. Raises ``DataError``."""
+        entry = self._entries[case]
+        (values, affine), (marks, other) = read_nifti(entry.image), read_nifti(_truth(entry))
+        if values.shape != marks.shape or not np.allclose(affine, other, atol=1e-3):
+            found = f"the image has {values.shape} voxels, the labels {marks.shape}, or they lie elsewhere"
+            raise DataError(f"labels {entry.truth}", found, "Image and labels must have one size and one affine")
+        volume = self._regular(values, affine, "bilinear")
+        labels = self._regular(_numbered(_truth(entry), marks, self.options.classes), affine, "nearest")
+        return self._normalised(volume), np.asarray(np.rint(labels), np.uint8)
+
+    def _regular(self, values: Volume, affine: npt.NDArray[np.float64], mode: str) -> Volume:
+        import torch
+        from monai.data import MetaTensor
+        from monai.transforms import Orientation, Spacing
+
+        volume: Any = MetaTensor(torch.from_numpy(values)[None], affine=torch.from_numpy(affine))
+        volume = Orientation(self.options.orientation)(volume)
+        if any(self.options.spacing_mm):
+            now = volume.pixdim.tolist()
+            wanted = [mine or theirs for mine, theirs in zip(self.options.spacing_mm, now, strict=True)]
+            volume = Spacing(wanted, mode=mode)(volume)
+        return np.ascontiguousarray(volume[0].numpy(), np.float32)
+
+    def _normalised(self, volume: Volume) -> Volume:
+        low, high = self.options.window
+        if low < high:
+            return np.asarray(np.clip((volume - low) / (high - low), 0, 1), np.float32)
+        return np.asarray((volume - volume.mean()) / (volume.std() + 1e-6), np.float32)
+
+
+def placed(values: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
+    """``values`` around the middle of an array of ``shape``: cut where it is larger, zero around it where it is smaller.
+    Placing the result back in an array of the first shape brings every voxel that was kept to where it came from."""
+    result = np.zeros(tuple(shape), values.dtype)
+    ours, theirs = [], []
+    for wanted, there in zip(shape, values.shape, strict=True):
+        kept = min(wanted, there)
+        ours.append(slice((wanted - kept) // 2, (wanted - kept) // 2 + kept))
+        theirs.append(slice((there - kept) // 2, (there - kept) // 2 + kept))
+    result[tuple(ours)] = values[tuple(theirs)]
+    return result
+
+
+def read_nifti(path: Path) -> tuple[Volume, npt.NDArray[np.float64]]:
+    """Values (X, Y, Z) and affine. Raises ``DataError`` for what is no NIfTI file, no single volume, or far too large."""
+    import nibabel
+
+    asked = f"volume {path}"
+    try:
+        file = nibabel.load(path)
+        shape = tuple(int(side) for side in file.shape)
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        if not isinstance(file, nibabel.Nifti1Image) or len(shape) != 3 or not 0 < math.prod(shape) <= MAX_VOXELS:
+            found = f"it is {type(file).__name__} of {file.shape} voxels"
+            raise DataError(asked, found, f"One volume of at most {MAX_VOXELS} voxels in a NIfTI file")
+        values = np.asarray(file.dataobj, np.float32).reshape(shape)
+        affine = np.asarray(file.affine, np.float64)
+    except DataError:
+        raise
+    except Exception as exc:  # a damaged file fails in many ways inside nibabel
+        raise DataError(asked, f"it cannot be read ({type(exc).__name__})", "Replace or remove the file") from None
+    if not np.isfinite(values).all() or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise DataError(asked, "it holds NaN or Inf, or its affine is none", "Replace or remove the file")
+    return values, affine
+
+
+def volume_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
+
+
+def _stem(path: Path) -> str:
+    return path.name[: path.name.lower().rindex(".nii")]
+
+
+def _truth(entry: Entry) -> Path:
+    assert entry.truth is not None
+    return entry.truth
+
+
+def _numbered(path: Path, marks: Volume, classes: Mapping[str, int]) -> Volume:
+    """``i + 1`` where the file has the value of the i-th class, else 0. Raises ``DataError`` for other values."""
+    unknown = sorted(set(np.unique(marks).tolist()) - {0.0, *map(float, classes.values())})
+    if unknown:
+        names = ", ".join(f"{name} = {value}" for name, value in classes.items())
+        found = f"unknown label{'s' if len(unknown) > 1 else ''} {', '.join(f'{value:g}' for value in unknown[:8])}"
+        raise DataError(f"labels {path}", found, f"Known: background = 0, {names}; name more in [task.options.classes]")
+    labels = np.zeros(marks.shape, np.float32)
+    for label, value in enumerate(classes.values(), start=1):
+        labels[marks == value] = label
+    return labels
+
+
+def _squeezed(values: Volume, size: Sequence[int], mode: str) -> Volume:
+    import torch
+    import torch.nn.functional as F  # noqa: N812
+
+    align = {"align_corners": False} if mode == "trilinear" else {}
+    return np.asarray(F.interpolate(torch.from_numpy(values)[None, None], size=tuple(size), mode=mode, **align)[0, 0])

@@ -1,0 +1,84 @@
+"""Real sshd servers that are set up otherwise than most: each on loopback, with keys and files of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from board_kit import need_sshd
+from fault_kit import need_program, need_root
+
+from edgedeploy.boards.emulated.board import (
+    _SSHD_CONFIG,
+    _wait_for_port,
+    find_sshd,
+    free_port,
+    guarded,
+    reach,
+    session_folder,
+)
+from edgedeploy.boards.ssh.config import SshTarget, user_name
+
+
+@dataclass(frozen=True)
+class Account:
+    """Of this user on the server: another login shell, and a home folder with these files."""
+
+    shell: str = "/bin/bash"
+    files: tuple[tuple[str, str], ...] = ()
+
+
+@contextlib.contextmanager
+def odd_sshd(*first: str, without: tuple[str, ...] = (), account: Account | None = None) -> Iterator[SshTarget]:
+    """A server whose configuration begins with the lines ``first`` (the first value of a keyword counts) and lacks the
+    keywords ``without``. ``{folder}`` stands for its folder."""
+    need_sshd()
+    sshd = str(find_sshd())
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True) if os.getuid() == 0 else None
+    with session_folder("edgedeploy-odd-") as folder:
+        port = free_port()
+        usual = _SSHD_CONFIG.format(port=port, folder=folder, user=user_name()).splitlines()
+        usual = [line for line in usual if line.split()[0] not in without]
+        lines = [line.replace("{folder}", str(folder)) for line in first]
+        (folder / "sshd_config").write_text("\n".join([*lines, *usual]) + "\n")
+        argv = [sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
+        if account is not None:
+            argv = _as_account(folder, account, argv)
+        with guarded(argv, folder / "log") as process:
+            _wait_for_port(process, port, folder / "log")
+            yield reach(folder, port, user_name())
+
+
+def _as_account(folder: Path, account: Account, argv: list[str]) -> list[str]:
+    """The server in a mount namespace of its own, in which this user's account is another one."""
+    need_root("another login shell for this user")
+    unshare = need_program("unshare", "util-linux")
+    me = pwd.getpwuid(os.getuid())
+    home = folder / "home"
+    home.mkdir()
+    for name, text in account.files:
+        (home / name).write_text(text)
+    own = f"{me.pw_name}:x:{me.pw_uid}:{me.pw_gid}::{home}:{account.shell}\n"
+    others = [
+        line for line in Path("/etc/passwd").read_text().splitlines(True) if not line.startswith(f"{me.pw_name}:")
+    ]
+    (folder / "passwd").write_text(own + "".join(others))
+    script = f'mount --bind {folder}/passwd /etc/passwd && exec "$@"'
+    if subprocess.run([unshare, "-m", "sh", "-c", script, "sh", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not allow a private mount over /etc/passwd")
+    return [unshare, "-m", "sh", "-c", script, "sh", *argv]
+
+
+def need_shell(*names: str) -> str:
+    """The first of these shells that is installed."""
+    for name in names:
+        if shutil.which(name):
+            return str(shutil.which(name))
+    pytest.skip(f"none of {', '.join(names)} on this machine: apt-get install {names[0]}")

@@ -1,0 +1,182 @@
+"""Where a baseline's weights come from, and when it is trained further for the sake of the comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import made_up
+import made_up_report
+import pytest
+import torch
+from edges_task import Edges, TrainableEdges
+from made_up_study import new_store
+from small_task import SmallTask
+
+from edgedeploy.errors import DataError, SpecError
+from edgedeploy.files import write_json
+from edgedeploy.records.variant import Variant
+from edgedeploy.records.weights import BaselineWeights
+from edgedeploy.report.page_sections import render_report
+from edgedeploy.report.terminal import front_table
+from edgedeploy.runtime.files import sha256_file
+from edgedeploy.search.space import Space
+from edgedeploy.spec.study import load_spec
+from edgedeploy.study.baseline import baseline_arch, find_baseline, recovered_baseline, require_same_weights
+from edgedeploy.study.front import read_front
+from edgedeploy.tasks.load import load_task
+
+FILE = BaselineWeights("checkpoint", "unet.pt", "state_dict", "ab" * 32)
+
+
+class Fits(Edges):
+    def fit(self, model: Any, **_: Any) -> None: ...
+
+
+def space(**parameters: tuple[Any, ...]) -> Space:
+    precisions = {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "int8")}
+    return Space(("onnxruntime", "openvino"), parameters, {"mix": "wide", "size": 16}, precisions, 2)
+
+
+@pytest.mark.parametrize(
+    ("task", "parameters", "wanted"),
+    [
+        (TrainableEdges(), {"width": (1.0, 0.5)}, True),
+        (TrainableEdges(), {"size": (16, 8)}, True),
+        (Fits(), {"width": (0.5,)}, True),
+        (
+            TrainableEdges(),
+            {"precision": ("float32", "int8"), "width": (1.0,), "size": (16,), "threads": (1, 2)},
+            False,
+        ),
+        (Edges(), {"width": (1.0, 0.5)}, False),
+    ],
+    ids=["pruned", "other inputs", "own fit", "nothing is recovered", "no training"],
+)
+def test_the_baseline_is_trained_further_where_variants_are_recovered(
+    task: Any, parameters: dict[str, tuple[Any, ...]], wanted: bool
+) -> None:
+    found = recovered_baseline(space(**parameters), task)
+    assert (found is not None) == wanted
+    if found is not None:
+        assert found == Variant("onnxruntime", "float32", 1.0, (("mix", "wide"), ("size", 16)), 2, recovered=True)
+        assert space(**parameters).params_of(found) is None, "no search proposes it"
+
+
+def test_a_ready_made_model_is_never_trained_further(tmp_path: Path) -> None:
+    assert recovered_baseline(space(width=(1.0, 0.5)), SmallTask(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        BaselineWeights("checkpoint", "unet.pt", "state_dict", "cd" * 32),
+        BaselineWeights("checkpoint", "unet.pt", "ema", "ab" * 32),
+        BaselineWeights("task", sha256="ab" * 32),
+        BaselineWeights(),
+    ],
+)
+def test_other_weights_are_another_baseline(now: BaselineWeights, tmp_path: Path) -> None:
+    study = {"baseline_weights": FILE.as_json()}
+    require_same_weights(study, FILE, tmp_path)
+    with pytest.raises(SpecError, match=r"others than when it began: unet.pt \(state_dict\), sha256 abababababab then"):
+        require_same_weights(study, now, tmp_path)
+
+
+def test_a_folder_of_before_trained_its_baseline(tmp_path: Path) -> None:
+    require_same_weights({}, BaselineWeights(), tmp_path)
+    require_same_weights({}, None, tmp_path)
+    with pytest.raises(SpecError, match="trained by this study then"):
+        require_same_weights({}, FILE, tmp_path)
+
+
+@pytest.mark.parametrize("kept", [{"origin": "nowhere"}, {"origin": "task", "colour": "red"}])
+def test_a_damaged_origin_is_told(kept: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"baseline_weights in study\.json"):
+        require_same_weights({"baseline_weights": kept}, FILE, tmp_path)
+
+
+STUDY = """\
+[study]
+name = "weights"
+targets = ["onnxruntime"]
+[task]
+kind = "synthetic-ultrasound"
+options = {{ train_cases = 2, calibration_cases = 1, selection_cases = 1, confirmation_cases = 1, depth = 2 }}
+{more}
+[[boards]]
+name = "here"
+kind = "local"
+[space]
+width = [1.0, 0.5]
+[[objectives]]
+metric = "dice_mean"
+[budget]
+trials = 2
+"""
+
+
+def test_a_task_without_code_takes_a_checkpoint_too(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY.format(more='checkpoint = "unet.pt"\ncheckpoint_key = "ema.model"'))
+    spec, source = load_spec(path)
+    task = load_task(spec.task.model_dump(), tmp_path)
+    arch = baseline_arch(task)
+    torch.save({"model": {}, "ema": {"model": task.build(**arch).state_dict()}}, tmp_path / "unet.pt")
+    found = find_baseline(spec, source, task)
+    assert found.weights == BaselineWeights("checkpoint", "unet.pt", "ema.model", sha256_file(tmp_path / "unet.pt"))
+    assert found.notes == (f"the baseline is not trained: its weights are {found.weights.text}",)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('checkpoint_key = "ema"', "`checkpoint_key` goes with `checkpoint`"),
+        ('checkpoint = ""', r"task\.checkpoint: String should have at least 1 character"),
+        ('checkpiont = "unet.pt"', r"task\.checkpiont: unknown key.*Did you mean 'checkpoint'"),
+    ],
+)
+def test_keys_about_weights_that_are_wrong_are_told_by_the_file_alone(more: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY.format(more=more))
+    with pytest.raises(SpecError, match=message):
+        load_spec(tmp_path / "study.toml")
+
+
+def test_an_onnx_file_has_its_weights(tmp_path: Path) -> None:
+    text = STUDY.format(more='checkpoint = "unet.pt"\nmodel = "unet.onnx"').replace("synthetic-ultrasound", "onnx")
+    (tmp_path / "study.toml").write_text(text)
+    with pytest.raises(SpecError, match=r"an \.onnx file has its weights"):
+        load_spec(tmp_path / "study.toml")
+
+
+def test_readers_see_where_the_weights_come_from_and_what_more_training_gains(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "study", made_up_report.BASELINES)
+    further = Variant.from_json({**made_up_report.BASELINES[0].as_json(), "recovered": True})
+    for item in (*made_up_report.measurements(), made_up.measurement(further, dice=0.871, latency_ms=6.9, seed=50)):
+        store.keep(item)
+    write_json(store.study_path, {**store.study(), "baseline_weights": FILE.as_json()})
+
+    front = read_front(store.root)
+    row = front.row(further.digest)
+    assert row is not None
+    assert (row.role, row.baseline) == ("baseline, recovered", False)
+    assert row in front.shown
+    assert front.reference == made_up_report.BASELINES[0].digest, "what ratios and the pick refer to stays"
+    assert front.as_json()["baseline_weights"] == FILE.as_json()
+    table = front_table(front)
+    assert f"{further.label} (baseline, recovered)" in [cells[1] for cells in table.rows]
+    assert f"The baseline was not trained: its weights are {FILE.text}." in table.notes
+    page = render_report(made_up_report.report_data(front=front, training={}))
+    assert f"{further.label} (baseline, recovered)" in page
+    assert "what it gains, training gains" in page
+    assert f"not trained: its weights are {FILE.text}" in page
+
+
+def test_a_front_without_these_says_nothing_of_them(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "study", made_up_report.BASELINES)
+    for item in made_up_report.measurements():
+        store.keep(item)
+    front = read_front(store.root)
+    assert front.weights is None
+    assert not [note for note in front_table(front).notes if "weights" in note]
+    assert "baseline, recovered" not in render_report(made_up_report.report_data(front=front))

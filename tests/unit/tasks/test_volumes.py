@@ -1,0 +1,195 @@
+"""Volumes without code: NIfTI files, one orientation and spacing, cuts that come back to their place, Dice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import picture_kit
+import pytest
+import torch
+
+from edgedeploy import Grouped, Pictured, Task, Trainable
+from edgedeploy.errors import DataError, SpecError
+from edgedeploy.interfaces.task import SPLITS
+from edgedeploy.tasks.load import load_task
+from edgedeploy.tasks.volumes import Volumes, placed
+
+SMALL = {"size": [16, 16, 16], "base_channels": 2}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("volumes")
+    for number in range(12):
+        picture_kit.volume(folder, f"v{number:02d}", number)
+    return folder
+
+
+def load(root: Path, **options: Any) -> Volumes:
+    task = load_task({"kind": "volumes", "options": {"root": str(root), **SMALL, **options}}, root.parent)
+    assert isinstance(task, Volumes)
+    return task
+
+
+def step(model: Any, task: Volumes) -> Any:
+    """One step of training; its loss."""
+    volumes, labels = next(task.batches(0, 4))
+    loss = task.loss(model(volumes), labels)
+    loss.backward()
+    torch.optim.SGD(model.parameters(), lr=0.01).step()
+    return loss.detach()
+
+
+def logits_of(labels: np.ndarray[Any, Any]) -> dict[str, Any]:
+    return {"out0": np.stack([labels == 0, labels == 1])[None].astype(np.float32)}
+
+
+def test_volumes_train_score_and_show(root: Path) -> None:
+    task = load(root)
+    for protocol in (Task, Trainable, Grouped, Pictured):
+        assert isinstance(task, protocol)
+    assert [len(task.cases(split)) for split in SPLITS] == [7, 1, 2, 2]
+    model = task.build()
+    before = float(step(model, task))
+    assert float(step(model, task)) < before
+    model.eval()
+    case = task.cases("selection")[0]
+    with torch.no_grad():
+        outputs = {"out0": model(torch.from_numpy(task.inputs(case)["volume"])).numpy()}
+    assert outputs["out0"].shape == (1, 2, 16, 16, 16)
+    found = task.evaluate(outputs, case)
+    assert set(found) == set(task.metrics) == {"dice_mean", "dice_structure"}
+    assert task.picture(case, None).shape == (18, 20, 3)
+    truth = placed(task.load(case)[1], (16, 16, 16))
+    assert (task.picture(case, logits_of(truth)) == task.picture(case, None)).all()
+
+
+def test_a_cut_answer_comes_back_to_its_place(root: Path) -> None:
+    task = load(root)
+    case = task.cases("selection")[0]
+    volume, truth = task.load(case)
+    assert truth.shape == (20, 18, 12)
+    kept = placed(truth, (16, 16, 16))
+    lost = int(truth.sum()) - int(kept.sum())
+    found = task.evaluate(logits_of(kept), case)
+    assert found["dice_structure"] == pytest.approx(2 * kept.sum() / (2 * kept.sum() + lost))
+    seen = task.inputs(case)["volume"][0, 0]
+    assert seen[:, :, 2:14] == pytest.approx(volume[2:18, 1:17])
+    assert not seen[:, :, :2].any()
+
+
+def test_placing_there_and_back_keeps_every_voxel() -> None:
+    for shape in ((7, 16, 20), (16, 17, 15)):
+        values = np.random.default_rng(0).random(shape)
+        back = placed(placed(values, (16, 16, 16)), shape)
+        assert ((back == values) | (back == 0)).all()
+        assert (back != 0).sum() == np.prod([min(side, 16) for side in shape])
+
+
+def test_spacing_and_orientation_are_made_alike(tmp_path: Path) -> None:
+    """The same head scanned from the other end, at 2 mm along the third axis: one grid comes of both."""
+    for number in range(8):
+        picture_kit.volume(tmp_path, f"v{number}", number)
+        data = [nibabel.load(tmp_path / f / f"v{number}.nii.gz") for f in ("images", "labels")]
+        flipped = [np.asarray(item.dataobj)[::-1] for item in data]
+        affine = np.array([[-1.0, 0, 0, 19], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
+        picture_kit.volume(tmp_path, f"w{number}", number, affine=affine, values=flipped[0], label=flipped[1])
+    task = load(tmp_path, spacing_mm=[1.0, 1.0, 1.0])
+    loaded = {case.id[-9:-7]: task.load(case) for split in SPLITS for case in task.cases(split)}
+    assert len(loaded) == 16
+    for number in range(8):
+        assert loaded[f"v{number}"][0].shape[2] == pytest.approx(23, abs=1)
+        assert loaded[f"v{number}"][0] == pytest.approx(loaded[f"w{number}"][0], abs=1e-4)
+        assert (loaded[f"v{number}"][1] == loaded[f"w{number}"][1]).all()
+
+
+def test_a_window_and_squeezed_volumes(root: Path) -> None:
+    task = load(root, window=[0.0, 100.0], fit="squeeze")
+    case = task.cases("selection")[0]
+    seen = task.inputs(case)["volume"]
+    assert seen.shape == (1, 1, 16, 16, 16)
+    assert seen.min() >= 0 and seen.max() <= 1
+    volumes, labels = next(task.batches(0, 3))
+    assert volumes.shape == labels.shape == (3, 1, 16, 16, 16)
+    truth = task.load(case)[1]
+    small = torch.nn.functional.interpolate(torch.from_numpy(truth)[None, None].float(), size=(16, 16, 16))[
+        0, 0
+    ].numpy()
+    found = task.evaluate(logits_of(small), case)
+    assert found["dice_structure"] is not None and found["dice_structure"] > 0.8
+
+
+def test_every_second_cut_holds_a_structure(root: Path) -> None:
+    task = load(root)
+    cuts = [label for _, labels in task.batches(1, 7) for label in labels]
+    assert len(cuts) == 7
+    assert sum(bool(label.any()) for label in cuts) >= 4
+
+
+def test_classes_without_truth_and_answer_are_undefined(tmp_path: Path) -> None:
+    for number in range(6):
+        picture_kit.volume(tmp_path, f"v{number}", number)
+    task = load(tmp_path, classes={"ball": 1, "other": 2})
+    case = task.cases("selection")[0]
+    empty = np.zeros((1, 3, 16, 16, 16), np.float32)
+    assert task.evaluate({"o": empty}, case) == {"dice_ball": 0.0, "dice_other": None, "dice_mean": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        ({"label": np.full((20, 18, 12), 5, np.uint8)}, "unknown label 5.*structure = 1"),
+        ({"label": np.zeros((20, 18, 11), np.uint8)}, "must have one size and one affine"),
+        ({"values": np.full((20, 18, 12), np.nan, np.float32)}, "NaN or Inf"),
+        ({"values": np.zeros((20, 18, 12, 3), np.float32)}, "One volume of at most"),
+    ],
+)
+def test_volumes_that_cannot_be_used_are_named(tmp_path: Path, of: dict[str, Any], message: str) -> None:
+    for number in range(8):
+        picture_kit.volume(tmp_path, f"v{number}", number)
+    picture_kit.volume(tmp_path, "bad", 99, **of)
+    with pytest.raises(DataError, match=message) as told:
+        load(tmp_path)
+    assert "bad.nii.gz" in str(told.value)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    for number in range(8):
+        picture_kit.volume(tmp_path, f"v{number}", number)
+    whole = (tmp_path / "images" / "v3.nii.gz").read_bytes()
+    (tmp_path / "images" / "v3.nii.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"v3.nii.gz: it cannot be read"):
+        load(tmp_path)
+
+
+def test_a_header_that_asks_for_too_much_is_refused_unread(tmp_path: Path) -> None:
+    picture_kit.volume(tmp_path, "v0", 0)
+    for number in range(1, 8):
+        picture_kit.volume(tmp_path, f"v{number}", number)
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((30000, 30000, 30000))
+    header.set_data_dtype(np.uint8)
+    (tmp_path / "images" / "v0.nii.gz").unlink()
+    with (tmp_path / "images" / "v0.nii").open("wb") as stream:
+        header.write_to(stream)
+        stream.write(bytes(64))
+    with pytest.raises(DataError, match="of at most 268435456 voxels"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": [16, 16, 20]}, "three multiples of 16"),
+        ({"orientation": "RAL"}, "names three axes"),
+        ({"fit": "slide"}, "fit is crop or squeeze"),
+        ({"window": [5.0, 1.0]}, "two rising values"),
+        ({"classes": {"a": 1, "b": 1}}, "a value of its own"),
+    ],
+)
+def test_options_that_are_wrong(root: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load(root, **options)
