@@ -210,13 +210,15 @@ class Trials:
         found = [{name: rows[index] for name, rows in outputs.items()} for index in range(len(wanted))]
         return worst_distance(zip(wanted, found, strict=True))
 
-    def measure(self, variant: Variant, split: Split) -> Measurement:
+    def measure(self, variant: Variant, split: Split, *, timed: bool | None = None) -> Measurement:
         """Measure until the conditions are stable, with at most ``retries`` repeats; the last measurement is returned
         even if it is invalid. Before a repeat the board may cool down to its temperature before the first run.
+
+        Times are taken in every split but ``confirmation``, unless ``timed`` says otherwise.
         """
         cool_to_c = None
         for attempt in range(self.spec.measure.retries + 1):
-            measurement = self._attempt(variant, split, cool_to_c)
+            measurement = self._attempt(variant, split, cool_to_c, split != "confirmation" if timed is None else timed)
             self.alive(variant)
             with self.account.phase("bookkeeping"):
                 self.store.keep(measurement)
@@ -226,8 +228,7 @@ class Trials:
             cool_to_c = cool_to_c or cooled_c(measurement.environment)
         return measurement
 
-    def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
-        timed = split != "confirmation"
+    def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None, timed: bool) -> Measurement:
         with self.host:
             candidate = self.bench.payload(variant, split)
             baseline = self.bench.payload(self.reference_baseline, split) if timed else None
@@ -290,7 +291,7 @@ class Trials:
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
         cause = None
-        if split != "confirmation":
+        if raw.baseline is not None:
             power = raw.environment.get("energy")
             metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, power, board.clock)
         if board.clock == "wall" and raw.baseline is not None:
