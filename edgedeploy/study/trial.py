@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.workbench import InputSet, Rivals, Workbench
 
+UNTIMED: Final[tuple[Split, ...]] = ("confirmation",)
 PROFILE_RUNS: Final = 10
 """Inferences that are profiled layer by layer after the timing."""
 
@@ -70,6 +71,7 @@ class Trials:
     - ``scenarios`` run in every measurement of times.
     - ``power_modes`` maps the board's modes to what sets them.
     - ``marks`` are notes that every measurement keeps.
+    - ``untimed`` are splits in which outputs alone are taken.
     - ``judge`` compares golden outputs with the reference's and raises ``ParityError`` for an artifact that is broken.
     - ``host`` is locked while this host works, ``place`` while the board runs; a board that is this host shares its
       lock.
@@ -89,6 +91,7 @@ class Trials:
     power_modes: Mapping[str, str] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
     judge: Callable[..., dict[str, float]] = check_parity
+    untimed: Collection[Split] = UNTIMED
     host: AbstractContextManager[object] = field(default_factory=nullcontext)
     place: AbstractContextManager[object] = field(default_factory=nullcontext)
 
@@ -210,15 +213,13 @@ class Trials:
         found = [{name: rows[index] for name, rows in outputs.items()} for index in range(len(wanted))]
         return worst_distance(zip(wanted, found, strict=True))
 
-    def measure(self, variant: Variant, split: Split, *, timed: bool | None = None) -> Measurement:
+    def measure(self, variant: Variant, split: Split) -> Measurement:
         """Measure until the conditions are stable, with at most ``retries`` repeats; the last measurement is returned
         even if it is invalid. Before a repeat the board may cool down to its temperature before the first run.
-
-        Times are taken in every split but ``confirmation``, unless ``timed`` says otherwise.
         """
         cool_to_c = None
         for attempt in range(self.spec.measure.retries + 1):
-            measurement = self._attempt(variant, split, cool_to_c, split != "confirmation" if timed is None else timed)
+            measurement = self._attempt(variant, split, cool_to_c)
             self.alive(variant)
             with self.account.phase("bookkeeping"):
                 self.store.keep(measurement)
@@ -228,7 +229,8 @@ class Trials:
             cool_to_c = cool_to_c or cooled_c(measurement.environment)
         return measurement
 
-    def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None, timed: bool) -> Measurement:
+    def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
+        timed = split not in self.untimed
         with self.host:
             candidate = self.bench.payload(variant, split)
             baseline = self.bench.payload(self.reference_baseline, split) if timed else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -221,7 +221,7 @@ def _build(at: Desk, subject: _Subject) -> Measurement | None:
     rivals = at.bench.rivals(at.variant)
     if rivals is not None:
         at.trials.choose_weight_bits(at.variant, rivals)
-    return at.trials.measure(at.variant, subject.split, timed=False)
+    return replace(at.trials, untimed=(subject.split,)).measure(at.variant, subject.split)
 
 
 def _distances(task: Task, measured: Measurement | None, golden: GoldenOutputs) -> tuple[OutputDistance, ...]:

@@ -106,6 +106,8 @@ def test_quantize_takes_images_as_a_study_does(place: Path) -> None:
     assert said["outputs"] == []
     assert said["weight_bits"].startswith("8 bits: no board was asked")
     assert Path(said["file"]).is_file()
+    layers = json.loads(run("debug", "q", "--json", "--threshold-db", "0"))["layers"]  # against the float model inside
+    assert {layer["layer"] for layer in layers} == {"/block1/conv", "/block2/conv", "/head/conv"}
 
 
 @pytest.mark.parametrize("precision", ["int8-dynamic", "int4-weights"])
