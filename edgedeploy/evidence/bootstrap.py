@@ -189,7 +189,7 @@ class Resampler:
     def _compare_cases(self, ours: Measurement, theirs: Measurement, objective: Objective) -> Comparison:
         """Over the cases for which the metric is defined on both sides."""
         metric = objective.metric
-        if metric in ours.draws or metric in theirs.draws:
+        if not any(metric in values for values in ours.cases.values()):
             return _compare_draws(ours, theirs, objective)
         pairs = paired_gains(ours, theirs, objective)
         rng = generator(self._seed, "pair", metric, ours.digest, theirs.digest)
@@ -232,12 +232,13 @@ class Resampler:
 
 
 def _compare_draws(ours: Measurement, theirs: Measurement, objective: Objective) -> Comparison:
-    """Over the draws in which the metric is defined on both sides. Draws of other cases are no pairs."""
+    """Of a metric of the split, over the draws in which it is defined on both sides. Draws of other cases are no pairs."""
     metric = objective.metric
     gain = objective.gain(ours.metrics[metric], theirs.metrics[metric])
     mine, other = ours.draws.get(metric), theirs.draws.get(metric)
     if mine is None or other is None or mine.drawn != other.drawn:
-        return Comparison(metric, gain, None, None, "too few", 0)
+        same = set(ours.cases) == set(theirs.cases)
+        return Comparison(metric, gain, None, None, "too few", len(ours.cases) if same else 0)
     better = mine.values - other.values
     draws = _defined(-better if objective.direction == "minimize" else better)
     if draws is None:

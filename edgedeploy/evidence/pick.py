@@ -52,6 +52,11 @@ def what_is_missing(pick: Pick, metrics: Mapping[str, MetricInfo]) -> str:
     def text(value: float) -> str:
         return quantity(value, found.metric, unit)
 
+    if found.lower is None and found.units >= MIN_UNITS:
+        return (
+            f"It was held against the baseline on {found.units} cases, but these are of fewer than {MIN_UNITS} groups, or draws "
+            f"of them often leave {phrase(found.metric)} undefined, as one class has very few: no loss is bounded."
+        )
     if found.lower is None:
         return f"It was held against the baseline on {found.units} cases; no loss is bounded by fewer than {MIN_UNITS}."
     short = (
@@ -62,7 +67,7 @@ def what_is_missing(pick: Pick, metrics: Mapping[str, MetricInfo]) -> str:
     if room <= 0:
         return f"{short} The loss itself is {text(-found.gain)}: more cases will not show less."
     wanted = math.ceil(found.units * ((found.gain - found.lower) / room) ** 2)
-    if found.method != "paired cases" or wanted <= found.units:
+    if found.method not in ("paired cases", "paired draws") or wanted <= found.units:
         return short
     return f"{short} If it stays as it is, about {wanted} cases would show it; there were {found.units}."
 

@@ -22,8 +22,9 @@ first query on."""
 Statistic = Literal["percentile", "bound", "maximum", "median", "minimum", "ratio", "share", "slope", "value"]
 
 _OF_PERCENT: Final = ("percentile", "bound")
-_UPPER_CASE: Final = ("nsd", "hd95", "iou", "auc")
-_UNITS_IN_NAMES: Final = ("px", "mm", "ns", "bytes")
+_UPPER_CASE: Final = ("nsd", "hd95", "iou", "auc", "auroc", "psnr", "ssim", "mae")
+_WRITTEN: Final = {**{word: word.upper() for word in _UPPER_CASE}, "map": "mAP"}
+_UNITS_IN_NAMES: Final = ("px", "mm", "ns", "bytes", "db")
 
 
 @dataclass(frozen=True)
@@ -121,5 +122,5 @@ def derived_heading(name: str) -> str:
     words = name.split("_")
     if len(words) > 1 and words[-1] in _UNITS_IN_NAMES:
         words = words[:-1]
-    first = words[0].upper() if words[0] in _UPPER_CASE else words[0].capitalize()
+    first = _WRITTEN.get(words[0], words[0].capitalize())
     return " ".join([first, *words[1:]])

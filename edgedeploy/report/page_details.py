@@ -9,12 +9,11 @@ from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Resampler
 from edgedeploy.evidence.confirm import Confirmed, confirm
 from edgedeploy.evidence.energy import energy_text
 from edgedeploy.evidence.front import Front
-from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import comparison_text, gain_text, heading, phrase, quantity, scale_for
 from edgedeploy.records.units import human
 from edgedeploy.report.blocks import Bar, Block, Cell, Chart, Columns, Section, Share, Table, Text
 from edgedeploy.report.data import ReportData
-from edgedeploy.report.pictures import case_gains, pick_and_reference, picture_rows
+from edgedeploy.report.pictures import case_gains, case_goal, pick_and_reference, picture_rows
 from edgedeploy.report.plot import case_differences, latency_over_time
 from edgedeploy.report.tables import (
     confirmation_table,
@@ -31,7 +30,7 @@ PHASE_COLOURS = ("#2166ac", "#4393c3", "#92c5de", "#5aae61", "#a6dba0", "#b2abd2
 
 def cases_section(data: ReportData) -> Section:
     front = data.front
-    goal = accuracy_objective(front.objectives)
+    goal = case_goal(front, data.measurements)
     gains = case_gains(front, data.measurements)
     pick, reference = pick_and_reference(front, data.measurements)
     title = "Case by case against the baseline"

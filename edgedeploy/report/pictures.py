@@ -15,6 +15,7 @@ from edgedeploy.evidence.bootstrap import paired_gains
 from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import heading, quantity
+from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.blocks import Picture, Pictures
 
@@ -38,14 +39,24 @@ def worst_cases(report: Front, measurements: Sequence[Measurement], count: int =
 
 
 def case_gains(report: Front, measurements: Sequence[Measurement]) -> dict[str, float]:
-    """Gain of the pick over the reference baseline on the accuracy objective, by case; empty without both."""
-    goal = accuracy_objective(report.objectives)
+    """Gain of the pick over the reference baseline on the :func:`case_goal`, by case; empty without both."""
+    goal = case_goal(report, measurements)
     pick, reference = pick_and_reference(report, measurements)
     if goal is None or pick is None or reference is None or pick is reference:
         return {}
-    if goal.metric not in pick.metrics or goal.metric not in reference.metrics:
-        return {}
     return paired_gains(pick, reference, goal)
+
+
+def case_goal(report: Front, measurements: Sequence[Measurement]) -> Objective | None:
+    """The accuracy objective; where that is a metric of the whole split, the first of the task's metrics that the pick has
+    by case, because no case has a share in an AUROC. None without either."""
+    goal = accuracy_objective(report.objectives)
+    pick, _ = pick_and_reference(report, measurements)
+    if goal is None or pick is None or goal.metric not in pick.draws:
+        return goal
+    by_case = {name for values in pick.cases.values() for name, value in values.items() if value is not None}
+    name = next((name for name in report.metrics if name in by_case), None)
+    return Objective(name, report.metrics[name].direction) if name else goal
 
 
 def pick_and_reference(
@@ -79,7 +90,7 @@ def picture_rows(pictures: Sequence[CasePicture], report: Front, measurements: S
     """A row per case: its pictures side by side, each with what it scored."""
     pick, reference = pick_and_reference(report, measurements)
     values = {"pick": pick.cases if pick else {}, "baseline": reference.cases if reference else {}}
-    goal = accuracy_objective(report.objectives)
+    goal = case_goal(report, measurements)
     rows = []
     for picture in pictures:
         shown = []

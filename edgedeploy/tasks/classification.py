@@ -5,7 +5,7 @@
     ROOT/labels.csv                      image,label[,group][,split] (option ``table``); images below ROOT
 
 A picture that is there twice counts as one group. Accuracy and log loss belong to cases; AUROC, balanced accuracy, F1 and
-the sensitivity at a fixed specificity to the split (scikit-learn).
+the sensitivity at a fixed specificity to the split, as scikit-learn defines them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from edgedeploy.tasks.pictures.table import inside, read_table
 from edgedeploy.tasks.splitting import SPLIT_WORDS
 
 Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
 
 MAX_CLASSES: Final = 1000
 _LEAST_CHANCE: Final = 1e-7
@@ -68,6 +69,7 @@ class Classification(PictureTask):
             raise SpecError("task.options.positive", found, nearest(options.positive, self.classes))
         super().__init__("classification", options, root, entries, maker)
         self._options = options
+        self._seen: dict[str, tuple[Mapping[str, Array], Floats]] = {}
         self.metrics: Mapping[str, MetricInfo] = {
             "accuracy": MetricInfo("maximize", "1", "share of cases whose class was found"),
             "log_loss": MetricInfo("minimize", "1", "mean negative log of the chance given to the true class"),
@@ -134,6 +136,13 @@ class Classification(PictureTask):
             raise MeasurementError("finite logits", "NaN or Inf", "Choose a wider precision")
         return np.asarray(self._two_columns(logits).softmax(dim=1)[0], np.float64)
 
+    def _remembered(self, case: Case, outputs: Mapping[str, Array]) -> Floats:
+        """The chances of the outputs that were seen last for a case: a split is scored many times."""
+        seen = self._seen.get(case.id)
+        if seen is None or seen[0] is not outputs:
+            seen = self._seen[case.id] = (outputs, self.chances(outputs))
+        return seen[1]
+
     def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
         chances, truth = self.chances(outputs), self.truth(case)
         right = float(int(chances.argmax()) == truth)
@@ -141,7 +150,7 @@ class Classification(PictureTask):
 
     def score(self, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]) -> dict[str, float | None]:
         truth = np.array([self.truth(case) for case in cases])
-        chances = np.stack([self.chances(found) for found in outputs])
+        chances = np.stack([self._remembered(case, found) for case, found in zip(cases, outputs, strict=True)])
         positive = self.classes.index(self._options.positive) if self._options.positive else None
         return split_scores(truth, chances, positive, self._options.specificity)
 
@@ -170,34 +179,54 @@ class Classification(PictureTask):
         return np.asarray(page)
 
 
-def split_scores(
-    truth: Floats | Any, chances: Floats, positive: int | None, specificity: float
-) -> dict[str, float | None]:
-    """``truth`` (cases,) are class numbers, ``chances`` (cases, classes).
+def split_scores(truth: Labels, chances: Floats, positive: int | None, specificity: float) -> dict[str, float | None]:
+    """``truth`` (cases,) are class numbers, ``chances`` (cases, classes). A split is scored a thousand times for its draws,
+    so these are scikit-learn's definitions without its checks of each argument, which took 95 % of the time; a test holds
+    them to its functions.
 
     Rules: AUROC is of ``positive``, or the mean over the classes, each against the rest; a class that no case has, or that
     all have, is left out of the mean, and without any the AUROC is undefined. F1 is of ``positive``, or the mean over the
     classes in truth or answers; it is undefined where ``positive`` is in neither. The sensitivity is the highest among
     thresholds that keep the specificity, on these very cases; it is undefined without cases of both kinds.
     """
-    from sklearn.metrics import f1_score, recall_score, roc_auc_score, roc_curve
-
+    count = chances.shape[1]
     answers = chances.argmax(axis=1)
-    two_sided = [label for label in range(chances.shape[1]) if 0 < (truth == label).sum() < truth.size]
-    asked = two_sided if positive is None else [positive] if positive in two_sided else []
-    areas = [float(roc_auc_score(truth == label, chances[:, label])) for label in asked]
-    found: dict[str, float | None] = {"auroc": float(np.mean(areas)) if areas else None}
-    found["balanced_accuracy"] = float(recall_score(truth, answers, labels=np.unique(truth), average="macro"))
+    table = np.bincount(truth * count + answers, minlength=count * count).reshape(count, count)
+    found_of, hits, asked_of = table.sum(axis=0), table.diagonal(), table.sum(axis=1)
+    there = asked_of > 0
+    two_sided = np.flatnonzero(there & (asked_of < truth.size))
+    asked = two_sided if positive is None else two_sided[two_sided == positive]
+    areas = [auroc(truth == label, chances[:, label]) for label in asked]
+    with np.errstate(invalid="ignore"):
+        f1 = 2 * hits / (found_of + asked_of)
+    found: dict[str, float | None] = {
+        "auroc": float(np.mean(areas)) if areas else None,
+        "balanced_accuracy": float(np.mean(hits[there] / asked_of[there])),
+    }
     if positive is None:
-        found["f1"] = float(f1_score(truth, answers, average="macro"))
-        return found
-    sides = (truth == positive, answers == positive)
-    found["f1"] = float(f1_score(*sides)) if sides[0].any() or sides[1].any() else None
-    found["sensitivity"] = None
-    if asked:
-        false_alarms, hits_at, _ = roc_curve(sides[0], chances[:, positive], drop_intermediate=False)
-        found["sensitivity"] = float(hits_at[1 - false_alarms >= specificity - 1e-12].max())
+        return {**found, "f1": float(np.nanmean(f1))}
+    found["f1"] = None if np.isnan(f1[positive]) else float(f1[positive])
+    sides = truth == positive
+    found["sensitivity"] = sensitivity(sides, chances[:, positive], specificity) if len(asked) else None
     return found
+
+
+def auroc(sides: npt.NDArray[np.bool_], values: Floats) -> float:
+    """The chance that a positive case has the higher value (Mann-Whitney's U over all pairs), ties by half."""
+    from scipy.stats import rankdata
+
+    positives = int(sides.sum())
+    above = float(rankdata(values)[sides].sum()) - positives * (positives + 1) / 2
+    return above / (positives * (sides.size - positives))
+
+
+def sensitivity(sides: npt.NDArray[np.bool_], values: Floats, specificity: float) -> float:
+    """The largest share of positives at or above a threshold that at least ``specificity`` of the negatives are below."""
+    order = np.argsort(-values, kind="stable")
+    ends = np.append(np.diff(values[order]) != 0, True)
+    hits, false_alarms = np.cumsum(sides[order])[ends], np.cumsum(~sides[order])[ends]
+    kept = hits[false_alarms <= (1 - specificity) * (~sides).sum() + 1e-9]
+    return float(kept.max(initial=0) / sides.sum())
 
 
 def _split_metrics(options: ClassificationOptions) -> dict[str, MetricInfo]:

@@ -18,7 +18,8 @@ from edgedeploy.interfaces.task import Task
 from edgedeploy.lab.kinds import health_check
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.variant import PRECISIONS, Variant
-from edgedeploy.reference.parity import check_parity
+from edgedeploy.reference.parity import Judged
+from edgedeploy.reference.parity import judge as by_cases
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.study import StudySpec
@@ -82,7 +83,7 @@ def desk(
     measure: MeasureTable | None = None,
     folder: Path | None = None,
     exact_sums: bool | None = None,
-    judge: Callable[..., dict[str, float]] = check_parity,
+    judge: Callable[..., Judged] = by_cases,
     given: Given | None = None,
     tell: Tell,
 ) -> Iterator[Desk]:

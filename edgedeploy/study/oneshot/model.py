@@ -14,10 +14,10 @@ import numpy as np
 
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.interfaces.task import Array, Case, Split
-from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
-from edgedeploy.reference.export import describe, random_inputs, reference_outputs
+from edgedeploy.reference.export import describe, reference_outputs
 from edgedeploy.reference.take_in import TakenIn, take_in
 from edgedeploy.tasks.onnx.inputs import Preprocessing, Sources
 
@@ -59,7 +59,7 @@ def onnx_file(path: Path) -> Path:
 
 def random_cases(specs: Sequence[TensorSpec]) -> Inputs:
     """Seeded random inputs, for models that nobody gave inputs for."""
-    feeds = {str(seed): partial(random_inputs, specs, seed) for seed in range(RANDOM_CASES)}
+    feeds = {str(seed): partial(random_feed, specs, seed) for seed in range(RANDOM_CASES)}
     return Inputs(feeds, feeds, f"{RANDOM_CASES} random inputs", random=True)
 
 

@@ -147,7 +147,7 @@ def quantize(
             compared_on=_compared_on(measured, subject.compared_on),
             board=bench.info.name if bench.info else None,
             weight_bits=_bits_text(bench, chosen),
-            notes=subject.notes,
+            notes=(*subject.notes, *_beyond(golden, precision)),
             accuracy=accuracy_of(subject.task, reference, measured) if own and measured is not None else (),
         )
         write_folder(out, artifact, built, reference.path, facts=_facts(result, subject), threads=bench.variant.threads)
@@ -228,13 +228,22 @@ def _distances(task: Task, measured: Measurement | None, golden: GoldenOutputs) 
     if measured is None:
         return ()
     if not isinstance(task, OneModel):
-        return tuple(_distance(name, golden.by_case(name)) for name in golden.reference)
+        return tuple(_distance(name, golden.by_case(name)) for name in golden.names)
     return tuple(
         _distance(
             name,
             {case: (item[f"rel_l2_{slug}"], item[f"max_abs_{slug}"] or 0.0) for case, item in measured.cases.items()},
         )
         for name, slug in task.slugs.items()
+    )
+
+
+def _beyond(golden: GoldenOutputs, precision: str) -> tuple[str, ...]:
+    """A warning where the artifact is further from the float model than its precision explains."""
+    if not golden.judged.missed:
+        return ()
+    return (
+        f"further from the float model than {precision} explains: {golden.judged.text}; `edgedeploy debug` shows where",
     )
 
 

@@ -14,7 +14,7 @@ from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.task import Array, ReadyMade, Split, Task, is_trained
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.reference.export import Reference, reference_outputs
-from edgedeploy.reference.parity import check_parity
+from edgedeploy.reference.parity import UNJUDGED, Judged, judge
 from edgedeploy.study.baseline import baseline_arch
 from edgedeploy.study.scores import score
 from edgedeploy.tasks.load import load_task
@@ -48,26 +48,36 @@ def load_trained(task: str | Task, checkpoint: Path | None, key: str) -> tuple[T
 
 
 class GoldenOutputs:
-    """Keeps the outputs that parity is judged on: of the reference and of the artifact, by name, cases first."""
+    """Keeps what parity was judged on: outputs of the reference and of the artifact, by case and name."""
 
     def __init__(self) -> None:
-        self.reference: Mapping[str, Array] = {}
-        self.artifact: Mapping[str, Array] = {}
+        self.reference: Mapping[str, Mapping[str, Array]] = {}
+        self.artifact: Mapping[str, Mapping[str, Array]] = {}
+        self.judged = UNJUDGED
 
     def judge(
-        self, reference: Mapping[str, Array], artifact: Mapping[str, Array], *precisions: str
-    ) -> dict[str, float]:
+        self,
+        reference: Mapping[str, Mapping[str, Array]],
+        artifact: Mapping[str, Mapping[str, Array]],
+        *precisions: str,
+    ) -> Judged:
         self.reference, self.artifact = reference, artifact
-        return check_parity(reference, artifact, *precisions)
+        self.judged = judge(reference, artifact, *precisions)
+        return self.judged
+
+    @property
+    def names(self) -> list[str]:
+        return list(next(iter(self.reference.values()), {}))
 
     def by_case(self, name: str) -> dict[str, tuple[float | None, float]]:
         """Relative L2 distance (None where the reference is zero all over) and largest difference of an output."""
         found = {}
-        for case, (wanted, had) in enumerate(zip(self.reference[name], self.artifact[name], strict=True)):
-            difference = had.astype(np.float64) - wanted.astype(np.float64)
-            signal = float(np.linalg.norm(wanted.astype(np.float64)))
+        for case, outputs in self.reference.items():
+            wanted = outputs[name].astype(np.float64)
+            difference = self.artifact[case][name].astype(np.float64).reshape(wanted.shape) - wanted
+            signal = float(np.linalg.norm(wanted))
             relative = float(np.linalg.norm(difference)) / signal if signal else None
-            found[f"case {case}"] = relative, float(np.max(np.abs(difference), initial=0.0))
+            found[case] = relative, float(np.max(np.abs(difference), initial=0.0))
         return found
 
 

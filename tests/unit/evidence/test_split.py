@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from edgedeploy.errors import MeasurementError, SpecError
 from edgedeploy.evidence.bootstrap import Resampler
 from edgedeploy.evidence.front import build_front
+from edgedeploy.evidence.pick import what_is_missing
 from edgedeploy.evidence.split import numbered, split_draws, split_score
 from edgedeploy.interfaces.scores import Grouped, ScoresSplit, metrics_of
 from edgedeploy.interfaces.task import Case
@@ -140,6 +141,29 @@ def test_other_cases_are_no_pairs() -> None:
     ours, theirs = measured(Reader(), 0.8), measured(Reader(), 0.8, count=50, target="openvino")
     compared = Resampler(0).compare(ours, theirs, AUROC)
     assert (compared.method, compared.lower) == ("too few", None)
+
+
+def test_a_split_of_four_cases_has_a_score_and_no_bound() -> None:
+    ours, theirs = measured(Reader(), 0.8, count=4), measured(Reader(), 0.8, count=4, target="openvino")
+    assert ours.draws == {}
+    assert Resampler(0).estimate(ours, "auroc").low is None
+    compared = Resampler(0).compare(ours, theirs, AUROC)
+    assert (compared.method, compared.units) == ("too few", 4)
+
+
+def test_the_pick_says_why_no_loss_is_bounded() -> None:
+    class Rare(Reader):
+        def truth(self, case: Case) -> int:
+            return int(case.id == "c000")
+
+    items = [measured(Rare(), 0.3), measured(Rare(), 0.4, target="openvino")]
+    report = build_front(items, [AUROC], baseline_digests=[items[0].digest], margin=0.0, metrics=INFO)
+    assert report.pick is not None
+    text = what_is_missing(report.pick, report.metrics)
+    assert text.startswith(
+        "It was held against the baseline on 60 cases, but these are of fewer than 5 groups, or draws"
+    )
+    assert "often leave AUROC undefined" in text
 
 
 def test_draws_of_one_class_are_left_out_and_too_many_of_them_leave_no_bound() -> None:

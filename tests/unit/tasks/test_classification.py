@@ -9,7 +9,7 @@ import numpy as np
 import picture_kit
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score, roc_curve
 
 from edgedeploy import Grouped, Pictured, ScoresSplit, Task, Trainable, TrainRecipe
 from edgedeploy.compress.training import fit
@@ -233,15 +233,25 @@ def test_colour_and_fixed_intensity(folders: Path) -> None:
 # -- scores
 
 
-def test_scores_are_those_of_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 2, 80)
-    raw = np.clip(0.5 + 0.2 * (truth - 0.5) + rng.normal(0, 0.2, 80), 0.01, 0.99)
-    chances = np.stack([1 - raw, raw], axis=1)
-    found = split_scores(truth, chances, 1, 0.8)
-    assert found["auroc"] == pytest.approx(roc_auc_score(truth, raw))
-    assert found["f1"] == pytest.approx(f1_score(truth, raw > 0.5))
-    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, raw > 0.5))
+@pytest.mark.parametrize("digits", [1, 6], ids=["ties", "no ties"])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_scores_are_those_of_scikit_learn(classes: int, digits: int) -> None:
+    rng = np.random.default_rng(digits)
+    for _ in range(5):
+        truth = rng.integers(0, classes, 50)
+        chances = np.round(rng.dirichlet(np.ones(classes), 50) + 0.3 * np.eye(classes)[truth], digits)
+        answers = chances.argmax(axis=1)
+        found, mean = (split_scores(truth, chances, positive, 0.8) for positive in (1, None))
+        sides = truth == 1
+        false_alarms, hits, _ = roc_curve(sides, chances[:, 1], drop_intermediate=False)
+        assert found["auroc"] == pytest.approx(roc_auc_score(sides, chances[:, 1]))
+        assert found["f1"] == pytest.approx(f1_score(sides, answers == 1))
+        assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, answers))
+        assert found["sensitivity"] == pytest.approx(hits[1 - false_alarms >= 0.8 - 1e-12].max())
+        each = [roc_auc_score(truth == label, chances[:, label]) for label in range(classes)]
+        assert mean["auroc"] == pytest.approx(np.mean(each))
+        assert mean["f1"] == pytest.approx(f1_score(truth, answers, average="macro"))
+        assert set(mean) == {"auroc", "f1", "balanced_accuracy"}
 
 
 def test_sensitivity_at_a_specificity_by_hand() -> None:
