@@ -25,7 +25,7 @@ def main() -> None:
     try:
         from edgedeploy.cli.app import app
 
-        app()
+        app(prog_name="edgedeploy")  # also as `python -m edgedeploy`: shell completion asks by this name
     except EdgeDeployError as exc:
         sys.stderr.write(f"error: {exc}\n")
         raise SystemExit(exc.exit_code) from None

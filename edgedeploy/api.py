@@ -247,7 +247,7 @@ def _limit(limit: ConstraintTable) -> str:
 def _logged(tracker: Tracker, store: Store, done: int, wanted: int) -> Event:
     """The variants are in MLflow, or why they are not: that ends no study."""
     try:
-        text = f"{tracker.log(store, read_front(store.root))} variants are in MLflow"
+        text = f"variants in MLflow: {tracker.log(store, read_front(store.root))}"
     except EdgeDeployError as exc:
         text = f"not logged: {exc}"
     return Event("note", text, done, wanted)

@@ -15,7 +15,7 @@ from edgedeploy.records.job import RawSide
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
-from edgedeploy.spec.study import MeasureTable
+from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.study.trial import stability_limits
 
 LIMITS = stability_limits(MeasureTable())

@@ -11,7 +11,7 @@ import numpy as np
 from small_onnx import convolutional
 
 from edgedeploy.interfaces.target import Target
-from edgedeploy.interfaces.task import Array, Case, Split
+from edgedeploy.interfaces.task import Array, Case, Split, Task
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
@@ -55,7 +55,7 @@ class SmallTask:
         return {"dice_mean": 1.0, "hd95_px": None}
 
 
-def bench(store: Store, task: SmallTask, *targets: Target, heard: list[str] | None = None) -> Workbench:
+def bench(store: Store, task: Task, *targets: Target, heard: list[str] | None = None) -> Workbench:
     """What a study of that task is made by; it says what it has to say to ``heard``."""
     told = heard if heard is not None else []
     found = {target.name: target for target in targets or (OnnxRuntimeTarget(),)}

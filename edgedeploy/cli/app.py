@@ -20,7 +20,6 @@ from edgedeploy.errors import SpecError
 
 app = typer.Typer(
     cls=FlagsAnywhere,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -1,10 +1,8 @@
-"""Commands that look at what is here: targets, boards, this host, recipes."""
+"""Commands that look at what is here: targets, boards, this host."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +12,15 @@ from typer.core import TyperGroup
 
 from edgedeploy.cli.app import EXIT_BOARD, EXIT_PARTIAL, AsJson, app, out, print_json, print_table
 from edgedeploy.cli.loudness import print_line, say
-from edgedeploy.errors import SpecError, nearest
 
 
 @app.command()
 def targets(as_json: AsJson = False) -> None:
-    """Backend toolchains: which work here, and the command that mends the others."""
+    """Backend toolchains: which work here, and the command that mends the others.
+
+    \b
+    Example: edgedeploy targets --json
+    """
     from edgedeploy.diagnose.doctor import target_findings
 
     _show_findings("Targets", target_findings, as_json)
@@ -30,6 +31,7 @@ class LooksUnlessTold(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        named |= ctx.resilient_parsing and not args  # a shell asks which commands there are
         return super().parse_args(ctx, args if named else ["look", *args])
 
 
@@ -41,7 +43,11 @@ app.add_typer(boards, name="boards")
 def create(
     machine: Annotated[str, typer.Argument(help="arm64, arm64-system or x86-avx2.", show_default=False)],
 ) -> None:
-    """Make an emulated processor ready on this host: build an Arm board's image, once (root; downloads packages)."""
+    """Make an emulated processor ready on this host: build an Arm board's image, once (root; downloads packages).
+
+    \b
+    Example: edgedeploy boards create arm64
+    """
     from edgedeploy.boards.creating import create as make
 
     try:
@@ -61,7 +67,11 @@ def look(
     as_json: AsJson = False,
     lift: Annotated[str | None, typer.Option(help="Take this board out of quarantine.", show_default=False)] = None,
 ) -> None:
-    """Boards of a study file (or the ones that need none): reach each, and say what it is."""
+    """Boards of a study file (or the ones that need none): reach each, and say what it is.
+
+    \b
+    Example: edgedeploy boards study.toml
+    """
     if catalog:
         _show_catalog(as_json)
         return
@@ -98,7 +108,11 @@ def doctor(
     board: Annotated[str | None, typer.Option(help="Look at this board alone.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Everything a study needs on this host, and which precisions are worth trying on each board."""
+    """Everything a study needs on this host, and which precisions are worth trying on each board.
+
+    \b
+    Example: edgedeploy doctor study.toml --board cart
+    """
     from edgedeploy.diagnose.doctor import (
         DEFAULT_BOARDS,
         board_findings,
@@ -114,35 +128,6 @@ def doctor(
         _show_findings("Doctor", lambda: board_findings(chosen), as_json)
         return
     _show_findings("Doctor", lambda: [*machine_findings(), *target_findings(), *board_findings(tables)], as_json)
-
-
-@app.command()
-def recipe(
-    name: Annotated[str | None, typer.Argument(help="demo, usgra-seg, ...", show_default=False)] = None,
-    within: Annotated[
-        str | None, typer.Option(help="Fit the demo to this host: time that it may take, such as '17 min'.")
-    ] = None,
-) -> None:
-    """Print a study file that ships with edgedeploy; without a name, list them."""
-    files = {path.name.removesuffix(".toml"): path for path in resources.files("edgedeploy.recipes").iterdir()}
-    names = sorted(key for key, path in files.items() if path.name.endswith(".toml"))
-    if name is None:
-        sys.stdout.write("\n".join(names) + "\n")
-        return
-    if name not in names:
-        raise SpecError(f"recipe {name!r}", "there is none of that name", nearest(name, names))
-    text = files[name].read_text(encoding="utf-8")
-    if within is not None:
-        from edgedeploy.diagnose.fitting import fit_recipe
-        from edgedeploy.records.units import parse_quantity
-
-        try:
-            within_s = parse_quantity(within, "s")
-        except ValueError as exc:
-            raise SpecError("--within", str(exc)) from None
-        text, said = fit_recipe(name, text, within_s)
-        say(f"Fitted to this host: {said}.")
-    sys.stdout.write(text)
 
 
 def _show_findings(title: str, look: Callable[[], Sequence[Any]], as_json: bool) -> None:

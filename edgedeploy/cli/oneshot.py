@@ -12,50 +12,44 @@ from typer.core import TyperCommand
 
 from edgedeploy.cli.app import EXIT_PARTIAL, AsJson, Folder, app, out, print_json, print_table
 from edgedeploy.cli.loudness import say
+from edgedeploy.cli.options import (
+    BoardPython,
+    Colour,
+    Mean,
+    Page,
+    Shapes,
+    Std,
+    StudyFile,
+    ValueRange,
+    board_named,
+    complete_board,
+    complete_precision,
+    complete_target,
+    images_table,
+)
 from edgedeploy.errors import SpecError
 
 DIGEST: Final = re.compile("[0-9a-f]{4,16}")
-
-Shapes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--shape", help="Shape of an input that the model leaves open: image=1,3,320,320.", show_default=False
-    ),
-]
-Colour = Annotated[
-    str | None, typer.Option(help="Order of the model's channels, for images: rgb, bgr or grey.", show_default=False)
-]
-Mean = Annotated[
-    str | None, typer.Option(help="Subtracted from pixels of 0 to 255: one number, or one per channel: 124,116,104.")
-]
-Std = Annotated[str | None, typer.Option(help="What pixels are divided by after that, as --mean.")]
-ValueRange = Annotated[
-    str | None,
-    typer.Option(
-        help="Values of image files that are black and white, such as 0,4095; raw, or window for DICOM.",
-        show_default=False,
-    ),
-]
-Page = Annotated[
-    int | None, typer.Option(min=1, help="Page of image files that have several, from 1.", show_default=False)
-]
-StudyFile = Annotated[
-    Path | None, typer.Option("--study", help="Study file that describes the board.", show_default=False)
-]
-BoardPython = Annotated[
-    str | None, typer.Option("--board-python", help="Python on the board (python3).", show_default=False)
-]
 
 
 @app.command()
 def quantize(
     model: Annotated[Path, typer.Argument(help="Float model, an .onnx file.", show_default=False)],
     target: Annotated[
-        str, typer.Option(help="What to build for: `edgedeploy targets` lists them.", show_default=False)
+        str,
+        typer.Option(
+            help="What to build for: `edgedeploy targets` lists them.",
+            show_default=False,
+            autocompletion=complete_target,
+        ),
     ],
     out_folder: Annotated[Path, typer.Option("--out", help="New folder for the artifact.", show_default=False)],
     precision: Annotated[
-        str, typer.Option(help="int8, int8-dynamic, float16, bfloat16, int4-weights: what the target builds.")
+        str,
+        typer.Option(
+            help="int8, int8-dynamic, float16, bfloat16, int4-weights: what the target builds.",
+            autocompletion=complete_precision,
+        ),
     ] = "int8",
     calibration: Annotated[
         Path | None, typer.Option(help="Folder of images, .npy or .npz files, or one such file.", show_default=False)
@@ -73,7 +67,10 @@ def quantize(
         int, typer.Option(help="Bits of int8 weights, 7 or 8 (the board chooses where it matters).", show_default=False)
     ] = 0,
     board: Annotated[
-        str, typer.Option(help="Where to run it once: local, user@host, emulated:arm64, or none.")
+        str,
+        typer.Option(
+            help="Where to run it once: local, user@host, emulated:arm64, or none.", autocompletion=complete_board
+        ),
     ] = "local",
     study: StudyFile = None,
     board_python: BoardPython = None,
@@ -81,6 +78,7 @@ def quantize(
 ) -> None:
     """Build one artifact from a float ONNX model, and compare its outputs with the model's.
 
+    \b
     Example: edgedeploy quantize unet.onnx --target openvino --calibration images/ --colour grey --mean 0 --std 255 --out q
     """
     from edgedeploy.study.oneshot.desk import parse_shapes
@@ -93,11 +91,11 @@ def quantize(
         precision=precision,
         out=out_folder,
         calibration=calibration,
-        images=_images(colour, mean, std, value_range, page),
+        images=images_table(colour, mean, std, value_range, page),
         shapes=parse_shapes(shape or []),
         calibrator=calibrator,
         weight_bits=weight_bits,
-        board=None if board == "none" else _board(board, study, board_python),
+        board=None if board == "none" else board_named(board, study, board_python),
         tell=say,
     )
     if as_json:
@@ -128,10 +126,26 @@ def measure(
     ],
     board: Annotated[
         str | None,
-        typer.Option(help="local, user@host, emulated:arm64, or a board's name in --study.", show_default=False),
+        typer.Option(
+            help="local, user@host, emulated:arm64, or a board's name in --study.",
+            show_default=False,
+            autocompletion=complete_board,
+        ),
     ] = None,
-    target: Annotated[str, typer.Option(help="What an .onnx file is built for.")] = "onnxruntime",
-    precision: Annotated[str, typer.Option(help="What an .onnx file is built in.")] = "float32",
+    target: Annotated[
+        str,
+        typer.Option(
+            help="What an .onnx file is built for.",
+            autocompletion=complete_target,
+        ),
+    ] = "onnxruntime",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="What an .onnx file is built in.",
+            autocompletion=complete_precision,
+        ),
+    ] = "float32",
     inputs: Annotated[
         Path | None,
         typer.Option(help="Images, .npy or .npz files to run on (seeded random inputs).", show_default=False),
@@ -155,20 +169,22 @@ def measure(
 ) -> None:
     """Measure one model or artifact on a board, interleaved with its float model; exit code 4 for an invalid run.
 
+    \b
     Example: edgedeploy measure q --board edge@cart-3.lab
     """
-    from edgedeploy.spec.study import MeasureTable, load_spec
+    from edgedeploy.spec.measuring import MeasureTable
+    from edgedeploy.spec.study import load_spec
     from edgedeploy.study.oneshot.desk import parse_shapes
     from edgedeploy.study.oneshot.measure import measure as run
 
     table = MeasureTable() if study is None else load_spec(study)[0].measure
     found = run(
         model,
-        _board(board, study, board_python),
+        board_named(board, study, board_python),
         target=target,
         precision=precision,
         inputs=inputs,
-        images=_images(colour, mean, std, value_range, page),
+        images=images_table(colour, mean, std, value_range, page),
         shapes=parse_shapes(shape or []),
         threads=threads,
         table=table if queries is None else table.model_copy(update={"queries": queries}),
@@ -206,6 +222,7 @@ def export(
 ) -> None:
     """Copy one artifact out of a study's folder, with its measurement, hashes, and how to load it.
 
+    \b
     Example: edgedeploy export runs/cart --pick --out unet-cart
     """
     from edgedeploy.study.oneshot.export import NO_BUNDLE
@@ -231,49 +248,3 @@ def _show_measured(found: Any) -> None:
     print_table(shown.title, shown.headers, shown.rows)
     for line in shown.notes:
         out.print(escape(line), highlight=False)
-
-
-def _board(word: str | None, study: Path | None, python: str | None) -> Any:
-    """The table of the board. Raises ``SpecError`` where none is named."""
-    from edgedeploy.spec.boards import board_of_word
-    from edgedeploy.spec.study import load_spec
-
-    if study is not None:
-        if python is not None:
-            raise SpecError("--board-python", "--study names the board's Python", "Write it into the study file")
-        return load_spec(study)[0].board(word)
-    if word is None:
-        raise SpecError("--board", "it is missing", "Such as --board local, --board user@host, or --study with a file")
-    return board_of_word(word, python)
-
-
-def _images(
-    colour: str | None, mean: str | None, std: str | None, value_range: str | None, page: int | None
-) -> dict[str, Any] | None:
-    """The table of a study file that says how images become inputs; None where none of the options was given."""
-    given = {"colour": colour, "mean": mean, "std": std}
-    missing = [f"--{name}" for name, value in given.items() if value is None]
-    if len(missing) == len(given) and value_range is None and page is None:
-        return None
-    if missing:
-        example = "For example --colour rgb --mean 0 --std 255"
-        raise SpecError(
-            "--colour, --mean and --std", f"{', '.join(missing)} is not given", f"Give all three. {example}"
-        )
-    table: dict[str, Any] = {
-        "colour": colour,
-        "mean": _numbers("--mean", str(mean)),
-        "std": _numbers("--std", str(std)),
-    }
-    if value_range is not None:
-        words = value_range in ("raw", "window")
-        table["value_range"] = value_range if words else _numbers("--value-range", value_range)
-    return table if page is None else {**table, "page": page}
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError:
-        found = f"got {text!r}"
-        raise SpecError(option, found, "One number, or one per channel: 123.7,116.3,103.5") from None

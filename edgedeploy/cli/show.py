@@ -14,7 +14,11 @@ from edgedeploy.errors import SpecError
 
 @app.command()
 def front(folder: Folder, as_json: AsJson = False) -> None:
-    """The front with its intervals, the pick and its reason."""
+    """The front with its intervals, the pick and its reason.
+
+    \b
+    Example: edgedeploy front runs/cart --json
+    """
     show_front(folder, as_json)
 
 
@@ -39,7 +43,11 @@ def show_front(folder: Path, as_json: bool, none: int = EXIT_GOAL_NOT_MET) -> No
 def report(
     folder: Folder, to: Annotated[Path | None, typer.Option(help="HTML file (DIR/report.html).")] = None
 ) -> None:
-    """Write one offline HTML file from the stored evidence."""
+    """Write one offline HTML file from the stored evidence.
+
+    \b
+    Example: edgedeploy report runs/cart --to cart.html
+    """
     from edgedeploy.report.make import make_report
 
     path = make_report(folder, to)
@@ -56,7 +64,11 @@ def debug(
     threshold_db: Annotated[float | None, typer.Option(help="What counts as bad (the parity tolerance).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare an artifact with its float reference layer by layer; exit code 1 when a layer is bad."""
+    """Compare an artifact with its float reference layer by layer; exit code 1 when a layer is bad.
+
+    \b
+    Example: edgedeploy debug runs/cart --variant 3f9a12cd
+    """
     from edgedeploy.diagnose.layers import debug as look
 
     found = look(place, variant=variant, reference=reference, inputs=inputs, cases=cases, threshold_db=threshold_db)
@@ -98,7 +110,11 @@ def layers(
     as_json: AsJson = False,
 ) -> None:
     """Where each layer of the pick, or of another variant, ran and how long it took, beside the baseline's; exit code 4
-    without a profile."""
+    without a profile.
+
+    \b
+    Example: edgedeploy layers runs/cart
+    """
     from edgedeploy.evidence.layers import beside, held_against, profile_of
     from edgedeploy.study.front import read_front, read_measurement
 

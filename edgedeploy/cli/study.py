@@ -37,7 +37,11 @@ def search(
     ] = None,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation split closed.")] = False,
 ) -> None:
-    """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with."""
+    """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with.
+
+    \b
+    Example: edgedeploy search study.toml --out runs/cart --board cart
+    """
     from edgedeploy.api import load_study
     from edgedeploy.cli.show import show_front
     from edgedeploy.study.options import RunOptions
@@ -75,7 +79,11 @@ def work(
     board: Annotated[str, typer.Option(help="The board that this process has.", show_default=False)],
     dask: Annotated[str, typer.Option(help="Address of the Dask scheduler: tcp://host:8786.", show_default=False)],
 ) -> None:
-    """Offer one board to a Dask cluster, until the scheduler or Ctrl-C ends it; `search --dask` measures on it."""
+    """Offer one board to a Dask cluster, until the scheduler or Ctrl-C ends it; `search --dask` measures on it.
+
+    \b
+    Example: edgedeploy work study.toml --board cart --dask tcp://lab-host:8786
+    """
     from edgedeploy.lab.cluster import work as serve
     from edgedeploy.spec.study import load_spec
 

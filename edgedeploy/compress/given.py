@@ -111,7 +111,8 @@ def _read_torch(path: Path, asked: str) -> Any:
     if zipfile.is_zipfile(path):
         _check_archive(path, asked)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_plain_values()):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         _refuse(exc, path, asked)
     except Exception as exc:  # bytes that are no pickle lead the unpickler into whatever they lead it into
@@ -119,6 +120,20 @@ def _read_torch(path: Path, asked: str) -> Any:
             _refuse(pickle.UnpicklingError(), path, asked)
         remedy = "Save it again, and take a whole copy: torch.save(model.state_dict(), PATH)"
         raise DataError(asked, f"torch cannot read it: {_first_line(exc)}", remedy) from None
+
+
+def _plain_values() -> list[Any]:
+    """What whole checkpoints hold beside tensors all the time and what runs nothing: the script's arguments, paths, and
+    numbers of numpy (under the names of numpy 1 and 2)."""
+    import argparse
+    import pathlib
+
+    import numpy as np
+
+    scalar = np.float64(0).__reduce__()[0]
+    numbers = [scalar, (scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype]
+    types = [type(np.dtype(name)) for name in ("float64", "float32", "float16", "int64", "int32", "bool")]
+    return [argparse.Namespace, pathlib.PosixPath, *numbers, *types]
 
 
 def _check_archive(path: Path, asked: str) -> None:
@@ -145,7 +160,10 @@ def _refuse(exc: pickle.UnpicklingError, path: Path, asked: str) -> NoReturn:
     found = (
         f"it holds a Python object ({named[1]}) beside tensors: to read that runs code, which no file of weights may"
     )
-    remedy = 'Where you made it, save the tensors alone: torch.save(model.state_dict(), "weights.pt")'
+    remedy = (
+        'Save the tensors alone: torch.save(model.state_dict(), "weights.pt"). Of a file that you trust: '
+        f'torch.save(torch.load("{path.name}", weights_only=False)["state_dict"], "weights.pt")'
+    )
     raise DataError(asked, found, remedy) from None
 
 

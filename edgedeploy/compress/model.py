@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
 
 from edgedeploy.compress.inherit import InheritReport, inherit
 from edgedeploy.compress.oversight import ALONE, Oversight
@@ -19,8 +21,8 @@ from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import write_atomic
-from edgedeploy.interfaces.task import Task, Trainable, Trainer, can_train
-from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.interfaces.task import Array, Recoverable, Task, Trainable, Trainer, can_recover
+from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.reference.copies import copied
 from edgedeploy.reference.weights import Numbers
@@ -79,7 +81,7 @@ def derive(
         twin: nn.Module = copied(baseline_model)
         return twin.eval()
     model, report = _shaped(task, variant, baseline_model, own_weights)
-    if not can_train(task):
+    if not can_recover(task):
         untrained = [name for name, _ in model.named_parameters() if name in report.fresh]
         if untrained and not own_weights:
             found = f"{len(untrained)} tensors have no weights in the baseline ({', '.join(untrained[:3])})"
@@ -89,8 +91,8 @@ def derive(
     arch = variant.arch_kwargs
     if isinstance(task, Trainer):
         fit_by_task(model, task, arch=arch, purpose="recovery", teacher=baseline_model, oversight=oversight)
-    elif isinstance(task, Trainable):
-        fit(model, task, task.recovery_recipe, arch=arch, teacher=baseline_model, oversight=oversight)
+    elif isinstance(task, Recoverable):
+        fit(model, _for_loop(task), task.recovery_recipe, arch=arch, teacher=baseline_model, oversight=oversight)
     return model.eval()
 
 
@@ -117,15 +119,15 @@ def derive_quantized(
 ) -> nn.Module:
     """The int8 model of ``variant``, trained from its ``float_model`` with the baseline as teacher: see
     :func:`edgedeploy.compress.qat.train.train_quantized`. Raises ``SpecError`` for a task that cannot train."""
-    if not isinstance(task, Trainable):
-        found = "the task has no batches, loss and recipes"
+    if not isinstance(task, Recoverable):
+        found = "the task has no batches, loss and recovery_recipe"
         remedy = "Give it these members, or leave training out of the space"
         raise SpecError(f"quantization-aware training of {variant.label}", found, remedy)
     arch = variant.arch_kwargs
     specs = task.input_specs(**arch)
     return train_quantized(
         float_model,
-        task,
+        _for_loop(task),
         specs,
         arch=arch,
         teacher=baseline_model,
@@ -133,6 +135,11 @@ def derive_quantized(
         weight_bits=weight_bits,
         oversight=oversight,
     )
+
+
+def _for_loop(task: Recoverable) -> Trainable:
+    """The loop reads the recipe that it is given, never the baseline's."""
+    return cast(Trainable, task)
 
 
 def _is_baselines(task: Task, variant: Variant) -> bool:
@@ -146,15 +153,18 @@ def _shaped(
     model: nn.Module = task.build(**variant.arch_kwargs)
     source = model if own_weights and not _is_baselines(task, variant) else baseline_model
     report = inherit(model, source)
-    specs = task.input_specs(**variant.arch_kwargs)
-    return prune(model, example_inputs(specs), variant.width), report
+    specs, case = task.input_specs(**variant.arch_kwargs), next(iter(task.cases("calibration")), None)
+    feed = None if case is None else task.inputs(case, **variant.arch_kwargs)
+    return prune(model, example_inputs(specs, feed), variant.width), report
 
 
-def example_inputs(specs: tuple[TensorSpec, ...]) -> dict[str, torch.Tensor]:
-    """Zeros of the model's input shapes by name: pruning follows the graph, not the values."""
+def example_inputs(specs: tuple[TensorSpec, ...], feed: Mapping[str, Array] | None = None) -> dict[str, torch.Tensor]:
+    """The model's inputs by name, those of a case of the user's own where there is one: pruning follows the graph, which
+    may depend on values (lengths, masks, indices)."""
     import torch
 
-    return {spec.name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs}
+    values = feed or random_feed(specs, 0)
+    return {spec.name: torch.from_numpy(np.array(values[spec.name])) for spec in specs}
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

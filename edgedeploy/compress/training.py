@@ -22,6 +22,7 @@ from edgedeploy.errors import BuildError, DataError, EdgeDeployError, OutOfTime
 from edgedeploy.interfaces.task import Task, Trainable, TrainRecipe
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.calling import call, map_tensors
+from edgedeploy.reference.export import check_answers
 from edgedeploy.reference.translate import first_line, users_code
 
 CLIP_NORM: Final = 5.0
@@ -47,8 +48,9 @@ def fit(
     training resumes from a checkpoint. ``prepare`` runs first, unless a checkpoint is resumed. ``settings`` is
     everything besides the recipe that decides the result.
 
-    Raises ``BuildError`` when the loss is no longer finite, ``DataError`` when there are no training batches, and
-    ``OutOfTime`` when ``oversight.out_of_time`` says so; the training is then saved first.
+    Raises ``BuildError`` when the loss is no longer finite, the model's own code fails, or its answers could not be exported
+    after the training; ``DataError`` when there are no training batches, or what comes is no batch; ``OutOfTime`` when
+    ``oversight.out_of_time`` says so; the training is then saved first.
     """
     import torch
 
@@ -56,6 +58,9 @@ def fit(
     precision = host.precision(recipe)
     identity = identity_of(model, recipe, precision, arch, teacher, settings or {})
     kept = read_checkpoint(oversight.checkpoint, identity, oversight.note) if oversight.checkpoint else None
+    if kept is None and teacher is None and isinstance(task, Task):
+        case = next(iter(task.cases("calibration")), None)
+        check_answers(model, task.input_specs(**arch), None if case is None else task.inputs(case, **arch))
     if kept is None:
         prepare()
     torch.manual_seed(recipe.seed)

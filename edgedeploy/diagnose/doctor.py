@@ -71,7 +71,7 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
     boards of other studies come last."""
     findings = []
     quarantine = Quarantine()
-    shown: set[str] = set()
+    shown: set[Record] = set()
     for table in tables:
         what = f"board {table.name}"
         try:
@@ -81,7 +81,7 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
             continue
         aside = quarantine.of(info)
         if aside is not None:
-            shown.add(aside.identity)
+            shown.add(aside)
             findings.append(_set_aside(what, aside))
             continue
         runtimes = ", ".join(f"{name} {version}" for name, version in info.runtimes.items()) or "none"
@@ -94,9 +94,7 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
         findings.append(Finding(what, bool(info.runtimes), text, remedy))
         findings.append(_processor_finding(what, info))
         findings += _ability_findings(what, info)
-    findings += [
-        _set_aside(f"board {record.name}", record) for record in quarantine.records() if record.identity not in shown
-    ]
+    findings += [_set_aside(f"board {record.name}", record) for record in quarantine.records() if record not in shown]
     return findings
 
 

@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from edgedeploy.errors import DataError, SpecError, nearest
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import MANIFEST, Artifact
+from edgedeploy.records.artifact import MANIFEST, Artifact, random_feed
 from edgedeploy.records.variant import Variant
-from edgedeploy.reference.export import random_inputs
 from edgedeploy.reference.parity import TOLERANCE
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.study.artifacts import artifact_manifest
@@ -167,7 +166,7 @@ def _feeds(
             continue
         count = min(cases, len(source.names()))
         return partial(_rows, source, count), f"{count} cases of {path.name}"
-    feeds = [random_inputs(artifact.inputs, seed) for seed in range(cases)]
+    feeds = [random_feed(artifact.inputs, seed) for seed in range(cases)]
     return lambda: feeds, f"{cases} random inputs: no stored ones fit, so ranges say little about real data"
 
 

@@ -55,7 +55,7 @@ def span(estimate: Estimate, metric: str, unit: str) -> str:
         return ""
     scale, suffix = scale_for(estimate.value, unit)
     for digits in range(3, MAX_DIGITS + 1):
-        low, high = (_number(end, metric, unit, scale, digits) for end in (estimate.low, estimate.high))
+        low, high = (_number(end, metric, unit, scale, digits, fixed=True) for end in (estimate.low, estimate.high))
         if low != high:
             return f"{low} to {_with_unit(high, metric, suffix)}"
     low, high = (_number(end, metric, unit, scale, 3) for end in (estimate.low, estimate.high))
@@ -74,10 +74,10 @@ def gain_text(gain: float, metric: str, unit: str) -> str:
         return "equal"
     scale, suffix = scale_for(gain, unit)
     for digits in range(3, MAX_DIGITS + 1):
-        number = _number(abs(gain), metric, unit, scale, digits)
+        number = _number(abs(gain), metric, unit, scale, digits, fixed=digits < MAX_DIGITS)
         if float(number):
-            return f"{_with_unit(number, metric, suffix)} {'worse' if gain < 0 else 'better'}"
-    raise AssertionError("a number that is not zero has a digit that is not")
+            break
+    return f"{_with_unit(number, metric, suffix)} {'worse' if gain < 0 else 'better'}"
 
 
 def comparison_text(comparison: Comparison, unit: str) -> str:
@@ -91,9 +91,10 @@ def comparison_text(comparison: Comparison, unit: str) -> str:
     return f"{gain} (shown to be {'at most' if comparison.lower < 0 else 'at least'} {bound})"
 
 
-def _number(value: float, metric: str, unit: str, scale: float, digits: int) -> str:
+def _number(value: float, metric: str, unit: str, scale: float, digits: int, *, fixed: bool = False) -> str:
+    """``fixed``: so many decimals without a unit, whatever they leave of a small number."""
     if unit == "1" and not _in_times(metric):
-        return decimal(value, digits)
+        return f"{value:.{digits}f}" if fixed else decimal(value, digits)
     scaled = value / scale
     if unit == "bytes" and scale == 1:
         return f"{scaled:.0f}"

@@ -27,6 +27,7 @@ __all__ = [
     "PerLayer",
     "Readiness",
     "SessionSource",
+    "TakesAsGiven",
     "TakesQuantized",
     "Target",
 ]
@@ -149,6 +150,15 @@ class TakesQuantized(Protocol):
     its own because some toolchains only quantize by themselves. ``takes_quantized`` is true."""
 
     takes_quantized: bool
+
+
+@runtime_checkable
+class TakesAsGiven(Protocol):
+    """A target that builds an ONNX file in the precisions that the file itself has. A protocol of its own because most
+    toolchains start from float models."""
+
+    def check_given(self, reference: Path) -> None:
+        """Raises ``Unsupported``, which names an operator, for a file that it would not run as it is."""
 
 
 @runtime_checkable

@@ -72,14 +72,12 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class Trainable(Protocol):
-    """A task that edgedeploy's own loop can train: the baseline, recovery of pruned models, quantization-aware training.
+class Recoverable(Protocol):
+    """A task whose models edgedeploy's own loop can train further: recovery of pruned models, quantization-aware training.
 
-    A protocol of its own because training is optional: a task whose weights are there needs none, and a bare ONNX model
-    has none.
+    A protocol of its own because a baseline whose weights are there needs no recipe.
     """
 
-    baseline_recipe: TrainRecipe
     recovery_recipe: TrainRecipe
 
     def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
@@ -91,6 +89,17 @@ class Trainable(Protocol):
     def loss(self, outputs: Any, target: Any) -> Any:
         """Scalar tensor: the task's own loss. ``outputs`` is what the model's forward returns in training mode, of the
         same structure, with floating-point tensors in float32."""
+
+
+@runtime_checkable
+class Trainable(Recoverable, Protocol):
+    """A task that edgedeploy's own loop can train: its baseline too.
+
+    A protocol of its own because training is optional: a task whose weights are there needs none, and a bare ONNX model
+    has none.
+    """
+
+    baseline_recipe: TrainRecipe
 
 
 @runtime_checkable
@@ -131,7 +140,13 @@ def is_trained(task: Task) -> bool:
 
 
 def can_train(task: Task) -> bool:
+    """Whether something can train the baseline."""
     return isinstance(task, (Trainable, Trainer))
+
+
+def can_recover(task: Task) -> bool:
+    """Whether something can train models that have weights further."""
+    return isinstance(task, (Recoverable, Trainer))
 
 
 @runtime_checkable
@@ -146,6 +161,28 @@ class ReadyMade(Protocol):
 
     def reference_model(self) -> bytes:
         """The reference as ONNX with static shapes and every node named."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A ready-made task whose network carries state from frame to frame. A case of it is a clip: ``inputs`` gives
+    (frames, *input shape) of what each frame brings, and the state before the first frame; ``evaluate`` gets
+    (frames, *output shape) of each output that is no state.
+
+    A protocol of its own because most networks answer each case alone.
+    """
+
+    states: Mapping[str, str]
+    """From an input to the output that is its value in the next frame."""
+
+
+@runtime_checkable
+class TakenAsGiven(Protocol):
+    """A ready-made task whose file may say itself what computes in what. A protocol of its own because models from torch
+    are float32."""
+
+    as_given: str
+    """Why the model is built as it is given and in no other precision; empty for a float model."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ def pack(job: Job) -> dict[str, Any]:
                 "files": {file.name: (payload.folder / file.name).read_bytes() for file in payload.artifact.files},
                 "inputs": payload.inputs.read_bytes(),
                 "threads": payload.threads,
+                "states": dict(payload.states),
             }
             for name, payload in job.sides.items()
         },
@@ -53,7 +54,7 @@ def unpack(packed: Mapping[str, Any], folder: Path) -> Job:
             (place / file.name).write_bytes(side["files"][file.name])
         inputs = folder / f"{name}-inputs.npz"
         inputs.write_bytes(side["inputs"])
-        payloads[name] = Payload(artifact, place, inputs, side["threads"])
+        payloads[name] = Payload(artifact, place, inputs, side["threads"], side["states"])
     return Job(payloads["candidate"], payloads.get("baseline"), _read(MeasurePlan, packed["plan"]))
 
 

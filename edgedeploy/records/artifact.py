@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from edgedeploy.files import PARTIAL_PREFIX
 from edgedeploy.records.variant import digest_of
@@ -32,18 +33,29 @@ class TensorSpec:
         return cls(str(data["name"]), str(data["dtype"]), tuple(int(n) for n in data["shape"]))
 
 
-def random_feed(specs: Sequence[TensorSpec], seed: int, values: Literal["standard normal", "0 to 1"]) -> dict[str, Any]:
-    """Seeded numpy arrays of the given specs: floating types hold ``values``, the others zeros (indices, masks)."""
+def random_feed(specs: Sequence[TensorSpec], seed: int) -> dict[str, Any]:
+    """Seeded numpy arrays of the given specs that most models take, for where there are no cases of the user's own:
+
+    - floating types: above 0, up to 1 (a logarithm, a square root and a division are defined);
+    - uint8: 0 to 255, as pixels;
+    - bool: True and False by turns (a mask that leaves something and takes something);
+    - other whole numbers: 1 (an index that the smallest table has, a length that is not empty).
+    """
     import numpy as np
 
     generator = np.random.default_rng(seed)
-    draw = generator.standard_normal if values == "standard normal" else generator.random
-    return {
-        spec.name: draw(spec.shape).astype(spec.dtype)
-        if np.issubdtype(np.dtype(spec.dtype), np.floating)
-        else np.zeros(spec.shape, spec.dtype)
-        for spec in specs
-    }
+
+    def values(spec: TensorSpec) -> Any:
+        dtype = np.dtype(spec.dtype)
+        if np.issubdtype(dtype, np.floating):
+            return np.maximum(1 - generator.random(spec.shape), 1e-3).astype(dtype)
+        if dtype == np.uint8:
+            return generator.integers(0, 256, spec.shape, dtype=np.uint8)
+        if dtype == np.bool_:
+            return np.arange(math.prod(spec.shape)).reshape(spec.shape) % 2 == 0
+        return np.ones(spec.shape, dtype)
+
+    return {spec.name: np.asarray(values(spec), np.dtype(spec.dtype)) for spec in specs}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -46,16 +45,6 @@ class BoardInfo:
     accelerators: tuple[str, ...] = ()
     isa_known: tuple[str, ...] = ()
     host_key: str = ""
-
-    @property
-    def machine(self) -> str:
-        """32 hex digits for this board and no other: clones of one card differ in host key or serial number."""
-        apart = [text for text in (self.serial, self.host_key) if text]
-        return (
-            hashlib.sha256("\n".join([self.identity, *apart]).encode()).hexdigest()[:32]
-            if apart
-            else self.identity[:32]
-        )
 
     @property
     def kernel(self) -> str:

@@ -5,7 +5,8 @@ How to measure and what is measured are the wire's own types.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgedeploy.records.artifact import Artifact
@@ -20,12 +21,14 @@ class Payload:
     """One artifact's folder with the inputs it is run on.
 
     ``inputs`` is an ``.npz`` of one array per model input, stacked along a new first axis: shape (cases, \\*input shape).
+    With ``states`` each case is a clip, and its arrays are those of :mod:`edgedeploy.runtime.sessions.clips`.
     """
 
     artifact: Artifact
     folder: Path
     inputs: Path
     threads: int
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

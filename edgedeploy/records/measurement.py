@@ -22,6 +22,10 @@ SCHEMA_VERSION: Final = 1
 TASK_CHANGED: Final = "measured after the task's files changed"
 """How the note begins that such a measurement keeps."""
 
+BEYOND_TOLERANCE: Final = "parity: "
+"""How the note begins of a measurement whose worst golden case is further from the float model than the tolerance."""
+
+_LATER: Final = ("parity_case", "groups", "draws")
 _KEPT_SCENARIOS: Final = "protocols"  # the name of the field in files of schema 1
 
 
@@ -38,6 +42,7 @@ class _Kept:
     cases: Mapping[str, Mapping[str, float | None]]
     baseline_variant: str | None
     parity: Mapping[str, float]
+    parity_case: str = ""
     notes: tuple[str, ...]
     created_utc: str
     groups: Mapping[str, int] = field(default_factory=dict)
@@ -49,6 +54,7 @@ class Measurement(RawSeries, _Kept):
     """The evidence for one variant on one board: enough to rebuild every number of the report.
 
     ``metrics`` holds finite numbers only; a metric that could not be measured is in ``missing`` with its reason.
+    ``parity`` holds the figures of :class:`edgedeploy.reference.parity.Judged`, ``parity_case`` the id of the worst case.
     ``cases`` maps case id to the task's metrics for that case (None when the task defines none), ``groups`` case id to the
     number of its group where the task names groups, ``draws`` the metrics of the whole split to their values on resampled
     cases; older files have neither of these two. ``valid`` is False for
@@ -89,9 +95,13 @@ class Measurement(RawSeries, _Kept):
             "variant_digest": self.variant.digest,
             "artifact": self.artifact.as_json(),
             "board": self.board.as_json(),
-            **to_json({item.name: getattr(self, item.name) for item in fields(_Kept)}),
+            **to_json({item.name: getattr(self, item.name) for item in fields(_Kept) if self._is_kept(item.name)}),
             "weight_bits": self.weight_bits.as_json() if self.weight_bits else None,
         }
+
+    def _is_kept(self, name: str) -> bool:
+        """Fields that came later are left out when they are empty: a file of before is written as it was read."""
+        return name not in _LATER or bool(getattr(self, name))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measurement:

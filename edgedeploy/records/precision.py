@@ -18,6 +18,9 @@ LAYER_PRECISIONS: Final = ("float32", "float16", "bfloat16", "int8", "int8-dynam
 """``int8-dynamic`` quantizes a layer's input at each query. ``int4-weights`` stores a layer's weights in 4 bits; its
 products are computed in the float precision around it."""
 
+AS_GIVEN: Final = "as-given"
+"""The precision of a model whose file says itself what computes in what: quantized already, or float64."""
+
 CALIBRATED: Final = ("int8",)
 """Precisions whose ranges come from calibration cases."""
 

@@ -67,9 +67,9 @@ def parse_quantity(value: float | str, unit: str) -> float:
 
 
 def decimal(value: float, digits: int = 3) -> str:
-    """A number without a unit: ``digits`` decimals, or as many significant digits where decimals would leave fewer than
-    two of them: ``0.846``, ``0.01``, ``6.6e-07``."""
-    return f"{value:.{digits}g}" if 0 < abs(value) < 10 ** (1 - digits) else f"{value:.{digits}f}"
+    """A number without a unit: ``digits`` decimals, or as many significant digits where decimals would leave one at most:
+    ``0.846``, ``0.010``, ``6.6e-07``."""
+    return f"{value:.{digits}g}" if 0 < abs(value) < 10**-digits else f"{value:.{digits}f}"
 
 
 def human(value: float, unit: str) -> str:

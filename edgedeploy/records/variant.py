@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from edgedeploy.records.precision import CALIBRATED, NO_RULES, PrecisionPlan
+from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NO_RULES, PrecisionPlan
 
 Scalar = bool | int | float | str
 
-PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int8-dynamic", "int4-weights")
+PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int8-dynamic", "int4-weights", AS_GIVEN)
 """Numeric precisions a variant may ask for; a target names the ones it has."""
 
 CALIBRATIONS: Final = ("minmax", "mean-minmax", "percentile", "entropy", "mse")
@@ -213,7 +213,8 @@ def canonical(
     Parameters that were not proposed take the baseline's value. Parameters without effect are normalised, so that equal
     builds are one variant:
 
-    - a precision that the target does not support becomes float32, which is what would be built;
+    - a precision that the target does not support becomes float32, which is what would be built; of a model that is taken
+      as given, every precision becomes that;
     - rules of a plan and calibration methods that the target does not support are dropped;
     - calibration settings are dropped for a model that needs none;
     - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
@@ -222,7 +223,7 @@ def canonical(
     target = str(params["target"])
     precision = str(params.get("precision", "float32"))
     if precision not in target_precisions[target]:
-        precision = "float32"
+        precision = AS_GIVEN if AS_GIVEN in target_precisions[target] else "float32"
     plan = choices.plans.get(str(params.get("plan", NO_PLAN)), NO_RULES)
     plan = plan.allowed(precision, choices.layers.get(target, ()))
     trainable = precision == "int8" and {*plan.precisions} <= TRAINED_LAYERS and target in choices.trained

@@ -18,6 +18,7 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.reference.flow import GIVE_LISTS, UNSHAPED, fold, has_flow, unshaped
 from edgedeploy.reference.foreign import load, name_all, nodes_of
+from edgedeploy.reference.given import computes_doubles, quantized_by
 from edgedeploy.reference.take_in import TakenIn
 
 LOWEST_OPSET: Final = 13
@@ -59,12 +60,14 @@ def clean(
     fixed = _fix_values(path, model, constants)
     notes += [f"input {name} is the constant {value.tolist()}" for name, value in fixed.items()]
     notes += _fix_shapes(path, model, shapes)
-    notes += _convert(path, model)
-    if has_flow(model):
+    given = quantized_by(model)
+    if not given:  # a lifted or folded copy would not be the file as it is
+        notes += _convert(path, model)
+    if has_flow(model) and not given:
         model = fold(model)
     try:
         model = _close(path, _tidy(model))
-        if has_flow(model):  # shapes that two runs told decide some of it
+        if has_flow(model) and not given:  # shapes that two runs told decide some of it
             model = _close(path, _tidy(fold(model)))
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
@@ -73,7 +76,7 @@ def clean(
     outputs = tuple(_spec(path, value) for value in model.graph.output)
     data: bytes = model.SerializeToString()
     _prove(path, original, data, fixed, (inputs, outputs))
-    return TakenIn(data, sha256, inputs, outputs, tuple(notes))
+    return TakenIn(data, sha256, inputs, outputs, tuple(notes), given or computes_doubles(model))
 
 
 def _readable(path: Path, model: Any) -> list[str]:
@@ -281,7 +284,7 @@ def _close(path: Path, model: Any) -> Any:
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in open_now if name not in outputs)
     specs = tuple(_spec(path, value) for value in model.graph.input)
     data = probe.SerializeToString()
-    first, second = (_run(path, data, random_feed(specs, seed, "0 to 1"), plain=True) for seed in (1, 2))
+    first, second = (_run(path, data, random_feed(specs, seed), plain=True) for seed in (1, 2))
     stale = [value for value in model.graph.value_info if value.name not in open_now]
     del model.graph.value_info[:]
     model.graph.value_info.extend(stale)
@@ -336,7 +339,8 @@ def _spec(path: Path, value: Any) -> TensorSpec:
         dtype = "undefined"
     if dtype not in ELEMENT_TYPES:
         raise Unsupported(f"{asked} as numbers", f"its element type is {dtype}", "Export it with numbers only")
-    remedy = f"One artifact serves one shape: name it in [task.options.shapes], {value.name!r} = [1, ...]"
+    known = ", ".join(_size_text(place, dimension) for place, dimension in enumerate(tensor.shape.dim))
+    remedy = f"One artifact serves one shape: name it in [task.options.shapes], {value.name!r} = [{known or '1, ...'}]"
     if not tensor.HasField("shape"):
         raise Unsupported(f"one shape for {asked}", "the file does not say how many dimensions it has", remedy)
     shape = []
@@ -348,6 +352,13 @@ def _spec(path: Path, value: Any) -> TensorSpec:
     return TensorSpec(value.name, dtype, tuple(shape))
 
 
+def _size_text(place: int, dimension: Any) -> str:
+    """A dimension in a shape that a user has to fill in: an open first one is the batch, which is 1."""
+    if dimension.HasField("dim_value") and dimension.dim_value > 0:
+        return str(dimension.dim_value)
+    return "1" if place == 0 else dimension.dim_param or "?"
+
+
 def _prove(
     path: Path,
     original: bytes,
@@ -357,7 +368,7 @@ def _prove(
 ) -> None:
     """Run the original and the copy on one seeded input. Raises ``Unsupported`` for what ONNX Runtime cannot run."""
     inputs, outputs = specs
-    feed = random_feed(inputs, 0, "0 to 1")
+    feed = random_feed(inputs, 0)
     found = [_run(path, original, {**feed, **fixed}), _run(path, copy, feed)]
     for spec in outputs:
         first, ours = (np.asarray(values[spec.name], np.float64) for values in found)

@@ -14,7 +14,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,7 @@ from edgedeploy.reference.randomness import check_random_nodes, check_repeatable
 from edgedeploy.reference.safety import check_onnx
 from edgedeploy.reference.translate import causes, first_line, translated, untraceable
 from edgedeploy.runtime.files import sha256_file
+from edgedeploy.runtime.sessions.clips import clip_outputs, run_clip
 
 EXPORT_TOLERANCE: Final = 1e-4
 """Largest relative L2 distance between torch and the exported graph, per output. Folded batch norms and another order
@@ -63,6 +64,13 @@ class Reference:
     parameters: int
     macs: int
     quantized: bool = False
+    states: Mapping[str, str] = field(default_factory=dict)
+    as_given: bool = False
+
+    @property
+    def told(self) -> tuple[TensorSpec, ...]:
+        """The outputs that are compared and scored: all but those that are state."""
+        return tuple(spec for spec in self.outputs if spec.name not in self.states.values())
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; the file is given by its name alone, so that its folder may move."""
@@ -75,6 +83,8 @@ class Reference:
             "parameters": self.parameters,
             "macs": self.macs,
             **({"quantized": True} if self.quantized else {}),
+            **({"states": dict(self.states)} if self.states else {}),
+            **({"as_given": True} if self.as_given else {}),
         }
 
     @classmethod
@@ -88,6 +98,8 @@ class Reference:
             parameters=int(data["parameters"]),
             macs=int(data["macs"]),
             quantized=bool(data.get("quantized", False)),
+            as_given=bool(data.get("as_given", False)),
+            states={str(before): str(after) for before, after in data.get("states", {}).items()},
         )
 
 
@@ -125,8 +137,9 @@ def export_reference(
     """Export a ``torch.nn.Module`` with static shapes to ``path`` and prove that the file computes what torch does.
 
     Inputs keep the names of ``specs``; :mod:`edgedeploy.reference.calling` says how outputs are named. Parity is checked
-    on a seeded random input and on every one of ``samples``. The model is not changed. ``path`` is written only after all
-    checks have passed.
+    on every one of ``samples``, the user's own cases, or where there are none on
+    :func:`edgedeploy.records.artifact.random_feed`. The model is not changed. ``path`` is written only after all checks
+    have passed.
 
     Raises ``Unsupported`` for an operator without ONNX counterpart, a model that cannot be copied, and outputs that are
     not finite or no tensors; ``BuildError`` for a model that cannot be traced or answers the same input differently;
@@ -149,7 +162,7 @@ def export_checked(
 
     frozen = frozen_model(model)
     names = [spec.name for spec in specs]
-    feeds = [random_inputs(specs), *samples]
+    feeds = list(samples) or [random_feed(specs, 0)]
     first = check_repeatable(frozen, lambda: _torch_outputs(frozen, specs, feeds[0]), tolerance)
     expected = [first, *(_torch_outputs(frozen, specs, feed) for feed in feeds[1:])]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,13 +181,27 @@ def reference_outputs(reference: Reference, feeds: Iterable[Mapping[str, Array]]
     """Outputs of the reference on each of ``feeds`` by ONNX Runtime in float32: the ground truth for parity.
 
     One session with one thread runs all feeds: the order of summation, and so every bit, repeats on one machine. A
-    quantized reference runs unoptimised, as its file is written: an optimised session would use integer kernels.
+    quantized reference runs unoptimised, as its file is written: an optimised session would use integer kernels. Of a
+    reference with ``states``, each of ``feeds`` is a clip and gives (frames, *output shape).
     """
-    session = open_onnx(reference.path, threads=1, as_written=reference.quantized)
+    session = open_onnx(reference.path, threads=1, as_written=reference.quantized or reference.as_given)
     names = [spec.name for spec in reference.outputs]
-    for feed in feeds:
+
+    def run(feed: Mapping[str, Array]) -> dict[str, Array]:
         values = session.run(names, {spec.name: feed[spec.name] for spec in reference.inputs})
-        yield dict(zip(names, values, strict=True))
+        return dict(zip(names, map(np.asarray, values), strict=True))
+
+    for feed in feeds:
+        yield clip_outputs(run, feed, reference.states) if reference.states else run(feed)
+
+
+def frames_of(reference: Reference, clips: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+    """The inputs of each frame of ``clips``, with the state that the reference has there."""
+    session = open_onnx(reference.path, threads=1, as_written=reference.as_given)
+    names = [spec.name for spec in reference.outputs]
+    for clip in clips:
+        frames = run_clip(lambda feed: dict(zip(names, session.run(names, feed), strict=True)), clip, reference.states)
+        yield from (frame for frame, _ in frames)
 
 
 def run_reference(reference: Reference, feed: Mapping[str, Array]) -> dict[str, Array]:
@@ -197,15 +224,16 @@ def kept_outputs(
     """
     import onnxruntime as ort
 
-    names, note = [spec.name for spec in reference.outputs], path.with_name(f"{path.stem}.json")
+    names, note = [spec.name for spec in reference.told], path.with_name(f"{path.stem}.json")
     computed_from = {
         "reference_sha256": reference.sha256,
         "quantized": reference.quantized,
+        **({"states": dict(reference.states)} if reference.states else {}),
         "cases_sha256": _sha256_of_feeds(reference, feeds),
         "onnxruntime": ort.__version__,
     }
     try:
-        kept = _read_kept(path, note, computed_from, reference, len(feeds))
+        kept = _read_kept(path, note, computed_from, reference, _rows(reference, feeds))
     except _DAMAGE as exc:
         damaged(f"{path.name} is damaged and computed anew: {first_line(exc)}")
         kept = None
@@ -224,7 +252,7 @@ def kept_outputs(
 
 
 def _read_kept(
-    path: Path, note: Path, computed_from: Mapping[str, Any], reference: Reference, rows: int
+    path: Path, note: Path, computed_from: Mapping[str, Any], reference: Reference, rows: tuple[int, ...]
 ) -> dict[str, Array] | None:
     """The kept outputs by name, stacked; None when none are kept for these cases. Raises one of :data:`_DAMAGE` for a
     damaged file."""
@@ -234,12 +262,18 @@ def _read_kept(
     if sha256_file(path) != noted["sha256"]:
         raise ValueError("its content is not what its hash says")
     arrays = read_arrays(path)
-    kept = {spec.name: arrays[f"out{place}"] for place, spec in enumerate(reference.outputs)}
-    for spec in reference.outputs:
-        found, wanted = kept[spec.name], (rows, *spec.shape)
+    kept = {spec.name: arrays[f"out{place}"] for place, spec in enumerate(reference.told)}
+    for spec in reference.told:
+        found, wanted = kept[spec.name], (*rows, *spec.shape)
         if found.shape != wanted or found.dtype != np.dtype(spec.dtype):
             raise ValueError(f"{spec.name} is {found.dtype} {found.shape}, not {spec.dtype} {wanted}")
     return kept
+
+
+def _rows(reference: Reference, feeds: Sequence[Mapping[str, Array]]) -> tuple[int, ...]:
+    """The axes before an output's own: cases, and the frames of clips."""
+    moving = [spec.name for spec in reference.inputs if spec.name not in reference.states]
+    return (len(feeds), len(feeds[0][moving[0]])) if reference.states else (len(feeds),)
 
 
 def _sha256_of_feeds(reference: Reference, feeds: Iterable[Mapping[str, Array]]) -> str:
@@ -269,9 +303,12 @@ def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def random_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array]:
-    """Seeded arrays of the given specs: standard normal for floating types, zeros for the others (indices, masks)."""
-    return random_feed(specs, seed, "standard normal")
+def check_answers(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str, Array] | None = None) -> None:
+    """Raises before a long training what :func:`export_reference` would raise after it: inputs that do not fit, outputs
+    that are no tensors, randomness in evaluation mode. ``feed`` is a case of the user's; without one it is made up. The
+    model is not changed."""
+    frozen, values = frozen_model(model), feed or random_feed(specs, 0)
+    check_repeatable(frozen, lambda: _torch_outputs(frozen, specs, values), EXPORT_TOLERANCE)
 
 
 def frozen_model(model: Any) -> Any:

@@ -41,11 +41,18 @@ def rename_outputs(model: Any, names: Sequence[str]) -> None:
         plain = tensor.name.removeprefix("model.")
         if plain != tensor.name and plain not in inside | set(names):
             renamed.setdefault(tensor.name, plain)
+    _rename(graph, renamed)
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
     for node in graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:  # the branches of an If read values from outside
+            for inner in (attribute.g, *attribute.graphs):
+                _rename(inner, names)
     for value in (*graph.output, *graph.initializer, *graph.value_info):
-        value.name = renamed.get(value.name, value.name)
+        value.name = names.get(value.name, value.name)
 
 
 def tensor_spec(value: Any) -> TensorSpec:

@@ -6,16 +6,17 @@ can be read back without the code that made it, so a build after a restart is th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from edgedeploy.errors import BuildError
-from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.interfaces.task import Array
+from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.reference.calling import flat_model
-from edgedeploy.reference.export import frozen_model, random_inputs
+from edgedeploy.reference.export import frozen_model
 from edgedeploy.reference.translate import translated, untraceable
 
 PROGRAM_FILE: Final = "program.pt2"
@@ -31,8 +32,11 @@ class FromProgram(Protocol):
     from_program: bool
 
 
-def export_program(model: Any, specs: tuple[TensorSpec, ...], path: Path) -> None:
-    """Write what ``torch.export`` makes of ``model`` at the static shapes of ``specs``. The model is left as it was; in the
+def export_program(
+    model: Any, specs: tuple[TensorSpec, ...], path: Path, sample: Mapping[str, Array] | None = None
+) -> None:
+    """Write what ``torch.export`` makes of ``model`` at the static shapes of ``specs``, traced on ``sample``, a case of the
+    user's own, if there is one. The model is left as it was; in the
     file every tensor is contiguous (:func:`make_contiguous`).
 
     Its inputs go in by position, in the order of ``specs``; its outputs come as a flat tuple, in the reference's order.
@@ -43,7 +47,7 @@ def export_program(model: Any, specs: tuple[TensorSpec, ...], path: Path) -> Non
 
     frozen = frozen_model(model)
     _make_contiguous((*frozen.parameters(), *frozen.buffers()))  # before tracing: the graph notes their strides
-    feed = random_inputs(specs)
+    feed = sample or random_feed(specs, 0)
     arguments = tuple(torch.from_numpy(np.array(feed[spec.name])) for spec in specs)
     try:
         program = torch.export.export(flat_model(frozen, [spec.name for spec in specs]), arguments)

@@ -65,8 +65,7 @@ def take_in(
     """
     asked = f"model {path}"
     check_size(asked, path, MAX_MODEL_BYTES)
-    size_bytes = min(2 * MAX_MODEL_BYTES, sum(_size(near) for near in path.parent.iterdir()))
-    limits = limits or Limits(MAX_MODEL_BYTES, memory_bytes=MEMORY_BYTES + MEMORY_PER_BYTE * size_bytes, cpu_s=CPU_S)
+    limits = limits or Limits(MAX_MODEL_BYTES, memory_bytes=_memory_bytes(path), cpu_s=CPU_S)
     order = {
         "path": str(path.absolute()),
         "shapes": {name: list(shape) for name, shape in shapes.items()},
@@ -95,6 +94,13 @@ def _error(answer: Mapping[str, str]) -> EdgeDeployError:
     kind = getattr(errors, answer["error"], DataError)
     found: EdgeDeployError = kind(answer["asked"], answer["found"], answer["remedy"])
     return found
+
+
+def _memory_bytes(path: Path) -> int:
+    """What the process may use, never much more than most of this host's memory."""
+    size_bytes = min(MAX_MODEL_BYTES, sum(_size(near) for near in path.parent.iterdir()))
+    host_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(MEMORY_BYTES + MEMORY_PER_BYTE * size_bytes, max(MEMORY_BYTES, host_bytes * 3 // 4))
 
 
 def _size(path: Path) -> int:

@@ -39,6 +39,7 @@ from edgedeploy.report.words import (
     board_metrics_present,
     changed_lines,
     key_metrics,
+    parity_lines,
     scenario_tables,
     task_metrics,
 )
@@ -89,7 +90,7 @@ def _summary(data: ReportData) -> Summary:
         headline=head,
         reasons=" ".join(filter(None, (*rest, confirmed))),
         tiles=_tiles(front),
-        notes=[*changed_lines(front), *data.notes],
+        notes=[*changed_lines(front), *parity_lines(front), *data.notes],
     )
 
 

@@ -14,6 +14,7 @@ from edgedeploy.report.words import (
     executed_text,
     failure_lines,
     key_metrics,
+    parity_lines,
     status_text,
     verdict_text,
 )
@@ -47,7 +48,7 @@ def front_table(report: Front) -> TextTable:
     if report.invalid:
         runs = "1 invalid run" if len(report.invalid) == 1 else f"{len(report.invalid)} invalid runs"
         notes.append(f"{runs} (conditions drifted), not used.")
-    notes += changed_lines(report)
+    notes += [*changed_lines(report), *parity_lines(report)]
     notes += failure_lines(report)
     boards = Counter(row.board for row in report.rows)
     if len(boards) > 1:

@@ -10,7 +10,7 @@ from edgedeploy.evidence.bootstrap import LEVEL
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.pick import Pick, accuracy_objective, what_is_missing
 from edgedeploy.evidence.quantities import heading, quantity, with_span
-from edgedeploy.records.measurement import TASK_CHANGED
+from edgedeploy.records.measurement import BEYOND_TOLERANCE, TASK_CHANGED
 from edgedeploy.records.metric_table import (
     BOARD_METRICS,
     KEY_METRICS,
@@ -45,7 +45,8 @@ def verdict_text(row: Row) -> str:
 
 def executed_text(executed: Mapping[str, int]) -> str:
     """What ran, most layers first: ``int8 12, float32 2``."""
-    return ", ".join(f"{name} {count}" for name, count in sorted(executed.items(), key=lambda i: (-i[1], i[0])))
+    ran = [(name, count) for name, count in executed.items() if count]
+    return ", ".join(f"{name} {count}" for name, count in sorted(ran, key=lambda i: (-i[1], i[0])))
 
 
 def status_text(row: Row, report: Front) -> str:
@@ -113,6 +114,16 @@ def changed_lines(report: Front) -> list[str]:
     return [
         f"Two versions of the task are on one front: {count} of {len(report.rows)} variants were {mark}."
         for mark, count in sorted(marks.items())
+    ]
+
+
+def parity_lines(report: Front) -> list[str]:
+    """Of the front's members: whose worst golden case is further from the float model than the tolerance."""
+    return [
+        f"{row.variant.label}: {note}."
+        for row in report.members
+        for note in row.notes
+        if note.startswith(BEYOND_TOLERANCE)
     ]
 
 

@@ -21,19 +21,34 @@ _SSH_WORD = re.compile(
 
 
 class BoardTable(Table):
+    """One machine that variants may be measured on."""
+
     name: str = Field(min_length=1, max_length=80)
+    """Name of the board in options, tables and reports."""
     kind: Literal["local", "ssh", "emulated"]
+    """This host, a machine over SSH, or an emulated one: an SSH server on this host, or with a machine's name behind a
+    colon an emulated processor (emulated:arm64, emulated:arm64-system, emulated:x86-avx2)."""
     host: str | None = None
+    """With kind = "ssh": its name or address, also an alias of ~/.ssh/config. Its host key must be known."""
     port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
+    """Port of its SSH server."""
     user: str | None = None
+    """User there; ~/.ssh/config or this user when left out."""
     identity: str | None = None
+    """File of the private key; what ~/.ssh/config and the agent have when left out."""
     known_hosts: str | None = None
+    """File with the host keys that are known, instead of ~/.ssh/known_hosts."""
     python: str | None = None
+    """Python on the board, 3.8 to 3.13, with numpy and the runtimes; python3 over SSH, this one on this host."""
     root: str = DEFAULT_ROOT
+    """Folder on the board for the agent, artifacts and inputs."""
     server: Literal["auto", "embedded", "sshd"] = "auto"
+    """With kind = "emulated": which SSH server it is, this host's sshd or the one that comes with edgedeploy."""
     governor: str | None = None
+    """CPU frequency governor, such as "performance", set for each run and restored after it."""
     nvpmodel: int | str | None = None
-    """Set for each run and restored after it, even after a crash. A board that does not allow it refuses the run."""
+    """Power mode of a Jetson, by number or name, set for each run and restored after it, even after a crash. A board that
+    does not allow it refuses the run."""
     power_cycle: tuple[str, ...] = ()
     """A command on this host, with its arguments, that turns a board that hangs off and on."""
     labgrid: str | None = Field(default=None, min_length=1)

@@ -9,7 +9,7 @@ import itertools
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from edgedeploy.records.job import ScenarioPlan
 from edgedeploy.records.metric_table import SCENARIO_METRICS
@@ -43,9 +43,20 @@ def _percent(value: float) -> float:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-Nanoseconds = Annotated[int, BeforeValidator(_nanoseconds)]
-Percent = Annotated[float, AfterValidator(_percent)]
+def _quantity_schema(unit: str, *units: str) -> WithJsonSchema:
+    """Of a text with a unit; ``unit`` is the base unit that the model holds it in."""
+    number = r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?"
+    return WithJsonSchema({"type": "string", "pattern": rf"^\s*{number}\s*({'|'.join(units)})\s*$", BASE_UNIT: unit})
+
+
+BASE_UNIT: Final = "x-base-unit"
+"""Key of the JSON schema at quantities: the unit of the default."""
+
+Seconds = Annotated[float, BeforeValidator(_seconds), _quantity_schema("s", "s", "min", "h")]
+Nanoseconds = Annotated[int, BeforeValidator(_nanoseconds), _quantity_schema("ns", "ns", "us", "ms", "s", "min", "h")]
+Percent = Annotated[
+    float, AfterValidator(_percent), WithJsonSchema({"type": "number", "enum": [*QUERIES_FOR_PERCENTILE]})
+]
 
 _S_NS: Final = 1_000_000_000
 
@@ -53,23 +64,32 @@ _S_NS: Final = 1_000_000_000
 class Table(BaseModel):
     """A table of a study file: an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ScenarioTable(Table):
+    """What all scenarios share."""
+
     stuck_after: Seconds = Field(default=120.0, gt=0)
     """Extra time beyond the scenario's own duration. A run that takes longer is stuck, which is a failure of the
     variant."""
 
 
 class SingleStreamTable(Table):
+    """One query after the other, as in the interleaved blocks: a percentile of the latency."""
+
     percentile: Percent = 99.9
-    """The interleaved blocks get at least as many queries as this percentile needs: 6636 for the 99.9th."""
+    """Which percentile of the latency is stated: 50, 90, 99 or 99.9. The interleaved blocks get at least as many queries as
+    it needs: 6636 for the 99.9th."""
 
 
 class SustainedTable(ScenarioTable):
+    """Full load without a pause: what heat does to the speed."""
+
     duration: Seconds = Field(default=600.0, gt=0, le=24 * 3600)
+    """How long the load lasts, at most 24 h."""
     window: Seconds = Field(default=10.0, gt=0)
+    """Length of the windows that are compared; 5 to 10000 of them fit in."""
 
     @model_validator(mode="after")
     def _some_windows(self) -> SustainedTable:
@@ -83,21 +103,31 @@ class SustainedTable(ScenarioTable):
 
 
 class RealtimeTable(ScenarioTable):
-    """Exactly one of ``rate_hz``, ``recording`` (MetaImage sequence) and ``clip`` (DICOM) says when frames arrive."""
+    """Frames arrive at their own pace, whatever the model does.
+
+    Exactly one of ``rate_hz``, ``recording`` (MetaImage sequence) and ``clip`` (DICOM) says when frames arrive."""
 
     rate_hz: float | None = Field(default=None, gt=0, le=10_000)
+    """Frames a second, at a constant rate."""
     recording: str | None = None
+    """A MetaImage sequence whose time stamps say when frames arrive, relative to the study file."""
     clip: str | None = None
+    """A DICOM clip whose frame times say when frames arrive, relative to the study file."""
     frames: int | None = Field(default=None, ge=2, le=MAX_FRAMES)
     """Number of frames. Default: 300 at a constant rate, all frames of a recording; else the first ones of it."""
     deadline: Nanoseconds | None = Field(default=None, gt=0)
-    """From a frame's arrival to its result; the median time between frames when left out."""
+    """Time from a frame's arrival to its result, such as "33 ms"; the median time between frames when left out."""
     policy: Literal["latest", "bounded", "block"] = "latest"
+    """What happens to a frame that arrives while the model is busy: the latest one replaces it, a queue of `capacity` drops
+    what is too much, or the source waits."""
     capacity: int = Field(default=1, ge=1, le=10_000)
+    """Frames that wait at most, with policy = "bounded" or "block"."""
     stages: tuple[Literal["decode", "resize", "overlay"], ...] = ()
+    """Work on each frame besides the model, which counts too."""
     frame_rows: int = Field(default=616, ge=1, le=8192)
+    """Rows of a source frame when there are stages, in pixels: the probe's image, not the model's input."""
     frame_columns: int = Field(default=820, ge=1, le=8192)
-    """Size of a source frame when there are stages: the ultrasound probe's image, not the model's input."""
+    """Columns of a source frame when there are stages, in pixels."""
 
     @model_validator(mode="after")
     def _the_latest_is_one(self) -> RealtimeTable:
@@ -134,11 +164,16 @@ class RealtimeTable(ScenarioTable):
 
 
 class MultiStreamTable(ScenarioTable):
+    """How many streams a board carries at once, each with a frame every `interval`."""
+
     interval: Nanoseconds = Field(default=50_000_000, gt=0)
     """Time between two frames of a stream, which is the deadline of each."""
     percentile: Percent = 99.0
+    """Share of queries, in percent, that have to keep the deadline: 50, 90, 99 or 99.9."""
     queries: int = Field(default=QUERIES_FOR_PERCENTILE[99], ge=1, le=1_000_000)
+    """Queries at each number of streams: at least as many as the percentile needs."""
     most: int = Field(default=64, ge=1, le=4096)
+    """Streams that are tried at most."""
 
     @model_validator(mode="after")
     def _enough_queries(self) -> MultiStreamTable:
@@ -161,9 +196,14 @@ class MultiStreamTable(ScenarioTable):
 
 
 class OfflineTable(ScenarioTable):
+    """All samples at once: throughput."""
+
     samples: int = Field(default=1024, ge=8, le=10_000_000)
+    """Inferences in all."""
     chunks: int = Field(default=16, ge=1, le=1000)
+    """Parts of the samples that are timed, for the interval of the throughput."""
     stuck_after: Seconds = Field(default=600.0, gt=0)
+    """A run that takes longer is stuck, which is a failure of the variant."""
 
     @model_validator(mode="after")
     def _no_empty_chunk(self) -> OfflineTable:
@@ -176,10 +216,12 @@ class OfflineTable(ScenarioTable):
 
 
 class ResourcesTable(ScenarioTable):
-    """``stuck_after`` counts for each of the ``repeats``."""
+    """Memory and CPU over time, sampled from outside. ``stuck_after`` counts for each of the ``repeats``."""
 
     inferences: int = Field(default=64, ge=1, le=1_000_000)
+    """Inferences of each repeat."""
     repeats: int = Field(default=5, ge=1, le=100)
+    """Fresh processes that are sampled, one after the other."""
     period: Nanoseconds = Field(default=100_000_000, ge=1_000_000)
     """Time between two samples: the FLARE challenge's 0.1 s."""
 
@@ -192,12 +234,19 @@ class Scenarios(Table):
     """The part of ``[measure]`` that is about scenarios."""
 
     scenarios: tuple[ScenarioName, ...] = ()
+    """Ways of loading the board that are measured besides the interleaved blocks."""
     single_stream: SingleStreamTable = SingleStreamTable()
+    """One query after the other: a percentile of the latency."""
     sustained: SustainedTable = SustainedTable()
+    """Full load without a pause: what heat does to the speed."""
     realtime: RealtimeTable = RealtimeTable()
+    """Frames arrive at their own pace, whatever the model does."""
     multi_stream: MultiStreamTable = MultiStreamTable()
+    """How many streams a board carries at once."""
     offline: OfflineTable = OfflineTable()
+    """All samples at once: throughput."""
     resources: ResourcesTable = ResourcesTable()
+    """Memory and CPU over time."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from edgedeploy.records.variant import Scalar
 from edgedeploy.spec.source import SpecSource
 
 MAX_CHOICES = 64
+
+SPACE_KEYS: Final[Mapping[str, str]] = {
+    "precision": "Numeric precisions: float32, bfloat16, float16, int8, int8-dynamic, int4-weights; a target that lacks one "
+    "builds float32.",
+    "width": "Shares of channels that structured pruning keeps, above 0 and at most 1. For tasks in PyTorch.",
+    "threads": "Threads of a session; the board's cores, 4 at most, when left out.",
+    "plan": 'Names of precision plans of [plans], and "none".',
+    "calibration": "How int8 chooses its ranges: minmax, mean-minmax, percentile, entropy, mse, as far as a target has it.",
+    "calibration_cases": "How many calibration cases int8 sees; all of them when left out.",
+    "training": 'Where int8 comes from: "ptq" (calibration) or "qat" (training with quantizers).',
+    "power_mode": "The board's power modes: governors, or a Jetson's nvpmodel.",
+    "weight_bits": "Bits of int8 weights, 8 or 7; the board chooses when left out.",
+}
+"""Parameters of ``[space]`` that edgedeploy itself understands; every other one is a keyword of the task's ``build``."""
 
 
 def expand(key: str, values: Any) -> tuple[Any, ...]:

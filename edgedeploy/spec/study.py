@@ -16,15 +16,15 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.records.job import MeasurePlan
 from edgedeploy.records.metric_table import BOARD_METRICS, RUN_METRICS, not_told_by
-from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE, Clock, Direction, MetricInfo
+from edgedeploy.records.metrics import Clock, Direction, MetricInfo
 from edgedeploy.records.precision import LAYER_PRECISIONS, PrecisionPlan
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, NO_PLAN, PRECISIONS, TRAININGS, Scalar
 from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
-from edgedeploy.spec.scenarios import Scenarios, Seconds
+from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
 from edgedeploy.spec.source import SpecSource, first_error
 from edgedeploy.spec.space import MAX_CHOICES, expand, subset
@@ -36,15 +36,22 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class StudyTable(_Table):
+    """What the study is called and what it builds for."""
+
     name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+    """Name of the study; its folder is studies/NAME where --out is left out."""
     seed: int = Field(default=0, ge=0, lt=2**32)
+    """Decides every random choice: proposals, training, bootstrap."""
     targets: tuple[str, ...] = Field(min_length=1, max_length=16)
-    """The first one is the reference target: every candidate is measured interleaved with its float32 baseline."""
+    """Runtimes to build for. The first one is the reference target: every candidate is measured interleaved with its
+    float32 baseline."""
     storage: str | None = None
     """URL of a PostgreSQL database for the history of proposals, without a password; a SQLite file when left out."""
 
 
 class TaskTable(_Table):
+    """The model, its data and its metrics."""
+
     kind: Literal[
         "classification",
         "segmentation-folder",
@@ -55,13 +62,17 @@ class TaskTable(_Table):
         "onnx",
         "python",
     ]
+    """What describes the task: a kind that ships, a bare ONNX file, or Python of your own."""
     object: str | None = None
+    """With kind = "python": the factory, as "file.py:factory" (relative to the study file) or "package.module:factory"."""
     model: str | None = None
+    """With kind = "onnx": the .onnx file, relative to the study file."""
     checkpoint: str | None = Field(default=None, min_length=1)
     """A file with the baseline's trained weights, relative to the study file."""
     checkpoint_key: str | None = Field(default=None, min_length=1)
     """Where in the file they are; it can be left out where the weights of one key alone fit the model."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the kind, in [task.options]; for kind = "python" the keywords of the factory."""
 
     @model_validator(mode="after")
     def _model_goes_with_kind(self) -> TaskTable:
@@ -79,20 +90,28 @@ class TaskTable(_Table):
 
 
 class ObjectiveTable(_Table):
+    """What the search improves, best first."""
+
     metric: str
+    """Name of a metric: of the task, of the board, or of a scenario."""
     goal: Direction | None = None
-    """Filled from the metric's own direction when left out; the opposite direction is an error in :meth:`check`."""
+    """The metric's own direction, which it is filled from; the opposite one is an error."""
     min_effect: NotNegative | str = 0.0
     """Smallest difference that matters, in the metric's own unit (``"0.2 ms"``; a bare number is in its base unit); a
     smaller one does not make a variant dominate."""
 
 
 class ConstraintTable(_Table):
+    """A limit that a variant has to keep to be on the front."""
+
     metric: str
+    """Name of a metric: of the task, of the board, or of a scenario."""
     at_most: float | str | None = None
+    """Upper limit with its unit, such as "40 ms" or "8 MB"; a bare number for metrics without a unit."""
     at_least: float | str | None = None
+    """Lower limit, as `at_most`. Exactly one of the two is given."""
     margin: float | str = 0.0
-    """How far inside the limit a measured value has to be."""
+    """How far inside the limit a measured value has to be, with its unit."""
 
     @model_validator(mode="after")
     def _one_limit(self) -> ConstraintTable:
@@ -102,39 +121,19 @@ class ConstraintTable(_Table):
 
 
 class BudgetTable(_Table):
+    """When the search ends."""
+
     trials: int = Field(ge=1, le=100_000)
+    """Variants that are evaluated, at most."""
     wall_clock: Seconds = Field(default=24 * 3600.0, gt=0)
+    """Time after which the search ends, such as "3 h"; it ends a training too, whose checkpoint is kept."""
     recovered_baseline: bool = True
     """Where variants are recovered by training, also train the baseline as much further and measure it."""
 
 
-class MeasureTable(Scenarios):
-    queries: int = Field(default=MeasurePlan.queries, ge=8, le=1_000_000)
-    warmup: int = Field(default=MeasurePlan.warmup, ge=0, le=10_000)
-    block: int = Field(default=MeasurePlan.block, ge=1, le=1000)
-    cold_starts: int = Field(default=MeasurePlan.cold_starts, ge=0, le=100)
-    time_limit: Seconds = Field(default=MeasurePlan.time_limit_s, gt=0)
-    retries: int = Field(default=2, ge=0, le=10)
-    """How often an invalid run is repeated before it is kept as invalid."""
-    max_drift: float = Field(default=0.25, gt=0)
-    max_spread: float = Field(default=0.35, gt=0)
-    max_background_cores: float = Field(default=0.5, gt=0)
-    max_heating_c: float = Field(default=15.0, gt=0)
-    max_clock_drift: float = Field(default=0.15, gt=0)
-    """Limits beyond which a run is invalid: drift and spread of the baseline's blocks as shares of their median, and
-    the drift of the CPU clock as a share of its first value."""
-    cool_down: Seconds = Field(default=60.0, ge=0)
-    """How long a board may cool down to its temperature before the first run, before an invalid run is repeated."""
-
-    @property
-    def timed_queries(self) -> int:
-        """``queries``, or more if the percentile of the single stream needs more."""
-        if "single_stream" not in self.scenarios:
-            return self.queries
-        return max(self.queries, QUERIES_FOR_PERCENTILE[self.single_stream.percentile])
-
-
 class PickTable(_Table):
+    """Which variant is proposed to ship: the cheapest that is shown to be non-inferior."""
+
     non_inferiority_margin: NotNegative | str = 0.01
     """How much of the first objective of the task a pick may lose against the baseline, in that metric's own unit
     (``"0.5 px"``; a bare number is in its base unit)."""
@@ -144,17 +143,26 @@ class StudySpec(_Table):
     """A whole study file. It is frozen: another spec is another study."""
 
     study: StudyTable
+    """What the study is called and what it builds for."""
     task: TaskTable
+    """The model, its data and its metrics."""
     boards: tuple[BoardTable, ...] = Field(min_length=1, max_length=64)
+    """The machines that variants may be measured on; the first one unless --board names another."""
     space: dict[str, tuple[Scalar, ...]]
+    """What is searched: each parameter with its values, a list or { low, high, step }."""
     plans: dict[str, dict[str, str]] = Field(default_factory=dict, max_length=MAX_CHOICES)
     """Precision plans by name, each from layer name or pattern to precision; the first match decides. ``space.plan``
     lists the plans to search."""
     objectives: tuple[ObjectiveTable, ...] = Field(min_length=1, max_length=8)
+    """What the search improves, the most important first."""
     constraints: tuple[ConstraintTable, ...] = ()
+    """Limits that a variant has to keep to be on the front."""
     budget: BudgetTable
+    """When the search ends."""
     measure: MeasureTable = MeasureTable()
+    """How a board is timed, and when a run counts as disturbed."""
     pick: PickTable = PickTable()
+    """Which variant is proposed to ship."""
 
     @model_validator(mode="before")
     @classmethod

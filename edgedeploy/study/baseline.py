@@ -11,7 +11,7 @@ from edgedeploy.compress.checkpoint import digest_of_weights
 from edgedeploy.compress.given import Given
 from edgedeploy.compress.model import NO_WEIGHTS, WAYS_TO_WEIGHTS
 from edgedeploy.errors import SpecError
-from edgedeploy.interfaces.task import ReadyMade, Task, Trainable, Trainer, can_train, is_trained
+from edgedeploy.interfaces.task import ReadyMade, Task, can_recover, can_train, is_trained
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.records.weights import TRAINED_HERE, BaselineWeights
 from edgedeploy.search.space import Space
@@ -19,7 +19,7 @@ from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.front import weights_of
 
-TRAINING_MEMBERS: Final = ("batches", "loss", "baseline_recipe", "recovery_recipe")
+RECOVERY_MEMBERS: Final = ("batches", "loss", "recovery_recipe")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def require_same_weights(study: Mapping[str, Any], weights: BaselineWeights | No
 def recovered_baseline(space: Space, task: Task) -> Variant | None:
     """The baseline trained further by what recovers variants, where the study has any such variant: what recovery adds to
     an uncompressed model is no merit of the compression."""
-    if isinstance(task, ReadyMade) or not can_train(task):
+    if isinstance(task, ReadyMade) or not can_recover(task):
         return None
     narrow = any(float(width) < 1.0 for width in space.parameters.get("width", ()))
     other = any(
@@ -110,14 +110,14 @@ def _built(task: Task) -> str:
 
 def _training_notes(task: Task) -> tuple[str, ...]:
     """A task that lacks one of the members of training has none, which is easily overlooked."""
-    lacking = [name for name in TRAINING_MEMBERS if not hasattr(task, name)]
-    if isinstance(task, (Trainable, Trainer)) or len(lacking) == len(TRAINING_MEMBERS):
+    lacking = [name for name in RECOVERY_MEMBERS if not hasattr(task, name)]
+    if can_recover(task) or len(lacking) == len(RECOVERY_MEMBERS):
         return ()
     return (f"task {task.name!r} counts as one without training: it lacks {', '.join(lacking)}",)
 
 
 def _pruning_notes(spec: StudySpec, task: Task) -> tuple[str, ...]:
     narrow = any(not isinstance(width, (str, bool)) and width < 1.0 for width in spec.space.get("width", ()))
-    if can_train(task) or not narrow:
+    if can_recover(task) or not narrow:
         return ()
     return ("pruned variants keep the weights that are left: the task has no training that recovers them",)

@@ -28,19 +28,22 @@ from edgedeploy.interfaces.target import (
     TakesQuantized,
     Target,
 )
-from edgedeploy.interfaces.task import ReadyMade, Task, Trainable
+from edgedeploy.interfaces.task import ReadyMade, Recoverable, TakenAsGiven, Task
 from edgedeploy.lab.cluster import Cluster
 from edgedeploy.lab.kinds import require_alike, require_comparable
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import ScenarioPlan
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.precision import AS_GIVEN
 from edgedeploy.records.variant import Choices
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
-from edgedeploy.study.baseline import TRAINING_MEMBERS, TRAINS_HERE, Baseline, find_baseline
+from edgedeploy.study.baseline import RECOVERY_MEMBERS, TRAINS_HERE, Baseline, find_baseline
+from edgedeploy.study.cases import check_cases
+from edgedeploy.study.given import check_given, check_given_space
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import Plugin, demands_of, find_targets, sessions_of
 from edgedeploy.tasks.load import load_task
@@ -90,10 +93,14 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     """
     names = {plugin.name: plugin for plugin in find_targets()}
     task = load_task(spec.task.model_dump(), source.path.resolve().parent)
-    _check_model(spec, source, task, names)
+    given = task.as_given if isinstance(task, TakenAsGiven) else ""
+    _check_model(spec, source, task, names, given)
     baseline = find_baseline(spec, source, task)
+    check_cases(task, spec.space)
     scenarios = spec.measure.plans(source.path.resolve().parent)
     targets = ready_targets([names[name] for name in spec.study.targets])
+    if given and isinstance(task, ReadyMade):
+        check_given(task.reference_model(), given, targets)
     boards: tuple[tuple[Board | None, BoardInfo], ...]
     if cluster is None:
         boards = tuple(open_and_probe(table, sessions_of(targets)) for table in tables)
@@ -109,7 +116,8 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
         parameters=dict(spec.space),
         arch_defaults={name: values[0] for name, values in task.architecture.items()},
         target_precisions={
-            name: runnable(info, target.precisions, demands_of(target)) for name, target in targets.items()
+            name: (AS_GIVEN,) if given else runnable(info, target.precisions, demands_of(target))
+            for name, target in targets.items()
         },
         default_threads=max(1, min(info.cores, 4)),
         choices=_choices(spec, task, targets, info),
@@ -179,11 +187,13 @@ def _left_out(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo) -
 
 def _saturation(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo) -> tuple[str, ...]:
     """What int8 variants are in for on a board whose int8 sums saturate."""
+    plans = spec.precision_plans()
+    chosen = [plans[str(name)] for name in spec.space.get("plan", ()) if name in plans]
+    wanted = {*spec.space.get("precision", ()), *(precision for plan in chosen for precision in plan.precisions)}
     names = [
         name
         for name, target in targets.items()
-        if isinstance(target, HasSevenBitWeights)
-        and any(precision in target.seven_bit_precisions for precision in spec.space.get("precision", ()))
+        if isinstance(target, HasSevenBitWeights) and not wanted.isdisjoint(target.seven_bit_precisions)
     ]
     if sums_int8_exactly(info.arch, info.isa) or "weight_bits" in spec.space or not names:
         return ()
@@ -191,12 +201,15 @@ def _saturation(spec: StudySpec, targets: Mapping[str, Target], info: BoardInfo)
     return (f"board {info.name}: {SATURATES}; int8 {rule} ({', '.join(names)})",)
 
 
-def _check_model(spec: StudySpec, source: SpecSource, task: Task, names: Mapping[str, Plugin]) -> None:
+def _check_model(spec: StudySpec, source: SpecSource, task: Task, names: Mapping[str, Plugin], given: str) -> None:
     """Hold the study against its task and its targets, and what each of them is able to do."""
     for name in spec.study.targets:
         if name in names:
             names[name].load()  # a broken one says so, which is more than that there is no such target
     known = {name: plugin.target.precisions for name, plugin in names.items() if plugin.target is not None}
+    if given:
+        check_given_space(spec, source, given)
+        known = dict.fromkeys(known, (AS_GIVEN,))
     spec.check(source, architecture=task.architecture, task_metrics=metrics_of(task), known_targets=known)
     if isinstance(task, ReadyMade) and "width" in spec.space:
         raise source.error(
@@ -215,11 +228,11 @@ def _check_model(spec: StudySpec, source: SpecSource, task: Task, names: Mapping
 def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Sequence[Target]) -> None:
     if "qat" not in spec.space.get("training", ()):
         return
-    if not isinstance(task, Trainable):
+    if not isinstance(task, Recoverable):
         found = "a ready-made model has" if isinstance(task, ReadyMade) else f"task {task.name!r} has"
         remedy = "Remove it from the space: int8 then comes from calibration"
         if not isinstance(task, ReadyMade):
-            remedy += f". Or give the task {', '.join(TRAINING_MEMBERS)}: its own fit cannot train with quantizers"
+            remedy += f". Or give the task {', '.join(RECOVERY_MEMBERS)}: its own fit cannot train with quantizers"
         raise source.error("space.training", f'"qat" trains the model, but {found} no training', remedy)
     if not any(isinstance(target, TakesQuantized) and target.takes_quantized for target in chosen):
         found = '"qat" gives quantized ONNX, and every target of this study quantizes by itself only'

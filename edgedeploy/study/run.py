@@ -39,6 +39,7 @@ from edgedeploy.study.trial import Runner, Trials, runner_on
 from edgedeploy.study.workbench import BASELINE, Workbench, build_here
 
 QUICK_RESAMPLES: Final = 200
+_NOT_COMPARED: Final = "the baseline after further training is not measured yet"
 
 
 class StudyRun:
@@ -144,8 +145,7 @@ class StudyRun:
             else:
                 with self._crewed(self._evaluate) as crew:
                     finished = search.run_on(crew, trials=self._total, deadline_s=self._deadline_s)
-            if any(self._is_recovered(item.variant) for item in self._store.measurements()):
-                self._compare(first)  # an earlier run may have been cut off before it
+            self._compare_at_the_end(first)
             if confirm:
                 self._confirm()
             return finished
@@ -193,6 +193,23 @@ class StudyRun:
     def _is_recovered(self, variant: Variant) -> bool:
         return variant.width < 1.0 or variant.arch_kwargs != dict(self._ready.space.arch_defaults)
 
+    def _compare_at_the_end(self, first: Trials) -> None:
+        """An earlier run may have measured recovered variants and been cut off before the comparison."""
+        if self._further is None or not any(self._is_recovered(item.variant) for item in self._store.measurements()):
+            return
+        if time.monotonic() >= self._deadline_s:
+            self._say("note", f"{_NOT_COMPARED}: the time is over. A resumed study measures it")
+            return
+        if len(self._trials) == 1:
+            self._compare(first)
+            return
+        with self._crewed(self._compare_on) as crew:
+            crew.submit(self._further).result()
+
+    def _compare_on(self, trials: Trials, variant: Variant) -> Outcome:
+        self._compare(trials)
+        return Scored((), {})
+
     def _compare(self, trials: Trials) -> None:
         """Measure the baseline that was trained further, once a recovered variant has a number to be compared with. It is
         beyond the number of trials, and within the study's time: cut off, the next run does it."""
@@ -206,7 +223,7 @@ class StudyRun:
             outcome = trials.evaluate(further)
         except OutOfTime as exc:
             self._further = further
-            self._say("note", f"the baseline is not compared after further training yet: {exc}")
+            self._say("note", f"{_NOT_COMPARED}: {exc}")
             return
         except BaseException:
             self._further = further
@@ -261,6 +278,9 @@ class StudyRun:
     def _confirm(self) -> None:
         """Run the baselines, the front, and what is not shown to be worse than it on the confirmation split, once each; the
         opening is logged. Nothing is chosen by it: it says how far the choice carries."""
+        if not self._ready.task.cases("confirmation"):
+            self._say("note", "nothing is confirmed: the task has no cases of split 'confirmation'")
+            return
         front = read_front(self._store.root)
         done = {measurement.digest for measurement in self._store.confirmations()}
         baselines = [self._ready.space.baseline_variant(target) for target in self._ready.space.targets]

@@ -12,6 +12,8 @@ from edgedeploy.evidence.statistics import summarise_cases
 from edgedeploy.interfaces.scores import Grouped, ScoresSplit
 from edgedeploy.interfaces.task import Array, Case, Task
 from edgedeploy.records.draws import SplitDraws
+from edgedeploy.reference.parity import require_finite
+from edgedeploy.study.cases import scores_of, their_code
 
 FEWEST_RESAMPLES: Final = 100
 """Below this a one-sided bound at 95 % hangs on five draws."""
@@ -32,8 +34,8 @@ def score(task: Task, cases: Sequence[Case], outputs: Sequence[Mapping[str, Arra
     """Every metric of the task on ``cases`` with the ``outputs`` for them."""
     by_case: dict[str, dict[str, float | None]] = {}
     for case, found in zip(cases, outputs, strict=True):
-        values = task.evaluate(found, case)
-        by_case[case.id] = {name: None if value is None else float(value) for name, value in values.items()}
+        require_finite(found, case.id)
+        by_case[case.id] = scores_of(task, found, case)
     metrics: dict[str, float] = {}
     missing: dict[str, str] = {}
     for name in task.metrics:
@@ -56,7 +58,11 @@ def score(task: Task, cases: Sequence[Case], outputs: Sequence[Mapping[str, Arra
 def _score_of_places(
     task: ScoresSplit, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]
 ) -> Callable[[Sequence[int]], Mapping[str, float | None]]:
-    return lambda places: task.score([cases[place] for place in places], [outputs[place] for place in places])
+    def of_places(places: Sequence[int]) -> Mapping[str, float | None]:
+        with their_code(task, f"score() of {len(places)} cases"):
+            return task.score([cases[place] for place in places], [outputs[place] for place in places])
+
+    return of_places
 
 
 def _resamples(task: ScoresSplit) -> int:

@@ -20,19 +20,21 @@ from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, stability
 from edgedeploy.files import read_arrays, write_arrays
 from edgedeploy.interfaces.board import Board
+from edgedeploy.interfaces.scores import ScoresSplit
 from edgedeploy.interfaces.task import Array, Split
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun, ScenarioPlan
-from edgedeploy.records.measurement import Failure, Measurement
+from edgedeploy.records.measurement import BEYOND_TOLERANCE, Failure, Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weightbits import nearer
 from edgedeploy.reference.layers import with_sources
-from edgedeploy.reference.parity import check_executed, check_parity, worst_distance
+from edgedeploy.reference.parity import Judged, check_executed, judge, worst_distance
 from edgedeploy.search.loop import Failed, Outcome, Scored
 from edgedeploy.spec.goals import constraints_of
-from edgedeploy.spec.study import MeasureTable, StudySpec
+from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
@@ -69,7 +71,7 @@ class Trials:
     - ``scenarios`` run in every measurement of times.
     - ``power_modes`` maps the board's modes to what sets them.
     - ``marks`` are notes that every measurement keeps.
-    - ``judge`` compares golden outputs with the reference's and raises ``ParityError`` for an artifact that is broken.
+    - ``judge`` compares golden cases with the reference's outputs: :func:`edgedeploy.reference.parity.judge`.
     - ``host`` is locked while this host works, ``place`` while the board runs; a board that is this host shares its
       lock.
     """
@@ -87,7 +89,7 @@ class Trials:
     scenarios: tuple[ScenarioPlan, ...] = ()
     power_modes: Mapping[str, str] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
-    judge: Callable[..., dict[str, float]] = check_parity
+    judge: Callable[..., Judged] = judge
     host: AbstractContextManager[object] = field(default_factory=nullcontext)
     place: AbstractContextManager[object] = field(default_factory=nullcontext)
 
@@ -142,12 +144,12 @@ class Trials:
         return any(item.variant.target == variant.target for item in self.store.measurements())
 
     def _measure_steadily(self, variant: Variant) -> Measurement:
-        """Measure a variant. If its artifact misses parity, it is built again: an equal artifact shows that the variant
-        is at fault, a different one is measured in its place.
+        """Measure a variant. If its artifact's outputs are garbage, it is built again: an equal artifact shows that the
+        variant is at fault, a different one is measured in its place. A miss of the tolerance alone is told.
 
-        Raises ``Unrepeatable`` when two different artifacts both miss parity."""
+        Raises ``Unrepeatable`` when two different artifacts both give garbage."""
         try:
-            return self.measure(variant, "selection")
+            return self._measure_and_warn(variant)
         except ParityError as exc:
             missed = exc
         try:
@@ -157,7 +159,7 @@ class Trials:
                 self.tell(
                     f"{variant.label}: {missed.found}; another build gave another artifact, which is measured now"
                 )
-                return self.measure(variant, "selection")
+                return self._measure_and_warn(variant)
         except (BuildError, ParityError) as exc:
             with self.host:
                 self.bench.forget(variant)
@@ -167,6 +169,13 @@ class Trials:
                 "Try it again (--resume); if it stays so, update the toolchain or choose another target",
             ) from exc
         raise missed
+
+    def _measure_and_warn(self, variant: Variant) -> Measurement:
+        measurement = self.measure(variant, "selection")
+        for note in measurement.notes:
+            if note.startswith(BEYOND_TOLERANCE):
+                self.tell(f"{variant.label}: {note}")
+        return measurement
 
     def outcome(self, measurement: Measurement) -> Outcome:
         """Objectives and constraints of a measurement, in the order of the spec."""
@@ -239,7 +248,7 @@ class Trials:
             with self.place, self.account.phase("measure"):
                 board, raw = self._on_board(job, Path(folder))
             with self.host, self.account.phase("evaluate"):
-                outputs = _load_outputs(raw)
+                outputs = in_order(_load_outputs(raw), candidate.artifact)
                 return self._measurement(
                     variant, split, artifact=candidate.artifact, board=board, raw=raw, outputs=outputs
                 )
@@ -279,12 +288,7 @@ class Trials:
     ) -> Measurement:
         inputs = self.bench.inputs(split, variant.arch_kwargs)
         check_executed(variant.precision, raw.candidate.executed, variant.plan.precisions)
-        golden = self.bench.golden_outputs(variant)
-        parity = self.judge(
-            {name: np.concatenate([row[name] for row in golden]) for name in golden[0]},
-            {name: _unstack(rows[: len(golden)]) for name, rows in outputs.items()},
-            *variant.precisions,
-        )
+        parity = self._parity(variant, inputs, outputs)
         scores = score(self.bench.task, inputs.cases, _rows_of(outputs, inputs))
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
@@ -314,11 +318,43 @@ class Trials:
             groups=scores.groups,
             draws=scores.draws,
             baseline_variant=self.reference_baseline.digest if raw.baseline else None,
-            parity=parity,
+            parity=parity.figures,
+            parity_case=parity.worst_case,
             weight_bits=self.bench.weight_bits(variant),
-            notes=self.marks,
+            notes=(*self.marks, *self._parity_notes(parity, scores.metrics)),
             created_utc=utc_now(),
         )
+
+    def _parity(self, variant: Variant, inputs: InputSet, outputs: Mapping[str, Array]) -> Judged:
+        """The golden cases against the reference. Raises ``ParityError`` for garbage, and where no metric of the task can
+        decide for what misses the tolerance."""
+        golden = dict(zip(inputs.golden_ids, self.bench.golden_outputs(variant), strict=True))
+        found = {case: {name: rows[row] for name, rows in outputs.items()} for row, case in enumerate(golden)}
+        judged = self.judge(golden, found, *variant.precisions)
+        if judged.missed and not self._deciding:
+            remedy = "Calibrate on inputs like those of the product, or give the task a metric, which then decides"
+            raise ParityError(f"outputs within {judged.figures['limit']:g} of the reference", judged.text, remedy)
+        return judged
+
+    @property
+    def _deciding(self) -> list[str]:
+        """The task's own metrics, of cases and of the whole split."""
+        task = self.bench.task
+        return [*task.metrics, *(task.split_metrics if isinstance(task, ScoresSplit) else ())]
+
+    def _parity_notes(self, parity: Judged, metrics: Mapping[str, float]) -> tuple[str, ...]:
+        """A warning in the task's own metrics, where the worst case misses the tolerance; they decide."""
+        if not parity.missed:
+            return ()
+        kept = self.store.measurement(self.reference_baseline.digest)
+        asked = {goal.metric for goal in self.spec.objectives} | {limit.metric for limit in self.spec.constraints}
+        names = [name for name in self._deciding if name in asked] or self._deciding
+        told = []
+        for name in names:
+            value, before = metrics.get(name), kept.metrics.get(name) if kept else None
+            beside = "" if before is None else f" (baseline {before:.4g})"
+            told.append(f"{name} {'undefined' if value is None else f'{value:.4g}'}{beside}")
+        return (f"{BEYOND_TOLERANCE}{parity.text}; {', '.join(told)} decides",)
 
     def _layers(self, variant: Variant, raw: RawRun) -> dict[str, Any]:
         """The profiles of candidate and baseline; each layer names the layer of the reference that it computes."""
@@ -345,6 +381,11 @@ def stability_limits(table: MeasureTable) -> StabilityLimits:
     )
 
 
+def in_order(outputs: Mapping[str, Array], artifact: Artifact) -> dict[str, Array]:
+    """``outputs`` in the order in which the model returns them: LiteRT gives them in alphabetical order."""
+    return {**{spec.name: outputs[spec.name] for spec in artifact.outputs if spec.name in outputs}, **outputs}
+
+
 def _load_outputs(raw: RawRun) -> dict[str, Array]:
     if raw.outputs is None:
         raise MeasurementError("outputs of the run", "the board sent none", "Run it again; keep the agent's log")
@@ -355,8 +396,3 @@ def _rows_of(outputs: Mapping[str, Array], inputs: InputSet) -> list[dict[str, A
     """The outputs case by case; the rows of the golden cases come first and are skipped."""
     rows = range(inputs.golden, inputs.golden + len(inputs.cases))
     return [{name: values[row] for name, values in outputs.items()} for row in rows]
-
-
-def _unstack(rows: Array) -> Array:
-    """(cases, 1, ...) to (cases, ...): each row is the output of one inference with batch size 1."""
-    return rows.reshape(-1, *rows.shape[2:])

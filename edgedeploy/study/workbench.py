@@ -20,19 +20,20 @@ from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_arrays, write_atomic, write_json
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
-from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Task, is_trained
+from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Stateful, TakenAsGiven, Task, is_trained
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.job import Payload
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.variant import Scalar, Variant, digest_of
 from edgedeploy.records.weightbits import TRAINED_FOR_BOARD, WeightBits
-from edgedeploy.reference.export import Reference, describe, export_reference, kept_outputs
+from edgedeploy.reference.export import Reference, describe, export_reference, frames_of, kept_outputs
 from edgedeploy.reference.layers import kept_float
 from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
 from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.study.account import Account
 from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
 from edgedeploy.study.baseline import baseline_arch
+from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.reading import FAULTS, fault, parsed
 from edgedeploy.study.store import Store
 from edgedeploy.targets.steady import build_steadily
@@ -48,11 +49,16 @@ COMPARED_CASES: Final = 16
 
 @dataclass(frozen=True)
 class InputSet:
-    """Model-ready inputs of some cases, stacked in one file. The first ``golden`` rows are for parity only."""
+    """Model-ready inputs of some cases, stacked in one file. Its first rows, the cases ``golden_ids``, are for parity
+    only."""
 
     path: Path
-    golden: int
+    golden_ids: tuple[str, ...]
     cases: tuple[Case, ...]
+
+    @property
+    def golden(self) -> int:
+        return len(self.golden_ids)
 
 
 def _write_reports(reports: list[TrainReport], folder: Path) -> None:
@@ -144,6 +150,10 @@ class Workbench:
         drop_checkpoint(checkpoint)
         return model
 
+    @property
+    def _golden(self) -> tuple[Case, ...]:
+        return tuple(self.task.cases("calibration")[:GOLDEN_CASES])
+
     def _oversight(self, what: str, checkpoint: Path, done: Callable[[TrainReport], None]) -> Oversight:
         return Oversight(
             what,
@@ -196,10 +206,11 @@ class Workbench:
             model = derive(self.task, variant, baseline, own_weights=self._own_weights, oversight=oversight)
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
-            reference = export_reference(model, specs, part / "reference.onnx")
+            samples = [inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden]
+            reference = export_reference(model, specs, part / "reference.onnx", samples=samples)
             save_weights(model, part / WEIGHTS)
             if any(isinstance(target, FromProgram) for target in self._targets.values()):
-                export_program(model, specs, part / PROGRAM_FILE)
+                export_program(model, specs, part / PROGRAM_FILE, samples[0])
             _write_reports(reports, part)
             write_json(part / "reference.json", reference.as_json())
 
@@ -220,8 +231,7 @@ class Workbench:
             )
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
-            golden = self.task.cases("calibration")[:GOLDEN_CASES]
-            samples = (self.task.inputs(case, **variant.arch_kwargs) for case in golden)
+            samples = (inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden)
             reference = export_quantized(model, specs, part / "reference.onnx", samples=samples)
             _write_reports(reports, part)
             write_json(part / "reference.json", reference.as_json())
@@ -240,7 +250,9 @@ class Workbench:
         if self._kept_reference(folder, "source_sha256") is None:
             with self._account.phase("build"), new_folder(folder) as part:
                 write_atomic(part / "reference.onnx", task.reference_model())
-                reference = describe(part / "reference.onnx")
+                states = dict(task.states) if isinstance(task, Stateful) else {}
+                given = isinstance(task, TakenAsGiven) and bool(task.as_given)
+                reference = replace(describe(part / "reference.onnx"), states=states, as_given=given)
                 write_json(part / manifest.name, {**reference.as_json(), "source_sha256": task.source_sha256})
         kept = read_json(manifest)
         if kept["source_sha256"] != task.source_sha256:
@@ -347,13 +359,14 @@ class Workbench:
             return None
         built = {bits: self.artifact(variant, bits) for bits in (8, 7)}
         split, cases = self._held_out(variant)
-        feeds = tuple(self.task.inputs(case, **variant.arch_kwargs) for case in cases)
+        feeds = tuple(inputs_of(self.task, case, variant.arch_kwargs) for case in cases)
         name = f"held-out-{digest_of([split, variant.calibration_cases, dict(variant.arch)])[:16]}"
         path = self._store.inputs_path(name)
         if not path.is_file():
             with self._account.phase("bookkeeping"):
                 write_arrays(path, {key: np.stack([feed[key] for feed in feeds]) for key in feeds[0]})
-        payloads = {bits: Payload(*found, path, variant.threads) for bits, found in built.items()}
+        states = self.reference(variant).states
+        payloads = {bits: Payload(*found, path, variant.threads, states) for bits, found in built.items()}
         return Rivals(payloads, feeds, split, name)
 
     def _held_out(self, variant: Variant) -> tuple[str, Sequence[Case]]:
@@ -374,8 +387,9 @@ class Workbench:
     def _request(self, variant: Variant, reference: Reference, weight_bits: int) -> BuildRequest:
         def calibration() -> Iterator[dict[str, Array]]:
             cases = self.task.cases("calibration")
-            for case in cases[: variant.calibration_cases or len(cases)]:
-                yield self.task.inputs(case, **variant.arch_kwargs)
+            taken = cases[: variant.calibration_cases or len(cases)]
+            feeds = (inputs_of(self.task, case, variant.arch_kwargs) for case in taken)
+            yield from frames_of(reference, feeds) if reference.states else feeds
 
         program = reference.path.with_name(PROGRAM_FILE)
         return BuildRequest(
@@ -394,24 +408,24 @@ class Workbench:
     def payload(self, variant: Variant, split: Split) -> Payload:
         """The artifact with the inputs of a split, ready for a board."""
         artifact, folder = self.artifact(variant)
-        return Payload(artifact, folder, self.inputs(split, variant.arch_kwargs).path, variant.threads)
+        inputs, states = self.inputs(split, variant.arch_kwargs), self.reference(variant).states
+        return Payload(artifact, folder, inputs.path, variant.threads, states)
 
     def inputs(self, split: Split, arch: Mapping[str, Scalar]) -> InputSet:
         """Golden cases, then all cases of ``split``, stacked per model input: (cases, *input shape)."""
-        golden = tuple(self.task.cases("calibration")[:GOLDEN_CASES])
+        golden = self._golden
         cases = tuple(self.task.cases(split))
         path = self._store.inputs_path(f"{split}-{digest_of(dict(arch))[:16]}")
         if not path.is_file():
             with self._account.phase("bookkeeping"):
-                rows = [self.task.inputs(case, **arch) for case in (*golden, *cases)]
+                rows = [inputs_of(self.task, case, arch) for case in (*golden, *cases)]
                 stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
                 write_arrays(path, stacked)
-        return InputSet(path, len(golden), cases)
+        return InputSet(path, tuple(case.id for case in golden), cases)
 
     def golden_outputs(self, variant: Variant) -> list[dict[str, Array]]:
         """The reference's outputs on the golden cases."""
-        golden = self.task.cases("calibration")[:GOLDEN_CASES]
-        feeds = [self.task.inputs(case, **variant.arch_kwargs) for case in golden]
+        feeds = [inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden]
         return self._reference_outputs(variant, feeds, "golden")
 
     def rivals_reference(self, variant: Variant, rivals: Rivals) -> list[dict[str, Array]]:

@@ -12,12 +12,12 @@ from edgedeploy.errors import TargetUnavailable, Unsupported
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.reference.export import describe, random_inputs
+from edgedeploy.reference.export import describe
 from edgedeploy.reference.graph import nodes_named
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.open import open_session
-from edgedeploy.targets.common import calibration_feeds, check_outputs, no_cases, staged_artifact
+from edgedeploy.targets.common import calibration_feeds, check_outputs, no_cases, probe_feed, staged_artifact
 
 _OF_THE_FILES = ("open_failed", "run_failed")
 """Faults that say something about the artifact; all others are of this host."""
@@ -77,7 +77,7 @@ def _run_once(target: Target, request: BuildRequest, folder: Path, entry: str, s
         copy = shutil.copytree(folder, Path(desk, "model"))
         try:
             session = open_session(target.name, copy, entry, dict(settings), 1, target.session)
-            outputs = session.run(random_inputs(request.inputs))
+            outputs = session.run(probe_feed(request))
         except RuntimeFault as fault:
             if fault.cause in _OF_THE_FILES:
                 raise

@@ -21,11 +21,13 @@ from edgedeploy.interfaces.target import (
     HasSevenBitWeights,
     PerLayer,
     Readiness,
+    TakesAsGiven,
     TakesQuantized,
     Target,
 )
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import Artifact, TensorSpec
+from edgedeploy.records.artifact import Artifact, TensorSpec, random_feed
+from edgedeploy.records.precision import AS_GIVEN
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sensors.probe import isa_here
 
@@ -54,7 +56,8 @@ def require(target: Target, precision: str) -> Mapping[str, str]:
     readiness = target.probe()
     if not readiness.ready:
         raise TargetUnavailable(f"target {target.name!r}", readiness.found, readiness.remedy)
-    _require_offered(target, "precision", precision, target.precisions)
+    given = (AS_GIVEN,) if isinstance(target, TakesAsGiven) else ()
+    _require_offered(target, "precision", precision, (*target.precisions, *given))
     return readiness.versions
 
 
@@ -153,6 +156,11 @@ def first_feed(request: BuildRequest) -> dict[str, Array]:
     if feed is None:
         raise no_cases("int8")
     return feed
+
+
+def probe_feed(request: BuildRequest) -> dict[str, Array]:
+    """What a fresh artifact is run once on: a calibration case, or where there is none values of the inputs' types."""
+    return next(calibration_feeds(request), None) or random_feed(request.inputs, 0)
 
 
 def no_cases(precision: str) -> DataError:

@@ -17,14 +17,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from edgedeploy.runtime.files import sha256_file
+
 MOST_FILES: Final = 1000
 """No more files are followed: a task is made of a handful."""
 
 LARGEST_SOURCE_BYTES: Final = 1 << 20
 """Imports of a larger file are not followed."""
 
-_TAKEN: Final[set[str]] = set()
-"""Files that modules were loaded from through :class:`_Beside`."""
+_TAKEN: Final[dict[str, str]] = {}
+"""Files that were made importable, with the SHA-256 that they had."""
 
 
 class _Beside:
@@ -39,16 +41,26 @@ class _Beside:
 
 
 def make_importable(entry: Path, roots: Sequence[Path], package: str = "") -> None:
-    """Let imports of ``entry`` find what lies in ``roots``, read anew from the files. It holds until the next call, so
-    that imports inside functions find them too. ``package`` is the package that ``entry`` is a module of."""
+    """Let imports of ``entry`` find what lies in ``roots``. It holds until the next call, so that imports inside functions
+    find them too. ``package`` is the package that ``entry`` is a module of.
+
+    Modules that another task had, and those of files that have changed since, are read anew; the others stay what they are,
+    because what a module registers elsewhere it may register once only.
+    """
     found = modules_beside(entry, roots, package)
     tops = {name.partition(".")[0] for name in (*found, package) if name}
-    _Beside.folders = {name: root for name in tops for root in reversed(roots) if _holds(root, name)}
-    current = {str(path) for path in found.values()}
+    folders = {name: root for name in tops for root in reversed(roots) if _holds(root, name)}
+    current = {str(path): sha256_file(path) for path in found.values()}
+    changed = any(_TAKEN.get(file, sha256) != sha256 for file, sha256 in current.items())
+    moved = {name for name in tops if folders.get(name) != _Beside.folders.get(name)}
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name.partition(".")[0] in tops and (file in _TAKEN or file in current or _is_namespace(module)):
+        file, top = getattr(module, "__file__", None), name.partition(".")[0]
+        if top not in tops:
+            continue
+        others = file in _TAKEN and file not in current
+        if others or (changed and file in _TAKEN) or (_is_namespace(module) and (changed or top in moved)):
             del sys.modules[name]
+    _Beside.folders = folders
     _TAKEN.update(current)
     importlib.invalidate_caches()
     if _Beside not in sys.meta_path:

@@ -295,6 +295,7 @@ def job_spec(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], opti
             threads=payload.threads,
             files={file.name: file.sha256 for file in payload.artifact.files},
             inputs=blobs[payload.inputs].sha256,
+            states=dict(payload.states),
         )
         for name, payload in job.sides.items()
     }

@@ -7,9 +7,10 @@ it differently.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,13 +21,20 @@ from edgedeploy.records.board import BoardInfo
 
 @dataclass(frozen=True)
 class Record:
-    """``identity`` is ``BoardInfo.machine``; ``name`` is its name in the study that put it into
-    quarantine."""
+    """``identity``, ``serial`` and ``host_key`` are those of ``BoardInfo``; ``name`` is its name in the study that put it
+    into quarantine."""
 
     identity: str
     name: str
     cause: str
     since_utc: str
+    serial: str = ""
+    host_key: str = ""
+
+    def is_of(self, board: BoardInfo) -> bool:
+        """What one of the two does not tell (a board that was reached without SSH, say) does not set them apart."""
+        serial = self.serial if self.serial and board.serial else board.serial
+        return not board.other_machine(replace(board, identity=self.identity, serial=serial, host_key=self.host_key))
 
 
 class Quarantine:
@@ -40,11 +48,8 @@ class Quarantine:
             yield Record(**read_json(path))
 
     def of(self, board: BoardInfo) -> Record | None:
-        """Also one that was made before host keys and serial numbers told clones apart, or without SSH."""
-        for machine in (board.machine, board.identity):
-            if self._path(machine).is_file():
-                return Record(**read_json(self._path(machine)))
-        return None
+        """The record of this machine: of its installation, unless serial number or host key say that it is a clone."""
+        return next((record for record in self.records() if record.is_of(board)), None)
 
     def check(self, board: BoardInfo) -> None:
         """Raises ``Quarantined`` for a board in quarantine."""
@@ -54,8 +59,9 @@ class Quarantine:
 
     def put(self, board: BoardInfo, cause: str) -> Quarantined:
         """Put a board into quarantine; returns the error that says so."""
-        record = Record(board.machine, board.name, cause, datetime.now(UTC).isoformat(timespec="seconds"))
-        write_json(self._path(board.machine), asdict(record))
+        now_utc = datetime.now(UTC).isoformat(timespec="seconds")
+        record = Record(board.identity, board.name, cause, now_utc, board.serial, board.host_key)
+        write_json(self._path(record), asdict(record))
         return _error(record)
 
     def lift(self, name: str) -> tuple[Record, ...]:
@@ -65,11 +71,13 @@ class Quarantine:
             names = [record.name for record in self.records()]
             raise SpecError(f"board {name!r}", "it is not in quarantine", nearest(name, names))
         for record in found:
-            self._path(record.identity).unlink()
+            self._path(record).unlink()
         return found
 
-    def _path(self, identity: str) -> Path:
-        return self.folder / f"{identity[:32]}.json"
+    def _path(self, record: Record) -> Path:
+        apart = [text for text in (record.serial, record.host_key) if text]
+        clone = hashlib.sha256("\n".join(apart).encode()).hexdigest()[:16] if apart else ""
+        return self.folder / f"{record.identity[:32]}{clone}.json"
 
 
 def state_folder() -> Path:

@@ -20,7 +20,7 @@ from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError
 from edgedeploy.interfaces.task import Trainable, TrainRecipe
-from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.calling import call, flat_model, map_tensors, plain_model
 from edgedeploy.reference.weights import Numbers
@@ -95,7 +95,8 @@ def train_quantized(
     settings = settings or QatSettings()
     recipe = recipe or qat_recipe(task.recovery_recipe)
     names = [spec.name for spec in specs]
-    inputs = [torch.zeros((2, *spec.shape[1:]), dtype=getattr(torch, spec.dtype)) for spec in specs]
+    pair = [replace(spec, shape=(2, *spec.shape[1:])) for spec in specs]
+    inputs = [torch.from_numpy(value) for value in random_feed(pair, 0).values()]
     graph = quantgraph.fold_batch_norms(quantgraph.trace(flat_model(plain_model(model), names), inputs))
     placed = quantgraph.place_quantizers(
         graph,

@@ -17,12 +17,15 @@ import sys
 import time
 import zipfile
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from edgedeploy.runtime.agent.job import IMPORTING, LOADING
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import read_json
+from edgedeploy.runtime.sessions.clips import clip_outputs, frame_of, run_clip
 from edgedeploy.runtime.sessions.open import Profiled, Session, import_runtime, open_session
 from edgedeploy.runtime.wire.job import JobSpec
 
@@ -45,10 +48,10 @@ def work(folder: Path, side_name: str, cold: bool) -> int:
         _say(answers, {LOADING: side.target})
         cases = Cases(folder / side_name / "inputs")
         session = open_session(side.target, folder / side_name, side.entry, side.settings, side.threads)
-        session.run(cases.feeds(0))
+        session.run(cases.first(side.states))
         _say(answers, {"event": "ready", "cores": cores})
         if not cold:
-            _serve(Worker(session, cases, folder), answers)
+            _serve(Worker(session, cases, folder, side.states), answers)
     except Exception as exc:  # every failure has to reach the supervisor as a cause
         _say(answers, from_exception(exc, "internal").as_json())
         return 3
@@ -125,7 +128,14 @@ class Cases:
 
     def feeds(self, case: int) -> dict[str, Any]:
         """The inputs of one case as arrays in memory."""
-        return {name: array[case].copy() for name, array in self._arrays.items()}
+        import numpy as np
+
+        return {name: np.array(array[case]) for name, array in self._arrays.items()}  # a row may have no dimension
+
+    def first(self, states: Mapping[str, str]) -> dict[str, Any]:
+        """The inputs of the first inference; of a clip, its first frame's."""
+        feeds = self.feeds(0)
+        return frame_of(feeds, states, 0, feeds) if states else feeds
 
     def differ(self) -> bool:
         """Whether any case differs from the first."""
@@ -133,11 +143,21 @@ class Cases:
 
 
 class Worker:
-    def __init__(self, session: Session, cases: Cases, folder: Path) -> None:
+    """Answers requests with a session. With ``states`` a case is a clip; what is timed are its first frames, each with the
+    state that it had in the clip."""
+
+    def __init__(
+        self, session: Session, cases: Cases, folder: Path, states: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._session = session
         self._cases = cases
         self._folder = folder
-        self._cycle = [cases.feeds(case) for case in range(min(CYCLED_CASES, cases.count))]
+        self._states = states
+        if states:
+            clip = islice(run_clip(session.run, cases.feeds(0), states), CYCLED_CASES)
+            self._cycle = [frame for frame, _ in clip]
+        else:
+            self._cycle = [cases.feeds(case) for case in range(min(CYCLED_CASES, cases.count))]
         self._next = 0
 
     def _feeds(self) -> dict[str, Any]:
@@ -205,7 +225,8 @@ class Worker:
         return {"runs": runs, "layers": self._session.profile([self._feeds() for _ in range(runs + 1)])}
 
     def collect_outputs(self) -> dict[str, Any]:
-        """Run every case once and write ``outputs.npz``: output name -> (cases, *output shape).
+        """Run every case once and write ``outputs.npz``: output name -> (cases, *output shape); of clips (cases, frames,
+        *output shape).
 
         Raises :class:`RuntimeFault`: ``non_finite``; ``constant_output`` when different inputs all give one answer.
         """
@@ -213,7 +234,7 @@ class Worker:
         varies = False
         with OutputFile(self._folder, self._cases.count) as file:
             for case in range(self._cases.count):
-                outputs = self._session.run(self._cases.feeds(case))
+                outputs = self._outputs(self._cases.feeds(case))
                 check_finite(outputs, case)
                 first = first or outputs
                 varies = varies or any((outputs[name] != first[name]).any() for name in first)
@@ -221,6 +242,9 @@ class Worker:
         if not varies and self._cases.count > 1 and self._cases.differ():
             raise RuntimeFault("constant_output", f"all {self._cases.count} cases give the same output")
         return {"cases": self._cases.count}
+
+    def _outputs(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        return clip_outputs(self._session.run, feeds, self._states) if self._states else self._session.run(feeds)
 
 
 def check_finite(outputs: dict[str, Any], case: int) -> None:

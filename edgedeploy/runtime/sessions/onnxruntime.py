@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
+from edgedeploy.runtime.sessions.counting import count_layers
 
-COMPUTE_OPERATORS = ("Conv", "Gemm", "MatMul")
+COMPUTE_OPERATORS = ("Conv", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Einsum", "Attention")
 """An operator whose name contains one of these is a compute layer: FusedConv, NhwcFusedConv, QLinearConv, QGemm,
 ConvTranspose, DynamicQuantizeMatMul, MatMulNBits ..."""
 
@@ -58,6 +59,7 @@ class OnnxRuntimeSession:
         self._settings = settings
         self._threads = threads
         self._session = self._open(profile_prefix=None)
+        self._fed: Mapping[str, Any] = {}
         self.inputs = [item.name for item in self._session.get_inputs()]
         self.outputs = [item.name for item in self._session.get_outputs()]
         self.device = self._session.get_providers()[0]
@@ -84,6 +86,7 @@ class OnnxRuntimeSession:
             raise refusal(exc, str(onnxruntime.__version__)) from exc
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        self._fed = feeds
         try:
             values = self._session.run(self.outputs, feeds)
         except Exception as exc:  # onnxruntime's exceptions derive from Exception alone
@@ -92,11 +95,12 @@ class OnnxRuntimeSession:
 
     def executed(self) -> dict[str, int]:
         """Read from the profile of one inference in a second session, because profiling would slow the timed session
-        down. The inputs are zeros: kernels do not depend on values."""
+        down. The inputs are those of the last inference, or else ones: kernels do not depend on values, but an index or
+        a length may be wrong."""
         import numpy as np
 
-        feeds = {
-            item.name: np.zeros([n if isinstance(n, int) else 1 for n in item.shape], _numpy_type(item.type))
+        feeds = self._fed or {
+            item.name: np.ones([n if isinstance(n, int) else 1 for n in item.shape], _numpy_type(item.type))
             for item in self._session.get_inputs()
         }
         return executed_from_profile(self._events([feeds]))
@@ -134,19 +138,21 @@ def _numpy_type(onnx_type: str) -> str:
 
 
 def executed_from_profile(events: list[Any]) -> dict[str, int]:
-    """Compute layers by precision from ONNX Runtime's profile (a list of Chrome trace events)."""
+    """Compute layers by precision from ONNX Runtime's profile (a list of Chrome trace events). Of a model without any, every
+    node on floats counts."""
     layers: dict[str, str] = {}
+    others: dict[str, str] = {}
     for event in events:
         if event.get("cat") != "Node" or not str(event.get("name", "")).endswith(_KERNEL_TIME):
             continue
         operator = str(event["args"].get("op_name", ""))
-        precision = _layer_precision(operator, event["args"].get("input_type_shape", []))
+        types = event["args"].get("input_type_shape", [])
+        precision = _layer_precision(operator, types)
         if precision is not None:
             layers[event["name"]] = precision
-    counts: dict[str, int] = {}
-    for precision in layers.values():
-        counts[precision] = counts.get(precision, 0) + 1
-    return counts
+        else:
+            others[event["name"]] = _first_precision(types) or ""
+    return count_layers(list(layers.values()), list(others.values()))
 
 
 def layers_from_profile(events: list[Any]) -> list[dict[str, Any]]:
@@ -189,4 +195,8 @@ def _layer_precision(operator: str, input_types: list[Any]) -> str | None:
         return "int8"
     if operator == "MatMulNBits":
         return "int4-weights"
+    return _first_precision(input_types)
+
+
+def _first_precision(input_types: list[Any]) -> str | None:
     return next((_PRECISIONS.get(name) for entry in input_types[:1] for name in entry), None)

@@ -34,8 +34,8 @@ class Session(Protocol):
         """
 
     def executed(self) -> dict[str, int]:
-        """Compute layers (convolutions and matrix products) by the precision that really ran, such as
-        ``{"int8": 40, "float32": 1}``."""
+        """Compute layers (convolutions, matrix products, recurrent layers) by the precision that really ran, such as
+        ``{"int8": 40, "float32": 1}``; what else there is to count, :mod:`~edgedeploy.runtime.sessions.counting` says."""
 
 
 @runtime_checkable

@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.faults import from_exception
+from edgedeploy.runtime.sessions.counting import count_layers
 
-COMPUTE_LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "BinaryConvolution")
+COMPUTE_LAYERS = (
+    *("Convolution", "Deconvolution", "FullyConnected", "MatMul", "BinaryConvolution"),
+    *("RNNSeq", "RNNCell", "ScaledDotProductAttention"),
+)
 """The CPU plug-in's layer types that multiply and add; all others move or scale data."""
+
+NO_LAYERS = ("Input", "Output", "Const", "Reorder", "Reshape")
+"""What stands in the compiled graph beside its layers."""
 
 _PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": "int8", "i8": "int8", "f64": "float64"}
 _PRECISIONS.update({"u4": "int4-weights", "i4": "int4-weights"})  # weights; the products are computed in float
@@ -64,16 +71,19 @@ class OpenVinoSession:
         return {name: values[index] for index, name in enumerate(self.outputs)}
 
     def executed(self) -> dict[str, int]:
-        """Read from the compiled graph, which names the precision of every layer's kernel."""
-        counts: dict[str, int] = {}
+        """Read from the compiled graph, which names the precision of every layer's kernel. Of a model without compute
+        layers, every layer on floats counts."""
+        layers: list[str] = []
+        others: list[str] = []
         for layer in self._compiled.get_runtime_model().get_ordered_ops():
             info = layer.get_rt_info()
-            if "layerType" not in info or _text(info["layerType"]) not in COMPUTE_LAYERS:
+            kind = _text(info["layerType"]) if "layerType" in info else "Const"
+            if kind in NO_LAYERS:
                 continue
             found = _text(info["runtimePrecision"])
             precision = _PRECISIONS.get(found, found)
-            counts[precision] = counts.get(precision, 0) + 1
-        return counts
+            (layers if kind in COMPUTE_LAYERS else others).append(precision)
+        return count_layers(layers, others)
 
     def profile(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """See :class:`edgedeploy.runtime.sessions.open.Profiled`. Layers that were folded into others did not run."""

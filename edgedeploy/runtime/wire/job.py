@@ -1,6 +1,6 @@
 """A job on its way to a board. The types are evaluated, by Python 3.8 too: see :mod:`edgedeploy.runtime.wire.serde`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from edgedeploy.runtime.faults import RuntimeFault
@@ -49,7 +49,8 @@ class MeasurePlan:
 
 @dataclass(frozen=True)
 class Side:
-    """One artifact of a job. ``files`` maps its file names to hashes, ``inputs`` is the hash of the ``.npz`` of cases."""
+    """One artifact of a job. ``files`` maps its file names to hashes, ``inputs`` is the hash of the ``.npz`` of cases. With
+    ``states`` a case is a clip (:mod:`edgedeploy.runtime.sessions.clips`)."""
 
     target: str
     entry: str
@@ -57,6 +58,7 @@ class Side:
     threads: int
     files: Mapping[str, str]
     inputs: str
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

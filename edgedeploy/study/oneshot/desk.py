@@ -17,9 +17,11 @@ from edgedeploy.interfaces.task import Task
 from edgedeploy.lab.kinds import health_check
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.variant import PRECISIONS, Variant
-from edgedeploy.reference.parity import check_parity
+from edgedeploy.reference.parity import Judged
+from edgedeploy.reference.parity import judge as by_cases
 from edgedeploy.spec.boards import BoardTable
-from edgedeploy.spec.study import MeasureTable, StudySpec
+from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.preflight import open_and_probe, ready_targets, require_runtimes
 from edgedeploy.study.store import Store
@@ -80,7 +82,7 @@ def desk(
     measure: MeasureTable | None = None,
     folder: Path | None = None,
     exact_sums: bool | None = None,
-    judge: Callable[..., dict[str, float]] = check_parity,
+    judge: Callable[..., Judged] = by_cases,
     tell: Tell,
 ) -> Iterator[Desk]:
     """Everything that one variant of ``task`` needs, the board probed. ``wanted`` are fields of the variant,

@@ -17,10 +17,10 @@ from edgedeploy.interfaces.target import Target
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.precision import CALIBRATED
-from edgedeploy.reference.parity import check_parity
+from edgedeploy.reference.parity import UNJUDGED, Judged, judge
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.spec.boards import BoardTable, board_of_word
-from edgedeploy.spec.study import MeasureTable
+from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.study.oneshot.desk import Desk, Tell, desk, target_named
 from edgedeploy.study.oneshot.folder import artifact_of, is_quantized
 from edgedeploy.study.oneshot.model import Inputs, OneModel, cases_of, random_cases, take
@@ -110,7 +110,7 @@ def measure(
         measure=table,
         folder=folder,
         exact_sums=True if subject.artifact else None,
-        judge=_no_parity if cases.random else check_parity,
+        judge=_no_parity if cases.random else judge,
         tell=tell,
     ) as bench:
         ready = bench if subject.artifact is None else _put_in(subject, subject.artifact, bench)
@@ -182,8 +182,8 @@ def _put_in(subject: _Subject, artifact: Artifact, bench: Desk) -> Desk:
     return replace(bench, baseline=bench.variant, trials=replace(bench.trials, reference_baseline=bench.variant))
 
 
-def _no_parity(*outputs: object) -> dict[str, float]:
-    return {}
+def _no_parity(*outputs: object) -> Judged:
+    return UNJUDGED
 
 
 def _told(found: Measurement, bench: Desk, subject: _Subject, cases: Inputs) -> Measured:

@@ -14,10 +14,10 @@ import numpy as np
 
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.interfaces.task import Array, Case, Split
-from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
-from edgedeploy.reference.export import describe, random_inputs, reference_outputs
+from edgedeploy.reference.export import describe, reference_outputs
 from edgedeploy.reference.take_in import TakenIn, take_in
 from edgedeploy.tasks.onnx.inputs import Preprocessing, Sources
 
@@ -28,7 +28,7 @@ FEWEST_TO_HOLD_OUT: Final = 8
 """With fewer cases, all of them calibrate and are compared on as well."""
 
 RANDOM_CASES: Final = 8
-_OPEN_SHAPE: Final = re.compile(r"name it in \[task\.options\.shapes\], '?([^' ]+)'? = \[1, \.\.\.\]")
+_IN_A_STUDY: Final = re.compile(r"name it in \[task\.options\.shapes\], '(.+)' = \[([^\]]*)\]")
 CHECKPOINTS: Final = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
@@ -57,7 +57,7 @@ def onnx_file(path: Path) -> Path:
 
 def random_cases(specs: Sequence[TensorSpec]) -> Inputs:
     """Seeded random inputs, for models that nobody gave inputs for."""
-    feeds = {str(seed): partial(random_inputs, specs, seed) for seed in range(RANDOM_CASES)}
+    feeds = {str(seed): partial(random_feed, specs, seed) for seed in range(RANDOM_CASES)}
     return Inputs(feeds, feeds, f"{RANDOM_CASES} random inputs", random=True)
 
 
@@ -80,7 +80,7 @@ def cases_of(place: Path, specs: Sequence[TensorSpec], images: Mapping[str, Any]
         for load in feeds.values():
             load()
     except (SpecError, DataError) as exc:
-        raise _for_command(exc, place, asked) from None
+        raise for_command(exc, place, asked) from None
     notes = (sources.note,) if sources.note else ()
     if len(names) < FEWEST_TO_HOLD_OUT:
         return Inputs(feeds, feeds, f"the {len(names)} calibration cases themselves", notes)
@@ -90,7 +90,7 @@ def cases_of(place: Path, specs: Sequence[TensorSpec], images: Mapping[str, Any]
     return Inputs(rest, compared, f"{len(compared)} cases that the calibration has not seen", notes)
 
 
-def _for_command(exc: SpecError | DataError, place: Path, asked: str) -> SpecError | DataError:
+def for_command(exc: SpecError | DataError, place: Path, asked: str) -> SpecError | DataError:
     """An error about a study file's keys in the words of the command line."""
     key, preprocessing = "task.options.calibration", "task.options.preprocessing"
     if exc.asked == preprocessing and exc.found == "it is missing":
@@ -98,6 +98,7 @@ def _for_command(exc: SpecError | DataError, place: Path, asked: str) -> SpecErr
         remedy = "Add what the model was trained with, such as --colour rgb --mean 0 --std 255"
         return SpecError(f"{asked} {place}", found, remedy)
     said = exc.asked.replace(f"{key} = {place.name!r}", f"{asked} {place}").replace(f"{preprocessing}.", "--")
+    said = said.replace("task.options.data", f"{asked} {place}")
     remedy = exc.remedy.replace("page = 1", "--page 1").replace("value_range = ", "--value-range ")
     return type(exc)(
         said.replace("--value_range", "--value-range"), exc.found, remedy.replace(" in [task.options]", "")
@@ -110,9 +111,7 @@ def take(path: Path, shapes: Mapping[str, Sequence[int]]) -> TakenIn:
         return take_in(onnx_file(path), shapes)
     except (SpecError, Unsupported) as exc:
         said = re.sub(r"task\.options\.shapes\.?", "--shape ", exc.asked).strip()
-        remedy = re.sub(
-            r"name it in \[task\.options\.shapes\], '?([^' ]+)'? = \[1, \.\.\.\]", r"add --shape \1=1,...", exc.remedy
-        )
+        remedy = _IN_A_STUDY.sub(lambda found: f"add --shape {found[1]}={found[2].replace(', ', ',')}", exc.remedy)
         raise type(exc)(said, exc.found, remedy) from None
 
 

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -96,7 +97,7 @@ class LiteRtTarget:
                     calibrator=request.calibrator,
                     keep=None if keep == source else keep,
                 )
-                return _run_tool(job, _cases(request) if job.calibrated else iter(()), Path(desk))
+                return _run_tool(job, _cases(request, job.calibrated), Path(desk))
 
         return staged_artifact(self, request, folder, ENTRY, write)
 
@@ -132,7 +133,10 @@ def _refuse_early(request: BuildRequest) -> None:
     assign(request.plan, layers_of(model), request.precision)
 
 
-def _cases(request: BuildRequest) -> Iterator[dict[str, Array]]:
+def _cases(request: BuildRequest, calibrated: bool) -> Iterator[dict[str, Array]]:
+    """All of them for the ranges; else the first, on which the model is traced and compared with its reference."""
+    if not calibrated:
+        return islice(calibration_feeds(request), 1)
     first_feed(request)
     return calibration_feeds(request)
 

@@ -25,10 +25,10 @@ from edgedeploy import errors
 from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsupported
 from edgedeploy.files import write_atomic, write_json
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.precision import CALIBRATED, PrecisionPlan
 from edgedeploy.reference.calling import flat_tensors
-from edgedeploy.reference.export import describe, random_inputs, run_reference
+from edgedeploy.reference.export import describe, run_reference
 from edgedeploy.reference.parity import check_parity
 from edgedeploy.reference.program import make_contiguous
 from edgedeploy.reference.translate import first_line, translated
@@ -142,11 +142,11 @@ def main(job_path: str, result_path: str) -> int:
 def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
     """Convert, compare the float model with the reference, quantize it, run it once. Returns the session's settings."""
     floating = job.output.with_name("converted.tflite")
+    feed = next(cases, None) or random_feed(job.inputs, 0)
     if job.source.suffix == ".tflite":
         shutil.copy(job.source, floating)
     else:
-        convert_program(job, floating)
-    feed = random_inputs(job.inputs)
+        convert_program(job, floating, feed)
     layers = find_layers(job.plan, job.precision, job.reference, floating)
     settings = {**_hold_against_reference(job, floating, feed), LAYERS: json.dumps(layers.names)}
     if job.keep is not None:
@@ -157,7 +157,6 @@ def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
         floating.replace(job.output)
     else:
         if job.calibrated:
-            feed = next(cases)
             cases = map(_session(floating, {}).encode, chain([feed], cases))
         with translated(f"{job.precision} by ai-edge-quantizer", "Search another precision for this architecture"):
             narrow(job, layers, floating, cases)
@@ -168,8 +167,8 @@ def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
     return settings
 
 
-def convert_program(job: ToolJob, path: Path) -> None:
-    """Convert torch's program to a float model whose inputs and outputs have the reference's names."""
+def convert_program(job: ToolJob, path: Path, feed: Mapping[str, Array]) -> None:
+    """Convert torch's program, traced on ``feed``, to a float model whose inputs and outputs have the reference's names."""
     import torch
 
     with translated(f"{job.source.name} as a torch program", "Remove the model's folder from the store"):
@@ -178,7 +177,6 @@ def convert_program(job: ToolJob, path: Path) -> None:
     with translated("conversion by litert-torch", "Replace the operator it names", Unsupported):
         import litert_torch
 
-        feed = random_inputs(job.inputs)
         arguments = {spec.name: torch.from_numpy(np.array(feed[spec.name])) for spec in job.inputs}
         module = _named(program.module(), job)
         litert_torch.convert(module, sample_kwargs=arguments).export(str(path))

@@ -23,12 +23,12 @@ from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.records.precision import CALIBRATED
-from edgedeploy.reference.export import open_onnx, random_inputs
+from edgedeploy.records.precision import AS_GIVEN, CALIBRATED
+from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.quantized import unsigned_activations
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
-from edgedeploy.targets.common import check_outputs, first_feed, look_for, staged_artifact
+from edgedeploy.targets.common import check_outputs, first_feed, look_for, probe_feed, staged_artifact
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, write_narrow
 
 ENTRY: Final = "model.onnx"
@@ -52,6 +52,9 @@ class OnnxRuntimeTarget:
     takes_quantized = True
     extra = "study"
 
+    def check_given(self, reference: Path) -> None:
+        """It runs whatever the taking in of a file has run."""
+
     def probe(self) -> Readiness:
         return look_for(("onnxruntime", "onnx"), self.extra)
 
@@ -61,10 +64,10 @@ class OnnxRuntimeTarget:
         def write(scratch: Path, versions: dict[str, str]) -> Mapping[str, str]:
             path = scratch / ENTRY
             calibrated = any(name in CALIBRATED for name in (request.precision, *request.plan.precisions))
-            feed = first_feed(request) if calibrated else random_inputs(request.inputs)
+            feed = first_feed(request) if calibrated else probe_feed(request)
             if request.quantized:
                 _write_unsigned(request.reference, path)
-            elif request.precision == "float32" and not request.plan.rules:
+            elif request.precision in ("float32", AS_GIVEN) and not request.plan.rules:
                 shutil.copyfile(request.reference, path)
             else:
                 write_narrow(request, path)

@@ -41,6 +41,9 @@ _PRODUCTS: Final = (
     "GroupConvolutionBackpropData",
     "MatMul",
 )
+_RECURRENT: Final = ("LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell")
+"""Operations whose weights the CPU device takes as constants alone: it does not load them quantized."""
+
 _ON_THE_WAY: Final = ("Convert", "Multiply", "Subtract", "Reshape", "Transpose", "FakeQuantize")
 
 
@@ -133,6 +136,7 @@ def _quantized(
     """Quantize with NNCF, except the operations in ``apart``."""
     nncf = quiet_nncf()
     others = list(apart)
+    others += [op.get_friendly_name() for op in model.get_ops() if op.get_type_name() in _RECURRENT]
     others += [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
     if request.precision != "int8":  # operations that stand for no layer keep the precision of the model
         others += [op.get_friendly_name() for op in model.get_ops() if _may_narrow(op, sources)]

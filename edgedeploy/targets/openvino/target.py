@@ -21,13 +21,12 @@ from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.records.precision import CALIBRATED, NARROW, Layer, assign
-from edgedeploy.reference.export import random_inputs
+from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, Layer, assign
 from edgedeploy.reference.graph import nodes_named
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
-from edgedeploy.targets.common import check_outputs, first_feed, look_for, staged_artifact
+from edgedeploy.targets.common import check_outputs, first_feed, look_for, probe_feed, staged_artifact
 from edgedeploy.targets.openvino.layers import label_operations
 from edgedeploy.targets.openvino.quantize import CALIBRATIONS, check_narrow, compress, narrow_nodes, quantize
 
@@ -37,7 +36,7 @@ BF16_INSTRUCTIONS: Final = ("avx512_bf16", "amx_bf16")
 slower than float32; Arm CPUs have no bfloat16 there."""
 
 FLOATS: Final = ("float32", "bfloat16")
-PRECISION_HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "int8": "f32", "int4-weights": "f32"}
+PRECISION_HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "int8": "f32", "int4-weights": "f32", AS_GIVEN: "f32"}
 
 
 class OpenVinoTarget:
@@ -55,6 +54,22 @@ class OpenVinoTarget:
     seven_bit_precisions: tuple[str, ...] = ("int8",)
     takes_quantized = True
     extra = "study"
+
+    def check_given(self, reference: Path) -> None:
+        """Convert the file; see :class:`edgedeploy.interfaces.target.TakesAsGiven`."""
+        import openvino as ov
+
+        with (
+            nodes_named(reference),
+            translated("the model in OpenVINO as it is given", "Leave out the target openvino", Unsupported),
+        ):
+            model = ov.Core().read_model(str(reference))
+        doubles = [op for op in model.get_ordered_ops() if _computes_doubles(op)]
+        if doubles:
+            found = (
+                f"its CPU device computes {doubles[0].get_friendly_name()!r} ({doubles[0].get_type_name()}) in float32"
+            )
+            raise Unsupported("a float64 model in OpenVINO", found, "Leave out the target openvino, or export float32")
 
     def probe(self) -> Readiness:
         return look_for(("openvino", "nncf"), self.extra)
@@ -75,6 +90,13 @@ class OpenVinoTarget:
             return settings
 
         return staged_artifact(self, request, folder, ENTRY, write)
+
+
+def _computes_doubles(operation: Any) -> bool:
+    moves = ("Parameter", "Result", "Constant", "Convert")
+    return operation.get_type_name() not in moves and any(
+        port.get_element_type().get_type_name() == "f64" for port in operation.outputs()
+    )
 
 
 def _float_hint(request: BuildRequest) -> str:
@@ -170,5 +192,5 @@ def _prove(path: Path, request: BuildRequest, settings: dict[str, str]) -> None:
     what = f"the {request.precision} model"
     with translated(f"{what} on OpenVINO's CPU device", "Try another precision", Unsupported):
         compiled = ov.Core().compile_model(str(path), "CPU", settings)
-        results = compiled(random_inputs(request.inputs))
+        results = compiled(probe_feed(request))
     check_outputs(what, {port.get_any_name(): value for port, value in results.items()}, request.outputs)

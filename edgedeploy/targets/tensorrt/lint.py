@@ -77,7 +77,7 @@ class LintResult:
 
 
 def lint_file(path: Path, platform: Platform) -> LintResult:
-    """Raises ``BuildError`` for a file that is no ONNX model."""
+    """Raises ``DataError`` for a file that is no ONNX model or may not be loaded."""
     check_onnx(path)
     return lint(GraphView.open(path), platform)
 

@@ -21,12 +21,12 @@ from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import CALIBRATED, Assignment, assign
-from edgedeploy.reference.export import open_onnx, random_inputs
+from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.graph import opset_of
 from edgedeploy.reference.layers import WEIGHTED_OPERATORS, check_followed, fused_from, layers_of, name_nodes
 from edgedeploy.reference.parity import compare, within
 from edgedeploy.reference.translate import translated
-from edgedeploy.targets.common import check_outputs, first_feed
+from edgedeploy.targets.common import check_outputs, first_feed, probe_feed
 from edgedeploy.targets.onnxruntime.quantize import Scheme, eight_bits, narrow_nodes
 from edgedeploy.targets.tensorrt.graphview import GraphView
 from edgedeploy.targets.tensorrt.halves import HALVES, half_nodes, narrow_floats, nodes_in_halves, widened
@@ -62,7 +62,7 @@ def write_model(request: BuildRequest, path: Path) -> None:
     import onnx
 
     calibrated = any(name in CALIBRATED for name in (request.precision, *request.plan.precisions))
-    feed = first_feed(request) if calibrated else random_inputs(request.inputs)
+    feed = first_feed(request) if calibrated else probe_feed(request)
     lowered = path.with_name("source.onnx")
     _lower(request, lowered)
     source = onnx.load(str(lowered))
@@ -100,7 +100,7 @@ def _lower(request: BuildRequest, path: Path) -> None:
     try:
         onnx.save(onnx.version_converter.convert_version(model, wanted_opset), str(lowered))
         onnx.checker.check_model(str(lowered), full_check=True)
-        feed = random_inputs(request.inputs)
+        feed = probe_feed(request)
         names = [spec.name for spec in request.outputs]
         wanted = dict(zip(names, session.run(names, feed), strict=True))
         found = dict(zip(names, open_onnx(lowered, threads=1).run(names, feed), strict=True))

@@ -50,6 +50,24 @@ class ArrayFolder:
         return part.load(row)
 
 
+class Share:
+    """A stretch of the cases of another source, in the order of their names: cases that follow one another, such as the
+    frames of a clip, stay together."""
+
+    def __init__(self, whole: Part, first: float, last: float) -> None:
+        """``first`` and ``last`` are shares of all cases, 0 to 1."""
+        names = whole.names()
+        self._whole = whole
+        self._rows = range(round(first * len(names)), round(last * len(names)))
+
+    def names(self) -> Sequence[str]:
+        names = self._whole.names()
+        return [names[row] for row in self._rows]
+
+    def load(self, index: int) -> dict[str, Array]:
+        return self._whole.load(self._rows[index])
+
+
 class ArrayFile:
     """One ``.npy`` for the model's only input: a case with or without its batch axis, or cases along the first axis.
     Constructing it reads the header; ``load`` reads one case."""

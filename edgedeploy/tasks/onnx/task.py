@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,32 +21,58 @@ from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.take_in import TakenIn, take_in
+from edgedeploy.runtime.sessions.clips import clip_outputs
 from edgedeploy.runtime.sessions.onnxruntime import open_model
-from edgedeploy.tasks.onnx.inputs import Preprocessing, Sources, digest_of_inputs
+from edgedeploy.tasks.onnx.arrays import Share
+from edgedeploy.tasks.onnx.clips import open_clips, states_of
+from edgedeploy.tasks.onnx.inputs import Preprocessing, Source, Sources, digest_of_inputs
 
 SOURCES: Final[tuple[Split, ...]] = ("calibration", "selection", "confirmation")
+SHARES: Final[Mapping[Split, tuple[float, float]]] = {
+    "calibration": (0.0, 0.25),
+    "selection": (0.25, 0.75),
+    "confirmation": (0.75, 1.0),
+}
+"""The stretch of one folder's cases, by name, that each split gets."""
+
 REMEMBERED_BYTES: Final = 256 << 20
 """Reference outputs that are kept for the next variant; past this they are computed again."""
 
 
+_TABLES: Final = {"constants": "{ sr = 16000 }", "states": '{ state = "stateN" }', "initial": "{ state = 0.0 }"}
+"""Options that are tables by the names of inputs, with an example."""
+
+
 @dataclass(frozen=True)
 class OnnxOptions:
-    """Where the inputs of each split are (an ``.npz`` or a folder of images, relative to the study file), how images
-    become inputs, and the shapes of inputs that the model leaves open."""
+    """Where the inputs of each split are (an ``.npz`` or a folder, of images or arrays, relative to the study file), how
+    images become inputs, the shapes of inputs that the model leaves open, and inputs that are constants. ``data`` in the
+    place of the three is one such place for all of them, dealt out by :data:`SHARES`. ``states`` maps an input to the output
+    that is its value in the next frame, ``initial`` to its value in the first (a number fills it)."""
 
     calibration: str
     selection: str
     confirmation: str
     preprocessing: Preprocessing | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
+    initial: Mapping[str, Any] = field(default_factory=dict)
+    data: bool = False
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> OnnxOptions:
         """Raises ``SpecError`` with the key that is wrong."""
-        known = (*SOURCES, "preprocessing", "shapes")
+        known = ("data", *SOURCES, "preprocessing", "shapes", *_TABLES)
         for key in table:
             if key not in known:
                 raise SpecError(f"task.options.{key}", "unknown option", nearest(key, known))
+        if "data" in table:
+            both = [key for key in SOURCES if key in table]
+            if both:
+                found = f"it is for all splits, and {both[0]} is given too"
+                raise SpecError("task.options.data", found, "Give data, or all of the three splits")
+            table = {**table, **dict.fromkeys(SOURCES, table["data"])}
         for key in SOURCES:
             if not isinstance(table.get(key), str) or not table[key]:
                 raise SpecError(
@@ -59,11 +85,21 @@ class OnnxOptions:
             whole = isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape)
             if not name or not whole:
                 raise SpecError("task.options.shapes", f"got {shapes!r}", "For example { input = [1, 3, 240, 320] }")
+        for key, example in _TABLES.items():
+            if not isinstance(table.get(key, {}), Mapping):
+                raise SpecError(f"task.options.{key}", f"got {table[key]!r}", f"For example {example}")
+        for name, after in table.get("states", {}).items():
+            if not isinstance(after, str):
+                raise SpecError(f"task.options.states.{name}", f"got {after!r}", f"For example {_TABLES['states']}")
         images = table.get("preprocessing")
         return cls(
             **{key: table[key] for key in SOURCES},
+            data="data" in table,
             preprocessing=None if images is None else Preprocessing.from_table(images),
             shapes={name: tuple(shape) for name, shape in shapes.items()},
+            constants=dict(table.get("constants", {})),
+            states=dict(table.get("states", {})),
+            initial=dict(table.get("initial", {})),
         )
 
 
@@ -78,18 +114,22 @@ class OnnxTask:
 
     def __init__(self, model: Path, options: OnnxOptions, base: Path) -> None:
         self.model_path = model
-        self.taken: TakenIn = take_in(model, options.shapes)
-        places = {split: base / Path(getattr(options, split)).expanduser() for split in SOURCES}
-        sources = Sources(places, self.taken.inputs, options.preprocessing)
-        self.notes = (sources.note,) if sources.note else ()
-        self._sources = sources.by_split
+        self.taken: TakenIn = take_in(model, options.shapes, options.constants)
+        places: dict[Split, Path] = {split: base / Path(getattr(options, split)).expanduser() for split in SOURCES}
+        self._carried = states_of(options.states, options.initial, self.taken.inputs, self.taken.outputs)
+        self.states: Mapping[str, str] = self._carried.outputs
+        self.notes: tuple[str, ...] = ()
+        self._sources: dict[Split, Source] = self._clips(places) if self.states else self._rows(places, options)
+        if options.data:
+            self._sources = {split: Share(self._sources[split], *SHARES[split]) for split in SOURCES}
+            self._check_shared_out()
         self._cases: dict[Split, tuple[Case, ...]] = {
             split: tuple(Case(f"{split}/{name}", split) for name in source.names())
             for split, source in self._sources.items()
         }
         self._places = {case: index for cases in self._cases.values() for index, case in enumerate(cases)}
         self._check_apart()
-        self._slugs = _slugs([spec.name for spec in self.taken.outputs])
+        self._slugs = _slugs([spec.name for spec in self.taken.outputs if spec.name not in self.states.values()])
         self.metrics: Mapping[str, MetricInfo] = self._metric_table()
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._session: Any = None
@@ -104,7 +144,7 @@ class OnnxTask:
         )
 
     def input_specs(self, **arch: Scalar) -> tuple[TensorSpec, ...]:
-        return self.taken.inputs
+        return self._carried.case_specs(self.taken.inputs)
 
     def cases(self, split: Split) -> Sequence[Case]:
         return self._cases.get(split, ())
@@ -136,11 +176,31 @@ class OnnxTask:
         return found
 
     @property
+    def as_given(self) -> str:
+        return self.taken.as_given
+
+    @property
     def source_sha256(self) -> str:
         return self.taken.sha256
 
     def reference_model(self) -> bytes:
         return self.taken.data
+
+    def _rows(self, places: Mapping[Split, Path], options: OnnxOptions) -> dict[Split, Source]:
+        """The inputs of each split, a case a row or a file."""
+        sources = Sources(places, self.taken.inputs, options.preprocessing)
+        self.notes = (sources.note,) if sources.note else ()
+        return sources.by_split
+
+    def _clips(self, places: Mapping[Split, Path]) -> dict[Split, Source]:
+        """The clips of each split. Raises ``DataError`` for clips of different lengths, which cannot be stacked."""
+        clips = {split: open_clips(place, self.taken.inputs, self._carried) for split, place in places.items()}
+        lengths = {split: source.frames for split, source in clips.items()}
+        if len(set(lengths.values())) > 1:
+            text = ", ".join(f"{split} {frames}" for split, frames in lengths.items())
+            raise DataError("clips of one length", f"frames: {text}", "Cut all clips to the shortest")
+        self._carried = replace(self._carried, frames=lengths["calibration"])
+        return dict(clips)
 
     def _expected(self, case: Case) -> dict[str, Array]:
         if case.id in self._remembered:
@@ -150,14 +210,22 @@ class OnnxTask:
             path = Path(self._scratch.name) / "reference.onnx"
             path.write_bytes(self.taken.data)
             self._session = open_model(path, {}, 1)
-        values: dict[str, Array] = {
-            name: np.asarray(value) for name, value in self._session.run(self.inputs(case)).items()
-        }
+        run, feed = self._session.run, self.inputs(case)
+        found = clip_outputs(run, feed, self.states) if self.states else run(feed)
+        values: dict[str, Array] = {name: np.asarray(value) for name, value in found.items()}
         size_bytes = sum(value.nbytes for value in values.values())
         if self._remembered_bytes + size_bytes <= REMEMBERED_BYTES:
             self._remembered[case.id] = values
             self._remembered_bytes += size_bytes
         return values
+
+    def _check_shared_out(self) -> None:
+        empty = [split for split, source in self._sources.items() if not source.names()]
+        if empty:
+            found = (
+                f"its {sum(len(source.names()) for source in self._sources.values())} cases leave none for {empty[0]}"
+            )
+            raise DataError("task.options.data", found, "Bring 4 cases or more: a study wants tens")
 
     def _check_apart(self) -> None:
         seen: dict[str, Case] = {}

@@ -21,7 +21,7 @@ from edgedeploy.records.job import Payload, RawRun
 from edgedeploy.reference.export import Reference, describe, export_reference, reference_outputs
 from edgedeploy.reference.program import PROGRAM_FILE, export_program
 from edgedeploy.reference.take_in import take_in
-from edgedeploy.spec.study import MeasureTable
+from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.study.trial import stability_limits
 from edgedeploy.study.workbench import GOLDEN_CASES
 from edgedeploy.targets.steady import build_steadily

@@ -202,10 +202,14 @@ def test_worker_that_cannot_be_killed(powered: bool, tmp_path: Path) -> None:
 def test_busy_machine_is_waited_for(tmp_path: Path) -> None:
     """Another board on the same machine is timing: the job waits, and the study does not end."""
     told: list[str] = []
-    attempts = Attempts(local_board(tmp_path / "root", wait_s=0.3), told.append, QUICK)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(machine_claimed())
-        threading.Timer(1.5, stack.pop_all().close).start()
+    with contextlib.ExitStack() as claim:
+
+        def tell(line: str) -> None:
+            told.append(line)
+            claim.close()
+
+        attempts = Attempts(local_board(tmp_path / "root", wait_s=0.3), tell, QUICK)
+        claim.enter_context(machine_claimed())
         _, run = attempts.run(make_job(tmp_path / "job", plan=LONG_ENOUGH), tmp_path)
     assert run.outputs is not None
     assert all("measuring for another board" in line for line in told)

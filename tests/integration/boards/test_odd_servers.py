@@ -267,3 +267,32 @@ def signed_sshd(sign: list[str], lines: tuple[str, ...]) -> Iterator[SshTarget]:
             yield target
     finally:
         sshd_kit.session_folder = usual
+
+
+def test_alias_and_files_of_the_configuration_say_which_key_is_trusted(tmp_path: Path) -> None:
+    """A port, an alias, two files of the user's, a broken line of another host, and in the end a revoked key."""
+    with odd_sshd() as target:
+        assert target.known_hosts is not None
+        _, key_type, blob = Path(target.known_hosts).read_text().split()[:3]
+        one, two = tmp_path / "one", tmp_path / "two"
+        one.write_text("elsewhere ssh-ed25519 AAAA!!!\n")
+        two.write_text(f"shel? {key_type} {blob}\n")
+        lines = (f"IdentityFile {target.identity}", f"UserKnownHostsFile {one} {two}", "GlobalKnownHostsFile none")
+        aliased = replace(config_of(target, *lines, "HostKeyAlias shelf"), known_hosts=None)
+        assert greets(aliased)
+        one.write_text(f"@revoked * {key_type} {blob}\n")
+        with pytest.raises(HostKeyError, match=f"{one}, line 1 has revoked"):
+            SshTransport(aliased)
+        with pytest.raises(HostKeyError, match="has revoked"):
+            SshTransport(replace(config_of(target, *lines), known_hosts=None))
+
+
+def test_server_with_several_keys_shows_the_one_on_record(tmp_path: Path) -> None:
+    keygen = need_program("ssh-keygen", "openssh-client")
+    subprocess.run([keygen, "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", str(tmp_path / "rsa")], check=True)
+    with odd_sshd(f"HostKey {tmp_path / 'rsa'}") as target:
+        assert target.known_hosts is not None
+        public = " ".join((tmp_path / "rsa.pub").read_text().split()[:2])
+        Path(target.known_hosts).write_text(f"[127.0.0.1]:{target.port} {public}\n")
+        with contextlib.closing(SshTransport(target)) as transport:
+            assert transport.host_key.startswith("ssh-rsa SHA256:")

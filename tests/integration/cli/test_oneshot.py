@@ -16,7 +16,7 @@ import made_up
 import numpy as np
 import onnx
 import pytest
-from made_up_study import new_store
+from made_up_study import ONE_TRIAL, new_store
 from PIL import Image
 from small_onnx import convolutional, transformer_block
 from small_task import SmallTask, bench
@@ -34,6 +34,8 @@ from edgedeploy.targets import registry
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 
 pytestmark = pytest.mark.beside
+
+ON_A_BUSY_MACHINE = ONE_TRIAL + "[measure]\nretries = 0\ncold_starts = 1\nmax_background_cores = 64.0\n"
 
 
 @pytest.fixture
@@ -133,10 +135,10 @@ def test_seven_bits_may_be_asked_for(place: Path) -> None:
 
 def test_measure_runs_the_artifact_beside_its_float_model(place: Path) -> None:
     run("quantize", "m.onnx", "--target", "onnxruntime", "--calibration", "cases", "--board", "none", "--out", "q")
-    done = CliRunner().invoke(
-        app, ["measure", "q", "--board", "local", "--inputs", "cases", "--queries", "672", "--json"]
-    )
-    assert done.exit_code in (0, 4), done.output
+    (place / "study.toml").write_text(ON_A_BUSY_MACHINE)
+    words = ["measure", "q", "--study", "study.toml", "--board", "here", "--inputs", "cases", "--queries", "672"]
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code in (0, 4), done.output  # this machine may be too busy for a valid run
     found = json.loads(done.stdout)
     assert found["valid"] == (done.exit_code == 0)
     assert (found["provenance"], found["variant"]["precision"]) == ("measured", "int8")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_networks import recurrent_cell
+from quantized_onnx import operators, pairs
 from small_onnx import convolutional
 from typer.testing import CliRunner
 
 import edgedeploy
 from edgedeploy.cli.app import app
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import EdgeDeployError, SpecError
 from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.beside
@@ -140,6 +144,79 @@ def test_what_needs_training_is_no_part_of_the_space(bare: Path, tmp_path: Path)
     bare.write_text(text.replace("width = [1.0, 0.5]", 'training = ["ptq", "qat"]'))
     with pytest.raises(SpecError, match=r"space\.training: .*a ready-made model has no training.*calibration"):
         edgedeploy.load_study(bare).run(edgedeploy.RunOptions(out=tmp_path / "out"))
+
+
+def test_state_is_carried_over_clips_on_the_board(tmp_path: Path) -> None:
+    """A recurrent cell with a state and an input without a dimension, over clips of 5 frames."""
+    recurrent_cell(tmp_path / "model.onnx")
+    path = study(tmp_path, tmp_path / "model.onnx", "x", (5, 8), "/head", 2, 'states = { state = "stateN" }')
+    for split in ("calibration", "selection", "confirmation"):
+        with np.load(tmp_path / f"{split}.npz") as arrays:
+            np.savez(tmp_path / f"{split}.npz", x=arrays["x"], gain=np.ones((6, 5), np.float32))
+    edgedeploy.load_study(path).run(edgedeploy.RunOptions(out=tmp_path / "out", confirm=False))
+    store = Store(tmp_path / "out")
+    measured = {item.variant.target: item for item in store.measurements()}
+    assert set(measured) == {"onnxruntime", "openvino"}
+    for item in measured.values():
+        assert item.metrics["reference_rel_l2"] < 1e-5
+        assert item.candidate.executed == {"float32": 3}
+        with np.load(store.outputs_path(item.variant.digest, "selection")) as outputs:
+            assert {name: outputs[name].shape for name in outputs.files} == {"y": (6, 5, 1, 4)}
+
+
+GIVEN = (
+    *(('precision = ["float32", "int8"]', 'precision = ["as-given"]'), ('plan = ["none", "wide"]\n', "")),
+    *(('calibration = ["minmax", "percentile"]\n', ""), ("calibration_cases = [2, 6]\n", "")),
+    ('[plans.wide]\n"/head" = "float32"\n', ""),
+)
+"""What a study of a quantized model leaves out, one after the other."""
+
+
+def given_study(folder: Path, write: Callable[[Path], Path], changes: int = len(GIVEN)) -> Path:
+    path = study(folder, write(folder / "model.onnx"), "image", (1, 3, 16, 16), "/head", 1)
+    text = path.read_text()
+    for old, new in GIVEN[:changes]:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return path
+
+
+def test_a_quantized_file_is_measured_as_it_is(tmp_path: Path) -> None:
+    path = given_study(tmp_path, pairs)
+    edgedeploy.load_study(path).run(edgedeploy.RunOptions(out=tmp_path / "out", confirm=False, trials=2))
+    measured = Store(tmp_path / "out").measurements()
+    assert {item.variant.target for item in measured} == {"onnxruntime", "openvino"}
+    for item in measured:
+        assert item.variant.precision == "as-given"
+        assert item.candidate.executed == {"int8": 3}
+    first = next(item for item in measured if item.variant.target == "onnxruntime")
+    assert (tmp_path / "model.onnx").stat().st_size > 0.8 * first.artifact.size_bytes
+    assert first.metrics["reference_rel_l2"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("write", "changes", "change", "told"),
+    [
+        (pairs, 0, None, r"space.precision: .*cannot be built in float32, int8: it is quantized already \(operator "),
+        (pairs, 1, None, r"space.plan: the model is measured as it is given: it is quantized already"),
+        (operators, 5, None, "OpenVINO as it is given: .*QLinearConv.*Leave out the target openvino"),
+        (pairs, 5, ('"openvino"]', '"litert"]'), "target 'litert' .*builds from float models, and it is quantized"),
+        (convolutional, 5, None, "space.precision.* no target of this study builds as-given"),
+    ],
+    ids=["precision", "plan", "operator", "target", "float"],
+)
+def test_what_does_not_go_with_a_model_as_given_is_told_before_anything_starts(
+    write: Callable[[Path], Path], changes: int, change: tuple[str, str] | None, told: str, tmp_path: Path
+) -> None:
+    if change is not None and find_spec("ai_edge_litert") is None:
+        pytest.skip("LiteRT is not installed")
+    path = given_study(tmp_path, write, changes)
+    if change is not None:
+        path.write_text(path.read_text().replace(*change))
+    with pytest.raises(EdgeDeployError, match=told):
+        edgedeploy.load_study(path).run(edgedeploy.RunOptions(out=tmp_path / "out"))
+    assert not list((tmp_path / "out").glob("measurements/*"))
 
 
 @pytest.mark.shared

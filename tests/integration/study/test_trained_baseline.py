@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,21 @@ def test_a_fit_of_the_users_own_trains_and_the_comparison_can_be_asked_for_later
     assert len(rows(out)) == 2, "a folder of before goes on as it was"
 
 
+def test_several_boards_measure_it_once_also_where_it_is_all_that_is_missing(tmp_path: Path) -> None:
+    second = f'kind = "local"\n\n[[boards]]\nname = "second"\nkind = "local"\nroot = "{tmp_path}/second"'
+    study, out = squares_study(tmp_path, *CHANGES, ('kind = "local"', second)), tmp_path / "out"
+    boards = edgedeploy.RunOptions(out=out, boards=("here", "second"), confirm=False)
+    edgedeploy.load_study(study).run(boards)
+    further = [path for path in (out / "measurements").glob("*.json") if '"recovered": true' in path.read_text()]
+    assert len(further) == 1
+    assert len(rows(out)) == 3
+    further[0].unlink()
+    events: list[Any] = []
+    edgedeploy.load_study(study).run(replace(boards, resume=True), observer=events.append)
+    assert further[0].is_file()
+    assert ["(baseline, recovered)" in event.text for event in events if event.kind == "trial"] == [True]
+
+
 # -- refused before anything starts
 
 
@@ -292,10 +308,10 @@ def test_a_task_that_lacks_one_member_of_training_is_told_so(tmp_path: Path) -> 
     _, model = trained(tmp_path)
     keep(model, tmp_path)
     path = tmp_path / "squares.py"
-    path.write_text(path.read_text().replace("    baseline_recipe =", "    first_recipe ="))
+    path.write_text(path.read_text().replace("    recovery_recipe =", "    second_recipe ="))
     from edgedeploy.study.baseline import find_baseline
 
     loaded = edgedeploy.load_study(study)
     task = load_task(loaded.spec.task.model_dump(), tmp_path)
     notes = find_baseline(loaded.spec, loaded._source, task).notes
-    assert "task 'squares' counts as one without training: it lacks baseline_recipe" in notes
+    assert "task 'squares' counts as one without training: it lacks recovery_recipe" in notes

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,14 +151,14 @@ CUT_AT = STEPS * 2 + 2
 
 
 @contextmanager
-def over_in_mid_training(study: Path) -> Iterator[None]:
+def over_in_mid_training(study: Path, at: int = CUT_AT) -> Iterator[None]:
     """The study's clock jumps past its ``wall_clock`` once so many steps are trained: how long a busy host takes until
     then is no matter."""
 
     class Clock:
         @staticmethod
         def monotonic() -> float:
-            return time.monotonic() + (3600 if steps(study) >= CUT_AT else 0)
+            return time.monotonic() + (3600 if steps(study) >= at else 0)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "time", Clock)
@@ -205,6 +206,29 @@ def test_the_wall_clock_ends_trainings_of_several_boards(study: Path, tmp_path: 
     )
     assert (result.reason, result.evaluated) == ("trials", 2)
     assert steps(study) == STEPS * (EPOCHS["baseline"] + EPOCHS["recovery"])
+
+
+def test_the_wall_clock_ends_the_baselines_further_training_too(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    study.write_text(study.read_text().replace("recovered_baseline = false", "recovered_baseline = true"))
+    options = edgedeploy.RunOptions(out=out, board="here", confirm=False)
+    before = STEPS * (EPOCHS["baseline"] + EPOCHS["recovery"])
+    events = list[Any]()
+    with over_in_mid_training(study, before + CUT_AT):
+        result = edgedeploy.load_study(study).run(options, observer=events.append)
+    assert (result.reason, result.evaluated) == ("trials", 2), "every variant has its number"
+    told = [event.text for event in events if event.text.startswith("the baseline after further training")]
+    assert any(
+        f"the time was over after 2 of {EPOCHS['recovery']} epochs. A resumed study continues it" in text
+        for text in told
+    )
+    assert steps(study) == before + CUT_AT
+    assert Store(out).failures() == ()
+
+    edgedeploy.load_study(study).run(replace(options, resume=True))
+    assert steps(study) == before + STEPS * EPOCHS["recovery"], "not one step was trained again"
+    assert [item.variant.recovered for item in Store(out).measurements()].count(True) == 1
+    assert list((out / "training").iterdir()) == []
 
 
 def test_the_precision_of_the_training_is_kept_and_shown(study: Path, tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -65,6 +67,8 @@ OPTIMISER = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 
         ({"model": {"state_dict": STATE}}, "model.state_dict", "model.state_dict"),
         ({"a.b": STATE, "c": STATE}, "a.b", "a.b"),
         ({"model": STATE, "ema": STATE}, "ema", "ema"),
+        ({"model": STATE, "args": Namespace(lr=0.1, out=Path("runs"), best=np.float64(0.9))}, "", "model"),
+        ({"state_dict": STATE, "dice": np.float32(0.8), "step": np.int64(7)}, "", "state_dict"),
         ({"generator": STATE, "discriminator": {"0.weight": torch.zeros(3)}}, "", "generator"),
         (prefixed("module."), "", ""),
         (prefixed("_orig_mod."), "", ""),

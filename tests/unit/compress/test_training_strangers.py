@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,18 @@ from edgedeploy.compress.prune import channel_widths
 from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import BuildError, DataError
+from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
-from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.reference.calling import call, flat_tensors, named_tensors
-from edgedeploy.reference.export import export_reference, random_inputs, run_reference
+from edgedeploy.reference.export import export_reference, run_reference
+from edgedeploy.reference.parity import check_parity
 from edgedeploy.reference.quantized import export_quantized
+from edgedeploy.runtime.sessions.open import open_session
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
+from edgedeploy.targets.openvino.target import OpenVinoTarget
 
 RECIPE = TrainRecipe(epochs=2, batch_size=8, learning_rate=0.02, distill_weight=0.5, warmup_epochs=0)
 
@@ -53,7 +59,7 @@ class Bright:
         return [Case(f"{split}-{index}", split) for index in range(16)]
 
     def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
-        return random_inputs(self.specs)
+        return random_feed(self.specs, 0)
 
     def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
         return {}
@@ -85,7 +91,7 @@ def test_every_structure_trains_is_pruned_and_distilled(name: str) -> None:
     baseline = train_baseline(task, {"kind": "a"})
     pruned = derive(task, variant(0.5), baseline)
     assert channel_widths(pruned)["body.0"] == 8
-    wanted = type(call(baseline, {key: torch.from_numpy(value) for key, value in random_inputs(specs).items()}))
+    wanted = type(call(baseline, {key: torch.from_numpy(value) for key, value in random_feed(specs, 0).items()}))
     assert {type(outputs) for outputs in task.seen} == {wanted}
 
 
@@ -193,17 +199,58 @@ def test_a_loss_that_cannot_be_is_said_in_one_line(answer: Callable[[Any], Any],
     assert "\n" not in str(refused.value)
 
 
+class Wide(Bright):
+    """Early batches have two channels, which the model has not."""
+
+    def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
+        for inputs, target in super().batches(seed, batch_size):
+            yield {name: value.repeat(1, int(arch["channels"]), 1, 1) for name, value in inputs.items()}, target
+
+
+def test_dropout_left_on_is_told_before_the_training() -> None:
+    class Left(networks.InDict):
+        def forward(self, image: torch.Tensor) -> Any:
+            return super().forward(nn.functional.dropout(image))
+
+    task = Bright(Left, networks.IMAGE)
+    with pytest.raises(BuildError, match=r"differs between two passes .* random numbers: Left \(.*strangers\.py:\d+"):
+        train_baseline(task, {"kind": "a"})
+    assert not task.seen
+
+
 def test_a_model_that_does_not_fit_its_batches_is_said_in_one_line() -> None:
-    with pytest.raises(BuildError, match=r"inputs image \(8, 1, 16, 16\): RuntimeError: .* expected input.* to have 3"):
+    with pytest.raises(
+        BuildError, match=r"pass with image \(1, 1, 16, 16\): .* expected input.* to have 3 .*input_specs"
+    ):
         fit(nn.Conv2d(3, 2, 1), Bright(networks.InDict, networks.IMAGE), RECIPE, arch={})
+    wide = replace(RECIPE, early_epochs=1, early_arch={"channels": 2})
+    with pytest.raises(BuildError, match=r"inputs image \(8, 2, 16, 16\): RuntimeError: .* to have 1 channels"):
+        fit(nn.Conv2d(1, 2, 1), Wide(networks.InDict, networks.IMAGE), wide, arch={})
     with pytest.raises(BuildError, match="it has no parameters"):
         fit(nn.ReLU(), Bright(networks.InDict, networks.IMAGE), RECIPE, arch={})
     with pytest.raises(BuildError, match="every parameter is frozen"):
         fit(nn.Conv2d(1, 2, 1).requires_grad_(False), Bright(networks.InDict, networks.IMAGE), RECIPE, arch={})
 
 
+@pytest.mark.parametrize("target", [OnnxRuntimeTarget(), OpenVinoTarget()], ids=lambda target: target.name)
+def test_volumes_are_trained_to_int8_and_run_in_it(target: Target, tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.BatchNorm3d(8), nn.ReLU(), nn.Conv3d(8, 2, 1)).eval()
+
+    model, task = build(), Bright(build, VOLUME)
+    trained = train_quantized(model, task, VOLUME, arch={}, teacher=model, recipe=replace(RECIPE, epochs=1))
+    reference = export_quantized(trained, VOLUME, tmp_path / "reference.onnx")
+    feed = random_feed(VOLUME, seed=1)
+    edges = reference.inputs, reference.outputs
+    request = BuildRequest(reference.path, *edges, "int8", lambda: iter([feed]), quantized=True)
+    artifact = target.build(request, tmp_path / "built")
+    session = open_session(target.name, tmp_path / "built", artifact.entry, dict(artifact.settings), 1)
+    assert session.executed() == {"int8": 2}
+    check_parity(run_reference(reference, feed), session.run(feed), "int8")
+
+
 @pytest.mark.parametrize("name", ["dataclass", "by keyword"])
-def test_quantization_aware_training_keeps_inputs_outputs_and_names(name: str, tmp_path: Any) -> None:
+def test_quantization_aware_training_keeps_inputs_outputs_and_names(name: str, tmp_path: Path) -> None:
     kind, specs, names = STRUCTURES[name]
     model = made(kind, specs)
     task = Bright(kind, specs)
@@ -214,6 +261,6 @@ def test_quantization_aware_training_keeps_inputs_outputs_and_names(name: str, t
     plain = export_reference(model, specs, tmp_path / "plain.onnx")
     assert [spec.name for spec in reference.outputs] == names
     assert reference.outputs == plain.outputs
-    feed = random_inputs(specs, seed=1)
+    feed = random_feed(specs, 1)
     found, wanted = run_reference(reference, feed)["score"], run_reference(plain, feed)["score"]
     assert np.linalg.norm(found - wanted) < 0.3 * np.linalg.norm(wanted)

@@ -14,9 +14,10 @@ from strangers_networks import IMAGE, STRUCTURES, UNCOPYABLE, made
 from torch import nn
 
 from edgedeploy.errors import BuildError, EdgeDeployError, Unsupported
+from edgedeploy.records.artifact import random_feed
 from edgedeploy.reference.calling import flat_tensors, map_tensors, named_tensors
 from edgedeploy.reference.copies import copied
-from edgedeploy.reference.export import export_reference, random_inputs, run_reference
+from edgedeploy.reference.export import export_reference, run_reference
 from edgedeploy.reference.program import export_program
 
 
@@ -25,7 +26,7 @@ def test_outputs_have_their_names_and_values(name: str, tmp_path: Path) -> None:
     kind, specs, names = STRUCTURES[name]
     model = made(kind, specs)
     reference = export_reference(model, specs, tmp_path / "reference.onnx")
-    feed = random_inputs(specs, seed=5)
+    feed = random_feed(specs, 5)
     tensors = {key: torch.from_numpy(value) for key, value in feed.items()}
     wanted = model(**tensors) if kind is networks.ByKeyword else model(*tensors.values())
     found = run_reference(reference, feed)
@@ -42,7 +43,7 @@ def test_outputs_have_their_names_and_values(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", UNCOPYABLE)
 def test_modules_that_python_cannot_copy_are_exported_and_left_alone(name: str, tmp_path: Path) -> None:
     model = made(UNCOPYABLE[name])
-    image = torch.from_numpy(random_inputs(IMAGE, seed=5)["image"])
+    image = torch.from_numpy(random_feed(IMAGE, 5)["image"])
     weights, wanted = list(model.state_dict()), model(image)
     reference = export_reference(model, IMAGE, tmp_path / "reference.onnx")
     np.testing.assert_allclose(
@@ -135,7 +136,7 @@ def test_random_numbers_that_change_nothing_are_no_fault(tmp_path: Path) -> None
             keep = random.random() > 0.5 or torch.rand(1).numel() == 1
             return super().forward(image) if keep or not self.training else None
 
-    assert list(run_reference(export_reference(made(Drawn), IMAGE, tmp_path / "r.onnx"), random_inputs(IMAGE)))
+    assert list(run_reference(export_reference(made(Drawn), IMAGE, tmp_path / "r.onnx"), random_feed(IMAGE, 0)))
 
 
 def test_data_dependent_control_flow_is_named_with_its_line(tmp_path: Path) -> None:

@@ -11,16 +11,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from foreign_networks import FLOAT, INT64, NETWORKS, elementwise
 from foreign_onnx import branch, constant, loop, save
-from onnx import TensorProto, helper
+from onnx import helper
 from small_onnx import convolutional
 
 from edgedeploy.errors import DataError, EdgeDeployError, SpecError, Unsupported
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.reference.take_in import TakenIn, take_in
-
-FLOAT = TensorProto.FLOAT
-INT64 = TensorProto.INT64
 
 
 def operators(taken: TakenIn) -> set[str]:
@@ -45,119 +43,7 @@ def same(path: Path, taken: TakenIn, constants: dict[str, Any] | None = None) ->
     return all(np.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(first, second, strict=True))
 
 
-def lstm(path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    weights = {
-        name: rng.standard_normal(shape).astype(np.float32) for name, shape in (("w", (1, 32, 4)), ("r", (1, 32, 8)))
-    }
-    nodes = [helper.make_node("LSTM", ["x", "w", "r"], ["y", "h", "c"], hidden_size=8)]
-    given = dict.fromkeys(("y", "h", "c"), (FLOAT, None))
-    return save(path, nodes, inputs={"x": (FLOAT, [5, 1, 4])}, outputs=given, weights=weights)
-
-
-def gru(path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    weights = {"w": rng.random((1, 24, 4), np.float32), "r": rng.random((1, 24, 8), np.float32)}
-    return save(
-        path,
-        [helper.make_node("GRU", ["x", "w", "r"], ["y"], hidden_size=8)],
-        inputs={"x": (FLOAT, [5, 1, 4])},
-        weights=weights,
-    )
-
-
-def einsum(path: Path) -> Path:
-    nodes = [helper.make_node("Einsum", ["x", "w"], ["y"], equation="bchw,cd->bdhw")]
-    return save(path, nodes, weights={"w": np.eye(4, 3, dtype=np.float32)})
-
-
-def elementwise(path: Path) -> Path:
-    return save(path, [helper.make_node("Tanh", ["x"], ["t"]), helper.make_node("Mul", ["t", "x"], ["y"])])
-
-
-def scalars(path: Path) -> Path:
-    """An input and an output of rank 0."""
-    nodes = [helper.make_node("Mul", ["x", "gain"], ["m"]), helper.make_node("ReduceMean", ["m"], ["y"], keepdims=0)]
-    return save(path, nodes, inputs={"x": (FLOAT, [1, 4]), "gain": (FLOAT, [])}, outputs={"y": (FLOAT, [])})
-
-
-def counted_loop(path: Path) -> Path:
-    return save(path, [loop([helper.make_node("Sin", ["v"], ["w"])])], weights={"count": np.int64(3)})
-
-
-def decided_if(path: Path) -> Path:
-    """The look-alike of exporters' ``squeeze``: a branch that depends on a shape alone, and the ranks differ."""
-    nodes = [
-        helper.make_node("Shape", ["x"], ["shape"]),
-        constant("first", value_int=0),
-        helper.make_node("Gather", ["shape", "first"], ["n"]),
-        constant("one", value_int=1),
-        helper.make_node("Equal", ["n", "one"], ["c"]),
-        constant("axes", value_ints=[0]),
-        helper.make_node(
-            "If",
-            ["c"],
-            ["s"],
-            then_branch=branch([helper.make_node("Squeeze", ["x", "axes"], ["a"])], "a"),
-            else_branch=branch([helper.make_node("Identity", ["x"], ["b"])], "b"),
-        ),
-        helper.make_node("Relu", ["s"], ["y"]),
-    ]
-    return save(path, nodes)
-
-
-def list_of_parts(path: Path) -> Path:
-    """torch's ``split`` and ``stack`` as older exporters write them."""
-    nodes = [
-        constant("two", value_int=2),
-        helper.make_node("SplitToSequence", ["x", "two"], ["parts"], axis=1),
-        constant("first", value_int=0),
-        helper.make_node("SequenceAt", ["parts", "first"], ["p"]),
-        helper.make_node("Relu", ["p"], ["y"]),
-    ]
-    return save(path, nodes)
-
-
-def function(path: Path) -> Path:
-    nodes = [helper.make_node("Sigmoid", ["v"], ["s"]), helper.make_node("Mul", ["v", "s"], ["w"])]
-    inner = helper.make_function("torch", "Gate", ["v"], ["w"], nodes, [helper.make_opsetid("", 17)])
-    return save(path, [helper.make_node("Gate", ["x"], ["y"], domain="torch")], functions=[inner], domains=["torch"])
-
-
-def unused_input(path: Path) -> Path:
-    return save(path, [helper.make_node("Relu", ["x"], ["y"])], inputs={"x": (FLOAT, [1, 4]), "extra": (FLOAT, [2])})
-
-
-def identity(path: Path) -> Path:
-    return save(path, [helper.make_node("Identity", ["x"], ["y"])])
-
-
-def constant_output(path: Path) -> Path:
-    nodes = [helper.make_node("Relu", ["x"], ["y"]), constant("anchors", value_floats=[1.0, 2.0])]
-    return save(path, nodes, outputs={"y": (FLOAT, None), "anchors": (FLOAT, [2])})
-
-
-def half(path: Path) -> Path:
-    kind = TensorProto.FLOAT16
-    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
-    weights = {"w": np.random.default_rng(0).standard_normal((2, 4, 3, 3)).astype(np.float16)}
-    return save(path, nodes, inputs={"x": (kind, [1, 4, 8, 8])}, outputs={"y": (kind, None)}, weights=weights)
-
-
-def nameless_twice(path: Path) -> Path:
-    """Two nodes of one name, two without."""
-    nodes = [helper.make_node("Relu", ["x"], ["a"], name="n"), helper.make_node("Neg", ["a"], ["b"], name="n")]
-    nodes += [helper.make_node("Abs", ["b"], ["c"]), helper.make_node("Neg", ["c"], ["y"])]
-    return save(path, nodes)
-
-
-TAKEN: tuple[Callable[[Path], Path], ...] = (
-    *(lstm, gru, einsum, elementwise, scalars, counted_loop, decided_if, list_of_parts, function, unused_input),
-    *(identity, constant_output, half, nameless_twice),
-)
-
-
-@pytest.mark.parametrize("write", TAKEN, ids=lambda item: item.__name__)
+@pytest.mark.parametrize("write", NETWORKS, ids=lambda item: item.__name__)
 def test_it_is_taken_and_computes_the_same(write: Callable[[Path], Path], tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx")
     taken = take_in(path, {})
@@ -371,6 +257,25 @@ REFUSED: tuple[tuple[Callable[[Path], Path], str], ...] = (
 def test_it_is_refused_by_name(write: Callable[[Path], Path], told: str, tmp_path: Path) -> None:
     with pytest.raises(EdgeDeployError, match=told):
         take_in(write(tmp_path / "m.onnx"), {})
+
+
+def test_weights_of_gigabytes_are_bounded(tmp_path: Path) -> None:
+    model = onnx.load(str(convolutional(tmp_path / "plain.onnx")))
+    onnx.save(model, str(tmp_path / "m.onnx"), save_as_external_data=True, location="weights", size_threshold=0)
+    with (tmp_path / "weights").open("r+b") as stream:
+        stream.truncate(3 << 30)  # a hole: nothing is written
+    with pytest.raises(DataError, match=r"model and weights are too large\. At most 1073741824 bytes are read"):
+        take_in(tmp_path / "m.onnx", {})
+
+
+def test_weights_among_the_inputs_are_constants(tmp_path: Path) -> None:
+    model = onnx.load(str(convolutional(tmp_path / "m.onnx")))
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    taken = take_in(tmp_path / "m.onnx", {})
+    assert [spec.name for spec in taken.inputs] == ["image"]
+    assert any("11 weights were listed as inputs" in note for note in taken.notes)
 
 
 def test_a_rank_that_is_open_can_be_given(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from edgedeploy.cli.app import app
 from edgedeploy.errors import BoardError
 from edgedeploy.records.measurement import Failure
 from edgedeploy.records.weightbits import WeightBits
+from edgedeploy.report.make import make_report
 from edgedeploy.report.page_sections import ReportData, render_report
 from edgedeploy.report.terminal import front_table
 from edgedeploy.report.words import SHOWN_FAILURES, answer, failure_lines
@@ -26,6 +27,18 @@ from edgedeploy.study.store import Store
 STORED = made_up.variant(precision="bfloat16")
 PASSING = made_up.variant(precision="int8", width=0.5)
 UTC = "2026-01-01T00:00:00+00:00"
+
+
+def test_a_member_beyond_the_tolerance_says_so_wherever_the_front_is_shown(tmp_path: Path) -> None:
+    note = "parity: worst case knee-2: 0.6 from the float model; dice_mean 0.912 decides"
+    store = new_store(tmp_path / "study", [made_up.variant()])
+    store.keep(made_up.measurement())
+    store.keep(made_up.measurement(made_up.variant(precision="int8"), latency_ms=2.0, seed=3, notes=(note,)))
+    front = read_front(store.root)
+    assert any(note in line and "int8" in line for line in front_table(front).notes)
+    rows = json.loads(CliRunner().invoke(app, ["front", str(store.root), "--json"]).stdout)["rows"]
+    assert [row["notes"] for row in rows if row["variant"]["precision"] == "int8"] == [[note]]
+    assert note in make_report(store.root).read_text(encoding="utf-8")
 
 
 def told(failure: Failure) -> Event:

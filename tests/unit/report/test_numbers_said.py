@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ MICRO, MU = "\N{MICRO SIGN}", "\N{GREEK SMALL LETTER MU}"
 def test_small_numbers_keep_their_digits() -> None:
     assert quantity(6.6e-07, "reference_rel_l2", "1") == "6.6e-07"
     assert human(6.6e-07, "1") == "6.6e-07"
-    assert quantity(0.0066, "reference_rel_l2", "1") == "0.0066"
+    assert quantity(0.00066, "reference_rel_l2", "1") == "0.00066"
     assert quantity(0.0, "reference_rel_l2", "1") == "0.000"
     assert with_span(Estimate(6.6e-07, 6.1e-07, 7.25e-07), "reference_rel_l2", "1") == "6.6e-07 (6.1e-07 to 7.25e-07)"
     assert gain_text(-6.6e-07, "reference_rel_l2", "1") == "6.6e-07 worse"
@@ -98,3 +100,18 @@ def test_the_sum_of_the_layers_is_held_against_the_median() -> None:
     more = held_against(profile(9_000_000, 3_000_000), 10_000_000)
     assert "The 2 ms more (20%) is the profiler's own" in more
     assert held_against(profile(), 10_000_000) == held_against(profile(5), None) == ""
+
+
+RECIPES = sorted(path.name for path in resources.files("edgedeploy.recipes").iterdir() if path.name.endswith(".toml"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_asks_for_its_margins_and_says_what_they_are_of(name: str) -> None:
+    text = resources.files("edgedeploy.recipes").joinpath(name).read_text(encoding="utf-8")
+    recipe = tomllib.loads(text)
+    assert all("min_effect" in goal for goal in recipe["objectives"])
+    assert "non_inferiority_margin" in recipe["pick"]
+    margins = [
+        line for line in text.splitlines() if line.startswith(("min_effect", "non_inferiority_margin", "margin"))
+    ]
+    assert [line for line in margins if " # " not in line] == []

@@ -236,9 +236,10 @@ class TestSessions:
         hint = {"INFERENCE_PRECISION_HINT": "bf16"}
         assert open_session("openvino", payload.folder, "model.onnx", hint, 1).executed() == {"bfloat16": 2}
 
-    def test_model_without_products_has_no_compute_layers(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+    def test_of_a_model_without_products_every_layer_on_floats_counts(self, target: str, tmp_path: Path) -> None:
         payload = make_payload(tmp_path, constant_model)
-        assert open_session("onnxruntime", payload.folder, "model.onnx", {}, 1).executed() == {}
+        assert open_session(target, payload.folder, "model.onnx", {}, 1).executed() == {"float32": 1}
 
     def test_profile_tells_integer_layers_from_float_ones(self) -> None:
         def node(name: str, operator: str, *types: str) -> dict[str, object]:

@@ -13,7 +13,7 @@ from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.scenarios.base import SCENARIOS, Bench, make_scenario
 from edgedeploy.runtime.scenarios.multi_stream import MultiStream, largest
 from edgedeploy.runtime.scenarios.stages import Pipeline, overlay, resize
-from edgedeploy.spec.study import MeasureTable
+from edgedeploy.spec.measuring import MeasureTable
 
 MS = 1_000_000
 

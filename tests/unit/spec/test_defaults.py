@@ -18,11 +18,10 @@ from edgedeploy.compress.qat.graph import place_quantizers
 from edgedeploy.evidence.front import build_front
 from edgedeploy.evidence.statistics import StabilityLimits, stability
 from edgedeploy.records.artifact import TensorSpec, random_feed
-from edgedeploy.reference.export import random_inputs
 from edgedeploy.runtime.agent.commands import main
 from edgedeploy.runtime.agent.lease import hold
 from edgedeploy.spec.boards import BoardTable
-from edgedeploy.spec.study import MeasureTable
+from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.study.trial import stability_limits
 
 
@@ -69,15 +68,28 @@ def test_a_board_of_which_nothing_is_said_is_the_same_everywhere() -> None:
     assert SshTarget(host="cart-3.lab").port == table.port
 
 
-def test_random_inputs_are_seeded_and_of_the_range_that_is_asked_for() -> None:
-    specs = (TensorSpec("image", "float32", (1, 3, 32, 32)), TensorSpec("tokens", "int64", (1, 12)))
-    unit, normal = random_feed(specs, 3, "0 to 1"), random_feed(specs, 3, "standard normal")
-    assert {name: (value.dtype.name, value.shape) for name, value in unit.items()} == {
+def test_random_inputs_are_seeded_and_such_as_most_models_take() -> None:
+    specs = tuple(
+        TensorSpec(name, dtype, shape)
+        for name, dtype, shape in (
+            ("image", "float32", (1, 3, 32, 32)),
+            ("half", "float16", (1, 3)),
+            ("pixels", "uint8", (1, 3, 32, 32)),
+            ("tokens", "int64", (1, 12)),
+            ("lengths", "int32", ()),
+            ("mask", "bool", (1, 12)),
+        )
+    )
+    found = random_feed(specs, 3)
+    assert {name: (value.dtype.name, value.shape) for name, value in found.items()} == {
         spec.name: (spec.dtype, spec.shape) for spec in specs
     }
-    assert (np.floor(unit["image"].min() * 100), np.ceil(unit["image"].max() * 100)) == (0, 100)
-    assert abs(normal["image"].mean()) < 0.1
-    assert 0.9 < normal["image"].std() < 1.1
-    assert not unit["tokens"].any()
-    np.testing.assert_array_equal(normal["image"], random_inputs(specs, 3)["image"])
-    assert not np.array_equal(normal["image"], random_inputs(specs, 4)["image"])
+    assert 0 < found["image"].min() < 0.01
+    assert 0.99 < found["image"].max() <= 1
+    assert np.isfinite(np.log(found["half"])).all()
+    assert (found["pixels"].min(), found["pixels"].max()) == (0, 255)
+    assert (found["tokens"] == 1).all()
+    assert found["lengths"] == 1
+    assert set(found["mask"].ravel().tolist()) == {True, False}
+    np.testing.assert_array_equal(found["image"], random_feed(specs, 3)["image"])
+    assert not np.array_equal(found["image"], random_feed(specs, 4)["image"])

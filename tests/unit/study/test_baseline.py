@@ -13,8 +13,11 @@ from edges_task import Edges, TrainableEdges
 from made_up_study import new_store
 from small_task import SmallTask
 
+from edgedeploy.compress.model import derive
+from edgedeploy.compress.oversight import Oversight
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import write_json
+from edgedeploy.interfaces.task import can_train
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weights import BaselineWeights
 from edgedeploy.report.page_sections import render_report
@@ -27,6 +30,14 @@ from edgedeploy.study.front import read_front
 from edgedeploy.tasks.load import load_task
 
 FILE = BaselineWeights("checkpoint", "unet.pt", "state_dict", "ab" * 32)
+
+
+class Recovers(Edges):
+    """Its baseline comes with weights: it has no recipe for one."""
+
+    recovery_recipe = TrainableEdges.recovery_recipe
+    batches = TrainableEdges.batches
+    loss = TrainableEdges.loss
 
 
 class Fits(Edges):
@@ -43,6 +54,7 @@ def space(**parameters: tuple[Any, ...]) -> Space:
     [
         (TrainableEdges(), {"width": (1.0, 0.5)}, True),
         (TrainableEdges(), {"size": (16, 8)}, True),
+        (Recovers(), {"width": (1.0, 0.5)}, True),
         (Fits(), {"width": (0.5,)}, True),
         (
             TrainableEdges(),
@@ -51,7 +63,7 @@ def space(**parameters: tuple[Any, ...]) -> Space:
         ),
         (Edges(), {"width": (1.0, 0.5)}, False),
     ],
-    ids=["pruned", "other inputs", "own fit", "nothing is recovered", "no training"],
+    ids=["pruned", "other inputs", "no recipe for a baseline", "own fit", "nothing is recovered", "no training"],
 )
 def test_the_baseline_is_trained_further_where_variants_are_recovered(
     task: Any, parameters: dict[str, tuple[Any, ...]], wanted: bool
@@ -65,6 +77,22 @@ def test_the_baseline_is_trained_further_where_variants_are_recovered(
 
 def test_a_ready_made_model_is_never_trained_further(tmp_path: Path) -> None:
     assert recovered_baseline(space(width=(1.0, 0.5)), SmallTask(tmp_path)) is None
+
+
+def test_a_baseline_with_weights_needs_no_recipe_of_its_own() -> None:
+    task = Recovers()
+    baseline = TrainableEdges().build(size=16, mix="wide").eval()
+    told: list[int] = []
+    narrow = Variant("onnxruntime", "float32", 0.5, (("mix", "wide"), ("size", 16)), 1)
+    derive(task, narrow, baseline, oversight=Oversight(progress=lambda state: told.append(state.epoch)))
+    assert told[-1] == 3, "a busy host tells its progress within an epoch too"
+    assert not can_train(task)
+
+
+def test_a_checkpoint_for_a_ready_made_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY.format(more='checkpoint = "unet.pt"'))
+    with pytest.raises(SpecError, match=r"task\.checkpoint: the task is a ready-made model, which has its weights"):
+        find_baseline(*load_spec(tmp_path / "study.toml"), SmallTask(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.errors import DataError, Unsupported
 from edgedeploy.targets.tensorrt.lint import FINDERS, LintResult, Platform, lint_file
 from edgedeploy.targets.tensorrt.proof import Level
 from edgedeploy.targets.tensorrt.rules import RULES
@@ -189,7 +189,7 @@ def test_graphs_that_cannot_become_an_engine(tmp_path: Path) -> None:
     cubic = helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="cubic")
     assert rules_broken(save(tmp_path / "d", [cubic], [scales])) == {"resize-mode"}
     (tmp_path / "e").write_bytes(b"no model")
-    with pytest.raises(BuildError):
+    with pytest.raises(DataError, match="no ONNX model"):
         rules_broken(tmp_path / "e")
 
 

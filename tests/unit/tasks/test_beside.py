@@ -132,6 +132,19 @@ def test_a_helper_that_was_changed_is_read_anew(tmp_path: Path) -> None:
     assert [name for name in now if now[name] != before[name]] == ["helpers.py"]
 
 
+def test_a_helper_that_stayed_as_it_was_is_not_run_again(tmp_path: Path) -> None:
+    """A report loads the task again in the search's process: what a helper registers may be registered once only."""
+    task_file(tmp_path / "my_task.py", "import helpers", "helpers.NAME")
+    write(tmp_path / "helpers.py", 'import sys\nsys.runs_of_helpers.append(1)\nNAME = "once"\n')
+    sys.runs_of_helpers = runs = []  # type: ignore[attr-defined]
+    try:
+        for _ in range(3):
+            assert load_task(table(), tmp_path).name == "once"
+    finally:
+        del sys.runs_of_helpers  # type: ignore[attr-defined]
+    assert runs == [1]
+
+
 def test_what_is_imported_already_or_of_the_standard_library_stays(tmp_path: Path) -> None:
     task_file(tmp_path / "my_task.py", "import json\nimport pytest\nimport queue", "json.__name__")
     for name in ("json", "queue", "pytest"):

@@ -280,6 +280,23 @@ def test_published_models_are_taken(name: str, shapes: dict[str, Any], shared: P
 
 
 @pytest.mark.shared
+@pytest.mark.parametrize(("name", "shapes"), MODELS, ids=[Path(name).stem for name, _ in MODELS])
+def test_published_models_are_tasks_on_folders_of_images(
+    name: str, shapes: dict[str, Any], shared: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"preprocessing": {"colour": "rgb", "mean": 127.0, "std": 128.0}, "shapes": shapes}
+    for seed, split in enumerate(("calibration", "selection", "confirmation")):
+        (tmp_path / split).mkdir()
+        pixels = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / split / "a.png")
+        options[split] = split
+    task = load_task({"kind": "onnx", "model": str(shared / "models" / name), "options": options}, tmp_path)
+    assert isinstance(task, OnnxTask)
+    case = task.cases("selection")[0]
+    assert set(task.evaluate(task._expected(case), case).values()) == {0.0}
+
+
+@pytest.mark.shared
 def test_an_open_published_model_is_refused_by_name(shared: Path) -> None:
     with pytest.raises(Unsupported, match=r"tensor 'input' of yunet_n_dynamic.onnx: dimension 0 \(batch\) is open"):
         take_in(shared / "models" / "yunet" / "yunet_n_dynamic.onnx", {})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
+from edgedeploy.runtime.sessions.counting import count_layers
 from edgedeploy.runtime.sessions.litert.operators import ACTIVATION_INPUT, COMPUTE_OPERATORS
 
 RUNTIMES = (
@@ -78,7 +78,9 @@ class LiteRtSession:
         ``int8-dynamic`` is a float layer with int8 weights, whose input the kernel quantizes at each query;
         ``float16-weights`` is float32 arithmetic on weights that are stored as float16.
         """
-        return dict(Counter(self.layer_precisions()))
+        types = self._types()
+        others = [types.get(int(node["inputs"][0]), "") for node in self._nodes() if len(node["inputs"])]
+        return count_layers(self.layer_precisions(), others)
 
     def layer_precisions(self) -> list[str]:
         """As :meth:`executed`, layer by layer in the file's order."""

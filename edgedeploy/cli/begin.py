@@ -1,0 +1,241 @@
+"""Commands that a study begins with: a study file for one's own model, and the files that ship."""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+from importlib.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from edgedeploy.cli.app import app, out, print_json
+from edgedeploy.cli.loudness import print_line, say
+from edgedeploy.cli.options import (
+    BoardPython,
+    Colour,
+    Mean,
+    Page,
+    Shapes,
+    Std,
+    ValueRange,
+    board_named,
+    complete_board,
+    complete_target,
+    images_table,
+)
+from edgedeploy.errors import BoardError, DataError, SpecError, Unsupported, nearest
+
+TASK_FILE = "my_task.py"
+OF_PYTHON = {"study.toml": "python.toml", TASK_FILE: "my_task.py.txt"}
+"""Files of the recipe ``python`` by the name that they are to have."""
+
+
+@app.command()
+def init(
+    model: Annotated[
+        Path | None, typer.Option(help="An .onnx file, or a checkpoint with --task.", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of images, .npy or .npz files, or of folders named by split; for .onnx.", show_default=False
+        ),
+    ] = None,
+    board: Annotated[
+        str | None,
+        typer.Option(
+            help="local, user@host, emulated:arm64.",
+            show_default=False,
+            autocompletion=complete_board,
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Your own task, file.py:factory, instead of an .onnx file.", show_default=False)
+    ] = None,
+    out_file: Annotated[Path, typer.Option("--out", help="Study file to write.")] = Path("study.toml"),
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Runtime to build for; may be given again (those installed).", autocompletion=complete_target
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the study (the model's).", show_default=False)] = "",
+    colour: Colour = None,
+    mean: Mean = None,
+    std: Std = None,
+    value_range: ValueRange = None,
+    page: Page = None,
+    shape: Shapes = None,
+    board_python: BoardPython = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write a study file for a model, its data and a board. What is not given is asked on a terminal.
+
+    \b
+    Example: edgedeploy init --model unet.onnx --data images/ --colour grey --mean 0 --std 255 --board edge@cart-3.lab
+    """
+    from edgedeploy.study.beginning import Beginning, known_shapes
+    from edgedeploy.study.oneshot.desk import parse_shapes
+
+    if out_file.exists() and not force:
+        raise SpecError(f"--out {out_file}", "it exists already", "Add --force to replace it, or choose another path")
+    asks = _on_terminal()
+    if model is None and task is None and asks:
+        model = Path(_ask("Model (.onnx file)"))
+    if task is None and data is None and asks:
+        data = Path(_ask("Folder with inputs (images, .npy or .npz)"))
+    if board is None and asks:
+        board = _ask("Board (local, user@host, emulated:arm64)", "local")
+    images, shapes = images_table(colour, mean, std, value_range, page), parse_shapes(shape or [])
+    if asks and task is None:
+        if images is None and data is not None and _holds_images(data):
+            colour, mean, std = (_ask(text, usual) for text, usual in _IMAGES)
+            images = images_table(colour, mean, std)
+        while model is not None and model.suffix == ".onnx":
+            try:
+                known_shapes(model, shapes)
+                break
+            except Unsupported as exc:
+                say(str(exc))
+                shapes |= parse_shapes([_ask("Shape, such as image=1,3,320,320")])
+    made_of = Beginning(
+        out=out_file,
+        board=board_named(board, None, board_python),
+        model=model,
+        data=data,
+        task=task,
+        name=name,
+        targets=tuple(target or ()),
+        images=images,
+        shapes=shapes,
+    )
+    _write_checked(made_of)
+    out.print(f"Study file: {escape(str(out_file))}", highlight=False)
+    out.print(f"Next: edgedeploy search {escape(str(out_file))} --out runs/{escape(out_file.stem)}", highlight=False)
+
+
+_IMAGES = (
+    ("Order of the model's channels (rgb, bgr, grey)", "rgb"),
+    ("Mean that is subtracted from pixels of 0 to 255", "0"),
+    ("What they are divided by then", "255"),
+)
+
+
+def _write_checked(made_of: Any) -> None:
+    """Write the study file if everything but the board is in order; a board that does not answer is said."""
+    from edgedeploy.api import load_study
+    from edgedeploy.study.beginning import study_text, written
+    from edgedeploy.study.oneshot.model import for_command
+
+    text = study_text(made_of)
+    with written(made_of.out, text) as part:
+        try:
+            info = load_study(part).check()
+        except (SpecError, DataError) as exc:
+            raise (for_command(exc, made_of.data, "--data") if made_of.data else exc) from None
+        except BoardError as exc:
+            print_line(f"The study file is in order. Its board does not answer yet: {exc}")
+        else:
+            say(f"Board {info.name}: {info.cpu}, {info.cores} cores, runtimes {', '.join(info.runtimes)}.")
+
+
+def _holds_images(data: Path) -> bool:
+    arrays = (".npy", ".npz")
+    return data.is_dir() and not any(path.suffix in arrays for path in [*data.iterdir(), *data.glob("*/*")])
+
+
+def _on_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _ask(question: str, usual: str | None = None) -> str:
+    return str(typer.prompt(question, default=usual, err=True))
+
+
+def _complete_recipe(incomplete: str) -> list[str]:
+    return sorted(name for name in _recipes() if name.startswith(incomplete))
+
+
+@app.command()
+def recipe(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="demo, onnx, python, my_task.py, ...",
+            show_default=False,
+            autocompletion=_complete_recipe,
+        ),
+    ] = None,
+    within: Annotated[
+        str | None, typer.Option(help="Fit the demo to this host: time that it may take, such as '17 min'.")
+    ] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Write the recipe's files into this folder.", show_default=False)
+    ] = None,
+) -> None:
+    """Print a study file that ships with edgedeploy; without a name, list them. `python` comes with a task file.
+
+    \b
+    Example: edgedeploy recipe python --out my-study
+    """
+    files = _recipes()
+    if name is None:
+        sys.stdout.write("\n".join(sorted(files)) + "\n")
+        return
+    if name not in files:
+        raise SpecError(f"recipe {name!r}", "there is none of that name", nearest(name, files))
+    text = files[name].read_text(encoding="utf-8")
+    if within is not None:
+        text = _fitted(name, text, within)
+    if out_folder is None:
+        sys.stdout.write(text)
+        if name == "python":
+            say(f"Its task: edgedeploy recipe {TASK_FILE}; or --out FOLDER writes both.")
+        return
+    both = {shown: files[shown if shown == TASK_FILE else name].read_text("utf-8") for shown in OF_PYTHON}
+    _write_files(out_folder, both if name in ("python", TASK_FILE) else {"study.toml": text})
+
+
+def _recipes() -> dict[str, Traversable]:
+    found = {path.name: path for path in resources.files("edgedeploy.recipes").iterdir()}
+    studies = {name.removesuffix(".toml"): path for name, path in found.items() if name.endswith(".toml")}
+    return {**studies, TASK_FILE: found[OF_PYTHON[TASK_FILE]]}
+
+
+def _fitted(name: str, text: str, within: str) -> str:
+    from edgedeploy.diagnose.fitting import fit_recipe
+    from edgedeploy.records.units import parse_quantity
+
+    try:
+        within_s = parse_quantity(within, "s")
+    except ValueError as exc:
+        raise SpecError("--within", str(exc)) from None
+    text, said = fit_recipe(name, text, within_s)
+    say(f"Fitted to this host: {said}.")
+    return text
+
+
+def _write_files(folder: Path, files: dict[str, str]) -> None:
+    there = [name for name in files if (folder / name).exists()]
+    if there:
+        raise SpecError(f"--out {folder}", f"{there[0]} is there already", "Choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        out.print(escape(str(folder / name)), highlight=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of study files, by which editors complete and check them where a study file begins with
+    `#:schema ./study.schema.json`.
+
+    \b
+    Example: edgedeploy schema > study.schema.json
+    """
+    from edgedeploy.spec.schema import study_schema
+
+    print_json(study_schema())

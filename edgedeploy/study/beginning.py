@@ -1,0 +1,271 @@
+"""``edgedeploy init``: a commented study file from a model, data and a board, which loads as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from edgedeploy.errors import DataError, SpecError, Unsupported
+from edgedeploy.files import PARTIAL_PREFIX
+from edgedeploy.interfaces.target import Calibrating, Target
+from edgedeploy.interfaces.task import Split
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.variant import PRECISIONS
+from edgedeploy.spec.boards import DEFAULT_PORT, BoardTable
+from edgedeploy.study.oneshot.desk import target_named
+from edgedeploy.study.oneshot.model import CHECKPOINTS, take
+from edgedeploy.targets.registry import find_targets
+from edgedeploy.tasks.load import load_task
+from edgedeploy.tasks.onnx.task import SOURCES
+from edgedeploy.tasks.splitting import SPLIT_WORDS
+
+SEARCHED: Final = ("float32", "bfloat16", "int8")
+"""Precisions that a new study begins with, as far as its targets build them."""
+
+USUAL_TARGETS: Final = ("onnxruntime", "openvino")
+CALIBRATES: Final = ("minmax", "percentile")
+_KNOWN_SHAPE: Final = re.compile(r"--shape ([^ =]+)=([0-9]+(?:, ?[0-9]+)*)$")
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a new study is made of. ``task`` is ``file.py:factory`` for a model in PyTorch, whose weights may be ``model``;
+    ``images`` the table of how image files become inputs, ``shapes`` those of inputs that an ONNX file leaves open."""
+
+    out: Path
+    board: BoardTable
+    model: Path | None = None
+    data: Path | None = None
+    task: str | None = None
+    name: str = ""
+    targets: tuple[str, ...] = ()
+    images: Mapping[str, Any] | None = None
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+def known_shapes(
+    model: Path, shapes: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, tuple[int, ...]], Sequence[TensorSpec]]:
+    """``shapes``, and with them those that the file's own sizes and a batch of 1 decide; and the model's inputs.
+
+    Raises ``Unsupported`` for the first input whose shape has to be asked.
+    """
+    known = {name: tuple(shape) for name, shape in shapes.items()}
+    while True:
+        try:
+            return known, take(model, known).inputs
+        except Unsupported as exc:
+            match = _KNOWN_SHAPE.search(exc.remedy)
+            if match is None or match[1] in known:
+                raise
+            known[match[1]] = tuple(int(size) for size in match[2].split(","))
+
+
+def study_text(made_of: Beginning) -> str:
+    """The study file. Raises ``SpecError``, ``DataError``, ``TargetUnavailable`` and ``Unsupported``."""
+    targets = [target_named(name, "float32") for name in made_of.targets] or _usual_targets()
+    if made_of.task is None and made_of.model is None:
+        raise SpecError("--model", "it is missing", "Name an .onnx file, or --task file.py:factory")
+    if made_of.task is None:
+        task, goals, task_keys = _onnx_task(made_of), list(_AGREEMENT), _calibrations(targets)
+    else:
+        task, metric = _python_task(made_of)
+        goals, task_keys = _own_metric(metric), list(_WIDTHS)
+    parts = [
+        "# Written by `edgedeploy init`. Every key: docs/reference/keys.md, `edgedeploy schema` for editors.",
+        "[study]",
+        f"name = {_text(made_of.name or _name(made_of))}",
+        "seed = 0 # decides every random choice of the study",
+        f"targets = {_list([target.name for target in targets])} # the first one's float32 model runs beside every variant",
+        "",
+        *task,
+        "",
+        *_board(made_of.board),
+        "",
+        "[space] # what is searched: each key with the values to try",
+        f"precision = {_list(_precisions(targets))}",
+        *task_keys,
+        "",
+        *goals,
+        "",
+        "[budget]",
+        "trials = 12 # variants that are built and measured, at most",
+        'wall_clock = "1 h" # the search ends then, with what it has',
+    ]
+    return "\n".join(parts) + "\n"
+
+
+@contextmanager
+def written(out: Path, text: str) -> Iterator[Path]:
+    """The study file beside its place, from where its relative paths lead to the same files. It gets there when the block
+    ends, and is removed when the block raises. Raises ``SpecError`` where it cannot be written."""
+    part = out.with_name(f"{PARTIAL_PREFIX}{out.name}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise SpecError(f"--out {out}", exc.strerror or str(exc), "Choose another path") from None
+    try:
+        yield part
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+_AGREEMENT: Final = (
+    "# Without labels: agreement with the float model's outputs, which is not accuracy.",
+    "[[objectives]]",
+    'metric = "reference_rel_l2" # relative L2 distance, worst output',
+    "min_effect = 0.001 # a smaller difference counts as none",
+    "",
+    "[[objectives]]",
+    'metric = "latency_ratio" # median latency over the float32 baseline\'s, interleaved with it',
+    "min_effect = 0.02",
+    "",
+    "[pick] # what is proposed to ship: the cheapest variant that is shown to lose no more than this",
+    "non_inferiority_margin = 0.01 # in units of the first objective",
+)
+
+_WIDTHS: Final = (
+    "# width = [1.0, 0.75, 0.5] # share of channels that pruning keeps; needs a task that can be trained",
+)
+
+
+def _usual_targets() -> list[Target]:
+    found = [plugin for plugin in find_targets() if plugin.name in USUAL_TARGETS and plugin.target is not None]
+    ready = [plugin.load() for plugin in found if plugin.readiness().ready]
+    if not ready:
+        raise SpecError("--target", "none of the usual targets is installed here", "pip install 'edgedeploy[study]'")
+    return ready
+
+
+def _onnx_task(made_of: Beginning) -> list[str]:
+    assert made_of.model is not None
+    if made_of.model.suffix in CHECKPOINTS:
+        found = "it is a checkpoint, and only Python code knows the network that it belongs to"
+        remedy = "Add --task file.py:factory; `edgedeploy recipe my_task.py` prints one to start from"
+        raise SpecError(f"--model {made_of.model}", found, remedy)
+    if made_of.data is None:
+        raise SpecError("--data", "it is missing", "Name a folder of images, .npy or .npz files, or an .npz file")
+    shapes, inputs = known_shapes(made_of.model, made_of.shapes)
+    lines = [
+        "[task]",
+        'kind = "onnx" # a float model as it is: nothing is trained or pruned',
+        f"model = {_path(made_of, made_of.model)}",
+        "",
+        "[task.options]",
+        *_splits(made_of, made_of.data),
+    ]
+    if shapes:
+        sizes = ", ".join(f"{_text(name)} = {list(shape)}" for name, shape in shapes.items())
+        lines.append(f"shapes = {{ {sizes} }} # of inputs whose shape the model leaves open")
+    lines += [f"# input {spec.name}: {spec.dtype} {list(spec.shape)}" for spec in inputs]
+    if made_of.images is not None:
+        lines += ["", "[task.options.preprocessing] # (pixel - mean) / std, black 0 to white 255"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in made_of.images.items()]
+    return lines
+
+
+def _splits(made_of: Beginning, data: Path) -> list[str]:
+    """The keys that name the cases: of a folder's own splits, or of one place for all."""
+    if not data.exists():
+        raise DataError(f"--data {data}", "there is no such file or folder", "Correct the path")
+    named: dict[Split, Path] = {}
+    for path in sorted(data.iterdir()) if data.is_dir() else ():
+        split = SPLIT_WORDS.get(path.name.lower())
+        if path.is_dir() and split is not None:
+            named.setdefault(split, path)
+    if "train" in named:
+        named.setdefault("calibration", named["train"])
+    missing = [split for split in SOURCES if split not in named]
+    if not missing:
+        return [f"{split} = {_path(made_of, named[split])}" for split in SOURCES]
+    if len(missing) < len(SOURCES):
+        found = f"it has folders of splits, but none for {', '.join(missing)}"
+        raise DataError(f"--data {data}", found, "Add folders calibration, selection and confirmation, or none of them")
+    return [
+        "# One place for all cases, by name: the first quarter calibrates, the next half selects, the last confirms.",
+        "# A patient must not be on two sides: then name folders for calibration, selection and confirmation instead.",
+        f"data = {_path(made_of, data)}",
+    ]
+
+
+def _own_metric(metric: str) -> list[str]:
+    return [
+        "[[objectives]]",
+        f"metric = {_text(metric)} # of the task's own metrics",
+        "# min_effect = 0.005 # a smaller difference counts as none, in the metric's own unit",
+        "",
+        *_AGREEMENT[_AGREEMENT.index("") + 1 :],
+    ]
+
+
+def _python_task(made_of: Beginning) -> tuple[list[str], str]:
+    """The lines of the task, and the first of its metrics."""
+    place, colon, factory = str(made_of.task).rpartition(":")
+    if not colon or not place.endswith(".py"):
+        found = "it names no file and factory"
+        raise SpecError(f"--task {made_of.task}", found, "Write --task file.py:factory")
+    named = f"{_relative(made_of, Path(place))}:{factory}"
+    loaded = load_task({"kind": "python", "object": named}, made_of.out.absolute().parent)
+    if not loaded.metrics:
+        raise SpecError(f"--task {made_of.task}", "the task has no metric", "Name one in its `metrics`")
+    lines = [
+        "[task]",
+        'kind = "python" # `edgedeploy recipe my_task.py` prints a commented one',
+        f"object = {_text(named)}",
+    ]
+    if made_of.model is not None:
+        lines.append(f"checkpoint = {_path(made_of, made_of.model)} # the trained weights: the baseline is not trained")
+    return lines, next(iter(loaded.metrics))
+
+
+def _board(board: BoardTable) -> list[str]:
+    kind = f"emulated:{board.machine}" if board.machine else board.kind
+    lines = ["[[boards]]", f"name = {_text(board.name)}", f"kind = {_text(kind)}"]
+    if board.host is not None:
+        lines.append(f"host = {_text(board.host)} # ~/.ssh/config is honoured; the host key must be known")
+    lines += [f"port = {board.port}"] if board.port != DEFAULT_PORT else []
+    lines += [f"user = {_text(board.user)}"] if board.user is not None else []
+    lines += [f"python = {_text(board.python)} # on the board, with numpy and the runtimes"] if board.python else []
+    return lines
+
+
+def _precisions(targets: Sequence[Target]) -> list[str]:
+    built = {precision for target in targets for precision in target.precisions}
+    return [precision for precision in PRECISIONS if precision in SEARCHED and precision in built]
+
+
+def _calibrations(targets: Sequence[Target]) -> list[str]:
+    offered = {way for target in targets if isinstance(target, Calibrating) for way in target.calibrations}
+    ways = [way for way in CALIBRATES if way in offered]
+    return [f"calibration = {_list(ways)} # how int8 chooses its ranges"] if len(ways) > 1 else []
+
+
+def _name(made_of: Beginning) -> str:
+    stem = made_of.model.stem if made_of.model else Path(str(made_of.task).rpartition(":")[0]).stem
+    return re.sub(r"[^A-Za-z0-9 ._-]+", "-", stem).strip(" ._-")[:80] or "study"
+
+
+def _path(made_of: Beginning, path: Path) -> str:
+    return _text(_relative(made_of, path))
+
+
+def _relative(made_of: Beginning, path: Path) -> str:
+    """The path as the study file's folder sees it."""
+    return os.path.relpath(path.absolute(), made_of.out.absolute().parent)
+
+
+def _text(text: str) -> str:
+    """A TOML string; JSON's escapes are TOML's."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _list(values: Sequence[str]) -> str:
+    return f"[{', '.join(map(_text, values))}]"

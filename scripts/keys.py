@@ -1,0 +1,140 @@
+"""The page of all keys of study files, made from the models that check them.
+
+python scripts/keys.py           print it
+python scripts/keys.py --write   write docs/reference/keys.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgedeploy.spec.schema import study_schema
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "keys.md"
+
+HEAD = """\
+# All keys of a study file
+
+Made by `scripts/keys.py` from the models that check a study file. `edgedeploy schema > study.schema.json` writes them as a
+JSON schema: editors with a TOML language server (taplo, Even Better TOML) complete and check by it when the study file
+begins with `#:schema ./study.schema.json`.
+
+Quantities are texts with a unit (`"20 min"`, `"40 ms"`, `"8 MB"`). An unknown key is an error.
+"""
+
+TABLES = {
+    "[study]": "StudyTable",
+    "[task]": "TaskTable",
+    "[[boards]]": "BoardTable",
+    "[[objectives]]": "ObjectiveTable",
+    "[[constraints]]": "ConstraintTable",
+    "[pick]": "PickTable",
+    "[budget]": "BudgetTable",
+    "[measure]": "MeasureTable",
+    "[measure.single_stream]": "SingleStreamTable",
+    "[measure.sustained]": "SustainedTable",
+    "[measure.realtime]": "RealtimeTable",
+    "[measure.multi_stream]": "MultiStreamTable",
+    "[measure.offline]": "OfflineTable",
+    "[measure.resources]": "ResourcesTable",
+}
+
+
+def page() -> str:
+    schema = study_schema()
+    parts = [HEAD]
+    for title, model in TABLES.items():
+        table = schema["$defs"][model]
+        parts.append(_section(title, table["description"], _rows(table)))
+        if title == "[[boards]]":
+            parts.append(_space(schema["properties"]["space"]))
+            plans = schema["properties"]["plans"]["description"]
+            parts.append(f"## `[plans.NAME]`\n\n{plans}\n")
+    return "\n".join(parts)
+
+
+def _section(title: str, text: str, rows: Iterator[tuple[str, ...]]) -> str:
+    head = "| key | takes | default | |\n|---|---|---|---|\n"
+    lines = "".join(f"| {' | '.join(_cell(cell) for cell in row)} |\n" for row in rows)
+    return f"## `{title}`\n\n{_sentence(text)}\n\n{head}{lines}"
+
+
+def _rows(table: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    needed = table.get("required", ())
+    for name, value in table["properties"].items():
+        if "$ref" in value or value.get("deprecated"):  # a table of its own; an older name
+            continue
+        default = "required" if name in needed else f"`{_toml(value['default'])}`" if "default" in value else ""
+        yield f"`{name}`", _takes(value), default, value["description"]
+
+
+def _space(space: dict[str, Any]) -> str:
+    rows = "".join(f"| `{name}` | {_cell(value['description'])} |\n" for name, value in space["properties"].items())
+    more = "Every other key is a keyword of the task's `build`, with values of its `architecture`."
+    return f"## `[space]`\n\n{space['description']} {more}\n\n| key | |\n|---|---|\n{rows}"
+
+
+def _takes(value: dict[str, Any]) -> str:
+    """What a key takes, in words."""
+    if "anyOf" in value:
+        return " or ".join(_takes(kind) for kind in value["anyOf"])
+    if "enum" in value:
+        return ", ".join(f"`{_toml(item)}`" for item in value["enum"])
+    if value.get("type") == "array":
+        return f"list of {_takes(value['items'])}"
+    if "pattern" in value and value["type"] == "string" and "min|h" in value["pattern"]:
+        return "time with its unit"
+    words = {
+        "string": "text",
+        "integer": "whole number",
+        "number": "number",
+        "object": "table",
+        "boolean": "true or false",
+    }
+    return words[value["type"]] + _range(value)
+
+
+def _range(value: dict[str, Any]) -> str:
+    low, high = value.get("minimum"), value.get("maximum")
+    high = high if high is not None else value.get("exclusiveMaximum", 0) - 1 if "exclusiveMaximum" in value else None
+    if low is not None and high is not None:
+        return f" ({low} to {high})"
+    if low is not None:
+        return f" ({low} or more)"
+    if "exclusiveMinimum" in value:
+        return f" (above {value['exclusiveMinimum']})"
+    return f" (at most {value['maxLength']} characters)" if "maxLength" in value else ""
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{value}"'
+    return "{}" if value == {} else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _sentence(text: str) -> str:
+    return " ".join(text.split()).replace("``", "`")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main(argv: Sequence[str]) -> int:
+    if list(argv) == ["--write"]:
+        PAGE.write_text(page(), encoding="utf-8")
+    elif argv:
+        sys.stderr.write(__doc__ or "")
+        return 2
+    else:
+        sys.stdout.write(page())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,172 @@
+"""`init` writes a study file that loads and passes every check; `recipe` prints files that run."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from small_onnx import convolutional
+from typer.testing import CliRunner
+
+import edgedeploy
+from edgedeploy.cli import begin
+from edgedeploy.cli.app import app
+from edgedeploy.errors import EdgeDeployError
+from edgedeploy.spec.study import TaskTable, load_spec
+
+pytestmark = pytest.mark.beside
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with models, arrays and images."""
+    convolutional(tmp_path / "m.onnx")
+    convolutional(tmp_path / "open.onnx", side="side")
+    rng = np.random.default_rng(0)
+    for folder, count in (("cases", 8), ("split/calibration", 2), ("split/val", 2), ("split/test", 2)):
+        (tmp_path / folder).mkdir(parents=True)
+        for index in range(count):
+            np.save(tmp_path / folder / f"{index}.npy", rng.standard_normal((1, 3, 16, 16)).astype(np.float32))
+    (tmp_path / "images").mkdir()
+    for index in range(8):
+        Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{index}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words: str, asked: str | None = None) -> str:
+    done = CliRunner().invoke(app, list(words), input=asked)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def written(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text())
+
+
+def test_init_writes_a_study_of_an_onnx_file_that_passes_every_check(place: Path) -> None:
+    said = run("init", "--model", "m.onnx", "--data", "cases", "--board", "local", "--out", "sub/study.toml")
+    assert "Next: edgedeploy search sub/study.toml" in said
+    found = written(place / "sub" / "study.toml")
+    assert found["task"] == {"kind": "onnx", "model": "../m.onnx", "options": {"data": "../cases"}}
+    assert found["study"]["targets"] == ["onnxruntime", "openvino"]
+    assert found["boards"] == [{"name": "local", "kind": "local"}]
+    assert found["space"]["precision"] == ["float32", "bfloat16", "int8"]
+    assert edgedeploy.load_study(place / "sub" / "study.toml").check().name == "local"
+    assert sorted(path.name for path in (place / "sub").iterdir()) == ["study.toml"]
+
+
+def test_a_folder_with_splits_keeps_them_and_images_say_how_they_are_read(place: Path) -> None:
+    run("init", "--model", "m.onnx", "--data", "split", "--board", "local")
+    options = written(place / "study.toml")["task"]["options"]
+    assert options == {"calibration": "split/calibration", "selection": "split/val", "confirmation": "split/test"}
+    flags = ("--colour", "bgr", "--mean", "123.7,116.3,103.5", "--std", "58.4", "--name", "fundus", "--force")
+    run("init", "--model", "m.onnx", "--data", "images", "--board", "local", "--target", "openvino", *flags)
+    found = written(place / "study.toml")
+    assert found["task"]["options"] == {
+        "data": "images",
+        "preprocessing": {"colour": "bgr", "mean": [123.7, 116.3, 103.5], "std": [58.4]},
+    }
+    assert (found["study"]["name"], found["study"]["targets"]) == ("fundus", ["openvino"])
+
+
+def test_open_shapes_are_filled_where_the_file_decides_them(place: Path) -> None:
+    model = onnx.load(place / "m.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.save(model, place / "batch.onnx")
+    run("init", "--model", "batch.onnx", "--data", "cases", "--board", "local")
+    assert written(place / "study.toml")["task"]["options"]["shapes"] == {"image": [1, 3, 16, 16]}
+    with pytest.raises(edgedeploy.Unsupported, match=r"add --shape image=1,3,side,side"):
+        run("init", "--model", "open.onnx", "--data", "cases", "--board", "local", "--force")
+    run("init", "--model", "open.onnx", "--data", "cases", "--board", "local", "--force", "--shape", "image=1,3,16,16")
+    assert written(place / "study.toml")["task"]["options"]["shapes"] == {"image": [1, 3, 16, 16]}
+
+
+def test_a_board_that_does_not_answer_yet_is_said_and_the_file_written(place: Path) -> None:
+    done = CliRunner().invoke(app, ["init", "--model", "m.onnx", "--data", "cases", "--board", "edge@127.0.0.1:9"])
+    assert done.exit_code == 0
+    assert "does not answer yet" in done.stderr
+    (board,) = load_spec(place / "study.toml")[0].boards
+    assert (board.kind, board.host, board.port, board.user) == ("ssh", "127.0.0.1", 9, "edge")
+
+
+def test_on_a_terminal_what_is_missing_is_asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(begin, "_on_terminal", lambda: True)
+    run("init", asked="open.onnx\nimages\n\nrgb\n0\n255\nimage=1,3,16,16\n")
+    found = written(place / "study.toml")
+    assert found["task"]["model"] == "open.onnx"
+    assert found["task"]["options"]["shapes"] == {"image": [1, 3, 16, 16]}
+    assert found["task"]["options"]["preprocessing"] == {"colour": "rgb", "mean": [0.0], "std": [255.0]}
+    assert found["boards"][0]["kind"] == "local"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--data cases --board local", "--model: it is missing"),
+        ("--model m.onnx --board local", "--data: it is missing"),
+        ("--model m.onnx --data cases", "--board: it is missing"),
+        ("--model absent.onnx --data cases --board local", "absent.onnx: there is no such file"),
+        ("--model m.onnx --data absent --board local", "--data absent: there is no such file"),
+        ("--model m.onnx --data images --board local", "--colour rgb --mean 0 --std 255"),
+        ("--model m.onnx --data images --board local --colour grey --mean 0 --std 1", "Use 'grey' for one channel"),
+        ("--model m.onnx --data two --board local", "leave none for"),
+        ("--model m.onnx --data half --board local", "none for selection, confirmation"),
+        ("--model m.onnx --data cases --board local --target opnvino", "Did you mean 'openvino'"),
+        ("--model net.pt --data cases --board local", "Add --task file.py:factory"),
+        ("--task nowhere.py:make --board local", "no file at"),
+        ("--task nowhere --board local", "Write --task file.py:factory"),
+        ("--model m.onnx --data cases --board local --out kept.toml", "kept.toml: it exists already. Add --force"),
+    ],
+)
+def test_a_mistake_is_told_and_nothing_is_written(words: str, message: str, place: Path) -> None:
+    (place / "kept.toml").write_text("mine")
+    (place / "net.pt").write_bytes(b"weights")
+    (place / "half" / "calibration").mkdir(parents=True)
+    (place / "two").mkdir()
+    for index in range(2):
+        np.save(place / "two" / f"{index}.npy", np.full((1, 3, 16, 16), index, np.float32))
+    before = sorted(place.rglob("*"))
+    with pytest.raises(EdgeDeployError) as caught:
+        run("init", *words.split())
+    assert message in str(caught.value)
+    assert (caught.value.exit_code, bool(caught.value.remedy)) == (2, True)
+    assert sorted(place.rglob("*")) == before
+    assert (place / "kept.toml").read_text() == "mine"
+
+
+def test_the_python_recipe_is_a_task_and_a_study_that_pass_every_check(place: Path) -> None:
+    said = run("recipe", "python", "--out", "mine")
+    assert said.split() == ["mine/study.toml", "mine/my_task.py"]
+    assert edgedeploy.load_study(place / "mine" / "study.toml").check().name == "here"
+    assert run("recipe", "python") == (place / "mine" / "study.toml").read_text()
+    assert run("recipe", "my_task.py") == (place / "mine" / "my_task.py").read_text()
+    with pytest.raises(edgedeploy.SpecError, match=r"study.toml is there already"):
+        run("recipe", "python", "--out", "mine")
+
+
+def test_init_takes_a_task_of_ones_own_and_its_first_metric(place: Path) -> None:
+    run("recipe", "my_task.py", "--out", ".", "--quiet")
+    run("init", "--task", "my_task.py:make_task", "--board", "local", "--out", "mine.toml")
+    found = written(place / "mine.toml")
+    assert found["task"] == {"kind": "python", "object": "my_task.py:make_task"}
+    assert found["objectives"][0]["metric"] == "correct"
+
+
+@pytest.mark.skipif("checkpoint" not in TaskTable.model_fields, reason="study files have no checkpoint here")
+def test_init_names_the_checkpoint_of_a_task(place: Path) -> None:
+    import torch
+
+    run("recipe", "my_task.py", "--out", ".", "--quiet")
+    namespace: dict[str, Any] = {}
+    exec((place / "my_task.py").read_text(), namespace)
+    torch.save(namespace["make_task"]().build(kernel=3).state_dict(), place / "net.pt")
+    run("init", "--task", "my_task.py:make_task", "--model", "net.pt", "--board", "local", "--out", "mine.toml")
+    assert written(place / "mine.toml")["task"]["checkpoint"] == "net.pt"

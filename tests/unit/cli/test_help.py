@@ -1,0 +1,94 @@
+"""Every command says what it does with an example that its own options take, and shells complete words."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from edgedeploy.cli.app import app
+from edgedeploy.cli.options import complete_board, complete_colour, complete_precision, complete_target
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def example_of(path: tuple[str, ...]) -> list[str]:
+    done = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80"}, catch_exceptions=False)
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith("Example: ")]
+    assert len(lines) == 1, done.stdout
+    words = shlex.split(lines[0].removeprefix("Example: "))
+    return words[: words.index(">")] if ">" in words else words
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_the_help_of_a_command_has_an_example_that_its_options_take(path: tuple[str, ...]) -> None:
+    program, *words = example_of(path)
+    assert program == "edgedeploy"
+    shown = ("boards",) if path == ("boards", "look") else path  # it is meant when none is named
+    assert tuple(words[: len(shown)]) == shown
+    COMMANDS[path].make_context(path[-1], words[len(shown) :])
+
+
+def test_the_first_sentence_of_a_command_stands_in_the_list() -> None:
+    listed = CliRunner().invoke(app, ["--help"], catch_exceptions=False).stdout
+    assert "Example" not in listed
+    for path in COMMANDS:
+        assert f"  {path[0]} " in listed
+
+
+def completed(line: str) -> list[str]:
+    words = line.split(" ")
+    environment = {
+        **os.environ,
+        "_EDGEDEPLOY_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    argv = [sys.executable, "-m", "edgedeploy"]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("edgedeploy qua", {"quantize"}),
+        ("edgedeploy --verbose mea", {"measure"}),
+        ("edgedeploy quantize --tar", {"--target"}),
+        ("edgedeploy quantize m.onnx --target op", {"openvino"}),
+        ("edgedeploy boards cr", {"create"}),
+        ("edgedeploy boards study.toml --cat", {"--catalog"}),
+        ("edgedeploy recipe py", {"python"}),
+    ],
+)
+def test_a_shell_completes(line: str, expected: set[str]) -> None:
+    assert set(completed(line)) == expected
+
+
+def test_words_of_options_are_completed() -> None:
+    assert complete_board("emulated:arm") == ["emulated:arm64", "emulated:arm64-system"]
+    assert complete_precision("int8") == ["int8", "int8-dynamic"]
+    assert complete_colour("b") == ["bgr"]
+    assert complete_target("open") == ["openvino"]
+
+
+def test_completion_can_be_installed() -> None:
+    done = CliRunner().invoke(app, ["--help"], catch_exceptions=False)
+    assert "--install-completion" in done.stdout
+    assert "--show-completion" in done.stdout
