@@ -34,7 +34,6 @@ DIGEST: Final = re.compile("[0-9a-f]{4,16}")
 
 @app.command()
 def quantize(
-    model: Annotated[Path, typer.Argument(help="Float model, an .onnx file.", show_default=False)],
     target: Annotated[
         str,
         typer.Option(
@@ -44,6 +43,9 @@ def quantize(
         ),
     ],
     out_folder: Annotated[Path, typer.Option("--out", help="New folder for the artifact.", show_default=False)],
+    model: Annotated[
+        Path | None, typer.Argument(help="Float model, an .onnx file; or --task.", show_default=False)
+    ] = None,
     precision: Annotated[
         str,
         typer.Option(
@@ -74,6 +76,16 @@ def quantize(
     ] = "local",
     study: StudyFile = None,
     board_python: BoardPython = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Your own task, file.py:factory, instead of an .onnx file.", show_default=False),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Trained weights of the task's model: .pt, .safetensors.", show_default=False)
+    ] = None,
+    checkpoint_key: Annotated[
+        str, typer.Option(help="Where in the checkpoint the weights are, if that has to be said.", show_default=False)
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Build one artifact from a float ONNX model, and compare its outputs with the model's.
@@ -82,7 +94,7 @@ def quantize(
     Example: edgedeploy quantize unet.onnx --target openvino --calibration images/ --colour grey --mean 0 --std 255 --out q
     """
     from edgedeploy.study.oneshot.desk import parse_shapes
-    from edgedeploy.study.oneshot.quantize import NOT_ACCURACY, distance_text
+    from edgedeploy.study.oneshot.quantize import distance_text
     from edgedeploy.study.oneshot.quantize import quantize as make
 
     made = make(
@@ -96,6 +108,9 @@ def quantize(
         calibrator=calibrator,
         weight_bits=weight_bits,
         board=None if board == "none" else board_named(board, study, board_python),
+        task=task,
+        checkpoint=checkpoint,
+        checkpoint_key=checkpoint_key,
         tell=say,
     )
     if as_json:
@@ -105,13 +120,14 @@ def quantize(
 
     before, after = (quantity(size, "size_bytes", "bytes") for size in (made.float_bytes, made.artifact.size_bytes))
     share = made.artifact.size_bytes / made.float_bytes
+    name = task if model is None else model.name
     lines = [
-        f"{model.name} as {target} {precision}: {before} of float ONNX, {after} now ({share:.2f}\N{MULTIPLICATION SIGN})",
+        f"{name} as {target} {precision}: {before} of float ONNX, {after} now ({share:.2f}\N{MULTIPLICATION SIGN})",
         f"Compared on {made.compared_on}.",
         *(f"Output {item.output}: {distance_text(item)}." for item in made.distances),
         *([f"int8 weights {made.weight_bits}."] if made.weight_bits else []),
         *(f"{note[:1].upper()}{note[1:]}." for note in made.notes),
-        NOT_ACCURACY,
+        *made.accuracy_text,
         f"File: {made.file}",
         f"Next: edgedeploy measure {made.folder} --board {board if board != 'none' else 'local'}",
     ]

@@ -16,10 +16,12 @@ from edgedeploy.records.variant import Variant
 from edgedeploy.reference.parity import TOLERANCE
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.study.artifacts import artifact_manifest
+from edgedeploy.study.oneshot.folder import REFERENCE as EXPORTED_REFERENCE
 from edgedeploy.study.reading import read_record
 from edgedeploy.study.store import Store
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.compare.layers import LayerError, compare_layers
+from edgedeploy.tasks.onnx.clips import first_frames
 from edgedeploy.tasks.onnx.inputs import ArraySource
 
 CASES: Final = 4
@@ -97,7 +99,7 @@ def debug(
         )
     artifact = Artifact.from_json(manifest)
     root = folder.resolve().parent.parent
-    source, notes = _reference(artifact, root, None if reference is None else Path(reference))
+    source, notes = _reference(artifact, folder, root, None if reference is None else Path(reference))
     changed = [file.name for file in artifact.files if _differs(folder / file.name, file.sha256)]
     notes += [f"{name} is not the file that was built" for name in changed]
     notes += [STAND_INS[artifact.target]] if artifact.target in STAND_INS else []
@@ -133,13 +135,17 @@ def _variants(store: Store) -> list[Variant]:
     return measured + [item.variant for item in store.failures()]
 
 
-def _reference(artifact: Artifact, root: Path, given: Path | None) -> tuple[Path, list[str]]:
-    """The file that the artifact was built from. A ``given`` file is used instead, with a note if it is another one."""
+def _reference(artifact: Artifact, folder: Path, root: Path, given: Path | None) -> tuple[Path, list[str]]:
+    """The file that the artifact in ``folder`` was built from: of its study, or beside an exported artifact. A
+    ``given`` file is used instead, with a note if it is another one."""
     if given is not None:
         if not given.is_file():
             raise SpecError(f"--reference {given}", "there is no such file")
         same = sha256_file(given) == artifact.reference_sha256
         return given, [] if same else [f"{given.name} is not the reference that the artifact was built from"]
+    exported = folder / EXPORTED_REFERENCE
+    if exported.is_file() and sha256_file(exported) == artifact.reference_sha256:
+        return exported, []
     for path in sorted((root / "models").glob("*/reference.json")):
         sha256, file = read_record(path, lambda kept: (str(kept["sha256"]), str(kept["file"])), _MADE_ANEW)
         if sha256 == artifact.reference_sha256:
@@ -161,6 +167,9 @@ def _feeds(
         try:
             source = ArraySource(path, artifact.inputs)
         except DataError:
+            frames = first_frames(path, artifact.inputs, cases)
+            if frames:
+                return partial(list, frames), f"the first frames of {len(frames)} clips of {path.name}"
             if given is not None:
                 raise
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +40,7 @@ from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.workbench import InputSet, Rivals, Workbench
 
+UNTIMED: Final[tuple[Split, ...]] = ("confirmation",)
 PROFILE_RUNS: Final = 10
 """Inferences that are profiled layer by layer after the timing."""
 
@@ -71,6 +72,7 @@ class Trials:
     - ``scenarios`` run in every measurement of times.
     - ``power_modes`` maps the board's modes to what sets them.
     - ``marks`` are notes that every measurement keeps.
+    - ``untimed`` are splits in which outputs alone are taken.
     - ``judge`` compares golden cases with the reference's outputs: :func:`edgedeploy.reference.parity.judge`.
     - ``host`` is locked while this host works, ``place`` while the board runs; a board that is this host shares its
       lock.
@@ -90,6 +92,7 @@ class Trials:
     power_modes: Mapping[str, str] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
     judge: Callable[..., Judged] = judge
+    untimed: Collection[Split] = UNTIMED
     host: AbstractContextManager[object] = field(default_factory=nullcontext)
     place: AbstractContextManager[object] = field(default_factory=nullcontext)
 
@@ -235,7 +238,7 @@ class Trials:
         return measurement
 
     def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
-        timed = split != "confirmation"
+        timed = split not in self.untimed
         with self.host:
             candidate = self.bench.payload(variant, split)
             baseline = self.bench.payload(self.reference_baseline, split) if timed else None
@@ -293,7 +296,7 @@ class Trials:
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
         cause = None
-        if split != "confirmation":
+        if raw.baseline is not None:
             power = raw.environment.get("energy")
             metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, power, board.clock)
         if board.clock == "wall" and raw.baseline is not None:

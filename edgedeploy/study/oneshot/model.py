@@ -48,7 +48,9 @@ def onnx_file(path: Path) -> Path:
     """The path, if a file is there. Raises ``DataError``, for a checkpoint too: it has weights and no network."""
     if path.suffix in CHECKPOINTS:
         found = "it is a PyTorch checkpoint, which holds weights and no network"
-        raise DataError(f"model {path}", found, "Export it to ONNX, or write a study: `edgedeploy init` begins one")
+        raise DataError(
+            f"model {path}", found, "Export it to ONNX, or name the network: --task file.py:factory --checkpoint FILE"
+        )
     if not path.is_file():
         found = "it is a folder" if path.is_dir() else "there is no such file"
         raise DataError(f"model {path}", found, "Name an .onnx file")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from edgedeploy.compress.given import Given
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.interfaces.target import Calibrating, HasSevenBitWeights, Target
+from edgedeploy.interfaces.task import Split, Task
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.precision import CALIBRATED
@@ -19,7 +21,9 @@ from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import BoardTable, board_of_word
 from edgedeploy.study.oneshot.desk import Desk, Tell, desk, require_absent, target_named
 from edgedeploy.study.oneshot.folder import write_folder
-from edgedeploy.study.oneshot.model import Inputs, OneModel, cases_of, random_cases, take
+from edgedeploy.study.oneshot.model import OneModel, cases_of, random_cases, take
+from edgedeploy.study.oneshot.trained import SPLIT, Accuracy, GoldenOutputs, accuracy_of, load_trained
+from edgedeploy.study.workbench import GOLDEN_CASES
 
 NOT_ACCURACY: Final = (
     "Accuracy was not measured: without labels, this says how near the outputs are to the float model's, and no more."
@@ -53,6 +57,12 @@ class Quantized:
     board: str | None
     weight_bits: str
     notes: tuple[str, ...]
+    accuracy: tuple[Accuracy, ...] = ()
+
+    @property
+    def accuracy_text(self) -> tuple[str, ...]:
+        """Sentences: what the precision costs in the task's own metrics, or that nobody knows."""
+        return tuple(map(_accuracy_text, self.accuracy)) or (NOT_ACCURACY,)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -67,13 +77,13 @@ class Quantized:
             "compared_on": self.compared_on,
             "board": self.board,
             "weight_bits": self.weight_bits,
-            "accuracy": NOT_ACCURACY,
+            "accuracy": [asdict(item) for item in self.accuracy] or NOT_ACCURACY,
             "notes": list(self.notes),
         }
 
 
 def quantize(
-    model: str | Path,
+    model: str | Path | None = None,
     *,
     target: str,
     precision: str,
@@ -84,15 +94,22 @@ def quantize(
     calibrator: str = "",
     weight_bits: int = 0,
     board: BoardTable | str | None = "local",
+    task: str | Task | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_key: str = "",
     tell: Tell = lambda line: None,
 ) -> Quantized:
-    """Build ``model``, an ONNX file, in ``precision`` for ``target`` and write it to the new folder ``out``.
+    """Build ``model``, an ONNX file, or the model of ``task`` in ``precision`` for ``target`` and write it to the new
+    folder ``out``.
 
     - ``calibration``: images, ``.npy`` or ``.npz`` files; needed by precisions that choose ranges. Some of the cases are
       held out to compare on. ``images``: ``colour``, ``mean`` and ``std`` of image files, as in a study file.
     - ``shapes``: sizes of input dimensions that the model leaves open.
     - ``calibrator``: how ranges are chosen, by the names of ``space.calibration``.
     - ``weight_bits``: 7 or 8 for int8; 0 lets the board choose where its int8 sums saturate.
+    - ``task``: a task with trained weights instead of an ONNX file, ``file.py:factory`` or the object. Its own calibration
+      cases are taken, and its metrics on its selection cases say what the precision costs. ``checkpoint`` is the file of
+      the weights, with ``checkpoint_key`` where they lie under one, unless ``build`` returns trained ones.
     - ``board`` runs the artifact: a table, or a word as ``--board`` takes it. With None it is only built.
     - ``tell`` hears what happens, in lines for people.
 
@@ -102,7 +119,61 @@ def quantize(
     require_absent(out)
     chosen = target_named(target, precision)
     wanted = _settings(chosen, precision, calibrator, weight_bits)
-    taken = take(Path(model), shapes or {})
+    weights = None if checkpoint is None else Path(checkpoint)
+    if task is not None:
+        if model is not None or calibration is not None:
+            given, remedy = ("an ONNX file", "Give one of them") if model else ("--calibration", "The task has its own")
+            raise SpecError("--task", f"{given} was given too", remedy)
+        subject = _of_task(task, weights, checkpoint_key)
+    elif model is None:
+        raise SpecError("the model", "none was named", "Name an .onnx file, or --task file.py:factory")
+    elif weights is not None:
+        raise SpecError("--checkpoint", "an ONNX file has its weights", "Leave it out, or give --task file.py:factory")
+    else:
+        subject = _of_file(Path(model), precision, calibration, images, shapes or {})
+    place = board_of_word(board) if isinstance(board, str) else board
+    golden = GoldenOutputs()
+    with desk(subject.task, chosen, wanted, place, judge=golden.judge, given=subject.given, tell=tell) as bench:
+        measured = _build(bench, subject)
+        artifact, built = bench.bench.artifact(bench.variant)
+        reference = bench.bench.reference(bench.variant)
+        own = not isinstance(subject.task, OneModel)
+        result = Quantized(
+            folder=out,
+            file=out / artifact.entry,
+            artifact=artifact,
+            float_bytes=reference.path.stat().st_size,
+            distances=_distances(subject.task, measured, golden),
+            compared_on=_compared_on(measured, subject.compared_on),
+            board=bench.info.name if bench.info else None,
+            weight_bits=_bits_text(bench, chosen),
+            notes=(*subject.notes, *_beyond(golden, precision)),
+            accuracy=accuracy_of(subject.task, reference, measured) if own and measured is not None else (),
+        )
+        write_folder(out, artifact, built, reference.path, facts=_facts(result, subject), threads=bench.variant.threads)
+    return result
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is built: the task, what it is called, and what its outputs are compared on."""
+
+    task: Task
+    name: str
+    compared_on: str
+    split: Split
+    given: Given | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _of_file(
+    model: Path,
+    precision: str,
+    calibration: str | Path | None,
+    images: Mapping[str, Any] | None,
+    shapes: Mapping[str, Sequence[int]],
+) -> _Subject:
+    taken = take(model, shapes)
     if calibration is not None:
         cases = cases_of(Path(calibration), taken.inputs, images, "--calibration")
     elif precision in CALIBRATED:
@@ -113,24 +184,14 @@ def quantize(
     else:
         cases = random_cases(taken.inputs)
     task = OneModel(taken.data, taken.sha256, cases)
-    place = board_of_word(board) if isinstance(board, str) else board
-    with desk(task, chosen, wanted, place, tell=tell) as bench:
-        measured = _build(bench)
-        artifact, built = bench.bench.artifact(bench.variant)
-        reference = bench.bench.reference(bench.variant).path
-        result = Quantized(
-            folder=out,
-            file=out / artifact.entry,
-            artifact=artifact,
-            float_bytes=len(taken.data),
-            distances=_distances(task, measured),
-            compared_on=_compared_on(measured, cases),
-            board=bench.info.name if bench.info else None,
-            weight_bits=_bits_text(bench, chosen),
-            notes=(*taken.notes, *cases.notes),
-        )
-        write_folder(out, artifact, built, reference, facts=_facts(result, Path(model)), threads=bench.variant.threads)
-    return result
+    return _Subject(task, model.name, cases.text, "confirmation", notes=(*taken.notes, *cases.notes))
+
+
+def _of_task(task: str | Task, checkpoint: Path | None, key: str) -> _Subject:
+    found, given = load_trained(task, checkpoint, key)
+    count = min(GOLDEN_CASES, len(found.cases("calibration")))
+    name = f"task {found.name}" + (f" with {checkpoint.name}" if checkpoint else "")
+    return _Subject(found, name, f"{count} calibration cases, which its ranges have seen", SPLIT, given)
 
 
 def _settings(target: Target, precision: str, calibrator: str, weight_bits: int) -> dict[str, Any]:
@@ -152,7 +213,7 @@ def _has_seven_bits(target: Target, precision: str) -> bool:
     return isinstance(target, HasSevenBitWeights) and precision in target.seven_bit_precisions
 
 
-def _build(at: Desk) -> Measurement | None:
+def _build(at: Desk, subject: _Subject) -> Measurement | None:
     """Build the variant, and let the board choose the bits of its weights and run it; None without a board."""
     if at.trials is None:
         at.bench.artifact(at.variant)
@@ -160,17 +221,35 @@ def _build(at: Desk) -> Measurement | None:
     rivals = at.bench.rivals(at.variant)
     if rivals is not None:
         at.trials.choose_weight_bits(at.variant, rivals)
-    return at.trials.measure(at.variant, "confirmation")
+    return replace(at.trials, untimed=(subject.split,)).measure(at.variant, subject.split)
 
 
-def _distances(task: OneModel, measured: Measurement | None) -> tuple[OutputDistance, ...]:
-    return () if measured is None else tuple(_distance(name, slug, measured) for name, slug in task.slugs.items())
+def _distances(task: Task, measured: Measurement | None, golden: GoldenOutputs) -> tuple[OutputDistance, ...]:
+    if measured is None:
+        return ()
+    if not isinstance(task, OneModel):
+        return tuple(_distance(name, golden.by_case(name)) for name in golden.names)
+    return tuple(
+        _distance(
+            name,
+            {case: (item[f"rel_l2_{slug}"], item[f"max_abs_{slug}"] or 0.0) for case, item in measured.cases.items()},
+        )
+        for name, slug in task.slugs.items()
+    )
 
 
-def _distance(name: str, slug: str, measured: Measurement) -> OutputDistance:
-    relative = {case: values[f"rel_l2_{slug}"] for case, values in measured.cases.items()}
-    known = {case: value for case, value in relative.items() if value is not None}
-    largest = max(values[f"max_abs_{slug}"] or 0.0 for values in measured.cases.values())
+def _beyond(golden: GoldenOutputs, precision: str) -> tuple[str, ...]:
+    """A warning where the artifact is further from the float model than its precision explains."""
+    if not golden.judged.missed:
+        return ()
+    return (
+        f"further from the float model than {precision} explains: {golden.judged.text}; `edgedeploy debug` shows where",
+    )
+
+
+def _distance(name: str, by_case: Mapping[str, tuple[float | None, float]]) -> OutputDistance:
+    known = {case: relative for case, (relative, _) in by_case.items() if relative is not None}
+    largest = max(difference for _, difference in by_case.values())
     if not known:
         return OutputDistance(name, None, None, "", largest, None)
     case = max(known, key=lambda item: known[item])
@@ -178,10 +257,10 @@ def _distance(name: str, slug: str, measured: Measurement) -> OutputDistance:
     return OutputDistance(name, sum(known.values()) / len(known), known[case], case, largest, sqnr_db)
 
 
-def _compared_on(measured: Measurement | None, cases: Inputs) -> str:
+def _compared_on(measured: Measurement | None, cases: str) -> str:
     if measured is None:
         return "nothing: no board was asked for, so the artifact was built and not run"
-    return f"{cases.text}, run on board {measured.board.name} ({measured.provenance}, {measured.board.cpu})"
+    return f"{cases}, run on board {measured.board.name} ({measured.provenance}, {measured.board.cpu})"
 
 
 def _bits_text(at: Desk, target: Target) -> str:
@@ -200,13 +279,13 @@ def _bits_text(at: Desk, target: Target) -> str:
     return f"{who}: 8 bits" + (", its int8 sums do not saturate" if exact else "")
 
 
-def _facts(result: Quantized, model: Path) -> dict[str, str]:
+def _facts(result: Quantized, subject: _Subject) -> dict[str, str]:
     facts = {
-        "made from": f"{model.name} ({human(result.float_bytes, 'bytes')} as float ONNX)",
+        "made from": f"{subject.name} ({human(result.float_bytes, 'bytes')} as float ONNX)",
         "compared on": result.compared_on,
         **{f"distance of `{item.output}`": distance_text(item) for item in result.distances},
         "int8 weights": result.weight_bits,
-        "accuracy": NOT_ACCURACY,
+        "accuracy": " ".join(result.accuracy_text),
         "notes": "; ".join(result.notes),
     }
     return {name: text for name, text in facts.items() if text}
@@ -219,3 +298,13 @@ def distance_text(item: OutputDistance) -> str:
     noise = "" if item.worst_sqnr_db is None else f", SQNR {item.worst_sqnr_db:.1f} dB"
     worst = f"worst case {item.worst_rel_l2:.3g} ({item.worst_case}{noise})"
     return f"relative L2 {item.mean_rel_l2:.3g} on average, {worst}; largest difference {item.max_abs:.3g}"
+
+
+def _accuracy_text(item: Accuracy) -> str:
+    def said(value: float | None) -> str:
+        return "undefined" if value is None else f"{value:.4g}"
+
+    return (
+        f"{item.metric} of the task on {item.cases} selection cases: {said(item.float_model)} of the float model, "
+        f"{said(item.artifact)} of this file."
+    )

@@ -16,6 +16,7 @@ import made_up
 import numpy as np
 import onnx
 import pytest
+import torch
 from made_up_study import ONE_TRIAL, new_store
 from PIL import Image
 from small_onnx import convolutional, transformer_block
@@ -34,6 +35,8 @@ from edgedeploy.targets import registry
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 
 pytestmark = pytest.mark.beside
+
+REPO = Path(__file__).resolve().parents[3]
 
 ON_A_BUSY_MACHINE = ONE_TRIAL + "[measure]\nretries = 0\ncold_starts = 1\nmax_background_cores = 64.0\n"
 
@@ -103,6 +106,8 @@ def test_quantize_takes_images_as_a_study_does(place: Path) -> None:
     assert said["outputs"] == []
     assert said["weight_bits"].startswith("8 bits: no board was asked")
     assert Path(said["file"]).is_file()
+    layers = json.loads(run("debug", "q", "--json", "--threshold-db", "0"))["layers"]  # against the float model inside
+    assert {layer["layer"] for layer in layers} == {"/block1/conv", "/block2/conv", "/head/conv"}
 
 
 @pytest.mark.parametrize("precision", ["int8-dynamic", "int4-weights"])
@@ -131,6 +136,27 @@ def test_seven_bits_may_be_asked_for(place: Path) -> None:
     options = ("--calibration", "cases", "--weight-bits", "7", "--board", "none", "--out", "q")
     said = run("quantize", "m.onnx", "--target", "onnxruntime", *options)
     assert "int8 weights 7 bits, as asked for." in said
+
+
+def test_a_checkpoint_of_a_task_is_quantized_with_its_accuracy(place: Path) -> None:
+    shutil.copy(REPO / "docs" / "examples" / "squares.py", place)
+    squares = runpy.run_path("squares.py")
+    network = squares["make_task"](32).build(kernel=3)
+    torch.save({"state_dict": network.state_dict(), "epoch": 3}, "net.pt")
+    words = ("--task", "squares.py:make_task", "--checkpoint", "net.pt", "--target", "onnxruntime", "--out", "q")
+    said = run("quantize", *words)
+    assert "correct of the task on 32 selection cases: " in said
+    assert NOT_ACCURACY not in said
+    assert "Compared on 4 calibration cases, which its ranges have seen, run on board local" in said
+    task = squares["make_task"](32)
+    with torch.inference_mode():
+        answers = [network(torch.from_numpy(task.inputs(case)["image"])).numpy() for case in task.cases("selection")]
+    right = [task.evaluate({"out": a}, c)["correct"] for a, c in zip(answers, task.cases("selection"), strict=True)]
+    assert f"selection cases: {np.mean(right):.4g} of the float model" in said
+    made = onnx.load(place / "q" / "reference" / "reference.onnx")
+    kept = [onnx.numpy_helper.to_array(item) for item in made.graph.initializer]
+    first = next(iter(network.state_dict().values())).numpy()
+    assert any(value.shape == first.shape and np.allclose(value, first) for value in kept)
 
 
 def test_measure_runs_the_artifact_beside_its_float_model(place: Path) -> None:
@@ -179,6 +205,12 @@ def test_measure_runs_the_artifact_beside_its_float_model(place: Path) -> None:
         ("quantize m.onnx --target openvino --calibration cases --weight-bits 6 --out x", 2, "7 or 8 bits"),
         ("quantize m.onnx --target openvino --calibration cases --board no:where --out x", 2, "it is no board"),
         ("quantize m.onnx --target openvino --calibration cases --out cases", 2, "--out cases: it exists already"),
+        ("quantize --target openvino --out x", 2, "the model: none was named"),
+        ("quantize m.onnx --target openvino --task squares.py:make_task --out x", 2, "an ONNX file was given too"),
+        ("quantize m.onnx --target openvino --calibration cases --checkpoint net.pt --out x", 2, "has its weights"),
+        ("quantize --target openvino --task squares.py:make_task --out x", 2, "Add --checkpoint with a file"),
+        ("quantize --target openvino --task squares.py:make_task --checkpoint net.pt --out x", 2, "checkpoint net.pt"),
+        ("quantize --target openvino --task nowhere.py:make --out x", 2, "no file at"),
         ("measure m.onnx", 2, "--board: it is missing"),
         ("measure absent --board local", 2, "there is no such file or folder"),
         ("measure empty --board local", 2, "no manifest"),
@@ -205,6 +237,8 @@ def test_a_mistake_is_told_and_nothing_is_written(
     (place / "empty").mkdir()
     (place / "junk.onnx").write_bytes(b"hello" * 9)
     (place / "net.pt").write_bytes(b"weights")
+    shutil.copy(REPO / "docs" / "examples" / "squares.py", place)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     np.save(place / "wrong.npy", np.zeros((3, 5), np.float32))
     before = sorted(place.rglob("*"))
     with pytest.raises(EdgeDeployError) as caught:
