@@ -57,7 +57,7 @@ def test_two_int8_builds_of_a_published_voice_detector_are_equal(tmp_path: Path)
     model = Path(spec.origin).parent / "data" / "silero_vad_openvino_16k.onnx"
     (tmp_path / "r.onnx").write_bytes(take_in(model, {}).data)
     reference = describe(tmp_path / "r.onnx")
-    cases = lambda: (random_inputs(reference.inputs, seed) for seed in range(2))  # noqa: E731
+    cases = lambda: (random_feed(reference.inputs, seed) for seed in range(2))  # noqa: E731
     request = BuildRequest(reference.path, reference.inputs, reference.outputs, "int8", cases)
     digests = {OpenVinoTarget().build(request, tmp_path / name).digest for name in ("first", "second")}
     assert len(digests) == 1
