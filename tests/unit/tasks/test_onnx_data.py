@@ -27,6 +27,12 @@ def test_cases_are_dealt_out_in_stretches_by_name(tmp_path: Path) -> None:
     assert dealt == {"calibration": [0, 1], "selection": [2, 3, 4, 5], "confirmation": [6, 7]}
 
 
+def test_a_model_without_states_takes_its_own_inputs(tmp_path: Path) -> None:
+    task = made(tmp_path, 8)
+    (spec,) = task.input_specs()
+    assert spec.shape == task.inputs(task.cases("selection")[0])["image"].shape == (1, 3, 16, 16)
+
+
 def test_too_few_cases_and_two_ways_to_name_them_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="its 2 cases leave none for"):
         made(tmp_path, 2)
