@@ -55,6 +55,7 @@ def test_it_is_a_task_without_training(tmp_path: Path, options: dict[str, Any]) 
     assert isinstance(task, Task)
     assert isinstance(task, ReadyMade)
     assert not isinstance(task, Trainable)
+    assert task.input_specs() == task.taken.inputs
     assert [len(task.cases(split)) for split in ("train", "calibration", "selection", "confirmation")] == [0, 5, 5, 5]
     with pytest.raises(SpecError, match="neither trained nor pruned"):
         task.build()
