@@ -29,7 +29,10 @@ class States:
     frames: int = 0
 
     def case_specs(self, inputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-        """What a case holds: clips of the inputs that a frame brings, and the states before the first frame."""
+        """What a case holds: clips of the inputs that a frame brings, and the states before the first frame. Without
+        states, the inputs themselves."""
+        if not self.outputs:
+            return tuple(inputs)
         return tuple(
             spec if spec.name in self.outputs else TensorSpec(spec.name, spec.dtype, (self.frames, *spec.shape))
             for spec in inputs
