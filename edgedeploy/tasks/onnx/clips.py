@@ -29,8 +29,8 @@ class States:
     frames: int = 0
 
     def case_specs(self, inputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-        """What a case holds: clips of the inputs that a frame brings, and the states before the first frame. Without
-        states, the inputs themselves."""
+        """What a case holds: clips of the inputs that a frame brings, and the states before the first frame; the inputs
+        themselves where there are no states."""
         if not self.outputs:
             return tuple(inputs)
         return tuple(
