@@ -57,6 +57,10 @@ def test_it_is_a_task_without_training(tmp_path: Path, options: dict[str, Any]) 
     assert not isinstance(task, Trainable)
     assert task.input_specs() == task.taken.inputs
     assert [len(task.cases(split)) for split in ("train", "calibration", "selection", "confirmation")] == [0, 5, 5, 5]
+    assert task.input_specs() == task.taken.inputs
+    assert {name: value.shape for name, value in task.inputs(task.cases("selection")[0]).items()} == {
+        spec.name: spec.shape for spec in task.input_specs()
+    }
     with pytest.raises(SpecError, match="neither trained nor pruned"):
         task.build()
 
