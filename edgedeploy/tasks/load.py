@@ -39,7 +39,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "synthetic-ultrasound": Kind(
         "segmentation.ultrasound", "SyntheticUltrasound", "UltrasoundOptions", reads_files=False
     ),
-    "segmentation-folder": Kind("segmentation.folder", "SegmentationFolder", "FolderOptions"),
+    "segmentation-folder": Kind("segmentation.folder", "SegmentationFolder", "FolderOptions", own_network=True),
 }
 EXTRAS: Final[Mapping[str, str]] = {"nibabel": "volumes", "pycocotools": "detection"}
 """The extra that a package of one kind alone comes with; all others come with ``study``."""

@@ -14,16 +14,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import SPLITS, Case, Split, TrainRecipe
+from edgedeploy.records.variant import Scalar
 from edgedeploy.tasks.images.files import SUFFIXES, image_files
 from edgedeploy.tasks.images.labels import read_label_values
 from edgedeploy.tasks.images.reader import ImageReader, Shades
 from edgedeploy.tasks.images.rules import ImageRules, ValueRange
+from edgedeploy.tasks.network import Maker, build_network
 from edgedeploy.tasks.options import SegmentationOptions
 from edgedeploy.tasks.pictures.entries import groups_of
 from edgedeploy.tasks.segmentation.augment import Augmentation
@@ -40,6 +42,8 @@ FULL_SIZE_IN_MEMORY: Final = 128
 @dataclass(frozen=True)
 class FolderOptions(SegmentationOptions):
     """Where the files are (relative to the study file), what the mask values mean, how many cases each split takes.
+
+    ``network``: ``"file.py:function"`` makes the network in place of the U-Net.
 
     ``groups`` names a CSV table below ``root`` with the columns ``image,group``: images of one group (a patient) are on one
     side, and what is of a group of the confirmation split is left out of the search. ``stratified`` gives every split its
@@ -59,6 +63,7 @@ class FolderOptions(SegmentationOptions):
     selection_cases: int = 28
     split_seed: int = 1
     near_copy_correlation: float = 0.9
+    network: str = ""
     groups: str = ""
     stratified: bool = False
     value_range: ValueRange | Literal["raw", "window"] | None = None
@@ -104,8 +109,11 @@ class SegmentationFolder(SegmentationTask):
 
     augmentation = Augmentation(rotation_deg=12.0, log_scale=0.2, shift=0.1)
 
-    def __init__(self, options: FolderOptions, base: Path) -> None:
+    def __init__(self, options: FolderOptions, base: Path, maker: Maker | None = None) -> None:
         super().__init__("segmentation-folder", options.classes, options)
+        self._maker = maker
+        if maker is not None:
+            self.architecture = {"resolution": options.resolutions}
         _check_classes(options.classes)
         if not options.root:
             raise SpecError("task.options.root", "it is missing", "Name the folder that holds images/ and masks/")
@@ -130,6 +138,13 @@ class SegmentationFolder(SegmentationTask):
         self._splits = self._draw([search[i] for i in free], [groups[i] for i in free], confirmation)
         self._files = {case: pair for cases in self._splits.values() for case, pair in cases.items()}
         self._read = lru_cache(maxsize=FULL_SIZE_IN_MEMORY)(self._load)
+
+    def build(self, **arch: Scalar) -> Any:
+        if self._maker is None:
+            return super().build(**arch)
+        outputs = len(self.classes) + 1
+        offered = {"in_channels": 1, "out_channels": outputs, "classes": outputs, **arch}
+        return build_network(self._maker, offered, self.options.seed)
 
     def group_of(self, case: Case) -> str:
         return self._group(self._files[case]) or case.id

@@ -16,6 +16,7 @@ from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import SPLITS, Case, Pictured, Split, Task, Trainable
 from edgedeploy.tasks.images.reader import ImageReader
 from edgedeploy.tasks.images.rules import ImageRules
+from edgedeploy.tasks.load import load_task
 from edgedeploy.tasks.options import read_options
 from edgedeploy.tasks.segmentation.folder import FolderOptions, SegmentationFolder
 from edgedeploy.tasks.segmentation.splits import deal
@@ -442,3 +443,13 @@ def test_strata_bring_rare_structures_into_every_split(root: Path) -> None:
     shares = {split: [bool((task.load(case)[1] == 2).any()) for case in task.cases(split)] for split in SPLITS[:3]}
     assert {split: len(found) for split, found in shares.items()} == {"train": 14, "calibration": 4, "selection": 6}
     assert {split: sum(found) for split, found in shares.items()} == {"train": 3, "calibration": 1, "selection": 2}
+
+
+def test_a_network_of_ones_own_takes_the_place_of_the_unet(root: Path) -> None:
+    (root / "nets.py").write_text(
+        "import torch\ndef make(out_channels): return torch.nn.Conv2d(1, out_channels, 3, padding=1)\n"
+    )
+    options = {"root": str(root), **COUNTS, "network": "nets.py:make"}
+    task = load_task({"kind": "segmentation-folder", "options": options}, root)
+    assert task.architecture == {"resolution": (64,)}
+    assert task.build(resolution=64).weight.shape == (3, 1, 3, 3)
