@@ -21,6 +21,7 @@ from edgedeploy.study.reading import read_record
 from edgedeploy.study.store import Store
 from edgedeploy.targets.common import saturates_here
 from edgedeploy.targets.compare.layers import LayerError, compare_layers
+from edgedeploy.tasks.onnx.clips import first_frames
 from edgedeploy.tasks.onnx.inputs import ArraySource
 
 CASES: Final = 4
@@ -166,6 +167,9 @@ def _feeds(
         try:
             source = ArraySource(path, artifact.inputs)
         except DataError:
+            frames = first_frames(path, artifact.inputs, cases)
+            if frames:
+                return partial(list, frames), f"the first frames of {len(frames)} clips of {path.name}"
             if given is not None:
                 raise
             continue

@@ -54,8 +54,8 @@ def what_is_missing(pick: Pick, metrics: Mapping[str, MetricInfo]) -> str:
 
     if found.lower is None and found.units >= MIN_UNITS:
         return (
-            f"It was held against the baseline on {found.units} cases, but these are of fewer than {MIN_UNITS} groups, or draws "
-            f"of them often leave {phrase(found.metric)} undefined, as one class has very few: no loss is bounded."
+            f"It was held against the baseline on {found.units} cases, but these are of fewer than {MIN_UNITS} groups, or "
+            f"draws of them often leave {phrase(found.metric)} undefined, as one class has very few: no loss is bounded."
         )
     if found.lower is None:
         return f"It was held against the baseline on {found.units} cases; no loss is bounded by fewer than {MIN_UNITS}."

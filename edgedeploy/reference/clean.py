@@ -376,14 +376,9 @@ def _prove(
             raise Unsupported(
                 f"output {spec.name!r} of {path.name} as {spec.shape}", f"{ours.shape}", "Export it with fixed shapes"
             )
-        if not np.isfinite(first).all():
-            raise Unsupported(
-                f"finite values in output {spec.name!r} of {path.name}",
-                "NaN or Inf on random inputs from 0 to 1",
-                "Look in the model for a division by zero, a logarithm or an overflow, and export it again",
-            )
-        distance = float(np.linalg.norm(ours - first))
-        if distance > SAME * float(np.linalg.norm(first)) + 1e-6:
+        finite = np.isfinite(first)  # made-up inputs may be none of the model's: the user's cases decide about NaN
+        distance = float(np.linalg.norm(ours[finite] - first[finite]))
+        if not distance <= SAME * float(np.linalg.norm(first[finite])) + 1e-6:
             raise Unsupported(
                 f"output {spec.name!r} of {path.name} after conversion",
                 f"it is {distance:.3g} away from the original",

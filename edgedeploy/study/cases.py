@@ -68,18 +68,21 @@ def scores_of(task: Task, outputs: Mapping[str, Array], case: Case) -> dict[str,
     asked = f"evaluate() of case {case.id!r}"
     with their_code(task, asked):
         found = task.evaluate(outputs, case)
+    return checked_scores(asked, found, tuple(task.metrics), "metrics")
+
+
+def checked_scores(asked: str, found: object, names: Sequence[str], member: str) -> dict[str, float | None]:
+    """What ``evaluate()`` or ``score()`` returned, as plain floats of the ``names`` that the task's ``member`` has. Raises
+    ``SpecError``."""
     if not isinstance(found, Mapping):
-        raise SpecError(asked, f"it returned {_kind(found)}", f"Return a dict with {', '.join(task.metrics)}")
+        raise SpecError(asked, f"it returned {_kind(found)}", f"Return a dict with {', '.join(names)}")
     for name in found:
-        if name not in task.metrics:
-            raise SpecError(
-                asked, f"it returned {name!r}, which `metrics` does not name", nearest(str(name), task.metrics)
-            )
-    missing = [name for name in task.metrics if name not in found]
+        if name not in names:
+            raise SpecError(asked, f"it returned {name!r}, which `{member}` does not name", nearest(str(name), names))
+    missing = [name for name in names if name not in found]
     if missing:
-        remedy = "Return None for a metric that is undefined for the case"
-        raise SpecError(asked, f"it lacks {', '.join(missing)}", remedy)
-    return {name: _number(asked, name, found[name]) for name in task.metrics}
+        raise SpecError(asked, f"it lacks {', '.join(missing)}", "Return None for a metric that is undefined")
+    return {name: _number(asked, name, found[name]) for name in names}
 
 
 def _cases_of(task: Task, split: Split) -> Sequence[Case]:
@@ -146,7 +149,7 @@ def _number(asked: str, name: str, value: Any) -> float | None:
         raise SpecError(asked, f"{name} is {_kind(value)}", "Return a number, or None where it is undefined")
     number = float(value)
     if not math.isfinite(number):
-        raise SpecError(asked, f"{name} is {number}", "Return None where the metric is undefined for the case")
+        raise SpecError(asked, f"{name} is {number}", "Return None where the metric is undefined")
     return number
 
 

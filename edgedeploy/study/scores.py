@@ -13,7 +13,7 @@ from edgedeploy.interfaces.scores import Grouped, ScoresSplit
 from edgedeploy.interfaces.task import Array, Case, Task
 from edgedeploy.records.draws import SplitDraws
 from edgedeploy.reference.parity import require_finite
-from edgedeploy.study.cases import scores_of, their_code
+from edgedeploy.study.cases import checked_scores, scores_of, their_code
 
 FEWEST_RESAMPLES: Final = 100
 """Below this a one-sided bound at 95 % hangs on five draws."""
@@ -58,9 +58,13 @@ def score(task: Task, cases: Sequence[Case], outputs: Sequence[Mapping[str, Arra
 def _score_of_places(
     task: ScoresSplit, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]
 ) -> Callable[[Sequence[int]], Mapping[str, float | None]]:
+    names = tuple(task.split_metrics)
+
     def of_places(places: Sequence[int]) -> Mapping[str, float | None]:
-        with their_code(task, f"score() of {len(places)} cases"):
-            return task.score([cases[place] for place in places], [outputs[place] for place in places])
+        asked = f"score() of {len(places)} cases"
+        with their_code(task, asked):
+            found = task.score([cases[place] for place in places], [outputs[place] for place in places])
+        return checked_scores(asked, found, names, "split_metrics")
 
     return of_places
 

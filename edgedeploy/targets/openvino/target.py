@@ -13,6 +13,7 @@ that are not symmetric. Other layers use float32, so that int8 is the only appro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,10 @@ slower than float32; Arm CPUs have no bfloat16 there."""
 
 FLOATS: Final = ("float32", "bfloat16")
 PRECISION_HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "int8": "f32", "int4-weights": "f32", AS_GIVEN: "f32"}
+
+
+_COUNTED: Final = re.compile(r"(.*)_\d+(?:\.\d+)?")
+"""A name that ends with a counter, as ``Split_14160.0``."""
 
 
 class OpenVinoTarget:
@@ -178,10 +183,10 @@ def _name_tensors(model: Any, request: BuildRequest) -> None:
 
 def _name_layers(model: Any, step: str) -> None:
     """Renumber layers whose names ``step`` took from a process-wide counter, so that two builds are equal byte for
-    byte. A constant may carry the name of what was folded into it."""
+    byte. A constant may carry the name of what was folded into it, and of which of its outputs."""
     for index, operation in enumerate(model.get_ordered_ops()):
-        kind, _, counter = operation.get_friendly_name().rpartition("_")
-        if counter.isdigit() and (kind == operation.get_type_name() or operation.get_type_name() == "Constant"):
+        counted = _COUNTED.fullmatch(operation.get_friendly_name())
+        if counted and (counted[1] == operation.get_type_name() or operation.get_type_name() == "Constant"):
             operation.set_friendly_name(f"{operation.get_type_name()}#{step}{index}")
 
 

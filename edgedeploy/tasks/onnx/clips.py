@@ -109,6 +109,24 @@ def open_clips(path: Path, inputs: Sequence[TensorSpec], states: States) -> Clip
     return ClipSource(path, inputs, states)
 
 
+def first_frames(path: Path, inputs: Sequence[TensorSpec], count: int) -> list[dict[str, Array]]:
+    """The first frame of some clips with the state before it, from a study's own stacked inputs; none where the file does
+    not hold clips of these inputs."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {spec.name: arrays[spec.name] for spec in inputs}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return []
+    taken = {}
+    for spec in inputs:
+        array = found[spec.name]
+        if spec.shape not in (array.shape[1:], array.shape[2:]) or array.dtype != np.dtype(spec.dtype):
+            return []
+        taken[spec.name] = array if array.shape[1:] == spec.shape else array[:, 0]
+    rows = min(len(array) for array in taken.values())
+    return [{name: np.array(array[index]) for name, array in taken.items()} for index in range(min(count, rows))]
+
+
 def _length(path: Path, inputs: Sequence[TensorSpec]) -> tuple[int, bool]:
     """Frames of each clip, and whether the arrays leave out the model's batch axis of 1. :class:`ArraySource` checks the
     rest."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.errors import DataError, MeasurementError, SpecError, nearest
+from edgedeploy.errors import DataError, MeasurementError, SpecError, Unsupported, nearest
 from edgedeploy.interfaces.task import Array, Case, Split
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
@@ -135,6 +135,7 @@ class OnnxTask:
         self._session: Any = None
         self._remembered: dict[str, dict[str, Array]] = {}
         self._remembered_bytes = 0
+        self._check_answers()
 
     def build(self, **arch: Scalar) -> Any:
         raise SpecError(
@@ -237,6 +238,17 @@ class OnnxTask:
                     f"splits of {self.model_path.name} that share no case",
                     f"{other.id} and {case.id} are equal",
                     "What the search saw can confirm nothing: give each split inputs of its own",
+                )
+
+    def _check_answers(self) -> None:
+        """The model gives numbers for a case of its user's own. Raises ``Unsupported``."""
+        case = self._cases["calibration"][0]
+        for name, values in self._expected(case).items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise Unsupported(
+                    f"finite values in output {name!r} of {self.model_path.name}",
+                    f"NaN or Inf for case {case.id}",
+                    "Look at the case, and in the model for a division by zero, a logarithm or an overflow",
                 )
 
     def _metric_table(self) -> dict[str, MetricInfo]:

@@ -162,6 +162,9 @@ def test_state_is_carried_over_clips_on_the_board(tmp_path: Path) -> None:
         assert item.candidate.executed == {"float32": 3}
         with np.load(store.outputs_path(item.variant.digest, "selection")) as outputs:
             assert {name: outputs[name].shape for name in outputs.files} == {"y": (6, 5, 1, 4)}
+    told = CliRunner().invoke(app, ["debug", str(tmp_path / "out"), "--variant", item.digest[:8], "--json"])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.output)["inputs"].startswith("the first frames of 4 clips of selection-")
 
 
 GIVEN = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,21 @@ def built_and_run(target: Target, reference: Reference, precision: str, folder: 
 def test_it_runs_in_float32_and_says_so(write: Callable[[Path], Path], target: Target, tmp_path: Path) -> None:
     executed = built_and_run(target, taken(write, tmp_path), "float32", tmp_path / "built")
     assert set(executed) <= {"float32", "none"}
+
+
+@pytest.mark.skipif(find_spec("silero_vad") is None, reason="the package silero-vad is not installed")
+def test_two_int8_builds_of_a_published_voice_detector_are_equal(tmp_path: Path) -> None:
+    """OpenVINO names constants of a split that it folds by a counter of the process."""
+    spec = find_spec("silero_vad")
+    assert spec is not None
+    assert spec.origin is not None
+    model = Path(spec.origin).parent / "data" / "silero_vad_openvino_16k.onnx"
+    (tmp_path / "r.onnx").write_bytes(take_in(model, {}).data)
+    reference = describe(tmp_path / "r.onnx")
+    cases = lambda: (random_feed(reference.inputs, seed) for seed in range(2))  # noqa: E731
+    request = BuildRequest(reference.path, reference.inputs, reference.outputs, "int8", cases)
+    digests = {OpenVinoTarget().build(request, tmp_path / name).digest for name in ("first", "second")}
+    assert len(digests) == 1
 
 
 def test_recurrent_layers_stay_in_float_beside_int8_ones(tmp_path: Path) -> None:

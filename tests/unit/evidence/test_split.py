@@ -207,6 +207,26 @@ def test_nan_is_no_score() -> None:
         split_score(lambda places: {"auroc": float("nan")}, ["auroc"], 9)
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ({"auc": 0.5}, r"score\(\) of 60 cases: it returned 'auc', which `split_metrics` does not name.*auroc"),
+        ({}, "it lacks auroc"),
+        (0.5, "it returned a float"),
+        ({"auroc": "high"}, "auroc is a str"),
+        ({"auroc": float("nan")}, "auroc is nan.*Return None"),
+    ],
+)
+def test_what_score_returns_is_held_against_the_metrics(returned: Any, message: str) -> None:
+    class Odd(Reader):
+        def score(self, cases: Sequence[Case], outputs: Sequence[Mapping[str, Any]]) -> Any:
+            return returned
+
+    task = Odd()
+    with pytest.raises(SpecError, match=message):
+        score(task, task.cases(), answers(task, 0.1))  # type: ignore[arg-type]
+
+
 def test_too_few_draws_are_refused() -> None:
     task = Reader()
     task.split_resamples = 10

@@ -129,6 +129,22 @@ def test_tables_that_are_none(patients: Path, text: str, message: str) -> None:
         load(patients, table="odd.csv")
 
 
+def test_a_table_that_is_far_too_large_is_not_read(patients: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgedeploy.tasks.pictures.table.MAX_TABLE_BYTES", 1 << 10)
+    with pytest.raises(DataError, match=r"labels.csv: it is larger than"):
+        load(patients, table="labels.csv")
+    monkeypatch.undo()
+    monkeypatch.setattr("edgedeploy.tasks.pictures.table.MAX_ROWS", 10)
+    with pytest.raises(DataError, match=r"labels.csv, line 12: more than 10 rows"):
+        load(patients, table="labels.csv")
+
+
+def test_a_table_with_odd_separators_and_a_byte_order_mark_is_read(patients: Path) -> None:
+    text = (patients / "labels.csv").read_text().replace(",", ";")
+    (patients / "excel.csv").write_text("\ufeff" + text.replace("\n", "\r\n"), newline="")
+    assert len(load(patients, table="excel.csv").cases("train")) > 8
+
+
 def test_one_picture_in_two_classes_is_refused(tmp_path: Path) -> None:
     picture_kit.two_classes(tmp_path)
     (tmp_path / "lying" / "copy.png").write_bytes((tmp_path / "upright" / "004.png").read_bytes())

@@ -300,3 +300,29 @@ def test_published_models_are_tasks_on_folders_of_images(
 def test_an_open_published_model_is_refused_by_name(shared: Path) -> None:
     with pytest.raises(Unsupported, match=r"tensor 'input' of yunet_n_dynamic.onnx: dimension 0 \(batch\) is open"):
         take_in(shared / "models" / "yunet" / "yunet_n_dynamic.onnx", {})
+
+
+def test_a_logarithm_is_judged_on_its_users_cases(tmp_path: Path) -> None:
+    """Of made-up inputs it gives NaN alone."""
+    nodes = [helper.make_node("Sub", ["image", "five"], ["less"]), helper.make_node("Log", ["less"], ["out"])]
+    shape = [1, 3, 16, 16]
+    taken = [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)]
+    given = [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)]
+    five = onnx.numpy_helper.from_array(np.array(5, np.float32), "five")
+    graph = helper.make_graph(nodes, "logarithm", taken, given, [five])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        str(tmp_path / "model.onnx"),
+    )
+    sources = {}
+    for seed, split in enumerate(("calibration", "selection", "confirmation")):
+        values = np.random.default_rng(seed).uniform(6, 9, (2, *shape)).astype(np.float32)
+        np.savez(tmp_path / f"{split}.npz", image=values)
+        sources[split] = f"{split}.npz"
+    task = load(tmp_path, sources)
+    case = task.cases("selection")[0]
+    wanted = np.log(task.inputs(case)["image"] - 5)
+    assert task.evaluate({"out": wanted}, case)["reference_rel_l2"] == pytest.approx(0, abs=1e-6)
+    np.savez(tmp_path / "calibration.npz", image=np.ones((2, *shape), np.float32))
+    with pytest.raises(Unsupported, match="NaN or Inf for case calibration/0"):
+        load(tmp_path, sources)
