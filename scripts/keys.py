@@ -25,28 +25,31 @@ begins with `#:schema ./study.schema.json`.
 Quantities are texts with a unit (`"20 min"`, `"40 ms"`, `"8 MB"`). An unknown key is an error.
 """
 
-TABLES = {
-    "[study]": "StudyTable",
-    "[task]": "TaskTable",
-    "[[boards]]": "BoardTable",
-    "[[objectives]]": "ObjectiveTable",
-    "[[constraints]]": "ConstraintTable",
-    "[pick]": "PickTable",
-    "[budget]": "BudgetTable",
-    "[measure]": "MeasureTable",
-    "[measure.single_stream]": "SingleStreamTable",
-    "[measure.sustained]": "SustainedTable",
-    "[measure.realtime]": "RealtimeTable",
-    "[measure.multi_stream]": "MultiStreamTable",
-    "[measure.offline]": "OfflineTable",
-    "[measure.resources]": "ResourcesTable",
-}
+
+def tables(schema: dict[str, Any]) -> dict[str, str]:
+    """The tables of a study file by their headings, each with its model's name, in the order of the models."""
+    found = {}
+    for name, value in schema["properties"].items():
+        if name == "board":  # the same table as [[boards]]
+            continue
+        if "$ref" in value:
+            found[f"[{name}]"] = _model(value)
+        elif "$ref" in value.get("items", {}):
+            found[f"[[{name}]]"] = _model(value["items"])
+    for name, value in schema["$defs"][found["[measure]"]]["properties"].items():
+        if "$ref" in value:
+            found[f"[measure.{name}]"] = _model(value)
+    return found
+
+
+def _model(value: dict[str, Any]) -> str:
+    return str(value["$ref"]).rpartition("/")[2]
 
 
 def page() -> str:
     schema = study_schema()
     parts = [HEAD]
-    for title, model in TABLES.items():
+    for title, model in tables(schema).items():
         table = schema["$defs"][model]
         parts.append(_section(title, table["description"], _rows(table)))
         if title == "[[boards]]":

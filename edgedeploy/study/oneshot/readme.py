@@ -64,6 +64,12 @@ def loading_code(artifact: Artifact, threads: int) -> str | None:
     return None
 
 
+def layouts_of(artifact: Artifact) -> dict[str, str]:
+    """Outputs that the file leaves in another order of dimensions than the reference's, and the axes that put them right."""
+    begins = "layout:"
+    return {name.removeprefix(begins): axes for name, axes in artifact.settings if name.startswith(begins)}
+
+
 def _loading(artifact: Artifact, threads: int) -> list[str]:
     code = loading_code(artifact, threads)
     if artifact.target == "tensorrt":
@@ -77,6 +83,12 @@ def _loading(artifact: Artifact, threads: int) -> list[str]:
     names = ", ".join(f"`{spec.name}`" for spec in artifact.inputs)
     lines = [f"`{_INSTALL[artifact.target]}`; `inputs` maps {names} to numpy arrays of the shapes above.", ""]
     lines += ["```python", *code.splitlines(), "```"]
+    for name, axes in layouts_of(artifact).items():
+        order = ", ".join(axes.split(","))
+        lines += [
+            "",
+            f"Output `{name}` comes in another order: `outputs[{name!r}].transpose({order})` has the shape above.",
+        ]
     if artifact.target == "onnxruntime" and artifact.settings:
         lines += ["", f"It was measured with the session configuration entries {dict(artifact.settings)}."]
     return lines

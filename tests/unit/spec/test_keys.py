@@ -46,7 +46,7 @@ def test_every_key_is_described(table: type[BaseModel]) -> None:
 
 
 def test_every_table_stands_on_the_page() -> None:
-    assert {table.__name__ for table in models(StudySpec)} - {"StudySpec"} == set(keys.TABLES.values())
+    assert {table.__name__ for table in models(StudySpec)} - {"StudySpec"} == set(keys.tables(study_schema()).values())
 
 
 def test_the_page_of_all_keys_is_the_one_that_the_models_give() -> None:
