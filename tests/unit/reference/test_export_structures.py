@@ -185,3 +185,12 @@ def test_the_structure_is_kept_when_its_tensors_change(name: str) -> None:
     assert list(named_tensors(doubled)) == list(named_tensors(outputs))
     for before, after in zip(flat_tensors(outputs), flat_tensors(doubled), strict=True):
         assert torch.equal(after, 2 * before)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["DataParallel", "torch.compile"])
+def test_wrapped_models_are_exported_without_their_wrapper(wrap: Any, tmp_path: Path) -> None:
+    model = made(networks.InDict)
+    reference = export_reference(wrap(model), IMAGE, tmp_path / "reference.onnx")
+    feed = random_inputs(IMAGE, seed=5)
+    wanted = model(torch.from_numpy(feed["image"]))["mask"].detach().numpy()
+    np.testing.assert_allclose(run_reference(reference, feed)["mask"], wanted, rtol=1e-4, atol=1e-5)
