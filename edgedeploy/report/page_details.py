@@ -10,6 +10,7 @@ from edgedeploy.evidence.confirm import Confirmed, confirm
 from edgedeploy.evidence.energy import energy_text
 from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.quantities import comparison_text, gain_text, heading, phrase, quantity, scale_for
+from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.units import human
 from edgedeploy.report.blocks import Bar, Block, Cell, Chart, Columns, Section, Share, Table, Text
 from edgedeploy.report.data import ReportData
@@ -28,13 +29,17 @@ from edgedeploy.report.words import PROVENANCE_TEXT, executed_text
 PHASE_COLOURS = ("#2166ac", "#4393c3", "#92c5de", "#5aae61", "#a6dba0", "#b2abd2", "#f4a582", "#cfd4da")
 
 
+def _both_have(metric: str, *sides: Measurement) -> bool:
+    return all(metric in side.metrics for side in sides)
+
+
 def cases_section(data: ReportData) -> Section:
     front = data.front
     goal = case_goal(front, data.measurements)
     gains = case_gains(front, data.measurements)
     pick, reference = pick_and_reference(front, data.measurements)
     title = "Case by case against the baseline"
-    if goal is None or pick is None or reference is None or not gains:
+    if goal is None or pick is None or reference is None or not gains or not _both_have(goal.metric, pick, reference):
         why = "The pick is the baseline itself." if pick is not None and pick is reference else ""
         text = why or "There is no pick, no baseline, or no metric by case, so there is nothing to compare."
         return Section(title, "", [Text(text)])

@@ -191,6 +191,6 @@ def test_the_structure_is_kept_when_its_tensors_change(name: str) -> None:
 def test_wrapped_models_are_exported_without_their_wrapper(wrap: Any, tmp_path: Path) -> None:
     model = made(networks.InDict)
     reference = export_reference(wrap(model), IMAGE, tmp_path / "reference.onnx")
-    feed = random_inputs(IMAGE, seed=5)
+    feed = random_feed(IMAGE, seed=5)
     wanted = model(torch.from_numpy(feed["image"]))["mask"].detach().numpy()
     np.testing.assert_allclose(run_reference(reference, feed)["mask"], wanted, rtol=1e-4, atol=1e-5)
