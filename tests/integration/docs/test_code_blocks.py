@@ -79,11 +79,11 @@ def environment_of(folder: Path) -> dict[str, str]:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
 def test_the_blocks_of_a_page_run_from_top_to_bottom(page: Page, tmp_path: Path, board_lines: str) -> None:
-    folder = tmp_path / "page"
+    folder = tmp_path / "page" if page.folder is None else tmp_path / page.folder
     if page.folder is None:
         folder.mkdir()
     else:
-        shutil.copytree(REPO / "docs" / page.folder, folder)
+        shutil.copytree(REPO / "docs" / "examples", tmp_path / "examples")  # an example may use its neighbour's files
         for study in folder.glob("*.toml"):
             study.write_text(smaller_study(study.read_text("utf-8"), board_lines), encoding="utf-8")
     environment = environment_of(folder)
