@@ -75,6 +75,7 @@ def environment_of(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.beside
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
