@@ -11,9 +11,10 @@ from edgedeploy.evidence.split import SPLIT_RESAMPLES, numbered, split_draws, sp
 from edgedeploy.evidence.statistics import summarise_cases
 from edgedeploy.interfaces.scores import Grouped, ScoresSplit
 from edgedeploy.interfaces.task import Array, Case, Task
+from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.draws import SplitDraws
 from edgedeploy.reference.parity import require_finite
-from edgedeploy.study.cases import checked_scores, scores_of, their_code
+from edgedeploy.study.cases import checked_scores, scores_of
 
 FEWEST_RESAMPLES: Final = 100
 """Below this a one-sided bound at 95 % hangs on five draws."""

@@ -212,6 +212,8 @@ def asks(depth):
     return None
 def nothing():
     return 3
+def fails(classes):
+    return {}["weights"]
 """
 
 
@@ -227,6 +229,8 @@ def test_a_network_of_ones_own(folders: Path) -> None:
         load(folders, network="nets.py:asks").build(resolution=16)
     with pytest.raises(SpecError, match="it made int"):
         load(folders, network="nets.py:nothing").build(resolution=16)
+    with pytest.raises(SpecError, match=r"network \(fails\): .*nets.py, line \d+: KeyError: 'weights'"):
+        load(folders, network="nets.py:fails").build(resolution=16)
 
 
 def test_a_single_logit_is_that_of_the_positive_class(folders: Path) -> None:
