@@ -114,7 +114,7 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
 def _named(name: str, base: Path, asked: str) -> Callable[..., Any]:
     """The user's own function or class: ``module:name`` or ``file.py:name``. Raises ``SpecError`` and ``DataError``."""
     place, colon, attribute = name.rpartition(":")
-    if not colon or not place or not attribute or place.startswith("."):
+    if not colon or not place or not attribute or (place.startswith(".") and not place.endswith(".py")):
         raise SpecError(asked, "no factory is named", 'Write "package.module:factory" or "file.py:factory"')
     try:
         module = _module_of_file(base / place, asked) if place.endswith(".py") else _module_named(place, base)

@@ -161,6 +161,12 @@ def test_a_task_from_a_file_beside_the_study(study: Path) -> None:
     assert task.size == 16  # type: ignore[attr-defined]
 
 
+def test_a_file_may_be_named_from_here_or_from_above(study: Path) -> None:
+    (study / "deeper").mkdir()
+    assert load_task(own("./my_task.py:Own"), study).name == "own"
+    assert load_task(own("../my_task.py:Own"), study / "deeper").name == "own"
+
+
 def test_a_task_from_an_installed_module(tmp_path: Path) -> None:
     task = load_task(own("edgedeploy.tasks.segmentation.ultrasound:SyntheticUltrasound"), tmp_path)
     assert task.name == "synthetic-ultrasound"
