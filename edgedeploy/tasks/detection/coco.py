@@ -38,13 +38,15 @@ class Box:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the file with its objects; ``group`` and ``split`` are keys of it that the study names."""
+    """An image of the file with its objects; ``group`` and ``split`` are keys of it that the study names, ``size`` its width
+    and height where the file states them."""
 
     name: str
     path: Path
     boxes: tuple[Box, ...]
     group: str | None = None
     split: str | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,9 @@ def read_coco(
             raise DataError(where, f"its file_name is {name!r}", "Name its file")
         keys = {key: str(row[key]) for key in (group_key, split_key) if key and row.get(key) not in (None, "")}
         place = inside(folder, name, where)
-        pictures.append(Picture(name, place, tuple(boxes[row["id"]]), keys.get(group_key), keys.get(split_key)))
+        sides = (row.get("width"), row.get("height"))
+        size = sides if type(sides[0]) is int and type(sides[1]) is int else None
+        pictures.append(Picture(name, place, tuple(boxes[row["id"]]), keys.get(group_key), keys.get(split_key), size))
     return categories, pictures
 
 
