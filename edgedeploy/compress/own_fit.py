@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, NoReturn
 
+from edgedeploy.compress.checkpoint import digest_of_weights
 from edgedeploy.compress.host import this_host
 from edgedeploy.compress.oversight import ALONE, Oversight, TrainProgress, TrainReport, remaining_s
 from edgedeploy.errors import BuildError, OutOfTime, SpecError
@@ -34,12 +35,14 @@ def fit_by_task(
     that they had.
 
     It cannot resume in mid-training. Raises ``OutOfTime`` when ``oversight.out_of_time`` has told ``fit`` so, ``BuildError``
-    when the weights are no longer finite, ``SpecError`` when ``fit`` made another model of it, or raised something.
+    when the weights are no longer finite, ``SpecError`` when ``fit`` made another model of it, left a
+    baseline untrained, or raised something.
     """
     if oversight.out_of_time():
         _stop(oversight)
     heard = _Heard(oversight)
     before = _Made.of(model)
+    weights = digest_of_weights(model) if before.shapes else ""
     if teacher is not None:
         teacher.eval()
     cpu_started_s = time.process_time()
@@ -57,6 +60,12 @@ def fit_by_task(
     model.to("cpu").eval()
     model.zero_grad(set_to_none=True)
     _check(model, before, oversight.what)
+    if purpose == "baseline" and weights and digest_of_weights(model) == weights:
+        found = "it left every weight as build() made it"
+        remedy = (
+            "Train the model that it is given, not a copy; or say trained = True where build() returns trained weights"
+        )
+        raise SpecError(f"fit of {oversight.what}", found, remedy)
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         tensor.data = tensor.data.to(before.dtypes[name]).contiguous()
     if heard.epoch < heard.epochs or not heard.epochs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -141,6 +142,7 @@ class Odd(Edges):
         self._change = change
 
     def fit(self, model: Any, **_: Any) -> None:
+        next(model.parameters()).data.mul_(1.01)
         self._change(model)
 
 
@@ -218,3 +220,13 @@ class Builds(Edges):
 def test_what_build_gives_is_held_against_what_a_study_needs(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         built(Builds(make), ARCH)
+
+
+@pytest.mark.parametrize("fit", [lambda model: None, lambda model: copy.deepcopy(model)[0].weight.data.zero_()])
+def test_a_baseline_that_fit_left_untrained_is_refused(fit: Callable[[nn.Module], Any]) -> None:
+    class Leaves(Edges):
+        def fit(self, model: Any, **_: Any) -> None:
+            fit(model)
+
+    with pytest.raises(SpecError, match=r"it left every weight as build\(\) made it.*not a copy.*trained = True"):
+        train_baseline(Leaves(), ARCH)
