@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from edgedeploy.compress.checkpoint import digest_of_weights
 from edgedeploy.compress.given import Given
-from edgedeploy.compress.model import NO_WEIGHTS, WAYS_TO_WEIGHTS
+from edgedeploy.compress.model import NO_WEIGHTS, WAYS_TO_WEIGHTS, built
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.task import ReadyMade, Task, can_recover, can_train, is_trained
 from edgedeploy.records.variant import Scalar, Variant
@@ -55,7 +55,7 @@ def find_baseline(spec: StudySpec, source: SpecSource, task: Task) -> Baseline:
     if table.checkpoint is not None:
         path = source.path.resolve().parent / Path(table.checkpoint).expanduser()
         given = Given(path, table.checkpoint_key or "")
-        weights = given.load_into(task.build(**baseline_arch(task)))
+        weights = given.load_into(built(task, baseline_arch(task)))
         return Baseline(weights, given, (_brought(weights), *notes))
     if is_trained(task):
         weights = BaselineWeights("task", sha256=_built(task))
@@ -101,7 +101,7 @@ def _brought(weights: BaselineWeights) -> str:
 def _built(task: Task) -> str:
     """Digest of the weights that ``build`` gives. Raises ``SpecError`` when they are others each time."""
     arch = baseline_arch(task)
-    first, again = (digest_of_weights(task.build(**arch)) for _ in range(2))
+    first, again = (digest_of_weights(built(task, arch)) for _ in range(2))
     if first != again:
         found = "`trained` is True, but build() gives other weights each time it is called"
         raise SpecError(f"task {task.name!r}", found, "Load all weights in build(), and seed what is random in it")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgedeploy.errors import SpecError
+from edgedeploy.interfaces.their_code import their_code
 
 Maker = Callable[..., Any]
 
@@ -32,7 +33,8 @@ def build_network(maker: Maker, offered: Mapping[str, Any], seed: int) -> Any:
         raise SpecError(asked, f"it needs {', '.join(lacking)}", f"A network is offered: {', '.join(offered)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = maker(**{name: value for name, value in offered.items() if takes_all or name in known})
+        with their_code(maker, asked):
+            network = maker(**{name: value for name, value in offered.items() if takes_all or name in known})
     if not isinstance(network, torch.nn.Module):
         raise SpecError(asked, f"it made {type(network).__name__}", "Return a torch.nn.Module")
     return network
