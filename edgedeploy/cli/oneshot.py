@@ -174,7 +174,7 @@ def measure(
     page: Page = None,
     shape: Shapes = None,
     threads: Annotated[
-        int, typer.Option(min=0, help="Threads (the board's cores, at most 4).", show_default=False)
+        int, typer.Option(min=0, max=256, help="Threads (the board's cores, at most 4).", show_default=False)
     ] = 0,
     queries: Annotated[
         int | None,
