@@ -296,7 +296,7 @@ class Trials:
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
         cause = None
-        if raw.baseline is not None:
+        if split not in self.untimed:
             power = raw.environment.get("energy")
             metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, power, board.clock)
         if board.clock == "wall" and raw.baseline is not None:

@@ -19,7 +19,7 @@ from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
 from edgedeploy.testing import TargetContract
-from edgedeploy.testing.models import Model, images
+from edgedeploy.testing.models import Model
 
 
 class TestOnnxRuntime(TargetContract):
@@ -75,9 +75,9 @@ def test_published_models_build(make: type[Target], name: str, shared: Path, tmp
     """Networks that other people exported: several outputs, older operator sets, sizes of their own."""
     reference = describe(shared / "models" / name)
     folder = tmp_path / "built"
-    request = BuildRequest(reference.path, reference.inputs, reference.outputs, "float32", images)
-    artifact = make().build(request, folder)
     spec = reference.inputs[0]
     feed = {spec.name: np.random.default_rng(0).random(spec.shape, np.float32)}
+    request = BuildRequest(reference.path, reference.inputs, reference.outputs, "float32", lambda: iter([feed]))
+    artifact = make().build(request, folder)
     session = open_session(artifact.target, folder, artifact.entry, dict(artifact.settings), 1)
     check_parity(run_reference(reference, feed), session.run(feed), "float32")

@@ -22,7 +22,9 @@ def test_a_scenario_is_added_by_as_many_files_as_promised(tmp_path: Path) -> Non
     tree = Tree(tmp_path / "tree")
     tree.follow(PAGE.read_text(encoding="utf-8"))
     assert len(tree.changed()) == promised("scenario")
-    tree.passes("tests/unit/runtime/test_scenarios.py", "tests/unit/spec", "tests/unit/records/test_metric_table.py")
+    page = "tests/unit/spec/test_keys.py::test_the_page_of_all_keys_is_the_one_that_the_models_give"  # made by a script
+    rooms = ("tests/unit/runtime/test_scenarios.py", "tests/unit/spec", "tests/unit/records/test_metric_table.py")
+    tree.passes(*rooms, f"--deselect={page}")
 
     shutil.copy(EXAMPLES / "squares.py", tmp_path)
     text = (EXAMPLES / "squares.toml").read_text(encoding="utf-8")
