@@ -24,7 +24,7 @@ from edgedeploy.interfaces.task import Array, Case, TrainRecipe
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.tasks.images.files import image_files
-from edgedeploy.tasks.network import Maker
+from edgedeploy.tasks.network import Maker, answered_maps
 from edgedeploy.tasks.options import at_least
 from edgedeploy.tasks.pictures.base import Image, PictureTask
 from edgedeploy.tasks.pictures.entries import data_folder, pairs_of
@@ -123,7 +123,7 @@ class ImageToImage(PictureTask):
         import torch
         import torch.nn.functional as F  # noqa: N812
 
-        values = torch.from_numpy(np.asarray(next(iter(outputs.values())), np.float32))
+        values = torch.from_numpy(answered_maps(outputs, (self.options.channels,), axes=2))
         if not torch.isfinite(values).all():
             raise MeasurementError("finite pixels", "NaN or Inf", "Choose a wider precision")
         if tuple(values.shape[-2:]) != size:

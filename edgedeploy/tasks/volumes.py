@@ -24,7 +24,7 @@ from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
-from edgedeploy.tasks.network import Maker, build_network
+from edgedeploy.tasks.network import Maker, answered_maps, build_network, logit_channels, with_background
 from edgedeploy.tasks.options import at_least
 from edgedeploy.tasks.pictures.entries import Entry, data_folder, pairs_of, split_entries
 from edgedeploy.tasks.segmentation.base import CONTOUR_COLOURS, outline
@@ -170,9 +170,11 @@ class Volumes:
 
     def answer(self, outputs: Mapping[str, Array], shape: tuple[int, ...]) -> Labels:
         """Logits (1, C, *size) as a label map of ``shape``. Raises ``MeasurementError``."""
-        logits = np.asarray(next(iter(outputs.values())), np.float32)
+        logits = answered_maps(outputs, logit_channels(len(self.options.classes)), axes=3)
         if not np.isfinite(logits).all():
             raise MeasurementError("finite logits", "NaN or Inf", "Choose a wider precision")
+        if logits.shape[1] == 1:
+            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
         if self.options.fit == "crop":
             return np.asarray(placed(logits[0].argmax(axis=0).astype(np.uint8), shape), np.uint8)
         import torch
@@ -228,7 +230,8 @@ class Volumes:
         """Cross-entropy plus soft Dice (MONAI)."""
         from monai.losses import DiceCELoss
 
-        return DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)(outputs, target)
+        loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
+        return loss(with_background(outputs), target)
 
     # -- pictures and files
 

@@ -19,6 +19,7 @@ from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.tasks.images.reader import Shades, resized
+from edgedeploy.tasks.network import answered_maps, logit_channels, with_background
 from edgedeploy.tasks.options import SegmentationOptions
 from edgedeploy.tasks.segmentation.augment import Augmentation, augment
 from edgedeploy.tasks.segmentation.metrics import Labels, metric_table, segmentation_metrics
@@ -83,7 +84,12 @@ class SegmentationTask:
 
     def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
         _, truth = self.load(case)
-        return segmentation_metrics(label_map(outputs, truth.shape), truth, self.classes)
+        return segmentation_metrics(self.answer(outputs, truth.shape), truth, self.classes)
+
+    def answer(self, outputs: Mapping[str, Array], size: tuple[int, ...]) -> Labels:
+        """The label map of an answer at ``size`` (H, W). Raises ``SpecError`` for a network with other outputs."""
+        answered_maps(outputs, logit_channels(len(self.classes)), axes=2)
+        return label_map(outputs, size)
 
     # -- training
 
@@ -112,6 +118,7 @@ class SegmentationTask:
         import torch
         import torch.nn.functional as F  # noqa: N812
 
+        outputs = with_background(outputs)
         classes = outputs.shape[1]
         weight = torch.ones(classes)
         weight[0] = 0.5
@@ -127,7 +134,7 @@ class SegmentationTask:
     def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> npt.NDArray[np.uint8]:
         """The case with the outlines of its truth, or of the answer in ``outputs``."""
         image, truth = self.load(case)
-        labels = truth if outputs is None else label_map(outputs, truth.shape)
+        labels = truth if outputs is None else self.answer(outputs, truth.shape)
         canvas = np.repeat(np.rint(image).astype(np.uint8)[..., None], 3, axis=2)
         for index, label in enumerate(self.classes.values()):
             canvas[outline(labels == label)] = CONTOUR_COLOURS[index % len(CONTOUR_COLOURS)]
@@ -148,13 +155,14 @@ def normalise(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def label_map(outputs: Mapping[str, Array], size: tuple[int, ...]) -> Labels:
-    """Logits (1, C, h, w), brought to ``size`` (H, W) by bilinear interpolation, then the strongest class."""
+    """Logits (1, C, h, w), brought to ``size`` (H, W) by bilinear interpolation, then the strongest class; of a single
+    channel the class where it is above 0."""
     import torch
     import torch.nn.functional as F  # noqa: N812
 
     logits = torch.from_numpy(np.asarray(next(iter(outputs.values())), dtype=np.float32))
     full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-    return full.argmax(dim=1)[0].numpy().astype(np.uint8)
+    return np.asarray(with_background(full).argmax(dim=1)[0], np.uint8)
 
 
 def outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -453,3 +454,23 @@ def test_a_network_of_ones_own_takes_the_place_of_the_unet(root: Path) -> None:
     task = load_task({"kind": "segmentation-folder", "options": options}, root)
     assert task.architecture == {"resolution": (64,)}
     assert task.build(resolution=64).weight.shape == (3, 1, 3, 3)
+
+
+def test_a_single_logit_is_that_of_the_only_class(root: Path) -> None:
+    for path in (*(root / "masks").iterdir(), *(root / "test" / "masks").iterdir()):
+        save(path, (np.asarray(Image.open(path)) > 0).astype(np.uint8))
+    task = load(root, classes={"nerve": 1})
+    case = task.cases("selection")[0]
+    truth = task.load(case)[1]
+    one = {"y": np.where(truth, 3.0, -3.0).astype(np.float32)[None, None]}
+    assert task.evaluate(one, case)["dice_mean"] == 1.0
+    target = torch.from_numpy(truth[None]).long()
+    logits = torch.from_numpy(one["y"])
+    both = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    assert task.loss(logits, target).item() == pytest.approx(task.loss(both, target).item())
+    with pytest.raises(
+        SpecError, match=r"of \(1, 1 or 2, \.\.\.\): its shape is \(1, 3, 48, 60\)|its shape is \(1, 3, 70, 50\)"
+    ):
+        task.evaluate(logits_of(truth), case)
+    with pytest.raises(SpecError, match=r"of \(1, 3, \.\.\.\): its shape is \(1, 1, "):
+        load(root).evaluate(one, case)
