@@ -31,7 +31,7 @@ class SegmentationOptions:
 
     def __post_init__(self) -> None:
         at_least(self, base_channels=1, depth=1, seed=0)
-        step = 2**self.depth
+        step = 1 if getattr(self, "network", "") else 2**self.depth  # depth is of the kind's own network
         for side in self.resolutions:
             if side % step or side < 2 * step:
                 raise ValueError(

@@ -242,7 +242,6 @@ def a_folder_study(root: Path, kind: str, network: str, **options: Any) -> tuple
 
 
 SEGMENTATION = {
-    "depth": 2,
     "confirmation_images": "held/images",
     "confirmation_masks": "held/masks",
     "selection_cases": 2,
