@@ -39,9 +39,14 @@ SSIM_WINDOW_PX: Final = 11
 
 @dataclass(frozen=True)
 class ImageToImageOptions(PictureOptions):
-    """``residual``: the network learns what has to be added to the input, as suits noise. ``depth``: its steps down.
+    """Pairs of images. Pixels are 0 to 1 in the network, because the answer has to be in the target's own values.
 
-    Pixels are 0 to 1 in the network (``intensity = "fixed"``), because the answer has to be in the target's own values.
+    - ``inputs``, ``targets``: folder below ``root``; pairs have equal names.
+    - ``groups``: a CSV table below ``root`` with the columns ``image,group``; images of one group are on one side.
+    - ``intensity``: ``"fixed"`` alone.
+    - ``residual``: the network learns what has to be added to the input, as suits noise.
+    - ``depth``: steps down of the kind's own network.
+    - ``upsampling``: ways to step up that ``upsampling`` in ``[space]`` may name, the baseline's first.
     """
 
     inputs: str = "input"

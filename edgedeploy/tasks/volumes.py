@@ -46,12 +46,23 @@ FITS: Final = ("crop", "squeeze")
 class VolumeOptions:
     """Where the volumes are, how they become inputs, and how a network is made of them.
 
+    - ``root``: the data's folder, relative to the study file.
+    - ``images``, ``labels``: folder below ``root``; pairs have equal names.
+    - ``groups``: a CSV table below ``root`` with the columns ``image,group``; volumes of one group are on one side.
     - ``classes``: what the label values mean; 0 is background.
-    - ``size``: of the network's input in voxels along the axes of ``orientation``; ``spacing_mm`` of a voxel along them, 0
-      to leave it as it is.
+    - ``size``: of the network's input in voxels along the axes of ``orientation``, multiples of 16.
+    - ``spacing_mm``: of a voxel along them, 0 to leave it as it is.
+    - ``orientation``: the axes that every volume is turned to.
     - ``fit``: ``"crop"`` cuts the middle out, ``"squeeze"`` squeezes the whole volume.
     - ``window``: values that become 0 and 1 (HU for a CT); two equal ones bring each volume to zero mean and unit variance.
-    - ``network``, shares and seeds: as of the kinds over image files.
+    - ``network``: ``"file.py:function"`` makes the network in place of the kind's own.
+    - ``base_channels``: channels of the kind's own network at full size.
+    - ``calibration_share``, ``selection_share``, ``confirmation_share``: of the cases that came without a split.
+    - ``split_seed``: decides the draw.
+    - ``seed``: decides the network's first weights.
+    - ``flip``: mirrors half of the training volumes along each axis.
+    - ``baseline``: how the baseline is trained.
+    - ``recovery``: how a pruned variant is trained further.
     """
 
     root: str = ""

@@ -20,13 +20,21 @@ class PictureOptions:
     """Where the files are, how they become inputs, how they are split, and how a network is made of them.
 
     - ``root``: the data's folder, relative to the study file.
+    - ``colour``: ``"grey"`` (1 channel) or ``"rgb"`` (3 channels).
     - ``resolutions``: sides of the square that images are squeezed to, the baseline's first.
     - ``intensity``: ``"image"`` brings each image to zero mean and unit variance, ``"fixed"`` is (pixel - ``mean``) /
-      ``std`` with pixels 0 to 1, one number or one per channel, as networks expect that were trained elsewhere.
+      ``std`` with pixels 0 to 1, as networks expect that were trained elsewhere.
+    - ``mean``, ``std``: one number, or one per channel, of pixels from 0 to 1; with ``intensity = "fixed"``.
     - ``network``: ``"file.py:function"`` makes the network in place of the kind's own.
+    - ``base_channels``: channels of the kind's own network at full size.
     - ``calibration_share``, ``selection_share``, ``confirmation_share``: of the cases that came without a split.
+    - ``split_seed``: decides the draw.
+    - ``seed``: decides the network's first weights.
     - ``value_range``, ``page``: see :class:`edgedeploy.tasks.images.rules.ImageRules`.
-    - ``flip``, ``rotation_deg``: augmentation; a task where left is not right sets ``flip = false``.
+    - ``flip``: mirrors half of the training images; a task where left is not right sets it to ``false``.
+    - ``rotation_deg``: largest rotation of training images.
+    - ``baseline``: how the baseline is trained.
+    - ``recovery``: how a pruned variant is trained further.
     """
 
     root: str = ""

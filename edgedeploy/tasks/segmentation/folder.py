@@ -43,18 +43,24 @@ FULL_SIZE_IN_MEMORY: Final = 128
 
 @dataclass(frozen=True)
 class FolderOptions(SegmentationOptions):
-    """Where the files are (relative to the study file), what the mask values mean, how many cases each split takes.
+    """Where the files are, what the mask values mean, how many cases each split takes.
 
-    ``network``: ``"file.py:function"`` makes the network in place of the U-Net.
-
-    ``groups`` names a CSV table below ``root`` with the columns ``image,group``: images of one group (a patient) are on one
-    side, and what is of a group of the confirmation split is left out of the search. ``stratified`` gives every split its
-    share of the images with each combination of classes.
-
-    ``near_copy_correlation``: images whose 32 x 32 thumbnails correlate at least so much count as one picture.
-    ``colour``, ``intensity``, ``mean`` and ``std``: as of the kinds over image files
-    (:class:`edgedeploy.tasks.pictures.options.PictureOptions`).
-    ``value_range`` and ``page``: see :class:`edgedeploy.tasks.images.rules.ImageRules`.
+    - ``root``: the data's folder, relative to the study file.
+    - ``images``, ``masks``: folder below ``root`` that training, calibration and selection are drawn from.
+    - ``confirmation_images``, ``confirmation_masks``: folder below ``root`` of the confirmation split.
+    - ``classes``: the value of each class in the masks; 0 is background.
+    - ``calibration_cases``, ``selection_cases``: how many images the split takes; the rest trains.
+    - ``split_seed``: decides the draw.
+    - ``near_copy_correlation``: images whose 32 x 32 thumbnails correlate at least so much count as one picture.
+    - ``colour``: ``"grey"`` (1 channel) or ``"rgb"`` (3 channels).
+    - ``intensity``: ``"image"`` brings each image to zero mean and unit variance, ``"fixed"`` is (pixel - ``mean``) /
+      ``std`` with pixels 0 to 1.
+    - ``mean``, ``std``: one number, or one per channel, of pixels from 0 to 1; with ``intensity = "fixed"``.
+    - ``network``: ``"file.py:function"`` makes the network in place of the U-Net.
+    - ``groups``: a CSV table below ``root`` with the columns ``image,group``; images of one group (a patient) are on one
+      side, and what is of a group of the confirmation split is left out of the search.
+    - ``stratified``: gives every split its share of the images with each combination of classes.
+    - ``value_range``, ``page``: see :class:`edgedeploy.tasks.images.rules.ImageRules`.
     """
 
     root: str = ""
