@@ -6,6 +6,7 @@ import sys
 from importlib import resources
 from importlib.abc import Traversable
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -114,7 +115,8 @@ def init(
     )
     _write_checked(made_of)
     out.print(f"Study file: {escape(str(out_file))}", highlight=False)
-    out.print(f"Next: edgedeploy search {escape(str(out_file))} --out runs/{escape(out_file.stem)}", highlight=False)
+    command = f"edgedeploy search {quote(str(out_file))} --out {quote(f'runs/{out_file.stem}')}"
+    out.print(f"Next: {escape(command)}", highlight=False)
 
 
 _IMAGES = (

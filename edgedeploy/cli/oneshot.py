@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Final
 
 import typer
@@ -129,7 +130,7 @@ def quantize(
         *(f"{note[:1].upper()}{note[1:]}." for note in made.notes),
         *made.accuracy_text,
         f"File: {made.file}",
-        f"Next: edgedeploy measure {made.folder} --board {board if board != 'none' else 'local'}",
+        f"Next: edgedeploy measure {quote(str(made.folder))} --board {quote(board if board != 'none' else 'local')}",
     ]
     for line in lines:
         out.print(escape(line), highlight=False)
@@ -173,7 +174,7 @@ def measure(
     page: Page = None,
     shape: Shapes = None,
     threads: Annotated[
-        int, typer.Option(min=0, help="Threads (the board's cores, at most 4).", show_default=False)
+        int, typer.Option(min=0, max=256, help="Threads (the board's cores, at most 4).", show_default=False)
     ] = 0,
     queries: Annotated[
         int | None,

@@ -72,13 +72,16 @@ class Given:
 def _read(path: Path, asked: str) -> Any:
     """What the file holds: tensors in plain tables and lists. Raises ``DataError``, ``TargetUnavailable``."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device never ends
+            raise DataError(asked, "it is no regular file", "Name a file of weights")
         size_bytes = path.stat().st_size
         with path.open("rb") as stream:
             head = stream.read(16)
     except FileNotFoundError:
         raise DataError(asked, f"no file at {path}", "Paths are relative to the study file") from None
-    except OSError as exc:
-        raise DataError(asked, exc.strerror or str(exc), "Name the file itself, and see that it can be read") from None
+    except (OSError, ValueError) as exc:  # ValueError: a name with a null byte
+        found = getattr(exc, "strerror", None) or str(exc)
+        raise DataError(asked, found, "Name the file itself, and see that it can be read") from None
     if size_bytes > LARGEST_BYTES:
         _too_large(asked, size_bytes)
     header = int.from_bytes(head[:8], "little")
@@ -253,7 +256,28 @@ def _misfit(model: nn.Module, weights: Weights) -> dict[str, str]:
                 found[name] = "missing"
         elif getattr(weights[name], "shape", None) != getattr(tensor, "shape", None):
             found[name] = f"{list(weights[name].shape)} in the file, {list(tensor.shape)} in the model"
+        elif not _is_of_kind(weights[name], tensor):
+            found[name] = f"{_kind(weights[name])} in the file, {_kind(tensor)} in the model"
     return found
+
+
+def _is_of_kind(weight: Any, own: Any) -> bool:
+    """Whether ``weight`` can stand for ``own`` as it is: floats of any width for floats. Codes of a quantized model without
+    their scales, and complex numbers without their imaginary part, would be copied as other numbers."""
+    import torch
+
+    if not (isinstance(weight, torch.Tensor) and isinstance(own, torch.Tensor)):
+        return True
+    plain = weight.layout == torch.strided and not weight.is_quantized and weight.device.type != "meta"
+    alike = weight.is_floating_point() == own.is_floating_point() and weight.is_complex() == own.is_complex()
+    return plain and alike
+
+
+def _kind(tensor: Any) -> str:
+    """The type of its numbers, and what keeps them from being plain ones."""
+    layout = str(tensor.layout).removeprefix("torch.")
+    odd = "without data" if tensor.device.type == "meta" else "" if layout == "strided" else layout
+    return " ".join(part for part in (str(tensor.dtype).removeprefix("torch."), odd) if part)
 
 
 def _is_known(missing: str, own: Mapping[str, Any], weights: Weights) -> bool:
@@ -268,6 +292,10 @@ def _load(model: nn.Module, weights: Weights, asked: str) -> None:
     import torch
 
     asked = f"{asked} for {type(model).__name__}"
+    own = model.state_dict()
+    odd_kinds = {name for name, w in weights.items() if name in own and not _is_of_kind(w, own[name])}
+    if odd_kinds:
+        raise DataError(asked, _misfit_text(model, weights, odd_kinds), _OTHER_NUMBERS)
     try:
         odd = model.load_state_dict(dict(weights), strict=False)  # the model's own hooks may translate older names
         failed = {name for name in odd.missing_keys if not _is_known(name, model.state_dict(), weights)}
@@ -283,6 +311,7 @@ def _load(model: nn.Module, weights: Weights, asked: str) -> None:
     model.eval()
 
 
+_OTHER_NUMBERS: Final = "Save the float weights, as plain tensors: torch.save(model.state_dict(), PATH)"
 _OTHER_MODEL: Final = "It has to be of what build() makes with the first value of each keyword of the architecture"
 
 
@@ -294,7 +323,7 @@ def _misfit_text(model: nn.Module, weights: Weights, failed: set[str]) -> str:
     parts = [f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names]
     shapes = [f"{name} ({told})" for name, told in misfit.items() if told not in kinds]
     if shapes:
-        parts.append(f"other shape: {_listed(shapes)}")
+        parts.append(f"other shape or numbers: {_listed(shapes)}")
     own = model.state_dict()
     fit = sum(name in weights and name not in misfit for name in own)
     return f"{fit} of the model's {len(own)} tensors fit; {'; '.join(parts)}"

@@ -22,6 +22,7 @@ from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import write_atomic
 from edgedeploy.interfaces.task import Array, Recoverable, Task, Trainable, Trainer, can_recover
+from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.reference.copies import copied
@@ -39,12 +40,30 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+def built(task: Task, arch: Mapping[str, Scalar]) -> nn.Module:
+    """What the task's ``build`` makes. Raises ``SpecError`` for what its code raises, and for anything but a module of
+    float32."""
+    import torch
+
+    asked = f"build({', '.join(f'{name}={value!r}' for name, value in arch.items())})"
+    with their_code(task, asked):
+        model = task.build(**arch)
+    if not isinstance(model, torch.nn.Module):
+        raise SpecError(asked, f"it returned a {type(model).__name__}", "Return a torch.nn.Module")
+    halves = (torch.float16, torch.bfloat16)
+    narrow = next((f"{name} is {str(w.dtype)[6:]}" for name, w in model.named_parameters() if w.dtype in halves), None)
+    if narrow is not None:
+        found = f"{narrow}: half precision has no float baseline to be compared with"
+        raise SpecError(asked, found, "Return model.float(); the precision is what the study searches")
+    return model
+
+
 def train_baseline(task: Task, arch: Mapping[str, Scalar], *, oversight: Oversight = ALONE) -> nn.Module:
     """The task's model at ``arch``, trained by its baseline recipe or its own ``fit``, in eval mode.
 
     Raises ``SpecError`` for a task that cannot train, and what :func:`edgedeploy.compress.training.fit` raises.
     """
-    model: nn.Module = task.build(**arch)
+    model = built(task, arch)
     if isinstance(task, Trainer):
         fit_by_task(model, task, arch=arch, purpose="baseline", oversight=oversight)
         return model
@@ -150,7 +169,7 @@ def _shaped(
     task: Task, variant: Variant, baseline_model: nn.Module, own_weights: bool
 ) -> tuple[nn.Module, InheritReport]:
     """The variant's model before any training of its own: inherited and pruned."""
-    model: nn.Module = task.build(**variant.arch_kwargs)
+    model = built(task, variant.arch_kwargs)
     source = model if own_weights and not _is_baselines(task, variant) else baseline_model
     report = inherit(model, source)
     specs, case = task.input_specs(**variant.arch_kwargs), next(iter(task.cases("calibration")), None)

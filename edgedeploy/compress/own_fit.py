@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, NoReturn
 
+from edgedeploy.compress.checkpoint import digest_of_weights
 from edgedeploy.compress.host import this_host
 from edgedeploy.compress.oversight import ALONE, Oversight, TrainProgress, TrainReport, remaining_s
 from edgedeploy.errors import BuildError, OutOfTime, SpecError
 from edgedeploy.interfaces.task import FitPurpose, Trainer
+from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.variant import Scalar
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -27,26 +31,43 @@ def fit_by_task(
     teacher: nn.Module | None = None,
     oversight: Oversight = ALONE,
 ) -> TrainReport:
-    """Train ``model`` in place and leave it on the CPU in evaluation mode, its tensors contiguous.
+    """Train ``model`` in place and leave it on the CPU in evaluation mode, its tensors contiguous and of the types
+    that they had.
 
     It cannot resume in mid-training. Raises ``OutOfTime`` when ``oversight.out_of_time`` has told ``fit`` so, ``BuildError``
-    when the weights are no longer finite, ``SpecError`` when ``fit`` made another model of it, and whatever ``fit`` raises.
+    when the weights are no longer finite, ``SpecError`` when ``fit`` made another model of it, left a
+    baseline untrained, or raised something.
     """
     if oversight.out_of_time():
         _stop(oversight)
     heard = _Heard(oversight)
-    before = _shapes(model)
+    before = _Made.of(model)
+    weights = digest_of_weights(model) if before.shapes else ""
     if teacher is not None:
         teacher.eval()
     cpu_started_s = time.process_time()
-    task.fit(model, arch=arch, purpose=purpose, teacher=teacher, out_of_time=heard.out_of_time, progress=heard.progress)
+    with their_code(task, f"fit() of {oversight.what}"):
+        task.fit(
+            model,
+            arch=arch,
+            purpose=purpose,
+            teacher=teacher,
+            out_of_time=heard.out_of_time,
+            progress=heard.progress,
+        )
     if heard.cut:
         _stop(oversight)
     model.to("cpu").eval()
     model.zero_grad(set_to_none=True)
     _check(model, before, oversight.what)
-    for tensor in chain(model.parameters(), model.buffers()):
-        tensor.data = tensor.data.contiguous()
+    if purpose == "baseline" and weights and digest_of_weights(model) == weights:
+        found = "it left every weight as build() made it"
+        remedy = (
+            "Train the model that it is given, not a copy; or say trained = True where build() returns trained weights"
+        )
+        raise SpecError(f"fit of {oversight.what}", found, remedy)
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        tensor.data = tensor.data.to(before.dtypes[name]).contiguous()
     if heard.epoch < heard.epochs or not heard.epochs:
         heard.progress(max(1, heard.epochs), max(1, heard.epochs), heard.loss)
     report = TrainReport(
@@ -86,18 +107,33 @@ class _Heard:
         self._oversight.progress(TrainProgress(self.epoch, self.epochs, self.loss, self.spent_s, left_s))
 
 
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in chain(model.named_parameters(), model.named_buffers())}
+@dataclass(frozen=True)
+class _Made:
+    """What a model is made of, by name: shapes and types of its tensors, and classes of its modules."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, torch.dtype]
+    classes: Mapping[str, type]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> _Made:
+        tensors = dict(chain(model.named_parameters(), model.named_buffers()))
+        return cls(
+            {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+            {name: tensor.dtype for name, tensor in tensors.items()},
+            {name: type(module) for name, module in model.named_modules()},
+        )
 
 
-def _check(model: nn.Module, before: Mapping[str, tuple[int, ...]], what: str) -> None:
+def _check(model: nn.Module, before: _Made, what: str) -> None:
     import torch
 
-    now = _shapes(model)
-    if now != before:
-        names = sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
-        found = f"the model has other tensors than before ({', '.join(names[:3])})"
-        raise SpecError(f"fit of {what}", found, "Train the model's weights in place")
+    now = _Made.of(model)
+    for kind, old, new in (("tensors", before.shapes, now.shapes), ("modules", before.classes, now.classes)):
+        if new != old:
+            names = sorted(name or "itself" for name in {**old, **new} if old.get(name) != new.get(name))
+            found = f"the model has other {kind} than before ({', '.join(names[:3])})"
+            raise SpecError(f"fit of {what}", found, "Train the model's weights in place")
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BuildError(f"fit of {what}", f"{name} became NaN or Inf", "Lower the learning rate")

@@ -20,6 +20,7 @@ from edgedeploy.compress.host import TrainingPrecision, this_host
 from edgedeploy.compress.oversight import ALONE, Oversight, TrainProgress, TrainReport, remaining_s
 from edgedeploy.errors import BuildError, DataError, EdgeDeployError, OutOfTime
 from edgedeploy.interfaces.task import Task, Trainable, TrainRecipe
+from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.calling import call, map_tensors
 from edgedeploy.reference.export import check_answers
@@ -147,9 +148,10 @@ class _Run:
             torch.set_rng_state(self._epoch_rng)
         self._epoch_rng = torch.get_rng_state()
         self._epoch_started_s = time.monotonic()
-        batches = list(
-            self._task.batches(_epoch_seed(self._recipe, epoch), self._recipe.batch_size, **self._seen(epoch))
-        )
+        with their_code(self._task, f"batches() of epoch {epoch + 1}"):
+            batches = list(
+                self._task.batches(_epoch_seed(self._recipe, epoch), self._recipe.batch_size, **self._seen(epoch))
+            )
         if not batches:
             raise DataError(
                 f"epoch {epoch + 1} of training",

@@ -91,9 +91,13 @@ def choose(
     resampler: Resampler,
     metrics: Mapping[str, MetricInfo],
 ) -> Pick | None:
-    """The pick among the front's members; None when there are none. Ties go to the next objective, then the digest."""
+    """The pick among the front's members; None when there are none. Ties go to the next objective, then the digest.
+
+    The recovered baseline shows what more training gives by itself. It is picked only where it is the whole front.
+    """
     if not members:
         return None
+    members = [member for member in members if not member.variant.recovered] or members
     accuracy, cost = accuracy_objective(objectives), cost_objective(objectives)
     if accuracy is None:
         best = _best(members, objectives)

@@ -309,10 +309,16 @@ def _fixed(value: Any) -> bool:
 
 
 def _unshaped(path: Path, name: str, node: Any) -> Unsupported:
+    remedy = "Export the model without this operator (often post-processing such as non-maximum suppression)"
+    if node.op_type == "If":
+        remedy = (
+            "If an input chooses the network, such as a sample rate, fix it in the study: constants = { sr = 16000 } in "
+            "[task.options]; otherwise export the model without this operator"
+        )
     return Unsupported(
         f"tensor {name!r} of {path.name} with one shape",
         f"the shape that operator {node.op_type} ({node.name}) gives depends on values",
-        "Export the model without this operator (often post-processing such as non-maximum suppression)",
+        remedy,
     )
 
 

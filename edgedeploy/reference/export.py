@@ -333,6 +333,9 @@ def _torch_outputs(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str,
         outputs = named_tensors(call(model, tensors), names)
         arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in outputs.items()}
     for name, array in arrays.items():
+        if array.dtype.kind == "c":
+            remedy = "Return real numbers: torch.view_as_real, or abs() and angle()"
+            raise Unsupported(f"real numbers in output {name} of the torch model", str(array.dtype), remedy)
         if not np.isfinite(array).all():
             raise Unsupported(f"finite values in output {name} of the torch model", "NaN or Inf", "Train it again")
     return arrays

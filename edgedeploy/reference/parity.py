@@ -164,7 +164,7 @@ def judge(
         if len(broken) == len(found) or (_is_float(reference, name) and _below(distance)):
             text = f"{distance['sqnr_db']:.1f} dB (relative L2 {distance['rel_l2']:.3g}); worst case {worst}"
             raise ParityError(
-                f"output {name!r} that resembles its reference's (SQNR from {GARBAGE_DB:g} dB on)",
+                f"expected output {name!r} to resemble its reference's (SQNR of {GARBAGE_DB:g} dB or more)",
                 f"{text}; {len(broken)} of {len(found)} cases are broken",
                 "Do not ship this artifact: look at its layers with `edgedeploy debug`",
             )

@@ -35,6 +35,10 @@ MAX_SPEC_BYTES = 1 << 20
 NotNegative = Annotated[float, Field(ge=0)]
 
 
+MAX_THREADS = 256
+"""Thousands of threads bring a board to a standstill."""
+
+
 class StudyTable(_Table):
     """What the study is called and what it builds for."""
 
@@ -318,6 +322,8 @@ class StudySpec(_Table):
             for number in self.space.get(key, ()):
                 if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                     raise source.error(f"space.{key}", f"expected whole numbers >= 1, but got {number!r}")
+                if key == "threads" and number > MAX_THREADS:
+                    raise source.error("space.threads", f"got {number}", f"At most {MAX_THREADS}: one for each core")
         for mode in self.space.get("power_mode", ()):
             if not isinstance(mode, str) or not mode:
                 raise source.error("space.power_mode", f"expected names of modes, but got {mode!r}")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from edgedeploy.compress.checkpoint import digest_of_weights
 from edgedeploy.compress.given import Given
-from edgedeploy.compress.model import NO_WEIGHTS, WAYS_TO_WEIGHTS
+from edgedeploy.compress.model import NO_WEIGHTS, WAYS_TO_WEIGHTS, built
 from edgedeploy.errors import BuildError, MeasurementError, SpecError, Unsupported
 from edgedeploy.interfaces.task import ReadyMade, Task, can_recover, can_train, is_trained
 from edgedeploy.records.artifact import TensorSpec
@@ -19,7 +19,7 @@ from edgedeploy.reference.export import first_answer
 from edgedeploy.search.space import Space
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
-from edgedeploy.study.cases import inputs_of, scores_of, their_code
+from edgedeploy.study.cases import inputs_of, scores_of
 from edgedeploy.study.front import weights_of
 
 RECOVERY_MEMBERS: Final = ("batches", "loss", "recovery_recipe")
@@ -59,18 +59,18 @@ def find_baseline(spec: StudySpec, source: SpecSource, task: Task) -> Baseline:
     if table.checkpoint is not None:
         path = source.path.resolve().parent / Path(table.checkpoint).expanduser()
         given = Given(path, table.checkpoint_key or "")
-        model = _model(task)
+        model = built(task, baseline_arch(task))
         weights = given.load_into(model)
         _check_fit(spec, source, task, model)
         return Baseline(weights, given, (_brought(weights), *notes))
     if is_trained(task):
         weights = BaselineWeights("task", sha256=_built(task))
-        _check_fit(spec, source, task, _model(task))
+        _check_fit(spec, source, task, built(task, baseline_arch(task)))
         return Baseline(weights, None, (_brought(weights), *notes))
     if not can_train(task):
         raise source.error("task", NO_WEIGHTS, WAYS_TO_WEIGHTS)
     if _own_network(spec):
-        _check_fit(spec, source, task, _model(task))
+        _check_fit(spec, source, task, built(task, baseline_arch(task)))
     return Baseline(notes=notes)
 
 
@@ -106,11 +106,6 @@ def recovered_baseline(space: Space, task: Task) -> Variant | None:
 def _own_network(spec: StudySpec) -> bool:
     """A kind that ships takes the user's network."""
     return spec.task.kind != "python" and bool(spec.task.options.get("network"))
-
-
-def _model(task: Task) -> Any:
-    with their_code(task, "build()"):
-        return task.build(**baseline_arch(task))
 
 
 def _check_fit(spec: StudySpec, source: SpecSource, task: Task, model: Any) -> None:
@@ -154,7 +149,7 @@ def _brought(weights: BaselineWeights) -> str:
 def _built(task: Task) -> str:
     """Digest of the weights that ``build`` gives. Raises ``SpecError`` when they are others each time."""
     arch = baseline_arch(task)
-    first, again = (digest_of_weights(task.build(**arch)) for _ in range(2))
+    first, again = (digest_of_weights(built(task, arch)) for _ in range(2))
     if first != again:
         found = "`trained` is True, but build() gives other weights each time it is called"
         raise SpecError(f"task {task.name!r}", found, "Load all weights in build(), and seed what is random in it")

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 import numbers
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.errors import DataError, EdgeDeployError, SpecError, nearest
+from edgedeploy.errors import DataError, SpecError, nearest
 from edgedeploy.interfaces.task import SPLITS, Array, Case, Split, Task
+from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.variant import Scalar
 
@@ -25,7 +23,6 @@ NEEDED: Final[Mapping[Split, str]] = {
     "calibration": "ranges are taken from it, and every artifact is compared with its reference on it",
     "selection": "variants are scored on it",
 }
-_PACKAGE: Final = Path(__file__).resolve().parents[1]
 
 
 def check_cases(task: Task, space: Mapping[str, Sequence[Any]]) -> None:
@@ -155,29 +152,3 @@ def _number(asked: str, name: str, value: Any) -> float | None:
 
 def _kind(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
-
-
-@contextmanager
-def their_code(task: object, asked: str) -> Iterator[None]:
-    """An exception of a user's own task becomes a ``SpecError`` with its file and line; tasks of ours keep theirs."""
-    try:
-        yield
-    except EdgeDeployError:
-        raise
-    except Exception as exc:
-        if type(task).__module__.partition(".")[0] == "edgedeploy":
-            raise
-        text = next((line.strip() for line in str(exc).splitlines() if line.strip()), "")
-        found = f"{_place(exc)}: {type(exc).__name__}{f': {text[:300]}' if text else ''}"
-        raise SpecError(asked, found, "Correct that line; a study that was under way goes on with --resume") from exc
-
-
-def _place(exc: BaseException) -> str:
-    """File and line of the innermost code that is neither ours nor of an installed package."""
-    frames = traceback.extract_tb(exc.__traceback__)
-    theirs = [f for f in frames if "site-packages" not in f.filename and not _is_ours(f.filename)] or frames
-    return f"{theirs[-1].filename}, line {theirs[-1].lineno}"
-
-
-def _is_ours(name: str) -> bool:
-    return Path(name).is_relative_to(_PACKAGE)

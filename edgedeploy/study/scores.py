@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+import numpy as np
 
 from edgedeploy.errors import SpecError
 from edgedeploy.evidence.split import SPLIT_RESAMPLES, numbered, split_draws, split_score
 from edgedeploy.evidence.statistics import summarise_cases
 from edgedeploy.interfaces.scores import Grouped, ScoresSplit
 from edgedeploy.interfaces.task import Array, Case, Task
+from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.draws import SplitDraws
 from edgedeploy.reference.parity import require_finite
-from edgedeploy.study.cases import checked_scores, scores_of, their_code
+from edgedeploy.study.cases import checked_scores, scores_of
 
 FEWEST_RESAMPLES: Final = 100
 """Below this a one-sided bound at 95 % hangs on five draws."""
@@ -33,6 +37,8 @@ class Scores:
 def score(task: Task, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]) -> Scores:
     """Every metric of the task on ``cases`` with the ``outputs`` for them."""
     by_case: dict[str, dict[str, float | None]] = {}
+    if cases:
+        _check_case(task, cases[0], outputs[0])
     for case, found in zip(cases, outputs, strict=True):
         require_finite(found, case.id)
         by_case[case.id] = scores_of(task, found, case)
@@ -50,6 +56,8 @@ def score(task: Task, cases: Sequence[Case], outputs: Sequence[Mapping[str, Arra
     if not isinstance(task, ScoresSplit) or not task.split_metrics:
         return Scores(metrics, missing, by_case, groups)
     names, of_places = tuple(task.split_metrics), _score_of_places(task, cases, outputs)
+    every = range(len(cases))
+    _require_repeated(f"score() of {len(cases)} cases", of_places(every), of_places(every))
     more, why = split_score(of_places, names, len(cases))
     draws = split_draws(of_places, tuple(more), [case.id for case in cases], groups, _resamples(task))
     return Scores({**metrics, **more}, {**missing, **why}, by_case, groups, draws)
@@ -67,6 +75,31 @@ def _score_of_places(
         return checked_scores(asked, found, names, "split_metrics")
 
     return of_places
+
+
+def _check_case(task: Task, case: Case, outputs: Mapping[str, Array]) -> None:
+    """Raises ``SpecError`` when ``evaluate`` changes the outputs that it gets, or is random: no number of such a task says
+    anything of a variant."""
+    asked = f"evaluate() of case {case.id!r}"
+    before = {name: np.array(value) for name, value in outputs.items()}
+    require_finite(outputs, case.id)
+    first = scores_of(task, outputs, case)
+    changed = [name for name, value in before.items() if not np.array_equal(value, outputs[name])]
+    if changed:
+        remedy = "Work on a copy: what is scored next gets the same array"
+        raise SpecError(asked, f"it changed the output {changed[0]!r} that it was given", remedy)
+    _require_repeated(asked, first, scores_of(task, outputs, case))
+
+
+def _require_repeated(asked: str, first: Mapping[str, float | None], again: Mapping[str, float | None]) -> None:
+    for name, value in first.items():
+        other = again[name]
+        if value == other or (value is not None and other is not None and math.isclose(value, other, rel_tol=1e-6)):
+            continue
+        found = f"{name} is {value} and then {other} for the same outputs"
+        raise SpecError(
+            asked, found, "It has to depend on cases and outputs alone: seed what is random, change neither"
+        )
 
 
 def _resamples(task: ScoresSplit) -> int:

@@ -15,7 +15,15 @@ import numpy as np
 
 from edgedeploy.compress.checkpoint import drop_checkpoint
 from edgedeploy.compress.given import Given
-from edgedeploy.compress.model import derive, derive_quantized, load_weights, restore, save_weights, train_baseline
+from edgedeploy.compress.model import (
+    built,
+    derive,
+    derive_quantized,
+    load_weights,
+    restore,
+    save_weights,
+    train_baseline,
+)
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_arrays, write_atomic, write_json
@@ -132,10 +140,10 @@ class Workbench:
         arch = baseline_arch(self.task)
         if path.is_file():
             drop_checkpoint(checkpoint)
-            return load_weights(self.task.build(**arch), path)
+            return load_weights(built(self.task, arch), path)
         if self._given is not None or self._own_weights:
             with self._account.phase("build"):
-                model = self.task.build(**arch).eval()
+                model = built(self.task, arch).eval()
                 if self._given is not None:
                     self._given.load_into(model)
                 save_weights(model, path)

@@ -12,8 +12,9 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.errors import DataError, SpecError, nearest
+from edgedeploy.errors import DataError, EdgeDeployError, SpecError, nearest
 from edgedeploy.interfaces.task import Task
+from edgedeploy.interfaces.their_code import their_code, told
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.tasks.beside import make_importable, modules_beside, package_of
 
@@ -99,10 +100,11 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
         inspect.signature(factory).bind(**options)
     except TypeError as exc:
         raise SpecError(asked, f"the factory does not take these options ({exc})") from None
-    try:
-        task = factory(**options)
-    except SystemExit as exc:
-        raise SpecError(asked, f"{attribute} ends the program ({exc!r})", "Raise an error instead") from None
+    with their_code(factory, asked):
+        try:
+            task = factory(**options)
+        except SystemExit as exc:
+            raise SpecError(asked, f"{attribute} ends the program ({exc!r})", "Raise an error instead") from None
     if not isinstance(task, Task):
         missing = [member for member in _members(Task) if not hasattr(task, member)]
         raise SpecError(asked, f"what it made is no task: it lacks {', '.join(missing)}", "See edgedeploy.Task")
@@ -112,7 +114,7 @@ def _python_task(name: str, options: Mapping[str, Any], base: Path) -> Task:
 def _named(name: str, base: Path, asked: str) -> Callable[..., Any]:
     """The user's own function or class: ``module:name`` or ``file.py:name``. Raises ``SpecError`` and ``DataError``."""
     place, colon, attribute = name.rpartition(":")
-    if not colon or not place or not attribute or place.startswith("."):
+    if not colon or not place or not attribute or (place.startswith(".") and not place.endswith(".py")):
         raise SpecError(asked, "no factory is named", 'Write "package.module:factory" or "file.py:factory"')
     try:
         module = _module_of_file(base / place, asked) if place.endswith(".py") else _module_named(place, base)
@@ -123,7 +125,7 @@ def _named(name: str, base: Path, asked: str) -> Callable[..., Any]:
             remedy = "Write `import helpers`, or put an __init__.py beside it"
             raise SpecError(asked, f"{place} is in no package: {exc}", remedy) from None
         if not isinstance(exc, ModuleNotFoundError):
-            raise
+            raise SpecError(asked, told(exc), "Correct that line") from exc
         remedy = "Install it, or name a file: file.py:factory"
         if place.endswith(".py"):
             remedy = f"Install it, or put {(exc.name or '').partition('.')[0]}.py beside {place}"
@@ -132,6 +134,10 @@ def _named(name: str, base: Path, asked: str) -> Callable[..., Any]:
         raise SpecError(asked, f"{exc.filename}, line {exc.lineno}: {exc.msg}", "Correct that line") from None
     except SystemExit as exc:
         raise SpecError(asked, f"{place} ends the program ({exc!r})", "Remove that from what an import runs") from None
+    except EdgeDeployError:
+        raise
+    except Exception as exc:  # whatever the user's module runs when it is imported
+        raise SpecError(asked, told(exc), "Correct that line") from exc
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise SpecError(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.task import Array
+from edgedeploy.interfaces.their_code import their_code
 
 Maker = Callable[..., Any]
 
@@ -36,7 +37,8 @@ def build_network(maker: Maker, offered: Mapping[str, Any], seed: int) -> Any:
         raise SpecError(asked, f"it needs {', '.join(lacking)}", f"A network is offered: {', '.join(offered)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = maker(**{name: value for name, value in offered.items() if takes_all or name in known})
+        with their_code(maker, asked):
+            network = maker(**{name: value for name, value in offered.items() if takes_all or name in known})
     if not isinstance(network, torch.nn.Module):
         raise SpecError(asked, f"it made {type(network).__name__}", "Return a torch.nn.Module")
     return network

@@ -35,6 +35,9 @@ Labels = npt.NDArray[np.uint8]
 
 SUFFIXES: Final = (".nii.gz", ".nii")
 MAX_VOXELS: Final = 1 << 28
+MAX_CLASSES: Final = 254
+"""Label maps are of 8 bits."""
+
 VOLUMES_IN_MEMORY: Final = 32
 STEP: Final = 16
 """Sides of the network's input are multiples of it: four steps down."""
@@ -95,6 +98,8 @@ class VolumeOptions:
         check_shares(self)
         if len(self.size) != 3 or any(side % STEP or side < STEP for side in self.size):
             raise ValueError(f"size is three multiples of {STEP}, but got {list(self.size)}")
+        if math.prod(self.size) > MAX_VOXELS:
+            raise ValueError(f"size is at most {MAX_VOXELS} voxels, but got {list(self.size)}")
         if len(self.spacing_mm) != 3 or any(not 0 <= side < math.inf for side in self.spacing_mm):
             raise ValueError(f"spacing_mm is three lengths, 0 to leave one as it is, but got {list(self.spacing_mm)}")
         if sorted("LRAPSI".index(c) // 2 for c in self.orientation if c in "LRAPSI") != [0, 1, 2]:
@@ -104,6 +109,8 @@ class VolumeOptions:
         if len(self.window) != 2 or self.window[0] > self.window[1]:
             raise ValueError(f"window is two rising values, but got {list(self.window)}")
         values = list(self.classes.values())
+        if len(values) > MAX_CLASSES:
+            raise ValueError(f"at most {MAX_CLASSES} classes are taken, but got {len(values)}")
         if len(set(values)) < len(values) or 0 in values:
             raise ValueError(f"every class needs a value of its own that is not 0, but got {dict(self.classes)}")
 
@@ -281,6 +288,10 @@ class Volumes:
         if any(self.options.spacing_mm):
             now = volume.pixdim.tolist()
             wanted = [mine or theirs for mine, theirs in zip(self.options.spacing_mm, now, strict=True)]
+            voxels = math.prod(volume.shape[1:]) * math.prod(now) / math.prod(wanted)
+            if voxels > MAX_VOXELS:
+                asked = f"volumes of spacing {', '.join(f'{side:g}' for side in wanted)} mm"
+                raise DataError(asked, f"one has {voxels:.3g} voxels then", f"At most {MAX_VOXELS}: widen spacing_mm")
             volume = Spacing(wanted, mode=mode)(volume)
         return np.ascontiguousarray(volume[0].numpy(), np.float32)
 
@@ -317,6 +328,11 @@ def read_nifti(path: Path) -> tuple[Volume, npt.NDArray[np.float64]]:
         if not isinstance(file, nibabel.Nifti1Image) or len(shape) != 3 or not 0 < math.prod(shape) <= MAX_VOXELS:
             found = f"it is {type(file).__name__} of {file.shape} voxels"
             raise DataError(asked, found, f"One volume of at most {MAX_VOXELS} voxels in a NIfTI file")
+        if file.get_data_dtype().kind not in "iuf":
+            found = f"its voxels are {file.get_data_dtype()}"
+            raise DataError(
+                asked, found, "One real number a voxel: write magnitude, or one channel, to a file of its own"
+            )
         values = np.asarray(file.dataobj, np.float32).reshape(shape)
         affine = np.asarray(file.affine, np.float64)
     except DataError:

@@ -120,8 +120,8 @@ def _one(answer: Answer, key: str, default: str = "") -> str:
 
 
 def _port(question: Question, text: str) -> int:
-    if not text.isdigit():
-        raise SpecError(question.asked, f"Port {text}", "Give a number")
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise SpecError(question.asked, f"Port {text}", "Give a number from 1 to 65535")
     return int(text)
 
 

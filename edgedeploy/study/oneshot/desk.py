@@ -13,10 +13,11 @@ from typing import Any, Final
 from edgedeploy.compress.given import Given
 from edgedeploy.errors import SpecError, Unsupported, nearest
 from edgedeploy.interfaces.ability import abilities, sums_int8_exactly
-from edgedeploy.interfaces.target import FitsBoard, Target
+from edgedeploy.interfaces.target import FitsBoard, TakesAsGiven, Target
 from edgedeploy.interfaces.task import Task
 from edgedeploy.lab.kinds import health_check
 from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.precision import AS_GIVEN
 from edgedeploy.records.variant import PRECISIONS, Variant
 from edgedeploy.reference.parity import Judged
 from edgedeploy.reference.parity import judge as by_cases
@@ -53,7 +54,7 @@ def target_named(name: str, precision: str) -> Target:
     if name not in plugins:
         raise SpecError(f"--target {name}", "there is no such target", nearest(name, plugins))
     target = ready_targets([plugins[name]])[name]
-    if precision not in target.precisions:
+    if precision not in target.precisions and not (precision == AS_GIVEN and isinstance(target, TakesAsGiven)):
         known = nearest(precision, target.precisions) if precision not in PRECISIONS else ""
         builds = known or f"It builds: {', '.join(target.precisions)}"
         raise SpecError(f"--precision {precision}", f"target {name} does not build it", builds)
@@ -103,7 +104,8 @@ def desk(
     threads = max(1, min(info.cores, 4)) if info else 1
     arch = tuple(sorted((name, values[0]) for name, values in task.architecture.items()))
     variant = Variant(**{"target": target.name, "width": 1.0, "arch": arch, "threads": threads, **wanted})
-    baseline = Variant(target.name, "float32", 1.0, arch, variant.threads)
+    own = variant.precision == AS_GIVEN  # there is no float model
+    baseline = variant if own else Variant(target.name, "float32", 1.0, arch, variant.threads)
     if exact_sums is None:
         exact_sums = info is None or sums_int8_exactly(info.arch, info.isa)
     with TemporaryDirectory(prefix="edgedeploy-") as place:
@@ -130,7 +132,7 @@ def desk(
             bench=bench,
             store=store,
             account=account,
-            reference_baseline=baseline if "float32" in target.precisions else variant,
+            reference_baseline=baseline if own or "float32" in target.precisions else variant,
             metrics=task.metrics,
             tell=tell,
             scenarios=table.plans(folder or Path()) if info.clock == "wall" else (),

@@ -58,7 +58,7 @@ def export(folder: str | Path, out: str | Path, variant: str | None = None) -> E
     require_absent(out)
     front = read_front(folder)
     if variant is None and front.pick is None:
-        why = " ".join(front.explanation()) or "nothing was measured validly"
+        why = " ".join(front.explanation()).rstrip(".") or "nothing was measured validly"
         remedy = "Name a variant with --variant; `edgedeploy front --json` has the digests"
         raise GoalNotMet(f"the pick of {folder}", f"the study has none: {why}", remedy)
     chosen = variant if variant is not None else front.pick.digest if front.pick else ""

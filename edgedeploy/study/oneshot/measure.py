@@ -16,11 +16,12 @@ from edgedeploy.files import new_folder, write_json
 from edgedeploy.interfaces.target import Target
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.measurement import Measurement
-from edgedeploy.records.precision import CALIBRATED
+from edgedeploy.records.precision import AS_GIVEN, CALIBRATED
 from edgedeploy.reference.parity import UNJUDGED, Judged, judge
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.spec.boards import BoardTable, board_of_word
 from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.study.given import check_given
 from edgedeploy.study.oneshot.desk import Desk, Tell, desk, target_named
 from edgedeploy.study.oneshot.folder import artifact_of, is_quantized
 from edgedeploy.study.oneshot.model import Inputs, OneModel, cases_of, random_cases, take
@@ -100,7 +101,7 @@ def measure(
     """
     subject = _subject(Path(model), target, precision, shapes or {})
     cases = _cases(subject, inputs, images)
-    task = OneModel(subject.data, subject.sha256, cases)
+    task = OneModel(subject.data, subject.sha256, cases, subject.as_given)
     wanted = {"precision": subject.precision, **({"threads": threads} if threads else {})}
     with desk(
         task,
@@ -131,6 +132,7 @@ class _Subject:
     artifact: Artifact | None = None
     folder: Path = Path()
     quantized: bool = False
+    as_given: str = ""
 
 
 def _subject(model: Path, target: str, precision: str, shapes: Mapping[str, Sequence[int]]) -> _Subject:
@@ -145,6 +147,7 @@ def _subject(model: Path, target: str, precision: str, shapes: Mapping[str, Sequ
             artifact=artifact,
             folder=model,
             quantized=is_quantized(reference),
+            as_given="the artifact was built from a model of fixed precision" if artifact.precision == AS_GIVEN else "",
         )
     if not model.exists():
         remedy = "Name an .onnx file, or a folder made by `edgedeploy quantize` or `edgedeploy export`"
@@ -155,7 +158,14 @@ def _subject(model: Path, target: str, precision: str, shapes: Mapping[str, Sequ
         again = f"edgedeploy quantize {model} --target {target} --precision {precision} --calibration DIR --out OUT"
         raise SpecError(f"--precision {precision}", found, f"Make it first: `{again}`, then measure OUT")
     taken = take(model, shapes)
-    return _Subject(model.name, taken.data, taken.sha256, chosen, precision, taken.notes)
+    if not taken.as_given:
+        return _Subject(model.name, taken.data, taken.sha256, chosen, precision, taken.notes)
+    if precision != "float32":
+        remedy = "Leave it out: the file is measured as it is"
+        raise SpecError(f"--precision {precision}", f"{model.name} has its own: {taken.as_given}", remedy)
+    check_given(taken.data, taken.as_given, {target: chosen})
+    notes = (*taken.notes, f"measured as it is given: {taken.as_given}")
+    return _Subject(model.name, taken.data, taken.sha256, chosen, AS_GIVEN, notes, as_given=taken.as_given)
 
 
 def _cases(subject: _Subject, inputs: str | Path | None, images: Mapping[str, Any] | None) -> Inputs:

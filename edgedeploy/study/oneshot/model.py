@@ -118,7 +118,7 @@ def take(path: Path, shapes: Mapping[str, Sequence[int]]) -> TakenIn:
 
 
 class OneModel:
-    """See :class:`edgedeploy.interfaces.task.Task` and :class:`edgedeploy.interfaces.task.ReadyMade`.
+    """See ``Task``, ``ReadyMade`` and ``TakenAsGiven`` in :mod:`edgedeploy.interfaces.task`.
 
     Its metrics are distances of each output from the float model's, by case: agreement, not accuracy.
     """
@@ -126,8 +126,9 @@ class OneModel:
     name = "one model"
     architecture: Mapping[str, Sequence[Scalar]] = {}
 
-    def __init__(self, data: bytes, sha256: str, inputs: Inputs) -> None:
+    def __init__(self, data: bytes, sha256: str, inputs: Inputs, as_given: str = "") -> None:
         self._data = data
+        self.as_given = as_given
         self.source_sha256 = sha256
         self._inputs = inputs
         with TemporaryDirectory(prefix="edgedeploy-") as folder:

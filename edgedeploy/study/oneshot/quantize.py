@@ -174,6 +174,9 @@ def _of_file(
     shapes: Mapping[str, Sequence[int]],
 ) -> _Subject:
     taken = take(model, shapes)
+    if taken.as_given:
+        remedy = "Name the float model that it was made from. `edgedeploy measure` and a study take the file as it is"
+        raise SpecError(f"--precision {precision} of {model.name}", taken.as_given, remedy)
     if calibration is not None:
         cases = cases_of(Path(calibration), taken.inputs, images, "--calibration")
     elif precision in CALIBRATED:

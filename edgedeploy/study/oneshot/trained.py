@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from edgedeploy.compress.given import Given
+from edgedeploy.compress.model import built
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.task import Array, ReadyMade, Split, Task, is_trained
 from edgedeploy.records.measurement import Measurement
@@ -39,7 +40,7 @@ def load_trained(task: str | Task, checkpoint: Path | None, key: str) -> tuple[T
     found = load_task({"kind": "python", "object": task}, Path.cwd()) if isinstance(task, str) else task
     if checkpoint is not None:
         given = Given(checkpoint, key)
-        given.load_into(found.build(**baseline_arch(found)))
+        given.load_into(built(found, baseline_arch(found)))
         return found, given
     if is_trained(found) or isinstance(found, ReadyMade):
         return found, None

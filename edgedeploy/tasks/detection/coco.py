@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,9 @@ from edgedeploy.tasks.pictures.table import inside, read_limited
 MAX_JSON_BYTES: Final = 512 << 20
 MOST_DETECTIONS: Final = 100
 """Of an image; COCO's own limit."""
+
+_LARGEST: Final = 1e12
+"""Of pixels: no image is wider, and no box has a larger area."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,13 +38,15 @@ class Box:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the file with its objects; ``group`` and ``split`` are keys of it that the study names."""
+    """An image of the file with its objects; ``group`` and ``split`` are keys of it that the study names, ``size`` its width
+    and height where the file states them."""
 
     name: str
     path: Path
     boxes: tuple[Box, ...]
     group: str | None = None
     split: str | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ def read_coco(
     categories = {
         _whole(row, "id", f"{asked}, category"): str(row.get("name", row["id"])) for row in tables["categories"]
     }
+    if len(categories) < len(tables["categories"]):
+        raise DataError(asked, "two categories have one id", "Each category needs an id of its own")
     boxes: dict[int, list[Box]] = {_whole(row, "id", f"{asked}, image"): [] for row in tables["images"]}
     if not categories or not boxes or len(boxes) < len(tables["images"]):
         found = f"{len(categories)} categories and {len(boxes)} different ids for {len(tables['images'])} images"
@@ -90,7 +96,9 @@ def read_coco(
             raise DataError(where, f"its file_name is {name!r}", "Name its file")
         keys = {key: str(row[key]) for key in (group_key, split_key) if key and row.get(key) not in (None, "")}
         place = inside(folder, name, where)
-        pictures.append(Picture(name, place, tuple(boxes[row["id"]]), keys.get(group_key), keys.get(split_key)))
+        sides = (row.get("width"), row.get("height"))
+        size = sides if type(sides[0]) is int and type(sides[1]) is int else None
+        pictures.append(Picture(name, place, tuple(boxes[row["id"]]), keys.get(group_key), keys.get(split_key), size))
     return categories, pictures
 
 
@@ -104,13 +112,21 @@ def _whole(row: Mapping[str, Any], key: str, where: str) -> int:
 def _box(row: Mapping[str, Any], category: int, where: str) -> Box:
     values: Any = row.get("bbox")
     sound = isinstance(values, list) and len(values) == 4
-    if not sound or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values) or min(values[2:]) < 0:
+    if not sound or not all(map(_is_number, values)) or min(values[2:]) < 0:
         raise DataError(where, f"its bbox is {values!r}", "Left, top, width and height in pixels")
     left, top, width, height = map(float, values)
     area = row.get("area", width * height)
-    if not isinstance(area, (int, float)) or not math.isfinite(area):
+    if not _is_number(area):
         raise DataError(where, f"its area is {area!r}", "Leave it out, or state it in pixels")
-    return Box(category, (left, top, width, height), float(area), bool(row.get("iscrowd", 0)))
+    crowd = row.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise DataError(where, f"its iscrowd is {crowd!r}", "0 for one object, 1 for a crowd")
+    return Box(category, (left, top, width, height), float(area), bool(crowd))
+
+
+def _is_number(value: Any) -> bool:
+    """A finite number of an ordinary size; JSON's whole numbers have no largest one."""
+    return isinstance(value, (int, float)) and abs(value) < _LARGEST
 
 
 @dataclass(frozen=True)

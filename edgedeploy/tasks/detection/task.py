@@ -25,6 +25,9 @@ from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.take_in import take_in
 from edgedeploy.tasks.detection.boxes import FITS, FORMATS, PAD_GREY, UNITS, Fit, Layout
 from edgedeploy.tasks.detection.coco import Box, Found, Matches, Picture, match, mean_precision, read_coco
+from edgedeploy.tasks.images.dicom import is_dicom
+from edgedeploy.tasks.images.files import shown_size
+from edgedeploy.tasks.images.rules import ImageRules
 from edgedeploy.tasks.network import Maker, build_network
 from edgedeploy.tasks.pictures.base import Image, PictureTask
 from edgedeploy.tasks.pictures.entries import Entry, data_folder
@@ -111,6 +114,9 @@ class Detection(PictureTask):
         if len(self._pictures) < len(pictures):
             raise DataError(f"annotations {place}", "two images have one file_name", "Keep one of them")
         super().__init__("detection", options, root, [_entry(picture, place) for picture in pictures], maker)
+        rules = ImageRules(options.value_range, options.page)
+        for picture in pictures:
+            _check_size(picture, place, rules)
         self._options = options
         self._ids = sorted(self.categories)
         self._sizes = lru_cache(maxsize=None)(lambda case: self.image_of(case).shape[1:])
@@ -258,6 +264,22 @@ def make_detection(options: DetectionOptions, base: Path, maker: Maker | None = 
         found = "both are named" if maker is not None else "neither is named"
         raise SpecError("the detector: task.options.model or network", found, "Name an .onnx file, or file.py:function")
     return Detection(options, base, maker) if maker is not None else OnnxDetection(options, base)
+
+
+def _check_size(picture: Picture, place: Path, rules: ImageRules) -> None:
+    """Raises ``DataError`` where the image is not of the size that its boxes were drawn on: it was scaled or turned."""
+    if picture.size is None or is_dicom(picture.path):
+        return
+    shown = shown_size(picture.path, rules)
+    if shown != picture.size:
+        asked = f"annotations {place}, image {picture.name}"
+        found = (
+            f"it says {picture.size[0]} x {picture.size[1]} pixels, and the file is shown at {shown[0]} x {shown[1]}"
+        )
+        remedy = (
+            "Boxes are in pixels of the image: bring the files that they were drawn on, upright, or scale the boxes"
+        )
+        raise DataError(asked, found, remedy)
 
 
 def _entry(picture: Picture, place: Path) -> Entry:

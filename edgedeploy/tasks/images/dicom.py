@@ -151,6 +151,9 @@ def _grey(asked: str, data: Any, values: Values, rules: ImageRules, inverted: bo
         low = -(2 ** (stored - 1)) if signed else 0
         ends = np.asarray(apply_modality_lut(np.array([low, low + 2**stored - 1], values.dtype), data), float)
         stated = float(ends.min()), float(ends.max())
+        if not stated[0] < stated[1]:
+            found = "its rescale slope makes one value of all its pixels"
+            raise DataError(asked, found, "Replace or remove the file")
     if rescaled:
         values = np.asarray(apply_modality_lut(values, data)).astype(np.float32)
         if not np.isfinite(values).all():

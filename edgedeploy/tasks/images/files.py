@@ -154,6 +154,14 @@ def orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
+def shown_size(path: Path, rules: ImageRules) -> tuple[int, int]:
+    """Width and height of an image file that is no DICOM, as it is shown, from its header. Raises ``DataError``."""
+    with opened(path, rules) as file:
+        if orientation(file) >= 5 and file.format != "TIFF":  # Pillow states the upright size of a TIFF file alone
+            return file.height, file.width
+        return file.width, file.height
+
+
 def load_as_stored(image: Image.Image) -> int:
     """Decode a file without turning it; returns its orientation."""
     exif = image.getexif()

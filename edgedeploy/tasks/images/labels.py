@@ -11,7 +11,7 @@ from PIL import Image
 
 from edgedeploy.errors import DataError
 from edgedeploy.tasks.images.dicom import is_dicom
-from edgedeploy.tasks.images.files import bits_of, load_as_stored, opened, orientation, upright
+from edgedeploy.tasks.images.files import bits_of, load_as_stored, opened, orientation, shown_size, upright
 from edgedeploy.tasks.images.rules import ImageRules
 
 Numbers = npt.NDArray[np.int64]
@@ -30,10 +30,9 @@ def read_label_values(path: Path, rules: ImageRules, image: Path | None = None) 
     if image is None or turned != 1 or is_dicom(image):
         return values
     with opened(image, rules) as beside:
-        shown, turned = (beside.height, beside.width), orientation(beside)
-        if turned >= 5 and beside.format != "TIFF":  # Pillow states the upright size of a TIFF file alone
-            shown = shown[::-1]
-    return _turned_like(path, values, shown, turned)
+        turned = orientation(beside)
+    width, height = shown_size(image, rules)
+    return _turned_like(path, values, (height, width), turned)
 
 
 def _numbers(path: Path, file: Image.Image) -> Numbers:

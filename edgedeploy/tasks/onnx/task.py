@@ -21,6 +21,7 @@ from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.take_in import TakenIn, take_in
+from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.clips import clip_outputs
 from edgedeploy.runtime.sessions.onnxruntime import open_model
 from edgedeploy.tasks.onnx.arrays import Share
@@ -212,7 +213,11 @@ class OnnxTask:
             path.write_bytes(self.taken.data)
             self._session = open_model(path, {}, 1)
         run, feed = self._session.run, self.inputs(case)
-        found = clip_outputs(run, feed, self.states) if self.states else run(feed)
+        try:
+            found = clip_outputs(run, feed, self.states) if self.states else run(feed)
+        except RuntimeFault as exc:  # the float model itself: no variant is to blame
+            asked = f"{self.model_path.name} on case {case.id}"
+            raise DataError(asked, str(exc), "Correct the case: its values are beyond what the model takes") from None
         values: dict[str, Array] = {name: np.asarray(value) for name, value in found.items()}
         size_bytes = sum(value.nbytes for value in values.values())
         if self._remembered_bytes + size_bytes <= REMEMBERED_BYTES:
@@ -241,9 +246,10 @@ class OnnxTask:
                 )
 
     def _check_answers(self) -> None:
-        """The model gives numbers for a case of its user's own. Raises ``Unsupported``."""
-        case = self._cases["calibration"][0]
-        for name, values in self._expected(case).items():
+        """The model gives numbers for the first case of each split. Raises ``Unsupported``, and ``DataError`` for a case
+        that it cannot take."""
+        firsts = [cases[0] for cases in self._cases.values() if cases]
+        for case, name, values in ((first, *item) for first in firsts for item in self._expected(first).items()):
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise Unsupported(
                     f"finite values in output {name!r} of {self.model_path.name}",

@@ -13,6 +13,8 @@ from edgedeploy.tasks.splitting import check_shares
 
 COLOURS: Final = ("grey", "rgb")
 INTENSITIES: Final = ("image", "fixed")
+LARGEST_SIDE: Final = 8000
+"""The square of it is as many pixels as an image file may have."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class PictureOptions:
         check_preparation(self)
         if min(self.resolutions) < self.smallest_side:
             raise ValueError(f"resolutions must be at least {self.smallest_side}, but got {min(self.resolutions)}")
+        if max(self.resolutions) > LARGEST_SIDE:
+            raise ValueError(f"resolutions are at most {LARGEST_SIDE}, but got {max(self.resolutions)}")
 
     @property
     def channels(self) -> int:

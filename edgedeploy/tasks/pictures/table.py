@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -37,7 +38,7 @@ def read_table(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()) 
         raise DataError(asked, f"it is no UTF-8 text (byte {exc.start})", "Save it as UTF-8") from None
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     columns = [str(name).strip() for name in reader.fieldnames or ()]
     reader.fieldnames = columns
     lacking = [name for name in wanted if name not in columns]
@@ -49,6 +50,9 @@ def read_table(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()) 
         for row in reader:
             rows += 1
             line = reader.line_num
+            if any(cell.strip() for cell in row.get(None) or ()):
+                found = f"it has more than the {len(columns)} values that the first line names"
+                raise DataError(f"{asked}, line {line}", found, f"Put a value that holds {delimiter!r} in quotes")
             values = {name: (row.get(name) or "").strip() for name in (*wanted, *optional) if name in columns}
             empty = [name for name in wanted if not values[name]]
             if empty or rows > MAX_ROWS:

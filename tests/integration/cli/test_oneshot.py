@@ -19,6 +19,7 @@ import pytest
 import torch
 from made_up_study import ONE_TRIAL, new_store
 from PIL import Image
+from quantized_onnx import pairs
 from small_onnx import convolutional, transformer_block
 from small_task import SmallTask, bench
 from typer.testing import CliRunner
@@ -178,6 +179,19 @@ def test_measure_runs_the_artifact_beside_its_float_model(place: Path) -> None:
     assert found["executed"]["int8"] > 0
 
 
+def test_a_file_that_is_quantized_already_is_measured_as_it_is(place: Path) -> None:
+    pairs(place / "q.onnx")
+    (place / "study.toml").write_text(ON_A_BUSY_MACHINE)
+    words = ["measure", "q.onnx", "--study", "study.toml", "--board", "here", "--queries", "64", "--json"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code in (0, 4), done.output  # this machine may be too busy for a valid run
+    found = json.loads(done.stdout)
+    assert found["variant"]["precision"] == "as-given"
+    assert found["executed"]["int8"] > 0
+    assert found["baseline_p50_ns"] is None
+    assert any("measured as it is given: it is quantized already" in note for note in found["notes"])
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -211,6 +225,9 @@ def test_measure_runs_the_artifact_beside_its_float_model(place: Path) -> None:
         ("quantize --target openvino --task squares.py:make_task --out x", 2, "Add --checkpoint with a file"),
         ("quantize --target openvino --task squares.py:make_task --checkpoint net.pt --out x", 2, "checkpoint net.pt"),
         ("quantize --target openvino --task nowhere.py:make --out x", 2, "no file at"),
+        ("quantize q.onnx --target openvino --calibration cases --out x", 2, "it is quantized already (operator"),
+        ("measure q.onnx --board local --precision int8-dynamic", 2, "Leave it out: the file is measured as it is"),
+        ("measure q.onnx --board local --target litert", 4, "it builds from float models"),
         ("measure m.onnx", 2, "--board: it is missing"),
         ("measure absent --board local", 2, "there is no such file or folder"),
         ("measure empty --board local", 2, "no manifest"),
@@ -237,6 +254,7 @@ def test_a_mistake_is_told_and_nothing_is_written(
     (place / "empty").mkdir()
     (place / "junk.onnx").write_bytes(b"hello" * 9)
     (place / "net.pt").write_bytes(b"weights")
+    pairs(place / "q.onnx")
     shutil.copy(REPO / "docs" / "examples" / "squares.py", place)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     np.save(place / "wrong.npy", np.zeros((3, 5), np.float32))

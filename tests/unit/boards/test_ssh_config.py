@@ -227,6 +227,13 @@ def test_without_ssh_what_paramiko_does_not_know_is_one_sentence(
         resolve(SshTarget(host="cart", home=tmp_path))
 
 
+def test_without_ssh_a_port_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openssh, "find_ssh", lambda: None)
+    write_config(tmp_path, "Host cart\n  Port 99999\n")
+    with pytest.raises(SpecError, match=r"Port 99999\. Give a number from 1 to 65535"):
+        resolve(SshTarget(host="cart", home=tmp_path))
+
+
 def test_environment_stands_in_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need_ssh()
     monkeypatch.setenv("LAB_KEYS", str(tmp_path))

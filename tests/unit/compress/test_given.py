@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import zipfile
 from argparse import Namespace
@@ -172,6 +173,7 @@ def test_a_program_of_torchscript_is_refused_with_the_way_to_its_weights(tmp_pat
         (lambda path: torch.save({"epoch": 3, "lr": 0.1}, path), "no table of tensors, but keys epoch, lr"),
         (lambda path: torch.save({}, path), "no table of tensors"),
         (lambda path: path.mkdir(), "directory"),
+        (os.mkfifo, "no regular file"),
         (lambda path: path.write_bytes(b"\x10\0\0\0\0\0\0\0{not json at all}"), "damaged"),
         (lambda path: None, "no file at"),
     ],
@@ -236,8 +238,8 @@ def test_a_key_that_is_wrong_or_has_to_be_told(content: Any, key: str, message: 
     [
         (
             network(0, channels=6).state_dict(),
-            r"for Sequential: 2 of the model's 9 tensors fit; other shape: 0.weight \(\[6, 1, 3, 3\] in the file, "
-            r"\[4, 1, 3, 3\] in the model\).* and 3 more",
+            r"for Sequential: 2 of the model's 9 tensors fit; other shape or numbers: 0.weight \(\[6, 1, 3, 3\] in "
+            r"the file, \[4, 1, 3, 3\] in the model\).* and 3 more",
         ),
         (
             {name: tensor for name, tensor in STATE.items() if not name.startswith("3.")},
@@ -254,6 +256,42 @@ def test_weights_of_another_model_are_told_by_name(content: Any, message: str, t
     with pytest.raises(DataError, match=message) as caught:
         loaded(path)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tensor: tensor.to(torch.complex64) * 1j, "complex64 in the file, float32 in the model"),
+        (lambda tensor: (tensor * 100).to(torch.int8), "int8 in the file, float32 in the model"),
+        (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "qint8 in the file"),
+        (lambda tensor: tensor.to_sparse(), "float32 sparse_coo in the file"),
+        (lambda tensor: tensor.to("meta"), "float32 without data in the file"),
+    ],
+    ids=["complex", "codes", "quantized", "sparse", "meta"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_numbers_that_would_be_copied_as_others_are_refused(
+    change: Callable[[torch.Tensor], torch.Tensor], told: str, tmp_path: Path
+) -> None:
+    """torch copies codes and complex numbers into float weights without a word."""
+    path = tmp_path / "odd.pt"
+    torch.save({**STATE, "0.weight": change(STATE["0.weight"])}, path)
+    with pytest.raises(DataError, match=rf"other shape or numbers: 0\.weight \({told}") as caught:
+        loaded(path)
+    assert "Save the float weights" in caught.value.remedy
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_any_width_are_taken(kind: torch.dtype, tmp_path: Path) -> None:
+    wide = {name: t.to(kind) if t.is_floating_point() else t for name, t in STATE.items()}
+    torch.save(wide, tmp_path / "wide.pt")
+    model, _ = loaded(tmp_path / "wide.pt")
+    assert torch.equal(model.state_dict()["0.weight"], wide["0.weight"].float())
+
+
+def test_a_name_with_a_null_byte_is_a_wrong_name() -> None:
+    with pytest.raises(DataError, match="null byte"):
+        Given(Path("a\0b.pt")).load_into(network(0))
 
 
 def test_hooks_of_the_model_translate_older_names(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from edges_task import Edges, TrainableEdges, loss_of, variant
 from torch import nn
 
 from edgedeploy import Trainer
-from edgedeploy.compress.model import derive, train_baseline
+from edgedeploy.compress.model import built, derive, train_baseline
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.compress.prune import channel_widths
 from edgedeploy.errors import BuildError, OutOfTime, SpecError
@@ -141,6 +142,7 @@ class Odd(Edges):
         self._change = change
 
     def fit(self, model: Any, **_: Any) -> None:
+        next(model.parameters()).data.mul_(1.01)
         self._change(model)
 
 
@@ -159,11 +161,6 @@ def test_what_fit_may_not_do_to_a_model_is_told(
         train_baseline(Odd(change), ARCH)
 
 
-def test_a_mistake_in_fit_stays_the_users_own() -> None:
-    with pytest.raises(ZeroDivisionError):
-        train_baseline(Odd(lambda model: 1 / 0), ARCH)
-
-
 def test_frozen_layers_and_training_mode_do_not_matter() -> None:
     def change(model: nn.Module) -> None:
         model.train().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -171,3 +168,65 @@ def test_frozen_layers_and_training_mode_do_not_matter() -> None:
     model = train_baseline(Odd(change), ARCH)
     assert not model.training
     assert all(tensor.is_contiguous() for tensor in model.state_dict().values())
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_that_is_left_in_another_precision_comes_back_to_float32(kind: torch.dtype) -> None:
+    model = train_baseline(Odd(lambda model: model.to(kind)), ARCH)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+def becomes_another(model: Any) -> None:
+    model.__class__ = type("Wrapper", (type(model),), {})
+
+
+def exits(model: Any) -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (becomes_another, r"other modules than before \(itself\)"),
+        (lambda model: model["weights"], r"fit\(\) of .*test_own_fit.py, line \d+: TypeError"),
+        (exits, r"fit\(\) of .*test_own_fit.py, line \d+: SystemExit: 3"),
+    ],
+)
+def test_what_goes_wrong_in_fit_is_told_with_its_line(change: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        train_baseline(Odd(change), ARCH)
+
+
+class Builds(Edges):
+    """Whose ``build`` gives what ``make`` makes."""
+
+    trained = True
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make = make
+
+    def build(self, **arch: Any) -> Any:
+        return self.make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Linear(2, 2).half(), r"build\(size=16, mix='wide'\): weight is float16.*Return model.float\(\)"),
+        (lambda: {"weights": 1}, "it returned a dict.*Return a torch.nn.Module"),
+        (lambda: ARCH["depth"], r"test_own_fit.py, line \d+: KeyError: 'depth'"),
+    ],
+)
+def test_what_build_gives_is_held_against_what_a_study_needs(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        built(Builds(make), ARCH)
+
+
+@pytest.mark.parametrize("fit", [lambda model: None, lambda model: copy.deepcopy(model)[0].weight.data.zero_()])
+def test_a_baseline_that_fit_left_untrained_is_refused(fit: Callable[[nn.Module], Any]) -> None:
+    class Leaves(Edges):
+        def fit(self, model: Any, **_: Any) -> None:
+            fit(model)
+
+    with pytest.raises(SpecError, match=r"it left every weight as build\(\) made it.*not a copy.*trained = True"):
+        train_baseline(Leaves(), ARCH)

@@ -260,6 +260,13 @@ class TestPick:
         wide = front(items, margin=0.2).pick
         assert wide is not None and wide.digest == items[2].digest
 
+    def test_the_recovered_baseline_is_not_picked_while_there_is_another(self) -> None:
+        items = study()
+        recovered = dataclasses.replace(items[1].variant, recovered=True)
+        items[1] = dataclasses.replace(items[1], variant=recovered)
+        pick = front(items).pick
+        assert pick is not None and pick.digest not in {items[1].digest, items[2].digest}
+
     def test_when_none_is_shown_it_says_so_and_takes_the_closest(self) -> None:
         items = [study()[0], *study()[2:4]]
         report = front(items, constraints=[Constraint("latency_ratio", at_most=0.9)])

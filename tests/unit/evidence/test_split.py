@@ -304,3 +304,35 @@ def test_draws_survive_the_file_and_files_without_them_are_read() -> None:
 def test_damaged_draws_are_no_draws(packed: str) -> None:
     with pytest.raises(ValueError, match="draws of a split are"):
         SplitDraws("x", packed)
+
+
+class Careless(Reader):
+    """Whose scores depend on more than the outputs."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.rng = np.random.default_rng(0)
+
+    def evaluate(self, outputs: Mapping[str, Any], case: Case) -> dict[str, float | None]:
+        if self.kind == "changes":
+            outputs["p"][...] = 0
+        return {"right": float(self.rng.random()) if self.kind == "evaluate" else 1.0}
+
+    def score(self, cases: Sequence[Case], outputs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+        return {"auroc": float(self.rng.random()) if self.kind == "score" else 0.5}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("evaluate", r"evaluate\(\) of case .*right is 0\.\d+ and then 0\.\d+ for the same outputs"),
+        ("changes", r"evaluate\(\) of case .*it changed the output 'p'"),
+        ("score", r"score\(\) of 60 cases: auroc is 0\.\d+ and then 0\.\d+ for the same outputs"),
+    ],
+)
+def test_scores_that_depend_on_more_than_the_outputs_are_refused(kind: str, message: str) -> None:
+    task = Careless(kind)
+    with pytest.raises(SpecError, match=message):
+        score(task, task.cases(), answers(Reader(), 0.5))  # type: ignore[arg-type]
+    assert score(Careless(""), task.cases(), answers(Reader(), 0.5)).metrics == {"right": 1.0, "auroc": 0.5}  # type: ignore[arg-type]

@@ -113,15 +113,21 @@ class Logarithm(nn.Module):
         return torch.log(-image)
 
 
+class Waves(nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.fft.fft(image)
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "told"),
     [
         (Branching(), BuildError, "traceable"),
         (Spectrum(), Unsupported, "svd"),
         (Logarithm(), Unsupported, "NaN or Inf"),
+        (Waves(), Unsupported, "real numbers in output out0 .*: complex64. Return real numbers"),
         (nn.Conv2d(7, 1, 1), BuildError, r"image \(1, 2, 16, 16\)"),
     ],
-    ids=["data-dependent", "operator", "not-finite", "shape"],
+    ids=["data-dependent", "operator", "not-finite", "complex", "shape"],
 )
 def test_what_cannot_be_exported_is_a_typed_error(
     model: nn.Module, kind: type[EdgeDeployError], told: str, tmp_path: Path

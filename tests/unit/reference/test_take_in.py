@@ -76,7 +76,7 @@ def sample_rate(path: Path) -> Path:
 
 def test_an_input_that_chooses_the_network_is_given_as_a_constant(tmp_path: Path) -> None:
     path = sample_rate(tmp_path / "m.onnx")
-    with pytest.raises(Unsupported, match=r"the shape that operator If .* gives depends on values"):
+    with pytest.raises(Unsupported, match=r"operator If .* gives depends on values.*constants = \{"):
         take_in(path, {})
     for rate, side, left in ((16000, 8, "Tanh"), (8000, 7, "AveragePool")):
         taken = take_in(path, {}, {"sr": rate})

@@ -104,6 +104,7 @@ def test_a_table_names_splits_too(patients: Path, tmp_path: Path) -> None:
         ("images/p0-0.png,,p,", "no label"),
         ("images/p0-0.png,lying,p,holdout", "split 'holdout'.*Known: train"),
         ("images/p0-1.png,lying,patient 0,", "'images/p0-1.png' stands twice"),
+        ("images/p0-0.png,lying, flat,p,train", "more than the 4 values.*in quotes"),
     ],
 )
 def test_rows_that_cannot_be_used_name_their_line(patients: Path, row: str, message: str) -> None:
@@ -145,6 +146,14 @@ def test_a_table_with_odd_separators_and_a_byte_order_mark_is_read(patients: Pat
     assert len(load(patients, table="excel.csv").cases("train")) > 8
 
 
+def test_a_class_keeps_the_line_ends_that_its_quotes_hold(tmp_path: Path, patients: Path) -> None:
+    header, *rows = (patients / "labels.csv").read_text().splitlines()
+    for odd in ("on\nits side", "on\u2028its side"):
+        quoted = "\n".join(row.replace(",lying,", f',"{odd}",') for row in rows)
+        (patients / "quoted.csv").write_text(f"{header}\n{quoted}\n")
+        assert load(patients, table="quoted.csv").classes == (odd, "upright")
+
+
 def test_one_picture_in_two_classes_is_refused(tmp_path: Path) -> None:
     picture_kit.two_classes(tmp_path)
     (tmp_path / "lying" / "copy.png").write_bytes((tmp_path / "upright" / "004.png").read_bytes())
@@ -178,6 +187,7 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
         ({"colour": "red"}, "colour is grey or rgb"),
         ({"selection_share": 0.9}, "shares must be above 0"),
         ({"resolutions": [8]}, "resolutions must be at least 16"),
+        ({"resolutions": [1_000_000]}, "resolutions are at most 8000"),
         ({"epochs": 3}, "unknown option"),
     ],
 )
@@ -202,6 +212,8 @@ def asks(depth):
     return None
 def nothing():
     return 3
+def fails(classes):
+    return {}["weights"]
 """
 
 
@@ -217,6 +229,8 @@ def test_a_network_of_ones_own(folders: Path) -> None:
         load(folders, network="nets.py:asks").build(resolution=16)
     with pytest.raises(SpecError, match="it made int"):
         load(folders, network="nets.py:nothing").build(resolution=16)
+    with pytest.raises(SpecError, match=r"network \(fails\): .*nets.py, line \d+: KeyError: 'weights'"):
+        load(folders, network="nets.py:fails").build(resolution=16)
 
 
 def test_a_single_logit_is_that_of_the_positive_class(folders: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import picture_kit
 import pytest
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -292,6 +293,10 @@ def set_first(**values: Any) -> Any:
         ({"images": set_first(id=1)}, "19 different ids for 20 images"),
         ({"annotations": set_first(bbox=[1, 2, 3])}, r"annotation 1: its bbox is \[1, 2, 3\]"),
         ({"annotations": set_first(bbox=[1, 2, -3, 4])}, "annotation 1: its bbox"),
+        ({"annotations": set_first(bbox=[1, 10**400, 3, 4])}, "annotation 1: its bbox"),
+        ({"images": set_first(width=80, height=48)}, "image 000.png: it says 80 x 48 pixels.*shown at 40 x 24"),
+        ({"annotations": set_first(iscrowd="0")}, "annotation 1: its iscrowd is '0'"),
+        ({"categories": lambda rows: rows.append(dict(rows[0]))}, "two categories have one id"),
         ({"annotations": set_first(category_id=99)}, "image 0 and category 99"),
         ({"annotations": set_first(image_id="a")}, "its image_id is 'a'"),
     ],
@@ -301,6 +306,22 @@ def test_entries_that_cannot_be_used_are_named(tmp_path: Path, changes: dict[str
     (tmp_path / "nets.py").write_text(NETWORK)
     with pytest.raises(DataError, match=message):
         load(tmp_path / "data", network="nets.py:make")
+
+
+def test_boxes_of_an_image_that_exif_turns_are_of_the_upright_one(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(NETWORK)
+    for stated, stored in (((24, 40), "turned"), ((40, 24), "as stored")):
+        root = picture_kit.coco_data(
+            tmp_path / stored, images=set_first(file_name="turned.jpg", width=stated[0], height=stated[1])
+        )
+        exif = Image.Exif()
+        exif[274] = 6
+        Image.new("RGB", (40, 24), (9, 9, 9)).save(root / "images" / "turned.jpg", exif=exif)
+        if stored == "turned":
+            assert load(root, network="nets.py:make").categories
+        else:
+            with pytest.raises(DataError, match=r"turned\.jpg: it says 40 x 24 pixels, .* shown at 24 x 40"):
+                load(root, network="nets.py:make")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"images": {}}', "[" * 100_000])

@@ -303,6 +303,13 @@ def test_dicom_rescale_and_bits_stored_give_the_range(tmp_path: Path) -> None:
     assert window == pytest.approx(np.clip((stored - 1024.0 + 160) / 400, 0, 1), abs=1e-5)
 
 
+def test_a_dicom_rescale_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
+    """Black and white would be one value, and every pixel NaN."""
+    path = dicom(tmp_path / "IM1", ramp(np.uint16, 4095), **{**CT, "RescaleSlope": 0})
+    with pytest.raises(DataError, match="IM1: its rescale slope makes one value of all its pixels"):
+        unit(path)
+
+
 def test_a_dicom_files_own_window(tmp_path: Path) -> None:
     stored = ramp(np.uint16, 2048)
     path = dicom(tmp_path / "a.dcm", stored, **CT, WindowCenter=40, WindowWidth=400)

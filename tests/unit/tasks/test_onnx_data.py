@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_onnx import save
+from onnx import TensorProto, helper
 from small_onnx import convolutional
 
 from edgedeploy import DataError, SpecError
@@ -40,3 +42,21 @@ def test_too_few_cases_and_two_ways_to_name_them_are_refused(tmp_path: Path) -> 
         OnnxOptions.from_table({"data": "all.npz", "selection": "all.npz"})
     with pytest.raises(SpecError, match=r"task\.options\.calibration: it is missing"):
         OnnxOptions.from_table({})
+
+
+@pytest.mark.parametrize("split", ["calibration", "selection"])
+def test_a_case_that_the_model_cannot_take_is_named(split: str, tmp_path: Path) -> None:
+    save(
+        tmp_path / "words.onnx",
+        [helper.make_node("Gather", ["table", "ids"], ["rows"]), helper.make_node("Relu", ["rows"], ["y"])],
+        inputs={"ids": (TensorProto.INT64, [4])},
+        outputs={"y": (TensorProto.FLOAT, [4, 8])},
+        weights={"table": np.ones((20, 8), np.float32)},
+    )
+    rng = np.random.default_rng(0)
+    for name in ("calibration", "selection", "confirmation"):
+        low = 30 if name == split else 0
+        np.savez(tmp_path / f"{name}.npz", ids=rng.integers(low, low + 20, (6, 4)))
+    options = {name: f"{name}.npz" for name in ("calibration", "selection", "confirmation")}
+    with pytest.raises(DataError, match=rf"words\.onnx on case {split}/0: .*out of data bounds.* Correct the case"):
+        OnnxTask(tmp_path / "words.onnx", OnnxOptions.from_table(options), tmp_path)

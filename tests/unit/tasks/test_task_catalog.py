@@ -135,7 +135,14 @@ def test_an_import_that_edgedeploy_does_not_have_is_answered_with_one_that_it_ha
 
 def test_an_import_error_of_the_users_own_stays_one(study: Path) -> None:
     (study / "my_task.py").write_text(f"{OWN}\nfrom json import nothing_of_that_name\n")
-    with pytest.raises(ImportError, match="nothing_of_that_name"):
+    with pytest.raises(SpecError, match=r"my_task.py, line \d+: ImportError: .*nothing_of_that_name") as caught:
+        load_task(own("my_task.py:Own"), study)
+    assert isinstance(caught.value.__cause__, ImportError)
+
+
+def test_whatever_an_import_of_the_users_file_raises_is_told_with_its_line(study: Path) -> None:
+    (study / "my_task.py").write_text(f"{OWN}\nSIZES = [1, 2][5]\n")
+    with pytest.raises(SpecError, match=r"my_task.py, line \d+: IndexError: list index out of range"):
         load_task(own("my_task.py:Own"), study)
 
 
@@ -153,6 +160,12 @@ def test_a_task_from_a_file_beside_the_study(study: Path) -> None:
     task = load_task(own("my_task.py:Own", size=16), study)
     assert task.name == "own"
     assert task.size == 16  # type: ignore[attr-defined]
+
+
+def test_a_file_may_be_named_from_here_or_from_above(study: Path) -> None:
+    (study / "deeper").mkdir()
+    assert load_task(own("./my_task.py:Own"), study).name == "own"
+    assert load_task(own("../my_task.py:Own"), study / "deeper").name == "own"
 
 
 def test_a_task_from_an_installed_module(tmp_path: Path) -> None:
@@ -184,8 +197,9 @@ def test_what_is_wrong_with_the_object_is_said(
 
 
 @pytest.mark.parametrize(("factory", "error"), [("broken", KeyError), ("confused", TypeError)])
-def test_a_mistake_inside_the_users_code_is_not_blamed_on_the_study(
+def test_a_mistake_inside_the_users_code_is_told_with_its_line(
     factory: str, error: type[Exception], study: Path
 ) -> None:
-    with pytest.raises(error):
+    with pytest.raises(SpecError, match=rf"my_task.py:{factory}.*my_task.py, line \d+: {error.__name__}") as caught:
         load_task(own(f"my_task.py:{factory}"), study)
+    assert isinstance(caught.value.__cause__, error)

@@ -135,6 +135,7 @@ def test_classes_without_truth_and_answer_are_undefined(tmp_path: Path) -> None:
         ({"label": np.zeros((20, 18, 11), np.uint8)}, "must have one size and one affine"),
         ({"values": np.full((20, 18, 12), np.nan, np.float32)}, "NaN or Inf"),
         ({"values": np.zeros((20, 18, 12, 3), np.float32)}, "One volume of at most"),
+        ({"values": np.ones((20, 18, 12), np.complex64)}, "its voxels are complex64"),
     ],
 )
 def test_volumes_that_cannot_be_used_are_named(tmp_path: Path, of: dict[str, Any], message: str) -> None:
@@ -170,10 +171,17 @@ def test_a_header_that_asks_for_too_much_is_refused_unread(tmp_path: Path) -> No
         load(tmp_path)
 
 
+def test_a_spacing_that_asks_for_too_much_is_refused(root: Path) -> None:
+    with pytest.raises(DataError, match=r"spacing 0\.001, 0\.001, 0\.001 mm: one has .* widen spacing_mm"):
+        load(root, spacing_mm=[0.001, 0.001, 0.001])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"size": [16, 16, 20]}, "three multiples of 16"),
+        ({"size": [16000, 16000, 16000]}, "size is at most 268435456 voxels"),
+        ({"classes": {f"c{value}": value for value in range(1, 256)}}, "at most 254 classes"),
         ({"orientation": "RAL"}, "names three axes"),
         ({"fit": "slide"}, "fit is crop or squeeze"),
         ({"window": [5.0, 1.0]}, "two rising values"),
