@@ -187,12 +187,20 @@ class TakenAsGiven(Protocol):
 
 @dataclass(frozen=True)
 class TrainRecipe:
-    """How long and how fast to train. ``distill_weight`` is the share of the loss that follows the teacher.
+    """How long and how fast to train.
 
-    ``bfloat16`` asks for it where the training host multiplies it itself; anywhere else training runs in float32, which is
-    several times faster than emulating it. The first ``early_epochs`` of ``epochs`` see the batches of ``early_arch``, for
-    example ``{resolution = 96}``: most of the learning for a fraction of the work. Only keywords that leave the weights
-    alone may be named there.
+    - ``epochs``: passes over the training split.
+    - ``batch_size``: cases of a step, at least 2.
+    - ``learning_rate``: the largest one.
+    - ``weight_decay``: of AdamW.
+    - ``warmup_epochs``: over them the learning rate rises from 0.
+    - ``bfloat16``: asks for it where the training host multiplies it itself; anywhere else training runs in float32, which
+      is several times faster than emulating it.
+    - ``distill_weight``: the share of the loss that follows the teacher, the baseline.
+    - ``early_epochs``: the first of ``epochs``, which see the batches of ``early_arch``: most of the learning for a fraction
+      of the work.
+    - ``early_arch``: for example ``{ resolution = 96 }``. Only keywords that leave the weights alone may be named.
+    - ``seed``: decides batches and augmentation.
     """
 
     epochs: int

@@ -311,6 +311,12 @@ def check_answers(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str, 
     check_repeatable(frozen, lambda: _torch_outputs(frozen, specs, values), EXPORT_TOLERANCE)
 
 
+def first_answer(model: Any, specs: tuple[TensorSpec, ...], feed: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs of one forward pass on ``feed``. The model is not changed. Raises ``BuildError`` for inputs that do not
+    fit, ``Unsupported`` for outputs that are no tensors or not finite."""
+    return _torch_outputs(frozen_model(model), specs, feed)
+
+
 def frozen_model(model: Any) -> Any:
     """A copy of a user's module as it is exported: on the CPU, in evaluation mode, its weights plain parameters. Raises
     ``Unsupported``."""

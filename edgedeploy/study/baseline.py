@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -10,13 +10,16 @@ from typing import Any, Final
 from edgedeploy.compress.checkpoint import digest_of_weights
 from edgedeploy.compress.given import Given
 from edgedeploy.compress.model import NO_WEIGHTS, WAYS_TO_WEIGHTS, built
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import BuildError, MeasurementError, SpecError, Unsupported
 from edgedeploy.interfaces.task import ReadyMade, Task, can_recover, can_train, is_trained
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.records.weights import TRAINED_HERE, BaselineWeights
+from edgedeploy.reference.export import first_answer
 from edgedeploy.search.space import Space
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.cases import inputs_of, scores_of
 from edgedeploy.study.front import weights_of
 
 RECOVERY_MEMBERS: Final = ("batches", "loss", "recovery_recipe")
@@ -41,9 +44,10 @@ def baseline_arch(task: Task) -> dict[str, Scalar]:
 
 def find_baseline(spec: StudySpec, source: SpecSource, task: Task) -> Baseline:
     """The baseline of a study, its weights loaded once into the task's model, so that a wrong file is told before anything
-    starts.
+    starts. A model of the user's, or with the user's weights, answers one case: one that does not fit would fail as every
+    variant.
 
-    Raises ``SpecError`` when nothing gives the weights, and what :meth:`Given.load_into` raises.
+    Raises ``SpecError`` when nothing gives the weights or the model does not fit, and what :meth:`Given.load_into` raises.
     """
     table = spec.task
     if isinstance(task, ReadyMade):
@@ -55,13 +59,18 @@ def find_baseline(spec: StudySpec, source: SpecSource, task: Task) -> Baseline:
     if table.checkpoint is not None:
         path = source.path.resolve().parent / Path(table.checkpoint).expanduser()
         given = Given(path, table.checkpoint_key or "")
-        weights = given.load_into(built(task, baseline_arch(task)))
+        model = built(task, baseline_arch(task))
+        weights = given.load_into(model)
+        _check_fit(spec, source, task, model)
         return Baseline(weights, given, (_brought(weights), *notes))
     if is_trained(task):
         weights = BaselineWeights("task", sha256=_built(task))
+        _check_fit(spec, source, task, built(task, baseline_arch(task)))
         return Baseline(weights, None, (_brought(weights), *notes))
     if not can_train(task):
         raise source.error("task", NO_WEIGHTS, WAYS_TO_WEIGHTS)
+    if _own_network(spec):
+        _check_fit(spec, source, task, built(task, baseline_arch(task)))
     return Baseline(notes=notes)
 
 
@@ -92,6 +101,45 @@ def recovered_baseline(space: Space, task: Task) -> Variant | None:
         for value in values
     )
     return replace(space.baseline_variant(space.targets[0]), recovered=True) if narrow or other else None
+
+
+def _own_network(spec: StudySpec) -> bool:
+    """A kind that ships takes the user's network."""
+    return spec.task.kind != "python" and bool(spec.task.options.get("network"))
+
+
+def _check_fit(spec: StudySpec, source: SpecSource, task: Task, model: Any) -> None:
+    """The model answers a case of the user's, and the kind can read a network's answer. Raises ``SpecError``."""
+    case, arch = next(iter(task.cases("calibration")), None), baseline_arch(task)
+    if case is None:  # told with the cases
+        return
+    specs, own = task.input_specs(**arch), _own_network(spec)
+    try:
+        outputs = first_answer(model, specs, inputs_of(task, case, arch))
+        if own:
+            scores_of(task, outputs, case)
+    except BuildError as exc:
+        if own and not isinstance(exc, Unsupported):
+            raise _misfit(spec, source, specs, exc) from exc
+        raise SpecError(exc.asked, exc.found, exc.remedy) from exc
+    except MeasurementError as exc:
+        raise source.error("task.options.network", f"{exc.asked}: {exc.found}", exc.remedy) from exc
+
+
+def _misfit(spec: StudySpec, source: SpecSource, specs: Sequence[TensorSpec], exc: BuildError) -> SpecError:
+    """In the words of a study file: who names a network wrote no ``input_specs``."""
+    channels = specs[0].shape[1]
+    shape = " x ".join(map(str, specs[0].shape))
+    found = f"the network does not answer the kind's {specs[0].name} ({shape}, {_channels(channels)}): {exc.found}"
+    remedy = f"Make it with in_channels = {channels}, which {spec.task.kind!r} offers to the function"
+    if spec.task.kind != "volumes":
+        other = "grey" if channels == 3 else "rgb"
+        remedy += f', or write colour = "{other}" in [task.options] if it takes {_channels(4 - channels)}'
+    return source.error("task.options.network", found, remedy)
+
+
+def _channels(count: int) -> str:
+    return {1: "1 channel: grey", 3: "3 channels: red, green, blue"}.get(count, f"{count} channels")
 
 
 def _brought(weights: BaselineWeights) -> str:

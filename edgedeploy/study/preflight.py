@@ -95,8 +95,8 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     task = load_task(spec.task.model_dump(), source.path.resolve().parent)
     given = task.as_given if isinstance(task, TakenAsGiven) else ""
     _check_model(spec, source, task, names, given)
-    baseline = find_baseline(spec, source, task)
     check_cases(task, spec.space)
+    baseline = find_baseline(spec, source, task)
     scenarios = spec.measure.plans(source.path.resolve().parent)
     targets = ready_targets([names[name] for name in spec.study.targets])
     if given and isinstance(task, ReadyMade):

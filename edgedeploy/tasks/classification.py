@@ -40,8 +40,13 @@ _RIGHT, _WRONG = (90, 180, 90), (200, 70, 50)
 
 @dataclass(frozen=True)
 class ClassificationOptions(PictureOptions):
-    """``table``: a CSV file below ``root`` in place of a folder per class. ``positive``: the class that is to be found, for
-    F1 and for the sensitivity at ``specificity``. ``balanced``: the loss weighs classes by how rare they are."""
+    """How the classes are known and scored.
+
+    - ``table``: a CSV file below ``root`` in place of a folder per class.
+    - ``positive``: the class that is to be found, for F1 and for the sensitivity at ``specificity``.
+    - ``specificity``: a share between 0 and 1.
+    - ``balanced``: the loss weighs classes by how rare they are.
+    """
 
     table: str = ""
     positive: str = ""

@@ -24,7 +24,7 @@ from edgedeploy.interfaces.task import Array, Case, TrainRecipe
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.tasks.images.files import image_files
-from edgedeploy.tasks.network import Maker
+from edgedeploy.tasks.network import Maker, answered_maps
 from edgedeploy.tasks.options import at_least
 from edgedeploy.tasks.pictures.base import Image, PictureTask
 from edgedeploy.tasks.pictures.entries import data_folder, pairs_of
@@ -39,9 +39,14 @@ SSIM_WINDOW_PX: Final = 11
 
 @dataclass(frozen=True)
 class ImageToImageOptions(PictureOptions):
-    """``residual``: the network learns what has to be added to the input, as suits noise. ``depth``: its steps down.
+    """Pairs of images. Pixels are 0 to 1 in the network, because the answer has to be in the target's own values.
 
-    Pixels are 0 to 1 in the network (``intensity = "fixed"``), because the answer has to be in the target's own values.
+    - ``inputs``, ``targets``: folder below ``root``; pairs have equal names.
+    - ``groups``: a CSV table below ``root`` with the columns ``image,group``; images of one group are on one side.
+    - ``intensity``: ``"fixed"`` alone.
+    - ``residual``: the network learns what has to be added to the input, as suits noise.
+    - ``depth``: steps down of the kind's own network.
+    - ``upsampling``: ways to step up that ``upsampling`` in ``[space]`` may name, the baseline's first.
     """
 
     inputs: str = "input"
@@ -123,7 +128,7 @@ class ImageToImage(PictureTask):
         import torch
         import torch.nn.functional as F  # noqa: N812
 
-        values = torch.from_numpy(np.asarray(next(iter(outputs.values())), np.float32))
+        values = torch.from_numpy(answered_maps(outputs, (self.options.channels,), axes=2))
         if not torch.isfinite(values).all():
             raise MeasurementError("finite pixels", "NaN or Inf", "Choose a wider precision")
         if tuple(values.shape[-2:]) != size:

@@ -6,7 +6,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from edgedeploy.errors import SpecError
+from edgedeploy.interfaces.task import Array
 from edgedeploy.interfaces.their_code import their_code
 
 Maker = Callable[..., Any]
@@ -38,3 +42,26 @@ def build_network(maker: Maker, offered: Mapping[str, Any], seed: int) -> Any:
     if not isinstance(network, torch.nn.Module):
         raise SpecError(asked, f"it made {type(network).__name__}", "Return a torch.nn.Module")
     return network
+
+
+def answered_maps(outputs: Mapping[str, Array], channels: tuple[int, ...], axes: int) -> npt.NDArray[np.float32]:
+    """The first output: one of ``channels`` maps along ``axes`` axes, (1, C, ...). Raises ``SpecError`` for any other."""
+    maps = np.asarray(next(iter(outputs.values())), np.float32)
+    if maps.ndim != axes + 2 or len(maps) != 1 or maps.shape[1] not in channels:
+        wanted = " or ".join(map(str, channels))
+        remedy = f"Make it with out_channels = {channels[-1]}, which the function is offered"
+        raise SpecError(f"a network's output of (1, {wanted}, ...)", f"its shape is {maps.shape}", remedy)
+    return maps
+
+
+def logit_channels(classes: int) -> tuple[int, ...]:
+    """How many maps of logits stand for so many classes: one each behind one for background; of a single class also one
+    alone."""
+    return (1, 2) if classes == 1 else (classes + 1,)
+
+
+def with_background(logits: Any) -> Any:
+    """Logits (N, C, ...) of background and classes: a single one is of the class, against 0 for background."""
+    import torch
+
+    return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits

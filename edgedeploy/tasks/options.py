@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, TypeVar
@@ -18,7 +19,16 @@ _READ: Final[Mapping[str, Callable[[Any, str], Any]]] = {"value_range": read_val
 
 @dataclass(frozen=True)
 class SegmentationOptions:
-    """Model, training and sizes of a segmentation task. ``resolutions``: the baseline's first."""
+    """Model, training and sizes of a segmentation task.
+
+    - ``resolutions``: sides of the square that images are squeezed to, the baseline's first; multiples of
+      2 to the ``depth``.
+    - ``base_channels``: channels of the U-Net at full size.
+    - ``depth``: its steps down.
+    - ``seed``: decides its first weights.
+    - ``baseline``: how the baseline is trained.
+    - ``recovery``: how a pruned variant is trained further.
+    """
 
     resolutions: tuple[int, ...] = (128, 96, 64)
     base_channels: int = 8
@@ -31,7 +41,7 @@ class SegmentationOptions:
 
     def __post_init__(self) -> None:
         at_least(self, base_channels=1, depth=1, seed=0)
-        step = 2**self.depth
+        step = 1 if getattr(self, "network", "") else 2**self.depth  # depth is of the kind's own network
         for side in self.resolutions:
             if side % step or side < 2 * step:
                 raise ValueError(
@@ -80,7 +90,7 @@ def read_options(kind: type[T], defaults: T, table: Mapping[str, Any], where: st
         current = getattr(defaults, key)
         if isinstance(current, TrainRecipe):
             if not isinstance(value, Mapping):
-                raise SpecError(path, f"expected a table, but got {value!r}")
+                raise SpecError(path, f"expected a table, but got {as_toml(value)}")
             changes[key] = read_options(TrainRecipe, current, value, path)
         elif key in _READ:
             changes[key] = _READ[key](value, path)
@@ -109,4 +119,17 @@ def _same_kind(value: Any, current: Any, path: str) -> Any:
         return float(value)
     elif isinstance(value, type(current)) and isinstance(value, bool) == isinstance(current, bool):
         return value
-    raise SpecError(path, f"expected a value such as {current!r}, but got {value!r}")
+    raise SpecError(path, f"expected a value such as {as_toml(current)}, but got {as_toml(value)}")
+
+
+def as_toml(value: Any) -> str:
+    """A value as a study file has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_toml, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {as_toml(item)}' for key, item in value.items())} }}" if value else "{}"
+    return str(value)

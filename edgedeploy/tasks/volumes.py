@@ -24,7 +24,7 @@ from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
-from edgedeploy.tasks.network import Maker, build_network
+from edgedeploy.tasks.network import Maker, answered_maps, build_network, logit_channels, with_background
 from edgedeploy.tasks.options import at_least
 from edgedeploy.tasks.pictures.entries import Entry, data_folder, pairs_of, split_entries
 from edgedeploy.tasks.segmentation.base import CONTOUR_COLOURS, outline
@@ -49,12 +49,23 @@ FITS: Final = ("crop", "squeeze")
 class VolumeOptions:
     """Where the volumes are, how they become inputs, and how a network is made of them.
 
+    - ``root``: the data's folder, relative to the study file.
+    - ``images``, ``labels``: folder below ``root``; pairs have equal names.
+    - ``groups``: a CSV table below ``root`` with the columns ``image,group``; volumes of one group are on one side.
     - ``classes``: what the label values mean; 0 is background.
-    - ``size``: of the network's input in voxels along the axes of ``orientation``; ``spacing_mm`` of a voxel along them, 0
-      to leave it as it is.
+    - ``size``: of the network's input in voxels along the axes of ``orientation``, multiples of 16.
+    - ``spacing_mm``: of a voxel along them, 0 to leave it as it is.
+    - ``orientation``: the axes that every volume is turned to.
     - ``fit``: ``"crop"`` cuts the middle out, ``"squeeze"`` squeezes the whole volume.
     - ``window``: values that become 0 and 1 (HU for a CT); two equal ones bring each volume to zero mean and unit variance.
-    - ``network``, shares and seeds: as of the kinds over image files.
+    - ``network``: ``"file.py:function"`` makes the network in place of the kind's own.
+    - ``base_channels``: channels of the kind's own network at full size.
+    - ``calibration_share``, ``selection_share``, ``confirmation_share``: of the cases that came without a split.
+    - ``split_seed``: decides the draw.
+    - ``seed``: decides the network's first weights.
+    - ``flip``: mirrors half of the training volumes along each axis.
+    - ``baseline``: how the baseline is trained.
+    - ``recovery``: how a pruned variant is trained further.
     """
 
     root: str = ""
@@ -177,9 +188,11 @@ class Volumes:
 
     def answer(self, outputs: Mapping[str, Array], shape: tuple[int, ...]) -> Labels:
         """Logits (1, C, *size) as a label map of ``shape``. Raises ``MeasurementError``."""
-        logits = np.asarray(next(iter(outputs.values())), np.float32)
+        logits = answered_maps(outputs, logit_channels(len(self.options.classes)), axes=3)
         if not np.isfinite(logits).all():
             raise MeasurementError("finite logits", "NaN or Inf", "Choose a wider precision")
+        if logits.shape[1] == 1:
+            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
         if self.options.fit == "crop":
             return np.asarray(placed(logits[0].argmax(axis=0).astype(np.uint8), shape), np.uint8)
         import torch
@@ -235,7 +248,8 @@ class Volumes:
         """Cross-entropy plus soft Dice (MONAI)."""
         from monai.losses import DiceCELoss
 
-        return DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)(outputs, target)
+        loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
+        return loss(with_background(outputs), target)
 
     # -- pictures and files
 

@@ -41,14 +41,24 @@ _TRUTH, _ANSWER = (90, 200, 90), (255, 170, 0)
 
 @dataclass(frozen=True)
 class DetectionOptions(PictureOptions):
-    """The data, the detector, and what its outputs mean (see :class:`edgedeploy.tasks.detection.boxes.Layout`).
+    """The data, the detector, and what its outputs mean (:class:`edgedeploy.tasks.detection.boxes.Layout`).
 
-    - ``model``: an ONNX file, relative to the study file; or ``network`` for one in torch. ``resolutions`` is the side of a
-      torch network's input, and of the ONNX file's ``input`` where that is named because the file leaves its shape open.
-    - ``group_key``, ``split_key``: keys of the file's images that name their group and split.
+    - ``annotations``: the COCO file below ``root``.
+    - ``images``: folder below ``root`` with its images.
+    - ``model``: an ONNX file, relative to the study file; or ``network`` for one in torch.
+    - ``input``: the ONNX file's input where the file leaves its shape open; ``resolutions`` is its side.
+    - ``resolutions``: side of a torch network's input.
+    - ``group_key``, ``split_key``: key of the file's images that names their group or split.
     - ``fit``: ``"letterbox"`` keeps the aspect on grey ground, ``"squeeze"`` does not.
-    - ``first_label``: the detector's number for the first category by id (1 where 0 is background); with
-      ``labels_are_ids`` its labels are the file's category ids.
+    - ``boxes``, ``scores``, ``labels``: name of the output; without one the first, second and third.
+    - ``joined``: name of one output (1, 4 + classes, boxes) in place of the three.
+    - ``box_format``: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``.
+    - ``box_unit``: ``"pixel"`` of the input, or ``"share"`` of it.
+    - ``score_threshold``: boxes with less are no detections.
+    - ``nms_iou``: a box that overlaps a better one of its label by more is dropped; 0 drops none.
+    - ``first_label``: the detector's number for the first category by id (1 where 0 is background).
+    - ``labels_are_ids``: the detector's labels are the file's category ids.
+    - ``flip``, ``rotation_deg``, ``base_channels``, ``baseline``, ``recovery``: without effect, a detector is not trained.
     """
 
     annotations: str = "annotations.json"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from edgedeploy.interfaces.task import TrainRecipe
 from edgedeploy.tasks.images.rules import ValueRange
@@ -21,13 +22,21 @@ class PictureOptions:
     """Where the files are, how they become inputs, how they are split, and how a network is made of them.
 
     - ``root``: the data's folder, relative to the study file.
+    - ``colour``: ``"grey"`` (1 channel) or ``"rgb"`` (3 channels).
     - ``resolutions``: sides of the square that images are squeezed to, the baseline's first.
     - ``intensity``: ``"image"`` brings each image to zero mean and unit variance, ``"fixed"`` is (pixel - ``mean``) /
-      ``std`` with pixels 0 to 1, one number or one per channel, as networks expect that were trained elsewhere.
+      ``std`` with pixels 0 to 1, as networks expect that were trained elsewhere.
+    - ``mean``, ``std``: one number, or one per channel, of pixels from 0 to 1; with ``intensity = "fixed"``.
     - ``network``: ``"file.py:function"`` makes the network in place of the kind's own.
+    - ``base_channels``: channels of the kind's own network at full size.
     - ``calibration_share``, ``selection_share``, ``confirmation_share``: of the cases that came without a split.
+    - ``split_seed``: decides the draw.
+    - ``seed``: decides the network's first weights.
     - ``value_range``, ``page``: see :class:`edgedeploy.tasks.images.rules.ImageRules`.
-    - ``flip``, ``rotation_deg``: augmentation; a task where left is not right sets ``flip = false``.
+    - ``flip``: mirrors half of the training images; a task where left is not right sets it to ``false``.
+    - ``rotation_deg``: largest rotation of training images.
+    - ``baseline``: how the baseline is trained.
+    - ``recovery``: how a pruned variant is trained further.
     """
 
     root: str = ""
@@ -59,15 +68,7 @@ class PictureOptions:
     def __post_init__(self) -> None:
         at_least(self, base_channels=1, seed=0, split_seed=0)
         check_shares(self)
-        if self.colour not in COLOURS:
-            raise ValueError(f"colour is {' or '.join(COLOURS)}, but got {self.colour!r}")
-        if self.intensity not in INTENSITIES:
-            raise ValueError(f"intensity is {' or '.join(INTENSITIES)}, but got {self.intensity!r}")
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) not in (1, self.channels):
-                raise ValueError(f"{name} is one number, or one for each of {self.channels} channels")
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, but got {list(self.std)}")
+        check_preparation(self)
         if min(self.resolutions) < self.smallest_side:
             raise ValueError(f"resolutions must be at least {self.smallest_side}, but got {min(self.resolutions)}")
         if max(self.resolutions) > LARGEST_SIDE:
@@ -75,8 +76,48 @@ class PictureOptions:
 
     @property
     def channels(self) -> int:
-        return 1 if self.colour == "grey" else 3
+        return channels_of(self)
 
     @property
     def smallest_side(self) -> int:
         return 16
+
+
+class Prepared(Protocol):
+    """Options of how pixels become a network's inputs."""
+
+    @property
+    def colour(self) -> str: ...
+
+    @property
+    def intensity(self) -> str: ...
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+    @property
+    def value_range(self) -> ValueRange | Literal["raw", "window"] | None: ...
+
+
+def channels_of(options: Prepared) -> int:
+    return 1 if options.colour == "grey" else 3
+
+
+def check_preparation(options: Prepared) -> None:
+    """Raises ``ValueError`` for an option that is none, or says nothing together with the others."""
+    if options.colour not in COLOURS:
+        raise ValueError(f"colour is {' or '.join(COLOURS)}, but got {options.colour!r}")
+    if options.intensity not in INTENSITIES:
+        raise ValueError(f"intensity is {' or '.join(INTENSITIES)}, but got {options.intensity!r}")
+    for name, values in (("mean", options.mean), ("std", options.std)):
+        if len(values) not in (1, channels_of(options)):
+            raise ValueError(f"{name} is one number, or one for each of {channels_of(options)} channels")
+        for value in values:
+            if not math.isfinite(value) or (name == "std" and value <= 0):
+                raise ValueError(f"{name} must be {'positive' if name == 'std' else 'finite'}, but got {value}")
+            if options.value_range != "raw" and not 0 <= value <= 1:  # "raw": the file's own numbers
+                hint = f": of pixels to 255 it would be {value} / 255 = {value / 255:.4g}" if 1 < value <= 255 else ""
+                raise ValueError(f"{name} is of pixels from 0 to 1, but got {value}{hint}")

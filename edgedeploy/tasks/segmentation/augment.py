@@ -1,4 +1,4 @@
-"""Augmentation for grey images with label maps, on whole batches: geometry for both, intensity for the image alone."""
+"""Augmentation for images with label maps, on whole batches: geometry for both, intensity for the image alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Augmentation:
 
 
 def augment(images: Any, labels: Any, strength: Augmentation, *, seed: int) -> tuple[Any, Any]:
-    """``images`` (N, 1, H, W) in 0-1 and ``labels`` (N, H, W), changed alike; decided by ``seed``."""
+    """``images`` (N, C, H, W) in 0-1 and ``labels`` (N, H, W), changed alike; decided by ``seed``."""
     import torch
     import torch.nn.functional as F  # noqa: N812
 

@@ -19,10 +19,14 @@ from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.tasks.images.reader import Shades, resized
+from edgedeploy.tasks.network import answered_maps, logit_channels, with_background
 from edgedeploy.tasks.options import SegmentationOptions
 from edgedeploy.tasks.segmentation.augment import Augmentation, augment
 from edgedeploy.tasks.segmentation.metrics import Labels, metric_table, segmentation_metrics
 from edgedeploy.tasks.segmentation.unet import build_unet
+
+Fixed = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation, each one number or one per channel."""
 
 CASES_IN_MEMORY: Final = 1024
 CONTOUR_COLOURS: Final = ((255, 196, 0), (0, 190, 255), (255, 80, 160), (120, 230, 90))
@@ -30,12 +34,14 @@ CONTOUR_COLOURS: Final = ((255, 196, 0), (0, 190, 255), (255, 80, 160), (120, 23
 
 
 class SegmentationTask:
-    """Base of the tasks that ship. Images are grey, networks see zero mean and unit variance.
+    """Base of the tasks that ship. Images are grey and networks see zero mean and unit variance, unless a subclass says
+    otherwise by ``channels`` and :meth:`fixed`.
 
     Label maps hold 0 for background and ``i + 1`` for the i-th of ``classes``: the channel of the logits that stands for it.
     """
 
     augmentation = Augmentation()
+    channels = 1
 
     def __init__(self, name: str, classes: Iterable[str], options: SegmentationOptions) -> None:
         self.name = name
@@ -57,15 +63,19 @@ class SegmentationTask:
         raise TypeError(f"{type(self).__name__} must say where its cases are")
 
     def load(self, case: Case) -> tuple[Shades, Labels]:
-        """Grey image, black 0 to white 255 (uint8, or float32 where its file has more bits), and label map uint8, both
-        (H, W), at the case's own size. Raises ``DataError``."""
+        """Image (H, W), or (H, W, 3) with three ``channels``, black 0 to white 255 (uint8, or float32 where its file has
+        more bits), and label map uint8 (H, W), at the case's own size. Raises ``DataError``."""
         raise TypeError(f"{type(self).__name__} must say how a case is loaded")
+
+    def fixed(self) -> Fixed | None:
+        """Mean and standard deviation of pixels from 0 to 1 that stand for all images; None: each image has its own."""
+        return None
 
     # -- the task protocol
 
     def build(self, **arch: Scalar) -> Any:
         return build_unet(
-            in_channels=1,
+            in_channels=self.channels,
             classes=len(self.classes) + 1,
             base=self.options.base_channels,
             depth=self.options.depth,
@@ -75,20 +85,34 @@ class SegmentationTask:
 
     def input_specs(self, **arch: Scalar) -> tuple[TensorSpec, ...]:
         side = int(arch["resolution"])
-        return (TensorSpec("image", "float32", (1, 1, side, side)),)
+        return (TensorSpec("image", "float32", (1, self.channels, side, side)),)
 
     def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
         image, _ = self._resized(case, int(arch["resolution"]))
-        return {"image": normalise(image.astype(np.float32))[None, None]}
+        planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+        return {"image": self.normalised(np.ascontiguousarray(planes, np.float32))[None]}
+
+    def normalised(self, planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(C, H, W) in grey values 0-255 as the network takes them."""
+        fixed = self.fixed()
+        if fixed is None:
+            return np.stack([normalise(plane) for plane in planes])
+        mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in fixed)
+        return np.asarray((planes / np.float32(255) - mean) / std, np.float32)
 
     def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
         _, truth = self.load(case)
-        return segmentation_metrics(label_map(outputs, truth.shape), truth, self.classes)
+        return segmentation_metrics(self.answer(outputs, truth.shape), truth, self.classes)
+
+    def answer(self, outputs: Mapping[str, Array], size: tuple[int, ...]) -> Labels:
+        """The label map of an answer at ``size`` (H, W). Raises ``SpecError`` for a network with other outputs."""
+        answered_maps(outputs, logit_channels(len(self.classes)), axes=2)
+        return label_map(outputs, size)
 
     # -- training
 
     def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
-        """Batches of (N, 1, R, R) float32 and (N, R, R) int64 tensors; a last batch of one is left out (batch norm)."""
+        """Batches of (N, C, R, R) float32 and (N, R, R) int64 tensors; a last batch of one is left out (batch norm)."""
         import torch
 
         side = int(arch["resolution"])
@@ -100,11 +124,17 @@ class SegmentationTask:
             if len(chosen) < 2:
                 continue
             pairs = [self._resized(cases[index], side) for index in chosen]
-            images = torch.from_numpy(np.stack([image for image, _ in pairs])).float()[:, None] / 255
+            images = torch.from_numpy(np.stack([image for image, _ in pairs])).float()
+            images = (images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)) / 255
             labels = torch.from_numpy(np.stack([truth for _, truth in pairs])).long()
             images, labels = augment(images, labels, self.augmentation, seed=int(rng.integers(2**31)))
-            mean = images.mean(dim=(1, 2, 3), keepdim=True)
-            deviation = images.std(dim=(1, 2, 3), keepdim=True)
+            fixed = self.fixed()
+            if fixed is not None:
+                mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in fixed)
+                yield (images - mean) / std, labels
+                continue
+            mean = images.mean(dim=(2, 3), keepdim=True)
+            deviation = images.std(dim=(2, 3), keepdim=True)
             yield (images - mean) / (deviation + 1e-3), labels
 
     def loss(self, outputs: Any, target: Any) -> Any:
@@ -112,6 +142,7 @@ class SegmentationTask:
         import torch
         import torch.nn.functional as F  # noqa: N812
 
+        outputs = with_background(outputs)
         classes = outputs.shape[1]
         weight = torch.ones(classes)
         weight[0] = 0.5
@@ -127,8 +158,9 @@ class SegmentationTask:
     def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> npt.NDArray[np.uint8]:
         """The case with the outlines of its truth, or of the answer in ``outputs``."""
         image, truth = self.load(case)
-        labels = truth if outputs is None else label_map(outputs, truth.shape)
-        canvas = np.repeat(np.rint(image).astype(np.uint8)[..., None], 3, axis=2)
+        labels = truth if outputs is None else self.answer(outputs, truth.shape)
+        shades = np.rint(image).astype(np.uint8)
+        canvas = np.repeat(shades[..., None], 3, axis=2) if shades.ndim == 2 else shades.copy()
         for index, label in enumerate(self.classes.values()):
             canvas[outline(labels == label)] = CONTOUR_COLOURS[index % len(CONTOUR_COLOURS)]
         return canvas
@@ -148,13 +180,14 @@ def normalise(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def label_map(outputs: Mapping[str, Array], size: tuple[int, ...]) -> Labels:
-    """Logits (1, C, h, w), brought to ``size`` (H, W) by bilinear interpolation, then the strongest class."""
+    """Logits (1, C, h, w), brought to ``size`` (H, W) by bilinear interpolation, then the strongest class; of a single
+    channel the class where it is above 0."""
     import torch
     import torch.nn.functional as F  # noqa: N812
 
     logits = torch.from_numpy(np.asarray(next(iter(outputs.values())), dtype=np.float32))
     full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-    return full.argmax(dim=1)[0].numpy().astype(np.uint8)
+    return np.asarray(with_background(full).argmax(dim=1)[0], np.uint8)
 
 
 def outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -3,7 +3,8 @@
     ROOT/images/*.png   ROOT/masks/*.png              train, calibration and selection come from here, by a seeded draw
     ROOT/test/images/*  ROOT/test/masks/*             the confirmation split
 
-Images are squeezed to the square of the model, answers are scored at the size of the mask. The same picture never
+Four folders may have other names (``images``, ``masks``, ``confirmation_images``, ``confirmation_masks``). Images are
+squeezed to the square of the model, answers are scored at the size of the mask. The same picture never
 stands on two sides of a split: copies with equal pixels are kept once, near copies (``near_copy_correlation``) stay
 together, and whatever is a near copy of a confirmation image is left out of the search.
 """
@@ -28,8 +29,9 @@ from edgedeploy.tasks.images.rules import ImageRules, ValueRange
 from edgedeploy.tasks.network import Maker, build_network
 from edgedeploy.tasks.options import SegmentationOptions
 from edgedeploy.tasks.pictures.entries import groups_of
+from edgedeploy.tasks.pictures.options import channels_of, check_preparation
 from edgedeploy.tasks.segmentation.augment import Augmentation
-from edgedeploy.tasks.segmentation.base import SegmentationTask
+from edgedeploy.tasks.segmentation.base import Fixed, SegmentationTask
 from edgedeploy.tasks.segmentation.metrics import Labels
 from edgedeploy.tasks.segmentation.splits import Thumbnail, deal, joined, near_copies, pixel_digest, thumbnail
 from edgedeploy.tasks.splitting import Item, draw_splits
@@ -41,16 +43,24 @@ FULL_SIZE_IN_MEMORY: Final = 128
 
 @dataclass(frozen=True)
 class FolderOptions(SegmentationOptions):
-    """Where the files are (relative to the study file), what the mask values mean, how many cases each split takes.
+    """Where the files are, what the mask values mean, how many cases each split takes.
 
-    ``network``: ``"file.py:function"`` makes the network in place of the U-Net.
-
-    ``groups`` names a CSV table below ``root`` with the columns ``image,group``: images of one group (a patient) are on one
-    side, and what is of a group of the confirmation split is left out of the search. ``stratified`` gives every split its
-    share of the images with each combination of classes.
-
-    ``near_copy_correlation``: images whose 32 x 32 thumbnails correlate at least so much count as one picture.
-    ``value_range`` and ``page``: see :class:`edgedeploy.tasks.images.rules.ImageRules`.
+    - ``root``: the data's folder, relative to the study file.
+    - ``images``, ``masks``: folder below ``root`` that training, calibration and selection are drawn from.
+    - ``confirmation_images``, ``confirmation_masks``: folder below ``root`` of the confirmation split.
+    - ``classes``: the value of each class in the masks; 0 is background.
+    - ``calibration_cases``, ``selection_cases``: how many images the split takes; the rest trains.
+    - ``split_seed``: decides the draw.
+    - ``near_copy_correlation``: images whose 32 x 32 thumbnails correlate at least so much count as one picture.
+    - ``colour``: ``"grey"`` (1 channel) or ``"rgb"`` (3 channels).
+    - ``intensity``: ``"image"`` brings each image to zero mean and unit variance, ``"fixed"`` is (pixel - ``mean``) /
+      ``std`` with pixels 0 to 1.
+    - ``mean``, ``std``: one number, or one per channel, of pixels from 0 to 1; with ``intensity = "fixed"``.
+    - ``network``: ``"file.py:function"`` makes the network in place of the U-Net.
+    - ``groups``: a CSV table below ``root`` with the columns ``image,group``; images of one group (a patient) are on one
+      side, and what is of a group of the confirmation split is left out of the search.
+    - ``stratified``: gives every split its share of the images with each combination of classes.
+    - ``value_range``, ``page``: see :class:`edgedeploy.tasks.images.rules.ImageRules`.
     """
 
     root: str = ""
@@ -63,6 +73,10 @@ class FolderOptions(SegmentationOptions):
     selection_cases: int = 28
     split_seed: int = 1
     near_copy_correlation: float = 0.9
+    colour: str = "grey"
+    intensity: str = "image"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
     network: str = ""
     groups: str = ""
     stratified: bool = False
@@ -89,6 +103,10 @@ class FolderOptions(SegmentationOptions):
         )
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_preparation(self)
+
 
 @dataclass(frozen=True)
 class _Pair:
@@ -112,6 +130,7 @@ class SegmentationFolder(SegmentationTask):
     def __init__(self, options: FolderOptions, base: Path, maker: Maker | None = None) -> None:
         super().__init__("segmentation-folder", options.classes, options)
         self._maker = maker
+        self.channels = channels_of(options)
         if maker is not None:
             self.architecture = {"resolution": options.resolutions}
         _check_classes(options.classes)
@@ -143,7 +162,7 @@ class SegmentationFolder(SegmentationTask):
         if self._maker is None:
             return super().build(**arch)
         outputs = len(self.classes) + 1
-        offered = {"in_channels": 1, "out_channels": outputs, "classes": outputs, **arch}
+        offered = {"in_channels": self.channels, "out_channels": outputs, "classes": outputs, **arch}
         return build_network(self._maker, offered, self.options.seed)
 
     def group_of(self, case: Case) -> str:
@@ -161,11 +180,14 @@ class SegmentationFolder(SegmentationTask):
 
     def _load(self, case: Case) -> tuple[Shades, Labels]:
         pair = self._files[case]
-        return self._open(pair.image, pair.mask)
+        return self._open(pair.image, pair.mask, colour=self._options.colour == "rgb")
 
-    def _open(self, image: Path, mask: Path) -> tuple[Shades, Labels]:
+    def fixed(self) -> Fixed | None:
+        return (self._options.mean, self._options.std) if self._options.intensity == "fixed" else None
+
+    def _open(self, image: Path, mask: Path, *, colour: bool = False) -> tuple[Shades, Labels]:
         labels = read_labels(mask, self._options.classes, self._rules, image)
-        return self._reader.shades(image, colour=False), labels
+        return self._reader.shades(image, colour=colour), labels
 
     def _images(self) -> list[Path]:
         """Every image of the folders that are there; what is missing is told when pairs are made."""
@@ -188,7 +210,8 @@ class SegmentationFolder(SegmentationTask):
                 f"split {self._root / options.images}",
                 f"{len(search)} images ({len(set(groups))} apart from near copies) give {found['selection']} cases for "
                 f"selection, {found['calibration']} for calibration and leave {found['train']} to train on",
-                f"Each split needs one and training {MIN_CASES}: bring more images, or change the two counts",
+                f"Each split needs one and training {MIN_CASES}: bring more images, or write smaller selection_cases (now "
+                f"{options.selection_cases}) and calibration_cases ({options.calibration_cases}) in [task.options]",
             )
         parts = {split: [search[place] for place in places] for split, places in dealt.items()}
         parts["confirmation"] = confirmation

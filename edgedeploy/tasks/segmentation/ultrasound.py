@@ -36,7 +36,11 @@ SPLIT_OFFSET: Final = {"train": 0, "calibration": 1, "selection": 2, "confirmati
 
 @dataclass(frozen=True)
 class UltrasoundOptions(SegmentationOptions):
-    """``image_size`` is the size cases are drawn and scored at, in pixels; counts are cases per split."""
+    """Synthetic images: how large and how many.
+
+    - ``image_size``: the size that cases are drawn and scored at, in pixels.
+    - ``train_cases``, ``calibration_cases``, ``selection_cases``, ``confirmation_cases``: how many cases the split has.
+    """
 
     image_size: int = 128
     train_cases: int = 160

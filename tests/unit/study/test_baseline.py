@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import made_up
 import made_up_report
+import numpy as np
 import pytest
 import torch
 from edges_task import Edges, TrainableEdges
 from made_up_study import new_store
+from PIL import Image
 from small_task import SmallTask
 
 from edgedeploy.compress.model import derive
@@ -208,3 +211,81 @@ def test_a_front_without_these_says_nothing_of_them(tmp_path: Path) -> None:
     assert front.weights is None
     assert not [note for note in front_table(front).notes if "weights" in note]
     assert "baseline, recovered" not in render_report(made_up_report.report_data(front=front))
+
+
+NETS = """
+import torch
+def colour(out_channels=3, classes=3):
+    return torch.nn.Conv2d(3, out_channels, 3, padding=1)
+def grey(): return torch.nn.Conv2d(1, 2, 3, padding=1)
+def words(): return Words()
+class Words(torch.nn.Module):
+    def forward(self, image): return "nerve"
+"""
+
+
+def a_folder_study(root: Path, kind: str, network: str, **options: Any) -> tuple[Any, Any, Any]:
+    """A study of pictures with a network of the user's: what it says, its file, its task."""
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        part = root / "data" / "held" if number > 13 else root / "data"
+        for folder, pixels in (("images", rng.integers(0, 255, (32, 32))), ("masks", np.eye(32) * (1 + number % 2))):
+            (part / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(part / folder / f"{number}.png")
+    (root / "nets.py").write_text(NETS)
+    table = {"root": "data", "network": f"nets.py:{network}", "resolutions": [32], **options}
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())
+    text = STUDY.format(more=f"[task.options]\n{lines}").replace("synthetic-ultrasound", kind)
+    (root / "study.toml").write_text("\n".join(line for line in text.splitlines() if "options = {" not in line))
+    spec, source = load_spec(root / "study.toml")
+    return spec, source, load_task(spec.task.model_dump(), root)
+
+
+SEGMENTATION = {
+    "confirmation_images": "held/images",
+    "confirmation_masks": "held/masks",
+    "selection_cases": 2,
+    "calibration_cases": 2,
+}
+PAIRS = {"inputs": "images", "targets": "images"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "options", "message"),
+    [
+        (
+            "segmentation-folder",
+            "colour",
+            SEGMENTATION,
+            r"study\.toml:\d+: task\.options\.network: the network does not answer the kind's image \(1 x 1 x 32 x 32, 1 "
+            r"channel: grey\).*in_channels = 1, which 'segmentation-folder' offers.*colour = \"rgb\"",
+        ),
+        ("image-to-image", "colour", PAIRS, r'1 channel: grey\).*write colour = "rgb" in \[task\.options\]'),
+        ("image-to-image", "grey", {**PAIRS, "colour": "rgb"}, r'3 channels: red, green, blue\).*colour = "grey"'),
+        ("segmentation-folder", "grey", SEGMENTATION, r"its shape is \(1, 2, 32, 32\).*out_channels = 3"),
+        ("image-to-image", "grey", PAIRS, r"its shape is \(1, 2, 32, 32\).*out_channels = 1"),
+        ("segmentation-folder", "words", SEGMENTATION, "Return tensors from forward"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_told_in_the_kinds_words(
+    kind: str, network: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    spec, source, task = a_folder_study(tmp_path, kind, network, **options)
+    with pytest.raises(SpecError, match=message) as caught:
+        find_baseline(spec, source, task)
+    assert "input_specs" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_task_of_ones_own_with_weights_that_do_not_fit_its_inputs_is_refused(tmp_path: Path) -> None:
+    class Misfits(Recovers):
+        trained = True
+
+        def build(self, **arch: Any) -> Any:
+            torch.manual_seed(0)
+            return torch.nn.Conv2d(5, 2, 3)
+
+    text = STUDY.format(more='object = "edges_task.py:Edges"').replace("synthetic-ultrasound", "python")
+    (tmp_path / "study.toml").write_text("\n".join(line for line in text.splitlines() if "options = {" not in line))
+    with pytest.raises(SpecError, match=r"input_specs\(\) has to fit the model"):
+        find_baseline(*load_spec(tmp_path / "study.toml"), Misfits())

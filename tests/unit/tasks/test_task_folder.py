@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import SPLITS, Case, Pictured, Split, Task, Trainable
+from edgedeploy.tasks.classification import ClassificationOptions
 from edgedeploy.tasks.images.reader import ImageReader
 from edgedeploy.tasks.images.rules import ImageRules
 from edgedeploy.tasks.load import load_task
@@ -453,3 +455,72 @@ def test_a_network_of_ones_own_takes_the_place_of_the_unet(root: Path) -> None:
     task = load_task({"kind": "segmentation-folder", "options": options}, root)
     assert task.architecture == {"resolution": (64,)}
     assert task.build(resolution=64).weight.shape == (3, 1, 3, 3)
+
+
+def test_a_single_logit_is_that_of_the_only_class(root: Path) -> None:
+    for path in (*(root / "masks").iterdir(), *(root / "test" / "masks").iterdir()):
+        save(path, (np.asarray(Image.open(path)) > 0).astype(np.uint8))
+    task = load(root, classes={"nerve": 1})
+    case = task.cases("selection")[0]
+    truth = task.load(case)[1]
+    one = {"y": np.where(truth, 3.0, -3.0).astype(np.float32)[None, None]}
+    assert task.evaluate(one, case)["dice_mean"] == 1.0
+    target = torch.from_numpy(truth[None]).long()
+    logits = torch.from_numpy(one["y"])
+    both = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    assert task.loss(logits, target).item() == pytest.approx(task.loss(both, target).item())
+    with pytest.raises(
+        SpecError, match=r"of \(1, 1 or 2, \.\.\.\): its shape is \(1, 3, 48, 60\)|its shape is \(1, 3, 70, 50\)"
+    ):
+        task.evaluate(logits_of(truth), case)
+    with pytest.raises(SpecError, match=r"of \(1, 3, \.\.\.\): its shape is \(1, 1, "):
+        load(root).evaluate(one, case)
+
+
+def test_colour_images_and_the_preprocessing_of_elsewhere(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    for place in (root, root / "test"):
+        for path in (place / "images").iterdir():
+            grey = np.asarray(Image.open(path)).astype(np.uint16)
+            save(path, np.stack([grey, grey // 2, (grey + rng.integers(0, 9)) % 256], axis=2).astype(np.uint8))
+    means, stds = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    task = load(root, colour="rgb", intensity="fixed", mean=means, std=stds)
+    case = task.cases("selection")[0]
+    image, truth = task.load(case)
+    assert image.shape == (*truth.shape, 3)
+    assert task.input_specs(resolution=64)[0].shape == (1, 3, 64, 64)
+    small = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BOX)).astype(np.float32)
+    wanted = ((small / 255 - means) / stds).transpose(2, 0, 1)[None]
+    assert task.inputs(case, resolution=64)["image"] == pytest.approx(wanted, abs=1e-5)
+    assert task.picture(case, None).shape == image.shape
+    images, target = next(task.batches(0, 4, resolution=64))
+    assert images.shape == (4, 3, 64, 64)
+    model = task.build(resolution=64, upsampling="resize")
+    assert bool(task.loss(model(images), target).isfinite())
+    each = load(root, colour="rgb").inputs(case, resolution=64)["image"]
+    assert each.mean(axis=(2, 3)) == pytest.approx(np.zeros((1, 3)), abs=1e-5)
+    assert {s: names(task, s) for s in SPLITS} == {s: names(load(root), s) for s in SPLITS}, "colours decide no split"
+
+
+def test_counts_that_leave_nothing_to_train_on_are_named(root: Path) -> None:
+    with pytest.raises(DataError, match=r"selection_cases \(now 20\) and calibration_cases \(4\)"):
+        load(root, selection_cases=20)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": [51.0]}, r"mean is of pixels from 0 to 1, but got 51\.0: of pixels to 255 .* 51\.0 / 255 = 0\.2$"),
+        ({"std": [58.4]}, r"std is of pixels from 0 to 1, but got 58\.4: .* 58\.4 / 255 = 0\.229$"),
+        ({"mean": [-0.5]}, r"mean is of pixels from 0 to 1, but got -0\.5$"),
+        ({"std": [0.0]}, r"std must be positive, but got 0\.0"),
+        ({"mean": [0.1, 0.2, 0.3]}, "one for each of 1 channels"),
+        ({"colour": "gray"}, "colour is grey or rgb"),
+    ],
+)
+@pytest.mark.parametrize("kind", [FolderOptions, ClassificationOptions], ids=lambda kind: kind.__name__)
+def test_fixed_intensities_are_of_pixels_from_0_to_1(kind: type, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        read_options(kind, kind(), {"intensity": "fixed", **options}, "task.options")
+    own_numbers = {"intensity": "fixed", "value_range": "raw", "mean": [51.0], "std": [20.0]}
+    assert read_options(kind, kind(), own_numbers, "task.options").mean == (51.0,)
