@@ -28,6 +28,7 @@ from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
 from edgedeploy.study.baseline import recovered_baseline, require_same_weights
 from edgedeploy.study.events import Event, EventLog, Observer, ignore
 from edgedeploy.study.front import read_front, stored_spec
+from edgedeploy.study.kept_cases import names_of, record_of, require_same_cases
 from edgedeploy.study.options import RunOptions
 from edgedeploy.study.preflight import Ready, prepare, versions
 from edgedeploy.study.run import StudyRun
@@ -127,18 +128,22 @@ class Study:
             private = _private_words((*self.spec.boards, *tables), url)
             tracker = None if options.mlflow is None else Tracker(options.mlflow, private)
             cluster = None if options.dask is None else stack.enter_context(closing(Cluster(options.dask)))
-            names = [board.name for board in (cluster.boards if cluster else tables)]
+            boards = [board.name for board in (cluster.boards if cluster else tables)]
             sources = task_sources(self.spec.task.model_dump(), self._source.path.resolve().parent)
-            notes = self._check_folder(store, names, options.resume)
+            notes = self._check_folder(store, boards, options.resume)
             changed_files, told = changed_sources(store, sources, allowed=options.task_changed)
             ready = prepare(self.spec, self._source, tables, cluster)
             measured = sorted(store.measurements(), key=lambda item: item.created_utc)
             if store.exists():
                 require_same_weights(store.study(), ready.baseline.weights, store.root)
+                told = (*told, *require_same_cases(store, ready.task, measured))
             changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards])
             stack.enter_context(store.own())
             if not store.exists():
-                store.create(self._source.text, {**self._resolved(ready), "task_sources": sources})
+                names = names_of(ready.task)
+                store.keep_case_names(names)
+                kept = {"task_sources": sources, "cases": record_of(ready.task, names)}
+                store.create(self._source.text, {**self._resolved(ready), **kept})
             elif changed_files:
                 store.keep_task_change(sources, changed_files)
             history = self._history(store, server)

@@ -8,6 +8,7 @@
     baseline/            the trained baseline's weights       inputs/*.npz     model-ready inputs of a split
     training/*.pt        checkpoints of unfinished trainings  optuna.sqlite3   the optimiser's history of proposals
     account.jsonl        where the time went                  events.jsonl     what happened when
+    cases.json           the ids of each split's cases
 
 Every file appears whole or not at all. One process at a time owns the folder (:meth:`Store.own`).
 """
@@ -50,6 +51,7 @@ REMEDIES: Final = {
     "invalid": "Move it away: a run whose conditions drifted counts for nothing",
     "training": "Move it away: only the report's section on training shows it",
     "study.json": "Put a copy of it back, or begin the study again in another --out",
+    "cases.json": "Move it away: it only says which cases came and went",
     "study.toml": "Put the study file that the folder was made with back there",
 }
 """What to do about a damaged file, by its folder or name."""
@@ -105,6 +107,15 @@ class Store:
     def create(self, study_text: str, resolved: Mapping[str, Any]) -> None:
         write_atomic(self.root / "study.toml", study_text.encode())
         write_json(self.study_path, {"schema": SCHEMA_VERSION, "created_utc": utc_now(), **resolved})
+
+    def keep_case_names(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Store the ids of each split's cases; their digests are in :meth:`study`."""
+        write_json(self.root / "cases.json", {split: list(ids) for split, ids in names.items()})
+
+    def case_names(self) -> dict[str, list[str]]:
+        """What :meth:`keep_case_names` stored; empty for folders of before."""
+        path = self.root / "cases.json"
+        return read_record(path, _checked_names, REMEDIES["cases.json"]) if path.exists() else {}
 
     def study(self) -> dict[str, Any]:
         """What :meth:`create` wrote. Raises ``SpecError`` when the folder holds no study, ``DataError`` when the file is
@@ -293,6 +304,13 @@ class _ChangeForm:
 
 
 @dataclass(frozen=True)
+class _SplitForm:
+    count: int
+    ids: str
+    first_inputs: str
+
+
+@dataclass(frozen=True)
 class _StudyForm:
     task_metrics: Mapping[str, MetricInfo] | None = None
     baselines: tuple[Mapping[str, Any], ...] | None = None
@@ -304,8 +322,14 @@ class _StudyForm:
     spec_digest: str | None = None
     task_sources: Mapping[str, str] | None = None
     task_changes: tuple[_ChangeForm, ...] = ()
+    cases: Mapping[str, _SplitForm] | None = None
     baseline_weights: Mapping[str, str] | None = None
     recovered_baseline: bool | None = None
+
+
+@dataclass(frozen=True)
+class _NamesForm:
+    names: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -343,6 +367,10 @@ def _checked_study(data: dict[str, Any]) -> dict[str, Any]:
     for item in from_json(_StudyForm, data, kept=True).baselines or ():
         Variant.from_json(item)
     return data
+
+
+def _checked_names(data: dict[str, Any]) -> dict[str, list[str]]:
+    return {split: list(ids) for split, ids in from_json(_NamesForm, {"names": data}, kept=True).names.items()}
 
 
 def _checked_time(data: dict[str, Any]) -> dict[str, Any]:
