@@ -101,6 +101,13 @@ class Store:
         changes = [*kept.get("task_changes", ()), {"utc": utc_now(), "files": list(changed)}]
         write_json(self.study_path, {**kept, "task_sources": dict(sources), "task_changes": changes})
 
+    def keep_limit_change(self, change: Mapping[str, Any]) -> None:
+        """Record limits of ``[measure]`` that count from now on, by their keys: ``limits`` that are others than the
+        ``first`` ones."""
+        kept = dict(self.study())
+        changes = [*kept.get("limit_changes", ()), {"utc": utc_now(), **change}]
+        write_json(self.study_path, {**kept, "limit_changes": changes})
+
     def exists(self) -> bool:
         return self.study_path.is_file()
 
@@ -304,6 +311,13 @@ class _ChangeForm:
 
 
 @dataclass(frozen=True)
+class _LimitsForm:
+    utc: str
+    limits: Mapping[str, float]
+    first: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class _SplitForm:
     count: int
     ids: str
@@ -322,6 +336,8 @@ class _StudyForm:
     spec_digest: str | None = None
     task_sources: Mapping[str, str] | None = None
     task_changes: tuple[_ChangeForm, ...] = ()
+    limits: Mapping[str, float] | None = None
+    limit_changes: tuple[_LimitsForm, ...] = ()
     cases: Mapping[str, _SplitForm] | None = None
     baseline_weights: Mapping[str, str] | None = None
     recovered_baseline: bool | None = None
