@@ -133,7 +133,7 @@ class Study:
             sources = task_sources(self.spec.task.model_dump(), self._source.path.resolve().parent)
             notes = self._check_folder(store, boards, options.resume)
             limits, limits_told = changed_limits(store, self._begun_with(store) or self.spec, self.spec)
-            changed_files, told = changed_sources(store, sources, allowed=options.task_changed)
+            task_change, told = changed_sources(store, sources, allowed=options.task_changed)
             ready = prepare(self.spec, self._source, tables, cluster)
             measured = sorted(store.measurements(), key=lambda item: item.created_utc)
             if store.exists():
@@ -146,8 +146,7 @@ class Study:
                 store.keep_case_names(names)
                 kept = {"task_sources": sources, "cases": record_of(ready.task, names), "limits": limits_of(self.spec)}
                 store.create(self._source.text, {**self._resolved(ready), **kept})
-            elif changed_files:
-                store.keep_task_change(sources, changed_files)
+            task_change.keep(store, sources)
             if limits:
                 store.keep_limit_change(limits)
             history = self._history(store, server)

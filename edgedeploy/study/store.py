@@ -41,6 +41,9 @@ T = TypeVar("T")
 PHASES: Final = ("train", "build", "upload", "measure", "evaluate", "search", "bookkeeping", "idle")
 """Phases of the time account."""
 
+MADE: Final = ("models", "artifacts", "baseline", "training", "inputs", "outputs")
+"""Folders of what is made with the task's code and can be made again."""
+
 ACCOUNT: Final = "account.jsonl"
 OPENINGS: Final = "confirmation/openings.jsonl"
 
@@ -98,8 +101,21 @@ class Store:
     def keep_task_change(self, sources: Mapping[str, str], changed: Sequence[str]) -> None:
         """Record that the task's files are others from now on. ``sources`` is as in :meth:`create`'s ``task_sources``."""
         kept = dict(self.study())
-        changes = [*kept.get("task_changes", ()), {"utc": utc_now(), "files": list(changed)}]
+        change = {"utc": utc_now(), "files": list(changed), "before": dict(kept.get("task_sources") or {})}
+        changes = [*kept.get("task_changes", ()), change]
         write_json(self.study_path, {**kept, "task_sources": dict(sources), "task_changes": changes})
+
+    def take_back_task_changes(self, count: int) -> None:
+        """Forget all changes of the task's files but the first ``count``: nothing was made with the others."""
+        kept = dict(self.study())
+        changes = list(kept["task_changes"])
+        back = {"task_sources": changes[count]["before"], "task_changes": changes[:count]}
+        write_json(self.study_path, {**kept, **back})
+
+    def latest_made(self) -> float:
+        """When a model, an artifact, a training or a set of inputs was made last, in seconds since the epoch; 0 for none."""
+        made = [path for name in MADE for path in (self.root / name).rglob("*") if path.is_file()]
+        return max((path.stat().st_mtime for path in made), default=0.0)
 
     def keep_limit_change(self, change: Mapping[str, Any]) -> None:
         """Record limits of ``[measure]`` that count from now on, by their keys: ``limits`` that are others than the
@@ -308,6 +324,7 @@ class _Resolved(dict[str, Any]):
 class _ChangeForm:
     utc: str
     files: tuple[str, ...]
+    before: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
