@@ -28,6 +28,8 @@ from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
 from edgedeploy.study.baseline import recovered_baseline, require_same_weights
 from edgedeploy.study.events import Event, EventLog, Observer, ignore
 from edgedeploy.study.front import read_front, stored_spec
+from edgedeploy.study.kept_cases import names_of, record_of, require_same_cases
+from edgedeploy.study.limits import changed_limits, first_limits, limits_of, with_limits
 from edgedeploy.study.options import RunOptions
 from edgedeploy.study.preflight import Ready, prepare, versions
 from edgedeploy.study.run import StudyRun
@@ -127,23 +129,29 @@ class Study:
             private = _private_words((*self.spec.boards, *tables), url)
             tracker = None if options.mlflow is None else Tracker(options.mlflow, private)
             cluster = None if options.dask is None else stack.enter_context(closing(Cluster(options.dask)))
-            names = [board.name for board in (cluster.boards if cluster else tables)]
+            boards = [board.name for board in (cluster.boards if cluster else tables)]
             sources = task_sources(self.spec.task.model_dump(), self._source.path.resolve().parent)
-            notes = self._check_folder(store, names, options.resume)
-            changed_files, told = changed_sources(store, sources, allowed=options.task_changed)
+            notes = self._check_folder(store, boards, options.resume)
+            limits, limits_told = changed_limits(store, self._begun_with(store) or self.spec, self.spec)
+            task_change, told = changed_sources(store, sources, allowed=options.task_changed)
             ready = prepare(self.spec, self._source, tables, cluster)
             measured = sorted(store.measurements(), key=lambda item: item.created_utc)
             if store.exists():
                 require_same_weights(store.study(), ready.baseline.weights, store.root)
+                told = (*told, *require_same_cases(store, ready.task, measured))
             changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards])
             stack.enter_context(store.own())
             if not store.exists():
-                store.create(self._source.text, {**self._resolved(ready), "task_sources": sources})
-            elif changed_files:
-                store.keep_task_change(sources, changed_files)
+                names = names_of(ready.task)
+                store.keep_case_names(names)
+                kept = {"task_sources": sources, "cases": record_of(ready.task, names), "limits": limits_of(self.spec)}
+                store.create(self._source.text, {**self._resolved(ready), **kept})
+            task_change.keep(store, sources)
+            if limits:
+                store.keep_limit_change(limits)
             history = self._history(store, server)
             wanted = options.trials or self.spec.budget.trials
-            ready = replace(ready, notes=(*ready.notes, *self._margin_note(), *notes, *told, *changed))
+            ready = replace(ready, notes=(*ready.notes, *self._margin_note(), *notes, *limits_told, *told, *changed))
             log = stack.enter_context(EventLog(store.root, private=private))
             log.start(self.spec.study.name, options.shown())
 
@@ -212,11 +220,15 @@ class Study:
         if not resume:
             raise SpecError(f"--out {store.root}", "it holds a study already", "Add --resume, or choose another one")
         kept = store.study()
-        unchanged = kept["spec_digest"] == self.digest
-        if not unchanged and not self._is_kept_in(store):
+        begun = self._begun_with(store)
+        first = with_limits(self.spec, first_limits(store, begun or self.spec))
+        unchanged = kept["spec_digest"] == _digest_of_spec(first)
+        if not unchanged and (
+            begun is None or _digest_of_spec(with_limits(begun, limits_of(self.spec))) != self.digest
+        ):
             raise SpecError(
                 f"--resume {store.root}",
-                "it holds another study: more than the budget differs from this study file",
+                "it holds another study: more than the budget and the limits in [measure] differs from this study file",
                 "Use the study file it was made with (study.toml in it), or choose another --out",
             )
         if not set(boards) <= set(kept.get("boards", (kept["board"],))):
@@ -232,12 +244,12 @@ class Study:
             f"study files had other keys or defaults when this folder was begun ({began}): it goes on with today's",
         )
 
-    def _is_kept_in(self, store: Store) -> bool:
-        """Whether the study file in the folder, read with today's keys and defaults, is this study."""
+    def _begun_with(self, store: Store) -> StudySpec | None:
+        """The study file in the folder, read with today's keys and defaults; None where there is none to read."""
         try:
-            return _digest_of_spec(stored_spec(store)) == self.digest
-        except (SpecError, OSError, UnicodeDecodeError):
-            return False
+            return stored_spec(store)
+        except (EdgeDeployError, OSError, UnicodeDecodeError):
+            return None
 
 
 def _limit(limit: ConstraintTable) -> str:

@@ -22,6 +22,9 @@ SCHEMA_VERSION: Final = 1
 TASK_CHANGED: Final = "measured after the task's files changed"
 """How the note begins that such a measurement keeps."""
 
+LIMITS_CHANGED: Final = "measured under other limits of [measure] than the study began with"
+"""How the note begins of a measurement that was made after the limits of a valid run were changed."""
+
 BEYOND_TOLERANCE: Final = "parity: "
 """How the note begins of a measurement whose worst golden case is further from the float model than the tolerance."""
 

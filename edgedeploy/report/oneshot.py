@@ -10,6 +10,7 @@ from edgedeploy.report.terminal import TextTable
 from edgedeploy.report.words import executed_text
 from edgedeploy.study.oneshot.measure import MEDIAN, Measured
 
+_OR_ALLOW: Final = ", or add `--study FILE`: the limits in the [measure] table of that study file count then"
 FIRST: Final = (MEDIAN, "latency_p90_ns", "latency_p99_ns", "latency_ratio")
 
 
@@ -52,5 +53,5 @@ def _sentences(found: Measured) -> list[str]:
         lines.append(f"int8 weights of {run.weight_bits.text}.")
     lines += [f"{note[:1].upper()}{note[1:]}." for note in found.notes]
     if not run.valid:
-        lines.append(f"INVALID: {run.cause}. Run it again when the board is idle.")
+        lines.append(f"INVALID: {run.cause}. Run it again when the board is idle{_OR_ALLOW}.")
     return lines

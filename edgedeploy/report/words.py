@@ -10,7 +10,7 @@ from edgedeploy.evidence.bootstrap import LEVEL
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.pick import Pick, accuracy_objective, what_is_missing
 from edgedeploy.evidence.quantities import heading, quantity, with_span
-from edgedeploy.records.measurement import BEYOND_TOLERANCE, TASK_CHANGED
+from edgedeploy.records.measurement import BEYOND_TOLERANCE, LIMITS_CHANGED, TASK_CHANGED
 from edgedeploy.records.metric_table import (
     BOARD_METRICS,
     KEY_METRICS,
@@ -109,11 +109,14 @@ def failure_lines(report: Front) -> list[str]:
 
 
 def changed_lines(report: Front) -> list[str]:
-    """That variants on one front were measured with different code of the task, if they were."""
-    marks = Counter(note for row in report.rows for note in row.notes if note.startswith(TASK_CHANGED))
+    """That variants on one front were measured with different code of the task, or under different limits, if they were."""
+    told = {TASK_CHANGED: "Two versions of the task are on one front: ", LIMITS_CHANGED: ""}
     return [
-        f"Two versions of the task are on one front: {count} of {len(report.rows)} variants were {mark}."
-        for mark, count in sorted(marks.items())
+        f"{before}{count} of {len(report.rows)} variants were {mark}."
+        for beginning, before in told.items()
+        for mark, count in sorted(
+            Counter(note for row in report.rows for note in row.notes if note.startswith(beginning)).items()
+        )
     ]
 
 

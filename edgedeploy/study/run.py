@@ -31,6 +31,7 @@ from edgedeploy.study.baseline import recovered_baseline
 from edgedeploy.study.eta import Eta, Pace, eta
 from edgedeploy.study.events import Event, Observer
 from edgedeploy.study.front import read_front
+from edgedeploy.study.limits import limit_marks
 from edgedeploy.study.preflight import Ready
 from edgedeploy.study.sources import task_marks
 from edgedeploy.study.steadiness import Steadiness
@@ -114,7 +115,7 @@ class StudyRun:
             alive=alive,
             scenarios=self._ready.scenarios,
             power_modes=info.power_modes,
-            marks=task_marks(self._store.study()),
+            marks=(*task_marks(self._store.study()), *limit_marks(self._store.study())),
             host=self._host,
             place=self._place(info),
         )

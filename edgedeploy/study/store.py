@@ -8,6 +8,7 @@
     baseline/            the trained baseline's weights       inputs/*.npz     model-ready inputs of a split
     training/*.pt        checkpoints of unfinished trainings  optuna.sqlite3   the optimiser's history of proposals
     account.jsonl        where the time went                  events.jsonl     what happened when
+    cases.json           the ids of each split's cases
 
 Every file appears whole or not at all. One process at a time owns the folder (:meth:`Store.own`).
 """
@@ -40,6 +41,9 @@ T = TypeVar("T")
 PHASES: Final = ("train", "build", "upload", "measure", "evaluate", "search", "bookkeeping", "idle")
 """Phases of the time account."""
 
+MADE: Final = ("models", "artifacts", "baseline", "training", "inputs", "outputs")
+"""Folders of what is made with the task's code and can be made again."""
+
 ACCOUNT: Final = "account.jsonl"
 OPENINGS: Final = "confirmation/openings.jsonl"
 
@@ -50,6 +54,7 @@ REMEDIES: Final = {
     "invalid": "Move it away: a run whose conditions drifted counts for nothing",
     "training": "Move it away: only the report's section on training shows it",
     "study.json": "Put a copy of it back, or begin the study again in another --out",
+    "cases.json": "Move it away: it only says which cases came and went",
     "study.toml": "Put the study file that the folder was made with back there",
 }
 """What to do about a damaged file, by its folder or name."""
@@ -96,8 +101,28 @@ class Store:
     def keep_task_change(self, sources: Mapping[str, str], changed: Sequence[str]) -> None:
         """Record that the task's files are others from now on. ``sources`` is as in :meth:`create`'s ``task_sources``."""
         kept = dict(self.study())
-        changes = [*kept.get("task_changes", ()), {"utc": utc_now(), "files": list(changed)}]
+        change = {"utc": utc_now(), "files": list(changed), "before": dict(kept.get("task_sources") or {})}
+        changes = [*kept.get("task_changes", ()), change]
         write_json(self.study_path, {**kept, "task_sources": dict(sources), "task_changes": changes})
+
+    def take_back_task_changes(self, count: int) -> None:
+        """Forget all changes of the task's files but the first ``count``: nothing was made with the others."""
+        kept = dict(self.study())
+        changes = list(kept["task_changes"])
+        back = {"task_sources": changes[count]["before"], "task_changes": changes[:count]}
+        write_json(self.study_path, {**kept, **back})
+
+    def latest_made(self) -> float:
+        """When a model, an artifact, a training or a set of inputs was made last, in seconds since the epoch; 0 for none."""
+        made = [path for name in MADE for path in (self.root / name).rglob("*") if path.is_file()]
+        return max((path.stat().st_mtime for path in made), default=0.0)
+
+    def keep_limit_change(self, change: Mapping[str, Any]) -> None:
+        """Record limits of ``[measure]`` that count from now on, by their keys: ``limits`` that are others than the
+        ``first`` ones."""
+        kept = dict(self.study())
+        changes = [*kept.get("limit_changes", ()), {"utc": utc_now(), **change}]
+        write_json(self.study_path, {**kept, "limit_changes": changes})
 
     def exists(self) -> bool:
         return self.study_path.is_file()
@@ -105,6 +130,15 @@ class Store:
     def create(self, study_text: str, resolved: Mapping[str, Any]) -> None:
         write_atomic(self.root / "study.toml", study_text.encode())
         write_json(self.study_path, {"schema": SCHEMA_VERSION, "created_utc": utc_now(), **resolved})
+
+    def keep_case_names(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Store the ids of each split's cases; their digests are in :meth:`study`."""
+        write_json(self.root / "cases.json", {split: list(ids) for split, ids in names.items()})
+
+    def case_names(self) -> dict[str, list[str]]:
+        """What :meth:`keep_case_names` stored; empty for folders of before."""
+        path = self.root / "cases.json"
+        return read_record(path, _checked_names, REMEDIES["cases.json"]) if path.exists() else {}
 
     def study(self) -> dict[str, Any]:
         """What :meth:`create` wrote. Raises ``SpecError`` when the folder holds no study, ``DataError`` when the file is
@@ -290,6 +324,21 @@ class _Resolved(dict[str, Any]):
 class _ChangeForm:
     utc: str
     files: tuple[str, ...]
+    before: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class _LimitsForm:
+    utc: str
+    limits: Mapping[str, float]
+    first: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _SplitForm:
+    count: int
+    ids: str
+    first_inputs: str
 
 
 @dataclass(frozen=True)
@@ -304,8 +353,16 @@ class _StudyForm:
     spec_digest: str | None = None
     task_sources: Mapping[str, str] | None = None
     task_changes: tuple[_ChangeForm, ...] = ()
+    limits: Mapping[str, float] | None = None
+    limit_changes: tuple[_LimitsForm, ...] = ()
+    cases: Mapping[str, _SplitForm] | None = None
     baseline_weights: Mapping[str, str] | None = None
     recovered_baseline: bool | None = None
+
+
+@dataclass(frozen=True)
+class _NamesForm:
+    names: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -343,6 +400,10 @@ def _checked_study(data: dict[str, Any]) -> dict[str, Any]:
     for item in from_json(_StudyForm, data, kept=True).baselines or ():
         Variant.from_json(item)
     return data
+
+
+def _checked_names(data: dict[str, Any]) -> dict[str, list[str]]:
+    return {split: list(ids) for split, ids in from_json(_NamesForm, {"names": data}, kept=True).names.items()}
 
 
 def _checked_time(data: dict[str, Any]) -> dict[str, Any]:

@@ -99,6 +99,24 @@ def test_a_folder_that_earlier_code_made_goes_on(code: str) -> None:
         edgedeploy.load_study(folder / "study.toml").run(RunOptions(out=folder, resume=True))
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("max_background_cores = 64.0", "max_background_cores = 80.0"),
+        ("max_drift = 50.0", "max_drift = 60.0\nretries = 0\ntime_limit = '2 h'"),
+    ],
+)
+def test_a_folder_goes_on_under_wider_limits_of_a_valid_run(
+    old: str, new: str, study: Study, folder: Path, tmp_path: Path
+) -> None:
+    change(tmp_path / "squares.toml", old, new)
+    with pytest.raises(Accepted):
+        edgedeploy.load_study(tmp_path / "squares.toml").run(RunOptions(out=folder, resume=True))
+    change(tmp_path / "squares.toml", "queries = 64", "queries = 72")
+    with pytest.raises(SpecError, match="it holds another study"):
+        edgedeploy.load_study(tmp_path / "squares.toml").run(RunOptions(out=folder, resume=True))
+
+
 # -- options
 
 

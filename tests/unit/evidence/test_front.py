@@ -239,6 +239,17 @@ class TestReport:
         with pytest.raises(SpecError, match=word):
             front([*study(), other])
 
+    def test_variants_that_were_scored_on_other_cases_are_refused_and_named(self) -> None:
+        found = study()
+        fewer = {name: values for name, values in found[0].cases.items() if name != "case-07"}
+        later = {"created_utc": "2026-01-02T00:00:00+00:00"}
+        other = made_up.measurement(made_up.variant(width=0.9), per_case={**fewer, "new": fewer["case-01"]}, **later)
+        with pytest.raises(SpecError, match=r"1 came, 1 went \(\+new, -case-07\)") as refused:
+            front([*found, other])
+        assert refused.value.found.startswith(other.variant.label) and "--out" in refused.value.remedy
+        without = made_up.measurement(made_up.variant(width=0.9), per_case={}, **later)
+        assert front([*found, without]).members, "there is nothing to compare"
+
     def test_three_objectives_and_one(self) -> None:
         items = study()
         items[3] = made_up.measurement(made_up.variant(width=0.5), dice=0.80, latency_ms=4.0, size_bytes=1000)

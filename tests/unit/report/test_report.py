@@ -226,7 +226,11 @@ def everywhere(data: ReportData, word: str) -> ReportData:
         made_up.measurement(named, per_case=by_case, latency_ms=2.0, executed={word: 3}, **about),
         made_up.measurement(made_up.variant(width=0.3), cause=word, board=about["board"]),
         made_up.measurement(
-            made_up.variant(width=0.4), without=["latency_ratio"], missing={"latency_ratio": word}, **about
+            made_up.variant(width=0.4),
+            per_case=by_case,
+            without=["latency_ratio"],
+            missing={"latency_ratio": word},
+            **about,
         ),
     ]
     host = {"cpu": word, "isa": [word], "isa_limit": word, "native_bfloat16": False}

@@ -11,11 +11,11 @@ import pytest
 from made_up_study import WITHOUT_ITS_TASK, new_store
 
 from edgedeploy.errors import SpecError
-from edgedeploy.records.measurement import TASK_CHANGED, Measurement
+from edgedeploy.records.measurement import TASK_CHANGED, Failure, Measurement
 from edgedeploy.report.terminal import front_table
 from edgedeploy.spec.study import parse_spec
 from edgedeploy.study.front import read_front
-from edgedeploy.study.sources import changed_sources, task_marks, task_sources
+from edgedeploy.study.sources import TaskChange, changed_sources, task_marks, task_sources
 from edgedeploy.study.store import Store
 
 
@@ -39,9 +39,9 @@ def store(table: dict[str, object], tmp_path: Path) -> Store:
 def test_a_changed_helper_is_named_and_refused_with_the_ways_out(
     store: Store, table: dict[str, object], tmp_path: Path
 ) -> None:
-    assert changed_sources(store, task_sources(table, tmp_path), allowed=False) == ((), ())
+    assert changed_sources(store, task_sources(table, tmp_path), allowed=False) == (TaskChange(), ())
     (tmp_path / "other.py").write_text("# no part of the task\n")
-    assert changed_sources(store, task_sources(table, tmp_path), allowed=False) == ((), ())
+    assert changed_sources(store, task_sources(table, tmp_path), allowed=False) == (TaskChange(), ())
     (tmp_path / "helper.py").write_text("def make():\n    return 1\n")
     with pytest.raises(SpecError, match=r"helper\.py changed") as refused:
         changed_sources(store, task_sources(table, tmp_path), allowed=False)
@@ -62,10 +62,10 @@ def test_an_allowed_change_is_kept_with_what_is_measured_later_and_told(
     store.keep(made_up.measurement())
     (tmp_path / "helper.py").write_text("def make():\n    return 1\n")
     sources = task_sources(table, tmp_path)
-    files, notes = changed_sources(store, sources, allowed=True)
-    assert files == ("helper.py",) and "helper.py changed" in notes[0]
-    store.keep_task_change(sources, files)
-    assert changed_sources(store, sources, allowed=False) == ((), ()), "it is the study's code now"
+    change, notes = changed_sources(store, sources, allowed=True)
+    assert change == TaskChange(("helper.py",)) and "helper.py changed" in notes[0]
+    change.keep(store, sources)
+    assert changed_sources(store, sources, allowed=False) == (TaskChange(), ()), "it is the study's code now"
 
     (mark,) = task_marks(store.study())
     assert mark.startswith(TASK_CHANGED) and "helper.py" in mark
@@ -79,12 +79,71 @@ def test_an_allowed_change_is_kept_with_what_is_measured_later_and_told(
     assert notes_of[later.digest] == [mark]
 
 
+def edit(store: Store, table: dict[str, object], root: Path, text: str) -> None:
+    """Change the helper and resume with ``--task-changed``."""
+    (root / "helper.py").write_text(text)
+    sources = task_sources(table, root)
+    change, _ = changed_sources(store, sources, allowed=True)
+    change.keep(store, sources)
+
+
+@pytest.mark.parametrize("edits", [["def make():\n    return 1\n"], ["# one\n", "# two\n", "# three\n"]])
+def test_the_original_file_comes_back_while_nothing_was_made_with_the_changed_one(
+    edits: list[str], store: Store, table: dict[str, object], tmp_path: Path
+) -> None:
+    store.keep(made_up.measurement())
+    original = (tmp_path / "helper.py").read_text()
+    for text in edits:
+        edit(store, table, tmp_path, text)
+    assert len(store.study()["task_changes"]) == len(edits)
+    (tmp_path / "helper.py").write_text(original)
+    sources = task_sources(table, tmp_path)
+    change, (note,) = changed_sources(store, sources, allowed=False)
+    assert change == TaskChange(taken_back_to=0) and "nothing was made since" in note
+    change.keep(store, sources)
+    assert task_marks(store.study()) == (), "what is measured next is of the version that all of it is of"
+    assert changed_sources(store, sources, allowed=False) == (TaskChange(), ())
+
+
+def test_the_original_file_is_refused_once_something_was_made_with_the_changed_one(
+    store: Store, table: dict[str, object], tmp_path: Path
+) -> None:
+    original = (tmp_path / "helper.py").read_text()
+    edit(store, table, tmp_path, "# changed\n")
+    marks = task_marks(store.study())
+    store.keep(made_up.measurement(made_up.variant(precision="int8"), notes=marks))
+    (tmp_path / "helper.py").write_text(original)
+    with pytest.raises(SpecError, match="again, but 1 measurement was made since then") as refused:
+        changed_sources(store, task_sources(table, tmp_path), allowed=False)
+    assert "put the changed files back" in refused.value.remedy and "--task-changed" in refused.value.remedy
+    change, _ = changed_sources(store, task_sources(table, tmp_path), allowed=True)
+    assert change == TaskChange(("helper.py",))
+
+
+@pytest.mark.parametrize("made", ["model", "failure"])
+def test_models_and_failures_of_the_changed_file_count_too(
+    made: str, store: Store, table: dict[str, object], tmp_path: Path
+) -> None:
+    original = (tmp_path / "helper.py").read_text()
+    edit(store, table, tmp_path, "# changed\n")
+    if made == "model":
+        path = store.model_folder("ab") / "model.onnx"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+        os.utime(path, (4e9, 4e9))
+    else:
+        store.keep_failure(Failure(made_up.variant(), "BuildError", "build", "no", "2099-01-01T00:00:00+00:00"))
+    (tmp_path / "helper.py").write_text(original)
+    with pytest.raises(SpecError, match=r"(models or artifacts were made|failed) since"):
+        changed_sources(store, task_sources(table, tmp_path), allowed=False)
+
+
 def test_a_folder_without_the_record_is_noted_and_not_refused(tmp_path: Path, table: dict[str, object]) -> None:
     store = new_store(tmp_path / "older", [made_up.variant()])
-    files, notes = changed_sources(store, task_sources(table, tmp_path), allowed=False)
-    assert files == ()
+    change, notes = changed_sources(store, task_sources(table, tmp_path), allowed=False)
+    assert change == TaskChange()
     assert "is not known" in notes[0]
-    assert changed_sources(Store(tmp_path / "new"), {}, allowed=False) == ((), ())
+    assert changed_sources(Store(tmp_path / "new"), {}, allowed=False) == (TaskChange(), ())
 
 
 def test_a_damaged_record_is_told(store: Store) -> None:
