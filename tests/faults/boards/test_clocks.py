@@ -17,6 +17,8 @@ WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "
 
 ALLOWED = {
     "boards/care/quarantine.py": "since when, for people",
+    "boards/ssh/certificates.py": "the dates between which a certificate is valid",
+    "report/tracking.py": "when it was logged, for people: MLflow's time stamps",
     "runtime/sensors/environment.py": "the skew itself",
     "search/history.py": "a name for a file that is moved aside",
     "study/events.py": "when it happened, for people",
