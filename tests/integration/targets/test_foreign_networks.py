@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from foreign_networks import NETWORKS, convolutional_lstm
 from small_onnx import feeds
 
 from edgedeploy.interfaces.target import BuildRequest, Target
+from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import random_feed
 from edgedeploy.reference.export import Reference, describe, run_reference
 from edgedeploy.reference.parity import check_executed, check_parity
@@ -29,7 +30,11 @@ def taken(write: Callable[[Path], Path], folder: Path) -> Reference:
 
 def built_and_run(target: Target, reference: Reference, precision: str, folder: Path) -> dict[str, int]:
     """The executed layers of an artifact that is held against its reference as a study does it."""
-    calibration = lambda: feeds(reference.inputs[0])  # noqa: E731  # calibration cases are of one input here
+    several = len(reference.inputs) > 1
+
+    def calibration() -> Iterator[dict[str, Array]]:
+        return (random_feed(reference.inputs, seed) for seed in range(4)) if several else feeds(reference.inputs[0])
+
     request = BuildRequest(reference.path, reference.inputs, reference.outputs, precision, calibration)
     artifact = target.build(request, folder)
     session = open_session(target.name, folder, artifact.entry, dict(artifact.settings), 1)
