@@ -7,13 +7,14 @@ python scripts/keys.py --write   write docs/reference/keys.md
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
+
+from made_pages import REFERENCE, write_or_print
 
 from edgedeploy.spec.schema import study_schema
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "keys.md"
+PAGE = REFERENCE / "keys.md"
 
 HEAD = """\
 # All keys of a study file
@@ -128,16 +129,5 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def main(argv: Sequence[str]) -> int:
-    if list(argv) == ["--write"]:
-        PAGE.write_text(page(), encoding="utf-8")
-    elif argv:
-        sys.stderr.write(__doc__ or "")
-        return 2
-    else:
-        sys.stdout.write(page())
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(write_or_print(PAGE, page, __doc__, sys.argv[1:]))

@@ -10,16 +10,16 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import Any
+
+from made_pages import REFERENCE, write_or_print
 
 from edgedeploy.interfaces.task import TrainRecipe
 from edgedeploy.tasks.load import KINDS
 from edgedeploy.tasks.options import as_toml
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "task-options.md"
+PAGE = REFERENCE / "task-options.md"
 
 HEAD = """\
 # All options of the task kinds
@@ -123,16 +123,5 @@ def _markdown(text: str) -> str:
     return text.replace("``", "`")
 
 
-def main(argv: Sequence[str]) -> int:
-    if list(argv) == ["--write"]:
-        PAGE.write_text(page(), encoding="utf-8")
-    elif argv:
-        sys.stderr.write(__doc__ or "")
-        return 2
-    else:
-        sys.stdout.write(page())
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(write_or_print(PAGE, page, __doc__, sys.argv[1:]))

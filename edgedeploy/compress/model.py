@@ -21,7 +21,7 @@ from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import write_atomic
-from edgedeploy.interfaces.task import Array, Recoverable, Task, Trainable, Trainer, can_recover
+from edgedeploy.interfaces.task import Array, Recoverable, Task, Trainable, Trainer, baseline_arch, can_recover
 from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.variant import Scalar, Variant
@@ -162,7 +162,7 @@ def _for_loop(task: Recoverable) -> Trainable:
 
 
 def _is_baselines(task: Task, variant: Variant) -> bool:
-    return variant.arch_kwargs == {name: values[0] for name, values in task.architecture.items()}
+    return variant.arch_kwargs == baseline_arch(task)
 
 
 def _shaped(

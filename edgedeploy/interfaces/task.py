@@ -221,3 +221,8 @@ class Pictured(Protocol):
 
     def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> npt.NDArray[np.uint8]:
         """RGB uint8 (H, W, 3): the case with its truth (None) or with the outputs' answer drawn on it."""
+
+
+def baseline_arch(task: Task) -> dict[str, Scalar]:
+    """The baseline's keywords of :meth:`Task.build`: the first value of each."""
+    return {name: values[0] for name, values in task.architecture.items()}

@@ -89,6 +89,17 @@ def worst_distance(cases: Iterable[Sequence[Mapping[str, Array]]]) -> float:
     return worst
 
 
+def apart(reference: Array, artifact: Array) -> tuple[float | None, float]:
+    """Relative L2 distance, None where the reference is zero all over, and the largest difference. Finite arrays of as
+    many elements; the reference has the shape."""
+    wanted = np.asarray(reference, np.float64)
+    difference = np.asarray(artifact, np.float64).reshape(wanted.shape) - wanted
+    signal = float(np.linalg.norm(wanted))
+    return (float(np.linalg.norm(difference)) / signal if signal else None), float(
+        np.max(np.abs(difference), initial=0.0)
+    )
+
+
 def within(found: Mapping[str, float], limit: float) -> bool:
     """Whether one entry of :func:`compare` passes: its relative distance is within ``limit``, or its largest difference
     is within ``ABSOLUTE_FLOOR``."""
@@ -283,11 +294,10 @@ def _distance(name: str, reference: Array, artifact: Array, *, constant: bool = 
     if not constant and _stuck(wanted, found):
         text = f"every value is {found.flat[0]:g}"
         raise ParityError(f"output {name!r} that follows its input", text, "Do not ship this artifact")
-    difference = float(np.linalg.norm(found - wanted))
-    signal = float(np.linalg.norm(wanted))
-    relative = difference / signal if signal else math.inf if difference else 0.0
+    distance, largest = apart(wanted, found)
+    relative = distance if distance is not None else math.inf if largest else 0.0
     return {
         "rel_l2": relative,
-        "max_abs": float(np.max(np.abs(found - wanted), initial=0.0)),
+        "max_abs": largest,
         "sqnr_db": -20.0 * math.log10(max(relative, 1e-20)) if math.isfinite(relative) else -400.0,
     }

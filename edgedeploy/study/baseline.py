@@ -11,9 +11,9 @@ from edgedeploy.compress.checkpoint import digest_of_weights
 from edgedeploy.compress.given import Given
 from edgedeploy.compress.model import NO_WEIGHTS, WAYS_TO_WEIGHTS, built
 from edgedeploy.errors import BuildError, MeasurementError, SpecError, Unsupported
-from edgedeploy.interfaces.task import ReadyMade, Task, can_recover, can_train, is_trained
+from edgedeploy.interfaces.task import ReadyMade, Task, baseline_arch, can_recover, can_train, is_trained
 from edgedeploy.records.artifact import TensorSpec
-from edgedeploy.records.variant import Scalar, Variant
+from edgedeploy.records.variant import Variant
 from edgedeploy.records.weights import TRAINED_HERE, BaselineWeights
 from edgedeploy.reference.export import first_answer
 from edgedeploy.search.space import Space
@@ -38,10 +38,6 @@ class Baseline:
 TRAINS_HERE: Final = Baseline()
 
 
-def baseline_arch(task: Task) -> dict[str, Scalar]:
-    return {name: values[0] for name, values in task.architecture.items()}
-
-
 def find_baseline(spec: StudySpec, source: SpecSource, task: Task) -> Baseline:
     """The baseline of a study, its weights loaded once into the task's model, so that a wrong file is told before anything
     starts. A model of the user's, or with the user's weights, answers one case: one that does not fit would fail as every
@@ -64,8 +60,9 @@ def find_baseline(spec: StudySpec, source: SpecSource, task: Task) -> Baseline:
         _check_fit(spec, source, task, model)
         return Baseline(weights, given, (_brought(weights), *notes))
     if is_trained(task):
-        weights = BaselineWeights("task", sha256=_built(task))
-        _check_fit(spec, source, task, built(task, baseline_arch(task)))
+        model = built(task, baseline_arch(task))
+        weights = BaselineWeights("task", sha256=_repeated(task, model))
+        _check_fit(spec, source, task, model)
         return Baseline(weights, None, (_brought(weights), *notes))
     if not can_train(task):
         raise source.error("task", NO_WEIGHTS, WAYS_TO_WEIGHTS)
@@ -146,10 +143,9 @@ def _brought(weights: BaselineWeights) -> str:
     return f"the baseline is not trained: its weights are {weights.text}"
 
 
-def _built(task: Task) -> str:
-    """Digest of the weights that ``build`` gives. Raises ``SpecError`` when they are others each time."""
-    arch = baseline_arch(task)
-    first, again = (digest_of_weights(built(task, arch)) for _ in range(2))
+def _repeated(task: Task, model: Any) -> str:
+    """Digest of the weights of ``model``, which ``build`` gave. Raises ``SpecError`` when it gives others now."""
+    first, again = digest_of_weights(model), digest_of_weights(built(task, baseline_arch(task)))
     if first != again:
         found = "`trained` is True, but build() gives other weights each time it is called"
         raise SpecError(f"task {task.name!r}", found, "Load all weights in build(), and seed what is random in it")

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.errors import DataError, SpecError, nearest
-from edgedeploy.interfaces.task import SPLITS, Array, Case, Split, Task
+from edgedeploy.interfaces.task import SPLITS, Array, Case, Split, Task, baseline_arch
 from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.variant import Scalar
@@ -35,7 +35,7 @@ def check_cases(task: Task, space: Mapping[str, Sequence[Any]]) -> None:
     for split, why in NEEDED.items():
         if not splits[split]:
             raise DataError(f"cases of split {split!r}", "there are none", f"Give it some: {why}")
-    baseline = {name: values[0] for name, values in task.architecture.items()}
+    baseline = baseline_arch(task)
     firsts = [splits[split][0] for split in ("calibration", "selection", "confirmation") if splits[split]]
     for case in firsts:
         inputs_of(task, case, baseline)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from edgedeploy.errors import SpecError
-from edgedeploy.interfaces.task import SPLITS, Array, Split, Task
+from edgedeploy.interfaces.task import SPLITS, Split, Task, baseline_arch
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.variant import digest_of
 from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.store import Store
+from edgedeploy.tasks.onnx.inputs import digest_of_inputs
 
 _SHOWN: Final = 3
 _WAYS_OUT: Final = "Choose another --out; or put the data back as it was"
@@ -26,12 +26,11 @@ def names_of(task: Task) -> dict[str, list[str]]:
 def record_of(task: Task, names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
     """What ``study.json`` keeps of each split: how many cases, a digest of their ids, and one of the first case's inputs
     where a board sees them. All inputs would take as long as a measurement."""
-    baseline = {name: values[0] for name, values in task.architecture.items()}
     record: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
         record[split] = {"count": len(names[split]), "ids": _digest(split, names[split]), "first_inputs": ""}
         if split != "train" and names[split]:
-            record[split]["first_inputs"] = _digest_of_arrays(inputs_of(task, task.cases(split)[0], baseline))
+            record[split]["first_inputs"] = digest_of_inputs(inputs_of(task, task.cases(split)[0], baseline_arch(task)))
     return record
 
 
@@ -100,11 +99,3 @@ def _cases(count: int) -> str:
 def _digest(split: Split, names: Sequence[str]) -> str:
     """The order counts where inputs are stored as rows by case; training shuffles anyway."""
     return digest_of({"ids": sorted(names) if split == "train" else list(names)})
-
-
-def _digest_of_arrays(arrays: Mapping[str, Array]) -> str:
-    found = hashlib.sha256()
-    for name in sorted(arrays):
-        found.update(f"{name} {arrays[name].dtype} {arrays[name].shape};".encode())
-        found.update(arrays[name].tobytes())
-    return found.hexdigest()

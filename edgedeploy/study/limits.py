@@ -80,7 +80,9 @@ def _counts_under_wider(store: Store, *, within: bool) -> bool:
     """Whether anything stored counts that was measured under wider limits than those asked for; ``within`` says that these
     are not below those that the study began with."""
     found = (*store.measurements(), *store.confirmations())
-    return any(not within or note.startswith(LIMITS_CHANGED) for item in found for note in (*item.notes, ""))
+    if not within:
+        return bool(found)
+    return any(note.startswith(LIMITS_CHANGED) for item in found for note in item.notes)
 
 
 def _shown(limits: Mapping[str, float]) -> dict[str, str]:

@@ -28,7 +28,7 @@ from edgedeploy.interfaces.target import (
     TakesQuantized,
     Target,
 )
-from edgedeploy.interfaces.task import ReadyMade, Recoverable, TakenAsGiven, Task
+from edgedeploy.interfaces.task import ReadyMade, Recoverable, TakenAsGiven, Task, baseline_arch
 from edgedeploy.lab.cluster import Cluster
 from edgedeploy.lab.kinds import require_alike, require_comparable
 from edgedeploy.records.board import BoardInfo
@@ -114,7 +114,7 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     space = Space(
         targets=spec.study.targets,
         parameters=dict(spec.space),
-        arch_defaults={name: values[0] for name, values in task.architecture.items()},
+        arch_defaults=baseline_arch(task),
         target_precisions={
             name: (AS_GIVEN,) if given else runnable(info, target.precisions, demands_of(target))
             for name, target in targets.items()

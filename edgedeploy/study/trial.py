@@ -36,9 +36,10 @@ from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
+from edgedeploy.study.inputs import InputSet, Rivals
 from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
-from edgedeploy.study.workbench import InputSet, Rivals, Workbench
+from edgedeploy.study.workbench import Workbench
 
 UNTIMED: Final[tuple[Split, ...]] = ("confirmation",)
 PROFILE_RUNS: Final = 10

@@ -6,7 +6,7 @@ Everything here depends on the study and the variant alone, so a stored result e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -28,7 +28,17 @@ from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_arrays, write_atomic, write_json
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
-from edgedeploy.interfaces.task import Array, Case, ReadyMade, Split, Stateful, TakenAsGiven, Task, is_trained
+from edgedeploy.interfaces.task import (
+    Array,
+    Case,
+    ReadyMade,
+    Split,
+    Stateful,
+    TakenAsGiven,
+    Task,
+    baseline_arch,
+    is_trained,
+)
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.job import Payload
 from edgedeploy.records.precision import NO_RULES
@@ -40,8 +50,8 @@ from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_progr
 from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.study.account import Account
 from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
-from edgedeploy.study.baseline import baseline_arch
 from edgedeploy.study.cases import inputs_of
+from edgedeploy.study.inputs import InputSet, Rivals
 from edgedeploy.study.reading import FAULTS, fault, parsed
 from edgedeploy.study.store import Store
 from edgedeploy.targets.steady import build_steadily
@@ -55,20 +65,6 @@ COMPARED_CASES: Final = 16
 """A board runs at most this many cases to choose between 7-bit and 8-bit weights."""
 
 
-@dataclass(frozen=True)
-class InputSet:
-    """Model-ready inputs of some cases, stacked in one file. Its first rows, the cases ``golden_ids``, are for parity
-    only."""
-
-    path: Path
-    golden_ids: tuple[str, ...]
-    cases: tuple[Case, ...]
-
-    @property
-    def golden(self) -> int:
-        return len(self.golden_ids)
-
-
 def _write_reports(reports: list[TrainReport], folder: Path) -> None:
     """Record how the model in ``folder`` was trained, if it was."""
     for report in reports:
@@ -77,20 +73,6 @@ def _write_reports(reports: list[TrainReport], folder: Path) -> None:
 
 def build_here(target: Target, request: BuildRequest, folder: Path) -> Artifact:
     return target.build(request, folder)
-
-
-@dataclass(frozen=True)
-class Rivals:
-    """Two builds of one variant, with 7-bit and 8-bit weights, between which a board has yet to choose.
-
-    The board compares them on ``feeds``, stacked cases of ``split`` that were not used for calibration. ``name`` is
-    part of their file names.
-    """
-
-    payloads: Mapping[int, Payload]
-    feeds: tuple[dict[str, Array], ...]
-    split: str
-    name: str
 
 
 class Workbench:

@@ -14,7 +14,7 @@ from edgedeploy.compress.given import Given
 from edgedeploy.errors import SpecError, Unsupported, nearest
 from edgedeploy.interfaces.ability import abilities, sums_int8_exactly
 from edgedeploy.interfaces.target import FitsBoard, TakesAsGiven, Target
-from edgedeploy.interfaces.task import Task
+from edgedeploy.interfaces.task import Task, baseline_arch
 from edgedeploy.lab.kinds import health_check
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.precision import AS_GIVEN
@@ -102,7 +102,7 @@ def desk(
         target = target.for_board(info) if isinstance(target, FitsBoard) else target
         require_runs(target, str(wanted["precision"]), info)
     threads = max(1, min(info.cores, 4)) if info else 1
-    arch = tuple(sorted((name, values[0]) for name, values in task.architecture.items()))
+    arch = tuple(sorted(baseline_arch(task).items()))
     variant = Variant(**{"target": target.name, "width": 1.0, "arch": arch, "threads": threads, **wanted})
     own = variant.precision == AS_GIVEN  # there is no float model
     baseline = variant if own else Variant(target.name, "float32", 1.0, arch, variant.threads)

@@ -80,11 +80,11 @@ def export(folder: str | Path, out: str | Path, variant: str | None = None) -> E
 
 
 def _artifact_folder(store: Store, found: Measurement) -> Path:
-    """Where the study keeps what was measured; its name may end with the bits of its weights."""
-    for place in sorted((store.root / "artifacts").glob(f"{found.variant.artifact_name}*")):
-        manifest = artifact_manifest(place) if place.is_dir() else None
-        if manifest is not None and Artifact.from_json(manifest).digest == found.artifact.digest:
-            return place
+    """Where the study keeps what was measured."""
+    place = (store.root / found.file).parent
+    manifest = artifact_manifest(place) if place.is_dir() else None
+    if manifest is not None and Artifact.from_json(manifest).digest == found.artifact.digest:
+        return place
     remedy = (
         "Run `edgedeploy search STUDY.toml --out DIR --resume` with more trials, which builds it anew, or measure again"
     )

@@ -10,14 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-import numpy as np
-
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.interfaces.task import Array, Case, Split
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.export import describe, reference_outputs
+from edgedeploy.reference.parity import apart
 from edgedeploy.reference.take_in import TakenIn, take_in
 from edgedeploy.tasks.onnx.inputs import Preprocessing, Sources
 
@@ -165,11 +164,7 @@ class OneModel:
         """None for the relative distance where the float model's output is zero all over."""
         found: dict[str, float | None] = {}
         for name, slug in self.slugs.items():
-            wanted = self._expected[case.id][name].astype(np.float64)
-            difference = np.asarray(outputs[name], np.float64).reshape(wanted.shape) - wanted
-            signal = float(np.linalg.norm(wanted))
-            found[f"rel_l2_{slug}"] = float(np.linalg.norm(difference)) / signal if signal else None
-            found[f"max_abs_{slug}"] = float(np.max(np.abs(difference), initial=0.0))
+            found[f"rel_l2_{slug}"], found[f"max_abs_{slug}"] = apart(self._expected[case.id][name], outputs[name])
         return found
 
     @cached_property

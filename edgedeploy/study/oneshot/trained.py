@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from edgedeploy.compress.given import Given
 from edgedeploy.compress.model import built
 from edgedeploy.errors import SpecError
-from edgedeploy.interfaces.task import Array, ReadyMade, Split, Task, is_trained
+from edgedeploy.interfaces.task import Array, ReadyMade, Split, Task, baseline_arch, is_trained
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.reference.export import Reference, reference_outputs
-from edgedeploy.reference.parity import UNJUDGED, Judged, judge
-from edgedeploy.study.baseline import baseline_arch
+from edgedeploy.reference.parity import UNJUDGED, Judged, apart, judge
 from edgedeploy.study.scores import score
 from edgedeploy.tasks.load import load_task
 
@@ -71,15 +68,8 @@ class GoldenOutputs:
         return list(next(iter(self.reference.values()), {}))
 
     def by_case(self, name: str) -> dict[str, tuple[float | None, float]]:
-        """Relative L2 distance (None where the reference is zero all over) and largest difference of an output."""
-        found = {}
-        for case, outputs in self.reference.items():
-            wanted = outputs[name].astype(np.float64)
-            difference = self.artifact[case][name].astype(np.float64).reshape(wanted.shape) - wanted
-            signal = float(np.linalg.norm(wanted))
-            relative = float(np.linalg.norm(difference)) / signal if signal else None
-            found[case] = relative, float(np.max(np.abs(difference), initial=0.0))
-        return found
+        """The distances of an output in each case: see :func:`edgedeploy.reference.parity.apart`."""
+        return {case: apart(outputs[name], self.artifact[case][name]) for case, outputs in self.reference.items()}
 
 
 def accuracy_of(task: Task, reference: Reference, measured: Measurement) -> tuple[Accuracy, ...]:

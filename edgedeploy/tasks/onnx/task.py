@@ -20,6 +20,7 @@ from edgedeploy.interfaces.task import Array, Case, Split
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
+from edgedeploy.reference.parity import apart
 from edgedeploy.reference.take_in import TakenIn, take_in
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.clips import clip_outputs
@@ -161,16 +162,13 @@ class OnnxTask:
         relative: list[float] = []
         largest: list[float] = []
         for name, reference in expected.items():
-            wanted = reference.astype(np.float64)
-            values = np.asarray(outputs[name], np.float64).reshape(wanted.shape)
-            if not np.isfinite(values).all():
+            if not np.isfinite(outputs[name]).all():
                 asked, remedy = f"finite values in output {name!r} of {case.id}", "Choose a wider precision"
                 raise MeasurementError(asked, "NaN or Inf", remedy)
-            difference = values - wanted
-            largest.append(float(np.max(np.abs(difference), initial=0.0)))
-            signal = float(np.linalg.norm(wanted))
-            if signal:
-                relative.append(float(np.linalg.norm(difference)) / signal)
+            distance, difference = apart(reference, outputs[name])
+            largest.append(difference)
+            if distance is not None:
+                relative.append(distance)
             if len(expected) > 1:
                 found[f"reference_max_abs_{self._slugs[name]}"] = largest[-1]
         found["reference_rel_l2"] = max(relative, default=None)

@@ -19,8 +19,9 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.reference import export as module
 from edgedeploy.reference.export import Reference, describe, kept_outputs, run_reference
 from edgedeploy.runtime.files import sha256_file
+from edgedeploy.study.inputs import Rivals
 from edgedeploy.study.store import Store
-from edgedeploy.study.workbench import GOLDEN_CASES, Rivals
+from edgedeploy.study.workbench import GOLDEN_CASES
 
 Opened = list[bool]
 

@@ -20,7 +20,7 @@ from edgedeploy.compress.model import derive
 from edgedeploy.compress.oversight import Oversight
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import write_json
-from edgedeploy.interfaces.task import can_train
+from edgedeploy.interfaces.task import baseline_arch, can_train
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weights import BaselineWeights
 from edgedeploy.report.page_sections import render_report
@@ -28,7 +28,7 @@ from edgedeploy.report.terminal import front_table
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.search.space import Space
 from edgedeploy.spec.study import load_spec
-from edgedeploy.study.baseline import baseline_arch, find_baseline, recovered_baseline, require_same_weights
+from edgedeploy.study.baseline import find_baseline, recovered_baseline, require_same_weights
 from edgedeploy.study.front import read_front
 from edgedeploy.tasks.load import load_task
 
