@@ -16,14 +16,15 @@ from edgedeploy.cli.app import app, out, print_json
 from edgedeploy.cli.loudness import print_line, say
 from edgedeploy.cli.options import (
     BoardPython,
+    BoardWord,
     Colour,
     Mean,
+    OwnTask,
     Page,
     Shapes,
     Std,
     ValueRange,
     board_named,
-    complete_board,
     complete_target,
     images_table,
 )
@@ -45,17 +46,8 @@ def init(
             help="Folder of images, .npy or .npz files, or of folders named by split; for .onnx.", show_default=False
         ),
     ] = None,
-    board: Annotated[
-        str | None,
-        typer.Option(
-            help="local, user@host, emulated:arm64.",
-            show_default=False,
-            autocompletion=complete_board,
-        ),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Your own task, file.py:factory, instead of an .onnx file.", show_default=False)
-    ] = None,
+    board: BoardWord = None,
+    task: OwnTask = None,
     out_file: Annotated[Path, typer.Option("--out", help="Study file to write.")] = Path("study.toml"),
     target: Annotated[
         list[str] | None,
@@ -78,7 +70,7 @@ def init(
     \b
     Example: edgedeploy init --model unet.onnx --data images/ --colour grey --mean 0 --std 255 --board edge@cart-3.lab
     """
-    from edgedeploy.study.beginning import Beginning, known_shapes
+    from edgedeploy.study.beginning import Beginning
     from edgedeploy.study.oneshot.desk import parse_shapes
 
     if out_file.exists() and not force:
@@ -95,13 +87,8 @@ def init(
         if images is None and data is not None and _holds_images(data):
             colour, mean, std = (_ask(text, usual) for text, usual in _IMAGES)
             images = images_table(colour, mean, std)
-        while model is not None and model.suffix == ".onnx":
-            try:
-                known_shapes(model, shapes)
-                break
-            except Unsupported as exc:
-                say(str(exc))
-                shapes |= parse_shapes([_ask("Shape, such as image=1,3,320,320")])
+        if model is not None and model.suffix == ".onnx":
+            shapes = _ask_shapes(model, shapes)
     made_of = Beginning(
         out=out_file,
         board=board_named(board, None, board_python),
@@ -142,6 +129,20 @@ def _write_checked(made_of: Any) -> None:
             print_line(f"The study file is in order. Its board does not answer yet: {exc}")
         else:
             say(f"Board {info.name}: {info.cpu}, {info.cores} cores, runtimes {', '.join(info.runtimes)}.")
+
+
+def _ask_shapes(model: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """``shapes``, and those that have to be asked because the model leaves them open."""
+    from edgedeploy.study.beginning import known_shapes
+    from edgedeploy.study.oneshot.desk import parse_shapes
+
+    while True:
+        try:
+            known_shapes(model, shapes)
+            return shapes
+        except Unsupported as exc:
+            say(str(exc))
+            shapes = {**shapes, **parse_shapes([_ask("Shape, such as image=1,3,320,320")])}
 
 
 def _holds_images(data: Path) -> bool:

@@ -15,8 +15,13 @@ from edgedeploy.cli.app import EXIT_PARTIAL, AsJson, Folder, app, out, print_jso
 from edgedeploy.cli.loudness import say
 from edgedeploy.cli.options import (
     BoardPython,
+    BoardWord,
+    BuiltFor,
+    BuiltIn,
     Colour,
     Mean,
+    OutFolder,
+    OwnTask,
     Page,
     Shapes,
     Std,
@@ -24,7 +29,6 @@ from edgedeploy.cli.options import (
     ValueRange,
     board_named,
     complete_board,
-    complete_precision,
     complete_target,
     images_table,
 )
@@ -43,17 +47,11 @@ def quantize(
             autocompletion=complete_target,
         ),
     ],
-    out_folder: Annotated[Path, typer.Option("--out", help="New folder for the artifact.", show_default=False)],
+    out_folder: OutFolder,
     model: Annotated[
         Path | None, typer.Argument(help="Float model, an .onnx file; or --task.", show_default=False)
     ] = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="int8, int8-dynamic, float16, bfloat16, int4-weights: what the target builds.",
-            autocompletion=complete_precision,
-        ),
-    ] = "int8",
+    precision: BuiltIn = "int8",
     calibration: Annotated[
         Path | None, typer.Option(help="Folder of images, .npy or .npz files, or one such file.", show_default=False)
     ] = None,
@@ -77,10 +75,7 @@ def quantize(
     ] = "local",
     study: StudyFile = None,
     board_python: BoardPython = None,
-    task: Annotated[
-        str | None,
-        typer.Option(help="Your own task, file.py:factory, instead of an .onnx file.", show_default=False),
-    ] = None,
+    task: OwnTask = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Trained weights of the task's model: .pt, .safetensors.", show_default=False)
     ] = None,
@@ -95,7 +90,6 @@ def quantize(
     Example: edgedeploy quantize unet.onnx --target openvino --calibration images/ --colour grey --mean 0 --std 255 --out q
     """
     from edgedeploy.study.oneshot.desk import parse_shapes
-    from edgedeploy.study.oneshot.quantize import distance_text
     from edgedeploy.study.oneshot.quantize import quantize as make
 
     made = make(
@@ -116,24 +110,8 @@ def quantize(
     )
     if as_json:
         print_json(made.as_json())
-        return
-    from edgedeploy.evidence.quantities import quantity
-
-    before, after = (quantity(size, "size_bytes", "bytes") for size in (made.float_bytes, made.artifact.size_bytes))
-    share = made.artifact.size_bytes / made.float_bytes
-    name = task if model is None else model.name
-    lines = [
-        f"{name} as {target} {precision}: {before} of float ONNX, {after} now ({share:.2f}\N{MULTIPLICATION SIGN})",
-        f"Compared on {made.compared_on}.",
-        *(f"Output {item.output}: {distance_text(item)}." for item in made.distances),
-        *([f"int8 weights {made.weight_bits}."] if made.weight_bits else []),
-        *(f"{note[:1].upper()}{note[1:]}." for note in made.notes),
-        *made.accuracy_text,
-        f"File: {made.file}",
-        f"Next: edgedeploy measure {quote(str(made.folder))} --board {quote(board if board != 'none' else 'local')}",
-    ]
-    for line in lines:
-        out.print(escape(line), highlight=False)
+    else:
+        _show_quantized(made, str(task) if model is None else model.name, "local" if board == "none" else board)
 
 
 @app.command()
@@ -141,28 +119,9 @@ def measure(
     model: Annotated[
         Path, typer.Argument(help="An .onnx file, or a folder from quantize or export.", show_default=False)
     ],
-    board: Annotated[
-        str | None,
-        typer.Option(
-            help="local, user@host, emulated:arm64, or a board's name in --study.",
-            show_default=False,
-            autocompletion=complete_board,
-        ),
-    ] = None,
-    target: Annotated[
-        str,
-        typer.Option(
-            help="What an .onnx file is built for.",
-            autocompletion=complete_target,
-        ),
-    ] = "onnxruntime",
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="What an .onnx file is built in.",
-            autocompletion=complete_precision,
-        ),
-    ] = "float32",
+    board: BoardWord = None,
+    target: BuiltFor = "onnxruntime",
+    precision: BuiltIn = "float32",
     inputs: Annotated[
         Path | None,
         typer.Option(help="Images, .npy or .npz files to run on (seeded random inputs).", show_default=False),
@@ -230,7 +189,7 @@ class PickMayHaveId(TyperCommand):
 @app.command(cls=PickMayHaveId)
 def export(
     folder: Folder,
-    out_folder: Annotated[Path, typer.Option("--out", help="New folder for the artifact.", show_default=False)],
+    out_folder: OutFolder,
     pick: Annotated[bool, typer.Option("--pick", help="The study's pick; --pick ID is --variant ID.")] = False,
     variant: Annotated[
         str | None, typer.Option(help="Digest of a measured variant (its beginning).", show_default=False)
@@ -264,4 +223,25 @@ def _show_measured(found: Any) -> None:
     shown = measured_table(found)
     print_table(shown.title, shown.headers, shown.rows)
     for line in shown.notes:
+        out.print(escape(line), highlight=False)
+
+
+def _show_quantized(made: Any, name: str, board: str) -> None:
+    from edgedeploy.evidence.quantities import quantity
+    from edgedeploy.study.oneshot.quantize import distance_text
+
+    before, after = (quantity(size, "size_bytes", "bytes") for size in (made.float_bytes, made.artifact.size_bytes))
+    share = made.artifact.size_bytes / made.float_bytes
+    what = f"{name} as {made.artifact.target} {made.artifact.precision}"
+    lines = [
+        f"{what}: {before} of float ONNX, {after} now ({share:.2f}\N{MULTIPLICATION SIGN})",
+        f"Compared on {made.compared_on}.",
+        *(f"Output {item.output}: {distance_text(item)}." for item in made.distances),
+        *([f"int8 weights {made.weight_bits}."] if made.weight_bits else []),
+        *(f"{note[:1].upper()}{note[1:]}." for note in made.notes),
+        *made.accuracy_text,
+        f"File: {made.file}",
+        f"Next: edgedeploy measure {quote(str(made.folder))} --board {quote(board)}",
+    ]
+    for line in lines:
         out.print(escape(line), highlight=False)

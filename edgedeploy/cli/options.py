@@ -36,6 +36,31 @@ def complete_colour(incomplete: str) -> list[str]:
     return [name for name in COLOURS if name.startswith(incomplete)]
 
 
+OutFolder = Annotated[Path, typer.Option("--out", help="New folder for the artifact.", show_default=False)]
+OwnTask = Annotated[
+    str | None,
+    typer.Option("--task", help="Your own task, file.py:factory, instead of an .onnx file.", show_default=False),
+]
+BoardWord = Annotated[
+    str | None,
+    typer.Option(
+        "--board",
+        help="Such as local, user@host, emulated:arm64.",
+        show_default=False,
+        autocompletion=complete_board,
+    ),
+]
+BuiltFor = Annotated[
+    str, typer.Option("--target", help="What an .onnx file is built for.", autocompletion=complete_target)
+]
+BuiltIn = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="int8, int8-dynamic, float16, bfloat16, int4-weights, float32: what the target builds.",
+        autocompletion=complete_precision,
+    ),
+]
 Shapes = Annotated[
     list[str] | None,
     typer.Option(
@@ -65,7 +90,10 @@ Page = Annotated[
     int | None, typer.Option(min=1, help="Page of image files that have several, from 1.", show_default=False)
 ]
 StudyFile = Annotated[
-    Path | None, typer.Option("--study", help="Study file that describes the board.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--study", help="Study file that describes the board; --board is then its name there.", show_default=False
+    ),
 ]
 BoardPython = Annotated[
     str | None, typer.Option("--board-python", help="Python on the board (python3).", show_default=False)

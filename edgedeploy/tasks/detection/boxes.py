@@ -47,8 +47,15 @@ class Fit:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the outputs mean. ``joined`` names one output (1, 4 + classes, N), as YOLOv8 has it, in place of the three;
-    names that are empty stand for the first, second and third output."""
+    """What the outputs mean.
+
+    - ``boxes``, ``scores``, ``labels``: name of the output; without one the first, second and third.
+    - ``joined``: name of one output (1, 4 + classes, boxes), as YOLOv8 has it, in place of the three.
+    - ``box_format``: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``.
+    - ``box_unit``: ``"pixel"`` of the input, or ``"share"`` of it.
+    - ``score_threshold``: boxes with less are no detections.
+    - ``nms_iou``: a box that overlaps a better one of its label by more is dropped; 0 drops none.
+    """
 
     boxes: str = ""
     scores: str = ""

@@ -40,7 +40,7 @@ _TRUTH, _ANSWER = (90, 200, 90), (255, 170, 0)
 
 
 @dataclass(frozen=True)
-class DetectionOptions(PictureOptions):
+class DetectionOptions(PictureOptions, Layout):
     """The data, the detector, and what its outputs mean (:class:`edgedeploy.tasks.detection.boxes.Layout`).
 
     - ``annotations``: the COCO file below ``root``.
@@ -50,12 +50,6 @@ class DetectionOptions(PictureOptions):
     - ``resolutions``: side of a torch network's input.
     - ``group_key``, ``split_key``: key of the file's images that names their group or split.
     - ``fit``: ``"letterbox"`` keeps the aspect on grey ground, ``"squeeze"`` does not.
-    - ``boxes``, ``scores``, ``labels``: name of the output; without one the first, second and third.
-    - ``joined``: name of one output (1, 4 + classes, boxes) in place of the three.
-    - ``box_format``: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``.
-    - ``box_unit``: ``"pixel"`` of the input, or ``"share"`` of it.
-    - ``score_threshold``: boxes with less are no detections.
-    - ``nms_iou``: a box that overlaps a better one of its label by more is dropped; 0 drops none.
     - ``first_label``: the detector's number for the first category by id (1 where 0 is background).
     - ``labels_are_ids``: the detector's labels are the file's category ids.
     - ``flip``, ``rotation_deg``, ``base_channels``, ``baseline``, ``recovery``: without effect, a detector is not trained.
@@ -71,14 +65,6 @@ class DetectionOptions(PictureOptions):
     resolutions: tuple[int, ...] = (320,)
     intensity: str = "fixed"
     fit: str = "letterbox"
-    boxes: str = ""
-    scores: str = ""
-    labels: str = ""
-    joined: str = ""
-    box_format: str = "xyxy"
-    box_unit: str = "pixel"
-    score_threshold: float = 0.05
-    nms_iou: float = 0.0
     first_label: int = 0
     labels_are_ids: bool = False
 
@@ -93,11 +79,6 @@ class DetectionOptions(PictureOptions):
 
         if len(self.resolutions) > 1 and self.box_unit == "pixel":
             raise ValueError('several resolutions need box_unit = "share": pixels of which input would not be known')
-
-    @property
-    def layout(self) -> Layout:
-        names = ("boxes", "scores", "labels", "joined", "box_format", "box_unit", "score_threshold", "nms_iou")
-        return Layout(**{name: getattr(self, name) for name in names})
 
 
 class Detection(PictureTask):
@@ -162,7 +143,7 @@ class Detection(PictureTask):
         """The answer's boxes in pixels of the image, best first."""
         image = self._sizes(case)
         size = self._input_size(outputs)
-        corners, scores, labels = self._options.layout.read(outputs, size)
+        corners, scores, labels = self._options.read(outputs, size)
         corners = Fit.of(self._options.fit, image, size).back(corners, image)
         ids = self._category_ids(labels)
         return [
