@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.compress.checkpoint import digest_of_weights
-from edgedeploy.compress.given import Given
 from edgedeploy.compress.model import NO_WEIGHTS, WAYS_TO_WEIGHTS, built
+from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import BuildError, MeasurementError, SpecError, Unsupported
 from edgedeploy.interfaces.task import ReadyMade, Task, baseline_arch, can_recover, can_train, is_trained
 from edgedeploy.records.artifact import TensorSpec
@@ -27,11 +27,11 @@ RECOVERY_MEMBERS: Final = ("batches", "loss", "recovery_recipe")
 
 @dataclass(frozen=True)
 class Baseline:
-    """``weights`` is what to say of them (None: the task is a ready-made model), ``given`` the user's file of them, if there
+    """``weights`` is what to say of them (None: the task is a ready-made model), ``file`` the user's file of them, if there
     is one. ``notes`` are worth knowing before the study begins."""
 
     weights: BaselineWeights | None = TRAINED_HERE
-    given: Given | None = None
+    file: WeightsFile | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -43,7 +43,8 @@ def find_baseline(spec: StudySpec, source: SpecSource, task: Task) -> Baseline:
     starts. A model of the user's, or with the user's weights, answers one case: one that does not fit would fail as every
     variant.
 
-    Raises ``SpecError`` when nothing gives the weights or the model does not fit, and what :meth:`Given.load_into` raises.
+    Raises ``SpecError`` when nothing gives the weights or the model does not fit, and what
+    :meth:`WeightsFile.load_into` raises.
     """
     table = spec.task
     if isinstance(task, ReadyMade):
@@ -54,11 +55,11 @@ def find_baseline(spec: StudySpec, source: SpecSource, task: Task) -> Baseline:
     notes = (*_training_notes(task), *_pruning_notes(spec, task))
     if table.checkpoint is not None:
         path = source.path.resolve().parent / Path(table.checkpoint).expanduser()
-        given = Given(path, table.checkpoint_key or "")
+        file = WeightsFile(path, table.checkpoint_key or "")
         model = built(task, baseline_arch(task))
-        weights = given.load_into(model)
+        weights = file.load_into(model)
         _check_fit(spec, source, task, model)
-        return Baseline(weights, given, (_brought(weights), *notes))
+        return Baseline(weights, file, (_brought(weights), *notes))
     if is_trained(task):
         model = built(task, baseline_arch(task))
         weights = BaselineWeights("task", sha256=_repeated(task, model))

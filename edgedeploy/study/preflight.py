@@ -41,9 +41,9 @@ from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.as_given import check_given, check_given_space
 from edgedeploy.study.baseline import RECOVERY_MEMBERS, TRAINS_HERE, Baseline, find_baseline
 from edgedeploy.study.cases import check_cases
-from edgedeploy.study.given import check_given, check_given_space
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import Plugin, demands_of, find_targets, sessions_of
 from edgedeploy.tasks.load import load_task

@@ -76,7 +76,7 @@ class StudyRun:
             self._say,
             out_of_time=lambda: time.monotonic() >= self._deadline_s,
             exact_sums=all(sums_int8_exactly(info.arch, info.isa) for _, info in ready.boards),
-            given=ready.baseline.given,
+            weights_file=ready.baseline.file,
         )
         self._machines = Machines()
         found = probe()

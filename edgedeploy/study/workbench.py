@@ -14,7 +14,6 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from edgedeploy.compress.checkpoint import drop_checkpoint
-from edgedeploy.compress.given import Given
 from edgedeploy.compress.model import (
     built,
     derive,
@@ -25,6 +24,7 @@ from edgedeploy.compress.model import (
     train_baseline,
 )
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
+from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import BuildError, SpecError
 from edgedeploy.files import new_folder, read_json, write_arrays, write_atomic, write_json
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
@@ -83,7 +83,7 @@ class Workbench:
     - ``tell`` gets a ``phase`` for each repeated build, and a ``note`` for each message for people.
     - ``exact_sums``: the study's boards add int8 products without saturating
       (:func:`edgedeploy.interfaces.ability.sums_int8_exactly`).
-    - ``given``: the user's file of the baseline's trained weights.
+    - ``weights_file``: the user's file of the baseline's trained weights.
     - ``out_of_time`` ends a training between two steps with ``OutOfTime``. Each epoch saves a checkpoint in the store,
       which is removed when the model is stored.
     """
@@ -100,12 +100,12 @@ class Workbench:
         *,
         out_of_time: Callable[[], bool] = lambda: False,
         exact_sums: bool = True,
-        given: Given | None = None,
+        weights_file: WeightsFile | None = None,
     ) -> None:
         self.task = task
         self._exact_sums = exact_sums
-        self._given = given
-        self._own_weights = given is None and is_trained(task)
+        self._weights_file = weights_file
+        self._own_weights = weights_file is None and is_trained(task)
         self._build = build
         self._targets = targets
         self._store = store
@@ -123,11 +123,11 @@ class Workbench:
         if path.is_file():
             drop_checkpoint(checkpoint)
             return load_weights(built(self.task, arch), path)
-        if self._given is not None or self._own_weights:
+        if self._weights_file is not None or self._own_weights:
             with self._account.phase("build"):
                 model = built(self.task, arch).eval()
-                if self._given is not None:
-                    self._given.load_into(model)
+                if self._weights_file is not None:
+                    self._weights_file.load_into(model)
                 save_weights(model, path)
             return model
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from edgedeploy.compress.given import Given
+from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import SpecError, Unsupported, nearest
 from edgedeploy.interfaces.ability import abilities, sums_int8_exactly
 from edgedeploy.interfaces.target import FitsBoard, TakesAsGiven, Target
@@ -85,13 +85,13 @@ def desk(
     folder: Path | None = None,
     exact_sums: bool | None = None,
     judge: Callable[..., Judged] = by_cases,
-    given: Given | None = None,
+    weights_file: WeightsFile | None = None,
     tell: Tell,
 ) -> Iterator[Desk]:
     """Everything that one variant of ``task`` needs, the board probed. ``wanted`` are fields of the variant,
     ``precision`` among them; ``folder`` is that of the study file whose paths ``measure`` has.
 
-    ``exact_sums`` is the board's when left out; ``given`` are the task's trained weights.
+    ``exact_sums`` is the board's when left out; ``weights_file`` has the task's trained weights.
 
     Raises ``BoardError``, ``TargetUnavailable`` and ``Unsupported``.
     """
@@ -119,7 +119,7 @@ def desk(
             account,
             tell=lambda kind, text: note.get(kind, _nothing)(text),
             exact_sums=exact_sums,
-            given=given,
+            weights_file=weights_file,
         )
         if device is None or info is None or board is None:
             yield Desk(store, bench, variant, baseline)

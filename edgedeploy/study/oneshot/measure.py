@@ -21,7 +21,7 @@ from edgedeploy.reference.parity import UNJUDGED, Judged, judge
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.spec.boards import BoardTable, board_of_word
 from edgedeploy.spec.measuring import MeasureTable
-from edgedeploy.study.given import check_given
+from edgedeploy.study.as_given import check_given
 from edgedeploy.study.oneshot.desk import Desk, Tell, desk, target_named
 from edgedeploy.study.oneshot.folder import artifact_of, is_quantized
 from edgedeploy.study.oneshot.model import Inputs, OneModel, cases_of, random_cases, take

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.compress.given import Given
+from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.interfaces.target import Calibrating, HasSevenBitWeights, Target
@@ -133,7 +133,9 @@ def quantize(
         subject = _of_file(Path(model), precision, calibration, images, shapes or {})
     place = board_of_word(board) if isinstance(board, str) else board
     golden = GoldenOutputs()
-    with desk(subject.task, chosen, wanted, place, judge=golden.judge, given=subject.given, tell=tell) as bench:
+    with desk(
+        subject.task, chosen, wanted, place, judge=golden.judge, weights_file=subject.weights_file, tell=tell
+    ) as bench:
         measured = _build(bench, subject)
         artifact, built = bench.bench.artifact(bench.variant)
         reference = bench.bench.reference(bench.variant)
@@ -162,7 +164,7 @@ class _Subject:
     name: str
     compared_on: str
     split: Split
-    given: Given | None = None
+    weights_file: WeightsFile | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -191,10 +193,10 @@ def _of_file(
 
 
 def _of_task(task: str | Task, checkpoint: Path | None, key: str) -> _Subject:
-    found, given = load_trained(task, checkpoint, key)
+    found, weights_file = load_trained(task, checkpoint, key)
     count = min(GOLDEN_CASES, len(found.cases("calibration")))
     name = f"task {found.name}" + (f" with {checkpoint.name}" if checkpoint else "")
-    return _Subject(found, name, f"{count} calibration cases, which its ranges have seen", SPLIT, given)
+    return _Subject(found, name, f"{count} calibration cases, which its ranges have seen", SPLIT, weights_file)
 
 
 def _settings(target: Target, precision: str, calibrator: str, weight_bits: int) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.compress.given import Given
 from edgedeploy.compress.model import built
+from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.task import Array, ReadyMade, Split, Task, baseline_arch, is_trained
 from edgedeploy.records.measurement import Measurement
@@ -31,14 +31,14 @@ class Accuracy:
     cases: int
 
 
-def load_trained(task: str | Task, checkpoint: Path | None, key: str) -> tuple[Task, Given | None]:
+def load_trained(task: str | Task, checkpoint: Path | None, key: str) -> tuple[Task, WeightsFile | None]:
     """The task, ``file.py:factory`` or the object itself, and the file of its weights, which are loaded once to see that
     they fit. Raises ``SpecError`` where nothing gives trained weights, and what reading the task and the file raises."""
     found = load_task({"kind": "python", "object": task}, Path.cwd()) if isinstance(task, str) else task
     if checkpoint is not None:
-        given = Given(checkpoint, key)
-        given.load_into(built(found, baseline_arch(found)))
-        return found, given
+        file = WeightsFile(checkpoint, key)
+        file.load_into(built(found, baseline_arch(found)))
+        return found, file
     if is_trained(found) or isinstance(found, ReadyMade):
         return found, None
     remedy = "Add --checkpoint with a file of trained weights, or search a study, which can train it"

@@ -46,7 +46,7 @@ _GLOBAL: Final = re.compile(r"GLOBAL ([\w.]+)")
 
 
 @dataclass(frozen=True)
-class Given:
+class WeightsFile:
     """Weights in the file ``path``, under ``key`` (empty: those of the only key that fits)."""
 
     path: Path

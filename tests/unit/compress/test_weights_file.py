@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from edgedeploy.compress import given as module
-from edgedeploy.compress.given import Given
+from edgedeploy.compress import weights_file as module
+from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import DataError, SpecError
 
 
@@ -39,7 +39,7 @@ def prefixed(*prefixes: str) -> dict[str, Any]:
 
 def loaded(path: Path, key: str = "") -> tuple[nn.Module, str]:
     model = network(0)
-    found = Given(path, key).load_into(model)
+    found = WeightsFile(path, key).load_into(model)
     assert found.origin == "checkpoint"
     assert found.file == path.name
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -113,7 +113,7 @@ def test_a_tied_tensor_may_stand_there_once(tmp_path: Path) -> None:
     weight = torch.randn(5, 3)
     save_file({"embedding.weight": weight}, tmp_path / "tied.safetensors")
     model = Tied()
-    Given(tmp_path / "tied.safetensors").load_into(model)
+    WeightsFile(tmp_path / "tied.safetensors").load_into(model)
     assert torch.equal(model.head.weight, weight)
 
 
@@ -128,7 +128,7 @@ class Boxed(nn.Module):
 def test_a_prefix_of_the_models_own_stays(tmp_path: Path) -> None:
     torch.save(prefixed("model."), tmp_path / "boxed.pt")
     model = Boxed()
-    Given(tmp_path / "boxed.pt").load_into(model)
+    WeightsFile(tmp_path / "boxed.pt").load_into(model)
     assert is_trained(model.model)
 
 
@@ -291,7 +291,7 @@ def test_floats_of_any_width_are_taken(kind: torch.dtype, tmp_path: Path) -> Non
 
 def test_a_name_with_a_null_byte_is_a_wrong_name() -> None:
     with pytest.raises(DataError, match="null byte"):
-        Given(Path("a\0b.pt")).load_into(network(0))
+        WeightsFile(Path("a\0b.pt")).load_into(network(0))
 
 
 def test_hooks_of_the_model_translate_older_names(tmp_path: Path) -> None:
@@ -299,5 +299,5 @@ def test_hooks_of_the_model_translate_older_names(tmp_path: Path) -> None:
     model = nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
     older = {"0.bias": torch.ones(2), "0.weight_g": torch.ones(2, 1), "0.weight_v": torch.eye(2, 3)}
     torch.save(older, tmp_path / "older.pt")
-    Given(tmp_path / "older.pt").load_into(model)
+    WeightsFile(tmp_path / "older.pt").load_into(model)
     assert torch.equal(model[0].weight, torch.eye(2, 3))
