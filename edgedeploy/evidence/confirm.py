@@ -29,6 +29,8 @@ def confirm(report: Front, confirmation: Sequence[Measurement]) -> tuple[Confirm
     valid = [item for item in confirmation if item.valid]
     reference = next((item for item in valid if item.digest == report.reference), None)
     goal = accuracy_objective(report.objectives)
+    if goal and reference and goal.metric not in reference.metrics:
+        goal = None
     margin = report.pick.margin if report.pick else 0.0
     resampler = Resampler(report.seed)
     picked = report.pick.digest if report.pick else None
@@ -37,7 +39,7 @@ def confirm(report: Front, confirmation: Sequence[Measurement]) -> tuple[Confirm
     for item in valid:
         names = sorted(name for name in item.metrics if name not in BOARD_METRICS)
         compared = None
-        if goal and reference and item is not reference and {goal.metric} <= {*item.metrics} & {*reference.metrics}:
+        if goal and reference and item is not reference and goal.metric in item.metrics:
             compared = resampler.compare(item, reference, goal)
         found.append(
             Confirmed(

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.bootstrap import MIN_UNITS, generator
@@ -25,7 +24,6 @@ from edgedeploy.records.draws import SplitDraws
 
 SPLIT_RESAMPLES: Final = 1000
 
-Indices = npt.NDArray[np.intp]
 Score = Callable[[Sequence[int]], Mapping[str, float | None]]
 """The metrics of the cases at these places; a place may stand there more than once."""
 

@@ -19,6 +19,7 @@ from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.reference.flow import GIVE_LISTS, UNSHAPED, fold, has_flow, unshaped
 from edgedeploy.reference.foreign import load, name_all, nodes_of
 from edgedeploy.reference.given import computes_doubles, quantized_by
+from edgedeploy.reference.graph import RANDOM_OPERATORS, strip_metadata
 from edgedeploy.reference.take_in import TakenIn
 
 LOWEST_OPSET: Final = 13
@@ -32,10 +33,6 @@ SAME: Final = 1e-4
 
 DOMAINS: Final = ("", "ai.onnx", "com.microsoft")
 ELEMENT_TYPES: Final = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool")
-RANDOM: Final = (
-    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
-    *("Multinomial", "Bernoulli"),
-)
 
 
 def clean(
@@ -118,7 +115,7 @@ def _check_operators(path: Path, model: Any) -> None:
                 "it is a custom operator",
                 "Export the model with standard ONNX operators",
             )
-        if node.op_type in RANDOM:
+        if node.op_type in RANDOM_OPERATORS:
             raise Unsupported(f"operator {node.op_type} {where}", "it draws random numbers", "Export it without them")
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             held = node.attribute[0].t
@@ -244,17 +241,10 @@ def _convert(path: Path, model: Any) -> list[str]:
 
 
 def _tidy(model: Any) -> Any:
-    """Name every node, because plans and findings name layers, and remove the exporter's metadata, which may hold paths of
-    the machine that it ran on."""
+    """Name every node, because plans and findings name layers, and remove the exporter's metadata."""
     name_all(model.graph)
-    del model.metadata_props[:]
-    model.doc_string = ""
-    graph = model.graph
-    graph.doc_string = ""
-    graph.name = graph.name or "graph"
-    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del part.metadata_props[:]
-        part.doc_string = ""
+    strip_metadata(model)
+    model.graph.name = model.graph.name or "graph"
     return model
 
 

@@ -15,6 +15,10 @@ from edgedeploy.records.artifact import TensorSpec
 _COUNTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose multiply-accumulates are counted: nearly all of the arithmetic in the networks we measured."""
 
+RANDOM_OPERATORS: Final = (
+    *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+)
+
 
 def strip_metadata(model: Any) -> None:
     """Remove the exporter's debugging metadata, in place.

@@ -95,9 +95,8 @@ def apart(reference: Array, artifact: Array) -> tuple[float | None, float]:
     wanted = np.asarray(reference, np.float64)
     difference = np.asarray(artifact, np.float64).reshape(wanted.shape) - wanted
     signal = float(np.linalg.norm(wanted))
-    return (float(np.linalg.norm(difference)) / signal if signal else None), float(
-        np.max(np.abs(difference), initial=0.0)
-    )
+    relative = float(np.linalg.norm(difference)) / signal if signal else None
+    return relative, float(np.max(np.abs(difference), initial=0.0))
 
 
 def within(found: Mapping[str, float], limit: float) -> bool:

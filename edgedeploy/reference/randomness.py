@@ -12,15 +12,13 @@ from typing import Any, Final
 
 from edgedeploy.errors import BuildError
 from edgedeploy.interfaces.task import Array
+from edgedeploy.reference.graph import RANDOM_OPERATORS
 from edgedeploy.reference.translate import users_line
 
 PASSES: Final = 8
 """Forward passes of a model that draws random numbers, to see whether they matter. A model that drops a block with
 probability 0.2 is missed by one in six."""
 
-_RANDOM_NODES: Final = (
-    *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
-)
 _ASKED: Final = "the same answer to the same input"
 _REMEDY: Final = "Switch it off in evaluation mode (self.training), or set its probability to 0 in build()"
 
@@ -49,7 +47,7 @@ def check_repeatable(model: Any, forward: Callable[[], Mapping[str, Array]], tol
 def check_random_nodes(graph: Any) -> None:
     """Raises ``BuildError`` when an exported ONNX model draws random numbers."""
     for node in graph.node:
-        if node.op_type in _RANDOM_NODES:
+        if node.op_type in RANDOM_OPERATORS:
             raise BuildError(_ASKED, f"the model draws random numbers: node {node.name!r} ({node.op_type})", _REMEDY)
 
 
