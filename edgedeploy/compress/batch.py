@@ -1,4 +1,5 @@
-"""A training batch as a task gives it: a model's inputs, alone or several, and the target of the task's own loss."""
+"""What a task gives a model: a training batch of inputs, alone or several, with the target of the task's own loss; and the
+inputs of one case."""
 
 from __future__ import annotations
 
@@ -7,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgedeploy.errors import DataError, nearest
+from edgedeploy.interfaces.task import Array, Task
 from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.variant import Scalar
 
 _ASKED: Final = "a batch of training"
 
@@ -44,6 +47,12 @@ def as_batch(found: Any, specs: Sequence[TensorSpec] | None) -> Batch:
         names = ", ".join(spec.name for spec in specs)
         raise DataError(_ASKED, f"batches() gave {len(tensors)} inputs", f"input_specs() has {len(specs)}: {names}")
     return Batch({spec.name: tensor for spec, tensor in zip(specs, tensors, strict=True)}, target)
+
+
+def first_inputs(task: Task, arch: Mapping[str, Scalar]) -> dict[str, Array] | None:
+    """The inputs of the first calibration case by name; None for a task without one."""
+    case = next(iter(task.cases("calibration")), None)
+    return None if case is None else task.inputs(case, **arch)
 
 
 def channels_last(tensor: Any) -> Any:

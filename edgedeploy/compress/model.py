@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgedeploy.compress.batch import first_inputs
 from edgedeploy.compress.inherit import InheritReport, inherit
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.own_fit import fit_by_task
@@ -111,7 +112,7 @@ def derive(
     if isinstance(task, Trainer):
         fit_by_task(model, task, arch=arch, purpose="recovery", teacher=baseline_model, oversight=oversight)
     elif isinstance(task, Recoverable):
-        fit(model, _for_loop(task), task.recovery_recipe, arch=arch, teacher=baseline_model, oversight=oversight)
+        fit(model, task, task.recovery_recipe, arch=arch, teacher=baseline_model, oversight=oversight)
     return model.eval()
 
 
@@ -146,7 +147,7 @@ def derive_quantized(
     specs = task.input_specs(**arch)
     return train_quantized(
         float_model,
-        _for_loop(task),
+        task,
         specs,
         arch=arch,
         teacher=baseline_model,
@@ -154,11 +155,6 @@ def derive_quantized(
         weight_bits=weight_bits,
         oversight=oversight,
     )
-
-
-def _for_loop(task: Recoverable) -> Trainable:
-    """The loop reads the recipe that it is given, never the baseline's."""
-    return cast(Trainable, task)
 
 
 def _is_baselines(task: Task, variant: Variant) -> bool:
@@ -172,9 +168,8 @@ def _shaped(
     model = built(task, variant.arch_kwargs)
     source = model if own_weights and not _is_baselines(task, variant) else baseline_model
     report = inherit(model, source)
-    specs, case = task.input_specs(**variant.arch_kwargs), next(iter(task.cases("calibration")), None)
-    feed = None if case is None else task.inputs(case, **variant.arch_kwargs)
-    return prune(model, example_inputs(specs, feed), variant.width), report
+    inputs = example_inputs(task.input_specs(**variant.arch_kwargs), first_inputs(task, variant.arch_kwargs))
+    return prune(model, inputs, variant.width), report
 
 
 def example_inputs(specs: tuple[TensorSpec, ...], feed: Mapping[str, Array] | None = None) -> dict[str, torch.Tensor]:

@@ -13,13 +13,13 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any, Final, NoReturn
 
-from edgedeploy.compress.batch import Batch, as_batch, channels_last
+from edgedeploy.compress.batch import Batch, as_batch, channels_last, first_inputs
 from edgedeploy.compress.checkpoint import TrainState, identity_of, read_checkpoint, write_checkpoint
 from edgedeploy.compress.distillation import distillation
 from edgedeploy.compress.host import TrainingPrecision, this_host
 from edgedeploy.compress.oversight import ALONE, Oversight, TrainProgress, TrainReport, remaining_s
 from edgedeploy.errors import BuildError, DataError, EdgeDeployError, OutOfTime
-from edgedeploy.interfaces.task import Task, Trainable, TrainRecipe
+from edgedeploy.interfaces.task import Recoverable, Task, TrainRecipe
 from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.calling import call, map_tensors
@@ -33,7 +33,7 @@ TELL_EVERY_S: Final = 5.0
 
 def fit(
     model: Any,
-    task: Trainable,
+    task: Recoverable,
     recipe: TrainRecipe,
     *,
     arch: Mapping[str, Scalar],
@@ -60,8 +60,7 @@ def fit(
     identity = identity_of(model, recipe, precision, arch, teacher, settings or {})
     kept = read_checkpoint(oversight.checkpoint, identity, oversight.note) if oversight.checkpoint else None
     if kept is None and teacher is None and isinstance(task, Task):
-        case = next(iter(task.cases("calibration")), None)
-        check_answers(model, task.input_specs(**arch), None if case is None else task.inputs(case, **arch))
+        check_answers(model, task.input_specs(**arch), first_inputs(task, arch))
     if kept is None:
         prepare()
     torch.manual_seed(recipe.seed)
@@ -88,7 +87,7 @@ class _Run:
     def __init__(
         self,
         model: Any,
-        task: Trainable,
+        task: Recoverable,
         recipe: TrainRecipe,
         arch: Mapping[str, Scalar],
         teacher: Any | None,
@@ -270,7 +269,7 @@ class _Run:
 
 def _loss(
     model: Any,
-    task: Trainable,
+    task: Recoverable,
     recipe: TrainRecipe,
     precision: TrainingPrecision,
     teacher: Any | None,

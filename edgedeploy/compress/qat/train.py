@@ -19,7 +19,7 @@ from edgedeploy.compress.batch import as_batch
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError
-from edgedeploy.interfaces.task import Trainable, TrainRecipe
+from edgedeploy.interfaces.task import Recoverable, TrainRecipe
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.calling import call, flat_model, map_tensors, plain_model
@@ -67,7 +67,7 @@ def qat_recipe(recovery: TrainRecipe) -> TrainRecipe:
 
 def train_quantized(
     model: nn.Module,
-    task: Trainable,
+    task: Recoverable,
     specs: tuple[TensorSpec, ...],
     *,
     arch: Mapping[str, Scalar],
@@ -149,7 +149,7 @@ def _structured(graph: nn.Module, structure: Any) -> nn.Module:
 
 def _watch(
     student: nn.Module,
-    task: Trainable,
+    task: Recoverable,
     recipe: TrainRecipe,
     arch: Mapping[str, Scalar],
     specs: tuple[TensorSpec, ...],
