@@ -29,7 +29,8 @@ from edgedeploy.records.metrics import Clock
 from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
 
 VIRTUAL_QUERIES: Final = 16
-"""Instruction counts repeat to a part in a thousand, so more queries would add nothing, and emulation is slow."""
+"""The least count of so many repeats to a part in a thousand for networks of more than a few million instructions; for
+smaller ones the ticks of the kernel's clock show. Emulation is slow, so more are not asked for."""
 
 HOST_WAIT_S: Final = 600.0
 """A measurement of several minutes ends within this time. The study's own wait for a busy board is added to it."""

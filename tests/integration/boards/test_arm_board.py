@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -15,8 +16,9 @@ import numpy as np
 import onnxruntime
 import pytest
 from arm_kit import need_image
-from board_kit import OUTPUTS_ONLY, make_job, make_payload
+from board_kit import OUTPUTS_ONLY, make_job, make_payload, save_model
 from fault_kit import processes_after_kill
+from onnx import helper, numpy_helper
 
 from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.open import open_board
@@ -34,7 +36,8 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.beside]
 """The first test that needs an image builds it, and emulation beside a busy host is slow."""
 
 SAME_COUNT = 1e-3
-"""How far two boots may be apart in instructions."""
+"""How far two boots may be apart in instructions. Each tick of the kernel's clock within an inference adds some thousands,
+so this holds for networks of more than a few million."""
 
 
 @pytest.fixture
@@ -193,11 +196,27 @@ def test_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "boards").iterdir()] == [".lock"]
 
 
+def wide_model(path: Path) -> None:
+    """Three convolutions of 128 channels: some 27 million instructions."""
+    rng = np.random.default_rng(0)
+    widths = (3, 128, 128, 128)
+    values = ("x", "first", "second", "y")
+    weights = [
+        numpy_helper.from_array(rng.normal(size=(after, before, 3, 3)).astype(np.float32), f"w{number}")
+        for number, (before, after) in enumerate(itertools.pairwise(widths))
+    ]
+    nodes = [
+        helper.make_node("Conv", [before, f"w{number}"], [after], pads=[1] * 4)
+        for number, (before, after) in enumerate(itertools.pairwise(values))
+    ]
+    save_model(path, nodes, weights)
+
+
 @pytest.mark.slow
 def test_system_counts_the_same_instructions_in_two_boots(tmp_path: Path) -> None:
     need_image("arm64-system")
     board = open_board({"name": "arm", "kind": "emulated", "machine": "arm64-system"})
-    job = make_job(tmp_path, plan=PLAN)
+    job = make_job(tmp_path, wide_model, PLAN)
     counts, boots = [], set()
     for number in range(2):
         folder = tmp_path / f"collected-{number}"

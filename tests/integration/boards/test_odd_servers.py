@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +159,20 @@ def test_server_that_takes_no_keys_is_one_sentence() -> None:
         SshTransport(target)
 
 
+def wait_until_it_listens(place: Path, limit_s: float = 30.0) -> None:
+    """Raises ``OSError`` when nothing accepts a connection at this socket within ``limit_s``."""
+    give_up_s = time.monotonic() + limit_s
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX) as link:
+                link.connect(str(place))
+            return
+        except OSError:
+            if time.monotonic() > give_up_s:
+                raise
+            time.sleep(0.02)
+
+
 @pytest.fixture
 def full_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A real key agent with eight keys that no server knows."""
@@ -165,6 +181,7 @@ def full_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     agent = subprocess.Popen([program, "-D", "-a", str(place)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(place))
+        wait_until_it_listens(place)
         for number in range(8):
             make_key(tmp_path / f"stranger{number}")
             subprocess.run([add, "-q", str(tmp_path / f"stranger{number}")], check=True, capture_output=True)
