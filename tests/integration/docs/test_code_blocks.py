@@ -71,7 +71,7 @@ def environment_of(folder: Path) -> dict[str, str]:
     return {
         "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH", "")])),
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",  # pages run side by side
     }
 
 
