@@ -26,7 +26,7 @@ from edgedeploy.compress.model import (
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import BuildError, SpecError
-from edgedeploy.files import new_folder, read_json, write_arrays, write_atomic, write_json
+from edgedeploy.files import new_folder, parsed, read_json, write_arrays, write_atomic, write_json
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
 from edgedeploy.interfaces.task import (
     Array,
@@ -52,7 +52,7 @@ from edgedeploy.study.account import Account
 from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
 from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.inputs import InputSet, Rivals
-from edgedeploy.study.reading import FAULTS, fault, parsed
+from edgedeploy.study.reading import FAULTS, fault
 from edgedeploy.study.store import Store
 from edgedeploy.targets.steady import build_steadily
 
