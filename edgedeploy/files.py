@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import struct
+import tokenize
 import uuid
 import zipfile
 import zlib
@@ -45,6 +46,7 @@ _BROKEN_ZIP: Final = (
     RuntimeError,  # an encrypted member
     OverflowError,
     SyntaxError,  # numpy evaluates headers
+    tokenize.TokenError,
     KeyError,
     IndexError,
     TypeError,
@@ -109,7 +111,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         try:
             with zipfile.ZipFile(stream) as archive:
                 yield archive
-        except _BROKEN_ZIP as exc:
+        except (OSError, *_BROKEN_ZIP) as exc:  # places outside of the file are an OSError of seek
             raise ValueError(f"it is no whole .npz file ({type(exc).__name__}: {exc})") from exc
 
 

@@ -3,7 +3,8 @@
 A real run of the local agent on a tiny network is recorded once. Then each case damages one answer, one file of a study's
 folder or one study file, and gives it to the code that reads it in earnest. A violation is an error that is none of
 edgedeploy's own, a case that does not end within its limit, more memory than the limit, or a file that is written,
-changed or gone outside of the case's own folder. A case is made from the seed and its number alone: --case repeats one, and shows it.
+changed or gone outside of the case's own folder. A case is made from the seed and its number alone: --case repeats one,
+and shows it.
 
 With --check exit 1 when there was a violation.
 """
@@ -43,6 +44,7 @@ MEMORY_BYTES: Final = 2 << 30
 LOOKS_AFTER: Final = 250
 """Cases between two looks at what lies outside."""
 MOST_SHOWN: Final = 20
+MEMORY: Final = Path("/dev", "shm")
 
 
 class Endless(BaseException):
@@ -229,7 +231,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--case", type=int, help="repeat one case and show it")
     parser.add_argument("--check", action="store_true", help="exit 1 when there is a violation")
     given = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="edgedeploy-fuzz-") as name:
+    # Files are written at every case: in memory where the system has a folder there.
+    with tempfile.TemporaryDirectory(prefix="edgedeploy-fuzz-", dir=MEMORY if MEMORY.is_dir() else None) as name:
         if given.case is not None:
             return show(given, Path(name))
         started_s = time.monotonic()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import math
 import random
 import shutil
 import sys
@@ -36,6 +38,7 @@ from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metric_table import SCENARIO_METRICS
 from edgedeploy.reference.parity import check_executed
 from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.study.account import summarise
 from edgedeploy.study.artifacts import artifact_manifest, kept_artifact
 from edgedeploy.study.events import read_events
 from edgedeploy.study.front import evidence_of, front_of, stored_spec
@@ -131,12 +134,22 @@ def record(folder: Path) -> Recording:
 
 
 class Replay:
-    """A transport that answers what was recorded, and the damaged bytes in one place."""
+    """A transport that answers what was recorded, and damaged bytes in one place."""
 
-    def __init__(self, recording: Recording, what: str, data: bytes) -> None:
-        self._answers = {**recording.answers, **({what: data} if what in recording.answers else {})}
-        self._files = {**recording.files, **({what: data} if what in recording.files else {})}
-        self._started = False
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self.damage("", b"")
+
+    def damage(self, what: str, data: bytes) -> None:
+        answers, files = self._recording.answers, self._recording.files
+        self._answers = {**answers, what: data} if what in answers else answers
+        self._files = {**files, what: data} if what in files else files
+        self._started, self._lines = False, iter((self._answers["lease"].partition(b"\n")[0], b""))
+        if what == "status":  # which is asked for when the file has not changed
+            self._files = {**files, "status.json": b'{"state": "running"}'}
+
+    def also(self, name: str, data: bytes) -> None:
+        self._files = {**self._files, name: data}
 
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
         command = command_of(argv)
@@ -148,7 +161,7 @@ class Replay:
         return self
 
     def read_line(self, timeout_s: float) -> str:
-        return self._answers["lease"].partition(b"\n")[0].decode("utf-8", "replace")
+        return next(self._lines, b"").decode("utf-8", "replace")
 
     def write(self, data: bytes) -> None:
         pass
@@ -183,6 +196,16 @@ class Answers:
         RemoteSession._since = lambda self, started_ns: LONGEST_NS  # type: ignore[method-assign]
         plan = replace(recording.job.plan, time_limit_s=0.01)  # a state that never ends is given up at once
         self._job = replace(recording.job, plan=plan)
+        self._replay = Replay(recording)
+        options = BoardOptions(root="/r", wait_s=0.0, overdue_s=0.0, unchanged_s=0.0, reconnects=0)
+        self._board = RemoteBoard(
+            "b",
+            lambda: self._replay,  # type: ignore[arg-type,return-value]
+            provenance="measured",
+            options=options,
+        )
+        self._session = self._board.session()
+        self._held = self._session.__enter__()  # for as long as the process lives: a lease is a thread
 
     def damage(self, rng: random.Random) -> tuple[str, bytes]:
         what = rng.choice(self._places)
@@ -192,22 +215,16 @@ class Answers:
         return what, data if what.endswith(".json") else data + b"\n"
 
     def read(self, what: str, data: bytes) -> None:
-        replay = Replay(self._recording, what, data)
+        self._replay.damage(what, data)
         if what == "outputs.npz":  # a hostile board names the hash of what it sends
-            replay._files["result.json"] = self._renamed(data)
-        options = BoardOptions(
-            root="/r", wait_s=0.0, overdue_s=0.0, unchanged_s=0.0 if what == "status" else 9.0, reconnects=0
-        )
-        board = RemoteBoard("b", lambda: replay, provenance="measured", options=options)  # type: ignore[arg-type,return-value]
+            self._replay.also("result.json", self._renamed(data))
         if what == "probe":
-            quarantined(board.probe())
-            return
-        if what == "status":
-            replay._files["status.json"] = b'{"state": "running"}'
-        with board.session() as session:
-            quarantined(session.info)
-            run = session.measure(self._job, self._folder)
-        concluded(run, self._recording.job)
+            quarantined(self._board.probe())
+        elif what in ("install", "lease"):
+            with self._board.session() as session:
+                quarantined(session.info)
+        else:
+            concluded(self._held.measure(self._job, self._folder), self._recording.job)
 
     def _renamed(self, data: bytes) -> bytes:
         from hashlib import sha256
@@ -230,8 +247,6 @@ def quarantined(info: Any) -> None:
 
 def concluded(run: RawRun, job: Job) -> None:
     """What a trial makes of a run: numbers, and the file that is kept."""
-    import made_up
-
     metrics, missing = board_metrics(run.candidate, run.baseline, job.candidate.artifact, run.environment.get("energy"))
     more, why = scenario_metrics([*SCENARIO_METRICS], run.candidate, run.scenarios)
     assert run.baseline is not None and run.outputs is not None
@@ -241,10 +256,17 @@ def concluded(run: RawRun, job: Job) -> None:
     for array in read_arrays(run.outputs).values():
         array.astype(np.float16)
     kept = replace(
-        made_up.measurement(), **run.series(), cause=cause, metrics={**metrics, **more}, missing={**missing, **why}
+        a_measurement(), **run.series(), cause=cause, metrics={**metrics, **more}, missing={**missing, **why}
     )
     text = json.dumps(kept.as_json(), sort_keys=True, allow_nan=False)
     Measurement.from_json(json.loads(text))
+
+
+@functools.cache
+def a_measurement() -> Measurement:
+    import made_up
+
+    return made_up.measurement()
 
 
 # -- a study's folder
@@ -306,18 +328,21 @@ def read_folder(root: Path, what: str) -> None:
         artifact_manifest(folder)
         kept_artifact(folder, "onnxruntime", "float32", "0" * 64)
         return
-    study, spec = store.study(), stored_spec(store)
-    store.case_names(), store.times(), store.openings(), store.baseline_training()
-    (
-        store.failures(),
-        read_events(root),
-        passing_failures(store),
-        early_end(store),
-        store.confirmations(),
-        store.invalid(),
-    )
-    if what.startswith(("measurements/", "invalid/", "study.")):
-        front_of(study, spec, evidence_of(store), resamples=10)
+    place = what.partition("/")[0]
+    readers: Mapping[str, Sequence[Callable[[], object]]] = {
+        "measurements": (store.measurements,),
+        "invalid": (store.invalid,),
+        "confirmation": (store.confirmations, store.openings),
+        "failures": (store.failures,),
+        "events.jsonl": (lambda: read_events(root), lambda: passing_failures(store), lambda: early_end(store)),
+        "cases.json": (store.case_names,),
+        "account.jsonl": (lambda: summarise(store.times()),),
+        "baseline": (store.baseline_training,),
+    }
+    for reader in readers.get(place, ()):
+        reader()
+    if place in ("measurements", "invalid", "study.json", "study.toml"):
+        front_of(store.study(), stored_spec(store), evidence_of(store), resamples=10)
 
 
 def _write_study(root: Path, recording: Recording) -> None:
@@ -330,12 +355,17 @@ def _write_study(root: Path, recording: Recording) -> None:
     from edgedeploy.records.measurement import Failure
 
     store = new_store(root, [made_up.variant()])
-    measured = AgentSeries.of(recording)
+    whole = agent_series(recording)
+    # Conditions once more for each window say nothing new, and make a file of 30 KB.
+    series = {
+        **whole,
+        "scenarios": {**whole["scenarios"], "sustained": _first_windows(whole["scenarios"]["sustained"])},
+    }
     for item in (made_up.measurement(made_up.variant()), made_up.measurement(made_up.variant(precision="int8"))):
-        small = replace(item, cases=dict(list(item.cases.items())[:6]), **measured)
+        small = replace(item, cases=dict(list(item.cases.items())[:6]), **series)
         store.keep(small)
         store.keep(replace(small, split="confirmation"))
-    store.keep(replace(made_up.measurement(made_up.variant(width=0.5), cause="the baseline became slower"), **measured))
+    store.keep(replace(made_up.measurement(made_up.variant(width=0.5), cause="the baseline became slower"), **series))
     store.keep_failure(Failure(made_up.variant(width=0.25), "Unsupported", "build", "no kernel for Conv", "2026-01-01"))
     store.log_opening("end", (made_up.variant().digest,))
     for at_ns in (5, 9):
@@ -361,20 +391,21 @@ def _write_study(root: Path, recording: Recording) -> None:
     shutil.rmtree(root / "made")
 
 
-class AgentSeries:
+def _first_windows(sustained: Mapping[str, Any]) -> dict[str, Any]:
+    return {"windows": sustained["windows"][:6], "conditions": sustained["conditions"][:7]}
+
+
+def agent_series(recording: Recording) -> dict[str, Any]:
     """The recorded run's series, as a measurement keeps them."""
+    from edgedeploy.runtime.wire.result import AgentResult
+    from edgedeploy.runtime.wire.serde import from_json
 
-    @staticmethod
-    def of(recording: Recording) -> Mapping[str, Any]:
-        from edgedeploy.runtime.wire.result import AgentResult
-        from edgedeploy.runtime.wire.serde import from_json
-
-        result = from_json(AgentResult, json.loads(recording.files["result.json"]))
-        layers = {
-            side: {**found, "layers": [{**layer, "source": None} for layer in found["layers"]]}
-            for side, found in result.layers.items()
-        }
-        return {**result.series(), "layers": layers, "phases_ns": {"run": 5}}
+    result = from_json(AgentResult, json.loads(recording.files["result.json"]))
+    layers = {
+        side: {**found, "layers": [{**layer, "source": None} for layer in found["layers"]]}
+        for side, found in result.layers.items()
+    }
+    return {**result.series(), "layers": layers, "phases_ns": {"run": 5}}
 
 
 # -- study files
@@ -398,7 +429,19 @@ class StudyFiles:
         study.spec.measure.plans(self._path.parent)
         study.spec.metric_table({})
         study.spec.precision_plans()
-        str(study.spec.model_dump_json())
+        json.dumps(study.spec.model_dump(mode="json"))
+        odd = [value for value in _numbers(study.spec.model_dump()) if not math.isfinite(value)]
+        if odd:
+            raise AssertionError(f"a spec with {odd[0]}")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Every floating-point number in nested containers."""
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
 
 
 KINDS: Final[Mapping[str, tuple[Callable[[Recording, Path], Kind], int]]] = {
