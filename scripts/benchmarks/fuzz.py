@@ -21,10 +21,12 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -138,26 +140,46 @@ def work(
 ) -> None:
     """The cases of one process: every so many-th."""
     folder.mkdir()
-    tally, until_s = Tally(), time.monotonic() + (given.seconds or 1e9)
-    with place(folder) as own:
-        kinds = made(recording, own)
-        _limit_memory()
-        was = outside(folder)
-        for index in range(number, given.cases, PROCESSES):
-            if time.monotonic() > until_s:
-                break
-            progress[number] = index
-            name, end, text = one(kinds, index, given.seed)
-            tally.counts[name, end] += 1
-            if end == "violation":
-                tally.violations.append((index, name, text))
-            if index // PROCESSES % LOOKS_AFTER == 0 and (now := outside(folder)) != was:
-                text = f"outside, in the last {LOOKS_AFTER * PROCESSES} cases: {sorted({*now.items()} ^ {*was.items()})[:3]}"
-                tally.violations.append((index, name, text))
-                was = now
-        if (now := outside(folder)) != was:
-            tally.violations.append((index, name, f"outside: {sorted({*now.items()} ^ {*was.items()})[:3]}"))
-    answers.put((dict(tally.counts), tally.violations))
+    warnings.simplefilter("ignore")  # sums of absurd numbers overflow, as they should
+    tally = Tally()
+    try:
+        with place(folder) as own:
+            _work(
+                made(recording, own),
+                range(number, given.cases, PROCESSES),
+                given,
+                tally,
+                partial(outside, folder),
+                progress,
+            )
+    finally:
+        answers.put((dict(tally.counts), tally.violations))
+
+
+def _work(
+    kinds: dict[str, Kind],
+    cases: range,
+    given: argparse.Namespace,
+    tally: Tally,
+    look: Callable[[], dict[str, tuple[int, int]]],
+    progress: Any,
+) -> None:
+    _limit_memory()
+    was, until_s = look(), time.monotonic() + (given.seconds or 1e9)
+    for count, index in enumerate(cases, start=1):
+        if time.monotonic() > until_s:
+            break
+        progress[cases.start] = index
+        name, end, text = one(kinds, index, given.seed)
+        tally.counts[name, end] += 1
+        if end == "violation":
+            tally.violations.append((index, name, text))
+        if (count % LOOKS_AFTER == 0 or index + PROCESSES >= cases.stop) and (now := look()) != was:
+            changed = sorted({*now.items()} ^ {*was.items()})[:3]
+            tally.violations.append((index, name, f"outside, in the last {LOOKS_AFTER * PROCESSES} cases: {changed}"))
+            was = now
+    if look() != was:
+        tally.violations.append((progress[cases.start], "?", "outside, in the last cases"))
 
 
 def _limit_memory() -> None:

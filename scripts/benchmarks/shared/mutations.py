@@ -76,7 +76,7 @@ def _damage(container: Any, key: Any, rng: random.Random) -> None:
         container[key] = copy.deepcopy(rng.choice(HOSTILE))
     elif way == 3:
         del container[key]
-    elif way == 4 and isinstance(old, (int, float)) and not isinstance(old, bool):
+    elif way == 4 and isinstance(old, (int, float)) and not isinstance(old, bool) and abs(old) < 1e300:
         container[key] = rng.choice((-old, old * 50, old // 50, old * 10**9, old + 1, old - 1, float(old), str(old)))
     elif way == 5 and isinstance(old, list) and old:
         container[key] = rng.choice((old * 50, old[:1], old[:-1], [*old, old[0]], [old], old[::-1], []))
