@@ -3,8 +3,8 @@
 A real run of the local agent on a tiny network is recorded once. Then each case damages one answer, one file of a study's
 folder or one study file, and gives it to the code that reads it in earnest. A violation is an error that is none of
 edgedeploy's own, a case that does not end within its limit, more memory than the limit, or a file that is written,
-changed or gone outside of the case's own folder. A case is made from the seed and its number alone: --case repeats one,
-and shows it.
+changed or gone outside of the case's own folder. A case is made from the seed, its number and the recorded run, which is
+kept when there was a violation: --case repeats one, and shows it.
 
 With --check exit 1 when there was a violation.
 """
@@ -188,11 +188,14 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def run(given: argparse.Namespace, folder: Path) -> Tally:
-    """All cases, in as many processes as are given."""
-    from benchmarks.shared.fuzz_kinds import record
+def recorded(given: argparse.Namespace, folder: Path) -> Recording:
+    from benchmarks.shared.fuzz_kinds import Recording, record
 
-    recording = record(_new(folder / "recording"))
+    return Recording.load(given.recording, _new(folder)) if given.recording else record(_new(folder))
+
+
+def run(given: argparse.Namespace, recording: Recording, folder: Path) -> Tally:
+    """All cases, in :data:`PROCESSES` processes."""
     context = multiprocessing.get_context("fork")
     answers, progress = context.Queue(), context.Array("l", PROCESSES)
     workers = [
@@ -228,9 +231,9 @@ def _watch(worker: Any, number: int, progress: Any, seen: list[tuple[int, float]
 
 def show(given: argparse.Namespace, folder: Path) -> int:
     """Repeat one case, with the damaged input and the error."""
-    from benchmarks.shared.fuzz_kinds import kind_of, record
+    from benchmarks.shared.fuzz_kinds import kind_of
 
-    recording = record(_new(folder / "recording"))
+    recording = recorded(given, folder / "recording")
     with place(_new(folder / "0")) as own:
         kinds = made(recording, own)
         name = kind_of(given.case)
@@ -251,6 +254,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, help="stop after this time")
     parser.add_argument("--seed", type=int, default=1, help="other cases (1)")
     parser.add_argument("--case", type=int, help="repeat one case and show it")
+    parser.add_argument("--recording", type=Path, help="the run that another call kept, instead of a new one")
     parser.add_argument("--check", action="store_true", help="exit 1 when there is a violation")
     given = parser.parse_args(argv)
     # Files are written at every case: in memory where the system has a folder there.
@@ -258,7 +262,8 @@ def main(argv: Sequence[str]) -> int:
         if given.case is not None:
             return show(given, Path(name))
         started_s = time.monotonic()
-        tally = run(given, Path(name))
+        recording = recorded(given, Path(name) / "recording")
+        tally = run(given, recording, Path(name))
     spent_s = time.monotonic() - started_s
     ends = ("refused", "accepted", "violation")
     sys.stdout.write(f"{'':10}{'cases':>10}{''.join(f'{end:>12}' for end in ends)}\n")
@@ -269,5 +274,9 @@ def main(argv: Sequence[str]) -> int:
     sys.stdout.write(f"{total} cases in {spent_s:.0f} s, {total / spent_s:.0f} a second, {PROCESSES} processes\n")
     for index, kind, text in sorted(tally.violations)[:MOST_SHOWN]:
         sys.stdout.write(f"VIOLATION --seed {given.seed} --case {index} ({kind}) {text}\n")
+    if tally.violations:
+        kept = Path(tempfile.gettempdir()) / f"edgedeploy-fuzz-{given.seed}.json"
+        recording.save(kept)
+        sys.stdout.write(f"      repeat one: scripts/bench fuzz --seed {given.seed} --recording {kept} --case N\n")
     sys.stdout.write(f"{'ok  ' if not tally.violations else 'FAIL'}  {len(tally.violations)} violations\n")
     return int(given.check and bool(tally.violations))

@@ -9,6 +9,7 @@ import math
 import random
 import shutil
 import sys
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -68,6 +69,20 @@ class Recording:
     answers: dict[str, bytes] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
 
+    def save(self, path: Path) -> None:
+        """Without the job, which is the same every time."""
+        held = {"answers": self.answers, "files": self.files}
+        packed = {
+            kind: {name: b64encode(data).decode() for name, data in group.items()} for kind, group in held.items()
+        }
+        path.write_text(json.dumps(packed))
+
+    @classmethod
+    def load(cls, path: Path, folder: Path) -> Recording:
+        packed = json.loads(path.read_text())
+        held = {kind: {name: b64decode(text) for name, text in group.items()} for kind, group in packed.items()}
+        return cls(_job(folder), **held)
+
 
 class Recorder(LocalTransport):
     """Keeps the last answer of each command, and the files that were read."""
@@ -112,13 +127,7 @@ def command_of(argv: Sequence[str]) -> str:
 
 def record(folder: Path) -> Recording:
     """A run of a tiny network on this host, with every scenario; some seconds."""
-    from board_kit import SHORT_SCENARIOS, make_payload
-
-    payload, other = make_payload(folder / "candidate"), make_payload(folder / "baseline")
-    plan = MeasurePlan(
-        8, warmup=1, block=4, cold_starts=2, scenarios=SHORT_SCENARIOS, profile_runs=2, time_limit_s=300.0
-    )
-    recording = Recording(Job(payload, other, plan))
+    recording = Recording(_job(folder))
     transport = type("Recording", (Recorder,), {"recording": recording})
     board = RemoteBoard(
         "b", transport, provenance="measured", options=BoardOptions(python=sys.executable, root=str(folder / "root"))
@@ -131,6 +140,15 @@ def record(folder: Path) -> Recording:
         session._call("status", Path(next((folder / "root" / "jobs").iterdir())).name)
         recording.files["status.json"] = first
     return recording
+
+
+def _job(folder: Path) -> Job:
+    from board_kit import SHORT_SCENARIOS, make_payload
+
+    plan = MeasurePlan(
+        8, warmup=1, block=4, cold_starts=2, scenarios=SHORT_SCENARIOS, profile_runs=2, time_limit_s=300.0
+    )
+    return Job(make_payload(folder / "candidate"), make_payload(folder / "baseline"), plan)
 
 
 class Replay:
