@@ -1,18 +1,56 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and reading those of strangers within limits."""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import re
 import shutil
+import struct
+import tokenize
 import uuid
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Final, NoReturn
 
 PARTIAL_PREFIX = ".part-"
+
+MOST_DEPTH: Final = 64
+"""Objects and lists inside one another in JSON: what edgedeploy writes has twelve at most."""
+
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+_HUGE_NUMBER: Final = re.compile(rb"[0-9]{300}|[eE]\+?[0-9]{3}")
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_LARGEST: Final = 2**63
+
+MOST_DEFLATED: Final = 1032
+"""Bytes that one byte of a deflated stream can stand for."""
+
+MOST_ARRAYS: Final = 10_000
+"""In one ``.npz``: a network has a handful of inputs and outputs."""
+
+NUMBERS: Final = "biufc"
+"""Kinds of numpy's types that are numbers."""
+
+_BROKEN_ZIP: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    struct.error,
+    NotImplementedError,  # a compression that zipfile does not know
+    RuntimeError,  # an encrypted member
+    OverflowError,
+    SyntaxError,  # numpy evaluates headers
+    tokenize.TokenError,
+    KeyError,
+    IndexError,
+    TypeError,
+)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -38,12 +76,93 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def read_arrays(path: Path) -> dict[str, Any]:
-    """The arrays of an ``.npz`` by name; one that holds pickled objects raises ``ValueError``."""
+def read_arrays(path: Path, most_bytes: int | None = None) -> dict[str, Any]:
+    """The arrays of an ``.npz`` by name.
+
+    Every header is held against the size of its member, and their sum against ``most_bytes`` (half of this host's memory
+    when left out), before anything is inflated or allocated. Raises ``ValueError`` for a file that is none, for one that
+    says it is larger, and for arrays of other things than numbers.
+    """
     import numpy as np
 
-    with np.load(path, allow_pickle=False) as data:
-        return {name: data[name] for name in data.files}
+    arrays = {}
+    with _archive(path) as archive:
+        for name, (member, _, _) in _members(archive, most_bytes).items():
+            with archive.open(member) as content:
+                arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
+    return arrays
+
+
+def array_forms(
+    path: Path, most_bytes: int | None = None, *, whole: bool = False
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and type of each array of an ``.npz``, from the headers; raises as :func:`read_arrays`. With ``whole`` the
+    checksums of what follows them are looked at too, piece by piece."""
+    with _archive(path) as archive:
+        forms = {name: (shape, dtype) for name, (_, shape, dtype) in _members(archive, most_bytes).items()}
+        if whole and (broken := archive.testzip()) is not None:
+            raise ValueError(f"array {broken[:80]!r} is damaged")
+        return forms
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    with path.open("rb") as stream:
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                yield archive
+        except (OSError, *_BROKEN_ZIP) as exc:  # places outside of the file are an OSError of seek
+            raise ValueError(f"it is no whole .npz file ({type(exc).__name__}: {exc})") from exc
+
+
+def _members(
+    archive: zipfile.ZipFile, most_bytes: int | None
+) -> dict[str, tuple[zipfile.ZipInfo, tuple[int, ...], Any]]:
+    """The archive's arrays by name, with shape and type, none of which says that it is larger than it can be."""
+    limit_bytes = host_memory_bytes() // 2 if most_bytes is None else most_bytes
+    members = archive.infolist()
+    if len(members) > MOST_ARRAYS:
+        raise ValueError(f"it holds {len(members)} arrays, at most {MOST_ARRAYS} are read")
+    total_bytes = sum(member.file_size for member in members)
+    if total_bytes > limit_bytes:
+        raise ValueError(f"its arrays have {total_bytes} bytes, at most {limit_bytes} are read")
+    found: dict[str, tuple[zipfile.ZipInfo, tuple[int, ...], Any]] = {}
+    for member in members:
+        name = member.filename.removesuffix(".npy")
+        if name in found:
+            raise ValueError(f"it holds two arrays named {name[:80]!r}")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"array {name[:80]!r} is packed in a way that numpy does not pack")
+        there_bytes = member.compress_size * (MOST_DEFLATED if member.compress_type == zipfile.ZIP_DEFLATED else 1)
+        if member.file_size > max(there_bytes, MOST_DEFLATED):
+            raise ValueError(f"array {name[:80]!r} says {member.file_size} bytes, and {there_bytes} are there")
+        with archive.open(member) as content:
+            found[name] = member, *_header(name, content, member.file_size)
+    return found
+
+
+def _header(name: str, content: IO[bytes], size_bytes: int) -> tuple[tuple[int, ...], Any]:
+    """Shape and type. Raises ``ValueError`` unless the header of an ``.npy`` of ``size_bytes`` says just what follows it."""
+    import numpy as np
+
+    version = np.lib.format.read_magic(content)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"array {name[:80]!r} is of a version that numpy does not write")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(content)
+    if dtype.kind not in NUMBERS or dtype.hasobject:
+        raise ValueError(f"array {name[:80]!r} holds {dtype.name}, no numbers")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"array {name[:80]!r} has the shape {shape}")
+    asked_bytes, there_bytes = math.prod(shape) * dtype.itemsize, size_bytes - content.tell()
+    if asked_bytes != there_bytes:
+        raise ValueError(f"array {name[:80]!r} of shape {shape} has {asked_bytes} bytes, and {there_bytes} are there")
+    return shape, dtype
+
+
+def host_memory_bytes() -> int:
+    """This host's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -57,6 +176,57 @@ def read_json(path: Path) -> Any:
     """The value. Raises ``OSError`` or ``ValueError``, where the agent's :func:`edgedeploy.runtime.files.read_json` gives
     None."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def parsed(data: bytes) -> dict[str, Any]:
+    """The JSON object in the bytes of a file or an answer that anything may have written.
+
+    Raises ``ValueError`` (also for NaN, infinities, whole numbers beyond 64 bits, halves of characters) and
+    ``RecursionError`` for what is nested deeper than :data:`MOST_DEPTH`.
+    """
+    if not data.strip():
+        raise ValueError("it is empty")
+    text = data.decode("utf-8")
+    whole = _bounded if _LONG_NUMBER.search(data) else None  # a call for each number is slow
+    broken = _finite if _HUGE_NUMBER.search(data) else None
+    value = json.loads(text, parse_constant=_no_number, parse_int=whole, parse_float=broken)
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not an object")
+    _check_depth(value)
+    if _SURROGATE.search(data):
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a character cannot be written anywhere
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """Raises ``RecursionError``: whoever reads or writes the value goes down it."""
+    layer = [value]
+    for _ in range(MOST_DEPTH):
+        inner: list[Any] = []
+        for item in layer:
+            inside = item.values() if isinstance(item, dict) else item
+            inner += [part for part in inside if isinstance(part, (dict, list))]
+        if not inner:
+            return
+        layer = inner
+    raise RecursionError("it is nested too deeply")
+
+
+def _bounded(digits: str) -> int:
+    if len(digits) > 20 or abs(int(digits)) >= _LARGEST:
+        raise ValueError(f"a number of {len(digits.lstrip('-'))} digits is not of its form")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large for a number")
+    return value
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number of JSON")
 
 
 @contextmanager

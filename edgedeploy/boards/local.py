@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
-import shutil
+import stat
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
+from edgedeploy.boards.drain import MOST_LINE_BYTES, PIECE_BYTES, Drain, check_flood, flood
 from edgedeploy.errors import CommandFailed, Unreachable
 from edgedeploy.interfaces.board import Completed, RemoteProcess
 
@@ -23,13 +27,23 @@ class LocalTransport:
         self._processes: list[LocalProcess] = []
 
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
+        asked = f"run {argv[0]} here"
+        pipe = subprocess.PIPE
         try:
-            done = subprocess.run(list(argv), input=stdin, capture_output=True, timeout=timeout_s, check=False)
+            child = subprocess.Popen(list(argv), stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
         except FileNotFoundError as exc:
             return Completed(NOT_FOUND, b"", str(exc).encode())
-        except subprocess.TimeoutExpired as exc:
-            raise Unreachable(f"run {argv[0]} here", f"no end within {timeout_s:g} s, so it was killed") from exc
-        return Completed(done.returncode if done.returncode >= 0 else None, done.stdout, done.stderr)
+        with child:
+            assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+            give_up_s = time.monotonic() + timeout_s
+            drains = [Drain(stream.read, child.kill) for stream in (child.stdout, child.stderr)]
+            threading.Thread(target=_feed, args=(child.stdin, stdin), daemon=True).start()
+            output, error = (drain.wait(max(0.0, give_up_s - time.monotonic())) for drain in drains)
+            if not all(drain.ended for drain in drains) or not _has_ended(child, give_up_s):
+                child.kill()
+                raise Unreachable(asked, f"no end within {timeout_s:g} s, so it was killed")
+        check_flood(asked, *drains)
+        return Completed(child.returncode if child.returncode >= 0 else None, output, error)
 
     def start(self, argv: Sequence[str]) -> RemoteProcess:
         try:
@@ -42,8 +56,8 @@ class LocalTransport:
     def put(self, source: Path, remote: str, *, timeout_s: float) -> None:
         _copy(source, Path(remote), remote)
 
-    def get(self, remote: str, destination: Path, *, timeout_s: float) -> None:
-        _copy(Path(remote), destination, remote)
+    def get(self, remote: str, destination: Path, *, timeout_s: float, limit_bytes: int | None = None) -> None:
+        _copy(Path(remote), destination, remote, limit_bytes)
 
     def read_bytes(self, remote: str, *, timeout_s: float, limit_bytes: int = 1 << 20) -> bytes | None:
         try:
@@ -74,12 +88,37 @@ def within(data: bytes, remote: str, limit_bytes: int) -> bytes:
     return data
 
 
-def _copy(source: Path, destination: Path, remote: str) -> None:
-    """Copy the bytes only, as SFTP to a board does: no links, no permissions."""
+def _copy(source: Path, destination: Path, remote: str, limit_bytes: int | None = None) -> None:
+    """Copy the bytes only, as SFTP to a board does: no links, no permissions. Raises ``CommandFailed`` for what is no
+    file, and for one that is longer than ``limit_bytes``."""
+    asked, copied = f"copy {remote}", 0
     try:
-        shutil.copyfile(source, destination)
+        if not stat.S_ISREG(source.stat().st_mode):
+            raise CommandFailed(asked, "it is no plain file")
+        with source.open("rb") as given, destination.open("wb") as taken:
+            while piece := given.read(PIECE_BYTES):
+                copied += len(piece)
+                if limit_bytes is not None and copied > limit_bytes:
+                    raise flood(asked, limit_bytes)
+                taken.write(piece)
     except OSError as exc:
-        raise CommandFailed(f"copy {remote}", str(exc)) from exc
+        raise CommandFailed(asked, str(exc)) from exc
+
+
+def _feed(stream: IO[bytes], data: bytes) -> None:
+    """Give a command its input, and end it. A command may end without reading it."""
+    with contextlib.suppress(OSError), stream:
+        view = memoryview(data)
+        while view:
+            view = view[stream.write(view) :]
+
+
+def _has_ended(child: subprocess.Popen[bytes], give_up_s: float) -> bool:
+    try:
+        child.wait(max(0.0, give_up_s - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 class LocalProcess:
@@ -90,13 +129,17 @@ class LocalProcess:
         self._text = b""
 
     def read_line(self, timeout_s: float) -> str:
-        """The next line without its end; empty when the process has closed its output. Raises ``Unreachable``."""
+        """The next line without its end; empty when the process has closed its output. Raises ``Unreachable`` when it is not
+        whole within ``timeout_s``, ``CommandFailed`` for one without an end."""
         assert self._process.stdout is not None
         deadline_s = time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._text:
-                if not selector.select(max(0.0, deadline_s - time.monotonic())):
+                if len(self._text) > MOST_LINE_BYTES:
+                    raise flood("a line from a local process", MOST_LINE_BYTES)
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or not selector.select(left_s):
                     raise Unreachable("a line from a local process", f"none within {timeout_s:g} s")
                 data = self._process.stdout.read(65536)
                 if not data:

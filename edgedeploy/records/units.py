@@ -53,7 +53,7 @@ def parse_quantity(value: float | str, unit: str) -> float:
             raise ValueError(f"{expected}, but got the bare number {value!r}")
         number, scale = float(value), 1.0
     else:
-        match = _TEXT.fullmatch(value)
+        match = _TEXT.fullmatch(value) if isinstance(value, str) else None
         if match is None:
             raise ValueError(f"{expected}, but got {value!r}")
         suffix = match.group(2).translate(_MICRO)
@@ -61,7 +61,7 @@ def parse_quantity(value: float | str, unit: str) -> float:
             known = f"; units known here: {', '.join(scales)}" if scales else ""
             raise ValueError(f"{expected}, but got {value!r}{known}")
         number, scale = float(match.group(1)), scales.get(suffix, 1.0)
-    if not math.isfinite(number):
+    if not math.isfinite(number * scale):
         raise ValueError(f"{expected}, but got {value!r}")
     return number * scale
 

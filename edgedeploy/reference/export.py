@@ -214,12 +214,14 @@ def kept_outputs(
     feeds: Sequence[Mapping[str, Array]],
     path: Path,
     damaged: Callable[[str], None] = lambda found: None,
+    apart: Callable[[Reference, Sequence[Mapping[str, Array]]], None] = lambda reference, feeds: None,
 ) -> list[dict[str, Array]]:
     """:func:`reference_outputs`, computed once and kept at ``path`` (``.npz``). A ``.json`` beside it records its hash
     and what it was computed from.
 
     They are computed again when the reference, a case or ONNX Runtime has changed, and when the file is damaged;
-    ``damaged`` is then called with a message. Raises ``DataError`` when the reference's own file has changed: wrong
+    ``damaged`` is then called with a message. ``apart`` is called before they are computed here, and raises when they must
+    not be. Raises ``DataError`` when the reference's own file has changed: wrong
     outputs would be kept as the ground truth.
     """
     import onnxruntime as ort
@@ -241,6 +243,7 @@ def kept_outputs(
         if sha256_file(reference.path) != reference.sha256:
             found = "the file is not the one that was exported"
             raise DataError(f"reference {reference.path}", found, f"Remove {reference.path.parent}: it is made again")
+        apart(reference, feeds)
         rows = list(reference_outputs(reference, feeds))
         kept = {name: np.stack([row[name] for row in rows]) for name in names}
         for place in (path, note):

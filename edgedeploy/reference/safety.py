@@ -19,21 +19,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgedeploy.errors import DataError, TargetUnavailable
 from edgedeploy.reference import safety_child
+from edgedeploy.reference.no_network import leave_network
 
 
 @dataclass(frozen=True)
 class Limits:
     """``file_bytes`` limits the model file and each file of weights, ``tensor_bytes`` any one tensor whose shape is
-    known, ``memory_bytes`` and ``cpu_s`` the checking process."""
+    known, ``memory_bytes`` and ``cpu_s`` the checking process. With ``each`` that process counts ``cpu_s`` anew for each
+    case that it runs."""
 
     file_bytes: int = 1 << 30
     tensor_bytes: int = 2 << 30
     memory_bytes: int = 8 << 30
     cpu_s: int = 60
+    each: bool = False
 
 
 def check_onnx(path: Path, limits: Limits | None = None) -> None:
@@ -61,40 +64,45 @@ def unsafe(asked: str, found: str) -> DataError:
     return DataError(asked, found, "Do not load it; export it again from its source")
 
 
-def run_limited(asked: str, argv: Sequence[str], limits: Limits, said: bytes = b"") -> bytes:
-    """Standard output of a process with limits that reads ``said``. Raises ``DataError`` when the process dies, which is
-    what a file made to harm a parser brings about."""
+def run_limited(asked: str, argv: Sequence[str], limits: Limits, source: IO[bytes] | int = subprocess.DEVNULL) -> bytes:
+    """Standard output of a process with limits, and without a network where the kernel can take it, that reads ``source``.
+    Raises ``DataError`` when the process dies, which is what a file made to harm a parser brings about."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
-        resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 5))
+        resource.setrlimit(
+            resource.RLIMIT_CPU, (limits.cpu_s, resource.RLIM_INFINITY if limits.each else limits.cpu_s + 5)
+        )
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        leave_network()
 
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
             argv,
-            input=said,
+            stdin=source,
             capture_output=True,
             preexec_fn=limit,
-            timeout=_patience_s(limits),
+            timeout=None if limits.each else patience_s(limits.cpu_s),
             check=False,
             cwd="/",
             env={**os.environ, **single},
         )
     except subprocess.TimeoutExpired as exc:
-        raise DataError(asked, f"looking at it takes longer than {_patience_s(limits)} s", "Do not load it") from exc
+        raise DataError(
+            asked, f"looking at it takes longer than {patience_s(limits.cpu_s)} s", "Do not load it"
+        ) from exc
     if done.returncode != 0:
         last = done.stderr.decode("utf-8", errors="replace").strip().splitlines()[-1:]
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"status {done.returncode}"
         text = f"the process that parses it ended with {how}: {''.join(last)[:300]}".rstrip(": ")
-        if -done.returncode == signal.SIGXCPU:
+        if -done.returncode in (signal.SIGXCPU, signal.SIGALRM):
             text = f"looking at it takes more than {limits.cpu_s} s of processor time"
         raise DataError(asked, text, "Do not load it")
     return done.stdout
 
 
-def _patience_s(limits: Limits) -> int:
-    """How long a process may take beside others that want the same cores."""
-    return 30 + 4 * limits.cpu_s
+def patience_s(cpu_s: int) -> int:
+    """How long a process may take for so much processor time beside others that want the same cores."""
+    return 30 + 4 * cpu_s

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,8 @@ files, because model, copy, and ONNX Runtime's weights of both are in memory at 
 CPU_S: Final = 120
 
 _MAIN: Final = (
-    "import sys; sys.path[:] = sys.argv[1].split(sys.argv[2]); "
-    "from edgedeploy.reference.take_in_child import main; main()"
+    "import sys; sys.path[:] = sys.argv[1].split(sys.argv[2]); import importlib; "
+    "importlib.import_module(sys.argv[3]).main()"
 )
 
 
@@ -65,7 +66,7 @@ def take_in(
     """
     asked = f"model {path}"
     check_size(asked, path, MAX_MODEL_BYTES)
-    limits = limits or Limits(MAX_MODEL_BYTES, memory_bytes=_memory_bytes(path), cpu_s=CPU_S)
+    limits = limits or Limits(MAX_MODEL_BYTES, memory_bytes=memory_bytes(path), cpu_s=CPU_S)
     order = {
         "path": str(path.absolute()),
         "shapes": {name: list(shape) for name, shape in shapes.items()},
@@ -73,15 +74,11 @@ def take_in(
         "file_bytes": limits.file_bytes,
         "tensor_bytes": limits.tensor_bytes,
     }
-    argv = [
-        sys.executable,
-        "-P",
-        "-c",
-        _MAIN,
-        os.pathsep.join(map(os.path.abspath, filter(None, sys.path))),
-        os.pathsep,
-    ]
-    head, _, data = run_limited(asked, argv, limits, json.dumps(order).encode()).partition(b"\n")
+    argv = child_command("edgedeploy.reference.take_in_child")
+    with tempfile.TemporaryFile(prefix="edgedeploy-") as stream:
+        stream.write(json.dumps(order).encode())
+        stream.seek(0)
+        head, _, data = run_limited(asked, argv, limits, stream).partition(b"\n")
     answer: dict[str, Any] = json.loads(head)
     if "error" in answer:
         raise _error(answer)
@@ -96,8 +93,14 @@ def _error(answer: Mapping[str, str]) -> EdgeDeployError:
     return found
 
 
-def _memory_bytes(path: Path) -> int:
-    """What the process may use, never much more than most of this host's memory."""
+def child_command(module: str) -> list[str]:
+    """How the ``main`` of a module of ours is run by another process: with this one's import path."""
+    paths = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
+    return [sys.executable, "-P", "-c", _MAIN, paths, os.pathsep, module]
+
+
+def memory_bytes(path: Path) -> int:
+    """What a process may use that runs the model, never much more than most of this host's memory."""
     size_bytes = min(MAX_MODEL_BYTES, sum(_size(near) for near in path.parent.iterdir()))
     host_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(MEMORY_BYTES + MEMORY_PER_BYTE * size_bytes, max(MEMORY_BYTES, host_bytes * 3 // 4))

@@ -27,12 +27,22 @@ ScenarioName = Literal[
 ]
 
 
+LONGEST_S: Final = 366 * 24 * 3600
+"""A time of more than a year is a slip, and clocks count no longer than centuries."""
+
+
 def _seconds(value: Any) -> float:
-    return parse_quantity(value, "s")
+    return _bounded(value, parse_quantity(value, "s"), LONGEST_S)
 
 
 def _nanoseconds(value: Any) -> int:
-    return round(parse_quantity(value, "ns"))
+    return round(_bounded(value, parse_quantity(value, "ns"), LONGEST_S * _S_NS))
+
+
+def _bounded(text: Any, value: float, most: float) -> float:
+    if abs(value) > most:
+        raise ValueError(f"expected a year at most, but got {text!r}")
+    return value
 
 
 def _percent(value: float) -> float:

@@ -22,7 +22,17 @@ class SpecSource:
     def error(self, key: str, found: str, remedy: str = "") -> SpecError:
         line = line_of(self.text, key)
         where = f"{self.path}:{line}" if line else str(self.path)
-        return SpecError(f"{where}: {key}", found, remedy)
+        return SpecError(f"{where}: {_short(key, MOST_KEY)}", _short(found, MOST_FOUND), remedy)
+
+
+MOST_KEY, MOST_FOUND = 200, 1000
+"""Characters of a message that are read: a study file may hold a name of a megabyte."""
+
+
+def _short(text: str, most: int) -> str:
+    """One line of at most so many characters."""
+    line = " ".join(text.split("\n"))
+    return line if len(line) <= most else f"{line[:most]} ..."
 
 
 def line_of(text: str, key: str) -> int | None:

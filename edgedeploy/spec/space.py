@@ -39,13 +39,16 @@ def expand(key: str, values: Any) -> tuple[Any, ...]:
             raise ValueError(
                 f"{key}: `low <= high` and `step > 0` must hold, but got (low={low}, high={high}, step={step})"
             )
-        values = [low + i * step for i in range(min(MAX_CHOICES + 1, int((high - low) / step + 1.000001)))]
+        values = [low + i * step for i in range(int(min(MAX_CHOICES + 1, (high - low) / step + 1.000001)))]
     if not isinstance(values, list):
         raise ValueError(f"{key}: expected a list of values, or a range {{ low, high, step }}, but got {values!r}")
     if not values:
         raise ValueError(f"{key}: the list of values is empty, so the space is empty")
     if len(values) > MAX_CHOICES:
         raise ValueError(f"{key}: at most {MAX_CHOICES} values, but got {len(values)} or more")
+    nested = [value for value in values if isinstance(value, (dict, list))]
+    if nested:
+        raise ValueError(f"{key}: expected single values, but got {nested[0]!r} among them")
     if len({(type(value), value) for value in values}) != len(values):
         raise ValueError(f"{key}: a value stands twice in {values!r}")
     return tuple(values)

@@ -8,7 +8,7 @@ the line (where it can be found), the key, what was expected, and the nearest kn
 from __future__ import annotations
 
 import re
-import tomllib
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -28,6 +28,7 @@ from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
 from edgedeploy.spec.source import SpecSource, first_error
 from edgedeploy.spec.space import MAX_CHOICES, expand, subset
+from edgedeploy.spec.toml import read_toml
 
 MAX_SPEC_BYTES = 1 << 20
 
@@ -387,7 +388,10 @@ def load_spec(path: Path) -> tuple[StudySpec, SpecSource]:
     """Read and validate a study file by itself. Raises ``SpecError``; reads at most 1 MiB."""
     asked = f"study file {path}"
     try:
-        if path.stat().st_size > MAX_SPEC_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise SpecError(asked, "it is no file", "Name the study file itself")
+        if found.st_size > MAX_SPEC_BYTES:
             raise SpecError(asked, f"it is larger than {MAX_SPEC_BYTES} bytes", "A study file is a few KB of TOML")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -400,10 +404,7 @@ def load_spec(path: Path) -> tuple[StudySpec, SpecSource]:
 def parse_spec(text: str, path: Path) -> tuple[StudySpec, SpecSource]:
     """As :func:`load_spec`, from text; ``path`` names it in errors."""
     source = SpecSource(path, text)
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
-        raise SpecError(f"study file {path}", f"not TOML: {exc}") from None
+    data = read_toml(source)
     try:
         return StudySpec.model_validate(data), source
     except ValidationError as exc:

@@ -10,10 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from edgedeploy.files import PARTIAL_PREFIX, write_json
+from edgedeploy.files import PARTIAL_PREFIX, parsed, write_json
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.runtime.files import sha256_file
-from edgedeploy.study.reading import FAULTS, fault, parsed, read_record
+from edgedeploy.study.reading import FAULTS, fault, read_record
 
 REMEDY = "Move the folder away and run search --resume: the artifact is built anew"
 

@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 
 from edgedeploy._version import __version__
 from edgedeploy.errors import EdgeDeployError
+from edgedeploy.files import parsed
 from edgedeploy.records.measurement import Failure
 
 LOG: Final = logging.getLogger(__name__)
@@ -144,7 +145,6 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        event = json.loads(line)
-    except ValueError:
+        return parsed(line)
+    except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) else None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.metrics import read
 from edgedeploy.evidence.series import Run
+from edgedeploy.records.forms import EnvironmentForm, PowerForm
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metric_table import SCENARIO_METRICS
 from edgedeploy.runtime.wire.serde import from_json
@@ -33,37 +34,10 @@ class _ProfileForm:
 
 
 @dataclass(frozen=True)
-class _StretchForm:
-    side: str
-    start_ns: int
-    end_ns: int
-    queries: int
-
-
-@dataclass(frozen=True)
-class _PowerForm:
-    source: str
-    scope: str
-    kind: Literal["power", "energy"]
-    samples: tuple[tuple[float, float], ...]
-    waits: tuple[tuple[float, float], ...]
-    stretches: tuple[_StretchForm, ...]
-
-
-@dataclass(frozen=True)
-class _EnvironmentForm:
-    before: Mapping[str, Any] | None = None
-    after: Mapping[str, Any] | None = None
-    during: Mapping[str, Any] | None = None
-    energy: Mapping[str, Any] | None = None
-    background_cpu_share: float | None = None
-
-
-@dataclass(frozen=True)
 class _SeriesForm:
     layers: Mapping[str, _ProfileForm | None]
     scenarios: Mapping[str, Mapping[str, Any]]
-    environment: _EnvironmentForm
+    environment: EnvironmentForm
 
 
 def measurement_of(data: Mapping[str, Any]) -> Measurement:
@@ -73,7 +47,7 @@ def measurement_of(data: Mapping[str, Any]) -> Measurement:
     series = {name: getattr(item, name) for name in ("layers", "scenarios", "environment")}
     power = from_json(_SeriesForm, series, kept=True).environment.energy
     if power is not None and "missing" not in power:
-        from_json(_PowerForm, power, kept=True)
+        from_json(PowerForm, power, kept=True)
     for name in item.scenarios:
         _check_scenario(item, name)
     return item

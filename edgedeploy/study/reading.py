@@ -6,21 +6,17 @@ Disks fail and people edit: a file may hold anything.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 from edgedeploy.errors import DataError
-from edgedeploy.files import write_atomic
+from edgedeploy.files import parsed, write_atomic
 
 T = TypeVar("T")
 
 FAULTS: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a record raises when the data is not of its form; ``UnicodeDecodeError`` is a ``ValueError``."""
-
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
-_LARGEST: Final = 2**63
 
 
 def read_record(path: Path, make: Callable[[dict[str, Any]], T], remedy: str) -> T:
@@ -73,18 +69,6 @@ def drop_torn_end(path: Path) -> None:
         write_atomic(path, data + b"\n")
 
 
-def parsed(data: bytes) -> dict[str, Any]:
-    """The JSON object. Raises one of :data:`FAULTS`, also for NaN, infinities and whole numbers beyond 64 bits."""
-    if not data.strip():
-        raise ValueError("it is empty")
-    text = data.decode("utf-8")
-    bounded = _bounded if _LONG_NUMBER.search(data) else None  # a call for each number is slow
-    value = json.loads(text, parse_constant=_no_number, parse_int=bounded)
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds a {type(value).__name__}, not an object")
-    return value
-
-
 def fault(exc: Exception) -> str:
     """What is wrong with a file, for people."""
     first = (str(exc) or type(exc).__name__).splitlines()[0]
@@ -116,13 +100,3 @@ def _whole(line: bytes) -> bytes:
         except (ValueError, RecursionError):
             return line[start:]
     return line
-
-
-def _bounded(digits: str) -> int:
-    if len(digits) > 20 or abs(int(digits)) >= _LARGEST:
-        raise ValueError(f"a number of {len(digits.lstrip('-'))} digits is not of its form")
-    return int(digits)
-
-
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number of JSON")

@@ -396,7 +396,13 @@ class _TrainingForm:
     host: _HostForm
 
 
+_NEVER_NULL: Final = ("task_metrics", "baselines", "versions", "boards")
+
+
 def _checked_study(data: dict[str, Any]) -> dict[str, Any]:
+    for name in _NEVER_NULL:
+        if name in data and data[name] is None:
+            raise ValueError(f"{name} is null")
     for item in from_json(_StudyForm, data, kept=True).baselines or ():
         Variant.from_json(item)
     return data

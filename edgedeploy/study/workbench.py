@@ -26,7 +26,7 @@ from edgedeploy.compress.model import (
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import BuildError, SpecError
-from edgedeploy.files import new_folder, read_json, write_arrays, write_atomic, write_json
+from edgedeploy.files import new_folder, parsed, read_json, write_arrays, write_atomic, write_json
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
 from edgedeploy.interfaces.task import (
     Array,
@@ -44,6 +44,7 @@ from edgedeploy.records.job import Payload
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.variant import Scalar, Variant, digest_of
 from edgedeploy.records.weightbits import TRAINED_FOR_BOARD, WeightBits
+from edgedeploy.reference.apart import Apart, run_apart
 from edgedeploy.reference.export import Reference, describe, export_reference, frames_of, kept_outputs
 from edgedeploy.reference.layers import kept_float
 from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
@@ -52,7 +53,7 @@ from edgedeploy.study.account import Account
 from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
 from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.inputs import InputSet, Rivals
-from edgedeploy.study.reading import FAULTS, fault, parsed
+from edgedeploy.study.reading import FAULTS, fault
 from edgedeploy.study.store import Store
 from edgedeploy.targets.steady import build_steadily
 
@@ -113,6 +114,7 @@ class Workbench:
         self._progress = progress
         self._tell = tell
         self._out_of_time = out_of_time
+        self._apart = Apart()
 
     @cached_property
     def baseline_model(self) -> Any:
@@ -379,7 +381,8 @@ class Workbench:
             cases = self.task.cases("calibration")
             taken = cases[: variant.calibration_cases or len(cases)]
             feeds = (inputs_of(self.task, case, variant.arch_kwargs) for case in taken)
-            yield from frames_of(reference, feeds) if reference.states else feeds
+            sound = self._apart.first(reference, feeds) if isinstance(self.task, ReadyMade) else feeds
+            yield from frames_of(reference, sound) if reference.states else sound
 
         program = reference.path.with_name(PROGRAM_FILE)
         return BuildRequest(
@@ -428,4 +431,6 @@ class Workbench:
         """The reference's outputs, computed once for all of its artifacts and kept beside it in the file ``name``."""
         reference = self.reference(variant)
         with self._account.phase("build"):
-            return kept_outputs(reference, feeds, reference.path.with_name(f"{name}.npz"), partial(self._tell, "note"))
+            place = reference.path.with_name(f"{name}.npz")
+            apart = {"apart": run_apart} if isinstance(self.task, ReadyMade) else {}
+            return kept_outputs(reference, feeds, place, partial(self._tell, "note"), **apart)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
+from edgedeploy.boards.agent import answers
 from edgedeploy.boards.agent.client import AgentClient
 from edgedeploy.boards.agent.session import BoardOptions, Link, RemoteSession
 from edgedeploy.errors import Unreachable
@@ -90,9 +91,13 @@ class RemoteBoard:
         )
 
     def _info(self, probe: Mapping[str, Any], transport: Transport) -> BoardInfo:
-        notes = (*self._notes, *probe["notes"])
-        modes = {} if self.provenance == "emulated" else probe["power_modes"]  # this host's are none of its own
-        host_key = "" if self.provenance == "emulated" else getattr(transport, "host_key", "")  # new for each emulation
-        own = {"name": self.name, "provenance": self.provenance, "notes": notes, "power_modes": modes}
-        own["host_key"] = host_key
-        return BoardInfo.from_json({**probe, **own})
+        found = answers.probe(f"board {self.name!r}: what it is", probe)
+        emulated = self.provenance == "emulated"
+        own = {
+            "name": self.name,
+            "provenance": self.provenance,
+            "notes": (*self._notes, *found.notes),
+            "power_modes": {} if emulated else found.power_modes,  # this host's are none of its own
+            "host_key": "" if emulated else getattr(transport, "host_key", ""),  # new for each emulation
+        }
+        return BoardInfo(**{**vars(found), **own})

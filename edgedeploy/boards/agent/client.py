@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgedeploy.boards.agent import answers
+from edgedeploy.boards.agent.answers import Installed, plain
 from edgedeploy.boards.agent.broken import remedy_for
 from edgedeploy.boards.agent.file import agent_file
 from edgedeploy.errors import (
@@ -174,12 +175,12 @@ class AgentClient:
         argv = [python, "-c", ONE_LINE, root, agent.sha256]
         asked = f"board {board!r}: start its agent in {root}"
         answer = _bootstrap_answer(asked, python, transport.run(argv, timeout_s=timeout_s))
-        if not answer["here"]:
+        if not answer.here:
             done = transport.run(argv, timeout_s=timeout_s, stdin=agent.data)
             answer = _bootstrap_answer(asked, python, done)
-        if not answer["here"]:
+        if not answer.here:
             raise CommandFailed(asked, "the agent's file is damaged after the upload", "Check the board's disk")
-        return cls(transport, board, (python, answer["path"], "--root", answer["root"]), answer["root"], timeout_s)
+        return cls(transport, board, (python, answer.path, "--root", answer.root), answer.root, timeout_s)
 
     def call(self, *arguments: str, stdin: bytes = b"", timeout_s: float | None = None) -> dict[str, Any]:
         """One command's answer. Raises the agent's fault as an error, ``CommandFailed`` when it gave no answer, and
@@ -188,33 +189,40 @@ class AgentClient:
         asked = f"board {self.board!r}: {arguments[0]}"
         if done.exit_status is None and not done.stdout:
             raise Unreachable(asked, "the command ended without an exit status: it may have run or not", "Run it again")
-        return answer_of(asked, done.stdout.decode("utf-8", errors="replace"), done)
+        return answer_of(asked, done.stdout, done)
 
 
-def answer_of(asked: str, text: str, done: Completed | None = None) -> dict[str, Any]:
+def answer_of(asked: str, text: bytes, done: Completed | None = None) -> dict[str, Any]:
     """The JSON that an agent printed last; raises its fault as an error. Start-up files of the board's shell may have
     printed something before."""
     try:
         answer = last_object(text)
-    except ValueError as exc:
-        said = done.stderr.decode("utf-8", errors="replace").strip()[-500:] if done else ""
+    except (ValueError, RecursionError) as exc:
+        said = _said(done.stderr) if done else ""
         status = f"exit status {done.exit_status}" if done else "no exit status"
-        raise CommandFailed(asked, f"the agent gave no answer ({status}): {said or text or 'silence'}") from exc
+        found = said or _said(text, first=True) or "silence"
+        raise CommandFailed(asked, f"the agent gave no answer ({status}): {found}") from exc
     if "fault" in answer:
-        raise error_of(asked, answer["fault"], answer["message"])
+        fault = answers.read(answers.Fault, asked, answer)
+        told = error_of(asked, plain(fault.fault), plain(fault.message))
+        # A command runs no artifact: a process of the agent's own that lacks memory says nothing about one.
+        raise CommandFailed(asked, told.found, told.remedy) if isinstance(told, MeasurementError) else told
     return answer
 
 
-def last_object(text: str) -> dict[str, Any]:
-    """The JSON object on the last line. Raises ``ValueError``."""
-    answer = json.loads(text.rstrip("\n").rpartition("\n")[2])
-    if not isinstance(answer, dict):
-        raise ValueError("no object")
-    return answer
+def last_object(text: bytes) -> dict[str, Any]:
+    """The JSON object on the last line. Raises ``ValueError`` and ``RecursionError``."""
+    return answers.object_of(text.rstrip(b"\n").rpartition(b"\n")[2])
 
 
-def _bootstrap_answer(asked: str, python: str, done: Completed) -> dict[str, Any]:
-    said = (done.stderr or done.stdout).decode("utf-8", errors="replace").strip()[-500:]
+def _said(data: bytes, *, first: bool = False) -> str:
+    """The end (or the beginning) of what a command printed, for people."""
+    part = data[:2000] if first else data[-2000:]
+    return plain(part.decode("utf-8", errors="replace").strip())[-500:]
+
+
+def _bootstrap_answer(asked: str, python: str, done: Completed) -> Installed:
+    said = _said(done.stderr or done.stdout)
     if done.exit_status != 0:
         remedy = f'{_NAME_ANOTHER}: python = "/path/to/python3"'
         if "not available" in said or (not said and done.exit_status == 1):  # nologin; false
@@ -222,16 +230,16 @@ def _bootstrap_answer(asked: str, python: str, done: Completed) -> dict[str, Any
         found = f"{python} did not run (exit status {done.exit_status}): {said or 'silence'}"
         raise CommandFailed(asked, found, remedy)
     try:
-        answer = last_object(done.stdout.decode("utf-8", errors="replace"))
-    except ValueError as exc:
+        answer = answers.installed(asked, last_object(done.stdout))
+    except (ValueError, RecursionError) as exc:
         if not done.stdout.strip():
             found = f"{python} answered nothing: it is no Python"
             raise CommandFailed(asked, found, f'{_NAME_ANOTHER}: python = "/path/to/python3"') from exc
         raise CommandFailed(asked, f"{python} printed {said!r}", _NOT_OURS) from exc
-    if "problem" in answer:
-        raise CommandFailed(asked, answer["problem"], "Free space there, or name another folder: root = ...")
-    if "python" in answer:
-        version, others = ".".join(str(n) for n in answer["python"]), answer["others"]
+    if answer.problem:
+        raise CommandFailed(asked, answer.problem, "Free space there, or name another folder: root = ...")
+    if answer.python:
+        version, others = ".".join(str(n) for n in answer.python), answer.others
         found = f"{python} is Python {version}, and the agent needs {_OLDEST} or newer"
         found += f"; the board also has {', '.join(others)}" if others else ""
         raise CommandFailed(asked, found, f'{_NAME_ANOTHER}: python = "{next(iter(others), "/path/to/python3")}"')

@@ -7,11 +7,12 @@ import os
 import socket
 import threading
 import time
-from typing import Any, Final
+from typing import Final
 
+from edgedeploy.boards.agent import answers
 from edgedeploy.boards.agent.client import AgentClient, answer_of, last_object
 from edgedeploy.boards.ssh.config import user_name
-from edgedeploy.errors import EdgeDeployError, Unreachable
+from edgedeploy.errors import CommandFailed, EdgeDeployError, Unreachable
 from edgedeploy.interfaces.board import RemoteProcess
 
 SILENCE_S: Final = 30.0
@@ -40,12 +41,13 @@ class Lease:
         self._process = agent.transport.start([*agent.command, *arguments])
         self._stop = threading.Event()
         try:
-            granted = answer_of(asked, _first_object(self._process, wait_s + agent.timeout_s))
+            answer = answer_of(asked, _first_object(self._process, wait_s + agent.timeout_s))
+            granted = answers.granted(asked, answer)
         except EdgeDeployError:
             self._process.close()
             raise
-        self.token = int(granted["token"])
-        self.probe: dict[str, Any] = granted["probe"]
+        self.token = granted.token
+        self.probe = granted.probe
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat of {agent.board}", daemon=True)
         self._thread.start()
 
@@ -62,7 +64,7 @@ class Lease:
         try:
             self._process.write(b"release\n")
             self._process.read_line(RELEASE_TIMEOUT_S)
-        except Unreachable:
+        except (CommandFailed, Unreachable):
             pass  # the agent frees the board by itself when the heartbeats stop
         self._process.close()
 
@@ -72,13 +74,13 @@ class Lease:
         self._process.close()
 
 
-def _first_object(process: RemoteProcess, timeout_s: float) -> str:
+def _first_object(process: RemoteProcess, timeout_s: float) -> bytes:
     """The first line that is a JSON object: start-up files of the board's shell may print before it."""
     give_up_s = time.monotonic() + timeout_s
-    said = ""
+    said = b""
     for _ in range(MOST_LINES):
-        line = process.read_line(max(0.0, give_up_s - time.monotonic()))
-        with contextlib.suppress(ValueError):
+        line = process.read_line(max(0.0, give_up_s - time.monotonic())).encode()
+        with contextlib.suppress(ValueError, RecursionError):
             last_object(line)
             return line
         if not line:

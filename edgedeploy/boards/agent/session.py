@@ -11,16 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from edgedeploy.boards.agent import answers
+from edgedeploy.boards.agent.answers import Started, Status, started
 from edgedeploy.boards.agent.client import COMMAND_TIMEOUT_S, AgentClient, error_of
+from edgedeploy.boards.agent.held import Asked, Odd, check_outputs, check_result, result_limit_bytes
 from edgedeploy.boards.agent.lease import SILENCE_S, Lease
 from edgedeploy.errors import BoardError, CommandFailed, Unreachable
+from edgedeploy.files import parsed
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, RawRun
+from edgedeploy.records.metrics import Clock
+from edgedeploy.runtime.agent.job import FINAL_STATES
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.wire.job import JobSpec, Side
-from edgedeploy.runtime.wire.result import AgentResult
+from edgedeploy.runtime.wire.result import AgentResult, OutputsFile
 from edgedeploy.runtime.wire.serde import WireError, from_json, to_json
 from edgedeploy.spec.boards import DEFAULT_ROOT
 
@@ -40,7 +46,8 @@ class BoardOptions:
     it may go on before it is given up, ``power_mode`` what is set for each run. ``silence_s`` and ``orphan_grace_s`` pass
     on the board's clock: how long it waits for a sign of its holder, and how long a run goes on without one.
     ``power_cycle`` is a command on this host that turns the board off and on. ``sessions`` are those of other packages'
-    targets: the agent takes them along."""
+    targets: the agent takes them along. ``clock`` is what the board's clock is worth: times on a ``virtual`` one are not
+    held against this host's."""
 
     python: str = "python3"
     root: str = DEFAULT_ROOT
@@ -55,6 +62,7 @@ class BoardOptions:
     overdue_s: float = 60.0
     power_cycle: tuple[str, ...] = ()
     sessions: tuple[PackedSession, ...] = ()
+    clock: Clock = "wall"
 
 
 class Link:
@@ -137,17 +145,22 @@ class RemoteSession:
         spec = job_spec(job, job_id, self._link.lease.token, blobs, self._options)
         self._start(job_id, json.dumps(to_json(spec)).encode(), blobs)
         uploaded_ns = clock()
-        status = self._wait(job, job_id)
+        status = self._wait(job, job_id, started_ns)
         ended_ns = clock()
-        result, outputs = self._collect(job_id, collect_into)
+        asked = Asked(job, self.info.cores, self.info.memory_bytes, self._since(started_ns))
+        result, outputs = self._collect(asked, job_id, collect_into)
         phases_ns = {
             "upload": uploaded_ns - started_ns,
-            "run": int(status["run_ns"]),
-            "wait": self._wait_ns + int(status["wait_ns"]),
+            "run": status.run_ns,
+            "wait": self._wait_ns + status.wait_ns,
             "collect": clock() - ended_ns,
         }
         self._wait_ns = 0
         return RawRun(**{**result.series(), "phases_ns": phases_ns}, outputs=outputs)
+
+    def _since(self, started_ns: int) -> int | None:
+        """How long this host has waited, for what the board says it took; None where its clock is another world's."""
+        return None if self._options.clock == "virtual" else time.monotonic_ns() - started_ns
 
     def _check_runtimes(self, job: Job) -> None:
         """Nothing is uploaded for a runtime that the probe did not find, or found to be of another architecture."""
@@ -171,17 +184,22 @@ class RemoteSession:
         timeout_s = self._transfer_timeout_s(sum(blob.size_bytes for blob in blobs.values()))
         asked = f"board {self.info.name!r}: upload"
 
+        wanted = {blob.sha256: blob.size_bytes for blob in blobs.values()}
+
+        def start() -> Started:
+            return started(asked, self._call("start", job_id, *pairs, stdin=spec, timeout_s=timeout_s), wanted)
+
         def once() -> None:
-            answer = self._call("start", job_id, *pairs, stdin=spec, timeout_s=timeout_s)
-            if not answer["missing"]:
+            answer = start()
+            if not answer.missing:
                 return
-            if answer["needed_bytes"] > answer["free_bytes"]:
-                found = f"disk_full: {answer['needed_bytes']} bytes are needed, {answer['free_bytes']} are free"
+            if answer.needed_bytes > answer.free_bytes:
+                found = f"disk_full: {answer.needed_bytes} bytes are needed, {answer.free_bytes} are free"
                 raise CommandFailed(asked, found, f"Free space under {self._link.agent.root} on the board")
-            self._upload({sha256: sources[sha256] for sha256 in answer["missing"]}, timeout_s)
-            answer = self._call("start", job_id, *pairs, stdin=spec, timeout_s=timeout_s)
-            if answer["missing"]:
-                found = f"uploaded, and not there: {', '.join(answer['missing'])}"
+            self._upload({sha256: sources[sha256] for sha256 in answer.missing}, timeout_s)
+            answer = start()
+            if answer.missing:
+                found = f"uploaded, and not there: {', '.join(answer.missing)}"
                 raise CommandFailed(asked, found, "Check the board's disk")
 
         self._link.retrying(once)
@@ -192,7 +210,7 @@ class RemoteSession:
             self._link.transport.put(sources[sha256], f"{self._link.agent.root}/blobs/{part}", timeout_s=timeout_s)
         self._call("commit", *(f"{part}:{sha256}" for sha256, part in parts.items()), timeout_s=timeout_s)
 
-    def _wait(self, job: Job, job_id: str) -> dict[str, Any]:
+    def _wait(self, job: Job, job_id: str, started_ns: int) -> Status:
         """Poll the status file until the job ended well; raises its failure. One that is past every limit is given up:
         the next session ends it."""
         path = f"{self._link.agent.root}/jobs/{job_id}/status.json"
@@ -207,65 +225,76 @@ class RemoteSession:
             text = self._link.retrying(self._reader(path)) or b""
             if text != last:
                 last, changed_s = text, time.monotonic()
-            status = self._read(text, asked) if text else {"state": "absent"}
-            if status["state"] not in ("done", "failed") and time.monotonic() - changed_s > self._options.unchanged_s:
-                status = self._link.retrying(lambda: self._call("status", job_id))
+            found = self._read(text, asked) if text else {"state": "absent"}
+            status = answers.status(asked, found, self._since(started_ns))
+            if status.state not in FINAL_STATES and time.monotonic() - changed_s > self._options.unchanged_s:
+                found = self._link.retrying(lambda: self._call("status", job_id))
+                status = answers.status(asked, found, self._since(started_ns))
                 changed_s = time.monotonic()
-            if status["state"] == "done":
+            if status.state == "done":
                 return status
-            if status["state"] == "failed":
+            if status.state == "failed":
                 raise self._failure(job, job_id, status)
-            if status["state"] not in ("absent", "waiting", "running"):
-                raise CommandFailed(asked, f"state {status['state']!r}", "Install one version of edgedeploy")
+            if status.state not in ("absent", "waiting", "running"):
+                raise CommandFailed(asked, f"state {status.state[:80]!r}", "Install one version of edgedeploy")
             if time.monotonic() > give_up_s:
-                raise CommandFailed(asked, f"overdue: it says {status['state']!r} after {limit_s:g} s", "Run it again")
+                raise CommandFailed(asked, f"overdue: it says {status.state!r} after {limit_s:g} s", "Run it again")
 
     def _read(self, text: bytes, asked: str) -> dict[str, Any]:
         """What the agent wrote; raises ``CommandFailed`` with the beginning of what is not its JSON."""
         try:
-            value = json.loads(text)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise CommandFailed(asked, f"the board's file begins {text[:200]!r}", "Check the board's disk")
-        return value
+            return parsed(text)
+        except (ValueError, RecursionError) as exc:
+            found = f"the board's file begins {text[:200]!r}: {answers.plain(str(exc))[:200]}"
+            raise CommandFailed(asked, found, "Check the board's disk") from exc
 
     def _reader(self, path: str, limit_bytes: int = 1 << 20) -> Callable[[], bytes | None]:
         timeout_s = self._options.command_timeout_s
         return lambda: self._link.transport.read_bytes(path, timeout_s=timeout_s, limit_bytes=limit_bytes)
 
-    def _failure(self, job: Job, job_id: str, status: Mapping[str, Any]) -> Exception:
+    def _failure(self, job: Job, job_id: str, status: Status) -> Exception:
         asked = f"board {self.info.name!r}: run {job.candidate.artifact.target} {job.candidate.artifact.precision}"
-        message = str(status["message"])
-        if status["cause"] in ("internal", "worker_crashed", "supervisor_died"):
+        message, cause = status.message, status.cause or "internal"
+        if cause in ("internal", "worker_crashed", "supervisor_died"):
             with contextlib.suppress(BoardError):
-                message += f"; its log ends: {self._call('status', job_id).get('log', '')}"
-        return error_of(asked, str(status["cause"]), message, str(status.get("side") or "candidate"))
+                found = answers.read(Status, asked, self._call("status", job_id))
+                message += f"; its log ends: {answers.plain(found.log)}"
+        return error_of(asked, cause, message, status.side or "candidate")
 
-    def _collect(self, job_id: str, folder: Path) -> tuple[AgentResult, Path | None]:
-        """The job's result and its outputs, checked against the hash that the board computed."""
-        asked = f"board {self.info.name!r}: collect"
+    def _collect(self, asked: Asked, job_id: str, folder: Path) -> tuple[AgentResult, Path | None]:
+        """The job's result, held against what was asked, and its outputs, checked against the hash that the board
+        computed."""
+        what = f"board {self.info.name!r}: collect"
         job_folder = f"{self._link.agent.root}/jobs/{job_id}"
-        text = self._link.retrying(self._reader(f"{job_folder}/result.json", limit_bytes=1 << 28))
+        limit_bytes = result_limit_bytes(asked.plan)
+        text = self._link.retrying(self._reader(f"{job_folder}/result.json", limit_bytes))
         if text is None:
-            raise CommandFailed(asked, "the job's result is gone", "Run it again")
-        value = self._read(text, asked)
+            raise CommandFailed(what, "the job's result is gone", "Run it again")
         try:
-            result = from_json(AgentResult, value)
-        except WireError as exc:
+            result = from_json(AgentResult, self._read(text, what))
+            check_result(result, asked)
+        except (WireError, Odd) as exc:
             found = f"{exc} in a result that begins {text[:200]!r}"
-            raise CommandFailed(asked, found, "Keep it; run it again") from exc
+            raise CommandFailed(what, found, "Keep it; run it again") from exc
         if result.outputs is None:
             return result, None
-        path = folder / "outputs.npz"
-        timeout_s = self._transfer_timeout_s(result.outputs.size_bytes)
+        path = self._fetch(what, f"{job_folder}/outputs.npz", folder / "outputs.npz", result.outputs)
+        try:
+            check_outputs(path, asked.job)
+        except Odd as exc:
+            raise CommandFailed(what, str(exc), "Keep it; run it again") from exc
+        return result, path
+
+    def _fetch(self, what: str, remote: str, path: Path, outputs: OutputsFile) -> Path:
+        size_bytes = outputs.size_bytes
+        timeout_s = self._transfer_timeout_s(size_bytes)
         for _ in range(2):
             self._link.retrying(
-                lambda: self._link.transport.get(f"{job_folder}/outputs.npz", path, timeout_s=timeout_s)
+                lambda: self._link.transport.get(remote, path, timeout_s=timeout_s, limit_bytes=size_bytes)
             )
-            if sha256_file(path) == result.outputs.sha256:
-                return result, path
-        raise CommandFailed(asked, "the outputs arrive damaged twice", "Check the network")
+            if sha256_file(path) == outputs.sha256:
+                return path
+        raise CommandFailed(what, "the outputs arrive damaged twice", "Check the network")
 
 
 @dataclass(frozen=True)

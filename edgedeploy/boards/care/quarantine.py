@@ -7,16 +7,21 @@ it differently.
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
-from edgedeploy.errors import Quarantined, SpecError, nearest
-from edgedeploy.files import read_json, write_json
+from edgedeploy.errors import Quarantined, SpecError, StorageError, nearest
+from edgedeploy.files import parsed, write_json
 from edgedeploy.records.board import BoardInfo
+from edgedeploy.runtime.wire.serde import from_json
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Quarantine:
 
     def records(self) -> Iterator[Record]:
         for path in sorted(self.folder.glob("*.json")):
-            yield Record(**read_json(path))
+            yield _read(path)
 
     def of(self, board: BoardInfo) -> Record | None:
         """The record of this machine: of its installation, unless serial number or host key say that it is a clone."""
@@ -76,8 +81,19 @@ class Quarantine:
 
     def _path(self, record: Record) -> Path:
         apart = [text for text in (record.serial, record.host_key) if text]
-        clone = hashlib.sha256("\n".join(apart).encode()).hexdigest()[:16] if apart else ""
-        return self.folder / f"{record.identity[:32]}{clone}.json"
+        clone = sha256("\n".join(apart).encode()).hexdigest()[:16] if apart else ""
+        # What a board says that it is may be anything, also a path: only a digest is a name as it stands.
+        own = record.identity if _DIGEST.fullmatch(record.identity) else sha256(record.identity.encode()).hexdigest()
+        return self.folder / f"{own[:32]}{clone}.json"
+
+
+def _read(path: Path) -> Record:
+    """Raises ``StorageError``: a record that cannot be read may be the one of the board that is asked for."""
+    try:
+        return from_json(Record, parsed(path.read_bytes()), kept=True)
+    except (OSError, ValueError, RecursionError) as exc:
+        found = f"it is damaged ({exc})"
+        raise StorageError(f"board in quarantine {path}", found, "Remove it when the board is sound") from exc
 
 
 def state_folder() -> Path:

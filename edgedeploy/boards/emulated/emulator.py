@@ -104,6 +104,7 @@ class EmulatorBoard(abc.ABC):
                 silence_s=NEVER_S,
                 orphan_grace_s=NEVER_S,
                 sessions=self._sessions,
+                clock=self.clock,
             ),
             notes=(self.note,),
         )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from edgedeploy.boards.drain import MOST_LINE_BYTES, PIECE_BYTES, flood
 from edgedeploy.errors import Unreachable
 
 if TYPE_CHECKING:
     import paramiko
-
-PIECE_BYTES = 256 * 1024
-"""Larger writes to a channel are split into windows and are fifty times slower."""
 
 
 def send(channel: paramiko.Channel, data: bytes) -> None:
@@ -25,24 +23,6 @@ def send(channel: paramiko.Channel, data: bytes) -> None:
             raise
 
 
-class Drain:
-    """Reads one stream of a channel to its end, in a thread."""
-
-    def __init__(self, receive: Any) -> None:
-        self._receive = receive
-        self._pieces: list[bytes] = []
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        while piece := self._receive(PIECE_BYTES):
-            self._pieces.append(piece)
-
-    def wait(self) -> bytes:
-        self._thread.join()
-        return b"".join(self._pieces)
-
-
 class SshProcess:
     """A remote command that keeps running. Its standard error is not read, because no such command writes there."""
 
@@ -52,16 +32,23 @@ class SshProcess:
         self._text = b""
 
     def read_line(self, timeout_s: float) -> str:
-        """The next line without its end; empty when the process has closed its output. Raises ``Unreachable``."""
-        self._channel.settimeout(timeout_s)
+        """The next line without its end; empty when the process has closed its output. Raises ``Unreachable`` when it is not
+        whole within ``timeout_s``, ``CommandFailed`` for one without an end."""
+        asked = f"{self._address}: a line from a command"
+        give_up_s = time.monotonic() + timeout_s
         try:
             while b"\n" not in self._text:
+                if len(self._text) > MOST_LINE_BYTES:
+                    raise flood(asked, MOST_LINE_BYTES)
+                self._channel.settimeout(max(0.001, give_up_s - time.monotonic()))
                 data = self._channel.recv(PIECE_BYTES)
                 if not data:
                     break
                 self._text += data
+                if b"\n" not in data and time.monotonic() > give_up_s:  # a peer that drips
+                    raise TimeoutError
         except (OSError, EOFError) as exc:
-            raise Unreachable(f"{self._address}: a line from a command", f"none within {timeout_s:g} s") from exc
+            raise Unreachable(asked, f"none within {timeout_s:g} s") from exc
         line, _, self._text = self._text.partition(b"\n")
         return line.decode("utf-8", errors="replace")
 

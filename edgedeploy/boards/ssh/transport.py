@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgedeploy.boards.drain import Drain, check_flood
 from edgedeploy.boards.local import within
-from edgedeploy.boards.ssh.channels import Drain, SshProcess, send
+from edgedeploy.boards.ssh.channels import SshProcess, send
 from edgedeploy.boards.ssh.config import SshTarget, resolve
-from edgedeploy.boards.ssh.files import Files, open_files
+from edgedeploy.boards.ssh.files import Bounded, Files, open_files
 from edgedeploy.boards.ssh.links import Links
 from edgedeploy.boards.ssh.quoting import command_line
 from edgedeploy.boards.ssh.watchdog import Watchdog
@@ -43,20 +44,20 @@ class SshTransport:
         return self._links.session(self._operation)
 
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
+        asked = f"{self._endpoint.address}: run {argv[0]}"
         with self._operation(f"run {argv[0]}", timeout_s):
             channel = self._session()
             channel.exec_command(command_line(argv))
             # Both outputs are drained while the input is sent: any of the three could fill its window otherwise.
-            output, error = Drain(channel.recv), Drain(channel.recv_stderr)
+            output, error = Drain(channel.recv, channel.close), Drain(channel.recv_stderr, channel.close)
             send(channel, stdin)
             channel.shutdown_write()
             stdout, stderr = output.wait(), error.wait()
+            check_flood(asked, output, error)
             status = channel.recv_exit_status()
             channel.close()
         if status < 0 and not self._links.is_up():
-            raise Unreachable(
-                f"{self._endpoint.address}: run {argv[0]}", "the connection was lost before the command ended"
-            )
+            raise Unreachable(asked, "the connection was lost before the command ended")
         return Completed(status if status >= 0 else None, stdout, stderr)
 
     def start(self, argv: Sequence[str]) -> RemoteProcess:
@@ -69,9 +70,9 @@ class SshTransport:
         with self._operation(f"upload to {remote}", timeout_s, self._stall_s) as moved, source.open("rb") as stream:
             self._files().put(stream, remote, source.stat().st_size, moved)
 
-    def get(self, remote: str, destination: Path, *, timeout_s: float) -> None:
+    def get(self, remote: str, destination: Path, *, timeout_s: float, limit_bytes: int | None = None) -> None:
         with self._operation(f"download {remote}", timeout_s, self._stall_s) as moved, destination.open("wb") as stream:
-            self._files().get(remote, stream, moved)
+            self._files().get(remote, Bounded(stream, f"download {remote}", limit_bytes), moved)
 
     def read_bytes(self, remote: str, *, timeout_s: float, limit_bytes: int = 1 << 20) -> bytes | None:
         with self._operation(f"read {remote}", timeout_s):

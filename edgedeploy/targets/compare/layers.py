@@ -18,6 +18,8 @@ import numpy as np
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
+from edgedeploy.reference.apart import run_apart
+from edgedeploy.reference.export import describe
 from edgedeploy.reference.layers import WEIGHTED_OPERATORS, name_nodes, region
 from edgedeploy.reference.parity import ABSOLUTE_FLOOR
 from edgedeploy.reference.safety import check_onnx
@@ -97,6 +99,7 @@ def compare_layers(
     for path in (reference, folder / artifact.entry):
         if path.suffix == ".onnx":
             check_onnx(path)
+    run_apart(describe(reference, own=True), feeds())
     source = onnx.load(str(reference))
     name_nodes(source)
     exposers = {

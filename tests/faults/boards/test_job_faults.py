@@ -157,7 +157,7 @@ def test_damaged_upload_is_refused_and_removed(tmp_path: Path) -> None:
 @pytest.mark.fault(8)
 def test_damaged_download_is_noticed(tmp_path: Path) -> None:
     class Damaging(LocalTransport):
-        def get(self, remote: str, destination: Path, *, timeout_s: float) -> None:
+        def get(self, remote: str, destination: Path, *, timeout_s: float, limit_bytes: int | None = None) -> None:
             destination.write_bytes(Path(remote).read_bytes()[:-1])
 
     board = local_board(tmp_path / "root", Damaging)
@@ -243,9 +243,9 @@ class CutTransport(LocalTransport):
         work = super().put
         self._do("put", lambda: work(source, remote, timeout_s=timeout_s))
 
-    def get(self, remote: str, destination: Path, *, timeout_s: float) -> None:
+    def get(self, remote: str, destination: Path, *, timeout_s: float, limit_bytes: int | None = None) -> None:
         work = super().get
-        self._do("get", lambda: work(remote, destination, timeout_s=timeout_s))
+        self._do("get", lambda: work(remote, destination, timeout_s=timeout_s, limit_bytes=limit_bytes))
 
     def read_bytes(self, remote: str, *, timeout_s: float, limit_bytes: int = 1 << 20) -> bytes | None:
         work = super().read_bytes

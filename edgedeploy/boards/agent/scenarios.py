@@ -1,0 +1,158 @@
+"""What the series of each scenario can be, by the settings that the board was sent.
+
+Each check raises ``ValueError``, whose text begins with the field, and returns the time that the series cover in ns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+from edgedeploy.records.forms import (
+    CurvesForm,
+    MultiStreamForm,
+    OfflineForm,
+    RealtimeForm,
+    ResourcesForm,
+    SustainedForm,
+)
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``check`` gets the series, the settings, the board's cores and memory in bytes, and the least time of a query in ns;
+    ``most`` says how many numbers the series can have, by the settings and the limit of the scenario in seconds."""
+
+    form: type[Any]
+    check: Callable[[Any, Settings, int, int, int], int]
+    most: Callable[[Settings, float], float]
+
+
+def _windows(settings: Settings) -> int:
+    return -(-int(settings["duration_ns"]) // int(settings["window_ns"]))
+
+
+def _sustained(raw: SustainedForm, settings: Settings, cores: int, memory_bytes: int, least_ns: int) -> int:
+    if not 1 <= len(raw.windows) <= _windows(settings):
+        raise ValueError(f"windows: {len(raw.windows)}, 1 to {_windows(settings)} fit in")
+    if len(raw.conditions) != len(raw.windows) + 1:
+        raise ValueError(f"conditions: {len(raw.conditions)} around {len(raw.windows)} windows")
+    ends = [*(window.start_ns for window in raw.windows[1:]), None]
+    for window, end_ns in zip(raw.windows, ends, strict=True):
+        if not least_ns <= window.p50_ns <= window.p90_ns <= window.max_ns or window.queries < 1 or window.start_ns < 0:
+            raise ValueError(
+                f"windows: {window.queries} queries of {window.p50_ns}, {window.p90_ns}, {window.max_ns} ns"
+            )
+        if end_ns is not None and end_ns - window.start_ns < settings["window_ns"]:
+            raise ValueError(f"windows: one of {end_ns - window.start_ns} ns, {settings['window_ns']} were asked for")
+        half = window.queries - window.queries // 2  # at least so many took the median or longer
+        if end_ns is not None and half * window.p50_ns > end_ns - window.start_ns:
+            raise ValueError(
+                f"windows: {window.queries} queries of {window.p50_ns} ns in {end_ns - window.start_ns} ns"
+            )
+    return raw.windows[-1].start_ns + raw.windows[-1].max_ns
+
+
+def _realtime(raw: RealtimeForm, settings: Settings, cores: int, memory_bytes: int, least_ns: int) -> int:
+    if list(raw.arrivals_ns) != list(settings["arrivals_ns"]) or raw.deadline_ns != settings["deadline_ns"]:
+        raise ValueError("arrivals_ns: not those that were asked for")
+    frames = len(raw.arrivals_ns)
+    seen = [frame for frame, *_ in (*raw.processed, *raw.dropped)] + list(raw.pending)
+    if sorted(seen) != list(range(frames)):
+        raise ValueError(f"processed: {frames} frames arrived, but {len(seen)} are accounted for")
+    before_ns = 0
+    for frame, start_ns, end_ns in raw.processed:
+        if start_ns < max(before_ns, raw.arrivals_ns[frame]) or end_ns - start_ns < least_ns:
+            raise ValueError(f"processed: frame {frame} from {start_ns} to {end_ns} ns")
+        before_ns = end_ns
+    if any(at_ns < raw.arrivals_ns[frame] for frame, at_ns in raw.dropped) or not 0 <= raw.blocked <= frames:
+        raise ValueError("dropped: a frame before it arrived")
+    if {*raw.stages_ns} != {*settings["stages"], "inference"}:
+        raise ValueError(f"stages_ns: {', '.join(raw.stages_ns)[:80]}")
+    for name, times_ns in raw.stages_ns.items():
+        if len(times_ns) != len(raw.processed) or (times_ns and min(times_ns) < 0):
+            raise ValueError(f"stages_ns.{name}: {len(times_ns)} times for {len(raw.processed)} frames")
+    for (_, start_ns, end_ns), *parts in zip(raw.processed, *raw.stages_ns.values(), strict=True):
+        if sum(parts) > end_ns - start_ns:
+            raise ValueError(f"stages_ns: {sum(parts)} ns of {end_ns - start_ns}")
+    return before_ns
+
+
+def _multi_stream(raw: MultiStreamForm, settings: Settings, cores: int, memory_bytes: int, least_ns: int) -> int:
+    if raw.most != settings["most"]:
+        raise ValueError(f"most: {raw.most}, {settings['most']} were asked for")
+    if not 1 <= len(raw.levels) <= _levels(settings):
+        raise ValueError(f"levels: {len(raw.levels)}, 1 to {_levels(settings)} are tried")
+    for level in raw.levels:
+        if not 1 <= level.streams <= settings["most"] or not 1 <= len(level.latencies_ns) <= settings["queries"]:
+            raise ValueError(f"levels: {len(level.latencies_ns)} queries of {level.streams} streams")
+        if level.held and len(level.latencies_ns) != settings["queries"]:
+            raise ValueError(f"levels: {len(level.latencies_ns)} queries, {settings['queries']} were asked for")
+        if min(level.latencies_ns) < least_ns * level.streams:
+            raise ValueError(f"levels: {min(level.latencies_ns)} ns for {level.streams} streams")
+        if level.late != sum(latency > settings["interval_ns"] for latency in level.latencies_ns):
+            raise ValueError(f"levels: {level.late} late queries")
+    if raw.streams != max((level.streams for level in raw.levels if level.held), default=0):
+        raise ValueError(f"streams: {raw.streams} is not the most that held")
+    return sum(sum(level.latencies_ns) for level in raw.levels)
+
+
+def _levels(settings: Settings) -> int:
+    """Doubling to the limit, then halving what lies between."""
+    return 2 * int(settings["most"]).bit_length() + 1
+
+
+def _offline(raw: OfflineForm, settings: Settings, cores: int, memory_bytes: int, least_ns: int) -> int:
+    samples, chunks = settings["samples"], settings["chunks"]
+    ends = [round(samples * chunk / chunks) for chunk in range(chunks + 1)]
+    if list(raw.samples) != [later - earlier for earlier, later in pairwise(ends)]:
+        raise ValueError("samples: not those that were asked for")
+    if len(raw.elapsed_ns) != chunks:
+        raise ValueError(f"elapsed_ns: {len(raw.elapsed_ns)} chunks, {chunks} were asked for")
+    for count, elapsed_ns in zip(raw.samples, raw.elapsed_ns, strict=True):
+        if elapsed_ns < max(1, count * least_ns):
+            raise ValueError(f"elapsed_ns: {elapsed_ns} ns for {count} samples")
+    return sum(raw.elapsed_ns)
+
+
+def _resources(raw: ResourcesForm, settings: Settings, cores: int, memory_bytes: int, least_ns: int) -> int:
+    if len(raw.runs) != settings["repeats"]:
+        raise ValueError(f"runs: {len(raw.runs)}, {settings['repeats']} were asked for")
+    for run in raw.runs:
+        _check_curves(run, cores, memory_bytes, settings["inferences"] * least_ns)
+    return sum(run.at_ns[-1] for run in raw.runs)
+
+
+CPU_TICK_NS: Final = 10_000_000
+"""CPU time of another process is counted in ticks of 1/100 s, and one for each core may come early."""
+
+
+def _check_curves(run: CurvesForm, cores: int, memory_bytes: int, least_ns: int) -> None:
+    columns: tuple[Sequence[int], ...] = (run.at_ns, run.resident_bytes, run.cpu_ns)
+    if not run.at_ns or len({len(column) for column in columns}) != 1:
+        raise ValueError(f"runs: columns of {', '.join(str(len(column)) for column in columns)}")
+    if any(later < earlier for column in (run.at_ns, run.cpu_ns) for earlier, later in pairwise(column)):
+        raise ValueError("runs: a clock that goes back")
+    if run.at_ns[0] < 0 or run.at_ns[-1] < least_ns:
+        raise ValueError(f"runs: {run.at_ns[-1]} ns, nothing takes less than {least_ns} ns")
+    if not 0 <= min(run.resident_bytes) <= max(run.resident_bytes) <= memory_bytes:
+        raise ValueError(f"runs: {max(run.resident_bytes)} bytes of the board's {memory_bytes}")
+    if not 0 <= run.cpu_ns[-1] <= cores * (run.at_ns[-1] + CPU_TICK_NS):
+        raise ValueError(f"runs: {run.cpu_ns[-1]} ns of CPU time in {run.at_ns[-1]} ns on {cores} cores")
+
+
+# A window's conditions are a snapshot, which has a temperature for each of a board's zones.
+SCENARIOS: Final[Mapping[str, Kind]] = {
+    "sustained": Kind(SustainedForm, _sustained, lambda s, limit_s: 256 * (_windows(s) + 1)),
+    "realtime": Kind(RealtimeForm, _realtime, lambda s, limit_s: 10 * len(s["arrivals_ns"])),
+    "multi_stream": Kind(MultiStreamForm, _multi_stream, lambda s, limit_s: _levels(s) * (int(s["queries"]) + 4)),
+    "offline": Kind(OfflineForm, _offline, lambda s, limit_s: 2 * int(s["chunks"])),
+    "resources": Kind(
+        ResourcesForm, _resources, lambda s, limit_s: 3 * (limit_s * 1e9 / s["period_ns"] + 2 * s["repeats"])
+    ),
+}
+"""Those of edgedeploy. What another has measured is read by whoever made it."""

@@ -1,0 +1,65 @@
+"""The TOML of a study file as plain data, within limits: whoever wrote it may be anybody."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator
+from datetime import date, time
+from typing import Any, Final
+
+from edgedeploy.errors import SpecError
+from edgedeploy.spec.source import SpecSource
+
+MOST_DEPTH: Final = 16
+"""Tables and arrays inside one another: a task's options, the deepest there are, have six."""
+
+LARGEST: Final = 2**63
+"""TOML's whole numbers are those of 64 bits."""
+
+
+def read_toml(source: SpecSource) -> dict[str, Any]:
+    """The tables of the text. Raises ``SpecError`` for what is no TOML, is nested deeper than :data:`MOST_DEPTH`, or holds
+    NaN, an infinity, a whole number beyond 64 bits, or a date."""
+    asked = f"study file {source.path}"
+    try:
+        data = tomllib.loads(source.text)
+    except RecursionError:
+        raise SpecError(asked, "it is nested too deeply", f"At most {MOST_DEPTH} tables and arrays deep") from None
+    except ValueError as exc:  # TOMLDecodeError, and Python's own for thousands of digits
+        raise SpecError(asked, f"not TOML: {str(exc).partition(';')[0]}") from None
+    for key, value in _values(data, source):
+        problem = _problem(value)
+        if problem:
+            raise source.error(key, problem)
+    return data
+
+
+def _problem(value: Any) -> str:
+    """What is wrong with a value that is neither table nor array; empty for nothing."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"expected a finite number, but got {value}"
+    if isinstance(value, int) and not -LARGEST <= value < LARGEST:
+        return "expected a number of 64 bits, but got one of more"
+    if isinstance(value, str) and "\0" in value:
+        return "a text with a NUL in it"
+    return "no key takes a date or a time" if isinstance(value, (date, time)) else ""
+
+
+def _values(data: dict[str, Any], source: SpecSource) -> Iterator[tuple[str, Any]]:
+    """Every value by its dotted key, without recursion. Raises ``SpecError`` for what is nested too deeply."""
+    layer: list[tuple[str, Any]] = [("", data)]
+    for _ in range(MOST_DEPTH):
+        inner: list[tuple[str, Any]] = []
+        for key, value in layer:
+            named = value.items() if isinstance(value, dict) else enumerate(value)
+            for name, item in named:
+                place = f"{key}.{name}" if key else str(name)
+                if isinstance(item, (dict, list)):
+                    inner.append((place, item))
+                else:
+                    yield place, item
+        layer = inner
+    if layer:
+        key = layer[0][0][:80]
+        raise source.error(key, f"it is nested too deeply: at most {MOST_DEPTH} tables and arrays")

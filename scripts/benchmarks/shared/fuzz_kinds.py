@@ -1,0 +1,487 @@
+"""What is fuzzed: agents' answers, a study's folder, study files. Each kind damages an input and gives it to its reader."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import random
+import shutil
+import sys
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from benchmarks import ROOT
+from benchmarks.shared.mutations import mutate_arrays, mutate_json, mutate_toml
+
+sys.path.insert(0, str(ROOT / "tests"))  # board_kit, made_up and made_up_study
+
+from edgedeploy.api import load_study
+from edgedeploy.boards.agent import session as agent_session
+from edgedeploy.boards.agent.board import RemoteBoard
+from edgedeploy.boards.agent.session import BoardOptions, RemoteSession
+from edgedeploy.boards.care.quarantine import Quarantine
+from edgedeploy.boards.local import LocalTransport
+from edgedeploy.errors import EdgeDeployError
+from edgedeploy.evidence.conditions import cooled_c
+from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
+from edgedeploy.evidence.statistics import stability
+from edgedeploy.files import read_arrays
+from edgedeploy.interfaces.board import Completed
+from edgedeploy.records.job import Job, MeasurePlan, RawRun
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metric_table import SCENARIO_METRICS
+from edgedeploy.reference.parity import check_executed
+from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.study.account import summarise
+from edgedeploy.study.artifacts import artifact_manifest, kept_artifact
+from edgedeploy.study.events import read_events
+from edgedeploy.study.front import evidence_of, front_of, stored_spec
+from edgedeploy.study.store import Store
+from edgedeploy.study.told import early_end, passing_failures
+from edgedeploy.study.trial import stability_limits
+
+LONGEST_NS: Final = 600 * 10**9
+"""What the host is said to have waited for the recorded run: longer than it took, and far from no limit."""
+
+
+class Kind(Protocol):
+    """``damage`` makes one input, ``read`` gives it to the reader and raises what that raises."""
+
+    def damage(self, rng: random.Random) -> tuple[str, bytes]: ...
+    def read(self, what: str, data: bytes) -> None: ...
+
+
+# -- agents' answers
+
+
+@dataclass
+class Recording:
+    """What a real agent on this host answered: the output of each command, the lines of its lease, the files of a job."""
+
+    job: Job
+    answers: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Without the job, which is the same every time."""
+        held = {"answers": self.answers, "files": self.files}
+        packed = {
+            kind: {name: b64encode(data).decode() for name, data in group.items()} for kind, group in held.items()
+        }
+        path.write_text(json.dumps(packed))
+
+    @classmethod
+    def load(cls, path: Path, folder: Path) -> Recording:
+        packed = json.loads(path.read_text())
+        held = {kind: {name: b64decode(text) for name, text in group.items()} for kind, group in packed.items()}
+        return cls(_job(folder), **held)
+
+
+class Recorder(LocalTransport):
+    """Keeps the last answer of each command, and the files that were read."""
+
+    recording: Recording
+
+    def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
+        done = super().run(argv, timeout_s=timeout_s, stdin=stdin)
+        command = command_of(argv)
+        missing = command == "start" and command not in self.recording.answers  # the blobs are not there yet
+        self.recording.answers["start, blobs missing" if missing else command] = done.stdout
+        return done
+
+    def start(self, argv: Sequence[str]) -> Any:
+        process, recording = super().start(argv), self.recording
+
+        class Process:
+            write, close = process.write, process.close
+
+            def read_line(self, timeout_s: float) -> str:
+                line = process.read_line(timeout_s)
+                recording.answers.setdefault("lease", line.encode() + b"\n")
+                return line
+
+        return Process()
+
+    def read_bytes(self, remote: str, *, timeout_s: float, limit_bytes: int = 1 << 20) -> bytes | None:
+        data = super().read_bytes(remote, timeout_s=timeout_s, limit_bytes=limit_bytes)
+        if data:
+            self.recording.files[Path(remote).name] = data
+        return data
+
+    def get(self, remote: str, destination: Path, *, timeout_s: float, limit_bytes: int | None = None) -> None:
+        super().get(remote, destination, timeout_s=timeout_s, limit_bytes=limit_bytes)
+        self.recording.files[Path(remote).name] = destination.read_bytes()
+
+
+def command_of(argv: Sequence[str]) -> str:
+    known = ("probe", "commit", "start", "status")
+    return next((word for word in argv if word in known), "install")
+
+
+def record(folder: Path) -> Recording:
+    """A run of a tiny network on this host, with every scenario; some seconds."""
+    recording = Recording(_job(folder))
+    transport = type("Recording", (Recorder,), {"recording": recording})
+    board = RemoteBoard(
+        "b", transport, provenance="measured", options=BoardOptions(python=sys.executable, root=str(folder / "root"))
+    )
+    board.probe()
+    (folder / "outputs").mkdir()
+    with board.session() as session:
+        session.measure(recording.job, folder / "outputs")
+        first = recording.files["status.json"]
+        session._call("status", Path(next((folder / "root" / "jobs").iterdir())).name)
+        recording.files["status.json"] = first
+    return recording
+
+
+def _job(folder: Path) -> Job:
+    from board_kit import SHORT_SCENARIOS, make_payload
+
+    plan = MeasurePlan(
+        8, warmup=1, block=4, cold_starts=2, scenarios=SHORT_SCENARIOS, profile_runs=2, time_limit_s=300.0
+    )
+    return Job(make_payload(folder / "candidate"), make_payload(folder / "baseline"), plan)
+
+
+class Replay:
+    """A transport that answers what was recorded, and damaged bytes in one place."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self.damage("", b"")
+
+    def damage(self, what: str, data: bytes) -> None:
+        answers, files = self._recording.answers, self._recording.files
+        self._answers = {**answers, what: data} if what in answers else answers
+        self._files = {**files, what: data} if what in files else files
+        self._started, self._lines = False, iter((self._answers["lease"].partition(b"\n")[0], b""))
+        if what == "status":  # which is asked for when the file has not changed
+            self._files = {**files, "status.json": b'{"state": "running"}'}
+
+    def also(self, name: str, data: bytes) -> None:
+        self._files = {**self._files, name: data}
+
+    def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
+        command = command_of(argv)
+        if command == "start" and not self._started and "start, blobs missing" in self._answers:
+            self._started, command = True, "start, blobs missing"
+        return Completed(0, self._answers[command], b"")
+
+    def start(self, argv: Sequence[str]) -> Replay:
+        return self
+
+    def read_line(self, timeout_s: float) -> str:
+        return next(self._lines, b"").decode("utf-8", "replace")
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def put(self, source: Path, remote: str, *, timeout_s: float) -> None:
+        pass
+
+    def get(self, remote: str, destination: Path, *, timeout_s: float, limit_bytes: int | None = None) -> None:
+        destination.write_bytes(self._files["outputs.npz"])
+
+    def read_bytes(self, remote: str, *, timeout_s: float, limit_bytes: int = 1 << 20) -> bytes | None:
+        return self._files[Path(remote).name]
+
+    def write_bytes(self, remote: str, data: bytes, *, timeout_s: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Answers:
+    """Damaged answers through the session that measures, and through all that is concluded from what it accepts."""
+
+    def __init__(self, recording: Recording, folder: Path) -> None:
+        self._recording = recording
+        self._folder = folder
+        self._objects = {name: json.loads(data) for name, data in recording.answers.items()}
+        self._objects |= {name: json.loads(data) for name, data in recording.files.items() if name != "outputs.npz"}
+        self._arrays = read_arrays_of(recording.files["outputs.npz"], folder)
+        self._places = [*self._objects, "outputs.npz", *["result.json"] * 6, "outputs.npz", "status.json"]
+        agent_session.POLL_FIRST_S = agent_session.POLL_LAST_S = 0.0  # type: ignore[misc]
+        RemoteSession._since = lambda self, started_ns: LONGEST_NS  # type: ignore[method-assign]
+        plan = replace(recording.job.plan, time_limit_s=0.01)  # a state that never ends is given up at once
+        self._job = replace(recording.job, plan=plan)
+        self._replay = Replay(recording)
+        options = BoardOptions(root="/r", wait_s=0.0, overdue_s=0.0, unchanged_s=0.0, reconnects=0)
+        self._board = RemoteBoard(
+            "b",
+            lambda: self._replay,  # type: ignore[arg-type,return-value]
+            provenance="measured",
+            options=options,
+        )
+        self._session = self._board.session()
+        self._held = self._session.__enter__()  # for as long as the process lives: a lease is a thread
+
+    def damage(self, rng: random.Random) -> tuple[str, bytes]:
+        what = rng.choice(self._places)
+        if what == "outputs.npz":
+            return what, mutate_arrays(self._arrays, rng)
+        data = mutate_json(self._objects[what], rng)
+        return what, data if what.endswith(".json") else data + b"\n"
+
+    def read(self, what: str, data: bytes) -> None:
+        self._replay.damage(what, data)
+        if what == "outputs.npz":  # a hostile board names the hash of what it sends
+            self._replay.also("result.json", self._renamed(data))
+        if what == "probe":
+            quarantined(self._board.probe())
+        elif what in ("install", "lease"):
+            with self._board.session() as session:
+                quarantined(session.info)
+        else:
+            concluded(self._held.measure(self._job, self._folder), self._recording.job)
+
+    def _renamed(self, data: bytes) -> bytes:
+        from hashlib import sha256
+
+        result = dict(self._objects["result.json"])
+        result["outputs"] = {"sha256": sha256(data).hexdigest(), "size_bytes": len(data)}
+        return json.dumps(result).encode()
+
+
+def read_arrays_of(data: bytes, folder: Path) -> dict[str, Any]:
+    path = folder / "recorded.npz"
+    path.write_bytes(data)
+    return read_arrays(path)
+
+
+def quarantined(info: Any) -> None:
+    Quarantine().put(info, "fuzzed")
+    Quarantine().lift(info.name)
+
+
+def concluded(run: RawRun, job: Job) -> None:
+    """What a trial makes of a run: numbers, and the file that is kept."""
+    metrics, missing = board_metrics(run.candidate, run.baseline, job.candidate.artifact, run.environment.get("energy"))
+    more, why = scenario_metrics([*SCENARIO_METRICS], run.candidate, run.scenarios)
+    assert run.baseline is not None and run.outputs is not None
+    cause = stability(run.baseline, run.environment, stability_limits(MeasureTable()))
+    cooled_c(run.environment)
+    check_executed("float32", run.candidate.executed)
+    for array in read_arrays(run.outputs).values():
+        array.astype(np.float16)
+    kept = replace(
+        a_measurement(), **run.series(), cause=cause, metrics={**metrics, **more}, missing={**missing, **why}
+    )
+    text = json.dumps(kept.as_json(), sort_keys=True, allow_nan=False)
+    Measurement.from_json(json.loads(text))
+
+
+@functools.cache
+def a_measurement() -> Measurement:
+    import made_up
+
+    return made_up.measurement()
+
+
+# -- a study's folder
+
+
+class Folder:
+    """Damaged files of a study's folder through the store, the front, and all that a report is made from."""
+
+    def __init__(self, recording: Recording, folder: Path) -> None:
+        self._root = folder / "study"
+        _write_study(self._root, recording)
+        names = (
+            *("measurements/*.json", "failures/*.json", "invalid/*.json", "confirmation/*.json*", "study.json"),
+            *(
+                "cases.json",
+                "account.jsonl",
+                "events.jsonl",
+                "baseline/training.json",
+                "study.toml",
+                "artifacts/*/*.json",
+            ),
+        )
+        self._whole = {
+            str(path.relative_to(self._root)): path.read_bytes()
+            for name in names
+            for path in sorted(self._root.glob(name))
+        }
+        self._places = [*self._whole, *[name for name in self._whole if name.startswith("measurements/")] * 2]
+
+    def damage(self, rng: random.Random) -> tuple[str, bytes]:
+        what = rng.choice(self._places)
+        whole = self._whole[what]
+        if what.endswith(".toml"):
+            return what, mutate_toml(whole.decode(), rng)
+        if what.endswith(".jsonl"):
+            lines = whole.splitlines()
+            at = rng.randrange(len(lines))
+            lines[at] = mutate_json(json.loads(lines[at]), rng)
+            return what, b"\n".join(lines) + b"\n"
+        return what, mutate_json(json.loads(whole), rng)
+
+    def read(self, what: str, data: bytes) -> None:
+        path = self._root / what
+        path.write_bytes(data)
+        try:
+            read_folder(self._root, what)
+        finally:
+            path.write_bytes(self._whole[what])
+            for other in set(self._whole) - {what}:
+                if not (self._root / other).exists():  # set aside
+                    (self._root / other).write_bytes(self._whole[other])
+
+
+def read_folder(root: Path, what: str) -> None:
+    """All that front and report read; only what the damaged file can have changed is computed anew."""
+    store = Store(root)
+    if what.startswith("artifacts/"):
+        folder = (root / what).parent
+        artifact_manifest(folder)
+        kept_artifact(folder, "onnxruntime", "float32", "0" * 64)
+        return
+    place = what.partition("/")[0]
+    readers: Mapping[str, Sequence[Callable[[], object]]] = {
+        "measurements": (store.measurements,),
+        "invalid": (store.invalid,),
+        "confirmation": (store.confirmations, store.openings),
+        "failures": (store.failures,),
+        "events.jsonl": (lambda: read_events(root), lambda: passing_failures(store), lambda: early_end(store)),
+        "cases.json": (store.case_names,),
+        "account.jsonl": (lambda: summarise(store.times()),),
+        "baseline": (store.baseline_training,),
+    }
+    for reader in readers.get(place, ()):
+        reader()
+    if place in ("measurements", "invalid", "study.json", "study.toml"):
+        front_of(store.study(), stored_spec(store), evidence_of(store), resamples=10)
+
+
+def _write_study(root: Path, recording: Recording) -> None:
+    import made_up
+    from board_kit import make_payload
+    from made_up_study import new_store
+
+    from edgedeploy.files import write_json
+    from edgedeploy.records.artifact import MANIFEST
+    from edgedeploy.records.measurement import Failure
+
+    store = new_store(root, [made_up.variant()])
+    whole = agent_series(recording)
+    # Conditions once more for each window say nothing new, and make a file of 30 KB.
+    series = {
+        **whole,
+        "scenarios": {**whole["scenarios"], "sustained": _first_windows(whole["scenarios"]["sustained"])},
+    }
+    for item in (made_up.measurement(made_up.variant()), made_up.measurement(made_up.variant(precision="int8"))):
+        small = replace(item, cases=dict(list(item.cases.items())[:6]), **series)
+        store.keep(small)
+        store.keep(replace(small, split="confirmation"))
+    store.keep(replace(made_up.measurement(made_up.variant(width=0.5), cause="the baseline became slower"), **series))
+    store.keep_failure(Failure(made_up.variant(width=0.25), "Unsupported", "build", "no kernel for Conv", "2026-01-01"))
+    store.log_opening("end", (made_up.variant().digest,))
+    for at_ns in (5, 9):
+        store.add_time("a", "measure", 4, at_ns)
+    host = {"cpu": "Made up", "isa": ["avx2"], "native_bfloat16": False, "isa_limit": ""}
+    store.keep_baseline_training({"epochs": 3, "wall_s": 2.5, "precision": "float32", "host": host})
+    store.keep_case_names({"selection": ["a", "b"], "calibration": ["c"]})
+    failed = {
+        "variant": made_up.variant(width=0.75).as_json(),
+        "kind": "Unstable",
+        "phase": "measure",
+        "message": "drift",
+    }
+    events = [
+        {"kind": "start", "utc": "2026-01-01T00:00:00+00:00", "at_s": 0.0, "text": "edgedeploy 0.1.0"},
+        {"kind": "trial", "utc": "2026-01-01T00:00:01+00:00", "at_s": 1.0, "text": "failed", "failed": failed},
+        {"kind": "end", "utc": "2026-01-01T00:00:02+00:00", "at_s": 2.0, "text": "disk full", "reason": "error"},
+    ]
+    (root / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    payload = make_payload(root / "made")
+    shutil.copytree(payload.folder, root / "artifacts" / "one")
+    write_json(root / "artifacts" / "one" / MANIFEST, payload.artifact.as_json())
+    shutil.rmtree(root / "made")
+
+
+def _first_windows(sustained: Mapping[str, Any]) -> dict[str, Any]:
+    return {"windows": sustained["windows"][:6], "conditions": sustained["conditions"][:7]}
+
+
+def agent_series(recording: Recording) -> dict[str, Any]:
+    """The recorded run's series, as a measurement keeps them."""
+    from edgedeploy.runtime.wire.result import AgentResult
+    from edgedeploy.runtime.wire.serde import from_json
+
+    result = from_json(AgentResult, json.loads(recording.files["result.json"]))
+    layers = {
+        side: {**found, "layers": [{**layer, "source": None} for layer in found["layers"]]}
+        for side, found in result.layers.items()
+    }
+    return {**result.series(), "layers": layers, "phases_ns": {"run": 5}}
+
+
+# -- study files
+
+
+class StudyFiles:
+    """Damaged study files through :func:`edgedeploy.api.load_study`, and the plans for a board."""
+
+    def __init__(self, recording: Recording, folder: Path) -> None:
+        places = (*(ROOT / "docs" / "examples").glob("*.toml"), *(ROOT / "edgedeploy" / "recipes").glob("*.toml"))
+        self._texts = {path.name: path.read_text() for path in sorted(places)}
+        self._path = folder / "study.toml"
+
+    def damage(self, rng: random.Random) -> tuple[str, bytes]:
+        what = rng.choice([*self._texts])
+        return what, mutate_toml(self._texts[what], rng)
+
+    def read(self, what: str, data: bytes) -> None:
+        self._path.write_bytes(data)
+        study = load_study(self._path)
+        study.spec.measure.plans(self._path.parent)
+        study.spec.metric_table({})
+        study.spec.precision_plans()
+        json.dumps(study.spec.model_dump(mode="json"))
+        odd = [value for value in _numbers(study.spec.model_dump()) if not math.isfinite(value)]
+        if odd:
+            raise AssertionError(f"a spec with {odd[0]}")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Every floating-point number in nested containers."""
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+
+
+KINDS: Final[Mapping[str, tuple[Callable[[Recording, Path], Kind], int]]] = {
+    "answers": (Answers, 8),
+    "folder": (Folder, 6),
+    "study": (StudyFiles, 6),
+}
+"""Each kind with its share of twenty cases."""
+
+ORDER: Final = [name for name, (_, share) in KINDS.items() for _ in range(share)]
+
+
+def kind_of(index: int) -> str:
+    """Which kind a case is, by its number."""
+    return ORDER[index * 7 % len(ORDER)]
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[list[EdgeDeployError]]:
+    """Keeps the typed error that ends the block, if one does."""
+    found: list[EdgeDeployError] = []
+    try:
+        yield found
+    except EdgeDeployError as exc:
+        found.append(exc)
