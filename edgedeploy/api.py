@@ -266,7 +266,8 @@ def _logged(tracker: Tracker, store: Store, done: int, wanted: int) -> Event:
 
 
 def _digest_of_spec(spec: StudySpec) -> str:
-    return digest_of(spec.model_dump(mode="json", exclude={"budget": True, "study": {"storage"}}))[:16]
+    asks = spec.model_dump(mode="json", exclude={"budget": True, "study": {"storage"}, "boards": {"__all__": {"away"}}})
+    return digest_of(asks)[:16]
 
 
 def _older_options(out: str | Path | None, older: Mapping[str, Any]) -> RunOptions:

@@ -63,6 +63,14 @@ def local_board(
     return RemoteBoard("b", connect, provenance="measured", options=settings)
 
 
+def inside(folder: Path, before: str) -> str:
+    """A board's Python that does something to itself first."""
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\n{before}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
 @functools.cache
 def agent_pace_s() -> float:
     """What this machine takes to look for the agent and have it answer: limits that a sound board keeps are multiples."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.boards.care.attempts import Attempts
+from edgedeploy.boards.care.attempts import Attempts, Patience
 from edgedeploy.errors import BuildError, DidNotRun, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
@@ -51,11 +51,14 @@ Runner = Callable[[Job, Path], tuple[BoardInfo, RawRun]]
 
 
 def runner_on(
-    board: Board, tell: Callable[[str], None], check: Callable[[BoardInfo], None] = lambda info: None
+    board: Board,
+    tell: Callable[[str], None],
+    check: Callable[[BoardInfo], None] = lambda info: None,
+    patience: Patience | None = None,
 ) -> Runner:
     """A :data:`Runner` for one board, by the rules of :mod:`edgedeploy.boards.care.attempts`. ``check`` raises when the
     connected board must not be used."""
-    attempts = Attempts(board, tell, check=check)
+    attempts = Attempts(board, tell, patience or Patience(), check=check)
 
     def run(job: Job, folder: Path) -> tuple[BoardInfo, RawRun]:
         session, raw = attempts.run(job, folder)

@@ -3,8 +3,8 @@
 It is held in several places at once, because containers share some of them and not others:
 
     an abstract socket      one owner in a network namespace, whoever the user and whatever the root
-    /proc/self/ns/time      a lock on the namespace itself, which is one file of the kernel for all that are in it: containers
-                            have mounts, networks and processes of their own, and share this one
+    /proc/self/ns/time      a lock on the namespace itself, which is one file of the kernel for all that are in it:
+                            containers have mounts, networks and processes of their own, and share this one
     /proc/self/ns/user      the same, for kernels older than 5.6, which have no time namespaces
 
 The kernel frees all of them with the process that holds them.
