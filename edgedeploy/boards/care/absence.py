@@ -56,9 +56,11 @@ class Absence:
         return since_s is not None
 
 
-def reached(ask: Callable[[], T], absence: Absence, pause: Callable[[float], object] = time.sleep) -> T:
-    """The answer of ``ask``, asked again while its board is away. Raises what it raises, and ``Unreachable`` when the board
-    has been away for its limit."""
+def reached(ask: Callable[[], T], absence: Absence, pause: Callable[[float], object] = time.sleep) -> tuple[T, bool]:
+    """The answer of ``ask``, asked again while its board is away, and whether the board was away.
+
+    Raises what ``ask`` raises, and ``Unreachable`` when the board has been away for its limit.
+    """
     while True:
         try:
             answer = ask()
@@ -67,5 +69,4 @@ def reached(ask: Callable[[], T], absence: Absence, pause: Callable[[float], obj
                 raise absence.given_up(exc) from exc
             pause(PAUSE_S)
         else:
-            absence.over()
-            return answer
+            return answer, absence.over()
