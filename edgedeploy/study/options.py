@@ -19,8 +19,8 @@ class RunOptions:
 
     ``out`` is the study's folder, ``studies/NAME`` when left out. ``trials`` replaces the study file's. ``resume`` goes on
     with what the folder holds, ``task_changed`` also where the task's files have changed since, and with ``retry_failed``
-    what is stored as a variant's failure is set aside and tried again. ``board`` is the board to measure on, the study file's
-    first when left out; ``boards`` names several boards of one kind that share the work.
+    what is stored as a variant's failure is set aside and tried again. ``board`` is the board to measure on, the study
+    file's first when left out; ``boards`` names several boards of one kind that share the work.
     ``storage`` is the URL of a PostgreSQL database for the history of proposals, ``dask`` the address of a scheduler whose
     workers have the boards, ``mlflow`` the address that the variants are logged to at the end. Without ``confirm`` the
     confirmation split stays closed. Raises ``SpecError`` for options of another type, and for those that contradict each

@@ -46,7 +46,11 @@ class Absence:
         if isinstance(exc, LoginRefused) or self._since_s is None or self._limit_s <= 0:
             return exc
         found = f"{exc.found} (waited {time.monotonic() - self._since_s:.0f} s for it)"
-        return Unreachable(exc.asked, found, f"{exc.remedy}. Or allow it more time: `away` in the board's table")
+        return Unreachable(
+            f"board {self._name!r}: {exc.asked}",
+            found,
+            f"{exc.remedy}. Or allow it more time: `away` in the board's table",
+        )
 
     def over(self) -> bool:
         """The board answered: whether it was away before."""
