@@ -43,13 +43,13 @@ def gather(
             except Unreachable as exc:
                 away.append((table, exc))
         if here:
-            for table, exc in away:
+            for table, missed in away:
                 tell(
-                    f"board {table.name}: {exc.found}; the study begins without it, and it may join for {table.away:.0f} s"
+                    f"board {table.name}: {missed.found}; the study begins without it, and it may join for {table.away:.0f} s"
                 )
             return Gathered(tuple(here), tuple(table for table, _ in away))
-        going_on = [absences[table.name].goes_on(exc) for table, exc in away]
+        going_on = [absences[table.name].goes_on(missed) for table, missed in away]
         if not any(going_on):
-            table, exc = away[0]
-            raise absences[table.name].given_up(exc) from exc
+            table, missed = away[0]
+            raise absences[table.name].given_up(missed) from missed
         time.sleep(PAUSE_S)
