@@ -44,9 +44,8 @@ def gather(
                 away.append((table, exc))
         if here:
             for table, missed in away:
-                tell(
-                    f"board {table.name}: {missed.found}; the study begins without it, and it may join for {table.away:.0f} s"
-                )
+                joins = f"it may join for {table.away:.0f} s"
+                tell(f"board {table.name}: {missed.found}; the study begins without it, and {joins}")
             return Gathered(tuple(here), tuple(table for table, _ in away))
         going_on = [absences[table.name].goes_on(missed) for table, missed in away]
         if not any(going_on):

@@ -14,14 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from board_kit import ENDLESS, OUTPUTS_ONLY, conv_model, hungry_model, make_payload, nan_model
+from board_kit import ENDLESS, OUTPUTS_ONLY, conv_model, hungry_model, make_payload, nan_model, squares_study
 from fault_kit import cgroup_v1, inside, local_board, running_jobs
 
+import edgedeploy
+from edgedeploy import RunOptions
 from edgedeploy.boards.care.attempts import Attempts, Patience
 from edgedeploy.errors import CommandFailed, DidNotRun, MeasurementError, Unstable
 from edgedeploy.records.job import Job
 from edgedeploy.runtime.agent.memory import KillCount, explain_kill
 from edgedeploy.runtime.processes import with_argument
+from edgedeploy.study.store import Store
 
 QUICK = Patience(attempts=2, pause_s=0.0)
 GROUP_BYTES = 700 << 20
@@ -95,6 +98,33 @@ def test_baseline_that_is_killed_again_and_again_is_the_boards(tmp_path: Path) -
     attempts = Attempts(local_board(tmp_path / "root"), patience=QUICK)
     with shot(tmp_path / "root", "baseline", times=2), pytest.raises(CommandFailed, match="killed: baseline"):
         attempts.run(long_job(tmp_path), tmp_path)
+
+
+@pytest.mark.fault(41, 47)
+def test_study_in_which_workers_are_killed_and_files_cut_stores_no_failure(tmp_path: Path) -> None:
+    """The worker of each side dies once; before the second run the host's reference and artifact are cut."""
+    root = tmp_path / "root"
+    changes = (
+        ('kind = "local"', f'kind = "local"\nroot = "{root}"'),
+        (', "openvino"]', "]"),
+        ("count = 32", "count = 8"),
+        ("width = [1.0, 0.5]\nkernel = [3, 5]\n", ""),
+        ("cold_starts = 1", "cold_starts = 0"),
+        ("queries = 64", "queries = 512"),
+    )
+    study, out = edgedeploy.load_study(squares_study(tmp_path, *changes)), tmp_path / "out"
+    options = RunOptions(out=out, board="here", trials=1, confirm=False)
+    with shot(root, "baseline", times=1) as first:
+        study.run(options)
+    store = Store(out)
+    assert len(first) == len(store.measurements()) == 1
+    for path in (*out.glob("models/*/reference.onnx"), *out.glob("artifacts/*/model.onnx")):
+        path.write_bytes(path.read_bytes()[:100])
+    with shot(root, "candidate", times=1) as second:
+        study.run(replace(options, trials=2, resume=True))
+    assert len(second) == 1
+    assert store.failures() == ()
+    assert len(store.measurements()) == 2
 
 
 class _Ending:
