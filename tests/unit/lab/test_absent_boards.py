@@ -60,7 +60,8 @@ def test_a_board_that_is_lost_gives_its_job_to_another_and_goes_on_when_it_is_ba
         futures = [crew.submit(variant) for variant in variants(6)]
         assert [future.result(LIMIT_S) for future in futures] == [Scored((), {})] * 6
         assert not here.is_set()
-        assert crew.slots() == 1
+        while crew.slots() != 1:  # the lost board counts for no slot
+            assert not back.wait(0.01)
         back.set()
         assert here.wait(LIMIT_S)
 
