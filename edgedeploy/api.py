@@ -32,6 +32,7 @@ from edgedeploy.study.kept_cases import names_of, record_of, require_same_cases
 from edgedeploy.study.limits import changed_limits, first_limits, limits_of, with_limits
 from edgedeploy.study.options import RunOptions
 from edgedeploy.study.preflight import Ready, prepare, versions
+from edgedeploy.study.retry import set_failures_aside
 from edgedeploy.study.run import StudyRun
 from edgedeploy.study.sources import changed_sources, task_sources
 from edgedeploy.study.store import Store
@@ -134,23 +135,28 @@ class Study:
             notes = self._check_folder(store, boards, options.resume)
             limits, limits_told = changed_limits(store, self._begun_with(store) or self.spec, self.spec)
             task_change, told = changed_sources(store, sources, allowed=options.task_changed)
-            ready = prepare(self.spec, self._source, tables, cluster)
+            wanted = options.trials or self.spec.budget.trials
+            ready = prepare(
+                self.spec, self._source, tables, cluster, lambda line: observer(Event("note", line, 0, wanted))
+            )
             measured = sorted(store.measurements(), key=lambda item: item.created_utc)
             if store.exists():
                 require_same_weights(store.study(), ready.baseline.weights, store.root)
                 told = (*told, *require_same_cases(store, ready.task, measured))
-            changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards])
+            began = store.study().get("boards", {}) if store.exists() else {}
+            changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards], began)
             stack.enter_context(store.own())
             if not store.exists():
                 names = names_of(ready.task)
                 store.keep_case_names(names)
                 kept = {"task_sources": sources, "cases": record_of(ready.task, names), "limits": limits_of(self.spec)}
                 store.create(self._source.text, {**self._resolved(ready), **kept})
+            if options.retry_failed:
+                told = (*told, set_failures_aside(store))
             task_change.keep(store, sources)
             if limits:
                 store.keep_limit_change(limits)
             history = self._history(store, server)
-            wanted = options.trials or self.spec.budget.trials
             ready = replace(ready, notes=(*ready.notes, *self._margin_note(), *notes, *limits_told, *told, *changed))
             log = stack.enter_context(EventLog(store.root, private=private))
             log.start(self.spec.study.name, options.shown())
@@ -192,9 +198,12 @@ class Study:
             "spec_digest": self.digest,
             "spec_path": str(self._source.path.name),
             "spec_folder": str(self._source.path.resolve().parent),
-            "board": " + ".join(info.name for _, info in ready.boards),
+            "board": " + ".join([*(info.name for _, info in ready.boards), *(table.name for table in ready.away)]),
             "board_identity": ready.boards[0][1].identity,
-            "boards": {info.name: info.identity for _, info in ready.boards},
+            "boards": {
+                **{info.name: info.identity for _, info in ready.boards},
+                **{table.name: "" for table in ready.away},  # told when it joins
+            },
             "baselines": [variant.as_json() for variant in baselines],
             "baseline_weights": ready.baseline.weights.as_json() if ready.baseline.weights else None,
             "recovered_baseline": recovered_baseline(ready.space, ready.task) is not None,
@@ -266,7 +275,8 @@ def _logged(tracker: Tracker, store: Store, done: int, wanted: int) -> Event:
 
 
 def _digest_of_spec(spec: StudySpec) -> str:
-    return digest_of(spec.model_dump(mode="json", exclude={"budget": True, "study": {"storage"}}))[:16]
+    asks = spec.model_dump(mode="json", exclude={"budget": True, "study": {"storage"}, "boards": {"__all__": {"away"}}})
+    return digest_of(asks)[:16]
 
 
 def _older_options(out: str | Path | None, older: Mapping[str, Any]) -> RunOptions:

@@ -8,7 +8,8 @@
     |   |-- Unsupported            4   the target cannot express this variant: data about the variant
     |   `-- Unrepeatable           4   the toolchain gave two results for one build: says nothing about the variant
     |-- BoardError                 3   the board failed: retried, never counted against a variant
-    |   |-- Unreachable            3   no answer, or not in time
+    |   |-- Unreachable            3   no answer, or not in time: waited for
+    |   |   `-- LoginRefused       3   the board answers, and lets nobody in: not waited for
     |   |-- HostKeyError           3   the board's key is unknown or changed: never retried
     |   |-- Busy                   3   somebody else holds the board
     |   |-- Rebooted               3   the board restarted during a run: the attempt is discarded
@@ -18,8 +19,8 @@
     |-- StorageError               3   the study's database cannot be used: no measurement is lost
     |-- OutOfTime                  4   the study's time ended during a training, whose checkpoint is kept
     |-- MeasurementError           4   the run gave no number that can be defended
-    |   |-- DidNotRun              4   the artifact crashed, was refused, or asked for too much: tried twice before it counts
-    |   |-- Unstable               4   conditions drifted: repeated, then invalid
+    |   |-- DidNotRun              4   the artifact crashed, was refused, or asked for too much: shown twice before it counts
+    |   |-- Unstable               4   conditions drifted, or it ended otherwise each time: says nothing about the variant
     |   `-- ParityError            4   the artifact does not compute what its reference computes
     |-- GoalNotMet                 1   nothing satisfies the constraints
     `-- BundleError                2   a bundle is not what it claims to be
@@ -87,6 +88,10 @@ class BoardError(EdgeDeployError):
 
 
 class Unreachable(BoardError):
+    pass
+
+
+class LoginRefused(Unreachable):
     pass
 
 

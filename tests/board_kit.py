@@ -124,6 +124,20 @@ def huge_model(path: Path) -> None:
     save_model(path, nodes, [shape])
 
 
+def hungry_model(path: Path, rows: int = 300) -> None:
+    """Fills 4 MB a row at each run, 1.2 GB in all: the size depends on the input, so that nothing is folded away when it
+    is loaded."""
+    shape = numpy_helper.from_array(np.int64([rows, 1_000_000]), "shape")
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Expand", ["m", "shape"], ["h"]),
+        helper.make_node("Sqrt", ["h"], ["s"]),
+        helper.make_node("ReduceMax", ["s"], ["t"], keepdims=0),
+        helper.make_node("Add", ["x", "t"], ["y"]),
+    ]
+    save_model(path, nodes, [shape])
+
+
 def broken_model(path: Path) -> None:
     path.write_bytes(b"this is no model")
 

@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from edgedeploy.boards.emulated.board import _SSHD_CONFIG, find_sshd, make_key
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.ssh.config import SshTarget, user_name
 from edgedeploy.interfaces.board import Transport
-from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
+from edgedeploy.runtime.agent.claim import Claim
 from edgedeploy.runtime.processes import end_all_with_argument, with_argument
 
 _NUMBERS = itertools.count(os.getpid())
@@ -64,6 +63,14 @@ def local_board(
     return RemoteBoard("b", connect, provenance="measured", options=settings)
 
 
+def inside(folder: Path, before: str) -> str:
+    """A board's Python that does something to itself first."""
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\n{before}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
 @functools.cache
 def agent_pace_s() -> float:
     """What this machine takes to look for the agent and have it answer: limits that a sound board keeps are multiples."""
@@ -93,15 +100,8 @@ def workers_of(job_id: str) -> list[int]:
 @contextlib.contextmanager
 def machine_claimed() -> Iterator[None]:
     """As long as another board's job would time something on this machine."""
-    with socket.socket(socket.AF_UNIX) as claim:
-        give_up_s = time.monotonic() + 60
-        while True:
-            try:
-                claim.bind(MEASURING_SOCKET)
-                break
-            except OSError:  # another test run on this machine is timing right now
-                assert time.monotonic() < give_up_s
-                time.sleep(0.02)
+    with Claim() as claim:
+        wait_for("another test run on this machine that is timing right now", claim.take)
         yield
 
 

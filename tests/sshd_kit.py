@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from edgedeploy.boards.emulated.board import (
     find_sshd,
     free_port,
     guarded,
+    make_key,
     reach,
     session_folder,
 )
@@ -82,3 +84,43 @@ def need_shell(*names: str) -> str:
         if shutil.which(name):
             return str(shutil.which(name))
     pytest.skip(f"none of {', '.join(names)} on this machine: apt-get install {names[0]}")
+
+
+class SwitchedSshd:
+    """A real server on one port with one set of keys, which is turned on and off. Off, the port is closed."""
+
+    def __init__(self, folder: Path) -> None:
+        need_sshd()
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True) if os.getuid() == 0 else None
+        folder.mkdir()
+        (folder / "host_key.pub").write_text(make_key(folder / "host_key"))
+        (folder / "authorized_keys").write_text(f"{make_key(folder / 'client_key')}\n")
+        self._folder = folder
+        self._port = free_port()
+        self._on = contextlib.ExitStack()
+        text = _SSHD_CONFIG.format(port=self._port, folder=folder, user=user_name())
+        (folder / "sshd_config").write_text(text)
+        self.target = reach(folder, self._port, user_name())
+
+    def __enter__(self) -> SwitchedSshd:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.off()
+
+    def on(self) -> None:
+        argv = [str(find_sshd()), "-D", "-e", "-f", str(self._folder / "sshd_config")]
+        process = self._on.enter_context(guarded(argv, self._folder / "log"))
+        _wait_for_port(process, self._port, self._folder / "log")
+
+    def off(self) -> None:
+        self._on.close()
+
+    def table(self, name: str, root: Path, away: str) -> str:
+        """The board behind it, as a study file has it."""
+        target = self.target
+        return (
+            f'[[boards]]\nname = "{name}"\nkind = "ssh"\nhost = "{target.host}"\nport = {target.port}\n'
+            f'user = "{target.user}"\nidentity = "{target.identity}"\nknown_hosts = "{target.known_hosts}"\n'
+            f'python = "{sys.executable}"\nroot = "{root}"\naway = "{away}"\n\n'
+        )

@@ -22,6 +22,9 @@ def search(
     task_changed: Annotated[
         bool, typer.Option("--task-changed", help="Resume although the task's files changed; the report says so.")
     ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: try variants again that are stored as failed.")
+    ] = False,
     board: Annotated[str | None, typer.Option(help="Board of the study file to measure on (the first one).")] = None,
     boards: Annotated[
         str | None, typer.Option(help="Several boards of one kind that share the work: a,b,c.", show_default=False)
@@ -51,6 +54,7 @@ def search(
         trials=trials,
         resume=resume,
         task_changed=task_changed,
+        retry_failed=retry_failed,
         board=board,
         boards=() if boards is None else tuple(name.strip() for name in boards.split(",")),
         storage=storage,

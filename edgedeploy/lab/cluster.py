@@ -18,7 +18,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.boards.care.attempts import Attempts
+from edgedeploy.boards.care.attempts import Attempts, Patience
 from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import BoardError, SpecError, TargetUnavailable, Unreachable
@@ -86,7 +86,8 @@ def run_here(packed: Mapping[str, Any], expected: Mapping[str, Mapping[str, Any]
 
     with tempfile.TemporaryDirectory(prefix="edgedeploy-job-") as name:
         folder = Path(name)
-        session, raw = Attempts(board, check=check).run(unpack(packed, folder), folder)
+        patience = Patience(away_s=float(str(_board_table.get("away", Patience.away_s))))
+        session, raw = Attempts(board, patience=patience, check=check).run(unpack(packed, folder), folder)
         return {"board": session.info.as_json(), **pack_result(raw)}
 
 

@@ -4,6 +4,7 @@
     lease          the board's own agent holds the board for each job under a fencing token (``boards/agent/lease.py``);
                    a board that has left the study may store nothing more (:meth:`Crew.check`)
     health check   the board must still be the same machine and of the same kind as at the start (:func:`health_check`)
+    absence        a board that does not answer gives its job back and is waited for, while the others go on
     quarantine     after several failed jobs in a row a board is set aside, and another board gets its job
     machines       boards on the same machine share one lock, and so do boards on this host (:class:`Machines`)
 
@@ -19,9 +20,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
-from edgedeploy.errors import BoardError, Busy, HostKeyError, Quarantined
+from edgedeploy.errors import BoardError, Busy, HostKeyError, Quarantined, Unreachable
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.loop import Outcome
 
@@ -46,11 +48,19 @@ class Machines:
 @dataclass(frozen=True)
 class Post:
     """One board of a crew. ``evaluate`` raises ``BoardError`` when the board fails; ``set_aside`` puts the board into
-    quarantine and returns the error that says so."""
+    quarantine and returns the error that says so. ``come`` waits, by the pauses that it is given, until the board answers,
+    and says whether it had been away; it raises when the board is to be left out. A board that is ``absent`` has to come
+    before it gets a job; without ``come`` none is waited for."""
 
     name: str
     evaluate: Callable[[Variant], Outcome]
     set_aside: Callable[[str], BoardError]
+    come: Callable[[Callable[[float], None]], bool] | None = None
+    absent: bool = False
+
+
+class _Left(Exception):
+    """The study is over for a board that is waited for."""
 
 
 @dataclass
@@ -80,6 +90,8 @@ class Crew:
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._serving = set(self._posts)
+        self._away: set[str] = set()
+        self._ended_by: Exception | None = None
         self.waiting = waiting
 
     def __enter__(self) -> Crew:
@@ -101,11 +113,14 @@ class Crew:
             thread.join(LEAVE_S)
 
     def slots(self) -> int:
-        return max(1, len(self._serving))
+        return max(1, len(self._serving - self._away))
 
     def submit(self, variant: Variant) -> Future[Outcome]:
         job = _Job(variant)
         with self._changed:
+            if self._ended_by is not None:
+                job.future.set_exception(self._ended_by)
+                return job.future
             self._jobs.append(job)
             self._changed.notify_all()
         return job.future
@@ -116,24 +131,57 @@ class Crew:
             raise Busy(f"board {name!r}: file a result", "its place in this study is over", "Run it again")
 
     def _serve(self, post: Post) -> None:
+        if post.absent and self._came(post) is None:
+            return
         failed = 0
         while (job := self._next(post)) is not None:
             try:
                 outcome = post.evaluate(job.variant)
             except BoardError as exc:
-                failed += 1
                 if isinstance(exc, (HostKeyError, Quarantined)):
                     self._retire(post, job, exc)
                     return
+                if isinstance(exc, Unreachable) and post.come is not None:
+                    self._give_back(post, job, exc)
+                    was_away = self._came(post)
+                    if was_away is None:
+                        return
+                    failed, left = failed + (not was_away), None
+                else:
+                    failed, left = failed + 1, job
                 if failed >= self._limit:
-                    self._retire(post, job, post.set_aside(f"{failed} jobs in a row failed, the last one: {exc.found}"))
+                    cause = f"{failed} jobs in a row failed, the last one: {exc.found}"
+                    self._retire(post, left, post.set_aside(cause))
                     return
-                self._give_back(post, job, exc)
+                if left is not None:
+                    self._give_back(post, left, exc)
             except BaseException as exc:
                 job.future.set_exception(exc)
             else:
                 failed = 0
                 job.future.set_result(outcome)
+
+    def _came(self, post: Post) -> bool | None:
+        """Waits for a board: whether it was away; None when it has left the study."""
+        assert post.come is not None
+        with self._changed:
+            self._away.add(post.name)
+        try:
+            return post.come(partial(self._pause, post.name))
+        except _Left:
+            return None
+        except Exception as exc:  # nobody else would hear of it
+            self._retire(post, None, exc)
+            return None
+        finally:
+            with self._changed:
+                self._away.discard(post.name)
+                self._changed.notify_all()
+
+    def _pause(self, name: str, pause_s: float) -> None:
+        with self._changed:
+            if self._changed.wait_for(lambda: name not in self._serving, pause_s):
+                raise _Left
 
     def _next(self, post: Post) -> _Job | None:
         """The first job that this board has not failed, or that every board left in the study has failed. None when the
@@ -147,24 +195,28 @@ class Crew:
                 self._changed.wait()
             return None
 
-    def _give_back(self, post: Post, job: _Job, exc: BoardError) -> None:
+    def _give_back(self, post: Post, job: _Job, exc: Exception) -> None:
         self._tell(f"board {post.name}: {exc}; {job.variant.label} goes back to the queue")
         with self._changed:
             job.refused_by.add(post.name)
             self._jobs.appendleft(job)
             self._changed.notify_all()
 
-    def _retire(self, post: Post, job: _Job, exc: BoardError) -> None:
-        """Remove the board from the study; when it was the last one, the study ends."""
+    def _retire(self, post: Post, job: _Job | None, exc: Exception) -> None:
+        """Remove the board, which may have a job, from the study; when it was the last one, the study ends."""
         with self._changed:
             self._serving.discard(post.name)
             left = len(self._serving)
-        if left:
-            self._tell(f"{exc}; the study goes on with {left} of {len(self._posts)} boards")
-            self._give_back(post, job, exc)
+            if not left:
+                self._ended_by = exc
+                lost = [*([job] if job else ()), *self._jobs]
+                self._jobs.clear()
+        if not left:
+            for one in lost:
+                one.future.set_exception(exc)
             return
+        self._tell(f"{exc}; the study goes on with {left} of {len(self._posts)} boards")
+        if job is not None:
+            self._give_back(post, job, exc)
         with self._changed:
-            lost = [job, *self._jobs]
-            self._jobs.clear()
-        for one in lost:
-            one.future.set_exception(exc)
+            self._changed.notify_all()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 from edgedeploy.errors import CommandFailed, SpecError
 from edgedeploy.records.board import BoardInfo
@@ -27,9 +29,12 @@ def health_check(expected: BoardInfo) -> Callable[[BoardInfo], None]:
     return check
 
 
-def require_unchanged(measured: Iterable[BoardInfo], boards: Iterable[BoardInfo]) -> tuple[str, ...]:
+def require_unchanged(
+    measured: Iterable[BoardInfo], boards: Iterable[BoardInfo], began: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, ...]:
     """Compare the boards of a resumed study with their earlier probes (``measured``, oldest first). Returns changes of
-    their software as sentences; the user decides whether they matter.
+    their software as sentences; the user decides whether they matter. ``began`` are the identities that the boards had when
+    the study began, empty where it is not known.
 
     Raises ``SpecError`` for another machine under the same name, or the same machine with another processor (a virtual
     machine that has moved): one front would mix their numbers.
@@ -37,20 +42,36 @@ def require_unchanged(measured: Iterable[BoardInfo], boards: Iterable[BoardInfo]
     before = {info.name: info for info in measured}
     told = []
     for info in boards:
-        expected = before.get(info.name)
+        identity, expected = began.get(info.name, ""), before.get(info.name)
+        if identity and identity != info.identity:
+            expected = replace(expected or info, identity=identity)
         if expected is None:
             continue
         changed = (*info.other_machine(expected), *info.other_hardware(expected))
         if changed:
             raise SpecError(
                 f"go on with the study on board {info.name!r}",
-                f"it is not the board that was measured before: {'; '.join(changed)}",
-                "Restore its old state, or start a new study with another --out",
+                f"it is not the board that was measured before: {_reflashed(info, expected)}{'; '.join(changed)}",
+                "Give it its old system back, or start a new study with another --out: one folder holds one board's numbers",
             )
         told += [
             f"board {info.name} has changed since it was measured: {text}" for text in info.other_software(expected)
         ]
     return tuple(told)
+
+
+def _reflashed(info: BoardInfo, expected: BoardInfo) -> str:
+    """What another machine id means, in words."""
+    if info.identity == expected.identity:
+        return ""
+    same = [
+        word
+        for word in ("serial", "host_key")
+        if getattr(info, word) and getattr(info, word) == getattr(expected, word)
+    ]
+    if same:
+        return f"it was installed anew (the same {' and '.join(same)}, another machine id); "
+    return "it was installed anew, or is another machine (another machine id); "
 
 
 def require_alike(boards: Sequence[BoardInfo]) -> None:

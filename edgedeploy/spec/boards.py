@@ -8,10 +8,11 @@ from typing import Any, Literal, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.spec.scenarios import Table
+from edgedeploy.spec.scenarios import Seconds, Table
 
 DEFAULT_PORT = 22
 DEFAULT_ROOT = "~/.edgedeploy"
+DEFAULT_AWAY_S = 300.0
 EMULATED_WORD = "emulated:"
 Machine = Literal["arm64", "arm64-system", "x86-avx2"]
 MACHINES: tuple[Machine, ...] = get_args(Machine)
@@ -51,6 +52,9 @@ class BoardTable(Table):
     does not allow it refuses the run."""
     power_cycle: tuple[str, ...] = ()
     """A command on this host, with its arguments, that turns a board that hangs off and on."""
+    away: Seconds = Field(default=DEFAULT_AWAY_S, ge=0, le=24 * 3600)
+    """How long the board is waited for when it does not answer: at the start of a run, between two jobs, and after it was
+    lost during one. Other boards of the study go on meanwhile. At most 24 h; 0 does not wait."""
     labgrid: str | None = Field(default=None, min_length=1)
     """The board's labgrid place. It is acquired for each session, and also turns the board off and on."""
     labgrid_coordinator: str | None = None

@@ -80,7 +80,7 @@ def _flaw(path: Path, folder: Path) -> str:
             stat = (folder / file.name).stat()
             if stat.st_size != file.size_bytes:
                 return f"{file.name} has {stat.st_size} bytes, not {file.size_bytes}"
-            if _sha256(folder / file.name, stat.st_size, stat.st_ctime_ns, stat.st_ino) != file.sha256:
+            if kept_sha256(folder / file.name) != file.sha256:
                 return f"{file.name} is not the file that was built"
     except (OSError, *FAULTS) as exc:
         return f"{Path(exc.filename).name}: {fault(exc)}" if isinstance(exc, OSError) and exc.filename else fault(exc)
@@ -106,6 +106,12 @@ def _is_plain(name: str) -> bool:
     if name in ("", ".", "..", MANIFEST) or name.startswith(PARTIAL_PREFIX):
         return False
     return not any(char in name for char in "/\\\0")
+
+
+def kept_sha256(path: Path) -> str:
+    """The hash of a file of the store, which may have been damaged since. Raises ``OSError``."""
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_ctime_ns, stat.st_ino)
 
 
 @lru_cache(maxsize=1024)

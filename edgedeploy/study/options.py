@@ -18,8 +18,9 @@ class RunOptions:
     """Options of :meth:`edgedeploy.Study.run`.
 
     ``out`` is the study's folder, ``studies/NAME`` when left out. ``trials`` replaces the study file's. ``resume`` goes on
-    with what the folder holds, ``task_changed`` also where the task's files have changed since. ``board`` is the board to
-    measure on, the study file's first when left out; ``boards`` names several boards of one kind that share the work.
+    with what the folder holds, ``task_changed`` also where the task's files have changed since, and with ``retry_failed``
+    what is stored as a variant's failure is set aside and tried again. ``board`` is the board to measure on, the study
+    file's first when left out; ``boards`` names several boards of one kind that share the work.
     ``storage`` is the URL of a PostgreSQL database for the history of proposals, ``dask`` the address of a scheduler whose
     workers have the boards, ``mlflow`` the address that the variants are logged to at the end. Without ``confirm`` the
     confirmation split stays closed. Raises ``SpecError`` for options of another type, and for those that contradict each
@@ -36,12 +37,16 @@ class RunOptions:
     confirm: bool = True
     task_changed: bool = False
     mlflow: str | None = field(default=None, repr=False)
+    retry_failed: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()
         object.__setattr__(self, "boards", tuple(self.boards))
         if self.board is not None and self.boards:
             raise SpecError("board and boards", "both were given", "Name one board or several")
+        if self.retry_failed and not self.resume:
+            found = "it goes with resume: a folder that is begun anew has no failures"
+            raise SpecError("retry_failed", found, "Give both")
         if self.dask is not None and (self.board is not None or self.boards):
             found = "both were given, and with dask the scheduler's workers have the boards"
             raise SpecError("dask and board or boards", found, "Give one of them")
@@ -57,7 +62,7 @@ class RunOptions:
         if self.trials is not None and (isinstance(self.trials, bool) or not isinstance(self.trials, int)):
             found = f"expected a whole number >= 1, but got {self.trials!r}"
             raise SpecError("trials", found, "Leave it out for the file's")
-        for name in ("resume", "confirm", "task_changed"):
+        for name in ("resume", "confirm", "task_changed", "retry_failed"):
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(name, f"True or False is expected, but got {getattr(self, name)!r}", "Give one of them")
         if isinstance(self.boards, str):

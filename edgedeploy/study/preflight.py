@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Final
@@ -44,6 +44,7 @@ from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.as_given import check_given, check_given_space
 from edgedeploy.study.baseline import RECOVERY_MEMBERS, TRAINS_HERE, Baseline, find_baseline
 from edgedeploy.study.cases import check_cases
+from edgedeploy.study.gathering import Found, gather
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import Plugin, demands_of, find_targets, sessions_of
 from edgedeploy.tasks.load import load_task
@@ -80,14 +81,25 @@ class Ready:
     """What is worth knowing of the study file and the boards before the study begins."""
     scenarios: tuple[ScenarioPlan, ...]
     baseline: Baseline = TRAINS_HERE
+    away: tuple[BoardTable, ...] = ()
+    """Boards that did not answer, and may join while the study runs."""
+    admit: Callable[[BoardTable], Found] | None = None
+    """Opens one of them, and holds it against the study. Raises as :func:`prepare`."""
 
     @property
     def task_metrics(self) -> dict[str, MetricInfo]:
         return metrics_of(self.task)
 
 
-def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], cluster: Cluster | None = None) -> Ready:
-    """Hold the study against its task, its targets and its boards. Writes nothing.
+def prepare(
+    spec: StudySpec,
+    source: SpecSource,
+    tables: Sequence[BoardTable],
+    cluster: Cluster | None = None,
+    waiting: Callable[[str], None] | None = None,
+) -> Ready:
+    """Hold the study against its task, its targets and its boards. Writes nothing. ``waiting`` gets a line when a board is
+    away; without it no board is waited for.
 
     Raises ``SpecError``, ``TargetUnavailable``, ``DataError``, ``BoardError``.
     """
@@ -102,12 +114,23 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     if given and isinstance(task, ReadyMade):
         check_given(task.reference_model(), given, targets)
     boards: tuple[tuple[Board | None, BoardInfo], ...]
-    if cluster is None:
-        boards = tuple(open_and_probe(table, sessions_of(targets)) for table in tables)
-    else:
+    away: tuple[BoardTable, ...] = ()
+    sessions = sessions_of(targets)
+    if cluster is not None:
         boards = tuple((None, info) for info in cluster.boards)
+    elif waiting is None:
+        boards = tuple(open_and_probe(table, sessions) for table in tables)
+    else:
+        gathered = gather(tables, lambda table: open_and_probe(table, sessions), waiting)
+        boards, away = gathered.here, gathered.away
     _check_boards(spec, source, tables, [info for _, info in boards], targets)
-    info = boards[0][1]
+    info, asked = boards[0][1], dict(targets)
+
+    def admit(table: BoardTable) -> Found:
+        device, found = open_and_probe(table, sessions)
+        _check_boards(spec, source, tables, [info, found], asked)
+        return device, found
+
     targets = {
         name: target.for_board(info) if isinstance(target, FitsBoard) else target for name, target in targets.items()
     }
@@ -124,7 +147,8 @@ def prepare(spec: StudySpec, source: SpecSource, tables: Sequence[BoardTable], c
     )
     told = tuple(map(str, getattr(task, "notes", ())))
     notes = (*older_keys(source), *baseline.notes, *_saturation(spec, targets, info), *told)
-    return Ready(task, targets, boards, cluster, space, _left_out(spec, targets, info), notes, scenarios, baseline)
+    left_out = _left_out(spec, targets, info)
+    return Ready(task, targets, boards, cluster, space, left_out, notes, scenarios, baseline, away, admit)
 
 
 def ready_targets(plugins: Sequence[Plugin]) -> dict[str, Target]:
@@ -153,7 +177,7 @@ def _check_boards(
         spec.check_power_modes(source, info.name, named.get(info.name), info.power_modes)
         require_runtimes(info, targets)
     require_alike(infos)
-    if len(infos) > 1:
+    if max(len(infos), len(tables)) > 1:
         require_comparable([objective.metric for objective in spec.objectives])
 
 

@@ -7,17 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
+from edgedeploy.boards.care.absence import Absence, reached
+from edgedeploy.boards.care.attempts import Patience
 from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.compress.oversight import TrainProgress
 from edgedeploy.errors import BoardError, EdgeDeployError, OutOfTime
 from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.interfaces.board import Board
 from edgedeploy.lab.crew import Crew, Machines, Post
-from edgedeploy.lab.kinds import health_check
+from edgedeploy.lab.kinds import health_check, require_unchanged
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.measurement import Failure
 from edgedeploy.records.units import human
@@ -25,6 +28,7 @@ from edgedeploy.records.variant import Variant
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.search.history import Server
 from edgedeploy.search.loop import Failed, Finished, Outcome, Scored, Search
+from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.baseline import recovered_baseline
@@ -85,6 +89,8 @@ class StudyRun:
         self._at_home = any(info.kernel == here for _, info in ready.boards)
         self._counting = threading.Lock()
         self._crew: Crew | None = None
+        self._several = len(ready.boards) + len(ready.away) > 1
+        self._boards = {info.name: (board, info) for board, info in ready.boards}
         self._trials = {info.name: self._trials_on(board, info) for board, info in ready.boards}
 
     def _place(self, info: BoardInfo) -> AbstractContextManager[object]:
@@ -124,7 +130,8 @@ class StudyRun:
         if self._ready.cluster is not None:
             return self._ready.cluster.run
         assert board is not None
-        return runner_on(board, tell, health_check(info))
+        patience = Patience(away_s=self._spec.board(info.name).away, away_at_first=not self._several)
+        return runner_on(board, tell, health_check(info), patience)
 
     def go(self, confirm: bool) -> Finished:
         for line in (*self._ready.left_out, *self._ready.notes):
@@ -141,7 +148,7 @@ class StudyRun:
                 clock=self._searching,
                 evidence=self._store.variants,
             )
-            if len(self._trials) == 1:
+            if not self._several:
                 finished = search.run(trials=self._total, deadline_s=self._deadline_s)
             else:
                 with self._crewed(self._evaluate) as crew:
@@ -159,16 +166,50 @@ class StudyRun:
     @contextmanager
     def _crewed(self, work: Callable[[Trials, Variant], Outcome]) -> Iterator[Crew]:
         """All boards at ``work``."""
-        infos = {info.name: info for _, info in self._ready.boards}
         cluster = self._ready.cluster
-        posts = [
-            Post(name, partial(work, trials), cluster.set_aside if cluster else partial(Quarantine().put, infos[name]))
-            for name, trials in self._trials.items()
-        ]
+        if cluster is not None:
+            posts = [Post(name, partial(work, trials), cluster.set_aside) for name, trials in self._trials.items()]
+        else:
+            posts = [self._post(name, work) for name in list(self._trials)]
+            absent = [table for table in self._ready.away if table.name not in self._trials]
+            posts += [
+                replace(self._post(table.name, work), come=partial(self._join, table), absent=True) for table in absent
+            ]
         crew = Crew(posts, tell=lambda line: self._say("note", line), waiting=self._account.stopped)
         self._crew = crew
         with crew:
             yield crew
+
+    def _post(self, name: str, work: Callable[[Trials, Variant], Outcome]) -> Post:
+        return Post(
+            name,
+            evaluate=lambda variant: work(self._trials[name], variant),
+            set_aside=lambda cause: Quarantine().put(self._boards[name][1], cause),
+            come=partial(self._come_back, name),
+        )
+
+    def _absence(self, name: str) -> Absence:
+        return Absence(name, self._spec.board(name).away, lambda line: self._say("note", line))
+
+    def _come_back(self, name: str, pause: Callable[[float], None]) -> bool:
+        board, _ = self._boards[name]
+        assert board is not None
+        return reached(board.probe, self._absence(name), pause)[1]
+
+    def _join(self, table: BoardTable, pause: Callable[[float], None]) -> bool:
+        """A board that was away when the study began. Raises ``EdgeDeployError`` for one that may not take part."""
+        assert self._ready.admit is not None
+        admit = partial(self._ready.admit, table)
+        (board, info), _ = reached(admit, self._absence(table.name), pause)
+        measured = sorted(self._store.measurements(), key=lambda item: item.created_utc)
+        told = require_unchanged([item.board for item in measured], [info], self._store.study().get("boards", {}))
+        with self._host:
+            self._store.keep_board(info.name, info.identity)
+            self._boards[info.name] = (board, info)
+            self._trials[info.name] = self._trials_on(board, info)
+        for line in (f"board {info.name} joins the study", *told):
+            self._say("note", line)
+        return True
 
     def _evaluate(self, trials: Trials, variant: Variant) -> Outcome:
         self._say("phase", f"{variant.label}: build and measure")
@@ -201,7 +242,7 @@ class StudyRun:
         if time.monotonic() >= self._deadline_s:
             self._say("note", f"{_NOT_COMPARED}: the time is over. A resumed study measures it")
             return
-        if len(self._trials) == 1:
+        if not self._several:
             self._compare(first)
             return
         with self._crewed(self._compare_on) as crew:
@@ -297,7 +338,7 @@ class StudyRun:
         )
         variants = [measured[digest] for digest in missing]
         first = next(iter(self._trials.values()))
-        if len(self._trials) == 1:
+        if not self._several:
             for variant in variants:
                 self._confirm_one(first, variant)
             return

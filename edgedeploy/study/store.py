@@ -105,6 +105,11 @@ class Store:
         changes = [*kept.get("task_changes", ()), change]
         write_json(self.study_path, {**kept, "task_sources": dict(sources), "task_changes": changes})
 
+    def keep_board(self, name: str, identity: str) -> None:
+        """Record which machine a board is that joined after the study began."""
+        kept = dict(self.study())
+        write_json(self.study_path, {**kept, "boards": {**kept.get("boards", {}), name: identity}})
+
     def take_back_task_changes(self, count: int) -> None:
         """Forget all changes of the task's files but the first ``count``: nothing was made with the others."""
         kept = dict(self.study())

@@ -13,8 +13,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.boards.care.attempts import Attempts
-from edgedeploy.errors import BuildError, DidNotRun, MeasurementError, ParityError, Unrepeatable
+from edgedeploy.boards.care.attempts import Attempts, Patience
+from edgedeploy.errors import (
+    BuildError,
+    CommandFailed,
+    DidNotRun,
+    MeasurementError,
+    ParityError,
+    Unrepeatable,
+    Unstable,
+    Unsupported,
+)
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, stability
@@ -51,11 +60,14 @@ Runner = Callable[[Job, Path], tuple[BoardInfo, RawRun]]
 
 
 def runner_on(
-    board: Board, tell: Callable[[str], None], check: Callable[[BoardInfo], None] = lambda info: None
+    board: Board,
+    tell: Callable[[str], None],
+    check: Callable[[BoardInfo], None] = lambda info: None,
+    patience: Patience | None = None,
 ) -> Runner:
     """A :data:`Runner` for one board, by the rules of :mod:`edgedeploy.boards.care.attempts`. ``check`` raises when the
     connected board must not be used."""
-    attempts = Attempts(board, tell, check=check)
+    attempts = Attempts(board, tell, patience or Patience(), check=check)
 
     def run(job: Job, folder: Path) -> tuple[BoardInfo, RawRun]:
         session, raw = attempts.run(job, folder)
@@ -111,7 +123,7 @@ class Trials:
         - the variant's own is stored;
         - the board's is raised;
         - a toolchain's, the baseline's, or a measurement that stayed unstable, is reported and remembered for this run
-          only; so is an artifact that did not run where nothing of its target has run yet.
+          only; so is a build that failed, or an artifact that did not run, where nothing of its target has run yet.
         """
         phase = "baseline"
         try:
@@ -130,7 +142,7 @@ class Trials:
             self.alive(
                 variant
             )  # an interrupt that a toolchain reported as its own error is not a failure of the variant
-            if isinstance(exc, Unrepeatable) or not self._of_the_variant(variant, phase, exc):
+            if not self._of_the_variant(variant, phase, exc):
                 self.tell(f"{variant.label}: {exc}")
                 return Failed(kind, str(exc), phase)
             with self.account.phase("bookkeeping"):
@@ -138,12 +150,17 @@ class Trials:
             return Failed(kind, str(exc), phase)
 
     def _of_the_variant(self, variant: Variant, phase: str, exc: BuildError | MeasurementError) -> bool:
-        """Whether a failure is shown to be this variant's. One that did not run is held against what has run with the
-        same runtime: the reference baseline, which the board has tried beside it, or any measurement."""
+        """Whether a failure is shown to be this variant's. Runs that ended otherwise each time, and memory that others used,
+        show nothing. A build that failed, and an artifact that did not run, are held against what the same toolchain has
+        built and the same runtime has run: the reference baseline, which the board has tried beside it, or any
+        measurement."""
+        if isinstance(exc, (Unrepeatable, Unstable)):
+            return False
         itself = variant.digest == self.reference_baseline.digest
         if phase == "baseline":
             return itself
-        if not isinstance(exc, DidNotRun) or (variant.target == self.reference_baseline.target and not itself):
+        general = isinstance(exc, (DidNotRun, BuildError)) and not isinstance(exc, Unsupported)
+        if not general or (variant.target == self.reference_baseline.target and not itself):
             return True
         return any(item.variant.target == variant.target for item in self.store.measurements())
 
@@ -392,7 +409,7 @@ def in_order(outputs: Mapping[str, Array], artifact: Artifact) -> dict[str, Arra
 
 def _load_outputs(raw: RawRun) -> dict[str, Array]:
     if raw.outputs is None:
-        raise MeasurementError("outputs of the run", "the board sent none", "Run it again; keep the agent's log")
+        raise CommandFailed("outputs of the run", "the board sent none", "Run it again; keep the agent's log")
     return read_arrays(raw.outputs)
 
 

@@ -50,7 +50,7 @@ from edgedeploy.reference.layers import kept_float
 from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
 from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.study.account import Account
-from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
+from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact, kept_sha256
 from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.inputs import InputSet, Rivals
 from edgedeploy.study.reading import FAULTS, fault
@@ -183,6 +183,8 @@ class Workbench:
             kept = Reference.from_json(data, folder)
             if kept.path.parent != folder or not kept.path.is_file():
                 raise ValueError(f"no file {str(data['file'])[:80]!r} lies beside it")
+            if kept_sha256(kept.path) != kept.sha256:
+                raise ValueError(f"the hash is not that of {kept.path.name}")
             for name in also:
                 data[name]
         except (OSError, *FAULTS) as exc:

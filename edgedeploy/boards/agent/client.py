@@ -20,6 +20,7 @@ from edgedeploy.errors import (
     MeasurementError,
     Rebooted,
     Unreachable,
+    Unstable,
 )
 from edgedeploy.interfaces.board import Completed, Transport
 from edgedeploy.interfaces.session import PackedSession
@@ -121,8 +122,13 @@ _RUN_CAUSES: Final = {
     "open_failed": "The board's runtime cannot load this artifact; compare its version with the one that built it",
     "run_failed": "The board's runtime cannot run this artifact",
     "memory_exceeded": "Take a smaller model, or a board with more memory",
+    "killed_at_limit": "Memory is the likely cause: take a smaller model, or a board with more memory",
+    "killed": "Look on the board for who ends processes: a watchdog, a limit of its system, somebody by hand",
     "worker_crashed": "The runtime crashed on this artifact; the board's log says more",
     "time_limit": "Allow the run more time, or ask for fewer queries",
+}
+_CONDITIONS: Final = {
+    "memory_taken": "End what uses the board's memory, or give it more, then run it again",
 }
 _KINDS: Final[Mapping[type[EdgeDeployError], Mapping[str, str]]] = {
     CommandFailed: _BOARD_CAUSES,
@@ -130,6 +136,7 @@ _KINDS: Final[Mapping[type[EdgeDeployError], Mapping[str, str]]] = {
     Rebooted: {"rebooted": "Its job is lost; run it again"},
     Hung: {"hung": "Turn the board off and on"},
     DidNotRun: _RUN_CAUSES,
+    Unstable: _CONDITIONS,
     MeasurementError: _OUTPUT_CAUSES,
 }
 
@@ -138,7 +145,7 @@ def error_of(asked: str, cause: str, message: str, side: str = "candidate") -> E
     """An agent's fault as this project's error: about the board, about who holds it, or about the artifact. ``side`` is
     the one that failed: what the baseline did says nothing about the candidate."""
     found = f"{cause}: {message}"
-    if side == "baseline" and (cause in _RUN_CAUSES or cause in _OUTPUT_CAUSES):
+    if side == "baseline" and any(cause in causes for causes in (_RUN_CAUSES, _OUTPUT_CAUSES, _CONDITIONS)):
         return CommandFailed(
             asked, found, "The baseline failed, not the candidate: see to the board, then run it again"
         )

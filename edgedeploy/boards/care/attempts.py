@@ -1,15 +1,16 @@
 """Retries one job on a board that may fail:
 
     connection lost, disk full, refused   retry, at most ``attempts`` attempts in all
-    unreachable after it was reached      wait for it, at most ``away_s``
+    away                                  wait for it, at most ``away_s``
     busy                                  wait for it, at most ``busy_s``
     rebooted during the run               discard the attempt and retry once; the second time: quarantine
     hung                                  turn it off and on once if it has power control, else quarantine
     host key, quarantine                  raise at once
-    candidate did not run                 run it a second time, then the baseline alone: if that does not run either,
-                                          the board is at fault
+    candidate gave no number              run it again: the same cause twice counts, and three causes say nothing of it. Then
+                                          the baseline alone: if that does not run either, the board is at fault
 
-What is raised as ``MeasurementError`` after that is the artifact's own failure: data about the variant.
+What is raised as ``MeasurementError`` after that is the artifact's own failure, and data about the variant; but ``Unstable``
+is neither's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from edgedeploy.boards.care.absence import Absence
 from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.errors import (
     BoardError,
@@ -32,25 +34,32 @@ from edgedeploy.errors import (
     Quarantined,
     Rebooted,
     Unreachable,
+    Unstable,
 )
 from edgedeploy.interfaces.board import Board, BoardSession, Powered
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, MeasurePlan, RawRun
+from edgedeploy.spec.boards import DEFAULT_AWAY_S
 
 REQUEUES_AFTER_REBOOT: Final = 1
 RUNS_BEFORE_BLAME: Final = 2
-"""How often a candidate must fail to run before the failure can be its own."""
+"""How often a candidate must fail by the same cause before the failure can be its own."""
+
+RUNS_IN_ALL: Final = 3
+"""After so many runs without a number, each by another cause, nothing is said of the candidate."""
 
 
 @dataclass(frozen=True)
 class Patience:
     """``pause_s`` grows with each attempt. ``busy_s`` is added to the time that the board's own session waits;
-    ``away_s`` allows a board to boot."""
+    ``away_s`` is how long a board that does not answer is waited for. ``away_at_first`` says whether that holds too for a
+    board that has not answered since the job came to it; who has other boards gives the job to one of them instead."""
 
     attempts: int = 3
     pause_s: float = 2.0
-    away_s: float = 300.0
+    away_s: float = DEFAULT_AWAY_S
     busy_s: float = 1800.0
+    away_at_first: bool = True
 
 
 @dataclass
@@ -83,18 +92,16 @@ class _Course:
         self._info: BoardInfo | None = None
         self._boot_id: str | None = None
         self._busy_until_s: float | None = None
-        self._away_until_s = 0.0
+        self._absence = Absence(given.board.name, given.patience.away_s, given.tell)
         self._answered = False
-        self._did_not_run = 0
+        self._no_number: list[MeasurementError] = []
+        self._suspected: MeasurementError | None = None
 
     def run(self) -> tuple[BoardSession, RawRun]:
         while True:
             self._answered = False
             try:
-                with self._given.board.session() as session:
-                    self._note(session.info)
-                    raw = session.measure(self._job, self._folder)
-                return session, raw
+                session, raw = self._once(self._job if self._suspected is None else self._baseline_alone())
             except (HostKeyError, Quarantined):
                 raise
             except Busy as exc:
@@ -104,37 +111,55 @@ class _Course:
                 self._void(str(exc.found))
             except Hung as exc:
                 self._revive(exc)
-            except DidNotRun as exc:
+            except MeasurementError as exc:
                 self._blame(exc)
             except BoardError as exc:
                 self._fail(exc)
+            else:
+                if self._suspected is not None:
+                    raise self._suspected
+                return session, raw
 
-    def _blame(self, exc: DidNotRun) -> None:
-        """Returns when the candidate is to be run again; else raises ``exc``, which is then shown to be the candidate's,
-        or ``CommandFailed`` where the board cannot run what is known to be good."""
-        self._did_not_run += 1
-        if self._did_not_run < RUNS_BEFORE_BLAME:
-            self._tell(f"{exc.found}; running it a second time, to see whether it is the artifact's fault")
+    def _once(self, job: Job) -> tuple[BoardSession, RawRun]:
+        with self._given.board.session() as session:
+            self._note(session.info)
+            return session, session.measure(job, self._folder)
+
+    def _baseline_alone(self) -> Job:
+        """What a sound board can run: what is known to be good, loaded and run once; and its outputs, where the candidate's
+        were at fault."""
+        assert self._job.baseline is not None and self._suspected is not None
+        outputs = not isinstance(self._suspected, DidNotRun)
+        limit_s = self._job.plan.time_limit_s
+        plan = MeasurePlan(queries=0, cold_starts=0, collect_outputs=outputs, time_limit_s=limit_s)
+        return Job(self._job.baseline, None, plan)
+
+    def _blame(self, exc: MeasurementError) -> None:
+        """Returns when there is something to run: the candidate again, or the baseline alone. Raises ``exc`` when it is
+        shown to be the candidate's; ``Unstable`` when nothing is shown; ``CommandFailed`` when the board cannot run what is
+        known to be good."""
+        if self._suspected is not None:
+            found = f"the candidate and the baseline alone both fail: {self._suspected.found}; {exc.found}"
+            raise CommandFailed(exc.asked, found, "See to the board's runtime, then run it again") from exc
+        self._no_number.append(exc)
+        if sum(_cause(other) == _cause(exc) for other in self._no_number) < RUNS_BEFORE_BLAME:
+            if len(self._no_number) >= RUNS_IN_ALL:
+                told = "; ".join(f"{number}: {each.found}" for number, each in enumerate(self._no_number, start=1))
+                raise Unstable(exc.asked, f"each run ended otherwise ({told})", "See to the board, then run it again")
+            which = "second" if len(self._no_number) == 1 else "third"
+            self._tell(f"{exc.found}; running it a {which} time, to see whether it is the artifact's fault")
             return
         baseline = self._job.baseline
-        if baseline is None or baseline.artifact.digest == self._job.candidate.artifact.digest:
+        same = baseline is None or baseline.artifact.digest == self._job.candidate.artifact.digest
+        if same or isinstance(exc, Unstable):
             raise exc
-        load_and_run_once = MeasurePlan(
-            queries=0, cold_starts=0, collect_outputs=False, time_limit_s=self._job.plan.time_limit_s
-        )
-        try:
-            with self._given.board.session() as session:
-                self._note(session.info)
-                session.measure(Job(baseline, None, load_and_run_once), self._folder)
-        except MeasurementError as other:
-            found = f"the candidate and the baseline alone both fail: {exc.found}; {other.found}"
-            raise CommandFailed(exc.asked, found, "See to the board's runtime, then run it again") from exc
-        raise exc
+        self._suspected = exc
 
     def _note(self, info: BoardInfo) -> None:
         """Check the connected board: refuse it in quarantine; discard a lost attempt if the board has rebooted
         since."""
         self._answered = True
+        self._absence.over()
         self._given.quarantine.check(info)
         self._given.check(info)
         before, self._info, self._boot_id = self._boot_id, info, info.boot_id
@@ -157,10 +182,13 @@ class _Course:
         time.sleep(self._given.patience.pause_s)
 
     def _fail(self, exc: BoardError) -> None:
-        if isinstance(exc, Unreachable) and not self._answered and time.monotonic() < self._away_until_s:
-            time.sleep(self._given.patience.pause_s)
-            return
-        self._away_until_s = time.monotonic() + self._given.patience.away_s if self._answered else 0.0
+        if isinstance(exc, Unreachable) and not self._answered:
+            patience = self._given.patience
+            if patience.away_at_first or self._info is not None:
+                if not self._absence.goes_on(exc):
+                    raise self._absence.given_up(exc) from exc
+                time.sleep(patience.pause_s)
+                return
         self._failed += 1
         if self._failed >= self._given.patience.attempts:
             raise exc
@@ -183,3 +211,8 @@ class _Course:
 
     def _tell(self, text: str) -> None:
         self._given.tell(f"board {self._given.board.name}: {text}")
+
+
+def _cause(exc: MeasurementError) -> str:
+    """The agent's word for it."""
+    return exc.found.partition(":")[0]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import errno
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -26,7 +24,7 @@ from edgedeploy.interfaces.session import PackedSession
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun
 from edgedeploy.records.metrics import Clock
-from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
+from edgedeploy.runtime.agent.claim import Claim
 
 VIRTUAL_QUERIES: Final = 16
 """The least count of so many repeats to a part in a thousand for networks of more than a few million instructions; for
@@ -114,15 +112,9 @@ class EmulatorBoard(abc.ABC):
 def host_to_itself(board: str) -> Iterator[None]:
     """Hold this host's lock: an emulator keeps a core busy, so no emulator runs beside a measurement on this host, and
     none beside another emulator."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as claim:
+    with Claim() as claim:
         give_up_s = time.monotonic() + HOST_WAIT_S
-        while True:
-            try:
-                claim.bind(MEASURING_SOCKET)
-                break
-            except OSError as exc:
-                if exc.errno != errno.EADDRINUSE:
-                    raise
+        while not claim.take():
             if time.monotonic() > give_up_s:
                 found = f"this host was measuring for another board for {HOST_WAIT_S:.0f} s"
                 raise Busy(f"board {board!r}: hold it", found, "Wait until that is done")

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedeploy.boards.ssh.config import Endpoint
-from edgedeploy.errors import Unreachable
+from edgedeploy.errors import LoginRefused
 
 if TYPE_CHECKING:
     import paramiko
 
 
 def log_in(transport: paramiko.Transport, hop: Endpoint) -> None:
-    """Raises ``Unreachable`` with what was tried, and with what the server wants beside a key."""
+    """Raises ``LoginRefused`` with what was tried, and with what the server wants beside a key."""
     import paramiko
 
     with _Keys(hop) as keys:
@@ -36,23 +36,23 @@ def log_in(transport: paramiko.Transport, hop: Endpoint) -> None:
                     raise _second_factor(hop, label, more)
                 return
     key_file = hop.identities[0] if hop.identities else "~/.ssh/id_ed25519"
-    raise Unreachable(
+    raise LoginRefused(
         f"log in to {hop.address}",
         f"the server accepts none of the keys ({'; '.join(keys.tried) or 'there is none'})",
         f"Let the board know your key: ssh-copy-id -i {key_file} -p {hop.port} {hop.user}@{hop.host}",
     )
 
 
-def _unwanted(hop: Endpoint, allowed: list[str]) -> Unreachable:
-    return Unreachable(
+def _unwanted(hop: Endpoint, allowed: list[str]) -> LoginRefused:
+    return LoginRefused(
         f"log in to {hop.address}",
         f"the server takes no keys, but {', '.join(allowed) or 'nothing'}",
         "Allow keys for this user in its sshd_config (PubkeyAuthentication yes): passwords are never asked for",
     )
 
 
-def _second_factor(hop: Endpoint, label: str, more: list[str]) -> Unreachable:
-    return Unreachable(
+def _second_factor(hop: Endpoint, label: str, more: list[str]) -> LoginRefused:
+    return LoginRefused(
         f"log in to {hop.address}",
         f"it accepts {label} and wants {', '.join(more)} too: a second factor, which nobody can give at each connection "
         "of a study",
@@ -61,8 +61,8 @@ def _second_factor(hop: Endpoint, label: str, more: list[str]) -> Unreachable:
     )
 
 
-def _cut_off(hop: Endpoint, tried: list[str]) -> Unreachable:
-    return Unreachable(
+def _cut_off(hop: Endpoint, tried: list[str]) -> LoginRefused:
+    return LoginRefused(
         f"log in to {hop.address}",
         f"the server ended the connection after {len(tried)} of the keys (its MaxAuthTries): {'; '.join(tried)}",
         "Name the key that it knows, which is then tried first and alone: identity = ... in the board's table",

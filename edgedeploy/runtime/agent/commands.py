@@ -47,9 +47,7 @@ def _answer(arguments: argparse.Namespace) -> Any:
     root = Root(Path(arguments.root).expanduser())
     command = arguments.command
     if command == "probe":
-        from edgedeploy.runtime.sensors.probe import probe
-
-        return probe()
+        return _probe()
     if command == "lease":
         return _lease(root, arguments)
     if command == "commit":
@@ -68,16 +66,23 @@ def _pairs(arguments: argparse.Namespace) -> list[tuple[str, str]]:
     return [(first, second) for first, _, second in (pair.rpartition(":") for pair in arguments.pairs)]
 
 
+def _probe() -> dict[str, Any]:
+    from edgedeploy.runtime.agent.claim import claim_note
+    from edgedeploy.runtime.sensors.probe import probe
+
+    found, note = probe(), claim_note()
+    return {**found, "notes": [*found["notes"], note]} if note else found
+
+
 def _lease(root: Root, arguments: argparse.Namespace) -> None:
     from edgedeploy.runtime.agent.lease import hold
-    from edgedeploy.runtime.sensors.probe import probe
 
     hold(
         root,
         owner=arguments.owner,
         wait_s=arguments.wait,
         resume=arguments.resume,
-        grant=lambda lease: _print_json({**lease, "probe": probe()}),
+        grant=lambda lease: _print_json({**lease, "probe": _probe()}),
         heartbeat_limit_s=arguments.heartbeat_limit,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgedeploy.runtime.agent.job import IMPORTING, LOADING
+from edgedeploy.runtime.agent.memory import KillCount, explain_kill, resident_bytes
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import sha256_file
-from edgedeploy.runtime.processes import cpu_time_ns, self_command, start_ticks
+from edgedeploy.runtime.processes import cpu_time_ns, self_command, start_ticks, with_argument
 from edgedeploy.runtime.scenarios.resources import RESOURCES, Recorder
 from edgedeploy.runtime.sensors.conditions import ConditionRecorder, cool_down
 from edgedeploy.runtime.sensors.energy import measure_energy
@@ -33,6 +35,7 @@ class Workers:
 
     def __init__(self, folder: Path, job_id: str, log: IO[bytes]) -> None:
         self._command = [*self_command(), "worker", str(folder), job_id]
+        self._job_id = job_id
         self._log = log
         self._lock = threading.Lock()
         self._live: list[WorkerProcess] = []
@@ -42,9 +45,13 @@ class Workers:
         with self._lock:
             if self._ended:
                 raise RuntimeFault("internal", "a worker was started after the job's end")
-            worker = WorkerProcess(side, [*self._command, side, *options], self._log)
+            worker = WorkerProcess(side, [*self._command, side, *options], self._log, self._resident_bytes)
             self._live.append(worker)
             return worker
+
+    def _resident_bytes(self) -> int:
+        """What the job's processes have in memory, this one and its parents among them."""
+        return sum(resident_bytes(pid) for pid in (os.getpid(), *with_argument(self._job_id)))
 
     def end_all(self) -> None:
         with self._lock:
@@ -65,8 +72,13 @@ class Workers:
 class WorkerProcess:
     """One worker: requests in, answers out."""
 
-    def __init__(self, side: str, argv: Sequence[str], log: IO[bytes]) -> None:
+    def __init__(
+        self, side: str, argv: Sequence[str], log: IO[bytes], resident_bytes: Callable[[], int] = lambda: 0
+    ) -> None:
+        """``resident_bytes`` is what the job's processes have in memory, asked when one of them was killed."""
         self.side = side
+        self._resident_bytes = resident_bytes
+        self._kills = KillCount.now()
         self.cores: list[int] = []
         self._killed = False
         self._importing = "Python"  # empty from the moment on that the artifact is loaded
@@ -109,21 +121,27 @@ class WorkerProcess:
             self._importing = answer.get(IMPORTING, "")
 
     def _death(self) -> RuntimeFault:
-        status = self._process.wait()
+        status, peak_bytes = self._reap()
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         if self._importing:
             ended = "was ended" if self._killed else f"ended with {how}"
             found = f"the process {ended} while it imported {self._importing}, before any artifact was loaded"
             return RuntimeFault("runtime_broken", f"{self.side}: {found}", self.side)
         if status == -signal.SIGKILL and not self._killed:
-            return RuntimeFault(
-                "memory_exceeded",
-                f"{self.side}: the process was killed; the kernel does that when memory is used up",
-                self.side,
-            )
+            kill = explain_kill(self.pid, peak_bytes, self._resident_bytes(), self._kills)
+            return RuntimeFault(kill.cause, f"{self.side}: {kill.message}", self.side)
         return RuntimeFault(
             "worker_crashed", f"{self.side}: the process ended with {how} and gave no answer", self.side
         )
+
+    def _reap(self) -> tuple[int, int]:
+        """Wait for its end: its exit status, negative for a signal, and the most memory that it had, in bytes."""
+        try:
+            _, status, usage = os.wait4(self.pid, 0)
+        except ChildProcessError:  # another thread has looked after it
+            return self._process.wait(), 0
+        self._process.returncode = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        return self._process.returncode, usage.ru_maxrss * 1024
 
     def finish(self) -> None:
         """Let it end by itself: its input ends."""

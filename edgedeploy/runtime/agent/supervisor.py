@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import socket
 import sys
 import threading
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedeploy.runtime.agent.blobs import verify
+from edgedeploy.runtime.agent.claim import Claim
 from edgedeploy.runtime.agent.job import FINAL_STATES, materialise
 from edgedeploy.runtime.agent.lease import check_token
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 WATCH_PERIOD_S = 1.0
 END_PATIENCE_S = 5.0
 """How long a killed process may take to be gone before it counts as hung in the kernel."""
-
-MEASURING_SOCKET = "\0edgedeploy.measuring"
-"""An abstract socket address: one owner on a machine, whoever the user and wherever the root, gone with its process."""
 
 
 def start(root: Root, job_id: str, spec: Any, wanted: Mapping[str, int]) -> dict[str, Any]:
@@ -218,31 +214,22 @@ class Watch(threading.Thread):
 
 @contextmanager
 def alone_on_this_machine(job: JobSpec, watch: Watch) -> Iterator[None]:
-    """Hold the machine while timing. Two boards with roots of their own may be one machine: they never time side by side.
+    """Hold the machine while timing. Two boards with roots or containers of their own may be one machine: they never time
+    side by side.
 
     A job that times nothing does not wait. Raises :class:`RuntimeFault` ``busy`` past ``busy_wait_s``.
     """
     if not job.plan.timed:
         yield
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as claim:
+    with Claim() as claim:
         give_up_s = time.monotonic() + job.busy_wait_s
-        while not _claimed(claim):
+        while not claim.take():
             watch.raise_verdict()
             if time.monotonic() > give_up_s:
                 raise RuntimeFault("busy", f"this machine was measuring for another board for {job.busy_wait_s:g} s")
             time.sleep(0.05)
         yield
-
-
-def _claimed(claim: socket.socket) -> bool:
-    try:
-        claim.bind(MEASURING_SOCKET)
-    except OSError as exc:
-        if exc.errno == errno.EADDRINUSE:
-            return False
-        raise
-    return True
 
 
 def job_status(root: Root, job_id: str) -> dict[str, Any]:

@@ -11,11 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import made_up
-import numpy as np
 import pytest
-from board_kit import OUTPUTS_ONLY, make_job, make_payload, save_model
-from fault_kit import cgroup_v1, command, local_board, need_program, need_root
-from onnx import helper, numpy_helper
+from board_kit import OUTPUTS_ONLY, hungry_model, make_job, make_payload
+from fault_kit import cgroup_v1, command, inside, local_board, need_program, need_root
 
 from edgedeploy.boards.emulated.board import serve
 from edgedeploy.boards.local import LocalTransport
@@ -23,27 +21,6 @@ from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.statistics import stability
 from edgedeploy.records.job import Job, MeasurePlan
-
-
-def hungry_model(path: Path) -> None:
-    """Fills 1.2 GB at each run: the size depends on the input, so that nothing is folded away when it is loaded."""
-    shape = numpy_helper.from_array(np.int64([300, 1_000_000]), "shape")
-    nodes = [
-        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
-        helper.make_node("Expand", ["m", "shape"], ["h"]),
-        helper.make_node("Sqrt", ["h"], ["s"]),
-        helper.make_node("ReduceMax", ["s"], ["t"], keepdims=0),
-        helper.make_node("Add", ["x", "t"], ["y"]),
-    ]
-    save_model(path, nodes, [shape])
-
-
-def inside(folder: Path, before: str) -> str:
-    """A board's Python that does something to itself first."""
-    python = folder / "python"
-    python.write_text(f'#!/bin/sh\n{before}\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    return str(python)
 
 
 @pytest.mark.fault(23)

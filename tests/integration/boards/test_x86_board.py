@@ -32,7 +32,7 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.reference.export import run_reference
-from edgedeploy.runtime.agent.supervisor import MEASURING_SOCKET
+from edgedeploy.runtime.agent.claim import MEASURING_SOCKET
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.study.store import Store

@@ -106,7 +106,7 @@ def test_a_package_that_is_not_installed_names_the_extra(study: Path) -> None:
 
 
 def test_unreachable_board(study: Path) -> None:
-    change(study, 'kind = "local"', 'kind = "ssh"\nhost = "127.0.0.1"\nport = 9\nuser = "nobody"')
+    change(study, 'kind = "local"', 'kind = "ssh"\nhost = "127.0.0.1"\nport = 9\nuser = "nobody"\naway = "0 s"')
     refused(study, 3, "127.0.0.1", "refused")
 
 
@@ -136,7 +136,7 @@ def ssh_table(target: object, known_hosts: Path, identity: Path) -> str:
 
 
 def test_sound_data_is_taken_up_to_the_board(folder_study: Path) -> None:
-    change(folder_study, 'kind = "local"', 'kind = "ssh"\nhost = "127.0.0.1"\nport = 9\nuser = "nobody"')
+    change(folder_study, 'kind = "local"', 'kind = "ssh"\nhost = "127.0.0.1"\nport = 9\nuser = "nobody"\naway = "0 s"')
     refused(folder_study, 3, "127.0.0.1")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,19 @@ def test_a_failure_that_comes_twice_is_kept(tmp_path: Path) -> None:
     study, store, _ = trials(tmp_path, missed(0.442), missed(0.442))
     study.evaluate(made_up.variant())
     assert [failure.kind for failure in store.failures()] == ["BuildError"]
+
+
+@pytest.mark.fault(41)
+def test_a_build_that_fails_where_nothing_of_its_target_has_run_is_kept_nowhere(tmp_path: Path) -> None:
+    """The toolchain may be at fault. What it cannot express is the variant's own."""
+    study, store, _ = trials(tmp_path, missed(0.442), missed(0.442), *[Unsupported("build", "no kernel")] * 2)
+    study = replace(study, reference_baseline=replace(study.reference_baseline, target="another"))
+    bench: Any = study.bench
+    bench._targets = {**bench._targets, "another": ScriptedTarget("sound", "sound")}
+    assert isinstance(study.evaluate(made_up.variant()), Failed)
+    assert store.failures() == ()
+    study.evaluate(made_up.variant())
+    assert [failure.kind for failure in store.failures()] == ["Unsupported"]
 
 
 def test_an_artifact_that_misses_parity_is_built_once_more_before_the_variant_is_blamed(tmp_path: Path) -> None:

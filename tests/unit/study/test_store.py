@@ -202,6 +202,19 @@ def test_a_damaged_record_of_a_reference_is_told_and_made_anew(content: bytes, s
     assert len(heard) == 1
 
 
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("what", ["cut", "changed"])
+def test_a_damaged_reference_is_told_and_made_anew(what: str, store: Store, tmp_path: Path) -> None:
+    """It is what artifacts are built from: a build that fails on it would be kept as the variant's failure."""
+    task, heard = SmallTask(tmp_path), list[str]()
+    before = bench(store, task).reference(made_up.variant())
+    whole = before.path.read_bytes()
+    before.path.write_bytes(whole[: len(whole) // 2] if what == "cut" else whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert bench(store, task, heard=heard).reference(made_up.variant()) == before
+    assert before.path.read_bytes() == whole
+    assert [line for line in heard if "made anew: in reference.json" in line] == heard != []
+
+
 def test_half_written_files_are_none_of_an_artifacts_files(store: Store, tmp_path: Path) -> None:
     artifact, folder = bench(store, SmallTask(tmp_path)).artifact(made_up.variant())
     (folder / f"{PARTIAL_PREFIX}1").write_bytes(b"half")

@@ -1,0 +1,133 @@
+"""Boards that do not answer at the start of a study, or between two of its jobs: real SSH servers that are off."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from board_kit import EXAMPLES, STUDY_LIMIT_S
+from sshd_kit import SwitchedSshd
+
+import edgedeploy
+from edgedeploy import RunOptions
+from edgedeploy.errors import Unreachable
+from edgedeploy.study.events import Event
+from edgedeploy.study.store import Store
+
+LAPSE_S = 3.0
+"""How long a server is off after it was missed: longer than the pause between two attempts to reach it."""
+
+
+def study_of(folder: Path, boards: str) -> Path:
+    """The example with these boards: four variants without training, few cases."""
+    text = (EXAMPLES / "squares.toml").read_text()
+    start, end = text.index("[[boards]]"), text.index("[space]")
+    text = text[:start] + boards + text[end:]
+    for old, new in (
+        (', "openvino"]', "]"),
+        ("count = 32", "count = 8"),
+        ("width = [1.0, 0.5]\n", ""),
+        ("cold_starts = 1", "cold_starts = 0"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    shutil.copy(EXAMPLES / "squares.py", folder)
+    (folder / "study.toml").write_text(text)
+    return folder / "study.toml"
+
+
+def watched(told: list[str], on: Callable[[Event], None]) -> Callable[[Event], None]:
+    def observer(event: Event) -> None:
+        if event.kind == "note":
+            told.append(event.text)
+        on(event)
+
+    return observer
+
+
+@pytest.mark.fault(43)
+def test_board_is_waited_for_at_the_start_and_between_two_jobs(tmp_path: Path) -> None:
+    told: list[str] = []
+    with SwitchedSshd(tmp_path / "sshd") as server:
+        study = edgedeploy.load_study(study_of(tmp_path, server.table("cart", tmp_path / "root", "60 s")))
+
+        def on(event: Event) -> None:
+            if "waiting" in event.text:
+                threading.Timer(LAPSE_S, server.on).start()
+            if event.kind == "trial" and event.done == 1:
+                server.off()
+
+        options = RunOptions(out=tmp_path / "out", trials=2, confirm=False)
+        result = study.run(options, observer=watched(told, on))
+    assert result.evaluated == 2
+    assert len(Store(tmp_path / "out").measurements()) == 2
+    waits = [line for line in told if line.startswith("board cart: ") and "s more for it (`away`)" in line]
+    assert len(waits) == len([line for line in told if "it is back after" in line]) == 2
+
+
+@pytest.mark.fault(43)
+def test_board_that_stays_away_ends_the_run_after_its_limit(tmp_path: Path) -> None:
+    with SwitchedSshd(tmp_path / "sshd") as server:
+        study = edgedeploy.load_study(study_of(tmp_path, server.table("cart", tmp_path / "root", "1 s")))
+        with pytest.raises(Unreachable, match=r"waited \d+ s for it.*`away` in the board's table"):
+            study.run(RunOptions(out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.fault(43)
+def test_waiting_ends_with_ctrl_c(tmp_path: Path) -> None:
+    with SwitchedSshd(tmp_path / "sshd") as server:
+        study = study_of(tmp_path, server.table("cart", tmp_path / "root", "10 min"))
+        argv = [sys.executable, "-m", "edgedeploy", "search", str(study), "--out", str(tmp_path / "out")]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            line = next(line for line in process.stderr if "waiting" in line)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(STUDY_LIMIT_S) == 4
+    assert "board cart: " in line and "600 s more" in line
+
+
+@pytest.mark.fault(43)
+def test_the_others_begin_and_who_comes_back_joins(tmp_path: Path) -> None:
+    """One board is there, one comes after the first variant, and one never comes."""
+    told: list[str] = []
+    with (
+        SwitchedSshd(tmp_path / "one") as one,
+        SwitchedSshd(tmp_path / "two") as two,
+        SwitchedSshd(tmp_path / "three") as three,
+    ):
+        one.on()
+        joined = threading.Event()
+        tables = [
+            one.table("one", tmp_path / "root1", "60 s"),
+            two.table("two", tmp_path / "root2", "90 s"),
+            three.table("three", tmp_path / "root3", "1 s"),
+        ]
+        study = edgedeploy.load_study(study_of(tmp_path, "".join(tables)))
+
+        def on(event: Event) -> None:
+            if event.kind == "trial" and event.done == 1:
+                two.on()
+                one.off()  # which is away now, and the other is to go on
+            if "board two joins" in event.text:
+                joined.set()
+            if event.kind == "trial" and event.done == 2:
+                one.on()
+
+        result = study.run(
+            RunOptions(out=tmp_path / "out", boards=("one", "two", "three"), trials=3, confirm=False),
+            observer=watched(told, on),
+        )
+    assert result.evaluated == 3
+    assert joined.is_set()
+    assert [line for line in told if "three" in line and "the study goes on with" in line]
+    kept = json.loads((tmp_path / "out" / "study.json").read_text())["boards"]
+    assert kept["one"] == kept["two"] != "" == kept["three"]
+    assert {item.board.name for item in Store(tmp_path / "out").measurements()} >= {"one", "two"}
