@@ -1,8 +1,8 @@
-"""STAND-IN for measured times: two runs of one study then give the same numbers, and their fronts can be compared byte by byte.
+"""STAND-IN for measured times: two runs of one study give the same numbers, and their fronts can be compared by bytes.
 
-Everything else is real: artifacts are built, sent, run, and their outputs come back and are scored. Only where a run's series are
-collected on the host is each of them replaced by a function of the artifact's digest, and what the board saw of its own
-conditions (temperatures, clocks, other processes, layers' profiles) by nothing.
+Everything else is real: artifacts are built, sent, run, and their outputs come back and are scored. Only where a run's
+series are collected on the host is each of them replaced by a function of the artifact's digest, and what the board saw
+of its own conditions (temperatures, clocks, other processes, layers' profiles) by nothing.
 """
 
 from __future__ import annotations

@@ -1,18 +1,20 @@
 """Kills what a study is made of again and again, prints JSON: ``python kills.py STUDY FOLDER KILLS SEED``.
 
-The study runs on a board behind a real sshd. At random moments one of these gets SIGKILL: the host's process, the agent's
-supervisor of the job, the worker that runs the candidate, the sshd process of the connection, the sshd that listens (which is
-started again, as a service manager does). A killed host is started again with ``resume``. Every run is a fork of this process,
-which has imported everything and started nothing: a real process is killed without paying for its imports a hundred times.
+The study runs on a board behind a real sshd. At random moments one of these gets SIGKILL: the host's process, the
+agent's supervisor of the job, the worker that runs the candidate, the sshd process of the connection, the sshd that
+listens (which is started again, as a service manager does). A killed host is started again with ``resume``. Every run
+is a fork of this process, which has imported everything and started nothing: a real process is killed without paying
+for its imports a hundred times.
 
-First the study runs undisturbed. Each study that was killed must end with the same front, byte for byte, and the same variants
-with the same artifacts, scores of cases and parity. Times are a STAND-IN (``tests/stand_in_times.py``), or no two runs could
-be compared; of a measurement nothing else is left out but when it was made, how long uploads and waiting took, and the identity
-of the boot. After each kill the evidence that was there must be there unchanged. The first thing that is wrong ends this program.
+First the study runs undisturbed. Each study that was killed must end with the same front, byte for byte, and the same
+variants with the same artifacts, scores of cases and parity. Times are a STAND-IN (``tests/stand_in_times.py``), or no
+two runs could be compared; of a measurement nothing else is left out but when it was made, how long uploads and waiting
+took, and the identity of the boot. After each kill the evidence that was there must be there unchanged. The first thing
+that is wrong ends this program.
 
-A worker is killed at most once under one run between two outcomes: killed twice, it would be the variant's failure by the rules.
-With ``--patient`` the product's own pauses hold; without, a job that says nothing is asked after half a second and an attempt is
-repeated at once, which takes nothing from what has to be true and minutes from the run.
+A worker is killed at most once under one run between two outcomes: killed twice, it would be the variant's failure by
+the rules. With ``--patient`` the product's own pauses hold; without, a job that says nothing is asked after half a
+second and an attempt is repeated at once, which takes nothing from what has to be true and minutes from the run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A study is killed at random moments: no variant is lost, none is measured twice, the front is that of an undisturbed run."""
+"""A study is killed at random moments: no variant is lost or measured twice, the front is that of an undisturbed run."""
 
 from __future__ import annotations
 
