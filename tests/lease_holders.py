@@ -1,7 +1,8 @@
 """Holders of a board's lease, each a process of its own: a fork of the test that runs the agent's ``hold``.
 
-SIMULATION of time alone: that a holder's heartbeats stayed away for longer than the limit is told to its ``select``, which then
-answers as it does when the limit has passed. The boot id is what the test says it is. Locks, pipes, signals and files are real.
+SIMULATION of time alone: that a holder's heartbeats stayed away for longer than the limit is told to its ``select``,
+which then answers as it does when the limit has passed. The boot id is what the test says it is. Locks, pipes,
+signals and files are real.
 """
 
 from __future__ import annotations

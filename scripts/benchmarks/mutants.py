@@ -1,12 +1,13 @@
 """Whether the near unit tests notice small mistakes: mutants of evidence, front, store and lease, and how many are killed.
 
-A seeded sample of each file's mutants (--sample N of each, 0 for all) runs against the tests that call the changed function. What
-was found is appended to a log as it is found: a run that was cut off goes on where it was. With --check exit 1 unless at least
-85 % are killed in each part. It is made for nights: hours for all of them, minutes for a sample.
+A seeded sample of each file's mutants (--sample N of each, 0 for all) runs against the tests that call the changed
+function. What was found is appended to a log as it is found: a run that was cut off goes on where it was. With
+--check exit 1 unless at least 85 % are killed in each part. It is made for nights: hours for all of them, minutes for
+a sample.
 
-It is a mutator of our own, because the known ones do not fit this tree. mutmut puts its trampolines into the modules, and
-the lease is sent to boards, where nothing but the standard library is; cosmic-ray starts pytest anew for each mutant, which here
-costs ten seconds of imports.
+It is a mutator of our own, because the known ones do not fit this tree. mutmut puts its trampolines into the modules,
+and the lease is sent to boards, where nothing but the standard library is; cosmic-ray starts pytest anew for each
+mutant, which here costs ten seconds of imports.
 """
 
 from __future__ import annotations

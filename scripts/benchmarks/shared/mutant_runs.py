@@ -1,8 +1,9 @@
 """Runs tests over a copy of the tree in which one file is changed, each time in a fork of one process.
 
-The process has imported what the tests import of others (numpy, torch, pytest) and nothing of the tree: a run costs a second
-and not ten. Which tests call which functions is found once, with the interpreter's profiling hook, so that a mutant meets only
-tests that run it, the fastest first. What other processes run of the tree is not seen by that: such tests are no near ones.
+The process has imported what the tests import of others (numpy, torch, pytest) and nothing of the tree: a run costs a
+second and not ten. Which tests call which functions is found once, with the interpreter's profiling hook, so that a
+mutant meets only tests that run it, the fastest first. What other processes run of the tree is not seen by that: such
+tests are no near ones.
 """
 
 from __future__ import annotations

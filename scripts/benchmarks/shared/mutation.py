@@ -1,7 +1,8 @@
 """Small mistakes that somebody could make in a module: each mutant is the module with one of them.
 
-Over the syntax tree: comparisons, arithmetic, `and` and `or`, `not`, numbers, truth values, `min` and `max`, what is returned, `break`,
-statements that are left out. Annotations, docstrings and texts stay as they are: no test has to know a sentence by heart.
+Over the syntax tree: comparisons, arithmetic, `and` and `or`, `not`, numbers, truth values, `min` and `max`, what is
+returned, `break`, statements that are left out. Annotations, docstrings and texts stay as they are: no test has to
+know a sentence by heart.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The lease of a board against a model of who may have it, over random holders, silences, kills, reboots and late returns."""
+"""The lease of a board against a model of who may have it: random holders, silences, kills, reboots, late returns."""
 
 from __future__ import annotations
 

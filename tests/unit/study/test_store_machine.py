@@ -1,4 +1,4 @@
-"""A study's folder against a model of what must be in it, over random records, kills in the middle of writing, and reopenings.
+"""A study's folder against a model of what must be in it: random records, kills in the middle of writing, reopenings.
 
 A kill is real: the write happens in a fork of the test, which ends at a drawn step of it without any cleaning up.
 """
