@@ -89,6 +89,7 @@ ASKED: Final = (*range(1, 32), *range(41, 56))
 
 CANNOT: Final = {
     20: "no machine that runs the tests overheats on demand, and none shows its throttling counters",
+    21: "no machine that runs the tests has a clock governor or power modes",
     26: "no trtexec runs without NVIDIA's hardware: recorded logs of real ones stand in",
 }
 """Lines of the bar that cannot be injected where the tests run, with the reason: a simulation has to pass."""

@@ -49,7 +49,15 @@ class Part:
 
 PARTS: Final = {
     "evidence": Part(
-        ("edgedeploy/evidence/*.py",), ("tests/unit/evidence", "tests/unit/records/test_metrics_of_run.py")
+        ("edgedeploy/evidence/*.py",),
+        (
+            "tests/unit/evidence",
+            "tests/unit/records/test_metrics_of_run.py",
+            "tests/unit/records/test_metric_table.py",
+            "tests/unit/report",
+            "tests/unit/runtime/test_power.py",
+            "tests/unit/study/test_front_of_folder.py",
+        ),
     ),
     "front": Part(("edgedeploy/study/front.py",), ("tests/unit/study/test_front_of_folder.py",)),
     "store": Part(
@@ -58,6 +66,7 @@ PARTS: Final = {
             "tests/unit/study/test_store_kept.py",
             "tests/unit/study/test_store_machine.py",
             "tests/unit/study/test_damaged_folder.py",
+            "tests/unit/study/test_kept_cases.py",
         ),
     ),
     "lease": Part(
