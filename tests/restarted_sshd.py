@@ -31,8 +31,7 @@ class RestartedSshd:
 
     def sessions(self) -> list[int]:
         """The daemon's children: one process for each connection."""
-        found = Path(f"/proc/{self._daemon.pid}/task/{self._daemon.pid}/children").read_text(encoding="ascii")
-        return [int(pid) for pid in found.split()]
+        return _children(self._daemon.pid)
 
     def kill_daemon(self, away_s: float) -> None:
         """SIGKILL, and a new one after a while. Connections that are open stay: other processes serve them."""
@@ -49,9 +48,52 @@ class RestartedSshd:
             os.kill(sessions[-1], signal.SIGKILL)
         return True
 
+    def cut_power(self) -> None:
+        """The daemon and all connections end at once, and nothing listens until :meth:`start`."""
+        pids = self.processes()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._daemon.wait()
+
+    def processes(self) -> list[int]:
+        """The daemon, who serves its connections, and the commands that those run."""
+        found = [self._daemon.pid]
+        for pid in found:
+            found += _children(pid)
+        return found
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The daemon and who serves its connections stop: sockets stay open and say nothing."""
+        pids = [self._daemon.pid, *self.sessions()]
+        pids += [pid for session in pids[1:] for pid in _children(session) if _program(pid).startswith("sshd")]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def stop(self) -> None:
         self._daemon.kill()
         self._daemon.wait()
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    except OSError:
+        return []
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 @contextlib.contextmanager

@@ -170,7 +170,7 @@ def test_times_are_added_line_by_line(store: Store) -> None:
         {"run": "r", "phase": "idle", "ns": 6, "at_ns": 8},
     ]
     store.add_time("r", "asleep", 6, 8)
-    with pytest.raises(DataError, match="line 3.*no phase is named 'asleep'"):
+    with pytest.raises(DataError, match=r"line 3.*no phase is named 'asleep'"):
         store.times()
 
 
@@ -258,7 +258,7 @@ def test_a_network_disk_is_refused(kind: str | None, tmp_path: Path, monkeypatch
     if kind is None:
         store.check_place()
         return
-    with pytest.raises(SpecError, match="network file system .nfs4."):
+    with pytest.raises(SpecError, match=r"network file system \(nfs4\)"):
         store.check_place()
 
 
