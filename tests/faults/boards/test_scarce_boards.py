@@ -109,7 +109,7 @@ def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
 @pytest.mark.parametrize("kind", ["local", "sshd"])
 def test_disk_that_fills_during_the_upload(kind: str, tmp_path: Path) -> None:
     """There was room when it was asked for, and somebody else takes it while the file grows. It is said, no half file stays
-    in the way of the next, and what was there before still runs."""
+    in the way of the next, and what ran before runs again."""
     need_sshd()
     payload = make_payload(tmp_path / "job", cases=1200)
     size = payload.inputs.stat().st_size
@@ -145,9 +145,10 @@ def test_disk_that_fills_during_the_upload(kind: str, tmp_path: Path) -> None:
                 session.measure(Job(payload, None, OUTPUTS_ONLY), tmp_path)
             thread.join()
             assert "Free space under" in caught.value.remedy
-            assert {path.name: path.read_bytes() for path in blobs.iterdir() if path.name in before} == before
+            left = {path.name: path.read_bytes() for path in blobs.iterdir()}
+            assert left.items() <= before.items(), "what is left is whole: room may be made, and nothing is half there"
             taken.unlink()
-            assert session.measure(old, tmp_path).outputs is not None, "what was there before still runs"
+            assert session.measure(old, tmp_path).outputs is not None, "what ran before runs again"
             assert session.measure(Job(payload, None, OUTPUTS_ONLY), tmp_path).outputs is not None
         assert not list(blobs.glob(".part-*"))
 
