@@ -114,7 +114,7 @@ def test_disk_that_fills_during_the_upload(kind: str, tmp_path: Path) -> None:
     payload = make_payload(tmp_path / "job", cases=1200)
     size = payload.inputs.stat().st_size
     old = make_job(tmp_path / "old")
-    with small_disk(tmp_path / "disk", 8) as disk, serve("sshd") as target:
+    with small_disk(tmp_path / "disk", 32) as disk, serve("sshd") as target:
         blobs, taken = disk / "root" / "blobs", disk / "of somebody else"
         assert size > 3 << 20, "the upload takes a while"
 
