@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benchmarks.shared.fault_outcomes import Outcome, write_log
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the processor: with several threads each they only wait for each other.
@@ -22,6 +24,7 @@ collect_ignore = ["thirdparty"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hardware", action="store_true", help="run the tests that need a real board")
     parser.addoption("--long", action="store_true", help="run the tests that take many minutes")
+    parser.addoption("--fault-log", type=Path, metavar="FILE", help="append what became of each test with a fault mark")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -32,6 +35,44 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs a real board: give --hardware"))
         if "long" in item.keywords and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="takes many minutes: give --long"))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """The lines that a test survives travel with its reports, also from xdist's workers."""
+    for mark in item.iter_markers("fault"):
+        item.user_properties += [("fault", (line, mark.kwargs.get("simulated"))) for line in mark.args]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _REPORTS.setdefault(report.nodeid, []).append(report)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--fault-log")
+    if path is not None and not hasattr(session.config, "workerinput"):
+        write_log(path, fault_outcomes())
+
+
+_REPORTS: dict[str, list[pytest.TestReport]] = {}
+
+
+def fault_outcomes() -> Iterator[Outcome]:
+    """One for each line of each marked test that was begun. A test that was expected to fail and did is no survivor."""
+    for test, reports in _REPORTS.items():
+        bad = next((report for report in reports if report.failed), None)
+        missed = next((report for report in reports if report.skipped), None)
+        result, reason = "passed", ""
+        if bad is not None:
+            crash = getattr(bad.longrepr, "reprcrash", None)
+            told = str(crash.message if crash else bad.longrepr).strip().splitlines()
+            result, reason = "failed", (told or ["no reason was given"])[0]
+        elif missed is not None:
+            why = missed.longrepr
+            result, reason = "skipped", str(why[2] if isinstance(why, tuple) else getattr(missed, "wasxfail", why))
+        for name, value in reports[0].user_properties:
+            if name == "fault":
+                line, simulated = value  # type: ignore[misc]
+                yield Outcome(line, simulated, test, result, reason)
 
 
 @pytest.fixture(scope="session")

@@ -189,14 +189,21 @@ class RemoteSession:
         def start() -> Started:
             return started(asked, self._call("start", job_id, *pairs, stdin=spec, timeout_s=timeout_s), wanted)
 
+        def check_room(answer: Started) -> None:
+            if answer.missing and answer.needed_bytes > answer.free_bytes:
+                found = f"disk_full: {answer.needed_bytes} bytes are needed, {answer.free_bytes} are free"
+                raise CommandFailed(asked, found, f"Free space under {self._link.agent.root} on the board")
+
         def once() -> None:
             answer = start()
             if not answer.missing:
                 return
-            if answer.needed_bytes > answer.free_bytes:
-                found = f"disk_full: {answer.needed_bytes} bytes are needed, {answer.free_bytes} are free"
-                raise CommandFailed(asked, found, f"Free space under {self._link.agent.root} on the board")
-            self._upload({sha256: sources[sha256] for sha256 in answer.missing}, timeout_s)
+            check_room(answer)
+            try:
+                self._upload({sha256: sources[sha256] for sha256 in answer.missing}, timeout_s)
+            except CommandFailed:  # SFTP has no word for a full disk: whether it is one is asked
+                check_room(start())
+                raise
             answer = start()
             if answer.missing:
                 found = f"uploaded, and not there: {', '.join(answer.missing)}"

@@ -23,6 +23,7 @@ from fault_kit import (
     wait_for,
     workers_of,
 )
+from restarted_sshd import restarted_sshd
 
 from edgedeploy.boards.care.attempts import Attempts, Patience
 from edgedeploy.boards.care.quarantine import Quarantine
@@ -31,7 +32,7 @@ from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.diagnose.doctor import board_findings
 from edgedeploy.errors import Busy, MeasurementError, Quarantined, SpecError, Unreachable
 from edgedeploy.records.job import MeasurePlan
-from edgedeploy.runtime.processes import with_argument
+from edgedeploy.runtime.processes import end_all_with_argument, with_argument
 from edgedeploy.spec.boards import BoardTable
 
 LONG_ENOUGH = MeasurePlan(queries=64, warmup=1, block=8, cold_starts=6, time_limit_s=60.0)
@@ -135,33 +136,44 @@ def test_lifting_what_is_not_set_aside_is_the_users_error() -> None:
         Quarantine().lift("b")
 
 
-@pytest.mark.fault(1, 2, simulated="the board's absence")
+@pytest.mark.fault(2)
 def test_board_that_needs_time_to_boot_is_waited_for(tmp_path: Path) -> None:
-    """It answered before and was lost: that it does not answer for a while is no further failure."""
-    board = local_board(tmp_path / "root", reconnects=0)
-    answers = iter([True, False, False, False, True])
+    """It loses its power under a job: its sshd and every process of the job and of the lease end. For some seconds nothing
+    listens; that it does not answer is no further failure of the two that are allowed."""
+    need_sshd()
+    root, told = tmp_path / "root", []  # type: ignore[var-annotated]
+    with restarted_sshd() as server:
+        board = local_board(root, lambda: SshTransport(server.target, connect_timeout_s=5.0), reconnects=1)
+        attempts = Attempts(board, told.append, QUICK)
 
-    class Away:
-        name, provenance = "b", "measured"
+        def lose_power() -> None:
+            (job_id,) = running_jobs(root)
+            server.cut_power()
+            end_all_with_argument(job_id)
+            for path in root.glob("agents/*"):
+                end_all_with_argument(str(path))
+            time.sleep(3.0)
+            server.start()
 
-        @contextlib.contextmanager
-        def session(self) -> Iterator[object]:
-            if not next(answers):
-                raise Unreachable("board 'b'", "it boots")
-            with board.session() as session:
-                yield LostOnce(session) if first.pop() else session
+        with struck(root, lose_power, times=1) as hit:
+            _, run = attempts.run(make_job(tmp_path / "job", plan=LONG_ENOUGH), tmp_path)
+    assert len(hit) == 1 and with_argument(hit[0]) == []
+    assert sum(len(block) for block in run.candidate.blocks_ns) == 64
+    assert len([line for line in told if "trying again (2 of 2)" in line]) == 1, told
 
-    class LostOnce:
-        def __init__(self, session: object) -> None:
-            self.info = session.info  # type: ignore[attr-defined]
 
-        def measure(self, *_: object) -> object:
-            raise Unreachable("board 'b'", "the link was cut")
-
-    first = [False, True]
-    attempts = Attempts(Away(), patience=replace(QUICK, pause_s=0.01))  # type: ignore[arg-type]
-    assert attempts.run(make_job(tmp_path / "job"), tmp_path)[1].outputs is not None
-    assert next(answers, None) is None
+@pytest.mark.fault(2)
+def test_board_that_never_comes_back_is_given_up_after_its_time(tmp_path: Path) -> None:
+    need_sshd()
+    root = tmp_path / "root"
+    with restarted_sshd() as server:
+        board = local_board(root, lambda: SshTransport(server.target, connect_timeout_s=5.0), reconnects=1)
+        attempts = Attempts(board, patience=replace(QUICK, away_s=1.0))
+        with struck(root, server.cut_power, times=1), pytest.raises(Unreachable):
+            attempts.run(make_job(tmp_path / "job", plan=LONG_ENOUGH), tmp_path)
+        server.start()
+        with board.session() as session:  # the next holder ends what was left
+            assert session.measure(make_job(tmp_path / "next"), tmp_path).outputs is not None
 
 
 @pytest.mark.fault(19)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import made_up
 import pytest
-from board_kit import OUTPUTS_ONLY, hungry_model, make_job, make_payload
-from fault_kit import cgroup_v1, command, inside, local_board, need_program, need_root
+from board_kit import OUTPUTS_ONLY, hungry_model, make_job, make_payload, need_sshd
+from fault_kit import cgroup_v1, command, inside, local_board, need_program, need_root, wait_for
 
 from edgedeploy.boards.emulated.board import serve
 from edgedeploy.boards.local import LocalTransport
@@ -84,40 +85,52 @@ def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
 @pytest.mark.fault(7)
 @pytest.mark.parametrize("kind", ["local", "sshd"])
 def test_disk_that_fills_during_the_upload(kind: str, tmp_path: Path) -> None:
-    """There was room when it was asked for, and then somebody else took it. What was there before stays usable."""
+    """There was room when it was asked for, and somebody else takes it while the file grows. It is said, no half file stays
+    in the way of the next, and what ran before runs again."""
+    need_sshd()
     payload = make_payload(tmp_path / "job", cases=1200)
     size = payload.inputs.stat().st_size
     old = make_job(tmp_path / "old")
-    with small_disk(tmp_path / "disk", 8) as disk:
+    with small_disk(tmp_path / "disk", 32) as disk, serve("sshd") as target:
+        blobs, taken = disk / "root" / "blobs", disk / "of somebody else"
+        assert size > 3 << 20, "the upload takes a while"
+
+        def crowd() -> None:
+            """As soon as the upload has begun, all the room that is left is taken."""
+            wait_for("the upload to begin", lambda: any(path.stat().st_size for path in blobs.glob(".part-*")))
+            with taken.open("wb") as stream, suppress(OSError):
+                while True:
+                    stream.write(bytes(1 << 16))
+                    stream.flush()
+
+        crowded: list[Path] = []
 
         class Crowded(LocalTransport):
+            """A copy on one machine is over in a moment: the room is taken before it."""
+
             def put(self, source: Path, remote: str, *, timeout_s: float) -> None:
-                crowd(source)
+                if source.stat().st_size == size and not crowded:
+                    crowded.append(source)
+                    stats = os.statvfs(disk)
+                    taken.write_bytes(bytes(stats.f_bavail * stats.f_frsize - size // 2))
                 super().put(source, remote, timeout_s=timeout_s)
 
-        class CrowdedSsh(SshTransport):
-            def put(self, source: Path, remote: str, *, timeout_s: float) -> None:
-                crowd(source)
-                super().put(source, remote, timeout_s=timeout_s)
-
-        def crowd(source: Path) -> None:
-            stats = os.statvfs(disk)
-            if source.stat().st_size == size:
-                (disk / "of somebody else").write_bytes(bytes(stats.f_bavail * stats.f_frsize - size // 2))
-
-        with serve("embedded" if kind == "local" else "auto") as target:
-            board = local_board(disk / "root", Crowded if kind == "local" else lambda: CrowdedSsh(target))
-            with board.session() as session:
-                session.measure(old, tmp_path)
-                blobs = sorted(path.name for path in (disk / "root" / "blobs").iterdir())
-                with pytest.raises(CommandFailed):
-                    session.measure(Job(payload, None, OUTPUTS_ONLY), tmp_path)
-            left = sorted(path.name for path in (disk / "root" / "blobs").iterdir())
-            assert [name for name in left if name.startswith(".part-")] == []
-            assert set(blobs) <= set(left)
-            (disk / "of somebody else").unlink()
-            with board.session() as session:
-                assert session.measure(old, tmp_path).outputs is not None
+        connect = Crowded if kind == "local" else lambda: SshTransport(target)
+        with local_board(disk / "root", connect).session() as session:
+            session.measure(old, tmp_path)
+            before = {path.name: path.read_bytes() for path in blobs.iterdir()}
+            thread = threading.Thread(target=crowd if kind == "sshd" else list)
+            thread.start()
+            with pytest.raises(CommandFailed, match=r"disk_full: \d+ bytes are needed, \d+ are free") as caught:
+                session.measure(Job(payload, None, OUTPUTS_ONLY), tmp_path)
+            thread.join()
+            assert "Free space under" in caught.value.remedy
+            left = {path.name: path.read_bytes() for path in blobs.iterdir()}
+            assert left.items() <= before.items(), "what is left is whole: room may be made, and nothing is half there"
+            taken.unlink()
+            assert session.measure(old, tmp_path).outputs is not None, "what ran before runs again"
+            assert session.measure(Job(payload, None, OUTPUTS_ONLY), tmp_path).outputs is not None
+        assert not list(blobs.glob(".part-*"))
 
 
 @pytest.mark.fault(7)

@@ -9,14 +9,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from board_kit import make_job, need_sshd
 from fault_kit import agent_pace_s
+from restarted_sshd import restarted_sshd
 
 from edgedeploy.boards.agent.board import RemoteBoard
 from edgedeploy.boards.agent.session import BoardOptions
@@ -105,29 +107,115 @@ def test_server_that_accepts_and_says_nothing_is_unreachable() -> None:
             SshTransport(SshTarget(host="127.0.0.1", port=silent.getsockname()[1]), connect_timeout_s=0.5)
 
 
+OPERATIONS: dict[str, Callable[[SshTransport, Path], object]] = {
+    "run": lambda t, folder: t.run(["true"], timeout_s=0.5),
+    "put": lambda t, folder: t.put(folder / "source", str(folder / "remote"), timeout_s=0.5),
+    "get": lambda t, folder: t.get(str(folder / "source"), folder / "back", timeout_s=0.5),
+    "read": lambda t, folder: t.read_bytes(str(folder / "source"), timeout_s=0.5),
+    "write": lambda t, folder: t.write_bytes(str(folder / "remote"), b"x", timeout_s=0.5),
+}
+
+
 @pytest.mark.fault(3)
-def test_frozen_peer_is_noticed_in_every_operation(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(os.urandom(8 << 20))
-    with serve("embedded") as target:
-        operations = {
-            "run": lambda t: t.run(["true"], timeout_s=0.5),
-            "put": lambda t: t.put(source, str(tmp_path / "remote"), timeout_s=0.5),
-            "get": lambda t: t.get(str(source), tmp_path / "back", timeout_s=0.5),
-            "read": lambda t: t.read_bytes(str(source), timeout_s=0.5),
-            "write": lambda t: t.write_bytes(str(tmp_path / "remote"), b"x", timeout_s=0.5),
-        }
-        for name, operation in operations.items():
-            transport = SshTransport(target)
-            transport.read_bytes("/etc/hostname", timeout_s=10)
-            with frozen(target):
-                started_s = time.monotonic()
-                with pytest.raises(Unreachable, match=r"0\.5 s"):
-                    operation(transport)
-                assert time.monotonic() - started_s < 20, name
-            with pytest.raises(Unreachable):
-                operation(transport)
-            transport.close()
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_frozen_sshd_is_noticed_in_every_operation(operation: str, tmp_path: Path) -> None:
+    """A real sshd whose processes all stop. The connection is not used again after that, also when the board thaws."""
+    need_sshd()
+    (tmp_path / "source").write_bytes(os.urandom(8 << 20))
+    with restarted_sshd() as server:
+        transport = SshTransport(server.target)
+        assert transport.read_bytes("/etc/hostname", timeout_s=10)
+        with server.frozen():
+            started_s = time.monotonic()
+            with pytest.raises(Unreachable, match=r"0\.5 s"):
+                OPERATIONS[operation](transport, tmp_path)
+            assert time.monotonic() - started_s < 20
+        with pytest.raises(Unreachable):
+            OPERATIONS[operation](transport, tmp_path)
+        transport.close()
+        again = SshTransport(server.target)
+        assert again.run(["true"], timeout_s=10).exit_status == 0
+        again.close()
+
+
+@pytest.mark.fault(3)
+@pytest.mark.parametrize("operation", ["put", "get", "read"])
+def test_dripping_peer_is_noticed_by_the_time_limit(operation: str, tmp_path: Path) -> None:
+    """A link to a real sshd over which two bytes come in each tenth of a second: it is never still, and never done."""
+    need_sshd()
+    (tmp_path / "source").write_bytes(os.urandom(1 << 20))
+    with restarted_sshd() as server, Dripping(server.target.port) as link:
+        transport = SshTransport(link.to(server.target))
+        assert transport.read_bytes("/etc/hostname", timeout_s=10)
+        link.drip()
+        started_s = time.monotonic()
+        with pytest.raises(Unreachable, match=r"0\.5 s"):
+            OPERATIONS[operation](transport, tmp_path)
+        assert time.monotonic() - started_s < 20
+        transport.close()
+
+
+@pytest.mark.fault(3)
+def test_peer_that_drips_its_greeting_is_unreachable(tmp_path: Path) -> None:
+    need_sshd()
+    with restarted_sshd() as server, Dripping(server.target.port) as link:
+        link.drip()
+        started_s = time.monotonic()
+        with pytest.raises(Unreachable):
+            SshTransport(link.to(server.target), connect_timeout_s=1.0)
+        assert time.monotonic() - started_s < 20
+
+
+class Dripping:
+    """A port in front of an sshd. From :meth:`drip` on, what the server says comes in drops."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._slow = threading.Event()
+        self._over = threading.Event()
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> Dripping:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for item in (self._listening, *self._sockets):
+            item.close()
+
+    def to(self, target: SshTarget) -> SshTarget:
+        """The same server, by the port in front of it."""
+        port = self._listening.getsockname()[1]
+        known = Path(target.known_hosts or "").read_text(encoding="ascii").replace(f":{target.port} ", f":{port} ")
+        place = Path(target.known_hosts or "").with_name("known_hosts_dripping")
+        place.write_text(known, encoding="ascii")
+        return replace(target, port=port, known_hosts=str(place))
+
+    def drip(self) -> None:
+        self._slow.set()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                far = socket.create_connection(("127.0.0.1", self._port))
+                self._sockets += [near, far]
+                threading.Thread(target=self._pass, args=(near, far, False), daemon=True).start()
+                threading.Thread(target=self._pass, args=(far, near, True), daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket, drops: bool) -> None:
+        with contextlib.suppress(OSError):
+            while not self._over.is_set():
+                slow = self._slow.is_set()
+                data = source.recv(2 if slow and drops else 1 << 16)
+                if not data:
+                    break
+                sink.sendall(data)
+                if slow:
+                    time.sleep(0.1)
+            sink.shutdown(socket.SHUT_WR)
 
 
 @pytest.mark.fault(3)

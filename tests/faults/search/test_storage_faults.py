@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import optuna
@@ -181,9 +181,10 @@ def test_database_removed_under_a_running_study(lab: Lab, quick: None) -> None:
             lab.path.unlink()
 
     lab.meanwhile = remove
-    with suppress(StorageError):
+    with pytest.raises(StorageError) as caught:
         lab.run(8)
-    assert len(lab.evaluated) >= 4
+    assert "--resume" in caught.value.remedy and caught.value.exit_code == 3
+    assert len(lab.evaluated) == len(lab.evidence) == 4, "what was under way is finished, and nothing after it is begun"
     lab.meanwhile = lambda: None
     assert lab.run(8) == 8
     check_whole(lab, 8)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 
 import made_up
@@ -31,6 +32,31 @@ class Loaded:
     dom: str
     console: list[str]
     requests: set[str]
+
+
+class Visible(HTMLParser):
+    """The texts that a reader sees, the title, and all tags with their attributes."""
+
+    def __init__(self, dom: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.title = self.text = ""
+        self.tags: list[tuple[str, list[str]]] = []
+        self._open = ""
+        self.feed(dom)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, [name for name, _ in attrs]))
+        self._open = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open == "title":
+            self.title += data
+        elif self._open not in ("script", "style"):
+            self.text += data
 
 
 def load(chromium: str, path: Path) -> Loaded:
@@ -87,6 +113,18 @@ def test_names_with_html_in_them_stay_text(chromium: str, tmp_path: Path) -> Non
     assert "<title>owned</title>" not in found.dom
     assert 'src="x"' not in found.dom
     assert found.console == []
+    seen = Visible(found.dom)
+    assert HOSTILE in seen.title, "the study's name is left out"
+    assert seen.text.count(HOSTILE) >= 4, "the notes, the tables and the study's name are left out"
+    assert not [tag for tag, attributes in seen.tags if tag == "img" or any(key.startswith("on") for key in attributes)]
+
+
+def test_a_name_that_is_not_escaped_would_be_seen(chromium: str, tmp_path: Path) -> None:
+    """What the test above looks for happens in this browser, where a page lets it."""
+    page = tmp_path / "owned.html"
+    page.write_text(f"<title>mine</title><p>{HOSTILE}</p>", encoding="utf-8")
+    found = load(chromium, page)
+    assert "<title>owned</title>" in found.dom and 'src="x"' in found.dom
 
 
 def test_tables_sort_by_number_when_a_heading_is_clicked(chromium: str, tmp_path: Path) -> None:

@@ -142,11 +142,19 @@ def test_what_failed_and_what_was_invalid_is_named_with_its_cause(reader: Reader
     assert "other processes used 0.81 of a core" in reader.sections["All variants"]
 
 
-def test_the_time_account_adds_up(reader: Reader) -> None:
+def test_the_time_account_adds_up(data: ReportData, reader: Reader) -> None:
+    """Each phase has its own time and share of the whole, by the account that the report was given."""
     text = reader.sections["Where the time went"]
-    shares = [float(share) for share in re.findall(r"([\d.]+)%", text.split("Share")[1])]
-    assert sum(shares) == pytest.approx(100, abs=0.5)
-    assert "11 min 52 s of wall time" in text and "2.7%" in text
+    total_s = sum(data.seconds.values())
+    rows = re.findall(r"([a-z]+) +((?:\d+ min )?[\d.]+ m?s) +([\d.]+)%", text.split("Share")[1])
+    assert [phase for phase, _, _ in rows] == list(data.seconds)
+    for phase, time, share in rows:
+        assert float(share) == pytest.approx(100 * data.seconds[phase] / total_s, abs=0.05), phase
+        minutes, _, seconds = time.rpartition(" min ")
+        told_s = 60 * int(minutes or 0) + float(seconds.split()[0]) * (0.001 if seconds.endswith("ms") else 1)
+        assert told_s == pytest.approx(data.seconds[phase], abs=0.51), phase
+    assert data.overhead is not None and f"{data.overhead:.1%}" in text
+    assert "11 min 52 s of wall time" in text and total_s == pytest.approx(11 * 60 + 52, abs=0.5)
 
 
 def test_confirmation_is_separate_and_its_openings_are_listed(reader: Reader) -> None:

@@ -99,6 +99,18 @@ class TestAgentFile:
     def test_keeps_to_the_syntax_of_python_3_8(self, path: Path) -> None:
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 
+    @pytest.mark.parametrize(
+        "newer",
+        [
+            "with (open(a) as b, open(c) as d): pass",
+            "match a:\n case 1: pass",
+            "def f[T](a: T): pass",
+        ],
+    )
+    def test_newer_syntax_would_be_found(self, newer: str) -> None:
+        with pytest.raises(SyntaxError):
+            ast.parse(newer, feature_version=(3, 8))
+
 
 class TestProbe:
     def test_finds_the_runtimes_of_this_environment(self) -> None:

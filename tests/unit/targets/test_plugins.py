@@ -11,7 +11,7 @@ import pytest
 
 from edgedeploy.diagnose.doctor import target_findings
 from edgedeploy.errors import TargetUnavailable
-from edgedeploy.targets.registry import BUILTIN_TARGETS, GROUP, Plugin, find_targets
+from edgedeploy.targets.registry import BUILTIN_TARGETS, GROUP, Plugin, find_targets, sessions_of
 
 GOOD = """
 from edgedeploy.interfaces.target import SessionSource
@@ -80,9 +80,20 @@ def test_installed_and_checkout_agree(pytestconfig: pytest.Config) -> None:
 
 
 def test_a_package_can_bring_a_target(offer) -> None:  # type: ignore[no-untyped-def]
+    """It is loaded, it stands beside the package's own, and boards are given what runs its artifacts: the module that it
+    names, and no other."""
+    before = [plugin.name for plugin in find_targets()]
+    assert sessions_of(["good"]) == ()
     offer("goodpackage", good="goodpackage:Good")
-    assert found("good").broken is None
-    assert found("good").load().name == "good"
+    plugin = found("good")
+    assert (plugin.broken, plugin.value) == (None, "goodpackage:Good")
+    assert (plugin.load().name, type(plugin.load()).__module__) == ("good", "goodpackage")
+    assert [item.name for item in find_targets()] == sorted([*before, "good"])
+    (session,) = sessions_of(["good"])
+    assert (session.target, session.source.packages) == ("good", ("onnxruntime",))
+    assert session.source.module == "edgedeploy.runtime.sessions.onnxruntime"
+    assert session.files == (), "a session of the package's own is in every agent"
+    assert session in sessions_of() and session == plugin.session
 
 
 @pytest.mark.parametrize(
