@@ -74,7 +74,7 @@ class StudyRun:
             self._training,
             build,
             self._say,
-            out_of_time=lambda: time.monotonic() >= self._deadline_s,
+            out_of_time=lambda: self._leaving or time.monotonic() >= self._deadline_s,
             exact_sums=all(sums_int8_exactly(info.arch, info.isa) for _, info in ready.boards),
             weights_file=ready.baseline.file,
         )
@@ -84,8 +84,11 @@ class StudyRun:
         self._host = self._machines.of(here)
         self._at_home = any(info.kernel == here for _, info in ready.boards)
         self._counting = threading.Lock()
-        self._crew: Crew | None = None
+        self._stage: Callable[[Trials, Variant], Outcome] = self._evaluate
+        self._leaving = False
+        self._thread = threading.current_thread()
         self._trials = {info.name: self._trials_on(board, info) for board, info in ready.boards}
+        self._crew = self._enlist()
 
     def _place(self, info: BoardInfo) -> AbstractContextManager[object]:
         """What is held while a board runs: its machine. Which board of a cluster takes a job is not known before."""
@@ -98,8 +101,7 @@ class StudyRun:
             self._say("note", line)
 
         def alive(variant: Variant) -> None:
-            if self._crew is not None:
-                self._crew.check(info.name)
+            self._crew.check(info.name)
             self._say("phase", f"{variant.label}: a run is over")
 
         return Trials(
@@ -137,18 +139,14 @@ class StudyRun:
                 directions=[first.metrics[o.metric].direction for o in self._spec.objectives],
                 seed=self._spec.study.seed,
                 lookup=first.lookup,
-                evaluate=partial(self._evaluate, first),
                 clock=self._searching,
                 evidence=self._store.variants,
             )
-            if len(self._trials) == 1:
-                finished = search.run(trials=self._total, deadline_s=self._deadline_s)
-            else:
-                with self._crewed(self._evaluate) as crew:
-                    finished = search.run_on(crew, trials=self._total, deadline_s=self._deadline_s)
-            self._compare_at_the_end(first)
-            if confirm:
-                self._confirm()
+            with self._crew, self._left_at_once():
+                finished = search.run(self._crew, trials=self._total, deadline_s=self._deadline_s)
+                self._compare_at_the_end()
+                if confirm:
+                    self._confirm()
             return finished
         finally:
             self._account.close()
@@ -156,19 +154,39 @@ class StudyRun:
     def _searching(self) -> AbstractContextManager[None]:
         return self._account.phase("search")
 
-    @contextmanager
-    def _crewed(self, work: Callable[[Trials, Variant], Outcome]) -> Iterator[Crew]:
-        """All boards at ``work``."""
+    def _enlist(self) -> Crew:
+        """All boards at the stage at hand. Time in which the only board has no job is the search's, not the board's."""
         infos = {info.name: info for _, info in self._ready.boards}
         cluster = self._ready.cluster
         posts = [
-            Post(name, partial(work, trials), cluster.set_aside if cluster else partial(Quarantine().put, infos[name]))
-            for name, trials in self._trials.items()
+            Post(name, partial(self._work, name), cluster.set_aside if cluster else partial(Quarantine().put, info))
+            for name, info in infos.items()
         ]
-        crew = Crew(posts, tell=lambda line: self._say("note", line), waiting=self._account.stopped)
-        self._crew = crew
-        with crew:
-            yield crew
+        return Crew(
+            posts,
+            tell=lambda line: self._say("note", line),
+            waiting=self._account.stopped,
+            resting=self._account.stopped if len(posts) == 1 else nullcontext,
+        )
+
+    def _work(self, board: str, variant: Variant) -> Outcome:
+        return self._stage(self._trials[board], variant)
+
+    @contextmanager
+    def _left_at_once(self) -> Iterator[None]:
+        """When an error or Ctrl-C ends the study, a training that is under way ends too: it keeps its checkpoint."""
+        try:
+            yield
+        except BaseException:
+            self._leaving = True
+            raise
+
+    def _all_at(self, stage: Callable[[Trials, Variant], Outcome], variants: Sequence[Variant]) -> None:
+        self._stage = stage
+        futures = [self._crew.submit(variant) for variant in variants]
+        with self._account.stopped():
+            for future in futures:
+                future.result()
 
     def _evaluate(self, trials: Trials, variant: Variant) -> Outcome:
         self._say("phase", f"{variant.label}: build and measure")
@@ -194,18 +212,14 @@ class StudyRun:
     def _is_recovered(self, variant: Variant) -> bool:
         return variant.width < 1.0 or variant.arch_kwargs != dict(self._ready.space.arch_defaults)
 
-    def _compare_at_the_end(self, first: Trials) -> None:
+    def _compare_at_the_end(self) -> None:
         """An earlier run may have measured recovered variants and been cut off before the comparison."""
         if self._further is None or not any(self._is_recovered(item.variant) for item in self._store.measurements()):
             return
         if time.monotonic() >= self._deadline_s:
             self._say("note", f"{_NOT_COMPARED}: the time is over. A resumed study measures it")
             return
-        if len(self._trials) == 1:
-            self._compare(first)
-            return
-        with self._crewed(self._compare_on) as crew:
-            crew.submit(self._further).result()
+        self._all_at(self._compare_on, [self._further])
 
     def _compare_on(self, trials: Trials, variant: Variant) -> Outcome:
         self._compare(trials)
@@ -247,6 +261,8 @@ class StudyRun:
             self._under_way = None
 
     def _say(self, kind: Literal["phase", "trial", "note"], text: str, failed: Failure | None = None) -> None:
+        if self._leaving and threading.current_thread() is not self._thread:
+            return  # of a board that was left behind: the study's log has ended
         done = min(self._already + self._outcomes, self._total)
         left = self._eta(self._total - done + (self._further is not None))
         best = self._best() if kind == "trial" else None
@@ -295,15 +311,7 @@ class StudyRun:
         self._store.log_opening(
             "end of the search: baselines, front, and what is indistinguishable from it", tuple(missing)
         )
-        variants = [measured[digest] for digest in missing]
-        first = next(iter(self._trials.values()))
-        if len(self._trials) == 1:
-            for variant in variants:
-                self._confirm_one(first, variant)
-            return
-        with self._crewed(self._confirm_one) as crew:
-            for future in [crew.submit(variant) for variant in variants]:
-                future.result()
+        self._all_at(self._confirm_one, [measured[digest] for digest in missing])
 
     def _confirm_one(self, trials: Trials, variant: Variant) -> Outcome:
         self._say("phase", f"confirmation: {variant.label}")
