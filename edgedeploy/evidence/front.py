@@ -353,7 +353,7 @@ def _row(
         variant=item.variant,
         baseline=item.digest in baseline_digests,
         status=status,
-        estimates={name: resampler.estimate(item, name) for name in sorted(item.metrics)},
+        estimates=resampler.estimates(item, sorted(item.metrics)),
         missing=dict(sorted(item.missing.items())),
         executed=dict(sorted(item.candidate.executed.items())),
         shortfalls=missed,

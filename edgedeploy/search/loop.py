@@ -45,7 +45,7 @@ class Search:
     """One multi-objective search over ``space``, resumable from its storage: a SQLite file, or a server.
 
     ``lookup`` answers from the evidence (None: not evaluated yet); ``evidence`` lists the variants that ``lookup`` knows, in
-    the order they were made. ``clock`` wraps the optimiser's own work, so that it can be charged to the study's time account.
+    the order they were made. ``clock`` wraps the optimiser's own work, which the study's time account is charged with.
     """
 
     def __init__(
@@ -139,8 +139,8 @@ class Search:
             self._persist(partial(self._drop, trial))
 
     def _land(self, future: Future[Outcome]) -> BaseException | None:
-        """Tell Optuna the outcome of a finished evaluation. Returns what it raised instead: its trial then stays RUNNING, and
-        is the next run's first."""
+        """Tell Optuna the outcome of a finished evaluation. Returns what it raised instead: its trial then stays RUNNING
+        and is the next run's first."""
         trial, variant = self._flying.pop(future)
         raised = future.exception()
         if raised is not None:
