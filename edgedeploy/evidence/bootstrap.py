@@ -123,7 +123,9 @@ def resampled_means(values: Floats, places: Places) -> Floats:
     return np.asarray(values[places].mean(axis=1))
 
 
-def resampled_group_means(values: Floats, groups: Sequence[int], seed: int, resamples: int = RESAMPLES) -> Floats | None:
+def resampled_group_means(
+    values: Floats, groups: Sequence[int], seed: int, resamples: int = RESAMPLES
+) -> Floats | None:
     """As :func:`resampled_means`, but whole groups are drawn; the mean stays one over cases. None for too few groups."""
     _, owners = np.unique(np.asarray(groups), return_inverse=True)
     sizes = np.bincount(owners).astype(np.float64)

@@ -20,7 +20,6 @@ from edgedeploy.lab.crew import Crew, Machines, Post
 from edgedeploy.lab.kinds import health_check
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.measurement import Failure
-from edgedeploy.records.units import human
 from edgedeploy.records.variant import Variant
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.search.history import Server
@@ -28,10 +27,13 @@ from edgedeploy.search.loop import Failed, Finished, Outcome, Scored, Search
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.baseline import recovered_baseline
+from edgedeploy.study.best import Best
 from edgedeploy.study.eta import Eta, Pace, eta
 from edgedeploy.study.events import Event, Observer
 from edgedeploy.study.front import read_front
+from edgedeploy.study.known import Known
 from edgedeploy.study.limits import limit_marks
+from edgedeploy.study.outputs import prune_outputs
 from edgedeploy.study.preflight import Ready
 from edgedeploy.study.sources import task_marks
 from edgedeploy.study.steadiness import Steadiness
@@ -39,7 +41,6 @@ from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.trial import Runner, Trials, runner_on
 from edgedeploy.study.workbench import BASELINE, Workbench, build_here
 
-QUICK_RESAMPLES: Final = 200
 _NOT_COMPARED: Final = "the baseline after further training is not measured yet"
 
 
@@ -47,7 +48,14 @@ class StudyRun:
     """One run of a study: its search, its progress, and the confirmation at its end."""
 
     def __init__(
-        self, spec: StudySpec, ready: Ready, store: Store, history: Path | Server, trials: int, observer: Observer
+        self,
+        spec: StudySpec,
+        ready: Ready,
+        store: Store,
+        history: Path | Server,
+        trials: int,
+        observer: Observer,
+        known: Known,
     ) -> None:
         self._spec = spec
         self._ready = ready
@@ -61,10 +69,14 @@ class StudyRun:
         self._outcomes = 0
         self._under_way: TrainProgress | None = None
         self._once_s = 0.0
-        known = store.variants()
-        self._already = sum(not variant.recovered for variant in known)
-        self._further = self._further_baseline(known)
-        self._steadiness = Steadiness(measured=bool(store.measurements()))
+        self._known = known
+        variants = known.variants()
+        self._already = sum(not variant.recovered for variant in variants)
+        self._further = self._further_baseline(variants)
+        measured = known.measurements()
+        self._steadiness = Steadiness(measured=bool(measured))
+        self._best = Best(store.study(), spec, measured)
+        self._recovered = [variant for variant in variants if variant.recovered]
         build = ready.cluster.build if ready.cluster else build_here
         self._bench = Workbench(
             ready.task,
@@ -110,6 +122,7 @@ class StudyRun:
             provenance=info.provenance,
             bench=self._bench,
             store=self._store,
+            known=self._known,
             account=self._account,
             reference_baseline=self._ready.space.baseline_variant(self._ready.space.targets[0]),
             metrics=self._spec.metric_table(self._ready.task_metrics),
@@ -140,13 +153,14 @@ class StudyRun:
                 seed=self._spec.study.seed,
                 lookup=first.lookup,
                 clock=self._searching,
-                evidence=self._store.variants,
+                evidence=self._known.variants,
             )
             with self._crew, self._left_at_once():
                 finished = search.run(self._crew, trials=self._total, deadline_s=self._deadline_s)
                 self._compare_at_the_end()
                 if confirm:
                     self._confirm()
+            prune_outputs(self._store, self._picturable())
             return finished
         finally:
             self._account.close()
@@ -195,11 +209,23 @@ class StudyRun:
             self._outcomes += 1
             self._under_way = None  # also of a training that failed
             failed = _failure(variant, outcome) if isinstance(outcome, Failed) else None
+            self._take_in(variant)
             self._say("trial", f"{variant.label}: {_outcome_text(outcome, self._spec)}", failed)
             self._steadiness.note(outcome, (time.monotonic() - self._started_s) / self._spec.budget.wall_clock)
         if isinstance(outcome, Scored) and self._is_recovered(variant):
             self._compare(trials)
         return outcome
+
+    def _take_in(self, variant: Variant) -> None:
+        with self._account.phase("bookkeeping"):
+            found = self._known.measurement(variant.digest)
+            if found is not None:
+                self._best.add(found)
+                prune_outputs(self._store, self._picturable(), self._best.taken)  # others may be at work on theirs
+
+    def _picturable(self) -> set[str]:
+        """Whose outputs are kept. A baseline that was trained further counts as one."""
+        return self._best.shown | {variant.digest for variant in self._recovered}
 
     def _further_baseline(self, known: Sequence[Variant]) -> Variant | None:
         """The baseline to be trained as much further as recovered variants are. None when it has an outcome, when nothing
@@ -214,7 +240,7 @@ class StudyRun:
 
     def _compare_at_the_end(self) -> None:
         """An earlier run may have measured recovered variants and been cut off before the comparison."""
-        if self._further is None or not any(self._is_recovered(item.variant) for item in self._store.measurements()):
+        if self._further is None or not any(self._is_recovered(item.variant) for item in self._known.measurements()):
             return
         if time.monotonic() >= self._deadline_s:
             self._say("note", f"{_NOT_COMPARED}: the time is over. A resumed study measures it")
@@ -247,6 +273,8 @@ class StudyRun:
             self._once_s += time.monotonic() - started_s
             self._under_way = None
             failed = _failure(further, outcome) if isinstance(outcome, Failed) else None
+            self._recovered.append(further)
+            self._take_in(further)
             self._say("trial", f"{further.label} (baseline, recovered): {_outcome_text(outcome, self._spec)}", failed)
 
     def _training(self, what: str, state: TrainProgress) -> None:
@@ -265,7 +293,10 @@ class StudyRun:
             return  # of a board that was left behind: the study's log has ended
         done = min(self._already + self._outcomes, self._total)
         left = self._eta(self._total - done + (self._further is not None))
-        best = self._best() if kind == "trial" else None
+        best = None
+        if kind == "trial":
+            with self._account.phase("bookkeeping"):
+                best = self._best.text()
         if left is None:
             self._observer(Event(kind, text, done, self._total, best=best, failed=failed))
         else:
@@ -282,16 +313,6 @@ class StudyRun:
         )
         return eta(pace, to_do=to_do, budget_left_s=self._deadline_s - now_s)
 
-    def _best(self) -> str | None:
-        """The pick of what is measured so far, with its objectives: a quick look, the front at the end takes its time."""
-        with self._account.phase("bookkeeping"):
-            front = read_front(self._store.root, resamples=QUICK_RESAMPLES)
-        row = front.row(front.pick.digest) if front.pick else None
-        if row is None:
-            return None
-        values = (f"{o.metric} {human(row.estimates[o.metric].value, front.unit(o.metric))}" for o in front.objectives)
-        return f"{row.variant.label} ({', '.join(values)})"
-
     def _confirm(self) -> None:
         """Run the baselines, the front, and what is not shown to be worse than it on the confirmation split, once each; the
         opening is logged. Nothing is chosen by it: it says how far the choice carries."""
@@ -301,7 +322,7 @@ class StudyRun:
         front = read_front(self._store.root)
         done = {measurement.digest for measurement in self._store.confirmations()}
         baselines = [self._ready.space.baseline_variant(target) for target in self._ready.space.targets]
-        measured = {measurement.digest: measurement.variant for measurement in self._store.measurements()}
+        measured = {measurement.digest: measurement.variant for measurement in self._known.measurements()}
         wanted = [v.digest for v in baselines if v.digest in measured] + [member.digest for member in front.members]
         wanted += [row.digest for row in front.excluded if row.confidence == "indistinguishable"]
         wanted += [variant.digest for variant in measured.values() if variant.recovered]
