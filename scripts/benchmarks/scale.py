@@ -1,8 +1,8 @@
 """What a study of many variants costs beside its measurements: bookkeeping, proposals, front, report, memory.
 
 The measurements are MADE UP: no board ever said any of this. They have the size and the parts of real ones. A folder is
-filled with them, and a search goes on in it with a board that answers at once. Bookkeeping is all that a trial costs beside
-the sampler and the board: the proposal's own steps in the database, the evidence, the best so far, the account and the events.
+filled with them, and a search goes on in it with a board that answers at once. Bookkeeping is what a trial costs beside
+the sampler and the board: the steps in the database, the evidence, the best so far, the account and the events.
 """
 
 from __future__ import annotations
@@ -44,8 +44,6 @@ MEMORY_BAR_MB: Final = 500.0
 FEW: Final = 100
 TIMED_TRIALS: Final = 20
 FRESH_TRIALS: Final = 30
-SEEDS: Final = 6
-"""Proposals that every search begins with: baselines and points that are good on most models."""
 
 
 class Desk:
@@ -177,7 +175,7 @@ def main(argv: Sequence[str]) -> int:
         root = Path(name)
         fresh = Desk(new_folder(root / "fresh"), given.cases)
         fresh.run(FRESH_TRIALS)
-        share = (fresh.proposals() - SEEDS) / FRESH_TRIALS
+        share = fresh.proposals() / FRESH_TRIALS
         row(f"proposals a variant, {FRESH_TRIALS} variants", f"{share:.2f}", f"{PROPOSALS_BAR}", share <= PROPOSALS_BAR)
         for trials in (FEW, given.variants):
             spent_ms, sampler_s, recover_s = bookkeeping(root / str(trials), variants, trials, given.cases)
