@@ -42,30 +42,34 @@ REPORT_BAR_S: Final = 15.0
 REPORT_BAR_MB: Final = 8.0
 MEMORY_BAR_MB: Final = 500.0
 FEW: Final = 100
-TIMED_TRIALS: Final = 20
-FRESH_TRIALS: Final = 30
+TIMED_TRIALS: Final = 10
+FRESH_TRIALS: Final = 20
+
+
+WALL: Final = time.perf_counter
+clock: Callable[[], float] = WALL
 
 
 class Desk:
     """The bookkeeping of a run, as :class:`edgedeploy.study.run.StudyRun` does it, with a board that answers at once."""
 
     def __init__(self, store: Store, cases: int) -> None:
-        started_s = time.perf_counter()
+        started_s = clock()
         self.store, self.cases = store, cases
         self.known, self.account = Known(store), Account(store)
         self.best = Best(store.study(), stored_spec(store), self.known.measurements())
         self.log = EventLog(store.root)
         self.made_s = self.drawn_s = 0.0
-        self.recover_s = time.perf_counter() - started_s
+        self.recover_s = clock() - started_s
 
     def lookup(self, variant: Variant) -> Outcome | None:
         found = self.known.measurement(variant.digest)
         return None if found is None else Scored((found.metrics["dice_mean"], found.metrics["latency_ratio"]), {})
 
     def evaluate(self, variant: Variant) -> Outcome:
-        started_s = time.perf_counter()
+        started_s = clock()
         measurement = made_up_measurement(variant, self.cases)
-        self.made_s += time.perf_counter() - started_s
+        self.made_s += clock() - started_s
         with self.account.phase("bookkeeping"):
             self.store.keep(measurement)
             found = self.known.measurement(variant.digest)
@@ -80,17 +84,17 @@ class Desk:
     def run(self, trials: int) -> list[tuple[float, float]]:
         """Seconds of bookkeeping and of the sampler of each new variant."""
         spent: list[tuple[float, float]] = []
-        marks = [time.perf_counter()]
+        marks = [clock()]
 
         def evaluate(variant: Variant) -> Outcome:
             outcome = self.evaluate(variant)
-            now_s = time.perf_counter()
+            now_s = clock()
             spent.append((now_s - marks[-1] - self.drawn_s - self.made_s, self.drawn_s))
             marks.append(now_s)
             self.made_s = self.drawn_s = 0.0
             return outcome
 
-        started_s = time.perf_counter()
+        started_s = clock()
         search = Search(
             storage=self.store.optimiser_path,
             space=SPACE,
@@ -104,11 +108,11 @@ class Desk:
             draw = Proposals._draw
 
             def timed(proposals: Proposals, *arguments: Any) -> Any:
-                begun_s = time.perf_counter()
+                begun_s = clock()
                 try:
                     return draw(proposals, *arguments)
                 finally:
-                    self.drawn_s += time.perf_counter() - begun_s
+                    self.drawn_s += clock() - begun_s
 
             Proposals._draw = timed  # type: ignore[method-assign]
             try:
@@ -134,21 +138,21 @@ def bookkeeping(
     for variant in variants[: trials - TIMED_TRIALS]:
         if store.measurement(variant.digest) is None:
             store.keep(made_up_measurement(variant, cases))
-    Desk(store, cases).run(trials - TIMED_TRIALS + 1)  # tells the database of them
+    Desk(store, cases).run(trials - TIMED_TRIALS)  # tells the database of them
     desk = Desk(store, cases)
-    spent = desk.run(trials + 1)
+    spent = desk.run(trials)
     return [1e3 * book for book, _ in spent], [sampler for _, sampler in spent], desk.recover_s
 
 
 def command(*arguments: str) -> tuple[float, float, float]:
     """Wall seconds, processor seconds and peak memory in MB of a command of edgedeploy."""
-    started_s = time.perf_counter()
+    started_s = WALL()
     process = subprocess.Popen([sys.executable, "-m", "edgedeploy", *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"edgedeploy {' '.join(arguments)} ended with {process.returncode}")
-    return time.perf_counter() - started_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
+    return WALL() - started_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
 
 
 def spread(values: Sequence[float]) -> str:
@@ -161,7 +165,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--cases", type=int, default=40, help="how many cases each was scored on (40)")
     parser.add_argument("--folder", type=Path, help="keep the folders there (a temporary one)")
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar does not hold")
+    text = (
+        "count processor time instead of wall time, on a machine that others use too; waits for the disk are not in it"
+    )
+    parser.add_argument("--processor", action="store_true", help=text)
     given = parser.parse_args(argv)
+    if given.processor:
+        global clock
+        clock = time.process_time
     variants = all_variants()
     if not FEW <= given.variants < len(variants) - TIMED_TRIALS:
         parser.error(f"--variants is at least {FEW} and less than {len(variants) - TIMED_TRIALS}")
@@ -188,7 +199,8 @@ def main(argv: Sequence[str]) -> int:
         folder = str(root / str(given.variants))
         for what, bar_s in (("front", FRONT_BAR_S), ("report", REPORT_BAR_S)):
             wall_s, cpu_s, memory_mb = command(what, folder)
-            row(f"{what}, s", f"{wall_s:.3g} (processor {cpu_s:.3g})", f"{bar_s:g}", wall_s <= bar_s)
+            judged_s = cpu_s if given.processor else wall_s
+            row(f"{what}, s", f"{wall_s:.3g} (processor {cpu_s:.3g})", f"{bar_s:g}", judged_s <= bar_s)
             row(f"{what}: memory, MB", f"{memory_mb:.0f}", f"{MEMORY_BAR_MB:g}", memory_mb <= MEMORY_BAR_MB)
         size_mb = (Path(folder) / "report.html").stat().st_size / 1e6
         row("report, MB", f"{size_mb:.2f}", f"{REPORT_BAR_MB:g}", size_mb <= REPORT_BAR_MB)
