@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import sys
@@ -23,6 +24,14 @@ def main() -> None:
         if getattr(sys, name) is None:  # it was closed before Python began: what nobody can read goes nowhere
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115  # for as long as the process
     try:
+        _run()
+    except SystemExit as exc:
+        _leave(exc)
+        raise
+
+
+def _run() -> None:
+    try:
         from edgedeploy.cli.app import app
 
         app(prog_name="edgedeploy")  # also as `python -m edgedeploy`: shell completion asks by this name
@@ -43,6 +52,18 @@ def main() -> None:
         sys.stderr.write(f"error: write to {where}: {exc.strerror}. Free space there and run it again\n")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has no place either
         raise SystemExit(EXIT_STORAGE) from None
+
+
+def _leave(exc: SystemExit) -> None:
+    """End the process at once when a board's thread is left in a toolchain's or a driver's code, after Ctrl-C for example:
+    Python would take itself down under it, and such code then aborts the process with a status of its own."""
+    crew = sys.modules.get("edgedeploy.lab.crew")
+    if crew is None or not crew.abandoned():
+        return
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    atexit._run_exitfuncs()
+    os._exit(exc.code if isinstance(exc.code, int) else int(exc.code is not None))
 
 
 if __name__ == "__main__":

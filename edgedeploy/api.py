@@ -29,6 +29,7 @@ from edgedeploy.study.baseline import recovered_baseline, require_same_weights
 from edgedeploy.study.events import Event, EventLog, Observer, ignore
 from edgedeploy.study.front import read_front, stored_spec
 from edgedeploy.study.kept_cases import names_of, record_of, require_same_cases
+from edgedeploy.study.known import Known
 from edgedeploy.study.limits import changed_limits, first_limits, limits_of, with_limits
 from edgedeploy.study.options import RunOptions
 from edgedeploy.study.preflight import Ready, prepare, versions
@@ -139,7 +140,8 @@ class Study:
             ready = prepare(
                 self.spec, self._source, tables, cluster, lambda line: observer(Event("note", line, 0, wanted))
             )
-            measured = sorted(store.measurements(), key=lambda item: item.created_utc)
+            known = Known(store)
+            measured = sorted(known.measurements(), key=lambda item: item.created_utc)
             if store.exists():
                 require_same_weights(store.study(), ready.baseline.weights, store.root)
                 told = (*told, *require_same_cases(store, ready.task, measured))
@@ -165,7 +167,7 @@ class Study:
                 log(event)
                 observer(event)
 
-            finished = StudyRun(self.spec, ready, store, history, wanted, tell).go(options.confirm)
+            finished = StudyRun(self.spec, ready, store, history, wanted, tell, known).go(options.confirm)
             log.finish(finished.reason, finished.evaluated, wanted)
             if tracker is not None:
                 tell(_logged(tracker, store, len(store.measurements()) + len(store.failures()), wanted))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+from edgedeploy.errors import Quarantined
+from edgedeploy.lab.crew import Crew, Post
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.loop import Outcome, Scored
 from edgedeploy.search.space import Space
@@ -20,6 +23,11 @@ SPACE = Space(
     default_threads=2,
 )
 SMALL = replace(SPACE, parameters={"width": (1.0, 0.5), "precision": ("float32", "bfloat16", "int8")})
+
+
+def one_board(evaluate: Callable[[Variant], Outcome]) -> Crew:
+    """A SIMULATED board that only evaluates."""
+    return Crew([Post("the board", evaluate, lambda cause: Quarantined("the board", cause))])
 
 
 def landscape(variant: Variant) -> Outcome:

@@ -274,12 +274,12 @@ def build_front(
     feasible = [item for item in complete if not shortfalls(item.metrics, constraints)]
     by_digest = {item.digest: item for item in valid}
     winners = non_dominated([_candidate(item) for item in feasible], objectives)
-    members = sorted((by_digest[item.digest] for item in winners), key=lambda item: _rank(item, objectives))
+    members = sorted((by_digest[item.digest] for item in winners), key=lambda item: rank(item, objectives))
     judge = _Judge(members, objectives, effects, resampler)
     reference = by_digest.get(baseline_digests[0]) if baseline_digests else None
     rows = [_row(item, judge, constraints, baseline_digests, resampler, seed) for item in valid]
     places = {"front": 0, "dominated": 1, "infeasible": 2, "incomplete": 3}
-    rows.sort(key=lambda row: (places[row.status], _rank(by_digest[row.digest], objectives)))
+    rows.sort(key=lambda row: (places[row.status], rank(by_digest[row.digest], objectives)))
     return Front(
         provenance=valid[0].provenance if valid else None,
         board=" + ".join(sorted({item.board.name for item in valid})) or None,
@@ -353,7 +353,7 @@ def _row(
         variant=item.variant,
         baseline=item.digest in baseline_digests,
         status=status,
-        estimates={name: resampler.estimate(item, name) for name in sorted(item.metrics)},
+        estimates=resampler.estimates(item, sorted(item.metrics)),
         missing=dict(sorted(item.missing.items())),
         executed=dict(sorted(item.candidate.executed.items())),
         shortfalls=missed,
@@ -377,7 +377,7 @@ def _candidate(item: Measurement) -> Candidate:
     return Candidate(item.digest, item.provenance, item.metrics)
 
 
-def _rank(item: Measurement, objectives: Sequence[Objective]) -> tuple[float | str, ...]:
+def rank(item: Measurement, objectives: Sequence[Objective]) -> tuple[float | str, ...]:
     """Best on the first objective first; without a value, last; the digest makes the order total."""
     values = (item.metrics.get(goal.metric) for goal in objectives)
     losses = (

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from edgedeploy.errors import SpecError
 from edgedeploy.records.board import Provenance
 from edgedeploy.records.goals import Constraint, Objective
@@ -141,10 +143,11 @@ def non_dominated(candidates: Sequence[Candidate], objectives: Sequence[Objectiv
     if not objectives:
         raise ValueError("a front needs at least one objective")
     require_one_provenance(candidates)
+    values = np.array([[goal.sign * item.values[goal.metric] for goal in objectives] for item in candidates])
     return tuple(
         candidate
-        for candidate in candidates
-        if not any(dominates(other, candidate, objectives) for other in candidates if other is not candidate)
+        for candidate, own in zip(candidates, values, strict=True)
+        if not ((values >= own).all(axis=1) & (values > own).any(axis=1)).any()
     )
 
 

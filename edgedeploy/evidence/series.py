@@ -104,6 +104,12 @@ class Run:
             raise MeasurementError("measure realtime", str(exc), "The run is void") from exc
 
     @cached_property
+    def latencies(self) -> Neighbours | None:
+        blocks = [block for block in self.candidate.blocks_ns if block]
+        require_positive([value for block in blocks for value in block], "latency")
+        return Neighbours(blocks, "queries") if blocks else None
+
+    @cached_property
     def block_medians(self) -> Floats:
         return block_medians(self.candidate)
 
@@ -117,9 +123,7 @@ Reader = Callable[[Run], Series | str | None]
 
 
 def _latencies(run: Run) -> Series | None:
-    blocks = [block for block in run.candidate.blocks_ns if block]
-    require_positive([value for block in blocks for value in block], "latency")
-    return Neighbours(blocks, "queries") if blocks else None
+    return run.latencies
 
 
 def _latency_ratios(run: Run) -> Series | str | None:

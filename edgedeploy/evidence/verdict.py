@@ -10,11 +10,12 @@ differ truly by a little. ``scripts/bench noise`` counts how often this is right
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from edgedeploy.evidence.bootstrap import RESAMPLES, TIME_LEVEL, generator
+from edgedeploy.evidence.bootstrap import RESAMPLES, TIME_LEVEL, Places, generator, resampled_medians
 from edgedeploy.evidence.statistics import block_medians, pair_ratios
 from edgedeploy.records.job import RawSide
 
@@ -48,6 +49,13 @@ class Verdict:
         }
 
 
+@lru_cache(maxsize=8)
+def _drawn_rounds(seed: int, rounds: int, resamples: int) -> Places:
+    """The places of both ratios of each round that is drawn; shape (resamples, 2 * rounds)."""
+    chosen = generator(seed, "verdict").integers(0, rounds, (resamples, rounds))
+    return np.asarray(2 * chosen[:, :, None] + np.arange(2)).reshape(resamples, -1)
+
+
 def latency_verdict(
     candidate: RawSide, baseline: RawSide, *, seed: int = 0, margin: float = MARGIN, resamples: int = RESAMPLES
 ) -> Verdict | None:
@@ -62,9 +70,7 @@ def latency_verdict(
     rounds = ratios.size // 2
     if rounds < MIN_ROUNDS:
         return Verdict("too few rounds", ratio, None, None, rounds)
-    whole = ratios[: 2 * rounds].reshape(rounds, 2)
-    chosen = generator(seed, "verdict").integers(0, rounds, (resamples, rounds))
-    draws = np.median(whole[chosen].reshape(resamples, -1), axis=1)
+    draws = resampled_medians(ratios[: 2 * rounds], _drawn_rounds(seed, rounds, resamples))
     low, high = (float(bound) for bound in np.quantile(draws, [1 - TIME_LEVEL, TIME_LEVEL]))
     word: Word = "no difference shown"
     if high < 1 - margin:

@@ -1,4 +1,4 @@
-"""Several boards of one kind in one study: a queue, one worker per board, and one run at a time on each machine.
+"""The boards of a study, one or several of one kind: a queue, one worker per board, and one run at a time on each machine.
 
     queue          the first free board takes the next variant
     lease          the board's own agent holds the board for each job under a fencing token (``boards/agent/lease.py``);
@@ -14,7 +14,9 @@ board, can be compared across boards: :func:`require_comparable` refuses other o
 
 from __future__ import annotations
 
+import ctypes
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -33,6 +35,22 @@ FAILURES_BEFORE_QUARANTINE: Final = 3
 LEAVE_S: Final = 5.0
 """How long to wait for the workers at the end of a study. A worker that takes longer is left running; it can store
 nothing."""
+
+
+THREAD_NAME: Final = "board"
+"""How the names of the workers' threads begin."""
+
+
+def interrupt(thread: threading.Thread) -> None:
+    """Raise ``KeyboardInterrupt`` in a thread, as soon as it runs Python code: its board is let go, its files are closed."""
+    if thread.ident is not None and thread.is_alive():
+        raises = ctypes.py_object(KeyboardInterrupt)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), raises)
+
+
+def abandoned() -> bool:
+    """Whether a worker is still at work for a study that is over."""
+    return any(thread.name.startswith(f"{THREAD_NAME} ") for thread in threading.enumerate())
 
 
 class Machines:
@@ -71,9 +89,10 @@ class _Job:
 
 
 class Crew:
-    """A :class:`edgedeploy.search.loop.ParallelEvaluator` of boards with one thread each, which mostly waits for its board.
+    """A :class:`edgedeploy.search.loop.Evaluator` of boards with one thread each, which mostly waits for its board.
 
-    ``tell`` gets one line per message for people. ``waiting`` wraps the time in which the search only waits.
+    The caller's thread stays free for Ctrl-C, whichever board works. ``tell`` gets one line per message for people.
+    ``waiting`` wraps the time in which the search only waits, ``resting`` that in which a board has no job.
     """
 
     def __init__(
@@ -82,6 +101,7 @@ class Crew:
         *,
         tell: Callable[[str], None] = lambda line: None,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        resting: Callable[[], AbstractContextManager[None]] = nullcontext,
         limit: int = FAILURES_BEFORE_QUARANTINE,
     ) -> None:
         self._posts = {post.name: post for post in posts}
@@ -91,12 +111,14 @@ class Crew:
         self._changed = threading.Condition()
         self._serving = set(self._posts)
         self._away: set[str] = set()
+        self._at_work: set[threading.Thread] = set()
         self._ended_by: Exception | None = None
+        self._resting = resting
         self.waiting = waiting
 
     def __enter__(self) -> Crew:
         self._threads = [
-            threading.Thread(target=self._serve, args=(post,), name=f"board {post.name}", daemon=True)
+            threading.Thread(target=self._work, args=(post,), name=f"{THREAD_NAME} {post.name}", daemon=True)
             for post in self._posts.values()
         ]
         for thread in self._threads:
@@ -109,8 +131,12 @@ class Crew:
             for job in self._jobs:
                 job.future.cancel()
             self._changed.notify_all()
+            left = list(self._at_work)
+        for thread in left:
+            interrupt(thread)
+        give_up_s = time.monotonic() + LEAVE_S
         for thread in self._threads:
-            thread.join(LEAVE_S)
+            thread.join(max(0.0, give_up_s - time.monotonic()))
 
     def slots(self) -> int:
         return max(1, len(self._serving - self._away))
@@ -118,7 +144,7 @@ class Crew:
     def submit(self, variant: Variant) -> Future[Outcome]:
         job = _Job(variant)
         with self._changed:
-            if self._ended_by is not None:
+            if self._ended_by is not None:  # since the caller looked, the last board went
                 job.future.set_exception(self._ended_by)
                 return job.future
             self._jobs.append(job)
@@ -130,6 +156,15 @@ class Crew:
         if name not in self._serving:
             raise Busy(f"board {name!r}: file a result", "its place in this study is over", "Run it again")
 
+    def _work(self, post: Post) -> None:
+        try:
+            self._serve(post)
+        except KeyboardInterrupt:
+            if post.name in self._serving:
+                raise
+        finally:
+            self._at_work.discard(threading.current_thread())
+
     def _serve(self, post: Post) -> None:
         if post.absent and self._came(post) is None:
             return
@@ -138,7 +173,7 @@ class Crew:
             try:
                 outcome = post.evaluate(job.variant)
             except BoardError as exc:
-                if isinstance(exc, (HostKeyError, Quarantined)):
+                if isinstance(exc, (HostKeyError, Quarantined)) or len(self._posts) == 1:
                     self._retire(post, job, exc)
                     return
                 if isinstance(exc, Unreachable) and post.come is not None:
@@ -188,11 +223,14 @@ class Crew:
         board has left the study."""
         with self._changed:
             while post.name in self._serving:
+                self._at_work.discard(threading.current_thread())
                 for job in self._jobs:
                     if post.name not in job.refused_by or job.refused_by >= self._serving:
                         self._jobs.remove(job)
+                        self._at_work.add(threading.current_thread())
                         return job
-                self._changed.wait()
+                with self._resting():
+                    self._changed.wait()
             return None
 
     def _give_back(self, post: Post, job: _Job, exc: Exception) -> None:
@@ -203,7 +241,8 @@ class Crew:
             self._changed.notify_all()
 
     def _retire(self, post: Post, job: _Job | None, exc: Exception) -> None:
-        """Remove the board, which may have a job, from the study; when it was the last one, the study ends."""
+        """Remove the board, which may have a job, from the study; when it was the last one, the study ends. A study's only
+        board is not set aside: its error is the study's."""
         with self._changed:
             self._serving.discard(post.name)
             left = len(self._serving)

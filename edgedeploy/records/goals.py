@@ -17,6 +17,11 @@ class Objective:
     metric: str
     direction: Direction
 
+    @property
+    def sign(self) -> int:
+        """1 where more is better, else -1."""
+        return -1 if self.direction == "minimize" else 1
+
     def gain(self, ours: float, theirs: float) -> float:
         """How much better ``ours`` is, in the metric's unit; negative when it is worse."""
         return theirs - ours if self.direction == "minimize" else ours - theirs

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NO_RULES, PrecisionPlan
@@ -129,7 +130,7 @@ class Variant:
             recovered=bool(data.get("recovered", False)),
         )
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """16 hex digits that name the variant in files, trials and reports."""
         return digest_of(self.as_json())[:16]

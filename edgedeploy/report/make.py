@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -54,6 +54,12 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     return write_report(data, Path(to) if to is not None else store.root / "report.html")
 
 
+_GONE: Final = (
+    "No pictures of the {}'s answers: its outputs are not in the folder. They are kept for baselines, and for variants that "
+    "have been on the front since they were measured."
+)
+
+
 def _pictures(
     store: Store, study: Mapping[str, Any], spec: StudySpec, front: Front, wanted: Sequence[str]
 ) -> tuple[list[CasePicture], list[str]]:
@@ -68,7 +74,7 @@ def _pictures(
         return [], ["No pictures of cases: the task has no `picture`."]
     try:
         answers = {"baseline": _outputs(store, front.reference), "pick": _outputs(store, front.pick.digest)}
-        return _drawn(task, wanted, answers), []
+        return _drawn(task, wanted, answers), [_GONE.format(role) for role, rows in answers.items() if not rows]
     except Exception as exc:  # whatever the task's own code raises
         return [], [f"No pictures of cases: they could not be drawn ({_said(exc)})."]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,7 +112,7 @@ class Space:
         for values in itertools.product(self.targets, *self.parameters.values()):
             yield dict(zip(names, values, strict=True))
 
-    def untried(self, tried: set[str], rng: np.random.Generator) -> dict[str, Scalar] | None:
+    def untried(self, tried: Collection[str], rng: np.random.Generator) -> dict[str, Scalar] | None:
         """Parameters of a random variant whose digest is not in ``tried``; None when there is none left.
 
         Small spaces are enumerated; in a large one a limited number of random points is tried.

@@ -23,7 +23,6 @@ from edgedeploy.lab.crew import Crew, Machines, Post
 from edgedeploy.lab.kinds import health_check, require_unchanged
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.measurement import Failure
-from edgedeploy.records.units import human
 from edgedeploy.records.variant import Variant
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.search.history import Server
@@ -32,10 +31,13 @@ from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.baseline import recovered_baseline
+from edgedeploy.study.best import Best
 from edgedeploy.study.eta import Eta, Pace, eta
 from edgedeploy.study.events import Event, Observer
 from edgedeploy.study.front import read_front
+from edgedeploy.study.known import Known
 from edgedeploy.study.limits import limit_marks
+from edgedeploy.study.outputs import prune_outputs
 from edgedeploy.study.preflight import Ready
 from edgedeploy.study.sources import task_marks
 from edgedeploy.study.steadiness import Steadiness
@@ -43,7 +45,6 @@ from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.trial import Runner, Trials, runner_on
 from edgedeploy.study.workbench import BASELINE, Workbench, build_here
 
-QUICK_RESAMPLES: Final = 200
 _NOT_COMPARED: Final = "the baseline after further training is not measured yet"
 
 
@@ -51,7 +52,14 @@ class StudyRun:
     """One run of a study: its search, its progress, and the confirmation at its end."""
 
     def __init__(
-        self, spec: StudySpec, ready: Ready, store: Store, history: Path | Server, trials: int, observer: Observer
+        self,
+        spec: StudySpec,
+        ready: Ready,
+        store: Store,
+        history: Path | Server,
+        trials: int,
+        observer: Observer,
+        known: Known,
     ) -> None:
         self._spec = spec
         self._ready = ready
@@ -65,10 +73,14 @@ class StudyRun:
         self._outcomes = 0
         self._under_way: TrainProgress | None = None
         self._once_s = 0.0
-        known = store.variants()
-        self._already = sum(not variant.recovered for variant in known)
-        self._further = self._further_baseline(known)
-        self._steadiness = Steadiness(measured=bool(store.measurements()))
+        self._known = known
+        variants = known.variants()
+        self._already = sum(not variant.recovered for variant in variants)
+        self._further = self._further_baseline(variants)
+        measured = known.measurements()
+        self._steadiness = Steadiness(measured=bool(measured))
+        self._best = Best(store.study(), spec, measured)
+        self._recovered = [variant for variant in variants if variant.recovered]
         build = ready.cluster.build if ready.cluster else build_here
         self._bench = Workbench(
             ready.task,
@@ -78,7 +90,7 @@ class StudyRun:
             self._training,
             build,
             self._say,
-            out_of_time=lambda: time.monotonic() >= self._deadline_s,
+            out_of_time=lambda: self._leaving or time.monotonic() >= self._deadline_s,
             exact_sums=all(sums_int8_exactly(info.arch, info.isa) for _, info in ready.boards),
             weights_file=ready.baseline.file,
         )
@@ -88,10 +100,13 @@ class StudyRun:
         self._host = self._machines.of(here)
         self._at_home = any(info.kernel == here for _, info in ready.boards)
         self._counting = threading.Lock()
-        self._crew: Crew | None = None
         self._several = len(ready.boards) + len(ready.away) > 1
         self._boards = {info.name: (board, info) for board, info in ready.boards}
+        self._stage: Callable[[Trials, Variant], Outcome] = self._evaluate
+        self._leaving = False
+        self._thread = threading.current_thread()
         self._trials = {info.name: self._trials_on(board, info) for board, info in ready.boards}
+        self._crew = self._enlist()
 
     def _place(self, info: BoardInfo) -> AbstractContextManager[object]:
         """What is held while a board runs: its machine. Which board of a cluster takes a job is not known before."""
@@ -104,8 +119,7 @@ class StudyRun:
             self._say("note", line)
 
         def alive(variant: Variant) -> None:
-            if self._crew is not None:
-                self._crew.check(info.name)
+            self._crew.check(info.name)
             self._say("phase", f"{variant.label}: a run is over")
 
         return Trials(
@@ -114,6 +128,7 @@ class StudyRun:
             provenance=info.provenance,
             bench=self._bench,
             store=self._store,
+            known=self._known,
             account=self._account,
             reference_baseline=self._ready.space.baseline_variant(self._ready.space.targets[0]),
             metrics=self._spec.metric_table(self._ready.task_metrics),
@@ -144,18 +159,15 @@ class StudyRun:
                 directions=[first.metrics[o.metric].direction for o in self._spec.objectives],
                 seed=self._spec.study.seed,
                 lookup=first.lookup,
-                evaluate=partial(self._evaluate, first),
                 clock=self._searching,
-                evidence=self._store.variants,
+                evidence=self._known.variants,
             )
-            if not self._several:
-                finished = search.run(trials=self._total, deadline_s=self._deadline_s)
-            else:
-                with self._crewed(self._evaluate) as crew:
-                    finished = search.run_on(crew, trials=self._total, deadline_s=self._deadline_s)
-            self._compare_at_the_end(first)
-            if confirm:
-                self._confirm()
+            with self._crew, self._left_at_once():
+                finished = search.run(self._crew, trials=self._total, deadline_s=self._deadline_s)
+                self._compare_at_the_end()
+                if confirm:
+                    self._confirm()
+            prune_outputs(self._store, self._picturable())
             return finished
         finally:
             self._account.close()
@@ -163,30 +175,49 @@ class StudyRun:
     def _searching(self) -> AbstractContextManager[None]:
         return self._account.phase("search")
 
-    @contextmanager
-    def _crewed(self, work: Callable[[Trials, Variant], Outcome]) -> Iterator[Crew]:
-        """All boards at ``work``."""
+    def _enlist(self) -> Crew:
+        """All boards at the stage at hand, also those that were away when the study began. Time in which the only board has
+        no job is the search's, not the board's."""
+        posts = [self._post(name) for name in self._trials]
+        posts += [
+            replace(self._post(table.name), come=partial(self._join, table), absent=True) for table in self._ready.away
+        ]
+        return Crew(
+            posts,
+            tell=lambda line: self._say("note", line),
+            waiting=self._account.stopped,
+            resting=self._account.stopped if len(posts) == 1 else nullcontext,
+        )
+
+    def _post(self, name: str) -> Post:
         cluster = self._ready.cluster
         if cluster is not None:
-            posts = [Post(name, partial(work, trials), cluster.set_aside) for name, trials in self._trials.items()]
-        else:
-            posts = [self._post(name, work) for name in list(self._trials)]
-            absent = [table for table in self._ready.away if table.name not in self._trials]
-            posts += [
-                replace(self._post(table.name, work), come=partial(self._join, table), absent=True) for table in absent
-            ]
-        crew = Crew(posts, tell=lambda line: self._say("note", line), waiting=self._account.stopped)
-        self._crew = crew
-        with crew:
-            yield crew
-
-    def _post(self, name: str, work: Callable[[Trials, Variant], Outcome]) -> Post:
+            return Post(name, partial(self._work, name), cluster.set_aside)
         return Post(
             name,
-            evaluate=lambda variant: work(self._trials[name], variant),
+            partial(self._work, name),
             set_aside=lambda cause: Quarantine().put(self._boards[name][1], cause),
-            come=partial(self._come_back, name),
+            come=partial(self._come_back, name) if self._several else None,  # an only board is waited for with its job
         )
+
+    def _work(self, board: str, variant: Variant) -> Outcome:
+        return self._stage(self._trials[board], variant)
+
+    @contextmanager
+    def _left_at_once(self) -> Iterator[None]:
+        """When an error or Ctrl-C ends the study, a training that is under way ends too: it keeps its checkpoint."""
+        try:
+            yield
+        except BaseException:
+            self._leaving = True
+            raise
+
+    def _all_at(self, stage: Callable[[Trials, Variant], Outcome], variants: Sequence[Variant]) -> None:
+        self._stage = stage
+        futures = [self._crew.submit(variant) for variant in variants]
+        with self._account.stopped():
+            for future in futures:
+                future.result()
 
     def _absence(self, name: str) -> Absence:
         return Absence(name, self._spec.board(name).away, lambda line: self._say("note", line))
@@ -201,7 +232,7 @@ class StudyRun:
         assert self._ready.admit is not None
         admit = partial(self._ready.admit, table)
         (board, info), _ = reached(admit, self._absence(table.name), pause)
-        measured = sorted(self._store.measurements(), key=lambda item: item.created_utc)
+        measured = sorted(self._known.measurements(), key=lambda item: item.created_utc)
         told = require_unchanged([item.board for item in measured], [info], self._store.study().get("boards", {}))
         with self._host:
             self._store.keep_board(info.name, info.identity)
@@ -218,11 +249,23 @@ class StudyRun:
             self._outcomes += 1
             self._under_way = None  # also of a training that failed
             failed = _failure(variant, outcome) if isinstance(outcome, Failed) else None
+            self._take_in(variant)
             self._say("trial", f"{variant.label}: {_outcome_text(outcome, self._spec)}", failed)
             self._steadiness.note(outcome, (time.monotonic() - self._started_s) / self._spec.budget.wall_clock)
         if isinstance(outcome, Scored) and self._is_recovered(variant):
             self._compare(trials)
         return outcome
+
+    def _take_in(self, variant: Variant) -> None:
+        with self._account.phase("bookkeeping"):
+            found = self._known.measurement(variant.digest)
+            if found is not None:
+                self._best.add(found)
+                prune_outputs(self._store, self._picturable(), self._best.taken)  # others may be at work on theirs
+
+    def _picturable(self) -> set[str]:
+        """Whose outputs are kept. A baseline that was trained further counts as one."""
+        return self._best.shown | {variant.digest for variant in self._recovered}
 
     def _further_baseline(self, known: Sequence[Variant]) -> Variant | None:
         """The baseline to be trained as much further as recovered variants are. None when it has an outcome, when nothing
@@ -235,18 +278,14 @@ class StudyRun:
     def _is_recovered(self, variant: Variant) -> bool:
         return variant.width < 1.0 or variant.arch_kwargs != dict(self._ready.space.arch_defaults)
 
-    def _compare_at_the_end(self, first: Trials) -> None:
+    def _compare_at_the_end(self) -> None:
         """An earlier run may have measured recovered variants and been cut off before the comparison."""
-        if self._further is None or not any(self._is_recovered(item.variant) for item in self._store.measurements()):
+        if self._further is None or not any(self._is_recovered(item.variant) for item in self._known.measurements()):
             return
         if time.monotonic() >= self._deadline_s:
             self._say("note", f"{_NOT_COMPARED}: the time is over. A resumed study measures it")
             return
-        if not self._several:
-            self._compare(first)
-            return
-        with self._crewed(self._compare_on) as crew:
-            crew.submit(self._further).result()
+        self._all_at(self._compare_on, [self._further])
 
     def _compare_on(self, trials: Trials, variant: Variant) -> Outcome:
         self._compare(trials)
@@ -274,6 +313,8 @@ class StudyRun:
             self._once_s += time.monotonic() - started_s
             self._under_way = None
             failed = _failure(further, outcome) if isinstance(outcome, Failed) else None
+            self._recovered.append(further)
+            self._take_in(further)
             self._say("trial", f"{further.label} (baseline, recovered): {_outcome_text(outcome, self._spec)}", failed)
 
     def _training(self, what: str, state: TrainProgress) -> None:
@@ -288,9 +329,14 @@ class StudyRun:
             self._under_way = None
 
     def _say(self, kind: Literal["phase", "trial", "note"], text: str, failed: Failure | None = None) -> None:
+        if self._leaving and threading.current_thread() is not self._thread:
+            return  # of a board that was left behind: the study's log has ended
         done = min(self._already + self._outcomes, self._total)
         left = self._eta(self._total - done + (self._further is not None))
-        best = self._best() if kind == "trial" else None
+        best = None
+        if kind == "trial":
+            with self._account.phase("bookkeeping"):
+                best = self._best.text()
         if left is None:
             self._observer(Event(kind, text, done, self._total, best=best, failed=failed))
         else:
@@ -307,16 +353,6 @@ class StudyRun:
         )
         return eta(pace, to_do=to_do, budget_left_s=self._deadline_s - now_s)
 
-    def _best(self) -> str | None:
-        """The pick of what is measured so far, with its objectives: a quick look, the front at the end takes its time."""
-        with self._account.phase("bookkeeping"):
-            front = read_front(self._store.root, resamples=QUICK_RESAMPLES)
-        row = front.row(front.pick.digest) if front.pick else None
-        if row is None:
-            return None
-        values = (f"{o.metric} {human(row.estimates[o.metric].value, front.unit(o.metric))}" for o in front.objectives)
-        return f"{row.variant.label} ({', '.join(values)})"
-
     def _confirm(self) -> None:
         """Run the baselines, the front, and what is not shown to be worse than it on the confirmation split, once each; the
         opening is logged. Nothing is chosen by it: it says how far the choice carries."""
@@ -326,7 +362,7 @@ class StudyRun:
         front = read_front(self._store.root)
         done = {measurement.digest for measurement in self._store.confirmations()}
         baselines = [self._ready.space.baseline_variant(target) for target in self._ready.space.targets]
-        measured = {measurement.digest: measurement.variant for measurement in self._store.measurements()}
+        measured = {measurement.digest: measurement.variant for measurement in self._known.measurements()}
         wanted = [v.digest for v in baselines if v.digest in measured] + [member.digest for member in front.members]
         wanted += [row.digest for row in front.excluded if row.confidence == "indistinguishable"]
         wanted += [variant.digest for variant in measured.values() if variant.recovered]
@@ -336,15 +372,7 @@ class StudyRun:
         self._store.log_opening(
             "end of the search: baselines, front, and what is indistinguishable from it", tuple(missing)
         )
-        variants = [measured[digest] for digest in missing]
-        first = next(iter(self._trials.values()))
-        if not self._several:
-            for variant in variants:
-                self._confirm_one(first, variant)
-            return
-        with self._crewed(self._confirm_one) as crew:
-            for future in [crew.submit(variant) for variant in variants]:
-                future.result()
+        self._all_at(self._confirm_one, [measured[digest] for digest in missing])
 
     def _confirm_one(self, trials: Trials, variant: Variant) -> Outcome:
         self._say("phase", f"confirmation: {variant.label}")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +47,7 @@ from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.inputs import InputSet, Rivals
+from edgedeploy.study.known import Known
 from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.workbench import Workbench
@@ -87,6 +89,7 @@ class Trials:
     - ``marks`` are notes that every measurement keeps.
     - ``untimed`` are splits in which outputs alone are taken.
     - ``judge`` compares golden cases with the reference's outputs: :func:`edgedeploy.reference.parity.judge`.
+    - ``known`` is what is known of the store's evidence, shared by all boards.
     - ``host`` is locked while this host works, ``place`` while the board runs; a board that is this host shares its
       lock.
     """
@@ -108,13 +111,18 @@ class Trials:
     untimed: Collection[Split] = UNTIMED
     host: AbstractContextManager[object] = field(default_factory=nullcontext)
     place: AbstractContextManager[object] = field(default_factory=nullcontext)
+    known: Known | None = None
+
+    @cached_property
+    def evidence(self) -> Known:
+        return self.known or Known(self.store)
 
     def lookup(self, variant: Variant) -> Outcome | None:
         """The outcome of the stored evidence of a variant; None when there is none yet."""
-        measurement = self.store.measurement(variant.digest)
+        measurement = self.evidence.measurement(variant.digest)
         if measurement is not None:
             return self.outcome(measurement)
-        failure = self.store.failure(variant.digest)
+        failure = self.evidence.failure(variant.digest)
         return Failed(failure.kind, failure.message, failure.phase) if failure else None
 
     def evaluate(self, variant: Variant) -> Outcome:
@@ -162,7 +170,7 @@ class Trials:
         general = isinstance(exc, (DidNotRun, BuildError)) and not isinstance(exc, Unsupported)
         if not general or (variant.target == self.reference_baseline.target and not itself):
             return True
-        return any(item.variant.target == variant.target for item in self.store.measurements())
+        return any(item.variant.target == variant.target for item in self.evidence.measurements())
 
     def _measure_steadily(self, variant: Variant) -> Measurement:
         """Measure a variant. If its artifact's outputs are garbage, it is built again: an equal artifact shows that the

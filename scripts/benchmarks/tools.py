@@ -29,7 +29,7 @@ from benchmarks.shared.networks import NETWORKS
 from benchmarks.shared.sources import LIMITS, REPEATS, THREADS, Source, read_outputs, say
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import EdgeDeployError
-from edgedeploy.evidence.bootstrap import generator, resampled_means
+from edgedeploy.evidence.bootstrap import drawn_units, resampled_means
 from edgedeploy.evidence.statistics import block_medians, cpu_per_query, pair_ratios, stability
 from edgedeploy.files import write_atomic
 from edgedeploy.interfaces.board import BoardSession
@@ -183,7 +183,7 @@ def duel(source: UNetSource, session: BoardSession, target: Any) -> Duel:
     low, middle, high = (float(value) for value in np.percentile(ratios, [25, 50, 75]))
     cpu = float(np.median(pair_ratios(cpu_per_query(raw.candidate), cpu_per_query(raw.baseline))))
     gains = (dice[1] - dice[0])[np.isfinite(dice[0])]
-    spread = np.quantile(resampled_means(gains, generator(0, "tools", target.name)), [0.025, 0.975])
+    spread = np.quantile(resampled_means(gains, drawn_units(0, gains.size)), [0.025, 0.975])
     gain = (float(gains.mean()), float(spread[0]), float(spread[1]))
     means = [float(np.nanmean(scores)) for scores in dice]
     return Duel(target.name, tool, middle, low, high, cpu, means[1], means[0], gain, cause)

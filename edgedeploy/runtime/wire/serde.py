@@ -109,7 +109,7 @@ def _many(kind: Any) -> Reader:
     def read(data: Any, where: str, kept: bool) -> Any:
         if not isinstance(data, (list, tuple)):
             raise _wrong(where, "a list", data)
-        if kind is int and all(type(item) is int for item in data):  # long series of times are most of a result
+        if kind is int and set(map(type, data)) <= {int}:  # long series of times are most of a result
             return tuple(data)
         return tuple(reader(item, f"{where}[{index}]", kept) for index, item in enumerate(data))
 
@@ -137,6 +137,7 @@ def _mapping(reader: Reader) -> Reader:
 def _record(cls: Any) -> Reader:
     hints = get_type_hints(cls)
     readers = {item.name: _reader(hints[item.name]) for item in fields(cls)}
+    plain = {name: hint for name, hint in hints.items() if hint in (int, str, bool)}  # most of a record is of these
     may_lack = {i.name for i in fields(cls) if i.default is not MISSING or i.default_factory is not MISSING}
 
     def read(data: Any, where: str, kept: bool) -> Any:
@@ -148,6 +149,12 @@ def _record(cls: Any) -> Reader:
             said = [f"{name!r} is missing" for name in lacking] + [f"{name!r} is unknown" for name in unknown]
             raise WireError(f"{where or cls.__name__}: {', '.join(said)}")
         there = [name for name in readers if name in data]
-        return cls(**{name: readers[name](data[name], f"{where}.{name}".lstrip("."), kept) for name in there})
+        values = {}
+        for name in there:
+            value = data[name]
+            if type(value) is not plain.get(name):
+                value = readers[name](value, f"{where}.{name}".lstrip("."), kept)
+            values[name] = value
+        return cls(**values)
 
     return read

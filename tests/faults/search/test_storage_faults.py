@@ -15,6 +15,7 @@ from pathlib import Path
 import optuna
 import pytest
 from fault_kit import command, need_program, need_root, wait_for
+from made_up_search import one_board
 
 from edgedeploy.boards.emulated.board import serve
 from edgedeploy.errors import SpecError, StorageError
@@ -63,11 +64,11 @@ class Lab:
             directions=("maximize", "minimize"),
             seed=1,
             lookup=self.lookup,
-            evaluate=self.evaluate,
             clock=nullcontext,
             evidence=lambda: [variant for variant, _ in self.evidence.values()],
         )
-        return search.run(trials=trials, deadline_s=time.monotonic() + 60).evaluated
+        with one_board(self.evaluate) as board:
+            return search.run(board, trials=trials, deadline_s=time.monotonic() + 60).evaluated
 
     def told(self) -> list[tuple[str, str]]:
         """(variant, state) of the finished trials, by variant."""
@@ -89,7 +90,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Another program is in the middle of writing."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield
         other.execute("ROLLBACK")

@@ -111,12 +111,11 @@ class Boards:
             seed=3,
             lookup=lambda variant: self.evidence.get(variant.digest),
             evidence=lambda: list(self.variants),
-            evaluate=self.evaluate,
             clock=nullcontext,
         )
         posts = [Post(name, self.evaluate, lambda cause: Quarantined("board", cause)) for name in "ab"]
         with Crew(posts) as crew:
-            return search.run_on(crew, trials=trials, deadline_s=time.monotonic() + 200).reason
+            return search.run(crew, trials=trials, deadline_s=time.monotonic() + 200).reason
 
     def told(self) -> list[str]:
         study = optuna.load_study(study_name=self.place.study, storage=self.place.url)

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from edgedeploy.errors import MeasurementError
-from edgedeploy.evidence.bootstrap import Resampler, confirms_dominance, generator, resampled_percentiles
+from edgedeploy.evidence.bootstrap import (
+    Pool,
+    Resampler,
+    confirms_dominance,
+    drawn_units,
+    generator,
+    resampled_medians,
+)
 from edgedeploy.evidence.statistics import stability, summarise_cases
 from edgedeploy.records.goals import Objective
 
@@ -35,11 +42,29 @@ def test_interval_of_a_mean_covers_the_truth_about_as_often_as_it_says() -> None
 def test_resampled_percentiles_agree_with_drawing_and_sorting() -> None:
     rng = np.random.default_rng(0)
     blocks = [tuple(rng.integers(100, 900, 8 if i else 5)) for i in range(20)]
-    fast = resampled_percentiles(blocks, 90, generator(1, "x"), 50)
     counts = generator(1, "x").multinomial(20, np.full(20, 1 / 20), size=50)
+    fast = Pool(blocks, counts.T.astype(np.int32)).percentiles(90)
     for row, value in zip(counts, fast, strict=True):
         pool = sorted(n for block, times in zip(blocks, row, strict=True) for n in block * times)
         assert value == pool[math.ceil(0.9 * len(pool)) - 1]
+
+
+@pytest.mark.parametrize("units", [5, 8, 84])
+def test_resampled_medians_are_the_medians_of_what_is_drawn(units: int) -> None:
+    values = np.random.default_rng(2).integers(0, 9, units) / 7  # with ties
+    places = drawn_units(3, units, 60)
+    assert np.array_equal(resampled_medians(values, places), np.median(values[places], axis=1))
+
+
+def test_draws_of_two_variants_times_are_independent_although_they_share_a_table() -> None:
+    """One series under two digests: if draw met draw, their difference would be nothing."""
+    ours = made_up.measurement(seed=4)
+    theirs = made_up.measurement(made_up.variant(width=0.5), seed=4)
+    found = Resampler(0).compare(ours, theirs, RATIO)
+    alone = Resampler(0).estimate(ours, "latency_ratio")
+    assert found.gain == 0
+    assert found.lower is not None and alone.low is not None and alone.high is not None
+    assert found.lower < 0.8 * (alone.low - alone.high) / 2, "at 99 %, and wider by the other's spread"
 
 
 def test_paired_comparison_sees_a_small_shift_that_unpaired_intervals_cannot() -> None:

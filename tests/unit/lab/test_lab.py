@@ -16,11 +16,11 @@ import pytest
 from made_up_search import SMALL, SPACE, landscape
 
 from edgedeploy.errors import BoardError, Busy, CommandFailed, OutOfTime, Quarantined, SpecError, Unreachable
-from edgedeploy.lab.crew import Crew, Machines, Post
+from edgedeploy.lab.crew import Crew, Machines, Post, abandoned
 from edgedeploy.lab.kinds import health_check, require_alike, require_comparable, require_unchanged
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.variant import Variant
-from edgedeploy.search.loop import Failed, Finished, Outcome, Search
+from edgedeploy.search.loop import Finished, Outcome, Search
 from edgedeploy.search.space import Space
 
 Evaluate = Callable[[str, Variant], Outcome]
@@ -63,11 +63,10 @@ class SimulatedLab:
             directions=("maximize", "minimize"),
             seed=3,
             lookup=lambda variant: self.evidence.get(variant.digest),
-            evaluate=lambda variant: Failed("unused", "the crew evaluates"),
             clock=nullcontext,
         )
         with self.crew() as crew:
-            return search.run_on(crew, trials=trials, deadline_s=time.monotonic() + 120)
+            return search.run(crew, trials=trials, deadline_s=time.monotonic() + 120)
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -170,6 +169,62 @@ def test_a_single_failure_sends_the_job_to_another_board(tmp_path: Path) -> None
     assert lab.search(8) == "trials"
     assert lab.aside == []
     assert len(digests(lab)) == len(set(digests(lab))) == 8
+
+
+def test_a_crash_on_one_board_lets_the_others_finish_and_is_raised_with_its_traceback(tmp_path: Path) -> None:
+    crashed = threading.Event()
+
+    def crash(name: str, variant: Variant) -> Outcome:
+        if name == "a":
+            wait_until(lambda: len(at_work) == 3)
+            crashed.set()
+            raise ZeroDivisionError("a bug of ours")
+        at_work.append(name)
+        crashed.wait(60)
+        time.sleep(0.05)
+        return landscape(variant)
+
+    at_work: list[str] = []
+    lab = SimulatedLab(tmp_path / "o.sqlite3", evaluate=crash)
+    with pytest.raises(ZeroDivisionError) as caught:
+        lab.search(12)
+    assert caught.traceback[-1].name == "crash"
+    assert sorted(name for name, _ in lab.runs) == ["b", "c", "d"]
+    lab.evaluate = lambda name, variant: landscape(variant)
+    assert lab.search(12) == "trials"
+    assert len(digests(lab)) == len(set(digests(lab))) == 12
+
+
+def test_the_error_of_a_studys_only_board_is_the_studys(tmp_path: Path) -> None:
+    """What a board suffers is tried again elsewhere (attempts.py); a study of one board does not put it into quarantine."""
+
+    def gone(name: str, variant: Variant) -> Outcome:
+        raise Unreachable("board 'a'", "no answer")
+
+    lab = SimulatedLab(tmp_path / "o.sqlite3", "a", gone)
+    with pytest.raises(Unreachable, match="no answer"):
+        lab.search(8)
+    assert lab.aside == []
+
+
+def test_whoever_leaves_a_crew_interrupts_a_board_that_is_at_work(tmp_path: Path) -> None:
+    """As Ctrl-C does in the caller's thread: what the board holds is let go."""
+
+    def endless(name: str, variant: Variant) -> Outcome:
+        at_work.set()
+        try:
+            while True:
+                time.sleep(0.01)
+        finally:
+            let_go.set()
+
+    at_work, let_go = threading.Event(), threading.Event()
+    with pytest.raises(KeyboardInterrupt), SimulatedLab(tmp_path / "unused", "a", endless).crew() as crew:
+        crew.submit(SPACE.baseline_variant("openvino"))
+        assert at_work.wait(60)
+        raise KeyboardInterrupt
+    assert let_go.is_set()
+    assert not abandoned()
 
 
 def test_the_last_board_takes_the_study_with_it(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import optuna
 import pytest
-from made_up_search import SMALL, SPACE, landscape
+from made_up_search import SMALL, SPACE, landscape, one_board
 
 from edgedeploy.errors import OutOfTime
 from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.variant import Choices, Variant
-from edgedeploy.search.loop import Failed, Outcome, Scored, Search
+from edgedeploy.search.loop import Failed, Finished, Outcome, Scored, Search
 from edgedeploy.search.space import Space
 
 
@@ -44,14 +44,18 @@ class Lab:
             directions=("maximize", "minimize"),
             seed=seed,
             lookup=self.lookup,
-            evaluate=self.evaluate,
             clock=nullcontext,
             evidence=lambda: list(self.variants),
         )
 
 
+def finish(lab: Lab, trials: int, seconds: float = 240) -> Finished:
+    with one_board(lab.evaluate) as board:
+        return lab.search().run(board, trials=trials, deadline_s=time.monotonic() + seconds)
+
+
 def run(lab: Lab, trials: int) -> str:
-    return lab.search().run(trials=trials, deadline_s=time.monotonic() + 240).reason
+    return finish(lab, trials).reason
 
 
 def test_baselines_of_every_target_come_first(tmp_path: Path) -> None:
@@ -147,7 +151,7 @@ def test_constraints_reach_the_sampler(tmp_path: Path) -> None:
 
 def test_the_wall_clock_ends_a_search(tmp_path: Path) -> None:
     lab = Lab(tmp_path / "o.sqlite3")
-    finished = lab.search().run(trials=50, deadline_s=time.monotonic())
+    finished = finish(lab, 50, seconds=0)
     assert (finished.reason, finished.evaluated) == ("wall_clock", 0)
 
 
@@ -160,7 +164,7 @@ def test_the_end_of_the_time_in_a_training_ends_the_search_and_is_no_failure(tmp
 
     lost: list[Variant] = []
     lab = Lab(tmp_path / "o.sqlite3", cut)
-    found = lab.search().run(trials=12, deadline_s=time.monotonic() + 240)
+    found = finish(lab, 12)
     assert (found.reason, found.evaluated) == ("wall_clock", 5)
     assert "after 2 of 8 epochs" in found.cut
     history = optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{lab.storage}").trials

@@ -1,0 +1,56 @@
+"""What an evaluation of a variant gives, and who evaluates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from edgedeploy.records.variant import Variant
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Objective values in the order of the objectives; a constraint is met when its value is <= 0."""
+
+    values: tuple[float, ...]
+    constraints: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A variant without a number; ``kind`` names the cause, ``phase`` where it happened. The optimiser learns of the failure
+    but gets no value."""
+
+    kind: str
+    message: str
+    phase: str = ""
+
+
+Outcome = Scored | Failed
+StopReason = Literal["trials", "wall_clock", "exhausted"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Why the search ended and how many distinct variants have an outcome. ``cut`` describes the training that the end
+    of the time interrupted, if there was one: its variant has no outcome, and the next run evaluates it."""
+
+    reason: StopReason
+    evaluated: int
+    cut: str = ""
+
+
+class Evaluator(Protocol):
+    """Evaluates variants. A protocol, because boards of this process and boards of a cluster implement it differently."""
+
+    def slots(self) -> int:
+        """How many variants may be evaluated at the same time now; at least 1."""
+
+    def submit(self, variant: Variant) -> Future[Outcome]:
+        """Start an evaluation and return its future outcome. An exception in it ends the search."""
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Wraps the time in which the search only waits."""

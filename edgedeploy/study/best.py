@@ -1,0 +1,83 @@
+"""The best so far of a running study: the front and its pick, kept up to date variant by variant.
+
+A quick look with few resamples: the front at the end is computed from the evidence and takes its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from edgedeploy.evidence.bootstrap import Resampler
+from edgedeploy.evidence.front import rank
+from edgedeploy.evidence.pareto import Candidate, dominates, shortfalls
+from edgedeploy.evidence.pick import choose
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.units import human
+from edgedeploy.records.variant import Variant
+from edgedeploy.spec.goals import constraints_of, margin_of, objectives_of
+from edgedeploy.spec.study import StudySpec
+
+QUICK_RESAMPLES: Final = 200
+
+
+class Best:
+    """``study`` is the content of the study's ``study.json``; ``taken`` are the digests of all that was taken in."""
+
+    def __init__(self, study: Mapping[str, Any], spec: StudySpec, known: Iterable[Measurement]) -> None:
+        metrics = spec.metric_table({name: MetricInfo.from_json(info) for name, info in study["task_metrics"].items()})
+        self._metrics = metrics
+        self._objectives = objectives_of(spec, metrics)
+        self._constraints = constraints_of(spec, metrics)
+        self._margin = margin_of(spec, metrics)
+        self._baselines = [Variant.from_json(item).digest for item in study["baselines"]]
+        self._reference: Measurement | None = None
+        self._resampler = Resampler(spec.study.seed, QUICK_RESAMPLES)
+        self._members: list[Measurement] = []
+        self.taken: set[str] = set()
+        for item in known:
+            self.add(item)
+
+    def add(self, item: Measurement) -> None:
+        """Take in a measurement. Costs a comparison with each member of the front."""
+        if not item.valid:
+            return
+        self.taken.add(item.digest)
+        if item.digest in self._baselines[:1]:
+            self._reference = item
+        complete = all(goal.metric in item.metrics for goal in self._objectives)
+        if not complete or shortfalls(item.metrics, self._constraints):
+            return
+        members = [member for member in self._members if member.digest != item.digest]
+        if not any(self._dominates(member, item) for member in members):
+            members = [member for member in members if not self._dominates(item, member)]
+            self._members = sorted([*members, item], key=lambda member: rank(member, self._objectives))
+
+    @property
+    def shown(self) -> set[str]:
+        """Digests of the front's members and of the baselines: what a report may show cases of."""
+        return {*self._baselines, *(member.digest for member in self._members)}
+
+    def text(self) -> str | None:
+        """The pick with its objectives; None while nothing meets the limits."""
+        pick = choose(
+            self._members,
+            self._reference,
+            self._objectives,
+            margin=self._margin,
+            resampler=self._resampler,
+            metrics=self._metrics,
+        )
+        item = next((member for member in self._members if pick and member.digest == pick.digest), None)
+        if item is None:
+            return None
+        values = (
+            f"{goal.metric} {human(item.metrics[goal.metric], self._metrics[goal.metric].unit)}"
+            for goal in self._objectives
+        )
+        return f"{item.variant.label} ({', '.join(values)})"
+
+    def _dominates(self, ours: Measurement, theirs: Measurement) -> bool:
+        one, other = (Candidate(item.digest, item.provenance, item.metrics) for item in (ours, theirs))
+        return dominates(one, other, self._objectives)

@@ -1,0 +1,123 @@
+"""What is proposed: nothing twice, about as many proposals as variants, and after a kill what would have been proposed."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import optuna
+import pytest
+from made_up_search import SMALL, SPACE, landscape, one_board
+
+from edgedeploy.records.variant import Variant
+from edgedeploy.search import proposals
+from edgedeploy.search.loop import Outcome, Scored, Search
+from edgedeploy.search.proposals import Proposals
+from edgedeploy.search.space import Space
+
+
+class Study:
+    """A search on one SIMULATED board, with its evidence."""
+
+    def __init__(self, storage: Path, space: Space = SPACE) -> None:
+        self.storage, self.space = storage, space
+        self.evidence: dict[str, Outcome] = {}
+        self.killed_at = -1
+        self.stored = True
+
+    def evaluate(self, variant: Variant) -> Outcome:
+        killed = len(self.evidence) == self.killed_at
+        if not killed or self.stored:
+            self.evidence[variant.digest] = landscape(variant)
+        if killed:
+            raise KeyboardInterrupt
+        return self.evidence[variant.digest]
+
+    def run(self, trials: int) -> str:
+        search = Search(
+            storage=self.storage,
+            space=self.space,
+            directions=("maximize", "minimize"),
+            seed=5,
+            lookup=lambda variant: self.evidence.get(variant.digest),
+            clock=nullcontext,
+        )
+        with one_board(self.evaluate) as board:
+            return search.run(board, trials=trials, deadline_s=time.monotonic() + 240).reason
+
+    def proposals(self) -> int:
+        return len(optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{self.storage}").trials)
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few proposals of a Gaussian process, the rest of NSGA-II: the first takes a second each."""
+    monkeypatch.setattr(proposals, "GP_TRIALS", 10)
+
+
+def test_as_many_proposals_as_variants_although_many_parameters_mean_one_variant(tmp_path: Path) -> None:
+    study = Study(tmp_path / "o.sqlite3", SMALL)
+    assert study.run(10) == "trials"
+    assert study.proposals() <= 12, "of 12 combinations, two mean what others mean"
+    study = Study(tmp_path / "larger.sqlite3")
+    assert study.run(30) == "trials"
+    assert study.proposals() <= 1.2 * 30
+
+
+@pytest.mark.parametrize(("killed_at", "stored"), [(1, False), (4, True), (9, True), (11, False)])
+def test_a_killed_search_goes_on_as_if_it_had_not_been_killed(tmp_path: Path, killed_at: int, stored: bool) -> None:
+    undisturbed = Study(tmp_path / "a.sqlite3")
+    undisturbed.run(14)
+    killed = Study(tmp_path / "b.sqlite3")
+    killed.killed_at, killed.stored = killed_at, stored
+    with pytest.raises(KeyboardInterrupt):
+        killed.run(14)
+    killed.killed_at = -1
+    killed.run(14)
+    assert list(killed.evidence) == list(undisturbed.evidence), "the same variants in the same order"
+    assert killed.proposals() == undisturbed.proposals()
+
+
+def test_what_a_sampler_proposes_in_vain_is_learned_and_replaced_by_a_neighbour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """onnxruntime has no bfloat16 here: it stands for float32, which is known."""
+    alias = {"target": "onnxruntime", "width": 0.5, "resolution": 96, "precision": "bfloat16"}
+    known = {**alias, "precision": "float32"}
+    drawn = Proposals(SPACE, ("maximize", "minimize"), 0)
+    drawn.tell(known, Scored((0.7, 1.0), {}))
+    monkeypatch.setattr(Proposals, "_draw", lambda *_: dict(alias))
+    proposal = drawn.next({SPACE.variant(known).digest})
+    assert proposal is not None and proposal.proposed == alias
+    assert sum(proposal.params[name] != alias[name] for name in alias) == 1
+    assert [(trial.params, trial.values) for trial in drawn._trials] == [(known, [0.7, 1.0]), (alias, [0.7, 1.0])]
+    again = Proposals(SPACE, ("maximize", "minimize"), 0)
+    again.tell(known, Scored((0.7, 1.0), {}))
+    assert again.next({SPACE.variant(known).digest}) == proposal
+
+
+def test_the_sampler_changes_as_the_history_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within one run: a fresh one would never leave the Gaussian process otherwise."""
+    made: list[str] = []
+    choose = Proposals._sampler
+
+    def noted(self: Proposals, seed: int) -> optuna.samplers.BaseSampler:
+        made.append(type(chosen := choose(self, seed)).__name__)
+        return chosen
+
+    monkeypatch.setattr(Proposals, "_sampler", noted)
+    drawn = Proposals(SPACE, ("maximize", "minimize"), 0)
+    taken: set[str] = set()
+    for params in list(SPACE.combinations())[:9]:
+        drawn.tell(params, landscape(SPACE.variant(params)))
+        taken.add(SPACE.variant(params).digest)
+    for _ in range(6):
+        proposal = drawn.next(taken)
+        assert proposal is not None
+        variant = SPACE.variant(proposal.params)
+        assert variant.digest not in taken
+        taken.add(variant.digest)
+        drawn.tell(proposal.params, landscape(variant))
+    assert made[0] == "GPSampler"
+    assert made[-1] == "NSGAIISampler"
