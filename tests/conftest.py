@@ -6,9 +6,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from benchmarks.shared.fault_outcomes import Outcome, write_log
+
+if TYPE_CHECKING:
+    from benchmarks.shared.fault_outcomes import Outcome
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the processor: with several threads each they only wait for each other.
@@ -50,6 +53,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("--fault-log")
     if path is not None and not hasattr(session.config, "workerinput"):
+        from benchmarks.shared.fault_outcomes import write_log  # scripts are not on the path of every run
+
         write_log(path, fault_outcomes())
 
 
@@ -58,6 +63,8 @@ _REPORTS: dict[str, list[pytest.TestReport]] = {}
 
 def fault_outcomes() -> Iterator[Outcome]:
     """One for each line of each marked test that was begun. A test that was expected to fail and did is no survivor."""
+    from benchmarks.shared.fault_outcomes import Outcome
+
     for test, reports in _REPORTS.items():
         bad = next((report for report in reports if report.failed), None)
         missed = next((report for report in reports if report.skipped), None)

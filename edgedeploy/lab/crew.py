@@ -173,10 +173,11 @@ class Crew:
             try:
                 outcome = post.evaluate(job.variant)
             except BoardError as exc:
-                if isinstance(exc, (HostKeyError, Quarantined)) or len(self._posts) == 1:
+                waits = isinstance(exc, Unreachable) and post.come is not None
+                if isinstance(exc, (HostKeyError, Quarantined)) or (len(self._posts) == 1 and not waits):
                     self._retire(post, job, exc)
                     return
-                if isinstance(exc, Unreachable) and post.come is not None:
+                if waits:
                     self._give_back(post, job, exc)
                     was_away = self._came(post)
                     if was_away is None:
