@@ -141,6 +141,7 @@ class Study:
                 told = (*told, *require_same_cases(store, ready.task, measured))
             changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards])
             stack.enter_context(store.own())
+            self._mend(store)
             if not store.exists():
                 names = names_of(ready.task)
                 store.keep_case_names(names)
@@ -151,7 +152,10 @@ class Study:
                 store.keep_limit_change(limits)
             history = self._history(store, server)
             wanted = options.trials or self.spec.budget.trials
-            ready = replace(ready, notes=(*ready.notes, *self._margin_note(), *notes, *limits_told, *told, *changed))
+            ready = replace(
+                ready,
+                notes=(*ready.notes, *self._margin_note(), *notes, *limits_told, *told, *changed, *store.left_out()),
+            )
             log = stack.enter_context(EventLog(store.root, private=private))
             log.start(self.spec.study.name, options.shown())
 
@@ -165,6 +169,11 @@ class Study:
                 tell(_logged(tracker, store, len(store.measurements()) + len(store.failures()), wanted))
             front = replace(read_front(store.root), ended=None)  # the end is written when the log is left
             return StudyResult(store.root, finished.reason, finished.evaluated, front, wanted, finished.cut)
+
+    def _mend(self, store: Store) -> None:
+        """Put the study file back where the folder's own is gone or no text, and this is shown to be that file."""
+        if store.exists() and self._begun_with(store) is None and store.study().get("spec_digest") == self.digest:
+            store.keep_study_text(self._source.text)
 
     def _margin_note(self) -> tuple[str, ...]:
         """That nobody said what the pick may lose, where it can be said."""

@@ -34,22 +34,23 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     front = with_failures(front_of(study, spec, measurements), store)
     account = summarise(store.times())
     pictures, notes = _pictures(store, study, spec, front, worst_cases(front, measurements))
+    confirmation, training, trainings = store.confirmations(), store.baseline_training(), store.model_trainings()
     data = ReportData(
         name=spec.study.name,
         front=front,
         measurements=measurements,
         study_text=shown(store.study_text()),
         command=command_again(store, study, spec, len(front.rows) + len(front.failures)),
-        confirmation=store.confirmations(),
+        confirmation=confirmation,
         seconds=account.seconds,
         overhead=account.overhead if account.wall_s else None,
-        training=store.baseline_training(),
-        trainings=store.model_trainings(),
+        training=training,
+        trainings=trainings,
         openings=store.openings(),
         pictures=pictures,
         versions=study["versions"],
         created_utc=study["created_utc"],
-        notes=notes,
+        notes=[*store.left_out(), *notes],
     )
     return write_report(data, Path(to) if to is not None else store.root / "report.html")
 
