@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 
 from edgedeploy.errors import StorageError
 
@@ -47,8 +47,8 @@ def raise_if_disk(exc: OSError, path: Path) -> None:
     named = Path(os.fsdecode(exc.filename)) if isinstance(exc.filename, (str, bytes)) else path
     if exc.errno not in DISK_REMEDIES or (exc.errno == errno.EIO and path.parent not in (named, *named.parents)):
         return  # a disk that cannot be read elsewhere is none that cannot be written here
-    if named.name.startswith(PARTIAL_PREFIX):
-        named = path
+    if any(part.startswith(PARTIAL_PREFIX) for part in named.parts):
+        named = path  # what is being made, by the name that people know
     again = "then run it again: what is stored is whole, and a search goes on with --resume"
     raise StorageError(f"write {named}", os.strerror(exc.errno), f"{DISK_REMEDIES[exc.errno]}, {again}") from exc
 
@@ -105,6 +105,29 @@ def _write_all(descriptor: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]
+
+
+@contextmanager
+def written(path: Path) -> Iterator[IO[bytes]]:
+    """A file of this host to write what comes from elsewhere: each write raises ``StorageError`` where this disk is full or
+    fails, so that it is not taken for the other side's fault."""
+    with disk_told(path):
+        raw = path.open("wb", buffering=0)
+    with raw:
+        yield cast("IO[bytes]", _Written(raw.fileno(), path))
+
+
+class _Written:
+    """The part of a file object that a transfer uses, without a buffer that is written only when the file is closed."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor = descriptor
+        self._path = path
+
+    def write(self, data: bytes) -> int:
+        with disk_told(self._path):
+            _write_all(self._descriptor, data)
+        return len(data)
 
 
 def lock_file(path: Path) -> io.BufferedRandom:

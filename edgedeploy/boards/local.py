@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgedeploy.errors import CommandFailed, Unreachable
+from edgedeploy.files import raise_if_disk
 from edgedeploy.interfaces.board import Completed, RemoteProcess
 
 NOT_FOUND = 127
@@ -79,6 +80,8 @@ def _copy(source: Path, destination: Path, remote: str) -> None:
     try:
         shutil.copyfile(source, destination)
     except OSError as exc:
+        if destination != Path(remote):  # a download: it is not the board's disk that is full
+            raise_if_disk(exc, destination)
         raise CommandFailed(f"copy {remote}", str(exc)) from exc
 
 

@@ -157,15 +157,22 @@ def patiently(step: Callable[[], Answer], place: Path | Server) -> Answer:
             return step()
         except _FAILURES as exc:
             if pause_s is None:
-                raise StorageError(
-                    f"the history of proposals in {place}",
-                    _reason(exc),
-                    "End what else uses it, or remove the file; then --resume: everything measured is kept"
-                    if isinstance(place, Path)
-                    else "See to the server; then --resume: everything measured is kept",
-                ) from exc
+                reason = _reason(exc)
+                raise StorageError(f"the history of proposals in {place}", reason, _remedy(reason, place)) from exc
             time.sleep(pause_s)
     raise AssertionError("the last pause is None")
+
+
+def _remedy(reason: str, place: Path | Server) -> str:
+    if not isinstance(place, Path):
+        first = "See to the server"
+    elif "full" in reason or "disk I/O" in reason:
+        first = f"Free space at {place.parent}"
+    elif "readonly" in reason:
+        first = f"Make {place} writable"
+    else:
+        first = "End what else uses it, or remove the file"
+    return f"{first}; then --resume: everything measured is kept"
 
 
 def _reason(exc: BaseException) -> str:

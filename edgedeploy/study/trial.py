@@ -36,6 +36,7 @@ from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
+from edgedeploy.study.disk import raise_if_of_the_disk
 from edgedeploy.study.inputs import InputSet, Rivals
 from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
@@ -130,6 +131,8 @@ class Trials:
             self.alive(
                 variant
             )  # an interrupt that a toolchain reported as its own error is not a failure of the variant
+            if isinstance(exc, BuildError):
+                raise_if_of_the_disk(exc, self.store.root)
             if isinstance(exc, Unrepeatable) or not self._of_the_variant(variant, phase, exc):
                 self.tell(f"{variant.label}: {exc}")
                 return Failed(kind, str(exc), phase)

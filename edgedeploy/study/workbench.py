@@ -51,6 +51,7 @@ from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.study.account import Account
 from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
 from edgedeploy.study.cases import inputs_of
+from edgedeploy.study.disk import require_whole
 from edgedeploy.study.inputs import InputSet, Rivals
 from edgedeploy.study.reading import FAULTS, fault, parsed
 from edgedeploy.study.store import Store
@@ -269,6 +270,7 @@ class Workbench:
         if artifact is None:
             with self._account.phase("build"), new_folder(folder) as part:
                 artifact, failures = self._build_steadily(variant, self._request(variant, reference, bits), part)
+                require_whole(part)
                 told = {"failed_builds": [str(failure) for failure in failures]} if failures else {}
                 write_json(part / MANIFEST, {**artifact.as_json(), **told})
         return artifact, folder
