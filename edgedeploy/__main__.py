@@ -42,9 +42,7 @@ def main() -> None:
         if exc.errno not in DISK_ERRNOS:
             raise
         where = exc.filename or "standard output or a file"
-        sys.stderr.write(
-            f"error: write to {where}: {exc.strerror}. See to that disk, then run it again\n"
-        )
+        sys.stderr.write(f"error: write to {where}: {exc.strerror}. See to that disk, then run it again\n")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has no place either
         raise SystemExit(EXIT_STORAGE) from None
 

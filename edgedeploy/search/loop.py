@@ -265,6 +265,7 @@ class Search:
         for params in self._seeds():
             self._study.enqueue_trial(params, skip_if_exists=True)
         self._try_again()
+        self._put_lost_first()
         variants = (self._space.variant(trial.params) for trial in self._study.trials if trial.params)
         return {variant.digest for variant in variants if self._lookup(variant) is not None}
 
@@ -284,6 +285,25 @@ class Search:
                 self._enqueue(params)
             if left_open or trial.state == state.WAITING:
                 known.add(variant.digest)
+
+    def _put_lost_first(self) -> None:
+        """Enqueue before all that waits what had an outcome and has no evidence any more: its file was damaged or removed,
+        and the front lacks it, the baseline perhaps."""
+        state = optuna.trial.TrialState
+        lost: dict[str, Mapping[str, Scalar]] = {}
+        for trial in self._study.get_trials(deepcopy=False, states=[state.COMPLETE]):
+            if set(trial.params) == set(self._distributions):
+                variant = self._space.variant(trial.params)
+                if self._lookup(variant) is None:
+                    lost[variant.digest] = trial.params
+        if not lost:
+            return
+        waiting = self._study.get_trials(deepcopy=False, states=[state.WAITING])
+        for _ in waiting:
+            self._study.ask()
+        for params in lost.values():
+            self._enqueue(params)
+        self._void_stale()  # what waited was taken out of the queue, and goes to its end
 
     def _void_stale(self) -> None:
         """Mark RUNNING trials that this process is not evaluating as failed, and enqueue their parameters again unless

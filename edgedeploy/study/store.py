@@ -55,7 +55,7 @@ from edgedeploy.study.forms import (
     checked_training,
 )
 from edgedeploy.study.layout import ACCOUNT, MADE, OPENINGS, check_kinds, links_among_made
-from edgedeploy.study.migrations import latest, upgraded
+from edgedeploy.study.migrations import Kind, latest, upgraded
 from edgedeploy.study.mounts import network_file_system
 from edgedeploy.study.reading import drop_lines, drop_torn_end, read_good_lines, read_record, read_text
 
@@ -321,15 +321,15 @@ class Store:
         else:
             attempts = len(list((self.root / INVALID.name).glob(f"{measurement.digest}-*.json")))
             path = INVALID.path(self.root, f"{measurement.digest}-{attempts + 1}")
-        self._keep_record(path, measurement.as_json())
+        self._keep_record("measurement", path, measurement.as_json())
 
     def keep_failure(self, failure: Failure) -> None:
-        self._keep_record(FAILURES.path(self.root, failure.variant.digest), failure.as_json())
+        self._keep_record("failure", FAILURES.path(self.root, failure.variant.digest), failure.as_json())
 
-    def _keep_record(self, path: Path, data: Mapping[str, Any]) -> None:
+    def _keep_record(self, kind: Kind, path: Path, data: Mapping[str, Any]) -> None:
         """With the id of the study, so that a file that gets into another study's folder is known there."""
         study = self._study_id()
-        write_json(path, {**data, STUDY_KEY: study} if study else data)
+        write_json(path, {**data, "schema": latest(kind), **({STUDY_KEY: study} if study else {})})
 
     def log_opening(self, reason: str, variants: tuple[str, ...]) -> None:
         """Record that the confirmation split was used. Using it often would make it part of the search."""
