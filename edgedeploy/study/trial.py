@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.boards.care.attempts import Attempts
-from edgedeploy.errors import BuildError, DidNotRun, MeasurementError, ParityError, Unrepeatable
+from edgedeploy.errors import BuildError, DamagedFile, DidNotRun, MeasurementError, ParityError, Unrepeatable
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
 from edgedeploy.evidence.statistics import StabilityLimits, stability
@@ -40,6 +40,7 @@ from edgedeploy.study.disk import raise_if_of_the_disk
 from edgedeploy.study.inputs import InputSet, Rivals
 from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
+from edgedeploy.study.whole import look_again
 from edgedeploy.study.workbench import Workbench
 
 UNTIMED: Final[tuple[Split, ...]] = ("confirmation",)
@@ -242,6 +243,15 @@ class Trials:
         return measurement
 
     def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
+        """Once more where a file of this host turned out to be damaged as it was to be sent: it is made anew."""
+        try:
+            return self._attempt_once(variant, split, cool_to_c)
+        except DamagedFile as exc:
+            self.tell(f"{variant.label}: {exc}")
+            look_again()
+            return self._attempt_once(variant, split, cool_to_c)
+
+    def _attempt_once(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
         timed = split not in self.untimed
         with self.host:
             candidate = self.bench.payload(variant, split)
