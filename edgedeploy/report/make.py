@@ -17,7 +17,8 @@ from edgedeploy.interfaces.task import Array, Case, Pictured
 from edgedeploy.report.again import command_again
 from edgedeploy.report.page_sections import ReportData, write_report
 from edgedeploy.report.pictures import CasePicture, require_picture, worst_cases
-from edgedeploy.report.private import shown
+from edgedeploy.report.private import private_in, shown
+from edgedeploy.spec.public import without
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import evidence_of, front_of, stored_spec, with_failures
@@ -50,7 +51,7 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         pictures=pictures,
         versions=study["versions"],
         created_utc=study["created_utc"],
-        notes=[*store.left_out(), *notes],
+        notes=[without(note, private_in(store.study_text())) for note in (*store.left_out(), *notes)],
     )
     return write_report(data, Path(to) if to is not None else store.root / "report.html")
 

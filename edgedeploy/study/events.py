@@ -22,6 +22,7 @@ from edgedeploy._version import __version__
 from edgedeploy.errors import EdgeDeployError, StorageError
 from edgedeploy.files import append_line
 from edgedeploy.records.measurement import Failure
+from edgedeploy.spec.public import without
 
 LOG: Final = logging.getLogger(__name__)
 EVENTS_FILE: Final = "events.jsonl"
@@ -111,9 +112,7 @@ class EventLog:
     def _without_private(self, value: Any) -> Any:
         """``value``, a text or what holds texts as JSON does."""
         if isinstance(value, str):
-            for word in self._private:
-                value = value.replace(word, "(left out)")
-            return value
+            return without(value, self._private)
         if isinstance(value, Mapping):
             return {key: self._without_private(item) for key, item in value.items()}
         return [self._without_private(item) for item in value] if isinstance(value, (list, tuple)) else value

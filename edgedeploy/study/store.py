@@ -32,6 +32,7 @@ from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import append_line, lock_file, raise_if_disk, remove_partials, write_atomic, write_json
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.variant import Variant
+from edgedeploy.spec.public import without
 from edgedeploy.study.evidence_files import (
     CONFIRMATION,
     FAILURES,
@@ -79,6 +80,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.private: Sequence[str] = ()
+        """Words of the study file that are left out of every sentence that is kept."""
         self._owned = False
         self._left_out: dict[str, str] = {}
         self._whole: set[tuple[object, ...]] = set()
@@ -321,10 +324,15 @@ class Store:
         else:
             attempts = len(list((self.root / INVALID.name).glob(f"{measurement.digest}-*.json")))
             path = INVALID.path(self.root, f"{measurement.digest}-{attempts + 1}")
-        self._keep_record("measurement", path, measurement.as_json())
+        notes = [without(note, self.private) for note in measurement.notes]
+        cause = without(measurement.cause, self.private) if measurement.cause else None
+        self._keep_record("measurement", path, {**measurement.as_json(), "notes": notes, "cause": cause})
 
     def keep_failure(self, failure: Failure) -> None:
-        self._keep_record("failure", FAILURES.path(self.root, failure.variant.digest), failure.as_json())
+        told = without(failure.message, self.private)
+        self._keep_record(
+            "failure", FAILURES.path(self.root, failure.variant.digest), {**failure.as_json(), "message": told}
+        )
 
     def _keep_record(self, kind: Kind, path: Path, data: Mapping[str, Any]) -> None:
         """With the id of the study, so that a file that gets into another study's folder is known there."""
