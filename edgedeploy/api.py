@@ -142,10 +142,9 @@ class Study:
 
     def _run(self, options: RunOptions, observer: Observer) -> StudyResult:
         tables = tuple(self.spec.board(name) for name in options.boards or (options.board,))
-        for given in filter(None, (self.spec.study.storage, options.storage)):  # the file's is copied into the folder
-            server = server_at(given, self.spec.study.name)
-        url = options.storage or self.spec.study.storage
-        server = None if url is None else server
+        urls = [url for url in (self.spec.study.storage, options.storage) if url is not None]
+        servers = [server_at(url, self.spec.study.name) for url in urls]  # the file's too: the folder has a copy of it
+        url, server = (urls[-1], servers[-1]) if servers else (None, None)
         store = Store(Path(options.out) if options.out is not None else Path("studies") / self.spec.study.name)
         with ExitStack() as stack:
             store.private = private = self._private(tables, url)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edgedeploy.errors import SpecError, nearest
+from edgedeploy.spec.public import is_public
 
 
 class SpecSource:
@@ -60,7 +61,9 @@ def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel]
     if problem["type"] == "missing":
         return source.error(key, f"this key is required and missing{more}")
     text = problem["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(problem["input"], (dict, list)) or "got" in text else f", but got {problem['input']!r}"
+    tables = ".".join(part for part in problem["loc"] if isinstance(part, str))
+    hidden = isinstance(problem["input"], (dict, list)) or not is_public(tables, problem["input"])
+    got = "" if hidden or "got" in text else f", but got {problem['input']!r}"
     return source.error(key, f"{text}{got}{more}")
 
 
