@@ -32,23 +32,11 @@ LOCK_WAIT_S: Final = 2.0
 """How long SQLite itself waits for a lock at each attempt."""
 
 PLAIN_OPTIONS: Final = frozenset(
-    [
-        "host",
-        "port",
-        "sslmode",
-        "sslnegotiation",
-        "sslrootcert",
-        "connect_timeout",
-        "application_name",
-        "target_session_attrs",
-        "keepalives",
-        "keepalives_idle",
-        "keepalives_interval",
-        "keepalives_count",
-        "tcp_user_timeout",
-        "gssencmode",
-        "channel_binding",
-    ]
+    (
+        *("host", "port", "connect_timeout", "tcp_user_timeout", "application_name", "target_session_attrs"),
+        *("sslmode", "sslnegotiation", "sslrootcert", "gssencmode", "channel_binding"),
+        *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+    )
 )
 """Options of a URL that cannot hold a password: all others are refused, because the folder and messages have the URL."""
 

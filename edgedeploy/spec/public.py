@@ -51,7 +51,7 @@ SECRETS: Final = frozenset({"study.storage", "boards.power_cycle", "boards.labgr
 """Keys whose values are in no message, not to their author either: a terminal is logged and copied into questions."""
 
 _OLDER: Final = {"board": "boards", "measure.protocols": "measure.scenarios"}
-_SECRET_NAME: Final = re.compile(r"passw|secret|token|credential|api_?key|auth", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(r"passw|secret|token|credential|auth|pin$|key$", re.IGNORECASE)
 
 
 def published(data: Mapping[str, Any]) -> dict[str, Any]:
