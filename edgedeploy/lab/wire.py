@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from edgedeploy.errors import BuildError, CommandFailed
-from edgedeploy.files import disk_told
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, TensorSpec
@@ -69,8 +68,7 @@ def unpack_result(packed: Mapping[str, Any], folder: Path) -> RawRun:
     series = _read(RawSeries, packed["series"])
     outputs = folder / "outputs.npz" if packed["outputs"] is not None else None
     if outputs is not None:
-        with disk_told(outputs):
-            outputs.write_bytes(packed["outputs"])
+        outputs.write_bytes(packed["outputs"])
     return RawRun(**series.series(), outputs=outputs)
 
 
