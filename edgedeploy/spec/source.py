@@ -49,7 +49,8 @@ def line_of(text: str, key: str) -> int | None:
 
 
 def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel], *, public: bool = False) -> SpecError:
-    """The first problem as one line, which quotes no private value of a study file; a ``public`` file has none. Unknown keys come first, because other problems may follow from them."""
+    """The first problem as one line, which quotes no private value of a study file; a ``public`` file has none.
+    Unknown keys come first, because other problems may follow from them."""
     problems = sorted(exc.errors(), key=lambda item: item["type"] != "extra_forbidden")
     problem = problems[0]
     key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
