@@ -11,6 +11,8 @@ from edgedeploy.errors import EdgeDeployError
 
 EXIT_USAGE = 2
 EXIT_STORAGE = 3
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+"""What a full or failing disk answers; most writers say more of it (:func:`edgedeploy.files.disk_told`)."""
 
 
 def main() -> None:
@@ -46,10 +48,10 @@ def _run() -> None:
         )
         raise SystemExit(EXIT_USAGE) from None
     except OSError as exc:
-        if exc.errno != errno.ENOSPC:
+        if exc.errno not in DISK_ERRNOS:
             raise
         where = exc.filename or "standard output or a file"
-        sys.stderr.write(f"error: write to {where}: {exc.strerror}. Free space there and run it again\n")
+        sys.stderr.write(f"error: write to {where}: {exc.strerror}. See to that disk, then run it again\n")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has no place either
         raise SystemExit(EXIT_STORAGE) from None
 

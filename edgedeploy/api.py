@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.variant import digest_of
 from edgedeploy.report.make import make_report
 from edgedeploy.report.notebook import facts_html, front_frame, front_html
-from edgedeploy.report.private import SHORTEST_SECRET
 from edgedeploy.report.tracking import Tracker
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.spec.boards import BoardTable
+from edgedeploy.spec.public import hide_in, private_words, secret_words, without
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
 from edgedeploy.study.baseline import recovered_baseline, require_same_weights
@@ -120,15 +120,36 @@ class Study:
             options = _older_options(options, older)
         elif older:
             raise TypeError(f"run() takes RunOptions, or keywords, not both: {', '.join(older)}")
-        return self._run(options, observer)
+        with self._told_without_secrets(options.storage):
+            return self._run(options, observer)
+
+    @contextmanager
+    def _told_without_secrets(self, storage: str | None = None) -> Iterator[None]:
+        """Errors are printed where others look on, logged and copied into questions."""
+        try:
+            yield
+        except EdgeDeployError as exc:
+            hide_in(exc, secret_words({**self._as_written(), "study": {"storage": [self.spec.study.storage, storage]}}))
+            raise
+
+    def _as_written(self) -> dict[str, Any]:
+        return self.spec.model_dump(mode="json", exclude_unset=True)
+
+    def _private(self, tables: Sequence[BoardTable], storage: str | None) -> tuple[str, ...]:
+        """What must not get into anything that is kept, or handed on."""
+        written = self._as_written()
+        boards = [*written["boards"], *(table.model_dump(mode="json", exclude_unset=True) for table in tables)]
+        study = {**written["study"], **({"storage": storage} if storage else {})}
+        return private_words({**written, "boards": boards, "study": study})
 
     def _run(self, options: RunOptions, observer: Observer) -> StudyResult:
         tables = tuple(self.spec.board(name) for name in options.boards or (options.board,))
-        url = options.storage or self.spec.study.storage
-        server = None if url is None else server_at(url, self.spec.study.name)
+        urls = [url for url in (self.spec.study.storage, options.storage) if url is not None]
+        servers = [server_at(url, self.spec.study.name) for url in urls]  # the file's too: the folder has a copy of it
+        url, server = (urls[-1], servers[-1]) if servers else (None, None)
         store = Store(Path(options.out) if options.out is not None else Path("studies") / self.spec.study.name)
         with ExitStack() as stack:
-            private = _private_words((*self.spec.boards, *tables), url)
+            store.private = private = self._private(tables, url)
             tracker = None if options.mlflow is None else Tracker(options.mlflow, private)
             cluster = None if options.dask is None else stack.enter_context(closing(Cluster(options.dask)))
             boards = [board.name for board in (cluster.boards if cluster else tables)]
@@ -148,6 +169,7 @@ class Study:
             began = store.study().get("boards", {}) if store.exists() else {}
             changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards], began)
             stack.enter_context(store.own())
+            self._mend(store)
             if not store.exists():
                 names = names_of(ready.task)
                 store.keep_case_names(names)
@@ -159,13 +181,16 @@ class Study:
             if limits:
                 store.keep_limit_change(limits)
             history = self._history(store, server)
-            ready = replace(ready, notes=(*ready.notes, *self._margin_note(), *notes, *limits_told, *told, *changed))
+            ready = replace(
+                ready,
+                notes=(*ready.notes, *self._margin_note(), *notes, *limits_told, *told, *changed, *store.left_out()),
+            )
             log = stack.enter_context(EventLog(store.root, private=private))
             log.start(self.spec.study.name, options.shown())
 
             def tell(event: Event) -> None:
                 log(event)
-                observer(event)
+                observer(replace(event, text=without(event.text, private)))
 
             finished = StudyRun(self.spec, ready, store, history, wanted, tell, known).go(options.confirm)
             log.finish(finished.reason, finished.evaluated, wanted)
@@ -173,6 +198,11 @@ class Study:
                 tell(_logged(tracker, store, len(store.measurements()) + len(store.failures()), wanted))
             front = replace(read_front(store.root), ended=None)  # the end is written when the log is left
             return StudyResult(store.root, finished.reason, finished.evaluated, front, wanted, finished.cut)
+
+    def _mend(self, store: Store) -> None:
+        """Put the study file back where the folder's own is gone or no text, and this is shown to be that file."""
+        if store.exists() and self._begun_with(store) is None and store.study().get("spec_digest") == self.digest:
+            store.keep_study_text(self._source.text)
 
     def _margin_note(self) -> tuple[str, ...]:
         """That nobody said what the pick may lose, where it can be said."""
@@ -191,7 +221,8 @@ class Study:
 
     def check(self, board: str | None = None) -> BoardInfo:
         """Everything :meth:`run` would check before it starts."""
-        return prepare(self.spec, self._source, (self.spec.board(board),)).boards[0][1]
+        with self._told_without_secrets():
+            return prepare(self.spec, self._source, (self.spec.board(board),)).boards[0][1]
 
     def _resolved(self, ready: Ready) -> dict[str, Any]:
         baselines = [ready.space.baseline_variant(target) for target in ready.space.targets]
@@ -289,11 +320,3 @@ def _older_options(out: str | Path | None, older: Mapping[str, Any]) -> RunOptio
     said = ", ".join(f"{name}={value!r}" for name, value in options.shown().items())
     warnings.warn(f"Study.run takes RunOptions now: run(RunOptions({said}))", FutureWarning, stacklevel=3)
     return options
-
-
-def _private_words(tables: Sequence[BoardTable], storage: str | None) -> tuple[str, ...]:
-    """What must not get into anything that is kept: where keys lie, arguments of commands that may be passwords, and the
-    address of a database."""
-    words = {word for table in tables for word in (table.identity, table.known_hosts, *table.power_cycle[1:]) if word}
-    words |= {storage} if storage else set()
-    return tuple(sorted((word for word in words if len(word) >= SHORTEST_SECRET), key=len, reverse=True))

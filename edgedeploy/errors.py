@@ -16,7 +16,8 @@
     |   |-- Hung                   3   a run does not end and cannot be stopped
     |   |-- Quarantined            3   the board is not used any more after such failures, until somebody releases it
     |   `-- CommandFailed          3   the board answered with a failure of its own (disk full, no runtime)
-    |-- StorageError               3   the study's database cannot be used: no measurement is lost
+    |-- StorageError               3   this host's disk or the study's database cannot be used: no measurement is lost
+    |   `-- DamagedFile            3   a file of ours on this host is not what it was: it is made anew
     |-- OutOfTime                  4   the study's time ended during a training, whose checkpoint is kept
     |-- MeasurementError           4   the run gave no number that can be defended
     |   |-- DidNotRun              4   the artifact crashed, was refused, or asked for too much: shown twice before it counts
@@ -121,6 +122,10 @@ class CommandFailed(BoardError):
 
 class StorageError(EdgeDeployError):
     exit_code = 3
+
+
+class DamagedFile(StorageError):
+    pass
 
 
 class OutOfTime(EdgeDeployError):

@@ -14,6 +14,7 @@ from typing import IO
 
 from edgedeploy.boards.drain import MOST_LINE_BYTES, PIECE_BYTES, Drain, check_flood, flood
 from edgedeploy.errors import CommandFailed, Unreachable
+from edgedeploy.files import raise_if_disk
 from edgedeploy.interfaces.board import Completed, RemoteProcess
 
 NOT_FOUND = 127
@@ -102,6 +103,8 @@ def _copy(source: Path, destination: Path, remote: str, limit_bytes: int | None 
                     raise flood(asked, limit_bytes)
                 taken.write(piece)
     except OSError as exc:
+        if destination != Path(remote):  # a download: it is not the board's disk that is full
+            raise_if_disk(exc, destination)
         raise CommandFailed(asked, str(exc)) from exc
 
 

@@ -96,7 +96,7 @@ def digest_of_weights(model: nn.Module) -> str:
 
 
 def write_checkpoint(path: Path, identity: str, state: TrainState) -> None:
-    """Whole or not at all. Raises ``OSError``."""
+    """Whole or not at all. Raises ``OSError`` or ``StorageError``."""
     import torch
 
     buffer = io.BytesIO()

@@ -18,7 +18,7 @@ from edgedeploy.compress.checkpoint import TrainState, identity_of, read_checkpo
 from edgedeploy.compress.distillation import distillation
 from edgedeploy.compress.host import TrainingPrecision, this_host
 from edgedeploy.compress.oversight import ALONE, Oversight, TrainProgress, TrainReport, remaining_s
-from edgedeploy.errors import BuildError, DataError, EdgeDeployError, OutOfTime
+from edgedeploy.errors import BuildError, DataError, EdgeDeployError, OutOfTime, StorageError
 from edgedeploy.interfaces.task import Recoverable, Task, TrainRecipe
 from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.variant import Scalar
@@ -259,7 +259,7 @@ class _Run:
         )
         try:
             write_checkpoint(self._oversight.checkpoint, self._identity, state)
-        except OSError as exc:
+        except (OSError, StorageError) as exc:
             if not self._complained:
                 self._oversight.note(f"no checkpoint of the training of {self._oversight.what} could be saved: {exc}")
             self._complained = True

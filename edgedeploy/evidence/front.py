@@ -136,7 +136,8 @@ class Front:
     baseline that ratios and the pick refer to, None when it was not validly measured. ``processors`` are by board.
     ``failures`` are variants that cannot give a number, ``passing`` those that gave none in a run and are tried again by the
     next; ``ended`` says why the last run ended early.
-    ``weights`` says where that baseline's weights come from, as far as the folder does.
+    ``weights`` says where that baseline's weights come from, as far as the folder does; ``left_out`` what lies among the
+    evidence and is none, a line each.
     """
 
     provenance: Provenance | None
@@ -157,6 +158,7 @@ class Front:
     passing: tuple[Failure, ...] = ()
     ended: str | None = None
     weights: BaselineWeights | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def members(self) -> tuple[Row, ...]:
@@ -230,6 +232,7 @@ class Front:
             "failures": [_told(item, again=False) for item in self.failures]
             + [_told(item, again=True) for item in self.passing],
             "ended_early": self.ended,
+            "left_out": list(self.left_out),
             "pick": {**self.pick.as_json(), "file": self.file} if self.pick else None,
             "impossible": self.impossible.as_json() if self.impossible else None,
             "seed": self.seed,

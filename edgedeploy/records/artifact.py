@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.files import PARTIAL_PREFIX
 from edgedeploy.records.variant import digest_of
-from edgedeploy.runtime.files import sha256_file
+from edgedeploy.runtime.files import PART_PREFIX, sha256_file
 
 MANIFEST: Final = "edgedeploy-artifact.json"
 """Name of the file that describes a stored artifact. It lies in the artifact's folder but is not one of its files, so
@@ -147,7 +146,7 @@ class Artifact:
         """Hash every file directly inside ``folder`` but half-written ones and the manifest of a stored artifact. Raises
         ``FileNotFoundError`` when ``entry`` is not among them."""
         paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
-        paths = [path for path in paths if not path.name.startswith(PARTIAL_PREFIX)]
+        paths = [path for path in paths if not path.name.startswith(PART_PREFIX)]
         if entry not in {path.name for path in paths}:
             raise FileNotFoundError(folder / entry)
         return cls(

@@ -110,7 +110,7 @@ class Measurement(RawSeries, _Kept):
     def from_json(cls, data: Mapping[str, Any]) -> Measurement:
         """Raises ``ValueError`` for a schema this version does not know, and for values of another form; ``KeyError``,
         ``TypeError``, ``AttributeError`` or ``OverflowError`` for data that :meth:`as_json` cannot have written."""
-        if data["schema"] != SCHEMA_VERSION:
+        if data["schema"] != SCHEMA_VERSION:  # of a file, `study/migrations.py` has made today's form
             raise ValueError(f"measurement schema {data['schema']!r}, this version reads {SCHEMA_VERSION}")
         read = from_json(_Kept, data, kept=True)
         kept = {item.name: data[item.name] for item in fields(_Kept) if item.name in data}

@@ -17,7 +17,8 @@ from edgedeploy.interfaces.task import Array, Case, Pictured
 from edgedeploy.report.again import command_again
 from edgedeploy.report.page_sections import ReportData, write_report
 from edgedeploy.report.pictures import CasePicture, require_picture, worst_cases
-from edgedeploy.report.private import shown
+from edgedeploy.report.private import private_in, shown
+from edgedeploy.spec.public import without
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import evidence_of, front_of, stored_spec, with_failures
@@ -34,22 +35,23 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     front = with_failures(front_of(study, spec, measurements), store)
     account = summarise(store.times())
     pictures, notes = _pictures(store, study, spec, front, worst_cases(front, measurements))
+    confirmation, training, trainings = store.confirmations(), store.baseline_training(), store.model_trainings()
     data = ReportData(
         name=spec.study.name,
         front=front,
         measurements=measurements,
         study_text=shown(store.study_text()),
         command=command_again(store, study, spec, len(front.rows) + len(front.failures)),
-        confirmation=store.confirmations(),
+        confirmation=confirmation,
         seconds=account.seconds,
         overhead=account.overhead if account.wall_s else None,
-        training=store.baseline_training(),
-        trainings=store.model_trainings(),
+        training=training,
+        trainings=trainings,
         openings=store.openings(),
         pictures=pictures,
         versions=study["versions"],
         created_utc=study["created_utc"],
-        notes=notes,
+        notes=[without(note, private_in(store.study_text())) for note in (*store.left_out(), *notes)],
     )
     return write_report(data, Path(to) if to is not None else store.root / "report.html")
 

@@ -2,76 +2,60 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any, Final
 
-KEYS: Final = frozenset({"identity", "known_hosts", "power_cycle", "storage"})
-"""Keys of a study file whose values are nobody's business, in whichever table: where its author keeps keys, commands that
-may hold a password, the address of a database."""
+from edgedeploy.spec.public import private_words, published
 
-LEFT_OUT: Final = "(left out)"
-NOT_SHOWN: Final = (
-    "The study file is left out: what is private in it (where keys lie, commands, the address of a database) could not be "
-    "hidden in it."
-)
-SHORTEST_SECRET: Final = 4
-"""Shorter words, options of a command for example, stand in any text."""
-
-_STRING: Final = r"""
-    \"{3}(?:\\.|[^\\])*?\"{3,5} | '{3}.*?'{3,5} | "(?:\\.|[^"\\\n])*" | '[^'\n]*'
-"""
-_PRIVATE: Final = re.compile(
-    rf"""(?P<key>(?P<quote>["']?)\b(?:{"|".join(sorted(KEYS))})(?P=quote)[ \t]*=[ \t]*)
-    (?:\[(?>{_STRING} | \#[^\n]* | [^\]"'\#])*+\] | {_STRING})""",
-    re.VERBOSE | re.DOTALL,
-)
+NOT_READ: Final = "The study file is left out: it cannot be read, so nobody can tell what is private in it."
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def shown(study_text: str) -> str:
-    """A study file without its private values; :data:`NOT_SHOWN` in its place where one of them is not sure to be gone.
-
-    The pattern keeps the author's layout and comments, but TOML has more spellings than a pattern knows. So the result is
-    parsed, and shown only if each private value in it is the placeholder and no private word is left anywhere else. A word
-    that is also a whole value of another key, such as a board's host, is no secret.
-    """
-    text = _PRIVATE.sub(rf'\g<key>"{LEFT_OUT}"', study_text)
+    """The study file with the values of :data:`edgedeploy.spec.public.PUBLIC`, and without its author's comments, which may
+    say anything; :data:`NOT_READ` for one that is no TOML."""
     try:
-        before, after = tomllib.loads(study_text), tomllib.loads(text)
+        return _toml(published(tomllib.loads(study_text)))
     except (tomllib.TOMLDecodeError, RecursionError):
-        return NOT_SHOWN
-    if any(value != LEFT_OUT for value in _private_values(after)):
-        return NOT_SHOWN
-    public, names = set(_texts(after)), " ".join(_names(after))
-    words = {word for value in _private_values(before) for word in _texts(value) if len(word) >= SHORTEST_SECRET}
-    hidden = all(word not in text for word in words if word not in public and word not in names)
-    return text if hidden else NOT_SHOWN
+        return NOT_READ
 
 
-def _private_values(value: Any) -> Iterator[Any]:
+def private_in(study_text: str) -> tuple[str, ...]:
+    """The words of a study file that are not to be handed on; none of one that cannot be read."""
+    try:
+        return private_words(tomllib.loads(study_text))
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return ()
+
+
+def _toml(data: Mapping[str, Any]) -> str:
+    """Plain keys first, then a table or an array of tables each."""
+    lines = [f"{_key(name)} = {_value(value)}" for name, value in data.items() if not _is_table(value)]
+    for name, value in data.items():
+        for table in value if isinstance(value, list) else [value]:
+            if _is_table(value):
+                head = f"[[{_key(name)}]]" if isinstance(value, list) else f"[{_key(name)}]"
+                lines += ["", head, *(f"{_key(key)} = {_value(item)}" for key, item in table.items())]
+    return "\n".join(lines).strip("\n") + "\n"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+
+
+def _value(value: Any) -> str:
     if isinstance(value, dict):
-        for key, item in value.items():
-            if key in KEYS and isinstance(item, (str, list)):
-                yield item
-            else:
-                yield from _private_values(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _private_values(item)
-
-
-def _texts(value: Any) -> Iterator[str]:
+        inside = ", ".join(f"{_key(name)} = {_value(item)}" for name, item in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
-
-
-def _names(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        yield from value
-    if isinstance(value, (dict, list)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _names(item)
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -49,7 +49,7 @@ def front_table(report: Front) -> TextTable:
         runs = "1 invalid run" if len(report.invalid) == 1 else f"{len(report.invalid)} invalid runs"
         notes.append(f"{runs} (conditions drifted), not used.")
     notes += [*changed_lines(report), *parity_lines(report)]
-    notes += failure_lines(report)
+    notes += [*report.left_out, *failure_lines(report)]
     boards = Counter(row.board for row in report.rows)
     if len(boards) > 1:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(boards.items()))

@@ -19,6 +19,7 @@ from edgedeploy.errors import EdgeDeployError, SpecError, StorageError, TargetUn
 from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.rows import front_rows
 from edgedeploy.report.private import shown
+from edgedeploy.spec.public import without
 from edgedeploy.study.store import Store
 
 LONGEST_VALUE: Final = 500
@@ -118,9 +119,7 @@ class Tracker:
         return self._hidden(str(value))[:LONGEST_VALUE]
 
     def _hidden(self, text: str) -> str:
-        for word in self._private:
-            text = text.replace(word, "(left out)")
-        return text
+        return without(text, self._private)
 
     def _tried(self, step: Callable[[], Any]) -> Any:
         try:

@@ -12,6 +12,9 @@ from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault
 
+PART_PREFIX = ".part-"
+"""How the name of a file begins that is being written: it is no file of what it lies among yet."""
+
 _PIECE_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _JOB_ID = re.compile(r"[0-9a-f]{32}")

@@ -31,6 +31,15 @@ STUDY_NAME: Final = "edgedeploy"
 LOCK_WAIT_S: Final = 2.0
 """How long SQLite itself waits for a lock at each attempt."""
 
+PLAIN_OPTIONS: Final = frozenset(
+    (
+        *("host", "port", "connect_timeout", "tcp_user_timeout", "application_name", "target_session_attrs"),
+        *("sslmode", "sslnegotiation", "sslrootcert", "gssencmode", "channel_binding"),
+        *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+    )
+)
+"""Options of a URL that cannot hold a password: all others are refused, because the folder and messages have the URL."""
+
 CONNECT_WAIT_S: Final = 5
 """How long a server may take to accept a connection at each attempt."""
 
@@ -68,8 +77,19 @@ def server_at(url: str, study: str) -> Server:
     if parsed.drivername != "postgresql+psycopg":
         found = f"its driver is {parsed.drivername!r}"
         raise SpecError("storage", found, "Give postgresql+psycopg://..., or leave it out for a SQLite file")
-    if parsed.password is not None or any("password" in name.lower() for name in parsed.query):
-        raise SpecError("storage", "there is a password in it", "Put it into ~/.pgpass or the environment (PGPASSWORD)")
+    remedy = "Put it into ~/.pgpass or the environment (PGPASSWORD, PGPASSFILE, PGSERVICE)"
+    names = {name.lower() for name in parsed.query}
+    if parsed.password is not None or ":" in (parsed.username or "") or any("password" in name for name in names):
+        raise SpecError("storage", "there is a password in it", remedy)
+    if any(mark in (parsed.database or "") for mark in ("=", "://")):  # libpq would read it as a whole address
+        raise SpecError(
+            "storage", "the name of its database is an address of its own, which may have a password", remedy
+        )
+    other = sorted(names - PLAIN_OPTIONS)
+    if other:
+        known = ", ".join(sorted(PLAIN_OPTIONS))
+        found = f"its option {other[0][:40]!r} may hold a password, or name a file that does; plain ones are {known}"
+        raise SpecError("storage", found, remedy)
     if importlib.util.find_spec("psycopg") is None:
         raise TargetUnavailable("storage on PostgreSQL", "psycopg is not installed", "pip install 'edgedeploy[lab]'")
     return Server(url, study)
@@ -157,15 +177,22 @@ def patiently(step: Callable[[], Answer], place: Path | Server) -> Answer:
             return step()
         except _FAILURES as exc:
             if pause_s is None:
-                raise StorageError(
-                    f"the history of proposals in {place}",
-                    _reason(exc),
-                    "End what else uses it, or remove the file; then --resume: everything measured is kept"
-                    if isinstance(place, Path)
-                    else "See to the server; then --resume: everything measured is kept",
-                ) from exc
+                reason = _reason(exc)
+                raise StorageError(f"the history of proposals in {place}", reason, _remedy(reason, place)) from exc
             time.sleep(pause_s)
     raise AssertionError("the last pause is None")
+
+
+def _remedy(reason: str, place: Path | Server) -> str:
+    if not isinstance(place, Path):
+        first = "See to the server"
+    elif "full" in reason or "disk I/O" in reason:
+        first = f"Free space at {place.parent}"
+    elif "readonly" in reason:
+        first = f"Make {place} writable"
+    else:
+        first = "End what else uses it, or remove the file"
+    return f"{first}; then --resume: everything measured is kept"
 
 
 def _reason(exc: BaseException) -> str:

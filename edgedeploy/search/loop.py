@@ -219,6 +219,7 @@ class Search:
         for params in seeds_of(self._space):
             self._study.enqueue_trial(params, skip_if_exists=True)
         self._try_again()
+        self._enqueue_lost()
         for trial in self._study.get_trials(deepcopy=False):
             self._remember(trial)
 
@@ -251,6 +252,19 @@ class Search:
                 self._enqueue(params)
             if left_open or trial.state == state.WAITING:
                 known.add(variant.digest)
+
+    def _enqueue_lost(self) -> None:
+        """Enqueue what had an outcome and has no evidence any more: its file was damaged or removed, and the front lacks it,
+        the baseline perhaps."""
+        state = optuna.trial.TrialState
+        lost: dict[str, Mapping[str, Scalar]] = {}
+        for trial in self._study.get_trials(deepcopy=False, states=[state.COMPLETE]):
+            if set(trial.params) == set(self._distributions):
+                variant = self._space.variant(trial.params)
+                if self._lookup(variant) is None:
+                    lost[variant.digest] = trial.params
+        for params in lost.values():
+            self._enqueue(params)
 
     def _void_stale(self) -> None:
         """Settle RUNNING trials that this process is not evaluating; one process owns the study, so nobody else is. What has

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edgedeploy.errors import SpecError, nearest
+from edgedeploy.spec.public import is_public
 
 
 class SpecSource:
@@ -57,8 +58,9 @@ def line_of(text: str, key: str) -> int | None:
     return start
 
 
-def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel]) -> SpecError:
-    """The first problem as one line. Unknown keys come first, because other problems may follow from them."""
+def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel], *, public: bool = False) -> SpecError:
+    """The first problem as one line, which quotes no private value of a study file; a ``public`` file has none.
+    Unknown keys come first, because other problems may follow from them."""
     problems = sorted(exc.errors(), key=lambda item: item["type"] != "extra_forbidden")
     problem = problems[0]
     key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
@@ -70,7 +72,9 @@ def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel]
     if problem["type"] == "missing":
         return source.error(key, f"this key is required and missing{more}")
     text = problem["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(problem["input"], (dict, list)) or "got" in text else f", but got {problem['input']!r}"
+    tables = ".".join(part for part in problem["loc"] if isinstance(part, str))
+    hidden = isinstance(problem["input"], (dict, list)) or not (public or is_public(tables, problem["input"]))
+    got = "" if hidden or "got" in text else f", but got {problem['input']!r}"
     return source.error(key, f"{text}{got}{more}")
 
 

@@ -6,14 +6,13 @@ is built anew.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from edgedeploy.files import PARTIAL_PREFIX, parsed, write_json
 from edgedeploy.records.artifact import MANIFEST, Artifact
-from edgedeploy.runtime.files import sha256_file
 from edgedeploy.study.reading import FAULTS, fault, read_record
+from edgedeploy.study.whole import sha256_now
 
 REMEDY = "Move the folder away and run search --resume: the artifact is built anew"
 
@@ -80,7 +79,7 @@ def _flaw(path: Path, folder: Path) -> str:
             stat = (folder / file.name).stat()
             if stat.st_size != file.size_bytes:
                 return f"{file.name} has {stat.st_size} bytes, not {file.size_bytes}"
-            if kept_sha256(folder / file.name) != file.sha256:
+            if sha256_now(folder / file.name) != file.sha256:
                 return f"{file.name} is not the file that was built"
     except (OSError, *FAULTS) as exc:
         return f"{Path(exc.filename).name}: {fault(exc)}" if isinstance(exc, OSError) and exc.filename else fault(exc)
@@ -106,15 +105,3 @@ def _is_plain(name: str) -> bool:
     if name in ("", ".", "..", MANIFEST) or name.startswith(PARTIAL_PREFIX):
         return False
     return not any(char in name for char in "/\\\0")
-
-
-def kept_sha256(path: Path) -> str:
-    """The hash of a file of the store, which may have been damaged since. Raises ``OSError``."""
-    stat = path.stat()
-    return _sha256(path, stat.st_size, stat.st_ctime_ns, stat.st_ino)
-
-
-@lru_cache(maxsize=1024)
-def _sha256(path: Path, size_bytes: int, changed_ns: int, inode: int) -> str:
-    """The hash of a file. A trial asks for it several times: a file whose change time stands is not read again."""
-    return sha256_file(path)

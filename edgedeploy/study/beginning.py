@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import DataError, SpecError, Unsupported
-from edgedeploy.files import PARTIAL_PREFIX
+from edgedeploy.files import PARTIAL_PREFIX, write_atomic
 from edgedeploy.interfaces.target import Calibrating, Target
 from edgedeploy.interfaces.task import Split
 from edgedeploy.records.artifact import TensorSpec
@@ -107,8 +107,7 @@ def written(out: Path, text: str) -> Iterator[Path]:
     ends, and is removed when the block raises. Raises ``SpecError`` where it cannot be written."""
     part = out.with_name(f"{PARTIAL_PREFIX}{out.name}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
+        write_atomic(part, text.encode())
     except OSError as exc:
         raise SpecError(f"--out {out}", exc.strerror or str(exc), "Choose another path") from None
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from types import TracebackType
 from typing import Any, Final, Literal
 
 from edgedeploy._version import __version__
-from edgedeploy.errors import EdgeDeployError
-from edgedeploy.files import parsed
+from edgedeploy.errors import EdgeDeployError, StorageError
+from edgedeploy.files import append_line, parsed
 from edgedeploy.records.measurement import Failure
+from edgedeploy.spec.public import without
 
 LOG: Final = logging.getLogger(__name__)
 EVENTS_FILE: Final = "events.jsonl"
@@ -66,7 +66,6 @@ class EventLog:
         self._private = tuple(private)
         self._started_s = time.monotonic()
         self._warned = False
-        self._writing = threading.Lock()
         self._reason: dict[str, Any] | None = None
 
     def __enter__(self) -> EventLog:
@@ -104,9 +103,8 @@ class EventLog:
         at_s = round(time.monotonic() - self._started_s, 3)
         line = json.dumps({"utc": utc_text(), "at_s": at_s, "kind": kind, "text": text, **facts})
         try:
-            with self._writing:  # half of another thread's line would look torn
-                _append(self._path, line.encode())
-        except OSError as exc:
+            append_line(self._path, line.encode())
+        except (OSError, StorageError) as exc:
             if not self._warned:
                 self._warned = True
                 LOG.warning("%s cannot be written (%s): the study goes on without its events", self._path, exc)
@@ -114,24 +112,10 @@ class EventLog:
     def _without_private(self, value: Any) -> Any:
         """``value``, a text or what holds texts as JSON does."""
         if isinstance(value, str):
-            for word in self._private:
-                value = value.replace(word, "(left out)")
-            return value
+            return without(value, self._private)
         if isinstance(value, Mapping):
             return {key: self._without_private(item) for key, item in value.items()}
         return [self._without_private(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _append(path: Path, line: bytes) -> None:
-    """One write for the whole line, so that a kill can tear the last line only; a line after a torn one begins anew. A link
-    is not followed: a folder from elsewhere could have the events written into any file of this user's."""
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, b"\n" * torn + line + b"\n")
-    finally:
-        os.close(descriptor)
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:

@@ -83,4 +83,5 @@ def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> Front:
 
 def with_failures(front: Front, store: Store) -> Front:
     """The front, and what gave no number: evidence, and what the log of the runs alone remembers."""
-    return replace(front, failures=store.failures(), passing=passing_failures(store), ended=early_end(store))
+    failures, passing, ended = store.failures(), passing_failures(store), early_end(store)
+    return replace(front, failures=failures, passing=passing, ended=ended, left_out=store.left_out())

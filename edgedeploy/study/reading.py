@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from edgedeploy.errors import DataError
-from edgedeploy.files import parsed, write_atomic
+from edgedeploy.files import append_line, parsed, write_atomic
 
 T = TypeVar("T")
 
@@ -35,38 +35,58 @@ def read_text(path: Path, remedy: str) -> str:
         raise DataError(f"study file {path}", fault(exc), remedy) from None
 
 
-def read_lines(path: Path, make: Callable[[dict[str, Any]], T]) -> list[T]:
-    """What ``make`` makes of each line, a JSON object; nothing when there is no file. Raises ``DataError``.
+def read_good_lines(path: Path, make: Callable[[dict[str, Any]], T]) -> list[T | None]:
+    """What ``make`` makes of each line, a JSON object, and None for a damaged one; nothing when there is no file. Raises
+    ``DataError`` for a file that cannot be read at all.
 
     A last line that is no JSON is left out: a host that died tore it.
     """
-    remedy = "Move the file away, or remove that line"
+    found: list[T | None] = []
+    lines = _lines(path)
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(make(parsed(_whole(line))))
+        except FAULTS:
+            if number < len(lines) or not _is_torn(line):
+                found.append(None)
+    return found
+
+
+def drop_lines(path: Path, is_good: Callable[[dict[str, Any]], object], aside: Path) -> int:
+    """Move the damaged lines of a line file to the file ``aside``, and cut a torn last line off, so that the next line is
+    not appended to it. Returns how many were moved. Raises ``DataError`` and ``StorageError``."""
+    drop_torn_end(path)
+    good, bad = [], []
+    for line in _lines(path):
+        try:
+            is_good(parsed(_whole(line)))
+            good.append(line)
+        except FAULTS:
+            bad.append(line)
+    if bad:
+        for line in bad:
+            append_line(aside, line)
+        write_atomic(path, b"".join(line + b"\n" for line in good))
+    return len(bad)
+
+
+def drop_torn_end(path: Path) -> None:
+    """Cut the torn last line off a line file, so that the next line is not appended to it. Raises what :func:`drop_lines`
+    raises."""
+    lines = _lines(path)
+    if not lines:
+        return
+    if _is_torn(lines[-1]):
+        write_atomic(path, b"".join(line + b"\n" for line in lines[:-1]))
+
+
+def _lines(path: Path) -> list[bytes]:
     try:
-        lines = path.read_bytes().splitlines()
+        return path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
     except OSError as exc:
         raise DataError(f"study file {path}", fault(exc), "Move it away") from None
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if number < len(lines) or not _is_torn(line):
-                found.append(make(parsed(_whole(line))))
-        except FAULTS as exc:
-            raise DataError(f"line {number} of study file {path}", fault(exc), remedy) from None
-    return found
-
-
-def drop_torn_end(path: Path) -> None:
-    """Cut the torn last line off a line file, so that the next line is not appended to it."""
-    if not path.is_file():
-        return
-    data = path.read_bytes()
-    *whole, last = data.splitlines(keepends=True) or [b""]
-    if last and _is_torn(last):
-        write_atomic(path, b"".join(whole))
-    elif last and not last.endswith(b"\n"):
-        write_atomic(path, data + b"\n")
 
 
 def fault(exc: Exception) -> str:

@@ -8,56 +8,66 @@
     baseline/            the trained baseline's weights       inputs/*.npz     model-ready inputs of a split
     training/*.pt        checkpoints of unfinished trainings  optuna.sqlite3   the optimiser's history of proposals
     account.jsonl        where the time went                  events.jsonl     what happened when
-    cases.json           the ids of each split's cases
+    cases.json           the ids of each split's cases    set-aside/       files that were found here and are no evidence
 
-Every file appears whole or not at all. One process at a time owns the folder (:meth:`Store.own`).
+Every file appears whole or not at all. One process at a time owns the folder (:meth:`Store.own`). No link in it is followed
+for writing. What is damaged or does not belong here is left out by readers and set aside by the owner, with a line each
+(:mod:`edgedeploy.study.evidence_files`); ``study.json`` and ``study.toml`` alone stop whoever needs them.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
+import io
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from edgedeploy.errors import DataError, SpecError
-from edgedeploy.files import remove_partials, write_atomic, write_json
-from edgedeploy.records.measurement import SCHEMA_VERSION, Failure, Measurement
-from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.files import append_line, lock_file, raise_if_disk, remove_partials, write_atomic, write_json
+from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.variant import Variant
-from edgedeploy.runtime.wire.serde import from_json
-from edgedeploy.study.measured import measurement_of
+from edgedeploy.spec.public import without
+from edgedeploy.study.evidence_files import (
+    CONFIRMATION,
+    FAILURES,
+    INVALID,
+    MEASUREMENTS,
+    SET_ASIDE,
+    STUDY_KEY,
+    EvidenceFolder,
+    Stray,
+    T,
+    move_aside,
+)
+from edgedeploy.study.forms import (
+    PHASES,
+    STUDY_REMEDY,
+    Resolved,
+    checked_names,
+    checked_opening,
+    checked_study,
+    checked_time,
+    checked_training,
+)
+from edgedeploy.study.layout import ACCOUNT, MADE, OPENINGS, check_kinds, links_among_made
+from edgedeploy.study.migrations import Kind, latest, upgraded
 from edgedeploy.study.mounts import network_file_system
-from edgedeploy.study.reading import drop_torn_end, read_lines, read_record, read_text
+from edgedeploy.study.reading import drop_lines, drop_torn_end, read_good_lines, read_record, read_text
 
-T = TypeVar("T")
+__all__ = ["PHASES", "Store", "utc_now"]
 
-PHASES: Final = ("train", "build", "upload", "measure", "evaluate", "search", "bookkeeping", "idle")
-"""Phases of the time account."""
+LOG: Final = logging.getLogger(__name__)
+Record = TypeVar("Record")
 
-MADE: Final = ("models", "artifacts", "baseline", "training", "inputs", "outputs")
-"""Folders of what is made with the task's code and can be made again."""
-
-ACCOUNT: Final = "account.jsonl"
-OPENINGS: Final = "confirmation/openings.jsonl"
-
-REMEDIES: Final = {
-    "measurements": "Move it away and run search --resume: the variant is measured again",
-    "failures": "Move it away and run search --resume: the variant is tried again",
-    "confirmation": "Move it away and run search --resume: the variant is confirmed again",
-    "invalid": "Move it away: a run whose conditions drifted counts for nothing",
-    "training": "Move it away: only the report's section on training shows it",
-    "study.json": "Put a copy of it back, or begin the study again in another --out",
-    "cases.json": "Move it away: it only says which cases came and went",
-    "study.toml": "Put the study file that the folder was made with back there",
-}
-"""What to do about a damaged file, by its folder or name."""
+STUDY_FILE_REMEDY: Final = "Put the study file that the folder was made with back there"
+UNREADABLE_OPENING: Final = {"utc": "", "reason": "a line of the log that cannot be read any more", "variants": []}
+"""Stands for an opening of the confirmation split whose line is damaged: left out, the split would look less used."""
 
 
 def utc_now() -> str:
@@ -70,6 +80,12 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.private: Sequence[str] = ()
+        """Words of the study file that are left out of every sentence that is kept."""
+        self._owned = False
+        self._left_out: dict[str, str] = {}
+        self._whole: set[tuple[object, ...]] = set()
+        self._id: tuple[tuple[object, ...], str] = ((), "")
 
     # -- the study itself
 
@@ -134,7 +150,11 @@ class Store:
 
     def create(self, study_text: str, resolved: Mapping[str, Any]) -> None:
         write_atomic(self.root / "study.toml", study_text.encode())
-        write_json(self.study_path, {"schema": SCHEMA_VERSION, "created_utc": utc_now(), **resolved})
+        write_json(self.study_path, {"schema": latest("study"), "created_utc": utc_now(), **resolved})
+
+    def keep_study_text(self, study_text: str) -> None:
+        """Put back the study file as it was given, where the folder's own is gone or no text."""
+        write_atomic(self.root / "study.toml", study_text.encode())
 
     def keep_case_names(self, names: Mapping[str, Sequence[str]]) -> None:
         """Store the ids of each split's cases; their digests are in :meth:`study`."""
@@ -142,8 +162,7 @@ class Store:
 
     def case_names(self) -> dict[str, list[str]]:
         """What :meth:`keep_case_names` stored; empty for folders of before."""
-        path = self.root / "cases.json"
-        return read_record(path, _checked_names, REMEDIES["cases.json"]) if path.exists() else {}
+        return self._read_plain(self.root / "cases.json", checked_names) or {}
 
     def study(self) -> dict[str, Any]:
         """What :meth:`create` wrote. Raises ``SpecError`` when the folder holds no study, ``DataError`` when the file is
@@ -152,20 +171,22 @@ class Store:
             raise SpecError(
                 f"study folder {self.root}", "it holds no study", "`edgedeploy search STUDY.toml --out DIR` makes one"
             )
-        data = read_record(self.study_path, _checked_study, REMEDIES["study.json"])
-        if data.get("schema") != SCHEMA_VERSION:
-            raise SpecError(
-                f"study folder {self.root}", "its study.json is of another version", "Use that version to read it"
-            )
-        return _Resolved(data, self.study_path)
+        state = _state(self.study_path)
+        data = read_record(self.study_path, _of_today, STUDY_REMEDY)
+        self._id = state, str(data.get("id", ""))
+        return Resolved(data, self.study_path)
 
     def study_text(self) -> str:
         """The study file. Raises ``DataError`` when it is gone or no text."""
-        return read_text(self.root / "study.toml", REMEDIES["study.toml"])
+        return read_text(self.root / "study.toml", STUDY_FILE_REMEDY)
 
     @contextmanager
     def own(self) -> Iterator[None]:
-        """Hold the folder for writing; a second search on it is an error, a killed one frees it."""
+        """Hold the folder for writing; a second search on it is an error, a killed one frees it. What a kill left is
+        removed, and what is no evidence set aside (:meth:`left_out` names it).
+
+        Raises ``SpecError`` for a folder that is held or that a link leads out of, ``StorageError`` for a full disk.
+        """
         with self._lock_file() as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -175,46 +196,120 @@ class Store:
                     "another process is writing to it",
                     "Wait for it, or choose another --out",
                 ) from None
+            check_kinds(self.root)
             remove_partials(self.root)
-            for name in (ACCOUNT, OPENINGS):
-                drop_torn_end(self.root / name)
-            yield
+            self._owned = True
+            try:
+                self._set_all_aside()
+                yield
+            finally:
+                self._owned = False
 
-    def _lock_file(self) -> IO[str]:
+    def _lock_file(self) -> io.BufferedRandom:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            return (self.root / ".lock").open("w")
+            return lock_file(self.root / ".lock")
         except OSError as exc:
-            if exc.errno == errno.ENOSPC:
-                raise  # told with what to do, whichever file it is
+            raise_if_disk(exc, self.root / ".lock")  # told with what to do, whichever file it is
             asked, found = f"study folder {self.root}", f"nothing can be written there ({exc.strerror or exc})"
             raise SpecError(asked, found, "Choose another --out") from None
 
+    # -- what is no evidence
+
+    def left_out(self) -> tuple[str, ...]:
+        """What was found in the folder so far and is left out, a line each: damaged files, copies, files of others."""
+        return tuple(self._left_out[name] for name in sorted(self._left_out))
+
+    def _leave_out(self, stray: Stray) -> None:
+        """Say it; the owner moves it, so that what it held is made again."""
+        told = f"{stray.name} is left out: {stray.why}"
+        if self._owned and os.path.lexists(stray.path):
+            try:
+                told += f"; it is now {move_aside(stray.path, self.root).relative_to(self.root)}"
+            except OSError as exc:
+                raise_if_disk(exc, self.root / SET_ASIDE)
+                told += f"; it could not be moved to {SET_ASIDE} ({exc.strerror or exc})"
+        if self._left_out.get(stray.name) != told:
+            self._left_out[stray.name] = told
+            LOG.warning("study folder %s: %s", self.root, told)
+
+    def _set_all_aside(self) -> None:
+        for folder in (MEASUREMENTS, INVALID, CONFIRMATION):
+            self._check_folder(folder)
+        self._check_folder(FAILURES)
+        for path, check in self._plain_files():
+            self._read_plain(path, check)
+        for path in links_among_made(self.root):
+            self._leave_out(Stray(path, "it is a link, which is not followed"))
+        drop_torn_end(self.root / OPENINGS)
+        moved = drop_lines(self.root / ACCOUNT, checked_time, self.root / SET_ASIDE / ACCOUNT)
+        if moved:
+            self._leave_out_lines(moved)
+
+    def _check_folder(self, folder: EvidenceFolder[T]) -> None:
+        for path in folder.entries(self.root):
+            if _state(path) not in self._whole:
+                self._read_file(folder, path)
+
+    def _plain_files(self) -> Iterator[tuple[Path, Callable[[dict[str, Any]], Any]]]:
+        yield self.root / "cases.json", checked_names
+        yield self.root / "baseline" / "training.json", checked_training
+        for path in (self.root / "models").glob("*/training.json"):
+            yield path, checked_training
+
     # -- evidence
 
-    def _read_all(self, folder: str, make: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
-        """The records of a folder. Raises ``DataError`` for the first file that is damaged."""
-        paths = sorted((self.root / folder).glob("*.json"))
-        return tuple(read_record(path, make, REMEDIES[folder]) for path in paths)
+    def _study_id(self) -> str:
+        if self._id[0] != _state(self.study_path):
+            try:
+                self.study()
+            except (DataError, SpecError):
+                return ""
+        return self._id[1]
 
-    def _read_one(self, folder: str, digest: str, make: Callable[[dict[str, Any]], T]) -> T | None:
-        path = self.root / folder / f"{digest}.json"
-        return read_record(path, make, REMEDIES[folder]) if path.exists() else None
+    def _read_file(self, folder: EvidenceFolder[T], path: Path, study: str | None = None) -> T | None:
+        state = _state(path)
+        found = folder.read(path, self._study_id() if study is None else study)
+        if isinstance(found, Stray):
+            self._leave_out(found)
+            return None
+        self._whole.add(state)
+        return found
+
+    def _read_all(self, folder: EvidenceFolder[T]) -> tuple[T, ...]:
+        """The records of a folder, without what is none (:meth:`left_out`)."""
+        study = self._study_id()
+        found = (self._read_file(folder, path, study) for path in folder.entries(self.root))
+        return tuple(item for item in found if item is not None)
+
+    def _read_one(self, folder: EvidenceFolder[T], digest: str) -> T | None:
+        path = folder.path(self.root, digest)
+        return self._read_file(folder, path) if os.path.lexists(path) else None
+
+    def _read_plain(self, path: Path, check: Callable[[dict[str, Any]], Record]) -> Record | None:
+        """A file of facts that nothing depends on; None when there is none, or it is left out."""
+        if not os.path.lexists(path):
+            return None
+        try:
+            return read_record(path, check, "")
+        except DataError as exc:
+            self._leave_out(Stray(path, exc.found))
+            return None
 
     def measurements(self) -> tuple[Measurement, ...]:
-        return self._read_all("measurements", measurement_of)
+        return self._read_all(MEASUREMENTS)
 
     def measurement(self, digest: str) -> Measurement | None:
-        return self._read_one("measurements", digest, measurement_of)
+        return self._read_one(MEASUREMENTS, digest)
 
     def invalid(self) -> tuple[Measurement, ...]:
-        return self._read_all("invalid", measurement_of)
+        return self._read_all(INVALID)
 
     def failures(self) -> tuple[Failure, ...]:
-        return self._read_all("failures", Failure.from_json)
+        return self._read_all(FAILURES)
 
     def failure(self, digest: str) -> Failure | None:
-        return self._read_one("failures", digest, Failure.from_json)
+        return self._read_one(FAILURES, digest)
 
     def variants(self) -> list[Variant]:
         """Every variant that has an outcome, in the order they were evaluated."""
@@ -223,28 +318,39 @@ class Store:
         return [variant for _, _, variant in sorted(found, key=lambda entry: entry[:2])]
 
     def confirmations(self) -> tuple[Measurement, ...]:
-        return self._read_all("confirmation", measurement_of)
+        return self._read_all(CONFIRMATION)
 
     def keep(self, measurement: Measurement) -> None:
         """Store a measurement as valid, invalid (each attempt in its own file), or confirmation."""
         if measurement.split == "confirmation":
-            path = self.root / "confirmation" / f"{measurement.digest}.json"
+            path = CONFIRMATION.path(self.root, measurement.digest)
         elif measurement.valid:
-            path = self.root / "measurements" / f"{measurement.digest}.json"
+            path = MEASUREMENTS.path(self.root, measurement.digest)
         else:
-            attempts = len(list((self.root / "invalid").glob(f"{measurement.digest}-*.json")))
-            path = self.root / "invalid" / f"{measurement.digest}-{attempts + 1}.json"
-        write_json(path, measurement.as_json())
+            attempts = len(list((self.root / INVALID.name).glob(f"{measurement.digest}-*.json")))
+            path = INVALID.path(self.root, f"{measurement.digest}-{attempts + 1}")
+        notes = [without(note, self.private) for note in measurement.notes]
+        cause = without(measurement.cause, self.private) if measurement.cause else None
+        self._keep_record("measurement", path, {**measurement.as_json(), "notes": notes, "cause": cause})
 
     def keep_failure(self, failure: Failure) -> None:
-        write_json(self.root / "failures" / f"{failure.variant.digest}.json", failure.as_json())
+        told = without(failure.message, self.private)
+        self._keep_record(
+            "failure", FAILURES.path(self.root, failure.variant.digest), {**failure.as_json(), "message": told}
+        )
+
+    def _keep_record(self, kind: Kind, path: Path, data: Mapping[str, Any]) -> None:
+        """With the id of the study, so that a file that gets into another study's folder is known there."""
+        study = self._study_id()
+        write_json(path, {**data, "schema": latest(kind), **({STUDY_KEY: study} if study else {})})
 
     def log_opening(self, reason: str, variants: tuple[str, ...]) -> None:
         """Record that the confirmation split was used. Using it often would make it part of the search."""
         self._append(OPENINGS, {"utc": utc_now(), "reason": reason, "variants": list(variants)})
 
     def openings(self) -> list[dict[str, Any]]:
-        return read_lines(self.root / OPENINGS, _checked_opening)
+        found = read_good_lines(self.root / OPENINGS, checked_opening)
+        return [UNREADABLE_OPENING if item is None else item for item in found]
 
     # -- the time account
 
@@ -252,19 +358,19 @@ class Store:
         self._append(ACCOUNT, {"run": run, "phase": phase, "ns": duration_ns, "at_ns": at_ns})
 
     def times(self) -> list[dict[str, Any]]:
-        return read_lines(self.root / ACCOUNT, _checked_time)
+        found = read_good_lines(self.root / ACCOUNT, checked_time)
+        lost = sum(item is None for item in found)
+        if lost:
+            self._leave_out_lines(lost)
+        return [item for item in found if item is not None]
 
-    # -- line files: appended in one write, so that only the last line can be torn by a kill
+    def _leave_out_lines(self, count: int) -> None:
+        told = f"{count} damaged line{'s' if count > 1 else ''} of {ACCOUNT} left out: the time account lacks them"
+        if self._left_out.setdefault(ACCOUNT, told) is told:
+            LOG.warning("study folder %s: %s", self.root, told)
 
     def _append(self, name: str, value: Mapping[str, Any]) -> None:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        line = (json.dumps(value, sort_keys=True) + "\n").encode()
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, line)
-        finally:
-            os.close(descriptor)
+        append_line(self.root / name, json.dumps(value, sort_keys=True).encode())
 
     # -- places for what can be made again
 
@@ -294,13 +400,13 @@ class Store:
         write_json(self.root / "baseline" / "training.json", dict(facts))
 
     def baseline_training(self) -> dict[str, Any]:
-        path = self.root / "baseline" / "training.json"
-        return read_record(path, _checked_training, REMEDIES["training"]) if path.exists() else {}
+        return self._read_plain(self.root / "baseline" / "training.json", checked_training) or {}
 
     def model_trainings(self) -> list[dict[str, Any]]:
         """The same facts of each stored model that was trained by recovery or quantization-aware training."""
         paths = sorted((self.root / "models").glob("*/training.json"))
-        return [read_record(path, _checked_training, REMEDIES["training"]) for path in paths]
+        found = (self._read_plain(path, checked_training) for path in paths)
+        return [item for item in found if item is not None]
 
     def checkpoint(self, name: str) -> Path:
         """The checkpoint of the unfinished training of the baseline, or of the model with that digest."""
@@ -311,123 +417,15 @@ class Store:
         return self.root / "optuna.sqlite3"
 
 
-# -- the forms of files that are read as plain data; each check returns the data, or raises ``ValueError``
+def _state(path: Path) -> tuple[object, ...]:
+    """What changes when a file does."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return (path,)
+    return path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-class _Resolved(dict[str, Any]):
-    """The content of a ``study.json``. A key that it lacks is damage to the file, told when it is looked up."""
-
-    def __init__(self, data: Mapping[str, Any], path: Path) -> None:
-        super().__init__(data)
-        self._path = path
-
-    def __missing__(self, key: str) -> Any:
-        raise DataError(f"study file {self._path}", f"it lacks {key!r}", REMEDIES["study.json"])
-
-
-@dataclass(frozen=True)
-class _ChangeForm:
-    utc: str
-    files: tuple[str, ...]
-    before: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class _LimitsForm:
-    utc: str
-    limits: Mapping[str, float]
-    first: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class _SplitForm:
-    count: int
-    ids: str
-    first_inputs: str
-
-
-@dataclass(frozen=True)
-class _StudyForm:
-    task_metrics: Mapping[str, MetricInfo] | None = None
-    baselines: tuple[Mapping[str, Any], ...] | None = None
-    versions: Mapping[str, str] | None = None
-    boards: Mapping[str, Any] | None = None
-    board: str | None = None
-    created_utc: str | None = None
-    spec_folder: str | None = None
-    spec_digest: str | None = None
-    task_sources: Mapping[str, str] | None = None
-    task_changes: tuple[_ChangeForm, ...] = ()
-    limits: Mapping[str, float] | None = None
-    limit_changes: tuple[_LimitsForm, ...] = ()
-    cases: Mapping[str, _SplitForm] | None = None
-    baseline_weights: Mapping[str, str] | None = None
-    recovered_baseline: bool | None = None
-
-
-@dataclass(frozen=True)
-class _NamesForm:
-    names: Mapping[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class _TimeForm:
-    run: str
-    phase: str
-    ns: int
-    at_ns: int
-
-
-@dataclass(frozen=True)
-class _OpeningForm:
-    utc: str
-    reason: str
-    variants: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _HostForm:
-    cpu: str
-    isa: tuple[str, ...]
-    native_bfloat16: bool
-    isa_limit: str
-
-
-@dataclass(frozen=True)
-class _TrainingForm:
-    epochs: int
-    wall_s: float
-    precision: str
-    host: _HostForm
-
-
-_NEVER_NULL: Final = ("task_metrics", "baselines", "versions", "boards")
-
-
-def _checked_study(data: dict[str, Any]) -> dict[str, Any]:
-    for name in _NEVER_NULL:
-        if name in data and data[name] is None:
-            raise ValueError(f"{name} is null")
-    for item in from_json(_StudyForm, data, kept=True).baselines or ():
-        Variant.from_json(item)
-    return data
-
-
-def _checked_names(data: dict[str, Any]) -> dict[str, list[str]]:
-    return {split: list(ids) for split, ids in from_json(_NamesForm, {"names": data}, kept=True).names.items()}
-
-
-def _checked_time(data: dict[str, Any]) -> dict[str, Any]:
-    if from_json(_TimeForm, data, kept=True).phase not in PHASES:
-        raise ValueError(f"no phase is named {data['phase']!r}")
-    return data
-
-
-def _checked_opening(data: dict[str, Any]) -> dict[str, Any]:
-    from_json(_OpeningForm, data, kept=True)
-    return data
-
-
-def _checked_training(data: dict[str, Any]) -> dict[str, Any]:
-    from_json(_TrainingForm, data, kept=True)
-    return data
+def _of_today(data: dict[str, Any]) -> dict[str, Any]:
+    """The content of a ``study.json`` of this or an older version."""
+    return checked_study(upgraded("study", data))

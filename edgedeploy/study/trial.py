@@ -18,6 +18,7 @@ from edgedeploy.boards.care.attempts import Attempts, Patience
 from edgedeploy.errors import (
     BuildError,
     CommandFailed,
+    DamagedFile,
     DidNotRun,
     MeasurementError,
     ParityError,
@@ -46,10 +47,12 @@ from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
+from edgedeploy.study.disk import raise_if_of_the_disk
 from edgedeploy.study.inputs import InputSet, Rivals
 from edgedeploy.study.known import Known
 from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
+from edgedeploy.study.whole import look_again
 from edgedeploy.study.workbench import Workbench
 
 UNTIMED: Final[tuple[Split, ...]] = ("confirmation",)
@@ -150,6 +153,8 @@ class Trials:
             self.alive(
                 variant
             )  # an interrupt that a toolchain reported as its own error is not a failure of the variant
+            if isinstance(exc, BuildError):
+                raise_if_of_the_disk(exc, self.store.root)
             if not self._of_the_variant(variant, phase, exc):
                 self.tell(f"{variant.label}: {exc}")
                 return Failed(kind, str(exc), phase)
@@ -264,6 +269,15 @@ class Trials:
         return measurement
 
     def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
+        """Once more where a file of this host turned out to be damaged as it was to be sent: it is made anew."""
+        try:
+            return self._attempt_once(variant, split, cool_to_c)
+        except DamagedFile as exc:
+            self.tell(f"{variant.label}: {exc}")
+            look_again()
+            return self._attempt_once(variant, split, cool_to_c)
+
+    def _attempt_once(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
         timed = split not in self.untimed
         with self.host:
             candidate = self.bench.payload(variant, split)

@@ -25,8 +25,8 @@ from edgedeploy.compress.model import (
 )
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.compress.weights_file import WeightsFile
-from edgedeploy.errors import BuildError, SpecError
-from edgedeploy.files import new_folder, parsed, read_json, write_arrays, write_atomic, write_json
+from edgedeploy.errors import BuildError, DataError, SpecError
+from edgedeploy.files import new_folder, read_json, write_atomic, write_json
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
 from edgedeploy.interfaces.task import (
     Array,
@@ -50,20 +50,19 @@ from edgedeploy.reference.layers import kept_float
 from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
 from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.study.account import Account
-from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact, kept_sha256
+from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
 from edgedeploy.study.cases import inputs_of
-from edgedeploy.study.inputs import InputSet, Rivals
-from edgedeploy.study.reading import FAULTS, fault
+from edgedeploy.study.disk import require_whole
+from edgedeploy.study.evidence_files import move_aside
+from edgedeploy.study.inputs import InputSet, Rivals, held_out
+from edgedeploy.study.models import WEIGHTS, is_whole_beside, kept_reference, write_reference
 from edgedeploy.study.store import Store
+from edgedeploy.study.whole import flaw_of, keep_note, kept_arrays, note_of
 from edgedeploy.targets.steady import build_steadily
 
 BASELINE: Final = "baseline"
-WEIGHTS: Final = "weights.pt"
 GOLDEN_CASES: Final = 4
 """Number of calibration cases on which every artifact is compared with its reference."""
-
-COMPARED_CASES: Final = 16
-"""A board runs at most this many cases to choose between 7-bit and 8-bit weights."""
 
 
 def _write_reports(reports: list[TrainReport], folder: Path) -> None:
@@ -122,15 +121,22 @@ class Workbench:
         back."""
         path, checkpoint = self._store.baseline_weights, self._store.checkpoint(BASELINE)
         arch = baseline_arch(self.task)
-        if path.is_file():
+        made_again = self._weights_file is not None or self._own_weights
+        flaw = flaw_of(path)
+        if flaw and made_again:
+            self._note(f"baseline/{path.name} is not used and made anew: {flaw}")
+        elif flaw:
+            remedy = "Put a copy of it back, or begin again in another --out: another training is another baseline"
+            raise DataError(f"the baseline's weights {path}", flaw, remedy)
+        elif path.is_file():
             drop_checkpoint(checkpoint)
             return load_weights(built(self.task, arch), path)
-        if self._weights_file is not None or self._own_weights:
+        if made_again:
             with self._account.phase("build"):
                 model = built(self.task, arch).eval()
                 if self._weights_file is not None:
                     self._weights_file.load_into(model)
-                save_weights(model, path)
+                self._keep_baseline(model, path)
             return model
 
         def done(report: TrainReport) -> None:
@@ -138,13 +144,21 @@ class Workbench:
 
         with self._account.phase("train"):
             model = train_baseline(self.task, arch, oversight=self._oversight(BASELINE, checkpoint, done))
-            save_weights(model, path)
+            self._keep_baseline(model, path)
         drop_checkpoint(checkpoint)
         return model
+
+    def _keep_baseline(self, model: Any, path: Path) -> None:
+        note_of(path).unlink(missing_ok=True)
+        save_weights(model, path)
+        keep_note(path)
 
     @property
     def _golden(self) -> tuple[Case, ...]:
         return tuple(self.task.cases("calibration")[:GOLDEN_CASES])
+
+    def _note(self, text: str) -> None:
+        self._tell("note", text)
 
     def _oversight(self, what: str, checkpoint: Path, done: Callable[[TrainReport], None]) -> Oversight:
         return Oversight(
@@ -173,31 +187,16 @@ class Workbench:
         return kept
 
     def _kept_reference(self, folder: Path, *also: str) -> Reference | None:
-        """The reference in ``folder``; None when there is none, or when its record is damaged or lacks a key of
-        ``also``."""
-        path = folder / "reference.json"
-        if not path.exists():
-            return None
-        try:
-            data = parsed(path.read_bytes())
-            kept = Reference.from_json(data, folder)
-            if kept.path.parent != folder or not kept.path.is_file():
-                raise ValueError(f"no file {str(data['file'])[:80]!r} lies beside it")
-            if kept_sha256(kept.path) != kept.sha256:
-                raise ValueError(f"the hash is not that of {kept.path.name}")
-            for name in also:
-                data[name]
-        except (OSError, *FAULTS) as exc:
-            self._tell("note", f"model {folder.name} is not used and made anew: in {path.name}, {fault(exc)}")
-            return None
-        return kept
+        return kept_reference(folder, also, self._note)
 
     def _make_float(self, variant: Variant, folder: Path) -> None:
         baseline = self.baseline_model
         with self._account.phase("train"):
             reports = list[TrainReport]()
             oversight = self._overseen(variant, reports)
-            model = derive(self.task, variant, baseline, own_weights=self._own_weights, oversight=oversight)
+            model = self._trained_before(variant, folder)
+            if model is None:
+                model = derive(self.task, variant, baseline, own_weights=self._own_weights, oversight=oversight)
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
             samples = [inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden]
@@ -206,7 +205,17 @@ class Workbench:
             if any(isinstance(target, FromProgram) for target in self._targets.values()):
                 export_program(model, specs, part / PROGRAM_FILE, samples[0])
             _write_reports(reports, part)
-            write_json(part / "reference.json", reference.as_json())
+            write_reference(reference, part)
+
+    def _trained_before(self, variant: Variant, folder: Path) -> Any | None:
+        """The model of a folder whose weights are whole though another file of it is not: it need not be trained again."""
+        try:
+            if not is_whole_beside(folder, WEIGHTS):
+                return None
+            weights = folder / WEIGHTS
+            return restore(self.task, variant, self.baseline_model, weights, own_weights=self._own_weights)
+        except DataError:
+            return None
 
     def _make_quantized(self, variant: Variant, folder: Path) -> None:
         """Train the int8 model from the float model of the same architecture and width, which is made first if
@@ -228,7 +237,7 @@ class Workbench:
             samples = (inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden)
             reference = export_quantized(model, specs, part / "reference.onnx", samples=samples)
             _write_reports(reports, part)
-            write_json(part / "reference.json", reference.as_json())
+            write_reference(reference, part)
 
     def _overseen(self, variant: Variant, reports: list[TrainReport]) -> Oversight:
         """The oversight of the training of a variant's model; its report is appended to ``reports``."""
@@ -273,6 +282,7 @@ class Workbench:
         if artifact is None:
             with self._account.phase("build"), new_folder(folder) as part:
                 artifact, failures = self._build_steadily(variant, self._request(variant, reference, bits), part)
+                require_whole(part)
                 told = {"failed_builds": [str(failure) for failure in failures]} if failures else {}
                 write_json(part / MANIFEST, {**artifact.as_json(), **told})
         return artifact, folder
@@ -339,8 +349,8 @@ class Workbench:
         try:
             return WeightBits.from_json(read_json(path))
         except (ValueError, KeyError, TypeError, AttributeError):
-            self._tell("note", f"{path.name} is damaged and not used: the board chooses again")
-            path.unlink()
+            self._tell("note", f"{path.name} is damaged and set aside: the board chooses again")
+            move_aside(path, self._store.root)
             return None
 
     def keep_weight_bits(self, variant: Variant, chosen: WeightBits) -> None:
@@ -352,31 +362,15 @@ class Workbench:
         if not self._has_rivals(variant) or self.weight_bits(variant) is not None:
             return None
         built = {bits: self.artifact(variant, bits) for bits in (8, 7)}
-        split, cases = self._held_out(variant)
+        split, cases = held_out(self.task, variant)
         feeds = tuple(inputs_of(self.task, case, variant.arch_kwargs) for case in cases)
         name = f"held-out-{digest_of([split, variant.calibration_cases, dict(variant.arch)])[:16]}"
         path = self._store.inputs_path(name)
-        if not path.is_file():
-            with self._account.phase("bookkeeping"):
-                write_arrays(path, {key: np.stack([feed[key] for feed in feeds]) for key in feeds[0]})
+        with self._account.phase("bookkeeping"):
+            kept_arrays(path, lambda: {key: np.stack([feed[key] for feed in feeds]) for key in feeds[0]}, self._note)
         states = self.reference(variant).states
         payloads = {bits: Payload(*found, path, variant.threads, states) for bits, found in built.items()}
         return Rivals(payloads, feeds, split, name)
-
-    def _held_out(self, variant: Variant) -> tuple[str, Sequence[Case]]:
-        """Up to :data:`COMPARED_CASES` cases for the choice between rivals, and a description of them. They come from
-        the first of these that is not empty: calibration cases that were not used for the ranges, training cases,
-        selection cases (their labels are not used)."""
-        past = self.task.cases("calibration")[variant.calibration_cases :] if variant.calibration_cases else ()
-        found = {
-            "calibration cases that the ranges have not seen": past,
-            "training cases": () if past else self.task.cases("train"),
-        }
-        split, cases = next(
-            ((name, group) for name, group in found.items() if group),
-            ("selection cases", self.task.cases("selection")),
-        )
-        return split, cases[:: max(1, len(cases) // COMPARED_CASES)][:COMPARED_CASES]
 
     def _request(self, variant: Variant, reference: Reference, weight_bits: int) -> BuildRequest:
         def calibration() -> Iterator[dict[str, Array]]:
@@ -411,11 +405,14 @@ class Workbench:
         golden = self._golden
         cases = tuple(self.task.cases(split))
         path = self._store.inputs_path(f"{split}-{digest_of(dict(arch))[:16]}")
-        if not path.is_file():
+
+        def stacked() -> dict[str, Array]:
+            rows = [inputs_of(self.task, case, arch) for case in (*golden, *cases)]
+            return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+        if flaw_of(path) != "":
             with self._account.phase("bookkeeping"):
-                rows = [inputs_of(self.task, case, arch) for case in (*golden, *cases)]
-                stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-                write_arrays(path, stacked)
+                kept_arrays(path, stacked, self._note)
         return InputSet(path, tuple(case.id for case in golden), cases)
 
     def golden_outputs(self, variant: Variant) -> list[dict[str, Array]]:

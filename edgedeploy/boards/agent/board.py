@@ -15,6 +15,7 @@ from edgedeploy.boards.agent.session import BoardOptions, Link, RemoteSession
 from edgedeploy.errors import Unreachable
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.spec.public import without
 
 BOOT_LIMIT_S: Final = 300.0
 
@@ -51,11 +52,15 @@ class RemoteBoard:
         try:
             with self._reserve():
                 done = subprocess.run(list(command), capture_output=True, timeout=BOOT_LIMIT_S, check=False)
-        except (OSError, subprocess.TimeoutExpired) as exc:
-            raise Unreachable(asked, str(exc)) from exc
+        except OSError as exc:
+            raise Unreachable(asked, f"its power_cycle command: {exc.strerror or type(exc).__name__}") from None
+        except subprocess.TimeoutExpired:  # which quotes the whole command, passwords too
+            raise Unreachable(asked, f"its power_cycle command did not end within {BOOT_LIMIT_S:g} s") from None
         if done.returncode != 0:
-            said = done.stderr.decode("utf-8", errors="replace").strip()[-300:]
-            raise Unreachable(asked, f"{command[0]} ended with status {done.returncode}: {said}")
+            said = without(
+                done.stderr.decode("utf-8", errors="replace").strip(), sorted(command, key=len, reverse=True)
+            )
+            raise Unreachable(asked, f"its power_cycle command ended with status {done.returncode}: {said[-300:]}")
         give_up_s = time.monotonic() + BOOT_LIMIT_S
         while True:
             try:

@@ -16,7 +16,7 @@ from edgedeploy.boards.agent.answers import Started, Status, started
 from edgedeploy.boards.agent.client import COMMAND_TIMEOUT_S, AgentClient, error_of
 from edgedeploy.boards.agent.held import Asked, Odd, check_outputs, check_result, result_limit_bytes
 from edgedeploy.boards.agent.lease import SILENCE_S, Lease
-from edgedeploy.errors import BoardError, CommandFailed, Unreachable
+from edgedeploy.errors import BoardError, CommandFailed, DamagedFile, Unreachable
 from edgedeploy.files import parsed
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.interfaces.session import PackedSession
@@ -212,6 +212,11 @@ class RemoteSession:
         self._link.retrying(once)
 
     def _upload(self, sources: Mapping[str, Path], timeout_s: float) -> None:
+        for sha256, path in sources.items():
+            if sha256_file(path) != sha256:
+                found = "it is not the file that was made: this host's disk, its memory or another program changed it"
+                remedy = "It is made anew; if that repeats, check this host's disk"
+                raise DamagedFile(f"send {path} to a board", found, remedy)
         parts = {sha256: f".part-{uuid.uuid4().hex}" for sha256 in sources}
         for sha256, part in parts.items():
             self._link.transport.put(sources[sha256], f"{self._link.agent.root}/blobs/{part}", timeout_s=timeout_s)

@@ -159,7 +159,7 @@ def parse_board(text: str, path: Path) -> BoardDescription:
     try:
         return BoardDescription.model_validate({"id": path.name.removesuffix(".toml"), **data})
     except ValidationError as exc:
-        raise first_error(exc, source, BoardDescription) from None
+        raise first_error(exc, source, BoardDescription, public=True) from None
 
 
 def load_catalog() -> tuple[BoardDescription, ...]:

@@ -16,6 +16,7 @@ from edgedeploy.boards.ssh.links import Links
 from edgedeploy.boards.ssh.quoting import command_line
 from edgedeploy.boards.ssh.watchdog import Watchdog
 from edgedeploy.errors import CommandFailed, EdgeDeployError, Unreachable
+from edgedeploy.files import written
 from edgedeploy.interfaces.board import Completed, RemoteProcess
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class SshTransport:
             self._files().put(stream, remote, source.stat().st_size, moved)
 
     def get(self, remote: str, destination: Path, *, timeout_s: float, limit_bytes: int | None = None) -> None:
-        with self._operation(f"download {remote}", timeout_s, self._stall_s) as moved, destination.open("wb") as stream:
+        with self._operation(f"download {remote}", timeout_s, self._stall_s) as moved, written(destination) as stream:
             self._files().get(remote, Bounded(stream, f"download {remote}", limit_bytes), moved)
 
     def read_bytes(self, remote: str, *, timeout_s: float, limit_bytes: int = 1 << 20) -> bytes | None:

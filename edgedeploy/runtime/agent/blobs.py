@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.files import Root, sha256_file
-
-PART_PREFIX = ".part-"
+from edgedeploy.runtime.files import PART_PREFIX, Root, sha256_file
 
 
 def verify(root: Root, wanted: Mapping[str, int]) -> dict[str, Any]:

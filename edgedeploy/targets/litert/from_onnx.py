@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import TargetUnavailable, Unsupported
+from edgedeploy.files import lock_file
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.reference import graph
 
@@ -138,7 +139,7 @@ def _version(folder: Path) -> str:
 def _locked(folder: Path) -> Iterator[None]:
     """A lock: two studies that start together make the environment once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as file:
+    with lock_file(folder.with_suffix(".lock")) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

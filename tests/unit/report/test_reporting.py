@@ -21,6 +21,7 @@ from edgedeploy.files import write_arrays
 from edgedeploy.interfaces.task import Array, Case, Split
 from edgedeploy.report.make import make_report
 from edgedeploy.study import store as module
+from edgedeploy.study.evidence_files import EvidenceFolder
 from edgedeploy.study.front import read_front
 from edgedeploy.study.store import Store
 
@@ -37,13 +38,18 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each JSON file of a study's folder was read."""
-    real, seen = module.read_record, Counter[str]()
+    real, real_evidence, seen = module.read_record, EvidenceFolder.read, Counter[str]()
 
     def counted(path: Path, make: Callable[[dict[str, Any]], Any], remedy: str) -> Any:
         seen[f"{path.parent.name}/{path.name}"] += 1
         return real(path, make, remedy)
 
+    def evidence_counted(kind: EvidenceFolder[Any], path: Path, study: str) -> Any:
+        seen[f"{path.parent.name}/{path.name}"] += 1
+        return real_evidence(kind, path, study)
+
     monkeypatch.setattr(module, "read_record", counted)
+    monkeypatch.setattr(EvidenceFolder, "read", evidence_counted)
     return seen
 
 

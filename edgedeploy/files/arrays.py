@@ -1,32 +1,20 @@
-"""Writing files so that a reader never sees half of one, and reading those of strangers within limits."""
+"""Arrays in ``.npz`` files: what they say of their size is looked at before anything is allocated."""
 
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
-import re
-import shutil
 import struct
 import tokenize
-import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final, NoReturn
+from typing import IO, Any, Final
 
-PARTIAL_PREFIX = ".part-"
-
-MOST_DEPTH: Final = 64
-"""Objects and lists inside one another in JSON: what edgedeploy writes has twelve at most."""
-
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
-_HUGE_NUMBER: Final = re.compile(rb"[0-9]{300}|[eE]\+?[0-9]{3}")
-_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-_LARGEST: Final = 2**63
+from edgedeploy.files.writing import write_atomic
 
 MOST_DEFLATED: Final = 1032
 """Bytes that one byte of a deflated stream can stand for."""
@@ -51,20 +39,6 @@ _BROKEN_ZIP: Final = (
     IndexError,
     TypeError,
 )
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside the target, flush to disk, rename over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex}")
-    try:
-        with part.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -163,91 +137,3 @@ def _header(name: str, content: IO[bytes], size_bytes: int) -> tuple[tuple[int, 
 def host_memory_bytes() -> int:
     """This host's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write ``value`` with sorted keys and a final newline, so that equal values give equal bytes. NaN raises
-    ``ValueError``."""
-    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False)
-    write_atomic(path, (text + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """The value. Raises ``OSError`` or ``ValueError``, where the agent's :func:`edgedeploy.runtime.files.read_json` gives
-    None."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def parsed(data: bytes) -> dict[str, Any]:
-    """The JSON object in the bytes of a file or an answer that anything may have written.
-
-    Raises ``ValueError`` (also for NaN, infinities, whole numbers beyond 64 bits, halves of characters) and
-    ``RecursionError`` for what is nested deeper than :data:`MOST_DEPTH`.
-    """
-    if not data.strip():
-        raise ValueError("it is empty")
-    text = data.decode("utf-8")
-    whole = _bounded if _LONG_NUMBER.search(data) else None  # a call for each number is slow
-    broken = _finite if _HUGE_NUMBER.search(data) else None
-    value = json.loads(text, parse_constant=_no_number, parse_int=whole, parse_float=broken)
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds a {type(value).__name__}, not an object")
-    _check_depth(value)
-    if _SURROGATE.search(data):
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a character cannot be written anywhere
-    return value
-
-
-def _check_depth(value: Any) -> None:
-    """Raises ``RecursionError``: whoever reads or writes the value goes down it."""
-    layer = [value]
-    for _ in range(MOST_DEPTH):
-        inner: list[Any] = []
-        for item in layer:
-            inside = item.values() if isinstance(item, dict) else item
-            inner += [part for part in inside if isinstance(part, (dict, list))]
-        if not inner:
-            return
-        layer = inner
-    raise RecursionError("it is nested too deeply")
-
-
-def _bounded(digits: str) -> int:
-    if len(digits) > 20 or abs(int(digits)) >= _LARGEST:
-        raise ValueError(f"a number of {len(digits.lstrip('-'))} digits is not of its form")
-    return int(digits)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is too large for a number")
-    return value
-
-
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number of JSON")
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to fill. It becomes ``path`` when the block ends, and is removed when the block raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex}")
-    part.mkdir()
-    try:
-        yield part
-        if path.exists():
-            shutil.rmtree(path)
-        part.replace(path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def remove_partials(root: Path) -> None:
-    """Remove the half-written files and folders that a killed process left below ``root``."""
-    for path in root.rglob(f"{PARTIAL_PREFIX}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""JSON that anything may have written, read within limits."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, Final, NoReturn
+
+MOST_DEPTH: Final = 64
+"""Objects and lists inside one another in JSON: what edgedeploy writes has twelve at most."""
+
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+_HUGE_NUMBER: Final = re.compile(rb"[0-9]{300}|[eE]\+?[0-9]{3}")
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_LARGEST: Final = 2**63
+
+
+def parsed(data: bytes) -> dict[str, Any]:
+    """The JSON object in the bytes of a file or an answer that anything may have written.
+
+    Raises ``ValueError`` (also for NaN, infinities, whole numbers beyond 64 bits, halves of characters) and
+    ``RecursionError`` for what is nested deeper than :data:`MOST_DEPTH`.
+    """
+    if not data.strip():
+        raise ValueError("it is empty")
+    text = data.decode("utf-8")
+    whole = _bounded if _LONG_NUMBER.search(data) else None  # a call for each number is slow
+    broken = _finite if _HUGE_NUMBER.search(data) else None
+    value = json.loads(text, parse_constant=_no_number, parse_int=whole, parse_float=broken)
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not an object")
+    _check_depth(value)
+    if _SURROGATE.search(data):
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a character cannot be written anywhere
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """Raises ``RecursionError``: whoever reads or writes the value goes down it."""
+    layer = [value]
+    for _ in range(MOST_DEPTH):
+        inner: list[Any] = []
+        for item in layer:
+            inside = item.values() if isinstance(item, dict) else item
+            inner += [part for part in inside if isinstance(part, (dict, list))]
+        if not inner:
+            return
+        layer = inner
+    raise RecursionError("it is nested too deeply")
+
+
+def _bounded(digits: str) -> int:
+    if len(digits) > 20 or abs(int(digits)) >= _LARGEST:
+        raise ValueError(f"a number of {len(digits.lstrip('-'))} digits is not of its form")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large for a number")
+    return value
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number of JSON")
