@@ -231,12 +231,13 @@ def _watch(worker: Any, number: int, progress: Any, seen: list[tuple[int, float]
 
 def show(given: argparse.Namespace, folder: Path) -> int:
     """Repeat one case, with the damaged input and the error."""
-    from benchmarks.shared.fuzz_kinds import kind_of
+    from benchmarks.shared.fuzz_kinds import KINDS, Recording, kind_of
 
-    recording = recorded(given, folder / "recording")
+    name = kind_of(given.case)
+    no_run = Recording.__new__(Recording)  # study files are damaged without one
+    recording = no_run if name == "study" else recorded(given, folder / "recording")
     with place(_new(folder / "0")) as own:
-        kinds = made(recording, own)
-        name = kind_of(given.case)
+        kinds = {name: KINDS[name][0](recording, _new(own / name))}
         what, data = kinds[name].damage(random.Random(f"{given.seed}:{given.case}"))
         sys.stdout.write(f"{name}, {what}, {len(data)} bytes: {data[:3000]!r}\n")
         try:

@@ -83,9 +83,8 @@ def _damage(container: Any, key: Any, rng: random.Random) -> None:
     elif way == 6 and isinstance(container, dict):
         container[rng.choice(("unknown", "__class__", "fault", "missing", "../x", str(key) + "s"))] = container.pop(key)
     elif way == 7 and isinstance(old, str):
-        container[key] = rng.choice(
-            (old[:-1], old + "\n", old.upper(), "../" + old, old * 40, old.encode("utf-8", "surrogatepass").hex())
-        )
+        as_hex = old.encode("utf-8", "surrogatepass").hex()
+        container[key] = rng.choice((old[:-1], old + "\n", old.upper(), "../" + old, old * 40, as_hex))
     else:
         container[key] = rng.choice(([old], {"x": old}, str(old), None))
 
