@@ -159,7 +159,9 @@ def run_study(study: Path, out: Path, patient: bool) -> None:
         trial.Attempts = partial(Attempts, patience=Patience(pause_s=0.05))  # type: ignore[misc,assignment]
     RemoteSession.measure = standing_in(RemoteSession.measure)  # type: ignore[method-assign]
     try:
-        edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=out, resume=True, boards=BOARDS, confirm=False))
+        edgedeploy.load_study(study).run(
+            edgedeploy.RunOptions(out=out, resume=True, boards=BOARDS or (), confirm=False)
+        )
         status = 0
     except BoardError as exc:
         sys.stderr.write(f"{exc}\n")
