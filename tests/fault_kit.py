@@ -7,6 +7,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -152,23 +153,41 @@ class Cable:
     namespace: str
     target: SshTarget
 
-    def _filter(self, *rules: str) -> None:
+    def _filter(self, *rules: str, answers: tuple[str, ...] = ()) -> None:
+        """``rules`` are for what comes to the board, ``answers`` for what it says."""
         text = "table inet faults\ndelete table inet faults\n"
-        if rules:
-            chain = "type filter hook input priority 0; policy accept;"
-            text += f"table inet faults {{\nchain input {{\n{chain}\n{'; '.join(rules)}\n}}\n}}\n"
+        if rules or answers:
+            chains = (("input", rules), ("output", answers))
+            text += "table inet faults {\n"
+            for hook, wanted in chains:
+                text += (
+                    f"chain {hook} {{\ntype filter hook {hook} priority 0; policy accept;\n{'; '.join(wanted)}\n}}\n"
+                )
+            text += "}\n"
         command("ip", "netns", "exec", self.namespace, "nft", "-f", "-", input_text=text)
 
     def silence(self) -> None:
         """Packets vanish: the peer looks frozen."""
         self._filter(f"tcp dport {self.target.port} drop")
 
+    def mute(self) -> None:
+        """The board hears everything, and nothing that it says arrives."""
+        self._filter(answers=(f"tcp sport {self.target.port} drop",))
+
     def reset(self) -> None:
         """Every packet is answered by a TCP reset."""
         self._filter(f"tcp dport {self.target.port} reject with tcp reset")
 
     def lose(self, percent: int) -> None:
-        self._filter(f"tcp dport {self.target.port} numgen random mod 100 < {percent} drop")
+        """In both directions."""
+        lost = f"numgen random mod 100 < {percent} counter drop"
+        self._filter(f"tcp dport {self.target.port} {lost}", answers=(f"tcp sport {self.target.port} {lost}",))
+
+    def lost_packets(self) -> list[int]:
+        """How many packets each rule of :meth:`lose` has taken so far."""
+        argv = ["ip", "netns", "exec", self.namespace, "nft", "list", "table", "inet", "faults"]
+        told = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        return [int(found) for found in re.findall(r"counter packets (\d+)", told)]
 
     def mend(self) -> None:
         self._filter()
@@ -223,6 +242,24 @@ def board_behind_cable() -> Iterator[Cable]:
         except subprocess.CalledProcessError as exc:
             pytest.skip(f"nft does not work here: {exc.stderr}")
         yield cable
+
+
+# -- disks
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
+    need_root("mounting a small disk")
+    need_program("mount", "mount")
+    place.mkdir(exist_ok=True)
+    try:
+        command("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", place)
+    except subprocess.CalledProcessError as exc:
+        pytest.skip(f"this machine does not allow mounts: {exc.stderr}")
+    try:
+        yield place
+    finally:
+        command("umount", "-l", place)
 
 
 # -- control groups

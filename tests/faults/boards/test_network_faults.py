@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,19 +11,36 @@ from pathlib import Path
 
 import pytest
 from board_kit import OUTPUTS_ONLY, make_job, make_payload
-from fault_kit import Cable, agent_pace_s, board_behind_cable, local_board, running_jobs, wait_for
+from fault_kit import Cable, agent_pace_s, board_behind_cable, local_board, running_jobs, small_disk, wait_for
 
 from edgedeploy.boards.agent.board import RemoteBoard
+from edgedeploy.boards.agent.session import BoardOptions
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import Unreachable
 from edgedeploy.records.job import Job, MeasurePlan, RawRun
+from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.processes import with_argument
 
 RUN = MeasurePlan(queries=400, warmup=1, block=50, cold_starts=6, time_limit_s=60.0)
 
 
+PRODUCT: dict[str, object] = {"reconnect_pause_s": BoardOptions.reconnect_pause_s}
+"""What the kit's boards shorten, as a study has it."""
+
+
+DISK_MB = 128
+"""Room for one job of the largest upload here (its inputs twice, and its outputs), and for little more."""
+
+
 @pytest.fixture(scope="module")
-def cable() -> Iterator[Cable]:
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A real disk of the board. It is there before the board's server, whose namespace sees no later mounts."""
+    with small_disk(tmp_path_factory.mktemp("board") / "disk", DISK_MB) as disk:
+        yield disk
+
+
+@pytest.fixture(scope="module")
+def cable(disk: Path) -> Iterator[Cable]:
     with board_behind_cable() as cable:
         yield cable
 
@@ -48,7 +67,7 @@ def measured_while(board: RemoteBoard, job: Job, folder: Path, fault: Callable[[
 
 
 @pytest.mark.fault(2)
-@pytest.mark.parametrize("kind", ["silence", "reset"])
+@pytest.mark.parametrize("kind", ["silence", "mute", "reset"])
 def test_connection_lost_during_the_run(kind: str, cable: Cable, tmp_path: Path) -> None:
     """The job goes on without the network, is found again by its id, and was started once."""
 
@@ -63,26 +82,62 @@ def test_connection_lost_during_the_run(kind: str, cable: Cable, tmp_path: Path)
     assert run.outputs is not None
 
 
+@pytest.mark.fault(2, 3)
+@pytest.mark.parametrize("kind", ["silence", "mute"])
+def test_connection_that_is_lost_comes_back_within_the_limits_of_a_study(
+    kind: str, cable: Cable, tmp_path: Path
+) -> None:
+    """No setting is shortened: as a study has them, a link that is dead for twelve seconds is missed, opened anew, and the
+    job that went on without it is found again."""
+    board = local_board(tmp_path / "root", lambda: SshTransport(cable.target), **PRODUCT)
+
+    def fault() -> None:
+        wait_for("the job to run", lambda: running_jobs(tmp_path / "root"))
+        getattr(cable, kind)()
+        time.sleep(12.0)
+        cable.mend()
+
+    run = measured_while(board, make_job(tmp_path / "job", plan=RUN), tmp_path, fault)
+    assert sum(len(block) for block in run.candidate.blocks_ns) == 400 and run.outputs is not None
+
+
+def part_sizes(blobs: Path) -> list[int]:
+    found = []
+    for path in blobs.glob(".part-*"):
+        with contextlib.suppress(FileNotFoundError):  # it became a blob
+            found.append(path.stat().st_size)
+    return found
+
+
 @pytest.mark.fault(2, 7)
-@pytest.mark.parametrize("kind", ["silence", "reset"])
-def test_connection_lost_during_the_upload(kind: str, cable: Cable, tmp_path: Path) -> None:
-    """Half an upload is no blob: it is brought again, and nothing of the first attempt stays."""
-    blobs = tmp_path / "root" / "blobs"
+@pytest.mark.parametrize("kind", ["silence", "mute", "reset"])
+def test_connection_lost_during_the_upload(kind: str, cable: Cable, disk: Path, tmp_path: Path) -> None:
+    """Half an upload is no blob: it is brought again. The board's disk is a real one with room for the job, and for little
+    more: what the first attempt left is in nobody's way."""
     payload = make_payload(tmp_path / "job", cases=12_000)
     size = payload.inputs.stat().st_size
+    root = tmp_path / "root"
+    root.symlink_to(disk / kind)
+    (disk / kind).mkdir()
+    blobs = root / "blobs"
     seen: list[int] = []
 
     def fault() -> None:
-        wait_for("the upload to begin", lambda: any(0 < p.stat().st_size < size for p in blobs.glob(".part-*")))
+        wait_for("the upload to be under way", lambda: any(size // 20 < n < size for n in part_sizes(blobs)))
         getattr(cable, kind)()
-        seen.extend(p.stat().st_size for p in blobs.glob(".part-*"))
+        seen.append(max(part_sizes(blobs)))
         time.sleep(2.0)
         cable.mend()
 
-    run = measured_while(board_at(cable, tmp_path / "root"), Job(payload, None, OUTPUTS_ONLY), tmp_path, fault)
-    assert run.outputs is not None
-    assert min(seen) < size
-    assert not list(blobs.glob(".part-*"))
+    try:
+        run = measured_while(board_at(cable, disk / kind), Job(payload, None, OUTPUTS_ONLY), tmp_path, fault)
+        assert run.outputs is not None
+        assert size // 20 < seen[0] < size, "the upload was over before the link was cut"
+        assert not list(blobs.glob(".part-*"))
+        whole = [path for path in blobs.iterdir() if path.stat().st_size == size]
+        assert [sha256_file(path) for path in whole] == [path.name for path in whole] and len(whole) == 1
+    finally:
+        shutil.rmtree(disk / kind)
 
 
 @pytest.mark.fault(2)
@@ -94,6 +149,8 @@ def test_lossy_network_is_slow_and_no_more(cable: Cable, tmp_path: Path) -> None
         with board.session() as session:
             assert session.measure(make_job(tmp_path / "job"), tmp_path).outputs is not None
             assert len(list((tmp_path / "root" / "jobs").iterdir())) == 1
+        assert all(count >= 3 for count in cable.lost_packets()), "packets were lost in both directions"
+        assert len(cable.lost_packets()) == 2
     finally:
         cable.mend()
 

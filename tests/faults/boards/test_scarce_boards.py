@@ -6,15 +6,14 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import made_up
 import pytest
 from board_kit import OUTPUTS_ONLY, hungry_model, make_job, make_payload, need_sshd
-from fault_kit import cgroup_v1, command, inside, local_board, need_program, need_root, wait_for
+from fault_kit import cgroup_v1, command, inside, local_board, small_disk, wait_for
 
 from edgedeploy.boards.emulated.board import serve
 from edgedeploy.boards.local import LocalTransport
@@ -65,21 +64,6 @@ def test_work_beside_the_run_makes_it_invalid(tmp_path: Path) -> None:
     assert run.environment["background_cpu_share"] > 0.5
     limits = replace(made_up.LIMITS, max_drift=50.0, max_spread=50.0)
     assert "other processes used" in str(stability(run.baseline, run.environment, limits))
-
-
-@contextmanager
-def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
-    need_root("mounting a small disk")
-    need_program("mount", "mount")
-    place.mkdir()
-    try:
-        command("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", place)
-    except subprocess.CalledProcessError as exc:
-        pytest.skip(f"this machine does not allow mounts: {exc.stderr}")
-    try:
-        yield place
-    finally:
-        command("umount", "-l", place)
 
 
 @pytest.mark.fault(7)

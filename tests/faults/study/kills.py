@@ -12,6 +12,8 @@ two runs could be compared; of a measurement nothing else is left out but when i
 took, and the identity of the boot. After each kill the evidence that was there must be there unchanged. The first thing
 that is wrong ends this program.
 
+With ``--boards=NAME,NAME`` the study runs on several; which of them measured what is then left out too.
+
 A worker is killed at most once under one run between two outcomes: killed twice, it would be the variant's failure by
 the rules. With ``--patient`` the product's own pauses hold; without, a job that says nothing is asked after half a
 second and an attempt is repeated at once, which takes nothing from what has to be true and minutes from the run.
@@ -66,6 +68,9 @@ BOARD_STATUS: Final = 3
 
 MOMENTS: Final = ("created_utc", "phases_ns", "board")
 """What two measurements of the same thing may differ in."""
+
+BOARDS: Final = next((word.partition("=")[2].split(",") for word in sys.argv if word.startswith("--boards=")), None)
+"""The boards of the study, where it has several."""
 
 VICTIMS: Final = ("host", "supervisor", "worker", "session", "daemon")
 
@@ -154,7 +159,9 @@ def run_study(study: Path, out: Path, patient: bool) -> None:
         trial.Attempts = partial(Attempts, patience=Patience(pause_s=0.05))  # type: ignore[misc,assignment]
     RemoteSession.measure = standing_in(RemoteSession.measure)  # type: ignore[method-assign]
     try:
-        edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=out, resume=True, confirm=False))
+        edgedeploy.load_study(study).run(
+            edgedeploy.RunOptions(out=out, resume=True, boards=BOARDS or (), confirm=False)
+        )
         status = 0
     except BoardError as exc:
         sys.stderr.write(f"{exc}\n")
@@ -179,7 +186,12 @@ def without_moments(out: Path) -> dict[str, Any]:
 
 
 def front_bytes(out: Path) -> bytes:
-    return json.dumps(read_front(out).as_json(), sort_keys=True).encode()
+    front = read_front(out).as_json()
+    if BOARDS is not None:
+        for part in (front, *front["rows"]):
+            part.pop("board")
+        front.pop("processors")
+    return json.dumps(front, sort_keys=True).encode()
 
 
 def same(found: Any, wanted: Any, what: str) -> None:
@@ -263,7 +275,12 @@ def main() -> None:
         text = study.read_text(encoding="utf-8")
         for key in ("port", "identity", "known_hosts"):
             text = text.replace(f"@{key}@", str(getattr(server.target, key)))
-        study.write_text(text.replace("@python@", sys.executable).replace("@root@", str(root)), encoding="utf-8")
+        study.write_text(
+            text.replace("@python@", sys.executable)
+            .replace("@root@", str(root))
+            .replace("@second@", str(folder / "second")),
+            encoding="utf-8",
+        )
         killer = Killer(study, root, server, seed, "--patient" in sys.argv[5:])
         undisturbed = folder / "undisturbed"
         killer.begin(undisturbed)
@@ -281,7 +298,8 @@ def main() -> None:
         run_to_the_end(killer, out)
         assert evidence(out) == before, "resuming a finished study changed its evidence"
         shutil.rmtree(undisturbed)
-        check_board(root)
+        for place in (root, folder / "second"):
+            check_board(place)
     sys.stdout.write(json.dumps({"hits": killer.hits, "ends": ends}) + "\n")
 
 

@@ -36,6 +36,17 @@ known_hosts = "@known_hosts@"
 python = "@python@"
 root = "@root@"
 """
+SECOND = """
+[[boards]]
+name = "second"
+kind = "local"
+root = "@second@"
+"""
+FEW = (
+    ('targets = ["onnxruntime", "openvino"]', 'targets = ["onnxruntime"]'),
+    ("kernel = [3, 5]", "kernel = [3]"),
+    ("trials = 6", "trials = 4"),
+)
 
 
 def finite_study(folder: Path, *others: tuple[str, str]) -> Path:
@@ -60,15 +71,21 @@ def kill_often(study: Path, kills: int, seed: int, timeout_s: float, *options: s
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert sum(found["hits"].values()) == kills == sum(end["kills"] for end in found["ends"])
-    assert set(found["hits"]) == {"host", "supervisor", "worker", "session", "daemon"}
     return found
 
 
 @pytest.mark.fault(4, 14)
 def test_forty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
-    one_target = ('targets = ["onnxruntime", "openvino"]', 'targets = ["onnxruntime"]')
-    study = finite_study(tmp_path, one_target, ("kernel = [3, 5]", "kernel = [3]"), ("trials = 6", "trials = 4"))
-    kill_often(study, kills=40, seed=14, timeout_s=STUDY_LIMIT_S)
+    found = kill_often(finite_study(tmp_path, *FEW), kills=40, seed=14, timeout_s=STUDY_LIMIT_S)
+    assert set(found["hits"]) == {"host", "supervisor", "worker", "session", "daemon"}
+
+
+@pytest.mark.fault(4, 14)
+def test_kills_of_a_study_on_two_boards(tmp_path: Path) -> None:
+    """Several jobs are under way at each kill; no board is left held, and none of its processes is left."""
+    study = finite_study(tmp_path, *FEW, ("[space]", f"{SECOND}\n[space]"))
+    kill_often(study, 4, 7, STUDY_LIMIT_S, "--boards=board,second")
+    assert set(json.loads((tmp_path / "study-0" / "study.json").read_text())["boards"]) == {"board", "second"}
 
 
 @pytest.mark.long
