@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import socket
@@ -27,6 +28,7 @@ from edgedeploy.boards.agent.lease import owner
 from edgedeploy.boards.care.quarantine import state_folder
 from edgedeploy.boards.ssh.config import user_name
 from edgedeploy.errors import Busy, CommandFailed, TargetUnavailable, Unreachable
+from edgedeploy.files import lock_file
 
 DEFAULT_COORDINATOR: Final = "127.0.0.1:20408"
 CLIENT_TIMEOUT_S: Final = 60.0
@@ -89,7 +91,7 @@ class Place:
         name = hashlib.sha256(f"{self.coordinator} {self.name}".encode()).hexdigest()[:32]
         path = state_folder() / "labgrid" / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+", encoding="utf-8") as lock:
+        with io.TextIOWrapper(lock_file(path), encoding="utf-8") as lock:
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,7 +99,8 @@ class Place:
                 except BlockingIOError:
                     lock.seek(0)
                     self._pause(give_up_s, f"it is held by {lock.read().strip() or 'another process'}")
-            lock.truncate(0)
+            lock.seek(0)
+            lock.truncate()
             lock.write(owner())
             lock.flush()
             yield

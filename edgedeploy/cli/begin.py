@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import resources
 from importlib.abc import Traversable
@@ -222,12 +223,13 @@ def _fitted(name: str, text: str, within: str) -> str:
 
 
 def _write_files(folder: Path, files: dict[str, str]) -> None:
-    there = [name for name in files if (folder / name).exists()]
+    there = [name for name in files if os.path.lexists(folder / name)]
     if there:
         raise SpecError(f"--out {folder}", f"{there[0]} is there already", "Choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        with (folder / name).open("x", encoding="utf-8") as stream:  # through no link
+            stream.write(text)
         out.print(escape(str(folder / name)), highlight=False)
 
 

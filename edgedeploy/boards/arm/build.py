@@ -30,7 +30,7 @@ from edgedeploy.boards.arm.image import (
 from edgedeploy.boards.arm.initrd import modules_with_dependencies, pack
 from edgedeploy.boards.emulated.hosting import find_program, require_programs
 from edgedeploy.errors import CommandFailed
-from edgedeploy.files import new_folder, remove_partials, write_json
+from edgedeploy.files import lock_file, new_folder, remove_partials, write_json
 
 Tell = Callable[[str], None]
 
@@ -80,7 +80,7 @@ def _create(image: Image, tell: Tell) -> None:
 def _alone(folder: Path, tell: Tell) -> Iterator[None]:
     """Holds a lock so that one process builds at a time, and removes what a killed build left."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("ab") as lock:
+    with lock_file(folder / ".lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -150,6 +150,13 @@ def test_the_python_recipe_is_a_task_and_a_study_that_pass_every_check(place: Pa
     assert run("recipe", "my_task.py") == (place / "mine" / "my_task.py").read_text()
     with pytest.raises(edgedeploy.SpecError, match=r"study.toml is there already"):
         run("recipe", "python", "--out", "mine")
+    (place / "other").mkdir()
+    (place / "other" / "my_task.py").symlink_to(place / "elsewhere.py")
+    with pytest.raises(edgedeploy.SpecError, match=r"my_task.py is there already"):
+        run("recipe", "python", "--out", "other")
+    assert [path.name for path in (place / "other").iterdir()] == ["my_task.py"] and not (
+        place / "elsewhere.py"
+    ).exists()
 
 
 def test_init_takes_a_task_of_ones_own_and_its_first_metric(place: Path) -> None:
