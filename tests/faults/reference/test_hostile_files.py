@@ -15,6 +15,7 @@ from board_kit import OUTPUTS_ONLY, SHAPE, conv_model, make_payload, open_transp
 from fault_kit import local_board
 from onnx import TensorProto, helper, numpy_helper
 
+import edgedeploy
 from edgedeploy.boards.agent.session import BoardOptions
 from edgedeploy.boards.emulated.board import EmulatedBoard
 from edgedeploy.errors import DataError
@@ -87,21 +88,21 @@ def no_model(path: Path) -> None:
     path.write_bytes(b"\x08\x07" + b"\xff" * 4096)
 
 
-@pytest.mark.fault(33)
-@pytest.mark.parametrize(
-    ("write", "found"),
-    [
-        (upwards, "outside of the model's folder"),
-        (absolute, "outside of the model's folder"),
-        (linked, "through a link"),
-        (linked_folder, "through a link"),
-        (in_an_attribute, "outside of the model's folder"),
-        (huge_weight, "larger than"),
-        (negative_weight, "negative"),
-        (expanded, "larger than"),
-        (no_model, "no ONNX model|cannot be inferred"),
-    ],
+HARMFUL = (
+    (upwards, "outside of the model's folder"),
+    (absolute, "outside of the model's folder"),
+    (linked, "through a link"),
+    (linked_folder, "through a link"),
+    (in_an_attribute, "outside of the model's folder"),
+    (huge_weight, "larger than"),
+    (negative_weight, "negative"),
+    (expanded, "larger than"),
+    (no_model, "no ONNX model|cannot be inferred"),
 )
+
+
+@pytest.mark.fault(33)
+@pytest.mark.parametrize(("write", "found"), HARMFUL)
 def test_model_that_reaches_out_is_refused_before_it_is_loaded(
     write: Callable[[Path], None], found: str, tmp_path: Path
 ) -> None:
@@ -110,6 +111,47 @@ def test_model_that_reaches_out_is_refused_before_it_is_loaded(
     write(folder / "model.onnx")
     with pytest.raises(DataError, match=found):
         describe(folder / "model.onnx")
+
+
+STUDY = """\
+[study]
+name = "foreign"
+targets = ["onnxruntime"]
+
+[task]
+kind = "onnx"
+model = "model.onnx"
+options = { calibration = "cases.npz", selection = "cases.npz", confirmation = "cases.npz" }
+
+[[boards]]
+name = "here"
+kind = "local"
+
+[space]
+precision = ["float32"]
+
+[budget]
+trials = 1
+
+[[objectives]]
+metric = "size_bytes"
+"""
+
+
+@pytest.mark.fault(33)
+@pytest.mark.parametrize(("write", "found"), HARMFUL)
+def test_a_study_of_such_a_model_is_refused_before_it_begins(
+    write: Callable[[Path], None], found: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write(folder / "model.onnx")
+    np.savez(folder / "cases.npz", x=np.zeros((3, *SHAPE), np.float32))
+    (folder / "study.toml").write_text(STUDY)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=found):
+        edgedeploy.load_study(folder / "study.toml").run(edgedeploy.RunOptions(out=tmp_path / "out"))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.fault(33)
