@@ -28,7 +28,7 @@ from edgedeploy.search.proposals import Proposals
 from edgedeploy.study.account import Account
 from edgedeploy.study.best import Best
 from edgedeploy.study.events import Event, EventLog
-from edgedeploy.study.front import stored_spec
+from edgedeploy.study.front import open_index, stored_spec
 from edgedeploy.study.known import Known
 from edgedeploy.study.outputs import prune_outputs
 from edgedeploy.study.store import Store
@@ -65,7 +65,8 @@ class Desk:
     def __init__(self, store: Store, cases: int) -> None:
         started_s = clock()
         self.store, self.cases = store, cases
-        self.known, self.account = Known(store), Account(store)
+        self.known, self.account = Known(store, open_index(store)), Account(store)
+        self.known.keep_index(open_index)
         self.best = Best(store.study(), stored_spec(store), self.known.measurements())
         self.log = EventLog(store.root)
         self.made_s = self.drawn_s = 0.0
