@@ -68,7 +68,7 @@ class Index:
         self._lines: dict[str, bytes] = {}
         self._new: dict[str, bytes] = {}
         self._whole = False
-        """Whether the file is ours, so that lines may be added to it."""
+        """Whether the file is ours and undamaged, so that lines may be added to it; else it is written anew."""
         self._live = False
         self._load()
 
@@ -146,11 +146,14 @@ class Index:
             with os.fdopen(os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
                 if stream.readline(LARGEST_BYTES) != self._head or os.fstat(stream.fileno()).st_size > LARGEST_BYTES:
                     return
-                self._whole = True
-                for line in stream:
+                count = damaged = 0
+                for count, line in enumerate(stream, start=1):
                     if line[:_CHECK] == _check(line[_CHECK:]):
                         digest = line[_CHECK:].partition(b'"digest": "')[2].partition(b'"')[0]
                         self._lines[digest.decode()] = line
+                    else:
+                        damaged += 1
+                self._whole = not damaged and count <= 2 * len(self._lines)
         except (OSError, ValueError):
             return
 
