@@ -147,7 +147,8 @@ class Index:
                 if stream.readline(LARGEST_BYTES) != self._head or os.fstat(stream.fileno()).st_size > LARGEST_BYTES:
                     return
                 count = damaged = 0
-                for count, line in enumerate(stream, start=1):
+                for line in stream:
+                    count += 1
                     if line[:_CHECK] == _check(line[_CHECK:]):
                         digest = line[_CHECK:].partition(b'"digest": "')[2].partition(b'"')[0]
                         self._lines[digest.decode()] = line
