@@ -34,7 +34,7 @@ AT_ONCE: Final = 128
 """Candidates that the Gaussian process weighs at once: all 2048 take hundreds of megabytes, more the longer the front is."""
 
 
-class _Sampler(optuna.samplers.GPSampler):
+class _GaussianProcess(optuna.samplers.GPSampler):
     """Weighs its candidates piece by piece: the same values in bounded memory."""
 
     def _optimize_acqf(self, acqf: Any, best_params: Any) -> Any:
@@ -112,7 +112,7 @@ class Proposals:
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         if len(self._trials) >= GP_TRIALS:
             return optuna.samplers.NSGAIISampler(seed=seed)
-        return _Sampler(seed=seed, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False)
+        return _GaussianProcess(seed=seed, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False)
 
     def _add(self, params: Mapping[str, Scalar], outcome: Outcome) -> None:
         point = tuple(sorted(params.items()))

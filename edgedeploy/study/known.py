@@ -82,6 +82,7 @@ class Known:
         ``opened``."""
         with self._reading:
             self.index = self.index or opened(self._store)
+            self._measurements.all()  # what the index has is read before it is let go
             if self.index is not None:
                 self.index.save(live=True)
 
