@@ -147,10 +147,11 @@ def bookkeeping(
     """Milliseconds of bookkeeping and seconds of the sampler of the last trials before ``trials``, and the seconds that it
     took to take the folder up. The folder is filled up to there first; one that was kept full grows a little."""
     store = new_folder(folder)
-    trials = max(trials, len(list((folder / "measurements").glob("*.json"))) + TIMED_TRIALS)
-    for variant in variants[: trials - TIMED_TRIALS]:
-        if store.measurement(variant.digest) is None:
-            store.keep(made_up_measurement(variant, cases))
+    held = {path.stem for path in (folder / "measurements").glob("*.json")}
+    trials = max(trials, len(held) + TIMED_TRIALS)
+    lacking = [variant for variant in variants if variant.digest not in held]
+    for variant in lacking[: trials - TIMED_TRIALS - len(held)]:
+        store.keep(made_up_measurement(variant, cases))
     Desk(store, cases).run(trials - TIMED_TRIALS)  # tells the database of them
     desk = Desk(store, cases)
     spent = desk.run(trials)

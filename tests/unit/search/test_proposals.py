@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from edgedeploy.search import proposals
 from edgedeploy.search.loop import Outcome, Scored, Search
 from edgedeploy.search.proposals import Proposals
 from edgedeploy.search.space import Space
+
+
+TRIALS = 12
+"""The baselines and the points that are good for most models, two of the Gaussian process, two of NSGA-II."""
 
 
 class Study:
@@ -50,10 +55,19 @@ class Study:
         return len(optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{self.storage}").trials)
 
 
-@pytest.fixture(autouse=True)
-def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def cheap() -> Iterator[None]:
     """A few proposals of a Gaussian process, the rest of NSGA-II: the first takes a second each."""
-    monkeypatch.setattr(proposals, "GP_TRIALS", 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proposals, "GP_TRIALS", 10)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cheap: None, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    study = Study(tmp_path_factory.mktemp("undisturbed") / "o.sqlite3")
+    study.run(TRIALS)
+    return study
 
 
 def test_as_many_proposals_as_variants_although_many_parameters_mean_one_variant(tmp_path: Path) -> None:
@@ -66,15 +80,15 @@ def test_as_many_proposals_as_variants_although_many_parameters_mean_one_variant
 
 
 @pytest.mark.parametrize(("killed_at", "stored"), [(1, False), (4, True), (9, True), (11, False)])
-def test_a_killed_search_goes_on_as_if_it_had_not_been_killed(tmp_path: Path, killed_at: int, stored: bool) -> None:
-    undisturbed = Study(tmp_path / "a.sqlite3")
-    undisturbed.run(14)
-    killed = Study(tmp_path / "b.sqlite3")
+def test_a_killed_search_goes_on_as_if_it_had_not_been_killed(
+    tmp_path: Path, undisturbed: Study, killed_at: int, stored: bool
+) -> None:
+    killed = Study(tmp_path / "o.sqlite3")
     killed.killed_at, killed.stored = killed_at, stored
     with pytest.raises(KeyboardInterrupt):
-        killed.run(14)
+        killed.run(TRIALS)
     killed.killed_at = -1
-    killed.run(14)
+    killed.run(TRIALS)
     assert list(killed.evidence) == list(undisturbed.evidence), "the same variants in the same order"
     assert killed.proposals() == undisturbed.proposals()
 
