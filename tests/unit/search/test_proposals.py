@@ -6,17 +6,19 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from made_up_search import SMALL, SPACE, landscape, one_board
+from optuna._gp import acqf
 
 from edgedeploy.records.variant import Variant
-from edgedeploy.search import proposals
+from edgedeploy.search import history, proposals
 from edgedeploy.search.loop import Outcome, Scored, Search
 from edgedeploy.search.proposals import Proposals
 from edgedeploy.search.space import Space
-
 
 TRIALS = 12
 """The baselines and the points that are good for most models, two of the Gaussian process, two of NSGA-II."""
@@ -135,3 +137,48 @@ def test_the_sampler_changes_as_the_history_grows(monkeypatch: pytest.MonkeyPatc
         drawn.tell(proposal.params, landscape(variant))
     assert isinstance(made[0], optuna.samplers.GPSampler)
     assert isinstance(made[-1], optuna.samplers.NSGAIISampler)
+
+
+def test_candidates_that_are_weighed_piece_by_piece_give_the_same_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Proposals(SPACE, ("maximize", "minimize"), 0)
+    for params in list(SPACE.combinations())[:12]:  # eight variants, which a Gaussian process takes
+        drawn.tell(params, landscape(SPACE.variant(params)))
+    sizes: list[int] = []
+    weigh = acqf.BaseAcquisitionFunc.eval_acqf_no_grad
+
+    def noted(self: object, points: np.ndarray) -> np.ndarray:
+        sizes.append(len(points) if points.ndim > 1 else 1)
+        return np.asarray(weigh(self, points))
+
+    monkeypatch.setattr(acqf.BaseAcquisitionFunc, "eval_acqf_no_grad", noted)
+    in_pieces = drawn.next(())
+    assert max(sizes) <= proposals.AT_ONCE
+    monkeypatch.setattr(proposals, "AT_ONCE", 10**9)
+    sizes.clear()
+    assert drawn.next(()) == in_pieces
+    assert max(sizes) > 10 * 128, "at once it is a matter of memory"
+
+
+def test_a_trial_that_was_begun_without_an_answer_of_the_storage_is_begun_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "PAUSES_S", (0.0,))
+    begin = optuna.storages._CachedStorage.create_new_trial
+    cut: list[int] = []
+
+    def begun(self: optuna.storages._CachedStorage, *arguments: Any, **named: Any) -> int:
+        number = begin(self, *arguments, **named)
+        template = named.get("template_trial")
+        if template is not None and template.state == optuna.trial.TrialState.RUNNING and not cut:
+            cut.append(number)
+            raise optuna.exceptions.StorageInternalError("the connection is gone")
+        return number
+
+    monkeypatch.setattr(optuna.storages._CachedStorage, "create_new_trial", begun)
+    study = Study(tmp_path / "o.sqlite3", SMALL)
+    assert study.run(8) == "trials"
+    assert cut, "a connection was lost"
+    trials = optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{study.storage}").trials
+    variants = [trial.user_attrs["variant"] for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    assert len(variants) == len(set(variants)) == 8
+    assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}
