@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy._version import __version__
+from edgedeploy.errors import EdgeDeployError
 from edgedeploy.evidence.bootstrap import RESAMPLES, Resampler
 from edgedeploy.evidence.derived import Derived, derive, without_series
 from edgedeploy.files import write_atomic
@@ -96,7 +97,7 @@ class Index:
         """Write what is not yet in the file, if it can be written; the caller owns the folder, or nobody does. With ``live``
         each later summary is written as it is made."""
         self._live = live
-        with suppress(OSError, *FAULTS):  # it is worth nothing but time
+        with suppress(OSError, EdgeDeployError, *FAULTS):  # it is worth nothing but time
             gone = set(self._lines) - set(self._digests())
             if not self._whole or len(gone) > len(self._lines) / 2:
                 lines = [line for digest, line in {**self._lines, **self._new}.items() if digest not in gone]
