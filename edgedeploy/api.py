@@ -27,7 +27,7 @@ from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
 from edgedeploy.study.baseline import recovered_baseline, require_same_weights
 from edgedeploy.study.events import Event, EventLog, Observer, ignore
-from edgedeploy.study.front import read_front, stored_spec
+from edgedeploy.study.front import open_index, read_front, stored_spec
 from edgedeploy.study.kept_cases import names_of, record_of, require_same_cases
 from edgedeploy.study.known import Known
 from edgedeploy.study.limits import changed_limits, first_limits, limits_of, with_limits
@@ -161,7 +161,7 @@ class Study:
             ready = prepare(
                 self.spec, self._source, tables, cluster, lambda line: observer(Event("note", line, 0, wanted))
             )
-            known = Known(store)
+            known = Known(store, open_index(store))
             measured = sorted(known.measurements(), key=lambda item: item.created_utc)
             if store.exists():
                 require_same_weights(store.study(), ready.baseline.weights, store.root)
@@ -175,6 +175,7 @@ class Study:
                 store.keep_case_names(names)
                 kept = {"task_sources": sources, "cases": record_of(ready.task, names), "limits": limits_of(self.spec)}
                 store.create(self._source.text, {**self._resolved(ready), **kept})
+            known.keep_index(open_index)
             if options.retry_failed:
                 told = (*told, set_failures_aside(store))
             task_change.keep(store, sources)

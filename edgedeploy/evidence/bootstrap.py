@@ -29,6 +29,7 @@ from edgedeploy.evidence.statistics import Blocks, Floats, defined_values
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metric_table import BOARD_METRICS
+from edgedeploy.records.metrics import Metric
 
 RESAMPLES: Final = 2000
 LEVEL: Final = 0.95
@@ -215,11 +216,15 @@ def drawn(
 
 
 class Resampler:
-    """Draws by measurement and metric; those of compared metrics are kept. ``seed`` decides every one of them."""
+    """Draws by measurement and metric; those of compared metrics are kept. ``seed`` decides every one of them. ``samples``
+    were read before, by variant and metric: what is drawn from them needs no raw series."""
 
-    def __init__(self, seed: int, resamples: int = RESAMPLES) -> None:
-        self._seed = seed
+    def __init__(
+        self, seed: int, resamples: int = RESAMPLES, samples: Mapping[str, Mapping[str, Sample]] | None = None
+    ) -> None:
+        self.seed = seed
         self.resamples = resamples
+        self._samples = samples or {}
         self._draws: dict[tuple[int, str], tuple[Measurement, Floats | None]] = {}
         self._values: dict[tuple[int, str], tuple[Measurement, dict[str, float], Floats]] = {}
         self._run: tuple[Measurement, Run] | None = None
@@ -285,8 +290,8 @@ class Resampler:
         if values.size < MIN_UNITS:
             return None
         if all(case in groups for case in cases):
-            return resampled_group_means(values, [groups[case] for case in cases], self._seed, self.resamples)
-        return resampled_means(values, drawn_units(self._seed, values.size, self.resamples))
+            return resampled_group_means(values, [groups[case] for case in cases], self.seed, self.resamples)
+        return resampled_means(values, drawn_units(self.seed, values.size, self.resamples))
 
     def _values_of(self, measurement: Measurement, metric: str) -> tuple[dict[str, float], Floats]:
         """The metric's value by case, in the order of case ids, where it is defined."""
@@ -308,7 +313,7 @@ class Resampler:
         return self._draws[key][1]
 
     def _own(self, measurement: Measurement, metric: str, what: str) -> np.random.Generator:
-        return generator(self._seed, what, metric, measurement.digest)
+        return generator(self.seed, what, metric, measurement.digest)
 
     def _draw(self, measurement: Measurement, metric: str) -> Floats | None:
         row = BOARD_METRICS.get(metric)
@@ -319,16 +324,23 @@ class Resampler:
             return self._means(by_case, values, measurement.groups)
         if not row.source.has_spread:
             return None
+        sample = self.sample(measurement, row)
+        own = partial(self._own, measurement, metric, "one")
+        return None if isinstance(sample, str) else drawn(sample, self.seed, self.resamples, own, self._pool_of)
+
+    def sample(self, measurement: Measurement, row: Metric) -> Sample | str:
+        """What the metric was taken from, or why there is none."""
+        known = self._samples.get(measurement.digest, {}).get(row.name)
+        if known is not None:
+            return known
         if self._run is None or self._run[0] is not measurement:
             self._run = (measurement, Run.of(measurement))
-        sample = read(row, self._run[1])
-        own = partial(self._own, measurement, metric, "one")
-        return None if isinstance(sample, str) else drawn(sample, self._seed, self.resamples, own, self._pool_of)
+        return read(row, self._run[1])
 
     def _pool_of(self, blocks: Blocks) -> Pool:
         """Several percentiles of one series are read one after the other."""
         if self._pool is None or self._pool.blocks is not blocks:
-            self._pool = Pool(blocks, times_drawn(self._seed, len(blocks), self.resamples))
+            self._pool = Pool(blocks, times_drawn(self.seed, len(blocks), self.resamples))
         return self._pool
 
 

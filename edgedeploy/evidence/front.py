@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from edgedeploy.evidence.bootstrap import (
@@ -18,8 +19,8 @@ from edgedeploy.evidence.bootstrap import (
     confirms_dominance,
 )
 from edgedeploy.evidence.comparable import require_comparable
+from edgedeploy.evidence.derived import Derived, derive
 from edgedeploy.evidence.html import table_html
-from edgedeploy.evidence.interleaved import baseline_beside
 from edgedeploy.evidence.pareto import (
     Candidate,
     Impossible,
@@ -31,7 +32,7 @@ from edgedeploy.evidence.pareto import (
 )
 from edgedeploy.evidence.pick import Pick, choose
 from edgedeploy.evidence.quantities import heading, with_span
-from edgedeploy.evidence.verdict import Verdict, latency_verdict
+from edgedeploy.evidence.verdict import Verdict
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.goals import Constraint, Objective
 from edgedeploy.records.measurement import Failure, Measurement
@@ -177,7 +178,7 @@ class Front:
         """Members, then the baselines that are not: plain ones, and one that was trained further."""
         return (*self.members, *(row for row in self.excluded if row.role))
 
-    @property
+    @cached_property
     def labels(self) -> dict[str, str]:
         return {row.digest: row.variant.label for row in self.rows}
 
@@ -205,7 +206,11 @@ class Front:
         return table_html(("", "Variant", *map(heading, goals), "File"), rows, title) + counts
 
     def row(self, digest: str | None) -> Row | None:
-        return next((row for row in self.rows if row.digest == digest), None)
+        return self._by_digest.get(digest)
+
+    @cached_property
+    def _by_digest(self) -> dict[str | None, Row]:
+        return {row.digest: row for row in reversed(self.rows)}
 
     def unit(self, metric: str) -> str:
         return self.metrics[metric].unit if metric in self.metrics else "1"
@@ -256,13 +261,16 @@ def build_front(
     metrics: Mapping[str, MetricInfo] | None = None,
     resamples: int = RESAMPLES,
     several_boards: bool = False,
+    derived: Mapping[str, Derived] | None = None,
 ) -> Front:
     """The front of ``measurements`` of one split on one board; invalid ones are named and not used. ``several_boards``
     allows several of one kind, as long as every objective compares across boards.
 
     ``baseline_digests`` names the float models as they are, the reference target's first. ``min_effect`` is the
     smallest difference that matters, by metric in its base unit. ``margin`` is what a pick may lose on the first task
-    objective. ``metrics`` describes the task's metrics (units), ``resamples`` is the number of bootstrap draws.
+    objective. ``metrics`` describes the task's metrics (units), ``resamples`` is the number of bootstrap draws. ``derived``
+    is by digest what was made of a measurement's raw series before, with the same seed and resamples: such a measurement
+    needs no series.
     Raises ``SpecError`` when boards, splits or provenances are mixed, and ``ValueError`` when a variant was given
     twice.
     """
@@ -272,7 +280,8 @@ def build_front(
     require_comparable(valid, [goal.metric for goal in objectives] if several_boards else None)
     effects = {goal.metric: float((min_effect or {}).get(goal.metric, 0.0)) for goal in objectives}
     table = {**BOARD_METRICS, **(metrics or {})}
-    resampler = Resampler(seed, resamples)
+    known = derived or {}
+    resampler = Resampler(seed, resamples, {digest: item.samples for digest, item in known.items()})
     complete = [item for item in valid if all(goal.metric in item.metrics for goal in objectives)]
     feasible = [item for item in complete if not shortfalls(item.metrics, constraints)]
     by_digest = {item.digest: item for item in valid}
@@ -280,7 +289,8 @@ def build_front(
     members = sorted((by_digest[item.digest] for item in winners), key=lambda item: rank(item, objectives))
     judge = _Judge(members, objectives, effects, resampler)
     reference = by_digest.get(baseline_digests[0]) if baseline_digests else None
-    rows = [_row(item, judge, constraints, baseline_digests, resampler, seed) for item in valid]
+    made = {item.digest: known.get(item.digest) or derive(item, resampler) for item in valid}
+    rows = [_row(item, made[item.digest], judge, constraints, baseline_digests) for item in valid]
     places = {"front": 0, "dominated": 1, "infeasible": 2, "incomplete": 3}
     rows.sort(key=lambda row: (places[row.status], rank(by_digest[row.digest], objectives)))
     return Front(
@@ -333,11 +343,10 @@ class _Judge:
 
 def _row(
     item: Measurement,
+    made: Derived,
     judge: _Judge,
     constraints: Sequence[Constraint],
     baseline_digests: Sequence[str],
-    resampler: Resampler,
-    seed: int,
 ) -> Row:
     missed = shortfalls(item.metrics, constraints)
     status: Status = "front"
@@ -356,24 +365,18 @@ def _row(
         variant=item.variant,
         baseline=item.digest in baseline_digests,
         status=status,
-        estimates=resampler.estimates(item, sorted(item.metrics)),
+        estimates=made.estimates,
         missing=dict(sorted(item.missing.items())),
         executed=dict(sorted(item.candidate.executed.items())),
         shortfalls=missed,
         dominated_by=dominated_by,
         confidence=confidence,
-        verdict=_verdict(item, seed, resampler.resamples),
+        verdict=made.verdict,
         board=item.board.name,
-        beside=baseline_beside(item),
+        beside=made.beside,
         file=item.file,
         notes=item.notes,
     )
-
-
-def _verdict(item: Measurement, seed: int, resamples: int) -> Verdict | None:
-    if item.baseline is None or item.digest == item.baseline_variant:
-        return None
-    return latency_verdict(item.candidate, item.baseline, seed=seed, resamples=resamples)
 
 
 def _candidate(item: Measurement) -> Candidate:

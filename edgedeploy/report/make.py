@@ -14,6 +14,7 @@ from edgedeploy.errors import DataError, EdgeDeployError
 from edgedeploy.evidence.front import Front
 from edgedeploy.files import read_arrays
 from edgedeploy.interfaces.task import Array, Case, Pictured
+from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.again import command_again
 from edgedeploy.report.page_sections import ReportData, write_report
 from edgedeploy.report.pictures import CasePicture, require_picture, worst_cases
@@ -21,7 +22,7 @@ from edgedeploy.report.private import private_in, shown
 from edgedeploy.spec.public import without
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
-from edgedeploy.study.front import evidence_of, front_of, stored_spec, with_failures
+from edgedeploy.study.front import front_of, stored_spec, summarised, with_failures
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task
 
@@ -31,8 +32,9 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     store = Store(Path(folder))
     study = store.study()
     spec = stored_spec(store)
-    measurements = evidence_of(store)
-    front = with_failures(front_of(study, spec, measurements), store)
+    light, derived = summarised(store, study, spec)
+    front = with_failures(front_of(study, spec, light, derived=derived), store)
+    measurements = _with_series(light, front, store)
     account = summarise(store.times())
     pictures, notes = _pictures(store, study, spec, front, worst_cases(front, measurements))
     confirmation, training, trainings = store.confirmations(), store.baseline_training(), store.model_trainings()
@@ -54,6 +56,15 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         notes=[without(note, private_in(store.study_text())) for note in (*store.left_out(), *notes)],
     )
     return write_report(data, Path(to) if to is not None else store.root / "report.html")
+
+
+def _with_series(light: Sequence[Measurement], front: Front, store: Store) -> list[Measurement]:
+    """The measurements with the raw series of what a report shows in detail: the pick, the baseline, or else the first."""
+    shown = {front.reference, front.pick.digest if front.pick else None}
+    if not any(shown):
+        shown = {next((item.digest for item in light if item.valid), None)}
+    whole = {digest: store.measurement(digest) for digest in shown if digest}
+    return [(whole.get(item.digest) if item.valid else None) or item for item in light]
 
 
 _GONE: Final = (

@@ -30,7 +30,7 @@ from edgedeploy.records.metrics import Direction
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.history import Answer, Server, open_history, patiently
 from edgedeploy.search.outcomes import Evaluator, Failed, Finished, Outcome, Scored, StopReason
-from edgedeploy.search.proposals import Proposals, seeds_of
+from edgedeploy.search.proposals import Proposal, Proposals, seeds_of
 from edgedeploy.search.space import Space
 
 __all__ = ["Evaluator", "Failed", "Finished", "Outcome", "Scored", "Search", "StopReason"]
@@ -130,9 +130,7 @@ class Search:
         while True:
             if not self._persist(self._waits):
                 proposal = self._proposals.next(taken, [params for params, _ in flying])
-                if proposal is None:
-                    return None
-                self._persist(partial(self._enqueue, proposal.params, proposal.proposed))
+                return None if proposal is None else self._persist(partial(self._start, proposal))
             trial, variant = self._persist(self._ask)
             if variant.digest not in taken:
                 return trial, variant
@@ -184,6 +182,28 @@ class Search:
         self._asking = False
         return trial, variant
 
+    def _start(self, proposal: Proposal) -> tuple[optuna.Trial, Variant]:
+        """Begin a trial of the proposal, in one step of the storage: to enqueue it and to ask for it are dozens."""
+        if self._asking:  # the last attempt was cut off in the middle, and may have begun it
+            self._void_stale()
+            if self._waits():
+                return self._ask()
+        self._asking = True
+        variant = self._space.variant(proposal.params)
+        attributes = {"variant": variant.digest}
+        if proposal.proposed is not None:
+            attributes[_PROPOSED] = json.dumps(dict(proposal.proposed))
+        begun = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING,
+            params=dict(proposal.params),
+            distributions=self._distributions,
+            user_attrs=attributes,
+        )
+        number = self._study._storage.create_new_trial(self._study._study_id, template_trial=begun)
+        trial = optuna.trial.Trial(self._study, number)
+        self._asking = False
+        return trial, variant
+
     def _drop(self, trial: optuna.Trial) -> None:
         """End a trial whose variant has an outcome or is under way, without a value: the sampler knows that one."""
         self._study.tell(trial, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
@@ -199,11 +219,8 @@ class Search:
                 trial.set_constraint(name, value)
         self._study.tell(trial, list(outcome.values), skip_if_finished=True)
 
-    def _enqueue(self, params: Mapping[str, Scalar], proposed: Mapping[str, Scalar] | None = None) -> None:
-        attributes = {"variant": self._space.variant(params).digest}
-        if proposed is not None:
-            attributes[_PROPOSED] = json.dumps(dict(proposed))
-        self._study.enqueue_trial(dict(params), user_attrs=attributes)
+    def _enqueue(self, params: Mapping[str, Scalar]) -> None:
+        self._study.enqueue_trial(dict(params), user_attrs={"variant": self._space.variant(params).digest})
 
     def _recover(self) -> None:
         """Bring the storage up to date before the search.

@@ -30,6 +30,25 @@ STARTUP_TRIALS: Final = 8
 """Fewer values than this say nothing to a Gaussian process: parameters are drawn at random."""
 
 
+AT_ONCE: Final = 128
+"""Candidates that the Gaussian process weighs at once: all 2048 take hundreds of megabytes, more the longer the front is."""
+
+
+class _GaussianProcess(optuna.samplers.GPSampler):
+    """Weighs its candidates piece by piece: the same values in bounded memory."""
+
+    def _optimize_acqf(self, acqf: Any, best_params: Any) -> Any:
+        whole = acqf.eval_acqf_no_grad
+
+        def in_pieces(points: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            if points.ndim < 2 or len(points) <= AT_ONCE:
+                return np.asarray(whole(points))
+            return np.concatenate([whole(points[at : at + AT_ONCE]) for at in range(0, len(points), AT_ONCE)])
+
+        acqf.eval_acqf_no_grad = in_pieces
+        return super()._optimize_acqf(acqf, best_params)
+
+
 @dataclass(frozen=True)
 class Proposal:
     """``params`` of a variant that nobody has tried. ``proposed`` is what the sampler said where that was known already; it
@@ -93,7 +112,7 @@ class Proposals:
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         if len(self._trials) >= GP_TRIALS:
             return optuna.samplers.NSGAIISampler(seed=seed)
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False)
+        return _GaussianProcess(seed=seed, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False)
 
     def _add(self, params: Mapping[str, Scalar], outcome: Outcome) -> None:
         point = tuple(sorted(params.items()))

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgedeploy.errors import DataError, SpecError
+from edgedeploy.errors import DataError, EdgeDeployError, SpecError
 from edgedeploy.evidence.bootstrap import RESAMPLES
+from edgedeploy.evidence.derived import Derived, without_series
 from edgedeploy.evidence.front import Front, build_front
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
@@ -16,6 +17,8 @@ from edgedeploy.records.variant import Variant
 from edgedeploy.records.weights import BaselineWeights
 from edgedeploy.spec.goals import constraints_of, margin_of, min_effects_of, objectives_of
 from edgedeploy.spec.study import StudySpec, parse_spec
+from edgedeploy.study.index import Index
+from edgedeploy.study.reading import FAULTS
 from edgedeploy.study.store import Store
 from edgedeploy.study.told import early_end, passing_failures
 
@@ -43,10 +46,37 @@ def evidence_of(store: Store) -> list[Measurement]:
     return [*store.measurements(), *store.invalid()]
 
 
+def open_index(store: Store) -> Index | None:
+    """The index of a study's folder; None where there is no study, or it cannot be read."""
+    try:
+        return Index(store, store.study(), stored_spec(store)) if store.exists() else None
+    except (EdgeDeployError, *FAULTS):  # told by whoever reads the study itself
+        return None
+
+
+def summarised(
+    store: Store, study: Mapping[str, Any], spec: StudySpec, resamples: int = RESAMPLES
+) -> tuple[list[Measurement], dict[str, Derived]]:
+    """As :func:`evidence_of`, but without raw series, and for :func:`front_of` what was made of these. Reads only what the
+    folder's index lacks, and adds it to the index where it may."""
+    index = Index(store, study, spec, resamples)
+    found = index.summaries()
+    if resamples == RESAMPLES:
+        index.save_unless_owned()
+    measurements = [item.measurement for item in found]
+    measurements += [without_series(item) for item in store.invalid()]
+    return measurements, {item.measurement.digest: item.derived for item in found}
+
+
 def front_of(
-    study: Mapping[str, Any], spec: StudySpec, measurements: Sequence[Measurement], resamples: int = RESAMPLES
+    study: Mapping[str, Any],
+    spec: StudySpec,
+    measurements: Sequence[Measurement],
+    resamples: int = RESAMPLES,
+    derived: Mapping[str, Derived] | None = None,
 ) -> Front:
-    """The front of ``measurements`` by the rules of the study; ``study`` is the content of its ``study.json``."""
+    """The front of ``measurements`` by the rules of the study; ``study`` is the content of its ``study.json``, ``derived``
+    as in :func:`build_front`."""
     task_metrics = {name: MetricInfo.from_json(info) for name, info in study["task_metrics"].items()}
     metrics = spec.metric_table(task_metrics)
     front = build_front(
@@ -60,6 +90,7 @@ def front_of(
         metrics=task_metrics,
         resamples=resamples,
         several_boards=len(study.get("boards", ())) > 1,
+        derived=derived,
     )
     return replace(front, weights=weights_of(study))
 
@@ -77,7 +108,9 @@ def weights_of(study: Mapping[str, Any]) -> BaselineWeights | None:
 def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> Front:
     """The front, recomputed from the stored measurements alone. Raises ``SpecError`` for a folder without a study."""
     store = Store(Path(folder))
-    front = front_of(store.study(), stored_spec(store), evidence_of(store), resamples)
+    study, spec = store.study(), stored_spec(store)
+    measurements, derived = summarised(store, study, spec, resamples)
+    front = front_of(study, spec, measurements, resamples, derived)
     return with_failures(front, store)
 
 

@@ -9,22 +9,18 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from edgedeploy.evidence.derived import without_series
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.variant import Variant
+from edgedeploy.study.index import Index
 from edgedeploy.study.store import Store
 
 T = TypeVar("T")
 Stamp = tuple[int, int, int]
-
-
-def without_series(item: Measurement) -> Measurement:
-    """The measurement without its raw series: numbers, cases and facts are left."""
-    candidate = replace(item.candidate, blocks_ns=(), cpu_ns=(), cold_starts_ns=())
-    return replace(item, candidate=candidate, baseline=None, layers={}, scenarios={}, environment={})
 
 
 @dataclass
@@ -63,17 +59,32 @@ class _Files(Generic[T]):
 
 
 class Known:
-    """The valid measurements and the failures of a study's folder. Threads may share it. Reading raises what the
-    :class:`Store` raises."""
+    """The valid measurements and the failures of a study's folder, read with the help of its ``index``, if any. Threads may
+    share it. Reading raises what the :class:`Store` raises."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, index: Index | None = None) -> None:
+        self.index = index
+
         def measured(digest: str) -> Measurement | None:
+            if self.index is not None:
+                found = self.index.summary(digest)
+                return None if found is None else found.measurement
             item = store.measurement(digest)
             return None if item is None else without_series(item)
 
+        self._store = store
         self._measurements = _Files(store.root / "measurements", measured, {})
         self._failures = _Files(store.root / "failures", store.failure, {})
         self._reading = threading.RLock()
+
+    def keep_index(self, opened: Callable[[Store], Index | None]) -> None:
+        """Write the index from now on; the caller owns the folder. A study that has just been made has its index
+        ``opened``."""
+        with self._reading:
+            self.index = self.index or opened(self._store)
+            self._measurements.all()  # what the index has is read before it is let go
+            if self.index is not None:
+                self.index.save(live=True)
 
     def measurement(self, digest: str) -> Measurement | None:
         with self._reading:

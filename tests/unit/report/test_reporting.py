@@ -59,10 +59,19 @@ def evidence(folder: Path) -> set[str]:
     return {f"{path.parent.name}/{path.name}" for path in paths}
 
 
-def test_a_report_reads_every_measurement_once(folder: Path, read: Counter[str]) -> None:
+def test_a_report_reads_every_measurement_once_and_again_what_it_shows_in_detail(
+    folder: Path, read: Counter[str]
+) -> None:
     page = make_report(folder).read_text(encoding="utf-8")
     assert evidence(folder) <= set(read)
-    assert set(read.values()) == {1}
+    twice = {name for name, times in read.items() if times > 1}
+    front = read_front(folder)
+    assert front.pick is not None
+    shown = {f"measurements/{digest}.json" for digest in (front.pick.digest, front.reference)}
+    assert twice == shown
+    read.clear()
+    assert make_report(folder).read_text(encoding="utf-8") == page
+    assert {name for name in read if name.startswith("measurements/")} == shown, "the index has the others"
     assert "No pictures of cases" in page, "the pick's worst cases were looked for"
 
 

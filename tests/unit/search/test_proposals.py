@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from made_up_search import SMALL, SPACE, landscape, one_board
+from optuna._gp import acqf
 
 from edgedeploy.records.variant import Variant
-from edgedeploy.search import proposals
+from edgedeploy.search import history, proposals
 from edgedeploy.search.loop import Outcome, Scored, Search
 from edgedeploy.search.proposals import Proposals
 from edgedeploy.search.space import Space
+
+TRIALS = 12
+"""The baselines and the points that are good for most models, two of the Gaussian process, two of NSGA-II."""
 
 
 class Study:
@@ -50,10 +57,19 @@ class Study:
         return len(optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{self.storage}").trials)
 
 
-@pytest.fixture(autouse=True)
-def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def cheap() -> Iterator[None]:
     """A few proposals of a Gaussian process, the rest of NSGA-II: the first takes a second each."""
-    monkeypatch.setattr(proposals, "GP_TRIALS", 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proposals, "GP_TRIALS", 10)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cheap: None, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    study = Study(tmp_path_factory.mktemp("undisturbed") / "o.sqlite3")
+    study.run(TRIALS)
+    return study
 
 
 def test_as_many_proposals_as_variants_although_many_parameters_mean_one_variant(tmp_path: Path) -> None:
@@ -66,15 +82,15 @@ def test_as_many_proposals_as_variants_although_many_parameters_mean_one_variant
 
 
 @pytest.mark.parametrize(("killed_at", "stored"), [(1, False), (4, True), (9, True), (11, False)])
-def test_a_killed_search_goes_on_as_if_it_had_not_been_killed(tmp_path: Path, killed_at: int, stored: bool) -> None:
-    undisturbed = Study(tmp_path / "a.sqlite3")
-    undisturbed.run(14)
-    killed = Study(tmp_path / "b.sqlite3")
+def test_a_killed_search_goes_on_as_if_it_had_not_been_killed(
+    tmp_path: Path, undisturbed: Study, killed_at: int, stored: bool
+) -> None:
+    killed = Study(tmp_path / "o.sqlite3")
     killed.killed_at, killed.stored = killed_at, stored
     with pytest.raises(KeyboardInterrupt):
-        killed.run(14)
+        killed.run(TRIALS)
     killed.killed_at = -1
-    killed.run(14)
+    killed.run(TRIALS)
     assert list(killed.evidence) == list(undisturbed.evidence), "the same variants in the same order"
     assert killed.proposals() == undisturbed.proposals()
 
@@ -99,11 +115,11 @@ def test_what_a_sampler_proposes_in_vain_is_learned_and_replaced_by_a_neighbour(
 
 def test_the_sampler_changes_as_the_history_grows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within one run: a fresh one would never leave the Gaussian process otherwise."""
-    made: list[str] = []
+    made: list[optuna.samplers.BaseSampler] = []
     choose = Proposals._sampler
 
     def noted(self: Proposals, seed: int) -> optuna.samplers.BaseSampler:
-        made.append(type(chosen := choose(self, seed)).__name__)
+        made.append(chosen := choose(self, seed))
         return chosen
 
     monkeypatch.setattr(Proposals, "_sampler", noted)
@@ -119,5 +135,50 @@ def test_the_sampler_changes_as_the_history_grows(monkeypatch: pytest.MonkeyPatc
         assert variant.digest not in taken
         taken.add(variant.digest)
         drawn.tell(proposal.params, landscape(variant))
-    assert made[0] == "GPSampler"
-    assert made[-1] == "NSGAIISampler"
+    assert isinstance(made[0], optuna.samplers.GPSampler)
+    assert isinstance(made[-1], optuna.samplers.NSGAIISampler)
+
+
+def test_candidates_that_are_weighed_piece_by_piece_give_the_same_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Proposals(SPACE, ("maximize", "minimize"), 0)
+    for params in list(SPACE.combinations())[:12]:  # eight variants, which a Gaussian process takes
+        drawn.tell(params, landscape(SPACE.variant(params)))
+    sizes: list[int] = []
+    weigh = acqf.BaseAcquisitionFunc.eval_acqf_no_grad
+
+    def noted(self: object, points: np.ndarray) -> np.ndarray:
+        sizes.append(len(points) if points.ndim > 1 else 1)
+        return np.asarray(weigh(self, points))
+
+    monkeypatch.setattr(acqf.BaseAcquisitionFunc, "eval_acqf_no_grad", noted)
+    in_pieces = drawn.next(())
+    assert max(sizes) <= proposals.AT_ONCE
+    monkeypatch.setattr(proposals, "AT_ONCE", 10**9)
+    sizes.clear()
+    assert drawn.next(()) == in_pieces
+    assert max(sizes) > 10 * 128, "at once it is a matter of memory"
+
+
+def test_a_trial_that_was_begun_without_an_answer_of_the_storage_is_begun_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "PAUSES_S", (0.0,))
+    begin = optuna.storages._CachedStorage.create_new_trial
+    cut: list[int] = []
+
+    def begun(self: optuna.storages._CachedStorage, *arguments: Any, **named: Any) -> int:
+        number = begin(self, *arguments, **named)
+        template = named.get("template_trial")
+        if template is not None and template.state == optuna.trial.TrialState.RUNNING and not cut:
+            cut.append(number)
+            raise optuna.exceptions.StorageInternalError("the connection is gone")
+        return number
+
+    monkeypatch.setattr(optuna.storages._CachedStorage, "create_new_trial", begun)
+    study = Study(tmp_path / "o.sqlite3", SMALL)
+    assert study.run(8) == "trials"
+    assert cut, "a connection was lost"
+    trials = optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{study.storage}").trials
+    variants = [trial.user_attrs["variant"] for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    assert len(variants) == len(set(variants)) == 8
+    assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}
