@@ -236,7 +236,7 @@ class Search:
         for params in seeds_of(self._space):
             self._study.enqueue_trial(params, skip_if_exists=True)
         self._try_again()
-        self._enqueue_lost()
+        self._put_lost_first()
         for trial in self._study.get_trials(deepcopy=False):
             self._remember(trial)
 
@@ -270,9 +270,9 @@ class Search:
             if left_open or trial.state == state.WAITING:
                 known.add(variant.digest)
 
-    def _enqueue_lost(self) -> None:
-        """Enqueue what had an outcome and has no evidence any more: its file was damaged or removed, and the front lacks it,
-        the baseline perhaps."""
+    def _put_lost_first(self) -> None:
+        """Enqueue before all that waits what had an outcome and has no evidence any more: its file was damaged or removed,
+        and the front lacks it, the baseline perhaps."""
         state = optuna.trial.TrialState
         lost: dict[str, Mapping[str, Scalar]] = {}
         for trial in self._study.get_trials(deepcopy=False, states=[state.COMPLETE]):
@@ -280,8 +280,12 @@ class Search:
                 variant = self._space.variant(trial.params)
                 if self._lookup(variant) is None:
                     lost[variant.digest] = trial.params
+        waiting = self._study.get_trials(deepcopy=False, states=[state.WAITING]) if lost else []
         for params in lost.values():
             self._enqueue(params)
+        for trial in waiting:  # what waits comes by its number
+            self._study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=trial.user_attrs)
+            self._study._storage.set_trial_state_values(trial._trial_id, state=state.FAIL)
 
     def _void_stale(self) -> None:
         """Settle RUNNING trials that this process is not evaluating; one process owns the study, so nobody else is. What has

@@ -24,6 +24,7 @@ FILES: Final = (
     ACCOUNT,
     OPENINGS,
     "events.jsonl",
+    "index.jsonl",
     *(f"optuna.sqlite3{suffix}" for suffix in ("", "-journal", "-wal", "-shm")),
 )
 

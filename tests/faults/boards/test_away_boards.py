@@ -86,7 +86,12 @@ def test_waiting_ends_with_ctrl_c(tmp_path: Path) -> None:
     with SwitchedSshd(tmp_path / "sshd") as server:
         study = study_of(tmp_path, server.table("cart", tmp_path / "root", "10 min"))
         argv = [sys.executable, "-m", "edgedeploy", "search", str(study), "--out", str(tmp_path / "out")]
-        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            argv,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background job ignores it
+        ) as process:
             assert process.stderr is not None
             line = next(line for line in process.stderr if "waiting" in line)
             process.send_signal(signal.SIGINT)

@@ -212,7 +212,11 @@ def test_a_damaged_reference_is_told_and_made_anew(what: str, store: Store, tmp_
     before.path.write_bytes(whole[: len(whole) // 2] if what == "cut" else whole[:-1] + bytes([whole[-1] ^ 1]))
     assert bench(store, task, heard=heard).reference(made_up.variant()) == before
     assert before.path.read_bytes() == whole
-    assert [line for line in heard if "made anew: in reference.json" in line] == heard != []
+    assert (
+        [line for line in heard if "made anew: of reference.onnx, it is not the file that was made" in line]
+        == heard
+        != []
+    )
 
 
 def test_half_written_files_are_none_of_an_artifacts_files(store: Store, tmp_path: Path) -> None:
