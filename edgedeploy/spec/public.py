@@ -86,7 +86,7 @@ def private_words(data: Mapping[str, Any]) -> tuple[str, ...]:
     found = list(_texts(data, ""))
     public = {text for key, text in found if is_public(key)}
     words = {text for key, text in found if not is_public(key) and key not in FILE_NAMES}
-    words |= {str(PurePath(text).parent) for key, text in found if key in FILE_NAMES}
+    words |= {f"{PurePath(text).parent}/" for key, text in found if key in FILE_NAMES and PurePath(text).name != text}
     return _longest_first(words - public)
 
 

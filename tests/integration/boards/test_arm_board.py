@@ -197,9 +197,9 @@ def test_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
 
 
 def wide_model(path: Path) -> None:
-    """Three convolutions of 128 channels: some 27 million instructions."""
+    """Three convolutions, the middle one of 128 channels: some ten million instructions."""
     rng = np.random.default_rng(0)
-    widths = (3, 128, 128, 128)
+    widths = (3, 128, 128, 2)
     values = ("x", "first", "second", "y")
     weights = [
         numpy_helper.from_array(rng.normal(size=(after, before, 3, 3)).astype(np.float32), f"w{number}")

@@ -106,7 +106,7 @@ def test_a_damaged_choice_is_made_again(study: Path, tmp_path: Path) -> None:
     said.clear()
     run(resume=True)
     (again,) = store.measurements()
-    assert any(f"{path.name} is damaged and not used" in line for line in said)
+    assert any(f"{path.name} is damaged and set aside" in line for line in said)
     assert again.weight_bits == kept.weight_bits
     assert not store.failures()
 
