@@ -285,6 +285,7 @@ user = "{USER}"
 identity = "/nowhere/{KEY_FILE}"
 known_hosts = "/nowhere/{KEY_FILE}.hosts"
 power_cycle = ["/nowhere/{RELAY}", "--password", "{RELAY}-password"]
+away = "0 s"
 
 [[boards]]
 name = "away in a lab"
@@ -292,6 +293,7 @@ kind = "ssh"
 host = "{HOST}.invalid"
 labgrid = "{RELAY}"
 labgrid_coordinator = "{COORDINATOR}:20408"
+away = "0 s"
 
 [space]
 """
