@@ -52,9 +52,9 @@ from stand_in_times import standing_in
 import edgedeploy
 from edgedeploy.boards import open as opening
 from edgedeploy.boards.agent.session import BoardOptions, RemoteSession
-from edgedeploy.boards.care.attempts import Attempts, Patience
+from edgedeploy.boards.care.attempts import Patience
 from edgedeploy.errors import BoardError
-from edgedeploy.study import trial
+from edgedeploy.study import run
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import read_front
 from edgedeploy.study.store import Store
@@ -156,7 +156,7 @@ def run_study(study: Path, out: Path, patient: bool) -> None:
     status = 1
     if not patient:
         opening.BoardOptions = partial(BoardOptions, unchanged_s=0.5, reconnect_pause_s=0.1)  # type: ignore[misc,assignment]
-        trial.Attempts = partial(Attempts, patience=Patience(pause_s=0.05))  # type: ignore[misc,assignment]
+        run.Patience = partial(Patience, pause_s=0.05)  # type: ignore[misc,assignment]
     RemoteSession.measure = standing_in(RemoteSession.measure)  # type: ignore[method-assign]
     try:
         edgedeploy.load_study(study).run(
