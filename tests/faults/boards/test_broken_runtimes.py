@@ -1,11 +1,12 @@
 """Runtimes that die on the board: while they are imported it is the board's failure, on an artifact it has to be shown.
 
-SIMULATED: the runtimes on these boards' PYTHONPATH are ours, and end as broken ones were seen to. Processes, signals and
-the agent are real.
+SIMULATED: the runtimes on these boards' PYTHONPATH are ours, and end as broken ones were seen to, but where a test damages
+the real one. Processes, signals and the agent are real.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 from board_kit import OUTPUTS_ONLY, conv_model, make_payload
 from fault_kit import local_board
@@ -71,6 +73,32 @@ def test_runtime_that_dies_at_import_is_the_boards_failure(
         session.measure(job, tmp_path)
     assert caught.value.found.startswith("runtime_broken: candidate: ")
     assert found in caught.value.found and remedy in caught.value.remedy
+    shutil.rmtree(tmp_path / "packages")
+    with board.session() as session:
+        assert session.measure(job, tmp_path).outputs is not None
+
+
+@pytest.mark.fault(42)
+@pytest.mark.parametrize(
+    ("kept", "found"), [(0.5, "SIGBUS while it imported|importing onnxruntime"), (1e-6, "too short")]
+)
+def test_real_runtime_whose_library_is_cut_is_the_boards_failure(kept: float, found: str, tmp_path: Path) -> None:
+    """As an installation that a full disk cut off."""
+    whole = Path(onnxruntime.__file__).parent
+    place = tmp_path / "packages" / "onnxruntime"
+    shutil.copytree(whole, place, copy_function=os.symlink)
+    (library,) = (place / "capi").glob("onnxruntime_pybind11_state*.so")
+    data = library.read_bytes()
+    library.unlink()
+    library.write_bytes(data[: int(len(data) * kept)])
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path / "packages"} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    board = local_board(tmp_path / "root", python=str(python))
+    job = Job(make_payload(tmp_path / "job"), None, OUTPUTS_ONLY)
+    with board.session() as session, pytest.raises(CommandFailed, match=found) as caught:
+        session.measure(job, tmp_path)
+    assert caught.value.found.startswith("runtime_broken: candidate: ")
     shutil.rmtree(tmp_path / "packages")
     with board.session() as session:
         assert session.measure(job, tmp_path).outputs is not None
