@@ -140,6 +140,7 @@ class Runs:
         return Path.touch, (Path("touched-by-a-checkpoint"),)  # type: ignore[return-value]
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize(
     ("content", "named"),
     [
