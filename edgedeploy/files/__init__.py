@@ -9,7 +9,7 @@ from edgedeploy.files.arrays import (
     read_arrays,
     write_arrays,
 )
-from edgedeploy.files.parsing import MOST_DEPTH, parsed
+from edgedeploy.files.parsing import MOST_DEPTH, parsed, read_plain
 from edgedeploy.files.writing import (
     DISK_REMEDIES,
     PARTIAL_PREFIX,
@@ -37,6 +37,7 @@ __all__ = [
     "write_arrays",
     "MOST_DEPTH",
     "parsed",
+    "read_plain",
     "DISK_REMEDIES",
     "PARTIAL_PREFIX",
     "append_line",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import re
+import stat
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 MOST_DEPTH: Final = 64
@@ -14,6 +18,22 @@ _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 _HUGE_NUMBER: Final = re.compile(rb"[0-9]{300}|[eE]\+?[0-9]{3}")
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _LARGEST: Final = 2**63
+
+
+MOST_FILE_BYTES: Final = 1 << 28
+"""Of a file that is read at once: the largest records have some MB."""
+
+
+def read_plain(path: Path, most_bytes: int = MOST_FILE_BYTES) -> bytes:
+    """The bytes of a plain file. Raises ``OSError``, also for a file of more than ``most_bytes`` and for what is none: of a
+    pipe a reader would wait for ever, a device has no end."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        if status.st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, at most {most_bytes} are read", str(path))
+        return stream.read(most_bytes)
 
 
 def parsed(data: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ database and whatever a task's options say are nobody's business but the author'
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
@@ -123,6 +124,8 @@ def hide_in(exc: EdgeDeployError, words: Sequence[str]) -> None:
 
 
 def _longest_first(words: set[str]) -> tuple[str, ...]:
+    """Each also as Python and JSON quote it: messages of other people's code have it so."""
+    words = {form for word in words for form in (word, repr(word)[1:-1], json.dumps(word)[1:-1])}
     return tuple(sorted((word for word in words if len(word) >= SHORTEST_SECRET), key=lambda word: (-len(word), word)))
 
 

@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Any, Final, Literal
 
 from edgedeploy._version import __version__
-from edgedeploy.errors import EdgeDeployError, StorageError
-from edgedeploy.files import append_line, parsed
+from edgedeploy.errors import DataError, EdgeDeployError, StorageError
+from edgedeploy.files import append_line, parsed, read_plain
 from edgedeploy.records.measurement import Failure
 from edgedeploy.spec.public import without
 
@@ -119,11 +119,16 @@ class EventLog:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """All events of a study's folder, oldest first. Lines that a kill or a full disk tore are left out."""
+    """All events of a study's folder, oldest first. Lines that a kill or a full disk tore are left out. Raises
+    ``DataError`` for a file that cannot be read."""
+    path = folder / EVENTS_FILE
     try:
-        lines = (folder / EVENTS_FILE).read_bytes().splitlines()
+        lines = read_plain(path).splitlines()
     except FileNotFoundError:
         return []
+    except OSError as exc:
+        found = f"it cannot be read ({exc.strerror or exc})"
+        raise DataError(f"study file {path}", found, "Move it away: it is no evidence") from None
     return [event for line in lines if (event := _parsed(line)) is not None]
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from edgedeploy.errors import DataError
 from edgedeploy.files import PARTIAL_PREFIX, parsed
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.study.measured import measurement_of
@@ -57,11 +58,14 @@ class EvidenceFolder(Generic[T]):
     also: tuple[str, ...] = ()
 
     def entries(self, root: Path) -> Iterator[Path]:
-        """Everything in the folder but files that are being written."""
+        """Everything in the folder but files that are being written. Raises ``DataError`` where no folder can be read."""
+        folder = root / self.name
         try:
-            paths = sorted((root / self.name).iterdir())
-        except (FileNotFoundError, NotADirectoryError):
+            paths = sorted(folder.iterdir())
+        except FileNotFoundError:
             return
+        except OSError as exc:
+            raise DataError(f"study folder {folder}", fault(exc), "Put the folder itself there") from None
         yield from (path for path in paths if path.name not in self.also and not path.name.startswith(PARTIAL_PREFIX))
 
     def path(self, root: Path, digest: str) -> Path:

@@ -31,6 +31,7 @@ from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import digest_of
 from edgedeploy.spec.goals import objectives_of
 from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.evidence_files import MEASUREMENTS
 from edgedeploy.study.reading import FAULTS
 from edgedeploy.study.store import Store
 
@@ -116,11 +117,7 @@ class Index:
             self.save()
 
     def _digests(self) -> list[str]:
-        try:
-            names = sorted(path.name for path in (self._store.root / "measurements").iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+        return [path.stem for path in MEASUREMENTS.entries(self._store.root) if path.suffix == ".json"]
 
     def _known(self, digest: str, stamp: Stamp | None) -> Summary | None:
         line = self._lines.get(digest)
@@ -129,7 +126,8 @@ class Index:
         with suppress(*FAULTS):
             data = json.loads(line[_CHECK:])
             if tuple(data["stamp"]) == stamp:
-                return Summary(Measurement.from_json(data["measurement"]), Derived.from_json(data["derived"]))
+                found = Summary(Measurement.from_json(data["measurement"]), Derived.from_json(data["derived"]))
+                return found if found.measurement.digest == digest else None
         return None
 
     def _add(self, digest: str, stamp: Stamp, found: Summary) -> None:
@@ -145,7 +143,7 @@ class Index:
         """Take in the lines that are whole; of several for one file the last counts."""
         try:
             with os.fdopen(os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
-                if stream.readline(LARGEST_BYTES) != self._head or os.fstat(stream.fileno()).st_size > LARGEST_BYTES:
+                if os.fstat(stream.fileno()).st_size > LARGEST_BYTES or stream.readline(LARGEST_BYTES) != self._head:
                     return
                 count = damaged = 0
                 for line in stream:

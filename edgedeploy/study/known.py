@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from edgedeploy.errors import DataError
 from edgedeploy.evidence.derived import without_series
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.variant import Variant
 from edgedeploy.study.index import Index
+from edgedeploy.study.reading import fault
 from edgedeploy.study.store import Store
 
 T = TypeVar("T")
@@ -40,6 +42,8 @@ class _Files(Generic[T]):
                 names = sorted(entry.name for entry in entries if entry.name.endswith(".json"))
         except FileNotFoundError:
             names = []
+        except OSError as exc:
+            raise DataError(f"study folder {self.folder}", fault(exc), "Put the folder itself there") from None
         found = [self._at(name.removesuffix(".json"), self.folder / name) for name in names]
         return [item for item in found if item is not None]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from edgedeploy.errors import DataError
-from edgedeploy.files import append_line, parsed, write_atomic
+from edgedeploy.files import append_line, parsed, read_plain, write_atomic
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ FAULTS: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError,
 def read_record(path: Path, make: Callable[[dict[str, Any]], T], remedy: str) -> T:
     """What ``make`` makes of the JSON object in the file. Raises ``DataError``, which ends with ``remedy``."""
     try:
-        return make(parsed(path.read_bytes()))
+        return make(parsed(read_plain(path)))
     except (OSError, *FAULTS) as exc:
         raise DataError(f"study file {path}", fault(exc), remedy) from None
 
@@ -30,7 +30,7 @@ def read_record(path: Path, make: Callable[[dict[str, Any]], T], remedy: str) ->
 def read_text(path: Path, remedy: str) -> str:
     """The text of a UTF-8 file. Raises ``DataError``, which ends with ``remedy``."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_plain(path).decode("utf-8")
     except (OSError, ValueError) as exc:
         raise DataError(f"study file {path}", fault(exc), remedy) from None
 
@@ -82,7 +82,7 @@ def drop_torn_end(path: Path) -> None:
 
 def _lines(path: Path) -> list[bytes]:
     try:
-        return path.read_bytes().splitlines()
+        return read_plain(path).splitlines()
     except FileNotFoundError:
         return []
     except OSError as exc:

@@ -167,7 +167,7 @@ class Store:
     def study(self) -> dict[str, Any]:
         """What :meth:`create` wrote. Raises ``SpecError`` when the folder holds no study, ``DataError`` when the file is
         damaged, or lacks a key that is looked up."""
-        if not self.study_path.exists():
+        if not os.path.lexists(self.study_path):
             raise SpecError(
                 f"study folder {self.root}", "it holds no study", "`edgedeploy search STUDY.toml --out DIR` makes one"
             )

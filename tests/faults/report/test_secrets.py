@@ -256,6 +256,13 @@ def test_words_are_taken_out_where_they_are_words() -> None:
     assert without("http://me:pw@host xsecret-of-the-laby", hidden) == "http(left out)host x(left out)y"
 
 
+def test_words_are_taken_out_as_python_and_json_quote_them() -> None:
+    token = "tok'en\\se\"cret\nLINE2 \u00e9"
+    words = private_words({"task": {"options": {"token": token}}})
+    for told in (token, repr(token), json.dumps(token)):
+        assert "se" not in without(f"no access with {told}", words).replace("access", ""), told
+
+
 # -- a search whose study file is full of them, and which fails in many ways
 
 THEIR_TASK: Final = """

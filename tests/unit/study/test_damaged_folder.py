@@ -4,6 +4,7 @@ folder is nothing without (study.json, study.toml) ends in one typed error that 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,8 @@ import pytest
 from made_up_study import new_store
 
 from edgedeploy.__main__ import main
-from edgedeploy.errors import DataError
+from edgedeploy.errors import DataError, EdgeDeployError
+from edgedeploy.files.parsing import MOST_FILE_BYTES
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.measurement import Failure
 from edgedeploy.report.make import make_report
@@ -276,6 +278,62 @@ def test_the_command_line_goes_on_and_tells_it_in_one_line(
     assert ended.value.code in (0, None)
     (line,) = capsys.readouterr().err.splitlines()
     assert f"measurements/{path.name} is left out: it is no JSON" in line
+
+
+def as_a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def as_a_loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def as_a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def as_a_huge_file(path: Path) -> None:
+    with path.open("wb") as stream:
+        stream.truncate(MOST_FILE_BYTES + 1)
+
+
+def as_another_kind(path: Path) -> None:
+    if path.suffix:
+        path.mkdir()
+    else:
+        path.write_bytes(b"")
+
+
+FILES_OF_OURS: Final = (
+    *("study.json", "study.toml", "events.jsonl", "account.jsonl", "confirmation/openings.jsonl"),
+    *("baseline/training.json", "cases.json", "index.jsonl"),
+)
+FOLDERS_OF_OURS: Final = ("measurements", "invalid", "failures", "confirmation")
+
+
+@pytest.mark.fault(45)
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        (name, make)
+        for name in FILES_OF_OURS
+        for make in (as_a_pipe, as_a_loop, as_a_device, as_a_huge_file, as_another_kind)
+    ]
+    + [(name, make) for name in FOLDERS_OF_OURS for make in (as_a_pipe, as_a_loop, as_another_kind)],
+)
+def test_what_lies_in_the_place_of_ours_keeps_no_reader(name: str, make: Callable[[Path], None], folder: Path) -> None:
+    """Neither waiting nor reading for ever; it is left out, or it is one typed error with its name."""
+    path = folder / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    make(path)
+    try:
+        read(folder)
+    except EdgeDeployError as exc:
+        assert path.name in str(exc)
 
 
 def test_unknown_keys_of_a_stored_record_are_ignored(folder: Path) -> None:
