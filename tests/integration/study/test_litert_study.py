@@ -28,7 +28,7 @@ def test_every_precision_is_measured_from_a_pruned_network_too(tmp_path: Path) -
     changes = {
         'targets = ["onnxruntime", "openvino"]': 'targets = ["litert"]',
         SPACE: 'width = [0.5]\nprecision = ["float32", "float16", "int8", "int8-dynamic"]',
-        "trials = 6": "trials = 4\nrecovered_baseline = false",
+        "trials = 6": "trials = 4",
         "queries = 64": "queries = 16",
     }
     for old, new in changes.items():
