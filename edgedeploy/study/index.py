@@ -25,7 +25,7 @@ from edgedeploy._version import __version__
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.evidence.bootstrap import RESAMPLES, Resampler
 from edgedeploy.evidence.derived import Derived, derive, without_series
-from edgedeploy.files import write_atomic
+from edgedeploy.files import append_line, write_atomic
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import digest_of
@@ -105,7 +105,7 @@ class Index:
                 write_atomic(self._path, b"".join([self._head, *lines]))
                 self._whole = True
             elif self._new:
-                _append(self._path, b"".join(self._new.values()))
+                append_line(self._path, b"".join(self._new.values()).removesuffix(b"\n"))
         if live:
             self._lines = {}  # the run keeps what it read itself
         self._new = {}
@@ -136,8 +136,8 @@ class Index:
         if not self._live:
             self._new[digest] = line
         elif self._whole:
-            with suppress(OSError):
-                _append(self._path, line)
+            with suppress(OSError, EdgeDeployError):
+                append_line(self._path, line.removesuffix(b"\n"))
 
     def _load(self) -> None:
         """Take in the lines that are whole; of several for one file the last counts."""
@@ -174,14 +174,6 @@ def _stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
-
-
-def _append(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
-    try:
-        os.write(descriptor, data)
-    finally:
-        os.close(descriptor)
 
 
 def _is_owned(root: Path) -> bool:

@@ -22,6 +22,7 @@ import io
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -64,6 +65,9 @@ __all__ = ["PHASES", "Store", "utc_now"]
 
 LOG: Final = logging.getLogger(__name__)
 Record = TypeVar("Record")
+
+LOOK_S: Final = 0.1
+"""A reader that asks whether somebody has the folder holds its lock for less than this."""
 
 STUDY_FILE_REMEDY: Final = "Put the study file that the folder was made with back there"
 UNREADABLE_OPENING: Final = {"utc": "", "reason": "a line of the log that cannot be read any more", "variants": []}
@@ -188,14 +192,12 @@ class Store:
         Raises ``SpecError`` for a folder that is held or that a link leads out of, ``StorageError`` for a full disk.
         """
         with self._lock_file() as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not _taken(stream) and not _taken(stream, after_s=LOOK_S):
                 raise SpecError(
                     f"study folder {self.root}",
                     "another process is writing to it",
                     "Wait for it, or choose another --out",
-                ) from None
+                )
             check_kinds(self.root)
             remove_partials(self.root)
             self._owned = True
@@ -415,6 +417,16 @@ class Store:
     @property
     def optimiser_path(self) -> Path:
         return self.root / "optuna.sqlite3"
+
+
+def _taken(stream: io.BufferedRandom, after_s: float = 0.0) -> bool:
+    """Whether the lock is this process's now."""
+    time.sleep(after_s)
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _state(path: Path) -> tuple[object, ...]:

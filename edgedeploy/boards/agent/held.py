@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.boards.agent.answers import plain
-from edgedeploy.boards.agent.scenarios import SCENARIOS
+from edgedeploy.boards.agent.scenarios import SCENARIOS, TICK_NS
 from edgedeploy.files import array_forms
 from edgedeploy.records.forms import DuringForm, EnvironmentForm, LoadedForm, PowerForm, RanProfileForm, SnapshotForm
 from edgedeploy.records.job import Job, RawSide
@@ -28,9 +28,6 @@ from edgedeploy.runtime.wire.serde import WireError, from_json
 LEAST_QUERY_NS: Final = 100
 """Two readings of the clock around an empty call of Python are 110 ns apart, a copy of one number takes 360 and ONNX
 Runtime's smallest network 4600 (AMD EPYC, CPython 3.11, 2026-11-29): no session answers faster than an empty call."""
-
-TICK_NS: Final = 10_000_000
-"""A kernel that counts CPU time by ticks has 100 a second, and may charge one to whoever runs at its end."""
 
 CLOCKS_APART: Final = 0.001
 """Of two monotonic clocks: a crystal is off by 0.01 %, and NTP slews by 0.05 % at most."""

@@ -21,6 +21,9 @@ from edgedeploy.records.forms import (
 
 Settings = Mapping[str, Any]
 
+TICK_NS: Final = 10_000_000
+"""A kernel that counts CPU time by ticks has 100 a second, and may charge one to whoever runs at its end, on each core."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -127,10 +130,6 @@ def _resources(raw: ResourcesForm, settings: Settings, cores: int, memory_bytes:
     return sum(run.at_ns[-1] for run in raw.runs)
 
 
-CPU_TICK_NS: Final = 10_000_000
-"""CPU time of another process is counted in ticks of 1/100 s, and one for each core may come early."""
-
-
 def _check_curves(run: CurvesForm, cores: int, memory_bytes: int, least_ns: int) -> None:
     columns: tuple[Sequence[int], ...] = (run.at_ns, run.resident_bytes, run.cpu_ns)
     if not run.at_ns or len({len(column) for column in columns}) != 1:
@@ -141,7 +140,7 @@ def _check_curves(run: CurvesForm, cores: int, memory_bytes: int, least_ns: int)
         raise ValueError(f"runs: {run.at_ns[-1]} ns, nothing takes less than {least_ns} ns")
     if not 0 <= min(run.resident_bytes) <= max(run.resident_bytes) <= memory_bytes:
         raise ValueError(f"runs: {max(run.resident_bytes)} bytes of the board's {memory_bytes}")
-    if not 0 <= run.cpu_ns[-1] <= cores * (run.at_ns[-1] + CPU_TICK_NS):
+    if not 0 <= run.cpu_ns[-1] <= cores * (run.at_ns[-1] + TICK_NS):
         raise ValueError(f"runs: {run.cpu_ns[-1]} ns of CPU time in {run.at_ns[-1]} ns on {cores} cores")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +184,17 @@ def test_one_process_owns_the_folder(store: Store) -> None:
         pass
     with store.own():
         pass
+
+
+def test_a_reader_that_asks_whether_somebody_has_the_folder_keeps_no_search_from_it(store: Store) -> None:
+    with store.own():
+        pass
+    with (store.root / ".lock").open("rb") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        leaves = threading.Timer(module.LOOK_S / 4, lambda: fcntl.flock(asking, fcntl.LOCK_UN))
+        leaves.start()
+        with store.own():
+            leaves.join()
 
 
 def test_owning_makes_the_folder_and_clears_what_a_kill_left(tmp_path: Path) -> None:
