@@ -35,6 +35,11 @@ POLL_LAST_S: Final = 0.5
 SLOWEST_LINK_BYTES_PER_S: Final = 200_000
 """Transfers get the time that a link this slow needs, beside the time of a command."""
 
+NEVER_S: Final = 1e7
+"""Timeout on a board whose clock counts instructions: that clock jumps ahead while the board waits, for its disk too, so a
+real timeout would expire at once. This host's own limits hold, nobody else can hold such a board, and it ends with its
+session."""
+
 Answer = TypeVar("Answer")
 
 
@@ -344,7 +349,11 @@ def job_spec(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], opti
     return JobSpec(
         job_id=job_id,
         token=token,
-        plan=replace(job.plan, power_mode=tuple(power_mode.items())),
+        plan=replace(
+            job.plan,
+            power_mode=tuple(power_mode.items()),
+            time_limit_s=NEVER_S if options.clock == "virtual" else job.plan.time_limit_s,
+        ),
         candidate=sides["candidate"],
         baseline=sides.get("baseline"),
         busy_wait_s=options.wait_s,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from edgedeploy.boards.agent.board import RemoteBoard
-from edgedeploy.boards.agent.session import BoardOptions, RemoteSession
+from edgedeploy.boards.agent.session import NEVER_S, BoardOptions, RemoteSession
 from edgedeploy.boards.ssh.config import SshTarget
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import Busy
@@ -34,11 +34,6 @@ HOST_WAIT_S: Final = 600.0
 """A measurement of several minutes ends within this time. The study's own wait for a busy board is added to it."""
 EMULATED_COMMAND_TIMEOUT_S: Final = 120.0
 """Starting Python takes seconds under emulation on a busy host."""
-
-
-NEVER_S: Final = 1e7
-"""Timeout on the board when its clock counts instructions: that clock jumps ahead while the board waits, so a real
-timeout would expire at once. None is needed: nobody else can hold this board, and it ends with its session."""
 
 
 class EmulatorBoard(abc.ABC):

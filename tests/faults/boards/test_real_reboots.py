@@ -13,12 +13,12 @@ from arm_kit import need_image
 from board_kit import ENDLESS, make_job
 
 from edgedeploy.boards.agent.board import RemoteBoard
-from edgedeploy.boards.agent.session import BoardOptions
+from edgedeploy.boards.agent.session import NEVER_S, BoardOptions
 from edgedeploy.boards.arm.image import Image
 from edgedeploy.boards.arm.server import _full_system, _wait_for_banner
 from edgedeploy.boards.care.attempts import Attempts, Patience
 from edgedeploy.boards.emulated.board import free_port, reach, session_folder
-from edgedeploy.boards.emulated.emulator import NEVER_S, host_to_itself
+from edgedeploy.boards.emulated.emulator import host_to_itself
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import BoardError, Quarantined
 

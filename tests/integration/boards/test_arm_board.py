@@ -197,7 +197,7 @@ def test_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
 
 
 def wide_model(path: Path) -> None:
-    """Three convolutions, the middle one of 128 channels: some ten million instructions."""
+    """Three convolutions, the middle one of 128 channels: 15 million instructions."""
     rng = np.random.default_rng(0)
     widths = (3, 128, 128, 2)
     values = ("x", "first", "second", "y")
