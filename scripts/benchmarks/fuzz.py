@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, Any, Final
 from benchmarks import parser_of
 
 if TYPE_CHECKING:
-    from benchmarks.shared.fuzz_kinds import Kind, Recording
+    from benchmarks.shared.fuzz_kinds import Kind
+    from benchmarks.shared.recorded_agent import Recording
 
 EXTRAS: Final = ("study", "dev")
 
@@ -189,7 +190,7 @@ def _limit_memory() -> None:
 
 
 def recorded(given: argparse.Namespace, folder: Path) -> Recording:
-    from benchmarks.shared.fuzz_kinds import Recording, record
+    from benchmarks.shared.recorded_agent import Recording, record
 
     return Recording.load(given.recording, _new(folder)) if given.recording else record(_new(folder))
 
@@ -231,7 +232,8 @@ def _watch(worker: Any, number: int, progress: Any, seen: list[tuple[int, float]
 
 def show(given: argparse.Namespace, folder: Path) -> int:
     """Repeat one case, with the damaged input and the error."""
-    from benchmarks.shared.fuzz_kinds import KINDS, Recording, kind_of
+    from benchmarks.shared.fuzz_kinds import KINDS, kind_of
+    from benchmarks.shared.recorded_agent import Recording
 
     name = kind_of(given.case)
     no_run = Recording.__new__(Recording)  # study files are damaged without one
