@@ -38,11 +38,13 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     account = summarise(store.times())
     pictures, notes = _pictures(store, study, spec, front, worst_cases(front, measurements))
     confirmation, training, trainings = store.confirmations(), store.baseline_training(), store.model_trainings()
+    text = store.study_text()
+    private = private_in(text)
     data = ReportData(
         name=spec.study.name,
         front=front,
         measurements=measurements,
-        study_text=shown(store.study_text()),
+        study_text=shown(text),
         command=command_again(store, study, spec, len(front.rows) + len(front.failures)),
         confirmation=confirmation,
         seconds=account.seconds,
@@ -53,7 +55,7 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         pictures=pictures,
         versions=study["versions"],
         created_utc=study["created_utc"],
-        notes=[without(note, private_in(store.study_text())) for note in (*store.left_out(), *notes)],
+        notes=[without(note, private) for note in (*store.left_out(), *notes)],
     )
     return write_report(data, Path(to) if to is not None else store.root / "report.html")
 

@@ -41,8 +41,7 @@ def read_measurement(folder: str | Path, variant: str) -> Measurement:
 
 
 def evidence_of(store: Store) -> list[Measurement]:
-    """All measurements of the search, invalid ones last: the input of fronts and reports. Callers should read them once
-    and pass them on, because they hold raw series and reading them is slow."""
+    """All measurements of the search with their raw series, invalid ones last: what :func:`summarised` is held against."""
     return [*store.measurements(), *store.invalid()]
 
 
