@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import os
 import sys
 
-from edgedeploy.errors import EdgeDeployError
+from edgedeploy.errors import DISK_REMEDIES, EdgeDeployError
 
 EXIT_USAGE = 2
 EXIT_STORAGE = 3
-DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-"""What a full or failing disk answers; most writers say more of it (:func:`edgedeploy.files.disk_told`)."""
 
 
 def main() -> None:
@@ -48,7 +45,7 @@ def _run() -> None:
         )
         raise SystemExit(EXIT_USAGE) from None
     except OSError as exc:
-        if exc.errno not in DISK_ERRNOS:
+        if exc.errno not in DISK_REMEDIES:  # most writers say more of it themselves
             raise
         where = exc.filename or "standard output or a file"
         sys.stderr.write(f"error: write to {where}: {exc.strerror}. See to that disk, then run it again\n")

@@ -33,7 +33,18 @@ what to do next; ``asked``, ``found`` and ``remedy`` keep the three apart for ma
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+from typing import Final
+
+DISK_REMEDIES: Final = {
+    errno.ENOSPC: "Free space there",
+    errno.EDQUOT: "Free space there, or have the user's quota raised",
+    errno.EFBIG: "Allow larger files there (`ulimit -f`, or another file system)",
+    errno.EIO: "Check that disk",
+    errno.EROFS: "Make that file system writable, or choose another place",
+}
+"""What a failing disk answers, and what to do about it."""
 
 
 class EdgeDeployError(Exception):

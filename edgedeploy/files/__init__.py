@@ -11,7 +11,6 @@ from edgedeploy.files.arrays import (
 )
 from edgedeploy.files.parsing import MOST_DEPTH, parsed, read_plain
 from edgedeploy.files.writing import (
-    DISK_REMEDIES,
     PARTIAL_PREFIX,
     append_line,
     disk_told,
@@ -38,7 +37,6 @@ __all__ = [
     "MOST_DEPTH",
     "parsed",
     "read_plain",
-    "DISK_REMEDIES",
     "PARTIAL_PREFIX",
     "append_line",
     "disk_told",

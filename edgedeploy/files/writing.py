@@ -14,19 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-from edgedeploy.errors import StorageError
+from edgedeploy.errors import DISK_REMEDIES, StorageError
 
 PARTIAL_PREFIX: Final = ".part-"
 """As :data:`edgedeploy.runtime.files.PART_PREFIX`, which boards have too."""
-
-DISK_REMEDIES: Final = {
-    errno.ENOSPC: "Free space there",
-    errno.EDQUOT: "Free space there, or have the user's quota raised",
-    errno.EFBIG: "Allow larger files there (`ulimit -f`, or another file system)",
-    errno.EIO: "Check that disk",
-    errno.EROFS: "Make that file system writable, or choose another place",
-}
-"""What a failing disk answers, and what to do about it."""
 
 _APPENDING: Final = threading.Lock()
 
