@@ -277,13 +277,15 @@ def _loss(
 ) -> Any:
     import torch
 
-    with _told(
+    with users_line(
         f"a training step with inputs {batch.shapes}", "batches() and the model's forward have to fit each other"
     ):
         with _autocast(precision):
             outputs = call(model, batch.inputs)
         student = map_tensors(outputs, _float)
-    with _told("the task's loss of the model's outputs and a batch's target", "loss() gets what the forward returns"):
+    with users_line(
+        "the task's loss of the model's outputs and a batch's target", "loss() gets what the forward returns"
+    ):
         loss = task.loss(student, batch.target)
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
         found = f"a {type(loss).__name__}" if not isinstance(loss, torch.Tensor) else f"a tensor {tuple(loss.shape)}"
@@ -301,7 +303,7 @@ def _float(tensor: Any) -> Any:
 
 
 @contextmanager
-def _told(asked: str, remedy: str) -> Iterator[None]:
+def users_line(asked: str, remedy: str) -> Iterator[None]:
     """Turns an error of the user's model or loss into ours, with the user's line."""
     try:
         yield
