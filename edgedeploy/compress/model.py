@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.own_fit import fit_by_task
 from edgedeploy.compress.prune import prune
 from edgedeploy.compress.qat.train import train_quantized
+from edgedeploy.compress.recalibration import recalibrate
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import write_atomic
@@ -35,6 +37,9 @@ WAYS_TO_WEIGHTS: Final = (
     "and give the task `trained = True`; or give it training: batches, loss, baseline_recipe and recovery_recipe, or fit"
 )
 """The remedy for a task whose baseline has no weights."""
+
+RECALIBRATION_BATCHES: Final = 16
+"""How many batches of the train split give a model without training the statistics of its batch norms."""
 
 if TYPE_CHECKING:
     import torch
@@ -81,13 +86,15 @@ def derive(
     *,
     own_weights: bool = False,
     oversight: Oversight = ALONE,
+    further: Further | None = None,
 ) -> nn.Module:
     """The float model of ``variant``, in eval mode; ``baseline_model`` is left as it is.
 
     1. Every tensor whose name and shape match is inherited from the baseline. With ``own_weights``, models of another
        architecture keep the trained weights that ``build`` gave them.
     2. The least important channels are pruned.
-    3. Where the task can train, the model is trained with the baseline as its teacher (recovery).
+    3. Where the task can train, the model is trained with the baseline as its teacher (recovery): by the task's recipe, or
+       as ``further`` says. Without any epoch of training, the statistics of its batch norms are taken anew.
 
     The baseline's own architecture at full width is the baseline, without any training, unless the variant is
     ``recovered``. Where an option changes only the inputs (a resolution), every weight is inherited and the model is still
@@ -109,10 +116,40 @@ def derive(
             raise Unsupported(f"weights of {variant.label}", f"{found}, and the task has no training", remedy)
         return model
     arch = variant.arch_kwargs
+    if further is not None:
+        assert isinstance(task, Recoverable)
+        return _trained_further(model, task, arch, baseline_model, further, oversight)
     if isinstance(task, Trainer):
         fit_by_task(model, task, arch=arch, purpose="recovery", teacher=baseline_model, oversight=oversight)
     elif isinstance(task, Recoverable):
         fit(model, task, task.recovery_recipe, arch=arch, teacher=baseline_model, oversight=oversight)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Further:
+    """``epochs`` of recovery, from the weights in the file ``start`` where there is one: those of the same architecture
+    after fewer epochs."""
+
+    epochs: int
+    start: Path | None = None
+
+
+def _trained_further(
+    model: nn.Module,
+    task: Recoverable,
+    arch: Mapping[str, Scalar],
+    teacher: nn.Module,
+    further: Further,
+    oversight: Oversight,
+) -> nn.Module:
+    if further.start is not None:
+        model = load_weights(model, further.start)
+    if not further.epochs:
+        return recalibrate(model, task, arch, RECALIBRATION_BATCHES, task.recovery_recipe.seed)
+    recipe = task.recovery_recipe
+    recipe = replace(recipe, epochs=further.epochs, early_epochs=min(recipe.early_epochs, further.epochs - 1))
+    fit(model, task, recipe, arch=arch, teacher=teacher, oversight=oversight)
     return model.eval()
 
 

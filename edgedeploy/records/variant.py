@@ -34,7 +34,7 @@ TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
 
 DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
-    "weight_bits",
+    *("weight_bits", "recovery_epochs"),
 )
 """Search parameters that edgedeploy itself understands; every other one belongs to the task's architecture."""
 
@@ -61,6 +61,7 @@ class Variant:
     - ``training``: ``"qat"`` for a model trained to be int8, else empty.
     - ``power_mode``: the board's mode during measurement; empty leaves it unchanged.
     - ``weight_bits``: bits of int8 weights; 0 lets the board decide.
+    - ``recovery_epochs``: epochs of recovery in all, a rung of the study's ladder; None for those of the task's recipe.
     - ``recovered``: the baseline after as much further training as recovered variants get; no search proposes it.
     """
 
@@ -75,6 +76,7 @@ class Variant:
     power_mode: str = ""
     training: str = ""
     weight_bits: int = 0
+    recovery_epochs: int | None = None
     recovered: bool = False
 
     @property
@@ -90,8 +92,13 @@ class Variant:
             "threads": self.threads,
             **self._build_settings,
             **({"power_mode": self.power_mode} if self.power_mode else {}),
+            **self._recovery,
             **({"recovered": True} if self.recovered else {}),
         }
+
+    @property
+    def _recovery(self) -> dict[str, int]:
+        return {} if self.recovery_epochs is None else {"recovery_epochs": self.recovery_epochs}
 
     @property
     def _build_settings(self) -> dict[str, Any]:
@@ -127,6 +134,7 @@ class Variant:
             power_mode=str(data.get("power_mode", "")),
             training=str(data.get("training", "")),
             weight_bits=int(data.get("weight_bits", 0)),
+            recovery_epochs=None if (epochs := data.get("recovery_epochs")) is None else int(epochs),
             recovered=bool(data.get("recovered", False)),
         )
 
@@ -146,7 +154,7 @@ class Variant:
             trained["weight_bits"] = self.weight_bits
         if self.recovered:
             trained["recovered"] = True
-        return digest_of({"width": self.width, "arch": dict(self.arch), **trained})[:16]
+        return digest_of({"width": self.width, "arch": dict(self.arch), **self._recovery, **trained})[:16]
 
     @property
     def artifact_name(self) -> str:
@@ -177,7 +185,8 @@ class Variant:
         cases = f"{self.calibration_cases}cal" if self.calibration_cases else ""
         bits = f"{self.weight_bits}bit" if self.weight_bits else ""
         further = "recovered" if self.recovered else ""
-        parts = (self.precision, bits, self.training, further, self.plan.label, self.calibration, cases)
+        epochs = "" if self.recovery_epochs is None else f"{self.recovery_epochs}ep"
+        parts = (self.precision, bits, self.training, epochs, further, self.plan.label, self.calibration, cases)
         return " ".join(part for part in parts if part)
 
 
@@ -219,7 +228,8 @@ def canonical(
     - rules of a plan and calibration methods that the target does not support are dropped;
     - calibration settings are dropped for a model that needs none;
     - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
-      calibration.
+      calibration;
+    - recovery epochs are dropped for the baseline's own architecture at full width, which is not recovered.
     """
     target = str(params["target"])
     precision = str(params.get("precision", "float32"))
@@ -240,10 +250,12 @@ def canonical(
     can_choose = any(name in narrow for name in (precision, *plan.precisions))
     arch = dict(arch_defaults)
     arch.update({key: value for key, value in params.items() if key not in DEPLOYMENT_KEYS})
+    width = round(float(params.get("width", 1.0)), 6)
+    recovers = width < 1.0 or arch != dict(arch_defaults)
     return Variant(
         target=target,
         precision=precision,
-        width=round(float(params.get("width", 1.0)), 6),
+        width=width,
         arch=tuple(sorted(arch.items())),
         threads=int(params.get("threads", default_threads)),
         plan=plan,
@@ -252,4 +264,5 @@ def canonical(
         power_mode=str(params.get("power_mode", "")),
         training=training,
         weight_bits=int(params.get("weight_bits", 0)) if can_choose else 0,
+        recovery_epochs=int(params["recovery_epochs"]) if recovers and "recovery_epochs" in params else None,
     )

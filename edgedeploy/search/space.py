@@ -44,6 +44,7 @@ class Space:
         it. Several values of a calibration or a plan can mean the same: they are tried until one gives the variant."""
         facts = {**variant.arch_kwargs, "precision": variant.precision, "width": variant.width}
         facts |= {"threads": variant.threads, "power_mode": variant.power_mode}
+        facts |= {} if variant.recovery_epochs is None else {"recovery_epochs": variant.recovery_epochs}
         if variant.target not in self.targets or any(
             name in self.parameters and value not in self.parameters[name] for name, value in facts.items()
         ):
@@ -83,6 +84,8 @@ class Space:
             wanted = NO_PLAN
         elif name == "training":
             wanted = "ptq"
+        elif name == "recovery_epochs":
+            wanted = min(values)
         elif name in ("calibration", "calibration_cases", "power_mode", "weight_bits"):
             wanted = values[0]
         else:

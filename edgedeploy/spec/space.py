@@ -20,6 +20,8 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     "calibration_cases": "How many calibration cases int8 sees; all of them when left out.",
     "training": 'Where int8 comes from: "ptq" (calibration) or "qat" (training with quantizers).',
     "power_mode": "The board's power modes: governors, or a Jetson's nvpmodel.",
+    "recovery_epochs": "Epochs of recovery of a changed architecture, such as [0, 4, 12, 36]: each value starts from the "
+    "one before it, 0 trains nothing; those of the task's recipe when left out.",
     "weight_bits": "Bits of int8 weights, 8 or 7; the board chooses when left out.",
 }
 """Parameters of ``[space]`` that edgedeploy itself understands; every other one is a keyword of the task's ``build``."""
@@ -52,6 +54,14 @@ def expand(key: str, values: Any) -> tuple[Any, ...]:
     if len({(type(value), value) for value in values}) != len(values):
         raise ValueError(f"{key}: a value stands twice in {values!r}")
     return tuple(values)
+
+
+def whole_numbers(
+    source: SpecSource, key: str, values: Sequence[Scalar], least: int, most: int, remedy: str = ""
+) -> None:
+    for number in values:
+        if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
+            raise source.error(key, f"expected whole numbers from {least} to {most}, but got {number!r}", remedy)
 
 
 def subset(source: SpecSource, key: str, values: Sequence[Scalar], legal: Sequence[Scalar], text: str) -> None:

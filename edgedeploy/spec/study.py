@@ -27,7 +27,7 @@ from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
 from edgedeploy.spec.source import SpecSource, first_error
-from edgedeploy.spec.space import MAX_CHOICES, expand, subset
+from edgedeploy.spec.space import MAX_CHOICES, expand, subset, whole_numbers
 from edgedeploy.spec.toml import read_toml
 
 MAX_SPEC_BYTES = 1 << 20
@@ -36,8 +36,8 @@ MAX_SPEC_BYTES = 1 << 20
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-MAX_THREADS = 256
-"""Thousands of threads bring a board to a standstill."""
+WHOLE_NUMBERS = (("threads", 1, 256), ("calibration_cases", 1, 1_000_000), ("recovery_epochs", 0, 100_000))
+"""Parameters that are whole numbers, from and to. Thousands of threads bring a board to a standstill."""
 
 
 class StudyTable(_Table):
@@ -319,12 +319,8 @@ class StudySpec(_Table):
         self._check_settings(source)
 
     def _check_settings(self, source: SpecSource) -> None:
-        for key in ("threads", "calibration_cases"):
-            for number in self.space.get(key, ()):
-                if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                    raise source.error(f"space.{key}", f"expected whole numbers >= 1, but got {number!r}")
-                if key == "threads" and number > MAX_THREADS:
-                    raise source.error("space.threads", f"got {number}", f"At most {MAX_THREADS}: one for each core")
+        for key, least, most in WHOLE_NUMBERS:
+            whole_numbers(source, f"space.{key}", self.space.get(key, ()), least, most)
         for mode in self.space.get("power_mode", ()):
             if not isinstance(mode, str) or not mode:
                 raise source.error("space.power_mode", f"expected names of modes, but got {mode!r}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from edgedeploy.compress.oversight import TrainReport
 from edgedeploy.files import parsed, write_json
 from edgedeploy.reference.export import Reference
 from edgedeploy.reference.program import PROGRAM_FILE
@@ -54,3 +55,9 @@ def is_whole_beside(folder: Path, name: str) -> bool:
         return name in sums and not damaged(folder, {name: sums[name]})
     except (OSError, *FAULTS):
         return False
+
+
+def write_reports(reports: Sequence[TrainReport], folder: Path) -> None:
+    """Record how the model in ``folder`` was trained, if it was."""
+    for report in reports:
+        write_json(folder / "training.json", report.as_json())

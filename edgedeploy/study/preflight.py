@@ -250,6 +250,9 @@ def _check_model(spec: StudySpec, source: SpecSource, task: Task, names: Mapping
 
 
 def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Sequence[Target]) -> None:
+    if "recovery_epochs" in spec.space and not isinstance(task, Recoverable):
+        found = f"it says how long models are trained, but task {task.name!r} has no {', '.join(RECOVERY_MEMBERS)}"
+        raise source.error("space.recovery_epochs", found, "Remove it from the space")
     if "qat" not in spec.space.get("training", ()):
         return
     if not isinstance(task, Recoverable):

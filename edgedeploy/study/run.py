@@ -27,6 +27,7 @@ from edgedeploy.records.variant import Variant
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.search.history import Server
 from edgedeploy.search.loop import Failed, Finished, Outcome, Scored, Search
+from edgedeploy.search.rungs import Rungs
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
@@ -93,6 +94,7 @@ class StudyRun:
             out_of_time=lambda: self._leaving or time.monotonic() >= self._deadline_s,
             exact_sums=all(sums_int8_exactly(info.arch, info.isa) for _, info in ready.boards),
             weights_file=ready.baseline.file,
+            rungs=Rungs.of(ready.space.parameters.get("recovery_epochs", ())),
         )
         self._machines = Machines()
         found = probe()

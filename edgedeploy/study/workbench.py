@@ -15,6 +15,7 @@ import numpy as np
 
 from edgedeploy.compress.checkpoint import drop_checkpoint
 from edgedeploy.compress.model import (
+    Further,
     built,
     derive,
     derive_quantized,
@@ -49,13 +50,14 @@ from edgedeploy.reference.export import Reference, describe, export_reference, f
 from edgedeploy.reference.layers import kept_float
 from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
 from edgedeploy.reference.quantized import export_quantized
+from edgedeploy.search.rungs import NO_RUNGS, Rungs
 from edgedeploy.study.account import Account
 from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
 from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.disk import require_whole
 from edgedeploy.study.evidence_files import move_aside
 from edgedeploy.study.inputs import InputSet, Rivals, held_out
-from edgedeploy.study.models import WEIGHTS, is_whole_beside, kept_reference, write_reference
+from edgedeploy.study.models import WEIGHTS, is_whole_beside, kept_reference, write_reference, write_reports
 from edgedeploy.study.store import Store
 from edgedeploy.study.whole import flaw_of, keep_note, kept_arrays, note_of
 from edgedeploy.targets.steady import build_steadily
@@ -63,12 +65,6 @@ from edgedeploy.targets.steady import build_steadily
 BASELINE: Final = "baseline"
 GOLDEN_CASES: Final = 4
 """Number of calibration cases on which every artifact is compared with its reference."""
-
-
-def _write_reports(reports: list[TrainReport], folder: Path) -> None:
-    """Record how the model in ``folder`` was trained, if it was."""
-    for report in reports:
-        write_json(folder / "training.json", report.as_json())
 
 
 def build_here(target: Target, request: BuildRequest, folder: Path) -> Artifact:
@@ -83,6 +79,7 @@ class Workbench:
     - ``tell`` gets a ``phase`` for each repeated build, and a ``note`` for each message for people.
     - ``exact_sums``: the study's boards add int8 products without saturating
       (:func:`edgedeploy.interfaces.ability.sums_int8_exactly`).
+    - ``rungs``: the ladder on which changed architectures are recovered.
     - ``weights_file``: the user's file of the baseline's trained weights.
     - ``out_of_time`` ends a training between two steps with ``OutOfTime``. Each epoch saves a checkpoint in the store,
       which is removed when the model is stored.
@@ -101,9 +98,11 @@ class Workbench:
         out_of_time: Callable[[], bool] = lambda: False,
         exact_sums: bool = True,
         weights_file: WeightsFile | None = None,
+        rungs: Rungs = NO_RUNGS,
     ) -> None:
         self.task = task
         self._exact_sums = exact_sums
+        self._rungs = rungs
         self._weights_file = weights_file
         self._own_weights = weights_file is None and is_trained(task)
         self._build = build
@@ -190,13 +189,19 @@ class Workbench:
         return kept_reference(folder, also, self._note)
 
     def _make_float(self, variant: Variant, folder: Path) -> None:
-        baseline = self.baseline_model
+        baseline, further = self.baseline_model, self._further(variant)
         with self._account.phase("train"):
             reports = list[TrainReport]()
-            oversight = self._overseen(variant, reports)
             model = self._trained_before(variant, folder)
             if model is None:
-                model = derive(self.task, variant, baseline, own_weights=self._own_weights, oversight=oversight)
+                model = derive(
+                    self.task,
+                    variant,
+                    baseline,
+                    own_weights=self._own_weights,
+                    oversight=self._overseen(variant, reports),
+                    further=further,
+                )
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
             samples = [inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden]
@@ -204,8 +209,15 @@ class Workbench:
             save_weights(model, part / WEIGHTS)
             if any(isinstance(target, FromProgram) for target in self._targets.values()):
                 export_program(model, specs, part / PROGRAM_FILE, samples[0])
-            _write_reports(reports, part)
+            write_reports(reports, part)
             write_reference(reference, part)
+
+    def _further(self, variant: Variant) -> Further | None:
+        """How a variant on a rung is trained from the model of the rung below, which is made first if needed."""
+        epochs, below = self._rungs.further_epochs(variant), self._rungs.below(variant)
+        if epochs is None:
+            return None
+        return Further(epochs, self.reference(below).path.with_name(WEIGHTS) if below else None)
 
     def _trained_before(self, variant: Variant, folder: Path) -> Any | None:
         """The model of a folder whose weights are whole though another file of it is not: it need not be trained again."""
@@ -236,7 +248,7 @@ class Workbench:
             specs = self.task.input_specs(**variant.arch_kwargs)
             samples = (inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden)
             reference = export_quantized(model, specs, part / "reference.onnx", samples=samples)
-            _write_reports(reports, part)
+            write_reports(reports, part)
             write_reference(reference, part)
 
     def _overseen(self, variant: Variant, reports: list[TrainReport]) -> Oversight:

@@ -11,7 +11,7 @@ import torch
 from edges_task import Edges, TrainableEdges, loss_of, variant
 from torch import nn
 
-from edgedeploy.compress.model import derive, load_weights, save_weights, train_baseline
+from edgedeploy.compress.model import Further, derive, load_weights, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight
 from edgedeploy.compress.prune import channel_widths
 from edgedeploy.errors import DataError, SpecError, Unsupported
@@ -128,6 +128,34 @@ def test_the_recovered_baseline_is_trained_as_far_as_a_recovered_variant(
     assert loss_of(task, model) < loss_of(task, baseline)
     assert further.model_digest != variant().model_digest
     assert Variant.from_json(further.as_json()) == further
+
+
+def test_a_rung_is_trained_from_the_model_of_the_rung_below(
+    task: TrainableEdges, baseline: nn.Module, tmp_path: Path
+) -> None:
+    below = derive(task, variant(width=0.5), baseline, further=Further(1))
+    save_weights(below, tmp_path / "rung.pt")
+    told: list[int] = []
+    model = derive(
+        task,
+        variant(width=0.5),
+        baseline,
+        oversight=Oversight(progress=lambda state: told.append(state.epoch)),
+        further=Further(2, tmp_path / "rung.pt"),
+    )
+    assert told == [1, 2]
+    assert loss_of(task, model) < loss_of(task, below)
+    fresh = derive(task, variant(width=0.5), baseline, further=Further(2))
+    first = "0.weight"
+    assert not torch.equal(model.state_dict()[first], fresh.state_dict()[first]), "it did not start from the file"
+
+
+def test_the_lowest_rung_is_not_trained(task: TrainableEdges, baseline: nn.Module) -> None:
+    hush = Oversight(progress=lambda state: pytest.fail("it was trained"))
+    model = derive(task, variant(width=0.5), baseline, oversight=hush, further=Further(0))
+    pruned = derive(Edges(), variant(width=0.5), baseline)
+    assert torch.equal(model.state_dict()["0.weight"], pruned.state_dict()["0.weight"])
+    assert not model.training
 
 
 def test_a_task_without_training_may_change_its_inputs(baseline: nn.Module) -> None:

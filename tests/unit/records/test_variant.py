@@ -52,6 +52,22 @@ def test_the_digest_survives_json_and_tells_variants_apart() -> None:
     assert make(target="onnxruntime", width=0.5, resolution=64).model_digest == variant.model_digest
 
 
+def test_rungs_of_recovery_are_models_of_their_own() -> None:
+    first, second = (make(target="openvino", width=0.5, recovery_epochs=epochs) for epochs in (0, 4))
+    plain = make(target="openvino", width=0.5)
+    assert len({first.digest, second.digest, plain.digest}) == 3
+    assert len({first.model_digest, second.model_digest, plain.model_digest}) == 3
+    assert [Variant.from_json(item.as_json()) for item in (first, second, plain)] == [first, second, plain]
+    assert "recovery_epochs" not in plain.as_json()
+    assert "4ep" in second.label
+    assert make(target="onnxruntime", width=0.5, recovery_epochs=4).model_digest == second.model_digest
+
+
+def test_the_baselines_network_has_no_rungs() -> None:
+    assert make(target="openvino", recovery_epochs=4) == make(target="openvino")
+    assert make(target="openvino", recovery_epochs=4, resolution=64).recovery_epochs == 4
+
+
 def test_a_power_mode_is_another_variant_of_the_same_artifact() -> None:
     plain, low = make(target="openvino"), make(target="openvino", power_mode="15W")
     assert low.digest != plain.digest

@@ -1,0 +1,116 @@
+"""The rungs of recovery, and what the ladder knows of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgedeploy.records.variant import Variant
+from edgedeploy.search.ladder import Ladder, Pace
+from edgedeploy.search.outcomes import Failed, Outcome, Scored
+from edgedeploy.search.rungs import NO_RUNGS, Rungs
+
+RUNGS = Rungs.of((36, 0, 4, 12))
+NARROW = Variant("openvino", "int8", 0.5, (("resolution", 64),), 1, recovery_epochs=12)
+
+
+def at(epochs: int, **changes: object) -> Variant:
+    return replace(NARROW, recovery_epochs=epochs, **changes)  # type: ignore[arg-type]
+
+
+class Told:
+    """A ladder with evidence that a test writes."""
+
+    def __init__(self, *, made: set[str] | None = None, pace: Pace | None = None) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self.ladder = Ladder(
+            RUNGS,
+            fixed=(1, 2),
+            lookup=lambda variant: self.outcomes.get(variant.digest),
+            made=lambda variant: variant.model_digest in (made or set()),
+            macs=lambda variant: 1e6 * variant.width**2,
+            pace=lambda: pace or Pace(evaluation_s=(10.0,), epoch_s={}, macs={}),
+        )
+
+    def tell(self, variant: Variant, outcome: Outcome) -> None:
+        self.outcomes[variant.digest] = outcome
+        self.ladder.told(variant, outcome)
+
+
+def test_each_rung_is_trained_from_the_one_below() -> None:
+    assert RUNGS.epochs == (0, 4, 12, 36)
+    assert RUNGS.below(NARROW) == at(4)
+    assert RUNGS.below(at(0)) is None
+    assert RUNGS.lowest(NARROW) == at(0)
+    assert [RUNGS.further_epochs(at(epochs)) for epochs in RUNGS.epochs] == [0, 4, 8, 24]
+
+
+def test_the_lowest_rung_may_be_trained_too() -> None:
+    assert Rungs.of((4, 12)).further_epochs(at(4)) == 4
+
+
+def test_without_rungs_a_variant_is_recovered_by_the_recipe() -> None:
+    plain = replace(NARROW, recovery_epochs=None)
+    assert NO_RUNGS.below(plain) is None
+    assert NO_RUNGS.further_epochs(plain) is None
+    assert RUNGS.below(plain) is None
+    assert RUNGS.lowest(plain) == plain
+
+
+def test_a_rung_waits_for_its_own_build_and_for_its_model_one_rung_below() -> None:
+    told = Told()
+    assert told.ladder.before(at(0)) is None
+    assert told.ladder.before(at(12)) == at(0)
+    told.tell(at(0), Scored((0.1, 0.2, 300.0), {}))
+    assert told.ladder.before(at(4)) is None
+    assert told.ladder.before(at(12)) == at(4)
+    told.tell(at(4), Scored((0.6, 0.2, 300.0), {}))
+    assert told.ladder.before(at(12)) is None
+
+
+def test_targets_and_precisions_share_the_training_of_a_model() -> None:
+    told = Told()
+    other = {"target": "onnxruntime", "precision": "float32"}
+    for epochs in (0, 4, 12):
+        told.tell(at(epochs, **other), Scored((0.6, 0.5, 900.0), {}))
+    told.tell(at(0), Scored((0.1, 0.2, 300.0), {}))
+    assert told.ladder.before(at(36)) is None
+
+
+def test_nothing_is_trained_for_a_build_that_fails() -> None:
+    told = Told()
+    told.tell(at(0), Failed("Unsupported", "no kernel", "build"))
+    assert told.ladder.hopeless(at(4))
+    assert not told.ladder.hopeless(at(0))
+    told.tell(at(0, precision="float32"), Failed("ParityError", "far off", "measure"))
+    assert not told.ladder.hopeless(at(4, precision="float32")), "training may mend what an untrained model answers"
+
+
+def test_what_does_not_depend_on_weights_is_known_from_the_lowest_rung() -> None:
+    told = Told()
+    assert told.ladder.exact(at(36)) == {}
+    told.tell(at(0), Scored((0.1, 0.2, 300.0), {}))
+    assert told.ladder.exact(at(36)) == {1: 0.2, 2: 300.0}
+    assert told.ladder.exact(at(0)) == {}
+
+
+def test_the_cost_counts_every_rung_that_is_still_to_be_climbed() -> None:
+    network = replace(NARROW, recovery_epochs=None).model_digest
+    told = Told(pace=Pace((8.0, 10.0, 30.0), {network: 2.0}, {network: 1e6 * 0.25}))
+    assert told.ladder.cost_s(at(0)) == pytest.approx(10)
+    assert told.ladder.cost_s(at(4)) == pytest.approx(10 + 10 + 4 * 2)
+    assert told.ladder.cost_s(at(36)) == pytest.approx(4 * 10 + 36 * 2)
+    told.tell(at(12), Scored((0.6, 0.2, 300.0), {}))
+    assert told.ladder.cost_s(at(36)) == pytest.approx(10 + 24 * 2)
+
+
+def test_a_model_that_is_made_costs_no_training() -> None:
+    told = Told(made={at(4).model_digest})
+    assert told.ladder.cost_s(at(4)) == pytest.approx(10 + 10)
+
+
+def test_an_epoch_of_a_smaller_network_is_taken_to_be_shorter() -> None:
+    pace = Pace((10.0,), {"wide": 8.0}, {"wide": 1e9})
+    assert pace.of_epoch("narrow", 1e8) < pace.of_epoch("half", 5e8) < 8.0
+    assert Pace((10.0,)).of_epoch("first", 1e9) == 10.0
