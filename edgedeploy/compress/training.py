@@ -18,6 +18,7 @@ from edgedeploy.compress.checkpoint import TrainState, identity_of, read_checkpo
 from edgedeploy.compress.distillation import distillation
 from edgedeploy.compress.host import TrainingPrecision, this_host
 from edgedeploy.compress.oversight import ALONE, Oversight, TrainProgress, TrainReport, remaining_s
+from edgedeploy.compress.teacher import answers_of
 from edgedeploy.errors import BuildError, DataError, EdgeDeployError, OutOfTime, StorageError
 from edgedeploy.interfaces.task import Recoverable, Task, TrainRecipe
 from edgedeploy.interfaces.their_code import their_code
@@ -293,8 +294,12 @@ def _loss(
         raise BuildError("the task's loss as one number that can be differentiated", found, "Return a scalar tensor")
     if teacher is None or recipe.distill_weight == 0:
         return loss
-    with torch.no_grad(), _autocast(precision):
-        wanted = map_tensors(call(teacher, batch.inputs), _float)
+
+    def ask() -> Any:
+        with torch.no_grad(), _autocast(precision):
+            return call(teacher, batch.inputs)
+
+    wanted = map_tensors(answers_of(teacher).to(batch, precision, ask), _float)
     return (1 - recipe.distill_weight) * loss + recipe.distill_weight * distillation(student, wanted)
 
 
