@@ -133,6 +133,8 @@ def _places(values: Sequence[Scalar]) -> tuple[float, ...] | None:
     if len(numbers) < len(values) or len(numbers) < 3:
         return None
     line = np.array(numbers)
-    if line.min() > 0 and line.max() > 4 * line.min():
+    if line.min() == 0 and line.max() >= 4:
+        line = np.log1p(line)
+    elif line.min() > 0 and line.max() > 4 * line.min():
         line = np.log(line)
     return tuple((line - line.min()) / (line.max() - line.min()))

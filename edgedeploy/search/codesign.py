@@ -107,15 +107,22 @@ class CoDesign:
                     self._exact[row, index] = value
 
     def _take(self, gain: Floats, free: NDArray[np.bool_]) -> Params | None:
-        """The free candidate with the largest gain that is ready now; None when none is. One that can hardly be evaluated
-        comes after all others."""
+        """The free candidate with the largest gain, or what has to be evaluated before it; None when there is none. One that
+        can hardly be evaluated comes after all others."""
         candidates = self._candidates()
         hopeless = self._success() < _HOPELESS
         order = np.flatnonzero(free)
         order = order[np.lexsort((-gain[order], hopeless[order]))]
         for row in order:
-            if self._knowledge.ready(candidates.variants[int(row)]):
+            variant = candidates.variants[int(row)]
+            if self._knowledge.left_out(variant):
+                continue
+            first = self._knowledge.before(variant)
+            if first is None:
                 return candidates.params[int(row)]
+            for before in candidates.rows([first.digest]):
+                if free[before] and not self._knowledge.left_out(first):
+                    return candidates.params[before]
         return None
 
     def _rng(self) -> np.random.Generator:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgedeploy.records.variant import Variant
+from edgedeploy.search.outcomes import Outcome
 
 
 def _nothing(_: Variant) -> Mapping[str, float]:
@@ -16,8 +17,15 @@ def _no_values(_: Variant) -> Mapping[int, float]:
     return {}
 
 
-def _always(_: Variant) -> bool:
-    return True
+def _nobody(_: Variant) -> Variant | None:
+    return None
+
+
+def _no_reason(_: Variant) -> str:
+    return ""
+
+
+def _unheard(_: Variant, __: Outcome) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -29,14 +37,19 @@ class Knowledge:
       are welcome, because nothing but the search reads them. Asked once for each variant.
     - ``exact``: values that are certain without an evaluation, by the index of the objective. They replace a prediction.
     - ``cost_s``: expected seconds of an evaluation; with it the search looks for the largest gain per second.
-    - ``ready``: whether a variant may be proposed now.
+    - ``before``: the variant that has to be evaluated before this one may be; None when it may be evaluated now. Where the
+      largest gain is, it goes first.
+    - ``left_out``: why a variant is never to be proposed, as things are now; empty when it may be.
+    - ``told``: hears of each outcome, in the order in which the search does.
     - ``without_effect``: for each objective, names of parameters that cannot change it.
     """
 
     statics: Callable[[Variant], Mapping[str, float]] = _nothing
     exact: Callable[[Variant], Mapping[int, float]] = _no_values
     cost_s: Callable[[Variant], float] | None = None
-    ready: Callable[[Variant], bool] = _always
+    before: Callable[[Variant], Variant | None] = _nobody
+    left_out: Callable[[Variant], str] = _no_reason
+    told: Callable[[Variant, Outcome], None] = _unheard
     without_effect: tuple[frozenset[str], ...] = ()
 
     @property

@@ -9,12 +9,13 @@ higher rung is proposed with these values known: only its accuracy is open. A ru
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 
 from edgedeploy.records.variant import Variant
-from edgedeploy.search.outcomes import Outcome, Scored
+from edgedeploy.search.outcomes import Failed, Outcome, Scored
 from edgedeploy.search.rungs import Rungs
 
 GROWTH_OF_TIME = 0.8
@@ -24,54 +25,60 @@ busy. It is used between architectures whose own epochs have not been timed."""
 
 @dataclass(frozen=True)
 class Pace:
-    """What evaluations and trainings have taken so far: ``evaluation_s`` without any training, ``epoch_s`` by model digest,
-    and ``macs`` of these models."""
+    """What evaluations and trainings have taken so far: ``evaluation_s`` without any training (None: nothing was evaluated
+    yet), ``epoch_s`` by architecture, and ``macs`` of these models."""
 
-    evaluation_s: tuple[float, ...] = ()
+    evaluation_s: float | None = None
     epoch_s: Mapping[str, float] = field(default_factory=dict)
     macs: Mapping[str, float] = field(default_factory=dict)
 
     def of_evaluation(self) -> float:
-        return median(self.evaluation_s) if self.evaluation_s else 1.0
+        return self.evaluation_s or 1.0
 
-    def of_epoch(self, model: str, macs: float) -> float:
-        """Seconds of one epoch of a model. Without any training yet, an epoch is taken to cost as much as an evaluation."""
-        if model in self.epoch_s:
-            return self.epoch_s[model]
+    def of_epoch(self, name: str, macs: float) -> float:
+        """Seconds of one epoch of an architecture. Without any training yet, an epoch is taken to cost as much as an evaluation."""
+        if name in self.epoch_s:
+            return self.epoch_s[name]
         scaled = [
-            seconds * (macs / self.macs[name]) ** GROWTH_OF_TIME
-            for name, seconds in self.epoch_s.items()
-            if self.macs.get(name) and macs
+            seconds * (macs / self.macs[other]) ** GROWTH_OF_TIME
+            for other, seconds in self.epoch_s.items()
+            if self.macs.get(other) and macs
         ]
         return median(scaled) if scaled else self.of_evaluation()
 
 
 class Ladder:
-    """The rungs of one study. ``lookup`` answers from the evidence, ``made`` says whether a variant's model is trained
-    already. ``fixed`` are the indices of the objectives that do not depend on the values of weights."""
+    """The rungs of one study, which hears what happened to each variant. ``fixed`` are the indices of the objectives that
+    do not depend on the values of weights; ``made`` says whether a variant's model lies there already, ``macs`` its
+    multiply-accumulate operations, ``pace`` what was timed so far, ``left_s`` the seconds that the study has left."""
 
     def __init__(
         self,
         rungs: Rungs,
         *,
         fixed: Iterable[int],
-        lookup: Callable[[Variant], Outcome | None],
-        made: Callable[[Variant], bool],
         macs: Callable[[Variant], float],
-        pace: Callable[[], Pace],
+        made: Callable[[Variant], bool] = lambda variant: False,
+        pace: Callable[[], Pace] = Pace,
+        left_s: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._rungs = rungs
         self._fixed = tuple(fixed)
-        self._lookup = lookup
-        self._made = made
         self._macs = macs
-        self._pace = pace
-        self._measured: dict[str, set[int]] = {}
+        self._is_made = made
+        self._paces = pace
+        self._pace = Pace()
+        self._left_s = left_s
+        self._outcomes: dict[str, Outcome] = {}
+        self._climbed: dict[str, set[int]] = {}
+        self._names: dict[str, str] = {}
 
     def told(self, variant: Variant, outcome: Outcome) -> None:
         """A variant has an outcome; its model counts as measured on its rung when it has a number."""
+        self._pace = self._paces()
+        self._outcomes[variant.digest] = outcome
         if variant.recovery_epochs is not None and isinstance(outcome, Scored):
-            self._measured.setdefault(_architecture(variant), set()).add(variant.recovery_epochs)
+            self._climbed.setdefault(self._architecture(variant), set()).add(variant.recovery_epochs)
 
     def before(self, variant: Variant) -> Variant | None:
         """The variant that has to be evaluated before this one: a lower rung of it; None when it may be evaluated now."""
@@ -79,45 +86,53 @@ class Ladder:
         if below is None:
             return None
         lowest = self._rungs.lowest(variant)
-        if self._lookup(lowest) is None:
+        if lowest.digest not in self._outcomes:
             return lowest
-        done = self._measured.get(_architecture(variant), set())
-        return None if below.recovery_epochs in done else (self.before(below) or below)
+        return None if self._is_climbed(below) else (self.before(below) or below)
 
-    def hopeless(self, variant: Variant) -> bool:
-        """Whether the variant could not be evaluated on the lowest rung: it is not trained."""
+    def left_out(self, variant: Variant) -> str:
+        """Why the variant is not to be evaluated; empty when it may be. Its lowest rung could not be built, or what it takes
+        is more than the study has left."""
         if self._rungs.below(variant) is None:
-            return False
-        outcome = self._lookup(self._rungs.lowest(variant))
-        return outcome is not None and not isinstance(outcome, Scored) and outcome.phase == "build"
+            return ""
+        outcome = self._outcomes.get(self._rungs.lowest(variant).digest)
+        if isinstance(outcome, Failed) and outcome.phase == "build":
+            return "it cannot be built"
+        left_s = self._left_s()
+        return "" if left_s == math.inf or self.cost_s(variant) <= left_s else "the time does not suffice"
 
     def exact(self, variant: Variant) -> Mapping[int, float]:
         """The objectives that the lowest rung has told for all of them."""
         if self._rungs.below(variant) is None:
             return {}
-        outcome = self._lookup(self._rungs.lowest(variant))
+        outcome = self._outcomes.get(self._rungs.lowest(variant).digest)
         return {index: outcome.values[index] for index in self._fixed} if isinstance(outcome, Scored) else {}
 
     def cost_s(self, variant: Variant) -> float:
         """Expected seconds until the variant has an outcome, with every rung below that has yet to be evaluated."""
-        pace = self._pace()
-        total = 0.0
-        at: Variant | None = variant
-        while at is not None:
-            total += self._own_cost_s(at, pace)
+        total, at = self._own_cost_s(variant), self._rungs.below(variant)
+        while at is not None and not self._is_climbed(at):
+            total += self._own_cost_s(at)
             at = self._rungs.below(at)
-            if at is not None and at.recovery_epochs in self._measured.get(_architecture(at), set()):
-                break
         return total
 
-    def _own_cost_s(self, variant: Variant, pace: Pace) -> float:
+    def _own_cost_s(self, variant: Variant) -> float:
         epochs = self._rungs.further_epochs(variant)
-        training_s = 0.0
-        if epochs and not self._made(variant):
-            training_s = epochs * pace.of_epoch(_architecture(variant), self._macs(variant))
-        return pace.of_evaluation() + training_s
+        if not epochs or self._is_climbed(variant) or self._is_made(variant):
+            return self._pace.of_evaluation()
+        return self._pace.of_evaluation() + epochs * self._pace.of_epoch(
+            self._architecture(variant), self._macs(variant)
+        )
+
+    def _is_climbed(self, variant: Variant) -> bool:
+        return variant.recovery_epochs in self._climbed.get(self._architecture(variant), ())
+
+    def _architecture(self, variant: Variant) -> str:
+        if variant.digest not in self._names:
+            self._names[variant.digest] = architecture_of(variant)
+        return self._names[variant.digest]
 
 
-def _architecture(variant: Variant) -> str:
+def architecture_of(variant: Variant) -> str:
     """Names the float network of a variant, whatever its target, precision, training and rung."""
     return replace(variant, training="", recovery_epochs=None).model_digest

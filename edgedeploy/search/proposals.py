@@ -19,7 +19,7 @@ import numpy as np
 import optuna
 
 from edgedeploy.records.metrics import Direction
-from edgedeploy.records.variant import Scalar
+from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.codesign import CoDesign
 from edgedeploy.search.improvement import MOST_OBJECTIVES
 from edgedeploy.search.knowledge import NO_KNOWLEDGE, Knowledge
@@ -95,6 +95,7 @@ class Proposals:
         digest = self._space.variant(params).digest
         if digest not in self._outcomes:
             self._outcomes[digest] = outcome
+            self._knowledge.told(self._space.variant(params), outcome)
             self._add(params, outcome)
             if self._codesign is not None:
                 self._codesign.tell(params, outcome)
@@ -183,7 +184,10 @@ class Proposals:
 
     def _is_free(self, params: Mapping[str, Scalar], taken: Collection[str]) -> bool:
         variant = self._space.variant(params)
-        return variant.digest not in taken and self._space.allows(params) and self._knowledge.ready(variant)
+        return variant.digest not in taken and self._space.allows(params) and self._is_ready(variant)
+
+    def _is_ready(self, variant: Variant) -> bool:
+        return self._knowledge.before(variant) is None and not self._knowledge.left_out(variant)
 
     def _beside(self, params: Params, taken: Collection[str], rng: np.random.Generator) -> Params | None:
         """An untried variant that differs from ``params`` in one parameter; None when there is none."""
@@ -193,7 +197,7 @@ class Proposals:
     def _anywhere(self, taken: Collection[str], rng: np.random.Generator) -> Params | None:
         if self._space.size() > ENUMERATION_LIMIT:
             found = self._space.untried(taken, rng)
-            return found if found is None or self._knowledge.ready(self._space.variant(found)) else None
+            return found if found is None or self._is_ready(self._space.variant(found)) else None
         left = [params for params in self._space.combinations() if self._is_free(params, taken)]
         return left[int(rng.integers(len(left)))] if left else None
 

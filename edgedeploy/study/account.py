@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from edgedeploy.study.store import PHASES, Store
 
 OVERHEAD_PHASES: Final = ("upload", "search", "bookkeeping", "idle")
 """Phases that are not the work itself: SSH, the optimiser, the store, waiting."""
+
+EVALUATION_PHASES: Final = ("build", "upload", "measure", "evaluate", "bookkeeping")
+"""Phases that every variant has, whether or not its model has to be trained."""
 
 
 class _Clock(threading.local):
@@ -36,6 +40,9 @@ class Account:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._clock = _Clock()
+        self._spent_ns: dict[str, int] = defaultdict(int)
+        self.outcomes = 0
+        """Variants that this run has evaluated."""
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -67,7 +74,12 @@ class Account:
     def add(self, name: str, duration_ns: int) -> None:
         if name not in PHASES:
             raise ValueError(f"no phase named {name!r}")
+        self._spent_ns[name] += max(0, duration_ns)
         self._store.add_time(self._clock.run, name, max(0, duration_ns), self.elapsed_ns)
+
+    def seconds(self, *names: str) -> float:
+        """What this run has spent in these phases."""
+        return sum(self._spent_ns[name] for name in names) / 1e9
 
     @property
     def elapsed_ns(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from edgedeploy.compress.sizes import size_of
@@ -10,23 +11,57 @@ from edgedeploy.interfaces.task import Task
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.knowledge import Knowledge
+from edgedeploy.search.ladder import Ladder
+from edgedeploy.search.outcomes import Outcome
+from edgedeploy.search.rungs import Rungs
 from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.account import Account
+from edgedeploy.study.paces import Paces
+from edgedeploy.study.store import Store
 
 MOST_ARCHITECTURES: Final = 64
 """Architectures that are built to see how large they are, at most: each takes part of a second."""
 
 NOT_FOR_ACCURACY: Final = frozenset({"threads", "power_mode"})
-NOT_FOR_SIZE: Final = frozenset({"threads", "power_mode", "calibration", "calibration_cases"})
+OF_WEIGHTS_ALONE: Final = frozenset({"recovery_epochs"})
+NOT_FOR_SIZE: Final = frozenset({"threads", "power_mode", "calibration", "calibration_cases"}) | OF_WEIGHTS_ALONE
 
 _BITS: Final[Mapping[str, int]] = {"bfloat16": 16, "float16": 16, "int8": 8, "int8-dynamic": 8, "int4-weights": 4}
 _FLOAT_BITS: Final = 32
 
 
-def knowledge_of(spec: StudySpec, task: Task) -> Knowledge:
-    """A function of the study file and the task alone, so that a resumed search proposes what the first would have."""
-    return Knowledge(
-        statics=Sizes(task).of,
+def knowledge_of(
+    spec: StudySpec, task: Task, rungs: Rungs, store: Store, account: Account, left_s: Callable[[], float]
+) -> Knowledge:
+    """Of the study file and the task; with rungs of recovery, of what its folder says trainings took too."""
+    sizes = Sizes(task)
+    plain = Knowledge(
+        statics=sizes.of,
         without_effect=tuple(without_effect(objective.metric) for objective in spec.objectives),
+    )
+    if not rungs.epochs:
+        return plain
+    paces = Paces(store, account, lambda variant: sizes.of(variant).get("macs", 0.0))
+    ladder = Ladder(
+        rungs,
+        fixed=[index for index, objective in enumerate(spec.objectives) if objective.metric in BOARD_METRICS],
+        macs=paces.macs,
+        made=paces.is_trained,
+        pace=paces.now,
+        left_s=left_s,
+    )
+
+    def told(variant: Variant, outcome: Outcome) -> None:
+        paces.take_in(variant)
+        ladder.told(variant, outcome)
+
+    return replace(
+        plain,
+        before=ladder.before,
+        left_out=ladder.left_out,
+        exact=ladder.exact,
+        cost_s=ladder.cost_s,
+        told=told,
     )
 
 
@@ -34,7 +69,7 @@ def without_effect(metric: str) -> frozenset[str]:
     """Parameters that cannot change the metric."""
     if metric not in BOARD_METRICS:
         return NOT_FOR_ACCURACY
-    return NOT_FOR_SIZE if metric == "size_bytes" else frozenset()
+    return NOT_FOR_SIZE if metric == "size_bytes" else OF_WEIGHTS_ALONE
 
 
 class Sizes:

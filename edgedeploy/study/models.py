@@ -14,7 +14,8 @@ from edgedeploy.study.reading import FAULTS, fault
 from edgedeploy.study.whole import NOT_AS_MADE, damaged, sums_of
 
 WEIGHTS: Final = "weights.pt"
-_RECORD: Final = "reference.json"
+TRAINING: Final = "training.json"
+RECORD: Final = "reference.json"
 _SUMS: Final = "sha256_of"
 """Where the record has the hashes of the files beside it; records of before have none."""
 
@@ -22,13 +23,13 @@ _SUMS: Final = "sha256_of"
 def write_reference(reference: Reference, folder: Path, **more: Any) -> None:
     """Keep the record of a reference that was just made in ``folder``, with the hashes of the files beside it."""
     sums = sums_of(folder, (WEIGHTS, PROGRAM_FILE))
-    write_json(folder / _RECORD, {**reference.as_json(), **more, **({_SUMS: sums} if sums else {})})
+    write_json(folder / RECORD, {**reference.as_json(), **more, **({_SUMS: sums} if sums else {})})
 
 
 def kept_reference(folder: Path, also: Sequence[str], note: Callable[[str], None]) -> Reference | None:
     """The reference in ``folder``; None when there is none, or when its record is damaged or lacks a key of ``also``, or a
     file is not what was made: ``note`` hears of that."""
-    path = folder / _RECORD
+    path = folder / RECORD
     if not path.exists():
         return None
     try:
@@ -51,7 +52,7 @@ def kept_reference(folder: Path, also: Sequence[str], note: Callable[[str], None
 def is_whole_beside(folder: Path, name: str) -> bool:
     """Whether the record in ``folder`` vouches for that file, and it is what was made."""
     try:
-        sums = parsed((folder / _RECORD).read_bytes())[_SUMS]
+        sums = parsed((folder / RECORD).read_bytes())[_SUMS]
         return name in sums and not damaged(folder, {name: sums[name]})
     except (OSError, *FAULTS):
         return False
@@ -60,4 +61,4 @@ def is_whole_beside(folder: Path, name: str) -> bool:
 def write_reports(reports: Sequence[TrainReport], folder: Path) -> None:
     """Record how the model in ``folder`` was trained, if it was."""
     for report in reports:
-        write_json(folder / "training.json", report.as_json())
+        write_json(folder / TRAINING, report.as_json())

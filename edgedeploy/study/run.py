@@ -84,6 +84,7 @@ class StudyRun:
         self._best = Best(store.study(), spec, measured)
         self._recovered = [variant for variant in variants if variant.recovered]
         build = ready.cluster.build if ready.cluster else build_here
+        self._rungs = Rungs.of(ready.space.parameters.get("recovery_epochs", ()))
         self._bench = Workbench(
             ready.task,
             ready.targets,
@@ -95,7 +96,7 @@ class StudyRun:
             out_of_time=lambda: self._leaving or time.monotonic() >= self._deadline_s,
             exact_sums=all(sums_int8_exactly(info.arch, info.isa) for _, info in ready.boards),
             weights_file=ready.baseline.file,
-            rungs=Rungs.of(ready.space.parameters.get("recovery_epochs", ())),
+            rungs=self._rungs,
         )
         self._machines = Machines()
         found = probe()
@@ -165,7 +166,14 @@ class StudyRun:
                 clock=self._searching,
                 evidence=self._known.variants,
                 sampler=self._spec.search.sampler,
-                knowledge=knowledge_of(self._spec, self._ready.task),
+                knowledge=knowledge_of(
+                    self._spec,
+                    self._ready.task,
+                    self._rungs,
+                    self._store,
+                    self._account,
+                    lambda: self._deadline_s - time.monotonic(),
+                ),
             )
             with self._crew, self._left_at_once():
                 finished = search.run(self._crew, trials=self._total, deadline_s=self._deadline_s)
@@ -252,6 +260,7 @@ class StudyRun:
         outcome = trials.evaluate(variant)
         with self._counting, self._host:
             self._outcomes += 1
+            self._account.outcomes += 1
             self._under_way = None  # also of a training that failed
             failed = _failure(variant, outcome) if isinstance(outcome, Failed) else None
             self._take_in(variant)

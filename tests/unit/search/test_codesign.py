@@ -132,7 +132,7 @@ def test_what_is_certain_is_not_predicted() -> None:
     assert min(costs.values()) in [outcome.values[1] for _, outcome in knowing if isinstance(outcome, Scored)]
 
 
-def test_only_what_is_ready_is_proposed_and_nothing_when_nothing_is() -> None:
+def test_what_has_to_come_before_is_proposed_first_and_what_is_left_out_never() -> None:
     """A smaller resolution only once the larger one of the same kind has an outcome."""
     known: set[tuple[object, ...]] = set()
     for sampler in ("co-design", "random"):
@@ -141,17 +141,20 @@ def test_only_what_is_ready_is_proposed_and_nothing_when_nothing_is() -> None:
         def key(variant: Variant, resolution: object) -> tuple[object, ...]:
             return variant.target, variant.precision, variant.width, resolution
 
-        def ready(variant: Variant) -> bool:
-            before = {128: None, 96: 128, 64: 96}[int(variant.arch_kwargs["resolution"])]
-            return before is None or key(variant, before) in known
+        def before(variant: Variant) -> Variant | None:
+            larger = {128: None, 96: 128, 64: 96}[int(variant.arch_kwargs["resolution"])]
+            if larger is None or key(variant, larger) in known:
+                return None
+            first = replace(variant, arch=(("resolution", larger),))
+            return before(first) or first
 
         def evaluate(variant: Variant) -> Outcome:
-            assert not known or ready(variant)
+            assert not known or before(variant) is None
             known.add(key(variant, variant.arch_kwargs["resolution"]))
             return landscape(variant)
 
-        assert len(searched(SPACE, 14, evaluate, sampler=sampler, knowledge=Knowledge(ready=ready))) == 14
-    drawn = Proposals(SPACE, TWO, 0, knowledge=Knowledge(ready=lambda _: False))
+        assert len(searched(SPACE, 14, evaluate, sampler=sampler, knowledge=Knowledge(before=before))) == 14
+    drawn = Proposals(SPACE, TWO, 0, knowledge=Knowledge(left_out=lambda _: "no"))
     assert drawn.next(()) is None
 
 

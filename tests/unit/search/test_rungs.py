@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from edgedeploy.records.variant import Variant
-from edgedeploy.search.ladder import Ladder, Pace
+from edgedeploy.search.ladder import Ladder, Pace, architecture_of
 from edgedeploy.search.outcomes import Failed, Outcome, Scored
 from edgedeploy.search.rungs import NO_RUNGS, Rungs
 
@@ -20,21 +21,20 @@ def at(epochs: int, **changes: object) -> Variant:
 
 
 class Told:
-    """A ladder with evidence that a test writes."""
+    """A ladder with outcomes that a test writes."""
 
-    def __init__(self, *, made: set[str] | None = None, pace: Pace | None = None) -> None:
-        self.outcomes: dict[str, Outcome] = {}
+    def __init__(self, *, made: set[str] | None = None, pace: Pace | None = None, left_s: float = math.inf) -> None:
         self.ladder = Ladder(
             RUNGS,
             fixed=(1, 2),
-            lookup=lambda variant: self.outcomes.get(variant.digest),
             made=lambda variant: variant.model_digest in (made or set()),
             macs=lambda variant: 1e6 * variant.width**2,
-            pace=lambda: pace or Pace(evaluation_s=(10.0,), epoch_s={}, macs={}),
+            pace=lambda: pace or Pace(evaluation_s=10.0),
+            left_s=lambda: left_s,
         )
+        self.ladder.told(replace(NARROW, width=1.0, recovery_epochs=None), Scored((0.7, 1.0, 900.0), {}))
 
     def tell(self, variant: Variant, outcome: Outcome) -> None:
-        self.outcomes[variant.digest] = outcome
         self.ladder.told(variant, outcome)
 
 
@@ -81,10 +81,10 @@ def test_targets_and_precisions_share_the_training_of_a_model() -> None:
 def test_nothing_is_trained_for_a_build_that_fails() -> None:
     told = Told()
     told.tell(at(0), Failed("Unsupported", "no kernel", "build"))
-    assert told.ladder.hopeless(at(4))
-    assert not told.ladder.hopeless(at(0))
+    assert told.ladder.left_out(at(4)) == "it cannot be built"
+    assert not told.ladder.left_out(at(0))
     told.tell(at(0, precision="float32"), Failed("ParityError", "far off", "measure"))
-    assert not told.ladder.hopeless(at(4, precision="float32")), "training may mend what an untrained model answers"
+    assert not told.ladder.left_out(at(4, precision="float32")), "training may mend what an untrained model answers"
 
 
 def test_what_does_not_depend_on_weights_is_known_from_the_lowest_rung() -> None:
@@ -96,8 +96,8 @@ def test_what_does_not_depend_on_weights_is_known_from_the_lowest_rung() -> None
 
 
 def test_the_cost_counts_every_rung_that_is_still_to_be_climbed() -> None:
-    network = replace(NARROW, recovery_epochs=None).model_digest
-    told = Told(pace=Pace((8.0, 10.0, 30.0), {network: 2.0}, {network: 1e6 * 0.25}))
+    network = architecture_of(NARROW)
+    told = Told(pace=Pace(10.0, {network: 2.0}, {network: 1e6 * 0.25}))
     assert told.ladder.cost_s(at(0)) == pytest.approx(10)
     assert told.ladder.cost_s(at(4)) == pytest.approx(10 + 10 + 4 * 2)
     assert told.ladder.cost_s(at(36)) == pytest.approx(4 * 10 + 36 * 2)
@@ -111,6 +111,13 @@ def test_a_model_that_is_made_costs_no_training() -> None:
 
 
 def test_an_epoch_of_a_smaller_network_is_taken_to_be_shorter() -> None:
-    pace = Pace((10.0,), {"wide": 8.0}, {"wide": 1e9})
+    pace = Pace(10.0, {"wide": 8.0}, {"wide": 1e9})
     assert pace.of_epoch("narrow", 1e8) < pace.of_epoch("half", 5e8) < 8.0
-    assert Pace((10.0,)).of_epoch("first", 1e9) == 10.0
+    assert Pace(10.0).of_epoch("first", 1e9) == 10.0
+
+
+def test_a_rung_that_the_rest_of_the_time_does_not_suffice_for_is_left_out() -> None:
+    pace = Pace(10.0, {architecture_of(NARROW): 2.0}, {})
+    told = Told(pace=pace, left_s=100.0)
+    assert not told.ladder.left_out(at(12))
+    assert told.ladder.left_out(at(36)) == "the time does not suffice"
