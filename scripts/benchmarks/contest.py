@@ -27,6 +27,7 @@ from benchmarks.contest_kit.ours import MINUTES, STUDY, ours_entries, search, se
 from benchmarks.contest_kit.outcome import VNNI, Outcome, Scored, bars
 from benchmarks.contest_kit.page import page
 from benchmarks.contest_kit.scoring import BASELINE, Scores, score_all
+from benchmarks.shared.sources import REPEATS
 from edgedeploy.errors import EdgeDeployError, SpecError
 from edgedeploy.files import write_atomic
 from edgedeploy.records.board import BoardInfo
@@ -46,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--score-only", action="store_true", help="make nothing, score what is there")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"of our search ({MINUTES:g})")
     parser.add_argument("--study", type=Path, default=STUDY, help="our study file, in place of the contest's own")
+    text = "runs of an artifact while the conditions do not hold"
+    parser.add_argument("--repeats", type=int, default=REPEATS, help=f"{text} ({REPEATS})")
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar does not hold")
     text = "write the page, to docs/reference/contest.md unless FILE says where"
     parser.add_argument("--write", metavar="FILE", nargs="?", type=Path, const=PAGE, help=text)
@@ -57,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         train_once(source)
         if not given.score_only:
             _make(source, given.side, given.study, given.minutes)
-        outcome, missing, board = _score(source, given.side)
+        outcome, missing, board = _score(source, given.side, given.repeats)
     except EdgeDeployError as exc:
         parser.exit(exc.exit_code, f"{exc}\n")
     did = searched(source)
@@ -81,7 +84,7 @@ def _make(source: Source, side: str | None, study: Path, minutes: float) -> None
         search(source, study, minutes)
 
 
-def _score(source: Source, side: str | None) -> tuple[Outcome, list[Missing], BoardInfo]:
+def _score(source: Source, side: str | None, repeats: int) -> tuple[Outcome, list[Missing], BoardInfo]:
     """Score the sides that were asked for; what was scored before counts too."""
     theirs, missing = tools_entries(source.folder / "tools")
     ours = ours_entries(source)
@@ -90,7 +93,7 @@ def _score(source: Source, side: str | None) -> tuple[Outcome, list[Missing], Bo
         raise SpecError("the contest's baseline", f"{BASELINE} is not made yet", "Run --side tools first")
     scores = Scores(source.folder)
     wanted = [*(theirs if side != "ours" else [baseline]), *(ours if side != "tools" else [])]
-    board = score_all(source, wanted, baseline, scores)
+    board = score_all(source, wanted, baseline, scores, repeats)
     base = scores.of(baseline)
     if base is None:
         raise SpecError("the contest's baseline", "it could not be scored", "See what was said of it above")

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from benchmarks.contest_kit.entries import FAILED, Entry, Recipe, made_s, make_all, tools_entries
 from benchmarks.contest_kit.ours import STUDY, Searched, written
 from benchmarks.contest_kit.outcome import Outcome, Scored, bars
-from benchmarks.contest_kit.scoring import Score, Scores
+from benchmarks.contest_kit.scoring import Score, Scores, mean_dice
 from benchmarks.contest_kit.volume import Point, hypervolume, point_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from edgedeploy.errors import SpecError
 from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.spec.study import parse_spec
+from edgedeploy.tasks.segmentation.metrics import segmentation_metrics
 
 TENTHS = st.integers(0, 10).map(lambda number: number / 10)
 SPEC = TensorSpec("image", "float32", (1, 1, 8, 8))
@@ -55,6 +57,16 @@ def test_objectives_are_cut_to_what_counts() -> None:
     assert point_of(0.50, 0.50, 0.2, 0.3) == pytest.approx((0.10 / 0.12, 0.8, 0.7))
     assert point_of(0.60, 0.50, 1.5, 0.3) == pytest.approx((1.0, 0.0, 0.7))
     assert point_of(0.39, 0.50, 0.2, 0.3)[0] == 0
+
+
+def test_the_scored_dice_is_the_tasks_own() -> None:
+    rng = np.random.default_rng(0)
+    classes = {"nerve": 1, "vessel": 2}
+    for there in ((0, 1, 2), (0, 1), (0,), (0, 2)):
+        for drawn in ((0, 1, 2), (0, 2), (0,)):
+            truth, answer = (rng.choice(values, (24, 20)).astype(np.uint8) for values in (there, drawn))
+            asked = segmentation_metrics(answer, truth, classes)["dice_mean"]
+            assert mean_dice(answer, truth, classes) == (asked if asked is None else pytest.approx(asked, abs=1e-6))
 
 
 def artifact(name: str, size_bytes: int = 1000) -> Artifact:
