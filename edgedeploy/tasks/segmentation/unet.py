@@ -6,6 +6,7 @@ parameter, so that weights are inherited between them by name.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -21,11 +22,17 @@ def build_unet(*, in_channels: int, classes: int, base: int, depth: int, upsampl
     ``upsampling`` is ``"transposed"`` (2x2 transposed convolution) or ``"resize"`` (a 1x1 convolution, then nearest
     neighbour: the result equals that of the reverse order and takes a quarter of the work).
     """
+    channels = [base * min(2**level, 8) for level in range(depth + 1)]
+    return unet_of(in_channels=in_channels, classes=classes, channels=channels, upsampling=upsampling, seed=seed)
+
+
+def unet_of(*, in_channels: int, classes: int, channels: Sequence[int], upsampling: str, seed: int) -> Any:
+    """As :func:`build_unet`, with the channels of each level, full resolution first."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _unet_class()(in_channels, classes, [base * min(2**level, 8) for level in range(depth + 1)], upsampling)
+        return _unet_class()(in_channels, classes, list(channels), upsampling)
 
 
 def _unet_class() -> Any:

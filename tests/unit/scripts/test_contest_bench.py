@@ -1,0 +1,177 @@
+"""`scripts/bench contest`: the volume is exact, the bars say what they hold, and our study file is one."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from benchmarks.contest_kit.entries import FAILED, Entry, Recipe, made_s, make_all, tools_entries
+from benchmarks.contest_kit.ours import STUDY, Searched, written
+from benchmarks.contest_kit.outcome import Outcome, Scored, bars
+from benchmarks.contest_kit.scoring import Score, Scores, mean_dice
+from benchmarks.contest_kit.volume import Point, hypervolume, point_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgedeploy.errors import SpecError
+from edgedeploy.records.artifact import Artifact, TensorSpec
+from edgedeploy.spec.study import parse_spec
+from edgedeploy.tasks.segmentation.metrics import segmentation_metrics
+
+TENTHS = st.integers(0, 10).map(lambda number: number / 10)
+SPEC = TensorSpec("image", "float32", (1, 1, 8, 8))
+
+
+def by_counting(points: list[Point]) -> float:
+    """The volume of points on a grid of tenths: cells that some point's box covers."""
+    cells = range(10)
+    covered = sum(
+        any(x < 10 * p[0] - 0.5 and y < 10 * p[1] - 0.5 and z < 10 * p[2] - 0.5 for p in points)
+        for x in cells
+        for y in cells
+        for z in cells
+    )
+    return covered / 1000
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(TENTHS, TENTHS, TENTHS), max_size=8))
+def test_the_volume_is_that_of_the_cells_that_the_boxes_cover(points: list[Point]) -> None:
+    assert hypervolume(points) == pytest.approx(by_counting(points), abs=1e-12)
+
+
+def test_order_and_dominated_points_do_not_change_the_volume() -> None:
+    points = [(0.8, 0.5, 0.2), (0.5, 0.8, 0.6), (0.2, 0.2, 0.9), (0.5, 0.5, 0.5)]
+    shuffled = random.Random(1).sample([*points, (0.4, 0.7, 0.6), points[0]], 6)
+    assert hypervolume(shuffled) == pytest.approx(hypervolume(points))
+    assert hypervolume([]) == 0
+
+
+def test_objectives_are_cut_to_what_counts() -> None:
+    assert point_of(0.50, 0.50, 0.2, 0.3) == pytest.approx((0.10 / 0.12, 0.8, 0.7))
+    assert point_of(0.60, 0.50, 1.5, 0.3) == pytest.approx((1.0, 0.0, 0.7))
+    assert point_of(0.39, 0.50, 0.2, 0.3)[0] == 0
+
+
+def test_the_scored_dice_is_the_tasks_own() -> None:
+    rng = np.random.default_rng(0)
+    classes = {"nerve": 1, "vessel": 2}
+    for there in ((0, 1, 2), (0, 1), (0,), (0, 2)):
+        for drawn in ((0, 1, 2), (0, 2), (0,)):
+            truth, answer = (rng.choice(values, (24, 20)).astype(np.uint8) for values in (there, drawn))
+            asked = segmentation_metrics(answer, truth, classes)["dice_mean"]
+            assert mean_dice(answer, truth, classes) == (asked if asked is None else pytest.approx(asked, abs=1e-6))
+
+
+def artifact(name: str, size_bytes: int = 1000) -> Artifact:
+    made = {"target": "onnxruntime", "precision": name, "entry": "model.onnx", "files": [], "inputs": [], "outputs": []}
+    found = Artifact.from_json({**made, "settings": {}, "reference_sha256": "", "built_with": {}})
+    return replace(found, inputs=(SPEC,))
+
+
+def scored(name: str, side: str, dice: float, cpu: float, size_bytes: int) -> Scored:
+    found = artifact(name)
+    score = Score(
+        key=found.digest,
+        size_bytes=size_bytes,
+        dice={"selection": dice, "confirmation": dice},
+        cpu_ratio=cpu,
+        cpu_quartiles=(cpu, cpu),
+        latency_ratio=cpu,
+        cpu_ms=1.0,
+        executed={},
+        cause=None,
+        load=0.1,
+        at="",
+    )
+    return Scored(Entry(side, name, "a tool", "", 1.0, found, Path()), score)  # type: ignore[arg-type]
+
+
+BASE = scored("base", "tools", 0.6, 1.0, 4_000_000)
+THEIRS = scored("theirs", "tools", 0.6, 0.6, 2_000_000)
+GOOD = [scored("fast", "ours", 0.62, 0.1, 400_000), scored("other", "ours", 0.58, 0.05, 100_000)]
+DONE = Searched(wall_s=2700, timed=60, proposals=60, duplicates=0, failures=Counter())
+
+
+def verdicts(ours: list[Scored], did: Searched = DONE, *, vnni: bool = True) -> list[bool]:
+    return [bar.holds for bar in bars(Outcome(BASE.score, [BASE, THEIRS, *ours], vnni), did)]
+
+
+def test_a_side_that_is_good_enough_holds_every_bar() -> None:
+    assert all(verdicts(GOOD)) and len(verdicts(GOOD)) == 8
+
+
+def test_each_bar_is_missed_by_what_it_is_about() -> None:
+    assert verdicts([])[:4] == [False] * 4  # no volume at all
+    assert verdicts(GOOD, replace(DONE, timed=59)) == [True] * 6 + [False, True]
+    assert verdicts(GOOD, replace(DONE, duplicates=1)) == [True] * 7 + [False]
+    assert verdicts(GOOD, replace(DONE, proposals=0))[-1] is False
+    slow = [scored("slow", "ours", 0.62, 0.25, 400_000)]
+    assert verdicts(slow)[4] is False and verdicts(slow, vnni=False)[4] is True
+    large = [scored("large", "ours", 0.62, 0.1, 450_001)]
+    assert verdicts(large)[5] is False
+    poor = [scored("poor", "ours", 0.589, 0.1, 400_000)]  # 0.011 below the float model
+    assert verdicts(poor)[4:6] == [False, False]
+
+
+def test_chained_recipes_do_not_count_among_the_tools() -> None:
+    chained = scored("chained", "chained", 0.62, 0.05, 100_000)
+    outcome = Outcome(BASE.score, [BASE, THEIRS, chained], vnni=True)
+    assert outcome.volume("selection", "tools") == Outcome(BASE.score, [BASE, THEIRS], vnni=True).volume(
+        "selection", "tools"
+    )
+    assert outcome.volume("selection", "tools", "chained") > outcome.volume("selection", "tools")
+
+
+def test_the_study_file_gets_data_and_minutes_and_is_a_study() -> None:
+    text = written(STUDY.read_text(encoding="utf-8"), Path("/data/usgra-seg/dataset"), 3)
+    spec, _ = parse_spec(text, STUDY)
+    assert spec.budget.wall_clock == 180
+    assert spec.task.options["root"] == "/data/usgra-seg/dataset"
+    assert spec.space["threads"] == (1,)
+    with pytest.raises(SpecError, match="wall_clock"):
+        written(text.replace("wall_clock", "#"), Path("/data"), 3)
+
+
+def test_scores_are_read_back_and_the_later_one_counts(tmp_path: Path) -> None:
+    first = scored("a", "ours", 0.6, 0.5, 10)
+    scores = Scores(tmp_path)
+    scores.keep(replace(first.score, cause="the load"))
+    scores.keep(first.score)
+    assert Scores(tmp_path).of(first.entry) == first.score
+    assert Scores(tmp_path).of(BASE.entry) is None
+
+
+NO_SOURCE = SimpleNamespace(reference=SimpleNamespace(inputs=(SPEC,), outputs=(SPEC,), sha256=""))
+"""Stands for a source in recipes that ask nothing of it."""
+
+
+def test_a_recipe_is_run_once_and_one_that_fails_is_told_as_such(tmp_path: Path) -> None:
+    runs: list[str] = []
+
+    def good(source: object, folder: Path) -> None:
+        runs.append("good")
+        (folder / "model.onnx").write_bytes(b"12345")
+
+    def bad(source: object, folder: Path) -> None:
+        runs.append("bad")
+        raise RuntimeError("no such operator\nmore")
+
+    recipes = [
+        Recipe("good", "a tool", "onnxruntime", "float32", "model.onnx", "as it is", good),
+        Recipe("bad", "a tool", "onnxruntime", "int8", "model.onnx", "as it is", bad),
+    ]
+    for _ in range(2):
+        make_all(NO_SOURCE, recipes, tmp_path)  # type: ignore[arg-type]
+    entries, missing = tools_entries(tmp_path)
+    assert runs == ["good", "bad"]
+    assert [(entry.name, entry.artifact.size_bytes) for entry in entries] == [("good", 5)]
+    assert [(item.name, item.why) for item in missing] == [("bad", "RuntimeError: no such operator")]
+    assert made_s(tmp_path) > 0
+    assert FAILED not in json.loads((tmp_path / "good.json").read_text(encoding="utf-8"))
