@@ -30,6 +30,7 @@ from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import check_outputs, first_feed, look_for, probe_feed, staged_artifact
 from edgedeploy.targets.openvino.layers import label_operations
 from edgedeploy.targets.openvino.quantize import CALIBRATIONS, check_narrow, compress, narrow_nodes, quantize
+from edgedeploy.targets.openvino.quantizers import ONNXRUNTIME, QUANTIZERS, pairs_of_onnxruntime
 
 ENTRY: Final = "model.xml"
 BF16_INSTRUCTIONS: Final = ("avx512_bf16", "amx_bf16")
@@ -56,6 +57,7 @@ class OpenVinoTarget:
     }
     layer_precisions: tuple[str, ...] = ("float32", "bfloat16", "int8", "int4-weights")
     calibrations: tuple[str, ...] = CALIBRATIONS
+    quantizers: Mapping[str, tuple[str, ...]] = QUANTIZERS
     seven_bit_precisions: tuple[str, ...] = ("int8",)
     takes_quantized = True
     extra = "study"
@@ -122,9 +124,9 @@ def _write(request: BuildRequest, path: Path) -> None:
     with translated(f"{request.reference.name} as an ONNX model", "Export it again"):
         source = onnx.load(str(request.reference))
     name_nodes(source)
-    named = path.with_name("named.onnx")
-    onnx.save(source, str(named))
     narrow = request.precision in NARROW or bool(request.plan.rules)
+    named = path.with_name("named.onnx")
+    onnx.save(_paired(request, source, path.parent) if narrow and not request.quantized else source, str(named))
     with (
         nodes_named(request.reference),
         translated(
@@ -143,12 +145,20 @@ def _write(request: BuildRequest, path: Path) -> None:
     ov.save_model(model, str(path), compress_to_fp16=False)
 
 
+def _paired(request: BuildRequest, source: Any, scratch: Path) -> Any:
+    """``source``, with pairs of quantizers where the request takes them from ONNX Runtime."""
+    assignment = assign(request.plan, layers_of(source), request.precision)
+    if request.quantizer != ONNXRUNTIME or "int8" not in assignment.precisions.values():
+        return source
+    return pairs_of_onnxruntime(request, source, assignment, scratch)
+
+
 def _narrowed(request: BuildRequest, model: Any, layers: tuple[Layer, ...], sources: dict[str, tuple[str, ...]]) -> Any:
     """``model`` as precision and plan want it, and shown to be so."""
     assignment = assign(request.plan, layers, request.precision)
     wanted = set(assignment.precisions.values())
     check_alive(request.plan, assignment, sources.values())
-    if "int8" in wanted:
+    if "int8" in wanted and request.quantizer != ONNXRUNTIME:
         model = quantize(model, request, assignment, sources)
     if "int4-weights" in wanted:
         model = compress(model, request, assignment, sources)
