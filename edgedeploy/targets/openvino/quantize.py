@@ -21,6 +21,7 @@ from edgedeploy.records.precision import Assignment
 from edgedeploy.reference.parity import TOLERANCE, worst_distance
 from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import CALIBRATION_LIMIT, calibration_feeds
+from edgedeploy.targets.openvino.constants import PRODUCTS
 
 CALIBRATIONS: Final = ("mean-minmax", "minmax", "percentile", "mse")
 """The calibration methods that NNCF has of ``records.variant.CALIBRATIONS``, its default first."""
@@ -36,13 +37,6 @@ this host's int8 kernels. It is internal to OpenVINO's CPU device (2025.4 and 20
 BLOCK: Final = 32
 """Number of 4-bit weights that share one scale, if a layer's inputs are a multiple of it; else fewer."""
 
-_PRODUCTS: Final = (
-    "Convolution",
-    "GroupConvolution",
-    "ConvolutionBackpropData",
-    "GroupConvolutionBackpropData",
-    "MatMul",
-)
 _RECURRENT: Final = ("LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell")
 """Operations whose weights the CPU device takes as constants alone: it does not load them quantized."""
 
@@ -181,7 +175,7 @@ def narrow_nodes(model: Any) -> dict[str, str]:
     """Products with quantized weights, by operation name, found from the operations between constant and product."""
     found = {}
     for operation in model.get_ops():
-        if operation.get_type_name() in _PRODUCTS:
+        if operation.get_type_name() in PRODUCTS:
             precision = _weights_precision(operation.input_value(1).get_node())
             if precision is not None:
                 found[operation.get_friendly_name()] = precision

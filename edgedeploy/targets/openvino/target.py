@@ -28,7 +28,9 @@ from edgedeploy.reference.layers import check_alive, check_followed, layers_of, 
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import check_outputs, first_feed, look_for, probe_feed, staged_artifact
-from edgedeploy.targets.openvino.layers import label_operations
+from edgedeploy.targets.openvino.compact import save_compact
+from edgedeploy.targets.openvino.constants import narrow_weights
+from edgedeploy.targets.openvino.layers import label_operations, name_ranges
 from edgedeploy.targets.openvino.quantize import CALIBRATIONS, check_narrow, compress, narrow_nodes, quantize
 from edgedeploy.targets.openvino.quantizers import ONNXRUNTIME, QUANTIZERS, pairs_of_onnxruntime
 
@@ -126,23 +128,30 @@ def _write(request: BuildRequest, path: Path) -> None:
     name_nodes(source)
     narrow = request.precision in NARROW or bool(request.plan.rules)
     named = path.with_name("named.onnx")
-    onnx.save(_paired(request, source, path.parent) if narrow and not request.quantized else source, str(named))
+    paired = _paired(request, source, path.parent) if narrow and not request.quantized else source
+    onnx.save(paired, str(named))
     with (
         nodes_named(request.reference),
         translated(
             f"{request.reference.name} in OpenVINO {ov.__version__}", "Replace the operator it names", Unsupported
         ),
     ):
-        # What is quantized has to be folded first: a batch norm of its own would be quantized apart from its convolution.
-        model = ov.convert_model(str(named)) if narrow else ov.Core().read_model(str(named))
+        # What is quantized or rounded has to be folded first: a batch norm of its own would be so apart from its
+        # convolution.
+        folded = narrow or _float_hint(request) != "f32"
+        model = ov.convert_model(str(named)) if folded else ov.Core().read_model(str(named))
     named.unlink()
     sources = label_operations(model, source)
+    if paired is not source:
+        name_ranges(model, source)
     _name_layers(model, "converted")
     if narrow and not request.quantized:
         model = _narrowed(request, model, layers_of(source), sources)
         _name_layers(model, "quantized")
+    narrow_weights(model, _float_hint(request))
+    _name_layers(model, "stored")
     _name_tensors(model, request)
-    ov.save_model(model, str(path), compress_to_fp16=False)
+    save_compact(model, path)
 
 
 def _paired(request: BuildRequest, source: Any, scratch: Path) -> Any:
