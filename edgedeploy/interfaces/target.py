@@ -23,6 +23,7 @@ __all__ = [
     "Calibrating",
     "Demanding",
     "FitsBoard",
+    "HasQuantizers",
     "HasSevenBitWeights",
     "PerLayer",
     "Readiness",
@@ -46,8 +47,9 @@ class Readiness:
 @dataclass(frozen=True)
 class BuildRequest:
     """What a target builds from. ``reference`` is the ONNX file; ``calibration`` yields model-ready inputs one case at a
-    time (bounded memory) and may be called again. ``plan`` gives single layers another precision and ``calibrator`` names
-    the way ranges are chosen (empty: the target's own); a target without these abilities refuses them. ``program`` is the
+    time (bounded memory) and may be called again. ``plan`` gives single layers another precision, ``quantizer`` names the
+    tool that makes int8 (:class:`HasQuantizers`) and ``calibrator`` the way ranges are chosen (empty: the target's own, the
+    quantizer's own); a target without these abilities refuses them. ``program`` is the
     same model as ``torch.export`` saved it, where it came from torch and a target asks for it
     (``reference.program.FromProgram``). ``quantized`` says that the reference is int8 already and taken as it is
     (:class:`TakesQuantized`). ``weight_bits`` is how much of int8 the weights may use: 7 keeps them within -64 and 64, so
@@ -64,6 +66,7 @@ class BuildRequest:
     program: Path | None = None
     quantized: bool = False
     weight_bits: int = 8
+    quantizer: str = ""
 
 
 @runtime_checkable
@@ -142,6 +145,16 @@ class Calibrating(Protocol):
     calibrates. ``calibrations``: the first is what it takes when nobody says."""
 
     calibrations: tuple[str, ...]
+
+
+@runtime_checkable
+class HasQuantizers(Protocol):
+    """A target that can take int8 from more than one tool. A protocol of its own because most toolchains have one.
+
+    ``quantizers``: each with its calibration methods, its default first. The first quantizer is what the target takes when
+    nobody says; its methods are the target's own (:class:`Calibrating`)."""
+
+    quantizers: Mapping[str, tuple[str, ...]]
 
 
 @runtime_checkable

@@ -105,6 +105,7 @@ def pack_request(request: BuildRequest) -> dict[str, Any]:
         "calibrator": request.calibrator,
         "quantized": request.quantized,
         "weight_bits": request.weight_bits,
+        "quantizer": request.quantizer,
     }
 
 
@@ -130,6 +131,7 @@ def unpack_request(packed: Mapping[str, Any], folder: Path) -> BuildRequest:
         calibrator=packed["calibrator"],
         quantized=packed["quantized"],
         weight_bits=packed["weight_bits"],
+        quantizer=packed["quantizer"],
     )
     return replace(request, program=folder / packed["program"]) if packed["program"] else request
 

@@ -34,7 +34,7 @@ TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
 
 DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
-    *("weight_bits", "recovery_epochs"),
+    *("weight_bits", "quantizer", "recovery_epochs"),
 )
 """Search parameters that edgedeploy itself understands; every other one belongs to the task's architecture."""
 
@@ -62,6 +62,7 @@ class Variant:
     - ``power_mode``: the board's mode during measurement; empty leaves it unchanged.
     - ``weight_bits``: bits of int8 weights; 0 lets the board decide.
     - ``recovery_epochs``: epochs of recovery in all, a rung of the study's ladder; None for those of the task's recipe.
+    - ``quantizer``: the tool that makes int8 of the float model; empty for the target's default.
     - ``recovered``: the baseline after as much further training as recovered variants get; no search proposes it.
     """
 
@@ -77,6 +78,7 @@ class Variant:
     training: str = ""
     weight_bits: int = 0
     recovery_epochs: int | None = None
+    quantizer: str = ""
     recovered: bool = False
 
     @property
@@ -110,6 +112,7 @@ class Variant:
             "calibration_cases": self.calibration_cases,
             "training": self.training,
             "weight_bits": self.weight_bits,
+            "quantizer": self.quantizer,
         }
         return {name: value for name, value in settings.items() if value}
 
@@ -135,6 +138,7 @@ class Variant:
             training=str(data.get("training", "")),
             weight_bits=int(data.get("weight_bits", 0)),
             recovery_epochs=None if (epochs := data.get("recovery_epochs")) is None else int(epochs),
+            quantizer=str(data.get("quantizer", "")),
             recovered=bool(data.get("recovered", False)),
         )
 
@@ -181,12 +185,16 @@ class Variant:
 
     @property
     def recipe(self) -> str:
-        """Text for people: the precision with its plan, calibration and training, if set."""
+        """Text for people: the precision with its plan, quantizer, calibration and training, if set."""
         cases = f"{self.calibration_cases}cal" if self.calibration_cases else ""
         bits = f"{self.weight_bits}bit" if self.weight_bits else ""
         further = "recovered" if self.recovered else ""
         epochs = "" if self.recovery_epochs is None else f"{self.recovery_epochs}ep"
-        parts = (self.precision, bits, self.training, epochs, further, self.plan.label, self.calibration, cases)
+        tool = f"by {self.quantizer}" if self.quantizer else ""
+        parts = (
+            *(self.precision, bits, self.training, epochs, further),
+            *(self.plan.label, tool, self.calibration, cases),
+        )
         return " ".join(part for part in parts if part)
 
 
@@ -196,7 +204,8 @@ class Choices:
 
     ``layers`` (precisions of single layers) and ``calibrations`` are by target; a missing target has none. ``cases`` is
     the number of available calibration cases. ``trained`` are the targets that support models trained to be int8;
-    ``seven_bits`` maps a target to the precisions in which it supports 7-bit weights.
+    ``seven_bits`` maps a target to the precisions in which it supports 7-bit weights, ``quantizers`` to its quantizers,
+    the default first, each with its calibration methods.
     """
 
     plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
@@ -205,6 +214,7 @@ class Choices:
     cases: int = 0
     trained: tuple[str, ...] = ()
     seven_bits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    quantizers: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 NO_CHOICES: Final = Choices()
@@ -225,7 +235,8 @@ def canonical(
 
     - a precision that the target does not support becomes float32, which is what would be built; of a model that is taken
       as given, every precision becomes that;
-    - rules of a plan and calibration methods that the target does not support are dropped;
+    - rules of a plan, quantizers and calibration methods that the target does not support are dropped, and calibration
+      methods that the quantizer does not support;
     - calibration settings are dropped for a model that needs none;
     - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
       calibration;
@@ -239,9 +250,12 @@ def canonical(
     plan = plan.allowed(precision, choices.layers.get(target, ()))
     trainable = precision == "int8" and {*plan.precisions} <= TRAINED_LAYERS and target in choices.trained
     training = "qat" if trainable and params.get("training") == "qat" else ""
-    calibration, cases = "", 0
+    quantizer, calibration, cases = "", "", 0
     if not training and any(name in CALIBRATED for name in (precision, *plan.precisions)):
-        offered = choices.calibrations.get(target, ())
+        tools = choices.quantizers.get(target, {})
+        asked = str(params.get("quantizer", ""))
+        quantizer = asked if asked in tuple(tools)[1:] else ""
+        offered = tools[quantizer] if quantizer else choices.calibrations.get(target, ())
         asked = str(params.get("calibration", ""))
         calibration = asked if asked in offered[1:] else ""
         cases = int(params.get("calibration_cases", 0))
@@ -265,4 +279,5 @@ def canonical(
         training=training,
         weight_bits=int(params.get("weight_bits", 0)) if can_choose else 0,
         recovery_epochs=int(params["recovery_epochs"]) if recovers and "recovery_epochs" in params else None,
+        quantizer=quantizer,
     )

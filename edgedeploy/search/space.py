@@ -65,7 +65,8 @@ class Space:
 
     def params_of(self, variant: Variant) -> dict[str, Scalar] | None:
         """Parameters whose canonical variant is ``variant``; None when the space has none, as for a baseline outside of
-        it. Several values of a calibration or a plan can mean the same: they are tried until one gives the variant."""
+        it. Several values of a calibration, a quantizer or a plan can mean the same: they are tried until one gives the
+        variant."""
         facts = {**variant.arch_kwargs, "precision": variant.precision, "width": variant.width}
         facts |= {"threads": variant.threads, "power_mode": variant.power_mode}
         facts |= {} if variant.recovery_epochs is None else {"recovery_epochs": variant.recovery_epochs}
@@ -110,7 +111,7 @@ class Space:
             wanted = "ptq"
         elif name == "recovery_epochs":
             wanted = min(values)
-        elif name in ("calibration", "calibration_cases", "power_mode", "weight_bits"):
+        elif name in ("calibration", "calibration_cases", "power_mode", "weight_bits", "quantizer"):
             wanted = values[0]
         else:
             wanted = self.arch_defaults[name]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from edgedeploy.records.precision import CALIBRATED
 from edgedeploy.records.variant import Scalar
 from edgedeploy.spec.source import SpecSource
 
@@ -22,6 +23,8 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     "power_mode": "The board's power modes: governors, or a Jetson's nvpmodel.",
     "recovery_epochs": "Epochs of recovery of a changed architecture, such as [0, 4, 12, 36]: each value starts from the "
     "one before it, 0 trains nothing; those of the task's recipe when left out.",
+    "quantizer": "Which tool makes int8 of the float model, as far as a target has it: nncf, nncf-minmax, onnxruntime; "
+    "the target's own when left out.",
     "weight_bits": "Bits of int8 weights, 8 or 7; the board chooses when left out.",
 }
 """Parameters of ``[space]`` that edgedeploy itself understands; every other one is a keyword of the task's ``build``."""
@@ -69,3 +72,19 @@ def subset(source: SpecSource, key: str, values: Sequence[Scalar], legal: Sequen
         if not any(type(value) is type(other) and value == other for other in legal):
             found = f"{value!r} is not among the legal values"
             raise source.error(key, found, f"{text[0].upper()}{text[1:]}: {', '.join(map(repr, legal))}")
+
+
+def check_quantizers(
+    source: SpecSource, space: Mapping[str, Sequence[Scalar]], precisions: Iterable[str], offered: Iterable[str]
+) -> None:
+    """Refuse quantizers that are none, that no target of the study has (``offered``), or that have nothing to do:
+    ``precisions`` are those that models and single layers may have."""
+    asked = space.get("quantizer", ())
+    known = sorted(set(offered))
+    for name in asked:
+        if name not in known:
+            found = f"no target of this study quantizes by {name!r}"
+            raise source.error("space.quantizer", found, f"They have: {', '.join(known) or 'none'}")
+    if asked and not {*CALIBRATED} & {*precisions}:
+        found = f"quantizers make {' and '.join(CALIBRATED)}, and the space asks for none"
+        raise source.error("space.quantizer", found, f'Add "{CALIBRATED[0]}" to precision, or remove `quantizer`')

@@ -13,7 +13,7 @@ from edgedeploy.records.precision import AS_GIVEN
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
 
-NARROWING: Final = ("plan", "calibration", "calibration_cases", "training", "weight_bits")
+NARROWING: Final = ("plan", "calibration", "calibration_cases", "training", "weight_bits", "quantizer")
 """Parameters that say how a float model is narrowed."""
 
 

@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Final
@@ -35,19 +35,20 @@ from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import ScenarioPlan
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.precision import AS_GIVEN
-from edgedeploy.records.variant import Choices
+from edgedeploy.records.variant import Choices, Scalar
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.search import combinations_of, points_of
 from edgedeploy.spec.source import SpecSource
+from edgedeploy.spec.space import check_quantizers
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.as_given import check_given, check_given_space
 from edgedeploy.study.baseline import RECOVERY_MEMBERS, TRAINS_HERE, Baseline, find_baseline
 from edgedeploy.study.cases import check_cases
 from edgedeploy.study.gathering import Found, gather
 from edgedeploy.targets.common import CALIBRATION_LIMIT
-from edgedeploy.targets.registry import Plugin, demands_of, find_targets, sessions_of
+from edgedeploy.targets.registry import Plugin, demands_of, find_targets, quantizers_of, sessions_of
 from edgedeploy.tasks.load import load_task
 
 LOG: Final = logging.getLogger(__name__)
@@ -245,11 +246,27 @@ def _check_model(spec: StudySpec, source: SpecSource, task: Task, names: Mapping
     chosen = [names[name].load() for name in spec.study.targets]
     _check_training(spec, source, task, chosen)
     layers = {precision for target in chosen if isinstance(target, PerLayer) for precision in target.layer_precisions}
-    ways = {way for target in chosen if isinstance(target, Calibrating) for way in target.calibrations}
+    asked = spec.space.get("quantizer", ())
+    ways = {way for target in chosen for way in _ways(target, asked)}
     narrow = {
         name for target in chosen if isinstance(target, HasSevenBitWeights) for name in target.seven_bit_precisions
     }
     spec.check_choices(source, layer_precisions=layers, calibrations=ways, seven_bit_precisions=narrow)
+    wanted = {
+        *map(str, spec.space.get("precision", ())),
+        *(name for plan in spec.plans.values() for name in plan.values()),
+    }
+    check_quantizers(source, spec.space, wanted, (name for target in chosen for name in quantizers_of(target)))
+
+
+def _ways(target: Target, asked: Sequence[Scalar]) -> Iterator[str]:
+    """The calibration methods of a target with the quantizers that the space asks it for."""
+    tools = quantizers_of(target)
+    own = [name for name in asked if name in tuple(tools)[1:]]
+    for name in own:
+        yield from tools[str(name)]
+    if isinstance(target, Calibrating) and len(own) < max(1, len(asked)):  # the others are its default
+        yield from target.calibrations
 
 
 def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Sequence[Target]) -> None:
@@ -311,6 +328,7 @@ def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: B
         trained=tuple(
             name for name, target in targets.items() if isinstance(target, TakesQuantized) and target.takes_quantized
         ),
+        quantizers={name: quantizers_of(target) for name, target in targets.items()},
         seven_bits={
             name: target.seven_bit_precisions
             for name, target in targets.items()

@@ -401,6 +401,7 @@ class Workbench:
             calibration=calibration,
             plan=NO_RULES if reference.quantized else variant.plan,  # a quantized reference has it already
             calibrator=variant.calibration,
+            quantizer=variant.quantizer,
             program=program if program.is_file() else None,
             quantized=reference.quantized,
             weight_bits=weight_bits,

@@ -18,6 +18,7 @@ from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.interfaces.target import (
     BuildRequest,
     Calibrating,
+    HasQuantizers,
     HasSevenBitWeights,
     PerLayer,
     Readiness,
@@ -62,16 +63,16 @@ def require(target: Target, precision: str) -> Mapping[str, str]:
 
 
 def require_abilities(target: Target, request: BuildRequest) -> None:
-    """Raises ``Unsupported`` for layer precisions, a calibration, 7-bit weights or a quantized reference that the target
-    lacks."""
+    """Raises ``Unsupported`` for layer precisions, a quantizer, a calibration, 7-bit weights or a quantized reference that
+    the target lacks."""
     if request.quantized and not (isinstance(target, TakesQuantized) and target.takes_quantized):
         found = "it quantizes by itself only"
         raise Unsupported(f"a quantized reference for target {target.name!r}", found, "Search training = ['ptq'] there")
+    tools = target.quantizers if isinstance(target, HasQuantizers) else {}
+    _require_offered(target, "quantizer", request.quantizer, ("", *tools))
+    own = target.calibrations if isinstance(target, Calibrating) else ()
     _require_offered(
-        target,
-        "calibration",
-        request.calibrator,
-        ("", *(target.calibrations if isinstance(target, Calibrating) else ())),
+        target, "calibration", request.calibrator, ("", *(tools[request.quantizer] if request.quantizer else own))
     )
     if request.weight_bits != 8:
         offered = target.seven_bit_precisions if isinstance(target, HasSevenBitWeights) else ()

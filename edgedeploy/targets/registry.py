@@ -14,7 +14,7 @@ from typing import Final
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.interfaces.ability import Demand
 from edgedeploy.interfaces.session import PackedSession, pack_session
-from edgedeploy.interfaces.target import Demanding, Readiness, Target
+from edgedeploy.interfaces.target import Demanding, HasQuantizers, Readiness, Target
 
 GROUP: Final = "edgedeploy.targets"
 """Entry-point group; each value is ``module:Class``, a class that is made without arguments and keeps ``Target``."""
@@ -82,6 +82,11 @@ def sessions_of(names: Iterable[str] | None = None) -> tuple[PackedSession, ...]
 def demands_of(target: Target) -> Mapping[str, Demand]:
     """What a target's precisions need of a CPU; nothing for a target that does not say."""
     return target.demands if isinstance(target, Demanding) else {}
+
+
+def quantizers_of(target: Target) -> Mapping[str, tuple[str, ...]]:
+    """A target's quantizers with their calibration methods, the default first; none of a target that does not say."""
+    return target.quantizers if isinstance(target, HasQuantizers) else {}
 
 
 def _plugin(name: str, entries: tuple[EntryPoint, ...]) -> Plugin:

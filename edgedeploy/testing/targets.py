@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,7 +27,7 @@ import pytest
 
 from edgedeploy.errors import BuildError, DataError, ParityError, SpecError, TargetUnavailable, Unsupported
 from edgedeploy.interfaces.session import pack_session
-from edgedeploy.interfaces.target import BuildRequest, PerLayer, Target
+from edgedeploy.interfaces.target import BuildRequest, Calibrating, HasQuantizers, PerLayer, Target
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.reference.export import reference_outputs
@@ -34,7 +35,7 @@ from edgedeploy.reference.parity import check_executed, check_parity
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sessions.open import Session, open_session
-from edgedeploy.targets.registry import GROUP, demands_of, find_targets
+from edgedeploy.targets.registry import GROUP, demands_of, find_targets, quantizers_of
 from edgedeploy.testing import models
 from edgedeploy.testing.models import IMAGE, Model
 
@@ -71,6 +72,8 @@ class TargetContract:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "precision" in metafunc.fixturenames:
             metafunc.parametrize("precision", self.make().precisions)
+        if "quantizer" in metafunc.fixturenames:
+            metafunc.parametrize("quantizer", tuple(quantizers_of(self.make()))[1:])
 
     @pytest.fixture(autouse=True)
     def _needs_the_toolchain(self) -> None:
@@ -259,6 +262,31 @@ class TargetContract:
         check_parity(*compared(two_heads, self.open(fitting, tmp_path), feeds), calibrated)
         with pytest.raises(ParityError):
             check_parity(*compared(two_heads, self.open(*built(calibrated)), feeds), calibrated)
+
+    def test_each_quantizer_narrows_and_stays_near(
+        self, quantizer: str, calibrated: str, two_heads: Model, built: Callable[[str], Built], tmp_path: Path
+    ) -> None:
+        """Those besides the target's default, which other tests build."""
+        asked = replace(self.request(two_heads, calibrated), quantizer=quantizer)
+        first = self.make().build(asked, tmp_path / "first")
+        session = self.open(first, tmp_path / "first")
+        check_executed(calibrated, session.executed())
+        check_parity(*compared(two_heads, session, list(models.images(seed=2, count=4))), calibrated)
+        assert self.make().build(asked, tmp_path / "again").digest == first.digest
+        assert built(calibrated).artifact.digest != first.digest, "it is a choice"
+
+    def test_quantizers_are_declared_with_their_calibrations(self, two_heads: Model, tmp_path: Path) -> None:
+        target = self.make()
+        if not isinstance(target, HasQuantizers):
+            pytest.skip(f"{target.name} has one way to quantize")
+        own, *others = target.quantizers
+        assert isinstance(target, Calibrating)
+        assert target.quantizers[own] == target.calibrations, "the first is the target's own"
+        assert all(target.quantizers[name] for name in others), "each names at least its default method"
+        precision = self.calibrated_precision
+        with pytest.raises(Unsupported, match="quantizer 'guess'"):
+            target.build(replace(self.request(two_heads, precision), quantizer="guess"), tmp_path)
+        assert left_in(tmp_path) == []
 
     def test_calibration_is_streamed(self, calibrated: str, two_heads: Model, tmp_path: Path) -> None:
         """Cases are loaded one by one: a case is released before the next one is made."""

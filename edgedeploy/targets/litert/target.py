@@ -62,6 +62,7 @@ class LiteRtTarget:
     }
     layer_precisions: tuple[str, ...] = ("float32", "float16", "int8")
     calibrations: tuple[str, ...] = CALIBRATIONS
+    quantizers: Mapping[str, tuple[str, ...]] = {"ai-edge-quantizer": CALIBRATIONS}
     extra = "litert"
     from_program = True
 

@@ -48,6 +48,7 @@ class OnnxRuntimeTarget:
     }
     layer_precisions: tuple[str, ...] = ("float32", "int8", "int8-dynamic", "int4-weights")
     calibrations: tuple[str, ...] = CALIBRATIONS
+    quantizers: Mapping[str, tuple[str, ...]] = {"onnxruntime": CALIBRATIONS}
     seven_bit_precisions: tuple[str, ...] = ("int8", "int8-dynamic")
     takes_quantized = True
     extra = "study"

@@ -41,6 +41,20 @@ def label_operations(model: Any, source: Any) -> dict[str, tuple[str, ...]]:
     return sources
 
 
+def name_ranges(model: Any, source: Any) -> None:
+    """Name the operation that quantizes the output of a node of ``source`` as NNCF names it, ``NODE/fq_output_0``, in
+    place: whoever reads that tensor has to read it there."""
+    nodes = {node.name for node in source.graph.node}
+    done: set[str] = set()
+    for operation in model.get_ordered_ops():
+        if operation.get_type_name() == "FakeQuantize":
+            before = operation.input_value(0).get_node()
+            name = str(before.get_friendly_name())
+            if (name in nodes or before.get_type_name() == "Parameter") and name not in done:
+                done.add(name)
+                operation.set_friendly_name(f"{name}/fq_output_0")
+
+
 def id_of(operation: Any) -> str:
     """A unique key of an operation: its internal name. OpenVINO returns a new Python object for it at each access."""
     return str(operation.get_name())

@@ -21,9 +21,12 @@ from edgedeploy.records.precision import Assignment
 from edgedeploy.reference.parity import TOLERANCE, worst_distance
 from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import CALIBRATION_LIMIT, calibration_feeds
+from edgedeploy.targets.openvino.constants import PRODUCTS
 
 CALIBRATIONS: Final = ("mean-minmax", "minmax", "percentile", "mse")
 """The calibration methods that NNCF has of ``records.variant.CALIBRATIONS``, its default first."""
+UNCORRECTED: Final = "nncf-minmax"
+"""The quantizer that is NNCF with the extremes over all cases for ranges and without bias correction."""
 LOOKED_AT: Final = 16
 """Calibration cases that are compared with the float model."""
 MOST_UNEQUAL: Final = 4.0
@@ -34,13 +37,6 @@ this host's int8 kernels. It is internal to OpenVINO's CPU device (2025.4 and 20
 BLOCK: Final = 32
 """Number of 4-bit weights that share one scale, if a layer's inputs are a multiple of it; else fewer."""
 
-_PRODUCTS: Final = (
-    "Convolution",
-    "GroupConvolution",
-    "ConvolutionBackpropData",
-    "GroupConvolutionBackpropData",
-    "MatMul",
-)
 _RECURRENT: Final = ("LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell")
 """Operations whose weights the CPU device takes as constants alone: it does not load them quantized."""
 
@@ -50,9 +46,9 @@ _ON_THE_WAY: Final = ("Convert", "Multiply", "Subtract", "Reshape", "Transpose",
 def quantize(model: Any, request: BuildRequest, assignment: Assignment, sources: dict[str, tuple[str, ...]]) -> Any:
     """``model`` with the layers that ``assignment`` gives to int8; nothing else is touched.
 
-    A ``calibrator`` of the request is taken alone. Without one NNCF's default is tried first: ranges from the mean of the
-    cases' extremes, one range for all inputs of a concatenation. If a calibration case misses the parity tolerance with
-    it, two more are tried, and the nearest to the float model is kept:
+    A ``quantizer`` or ``calibrator`` of the request is taken alone. Without one NNCF's default is tried first: ranges from
+    the mean of the cases' extremes, one range for all inputs of a concatenation. If a calibration case misses the parity
+    tolerance with it, two more are tried, and the nearest to the float model is kept:
 
     - ranges from the extremes over all cases (a detector's rare objects);
     - ranges of their own for the inputs of concatenations that :func:`_unequal` names (an image beside logits).
@@ -60,7 +56,7 @@ def quantize(model: Any, request: BuildRequest, assignment: Assignment, sources:
     NNCF writes its parameters into the file, so that it says which one it is.
     """
     own = _quantized(model.clone(), request, assignment, sources)
-    if request.calibrator not in ("", CALIBRATIONS[0]):
+    if request.quantizer == UNCORRECTED or request.calibrator not in ("", CALIBRATIONS[0]):
         return own
     distance = _distance(model, own, request)
     if distance <= TOLERANCE["int8"]:
@@ -179,7 +175,7 @@ def narrow_nodes(model: Any) -> dict[str, str]:
     """Products with quantized weights, by operation name, found from the operations between constant and product."""
     found = {}
     for operation in model.get_ops():
-        if operation.get_type_name() in _PRODUCTS:
+        if operation.get_type_name() in PRODUCTS:
             precision = _weights_precision(operation.input_value(1).get_node())
             if precision is not None:
                 found[operation.get_friendly_name()] = precision
@@ -212,10 +208,12 @@ def _weights_precision(node: Any) -> str | None:
 
 
 def _advanced(nncf: Any, request: BuildRequest) -> Any:
-    """NNCF's parameters for the bits of weights and the calibration method. Its defaults limit the first layer to 7
-    bits and use the mean of the cases' extremes."""
-    settings = {"overflow_fix": nncf.OverflowFix.ENABLE} if request.weight_bits == 7 else {}
-    if request.calibrator not in ("", CALIBRATIONS[0]):
+    """NNCF's parameters for the bits of weights, the quantizer and the calibration method. Its defaults limit the first
+    layer to 7 bits, use the mean of the cases' extremes and correct biases."""
+    settings: dict[str, Any] = {"overflow_fix": nncf.OverflowFix.ENABLE} if request.weight_bits == 7 else {}
+    if request.quantizer == UNCORRECTED:
+        settings.update(disable_bias_correction=True, activations_range_estimator_params=_ranges("minmax"))
+    elif request.calibrator not in ("", CALIBRATIONS[0]):
         settings["activations_range_estimator_params"] = _ranges(request.calibrator)
     return nncf.AdvancedQuantizationParameters(**settings) if settings else None
 

@@ -28,8 +28,11 @@ from edgedeploy.reference.layers import check_alive, check_followed, layers_of, 
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import check_outputs, first_feed, look_for, probe_feed, staged_artifact
-from edgedeploy.targets.openvino.layers import label_operations
+from edgedeploy.targets.openvino.compact import save_compact
+from edgedeploy.targets.openvino.constants import narrow_weights
+from edgedeploy.targets.openvino.layers import label_operations, name_ranges
 from edgedeploy.targets.openvino.quantize import CALIBRATIONS, check_narrow, compress, narrow_nodes, quantize
+from edgedeploy.targets.openvino.quantizers import ONNXRUNTIME, QUANTIZERS, pairs_of_onnxruntime
 
 ENTRY: Final = "model.xml"
 BF16_INSTRUCTIONS: Final = ("avx512_bf16", "amx_bf16")
@@ -56,6 +59,7 @@ class OpenVinoTarget:
     }
     layer_precisions: tuple[str, ...] = ("float32", "bfloat16", "int8", "int4-weights")
     calibrations: tuple[str, ...] = CALIBRATIONS
+    quantizers: Mapping[str, tuple[str, ...]] = QUANTIZERS
     seven_bit_precisions: tuple[str, ...] = ("int8",)
     takes_quantized = True
     extra = "study"
@@ -122,25 +126,40 @@ def _write(request: BuildRequest, path: Path) -> None:
     with translated(f"{request.reference.name} as an ONNX model", "Export it again"):
         source = onnx.load(str(request.reference))
     name_nodes(source)
-    named = path.with_name("named.onnx")
-    onnx.save(source, str(named))
     narrow = request.precision in NARROW or bool(request.plan.rules)
+    named = path.with_name("named.onnx")
+    paired = _paired(request, source, path.parent) if narrow and not request.quantized else source
+    onnx.save(paired, str(named))
     with (
         nodes_named(request.reference),
         translated(
             f"{request.reference.name} in OpenVINO {ov.__version__}", "Replace the operator it names", Unsupported
         ),
     ):
-        # What is quantized has to be folded first: a batch norm of its own would be quantized apart from its convolution.
-        model = ov.convert_model(str(named)) if narrow else ov.Core().read_model(str(named))
+        # What is quantized or rounded has to be folded first: a batch norm of its own would be so apart from its
+        # convolution.
+        folded = narrow or _float_hint(request) != "f32"
+        model = ov.convert_model(str(named)) if folded else ov.Core().read_model(str(named))
     named.unlink()
     sources = label_operations(model, source)
+    if paired is not source:
+        name_ranges(model, source)
     _name_layers(model, "converted")
     if narrow and not request.quantized:
         model = _narrowed(request, model, layers_of(source), sources)
         _name_layers(model, "quantized")
+    narrow_weights(model, _float_hint(request))
+    _name_layers(model, "stored")
     _name_tensors(model, request)
-    ov.save_model(model, str(path), compress_to_fp16=False)
+    save_compact(model, path)
+
+
+def _paired(request: BuildRequest, source: Any, scratch: Path) -> Any:
+    """``source``, with pairs of quantizers where the request takes them from ONNX Runtime."""
+    assignment = assign(request.plan, layers_of(source), request.precision)
+    if request.quantizer != ONNXRUNTIME or "int8" not in assignment.precisions.values():
+        return source
+    return pairs_of_onnxruntime(request, source, assignment, scratch)
 
 
 def _narrowed(request: BuildRequest, model: Any, layers: tuple[Layer, ...], sources: dict[str, tuple[str, ...]]) -> Any:
@@ -148,7 +167,7 @@ def _narrowed(request: BuildRequest, model: Any, layers: tuple[Layer, ...], sour
     assignment = assign(request.plan, layers, request.precision)
     wanted = set(assignment.precisions.values())
     check_alive(request.plan, assignment, sources.values())
-    if "int8" in wanted:
+    if "int8" in wanted and request.quantizer != ONNXRUNTIME:
         model = quantize(model, request, assignment, sources)
     if "int4-weights" in wanted:
         model = compress(model, request, assignment, sources)

@@ -48,6 +48,7 @@ class TensorRtTarget:
     precisions: tuple[str, ...] = ("float32", "float16", "bfloat16", "int8")
     layer_precisions: tuple[str, ...] = ("float32", "float16", "bfloat16", "int8")
     calibrations: tuple[str, ...] = CALIBRATIONS
+    quantizers: Mapping[str, tuple[str, ...]] = {"onnxruntime": CALIBRATIONS}
     takes_quantized = True
     extra = "study"
     board_remedy = (

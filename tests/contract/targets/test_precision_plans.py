@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,13 @@ def agrees(path: Path, session: Any, *precisions: str) -> dict[str, float]:
     wanted = np.concatenate([run_reference(reference, feed)["out"] for feed in rows])
     found = np.concatenate([session.run(feed)["out"] for feed in rows])
     return check_parity({"out": wanted}, {"out": found}, *precisions)
+
+
+def with_an_outlier(path: Path) -> Iterator[dict[str, Any]]:
+    for index, feed in enumerate(feeds(describe(path).inputs[0])):
+        if index == 3:
+            feed["image"][0, 0, 0, 0] = 5.0
+        yield feed
 
 
 @each_target
@@ -125,13 +134,9 @@ def test_four_bit_weights_need_a_matrix_product(make: Any, tmp_path: Path) -> No
 def test_each_way_to_calibrate(make: Any, way: str, tmp_path: Path) -> None:
     """One outlier among the cases: the ways differ in what they make of it, and all stay close to the reference."""
     path = convolutional(tmp_path / "m.onnx")
-    spec = describe(path).inputs[0]
 
     def source() -> Any:
-        for index, feed in enumerate(feeds(spec)):
-            if index == 3:
-                feed["image"][0, 0, 0, 0] = 5.0
-            yield feed
+        return with_an_outlier(path)
 
     assert way in make().calibrations
     chosen, executed, session = build(make, request(path, "int8", None, way, source), tmp_path / "chosen")
@@ -139,6 +144,34 @@ def test_each_way_to_calibrate(make: Any, way: str, tmp_path: Path) -> None:
     assert executed.get("int8") == 3
     agrees(path, session, "int8")
     assert (chosen.digest == own.digest) == (way == make().calibrations[0])
+
+
+@pytest.mark.parametrize("tool", tuple(OpenVinoTarget.quantizers)[1:])
+def test_a_quantizer_follows_a_plan_and_calibrates_in_each_of_its_ways(tool: str, tmp_path: Path) -> None:
+    path = convolutional(tmp_path / "m.onnx")
+    rules = {"/block1/conv": "float32"}
+    digests = set()
+    for way in OpenVinoTarget.quantizers[tool]:
+        asked = replace(request(path, "int8", rules, way, lambda: with_an_outlier(path)), quantizer=tool)
+        artifact, executed, session = build(OpenVinoTarget, asked, tmp_path / way)
+        assert executed == {"int8": 2, "float32": 1}
+        agrees(path, session, "int8", "float32")
+        digests.add(artifact.digest)
+    assert len(digests) == len(OpenVinoTarget.quantizers[tool])
+
+
+def test_a_way_to_calibrate_is_one_of_the_quantizers(tmp_path: Path) -> None:
+    asked = request(convolutional(tmp_path / "m.onnx"), "int8", None, "mse")
+    with pytest.raises(Unsupported, match=r"calibration 'mse'.*it has minmax, percentile, entropy"):
+        OpenVinoTarget().build(replace(asked, quantizer="onnxruntime"), tmp_path / "out")
+
+
+def test_four_bit_weights_beside_int8_of_another_quantizer(tmp_path: Path) -> None:
+    path = transformer_block(tmp_path / "m.onnx")
+    asked = replace(request(path, "int8", {"/mlp/fc2": "int4-weights"}), quantizer="onnxruntime")
+    _, executed, session = build(OpenVinoTarget, asked, tmp_path / "out")
+    assert executed == {"int4-weights": 1, "int8": 1}
+    agrees(path, session, "int8", "int4-weights")
 
 
 @each_target

@@ -47,10 +47,11 @@ class TestOpenVino(TargetContract):
     def make(self) -> Target:
         return OpenVinoTarget()
 
-    def test_seven_bit_weights_for_boards_that_saturate(self, two_heads: Model, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("way", OpenVinoTarget.quantizers)
+    def test_seven_bit_weights_for_boards_that_saturate(self, way: str, two_heads: Model, tmp_path: Path) -> None:
         import openvino as ov
 
-        self.make().build(replace(two_heads.request("int8"), weight_bits=7), tmp_path)
+        self.make().build(replace(two_heads.request("int8"), weight_bits=7, quantizer=way), tmp_path)
         model = ov.Core().read_model(str(tmp_path / "model.xml"))
         weights = [
             operation.get_data()

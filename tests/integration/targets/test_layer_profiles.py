@@ -33,10 +33,10 @@ each = pytest.mark.parametrize(
 )
 
 
-def profile(make: Any, precision: str, model: Path, folder: Path) -> list[dict[str, Any]]:
+def profile(make: Any, precision: str, model: Path, folder: Path, quantizer: str = "") -> list[dict[str, Any]]:
     """Layers of an artifact of ``model`` as its runtime tells them, with their sources."""
     folder.mkdir()
-    artifact = make().build(request(model, precision), folder)
+    artifact = make().build(dataclasses.replace(request(model, precision), quantizer=quantizer), folder)
     session = open_session(artifact.target, folder, artifact.entry, dict(artifact.settings), 1)
     assert isinstance(session, Profiled)
     rng = np.random.default_rng(0)
@@ -55,6 +55,13 @@ def test_every_convolution_is_told_by_the_name_it_has_in_the_reference(
     assert [layer["source"] for layer in found] == CONVOLUTIONS
     assert all(layer["ns"] > 0 for layer in found)
     assert {layer["device"] for layer in layers} == {"CPUExecutionProvider" if "Onnx" in make.__name__ else "CPU"}
+
+
+@pytest.mark.parametrize("tool", tuple(OpenVinoTarget.quantizers)[1:])
+def test_layers_of_another_quantizer_keep_their_names(tool: str, tmp_path: Path) -> None:
+    model = convolutional(tmp_path / "m.onnx", side=128)
+    layers = profile(OpenVinoTarget, "int8", model, tmp_path / "a", tool)
+    assert [layer["source"] for layer in layers if "Conv" in layer["operator"]] == CONVOLUTIONS
 
 
 @pytest.mark.parametrize("make", [OnnxRuntimeTarget, OpenVinoTarget])

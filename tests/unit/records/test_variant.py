@@ -17,6 +17,7 @@ def make(
     trained: tuple[str, ...] = (),
     plans: Mapping[str, PrecisionPlan] | None = None,
     seven_bits: Mapping[str, tuple[str, ...]] | None = None,
+    tools: Mapping[str, Mapping[str, tuple[str, ...]]] | None = None,
     **params: bool | int | float | str,
 ) -> Variant:
     return canonical(
@@ -28,7 +29,9 @@ def make(
             plans or {},
             dict.fromkeys(PRECISIONS, ("float32", "float16", "int8")),
             trained=trained,
+            calibrations={name: next(iter(ways.values())) for name, ways in (tools or {}).items()},
             seven_bits=seven_bits or {},
+            quantizers=tools or {},
         ),
     )
 
@@ -115,6 +118,39 @@ def test_bits_of_weights_are_of_int8_on_targets_that_can_choose() -> None:
     assert len(digests) == 3, "weights are trained for their bits"
 
 
+TOOLS = {
+    "onnxruntime": {"onnxruntime": ("minmax", "entropy")},
+    "openvino": {"nncf": ("mean-minmax", "mse"), "onnxruntime": ("minmax", "entropy")},
+}
+
+
+def test_a_quantizer_is_of_calibrated_models_on_targets_that_have_it() -> None:
+    plain = make(target="openvino", precision="int8", tools=TOOLS)
+    other = make(target="openvino", precision="int8", quantizer="onnxruntime", tools=TOOLS)
+    assert (plain.quantizer, other.quantizer) == ("", "onnxruntime")
+    assert other.artifact_name != plain.artifact_name
+    assert other.model_digest == plain.model_digest
+    assert "int8 by onnxruntime" in other.label
+    assert Variant.from_json(other.as_json()) == other
+    assert make(target="openvino", precision="int8", quantizer="nncf", tools=TOOLS) == plain, "the target's own"
+    assert make(target="openvino", quantizer="onnxruntime", tools=TOOLS) == make(target="openvino"), "float"
+    assert not make(target="onnxruntime", precision="int8", quantizer="nncf", tools=TOOLS).quantizer
+    assert not make(target="openvino", precision="int8", quantizer="onnxruntime").quantizer, "it has none"
+    trained: dict[str, Any] = {"precision": "int8", "training": "qat", "trained": ("openvino",), "tools": TOOLS}
+    assert not make(target="openvino", quantizer="onnxruntime", **trained).quantizer
+    head = {"head": PrecisionPlan.of({"/head": "int8"})}
+    assert make(target="openvino", plan="head", plans=head, quantizer="onnxruntime", tools=TOOLS).quantizer
+
+
+def test_a_calibration_is_one_that_the_quantizer_has() -> None:
+    asked: dict[str, Any] = {"target": "openvino", "precision": "int8", "tools": TOOLS}
+    assert make(**asked, calibration="mse").calibration == "mse"
+    assert not make(**asked, calibration="entropy").calibration
+    assert make(**asked, quantizer="onnxruntime", calibration="entropy").calibration == "entropy"
+    assert not make(**asked, quantizer="onnxruntime", calibration="mse").calibration
+    assert not make(**asked, quantizer="onnxruntime", calibration="minmax").calibration, "its default"
+
+
 def test_a_plan_that_keeps_layers_in_float32_is_trained_by_itself() -> None:
     both = ("onnxruntime", "openvino")
     plans = {"mixed": PrecisionPlan.of({"/head": "float32"}), "half": PrecisionPlan.of({"/head": "float16"})}
@@ -139,6 +175,7 @@ def test_parameters_are_found_again_for_every_variant_of_a_space(target: str) ->
             "calibration": ("minmax", "percentile"),
             "calibration_cases": (4, 64),
             "weight_bits": (8, 7),
+            "quantizer": ("nncf", "onnxruntime"),
         },
         arch_defaults={},
         target_precisions=PRECISIONS,
@@ -148,6 +185,7 @@ def test_parameters_are_found_again_for_every_variant_of_a_space(target: str) ->
             cases=32,
             trained=("onnxruntime",),
             seven_bits={"onnxruntime": ("int8",)},
+            quantizers={"onnxruntime": {"onnxruntime": ("minmax", "percentile")}, "openvino": TOOLS["openvino"]},
         ),
     )
     for params in space.combinations():

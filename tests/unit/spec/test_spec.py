@@ -11,6 +11,7 @@ import pytest
 from edgedeploy.errors import SpecError
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.spec.source import line_of
+from edgedeploy.spec.space import check_quantizers
 from edgedeploy.spec.study import load_spec, parse_spec
 
 GOOD = """\
@@ -150,6 +151,17 @@ def test_what_no_target_can_do_is_refused() -> None:
         spec.check_choices(source, **{**can, "layer_precisions": []}, seven_bit_precisions=[])
     with pytest.raises(SpecError, match=r"space.calibration: no target of this study calibrates by minmax.*entropy"):
         spec.check_choices(source, **{**can, "calibrations": ["entropy"]}, seven_bit_precisions=[])
+
+
+def test_quantizers_are_those_of_the_targets_and_make_int8() -> None:
+    text = GOOD.replace("[space]\n", '[space]\nquantizer = ["nncf", "onnxruntime"]\n')
+    spec, source = parse_spec(text, Path("study.toml"))
+    check_quantizers(source, spec.space, ["float32", "int8"], ["onnxruntime", "nncf", "onnxruntime"])
+    with pytest.raises(SpecError, match=r"space.quantizer: no target .* quantizes by 'onnxruntime'.*They have: nncf"):
+        check_quantizers(source, spec.space, ["int8"], ["nncf"])
+    with pytest.raises(SpecError, match=r"space.quantizer: .*the space asks for none.*Add \"int8\" to precision"):
+        check_quantizers(source, spec.space, ["float32"], ["nncf", "onnxruntime"])
+    check_quantizers(source, {}, ["float32"], [])
 
 
 def test_bits_of_weights_need_a_precision_that_has_them() -> None:
