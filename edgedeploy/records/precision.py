@@ -28,6 +28,23 @@ NARROW: Final = ("int8", "int8-dynamic", "int4-weights")
 """Precisions that only layers with constant weights of their own can take."""
 
 
+@dataclass(frozen=True)
+class Int8Scheme:
+    """How a target makes a layer int8, as far as its error goes: activations in 8 bits with an offset for a whole tensor, and weights
+    around zero with one scale for each output channel.
+
+    - ``outputs``: what a layer writes is rounded too; otherwise what int8 layers read is, and nothing else.
+    - ``mean_extremes``: a tensor's range is the mean of the cases' extremes; otherwise it is their widest.
+    - ``operators``: those without weights that get int8 by themselves, whatever is around them.
+    - ``one_range``: operators whose inputs need one range, so that the layers before have one precision.
+    """
+
+    outputs: bool = True
+    mean_extremes: bool = False
+    operators: tuple[str, ...] = ()
+    one_range: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, order=True)
 class PrecisionRule:
     pattern: str
