@@ -1,8 +1,8 @@
 """Where an int8 build of a reference rounds, and which layers decide it.
 
 A layer is decided by itself when it multiplies with constant weights, or when the target's scheme gives its operator a
-precision of its own. Two kinds of places round: the weights of a layer, and the tensors that it reads and writes. What only
-passes numbers on (a maximum, a reshape) has the precision of what it reads; an activation that follows a layer belongs to it.
+precision of its own. Two kinds of places round: the weights of a layer, and the tensors that it reads and writes. What
+only passes numbers on (a maximum, a reshape) has the precision of what it reads; an activation belongs to the layer before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgedeploy.reference.translate import translated
 
 PASSING: Final = (
     *("MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Resize", "Slice", "Gather"),
-    *("DepthToSpace", "SpaceToDepth", "Expand", "Dropout"),
+    *("DepthToSpace", "SpaceToDepth", "Expand", "Dropout", "Split", "Pad"),
 )
 """Operators whose outputs hold the numbers of their first input; a resize may mix neighbours, within their range."""
 ACTIVATIONS: Final = ("Relu", "Clip")
@@ -111,7 +111,10 @@ def prepared(source: Any) -> Any:
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with TemporaryDirectory(prefix="edgedeploy-plan-") as folder, translated("a model to be quantized", "Search float32"):
+    with (
+        TemporaryDirectory(prefix="edgedeploy-plan-") as folder,
+        translated("a model to be quantized", "Search float32"),
+    ):
         given, ready = Path(folder, "given.onnx"), Path(folder, "ready.onnx")
         onnx.save(source, str(given))
         quant_pre_process(str(given), str(ready), skip_symbolic_shape=True)

@@ -21,7 +21,7 @@ from edgedeploy.records.precision import Int8Scheme
 from edgedeploy.reference.roundings import Rounding, Roundings
 from edgedeploy.reference.translate import translated
 
-CASES: Final = 16
+CASES: Final = 6
 """Calibration cases at most. Noise is a mean over all elements of all outputs: it settles within a few."""
 KEPT_BYTES: Final = 256 << 20
 """Bytes of the cases with their outputs that are kept; fewer cases are taken of a network with large ones."""
@@ -51,8 +51,8 @@ def measure_sensitivity(
     scheme: Int8Scheme,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sensitivity:
-    """``feeds`` are model-ready calibration cases. ``progress`` gets the number of roundings that are done and of all, and may
-    raise to end it. Raises ``DataError`` without a case, ``Unsupported`` where a rounding gives no numbers."""
+    """``feeds`` are model-ready calibration cases. ``progress`` gets the number of roundings that are done and of all, and
+    may raise to end it. Raises ``DataError`` without a case, ``Unsupported`` where a rounding gives no numbers."""
     plain = _Session(found.model)
     cases = _taken(plain, feeds)
     tensors = [place.tensor for place in found.places if place.kind == "tensor"]
@@ -89,9 +89,7 @@ class _Session:
         return list(self._session.run(None, {name: feed[name] for name in self._inputs}))
 
 
-def _taken(
-    session: _Session, feeds: Iterator[Mapping[str, Array]]
-) -> list[tuple[Mapping[str, Array], list[Array]]]:
+def _taken(session: _Session, feeds: Iterator[Mapping[str, Array]]) -> list[tuple[Mapping[str, Array], list[Array]]]:
     kept: list[tuple[Mapping[str, Array], list[Array]]] = []
     spent = 0
     for feed in itertools.islice(feeds, CASES):
@@ -122,7 +120,11 @@ def _ranges(
 ) -> dict[str, tuple[float, float]]:
     """Lowest and highest value of each tensor, zero among them."""
     inputs = {value.name for value in model.graph.input}
-    found = {name: [(float(feed[name].min()), float(feed[name].max())) for feed in feeds] for name in tensors if name in inputs}
+    found = {
+        name: [(float(feed[name].min()), float(feed[name].max())) for feed in feeds]
+        for name in tensors
+        if name in inputs
+    }
     for names in _in_portions(model, [name for name in tensors if name not in inputs]):
         session = _Session(_with_outputs(model, names))
         extremes: list[list[tuple[float, float]]] = [[] for _ in names]

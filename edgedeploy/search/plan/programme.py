@@ -168,7 +168,7 @@ class _Programme:
         with _silent():
             found = milp(
                 goal * SCALE,
-                integrality=np.arange(self.size) < self.binary,
+                integrality=(np.arange(self.size) < self.binary).astype(np.int64),
                 bounds=Bounds(0, 1),
                 constraints=constraints,
                 options={"mip_rel_gap": 0.0, "time_limit": LIMIT_S},
