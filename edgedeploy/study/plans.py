@@ -227,7 +227,8 @@ class PlanMaker:
 
         def progress(done: int, total: int) -> None:
             self._check()
-            self._progress(f"{target}: sensitivity of layers to int8, {done} of {total}")
+            if done * 10 // total > (done - 1) * 10 // total:
+                self._progress(f"{target}: what int8 costs each layer, {done} of {total} roundings")
 
         measured = measure_sensitivity(found, iter(feeds), scheme, progress)
         write_json(path, {**key, "losses": list(measured.losses), "count": measured.cases})

@@ -192,7 +192,7 @@ class StudyRun:
             self._search(first, self._ready.space, min(self._total, seeds_in(self._ready.space)))
             try:
                 with self._host, self._account.phase("build"):
-                    maker.make(self._known.measurement)
+                    maker.make(self._store.measurement)
             except OutOfTime as exc:
                 self._say("note", f"no precision plans: {exc}")
         return maker.space()
