@@ -13,7 +13,7 @@ from edgedeploy.reference.roundings import Roundings
 from edgedeploy.reference.sensitivity import Sensitivity
 from edgedeploy.search.plan.table import Border, Cost, Group, Noise, Table
 
-PRECISIONS: Final = ("int8", "float32")
+PROFILED: Final = ("int8", "float32")
 CONVERTING: Final = ("QuantizeLinear", "DequantizeLinear")
 """Operators of profiles that do nothing but change the precision of a tensor."""
 
@@ -23,8 +23,15 @@ def table_of(
 ) -> Table:
     """``measured`` has the model without a plan in float32 and int8; ``ends_elements`` are the elements of the model's
     inputs and outputs, where an int8 file converts. Raises ``Unsupported`` where no layer was profiled."""
-    profiles = {precision: _scaled(measured[precision], measured["float32"]) for precision in PRECISIONS}
-    times = {precision: _by_layer(found, *profiles[precision]) for precision in PRECISIONS}
+    profiles = {precision: _scaled(measured[precision], measured["float32"]) for precision in PROFILED}
+    return table_from(found, sensitivity, profiles, ends_elements)
+
+
+def table_from(
+    found: Roundings, sensitivity: Sensitivity, profiles: Mapping[str, tuple[Profile, float]], ends_elements: int
+) -> Table:
+    """As :func:`table_of`, from profiles with what their times are multiplied with."""
+    times = {precision: _by_layer(found, *profiles[precision]) for precision in PROFILED}
     group_of = {layer: group for group, layers in enumerate(found.groups) for layer in layers}
     groups = [
         Group(
@@ -34,7 +41,7 @@ def table_of(
                     sum(times[precision][layer] for layer in layers),
                     sum(found.layers[layer].bytes_in(precision) for layer in layers),
                 )
-                for precision in PRECISIONS
+                for precision in PROFILED
             },
         )
         for layers in found.groups
