@@ -14,7 +14,7 @@ from edgedeploy.interfaces.ability import Demand
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.records.precision import NO_RULES, PrecisionPlan
+from edgedeploy.records.precision import NO_RULES, Int8Scheme, PrecisionPlan
 from edgedeploy.runtime.sessions.sources import SessionSource
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "TakesAsGiven",
     "TakesQuantized",
     "Target",
+    "TellsInt8",
 ]
 
 
@@ -137,6 +138,14 @@ class PerLayer(Protocol):
     """
 
     layer_precisions: tuple[str, ...]
+
+
+@runtime_checkable
+class TellsInt8(Protocol):
+    """A target that says how it makes single layers int8, for plans that are made from what that costs. A protocol of its
+    own because plans of a target without it are made by :class:`edgedeploy.records.precision.Int8Scheme`'s defaults."""
+
+    int8_scheme: Int8Scheme
 
 
 @runtime_checkable

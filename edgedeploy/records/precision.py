@@ -7,6 +7,7 @@ Layer names are the node names of the ONNX reference.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -24,8 +25,28 @@ AS_GIVEN: Final = "as-given"
 CALIBRATED: Final = ("int8",)
 """Precisions whose ranges come from calibration cases."""
 
+SHOWN_RULES: Final = 6
+"""A plan with more rules is not written out in labels."""
+
 NARROW: Final = ("int8", "int8-dynamic", "int4-weights")
 """Precisions that only layers with constant weights of their own can take."""
+
+
+@dataclass(frozen=True)
+class Int8Scheme:
+    """How a target makes a layer int8, as far as its error goes: activations in 8 bits with an offset for a whole tensor,
+    and weights around zero with one scale for each output channel.
+
+    - ``outputs``: what a layer writes is rounded too; otherwise what int8 layers read is, and nothing else.
+    - ``mean_extremes``: a tensor's range is the mean of the cases' extremes; otherwise it is their widest.
+    - ``operators``: those without weights that get int8 by themselves, whatever is around them.
+    - ``one_range``: operators whose inputs need one range, so that the layers before have one precision.
+    """
+
+    outputs: bool = True
+    mean_extremes: bool = False
+    operators: tuple[str, ...] = ()
+    one_range: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, order=True)
@@ -75,8 +96,12 @@ class PrecisionPlan:
 
     @property
     def label(self) -> str:
-        """Short text for people."""
-        return " ".join(f"{rule.pattern}={rule.precision}" for rule in self.rules)
+        """Short text for people. Of many rules it counts those of each precision and tells plans apart by four digits."""
+        if len(self.rules) <= SHOWN_RULES:
+            return " ".join(f"{rule.pattern}={rule.precision}" for rule in self.rules)
+        asked = [rule.precision for rule in self.rules]
+        counts = " ".join(f"{asked.count(name)}x{name}" for name in self.precisions)
+        return f"{counts}#{hashlib.sha256(repr(self.as_json()).encode()).hexdigest()[:4]}"
 
 
 NO_RULES: Final = PrecisionPlan()

@@ -205,7 +205,8 @@ class Choices:
     ``layers`` (precisions of single layers) and ``calibrations`` are by target; a missing target has none. ``cases`` is
     the number of available calibration cases. ``trained`` are the targets that support models trained to be int8;
     ``seven_bits`` maps a target to the precisions in which it supports 7-bit weights, ``quantizers`` to its quantizers,
-    the default first, each with its calibration methods.
+    the default first, each with its calibration methods. ``made`` are the plans of budgets by target and name, made for
+    its int8 model from calibration cases at the baseline's architecture.
     """
 
     plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
@@ -215,6 +216,7 @@ class Choices:
     trained: tuple[str, ...] = ()
     seven_bits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     quantizers: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    made: Mapping[str, Mapping[str, PrecisionPlan]] = field(default_factory=dict)
 
 
 NO_CHOICES: Final = Choices()
@@ -237,6 +239,7 @@ def canonical(
       as given, every precision becomes that;
     - rules of a plan, quantizers and calibration methods that the target does not support are dropped, and calibration
       methods that the quantizer does not support;
+    - the plan of a budget is dropped in a model that it was not made for;
     - calibration settings are dropped for a model that needs none;
     - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
       calibration;
@@ -246,9 +249,14 @@ def canonical(
     precision = str(params.get("precision", "float32"))
     if precision not in target_precisions[target]:
         precision = AS_GIVEN if AS_GIVEN in target_precisions[target] else "float32"
-    plan = choices.plans.get(str(params.get("plan", NO_PLAN)), NO_RULES)
-    plan = plan.allowed(precision, choices.layers.get(target, ()))
-    trainable = precision == "int8" and {*plan.precisions} <= TRAINED_LAYERS and target in choices.trained
+    arch = dict(arch_defaults)
+    arch.update({key: value for key, value in params.items() if key not in DEPLOYMENT_KEYS})
+    name = str(params.get("plan", NO_PLAN))
+    made = choices.made.get(target, {}).get(name) if precision == "int8" and arch == dict(arch_defaults) else None
+    plan = (made or choices.plans.get(name, NO_RULES)).allowed(precision, choices.layers.get(target, ()))
+    trainable = (
+        made is None and precision == "int8" and {*plan.precisions} <= TRAINED_LAYERS and target in choices.trained
+    )
     training = "qat" if trainable and params.get("training") == "qat" else ""
     quantizer, calibration, cases = "", "", 0
     if not training and any(name in CALIBRATED for name in (precision, *plan.precisions)):
@@ -262,8 +270,6 @@ def canonical(
         cases = cases if cases < choices.cases else 0
     narrow = choices.seven_bits.get(target, ())
     can_choose = any(name in narrow for name in (precision, *plan.precisions))
-    arch = dict(arch_defaults)
-    arch.update({key: value for key, value in params.items() if key not in DEPLOYMENT_KEYS})
     width = round(float(params.get("width", 1.0)), 6)
     recovers = width < 1.0 or arch != dict(arch_defaults)
     return Variant(

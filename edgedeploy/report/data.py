@@ -9,6 +9,7 @@ from typing import Any
 from edgedeploy.evidence.front import Front
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.pictures import CasePicture
+from edgedeploy.study.plans import MadePlan
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class ReportData:
     """All that a report shows. ``measurements`` are those the front was built from, invalid ones included;
     ``seconds`` is the time account by phase, ``overhead`` the share of it that is not work (None: not known);
     ``training`` how the baseline was trained, ``trainings`` how the other models were (see ``Store``);
-    ``openings`` the log of the confirmation split (``utc``, ``reason``, ``variants``); ``command`` what was typed."""
+    ``openings`` the log of the confirmation split (``utc``, ``reason``, ``variants``); ``command`` what was typed;
+    ``plans`` the plans of budgets by target and budget."""
 
     name: str
     front: Front
@@ -33,3 +35,4 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)
     created_utc: str = ""
     notes: Sequence[str] = ()
+    plans: Mapping[str, Mapping[str, MadePlan]] = field(default_factory=dict)

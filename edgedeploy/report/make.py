@@ -23,6 +23,7 @@ from edgedeploy.spec.public import without
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import front_of, stored_spec, summarised, with_failures
+from edgedeploy.study.plans import MadePlans, kept_plans
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task
 
@@ -38,6 +39,7 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     account = summarise(store.times())
     pictures, notes = _pictures(store, study, spec, front, worst_cases(front, measurements))
     confirmation, training, trainings = store.confirmations(), store.baseline_training(), store.model_trainings()
+    plans, plan_notes = _plans(store)
     text = store.study_text()
     private = private_in(text)
     data = ReportData(
@@ -55,7 +57,8 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         pictures=pictures,
         versions=study["versions"],
         created_utc=study["created_utc"],
-        notes=[without(note, private) for note in (*store.left_out(), *notes)],
+        notes=[without(note, private) for note in (*store.left_out(), *plan_notes, *notes)],
+        plans=plans,
     )
     return write_report(data, Path(to) if to is not None else store.root / "report.html")
 
@@ -67,6 +70,14 @@ def _with_series(light: Sequence[Measurement], front: Front, store: Store) -> li
         shown = {next((item.digest for item in light if item.valid), None)}
     whole = {digest: store.measurement(digest) for digest in shown if digest}
     return [(whole.get(item.digest) if item.valid else None) or item for item in light]
+
+
+def _plans(store: Store) -> tuple[MadePlans, list[str]]:
+    """The plans that were made for budgets; or why they are not shown."""
+    try:
+        return kept_plans(store.root), []
+    except DataError as exc:
+        return {}, [f"No precision plans are shown: {exc}"]
 
 
 _GONE: Final = (

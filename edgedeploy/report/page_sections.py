@@ -31,6 +31,7 @@ from edgedeploy.report.page_details import (
     time_section,
     training_section,
 )
+from edgedeploy.report.plans import plans_section
 from edgedeploy.report.plot import choose_axes, pareto
 from edgedeploy.report.tables import all_variants_table, line, metrics_table, weight_bits_table
 from edgedeploy.report.words import (
@@ -64,6 +65,7 @@ def render_report(data: ReportData) -> str:
         _numbers(data.front),
         _every_variant(data),
         layers_section(data),
+        plans_section(data),
         sustained_section(data),
         cases_section(data),
         confirmation_section(data),

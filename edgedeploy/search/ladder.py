@@ -36,7 +36,8 @@ class Pace:
         return self.evaluation_s or 1.0
 
     def of_epoch(self, name: str, macs: float) -> float:
-        """Seconds of one epoch of an architecture. Without any training yet, an epoch is taken to cost as much as an evaluation."""
+        """Seconds of one epoch of an architecture. Without any training yet, an epoch is taken to cost as much as an
+        evaluation."""
         if name in self.epoch_s:
             return self.epoch_s[name]
         scaled = [

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from edgedeploy.records.precision import CALIBRATED
-from edgedeploy.records.variant import Scalar
+from edgedeploy.records.precision import CALIBRATED, LAYER_PRECISIONS
+from edgedeploy.records.variant import NO_PLAN, Scalar
 from edgedeploy.spec.source import SpecSource
 
 MAX_CHOICES = 64
+
+BUDGET_WORD: Final = "auto:"
 
 SPACE_KEYS: Final[Mapping[str, str]] = {
     "precision": "Numeric precisions: float32, bfloat16, float16, int8, int8-dynamic, int4-weights; a target that lacks one "
     "builds float32.",
     "width": "Shares of channels that structured pruning keeps, above 0 and at most 1. For tasks in PyTorch.",
     "threads": "Threads of a session; the board's cores, 4 at most, when left out.",
-    "plan": 'Names of precision plans of [plans], and "none".',
+    "plan": 'Names of precision plans of [plans], "none", and budgets such as "auto:0.5": a plan that is made once float32 '
+    "and int8 are measured, and spends that share of the time that int8 saves on the layers that int8 hurts most.",
     "calibration": "How int8 chooses its ranges: minmax, mean-minmax, percentile, entropy, mse, as far as a target has it.",
     "calibration_cases": "How many calibration cases int8 sees; all of them when left out.",
     "training": 'Where int8 comes from: "ptq" (calibration) or "qat" (training with quantizers).',
@@ -65,6 +68,44 @@ def whole_numbers(
     for number in values:
         if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
             raise source.error(key, f"expected whole numbers from {least} to {most}, but got {number!r}", remedy)
+
+
+def plan_budget(name: object) -> float | None:
+    """The budget of ``auto:0.25``: the share, from 0 to 1, of the time that int8 saves which a plan may spend on layers in
+    float32. None for another name. Raises ``ValueError`` for a budget that is none."""
+    if not isinstance(name, str) or not name.startswith(BUDGET_WORD):
+        return None
+    budget = float(name.removeprefix(BUDGET_WORD))
+    if not 0.0 <= budget <= 1.0:
+        raise ValueError(f"expected a share from 0 to 1, but got {budget}")
+    return budget
+
+
+def check_plans(
+    source: SpecSource, space: Mapping[str, Sequence[Scalar]], plans: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Refuse plans that nobody names, rules in unknown precisions, and budgets in a space where no plan can be made."""
+    named = []
+    for name in space.get("plan", ()):
+        try:
+            asked = plan_budget(name)
+        except ValueError:
+            found = f"{name!r} has no share from 0 to 1 behind {BUDGET_WORD!r}"
+            raise source.error("space.plan", found, f'For example "{BUDGET_WORD}0.5"') from None
+        if asked is None:
+            named.append(name)
+        elif not {"float32", "int8"} <= {*space.get("precision", ())}:
+            found = f"{name!r} is made from the times of the float32 and the int8 model"
+            raise source.error("space.plan", found, 'Add "float32" and "int8" to precision')
+    subset(source, "space.plan", named, (NO_PLAN, *plans), f"plans are budgets ({BUDGET_WORD}0.5) and")
+    for name, rules in plans.items():
+        if name == NO_PLAN or name.startswith(BUDGET_WORD):
+            raise source.error(
+                f"plans.{name}", f"a plan of one's own cannot have that name, {name!r} means something else"
+            )
+        if not rules:
+            raise source.error(f"plans.{name}", "plans without a rule stand for no plan at all")
+        subset(source, f"plans.{name}", tuple(rules.values()), LAYER_PRECISIONS, "precisions are")
 
 
 def subset(source: SpecSource, key: str, values: Sequence[Scalar], legal: Sequence[Scalar], text: str) -> None:

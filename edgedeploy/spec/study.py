@@ -17,9 +17,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from edgedeploy.errors import SpecError, nearest
 from edgedeploy.records.metric_table import BOARD_METRICS, RUN_METRICS, not_told_by
 from edgedeploy.records.metrics import Clock, Direction, MetricInfo
-from edgedeploy.records.precision import LAYER_PRECISIONS, PrecisionPlan
+from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.units import parse_quantity
-from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, NO_PLAN, PRECISIONS, TRAININGS, Scalar
+from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, PRECISIONS, TRAININGS, Scalar
 from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
 from edgedeploy.spec.measuring import MeasureTable
@@ -28,7 +28,7 @@ from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
 from edgedeploy.spec.search import MAX_POINTS, Combination, Point, SearchTable, check_points
 from edgedeploy.spec.source import SpecSource, first_error
-from edgedeploy.spec.space import MAX_CHOICES, expand, subset, whole_numbers
+from edgedeploy.spec.space import MAX_CHOICES, check_plans, expand, plan_budget, subset, whole_numbers
 from edgedeploy.spec.toml import read_toml
 
 MAX_SPEC_BYTES = 1 << 20
@@ -335,16 +335,12 @@ class StudySpec(_Table):
             if not isinstance(mode, str) or not mode:
                 raise source.error("space.power_mode", f"expected names of modes, but got {mode!r}")
         subset(source, "space.weight_bits", self.space.get("weight_bits", ()), WEIGHT_BITS, "int8 weights have")
-        subset(source, "space.plan", self.space.get("plan", ()), (NO_PLAN, *self.plans), "plans are")
+        check_plans(source, self.space, self.plans)
         subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
         subset(source, "space.training", self.space.get("training", ()), TRAININGS, "trainings are")
         if "qat" in self.space.get("training", ()) and "int8" not in self.space.get("precision", ()):
             found = f'"qat" trains int8 models, but `precision` is {list(self.space.get("precision", ("float32",)))}'
             raise source.error("space.training", found, 'Add "int8" to precision, or remove `training`')
-        for name, rules in self.plans.items():
-            if name == NO_PLAN or not rules:
-                raise source.error(f"plans.{name}", f"{NO_PLAN!r} and plans without a rule stand for no plan at all")
-            subset(source, f"plans.{name}", tuple(rules.values()), LAYER_PRECISIONS, "precisions are")
 
     def check_power_modes(
         self, source: SpecSource, board: str, table: BoardTable | None, offered: Mapping[str, str]
@@ -378,6 +374,10 @@ class StudySpec(_Table):
             remedy = f"Add {' or '.join(map(repr, can))} to precision" if can else "Remove it"
             raise source.error("space.weight_bits", found, remedy)
         offered = sorted(layer_precisions)
+        budgets = [name for name in self.space.get("plan", ()) if plan_budget(name) is not None]
+        if budgets and not {"float32", "int8"} <= {*offered}:
+            found = f"no target of this study builds single layers in float32 and int8, as {budgets[0]!r} asks"
+            raise source.error("space.plan", found, "Remove it")
         for name, plan in self.precision_plans().items():
             for precision in plan.precisions:
                 if precision not in offered:

@@ -14,6 +14,7 @@ MADE: Final = ("models", "artifacts", "baseline", "training", "inputs", "outputs
 """Folders of what is made with the task's code and can be made again."""
 
 ACCOUNT: Final = "account.jsonl"
+PLANS: Final = "plans.json"
 OPENINGS: Final = "confirmation/openings.jsonl"
 FOLDERS: Final = (*(folder.name for folder in ALL), *MADE, SET_ASIDE)
 FILES: Final = (
@@ -25,6 +26,7 @@ FILES: Final = (
     OPENINGS,
     "events.jsonl",
     "index.jsonl",
+    PLANS,
     *(f"optuna.sqlite3{suffix}" for suffix in ("", "-journal", "-wal", "-shm")),
 )
 

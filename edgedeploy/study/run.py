@@ -28,6 +28,7 @@ from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.search.history import Server
 from edgedeploy.search.loop import Failed, Finished, Outcome, Scored, Search
 from edgedeploy.search.rungs import Rungs
+from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
@@ -36,10 +37,10 @@ from edgedeploy.study.best import Best
 from edgedeploy.study.eta import Eta, Pace, eta
 from edgedeploy.study.events import Event, Observer
 from edgedeploy.study.front import read_front
-from edgedeploy.study.knowledge import knowledge_of
 from edgedeploy.study.known import Known
 from edgedeploy.study.limits import limit_marks
 from edgedeploy.study.outputs import prune_outputs
+from edgedeploy.study.plans import PlanMaker, seeds_in
 from edgedeploy.study.preflight import Ready
 from edgedeploy.study.sources import task_marks
 from edgedeploy.study.steadiness import Steadiness
@@ -157,26 +158,8 @@ class StudyRun:
             self._say("note", line)
         first = next(iter(self._trials.values()))
         try:
-            search = Search(
-                storage=self._history,
-                space=self._ready.space,
-                directions=[first.metrics[o.metric].direction for o in self._spec.objectives],
-                seed=self._spec.study.seed,
-                lookup=first.lookup,
-                clock=self._searching,
-                evidence=self._known.variants,
-                sampler=self._spec.search.sampler,
-                knowledge=knowledge_of(
-                    self._spec,
-                    self._ready.task,
-                    self._rungs,
-                    self._store,
-                    self._account,
-                    lambda: self._deadline_s - time.monotonic(),
-                ),
-            )
             with self._crew, self._left_at_once():
-                finished = search.run(self._crew, trials=self._total, deadline_s=self._deadline_s)
+                finished = self._search(first, self._planned_space(first), self._total)
                 self._compare_at_the_end()
                 if confirm:
                     self._confirm()
@@ -184,6 +167,51 @@ class StudyRun:
             return finished
         finally:
             self._account.close()
+
+    def _search(self, first: Trials, space: Space, trials: int) -> Finished:
+        search = Search(
+            storage=self._history,
+            space=space,
+            directions=[first.metrics[o.metric].direction for o in self._spec.objectives],
+            seed=self._spec.study.seed,
+            lookup=first.lookup,
+            clock=self._searching,
+            evidence=self._known.variants,
+            sampler=self._spec.search.sampler,
+            knowledge=knowledge_of(
+                self._spec,
+                self._ready.task,
+                self._rungs,
+                self._store,
+                self._account,
+                lambda: self._deadline_s - time.monotonic(),
+            ),
+        )
+        return search.run(self._crew, trials=trials, deadline_s=self._deadline_s)
+
+    def _planned_space(self, first: Trials) -> Space:
+        """The space with the plans of its budgets, which are made once the search's first variants are measured."""
+        maker = PlanMaker(
+            self._ready.space,
+            self._ready.targets,
+            self._bench,
+            self._store.root,
+            tell=partial(self._say, "note"),
+            progress=partial(self._say, "phase"),
+            check=self._check_time,
+        )
+        if maker.missing():
+            self._search(first, self._ready.space, min(self._total, seeds_in(self._ready.space)))
+            try:
+                with self._host, self._account.phase("build"):
+                    maker.make(self._store.measurement)
+            except OutOfTime as exc:
+                self._say("note", f"no precision plans: {exc}")
+        return maker.space()
+
+    def _check_time(self) -> None:
+        if time.monotonic() >= self._deadline_s:
+            raise OutOfTime("precision plans", "the time is over", "A resumed study makes them")
 
     def _searching(self) -> AbstractContextManager[None]:
         return self._account.phase("search")

@@ -407,6 +407,10 @@ class Workbench:
             weight_bits=weight_bits,
         )
 
+    def calibration(self, variant: Variant) -> Iterator[dict[str, Array]]:
+        """The calibration cases that a target would get, one at a time."""
+        return self._request(variant, self.reference(variant), 8).calibration()
+
     def payload(self, variant: Variant, split: Split) -> Payload:
         """The artifact with the inputs of a split, ready for a board."""
         artifact, folder = self.artifact(variant)

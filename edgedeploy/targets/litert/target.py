@@ -30,7 +30,7 @@ from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.records.precision import assign
+from edgedeploy.records.precision import Int8Scheme, assign
 from edgedeploy.records.variant import digest_of
 from edgedeploy.reference import graph
 from edgedeploy.reference.export import describe
@@ -61,6 +61,7 @@ class LiteRtTarget:
         "int8-dynamic": Demand(fast_with=INT8_DOT_PRODUCTS),
     }
     layer_precisions: tuple[str, ...] = ("float32", "float16", "int8")
+    int8_scheme = Int8Scheme(one_range=("Concat",))
     calibrations: tuple[str, ...] = CALIBRATIONS
     quantizers: Mapping[str, tuple[str, ...]] = {"ai-edge-quantizer": CALIBRATIONS}
     extra = "litert"

@@ -23,7 +23,7 @@ from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.records.precision import AS_GIVEN, CALIBRATED
+from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, Int8Scheme
 from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.quantized import unsigned_activations
 from edgedeploy.reference.translate import translated
@@ -47,6 +47,12 @@ class OnnxRuntimeTarget:
         "int8-dynamic": Demand(fast_with=INT8_DOT_PRODUCTS),
     }
     layer_precisions: tuple[str, ...] = ("float32", "int8", "int8-dynamic", "int4-weights")
+    int8_scheme = Int8Scheme(
+        operators=(
+            *("Concat", "Add", "Mul", "MatMul", "AveragePool", "GlobalAveragePool", "Softmax", "Sigmoid", "LeakyRelu"),
+            *("InstanceNormalization", "LayerNormalization"),
+        )
+    )
     calibrations: tuple[str, ...] = CALIBRATIONS
     quantizers: Mapping[str, tuple[str, ...]] = {"onnxruntime": CALIBRATIONS}
     seven_bit_precisions: tuple[str, ...] = ("int8", "int8-dynamic")

@@ -22,7 +22,7 @@ from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, Layer, assign
+from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, Int8Scheme, Layer, assign
 from edgedeploy.reference.graph import nodes_named
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
 from edgedeploy.reference.translate import translated
@@ -58,6 +58,7 @@ class OpenVinoTarget:
         "int8": Demand(fast_with=INT8_DOT_PRODUCTS),
     }
     layer_precisions: tuple[str, ...] = ("float32", "bfloat16", "int8", "int4-weights")
+    int8_scheme = Int8Scheme(outputs=False, mean_extremes=True)
     calibrations: tuple[str, ...] = CALIBRATIONS
     quantizers: Mapping[str, tuple[str, ...]] = QUANTIZERS
     seven_bit_precisions: tuple[str, ...] = ("int8",)
