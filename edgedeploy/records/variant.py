@@ -12,11 +12,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NO_RULES, PrecisionPlan
 
 Scalar = bool | int | float | str
+
+Allocation = Literal["compute", "bytes"]
+
+UNIFORM: Final = "uniform"
+
+ALLOCATIONS: Final = (UNIFORM, "compute", "bytes")
+"""How a width is spread over the layers: the same share of channels everywhere, or by the layers' sensitivity so that the
+model's multiplications, or the bytes of its weights, are those of the uniform width."""
 
 PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int8-dynamic", "int4-weights", AS_GIVEN)
 """Numeric precisions a variant may ask for; a target names the ones it has."""
@@ -34,7 +42,7 @@ TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
 
 DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
-    "weight_bits",
+    *("weight_bits", "allocation"),
 )
 """Search parameters that edgedeploy itself understands; every other one belongs to the task's architecture."""
 
@@ -55,6 +63,7 @@ class Variant:
 
     - ``arch``: the task's own keywords as sorted pairs (hashable).
     - ``width``: share of channels that structured pruning keeps (1.0 is unpruned).
+    - ``allocation``: what the layers share out so that it costs what the uniform ``width`` costs; empty for the uniform one.
     - ``threads``: intra-op threads of the session.
     - ``plan``: precisions of single layers that differ from ``precision``.
     - ``calibration``: calibration method; empty for the target's default. ``calibration_cases``: 0 for all cases.
@@ -75,6 +84,7 @@ class Variant:
     power_mode: str = ""
     training: str = ""
     weight_bits: int = 0
+    allocation: str = ""
     recovered: bool = False
 
     @property
@@ -90,8 +100,13 @@ class Variant:
             "threads": self.threads,
             **self._build_settings,
             **({"power_mode": self.power_mode} if self.power_mode else {}),
+            **self._allocated,
             **({"recovered": True} if self.recovered else {}),
         }
+
+    @property
+    def _allocated(self) -> dict[str, str]:
+        return {"allocation": self.allocation} if self.allocation else {}
 
     @property
     def _build_settings(self) -> dict[str, Any]:
@@ -127,6 +142,7 @@ class Variant:
             power_mode=str(data.get("power_mode", "")),
             training=str(data.get("training", "")),
             weight_bits=int(data.get("weight_bits", 0)),
+            allocation=str(data.get("allocation", "")),
             recovered=bool(data.get("recovered", False)),
         )
 
@@ -146,7 +162,7 @@ class Variant:
             trained["weight_bits"] = self.weight_bits
         if self.recovered:
             trained["recovered"] = True
-        return digest_of({"width": self.width, "arch": dict(self.arch), **trained})[:16]
+        return digest_of({"width": self.width, "arch": dict(self.arch), **self._allocated, **trained})[:16]
 
     @property
     def artifact_name(self) -> str:
@@ -167,9 +183,14 @@ class Variant:
     @property
     def label(self) -> str:
         """Short text for people. It is unique within a study that searches no other settings."""
-        parts = [self.target, self.recipe, f"w{self.width:g}"]
+        parts = [self.target, self.recipe, self.width_label]
         parts += [*(str(value) for _, value in self.arch), f"t{self.threads}", self.power_mode]
         return " ".join(part for part in parts if part)
+
+    @property
+    def width_label(self) -> str:
+        """Text for people: the width, and what it is shared out by."""
+        return f"w{self.width:g}{f'-{self.allocation}' if self.allocation else ''}"
 
     @property
     def recipe(self) -> str:
@@ -219,7 +240,8 @@ def canonical(
     - rules of a plan and calibration methods that the target does not support are dropped;
     - calibration settings are dropped for a model that needs none;
     - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
-      calibration.
+      calibration;
+    - a model of full width has no allocation, and neither has the uniform one.
     """
     target = str(params["target"])
     precision = str(params.get("precision", "float32"))
@@ -240,10 +262,12 @@ def canonical(
     can_choose = any(name in narrow for name in (precision, *plan.precisions))
     arch = dict(arch_defaults)
     arch.update({key: value for key, value in params.items() if key not in DEPLOYMENT_KEYS})
+    width = round(float(params.get("width", 1.0)), 6)
+    allocation = str(params.get("allocation", UNIFORM)) if width < 1.0 else UNIFORM
     return Variant(
         target=target,
         precision=precision,
-        width=round(float(params.get("width", 1.0)), 6),
+        width=width,
         arch=tuple(sorted(arch.items())),
         threads=int(params.get("threads", default_threads)),
         plan=plan,
@@ -252,4 +276,5 @@ def canonical(
         power_mode=str(params.get("power_mode", "")),
         training=training,
         weight_bits=int(params.get("weight_bits", 0)) if can_choose else 0,
+        allocation="" if allocation == UNIFORM else allocation,
     )

@@ -83,7 +83,7 @@ class Space:
             wanted = NO_PLAN
         elif name == "training":
             wanted = "ptq"
-        elif name in ("calibration", "calibration_cases", "power_mode", "weight_bits"):
+        elif name in ("calibration", "calibration_cases", "power_mode", "weight_bits", "allocation"):
             wanted = values[0]
         else:
             wanted = self.arch_defaults[name]

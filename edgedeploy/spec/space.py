@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from edgedeploy.records.variant import Scalar
+from edgedeploy.records.variant import ALLOCATIONS, Scalar
 from edgedeploy.spec.source import SpecSource
 
 MAX_CHOICES = 64
@@ -14,6 +14,8 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     "precision": "Numeric precisions: float32, bfloat16, float16, int8, int8-dynamic, int4-weights; a target that lacks one "
     "builds float32.",
     "width": "Shares of channels that structured pruning keeps, above 0 and at most 1. For tasks in PyTorch.",
+    "allocation": 'How a width is spread over the layers: "uniform" (the same share of channels in each), or by the loss '
+    'that channels are worth, for the multiplications ("compute") or the weights ("bytes") of the uniform width.',
     "threads": "Threads of a session; the board's cores, 4 at most, when left out.",
     "plan": 'Names of precision plans of [plans], and "none".',
     "calibration": "How int8 chooses its ranges: minmax, mean-minmax, percentile, entropy, mse, as far as a target has it.",
@@ -59,3 +61,7 @@ def subset(source: SpecSource, key: str, values: Sequence[Scalar], legal: Sequen
         if not any(type(value) is type(other) and value == other for other in legal):
             found = f"{value!r} is not among the legal values"
             raise source.error(key, found, f"{text[0].upper()}{text[1:]}: {', '.join(map(repr, legal))}")
+
+
+def check_allocations(source: SpecSource, space: Mapping[str, Sequence[Scalar]]) -> None:
+    subset(source, "space.allocation", space.get("allocation", ()), ALLOCATIONS, "allocations are")

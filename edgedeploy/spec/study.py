@@ -27,7 +27,7 @@ from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
 from edgedeploy.spec.source import SpecSource, first_error
-from edgedeploy.spec.space import MAX_CHOICES, expand, subset
+from edgedeploy.spec.space import MAX_CHOICES, check_allocations, expand, subset
 from edgedeploy.spec.toml import read_toml
 
 MAX_SPEC_BYTES = 1 << 20
@@ -307,6 +307,7 @@ class StudySpec(_Table):
             if key in architecture:
                 subset(source, path, values, tuple(architecture[key]), "the task's values are")
         subset(source, "space.precision", self.space.get("precision", ()), PRECISIONS, "precisions are")
+        check_allocations(source, self.space)
         offered = {precision for name in self.study.targets for precision in known_targets[name]}
         for precision in self.space.get("precision", ()):
             if precision not in offered:
