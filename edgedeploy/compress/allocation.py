@@ -6,8 +6,10 @@ layers saves both alike; a budget of one of the two is met with less loss where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from edgedeploy.errors import Unsupported
@@ -51,8 +53,9 @@ class ChannelGroup:
     importance: tuple[float, ...]
     least: int
 
-    def layers(self) -> list[str]:
-        return list(dict.fromkeys((*self.reads, *self.writes)))
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.reads, *self.writes)))
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def spread(
 ) -> dict[str, Share]:
     """The share of each group by its name (a layer), such that all layers together cost at most what they do at the widths
     ``uniform``, which has output channels by layer. Raises what :func:`allocate` raises."""
-    limit = _cost(groups, layers, {name: uniform[name] for name in groups}, layers)
+    limit = _Network(groups, layers, {name: uniform[name] for name in groups}).cost
     kept = allocate(groups, layers, limit, multiple)
     return {name: share_of(kept[name], group.channels, group.importance) for name, group in groups.items()}
 
@@ -91,50 +94,70 @@ def allocate(
     within the limit; what is left of it is given back where that is worth most. Ties go to the first name. Raises
     ``Unsupported`` when the limit is not reached with the least channels of every group.
     """
-    kept = {name: group.channels for name, group in groups.items()}
-    orders = {name: sorted(group.importance) for name, group in groups.items()}
-    total = _cost(groups, layers, kept, layers)
-
-    def step(name: str, way: int) -> tuple[int, float, float]:
-        """Channels after a step, the importance it moves and the cost it saves (negative: adds)."""
-        now = kept[name]
-        after = now + way * multiple if now % multiple == 0 else (now // multiple + (way > 0)) * multiple
-        after = min(after, groups[name].channels)
-        moved = sum(orders[name][groups[name].channels - max(now, after) : groups[name].channels - min(now, after)])
-        touched = groups[name].layers()
-        before = _cost(groups, layers, kept, touched)
-        return after, moved, before - _cost(groups, layers, {**kept, name: after}, touched)
-
-    while total > limit:
-        offers = [(name, *step(name, -1)) for name in sorted(groups)]
-        offers = [one for one in offers if one[1] >= groups[one[0]].least and one[3] > 0]
-        if not offers:
-            found = f"the least channels of every layer cost {total / limit:.2f} times as much"
+    network = _Network(groups, layers, {name: group.channels for name, group in groups.items()})
+    while network.cost > limit:
+        fewer = [network.changed(name, _below(network.kept[name], multiple)) for name in sorted(groups)]
+        fewer = [one for one in fewer if one.kept >= groups[one.name].least and one.cost < 0]
+        if not fewer:
+            found = f"the least channels of every layer cost {network.cost / limit:.2f} times as much"
             raise Unsupported("a budget of channels", found, "Search a larger width, or the uniform allocation")
-        name, after, _, saved = min(offers, key=lambda one: one[2] / one[3])
-        kept[name], total = after, total - saved
+        network.take(min(fewer, key=lambda one: one.worth))
     while True:
-        offers = [(name, *step(name, +1)) for name in sorted(groups) if kept[name] < groups[name].channels]
-        offers = [one for one in offers if total - one[3] <= limit]
-        if not offers:
-            return kept
-        name, after, _, saved = max(offers, key=lambda one: one[2] / max(-one[3], 1e-12))
-        kept[name], total = after, total - saved
+        more = [network.changed(name, _above(network.kept[name], multiple)) for name in sorted(groups)]
+        more = [one for one in more if one.kept <= groups[one.name].channels and network.cost + one.cost <= limit]
+        if not more:
+            return network.kept
+        network.take(max(more, key=lambda one: one.worth))
 
 
-def _cost(
-    groups: Mapping[str, ChannelGroup],
-    layers: Mapping[str, LayerCost],
-    kept: Mapping[str, int],
-    names: Sequence[str] | Mapping[str, LayerCost],
-) -> float:
-    total = 0.0
-    for name in names:
-        layer = layers[name]
+def _below(channels: int, multiple: int) -> int:
+    return (channels - 1) // multiple * multiple
+
+
+def _above(channels: int, multiple: int) -> int:
+    return (channels // multiple + 1) * multiple
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Another number of channels of a group: the ``cost`` that it adds, and the importance it moves per cost."""
+
+    name: str
+    kept: int
+    cost: float
+    worth: float
+
+
+class _Network:
+    """A network on its way to a budget: channels that each group has ``kept``, and the ``cost`` of all layers."""
+
+    def __init__(
+        self, groups: Mapping[str, ChannelGroup], layers: Mapping[str, LayerCost], kept: Mapping[str, int]
+    ) -> None:
+        self.kept = dict(kept)
+        self._groups = groups
+        self._layers = layers
+        self._of = {name: [key for key, group in groups.items() if name in group.layers] for name in layers}
+        self._ranked = {name: sorted(group.importance) for name, group in groups.items()}
+        self.cost = sum(self._layer_cost(name, {}) for name in layers)
+
+    def changed(self, name: str, kept: int) -> _Change:
+        group, now = self._groups[name], self.kept[name]
+        less, more = sorted((now, kept))
+        moved = sum(self._ranked[name][group.channels - more : group.channels - less])
+        cost = sum(self._layer_cost(layer, {name: kept}) - self._layer_cost(layer, {}) for layer in group.layers)
+        return _Change(name, kept, cost, moved / abs(cost) if cost else math.inf)
+
+    def take(self, change: _Change) -> None:
+        self.kept[change.name] = change.kept
+        self.cost += change.cost
+
+    def _layer_cost(self, name: str, otherwise: Mapping[str, int]) -> float:
+        layer = self._layers[name]
         inputs, outputs = float(layer.inputs), float(layer.outputs)
-        for key, group in groups.items():
-            gone = group.channels - kept[key]
-            inputs -= gone * group.reads.get(name, 0)
-            outputs -= gone * group.writes.get(name, 0)
-        total += layer.at(inputs, outputs)
-    return total
+        for key in self._of[name]:
+            group = self._groups[key]
+            gone = group.channels - otherwise.get(key, self.kept[key])
+            inputs -= gone * group.reads.get(name, 0.0)
+            outputs -= gone * group.writes.get(name, 0.0)
+        return layer.at(inputs, outputs)

@@ -100,6 +100,7 @@ def channel_groups(
                     summed = one if summed is None else summed + one
         if summed is None:
             continue
+        # Three digits, so that the last bits of parallel sums decide nothing.
         weights = tuple(float(f"{value:.3g}") for value in summed.square().mean(0).tolist())
         found[first] = ChannelGroup(channels, reads, writes, weights, min(LEAST, channels))
     return found

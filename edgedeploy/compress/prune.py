@@ -43,6 +43,10 @@ def prune(
     """A pruned copy of ``model`` in eval mode that keeps the share ``width`` (0 < width <= 1) of every layer's channels,
     rounded down to a multiple of ``CHANNEL_MULTIPLE``; at width 1, an untouched copy.
 
+    With a ``sensitivity`` the layers keep different shares: what the uniform width costs is spent where the loss needs it
+    (:mod:`edgedeploy.compress.allocation`). With ``widths`` the layers keep so many channels, as a network that was pruned
+    before has them: all its layers by name.
+
     ``example_inputs`` are the model's inputs with batch size 1, by position or by name. Three kinds of layers keep their
     channels: those that produce the outputs (found by walking back from the outputs, not by name), those named in
     ``protect``, and those without which the network no longer runs: a layer whose output is added to the input itself.
@@ -50,7 +54,7 @@ def prune(
     other parametrizations are replaced by the weights that they compute.
 
     Raises ``SpecError`` for a width out of range or an unknown name in ``protect``, ``Unsupported`` when there is nothing
-    to prune at this width or torch-pruning cannot follow the model.
+    to prune at this width, the budget is below the least channels of all layers, or torch-pruning cannot follow the model.
     """
     if not 0.0 < width <= 1.0:
         raise SpecError("width", f"found {width}", "It is the share of channels to keep: above 0, at most 1")
@@ -78,7 +82,9 @@ def prune(
         if sensitivity is not None:
             shares = _spread(whole, inputs, kept, channel_widths(pruned), sensitivity)
         else:
-            shares = {name: share_of((widths or {})[name], full) for name, full in channel_widths(whole).items()}
+            uniform, full = channel_widths(pruned), channel_widths(whole)
+            told = {name: count for name, count in (widths or {}).items() if count != uniform[name]}
+            shares = {name: share_of(count, full[name]) for name, count in told.items()}
         pruned = copied(whole)
         _cut(pruned, inputs, width, kept, shares)
     found = _output_shapes(pruned, inputs, width)

@@ -18,7 +18,7 @@ from edgedeploy.compress.recalibration import training_batches
 from edgedeploy.compress.training import users_line
 from edgedeploy.interfaces.task import Recoverable
 from edgedeploy.records.variant import Scalar
-from edgedeploy.reference.calling import call, map_tensors
+from edgedeploy.reference.calling import call
 from edgedeploy.reference.copies import copied
 
 if TYPE_CHECKING:
@@ -31,12 +31,14 @@ def gate_gradients(
 ) -> dict[str, torch.Tensor]:
     """By layer, the gradient of the task's loss in each case by each channel that the layer reads: (cases, channels).
 
-    ``model`` stays as it is. ``seed`` decides the batches. A layer that reads other than (cases, ...) is left out.
+    ``model`` stays as it is. ``seed`` decides the batches. Left out is a layer that reads
+    other than (cases, ...) or (cases x parts, ...), or not in every batch.
     """
     import torch
 
     twin = _as_trained(copied(model))
     found: dict[str, list[torch.Tensor]] = defaultdict(list)
+    seen = 0
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), _gated(twin) as gates:
         torch.manual_seed(seed)
         for batch in training_batches(task, arch, batches, seed):
@@ -44,13 +46,14 @@ def gate_gradients(
             asked = f"a forward pass with inputs {batch.shapes}"
             with users_line(asked, "batches() and the model's forward have to fit each other"):
                 outputs = call(twin, batch.inputs)
-            with users_line("the task's loss of the model's outputs", "loss() gets what the forward returns"):
-                loss = task.loss(map_tensors(outputs, lambda value: value), batch.target)
-            loss.backward()
-            cases = len(next(iter(_tensors(batch.inputs))))
+            with users_line(
+                "the gradient of the task's loss", "loss() gets what the forward returns, and gives one number"
+            ):
+                task.loss(outputs, batch.target).backward()
+            seen += (cases := len(next(iter(_tensors(batch.inputs)))))
             for name, values in gates.items():
-                found[name].append(torch.stack([_by_case(value, cases) for value in values]).sum(0))
-    return {name: torch.cat(values) for name, values in found.items()}
+                found[name] += _by_case(values, cases)
+    return {name: torch.cat(values) for name, values in found.items() if sum(map(len, values)) == seen}
 
 
 def _tensors(inputs: Any) -> Iterator[Any]:
@@ -76,7 +79,9 @@ def _gated(model: nn.Module) -> Iterator[dict[str, list[torch.Tensor]]]:
     gates: dict[str, list[torch.Tensor]] = defaultdict(list)
 
     def hook(name: str, axis: int) -> Any:
-        def gate(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        def gate(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if not args or args[0].ndim < 2:
+                return None
             value = args[0]
             shape = [1] * value.ndim
             shape[0], shape[axis] = value.shape[0], value.shape[axis]
@@ -99,7 +104,15 @@ def _gated(model: nn.Module) -> Iterator[dict[str, list[torch.Tensor]]]:
             handle.remove()
 
 
-def _by_case(gate: torch.Tensor, cases: int) -> torch.Tensor:
+def _by_case(gates: list[torch.Tensor], cases: int) -> list[torch.Tensor]:
+    """The sum over a layer's calls of its gates' gradients, (cases, channels); nothing where the first axis of what it
+    reads is not made of the cases."""
+    import torch
 
-    assert gate.grad is not None
-    return gate.grad.reshape(cases, -1, max(gate.shape[1:])).sum(1)
+    found = []
+    for gate in gates:
+        gradient = torch.zeros_like(gate) if gate.grad is None else gate.grad
+        if len(gate) % cases:
+            return []
+        found.append(gradient.reshape(cases, len(gate) // cases, max(gate.shape[1:])).sum(1))
+    return [torch.stack(found).sum(0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,47 @@ def test_a_task_without_a_loss_cannot_weigh(baseline: nn.Module) -> None:
 
     with pytest.raises(SpecError, match="no batches and no loss"):
         derive(Still(), replace(variant(width=0.5), allocation="bytes"), baseline)
+
+
+class Mobile(nn.Module):
+    """A depthwise and a grouped convolution, and a linear layer that reads a flattened image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widen, self.depthwise = nn.Conv2d(1, 32, 1), nn.Conv2d(32, 32, 3, padding=1, groups=32)
+        self.mix, self.grouped = nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 3, padding=1, groups=4)
+        self.last, self.score = nn.Conv2d(32, 16, 1), nn.Linear(16 * 16, 2)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        value = torch.relu(self.grouped(torch.relu(self.mix(torch.relu(self.depthwise(self.widen(image)))))))
+        out: torch.Tensor = self.score(torch.relu(self.last(value)).flatten(1))
+        return out
+
+
+class Scores(TrainableEdges):
+    def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
+        generator = torch.Generator().manual_seed(seed)
+        yield torch.randn(batch_size, 1, 4, 4, generator=generator), torch.arange(batch_size) % 2
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_depthwise_and_grouped_layers_are_counted(cost: Allocation) -> None:
+    torch.manual_seed(0)
+    model, inputs = Mobile().eval(), {"image": torch.zeros(1, 1, 4, 4)}
+    gates = gate_gradients(model, Scores(), {"size": 4, "mix": "wide"}, 1, 0)
+    pruned = prune(model, inputs, 0.5, sensitivity=Sensitivity(cost, gates))
+    limit, found = (
+        sum(layer.cost for layer in layer_costs(one, inputs, cost).values())
+        for one in (prune(model, inputs, 0.5), pruned)
+    )
+    assert 0.8 * limit <= found <= limit
+    widths = channel_widths(pruned)
+    assert widths["widen"] == widths["depthwise"]
+    assert pruned.score.in_features == 16 * widths["last"]
+    again = prune(model, inputs, 0.5, widths=widths)
+    assert {name: value.shape for name, value in again.state_dict().items()} == {
+        name: value.shape for name, value in pruned.state_dict().items()
+    }
 
 
 LAYERS = {"shallow": LayerCost(1, 16, 160.0), "deep": LayerCost(16, 32, 40.0), "head": LayerCost(32, 2, 4.0)}
