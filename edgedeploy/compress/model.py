@@ -7,20 +7,23 @@ baseline is pruned again first.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgedeploy.compress.allocation import Sensitivity
 from edgedeploy.compress.batch import first_inputs
 from edgedeploy.compress.inherit import InheritReport, inherit
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.own_fit import fit_by_task
-from edgedeploy.compress.prune import prune
+from edgedeploy.compress.prune import channel_widths, outputs_of, prune
 from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.recalibration import recalibrate
+from edgedeploy.compress.sensitivity import gate_gradients
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import write_atomic
@@ -40,6 +43,8 @@ WAYS_TO_WEIGHTS: Final = (
 
 RECALIBRATION_BATCHES: Final = 16
 """How many batches of the train split give a model without training the statistics of its batch norms."""
+SENSITIVITY_BATCHES: Final = 8
+"""How many batches of the train split weigh the layers' channels."""
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +97,7 @@ def derive(
 
     1. Every tensor whose name and shape match is inherited from the baseline. With ``own_weights``, models of another
        architecture keep the trained weights that ``build`` gave them.
-    2. The least important channels are pruned.
+    2. The least important channels are pruned: the same share in every layer, or by the layers' sensitivity.
     3. Where the task can train, the model is trained with the baseline as its teacher (recovery): by the task's recipe, or
        as ``further`` says. Without any epoch of training, the statistics of its batch norms are taken anew.
 
@@ -160,7 +165,7 @@ def restore(
 
     The baseline's weights decide the pruning, so the shapes are the same. Raises what :func:`load_weights` raises.
     """
-    model, _ = _shaped(task, variant, baseline_model, own_weights)
+    model, _ = _shaped(task, variant, baseline_model, own_weights, like=weights)
     return load_weights(model, weights)
 
 
@@ -199,14 +204,36 @@ def _is_baselines(task: Task, variant: Variant) -> bool:
 
 
 def _shaped(
-    task: Task, variant: Variant, baseline_model: nn.Module, own_weights: bool
+    task: Task, variant: Variant, baseline_model: nn.Module, own_weights: bool, *, like: Path | None = None
 ) -> tuple[nn.Module, InheritReport]:
-    """The variant's model before any training of its own: inherited and pruned."""
+    """The variant's model before any training of its own: inherited and pruned; by sensitivity, unless the weights in the
+    file ``like`` tell the width of every layer."""
     model = built(task, variant.arch_kwargs)
     source = model if own_weights and not _is_baselines(task, variant) else baseline_model
     report = inherit(model, source)
     inputs = example_inputs(task.input_specs(**variant.arch_kwargs), first_inputs(task, variant.arch_kwargs))
-    return prune(model, inputs, variant.width), report
+    if not variant.allocation:
+        return prune(model, inputs, variant.width), report
+    if like is not None:
+        return prune(model, inputs, variant.width, widths=_widths_in(like, model)), report
+    if not isinstance(task, Recoverable):
+        found = "the task has no batches and no loss to weigh the layers by"
+        raise SpecError(
+            f"allocation of {variant.label}", found, "Give it these members, or search the uniform allocation"
+        )
+    gates = gate_gradients(model, task, variant.arch_kwargs, SENSITIVITY_BATCHES, task.recovery_recipe.seed)
+    sensitivity = Sensitivity("compute" if variant.allocation == "compute" else "bytes", gates)
+    return prune(model, inputs, variant.width, sensitivity=sensitivity), report
+
+
+def _widths_in(path: Path, model: nn.Module) -> dict[str, int]:
+    """Output channels of each layer of ``model`` in a file of :func:`save_weights`. Raises ``DataError``."""
+    weights = _read_weights(path, model)
+    found = {}
+    for name, full in channel_widths(model).items():
+        weight = weights.get(f"{name}.weight")
+        found[name] = full if weight is None else outputs_of(model.get_submodule(name), tuple(weight.shape))
+    return found
 
 
 def example_inputs(specs: tuple[TensorSpec, ...], feed: Mapping[str, Array] | None = None) -> dict[str, torch.Tensor]:
@@ -237,17 +264,28 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     Reads tensors only: a file whose pickle would run code is refused. Raises ``DataError`` for a file that is
     missing, damaged, or of another architecture.
     """
-    import pickle
+    with _of_model(path, model):
+        model.load_state_dict(_read_weights(path, model))
+    return model.eval()
 
+
+def _read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     import torch
+
+    with _of_model(path, model):
+        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
+
+
+@contextmanager
+def _of_model(path: Path, model: nn.Module) -> Iterator[None]:
+    import pickle
 
     remedy = "Delete the file: the next run makes the model again"
     try:
-        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(weights)
+        yield
     except FileNotFoundError as exc:
         raise DataError(f"weights {path}", "there is no such file", "Train the baseline first") from exc
     except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as exc:
         found = next(iter(str(exc).splitlines()), type(exc).__name__)
         raise DataError(f"weights {path.name} for {type(model).__name__}", found[:400], remedy) from exc
-    return model.eval()

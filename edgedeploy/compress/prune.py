@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from edgedeploy.compress.allocation import NO_SHARES, Sensitivity, Share, share_of, spread
+from edgedeploy.compress.channels import channel_groups, importance, layer_costs
 from edgedeploy.errors import BuildError, SpecError, Unsupported
 from edgedeploy.reference.calling import call, flat_tensors, map_tensors, plain_model
 from edgedeploy.reference.copies import baked, copied
@@ -35,9 +37,15 @@ def prune(
     width: float,
     *,
     protect: Sequence[str] = (),
+    sensitivity: Sensitivity | None = None,
+    widths: Mapping[str, int] | None = None,
 ) -> nn.Module:
     """A pruned copy of ``model`` in eval mode that keeps the share ``width`` (0 < width <= 1) of every layer's channels,
     rounded down to a multiple of ``CHANNEL_MULTIPLE``; at width 1, an untouched copy.
+
+    With a ``sensitivity`` the layers keep different shares: what the uniform width costs is spent where the loss needs it
+    (:mod:`edgedeploy.compress.allocation`). With ``widths`` the layers keep so many channels, as a network that was pruned
+    before has them: all its layers by name.
 
     ``example_inputs`` are the model's inputs with batch size 1, by position or by name. Three kinds of layers keep their
     channels: those that produce the outputs (found by walking back from the outputs, not by name), those named in
@@ -46,7 +54,7 @@ def prune(
     other parametrizations are replaced by the weights that they compute.
 
     Raises ``SpecError`` for a width out of range or an unknown name in ``protect``, ``Unsupported`` when there is nothing
-    to prune at this width or torch-pruning cannot follow the model.
+    to prune at this width, the budget is below the least channels of all layers, or torch-pruning cannot follow the model.
     """
     if not 0.0 < width <= 1.0:
         raise SpecError("width", f"found {width}", "It is the share of channels to keep: above 0, at most 1")
@@ -70,10 +78,19 @@ def prune(
         ]
         pruned = copied(whole)
         _cut(pruned, inputs, width, kept)
-        found = _output_shapes(pruned, inputs, width)
-        if found != shapes:
-            asked = f"output shapes {shapes} after pruning to width {width:g}"
-            raise BuildError(asked, f"{found}", "Search width = 1 for this model")
+    if sensitivity is not None or widths is not None:
+        if sensitivity is not None:
+            shares = _spread(whole, inputs, kept, channel_widths(pruned), sensitivity)
+        else:
+            uniform, full = channel_widths(pruned), channel_widths(whole)
+            told = {name: count for name, count in (widths or {}).items() if count != uniform[name]}
+            shares = {name: share_of(count, full[name]) for name, count in told.items()}
+        pruned = copied(whole)
+        _cut(pruned, inputs, width, kept, shares)
+    found = _output_shapes(pruned, inputs, width)
+    if found != shapes:
+        asked = f"output shapes {shapes} after pruning to width {width:g}"
+        raise BuildError(asked, f"{found}", "Search width = 1 for this model")
     before, after = channel_widths(whole), channel_widths(pruned)
     if after == before:
         raise Unsupported(
@@ -139,9 +156,12 @@ def _leaf_ids(parents: Sequence[Any]) -> Iterator[int]:
             yield from _leaf_ids([grand for grand, _ in parent.next_functions if grand is not None])
 
 
-def _cut(model: nn.Module, inputs: Any, width: float, kept: Sequence[str]) -> None:
-    """Prune in place. Raises ``Unsupported`` with torch-pruning's reason."""
-    with _pruner(model, inputs, width, kept) as pruner:
+def _cut(
+    model: nn.Module, inputs: Any, width: float, kept: Sequence[str], shares: Mapping[str, Share] | None = None
+) -> None:
+    """Prune in place; ``shares`` say of the layers they name what stays instead of ``width``. Raises ``Unsupported`` with
+    torch-pruning's reason."""
+    with _pruner(model, inputs, width, kept, shares or {}) as pruner:
         pruner.step()
     model.zero_grad(set_to_none=True)
 
@@ -158,6 +178,18 @@ def _groups(model: nn.Module, inputs: Any, kept: Sequence[str]) -> list[tuple[st
     return found
 
 
+def _spread(
+    whole: nn.Module, inputs: Any, kept: Sequence[str], uniform: Mapping[str, int], sensitivity: Sensitivity
+) -> dict[str, Share]:
+    """What each group keeps, by its first layer, for the cost that the ``uniform`` widths have."""
+    twin = copied(whole)
+    names = {module: name for name, module in twin.named_modules() if _is_layer(module)}
+    with _pruner(twin, inputs, 1.0, kept) as pruner:
+        costs = layer_costs(twin, inputs, sensitivity.cost)
+        groups = channel_groups(pruner, names, sensitivity.gates, costs)
+    return spread(groups, costs, uniform, CHANNEL_MULTIPLE)
+
+
 def _broken_by(
     group: Sequence[str], whole: nn.Module, inputs: Any, width: float, shapes: list[tuple[int, ...]]
 ) -> Sequence[str]:
@@ -168,7 +200,9 @@ def _broken_by(
 
 
 @contextmanager
-def _pruner(model: nn.Module, inputs: Any, width: float, kept: Sequence[str]) -> Iterator[Any]:
+def _pruner(
+    model: nn.Module, inputs: Any, width: float, kept: Sequence[str], shares: Mapping[str, Share] = NO_SHARES
+) -> Iterator[Any]:
     import torch
     import torch_pruning as tp
 
@@ -182,8 +216,9 @@ def _pruner(model: nn.Module, inputs: Any, width: float, kept: Sequence[str]) ->
                 pruner = tp.pruner.BasePruner(
                     model,
                     inputs,
-                    importance=tp.importance.GroupMagnitudeImportance(p=2),
+                    importance=importance({layers[name]: share for name, share in shares.items()}),
                     pruning_ratio=1.0 - width,
+                    pruning_ratio_dict={layers[name]: 1.0 - share.kept for name, share in shares.items()},
                     ignored_layers=[layers[name] for name in kept],
                     round_to=CHANNEL_MULTIPLE,
                     forward_fn=lambda module, given: [
@@ -258,6 +293,15 @@ def _is_layer(module: Any) -> bool:
     from torch import nn
 
     return isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
+
+
+def outputs_of(module: Any, shape: Sequence[int]) -> int:
+    """Output channels of a layer of ``module``'s kind whose weight has this shape."""
+    from torch import nn
+
+    if isinstance(module, nn.modules.conv._ConvTransposeNd) and not module.groups == module.in_channels > 1:
+        return shape[1] * module.groups
+    return shape[0]
 
 
 def _width(module: Any) -> int:

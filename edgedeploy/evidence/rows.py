@@ -46,6 +46,7 @@ def _settings(variant: Variant) -> Row:
         "recipe": variant.recipe,
         "precision": variant.precision,
         "width": variant.width,
+        "allocation": variant.allocation,
         **{f"arch.{name}": value for name, value in variant.arch},
         "threads": variant.threads,
     }

@@ -12,11 +12,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NO_RULES, PrecisionPlan
 
 Scalar = bool | int | float | str
+
+Allocation = Literal["compute", "bytes"]
+
+UNIFORM: Final = "uniform"
+
+ALLOCATIONS: Final = (UNIFORM, "compute", "bytes")
+"""How a width is spread over the layers: the same share of channels everywhere, or by the layers' sensitivity so that the
+model's multiplications, or the bytes of its weights, are those of the uniform width."""
 
 PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int8-dynamic", "int4-weights", AS_GIVEN)
 """Numeric precisions a variant may ask for; a target names the ones it has."""
@@ -34,7 +42,7 @@ TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
 
 DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
-    *("weight_bits", "quantizer", "recovery_epochs"),
+    *("weight_bits", "quantizer", "recovery_epochs", "allocation"),
 )
 """Search parameters that edgedeploy itself understands; every other one belongs to the task's architecture."""
 
@@ -55,6 +63,7 @@ class Variant:
 
     - ``arch``: the task's own keywords as sorted pairs (hashable).
     - ``width``: share of channels that structured pruning keeps (1.0 is unpruned).
+    - ``allocation``: what the layers share out so that it costs what the uniform ``width`` costs; empty for the uniform one.
     - ``threads``: intra-op threads of the session.
     - ``plan``: precisions of single layers that differ from ``precision``.
     - ``calibration``: calibration method; empty for the target's default. ``calibration_cases``: 0 for all cases.
@@ -79,6 +88,7 @@ class Variant:
     weight_bits: int = 0
     recovery_epochs: int | None = None
     quantizer: str = ""
+    allocation: str = ""
     recovered: bool = False
 
     @property
@@ -95,12 +105,17 @@ class Variant:
             **self._build_settings,
             **({"power_mode": self.power_mode} if self.power_mode else {}),
             **self._recovery,
+            **self._allocated,
             **({"recovered": True} if self.recovered else {}),
         }
 
     @property
     def _recovery(self) -> dict[str, int]:
         return {} if self.recovery_epochs is None else {"recovery_epochs": self.recovery_epochs}
+
+    @property
+    def _allocated(self) -> dict[str, str]:
+        return {"allocation": self.allocation} if self.allocation else {}
 
     @property
     def _build_settings(self) -> dict[str, Any]:
@@ -139,6 +154,7 @@ class Variant:
             weight_bits=int(data.get("weight_bits", 0)),
             recovery_epochs=None if (epochs := data.get("recovery_epochs")) is None else int(epochs),
             quantizer=str(data.get("quantizer", "")),
+            allocation=str(data.get("allocation", "")),
             recovered=bool(data.get("recovered", False)),
         )
 
@@ -158,7 +174,8 @@ class Variant:
             trained["weight_bits"] = self.weight_bits
         if self.recovered:
             trained["recovered"] = True
-        return digest_of({"width": self.width, "arch": dict(self.arch), **self._recovery, **trained})[:16]
+        network = {"width": self.width, "arch": dict(self.arch), **self._allocated}
+        return digest_of({**network, **self._recovery, **trained})[:16]
 
     @property
     def artifact_name(self) -> str:
@@ -179,9 +196,14 @@ class Variant:
     @property
     def label(self) -> str:
         """Short text for people. It is unique within a study that searches no other settings."""
-        parts = [self.target, self.recipe, f"w{self.width:g}"]
+        parts = [self.target, self.recipe, self.width_label]
         parts += [*(str(value) for _, value in self.arch), f"t{self.threads}", self.power_mode]
         return " ".join(part for part in parts if part)
+
+    @property
+    def width_label(self) -> str:
+        """Text for people: the width, and what it is shared out by."""
+        return f"w{self.width:g}{f'-{self.allocation}' if self.allocation else ''}"
 
     @property
     def recipe(self) -> str:
@@ -244,6 +266,7 @@ def canonical(
     - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
       calibration;
     - recovery epochs are dropped for the baseline's own architecture at full width, which is not recovered.
+    - a model of full width has no allocation, and neither has the uniform one.
     """
     target = str(params["target"])
     precision = str(params.get("precision", "float32"))
@@ -272,6 +295,7 @@ def canonical(
     can_choose = any(name in narrow for name in (precision, *plan.precisions))
     width = round(float(params.get("width", 1.0)), 6)
     recovers = width < 1.0 or arch != dict(arch_defaults)
+    allocation = str(params.get("allocation", UNIFORM)) if width < 1.0 else UNIFORM
     return Variant(
         target=target,
         precision=precision,
@@ -286,4 +310,5 @@ def canonical(
         weight_bits=int(params.get("weight_bits", 0)) if can_choose else 0,
         recovery_epochs=int(params["recovery_epochs"]) if recovers and "recovery_epochs" in params else None,
         quantizer=quantizer,
+        allocation="" if allocation == UNIFORM else allocation,
     )

@@ -78,7 +78,7 @@ def all_variants_table(report: Front) -> Table:
         where = (f"{row.role}; " if row.role else "") + status_text(row, report)
         cells = [
             *(Cell(text, sort=text) for text in (v.target, v.recipe)),
-            Cell(f"{v.width:g}", sort=v.width),
+            Cell(f"{v.width:g} {v.allocation}".rstrip(), sort=v.width),
             Cell(arch, sort=arch),
             Cell(str(v.threads), sort=v.threads),
             *(_estimate(row, name, report) for name in metrics),

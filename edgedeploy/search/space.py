@@ -18,6 +18,11 @@ ENUMERATION_LIMIT = 20_000
 
 _MOST_KEPT: Final = 100_000
 
+FIRST_IS_THE_BASELINES: Final = frozenset(
+    ("calibration", "calibration_cases", "power_mode", "weight_bits", "quantizer", "allocation")
+)
+"""Parameters of which a baseline has the first value."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -111,7 +116,7 @@ class Space:
             wanted = "ptq"
         elif name == "recovery_epochs":
             wanted = min(values)
-        elif name in ("calibration", "calibration_cases", "power_mode", "weight_bits", "quantizer"):
+        elif name in FIRST_IS_THE_BASELINES:
             wanted = values[0]
         else:
             wanted = self.arch_defaults[name]

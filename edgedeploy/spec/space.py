@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from edgedeploy.records.precision import CALIBRATED, LAYER_PRECISIONS
-from edgedeploy.records.variant import NO_PLAN, Scalar
+from edgedeploy.records.variant import ALLOCATIONS, NO_PLAN, Scalar
 from edgedeploy.spec.source import SpecSource
 
 MAX_CHOICES = 64
@@ -17,6 +17,8 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     "precision": "Numeric precisions: float32, bfloat16, float16, int8, int8-dynamic, int4-weights; a target that lacks one "
     "builds float32.",
     "width": "Shares of channels that structured pruning keeps, above 0 and at most 1. For tasks in PyTorch.",
+    "allocation": 'How a width is spread over the layers: "uniform" (the same share of channels in each), or by the loss '
+    'that channels are worth, for the multiplications ("compute") or the weights ("bytes") of the uniform width.',
     "threads": "Threads of a session; the board's cores, 4 at most, when left out.",
     "plan": 'Names of precision plans of [plans], "none", and budgets such as "auto:0.5": a plan that is made once float32 '
     "and int8 are measured, and spends that share of the time that int8 saves on the layers that int8 hurts most.",
@@ -129,3 +131,7 @@ def check_quantizers(
     if asked and not {*CALIBRATED} & {*precisions}:
         found = f"quantizers make {' and '.join(CALIBRATED)}, and the space asks for none"
         raise source.error("space.quantizer", found, f'Add "{CALIBRATED[0]}" to precision, or remove `quantizer`')
+
+
+def check_allocations(source: SpecSource, space: Mapping[str, Sequence[Scalar]]) -> None:
+    subset(source, "space.allocation", space.get("allocation", ()), ALLOCATIONS, "allocations are")

@@ -28,7 +28,15 @@ from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
 from edgedeploy.spec.search import MAX_POINTS, Combination, Point, SearchTable, check_points
 from edgedeploy.spec.source import SpecSource, first_error
-from edgedeploy.spec.space import MAX_CHOICES, check_plans, expand, plan_budget, subset, whole_numbers
+from edgedeploy.spec.space import (
+    MAX_CHOICES,
+    check_allocations,
+    check_plans,
+    expand,
+    plan_budget,
+    subset,
+    whole_numbers,
+)
 from edgedeploy.spec.toml import read_toml
 
 MAX_SPEC_BYTES = 1 << 20
@@ -316,6 +324,7 @@ class StudySpec(_Table):
             if key in architecture:
                 subset(source, path, values, tuple(architecture[key]), "the task's values are")
         subset(source, "space.precision", self.space.get("precision", ()), PRECISIONS, "precisions are")
+        check_allocations(source, self.space)
         offered = {precision for name in self.study.targets for precision in known_targets[name]}
         for precision in self.space.get("precision", ()):
             if precision not in offered:

@@ -35,7 +35,7 @@ from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import ScenarioPlan
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.precision import AS_GIVEN
-from edgedeploy.records.variant import Choices, Scalar
+from edgedeploy.records.variant import UNIFORM, Choices, Scalar
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
@@ -273,6 +273,10 @@ def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Seq
     if "recovery_epochs" in spec.space and not isinstance(task, Recoverable):
         found = f"it says how long models are trained, but task {task.name!r} has no {', '.join(RECOVERY_MEMBERS)}"
         raise source.error("space.recovery_epochs", found, "Remove it from the space")
+    if {*spec.space.get("allocation", ())} - {UNIFORM} and not isinstance(task, Recoverable):
+        found = f"layers are weighed by the loss of training batches, but task {task.name!r} has none"
+        remedy = f"Remove it from the space, or give the task {', '.join(RECOVERY_MEMBERS)}"
+        raise source.error("space.allocation", found, remedy)
     if "qat" not in spec.space.get("training", ()):
         return
     if not isinstance(task, Recoverable):

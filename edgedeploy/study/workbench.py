@@ -255,7 +255,13 @@ class Workbench:
         """The oversight of the training of a variant's model; its report is appended to ``reports``."""
         trained = (variant.training, variant.plan.label) if variant.training else ()
         further = ("(baseline, recovered)",) if variant.recovered else ()
-        parts = (f"width {variant.width:g}", *map(str, variant.arch_kwargs.values()), *trained, *further)
+        parts = (
+            f"width {variant.width:g}",
+            variant.allocation,
+            *map(str, variant.arch_kwargs.values()),
+            *trained,
+            *further,
+        )
         label = " ".join(filter(None, parts))
         return self._oversight(label, self._store.checkpoint(variant.model_digest), reports.append)
 

@@ -301,6 +301,9 @@ def test_qat_without_training_members_is_told_before_anything_starts(tmp_path: P
     without_training(tmp_path)
     with pytest.raises(SpecError, match=r"space\.training: \"qat\" trains the model.*batches, loss"):
         edgedeploy.load_study(study).check("here")
+    study.write_text(study.read_text().replace('training = ["ptq", "qat"]', 'allocation = ["uniform", "bytes"]'))
+    with pytest.raises(SpecError, match=r"space\.allocation: layers are weighed by the loss.*batches, loss"):
+        edgedeploy.load_study(study).check("here")
 
 
 def test_a_task_that_lacks_one_member_of_training_is_told_so(tmp_path: Path) -> None:

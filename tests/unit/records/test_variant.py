@@ -79,6 +79,18 @@ def test_a_power_mode_is_another_variant_of_the_same_artifact() -> None:
     assert "15W" in low.label
 
 
+def test_an_allocation_is_another_model_where_it_changes_one() -> None:
+    uniform = make(target="openvino", width=0.5)
+    by_bytes = make(target="openvino", width=0.5, allocation="bytes")
+    assert by_bytes.model_digest != uniform.model_digest
+    assert by_bytes.digest != make(target="openvino", width=0.5, allocation="compute").digest
+    assert Variant.from_json(by_bytes.as_json()) == by_bytes
+    assert "w0.5-bytes" in by_bytes.label
+    assert make(target="openvino", width=0.5, allocation="uniform") == uniform
+    assert make(target="openvino", width=1.0, allocation="bytes") == make(target="openvino")
+    assert make(target="onnxruntime", width=0.5, allocation="bytes").model_digest == by_bytes.model_digest
+
+
 def test_variants_keep_the_names_they_were_measured_under() -> None:
     """Names that were written down before `training` was a setting: stored evidence must still be found."""
     variant = make(target="onnxruntime")
@@ -176,6 +188,8 @@ def test_parameters_are_found_again_for_every_variant_of_a_space(target: str) ->
             "calibration_cases": (4, 64),
             "weight_bits": (8, 7),
             "quantizer": ("nncf", "onnxruntime"),
+            "width": (1.0, 0.5),
+            "allocation": ("uniform", "bytes"),
         },
         arch_defaults={},
         target_precisions=PRECISIONS,

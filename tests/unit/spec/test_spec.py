@@ -88,6 +88,7 @@ def test_a_range_is_written_out() -> None:
         ("resolution = [128, 64]", "resolution = []", 12, ["empty"]),
         ("width = [1.0, 0.5]", "width = [1.5]", None, ["0 < width <= 1", "1.5"]),
         ("width = [1.0, 0.5]", "width = [1.0, 1.0]", 12, ["stands twice"]),
+        ("width = [1.0, 0.5]", 'allocation = ["flops"]', None, ["space.allocation", "'uniform', 'compute', 'bytes'"]),
         ('precision = ["float32", "int8"]', 'precision = ["float16"]', None, ["float16", "They build"]),
         ('kind = "local"', 'kind = "ssh"', 8, ["`host` goes with"]),
         ('kind = "local"', 'kind = "locl"', None, ["'local'"]),
