@@ -130,7 +130,7 @@ def test_plans_keep_the_order_they_were_written_in() -> None:
         ('"/head/*" = "float32"', "", ["plans.head", "no plan at all"]),
         ('calibration = ["minmax"]', 'calibration = ["guess"]', ["space.calibration", "guess", "percentile"]),
         ("calibration_cases = [8, 32]", "calibration_cases = [0]", ["space.calibration_cases", "whole numbers"]),
-        ("calibration_cases = [8, 32]", "threads = [2, 4000]", ["space.threads", "4000", "At most 256"]),
+        ("calibration_cases = [8, 32]", "threads = [2, 4000]", ["space.threads", "4000", "from 1 to 256"]),
         ("calibration_cases = [8, 32]", "weight_bits = [8, 6]", ["space.weight_bits", "6 is not", "8, 7"]),
         ('kind = "synthetic-ultrasound"', 'kind = "onnx"', ["`model`"]),
         ('kind = "synthetic-ultrasound"', 'kind = "python"\nmodel = "m.onnx"', ["task"]),
