@@ -32,7 +32,7 @@ from edgedeploy.study.trial import Runner, runner_on
 from edgedeploy.tasks.segmentation.metrics import Labels
 
 SPLITS: Final[tuple[Split, ...]] = ("selection", "confirmation")
-PLAN: Final = MeasurePlan(queries=240, warmup=10, block=8, cold_starts=0, time_limit_s=600.0)
+PLAN: Final = MeasurePlan(queries=120, warmup=10, block=8, cold_starts=0, time_limit_s=600.0)
 THREADS: Final = 1
 BASELINE: Final = "ort-float32"
 SCORES: Final = "scores.jsonl"

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from edgedeploy.errors import SpecError
 from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.spec.study import parse_spec
-from edgedeploy.tasks.segmentation.metrics import segmentation_metrics
+from edgedeploy.targets.registry import find_targets
+from edgedeploy.tasks.segmentation.metrics import metric_table, segmentation_metrics
 
 TENTHS = st.integers(0, 10).map(lambda number: number / 10)
 SPEC = TensorSpec("image", "float32", (1, 1, 8, 8))
@@ -131,7 +132,13 @@ def test_chained_recipes_do_not_count_among_the_tools() -> None:
 
 def test_the_study_file_gets_data_and_minutes_and_is_a_study() -> None:
     text = written(STUDY.read_text(encoding="utf-8"), Path("/data/usgra-seg/dataset"), 3)
-    spec, _ = parse_spec(text, STUDY)
+    spec, source = parse_spec(text, STUDY)
+    spec.check(
+        source,
+        architecture={"resolution": (192, 160, 128), "upsampling": ("transposed", "resize")},
+        task_metrics=metric_table({"nerve": 1, "vessel": 2}),
+        known_targets={plugin.name: plugin.load().precisions for plugin in find_targets()},
+    )
     assert spec.budget.wall_clock == 180
     assert spec.task.options["root"] == "/data/usgra-seg/dataset"
     assert spec.space["threads"] == (1,)
