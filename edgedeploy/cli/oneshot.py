@@ -64,6 +64,9 @@ def quantize(
     calibrator: Annotated[
         str, typer.Option(help="How ranges are chosen: minmax, percentile, entropy, mse (the target's own).")
     ] = "",
+    quantizer: Annotated[
+        str, typer.Option(help="Which tool makes int8: nncf, nncf-minmax, onnxruntime (the target's own).")
+    ] = "",
     weight_bits: Annotated[
         int, typer.Option(help="Bits of int8 weights, 7 or 8 (the board chooses where it matters).", show_default=False)
     ] = 0,
@@ -101,6 +104,7 @@ def quantize(
         images=images_table(colour, mean, std, value_range, page),
         shapes=parse_shapes(shape or []),
         calibrator=calibrator,
+        quantizer=quantizer,
         weight_bits=weight_bits,
         board=None if board == "none" else board_named(board, study, board_python),
         task=task,

@@ -24,6 +24,7 @@ from edgedeploy.study.oneshot.folder import write_folder
 from edgedeploy.study.oneshot.model import OneModel, cases_of, random_cases, take
 from edgedeploy.study.oneshot.trained import SPLIT, Accuracy, GoldenOutputs, accuracy_of, load_trained
 from edgedeploy.study.workbench import GOLDEN_CASES
+from edgedeploy.targets.registry import quantizers_of
 
 NOT_ACCURACY: Final = (
     "Accuracy was not measured: without labels, this says how near the outputs are to the float model's, and no more."
@@ -92,6 +93,7 @@ def quantize(
     images: Mapping[str, Any] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     calibrator: str = "",
+    quantizer: str = "",
     weight_bits: int = 0,
     board: BoardTable | str | None = "local",
     task: str | Task | None = None,
@@ -105,7 +107,8 @@ def quantize(
     - ``calibration``: images, ``.npy`` or ``.npz`` files; needed by precisions that choose ranges. Some of the cases are
       held out to compare on. ``images``: ``colour``, ``mean`` and ``std`` of image files, as in a study file.
     - ``shapes``: sizes of input dimensions that the model leaves open.
-    - ``calibrator``: how ranges are chosen, by the names of ``space.calibration``.
+    - ``calibrator``: how ranges are chosen, by the names of ``space.calibration``; ``quantizer``: which tool makes int8, by
+      those of ``space.quantizer``.
     - ``weight_bits``: 7 or 8 for int8; 0 lets the board choose where its int8 sums saturate.
     - ``task``: a task with trained weights instead of an ONNX file, ``file.py:factory`` or the object. Its own calibration
       cases are taken, and its metrics on its selection cases say what the precision costs. ``checkpoint`` is the file of
@@ -118,7 +121,7 @@ def quantize(
     out = Path(out)
     require_absent(out)
     chosen = target_named(target, precision)
-    wanted = _settings(chosen, precision, calibrator, weight_bits)
+    wanted = _settings(chosen, precision, calibrator, weight_bits, quantizer)
     weights = None if checkpoint is None else Path(checkpoint)
     if task is not None:
         if model is not None or calibration is not None:
@@ -199,11 +202,17 @@ def _of_task(task: str | Task, checkpoint: Path | None, key: str) -> _Subject:
     return _Subject(found, name, f"{count} calibration cases, which its ranges have seen", SPLIT, weights_file)
 
 
-def _settings(target: Target, precision: str, calibrator: str, weight_bits: int) -> dict[str, Any]:
+def _settings(target: Target, precision: str, calibrator: str, weight_bits: int, quantizer: str = "") -> dict[str, Any]:
     """The fields of the variant. Raises ``SpecError`` for what the target has not."""
-    ways = target.calibrations if isinstance(target, Calibrating) else ()
+    tools = quantizers_of(target)
+    if quantizer and quantizer not in tools:
+        found = f"target {target.name} does not quantize by it"
+        raise SpecError(f"--quantizer {quantizer}", found, f"It has: {', '.join(tools) or 'none'}")
+    tool = "" if quantizer in tuple(tools)[:1] or precision not in CALIBRATED else quantizer
+    own = target.calibrations if isinstance(target, Calibrating) else ()
+    ways = tools[tool] if tool else own
     if calibrator and calibrator not in ways:
-        found = f"target {target.name} does not calibrate by it"
+        found = f"target {target.name} does not calibrate by it" + (f" with {tool}" if tool else "")
         raise SpecError(f"--calibrator {calibrator}", found, f"It has: {', '.join(ways) or 'none'}")
     if weight_bits and weight_bits not in WEIGHT_BITS:
         raise SpecError(f"--weight-bits {weight_bits}", "int8 weights have 7 or 8 bits", "Give one of them, or neither")
@@ -211,7 +220,7 @@ def _settings(target: Target, precision: str, calibrator: str, weight_bits: int)
         found = f"target {target.name} has no such choice for {precision}"
         raise SpecError(f"--weight-bits {weight_bits}", found, "Leave it out")
     way = "" if calibrator in ways[:1] or precision not in CALIBRATED else calibrator
-    return {"precision": precision, "calibration": way, "weight_bits": weight_bits}
+    return {"precision": precision, "calibration": way, "weight_bits": weight_bits, "quantizer": tool}
 
 
 def _has_seven_bits(target: Target, precision: str) -> bool:

@@ -25,6 +25,7 @@ from edgedeploy.reference.layers import check_alive, check_followed, fused_from,
 from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import calibration_feeds
 from edgedeploy.targets.onnxruntime import dynamic
+from edgedeploy.targets.onnxruntime.compact import compact
 
 CALIBRATIONS: Final = ("minmax", "percentile", "entropy")
 """The calibration methods that ONNX Runtime has of ``records.variant.CALIBRATIONS``, the default first."""
@@ -79,6 +80,8 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
     if request.precision in NARROW and request.precision in wanted - set(narrow.values()):
         found = f"the model has no {NARROWED[request.precision]} with constant weights"
         raise Unsupported(f"{request.precision} layers", found, "Search float32 instead")
+    if "int8" in wanted:
+        compact(model, source)
     onnx.save(model, str(path))
 
 

@@ -139,6 +139,13 @@ def test_seven_bits_may_be_asked_for(place: Path) -> None:
     assert "int8 weights 7 bits, as asked for." in said
 
 
+def test_another_quantizer_may_be_asked_for(place: Path) -> None:
+    for name, by_nncf in (("nncf", True), ("onnxruntime", False)):
+        options = ("--calibration", "cases", "--quantizer", name, "--board", "none", "--out", name)
+        run("quantize", "m.onnx", "--target", "openvino", *options)
+        assert ("<nncf>" in (place / name / "model.xml").read_text()) == by_nncf
+
+
 def test_a_checkpoint_of_a_task_is_quantized_with_its_accuracy(place: Path) -> None:
     shutil.copy(REPO / "docs" / "examples" / "squares.py", place)
     squares = runpy.run_path("squares.py")
@@ -216,6 +223,7 @@ def test_a_file_that_is_quantized_already_is_measured_as_it_is(place: Path) -> N
         ),
         ("quantize m.onnx --target openvino --calibration cases --shape image --out x", 2, "--shape: got 'image'"),
         ("quantize m.onnx --target openvino --calibration cases --calibrator x --out x", 2, "It has: mean-minmax"),
+        ("quantize m.onnx --target openvino --calibration cases --quantizer x --out x", 2, "It has: nncf, nncf-minmax"),
         ("quantize m.onnx --target openvino --calibration cases --weight-bits 6 --out x", 2, "7 or 8 bits"),
         ("quantize m.onnx --target openvino --calibration cases --board no:where --out x", 2, "it is no board"),
         ("quantize m.onnx --target openvino --calibration cases --out cases", 2, "--out cases: it exists already"),
