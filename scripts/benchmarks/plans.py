@@ -271,10 +271,8 @@ def main(argv: Sequence[str]) -> int:
         if given.only != "quality":
             wall_s, cpu_s, layers, plans = unet_seconds(_new(place, "unet"))
             said = f"{cpu_s:.1f} s (wall {wall_s:.1f} s) for {plans} plans of {layers} layers"
-            bar(
-                f"front of plans of a UNet at {SIDE} x {SIDE} in at most {SECONDS_BAR:.0f} s: {said}",
-                wall_s <= SECONDS_BAR,
-            )
+            asked = f"front of plans of a UNet at {SIDE} x {SIDE} in at most {SECONDS_BAR:.0f} processor seconds"
+            bar(f"{asked}: {said}", cpu_s <= SECONDS_BAR)
         if given.only != "time":
             _quality(given.seeds, lambda seed: plan_quality(_new(place, f"seed-{seed}"), seed), bar)
     return 1 if given.check and not all(holds) else 0
