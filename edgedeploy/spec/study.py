@@ -27,7 +27,7 @@ from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
 from edgedeploy.spec.source import SpecSource, first_error
-from edgedeploy.spec.space import MAX_CHOICES, check_plans, expand, plan_budget, subset
+from edgedeploy.spec.space import MAX_CHOICES, check_plan_metrics, check_plans, expand, plan_goal, subset
 from edgedeploy.spec.toml import read_toml
 
 MAX_SPEC_BYTES = 1 << 20
@@ -249,6 +249,7 @@ class StudySpec(_Table):
                 raise source.error("study.targets", f"no target named {target!r}", nearest(target, known_targets))
         self._check_space(source, architecture, known_targets)
         _check_task_metrics(task_metrics)
+        check_plan_metrics(source, self.space, task_metrics)
         table = self.metric_table(task_metrics)
         for index, objective in enumerate(self.objectives):
             key = f"objectives.{index}.metric"
@@ -368,7 +369,7 @@ class StudySpec(_Table):
             remedy = f"Add {' or '.join(map(repr, can))} to precision" if can else "Remove it"
             raise source.error("space.weight_bits", found, remedy)
         offered = sorted(layer_precisions)
-        budgets = [name for name in self.space.get("plan", ()) if plan_budget(name) is not None]
+        budgets = [name for name in self.space.get("plan", ()) if plan_goal(name) is not None]
         if budgets and not {"float32", "int8"} <= {*offered}:
             found = f"no target of this study builds single layers in float32 and int8, as {budgets[0]!r} asks"
             raise source.error("space.plan", found, "Remove it")

@@ -27,7 +27,10 @@ def tables(draw: st.DrawFn) -> Table:
         groups.append(Group((f"layer{index}",), {name: Cost(draw(WHOLE), draw(WHOLE)) for name in names}))
     members = [(index, name) for index, group in enumerate(groups) for name in group.costs if name != "float32"]
     asked = st.lists(st.sampled_from(members), min_size=1, max_size=3, unique=True)
-    noises = [Noise(f"n{number}", draw(WHOLE), tuple(draw(asked))) for number in range(draw(st.integers(0, 6)))]
+    noises = [
+        Noise(f"n{number}", draw(WHOLE) - draw(st.sampled_from([0, 20])), tuple(draw(asked)))
+        for number in range(draw(st.integers(0, 6)))
+    ]
     pairs = draw(st.lists(st.sampled_from(list(itertools.pairwise(range(len(groups)))) or [(0, 0)]), max_size=3))
     borders = [Border(first, second, draw(WHOLE)) for first, second in pairs if first != second]
     return Table(tuple(groups), tuple(noises), tuple(borders))
@@ -130,6 +133,14 @@ def test_no_plan_is_within_an_impossible_budget() -> None:
     table = Table(layers((1, 3), (1, 3)), alone(1, 1))
     assert solve(table, time_ns=1.5) is None
     assert solve(table, size_bytes=1.5) is None
+
+
+def test_a_rounding_that_improves_a_metric_is_chosen_when_it_costs_nothing_else() -> None:
+    gain = Noise("w0", -2, ((0, "int8"),))
+    shared = Noise("between", -1, ((0, "int8"), (1, "int8")))
+    table = Table(layers((2, 2), (1, 3)), (gain, shared, *alone(0, 5)))
+    assert ends_of(table).best.precisions == ("int8", "float32")
+    assert ends_of(table).best.loss == -3
 
 
 @pytest.mark.parametrize("cost", [Cost(-1), Cost(float("nan")), Cost(1, float("inf"))])
