@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import made_up
+import numpy as np
 import pytest
 from made_up_search import SPACE
+from small_task import SmallTask
+from small_task import bench as small_bench
 
-from edgedeploy.errors import DataError, Unsupported
+from edgedeploy.errors import DataError, OutOfTime, Unsupported
 from edgedeploy.evidence.layers import LayerTime, Profile
+from edgedeploy.interfaces.task import Array, Case
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.precision import NO_RULES, PrecisionPlan
 from edgedeploy.records.variant import Choices
 from edgedeploy.reference.roundings import Decided, Rounding, Roundings
 from edgedeploy.reference.sensitivity import Sensitivity
 from edgedeploy.search.plan.table import Cost, Group, Noise, Table
+from edgedeploy.search.space import Space
 from edgedeploy.study.layout import PLANS
 from edgedeploy.study.plan_costs import table_from, table_of
-from edgedeploy.study.plans import MadePlan, kept_plans, made_plans, seeds_in, with_plans
+from edgedeploy.study.plans import MadePlan, PlanMaker, kept_plans, made_plans, seeds_in, with_plans
+from edgedeploy.study.store import Store
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 
 LAYERS = {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "int8")}
 PLANNED = replace(
@@ -140,3 +150,107 @@ def test_without_layer_times_there_is_no_table() -> None:
     unprofiled = replace(measured, layers={})
     with pytest.raises(Unsupported, match="no layers were profiled"):
         table_of(FOUND, Sensitivity((0.1, 0.2, 0.3), 4), {"float32": unprofiled, "int8": unprofiled}, ends_elements=0)
+
+
+class Graded(SmallTask):
+    """The small model's task, whose metric on a case is how near the first output is to the float model's."""
+
+    metrics: Mapping[str, MetricInfo] = {"nearness": MetricInfo("maximize", "1", "how near")}
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.judged: list[str] = []
+
+    def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
+        self.judged.append(case.id)
+        return {"nearness": -float(np.abs(outputs["out"]).mean())}
+
+
+SMALL = Space(
+    targets=("onnxruntime",),
+    parameters={"precision": ("float32", "int8"), "plan": ("none", "auto:0.5")},
+    arch_defaults={"resolution": 128},
+    target_precisions={"onnxruntime": ("float32", "int8")},
+    default_threads=1,
+    choices=Choices(layers=LAYERS, cases=6),
+)
+CONVOLUTIONS = ("/block1/conv", "/block2/conv", "/head/conv")
+
+
+class Maker:
+    """A :class:`PlanMaker` of the small model on MADE-UP measurements, with all that it says."""
+
+    def __init__(self, folder: Path, task: SmallTask, *plans: str, check: Callable[[], None] = lambda: None) -> None:
+        self.store, self.told, self.shown = Store(folder), list[str](), list[str]()
+        space = replace(SMALL, parameters={**SMALL.parameters, "plan": ("none", *plans)})
+        bench = small_bench(self.store, task, OnnxRuntimeTarget())
+        targets = {"onnxruntime": OnnxRuntimeTarget()}
+        self.maker = PlanMaker(
+            space, targets, bench, folder, tell=self.told.append, progress=self.shown.append, check=check
+        )
+        measured = [self._measured(space, "float32", 6.0), self._measured(space, "int8", 2.0)]
+        self.measured = {item.digest: item for item in measured}
+
+    def _measured(self, space: Space, precision: str, latency_ms: float) -> Measurement:
+        """All layers take the same time."""
+        names = ("name", "source", "operator", "kernel", "device")
+        layers = [{**dict.fromkeys(names, name), "ns": 1000} for name in CONVOLUTIONS]
+        variant = space.variant({"target": "onnxruntime", "precision": precision})
+        found = made_up.measurement(variant, latency_ms=latency_ms)
+        return replace(found, layers={"candidate": {"layers": layers}})
+
+    def make(self) -> None:
+        self.maker.make(self.measured.get)
+
+
+def test_plans_are_made_once_and_found_again(tmp_path: Path) -> None:
+    task = SmallTask(tmp_path / "task")
+    first = Maker(tmp_path / "study", task, "auto:0.5")
+    assert first.maker.missing() == ["onnxruntime"]
+    first.make()
+    made = first.maker.made["onnxruntime"]["auto:0.5"]
+    assert 1 <= len(made.plan.rules) <= 2
+    assert {rule.pattern for rule in made.plan.rules} < {*CONVOLUTIONS}
+    assert first.told == [f"onnxruntime auto:0.5: {made.text()}"]
+    assert any("roundings" in line for line in first.shown)
+    again = Maker(tmp_path / "study", task, "auto:0.5")
+    assert again.maker.missing() == []
+    assert again.maker.made == first.maker.made
+    assert (
+        again.maker.space().variant({"target": "onnxruntime", "precision": "int8", "plan": "auto:0.5"}).plan
+        == made.plan
+    )
+    more = Maker(tmp_path / "study", task, "auto:0.5", "auto:0.9")
+    assert more.maker.missing() == ["onnxruntime"]
+    more.make()
+    assert not any("roundings" in line for line in more.shown)  # what each rounding costs is kept
+    assert more.maker.made["onnxruntime"]["auto:0.5"] == made
+
+
+def test_a_metric_of_the_task_judges_plans_on_calibration_cases(tmp_path: Path) -> None:
+    task = Graded(tmp_path / "task")
+    found = Maker(tmp_path / "study", task, "auto:0.5:nearness", "auto:0.5")
+    found.make()
+    made = found.maker.made["onnxruntime"]
+    assert {name: plan.metric for name, plan in made.items()} == {"auto:0.5": "", "auto:0.5:nearness": "nearness"}
+    assert "of nearness lost alone in int8" in made["auto:0.5:nearness"].text()
+    assert set(task.judged) == {f"calibration-{number}" for number in range(6)}
+
+
+def test_what_keeps_a_target_from_plans_is_told(tmp_path: Path) -> None:
+    task = SmallTask(tmp_path / "task")
+    unmeasured = Maker(tmp_path / "study", task, "auto:0.5")
+    unmeasured.measured.clear()
+    unmeasured.make()
+    assert unmeasured.told == ["no precision plans for onnxruntime: its float32 and int8 model has no measurement"]
+    undefined = Maker(tmp_path / "study", task, "auto:0.5:hd95_px")
+    undefined.make()
+    assert "undefined in every calibration case" in undefined.told[0]
+    assert not (tmp_path / "study" / PLANS).exists()
+
+    def check() -> None:
+        raise OutOfTime("precision plans", "the time is over", "")
+
+    late = Maker(tmp_path / "study", Graded(tmp_path / "task"), "auto:0.5", check=check)
+    with pytest.raises(OutOfTime):
+        late.make()
