@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -34,10 +34,20 @@ _LARGEST_WEIGHT: Final = 127
 @dataclass(frozen=True)
 class Sensitivity:
     """``losses``: the noise of each place of the roundings, as a share of the outputs' power, summed over the outputs and
-    averaged over ``cases`` cases."""
+    averaged over ``cases`` cases. ``metrics``: what each place takes off a metric, on average, in the metric's own unit;
+    negative where rounding happens to improve it."""
 
     losses: tuple[float, ...]
     cases: int
+    metrics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+Judge = Callable[[int, Mapping[str, Array]], Mapping[str, float]]
+"""By metric, how bad the outputs of a case are, higher being worse; the number is the case's place among the feeds."""
+
+
+def no_metrics(case: int, outputs: Mapping[str, Array]) -> Mapping[str, float]:
+    return {}
 
 
 def sqnr_db(loss: float) -> float:
@@ -50,6 +60,7 @@ def measure_sensitivity(
     feeds: Iterator[Mapping[str, Array]],
     scheme: Int8Scheme,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    judge: Judge = no_metrics,
 ) -> Sensitivity:
     """``feeds`` are model-ready calibration cases. ``progress`` gets the number of roundings that are done and of all, and
     may raise to end it. Raises ``DataError`` without a case, ``Unsupported`` where a rounding gives no numbers."""
@@ -57,16 +68,30 @@ def measure_sensitivity(
     cases = _taken(plain, feeds)
     tensors = [place.tensor for place in found.places if place.kind == "tensor"]
     ranges = _ranges(found.model, tensors, [feed for feed, _ in cases], scheme)
-    losses = []
+    before = [judge(number, plain.named(outputs)) for number, (_, outputs) in enumerate(cases)]
+    losses: list[float] = []
+    worse: list[dict[str, float]] = []
     for done, place in enumerate(found.places):
         progress(done, len(found.places))
         rounded = _Session(_with_rounding(found.model, place, ranges.get(place.tensor)))
-        losses.append(float(np.mean([_noise(outputs, rounded.run(feed)) for feed, outputs in cases])))
+        answers = [rounded.run(feed) for feed, _ in cases]
+        losses.append(float(np.mean([_noise(own, found) for (_, own), found in zip(cases, answers, strict=True)])))
+        after = [judge(number, rounded.named(outputs)) for number, outputs in enumerate(answers)]
+        worse.append(_worse(before, after))
         if not math.isfinite(losses[-1]):
             asked = f"{place.tensor!r} in int8, the rest in float32"
             raise Unsupported(asked, "the outputs hold NaN or Inf", "Search without plans")
     progress(len(found.places), len(found.places))
-    return Sensitivity(tuple(losses), len(cases))
+    common = [name for name in (worse[0] if worse else ()) if all(name in own for own in worse)]
+    return Sensitivity(tuple(losses), len(cases), {name: tuple(own[name] for own in worse) for name in common})
+
+
+def _worse(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """By metric the mean over the cases in which it is defined on both sides."""
+    pairs = list(zip(before, after, strict=True))
+    names = dict.fromkeys(name for own in before for name in own)
+    found = {name: [b[name] - a[name] for a, b in pairs if name in a and name in b] for name in names}
+    return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
 class _Session:
@@ -84,6 +109,9 @@ class _Session:
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         self._inputs = [item.name for item in self._session.get_inputs()]
+
+    def named(self, outputs: Sequence[Array]) -> dict[str, Array]:
+        return dict(zip([item.name for item in self._session.get_outputs()], outputs, strict=True))
 
     def run(self, feed: Mapping[str, Array]) -> list[Array]:
         return list(self._session.run(None, {name: feed[name] for name in self._inputs}))

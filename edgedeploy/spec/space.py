@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
+from edgedeploy.errors import nearest
 from edgedeploy.records.precision import CALIBRATED, LAYER_PRECISIONS
 from edgedeploy.records.variant import ALLOCATIONS, NO_PLAN, Scalar
 from edgedeploy.spec.source import SpecSource
@@ -72,15 +74,34 @@ def whole_numbers(
             raise source.error(key, f"expected whole numbers from {least} to {most}, but got {number!r}", remedy)
 
 
-def plan_budget(name: object) -> float | None:
-    """The budget of ``auto:0.25``: the share, from 0 to 1, of the time that int8 saves which a plan may spend on layers in
-    float32. None for another name. Raises ``ValueError`` for a budget that is none."""
+@dataclass(frozen=True)
+class PlanGoal:
+    """A plan that is made: it may spend ``budget``, a share from 0 to 1 of the time that int8 saves, on layers in float32;
+    and loses as little as it can of the outputs' signal over noise, or of a ``metric`` of the task."""
+
+    budget: float
+    metric: str = ""
+
+
+def plan_goal(name: object) -> PlanGoal | None:
+    """What ``auto:0.25`` or ``auto:0.25:dice_mean`` asks for; None for another name. Raises ``ValueError`` for a budget that
+    is none."""
     if not isinstance(name, str) or not name.startswith(BUDGET_WORD):
         return None
-    budget = float(name.removeprefix(BUDGET_WORD))
+    share, _, metric = name.removeprefix(BUDGET_WORD).partition(":")
+    budget = float(share)
     if not 0.0 <= budget <= 1.0:
         raise ValueError(f"expected a share from 0 to 1, but got {budget}")
-    return budget
+    return PlanGoal(budget, metric)
+
+
+def check_plan_metrics(source: SpecSource, space: Mapping[str, Sequence[Scalar]], metrics: Collection[str]) -> None:
+    """Refuse plans of a metric that the task does not have."""
+    for name in space.get("plan", ()):
+        goal = plan_goal(name)
+        if goal is not None and goal.metric and goal.metric not in metrics:
+            found = f"{name!r} names no metric of the task"
+            raise source.error("space.plan", found, nearest(goal.metric, metrics))
 
 
 def check_plans(
@@ -90,7 +111,7 @@ def check_plans(
     named = []
     for name in space.get("plan", ()):
         try:
-            asked = plan_budget(name)
+            asked = plan_goal(name)
         except ValueError:
             found = f"{name!r} has no share from 0 to 1 behind {BUDGET_WORD!r}"
             raise source.error("space.plan", found, f'For example "{BUDGET_WORD}0.5"') from None

@@ -31,9 +31,10 @@ from edgedeploy.spec.source import SpecSource, first_error
 from edgedeploy.spec.space import (
     MAX_CHOICES,
     check_allocations,
+    check_plan_metrics,
     check_plans,
     expand,
-    plan_budget,
+    plan_goal,
     subset,
     whole_numbers,
 )
@@ -266,6 +267,7 @@ class StudySpec(_Table):
                 raise source.error("study.targets", f"no target named {target!r}", nearest(target, known_targets))
         self._check_space(source, architecture, known_targets)
         check_task_metrics(task_metrics)
+        check_plan_metrics(source, self.space, task_metrics)
         table = self.metric_table(task_metrics)
         for index, objective in enumerate(self.objectives):
             key = f"objectives.{index}.metric"
@@ -383,7 +385,7 @@ class StudySpec(_Table):
             remedy = f"Add {' or '.join(map(repr, can))} to precision" if can else "Remove it"
             raise source.error("space.weight_bits", found, remedy)
         offered = sorted(layer_precisions)
-        budgets = [name for name in self.space.get("plan", ()) if plan_budget(name) is not None]
+        budgets = [name for name in self.space.get("plan", ()) if plan_goal(name) is not None]
         if budgets and not {"float32", "int8"} <= {*offered}:
             found = f"no target of this study builds single layers in float32 and int8, as {budgets[0]!r} asks"
             raise source.error("space.plan", found, "Remove it")

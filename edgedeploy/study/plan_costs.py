@@ -19,18 +19,31 @@ CONVERTING: Final = ("QuantizeLinear", "DequantizeLinear")
 
 
 def table_of(
-    found: Roundings, sensitivity: Sensitivity, measured: Mapping[str, Measurement], *, ends_elements: int
+    found: Roundings,
+    sensitivity: Sensitivity,
+    measured: Mapping[str, Measurement],
+    *,
+    ends_elements: int,
+    metric: str = "",
 ) -> Table:
     """``measured`` has the model without a plan in float32 and int8; ``ends_elements`` are the elements of the model's
-    inputs and outputs, where an int8 file converts. Raises ``Unsupported`` where no layer was profiled."""
+    inputs and outputs, where an int8 file converts; ``metric`` is what a loss is of, noise when left out.
+    Raises ``Unsupported`` where no layer was profiled."""
     profiles = {precision: _scaled(measured[precision], measured["float32"]) for precision in PROFILED}
-    return table_from(found, sensitivity, profiles, ends_elements)
+    return table_from(found, sensitivity, profiles, ends_elements, metric)
 
 
 def table_from(
-    found: Roundings, sensitivity: Sensitivity, profiles: Mapping[str, tuple[Profile, float]], ends_elements: int
+    found: Roundings,
+    sensitivity: Sensitivity,
+    profiles: Mapping[str, tuple[Profile, float]],
+    ends_elements: int,
+    metric: str = "",
 ) -> Table:
     """As :func:`table_of`, from profiles with what their times are multiplied with."""
+    losses = sensitivity.metrics.get(metric) if metric else sensitivity.losses
+    if losses is None:
+        raise Unsupported(f"precision plans by {metric}", "it is undefined in every calibration case", "Leave it out")
     times = {precision: _by_layer(found, *profiles[precision]) for precision in PROFILED}
     group_of = {layer: group for group, layers in enumerate(found.groups) for layer in layers}
     groups = [
@@ -48,7 +61,7 @@ def table_from(
     ]
     noises = [
         Noise(place.tensor, loss, tuple((group, "int8") for group in dict.fromkeys(group_of[i] for i in place.layers)))
-        for place, loss in zip(found.places, sensitivity.losses, strict=True)
+        for place, loss in zip(found.places, losses, strict=True)
     ]
     return Table(
         tuple(groups), tuple(noises), _borders(found, group_of, _converting_ns(*profiles["int8"], ends_elements))

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.errors import DataError, EdgeDeployError, OutOfTime
+from edgedeploy.errors import DataError, EdgeDeployError, OutOfTime, Unsupported
 from edgedeploy.files import read_json, write_json
 from edgedeploy.interfaces.target import PerLayer, Target, TellsInt8
 from edgedeploy.interfaces.task import Array
@@ -25,12 +25,13 @@ from edgedeploy.records.units import human
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.reference.export import Reference
 from edgedeploy.reference.roundings import Roundings, roundings_of
-from edgedeploy.reference.sensitivity import CASES, Sensitivity, measure_sensitivity, sqnr_db
+from edgedeploy.reference.sensitivity import CASES, Judge, Sensitivity, measure_sensitivity, no_metrics, sqnr_db
 from edgedeploy.search.plan.programme import ends_of, solve
 from edgedeploy.search.plan.table import Plan, Table
 from edgedeploy.search.proposals import seeds_of
 from edgedeploy.search.space import Space
-from edgedeploy.spec.space import plan_budget
+from edgedeploy.spec.space import PlanGoal, plan_goal
+from edgedeploy.study.cases import scores_of
 from edgedeploy.study.evidence_files import move_aside
 from edgedeploy.study.layout import PLANS
 from edgedeploy.study.plan_costs import gains_ns, own_losses, table_of
@@ -42,27 +43,30 @@ NEEDED: Final = ("float32", "int8")
 
 @dataclass(frozen=True)
 class Kept:
-    """A layer that a plan keeps in float32: the signal over the noise when it alone is int8, and the time it then saves."""
+    """A layer that a plan keeps in float32: what is lost when it alone is int8, and the time it then saves."""
 
     layer: str
-    sqnr_db: float
+    loss: float
     saved_ns: float
 
-    def __str__(self) -> str:
-        return f"{self.layer} ({self.sqnr_db:.0f} dB alone in int8, which saves {human(max(0.0, self.saved_ns), 'ns')})"
+    def text(self, metric: str) -> str:
+        saved = human(max(0.0, self.saved_ns), "ns")
+        return f"{self.layer} ({_lost(self.loss, metric)} alone in int8, which saves {saved})"
 
 
 @dataclass(frozen=True)
 class MadePlan:
-    """The plan of one budget for one target. ``time_ns`` and ``sqnr_db`` are what the programme expects, which no board
-    has said; ``ends_ns`` are the times of its quickest plan and of its best."""
+    """The plan of one budget for one target. ``time_ns`` and ``loss`` are what the programme expects, which no board has
+    said; ``ends_ns`` are the times of its quickest plan and of its best. A loss is the share of noise in the outputs, or
+    what is lost of ``metric``."""
 
     plan: PrecisionPlan
     kept: tuple[Kept, ...]
     layers: int
     time_ns: float
     ends_ns: tuple[float, float]
-    sqnr_db: float
+    loss: float
+    metric: str = ""
 
     def as_json(self) -> dict[str, Any]:
         facts = {name: value for name, value in vars(self).items() if name not in ("plan", "kept", "ends_ns")}
@@ -77,13 +81,14 @@ class MadePlan:
     def from_json(cls, data: Mapping[str, Any]) -> MadePlan:
         """Raises what reading a record raises."""
         low, high = data["ends_ns"]
-        numbers = {name: _finite(data[name]) for name in ("time_ns", "sqnr_db")}
-        kept = [Kept(str(item["layer"]), _finite(item["sqnr_db"]), _finite(item["saved_ns"])) for item in data["kept"]]
+        numbers = {name: _finite(data[name]) for name in ("time_ns", "loss")}
+        kept = [Kept(str(item["layer"]), _finite(item["loss"]), _finite(item["saved_ns"])) for item in data["kept"]]
         return cls(
             PrecisionPlan.from_json(data["rules"]),
             tuple(kept),
             int(data["layers"]),
             ends_ns=(_finite(low), _finite(high)),
+            metric=str(data["metric"]),
             **numbers,
         )
 
@@ -91,24 +96,28 @@ class MadePlan:
         """A sentence for people: how many layers stay in float32, which of them hurt most in int8, and why."""
         if not self.kept:
             return f"every one of {self.layers} layers is int8 in it"
-        worst = ", ".join(map(str, sorted(self.kept, key=lambda kept: kept.sqnr_db)[:3]))
+        worst = ", ".join(item.text(self.metric) for item in sorted(self.kept, key=lambda item: -item.loss)[:3])
         low, high = self.ends_ns
         rest = " and others" if len(self.kept) > 3 else ""
         return (
             f"keeps {len(self.kept)} of {self.layers} layers in float32: {worst}{rest}. "
             f"It spends {human(max(0.0, self.time_ns - low), 'ns')} of the {human(max(0.0, high - low), 'ns')} between the "
-            f"quickest plan and the best, and expects {self.sqnr_db:.0f} dB"
+            f"quickest plan and the best, and expects {_lost(self.loss, self.metric)}"
         )
+
+
+def _lost(loss: float, metric: str) -> str:
+    return f"{loss:.2g} of {metric} lost" if metric else f"{_decibels(loss):.0f} dB"
 
 
 MadePlans = dict[str, dict[str, MadePlan]]
 """By target, by the budget's name in the space."""
 
 
-def budgets_of(space: Space) -> dict[str, float]:
-    """The budgets that a space asks for, by name."""
-    found = {str(name): plan_budget(name) for name in space.parameters.get("plan", ())}
-    return {name: budget for name, budget in found.items() if budget is not None}
+def budgets_of(space: Space) -> dict[str, PlanGoal]:
+    """The plans to be made that a space asks for, by name."""
+    found = {str(name): plan_goal(name) for name in space.parameters.get("plan", ())}
+    return {name: goal for name, goal in found.items() if goal is not None}
 
 
 def seeds_in(space: Space) -> int:
@@ -211,7 +220,37 @@ class PlanMaker:
         sensitivity = self._sensitivity(target, measured["int8"].variant, reference, found, scheme)
         ends = sum(math.prod(spec.shape) for spec in (*reference.inputs, *reference.outputs))
         self._progress(f"{target}: precision plans of {len(found.layers)} layers")
-        return made_plans(table_of(found, sensitivity, measured, ends_elements=ends), self.budgets)
+        made: dict[str, MadePlan] = {}
+        for metric in self._metrics("", *(goal.metric for goal in self.budgets.values())):
+            shares = {name: goal.budget for name, goal in self.budgets.items() if goal.metric == metric}
+            table = table_of(found, sensitivity, measured, ends_elements=ends, metric=metric)
+            made |= made_plans(table, shares, metric)
+        return made
+
+    def _metrics(self, *also: str) -> list[str]:
+        """The metrics that plans are asked for by, each once."""
+        return sorted({goal.metric for goal in self.budgets.values()} - {""} | {*also})
+
+    def _judge(self, variant: Variant, reference: Reference) -> Judge:
+        """The task's metrics that plans are asked for by. Raises ``Unsupported`` for a model with states, whose cases are
+        clips."""
+        asked = self._metrics()
+        if not asked:
+            return no_metrics
+        if reference.states:
+            found = "a case of a model with states is a clip"
+            raise Unsupported(f"precision plans by {asked[0]}", found, "Leave the metric out of the budget")
+        task = self._bench.task
+        cases = task.cases("calibration")
+        signs = {
+            name: -1.0 if task.metrics[name].direction == "maximize" else 1.0 for name in asked if name in task.metrics
+        }
+
+        def judge(number: int, outputs: Mapping[str, Array]) -> Mapping[str, float]:
+            values = {name: value for name, value in scores_of(task, outputs, cases[number]).items() if name in signs}
+            return {name: signs[name] * value for name, value in values.items() if value is not None}
+
+        return judge
 
     def _sensitivity(
         self, target: str, variant: Variant, reference: Reference, found: Roundings, scheme: Int8Scheme
@@ -219,7 +258,8 @@ class PlanMaker:
         """Measured once, and kept beside the reference under what it depends on."""
         cases = hashlib.sha256()
         feeds = [_hashed(feed, cases) for _, feed in zip(range(CASES), self._bench.calibration(variant), strict=False)]
-        key = {"reference": reference.sha256, "scheme": repr(scheme), "cases": cases.hexdigest()}
+        asked = ", ".join(self._metrics())
+        key = {"reference": reference.sha256, "scheme": repr(scheme), "cases": cases.hexdigest(), "asked": asked}
         path = reference.path.with_name(f"sensitivity-{target}.json")
         kept = _kept_sensitivity(path, key, len(found.places))
         if kept is not None:
@@ -230,12 +270,13 @@ class PlanMaker:
             if done * 10 // total > (done - 1) * 10 // total:
                 self._progress(f"{target}: what int8 costs each layer, {done} of {total} roundings")
 
-        measured = measure_sensitivity(found, iter(feeds), scheme, progress)
-        write_json(path, {**key, "losses": list(measured.losses), "count": measured.cases})
+        measured = measure_sensitivity(found, iter(feeds), scheme, progress, self._judge(variant, reference))
+        metrics = {name: list(values) for name, values in measured.metrics.items()}
+        write_json(path, {**key, "losses": list(measured.losses), "count": measured.cases, "metrics": metrics})
         return measured
 
 
-def made_plans(table: Table, budgets: Mapping[str, float]) -> dict[str, MadePlan]:
+def made_plans(table: Table, budgets: Mapping[str, float], metric: str = "") -> dict[str, MadePlan]:
     """The plan of each budget. One with no layer left in int8 is none, and its budget stands for the model without a
     plan."""
     ends = ends_of(table)
@@ -244,11 +285,11 @@ def made_plans(table: Table, budgets: Mapping[str, float]) -> dict[str, MadePlan
         plan = solve(table, time_ns=ends.budget_ns(share))
         if plan is None:  # a solver that ended early
             plan = ends.quickest
-        found[name] = _made(table, plan, (ends.quickest.time_ns, ends.best.time_ns))
+        found[name] = _made(table, plan, (ends.quickest.time_ns, ends.best.time_ns), metric)
     return found
 
 
-def _made(table: Table, plan: Plan, ends_ns: tuple[float, float]) -> MadePlan:
+def _made(table: Table, plan: Plan, ends_ns: tuple[float, float], metric: str) -> MadePlan:
     losses, gains = own_losses(table), gains_ns(table)
     floats = [place for place, precision in enumerate(plan.precisions) if precision == "float32"]
     narrow = any(
@@ -256,12 +297,10 @@ def _made(table: Table, plan: Plan, ends_ns: tuple[float, float]) -> MadePlan:
         for group, precision in zip(table.groups, plan.precisions, strict=True)
     )
     floats = floats if narrow else []
-    kept = [
-        Kept(layer, _decibels(losses[place]), gains[place]) for place in floats for layer in table.groups[place].layers
-    ]
+    kept = [Kept(layer, losses[place], gains[place]) for place in floats for layer in table.groups[place].layers]
     rules = tuple(PrecisionRule(item.layer, "float32") for item in kept)
     layers = sum(len(group.layers) for group in table.groups)
-    return MadePlan(PrecisionPlan(rules), tuple(kept), layers, plan.time_ns, ends_ns, _decibels(plan.loss))
+    return MadePlan(PrecisionPlan(rules), tuple(kept), layers, plan.time_ns, ends_ns, plan.loss, metric)
 
 
 def _decibels(loss: float) -> float:
@@ -285,8 +324,10 @@ def _kept_sensitivity(path: Path, key: Mapping[str, str], places: int) -> Sensit
     try:
         data = read_json(path)
         losses = tuple(_finite(loss) for loss in data["losses"])
-        if all(data[name] == value for name, value in key.items()) and len(losses) == places:
-            return Sensitivity(losses, int(data["count"]))
+        metrics = {str(name): tuple(map(_finite, values)) for name, values in data["metrics"].items()}
+        whole = all(len(values) == places for values in (losses, *metrics.values()))
+        if whole and all(data[name] == value for name, value in key.items()):
+            return Sensitivity(losses, int(data["count"]), metrics)
     except (OSError, *FAULTS):
         pass
     return None

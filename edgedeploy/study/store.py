@@ -9,6 +9,7 @@
     training/*.pt        checkpoints of unfinished trainings  optuna.sqlite3   the optimiser's history of proposals
     account.jsonl        where the time went                  events.jsonl     what happened when
     cases.json           the ids of each split's cases    set-aside/       files that were found here and are no evidence
+    plans.json           precision plans made for budgets
 
 Every file appears whole or not at all. One process at a time owns the folder (:meth:`Store.own`). No link in it is followed
 for writing. What is damaged or does not belong here is left out by readers and set aside by the owner, with a line each

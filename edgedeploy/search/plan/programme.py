@@ -1,7 +1,8 @@
 """The plan with the least loss within a budget, by mixed-integer linear programming (HiGHS): exact for its table.
 
 Variables: one of 0 and 1 for each precision of a group, which sum to 1; for each noise a number that is at least each of its
-members', so that it is 1 as soon as one is chosen; for each border one that is at least the difference of its two sides.
+members' and at most their sum, so that it is 1 as soon as one is chosen; for each border one that is at least the difference
+of its two sides.
 """
 
 from __future__ import annotations
@@ -126,7 +127,9 @@ class _Programme:
             equal.append(self._row({self.place[index, name]: 1.0 for name in group.costs}))
         for number, noise in enumerate(table.noises):
             own = self.binary + number
-            above += [self._row({own: 1.0, self.place[member]: -1.0}) for member in noise.members]
+            members = [self.place[member] for member in noise.members]
+            above += [self._row({own: 1.0, place: -1.0}) for place in members]
+            above.append(self._row({own: -1.0, **dict.fromkeys(members, 1.0)}))  # a gain has to have a cause
         for number, border in enumerate(table.borders):
             own = self.binary + len(table.noises) + number
             for name in table.groups[
@@ -179,4 +182,4 @@ class _Programme:
         return self.table.plan([name for _, name in chosen])
 
     def _whole(self, name: str) -> float:
-        return float(self.rows[name].sum()) or 1.0
+        return float(np.abs(self.rows[name]).sum()) or 1.0

@@ -1,6 +1,7 @@
 """What each layer costs and loses in each precision: all that the programme knows of a network.
 
-A loss is a share of the outputs' power that is noise, so losses of several sources add up while they are small. A tensor
+A loss is a share of the outputs' power that is noise, or what a metric of the task loses: losses of several sources add up
+while they are small. A tensor
 between two layers is rounded once, however many of its neighbours ask for it: a :class:`Noise` counts as soon as one of its
 members is chosen.
 """
@@ -34,7 +35,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Noise:
-    """Rounding that adds ``loss`` when any of ``members`` is chosen."""
+    """Rounding that adds ``loss`` when any of ``members`` is chosen. It is negative for a rounding that happens to improve a
+    metric."""
 
     name: str
     loss: float
@@ -52,17 +54,20 @@ class Border:
 
 @dataclass(frozen=True)
 class Table:
-    """Raises ``ValueError`` for costs or losses that are negative or not finite, and members that do not exist."""
+    """Raises ``ValueError`` for costs that are negative, for numbers that are not finite, and for members that do not
+    exist."""
 
     groups: tuple[Group, ...]
     noises: tuple[Noise, ...]
     borders: tuple[Border, ...] = ()
 
     def __post_init__(self) -> None:
-        numbers = [number for group in self.groups for cost in group.costs.values() for number in vars(cost).values()]
-        numbers += [noise.loss for noise in self.noises] + [border.time_ns for border in self.borders]
-        if not all(math.isfinite(number) and number >= 0 for number in numbers):
-            raise ValueError("costs and losses must be finite and not negative")
+        costs = [number for group in self.groups for cost in group.costs.values() for number in vars(cost).values()]
+        costs += [border.time_ns for border in self.borders]
+        if not all(math.isfinite(number) and number >= 0 for number in costs):
+            raise ValueError("costs must be finite and not negative")
+        if not all(math.isfinite(noise.loss) for noise in self.noises):
+            raise ValueError("losses must be finite")
         if not self.groups or not all(group.costs for group in self.groups):
             raise ValueError("a table has at least one group, and each group a precision")
         known = {(index, name) for index, group in enumerate(self.groups) for name in group.costs}

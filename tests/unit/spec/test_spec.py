@@ -126,6 +126,9 @@ def test_plans_keep_the_order_they_were_written_in() -> None:
     ("old", "new", "words"),
     [
         ('plan = ["none", "head"]', 'plan = ["tail"]', ["space.plan", "'tail'", "'head'"]),
+        ('plan = ["none", "head"]', 'plan = ["auto:1.5"]', ["space.plan", "'auto:1.5'", "from 0 to 1"]),
+        ('plan = ["none", "head"]', 'plan = ["auto:much"]', ["space.plan", "'auto:much'", "auto:0.5"]),
+        ("[plans.head]", '[plans."auto:1"]', ["space.plan"]),
         ('= "float32"\n\n[[', '= "float31"\n\n[[', ["plans.head", "float31", "int4-weights"]),
         ('"/head/*" = "float32"', "", ["plans.head", "no plan at all"]),
         ('calibration = ["minmax"]', 'calibration = ["guess"]', ["space.calibration", "guess", "percentile"]),
@@ -142,6 +145,19 @@ def test_a_wrong_plan_or_calibration_is_named(old: str, new: str, words: list[st
         check(PLANNED.replace(old, new))
     for word in words:
         assert word in str(caught.value), str(caught.value)
+
+
+def test_a_budget_needs_both_models_and_a_target_that_builds_single_layers() -> None:
+    text = PLANNED.replace('["none", "head"]', '["none", "auto:0.5"]')
+    check(text)
+    spec, source = parse_spec(text, Path("study.toml"))
+    can: dict[str, list[str]] = {"layer_precisions": ["float32", "int8"], "calibrations": ["minmax"]}
+    spec.check_choices(source, **can, seven_bit_precisions=[])
+    for offered in ([], ["float32"]):
+        with pytest.raises(SpecError, match=r"space.plan: no target of this study builds single layers in float32 and"):
+            spec.check_choices(source, **{**can, "layer_precisions": offered}, seven_bit_precisions=[])
+    with pytest.raises(SpecError, match=r'times of the float32 and the int8 model.*Add "float32" and "int8"'):
+        check(text.replace('precision = ["float32", "int8"]', 'precision = ["int8"]'))
 
 
 def test_what_no_target_can_do_is_refused() -> None:
