@@ -12,8 +12,11 @@ Floats = NDArray[np.float64]
 
 _LEAST: Final = 1e-300
 
-_MIDDLE: Final = 0.25
-"""Of all different values, how many are better than the one that the knee is measured by."""
+_SHARES: Final = (0.25, 0.5, 0.75)
+"""Shares of all different values, from the best, whose width is looked at: a few that lie close together say little."""
+
+_OF_USE: Final = 0.5
+"""Share of the way from the best to the worst value seen that is of use."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,15 @@ class Scale:
         beyond = np.maximum(signed - self.knee, 0) / self.unit
         return np.asarray(np.minimum(signed, self.knee) + self.unit * np.log1p(beyond), dtype=float)
 
+    def worst_of_use(self, values: Floats) -> float:
+        """As it is modelled, after ``values`` were seen. A gain that leaves a variant worse than that is none: a network at
+        chance level is of no use, however fast it is."""
+        if self.logarithmic:
+            return np.inf
+        signed = self.sign * values
+        half = signed.min() + _OF_USE * np.ptp(signed)
+        return float(self.of(self.sign * np.array([max(half, self.knee + 5 * self.unit)]))[0])
+
     def variance(self, variances: Floats, values: Floats) -> Floats:
         """Variances of ``values`` as they are modelled, to first order."""
         if self.logarithmic:
@@ -43,11 +55,14 @@ class Scale:
 
 
 def scale_of(values: Floats, sign: float) -> Scale:
-    """For values that were seen; ``sign`` is -1 where larger ones are better. The knee lies as far beyond the best quarter
-    of all different values as that quarter is wide."""
+    """For values that were seen; ``sign`` is -1 where larger ones are better.
+
+    The unit is the width of the best quarter of all different values, or of a quarter of more of them where that is larger;
+    the knee lies two units behind the best.
+    """
     if sign > 0 and np.all(values > 0):
-        return Scale(sign, logarithmic=True)
-    signed = sign * values
-    middle = float(np.quantile(np.unique(signed), _MIDDLE))
-    unit = middle - float(signed.min())
-    return Scale(sign, False, middle + unit, unit) if unit > 0 else Scale(sign, False, np.inf, 1.0)
+        return Scale(sign, True, np.inf)
+    distinct = np.unique(sign * values)
+    best = float(distinct[0])
+    unit = max(_SHARES[0] / share * (float(np.quantile(distinct, share)) - best) for share in _SHARES)
+    return Scale(sign, False, best + 2 * unit, unit) if unit > 0 else Scale(sign, False, np.inf, 1.0)
