@@ -133,7 +133,7 @@ class Study:
             raise
 
     def _as_written(self) -> dict[str, Any]:
-        return self.spec.model_dump(mode="json", exclude_unset=True)
+        return self.spec.model_dump(mode="json", exclude_unset=True, by_alias=True)
 
     def _private(self, tables: Sequence[BoardTable], storage: str | None) -> tuple[str, ...]:
         """What must not get into anything that is kept, or handed on."""
@@ -309,7 +309,9 @@ def _logged(tracker: Tracker, store: Store, done: int, wanted: int) -> Event:
 
 
 def _digest_of_spec(spec: StudySpec) -> str:
-    asks = spec.model_dump(mode="json", exclude={"budget": True, "study": {"storage"}, "boards": {"__all__": {"away"}}})
+    """Of what the evidence depends on: not of how the search goes about it."""
+    how = dict.fromkeys(("budget", "search", "tries", "never"), True)
+    asks = spec.model_dump(mode="json", exclude={**how, "study": {"storage"}, "boards": {"__all__": {"away"}}})
     return digest_of(asks)[:16]
 
 

@@ -57,6 +57,9 @@ def page() -> str:
             parts.append(_space(schema["properties"]["space"]))
             plans = schema["properties"]["plans"]["description"]
             parts.append(f"## `[plans.NAME]`\n\n{plans}\n")
+        if title == "[search]":
+            points = {name: schema["properties"][name]["description"] for name in ("try", "never")}
+            parts += [f"## `[[{name}]]`\n\n{text}\n" for name, text in points.items()]
     return "\n".join(parts)
 
 

@@ -30,7 +30,7 @@ def one_board(evaluate: Callable[[Variant], Outcome]) -> Crew:
     return Crew([Post("the board", evaluate, lambda cause: Quarantined("the board", cause))])
 
 
-def landscape(variant: Variant) -> Outcome:
+def landscape(variant: Variant) -> Scored:
     resolution = int(variant.arch_kwargs["resolution"])
     cost = variant.width**2 * resolution**2 * (0.3 if variant.precision == "int8" else 1.0)
     return Scored((0.8 - 0.1 * (1 - variant.width) - 0.05 * (1 - resolution / 128), cost), {"cost": cost - 12_000})

@@ -29,8 +29,9 @@ from edgedeploy.errors import EdgeDeployError, OutOfTime
 from edgedeploy.records.metrics import Direction
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.history import Answer, Server, open_history, patiently
+from edgedeploy.search.knowledge import NO_KNOWLEDGE, Knowledge
 from edgedeploy.search.outcomes import Evaluator, Failed, Finished, Outcome, Scored, StopReason
-from edgedeploy.search.proposals import Proposal, Proposals, seeds_of
+from edgedeploy.search.proposals import Proposal, Proposals, SamplerName, seeds_of
 from edgedeploy.search.space import Space
 
 __all__ = ["Evaluator", "Failed", "Finished", "Outcome", "Scored", "Search", "StopReason"]
@@ -46,6 +47,7 @@ class Search:
 
     ``lookup`` answers from the evidence (None: not evaluated yet); ``evidence`` lists the variants that ``lookup`` knows, in
     the order they were made. ``clock`` wraps the optimiser's own work, which the study's time account is charged with.
+    ``sampler`` and ``knowledge``: see :class:`edgedeploy.search.proposals.Proposals`.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Search:
         lookup: Callable[[Variant], Outcome | None],
         clock: Callable[[], AbstractContextManager[None]],
         evidence: Callable[[], Iterable[Variant]] = tuple,
+        sampler: SamplerName = "co-design",
+        knowledge: Knowledge = NO_KNOWLEDGE,
     ) -> None:
         self._space = space
         self._lookup = lookup
@@ -67,7 +71,7 @@ class Search:
         self._outcomes: dict[str, Outcome] = {}
         self._flying: dict[Future[Outcome], tuple[optuna.Trial, Variant]] = {}
         self._distributions = space.distributions()
-        self._proposals = Proposals(space, directions, seed)
+        self._proposals = Proposals(space, directions, seed, sampler=sampler, knowledge=knowledge)
         self._asking = False
         optuna.logging.set_verbosity(logging.ERROR)
         with clock():

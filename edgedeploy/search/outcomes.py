@@ -13,10 +13,12 @@ from edgedeploy.records.variant import Variant
 
 @dataclass(frozen=True)
 class Scored:
-    """Objective values in the order of the objectives; a constraint is met when its value is <= 0."""
+    """Objective values in the order of the objectives; a constraint is met when its value is <= 0. ``variances`` of the
+    values, in their units squared, where they are known."""
 
     values: tuple[float, ...]
     constraints: Mapping[str, float]
+    variances: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

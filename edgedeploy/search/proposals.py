@@ -1,30 +1,33 @@
-"""Which parameters to try next: a Gaussian process while it is affordable, NSGA-II beyond, and never a variant twice.
+"""Which parameters to try next, by edgedeploy's own sampler or one of Optuna's, and never a variant twice.
 
 Each proposal is a function of the seed and of what was told so far, in order: a search that was killed and goes on proposes
-what it would have proposed undisturbed. The samplers work on a copy of the history in memory, which knows more than the
+what it would have proposed undisturbed. Optuna's samplers work on a copy of the history in memory, which knows more than the
 optimiser's database: different parameters can mean one variant (a precision that a target has not is float32), and what
-one of them scored is told for all of them that were proposed. Without that a sampler proposes them again and again.
+one of them scored is told for all of them that were proposed; what failed is told as bad as the worst that was seen. Without
+that a sampler proposes them again and again.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import optuna
 
 from edgedeploy.records.metrics import Direction
 from edgedeploy.records.variant import Scalar
+from edgedeploy.search.codesign import CoDesign
+from edgedeploy.search.improvement import MOST_OBJECTIVES
+from edgedeploy.search.knowledge import NO_KNOWLEDGE, Knowledge
 from edgedeploy.search.outcomes import Outcome, Scored
 from edgedeploy.search.space import ENUMERATION_LIMIT, Space
 
 Params = dict[str, Scalar]
-
-GP_TRIALS: Final = 150
-"""Beyond this many values a Gaussian process takes longer than its better proposals save; NSGA-II takes over."""
+SamplerName = Literal["co-design", "gp", "tpe", "nsga2", "random"]
 
 STARTUP_TRIALS: Final = 8
 """Fewer values than this say nothing to a Gaussian process: parameters are drawn at random."""
@@ -59,17 +62,33 @@ class Proposal:
 
 
 class Proposals:
-    """Draws parameters of untried variants of ``space``. What happened is told in the order in which it happened."""
+    """Draws parameters of untried variants of ``space``. What happened is told in the order in which it happened.
 
-    def __init__(self, space: Space, directions: Sequence[Direction], seed: int) -> None:
+    ``sampler`` is "co-design" (:mod:`edgedeploy.search.codesign`) or one of Optuna's: "gp", "tpe", "nsga2", "random". With
+    more than three objectives co-design is "gp".
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        directions: Sequence[Direction],
+        seed: int,
+        *,
+        sampler: SamplerName = "co-design",
+        knowledge: Knowledge = NO_KNOWLEDGE,
+    ) -> None:
         self._space = space
         self._directions = list(directions)
         self._seed = seed
+        self._sampler_name: SamplerName = sampler
+        self._knowledge = knowledge
+        self._codesign: CoDesign | None = None
+        if sampler == "co-design" and len(directions) <= MOST_OBJECTIVES:
+            self._codesign = CoDesign(space, directions, seed, knowledge)
         self._distributions = space.distributions()
         self._outcomes: dict[str, Outcome] = {}
         self._points: set[tuple[tuple[str, Scalar], ...]] = set()
-        self._trials: list[optuna.trial.FrozenTrial] = []
-        self._all: list[tuple[str, Params]] | None = None
+        self._told: list[tuple[Params, Outcome]] = []
 
     def tell(self, params: Mapping[str, Scalar], outcome: Outcome) -> None:
         """What the variant of ``params`` gave; only the first outcome of a variant counts."""
@@ -77,6 +96,8 @@ class Proposals:
         if digest not in self._outcomes:
             self._outcomes[digest] = outcome
             self._add(params, outcome)
+            if self._codesign is not None:
+                self._codesign.tell(params, outcome)
 
     def tell_proposed(self, params: Mapping[str, Scalar]) -> None:
         """The sampler proposed ``params``, whose variant was known: its value is the value of these parameters too."""
@@ -85,19 +106,23 @@ class Proposals:
             self._add(params, known)
 
     def next(self, taken: Collection[str], under_way: Sequence[Mapping[str, Scalar]] = ()) -> Proposal | None:
-        """Parameters of a variant whose digest is not in ``taken``; None when there is none left. ``under_way`` is being
-        evaluated.
+        """Parameters of a variant whose digest is not in ``taken`` and which is ready; None when there is none now.
+        ``under_way`` is being evaluated.
 
-        A proposal that is taken is replaced at once by the nearest untried variant: one parameter is changed, or else
-        all are drawn at random.
+        What a sampler of Optuna's proposes in vain is replaced at once by the nearest untried variant: one parameter is
+        changed, or else all are drawn at random.
         """
+        tried = {*taken, *self._outcomes}
+        if self._codesign is not None:
+            found = self._codesign.propose(tried, under_way)
+            return None if found is None else Proposal(found)
         seeds = np.random.SeedSequence([self._seed, len(self._outcomes), len(under_way)])
         drawn = self._draw(int(seeds.generate_state(1)[0]), under_way)
-        if self._digest(drawn) not in taken:
+        if self._is_free(drawn, tried):
             return Proposal(drawn)
         self.tell_proposed(drawn)
         rng = np.random.default_rng(seeds)
-        params = self._beside(drawn, taken, rng) or self._anywhere(taken, rng)
+        params = self._beside(drawn, tried, rng) or self._anywhere(tried, rng)
         return None if params is None else Proposal(params, drawn)
 
     def _draw(self, seed: int, under_way: Sequence[Mapping[str, Scalar]]) -> Params:
@@ -106,20 +131,48 @@ class Proposals:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study = optuna.create_study(directions=self._directions, sampler=self._sampler(seed))
             running = [self._trial(params, {"state": state.RUNNING}) for params in under_way]
-            study.add_trials([*self._trials, *running])
+            study.add_trials([*self._trials(), *running])
             return dict(study.ask(fixed_distributions=self._distributions).params)
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        if len(self._trials) >= GP_TRIALS:
+        if self._sampler_name == "tpe":
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=STARTUP_TRIALS)
+        if self._sampler_name == "nsga2":
             return optuna.samplers.NSGAIISampler(seed=seed)
+        if self._sampler_name == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
         return _GaussianProcess(seed=seed, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False)
 
     def _add(self, params: Mapping[str, Scalar], outcome: Outcome) -> None:
         point = tuple(sorted(params.items()))
-        if isinstance(outcome, Scored) and point not in self._points:
+        if point not in self._points:
             self._points.add(point)
-            result = {"values": list(outcome.values), "constraints": dict(outcome.constraints)}
-            self._trials.append(self._trial(params, result))
+            self._told.append((dict(params), outcome))
+
+    def _trials(self) -> list[optuna.trial.FrozenTrial]:
+        """What was told, as trials with values. A failure is as bad as the worst that was seen of each objective and
+        constraint: without a value a sampler would not learn of it."""
+        scored = [outcome for _, outcome in self._told if isinstance(outcome, Scored)]
+        if not scored:
+            return []
+        signs = [-1 if direction == "maximize" else 1 for direction in self._directions]
+        columns = zip(*(outcome.values for outcome in scored), strict=True)
+        worst = [sign * max(sign * value for value in column) for sign, column in zip(signs, columns, strict=True)]
+        names = dict.fromkeys(name for outcome in scored for name in outcome.constraints)
+        unmet = {name: max(outcome.constraints.get(name, 0.0) for outcome in scored) for name in names}
+        logarithmic = [
+            self._sampler_name in ("gp", "co-design")
+            and sign > 0
+            and all(outcome.values[index] > 0 for outcome in scored)
+            for index, sign in enumerate(signs)
+        ]
+        trials = []
+        for params, outcome in self._told:
+            values = outcome.values if isinstance(outcome, Scored) else worst
+            limits = dict(outcome.constraints) if isinstance(outcome, Scored) else unmet
+            seen = [math.log(value) if log else value for value, log in zip(values, logarithmic, strict=True)]
+            trials.append(self._trial(params, {"values": seen, "constraints": limits}))
+        return trials
 
     def _trial(self, params: Mapping[str, Scalar], result: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
         """As one of generation 0: the best of all that was ever told are the parents of NSGA-II's next proposal."""
@@ -128,30 +181,26 @@ class Proposals:
             params=dict(params), distributions=self._distributions, system_attrs=generation, **result
         )
 
-    def _digest(self, params: Mapping[str, Scalar]) -> str:
-        return self._space.variant(params).digest
+    def _is_free(self, params: Mapping[str, Scalar], taken: Collection[str]) -> bool:
+        variant = self._space.variant(params)
+        return variant.digest not in taken and self._space.allows(params) and self._knowledge.ready(variant)
 
     def _beside(self, params: Params, taken: Collection[str], rng: np.random.Generator) -> Params | None:
         """An untried variant that differs from ``params`` in one parameter; None when there is none."""
-        values: dict[str, Sequence[Scalar]] = {"target": self._space.targets, **self._space.parameters}
-        changes = [(name, value) for name, listed in values.items() for value in listed if value != params[name]]
-        for index in rng.permutation(len(changes)):
-            name, value = changes[int(index)]
-            found = {**params, name: value}
-            if self._digest(found) not in taken:
-                return found
-        return None
+        near = list(self._space.neighbours(params))
+        return next((near[int(at)] for at in rng.permutation(len(near)) if self._is_free(near[int(at)], taken)), None)
 
     def _anywhere(self, taken: Collection[str], rng: np.random.Generator) -> Params | None:
         if self._space.size() > ENUMERATION_LIMIT:
-            return self._space.untried(taken, rng)
-        if self._all is None:
-            self._all = [(self._digest(params), params) for params in self._space.combinations()]
-        left = [params for digest, params in self._all if digest not in taken]
+            found = self._space.untried(taken, rng)
+            return found if found is None or self._knowledge.ready(self._space.variant(found)) else None
+        left = [params for params in self._space.combinations() if self._is_free(params, taken)]
         return left[int(rng.integers(len(left)))] if left else None
 
 
 def seeds_of(space: Space) -> Iterable[Params]:
-    """What every search begins with: the baseline of each target, then points that are good for most models."""
+    """What every search begins with: the baseline of each target, the user's own points, then points that are good for
+    most models."""
     yield from (space.baseline(target) for target in space.targets)
-    yield from space.known_good()
+    yield from space.points_to_try()
+    yield from (params for params in space.known_good() if space.allows(params))

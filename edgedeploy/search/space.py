@@ -6,6 +6,8 @@ import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 import optuna
@@ -14,10 +16,16 @@ from edgedeploy.records.variant import NO_CHOICES, NO_PLAN, Choices, Scalar, Var
 
 ENUMERATION_LIMIT = 20_000
 
+_MOST_KEPT: Final = 100_000
+
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters with their values; the first target is the reference, ``arch_defaults`` is the baseline's architecture."""
+    """Parameters with their values; the first target is the reference, ``arch_defaults`` is the baseline's architecture.
+
+    ``tries`` are the user's own points: parameters with a value each, the baseline's for all others. ``never`` are
+    combinations that are not proposed, each from parameter to the values that it means; a baseline is measured all the same.
+    """
 
     targets: tuple[str, ...]
     parameters: Mapping[str, tuple[Scalar, ...]]
@@ -25,10 +33,26 @@ class Space:
     target_precisions: Mapping[str, tuple[str, ...]]
     default_threads: int
     choices: Choices = NO_CHOICES
+    tries: tuple[Mapping[str, Scalar], ...] = ()
+    never: tuple[Mapping[str, tuple[Scalar, ...]], ...] = ()
 
     def variant(self, params: Mapping[str, Scalar]) -> Variant:
         """The canonical variant of proposed parameters. Numbers are rounded to the listed values; without a power mode
         the first one of the list is used."""
+        key = tuple((name, type(value), value) for name, value in params.items())
+        found = self._variants.get(key)
+        if found is None:
+            if len(self._variants) >= _MOST_KEPT:
+                self._variants.clear()
+            found = self._variants[key] = self._canonical(params)
+        return found
+
+    @cached_property
+    def _variants(self) -> dict[tuple[tuple[str, type, Scalar], ...], Variant]:
+        """Variants that were asked for, because a search asks for the same ones again and again."""
+        return {}
+
+    def _canonical(self, params: Mapping[str, Scalar]) -> Variant:
         if "power_mode" in self.parameters:
             params = {"power_mode": self.parameters["power_mode"][0], **params}
         return canonical(
@@ -103,6 +127,27 @@ class Space:
             points += [{**start, **change} for change in (int8, {**int8, **narrow}) if change]
         return points
 
+    def points_to_try(self) -> list[dict[str, Scalar]]:
+        """The user's own points: of the reference target where they name none."""
+        return [{**self.baseline(str(point.get("target", self.targets[0]))), **point} for point in self.tries]
+
+    def allows(self, params: Mapping[str, Scalar]) -> bool:
+        """Whether no combination in ``never`` has these parameters, nor what they come to on their target."""
+        if not self.never:
+            return True
+        variant = self.variant(params)
+        facts = {**params, **variant.arch_kwargs, "precision": variant.precision, "width": variant.width}
+        facts |= {"threads": variant.threads}
+        return not any(all(facts.get(name) in values for name, values in rule.items()) for rule in self.never)
+
+    def neighbours(self, params: Mapping[str, Scalar]) -> Iterator[dict[str, Scalar]]:
+        """All combinations that differ from ``params`` in one parameter."""
+        values: dict[str, Sequence[Scalar]] = {"target": self.targets, **self.parameters}
+        for name, listed in values.items():
+            for value in listed:
+                if value != params[name]:
+                    yield {**params, name: value}
+
     def size(self) -> int:
         """Number of parameter combinations, before canonicalisation."""
         return len(self.targets) * math.prod(len(values) for values in self.parameters.values())
@@ -118,14 +163,17 @@ class Space:
         Small spaces are enumerated; in a large one a limited number of random points is tried.
         """
         if self.size() <= ENUMERATION_LIMIT:
-            left = [params for params in self.combinations() if self.variant(params).digest not in tried]
+            left = [params for params in self.combinations() if self._is_new(params, tried)]
             return left[int(rng.integers(len(left)))] if left else None
         for _ in range(ENUMERATION_LIMIT):
             params: dict[str, Scalar] = {"target": self.targets[int(rng.integers(len(self.targets)))]}
             params.update({name: values[int(rng.integers(len(values)))] for name, values in self.parameters.items()})
-            if self.variant(params).digest not in tried:
+            if self._is_new(params, tried):
                 return params
         return None
+
+    def _is_new(self, params: Mapping[str, Scalar], tried: Collection[str]) -> bool:
+        return self.variant(params).digest not in tried and self.allows(params)
 
 
 def _distribution(values: tuple[Scalar, ...]) -> optuna.distributions.BaseDistribution:

@@ -32,6 +32,8 @@ PUBLIC: Final = frozenset(
         *(f"constraints.{key}" for key in ("metric", "at_most", "at_least", "margin")),
         "budget.wall_clock",
         "pick.non_inferiority_margin",
+        "search.sampler",
+        *(f"{table}.{ANY}" for table in ("try", "never")),
         *(f"measure.{key}" for key in ("scenarios", "time_limit", "cool_down")),
         *(f"measure.sustained.{key}" for key in ("duration", "window")),
         *(f"measure.realtime.{key}" for key in ("deadline", "policy", "stages")),

@@ -82,6 +82,7 @@ def _known_keys(location: Sequence[int | str], model: Any) -> list[str]:
     for part in location:
         if isinstance(part, int):
             continue
-        annotation = model.model_fields[part].annotation
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        annotation = fields[part].annotation
         model = annotation if isinstance(annotation, type) else annotation.__args__[0]
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -7,11 +7,10 @@ the line (where it can be found), the key, what was expected, and the nearest kn
 
 from __future__ import annotations
 
-import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -24,8 +23,10 @@ from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, NO_PLAN, P
 from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
 from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.spec.metric_checks import check_margin, check_task_metrics, known_metric
 from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
+from edgedeploy.spec.search import MAX_POINTS, Combination, Point, SearchTable, check_points
 from edgedeploy.spec.source import SpecSource, first_error
 from edgedeploy.spec.space import MAX_CHOICES, expand, subset
 from edgedeploy.spec.toml import read_toml
@@ -168,6 +169,14 @@ class StudySpec(_Table):
     """How a board is timed, and when a run counts as disturbed."""
     pick: PickTable = PickTable()
     """Which variant is proposed to ship."""
+    search: SearchTable = SearchTable()
+    """How variants are proposed."""
+    tries: tuple[Point, ...] = Field(default=(), max_length=MAX_POINTS, alias="try")
+    """Points of your own, each from parameter to value; parameters that are not named have the baseline's value. They are
+    evaluated after the baselines, before anything is proposed."""
+    never: tuple[Combination, ...] = Field(default=(), max_length=MAX_POINTS)
+    """Combinations that are never proposed, each from parameter to a value or a list of values: all of them have to match.
+    Baselines are measured all the same."""
 
     @model_validator(mode="before")
     @classmethod
@@ -248,11 +257,11 @@ class StudySpec(_Table):
             if target not in known_targets:
                 raise source.error("study.targets", f"no target named {target!r}", nearest(target, known_targets))
         self._check_space(source, architecture, known_targets)
-        _check_task_metrics(task_metrics)
+        check_task_metrics(task_metrics)
         table = self.metric_table(task_metrics)
         for index, objective in enumerate(self.objectives):
             key = f"objectives.{index}.metric"
-            info = _metric(source, key, objective.metric, table)
+            info = known_metric(source, key, objective.metric, table)
             if objective.goal is not None and objective.goal != info.direction:
                 raise source.error(
                     f"objectives.{index}.goal",
@@ -260,13 +269,13 @@ class StudySpec(_Table):
                     "Remove `goal`, or choose another metric",
                 )
             self._check_measurable(source, key, objective.metric)
-            _check_margin(source, f"objectives.{index}.min_effect", objective.min_effect, info.unit, objective.metric)
+            check_margin(source, f"objectives.{index}.min_effect", objective.min_effect, info.unit, objective.metric)
         accuracy = next((goal.metric for goal in self.objectives if goal.metric not in BOARD_METRICS), None)
         if accuracy is not None:
             key, margin = "pick.non_inferiority_margin", self.pick.non_inferiority_margin
-            _check_margin(source, key, margin, table[accuracy].unit, accuracy)
+            check_margin(source, key, margin, table[accuracy].unit, accuracy)
         for index, constraint in enumerate(self.constraints):
-            info = _metric(source, f"constraints.{index}.metric", constraint.metric, table)
+            info = known_metric(source, f"constraints.{index}.metric", constraint.metric, table)
             self._check_measurable(source, f"constraints.{index}.metric", constraint.metric)
             for name in ("at_most", "at_least", "margin"):
                 value = getattr(constraint, name)
@@ -317,6 +326,7 @@ class StudySpec(_Table):
                 found = f"0 < width <= 1 must hold, but got {width!r}"
                 raise source.error("space.width", found, "width is the share of channels that pruning keeps")
         self._check_settings(source)
+        check_points(source, self.tries, self.never, self.space, self.study.targets)
 
     def _check_settings(self, source: SpecSource) -> None:
         for key in ("threads", "calibration_cases"):
@@ -409,37 +419,3 @@ def parse_spec(text: str, path: Path) -> tuple[StudySpec, SpecSource]:
         return StudySpec.model_validate(data), source
     except ValidationError as exc:
         raise first_error(exc, source, StudySpec) from None
-
-
-def _check_task_metrics(metrics: Mapping[str, MetricInfo]) -> None:
-    """A task's metric of a board metric's name would stand where the measured number belongs."""
-    for name, info in metrics.items():
-        asked = f"metric {name!r} of the task"
-        if name in BOARD_METRICS:
-            raise SpecError(asked, "a board gives a metric of that name", "Give the task's metric another name")
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-            raise SpecError(asked, "it is no name", "Use letters, digits and underscores, such as dice_mean")
-        if info.direction not in get_args(Direction):
-            found = f"its direction is {info.direction!r}"
-            raise SpecError(asked, found, f"Use {' or '.join(map(repr, get_args(Direction)))}")
-
-
-def _check_margin(source: SpecSource, key: str, value: float | str, unit: str, metric: str) -> None:
-    """A text has to be a quantity in the metric's unit, and not below zero."""
-    if not isinstance(value, str):
-        return
-    try:
-        number = parse_quantity(value, unit)
-    except ValueError as exc:
-        raise source.error(key, f"{metric}: {exc}") from None
-    if number < 0:
-        raise source.error(key, f"{metric}: expected a quantity of 0 or more, but got {value!r}")
-
-
-def _metric(source: SpecSource, key: str, name: str, table: Mapping[str, MetricInfo]) -> MetricInfo:
-    if name not in table:
-        if name in BOARD_METRICS:
-            remedy = f"Add {BOARD_METRICS[name].scenario!r} to scenarios in [measure], and its table if it needs one"
-            raise source.error(key, f"{name} comes from a scenario that is not asked for", remedy)
-        raise source.error(key, f"nobody produces a metric named {name!r}", nearest(name, table))
-    return table[name]

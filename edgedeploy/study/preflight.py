@@ -39,6 +39,7 @@ from edgedeploy.records.variant import Choices
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
+from edgedeploy.spec.search import combinations_of, points_of
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.as_given import check_given, check_given_space
@@ -144,6 +145,8 @@ def prepare(
         },
         default_threads=max(1, min(info.cores, 4)),
         choices=_choices(spec, task, targets, info),
+        tries=points_of(spec.tries, spec.space),
+        never=combinations_of(spec.never, spec.space),
     )
     told = tuple(map(str, getattr(task, "notes", ())))
     notes = (*older_keys(source), *baseline.notes, *_saturation(spec, targets, info), *told)

@@ -35,6 +35,7 @@ from edgedeploy.study.best import Best
 from edgedeploy.study.eta import Eta, Pace, eta
 from edgedeploy.study.events import Event, Observer
 from edgedeploy.study.front import read_front
+from edgedeploy.study.knowledge import knowledge_of
 from edgedeploy.study.known import Known
 from edgedeploy.study.limits import limit_marks
 from edgedeploy.study.outputs import prune_outputs
@@ -161,6 +162,8 @@ class StudyRun:
                 lookup=first.lookup,
                 clock=self._searching,
                 evidence=self._known.variants,
+                sampler=self._spec.search.sampler,
+                knowledge=knowledge_of(self._spec, self._ready.task),
             )
             with self._crew, self._left_at_once():
                 finished = search.run(self._crew, trials=self._total, deadline_s=self._deadline_s)

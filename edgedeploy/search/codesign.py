@@ -1,0 +1,266 @@
+"""The co-design sampler: the untried variant with the largest expected gain, found among all of them.
+
+One Gaussian process for each objective and each constraint, a vote of similar variants on whether this one can be evaluated
+at all, and the expected hypervolume improvement in closed form. What it proposes is a function of seed and history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedeploy.records.metrics import Direction
+from edgedeploy.records.variant import Scalar
+from edgedeploy.search.candidates import Candidates, Params
+from edgedeploy.search.failures import success_of
+from edgedeploy.search.improvement import expected_improvement
+from edgedeploy.search.knowledge import Knowledge
+from edgedeploy.search.outcomes import Outcome, Scored
+from edgedeploy.search.scales import scale_of
+from edgedeploy.search.space import Space
+from edgedeploy.search.surrogate import Features, Floats, Process, fit
+
+STARTUP: Final = 6
+"""Scored variants before a surrogate is asked; until then candidates are spread over their size."""
+
+MOST_OBSERVATIONS: Final = 300
+"""Observations of a surrogate, at most: the best, and the rest evenly over the history."""
+
+MOST_FITTED: Final = 150
+"""Observations that a kernel's settings are fitted to, at most."""
+
+_HOPELESS: Final = 0.15
+"""Probability of success below which anything else comes first."""
+
+_LEVELS: Final = (0.05, 0.28, 0.5, 0.72, 0.95)
+_NEAR_LEVEL: Final = 0.04
+_MARGIN: Final = 0.1
+
+
+@dataclass(frozen=True)
+class _Told:
+    row: int
+    outcome: Outcome
+
+
+class CoDesign:
+    """Proposes by expected improvement. What happened is told in the order in which it happened."""
+
+    def __init__(self, space: Space, directions: Sequence[Direction], seed: int, knowledge: Knowledge) -> None:
+        self._space = space
+        self._signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+        self._seed = seed
+        self._knowledge = knowledge
+        self._made: Candidates | None = None
+        self._waiting: list[tuple[Params, Outcome]] = []
+        self._told: list[_Told] = []
+        self._exact: Floats = np.zeros((0, len(directions)))
+        self._features_of: dict[tuple[int, frozenset[str]], Features] = {}
+        self._voted: tuple[tuple[int, int], Floats] | None = None
+        self._settings: dict[tuple[str, int], Floats] = {}
+
+    def tell(self, params: Mapping[str, Scalar], outcome: Outcome) -> None:
+        self._waiting.append((dict(params), outcome))
+
+    def propose(self, taken: Collection[str], under_way: Sequence[Mapping[str, Scalar]]) -> Params | None:
+        """Parameters of an untried variant; None when no candidate is left."""
+        candidates = self._candidates()
+        pending = [candidates.add(params) for params in under_way]
+        free = np.ones(len(candidates), dtype=bool)
+        free[candidates.rows(taken)] = False
+        if not free.any():
+            return None
+        self._learn_exact()
+        scored = [told for told in self._told if isinstance(told.outcome, Scored)]
+        if len(scored) < STARTUP:
+            return self._take(self._spread(pending), free)
+        return self._take(self._gain(scored, pending), free)
+
+    def _candidates(self) -> Candidates:
+        """With all that was told: a neighbour of what was on the front when it was told is a candidate."""
+        if self._made is None:
+            self._made = Candidates(self._space, self._knowledge, self._seed)
+        for params, outcome in self._waiting:
+            self._told.append(_Told(self._made.add(params), outcome))
+            if isinstance(outcome, Scored) and not self._made.whole and self._is_best(outcome):
+                self._made.add_neighbours(params)
+        self._waiting.clear()
+        return self._made
+
+    def _is_best(self, outcome: Scored) -> bool:
+        own = self._signs * np.array(outcome.values)
+        others = (told.outcome for told in self._told[:-1])
+        return not any(np.all(self._signs * np.array(o.values) <= own) for o in others if isinstance(o, Scored))
+
+    def _learn_exact(self) -> None:
+        """Ask for what is certain by now of candidates of which nothing is; what was certain stays so."""
+        candidates = self._candidates()
+        more = np.full((len(candidates) - len(self._exact), len(self._signs)), np.nan)
+        self._exact = np.concatenate([self._exact, more])
+        if self._knowledge.has_exact:
+            for row in np.flatnonzero(np.isnan(self._exact).all(axis=1)):
+                for index, value in self._knowledge.exact(candidates.variants[int(row)]).items():
+                    self._exact[row, index] = value
+
+    def _take(self, gain: Floats, free: NDArray[np.bool_]) -> Params | None:
+        """The free candidate with the largest gain that is ready now; None when none is. One that can hardly be evaluated
+        comes after all others."""
+        candidates = self._candidates()
+        hopeless = self._success() < _HOPELESS
+        order = np.flatnonzero(free)
+        order = order[np.lexsort((-gain[order], hopeless[order]))]
+        for row in order:
+            if self._knowledge.ready(candidates.variants[int(row)]):
+                return candidates.params[int(row)]
+        return None
+
+    def _rng(self) -> np.random.Generator:
+        return np.random.default_rng([self._seed, len(self._told)])
+
+    def _spread(self, pending: Sequence[int]) -> Floats:
+        """A preference for candidates of the size that lies furthest from all sizes tried, and unlike what was tried."""
+        features = self._features(frozenset())
+        tried = np.array([*(told.row for told in self._told), *pending], dtype=np.intp)
+        chance = self._rng().random(len(features.codes))
+        if not len(tried):
+            return chance
+        alike = features.nearness(tried, [1.0] * len(features.columns)).max(axis=1)
+        liking = -alike.astype(float) + 0.2 * chance + 0.5 * self._success()
+        size = self._size()
+        if size is not None:
+            places = (np.argsort(np.argsort(size, kind="stable"), kind="stable") + 0.5) / len(size)
+            level = max(_LEVELS, key=lambda level: float(np.abs(places[tried] - level).min()))
+            liking -= 100 * np.maximum(np.abs(places - level) - _NEAR_LEVEL, 0)
+        return np.asarray(liking)
+
+    def _size(self) -> Floats | None:
+        """An objective that is known of all candidates, or else the first static figure; None when there is neither."""
+        for values in self._exact.T:
+            if np.all(np.isfinite(values)):
+                return np.asarray(values)
+        statics = self._features(frozenset()).statics
+        return np.asarray(statics[:, 0]) if statics.shape[1] else None
+
+    def _features(self, without: frozenset[str]) -> Features:
+        candidates = self._candidates()
+        key = (len(candidates), without)
+        if key not in self._features_of:
+            self._features_of = {kept: value for kept, value in self._features_of.items() if kept[0] == key[0]}
+            columns, codes = candidates.columns(), candidates.codes()
+            kept = [index for index, column in enumerate(columns) if column.name not in without]
+            known = [scale_of(values, self._signs[i]).of(values) for i, values in self._wholly_known()]
+            statics = np.column_stack([candidates.statics(), *known])
+            self._features_of[key] = Features.of([columns[index] for index in kept], codes[:, kept], statics)
+        return self._features_of[key]
+
+    def _wholly_known(self) -> list[tuple[int, Floats]]:
+        exact = self._exact if len(self._exact) == len(self._candidates()) else np.zeros((0, len(self._signs)))
+        return [(i, values) for i, values in enumerate(exact.T) if len(values) and np.all(np.isfinite(values))]
+
+    def _gain(self, scored: Sequence[_Told], pending: Sequence[int]) -> Floats:
+        """Expected improvement of each candidate, times the probabilities that it can be evaluated and meets the limits,
+        over what it costs."""
+        rows = np.array([told.row for told in scored], dtype=np.intp)
+        outcomes = [told.outcome for told in scored if isinstance(told.outcome, Scored)]
+        values = np.array([outcome.values for outcome in outcomes], dtype=float)
+        noise = np.array([outcome.variances or (0.0,) * values.shape[1] for outcome in outcomes], dtype=float)
+        means, spreads, front = [], [], []
+        for index in range(values.shape[1]):
+            scale = scale_of(values[:, index], self._signs[index])
+            seen = scale.of(values[:, index])
+            mean, spread = self._predicted(
+                index, rows, seen, scale.variance(noise[:, index], values[:, index]), pending
+            )
+            known = np.isfinite(self._exact[:, index])
+            mean[known], spread[known] = scale.of(self._exact[known, index]), 0.0
+            means.append(mean)
+            spreads.append(spread)
+            front.append(np.append(seen, mean[list(pending)]))
+        names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.constraints))
+        met = np.append(
+            [all(value <= 0 for value in outcome.constraints.values()) for outcome in outcomes],
+            np.ones(len(pending), dtype=bool),
+        ).astype(bool)
+        seen_all = np.column_stack(front)
+        reference = seen_all.max(axis=0) + _MARGIN * np.ptp(seen_all, axis=0) + 1e-9
+        for index, known in self._wholly_known():
+            reference[index] = scale_of(values[:, index], self._signs[index]).of(known).max() + 1e-9
+        gain = expected_improvement(np.column_stack(means), np.column_stack(spreads), seen_all[met], reference)
+        gain *= self._success()
+        for name in names:
+            gain *= self._meets(name, rows, outcomes)
+        if self._knowledge.cost_s is not None:
+            gain /= [self._knowledge.cost_s(variant) for variant in self._candidates().variants]
+        return gain
+
+    def _predicted(
+        self, index: int, rows: NDArray[np.intp], seen: Floats, noise: Floats, pending: Sequence[int]
+    ) -> tuple[Floats, Floats]:
+        if index < len(self._exact.T) and np.all(np.isfinite(self._exact[:, index])):
+            return np.zeros(len(self._exact)), np.zeros(len(self._exact))
+        without = self._knowledge.without_effect[index] if index < len(self._knowledge.without_effect) else frozenset()
+        return self._process(f"objective {index}", without, rows, seen, noise, pending)
+
+    def _process(
+        self,
+        name: str,
+        without: frozenset[str],
+        rows: NDArray[np.intp],
+        seen: Floats,
+        noise: Floats,
+        pending: Sequence[int] = (),
+    ) -> tuple[Floats, Floats]:
+        """Mean and standard deviation at every candidate. What is under way is taken to be what it is predicted to be."""
+        features = self._features(without)
+        fitted = _fitted_at(len(rows))
+        if (name, fitted) not in self._settings:
+            some = _most_telling(seen[:fitted], MOST_FITTED)
+            self._settings[name, fitted] = fit(features, rows[some], seen[some], noise[some])
+        some = _most_telling(seen, MOST_OBSERVATIONS)
+        process = Process(features, rows[some], seen[some], noise[some], self._settings[name, fitted])
+        mean, spread = process.predict()
+        return process.also(pending, mean[list(pending)]).predict() if len(pending) else (mean, spread)
+
+    def _meets(self, name: str, rows: NDArray[np.intp], outcomes: Sequence[Scored]) -> Floats:
+        """Probability that a candidate meets the constraint."""
+        from scipy.special import ndtr
+
+        values = np.array([outcome.constraints.get(name, 0.0) for outcome in outcomes], dtype=float)
+        scale = scale_of(values, -1.0)
+        mean, spread = self._process(f"constraint {name}", frozenset(), rows, -scale.of(values), np.zeros(len(values)))
+        limit = -float(scale.of(np.zeros(1))[0])
+        return np.asarray(ndtr((limit - mean) / spread), dtype=float)
+
+    def _success(self) -> Floats:
+        key = (len(self._candidates()), len(self._told))
+        if self._voted is None or self._voted[0] != key:
+            self._voted = (key, self._vote())
+        return self._voted[1]
+
+    def _vote(self) -> Floats:
+        """Probability that a candidate can be evaluated."""
+        failed = np.array([not isinstance(told.outcome, Scored) for told in self._told], dtype=bool)
+        return success_of(
+            self._features(frozenset()), np.array([told.row for told in self._told], dtype=np.intp), failed
+        )
+
+
+def _fitted_at(count: int) -> int:
+    """How many of ``count`` observations the settings are fitted to: all at first, later all that there were at the last
+    round number."""
+    step = 1 if count <= 30 else 5 if count <= 100 else 25
+    return count // step * step
+
+
+def _most_telling(seen: Floats, most: int) -> NDArray[np.intp]:
+    """At most ``most`` observations: the better half of them the best, the others evenly over the history."""
+    if len(seen) <= most:
+        return np.arange(len(seen))
+    best = np.argsort(seen, kind="stable")[: most // 2]
+    rest = np.setdiff1d(np.arange(len(seen)), best)
+    evenly = rest[np.linspace(0, len(rest) - 1, most - len(best)).astype(np.intp)]
+    return np.sort(np.concatenate([best, evenly]))

@@ -1,0 +1,54 @@
+"""Whether a variant can be evaluated at all: a vote of those that were tried, each as loud as it is alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedeploy.search.surrogate import Features, Floats
+
+MOST_VOTES: Final = 300
+"""Failures that vote, and successes, at most: the last of each."""
+
+_RATES: Final = (0.1, 1.0, 4.0)
+_USUAL: Final = 1.0
+_VOICE: Final = 0.3
+"""How loud a voice for success is that every candidate has."""
+
+
+def success_of(features: Features, rows: NDArray[np.intp], failed: NDArray[np.bool_]) -> Floats:
+    """Probability of success of every candidate, after ``rows`` were tried and some ``failed``."""
+    if not failed.any():
+        return np.ones(len(features.codes))
+    some = np.concatenate([np.flatnonzero(failed)[-MOST_VOTES:], np.flatnonzero(~failed)[-MOST_VOTES:]])
+    rows, failed = rows[some], failed[some]
+    votes = features.nearness(rows, _rates(features, rows, failed)).astype(float)
+    return _success(votes, failed)
+
+
+def _success(votes: Floats, failed: NDArray[np.bool_]) -> Floats:
+    return np.asarray(1 - votes[:, failed].sum(axis=1) / (votes.sum(axis=1) + _VOICE), dtype=float)
+
+
+def _rates(features: Features, rows: NDArray[np.intp], failed: NDArray[np.bool_]) -> Sequence[float]:
+    """How much a difference in each column takes from a vote: what best foretells each outcome from the others."""
+    codes = features.codes[rows]
+    far = [table[1][np.ix_(codes[:, at], codes[:, at])] for at, table in enumerate(features.tables)]
+    rates = [_USUAL] * len(far)
+    exponent = sum((_USUAL * distance for distance in far), np.zeros((len(rows), len(rows))))
+    for at, distance in enumerate(far):
+        others = exponent - rates[at] * distance
+        rates[at] = min(_RATES, key=lambda rate: (_surprise(others + rate * distance, failed), abs(rate - _USUAL)))
+        exponent = others + rates[at] * distance
+    return rates
+
+
+def _surprise(exponent: Floats, failed: NDArray[np.bool_]) -> float:
+    """Minus the log likelihood of each outcome by the votes of the others."""
+    votes = np.exp(-exponent)
+    np.fill_diagonal(votes, 0)
+    success = np.clip(_success(votes, failed), 0.02, 0.98)
+    return float(-np.log(np.where(failed, 1 - success, success)).sum())

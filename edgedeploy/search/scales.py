@@ -1,0 +1,53 @@
+"""On which scale an objective is modelled: smaller is better, and a bad tail takes no more room than it deserves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_LEAST: Final = 1e-300
+
+_MIDDLE: Final = 0.25
+"""Of all different values, how many are better than the one that the knee is measured by."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """``logarithmic``: of positive values to be made small. Else values worse than ``knee`` count by the logarithm of how
+    far they lie beyond it, in units of ``unit``; the order of values stays."""
+
+    sign: float
+    logarithmic: bool
+    knee: float = 0.0
+    unit: float = 1.0
+
+    def of(self, values: Floats) -> Floats:
+        """Values as they are modelled; NaN stays NaN."""
+        if self.logarithmic:
+            return np.log(np.maximum(values, _LEAST))
+        signed = self.sign * values
+        beyond = np.maximum(signed - self.knee, 0) / self.unit
+        return np.asarray(np.minimum(signed, self.knee) + self.unit * np.log1p(beyond), dtype=float)
+
+    def variance(self, variances: Floats, values: Floats) -> Floats:
+        """Variances of ``values`` as they are modelled, to first order."""
+        if self.logarithmic:
+            return np.asarray(variances / np.maximum(values, _LEAST) ** 2, dtype=float)
+        beyond = np.maximum(self.sign * values - self.knee, 0) / self.unit
+        return np.asarray(variances / (1 + beyond) ** 2, dtype=float)
+
+
+def scale_of(values: Floats, sign: float) -> Scale:
+    """For values that were seen; ``sign`` is -1 where larger ones are better. The knee lies as far beyond the best quarter
+    of all different values as that quarter is wide."""
+    if sign > 0 and np.all(values > 0):
+        return Scale(sign, logarithmic=True)
+    signed = sign * values
+    middle = float(np.quantile(np.unique(signed), _MIDDLE))
+    unit = middle - float(signed.min())
+    return Scale(sign, False, middle + unit, unit) if unit > 0 else Scale(sign, False, np.inf, 1.0)

@@ -1,0 +1,89 @@
+"""How a study searches: its sampler, the user's own points, and combinations that are never proposed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from edgedeploy.errors import nearest
+from edgedeploy.records.variant import Scalar
+from edgedeploy.spec.scenarios import Table
+from edgedeploy.spec.source import SpecSource
+
+MAX_POINTS = 256
+
+Point = dict[str, Scalar]
+Combination = dict[str, Scalar | tuple[Scalar, ...]]
+Values = Mapping[str, Sequence[Scalar]]
+
+
+class SearchTable(Table):
+    """How variants are proposed."""
+
+    sampler: Literal["co-design", "gp", "tpe", "nsga2", "random"] = "co-design"
+    """Who proposes: edgedeploy's own sampler, which weighs all untried variants at once; or Optuna's Gaussian process, TPE,
+    NSGA-II or chance. With more than three objectives, co-design is gp."""
+
+
+def check_points(
+    source: SpecSource, tries: Sequence[Point], never: Sequence[Combination], space: Values, targets: Sequence[str]
+) -> None:
+    """Refuse points and combinations that the space does not have, and points that are never proposed."""
+    legal = {"target": tuple(targets), **space}
+    named: list[tuple[str, Mapping[str, Scalar | tuple[Scalar, ...]]]] = [
+        *((f"try.{index}", point) for index, point in enumerate(tries)),
+        *((f"never.{index}", rule) for index, rule in enumerate(never)),
+    ]
+    for key, given in named:
+        _check_point(source, key, given, legal)
+    for index, point in enumerate(points_of(tries, legal)):
+        for number, rule in enumerate(combinations_of(never, legal), 1):
+            if all(name in point and point[name] in values for name, values in rule.items()):
+                found_text = f"it is what [[never]] number {number} forbids"
+                raise source.error(f"try.{index}", found_text, "Remove one of the two")
+
+
+def _check_point(source: SpecSource, key: str, point: Mapping[str, Scalar | tuple[Scalar, ...]], legal: Values) -> None:
+    if not point:
+        raise source.error(key, "it names no parameter", 'Give at least one, such as precision = "int8"')
+    for name, given in point.items():
+        if name not in legal:
+            remedy = nearest(name, legal)
+            raise source.error(f"{key}.{name}", f"the space has no parameter {name!r}", remedy)
+        for value in _values(given):
+            if _listed(value, legal[name]) is None:
+                found = f"{value!r} is not among the values in the space"
+                raise source.error(f"{key}.{name}", found, f"They are: {', '.join(map(repr, legal[name]))}")
+
+
+def points_of(tries: Sequence[Point], space: Values) -> tuple[dict[str, Scalar], ...]:
+    """The user's points with values as the space lists them."""
+    return tuple({name: _as_listed(value, space, name) for name, value in point.items()} for point in tries)
+
+
+def combinations_of(never: Sequence[Combination], space: Values) -> tuple[dict[str, tuple[Scalar, ...]], ...]:
+    """What is never proposed: from parameter to the values that are meant, as the space lists them."""
+    return tuple(
+        {name: tuple(_as_listed(value, space, name) for value in _values(given)) for name, given in rule.items()}
+        for rule in never
+    )
+
+
+def _values(given: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    return given if isinstance(given, tuple) else (given,)
+
+
+def _as_listed(value: Scalar, space: Values, name: str) -> Scalar:
+    found = _listed(value, space.get(name, ()))
+    return value if found is None else found
+
+
+def _listed(value: Scalar, legal: Sequence[Scalar]) -> Scalar | None:
+    """The listed value that is meant: 1 is 1.0, and 0.3 is the third step of 0.1."""
+    for item in legal:
+        if type(item) is type(value) and item == value:
+            return item
+        numbers = not isinstance(item, (bool, str)) and not isinstance(value, (bool, str))
+        if numbers and abs(float(item) - float(value)) < 1e-9:
+            return item
+    return None

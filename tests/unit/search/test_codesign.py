@@ -1,0 +1,194 @@
+"""The co-design sampler: what it never does, what it makes use of, and that it finds the front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up_search import SPACE, landscape
+
+from edgedeploy.records.variant import Scalar, Variant
+from edgedeploy.search.improvement import hypervolume
+from edgedeploy.search.knowledge import Knowledge
+from edgedeploy.search.outcomes import Failed, Outcome, Scored
+from edgedeploy.search.proposals import Proposals, SamplerName
+from edgedeploy.search.space import Space
+
+TWO = ("maximize", "minimize")
+LARGE = replace(
+    SPACE,
+    parameters={**SPACE.parameters, "threads": tuple(range(1, 65)), **{f"a{i}": (0, 1, 2, 3) for i in range(3)}},
+    arch_defaults={"resolution": 128, **{f"a{i}": 0 for i in range(3)}},
+)
+
+
+def searched(
+    space: Space,
+    trials: int,
+    evaluate: Callable[[Variant], Outcome] = landscape,
+    *,
+    seed: int = 0,
+    sampler: SamplerName = "co-design",
+    knowledge: Knowledge | None = None,
+) -> list[tuple[Variant, Outcome]]:
+    """Variants with their outcomes, in order, beginning with a baseline."""
+    drawn = Proposals(space, TWO, seed, sampler=sampler, knowledge=knowledge or Knowledge())
+    found: list[tuple[Variant, Outcome]] = []
+    params: Mapping[str, Scalar] = space.baseline(space.targets[0])
+    while len(found) < trials:
+        variant = space.variant(params)
+        found.append((variant, evaluate(variant)))
+        drawn.tell(params, found[-1][1])
+        proposal = drawn.next({variant.digest for variant, _ in found})
+        if proposal is None:
+            break
+        params = proposal.params
+    return found
+
+
+def test_every_variant_of_a_space_is_proposed_once_whatever_stands_for_it() -> None:
+    found = searched(SPACE, 1000)
+    digests = [variant.digest for variant, _ in found]
+    assert len(set(digests)) == len(digests) == 60  # 72 combinations; onnxruntime has no bfloat16
+
+
+def test_a_history_that_is_told_again_goes_on_alike() -> None:
+    found = searched(SPACE, 16)
+    assert [variant for variant, _ in searched(SPACE, 16)] == [variant for variant, _ in found]
+    for at in (3, 9, 14):
+        again = Proposals(SPACE, TWO, 0)
+        for variant, outcome in found[:at]:
+            params = SPACE.params_of(variant)
+            assert params is not None
+            again.tell(params, outcome)
+        proposal = again.next({variant.digest for variant, _ in found[:at]})
+        assert proposal is not None and SPACE.variant(proposal.params) == found[at][0]
+
+
+def test_a_large_space_is_searched_beside_its_front_and_goes_on_alike() -> None:
+    found = searched(LARGE, 14)
+    assert len({variant.digest for variant, _ in found}) == 14
+    again = Proposals(LARGE, TWO, 0)
+    for variant, outcome in found[:12]:
+        params = LARGE.params_of(variant)
+        assert params is not None
+        again.tell(params, outcome)
+    proposal = again.next({variant.digest for variant, _ in found[:12]})
+    assert proposal is not None and LARGE.variant(proposal.params) == found[12][0]
+
+
+@pytest.mark.parametrize("sampler", ["co-design", "gp", "tpe", "nsga2", "random"])
+def test_no_sampler_proposes_what_is_known_or_forbidden(sampler: SamplerName) -> None:
+    never = ({"target": ("openvino",), "precision": ("int8", "bfloat16")}, {"width": (0.25,)})
+    found = searched(replace(SPACE, never=never), 1000 if sampler == "co-design" else 14, sampler=sampler)
+    variants = [variant for variant, _ in found]
+    assert len({variant.digest for variant in variants}) == len(variants)
+    assert not [v for v in variants if v.width == 0.25 or (v.target == "openvino" and v.precision != "float32")]
+    if sampler == "co-design":
+        assert len(variants) == 3 * 3 * (2 + 1)
+
+
+@pytest.mark.parametrize("sampler", ["co-design", "tpe"])
+def test_failures_are_learned_from(sampler: SamplerName) -> None:
+    """Int8 cannot be built for openvino, a sixth of all variants."""
+
+    def evaluate(variant: Variant) -> Outcome:
+        broken = (variant.target, variant.precision) == ("openvino", "int8")
+        return Failed("BuildError", "no") if broken else landscape(variant)
+
+    found = searched(SPACE, 34, evaluate, sampler=sampler)
+    failed = [isinstance(outcome, Failed) for _, outcome in found]
+    assert sum(failed) <= (5 if sampler == "co-design" else 9)
+
+
+def test_the_front_is_found_in_a_third_of_the_space() -> None:
+    def at(outcome: Outcome) -> tuple[float, float]:
+        assert isinstance(outcome, Scored)
+        return -outcome.values[0], float(np.log(outcome.values[1]))
+
+    whole = np.array([at(landscape(SPACE.variant(params))) for params in SPACE.combinations()])
+    reference = whole.max(axis=0) + 0.01
+    shares = [
+        hypervolume(np.array([at(outcome) for _, outcome in searched(SPACE, 20, seed=seed)]), reference)
+        / hypervolume(whole, reference)
+        for seed in range(3)
+    ]
+    assert min(shares) > 0.97
+
+
+def test_what_is_certain_is_not_predicted() -> None:
+    """A landscape without any order: who knows its costs finds the cheapest at once."""
+    costs = {
+        SPACE.variant(params).digest: float(cost)
+        for params, cost in zip(SPACE.combinations(), np.random.default_rng(1).permutation(72) + 1.0, strict=True)
+    }
+
+    def evaluate(variant: Variant) -> Outcome:
+        return Scored((0.5, costs[variant.digest]), {})
+
+    knowing = searched(SPACE, 8, evaluate, knowledge=Knowledge(exact=lambda variant: {1: costs[variant.digest]}))
+    assert min(costs.values()) in [outcome.values[1] for _, outcome in knowing if isinstance(outcome, Scored)]
+
+
+def test_only_what_is_ready_is_proposed_and_nothing_when_nothing_is() -> None:
+    """A smaller resolution only once the larger one of the same kind has an outcome."""
+    known: set[tuple[object, ...]] = set()
+    for sampler in ("co-design", "random"):
+        known.clear()
+
+        def key(variant: Variant, resolution: object) -> tuple[object, ...]:
+            return variant.target, variant.precision, variant.width, resolution
+
+        def ready(variant: Variant) -> bool:
+            before = {128: None, 96: 128, 64: 96}[int(variant.arch_kwargs["resolution"])]
+            return before is None or key(variant, before) in known
+
+        def evaluate(variant: Variant) -> Outcome:
+            assert not known or ready(variant)
+            known.add(key(variant, variant.arch_kwargs["resolution"]))
+            return landscape(variant)
+
+        assert len(searched(SPACE, 14, evaluate, sampler=sampler, knowledge=Knowledge(ready=ready))) == 14
+    drawn = Proposals(SPACE, TWO, 0, knowledge=Knowledge(ready=lambda _: False))
+    assert drawn.next(()) is None
+
+
+def test_the_cheaper_of_two_gains_comes_first() -> None:
+    """Variants of openvino are the better ones, and their evaluations are said to take a thousand times as long."""
+
+    def evaluate(variant: Variant) -> Outcome:
+        accuracy, cost = landscape(variant).values
+        return Scored((accuracy + 0.05 * (variant.target == "openvino"), cost), {})
+
+    cost = Knowledge(cost_s=lambda variant: 1000.0 if variant.target == "openvino" else 1.0)
+    targets = [variant.target for variant, _ in searched(SPACE, 14, evaluate, knowledge=cost)]
+    assert targets[6:].count("openvino") <= 3
+    assert [variant.target for variant, _ in searched(SPACE, 14, evaluate)][6:].count("openvino") >= 6
+
+
+def test_boards_that_search_together_are_given_different_variants() -> None:
+    drawn = Proposals(SPACE, TWO, 0)
+    found = searched(SPACE, 10)
+    for variant, outcome in found:
+        params = SPACE.params_of(variant)
+        assert params is not None
+        drawn.tell(params, outcome)
+    taken = {variant.digest for variant, _ in found}
+    under_way: list[Mapping[str, Scalar]] = []
+    for _ in range(4):
+        proposal = drawn.next(taken, under_way)
+        assert proposal is not None
+        variant = SPACE.variant(proposal.params)
+        assert variant.digest not in taken
+        taken.add(variant.digest)
+        under_way.append(proposal.params)
+    assert len({(params["width"], params["resolution"]) for params in under_way}) > 1, "not one corner of the space"
+
+
+def test_constraints_are_kept_to() -> None:
+    """Where nothing above a cost is wanted, that is where the search stays away from."""
+    found = searched(SPACE, 24)
+    kept = [outcome.constraints["cost"] <= 0 for _, outcome in found[8:] if isinstance(outcome, Scored)]
+    assert sum(kept) >= 13 > 0.5 * len(kept)
