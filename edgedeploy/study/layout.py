@@ -25,6 +25,8 @@ FILES: Final = (
     OPENINGS,
     "events.jsonl",
     "index.jsonl",
+    "warm-start.json",
+    "predicted.json",
     *(f"optuna.sqlite3{suffix}" for suffix in ("", "-journal", "-wal", "-shm")),
 )
 

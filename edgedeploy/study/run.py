@@ -44,6 +44,7 @@ from edgedeploy.study.sources import task_marks
 from edgedeploy.study.steadiness import Steadiness
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.trial import Runner, Trials, runner_on
+from edgedeploy.study.warmstart import keep_predictions, warm_start
 from edgedeploy.study.workbench import BASELINE, Workbench, build_here
 
 _NOT_COMPARED: Final = "the baseline after further training is not measured yet"
@@ -153,17 +154,21 @@ class StudyRun:
         for line in (*self._ready.left_out, *self._ready.notes):
             self._say("note", line)
         first = next(iter(self._trials.values()))
+        directions = [first.metrics[o.metric].direction for o in self._spec.objectives]
+        knowledge = knowledge_of(self._spec, self._ready.task)
         try:
+            warm = warm_start(self._store, self._spec, self._ready.space, directions, knowledge.statics)
             search = Search(
                 storage=self._history,
                 space=self._ready.space,
-                directions=[first.metrics[o.metric].direction for o in self._spec.objectives],
+                directions=directions,
                 seed=self._spec.study.seed,
                 lookup=first.lookup,
                 clock=self._searching,
                 evidence=self._known.variants,
                 sampler=self._spec.search.sampler,
-                knowledge=knowledge_of(self._spec, self._ready.task),
+                knowledge=knowledge,
+                warm=warm,
             )
             with self._crew, self._left_at_once():
                 finished = search.run(self._crew, trials=self._total, deadline_s=self._deadline_s)
@@ -171,6 +176,8 @@ class StudyRun:
                 if confirm:
                     self._confirm()
             prune_outputs(self._store, self._picturable())
+            if warm is not None and (told := keep_predictions(self._store, self._spec, warm.predictions())):
+                self._say("note", told)
             return finished
         finally:
             self._account.close()
