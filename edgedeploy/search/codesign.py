@@ -168,7 +168,7 @@ class CoDesign:
         outcomes = [told.outcome for told in scored if isinstance(told.outcome, Scored)]
         values = np.array([outcome.values for outcome in outcomes], dtype=float)
         noise = np.array([outcome.variances or (0.0,) * values.shape[1] for outcome in outcomes], dtype=float)
-        means, spreads, front = [], [], []
+        means, spreads, front, useless = [], [], [], []
         for index in range(values.shape[1]):
             scale = scale_of(values[:, index], self._signs[index])
             seen = scale.of(values[:, index])
@@ -180,6 +180,7 @@ class CoDesign:
             means.append(mean)
             spreads.append(spread)
             front.append(np.append(seen, mean[list(pending)]))
+            useless.append(scale.worst_that_counts)
         names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.constraints))
         met = np.append(
             [all(value <= 0 for value in outcome.constraints.values()) for outcome in outcomes],
@@ -187,6 +188,7 @@ class CoDesign:
         ).astype(bool)
         seen_all = np.column_stack(front)
         reference = seen_all.max(axis=0) + _MARGIN * np.ptp(seen_all, axis=0) + 1e-9
+        reference = np.minimum(reference, useless)
         for index, known in self._wholly_known():
             reference[index] = scale_of(values[:, index], self._signs[index]).of(known).max() + 1e-9
         gain = expected_improvement(np.column_stack(means), np.column_stack(spreads), seen_all[met], reference)

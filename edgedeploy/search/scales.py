@@ -16,6 +16,10 @@ _MIDDLE: Final = 0.25
 """Of all different values, how many are better than the one that the knee is measured by."""
 
 
+_BEYOND_USE: Final = 5.0
+"""Units beyond the knee at which a value is of no use."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """``logarithmic``: of positive values to be made small. Else values worse than ``knee`` count by the logarithm of how
@@ -34,6 +38,12 @@ class Scale:
         beyond = np.maximum(signed - self.knee, 0) / self.unit
         return np.asarray(np.minimum(signed, self.knee) + self.unit * np.log1p(beyond), dtype=float)
 
+    @property
+    def worst_that_counts(self) -> float:
+        """As it is modelled. A gain that leaves a variant worse than that is none: a network at chance level is of no use,
+        however fast it is."""
+        return self.knee + self.unit * float(np.log1p(_BEYOND_USE))
+
     def variance(self, variances: Floats, values: Floats) -> Floats:
         """Variances of ``values`` as they are modelled, to first order."""
         if self.logarithmic:
@@ -46,7 +56,7 @@ def scale_of(values: Floats, sign: float) -> Scale:
     """For values that were seen; ``sign`` is -1 where larger ones are better. The knee lies as far beyond the best quarter
     of all different values as that quarter is wide."""
     if sign > 0 and np.all(values > 0):
-        return Scale(sign, logarithmic=True)
+        return Scale(sign, True, np.inf)
     signed = sign * values
     middle = float(np.quantile(np.unique(signed), _MIDDLE))
     unit = middle - float(signed.min())

@@ -116,20 +116,20 @@ class Desk:
             evidence=self.known.variants,
         )
         with Crew([Post("made up", evaluate, lambda cause: Quarantined("made up", cause))]) as crew:
-            draw = Proposals._draw
+            propose = Proposals.next
 
             def timed(proposals: Proposals, *arguments: Any) -> Any:
                 begun_s = clock()
                 try:
-                    return draw(proposals, *arguments)
+                    return propose(proposals, *arguments)
                 finally:
                     self.drawn_s += clock() - begun_s
 
-            Proposals._draw = timed  # type: ignore[method-assign]
+            Proposals.next = timed  # type: ignore[method-assign]
             try:
                 search.run(crew, trials=trials, deadline_s=time.monotonic() + 3600)
             finally:
-                Proposals._draw = draw  # type: ignore[method-assign]
+                Proposals.next = propose  # type: ignore[method-assign]
         if spent:
             self.recover_s += spent[0][0]  # the first trial's own part is small
         return spent[1:]

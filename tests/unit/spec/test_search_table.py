@@ -1,0 +1,102 @@
+"""A study's own points and combinations that are never proposed: as the space lists them, or refused by their line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgedeploy.errors import SpecError
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.spec.public import published
+from edgedeploy.spec.search import combinations_of, points_of
+from edgedeploy.spec.study import StudySpec, parse_spec
+from edgedeploy.spec.toml import read_toml
+
+HEAD = """\
+[study]
+name = "demo"
+targets = ["onnxruntime", "openvino"]
+
+[task]
+kind = "synthetic-ultrasound"
+
+[[boards]]
+name = "here"
+kind = "local"
+
+[space]
+width = { low = 0.1, high = 0.5, step = 0.1 }
+precision = ["float32", "int8"]
+folded = [true, false]
+
+[[objectives]]
+metric = "dice_mean"
+
+[budget]
+trials = 10
+"""
+
+
+def read(more: str) -> StudySpec:
+    spec, source = parse_spec(f"{HEAD}{more}", Path("study.toml"))
+    spec.check(
+        source,
+        architecture={"folded": (False, True)},
+        task_metrics={"dice_mean": MetricInfo("maximize", "1", "mean Dice")},
+        known_targets={"onnxruntime": ("float32", "int8"), "openvino": ("float32", "int8")},
+    )
+    return spec
+
+
+def refused(more: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        read(more)
+    return str(caught.value)
+
+
+def test_points_have_the_values_of_the_space() -> None:
+    spec = read('[[try]]\nwidth = 0.3\nprecision = "int8"\n\n[[try]]\ntarget = "openvino"\n')
+    width = spec.space["width"][2]
+    assert width != 0.3, "0.1 + 2 * 0.1"
+    assert points_of(spec.tries, spec.space) == ({"width": width, "precision": "int8"}, {"target": "openvino"})
+    spec = read('[[never]]\ntarget = "openvino"\nprecision = ["int8", "float32"]\nfolded = true\n')
+    rule = {"target": ("openvino",), "precision": ("int8", "float32"), "folded": (True,)}
+    assert combinations_of(spec.never, spec.space) == (rule,)
+    assert read("").search.sampler == "co-design"
+    assert read('[search]\nsampler = "tpe"\n').search.sampler == "tpe"
+
+
+@pytest.mark.parametrize(
+    ("more", "line", "words"),
+    [
+        ('[search]\nsampler = "tpa"\n', 2, "'co-design', 'gp', 'tpe'"),
+        ('[search]\nsample = "tpe"\n', 2, "sampler"),
+        ("[[try]]\nwidht = 0.3\n", 2, "width"),
+        (
+            "[[try]]\nwidth = 0.3\n\n[[try]]\nwidth = 0.35\n",
+            5,
+            "0.35 is not among the values in the space. They are: 0.1",
+        ),
+        ('[[try]]\ntarget = "litert"\n', 2, "'onnxruntime', 'openvino'"),
+        ("[[try]]\nfolded = 1\n", 2, "1 is not among"),
+        ("[[try]]\n", 1, "names no parameter"),
+        ('[[never]]\nprecision = ["int8", "int9"]\n', 2, "'int9' is not among"),
+        ('[[never]]\nprecison = "int8"\n', 2, "precision"),
+        ('[[try]]\nwidth = 0.3\nprecision = "int8"\n[[never]]\nprecision = "int8"\n', 1, "[[never]] number 1"),
+    ],
+)
+def test_what_the_space_has_not_is_refused_by_its_line(more: str, line: int, words: str) -> None:
+    told = refused(more)
+    assert f"study.toml:{len(HEAD.splitlines()) + line}:" in told, told
+    assert words in told
+
+
+def test_points_are_public() -> None:
+    spec, source = parse_spec(
+        f'{HEAD}[[try]]\nprecision = "int8"\n[[never]]\nprecision = ["int8"]\n', Path("study.toml")
+    )
+    told = published(read_toml(source))
+    assert told["try"] == [{"precision": "int8"}]
+    assert told["never"] == [{"precision": ["int8"]}]
+    assert spec.tries
