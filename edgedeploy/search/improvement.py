@@ -19,10 +19,11 @@ _LEAST_DEVIATION: Final = 1e-9
 
 def front_of(points: Floats) -> Floats:
     """The non-dominated points, each once, ordered by the first objective. ``points``: shape (n, objectives)."""
+    left = points[np.lexsort(points.T[::-1])]  # what dominates a point comes before it
     found: list[Floats] = []
-    for point in points[np.lexsort(points.T[::-1])]:  # what dominates a point comes before it
-        if not any(np.all(other <= point) for other in found):
-            found.append(point)
+    while len(left):
+        found.append(left[0])
+        left = left[np.any(left < left[0], axis=1)]
     return np.array(found).reshape(len(found), points.shape[1])
 
 

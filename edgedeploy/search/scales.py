@@ -12,9 +12,8 @@ Floats = NDArray[np.float64]
 
 _LEAST: Final = 1e-300
 
-_MIDDLE: Final = 0.25
-"""Of all different values, how many are better than the one that the knee is measured by."""
-
+_SHARES: Final = (0.25, 0.5, 0.75)
+"""Shares of all different values, from the best, whose width is looked at: a few that lie close together say little."""
 
 _BEYOND_USE: Final = 5.0
 """Units beyond the knee at which a value is of no use."""
@@ -53,11 +52,14 @@ class Scale:
 
 
 def scale_of(values: Floats, sign: float) -> Scale:
-    """For values that were seen; ``sign`` is -1 where larger ones are better. The knee lies as far beyond the best quarter
-    of all different values as that quarter is wide."""
+    """For values that were seen; ``sign`` is -1 where larger ones are better.
+
+    The unit is the width of the best quarter of all different values, or of a quarter of more of them where that is larger;
+    the knee lies two units behind the best.
+    """
     if sign > 0 and np.all(values > 0):
         return Scale(sign, True, np.inf)
-    signed = sign * values
-    middle = float(np.quantile(np.unique(signed), _MIDDLE))
-    unit = middle - float(signed.min())
-    return Scale(sign, False, middle + unit, unit) if unit > 0 else Scale(sign, False, np.inf, 1.0)
+    distinct = np.unique(sign * values)
+    best = float(distinct[0])
+    unit = max(_SHARES[0] / share * (float(np.quantile(distinct, share)) - best) for share in _SHARES)
+    return Scale(sign, False, best + 2 * unit, unit) if unit > 0 else Scale(sign, False, np.inf, 1.0)

@@ -24,6 +24,9 @@ Singles = NDArray[np.float32]
 STEPS: Final = 40
 """Steps of the optimiser of the marginal likelihood, at most."""
 
+AT_ONCE: Final = 1024
+"""Candidates that are predicted at once: what is between them and the observations stays in the processor's cache."""
+
 NOISE: Final = 1e-3
 """Standard deviation that observations of one point are first thought to have, in standard deviations of all."""
 
@@ -60,17 +63,17 @@ class Features:
         """For each column, between its values: (likeness of the additive kernel, distance of the product's)."""
         return [_table(column) for column in self.columns]
 
-    def between(self, rows: NDArray[np.intp], weights: Sequence[Floats]) -> Singles:
-        """Sum over columns of ``weights`` between the column's values: shape (candidates, rows)."""
+    def between(self, rows: NDArray[np.intp], weights: Sequence[Floats], part: slice = slice(None)) -> Singles:
+        """Sum over columns of ``weights`` between the column's values: shape (candidates in ``part``, rows)."""
         if not self.columns:
-            return np.zeros((len(self.codes), len(rows)), dtype=np.float32)
+            return np.zeros((len(self.codes[part]), len(rows)), dtype=np.float32)
         stacked = [table[:, self.codes[rows, index]] for index, table in enumerate(weights)]
-        return self._indicators @ np.concatenate(stacked).astype(np.float32)
+        return self._indicators[part] @ np.concatenate(stacked).astype(np.float32)
 
-    def nearness(self, rows: NDArray[np.intp], rates: Sequence[float]) -> Singles:
-        """exp(-sum of rate times distance) of every candidate to ``rows``."""
+    def nearness(self, rows: NDArray[np.intp], rates: Sequence[float], part: slice = slice(None)) -> Singles:
+        """exp(-sum of rate times distance) of every candidate in ``part`` to ``rows``."""
         tables = [-rate * distance for (_, distance), rate in zip(self.tables, rates, strict=True)]
-        return np.exp(self.between(rows, tables))
+        return np.exp(self.between(rows, tables, part))
 
 
 @dataclass(frozen=True)
@@ -114,17 +117,20 @@ class Process:
         """Mean and standard deviation at every candidate, without the noise of an observation."""
         from scipy.linalg import solve_triangular
 
-        cross = self._cross()
         lower = self._lower
         centre, scale = self._scaling
-        weights = solve_triangular(
-            lower, solve_triangular(lower, (self.targets - centre) / scale, lower=True), lower=True, trans=1
-        )
-        root = solve_triangular(lower, np.eye(len(lower)), lower=True).astype(np.float32)
-        explained = np.square(cross @ root.T).sum(axis=1, dtype=np.float64)
-        mean = cross @ weights.astype(np.float32)
+        root = solve_triangular(lower, np.eye(len(lower)), lower=True)
+        weights = (root.T @ (root @ ((self.targets - centre) / scale))).astype(np.float32)
+        turned = root.T.astype(np.float32)
+        count = len(self.features.codes)
+        mean, explained = np.empty(count), np.empty(count)
+        for start in range(0, count, AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            cross = self._cross(part)
+            mean[part] = cross @ weights
+            explained[part] = np.square(cross @ turned).sum(axis=1)
         left = np.maximum(self._own - explained, 1e-6)
-        return centre + scale * mean.astype(np.float64), scale * np.sqrt(left)
+        return centre + scale * mean, scale * np.sqrt(left)
 
     def also(self, rows: Sequence[int], values: Floats) -> Process:
         """With further observations and the same settings."""
@@ -159,16 +165,16 @@ class Process:
         own_noise = self._settings.parts(self.vector)[5]
         return np.asarray(np.linalg.cholesky(kernel + np.diag(noise + own_noise + _JITTER)), dtype=float)
 
-    def _cross(self) -> Singles:
+    def _cross(self, part: slice) -> Singles:
         adding, rates, product, static, lengths, _ = self._settings.parts(self.vector)
         features, rows = self.features, self.rows
         sums = [weight * likeness for (likeness, _), weight in zip(features.tables, adding, strict=True)]
-        found = features.between(rows, sums)
-        found += np.float32(product) * features.nearness(rows, tuple(rates))
+        found = features.between(rows, sums, part)
+        found += np.float32(product) * features.nearness(rows, tuple(rates), part)
         if self._settings.figures:
             scaled = (features.statics / lengths).astype(np.float32)
             norms = 0.5 * np.square(scaled).sum(axis=1)
-            distance = scaled @ scaled[rows].T - norms[:, None] - norms[rows]
+            distance = scaled[part] @ scaled[rows].T - norms[part, None] - norms[rows]
             found += np.float32(static) * np.exp(np.minimum(distance, 0))
         return found
 
