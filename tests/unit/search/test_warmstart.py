@@ -77,7 +77,9 @@ def test_what_this_board_has_measured_changes_what_is_tried() -> None:
 
 def test_a_failure_is_an_outcome_and_nothing_is_asked_of_it_again() -> None:
     known = trained()
-    tried = run(warm(known), lambda variant: Failed("Unsupported", "no") if variant.width < 1 else second_board(variant))
+    tried = run(
+        warm(known), lambda variant: Failed("Unsupported", "no") if variant.width < 1 else second_board(variant)
+    )
     assert len(tried) == FIRST_TRIALS
 
 
