@@ -180,7 +180,7 @@ class CoDesign:
             means.append(mean)
             spreads.append(spread)
             front.append(np.append(seen, mean[list(pending)]))
-            useless.append(scale.worst_that_counts)
+            useless.append(scale.worst_of_use(values[:, index]))
         names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.constraints))
         met = np.append(
             [all(value <= 0 for value in outcome.constraints.values()) for outcome in outcomes],

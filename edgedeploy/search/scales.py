@@ -15,8 +15,8 @@ _LEAST: Final = 1e-300
 _SHARES: Final = (0.25, 0.5, 0.75)
 """Shares of all different values, from the best, whose width is looked at: a few that lie close together say little."""
 
-_BEYOND_USE: Final = 5.0
-"""Units beyond the knee at which a value is of no use."""
+_OF_USE: Final = 0.5
+"""Share of the way from the best to the worst value seen that is of use."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,14 @@ class Scale:
         beyond = np.maximum(signed - self.knee, 0) / self.unit
         return np.asarray(np.minimum(signed, self.knee) + self.unit * np.log1p(beyond), dtype=float)
 
-    @property
-    def worst_that_counts(self) -> float:
-        """As it is modelled. A gain that leaves a variant worse than that is none: a network at chance level is of no use,
-        however fast it is."""
-        return self.knee + self.unit * float(np.log1p(_BEYOND_USE))
+    def worst_of_use(self, values: Floats) -> float:
+        """As it is modelled, after ``values`` were seen. A gain that leaves a variant worse than that is none: a network at
+        chance level is of no use, however fast it is."""
+        if self.logarithmic:
+            return np.inf
+        signed = self.sign * values
+        half = signed.min() + _OF_USE * np.ptp(signed)
+        return float(self.of(self.sign * np.array([max(half, self.knee + 5 * self.unit)]))[0])
 
     def variance(self, variances: Floats, values: Floats) -> Floats:
         """Variances of ``values`` as they are modelled, to first order."""
