@@ -62,7 +62,7 @@ class Predicted:
 
 
 class WarmStart:
-    """Proposes among ``trained``, as far as ``space`` has them. ``on_board`` says of each objective whether it depends on
+    """Proposes among ``trained``, as far as ``space`` has and allows them. ``on_board`` says of each objective whether it depends on
     the board; ``statics`` of a variant are positive figures by name."""
 
     def __init__(
@@ -75,8 +75,9 @@ class WarmStart:
         trials: int = FIRST_TRIALS,
     ) -> None:
         found = [(item, space.params_of(item.variant)) for item in trained]
-        self.trained = [item for item, params in found if params is not None]
-        self._params = [params for _, params in found if params is not None]
+        allowed = [(item, params) for item, params in found if params is not None and space.allows(params)]
+        self.trained = [item for item, _ in allowed]
+        self._params = [params for _, params in allowed]
         self._rows = {item.variant.digest: row for row, item in enumerate(self.trained)}
         self._space = space
         self._signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])

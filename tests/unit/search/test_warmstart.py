@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,6 +87,13 @@ def test_a_failure_is_an_outcome_and_nothing_is_asked_of_it_again() -> None:
 def test_variants_outside_of_the_space_are_left_out() -> None:
     other = Variant("litert", "float32", 1.0, (("resolution", 128),), 2)
     assert warm([Trained(other, (0.8, 1.0))]).propose(()) is None
+
+
+def test_what_is_never_proposed_is_not_proposed_here_either() -> None:
+    known = trained()
+    never = replace(SPACE, never=({"precision": ("int8",)},))
+    start = WarmStart(never, DIRECTIONS, known, ON_BOARD)
+    assert {item.variant.precision for item in start.trained} == {"float32", "bfloat16"}
 
 
 def test_predictions_say_what_they_are_and_have_no_interval_below_twenty() -> None:
