@@ -62,8 +62,8 @@ class Predicted:
 
 
 class WarmStart:
-    """Proposes among ``trained``, as far as ``space`` has and allows them. ``on_board`` says of each objective whether it depends on
-    the board; ``statics`` of a variant are positive figures by name."""
+    """Proposes among ``trained``, as far as ``space`` has and allows them. ``on_board`` says of each objective whether it
+    depends on the board; ``statics`` of a variant are positive figures by name."""
 
     def __init__(
         self,
