@@ -37,6 +37,7 @@ from edgedeploy.study.retry import set_failures_aside
 from edgedeploy.study.run import StudyRun
 from edgedeploy.study.sources import changed_sources, task_sources
 from edgedeploy.study.store import Store
+from edgedeploy.study.warmstart import origin_of, take_over
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ class Study:
             if store.exists():
                 require_same_weights(store.study(), ready.baseline.weights, store.root)
                 told = (*told, *require_same_cases(store, ready.task, measured))
+            origin = origin_of(self.spec, self._source, ready.task, sources, store, measured=bool(measured))
             began = store.study().get("boards", {}) if store.exists() else {}
             changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards], began)
             stack.enter_context(store.own())
@@ -176,6 +178,7 @@ class Study:
                 kept = {"task_sources": sources, "cases": record_of(ready.task, names), "limits": limits_of(self.spec)}
                 store.create(self._source.text, {**self._resolved(ready), **kept})
             known.keep_index(open_index)
+            told = (*told, *take_over(origin, store, self.spec, ready.targets, ready.boards[0][1], versions()))
             if options.retry_failed:
                 told = (*told, set_failures_aside(store))
             task_change.keep(store, sources)

@@ -33,6 +33,7 @@ from edgedeploy.search.knowledge import NO_KNOWLEDGE, Knowledge
 from edgedeploy.search.outcomes import Evaluator, Failed, Finished, Outcome, Scored, StopReason
 from edgedeploy.search.proposals import Proposal, Proposals, SamplerName, seeds_of
 from edgedeploy.search.space import Space
+from edgedeploy.search.warmstart import WarmStart
 
 __all__ = ["Evaluator", "Failed", "Finished", "Outcome", "Scored", "Search", "StopReason"]
 
@@ -47,7 +48,7 @@ class Search:
 
     ``lookup`` answers from the evidence (None: not evaluated yet); ``evidence`` lists the variants that ``lookup`` knows, in
     the order they were made. ``clock`` wraps the optimiser's own work, which the study's time account is charged with.
-    ``sampler`` and ``knowledge``: see :class:`edgedeploy.search.proposals.Proposals`.
+    ``sampler``, ``knowledge`` and ``warm``: see :class:`edgedeploy.search.proposals.Proposals`.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Search:
         evidence: Callable[[], Iterable[Variant]] = tuple,
         sampler: SamplerName = "co-design",
         knowledge: Knowledge = NO_KNOWLEDGE,
+        warm: WarmStart | None = None,
     ) -> None:
         self._space = space
         self._lookup = lookup
@@ -71,7 +73,8 @@ class Search:
         self._outcomes: dict[str, Outcome] = {}
         self._flying: dict[Future[Outcome], tuple[optuna.Trial, Variant]] = {}
         self._distributions = space.distributions()
-        self._proposals = Proposals(space, directions, seed, sampler=sampler, knowledge=knowledge)
+        self._proposals = Proposals(space, directions, seed, sampler=sampler, knowledge=knowledge, warm=warm)
+        self._warm = warm
         self._asking = False
         optuna.logging.set_verbosity(logging.ERROR)
         with clock():
@@ -237,12 +240,16 @@ class Search:
         """
         self._void_stale()
         self._replay()
-        for params in seeds_of(self._space):
+        for params in self._first_points():
             self._study.enqueue_trial(params, skip_if_exists=True)
         self._try_again()
         self._put_lost_first()
         for trial in self._study.get_trials(deepcopy=False):
             self._remember(trial)
+
+    def _first_points(self) -> Iterable[dict[str, Scalar]]:
+        """Of a search with a warm start: without the points that are good for most models, but no model is trained for."""
+        return (params for params in seeds_of(self._space) if self._warm is None or self._warm.begins_with(params))
 
     def _remember(self, trial: optuna.trial.FrozenTrial) -> None:
         if proposed := trial.user_attrs.get(_PROPOSED):

@@ -25,6 +25,7 @@ from edgedeploy.search.improvement import MOST_OBJECTIVES
 from edgedeploy.search.knowledge import NO_KNOWLEDGE, Knowledge
 from edgedeploy.search.outcomes import Outcome, Scored
 from edgedeploy.search.space import ENUMERATION_LIMIT, Space
+from edgedeploy.search.warmstart import WarmStart
 
 Params = dict[str, Scalar]
 SamplerName = Literal["co-design", "gp", "tpe", "nsga2", "random"]
@@ -65,7 +66,7 @@ class Proposals:
     """Draws parameters of untried variants of ``space``. What happened is told in the order in which it happened.
 
     ``sampler`` is "co-design" (:mod:`edgedeploy.search.codesign`) or one of Optuna's: "gp", "tpe", "nsga2", "random". With
-    more than three objectives co-design is "gp".
+    more than three objectives co-design is "gp". ``warm`` proposes first, whoever the sampler is.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class Proposals:
         *,
         sampler: SamplerName = "co-design",
         knowledge: Knowledge = NO_KNOWLEDGE,
+        warm: WarmStart | None = None,
     ) -> None:
         self._space = space
         self._directions = list(directions)
         self._seed = seed
         self._sampler_name: SamplerName = sampler
         self._knowledge = knowledge
+        self._warm = warm
         self._codesign: CoDesign | None = None
         if sampler == "co-design" and len(directions) <= MOST_OBJECTIVES:
             self._codesign = CoDesign(space, directions, seed, knowledge)
@@ -97,6 +100,8 @@ class Proposals:
             self._outcomes[digest] = outcome
             self._knowledge.told(self._space.variant(params), outcome)
             self._add(params, outcome)
+            if self._warm is not None:
+                self._warm.tell(params, outcome)
             if self._codesign is not None:
                 self._codesign.tell(params, outcome)
 
@@ -114,6 +119,9 @@ class Proposals:
         changed, or else all are drawn at random.
         """
         tried = {*taken, *self._outcomes}
+        first = self._warm.propose(tried, under_way) if self._warm is not None else None
+        if first is not None:
+            return Proposal(first)
         if self._codesign is not None:
             found = self._codesign.propose(tried, under_way)
             return None if found is None else Proposal(found)

@@ -44,7 +44,7 @@ PUBLIC: Final = frozenset(
 )
 """Keys whose texts are shown, items of lists by the key of the list."""
 
-FILE_NAMES: Final = frozenset({"task.object", "task.model", "task.checkpoint"})
+FILE_NAMES: Final = frozenset({"task.object", "task.model", "task.checkpoint", "search.warm_start"})
 """Keys of which the name of the file is shown, which says what was deployed, without the folders."""
 
 NO_NUMBERS: Final = ("task.options", "boards.port")

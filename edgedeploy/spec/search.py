@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from pydantic import Field
+
 from edgedeploy.errors import nearest
 from edgedeploy.records.variant import Scalar
 from edgedeploy.spec.scenarios import Table
@@ -23,6 +25,9 @@ class SearchTable(Table):
     sampler: Literal["co-design", "gp", "tpe", "nsga2", "random"] = "co-design"
     """Who proposes: edgedeploy's own sampler, which weighs all untried variants at once; or Optuna's Gaussian process, TPE,
     NSGA-II or chance. With more than three objectives, co-design is gp."""
+    warm_start: str | None = Field(default=None, min_length=1)
+    """The folder of another board's study of the same task, relative to the study file: what it trained is taken over, and
+    its variants are tried first."""
 
 
 def check_points(

@@ -27,6 +27,8 @@ FILES: Final = (
     "events.jsonl",
     "index.jsonl",
     PLANS,
+    "warm-start.json",
+    "predicted.json",
     *(f"optuna.sqlite3{suffix}" for suffix in ("", "-journal", "-wal", "-shm")),
 )
 

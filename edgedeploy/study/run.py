@@ -47,6 +47,7 @@ from edgedeploy.study.sources import task_marks
 from edgedeploy.study.steadiness import Steadiness
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.trial import Runner, Trials, runner_on
+from edgedeploy.study.warmstart import keep_predictions, warm_start
 from edgedeploy.study.workbench import BASELINE, Workbench, build_here
 
 _NOT_COMPARED: Final = "the baseline after further training is not measured yet"
@@ -165,28 +166,33 @@ class StudyRun:
                 if confirm:
                     self._confirm()
             prune_outputs(self._store, self._picturable())
+            if warm is not None and (told := keep_predictions(self._store, self._spec, warm.predictions())):
+                self._say("note", told)
             return finished
         finally:
             self._account.close()
 
     def _search(self, first: Trials, space: Space, trials: int) -> Finished:
+        directions = [first.metrics[o.metric].direction for o in self._spec.objectives]
+        knowledge = knowledge_of(
+            self._spec,
+            self._ready.task,
+            self._rungs,
+            self._store,
+            self._account,
+            lambda: self._deadline_s - time.monotonic(),
+        )
         search = Search(
             storage=self._history,
             space=space,
-            directions=[first.metrics[o.metric].direction for o in self._spec.objectives],
+            directions=directions,
             seed=self._spec.study.seed,
             lookup=first.lookup,
             clock=self._searching,
             evidence=self._known.variants,
             sampler=self._spec.search.sampler,
-            knowledge=knowledge_of(
-                self._spec,
-                self._ready.task,
-                self._rungs,
-                self._store,
-                self._account,
-                lambda: self._deadline_s - time.monotonic(),
-            ),
+            knowledge=knowledge,
+            warm=warm_start(self._store, self._spec, space, directions, knowledge.statics),
         )
         return search.run(self._crew, trials=trials, deadline_s=self._deadline_s)
 

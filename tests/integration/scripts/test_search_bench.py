@@ -1,0 +1,69 @@
+"""The bench of searches: its tables are what they say they are, it keeps what it has run, and its bars can be missed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks import search
+from benchmarks.shared.search_tables import NAS_FILE, co_design, nas_bench_201
+from benchmarks.shared.searchers import Run
+from board_kit import STUDY_LIMIT_S
+
+from edgedeploy.search.outcomes import Failed, Scored
+
+REPO = Path(__file__).resolve().parents[3]
+DOOR = REPO / "scripts/bench.py"
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, str(DOOR), "search", *arguments]
+    env = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(argv, capture_output=True, text=True, env=env, timeout=STUDY_LIMIT_S, check=False)
+
+
+def test_the_made_up_space_is_as_large_as_it_says() -> None:
+    table = co_design()
+    assert (table.space.size(), len(table.statics), len(table.values)) == (4608, 2208, 2112)
+    outcomes = {type(table.outcome(table.space.variant(params))) for params in table.space.combinations()}
+    assert outcomes == {Scored, Failed}
+    assert table.share(list(table.values.values())) == pytest.approx(1.0)
+    by_accuracy: dict[tuple[object, ...], set[float]] = {}
+    for variant in map(table.space.variant, table.space.combinations()):
+        if variant.digest in table.values:
+            model = (variant.width, variant.arch, variant.precision, variant.plan)
+            by_accuracy.setdefault(model, set()).add(table.values[variant.digest][0])
+    assert {len(found) for found in by_accuracy.values()} == {1}, "targets and threads share the accuracy"
+    assert co_design(1).values != table.values
+
+
+def test_a_file_of_the_public_table_is_read(tmp_path: Path) -> None:
+    operations = np.stack(np.meshgrid(*[np.arange(5, dtype=np.int8)] * 6, indexing="ij"), axis=-1).reshape(-1, 6)
+    accuracy, latency = operations.sum(axis=1) + 1.0, operations.max(axis=1) + 1.0
+    np.savez(tmp_path / NAS_FILE, operations=operations, cifar100_accuracy=accuracy, lat_made_up=latency)
+    table = nas_bench_201(tmp_path, ["made_up"])
+    assert len(table.values) == 15_625
+    largest = table.space.variant(table.space.baseline("table"))
+    assert table.values[largest.digest] == (25.0, 5.0)
+    assert table.statics[largest.digest]["macs"] == max(item["macs"] for item in table.statics.values())
+
+
+def test_what_was_run_is_kept_and_a_bar_can_be_missed(tmp_path: Path) -> None:
+    arguments = ("--quick", "--parts", "own", "--seeds", "1", "--evaluations", "25", "--folder", str(tmp_path))
+    first = bench(*arguments)
+    assert first.returncode == 0, first.stderr
+    (line,) = (tmp_path / search.LINES).read_text().splitlines()
+    kept = json.loads(line)
+    assert len(kept["run"]["shares"]) == 25 and kept["run"]["wasted"] == 0
+    assert f"{NAS_FILE}) | left out" in first.stdout
+
+    bad = Run(shares=[0.5] * 25, digests=["0"] * 25).as_json()
+    (tmp_path / search.LINES).write_text(json.dumps({**kept, "run": bad}) + "\nhalf a li")
+    again = bench(*arguments, "--check")
+    assert again.returncode == 1
+    assert "@25 | 0.500, least 0.500 | 0.87 | MISSED" in again.stdout

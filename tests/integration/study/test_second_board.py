@@ -1,0 +1,128 @@
+"""A study for a second board starts from the first one's: nothing is trained again, and what is trained comes first."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_kit import squares_study
+
+import edgedeploy
+from edgedeploy.errors import SpecError
+from edgedeploy.search.warmstart import FIRST_TRIALS
+from edgedeploy.study.front import read_front
+from edgedeploy.study.store import Store
+from edgedeploy.study.warmstart import PREDICTED, RECORD
+
+pytestmark = pytest.mark.beside
+
+CHANGES = (
+    ("kernel = [3, 5]\n", ""),
+    ('targets = ["onnxruntime", "openvino"]', 'targets = ["onnxruntime"]'),
+    ("trials = 6", "trials = 3"),
+    ("queries = 64", "queries = 16"),
+    ("cold_starts = 1", "cold_starts = 0"),
+    ('kind = "local"', 'kind = "local"\n\n[[boards]]\nname = "second"\nkind = "local"'),
+)
+START = ("[budget]", '[search]\nwarm_start = "first"\n\n[budget]')
+
+
+def run(study: Path, out: Path, board: str, **options: Any) -> tuple[Any, list[str]]:
+    said: list[str] = []
+    told = edgedeploy.RunOptions(out=out, board=board, confirm=False, **options)
+    return edgedeploy.load_study(study).run(told, observer=lambda event: said.append(event.text)), said
+
+
+def weights(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("weights.pt"))}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study of three variants, with two models, beside its study file."""
+    folder = tmp_path_factory.mktemp("boards")
+    run(squares_study(folder, *CHANGES), folder / "first", "here")
+    assert len(weights(folder / "first")) == 3, "the baseline, and a model for each width"
+    return folder
+
+
+def test_nothing_is_trained_again_and_nothing_predicted_is_on_the_front(first: Path) -> None:
+    out = first / "second"
+    study = squares_study(first, *CHANGES, START)
+    _, said = run(study, out, "second", trials=2)
+    assert weights(out) == weights(first / "first")
+    assert not [text for text in said if text.startswith("training")]
+    started = next(text for text in said if text.startswith("started from squares on here"))
+    assert "2 of its models and 3 of its artifacts" in started
+
+    before, now = Store(first / "first").measurements(), Store(out).measurements()
+    assert {item.variant for item in now} < {item.variant for item in before}
+    same = {item.variant: item for item in before}
+    for item in now:
+        assert item.artifact.digest == same[item.variant].artifact.digest
+        assert item.metrics["correct"] == same[item.variant].metrics["correct"], "one file computes one thing"
+        assert item.created_utc >= same[item.variant].created_utc and item.provenance == "measured"
+
+    (left,) = {item.variant for item in before} - {item.variant for item in now}
+    (predicted,) = json.loads((out / PREDICTED).read_text())["predicted"]
+    assert (predicted["variant_digest"], predicted["metric"]) == (left.digest, "latency_ratio")
+    assert (predicted["provenance"], predicted["interval"]) == ("predicted", None)
+    assert left.digest not in {row.digest for row in read_front(out).rows}
+
+    shutil.move(first / "first", first / "gone")
+    try:
+        _, again = run(study, out, "second", trials=3, resume=True)
+    finally:
+        shutil.move(first / "gone", first / "first")
+    assert not [text for text in again if text.startswith("training")]
+    assert not (out / PREDICTED).exists(), "all of it is measured"
+    assert len(json.loads((out / RECORD).read_text())["variants"]) == 3 < FIRST_TRIALS
+
+
+def test_a_damaged_model_is_left_behind_and_said(first: Path) -> None:
+    copy = first / "harmed"
+    shutil.copytree(first / "first", copy)
+    path = min(copy.glob("models/*/weights.pt"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    study = squares_study(first, *CHANGES, ("[budget]", '[search]\nwarm_start = "harmed"\n\n[budget]'))
+    _, said = run(study, first / "third", "second", trials=1)
+    assert [text for text in said if path.parent.name in text and "is not used" in text]
+    assert next(text for text in said if text.startswith("started from")).count("1 of its models") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (('warm_start = "first"', 'warm_start = "nowhere"'), "it holds no study"),
+        (('warm_start = "first"', 'warm_start = "new"'), "this study's own folder"),
+        (("count = 32", "count = 40"), "other options: count"),
+        (("seed = 1", "seed = 2"), "the seed of 'first' is 1"),
+    ],
+)
+def test_what_cannot_be_started_from_is_refused_by_its_line(first: Path, change: tuple[str, str], told: str) -> None:
+    study = squares_study(first, *CHANGES, START, change)
+    with pytest.raises(SpecError, match=r"study\.toml:\d+: search\.warm_start") as refused:
+        run(study, first / "new", "second")
+    assert told in refused.value.found
+    assert not (first / "new").exists()
+
+
+def test_other_code_of_the_task_is_refused(first: Path, tmp_path: Path) -> None:
+    study = squares_study(tmp_path, *CHANGES, ("[budget]", f'[search]\nwarm_start = "{first}/first"\n\n[budget]'))
+    with (tmp_path / "squares.py").open("a") as code:
+        code.write("\n# another version\n")
+    with pytest.raises(SpecError, match=r"search\.warm_start") as refused:
+        run(study, tmp_path / "new", "second")
+    assert "its task's code is another one: squares.py differs" in refused.value.found
+
+
+def test_a_study_that_went_on_without_it_cannot_start_from_it_later(first: Path) -> None:
+    study = squares_study(first, *CHANGES, ("[budget]", '[search]\nwarm_start = "second"\n\n[budget]'))
+    with pytest.raises(SpecError) as refused:
+        run(study, first / "first", "here", resume=True)
+    assert "was begun without it" in refused.value.found
