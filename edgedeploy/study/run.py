@@ -166,8 +166,6 @@ class StudyRun:
                 if confirm:
                     self._confirm()
             prune_outputs(self._store, self._picturable())
-            if warm is not None and (told := keep_predictions(self._store, self._spec, warm.predictions())):
-                self._say("note", told)
             return finished
         finally:
             self._account.close()
@@ -182,6 +180,7 @@ class StudyRun:
             self._account,
             lambda: self._deadline_s - time.monotonic(),
         )
+        warm = warm_start(self._store, self._spec, space, directions, knowledge.statics)
         search = Search(
             storage=self._history,
             space=space,
@@ -192,9 +191,12 @@ class StudyRun:
             evidence=self._known.variants,
             sampler=self._spec.search.sampler,
             knowledge=knowledge,
-            warm=warm_start(self._store, self._spec, space, directions, knowledge.statics),
+            warm=warm,
         )
-        return search.run(self._crew, trials=trials, deadline_s=self._deadline_s)
+        finished = search.run(self._crew, trials=trials, deadline_s=self._deadline_s)
+        if warm is not None and (told := keep_predictions(self._store, self._spec, warm.predictions())):
+            self._say("note", told)
+        return finished
 
     def _planned_space(self, first: Trials) -> Space:
         """The space with the plans of its budgets, which are made once the search's first variants are measured."""
