@@ -154,7 +154,9 @@ class CoDesign:
             kept = [index for index, column in enumerate(columns) if column.name not in without]
             known = [scale_of(values, self._signs[i]).of(values) for i, values in self._wholly_known()]
             statics = np.column_stack([candidates.statics(), *known])
-            self._features_of[key] = Features.of([columns[index] for index in kept], codes[:, kept], statics)
+            self._features_of[key] = Features.of(
+                [columns[index] for index in kept], codes[:, kept], statics, candidates.at_first
+            )
         return self._features_of[key]
 
     def _wholly_known(self) -> list[tuple[int, Floats]]:
