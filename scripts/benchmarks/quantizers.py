@@ -37,8 +37,8 @@ from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound
 EXTRAS: Final = ("study",)
 
 PAGE: Final = PAGES / "quantizers.md"
-ROUNDS: Final = 30
-QUERIES: Final = 8
+ROUNDS: Final = 20
+QUERIES: Final = 6
 FLAGS: Final = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16")
 
 
@@ -173,6 +173,7 @@ def page(rows: Sequence[Row], load: str) -> str:
 def main(argv: Sequence[str]) -> int:
     parser = parser_of("quantizers", __doc__)
     parser.add_argument("folder", type=Path, help="of a finished demo study")
+    parser.add_argument("--width", type=float, action="append", help="only models of this width (may be repeated)")
     text = "write the page, to docs/reference/quantizers.md unless FILE says where"
     parser.add_argument("--write", metavar="FILE", nargs="?", type=Path, const=PAGE, help=text)
     chosen = parser.parse_args(argv)
@@ -180,6 +181,8 @@ def main(argv: Sequence[str]) -> int:
     arch = {name: values[0] for name, values in task.architecture.items()}
     rows: list[Row] = []
     for variant, reference in models(chosen.folder, arch):
+        if chosen.width and variant.width not in chosen.width:
+            continue
         with tempfile.TemporaryDirectory(prefix="edgedeploy-quantizers-") as place:
             rows += rows_of(variant, reference, task, Path(place))
     load = " to ".join(f"{value:.1f}" for value in sorted(os.getloadavg()[:2]))

@@ -37,7 +37,7 @@ from edgedeploy.runtime.sessions.litert.session import LAYERS, LiteRtSession, op
 from edgedeploy.targets.common import check_outputs
 from edgedeploy.targets.litert.layers import LayerPlan, find_layers
 from edgedeploy.targets.litert.ranges import Ranges, Run, choose, watch
-from edgedeploy.targets.litert.signature import repaired
+from edgedeploy.targets.litert.signature import nameless, repaired
 
 _MORE: Final = b"\x01"
 _END: Final = b"\x00"
@@ -215,7 +215,7 @@ def narrow(job: ToolJob, layers: LayerPlan, floating: Path, cases: Iterator[dict
     def write(ranges: Ranges | None) -> None:
         made = quantizer.Quantizer(model, recipes.get_quantization_recipe())
         quantized = made.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-        job.output.write_bytes(repaired(bytes(quantized.quantized_model), model))
+        job.output.write_bytes(nameless(repaired(bytes(quantized.quantized_model), model)))
 
     def written(ranges: Ranges) -> Run:
         write(ranges)

@@ -31,6 +31,7 @@ from edgedeploy.reference.program import export_program
 from edgedeploy.runtime.sessions.open import Profiled, open_session
 from edgedeploy.targets.compare.layers import compare_layers
 from edgedeploy.targets.litert import from_onnx, target
+from edgedeploy.targets.litert.signature import nameless
 from edgedeploy.targets.litert.target import LiteRtTarget
 from edgedeploy.targets.litert.tool import ToolJob, make
 from edgedeploy.tasks.segmentation.unet import build_unet
@@ -59,6 +60,27 @@ np.savez(
 class TestLiteRt(TargetContract):
     def make(self) -> Target:
         return LiteRtTarget()
+
+    def test_tensors_that_nobody_reads_by_name_have_short_ones(self, built: Callable[[str], Built]) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        artifact, folder = built("float32")
+        named = (folder / artifact.entry).read_bytes()
+        files = (named, nameless(named))
+        assert len(files[1]) < len(files[0])
+        feed = next(iter(models.images(seed=3, count=1)))
+        first, second = (Interpreter(model_content=file).get_signature_runner()(**feed) for file in files)
+        assert set(first) == set(second) == {"out0", "out1"}
+        for name, value in first.items():
+            np.testing.assert_array_equal(second[name], value)
+        artifact, folder = built("int8")
+        interpreter = Interpreter(model_path=str(folder / artifact.entry))
+        edges = {edge["index"] for edge in (*interpreter.get_input_details(), *interpreter.get_output_details())}
+        inner = [
+            item["name"] for item in interpreter.get_tensor_details() if item["index"] not in edges and item["name"]
+        ]
+        assert inner
+        assert max(map(len, inner)) < 8
 
     def test_integer_io_is_int8_in_the_file_and_real_numbers_outside(self, two_heads: Model, tmp_path: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter
