@@ -5,9 +5,9 @@
    stretch; wall time stands beside them.
 2. A denoiser of 8 convolutions, trained here: all 2^8 plans are built by the target and run on held-out images. The plans of
    the programme, at most 20, are held against the front of all of them by the hypervolume of quality and time. Quality is
-   of what ran: the SQNR against the float model, and the PSNR against the clean images for plans by that metric. Time is
-   ADDITIVE: the profiled times of the layers in the precision they have, plus a conversion where it changes, for all plans
-   alike; the programme knows the same times, so this says nothing of how well times add up.
+   of what ran: the SQNR against the float model, and the PSNR against the clean images; half of the plans are made by each.
+   Time is ADDITIVE: the profiled times of the layers in the precision they have, plus a conversion where it changes, for
+   all plans alike; the programme knows the same times, so this says nothing of how well times add up.
 """
 
 from __future__ import annotations
@@ -219,17 +219,23 @@ def plan_quality(folder: Path, seed: int) -> Quality:
         outputs = answers(_file(bench, table, precisions, f"plan-{number}"), inputs)
         time_ns = table.plan(precisions).time_ns
         ran[precisions] = (decibels(clean, outputs, 1.0), min(80.0, decibels(plain, outputs, signal)), time_ns)
-    psnr, verified_psnr = _judged(by_metric, ran, 0)
-    sqnr, verified_sqnr = _judged(table, ran, 1)
-    return Quality(psnr, sqnr, max(verified_psnr, verified_sqnr), len(ran))
+    verified = _verified([front(by_metric), front(table)])
+    psnr, sqnr = (_judged(verified, ran, quality) for quality in (0, 1))
+    return Quality(psnr, sqnr, len(verified), len(ran))
 
 
-def _judged(table: Table, ran: Mapping[tuple[str, ...], tuple[float, float, float]], quality: int) -> tuple[float, int]:
-    """The share of the hypervolume that the table's front has, and how many plans it is."""
-    verified = _spread(front(table), PLANS_BAR)
+def _verified(fronts: Sequence[Sequence[Plan]]) -> list[tuple[str, ...]]:
+    """At most ``PLANS_BAR`` plans, as many of each front."""
+    chosen = [plan.precisions for plans in fronts for plan in _spread(plans, PLANS_BAR // len(fronts))]
+    return list(dict.fromkeys(chosen))
+
+
+def _judged(
+    verified: Sequence[tuple[str, ...]], ran: Mapping[tuple[str, ...], tuple[float, float, float]], quality: int
+) -> float:
+    """The share of the hypervolume that the verified plans have."""
     every = [(result[quality], result[2]) for result in ran.values()]
-    own = [(ran[plan.precisions][quality], ran[plan.precisions][2]) for plan in verified]
-    return _share(own, every), len(verified)
+    return _share([(ran[precisions][quality], ran[precisions][2]) for precisions in verified], every)
 
 
 def _file(bench: Bench, table: Table, precisions: Sequence[str], name: str) -> Path:

@@ -123,3 +123,13 @@ def test_no_variant_of_the_space_stands_for_two_builds() -> None:
     assert len(found) == (1 + 2 * 2 * 2) + (1 + 2 * 3 * 2)
     assert len({variant.artifact_name for variant in found}) == len(found)
     assert space.baseline_variant("openvino") == space.variant(space.baseline("openvino"))
+
+
+def test_a_label_of_many_rules_counts_them_and_tells_plans_apart() -> None:
+    few = PrecisionPlan.of({f"/layer{index}": "float32" for index in range(6)})
+    assert few.label.count("=float32") == 6
+    many = PrecisionPlan.of({f"/layer{index}": "float32" for index in range(12)} | {"/a": "bfloat16"})
+    other = PrecisionPlan.of({f"/layer{index}": "float32" for index in range(1, 13)} | {"/a": "bfloat16"})
+    assert many.label.startswith("12xfloat32 1xbfloat16#")
+    assert many.label != other.label
+    assert len(many.label) < 40
