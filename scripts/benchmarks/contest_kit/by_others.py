@@ -31,8 +31,9 @@ def recipes() -> list[Recipe]:
     how = "OnnxStaticQuantization, QDQ, U8S8, per_channel"
     make = partial(_in_own_environment, name="olive", packages=("olive-ai", "onnxruntime"))
     olive = Recipe("olive-int8", "Olive", "onnxruntime", "int8", ONNX, how, make)
+    how = "utils.onnx_export.quantize_onnx_static with its defaults"
     make = partial(_in_own_environment, name="neuroquant", packages=("neuroquant",))
-    neuroquant = Recipe("neuroquant-int8", "NeuroQuant", "onnxruntime", "int8", ONNX, "its pipeline", make)
+    neuroquant = Recipe("neuroquant-int8", "NeuroQuant", "onnxruntime", "int8", ONNX, how, make)
     return [olive, neuroquant]
 
 

@@ -94,6 +94,8 @@ def _volume_bars(outcome: Outcome) -> list[Bar]:
     for split, least in zip(SPLITS, VOLUME_BARS[outcome.vnni], strict=True):
         ours, theirs = outcome.volume(split, "ours"), outcome.volume(split, "tools")
         told = f"{ours:.3f} against {theirs:.3f}: {ours / theirs:.2f}x" if theirs else f"{ours:.3f} against nothing"
+        if theirs * TIMES_THE_TOOLS > 1:
+            told += f" ({1 / theirs:.2f}x is the most that there can be: the largest volume is 1)"
         asked = f"hypervolume, {split}: >= {TIMES_THE_TOOLS}x of all tools together"
         found.append(Bar(asked, told, ours >= TIMES_THE_TOOLS * theirs and ours > 0))
         found.append(Bar(f"hypervolume, {split}: >= {least:.2f} ({word})", f"{ours:.3f}", ours >= least))

@@ -84,7 +84,8 @@ def _run(outcome: Outcome, board: BoardInfo) -> Iterator[str]:
 def _checkpoint(source: Source, base: Score) -> Iterator[str]:
     told, cases = source.told, source.told["cases"]
     yield f"The network has {told['parameters']:,} parameters (grey 192 x 192). It was trained from {cases['train']} images"
-    yield f"in {told['wall_s'] / 60:.0f} minutes ({told['cpu_s'] / 60:.0f} of CPU time, {told['precision']})."
+    yield f"in {told['wall_s'] / 60:.0f} minutes ({told['cpu_s'] / 60:.0f} of CPU time, {told['precision']};"
+    yield f"load {told['load_before']:.1f} at first, {told['load_after']:.1f} at last)."
     yield f"Its Dice (mean of nerve and vessel) is {base.dice['selection']:.3f} on {cases['selection']} selection cases and"
     yield f"{base.dice['confirmation']:.3f} on {cases['confirmation']} confirmation cases; it takes {base.cpu_ms:.1f} ms and"
     yield f"{base.size_bytes / 1000:.0f} kB as ONNX Runtime float32. {cases['calibration']} images calibrate."

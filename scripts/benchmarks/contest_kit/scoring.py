@@ -87,11 +87,11 @@ def key_of(entry: Entry) -> str:
 def score_all(
     source: Source, entries: Iterable[Entry], baseline: Entry, scores: Scores, repeats: int = REPEATS
 ) -> BoardInfo:
-    """Score what has no score yet, or one from a disturbed run; one that is disturbed is run ``repeats`` times. An artifact
-    that does not run is told and left out."""
+    """Score what has no score yet, then what has one from a disturbed run; one that is disturbed is run ``repeats`` times.
+    An artifact that does not run is told and left out."""
     board = open_board({"name": "this machine", "kind": "local", "root": str(source.folder / "board")})
     run = runner_on(board, say)
-    for entry in entries:
+    for entry in sorted(entries, key=lambda entry: scores.of(entry) is not None):
         found = scores.of(entry)
         if found is not None and found.cause is None:
             continue

@@ -121,6 +121,13 @@ def test_each_bar_is_missed_by_what_it_is_about() -> None:
     assert verdicts(poor)[4:6] == [False, False]
 
 
+def test_a_bar_that_nothing_can_hold_is_told_as_such() -> None:
+    strong = scored("strong", "tools", 0.62, 0.2, 1_000_000)
+    found = bars(Outcome(BASE.score, [BASE, strong, *GOOD], vnni=True), DONE)
+    assert not found[0].holds and "1.67x is the most" in found[0].found
+    assert "the most" not in bars(Outcome(BASE.score, [BASE, THEIRS, *GOOD], vnni=True), DONE)[0].found
+
+
 def test_chained_recipes_do_not_count_among_the_tools() -> None:
     chained = scored("chained", "chained", 0.62, 0.05, 100_000)
     outcome = Outcome(BASE.score, [BASE, THEIRS, chained], vnni=True)
