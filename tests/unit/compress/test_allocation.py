@@ -10,46 +10,19 @@ from typing import Any
 import pytest
 import torch
 from edges_task import Edges, TrainableEdges, loss_of, variant
+from levels_task import ARCH, LeveledEdges, Levels, image
 from torch import nn
 
 from edgedeploy.compress.allocation import ChannelGroup, LayerCost, Sensitivity, allocate
 from edgedeploy.compress.channels import layer_costs
 from edgedeploy.compress.model import _shaped, derive, restore, save_weights, train_baseline
-from edgedeploy.compress.prune import CHANNEL_MULTIPLE, channel_widths, prune
+from edgedeploy.compress.prune import SPREAD_MULTIPLE, channel_widths, prune
 from edgedeploy.compress.sensitivity import gate_gradients
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.records.variant import Allocation, Scalar
 from edgedeploy.reference.copies import copied
 
-ARCH: dict[str, Scalar] = {"size": 16, "mix": "wide"}
 COSTS: tuple[Allocation, ...] = ("compute", "bytes")
-
-
-class Levels(nn.Module):
-    """Two levels with a skip by concatenation, a sum and a transposed convolution: multiplications sit in the first one,
-    weights in the second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
-        self.deep = nn.Sequential(nn.Conv2d(16, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU())
-        self.deeper = nn.Conv2d(64, 64, 3, padding=1)
-        self.up = nn.ConvTranspose2d(64, 16, 2, stride=2)
-        self.join = nn.Conv2d(32, 16, 3, padding=1)
-        self.classes = nn.Conv2d(16, 2, 1)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        skip = self.first(image)
-        deep = self.deep(nn.functional.max_pool2d(skip, 2))
-        deep = torch.relu(deep + self.deeper(deep))
-        out: torch.Tensor = self.classes(torch.relu(self.join(torch.cat([skip, self.up(deep)], 1))))
-        return out
-
-
-class LeveledEdges(TrainableEdges):
-    def build(self, **arch: Scalar) -> nn.Module:
-        torch.manual_seed(3)
-        return Levels()
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +33,6 @@ def task() -> LeveledEdges:
 @pytest.fixture(scope="module")
 def baseline(task: LeveledEdges) -> nn.Module:
     return train_baseline(task, ARCH)
-
-
-def image() -> dict[str, torch.Tensor]:
-    return {"image": torch.zeros(1, 1, 16, 16)}
 
 
 def cost_of(model: nn.Module, cost: Allocation) -> float:
@@ -77,12 +46,12 @@ def test_the_cost_is_that_of_the_uniform_width(
 ) -> None:
     uniform = prune(baseline, image(), width)
     model = prune(baseline, image(), width, sensitivity=Sensitivity(cost, gate_gradients(baseline, task, ARCH, 4, 0)))
-    assert 0.85 * cost_of(uniform, cost) <= cost_of(model, cost) <= cost_of(uniform, cost)
+    assert 0.7 * cost_of(uniform, cost) <= cost_of(model, cost) <= cost_of(uniform, cost)
     widths = channel_widths(model)
     assert widths != channel_widths(uniform)
     assert widths["deep.0"] == widths["deeper"], "what is added loses the same channels"
     assert widths["classes"] == 2
-    assert all(count % CHANNEL_MULTIPLE == 0 for name, count in widths.items() if name != "classes")
+    assert all(count % SPREAD_MULTIPLE == 0 for name, count in widths.items() if name != "classes")
     assert min(count for name, count in widths.items() if name != "classes") >= 8
     assert model(torch.zeros(1, 1, 16, 16)).shape == (1, 2, 16, 16)
 
@@ -116,14 +85,14 @@ def test_dead_channels_go_first(task: LeveledEdges, baseline: nn.Module) -> None
     """Large weights whose answers no later layer uses are of no importance, whatever their magnitude."""
     model = copied(baseline)
     with torch.no_grad():
-        model.first[0].weight[:4] *= 100
-        model.deep[0].weight[:, :4] = 0
-        model.join.weight[:, :4] = 0
+        model.first[0].weight[:8] *= 100
+        model.deep[0].weight[:, :8] = 0
+        model.join.weight[:, :8] = 0
     gates = gate_gradients(model, task, ARCH, 2, 0)
     pruned = prune(model, image(), 0.9, sensitivity=Sensitivity("compute", gates))
-    assert torch.equal(pruned.first[0].weight, model.first[0].weight[4:])
+    assert torch.equal(pruned.first[0].weight, model.first[0].weight[8:])
     by_magnitude = prune(model, image(), 0.9).first[0].weight
-    assert torch.equal(by_magnitude[:4], model.first[0].weight[:4])
+    assert torch.equal(by_magnitude[:8], model.first[0].weight[:8])
 
 
 def test_equal_weights_give_equal_models_and_the_baseline_stays(task: LeveledEdges, baseline: nn.Module) -> None:
