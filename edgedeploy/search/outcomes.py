@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from edgedeploy.records.variant import Variant
 
@@ -21,6 +21,9 @@ class Scored:
     variances: tuple[float, ...] = ()
 
 
+_NOBODYS: Final = frozenset({"Unstable", "Unrepeatable"})
+
+
 @dataclass(frozen=True)
 class Failed:
     """A variant without a number; ``kind`` names the cause, ``phase`` where it happened. The optimiser learns of the failure
@@ -29,6 +32,12 @@ class Failed:
     kind: str
     message: str
     phase: str = ""
+
+    @property
+    def teaches(self) -> bool:
+        """Whether it says something of the variant. Conditions that drifted and builds that disagreed do not, and the next
+        run tries them again."""
+        return self.kind not in _NOBODYS
 
 
 Outcome = Scored | Failed

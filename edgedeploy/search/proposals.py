@@ -23,7 +23,7 @@ from edgedeploy.records.variant import Scalar
 from edgedeploy.search.codesign import CoDesign
 from edgedeploy.search.improvement import MOST_OBJECTIVES
 from edgedeploy.search.knowledge import NO_KNOWLEDGE, Knowledge
-from edgedeploy.search.outcomes import Outcome, Scored
+from edgedeploy.search.outcomes import Failed, Outcome, Scored
 from edgedeploy.search.space import ENUMERATION_LIMIT, Space
 from edgedeploy.search.warmstart import WarmStart
 
@@ -94,10 +94,13 @@ class Proposals:
         self._told: list[tuple[Params, Outcome]] = []
 
     def tell(self, params: Mapping[str, Scalar], outcome: Outcome) -> None:
-        """What the variant of ``params`` gave; only the first outcome of a variant counts."""
+        """What the variant of ``params`` gave; only the first outcome of a variant counts, and nobody learns from a failure
+        that was not the variant's."""
         digest = self._space.variant(params).digest
         if digest not in self._outcomes:
             self._outcomes[digest] = outcome
+            if isinstance(outcome, Failed) and not outcome.teaches:
+                return
             self._add(params, outcome)
             if self._warm is not None:
                 self._warm.tell(params, outcome)
@@ -107,7 +110,7 @@ class Proposals:
     def tell_proposed(self, params: Mapping[str, Scalar]) -> None:
         """The sampler proposed ``params``, whose variant was known: its value is the value of these parameters too."""
         known = self._outcomes.get(self._space.variant(params).digest)
-        if known is not None:
+        if known is not None and not (isinstance(known, Failed) and not known.teaches):
             self._add(params, known)
 
     def next(self, taken: Collection[str], under_way: Sequence[Mapping[str, Scalar]] = ()) -> Proposal | None:

@@ -103,6 +103,25 @@ def test_failures_are_learned_from(sampler: SamplerName) -> None:
     assert sum(failed) <= (5 if sampler == "co-design" else 9)
 
 
+@pytest.mark.parametrize("sampler", ["co-design", "tpe"])
+def test_a_failure_that_was_not_the_variants_teaches_nothing(sampler: SamplerName) -> None:
+    """The next run is not told of it, and proposes the same."""
+    drawn, again = (Proposals(SPACE, TWO, 0, sampler=sampler) for _ in range(2))
+    odd = SPACE.baseline("openvino")
+    found = [variant for variant, _ in searched(SPACE, 12) if variant != SPACE.variant(odd)]
+    drawn.tell(odd, Failed("Unstable", "the clock drifted"))
+    for proposals in (drawn, again):
+        for variant in found:
+            params = SPACE.params_of(variant)
+            assert params is not None
+            proposals.tell(params, landscape(variant))
+    taken = {SPACE.variant(odd).digest, *(variant.digest for variant in found)}
+    if sampler == "co-design":
+        assert drawn.next(taken) == again.next(taken)
+    else:
+        assert [trial.params for trial in drawn._trials()] == [trial.params for trial in again._trials()]
+
+
 def test_the_front_is_found_in_a_third_of_the_space() -> None:
     def at(outcome: Outcome) -> tuple[float, float]:
         assert isinstance(outcome, Scored)
