@@ -33,7 +33,8 @@ class Candidates:
     """All canonical variants of ``space``, by digest. Of a space with more than ``ENUMERATION_LIMIT`` combinations: a random
     sample that depends on ``seed`` alone, and what :meth:`add` and :meth:`add_neighbours` were told.
 
-    A row is a candidate's place in :attr:`variants` and :attr:`params`; it never changes.
+    A row is a candidate's place in :attr:`variants` and :attr:`params`; it never changes. The first
+    :attr:`at_first` rows do not hang on what was told.
     """
 
     def __init__(self, space: Space, knowledge: Knowledge, seed: int) -> None:
@@ -53,6 +54,7 @@ class Candidates:
         for params in space.combinations() if self.whole else _sample(space, seed):
             if space.allows(params):
                 self.add(params)
+        self.at_first = len(self)
 
     def __len__(self) -> int:
         return len(self.variants)

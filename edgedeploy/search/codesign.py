@@ -152,9 +152,13 @@ class CoDesign:
             self._features_of = {kept: value for kept, value in self._features_of.items() if kept[0] == key[0]}
             columns, codes = candidates.columns(), candidates.codes()
             kept = [index for index, column in enumerate(columns) if column.name not in without]
+            statics = candidates.statics()
             known = [scale_of(values, self._signs[i]).of(values) for i, values in self._wholly_known()]
-            statics = np.column_stack([candidates.statics(), *known])
-            self._features_of[key] = Features.of([columns[index] for index in kept], codes[:, kept], statics)
+            if known and not statics.shape[1]:  # beside figures of size, a time says little of another objective
+                statics = np.column_stack(known)
+            self._features_of[key] = Features.of(
+                [columns[index] for index in kept], codes[:, kept], statics, candidates.at_first
+            )
         return self._features_of[key]
 
     def _wholly_known(self) -> list[tuple[int, Floats]]:

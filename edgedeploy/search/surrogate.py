@@ -44,10 +44,14 @@ class Features:
     statics: Floats
 
     @classmethod
-    def of(cls, columns: Sequence[Column], codes: NDArray[np.intp], statics: Floats) -> Features:
-        """Columns and figures that are the same for all candidates are left out; missing figures are the mean."""
-        kept = [index for index in range(len(columns)) if np.any(codes[:, index] != codes[:1, index])]
-        return cls(tuple(columns[index] for index in kept), codes[:, kept], _standardised(statics))
+    def of(
+        cls, columns: Sequence[Column], codes: NDArray[np.intp], statics: Floats, first: int | None = None
+    ) -> Features:
+        """Columns and figures that are the same for all candidates are left out; missing figures are the mean. Only the
+        ``first`` candidates are looked at for that: with those that join later, the rest keeps its features."""
+        some = codes[:first]
+        kept = [index for index in range(len(columns)) if np.any(some[:, index] != some[:1, index])]
+        return cls(tuple(columns[index] for index in kept), codes[:, kept], _standardised(statics, first))
 
     @cached_property
     def _indicators(self) -> Singles:
@@ -269,11 +273,11 @@ def _scaling(targets: Floats) -> tuple[float, float]:
     return float(targets.mean()), float(targets.std()) or 1.0
 
 
-def _standardised(statics: Floats) -> Floats:
+def _standardised(statics: Floats, first: int | None) -> Floats:
     """Figures with two different values at least, as differences from their mean in standard deviations."""
     found: list[Any] = []
     for figure in statics.T:
-        present = figure[np.isfinite(figure)]
+        present = figure[:first][np.isfinite(figure[:first])]
         if len(present) and present.std() > 1e-12:
             found.append(np.where(np.isfinite(figure), (figure - present.mean()) / present.std(), 0.0))
     return np.array(found).T.reshape(len(statics), len(found))
