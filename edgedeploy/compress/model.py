@@ -112,7 +112,8 @@ def derive(
     if variant.width == 1.0 and _is_baselines(task, variant) and not variant.recovered:
         twin: nn.Module = copied(baseline_model)
         return twin.eval()
-    model, report = _shaped(task, variant, baseline_model, own_weights)
+    like = further.start if further else None  # the rungs of one variant have the same shapes
+    model, report = _shaped(task, variant, baseline_model, own_weights, like=like)
     if not can_recover(task):
         untrained = [name for name, _ in model.named_parameters() if name in report.fresh]
         if untrained and not own_weights:

@@ -20,7 +20,7 @@ from edgedeploy.search.failures import success_of
 from edgedeploy.search.improvement import expected_improvement
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Outcome, Scored
-from edgedeploy.search.scales import scale_of
+from edgedeploy.search.scales import log_normal, scale_of
 from edgedeploy.search.space import Space
 from edgedeploy.search.surrogate import Features, Floats, Process, fit
 
@@ -188,10 +188,16 @@ class CoDesign:
             )
             known = np.isfinite(self._exact[:, index])
             mean[known], spread[known] = scale.of(self._exact[known, index]), 0.0
+            worst = scale.worst_of_use(values[:, index])
+            if index in self._knowledge.limits:
+                worst = min(worst, float(scale.of(np.array([self._knowledge.limits[index]]))[0]))
+            if index in self._knowledge.linear and scale.logarithmic:
+                seen, worst = values[:, index], float(np.exp(worst))
+                mean, spread = log_normal(mean, spread)
             means.append(mean)
             spreads.append(spread)
             front.append(np.append(seen, mean[list(pending)]))
-            useless.append(scale.worst_of_use(values[:, index]))
+            useless.append(worst)
         names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.constraints))
         met = np.append(
             [all(value <= 0 for value in outcome.constraints.values()) for outcome in outcomes],
@@ -201,7 +207,8 @@ class CoDesign:
         reference = seen_all.max(axis=0) + _MARGIN * np.ptp(seen_all, axis=0) + 1e-9
         reference = np.minimum(reference, useless)
         for index, known in self._wholly_known():
-            reference[index] = scale_of(values[:, index], self._signs[index]).of(known).max() + 1e-9
+            if index not in self._knowledge.linear:
+                reference[index] = scale_of(values[:, index], self._signs[index]).of(known).max() + 1e-9
         gain = expected_improvement(np.column_stack(means), np.column_stack(spreads), seen_all[met], reference)
         gain *= self._success()
         for name in names:

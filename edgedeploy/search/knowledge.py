@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.outcomes import Outcome
@@ -42,6 +42,9 @@ class Knowledge:
     - ``left_out``: why a variant is never to be proposed, as things are now; empty when it may be.
     - ``told``: hears of each outcome, in the order in which the search does.
     - ``without_effect``: for each objective, names of parameters that cannot change it.
+    - ``limits``: values of objectives, by index, beyond which a variant is of no use, as a constraint says.
+    - ``linear``: indices of objectives of which gains count by their difference; of others that are positive and minimised
+      they count by their ratio.
     """
 
     statics: Callable[[Variant], Mapping[str, float]] = _nothing
@@ -51,6 +54,8 @@ class Knowledge:
     left_out: Callable[[Variant], str] = _no_reason
     told: Callable[[Variant, Outcome], None] = _unheard
     without_effect: tuple[frozenset[str], ...] = ()
+    limits: Mapping[int, float] = field(default_factory=dict)
+    linear: frozenset[int] = frozenset()
 
     @property
     def has_exact(self) -> bool:

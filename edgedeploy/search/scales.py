@@ -54,6 +54,12 @@ class Scale:
         return np.asarray(variances / (1 + beyond) ** 2, dtype=float)
 
 
+def log_normal(mean: Floats, spread: Floats) -> tuple[Floats, Floats]:
+    """Median and, to first order, standard deviation of positive values whose logarithms have this mean and spread."""
+    median = np.exp(mean)
+    return median, median * spread
+
+
 def scale_of(values: Floats, sign: float) -> Scale:
     """For values that were seen; ``sign`` is -1 where larger ones are better.
 

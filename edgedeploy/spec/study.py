@@ -114,6 +114,8 @@ class ObjectiveTable(_Table):
     min_effect: NotNegative | str = 0.0
     """Smallest difference that matters, in the metric's own unit (``"0.2 ms"``; a bare number is in its base unit); a
     smaller one does not make a variant dominate."""
+    scale: Literal["log", "linear"] = "log"
+    """How the search weighs gains of a positive metric that is minimised: by their ratio, or by their difference."""
 
 
 class ConstraintTable(_Table):

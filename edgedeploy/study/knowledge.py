@@ -9,11 +9,13 @@ from typing import Final
 from edgedeploy.compress.sizes import size_of
 from edgedeploy.interfaces.task import Task
 from edgedeploy.records.metric_table import BOARD_METRICS
+from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.ladder import Ladder
 from edgedeploy.search.outcomes import Outcome
 from edgedeploy.search.rungs import Rungs
+from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.paces import Paces
@@ -31,13 +33,21 @@ _FLOAT_BITS: Final = 32
 
 
 def knowledge_of(
-    spec: StudySpec, task: Task, rungs: Rungs, store: Store, account: Account, left_s: Callable[[], float]
+    spec: StudySpec,
+    task: Task,
+    metrics: Mapping[str, MetricInfo],
+    rungs: Rungs,
+    store: Store,
+    account: Account,
+    left_s: Callable[[], float],
 ) -> Knowledge:
     """Of the study file and the task; with rungs of recovery, of what its folder says trainings took too."""
     sizes = Sizes(task)
     plain = Knowledge(
         statics=sizes.of,
         without_effect=tuple(without_effect(objective.metric) for objective in spec.objectives),
+        limits=_limits(spec, metrics),
+        linear=frozenset(index for index, goal in enumerate(spec.objectives) if goal.scale == "linear"),
     )
     if not rungs.epochs:
         return plain
@@ -63,6 +73,17 @@ def knowledge_of(
         cost_s=ladder.cost_s,
         told=told,
     )
+
+
+def _limits(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[int, float]:
+    """The bounds of constraints on objectives themselves."""
+    places = {goal.metric: index for index, goal in enumerate(spec.objectives)}
+    limits = (limit for limit in constraints_of(spec, metrics) if limit.metric in places)
+    return {
+        places[limit.metric]: limit.bound
+        for limit in limits
+        if (limit.at_least is not None) == (metrics[limit.metric].direction == "maximize")
+    }
 
 
 def without_effect(metric: str) -> frozenset[str]:

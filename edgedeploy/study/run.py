@@ -175,6 +175,7 @@ class StudyRun:
         knowledge = knowledge_of(
             self._spec,
             self._ready.task,
+            first.metrics,
             self._rungs,
             self._store,
             self._account,
