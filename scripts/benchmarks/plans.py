@@ -11,8 +11,8 @@
    how well times add up.
 
 Zen 4 with AVX512-VNNI, 2 shared cores at a load of 9 to 14, 2026-11-29: 12.6 processor seconds; SQNR at least .998 of three
-seeds; PSNR 1.00, .97 and .985, the second below its bar: what 6 calibration images say of a metric that int8 hardly changes
-carries over to other images only so far, and more verified plans did not help.
+seeds; PSNR 1.00, .97 and .985, the second below its bar with 7 verified plans and with 20. Why is not known; a guess is that
+6 calibration images say too little of a metric that int8 hardly changes.
 """
 
 from __future__ import annotations
