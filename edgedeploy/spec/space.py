@@ -23,7 +23,8 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     'that channels are worth, for the multiplications ("compute") or the weights ("bytes") of the uniform width.',
     "threads": "Threads of a session; the board's cores, 4 at most, when left out.",
     "plan": 'Names of precision plans of [plans], "none", and budgets such as "auto:0.5": a plan that is made once float32 '
-    "and int8 are measured, and spends that share of the time that int8 saves on the layers that int8 hurts most.",
+    "and int8 are measured, and spends that share of the time that int8 saves on the layers that int8 hurts most; "
+    '"auto:0.5:dice_mean" judges by a metric of the task.',
     "calibration": "How int8 chooses its ranges: minmax, mean-minmax, percentile, entropy, mse, as far as a target has it.",
     "calibration_cases": "How many calibration cases int8 sees; all of them when left out.",
     "training": 'Where int8 comes from: "ptq" (calibration) or "qat" (training with quantizers).',

@@ -52,10 +52,12 @@ def ends_of(table: Table) -> Ends:
     return Ends(quickest, best)
 
 
-def solve(table: Table, *, time_ns: float | None = None, size_bytes: float | None = None) -> Plan | None:
-    """The plan with the least loss that takes no more than ``time_ns`` and ``size_bytes``; of equal ones the quickest. None
-    when no plan is within them."""
-    return _Programme(table).least("loss", then="time", time=time_ns, size=size_bytes)
+def solve(
+    table: Table, *, time_ns: float | None = None, size_bytes: float | None = None, without: Sequence[Plan] = ()
+) -> Plan | None:
+    """The plan with the least loss that takes no more than ``time_ns`` and ``size_bytes``; of equal ones the quickest.
+    Plans in ``without`` are not taken. None when no plan is within the limits."""
+    return _Programme(table, without).least("loss", then="time", time=time_ns, size=size_bytes)
 
 
 def front(table: Table, shares: Sequence[float] = BUDGETS) -> tuple[Plan, ...]:
@@ -102,13 +104,15 @@ def _silent() -> Iterator[None]:
 class _Programme:
     """The linear constraints of a table, which are the same for all budgets."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, without: Sequence[Plan] = ()) -> None:
         self.table = table
         self.members = [(index, name) for index, group in enumerate(table.groups) for name in group.costs]
         self.place = {member: index for index, member in enumerate(self.members)}
         self.binary = len(self.members)
         self.size = self.binary + len(table.noises) + len(table.borders)
         self.one, self.above = self._rows()
+        taken = [{self.place[member]: 1.0 for member in enumerate(plan.precisions)} for plan in without]
+        self.taken = np.array([self._row(row) for row in taken]).reshape(len(taken), self.size)
         costs = [table.groups[index].costs[name] for index, name in self.members]
         zeros = [0.0] * len(table.noises)
         borders = [border.time_ns for border in table.borders]
@@ -166,6 +170,8 @@ class _Programme:
         constraints = [LinearConstraint(self.one, 1, 1)]
         if len(self.above):
             constraints.append(LinearConstraint(self.above, 0, np.inf))
+        if len(self.taken):  # at least one group differs
+            constraints.append(LinearConstraint(self.taken, -np.inf, len(self.table.groups) - 1))
         for name, limit in limits.items():
             constraints.append(LinearConstraint(self._part(name)[None], -np.inf, limit / self._whole(name) + SLACK))
         with _silent():

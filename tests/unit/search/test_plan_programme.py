@@ -129,6 +129,17 @@ def test_layers_of_one_group_move_together() -> None:
     assert [plan.precisions for plan in front(table)] == [("int8",), ("float32",)]
 
 
+def test_the_next_best_plan_is_found_without_the_best() -> None:
+    table = Table(layers((1, 3), (1, 3), (1, 3)), alone(5, 9, 1))
+    best = solve(table, time_ns=5)
+    assert best is not None
+    second = solve(table, time_ns=5, without=[best])
+    assert second is not None
+    assert (best.precisions.index("float32"), second.precisions.index("float32")) == (1, 0)
+    one = Table(layers((1, 3)), alone(1))
+    assert solve(one, without=[one.plan(("int8",)), one.plan(("float32",))]) is None
+
+
 def test_no_plan_is_within_an_impossible_budget() -> None:
     table = Table(layers((1, 3), (1, 3)), alone(1, 1))
     assert solve(table, time_ns=1.5) is None
