@@ -40,7 +40,7 @@ class Scale:
     def worst_of_use(self, values: Floats) -> float:
         """As it is modelled, after ``values`` were seen. A gain that leaves a variant worse than that is none: a network at
         chance level is of no use, however fast it is."""
-        if self.logarithmic:
+        if self.logarithmic or np.isinf(self.knee):
             return np.inf
         signed = self.sign * values
         half = signed.min() + _OF_USE * np.ptp(signed)
