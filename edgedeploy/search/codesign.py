@@ -192,8 +192,12 @@ class CoDesign:
         ).astype(bool)
         seen_all = np.column_stack(front)
         reference = seen_all.max(axis=0) + _MARGIN * np.ptp(seen_all, axis=0) + 1e-9
-        reference = np.minimum(reference, useless)
-        for index, known in self._wholly_known():
+        wholly_known = self._wholly_known()
+        if (
+            wholly_known
+        ):  # where all is predicted, the fast end has to be tried before anybody knows what is of use there
+            reference = np.minimum(reference, useless)
+        for index, known in wholly_known:
             reference[index] = scale_of(values[:, index], self._signs[index]).of(known).max() + 1e-9
         gain = expected_improvement(np.column_stack(means), np.column_stack(spreads), seen_all[met], reference)
         gain *= self._success()
