@@ -179,6 +179,7 @@ class CoDesign:
         outcomes = [told.outcome for told in scored if isinstance(told.outcome, Scored)]
         values = np.array([outcome.values for outcome in outcomes], dtype=float)
         noise = np.array([outcome.variances or (0.0,) * values.shape[1] for outcome in outcomes], dtype=float)
+        wholly_known = self._wholly_known()
         means, spreads, front, useless = [], [], [], []
         for index in range(values.shape[1]):
             scale = scale_of(values[:, index], self._signs[index])
@@ -188,7 +189,8 @@ class CoDesign:
             )
             known = np.isfinite(self._exact[:, index])
             mean[known], spread[known] = scale.of(self._exact[known, index]), 0.0
-            worst = scale.worst_of_use(values[:, index])
+            # where all is predicted, the fast end has to be tried before anybody knows what is of use there
+            worst = scale.worst_of_use(values[:, index]) if wholly_known else np.inf
             if index in self._knowledge.limits:
                 worst = min(worst, float(scale.of(np.array([self._knowledge.limits[index]]))[0]))
             if index in self._knowledge.linear and scale.logarithmic:
@@ -206,7 +208,7 @@ class CoDesign:
         seen_all = np.column_stack(front)
         reference = seen_all.max(axis=0) + _MARGIN * np.ptp(seen_all, axis=0) + 1e-9
         reference = np.minimum(reference, useless)
-        for index, known in self._wholly_known():
+        for index, known in wholly_known:
             if index not in self._knowledge.linear:
                 reference[index] = scale_of(values[:, index], self._signs[index]).of(known).max() + 1e-9
         gain = expected_improvement(np.column_stack(means), np.column_stack(spreads), seen_all[met], reference)

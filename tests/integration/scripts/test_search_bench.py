@@ -54,16 +54,17 @@ def test_a_file_of_the_public_table_is_read(tmp_path: Path) -> None:
 
 
 def test_what_was_run_is_kept_and_a_bar_can_be_missed(tmp_path: Path) -> None:
-    arguments = ("--quick", "--parts", "own", "--seeds", "1", "--evaluations", "25", "--folder", str(tmp_path))
+    arguments = ("--quick", "--parts", "own", "--folder", str(tmp_path), "--check")
     first = bench(*arguments)
-    assert first.returncode == 0, first.stderr
-    (line,) = (tmp_path / search.LINES).read_text().splitlines()
-    kept = json.loads(line)
-    assert len(kept["run"]["shares"]) == 25 and kept["run"]["wasted"] == 0
+    assert first.returncode == 0, f"the bars of the made-up space: {first.stdout}"
+    rows = [json.loads(line) for line in (tmp_path / search.LINES).read_text().splitlines()]
+    assert [len(row["run"]["shares"]) for row in rows] == [50, 50, 50]
+    assert {row["run"]["wasted"] for row in rows} == {0}
     assert f"{NAS_FILE}) | left out" in first.stdout
 
-    bad = Run(shares=[0.5] * 25, digests=["0"] * 25).as_json()
-    (tmp_path / search.LINES).write_text(json.dumps({**kept, "run": bad}) + "\nhalf a li")
-    again = bench(*arguments, "--check")
+    bad = Run(shares=[0.5] * 50, digests=["0"] * 50).as_json()
+    lines = [json.dumps({**row, "run": bad}) for row in rows]
+    (tmp_path / search.LINES).write_text("\n".join([*lines, "half a li"]))
+    again = bench(*arguments)
     assert again.returncode == 1
-    assert "@25 | 0.500, least 0.500 | 0.87 | MISSED" in again.stdout
+    assert "@25 | 0.500 +- 0.000, least 0.500 | 0.87 | MISSED" in again.stdout
