@@ -35,7 +35,6 @@ def page(
             "# A contest on real ultrasound",
             "",
             *_how(source, outcome, tools_s, searched, board),
-            "",
             "## Bars",
             "",
             "| asked | found | |",

@@ -110,6 +110,8 @@ def test_a_side_that_is_good_enough_holds_every_bar() -> None:
 
 def test_each_bar_is_missed_by_what_it_is_about() -> None:
     assert verdicts([])[:4] == [False] * 4  # no volume at all
+    alone = bars(Outcome(BASE.score, [BASE, *GOOD], vnni=True), DONE)
+    assert [bar.holds for bar in alone[:2]] == [False, True]  # there is nobody to be held against
     assert verdicts(GOOD, replace(DONE, timed=59)) == [True] * 6 + [False, True]
     assert verdicts(GOOD, replace(DONE, duplicates=1)) == [True] * 7 + [False]
     assert verdicts(GOOD, replace(DONE, proposals=0))[-1] is False
