@@ -81,7 +81,7 @@ def bars(outcome: Outcome, searched: Searched) -> list[Bar]:
         )
     )
     asked = f"variants with a measured time in {MINUTES:g} min >= {TIMED_BAR}"
-    told = f"{searched.timed} in {searched.wall_s / 60:.1f} min"
+    told = f"{searched.timed} in {searched.wall_s / 60:.1f} min" if searched.ended else "our search has not ended"
     found.append(Bar(asked, told, searched.timed >= TIMED_BAR))
     told = f"{searched.duplicates} of {searched.proposals}"
     found.append(Bar("0 duplicate proposals", told, searched.proposals > 0 and searched.duplicates == 0))
