@@ -28,8 +28,9 @@ TORCH: Final = "torch<2.14"
 
 
 def recipes() -> list[Recipe]:
+    """Olive 0.13 imports requests and does not ask for it."""
     how = "OnnxStaticQuantization, QDQ, U8S8, per_channel"
-    make = partial(_in_own_environment, name="olive", packages=("olive-ai", "onnxruntime"))
+    make = partial(_in_own_environment, name="olive", packages=("olive-ai", "onnxruntime", "requests"))
     olive = Recipe("olive-int8", "Olive", "onnxruntime", "int8", ONNX, how, make)
     how = "utils.onnx_export.quantize_onnx_static with its defaults"
     make = partial(_in_own_environment, name="neuroquant", packages=("neuroquant",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import subprocess
@@ -30,8 +31,8 @@ TIMED: Final = "cpu_time_ratio"
 
 @dataclass(frozen=True)
 class Searched:
-    """What the search did: ``wall_s`` of all its runs, variants with a measured time, proposals of a variant that was
-    proposed before, and failures by kind."""
+    """What the search did: ``wall_s`` (NaN: it has not ended), variants with a measured time, proposals of a variant that
+    was proposed before, and failures by kind."""
 
     wall_s: float
     timed: int
@@ -39,9 +40,14 @@ class Searched:
     duplicates: int
     failures: Counter[str]
 
+    @property
+    def ended(self) -> bool:
+        return math.isfinite(self.wall_s)
+
 
 def search(source: Source, study: Path, minutes: float) -> None:
-    """Run the search, unless its folder says that it was run to its end. One that was cut off goes on."""
+    """Run the search, unless its folder says that it was run to its end. The time is for one go: the folder of one that was
+    cut off is moved aside, and it begins anew."""
     place = source.folder / "ours"
     ended = place / "ended.json"
     if ended.is_file():
@@ -51,11 +57,12 @@ def search(source: Source, study: Path, minutes: float) -> None:
     shutil.copyfile(source.checkpoint, place / source.checkpoint.name)
     path = place / "study.toml"
     path.write_text(written(study.read_text(encoding="utf-8"), source.root, minutes), encoding="utf-8")
-    again = ["--resume"] if Store(place / "run").exists() else []
+    if (place / "run").exists():
+        (place / "run").rename(place / f"cut-off-{time.time_ns()}")
     command = [sys.executable, "-m", "edgedeploy", "search", str(path), "--out", str(place / "run"), "--no-confirm"]
     say(f"our search: {minutes:g} min")
     started_s = time.monotonic()
-    status = subprocess.run([*command, *again], check=False, stdout=sys.stderr).returncode
+    status = subprocess.run(command, check=False, stdout=sys.stderr).returncode
     took_s = time.monotonic() - started_s
     if status not in ENDED:
         raise SpecError("our search", f"it ended with exit code {status}", "See what it says above, then run again")

@@ -81,7 +81,7 @@ def bars(outcome: Outcome, searched: Searched) -> list[Bar]:
         )
     )
     asked = f"variants with a measured time in {MINUTES:g} min >= {TIMED_BAR}"
-    told = f"{searched.timed} in {searched.wall_s / 60:.1f} min"
+    told = f"{searched.timed} in {searched.wall_s / 60:.1f} min" if searched.ended else "our search has not ended"
     found.append(Bar(asked, told, searched.timed >= TIMED_BAR))
     told = f"{searched.duplicates} of {searched.proposals}"
     found.append(Bar("0 duplicate proposals", told, searched.proposals > 0 and searched.duplicates == 0))
@@ -97,7 +97,7 @@ def _volume_bars(outcome: Outcome) -> list[Bar]:
         if theirs * TIMES_THE_TOOLS > 1:
             told += f" ({1 / theirs:.2f}x is the most that there can be: the largest volume is 1)"
         asked = f"hypervolume, {split}: >= {TIMES_THE_TOOLS}x of all tools together"
-        found.append(Bar(asked, told, ours >= TIMES_THE_TOOLS * theirs and ours > 0))
+        found.append(Bar(asked, told, ours >= TIMES_THE_TOOLS * theirs > 0))
         found.append(Bar(f"hypervolume, {split}: >= {least:.2f} ({word})", f"{ours:.3f}", ours >= least))
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -35,7 +34,6 @@ def page(
             "# A contest on real ultrasound",
             "",
             *_how(source, outcome, tools_s, searched, board),
-            "",
             "## Bars",
             "",
             "| asked | found | |",
@@ -94,13 +92,13 @@ def _checkpoint(source: Source, base: Score) -> Iterator[str]:
 def _scoring(tools_s: float, searched: Searched) -> Iterator[str]:
     yield f"Every artifact runs in a process with one thread on one core, {PLAN.queries} queries in blocks interleaved with"
     yield "ONNX Runtime float32; CPU time is the median of the block pairs' ratios. The tools took"
-    searching = (
-        f"our search {searched.wall_s / 60:.0f}" if math.isfinite(searched.wall_s) else "our search has not ended"
-    )
+    searching = f"our search {searched.wall_s / 60:.0f}" if searched.ended else "our search has not ended"
     yield f"{tools_s / 60:.0f} minutes in all, {searching}. All artifacts of a side count, each by"
     yield f"three objectives: (Dice - (float - {DICE_BELOW:g})) / {DICE_SPAN:g}, 1 - CPU time, 1 - bytes, each cut to 0..1,"
     yield "the last two over ONNX Runtime float32. Our search chose by the selection cases, and so did NNCF's accuracy"
     yield "control; nothing saw the confirmation cases before they were scored."
+    if searched.failures:
+        yield f"Of ours failed: {', '.join(f'{count} {kind}' for kind, count in sorted(searched.failures.items()))}."
 
 
 def _volumes(outcome: Outcome) -> Iterator[str]:

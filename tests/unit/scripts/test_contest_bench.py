@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from benchmarks.contest_kit.entries import FAILED, Entry, Recipe, made_s, make_all, tools_entries
-from benchmarks.contest_kit.ours import STUDY, Searched, written
+from benchmarks.contest_kit.ours import STUDY, Searched, search, written
 from benchmarks.contest_kit.outcome import Outcome, Scored, bars
 from benchmarks.contest_kit.scoring import Score, Scores, mean_dice
 from benchmarks.contest_kit.volume import Point, hypervolume, point_of
@@ -110,6 +110,8 @@ def test_a_side_that_is_good_enough_holds_every_bar() -> None:
 
 def test_each_bar_is_missed_by_what_it_is_about() -> None:
     assert verdicts([])[:4] == [False] * 4  # no volume at all
+    alone = bars(Outcome(BASE.score, [BASE, *GOOD], vnni=True), DONE)
+    assert [bar.holds for bar in alone[:2]] == [False, True]  # there is nobody to be held against
     assert verdicts(GOOD, replace(DONE, timed=59)) == [True] * 6 + [False, True]
     assert verdicts(GOOD, replace(DONE, duplicates=1)) == [True] * 7 + [False]
     assert verdicts(GOOD, replace(DONE, proposals=0))[-1] is False
@@ -151,6 +153,29 @@ def test_the_study_file_gets_data_and_minutes_and_is_a_study() -> None:
     assert spec.space["threads"] == (1,)
     with pytest.raises(SpecError, match="wall_clock"):
         written(text.replace("wall_clock", "#"), Path("/data"), 3)
+
+
+def test_a_search_that_was_cut_off_begins_anew_and_one_that_ended_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[list[str]] = []
+    statuses = iter([3, 4])
+
+    def runner(command: list[str], **_: object) -> SimpleNamespace:
+        runs.append(command)
+        (tmp_path / "ours" / "run").mkdir()
+        return SimpleNamespace(returncode=next(statuses))
+
+    monkeypatch.setattr("benchmarks.contest_kit.ours.subprocess.run", runner)
+    (tmp_path / "checkpoint.pt").write_bytes(b"weights")
+    source = SimpleNamespace(folder=tmp_path, root=Path("/data"), checkpoint=tmp_path / "checkpoint.pt")
+    with pytest.raises(SpecError, match="exit code 3"):
+        search(source, STUDY, 3)  # type: ignore[arg-type]
+    for _ in range(2):
+        search(source, STUDY, 3)  # type: ignore[arg-type]
+    assert len(runs) == 2 and "--resume" not in runs[1]
+    assert len(list((tmp_path / "ours").glob("cut-off-*"))) == 1
+    assert 'wall_clock = "3 min"' in (tmp_path / "ours" / "study.toml").read_text(encoding="utf-8")
 
 
 def test_scores_are_read_back_and_the_later_one_counts(tmp_path: Path) -> None:
