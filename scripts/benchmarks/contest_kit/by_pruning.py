@@ -15,7 +15,9 @@ from edgedeploy.interfaces.task import TrainRecipe
 from edgedeploy.reference.export import export_reference
 
 WIDTHS: Final = (0.75, 0.5)
-FINE_TUNING: Final = TrainRecipe(epochs=10, batch_size=4, learning_rate=1e-3, weight_decay=1e-2, bfloat16=True)
+FINE_TUNING: Final = TrainRecipe(epochs=10, batch_size=4, learning_rate=6e-3, weight_decay=1e-2, bfloat16=True)
+"""The learning rate is that of the package's own recovery. At half the channels it gives a Dice of 0.549 on the selection
+cases where 1e-3 gives 0.275 (float: 0.604)."""
 TOOL: Final = "torch-pruning"
 HOW: Final = "MagnitudePruner, uniform, {width:g} of the channels, 10 epochs of fine-tuning"
 
