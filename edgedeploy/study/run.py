@@ -40,6 +40,7 @@ from edgedeploy.study.front import read_front
 from edgedeploy.study.knowledge import knowledge_of
 from edgedeploy.study.known import Known
 from edgedeploy.study.limits import limit_marks
+from edgedeploy.study.modeller import BASELINE
 from edgedeploy.study.outputs import prune_outputs
 from edgedeploy.study.plans import PlanMaker, seeds_in
 from edgedeploy.study.preflight import Ready
@@ -48,7 +49,7 @@ from edgedeploy.study.steadiness import Steadiness
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.trial import Runner, Trials, runner_on
 from edgedeploy.study.warmstart import keep_predictions, warm_start
-from edgedeploy.study.workbench import BASELINE, Workbench, build_here
+from edgedeploy.study.workbench import Workbench, build_here
 
 _NOT_COMPARED: Final = "the baseline after further training is not measured yet"
 

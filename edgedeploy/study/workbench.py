@@ -6,39 +6,22 @@ Everything here depends on the study and the variant alone, so a stored result e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from edgedeploy.compress.checkpoint import drop_checkpoint
-from edgedeploy.compress.model import (
-    Further,
-    built,
-    derive,
-    derive_quantized,
-    load_weights,
-    restore,
-    save_weights,
-    train_baseline,
-)
-from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
+from edgedeploy.compress.oversight import TrainProgress
 from edgedeploy.compress.weights_file import WeightsFile
-from edgedeploy.errors import BuildError, DataError, SpecError
-from edgedeploy.files import new_folder, read_json, write_atomic, write_json
+from edgedeploy.errors import BuildError
+from edgedeploy.files import new_folder, read_json, write_json
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
 from edgedeploy.interfaces.task import (
     Array,
-    Case,
     ReadyMade,
     Split,
-    Stateful,
-    TakenAsGiven,
     Task,
-    baseline_arch,
-    is_trained,
 )
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.job import Payload
@@ -46,10 +29,8 @@ from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.variant import Scalar, Variant, digest_of
 from edgedeploy.records.weightbits import TRAINED_FOR_BOARD, WeightBits
 from edgedeploy.reference.apart import Apart, run_apart
-from edgedeploy.reference.export import Reference, describe, export_reference, frames_of, kept_outputs
-from edgedeploy.reference.layers import kept_float
-from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program, forget_conversions
-from edgedeploy.reference.quantized import export_quantized
+from edgedeploy.reference.export import Reference, frames_of, kept_outputs
+from edgedeploy.reference.program import PROGRAM_FILE, forget_conversions
 from edgedeploy.search.rungs import NO_RUNGS, Rungs
 from edgedeploy.study.account import Account
 from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
@@ -57,14 +38,10 @@ from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.disk import require_whole
 from edgedeploy.study.evidence_files import move_aside
 from edgedeploy.study.inputs import InputSet, Rivals, held_out
-from edgedeploy.study.models import WEIGHTS, is_whole_beside, kept_reference, write_reference, write_reports
+from edgedeploy.study.modeller import Modeller
 from edgedeploy.study.store import Store
-from edgedeploy.study.whole import flaw_of, keep_note, kept_arrays, note_of
+from edgedeploy.study.whole import flaw_of, kept_arrays
 from edgedeploy.targets.steady import build_steadily
-
-BASELINE: Final = "baseline"
-GOLDEN_CASES: Final = 4
-"""Number of calibration cases on which every artifact is compared with its reference."""
 
 
 def build_here(target: Target, request: BuildRequest, folder: Path) -> Artifact:
@@ -101,188 +78,37 @@ class Workbench:
         rungs: Rungs = NO_RUNGS,
     ) -> None:
         self.task = task
+        self.models = Modeller(
+            task,
+            targets,
+            store,
+            account,
+            progress,
+            tell,
+            out_of_time=out_of_time,
+            exact_sums=exact_sums,
+            weights_file=weights_file,
+            rungs=rungs,
+        )
         self._exact_sums = exact_sums
-        self._rungs = rungs
-        self._weights_file = weights_file
-        self._own_weights = weights_file is None and is_trained(task)
         self._build = build
         self._targets = targets
         self._store = store
         self._account = account
-        self._progress = progress
         self._tell = tell
-        self._out_of_time = out_of_time
         self._apart = Apart()
 
-    @cached_property
-    def baseline_model(self) -> Any:
-        """The trained float model at the baseline's architecture. It is loaded or trained once per study, then read
-        back."""
-        path, checkpoint = self._store.baseline_weights, self._store.checkpoint(BASELINE)
-        arch = baseline_arch(self.task)
-        made_again = self._weights_file is not None or self._own_weights
-        flaw = flaw_of(path)
-        if flaw and made_again:
-            self._note(f"baseline/{path.name} is not used and made anew: {flaw}")
-        elif flaw:
-            remedy = "Put a copy of it back, or begin again in another --out: another training is another baseline"
-            raise DataError(f"the baseline's weights {path}", flaw, remedy)
-        elif path.is_file():
-            drop_checkpoint(checkpoint)
-            return load_weights(built(self.task, arch), path)
-        if made_again:
-            with self._account.phase("build"):
-                model = built(self.task, arch).eval()
-                if self._weights_file is not None:
-                    self._weights_file.load_into(model)
-                self._keep_baseline(model, path)
-            return model
-
-        def done(report: TrainReport) -> None:
-            self._store.keep_baseline_training(report.as_json())
-
-        with self._account.phase("train"):
-            model = train_baseline(self.task, arch, oversight=self._oversight(BASELINE, checkpoint, done))
-            self._keep_baseline(model, path)
-        drop_checkpoint(checkpoint)
-        return model
-
-    def _keep_baseline(self, model: Any, path: Path) -> None:
-        note_of(path).unlink(missing_ok=True)
-        save_weights(model, path)
-        keep_note(path)
-
     @property
-    def _golden(self) -> tuple[Case, ...]:
-        return tuple(self.task.cases("calibration")[:GOLDEN_CASES])
+    def baseline_model(self) -> Any:
+        """See :attr:`edgedeploy.study.modeller.Modeller.baseline_model`."""
+        return self.models.baseline_model
+
+    def reference(self, variant: Variant) -> Reference:
+        """See :meth:`edgedeploy.study.modeller.Modeller.reference`."""
+        return self.models.reference(variant)
 
     def _note(self, text: str) -> None:
         self._tell("note", text)
-
-    def _oversight(self, what: str, checkpoint: Path, done: Callable[[TrainReport], None]) -> Oversight:
-        return Oversight(
-            what,
-            lambda state: self._progress(what, state),
-            checkpoint,
-            self._out_of_time,
-            partial(self._tell, "note"),
-            done,
-        )
-
-    def reference(self, variant: Variant) -> Reference:
-        """The ONNX file of the variant's model: its artifacts are built from it and held against it.
-
-        Variants with ``training = "qat"``: the quantized export; all others: the float export.
-        """
-        folder = self._store.model_folder(variant.model_digest)
-        if isinstance(self.task, ReadyMade):
-            return self._ready_made(self.task, folder)
-        kept = self._kept_reference(folder)
-        if kept is None:
-            make = self._make_quantized if variant.training else self._make_float
-            make(variant, folder)
-            kept = Reference.from_json(read_json(folder / "reference.json"), folder)
-        drop_checkpoint(self._store.checkpoint(variant.model_digest))
-        return kept
-
-    def _kept_reference(self, folder: Path, *also: str) -> Reference | None:
-        return kept_reference(folder, also, self._note)
-
-    def _make_float(self, variant: Variant, folder: Path) -> None:
-        baseline, further = self.baseline_model, self._further(variant)
-        with self._account.phase("train"):
-            reports = list[TrainReport]()
-            model = self._trained_before(variant, folder)
-            if model is None:
-                model = derive(
-                    self.task,
-                    variant,
-                    baseline,
-                    own_weights=self._own_weights,
-                    oversight=self._overseen(variant, reports),
-                    further=further,
-                )
-        with self._account.phase("build"), new_folder(folder) as part:
-            specs = self.task.input_specs(**variant.arch_kwargs)
-            samples = [inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden]
-            reference = export_reference(model, specs, part / "reference.onnx", samples=samples)
-            save_weights(model, part / WEIGHTS)
-            if any(isinstance(target, FromProgram) for target in self._targets.values()):
-                export_program(model, specs, part / PROGRAM_FILE, samples[0])
-            write_reports(reports, part)
-            write_reference(reference, part)
-
-    def _further(self, variant: Variant) -> Further | None:
-        """How a variant on a rung is trained from the model of the rung below, which is made first if needed."""
-        epochs, below = self._rungs.further_epochs(variant), self._rungs.below(variant)
-        if epochs is None:
-            return None
-        return Further(epochs, self.reference(below).path.with_name(WEIGHTS) if below else None)
-
-    def _trained_before(self, variant: Variant, folder: Path) -> Any | None:
-        """The model of a folder whose weights are whole though another file of it is not: it need not be trained again."""
-        try:
-            if not is_whole_beside(folder, WEIGHTS):
-                return None
-            weights = folder / WEIGHTS
-            return restore(self.task, variant, self.baseline_model, weights, own_weights=self._own_weights)
-        except DataError:
-            return None
-
-    def _make_quantized(self, variant: Variant, folder: Path) -> None:
-        """Train the int8 model from the float model of the same architecture and width, which is made first if
-        needed."""
-        twin = replace(variant, precision="float32", training="", plan=NO_RULES)
-        plain = self.reference(twin).path
-        kept = kept_float(variant.plan, variant.precision, plain)  # raises before the expensive training
-        baseline = self.baseline_model
-        with self._account.phase("train"):
-            model = restore(self.task, twin, baseline, plain.with_name(WEIGHTS), own_weights=self._own_weights)
-            bits = variant.weight_bits or (8 if self._exact_sums else TRAINED_FOR_BOARD.bits)
-            reports = list[TrainReport]()
-            oversight = self._overseen(variant, reports)
-            model = derive_quantized(
-                self.task, variant, model, baseline, kept_float=kept, weight_bits=bits, oversight=oversight
-            )
-        with self._account.phase("build"), new_folder(folder) as part:
-            specs = self.task.input_specs(**variant.arch_kwargs)
-            samples = (inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden)
-            reference = export_quantized(model, specs, part / "reference.onnx", samples=samples)
-            write_reports(reports, part)
-            write_reference(reference, part)
-
-    def _overseen(self, variant: Variant, reports: list[TrainReport]) -> Oversight:
-        """The oversight of the training of a variant's model; its report is appended to ``reports``."""
-        trained = (variant.training, variant.plan.label) if variant.training else ()
-        further = ("(baseline, recovered)",) if variant.recovered else ()
-        parts = (
-            f"width {variant.width:g}",
-            variant.allocation,
-            *map(str, variant.arch_kwargs.values()),
-            *trained,
-            *further,
-        )
-        label = " ".join(filter(None, parts))
-        return self._oversight(label, self._store.checkpoint(variant.model_digest), reports.append)
-
-    def _ready_made(self, task: ReadyMade, folder: Path) -> Reference:
-        """The task's own ONNX file as the reference. Raises ``SpecError`` when it has changed since the study began."""
-        manifest = folder / "reference.json"
-        if self._kept_reference(folder, "source_sha256") is None:
-            with self._account.phase("build"), new_folder(folder) as part:
-                write_atomic(part / "reference.onnx", task.reference_model())
-                states = dict(task.states) if isinstance(task, Stateful) else {}
-                given = isinstance(task, TakenAsGiven) and bool(task.as_given)
-                reference = replace(describe(part / "reference.onnx"), states=states, as_given=given)
-                write_json(part / manifest.name, {**reference.as_json(), "source_sha256": task.source_sha256})
-        kept = read_json(manifest)
-        if kept["source_sha256"] != task.source_sha256:
-            raise SpecError(
-                f"the model of study {self._store.root}",
-                "the file has changed since the study began",
-                "Put the old file back, or choose another --out",
-            )
-        return Reference.from_json(kept, folder)
 
     def artifact(self, variant: Variant, weight_bits: int | None = None) -> tuple[Artifact, Path]:
         """The built artifact and its folder. Without ``weight_bits``, its weights have the bits that a board chose.
@@ -425,7 +251,7 @@ class Workbench:
 
     def inputs(self, split: Split, arch: Mapping[str, Scalar]) -> InputSet:
         """Golden cases, then all cases of ``split``, stacked per model input: (cases, *input shape)."""
-        golden = self._golden
+        golden = self.models.golden
         cases = tuple(self.task.cases(split))
         path = self._store.inputs_path(f"{split}-{digest_of(dict(arch))[:16]}")
 
@@ -440,7 +266,7 @@ class Workbench:
 
     def golden_outputs(self, variant: Variant) -> list[dict[str, Array]]:
         """The reference's outputs on the golden cases."""
-        feeds = [inputs_of(self.task, case, variant.arch_kwargs) for case in self._golden]
+        feeds = [inputs_of(self.task, case, variant.arch_kwargs) for case in self.models.golden]
         return self._reference_outputs(variant, feeds, "golden")
 
     def rivals_reference(self, variant: Variant, rivals: Rivals) -> list[dict[str, Array]]:

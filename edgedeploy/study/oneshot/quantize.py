@@ -19,11 +19,11 @@ from edgedeploy.records.precision import CALIBRATED
 from edgedeploy.records.units import human
 from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import BoardTable, board_of_word
+from edgedeploy.study.modeller import GOLDEN_CASES
 from edgedeploy.study.oneshot.desk import Desk, Tell, desk, require_absent, target_named
 from edgedeploy.study.oneshot.folder import write_folder
 from edgedeploy.study.oneshot.model import OneModel, cases_of, random_cases, take
 from edgedeploy.study.oneshot.trained import SPLIT, Accuracy, GoldenOutputs, accuracy_of, load_trained
-from edgedeploy.study.workbench import GOLDEN_CASES
 from edgedeploy.targets.registry import quantizers_of
 
 NOT_ACCURACY: Final = (

@@ -20,8 +20,8 @@ from edgedeploy.reference import export as module
 from edgedeploy.reference.export import Reference, describe, kept_outputs, run_reference
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.study.inputs import Rivals
+from edgedeploy.study.modeller import GOLDEN_CASES
 from edgedeploy.study.store import Store
-from edgedeploy.study.workbench import GOLDEN_CASES
 
 Opened = list[bool]
 

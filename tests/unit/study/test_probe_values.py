@@ -98,7 +98,7 @@ def test_an_honest_model_is_built_from_its_users_cases(
 ) -> None:
     task, model = HonestTask(feed), make().eval()
     workbench = bench(Store(tmp_path / "study"), task)
-    workbench.__dict__["baseline_model"] = model
+    workbench.models.__dict__["baseline_model"] = model
     artifact, folder = workbench.artifact(made_up.variant())
     session = open_model(folder / artifact.entry, {}, 1)
     with torch.inference_mode():
