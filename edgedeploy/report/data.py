@@ -9,6 +9,7 @@ from typing import Any
 from edgedeploy.evidence.front import Front
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.pictures import CasePicture
+from edgedeploy.study.left import NotTried
 from edgedeploy.study.plans import MadePlan
 
 
@@ -18,7 +19,7 @@ class ReportData:
     ``seconds`` is the time account by phase, ``overhead`` the share of it that is not work (None: not known);
     ``training`` how the baseline was trained, ``trainings`` how the other models were (see ``Store``);
     ``openings`` the log of the confirmation split (``utc``, ``reason``, ``variants``); ``command`` what was typed;
-    ``plans`` the plans of budgets by target and budget."""
+    ``not_tried`` the rungs that the last run left; ``plans`` the plans of budgets by target and budget."""
 
     name: str
     front: Front
@@ -35,4 +36,5 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)
     created_utc: str = ""
     notes: Sequence[str] = ()
+    not_tried: Sequence[NotTried] = ()
     plans: Mapping[str, Mapping[str, MadePlan]] = field(default_factory=dict)

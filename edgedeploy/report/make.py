@@ -23,6 +23,7 @@ from edgedeploy.spec.public import without
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import front_of, stored_spec, summarised, with_failures
+from edgedeploy.study.left import NotTried, kept_left
 from edgedeploy.study.plans import MadePlans, kept_plans
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task
@@ -40,6 +41,7 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     pictures, notes = _pictures(store, study, spec, front, worst_cases(front, measurements))
     confirmation, training, trainings = store.confirmations(), store.baseline_training(), store.model_trainings()
     plans, plan_notes = _plans(store)
+    not_tried, left_notes = _not_tried(store)
     text = store.study_text()
     private = private_in(text)
     data = ReportData(
@@ -57,7 +59,8 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         pictures=pictures,
         versions=study["versions"],
         created_utc=study["created_utc"],
-        notes=[without(note, private) for note in (*store.left_out(), *plan_notes, *notes)],
+        notes=[without(note, private) for note in (*store.left_out(), *plan_notes, *left_notes, *notes)],
+        not_tried=not_tried,
         plans=plans,
     )
     return write_report(data, Path(to) if to is not None else store.root / "report.html")
@@ -70,6 +73,14 @@ def _with_series(light: Sequence[Measurement], front: Front, store: Store) -> li
         shown = {next((item.digest for item in light if item.valid), None)}
     whole = {digest: store.measurement(digest) for digest in shown if digest}
     return [(whole.get(item.digest) if item.valid else None) or item for item in light]
+
+
+def _not_tried(store: Store) -> tuple[tuple[NotTried, ...], list[str]]:
+    """What the last run did not try; or why it is not shown."""
+    try:
+        return kept_left(store), []
+    except DataError as exc:
+        return (), [f"What was not tried is not shown: {exc}"]
 
 
 def _plans(store: Store) -> tuple[MadePlans, list[str]]:

@@ -20,6 +20,7 @@ from edgedeploy.report.blocks import Block, Chart, Section, Summary, Table, Text
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.html import page
 from edgedeploy.report.layers import layers_section
+from edgedeploy.report.not_tried import not_tried_section
 from edgedeploy.report.page_details import (
     cases_section,
     confirmation_section,
@@ -66,6 +67,7 @@ def render_report(data: ReportData) -> str:
         _every_variant(data),
         layers_section(data),
         plans_section(data),
+        not_tried_section(data),
         sustained_section(data),
         cases_section(data),
         confirmation_section(data),

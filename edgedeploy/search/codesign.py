@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from edgedeploy.records.metrics import Direction
 from edgedeploy.records.variant import Scalar
+from edgedeploy.search.beliefs import LATER, NO_CHANGE, Belief, Beliefs, Left
 from edgedeploy.search.candidates import Candidates, Params
 from edgedeploy.search.failures import success_of
-from edgedeploy.search.improvement import expected_improvement
+from edgedeploy.search.improvement import expected_improvement, hypervolume
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Outcome, Scored
-from edgedeploy.search.scales import log_normal, scale_of
+from edgedeploy.search.scales import Scale, log_normal, scale_of
 from edgedeploy.search.space import Space
 from edgedeploy.search.surrogate import Features, Floats, Process, fit
 
@@ -34,6 +35,8 @@ MOST_FITTED: Final = 150
 """Observations that a kernel's settings are fitted to, at most."""
 
 _HOPELESS: Final = 0.15
+_NOTHING: Final = 1e-4
+"""A gain of less than this share of the front's hypervolume is none that could be told from noise."""
 """Probability of success below which anything else comes first."""
 
 _LEVELS: Final = (0.05, 0.28, 0.5, 0.72, 0.95)
@@ -62,6 +65,7 @@ class CoDesign:
         self._features_of: dict[tuple[int, frozenset[str]], Features] = {}
         self._voted: tuple[tuple[int, int], Floats] | None = None
         self._settings: dict[tuple[str, int], Floats] = {}
+        self._beliefs: Beliefs | None = None
 
     def tell(self, params: Mapping[str, Scalar], outcome: Outcome) -> None:
         self._waiting.append((dict(params), outcome))
@@ -76,9 +80,40 @@ class CoDesign:
             return None
         self._learn_exact()
         scored = [told for told in self._told if isinstance(told.outcome, Scored)]
+        self._beliefs = None
         if len(scored) < STARTUP:
             return self._take(self._spread(pending), free)
         return self._take(self._gain(scored, pending), free)
+
+    def belief(self, params: Mapping[str, Scalar]) -> Belief | None:
+        """What was thought of a candidate at the last proposal; None when that was drawn by size."""
+        rows = self._candidates().rows([self._space.variant(params).digest])
+        return self._belief(rows[0]) if self._beliefs is not None and rows else None
+
+    def left(self) -> list[Left]:
+        """Variants of which a part is known already, such as the time of a structure, that were not tried, and why; the most
+        promising first. Empty before anything is predicted."""
+        scored = [told for told in self._told if isinstance(told.outcome, Scored)]
+        if len(scored) < STARTUP or not self._knowledge.has_exact:
+            return []
+        candidates = self._candidates()
+        self._learn_exact()
+        self._gain(scored, ())
+        told = {told.row for told in self._told}
+        found = []
+        for row in np.flatnonzero(np.isfinite(self._exact).any(axis=1)):
+            variant = candidates.variants[int(row)]
+            if int(row) in told or self._knowledge.before(variant) is not None:
+                continue
+            belief = self._belief(int(row))
+            reason = NO_CHANGE if belief.gain < _NOTHING else self._knowledge.left_out(variant) or LATER
+            found.append(Left(variant, belief, reason))
+        return sorted(found, key=lambda left: -left.belief.gain)
+
+    def _belief(self, row: int) -> Belief:
+        assert self._beliefs is not None
+        cost_s = self._knowledge.cost_s
+        return self._beliefs.of(row, None if cost_s is None else cost_s(self._candidates().variants[row]))
 
     def _candidates(self) -> Candidates:
         """With all that was told: a neighbour of what was on the front when it was told is a candidate."""
@@ -181,6 +216,7 @@ class CoDesign:
         noise = np.array([outcome.variances or (0.0,) * values.shape[1] for outcome in outcomes], dtype=float)
         wholly_known = self._wholly_known()
         means, spreads, front, useless = [], [], [], []
+        scales: list[Scale | None] = []
         for index in range(values.shape[1]):
             scale = scale_of(values[:, index], self._signs[index])
             seen = scale.of(values[:, index])
@@ -196,6 +232,7 @@ class CoDesign:
             if index in self._knowledge.linear and scale.logarithmic:
                 seen, worst = values[:, index], float(np.exp(worst))
                 mean, spread = log_normal(mean, spread)
+            scales.append(None if index in self._knowledge.linear and scale.logarithmic else scale)
             means.append(mean)
             spreads.append(spread)
             front.append(np.append(seen, mean[list(pending)]))
@@ -215,6 +252,8 @@ class CoDesign:
         gain *= self._success()
         for name in names:
             gain *= self._meets(name, rows, outcomes)
+        share = gain / max(hypervolume(seen_all[met], reference), 1e-12)
+        self._beliefs = Beliefs(means, spreads, share, scales)
         if self._knowledge.cost_s is not None:
             gain /= [self._knowledge.cost_s(variant) for variant in self._candidates().variants]
         return gain

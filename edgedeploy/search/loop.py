@@ -28,6 +28,7 @@ import optuna
 from edgedeploy.errors import EdgeDeployError, OutOfTime
 from edgedeploy.records.metrics import Direction
 from edgedeploy.records.variant import Scalar, Variant
+from edgedeploy.search.beliefs import Belief, Left
 from edgedeploy.search.history import Answer, Server, open_history, patiently
 from edgedeploy.search.knowledge import NO_KNOWLEDGE, Knowledge
 from edgedeploy.search.outcomes import Evaluator, Failed, Finished, Outcome, Scored, StopReason
@@ -42,13 +43,17 @@ LOG: Final = logging.getLogger(__name__)
 _PROPOSED: Final = "proposed"
 """User attribute of a trial: what the sampler had proposed in its place, as JSON."""
 
+_BELIEF: Final = "belief"
+"""User attribute of a trial: what was predicted of it when it was proposed, as JSON."""
+
 
 class Search:
     """One multi-objective search over ``space``, resumable from its storage: a SQLite file, or a server.
 
     ``lookup`` answers from the evidence (None: not evaluated yet); ``evidence`` lists the variants that ``lookup`` knows, in
     the order they were made. ``clock`` wraps the optimiser's own work, which the study's time account is charged with.
-    ``sampler``, ``knowledge`` and ``warm``: see :class:`edgedeploy.search.proposals.Proposals`.
+    ``sampler``, ``knowledge`` and ``warm``: see :class:`edgedeploy.search.proposals.Proposals`. ``proposed`` hears what is
+    predicted of a variant that is begun.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Search:
         sampler: SamplerName = "co-design",
         knowledge: Knowledge = NO_KNOWLEDGE,
         warm: WarmStart | None = None,
+        proposed: Callable[[Variant, Belief], None] = lambda variant, belief: None,
     ) -> None:
         self._space = space
         self._lookup = lookup
@@ -75,6 +81,7 @@ class Search:
         self._distributions = space.distributions()
         self._proposals = Proposals(space, directions, seed, sampler=sampler, knowledge=knowledge, warm=warm)
         self._warm = warm
+        self._proposed = proposed
         self._asking = False
         optuna.logging.set_verbosity(logging.ERROR)
         with clock():
@@ -115,6 +122,10 @@ class Search:
             raise failure
         return Finished(over or "trials", len(self._outcomes), cut)
 
+    def left(self) -> list[Left]:
+        """See :meth:`edgedeploy.search.proposals.Proposals.left`."""
+        return self._proposals.left()
+
     def _launch(self, crew: Evaluator, trials: int, deadline_s: float) -> StopReason | None:
         """Fill the free slots. Returns why no further variant is to be started, or None while one may be later."""
         while len(self._outcomes) + len(self._flying) < trials:
@@ -137,7 +148,11 @@ class Search:
         while True:
             if not self._persist(self._waits):
                 proposal = self._proposals.next(taken, [params for params, _ in flying])
-                return None if proposal is None else self._persist(partial(self._start, proposal))
+                if proposal is None:
+                    return None
+                if proposal.belief is not None:
+                    self._proposed(self._space.variant(proposal.params), proposal.belief)
+                return self._persist(partial(self._start, proposal))
             trial, variant = self._persist(self._ask)
             if variant.digest not in taken:
                 return trial, variant
@@ -200,6 +215,8 @@ class Search:
         attributes = {"variant": variant.digest}
         if proposal.proposed is not None:
             attributes[_PROPOSED] = json.dumps(dict(proposal.proposed))
+        if proposal.belief is not None:
+            attributes[_BELIEF] = json.dumps(proposal.belief.as_json())
         begun = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING,
             params=dict(proposal.params),

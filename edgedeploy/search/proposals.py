@@ -20,6 +20,7 @@ import optuna
 
 from edgedeploy.records.metrics import Direction
 from edgedeploy.records.variant import Scalar, Variant
+from edgedeploy.search.beliefs import Belief, Left
 from edgedeploy.search.codesign import CoDesign
 from edgedeploy.search.improvement import MOST_OBJECTIVES
 from edgedeploy.search.knowledge import NO_KNOWLEDGE, Knowledge
@@ -56,10 +57,11 @@ class _GaussianProcess(optuna.samplers.GPSampler):
 @dataclass(frozen=True)
 class Proposal:
     """``params`` of a variant that nobody has tried. ``proposed`` is what the sampler said where that was known already; it
-    is kept with the trial, so that the next run knows it too."""
+    is kept with the trial, so that the next run knows it too. ``belief`` is what was predicted of it."""
 
     params: Params
     proposed: Params | None = None
+    belief: Belief | None = None
 
 
 class Proposals:
@@ -127,7 +129,7 @@ class Proposals:
             return Proposal(first)
         if self._codesign is not None:
             found = self._codesign.propose(tried, under_way)
-            return None if found is None else Proposal(found)
+            return None if found is None else Proposal(found, belief=self._codesign.belief(found))
         seeds = np.random.SeedSequence([self._seed, len(self._outcomes), len(under_way)])
         drawn = self._draw(int(seeds.generate_state(1)[0]), under_way)
         if self._is_free(drawn, tried):
@@ -136,6 +138,10 @@ class Proposals:
         rng = np.random.default_rng(seeds)
         params = self._beside(drawn, tried, rng) or self._anywhere(tried, rng)
         return None if params is None else Proposal(params, drawn)
+
+    def left(self) -> list[Left]:
+        """Variants that a ladder could have gone on with and did not, and why; the most promising first."""
+        return self._codesign.left() if self._codesign is not None else []
 
     def _draw(self, seed: int, under_way: Sequence[Mapping[str, Scalar]]) -> Params:
         state = optuna.trial.TrialState

@@ -37,6 +37,13 @@ class Scale:
         beyond = np.maximum(signed - self.knee, 0) / self.unit
         return np.asarray(np.minimum(signed, self.knee) + self.unit * np.log1p(beyond), dtype=float)
 
+    def back(self, modelled: Floats) -> Floats:
+        """The values that are modelled so: the inverse of :meth:`of`."""
+        if self.logarithmic:
+            return np.exp(modelled)
+        beyond = np.expm1(np.maximum(modelled - self.knee, 0) / self.unit)
+        return np.asarray(self.sign * (np.minimum(modelled, self.knee) + self.unit * beyond), dtype=float)
+
     def worst_of_use(self, values: Floats) -> float:
         """As it is modelled, after ``values`` were seen. A gain that leaves a variant worse than that is none: a network at
         chance level is of no use, however fast it is."""

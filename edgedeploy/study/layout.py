@@ -15,6 +15,7 @@ MADE: Final = ("models", "artifacts", "baseline", "training", "inputs", "outputs
 
 ACCOUNT: Final = "account.jsonl"
 PLANS: Final = "plans.json"
+NOT_TRIED: Final = "not-tried.json"
 OPENINGS: Final = "confirmation/openings.jsonl"
 FOLDERS: Final = (*(folder.name for folder in ALL), *MADE, SET_ASIDE)
 FILES: Final = (
@@ -27,6 +28,7 @@ FILES: Final = (
     "events.jsonl",
     "index.jsonl",
     PLANS,
+    NOT_TRIED,
     "warm-start.json",
     "predicted.json",
     *(f"optuna.sqlite3{suffix}" for suffix in ("", "-journal", "-wal", "-shm")),

@@ -26,9 +26,8 @@ from edgedeploy.records.measurement import Failure
 from edgedeploy.records.variant import Variant
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.search.history import Server
-from edgedeploy.search.loop import Failed, Finished, Outcome, Scored, Search
+from edgedeploy.search.loop import Failed, Finished, Outcome, Scored
 from edgedeploy.search.rungs import Rungs
-from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
@@ -37,18 +36,16 @@ from edgedeploy.study.best import Best
 from edgedeploy.study.eta import Eta, Pace, eta
 from edgedeploy.study.events import Event, Observer
 from edgedeploy.study.front import read_front
-from edgedeploy.study.knowledge import knowledge_of
 from edgedeploy.study.known import Known
 from edgedeploy.study.limits import limit_marks
 from edgedeploy.study.modeller import BASELINE
 from edgedeploy.study.outputs import prune_outputs
-from edgedeploy.study.plans import PlanMaker, seeds_in
 from edgedeploy.study.preflight import Ready
+from edgedeploy.study.searching import Searching
 from edgedeploy.study.sources import task_marks
 from edgedeploy.study.steadiness import Steadiness
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.trial import Runner, Trials, runner_on
-from edgedeploy.study.warmstart import keep_predictions, warm_start
 from edgedeploy.study.workbench import Workbench, build_here
 
 _NOT_COMPARED: Final = "the baseline after further training is not measured yet"
@@ -159,10 +156,9 @@ class StudyRun:
     def go(self, confirm: bool) -> Finished:
         for line in (*self._ready.left_out, *self._ready.notes):
             self._say("note", line)
-        first = next(iter(self._trials.values()))
         try:
             with self._crew, self._left_at_once():
-                finished = self._search(first, self._planned_space(first), self._total)
+                finished = self._searching().run(self._total)
                 self._compare_at_the_end()
                 if confirm:
                     self._confirm()
@@ -171,61 +167,22 @@ class StudyRun:
         finally:
             self._account.close()
 
-    def _search(self, first: Trials, space: Space, trials: int) -> Finished:
-        directions = [first.metrics[o.metric].direction for o in self._spec.objectives]
-        knowledge = knowledge_of(
-            self._spec,
-            self._ready.task,
-            first.metrics,
-            self._rungs,
-            self._store,
-            self._account,
-            lambda: self._deadline_s - time.monotonic(),
+    def _searching(self) -> Searching:
+        return Searching(
+            spec=self._spec,
+            ready=self._ready,
+            store=self._store,
+            history=self._history,
+            known=self._known,
+            account=self._account,
+            bench=self._bench,
+            first=next(iter(self._trials.values())),
+            crew=self._crew,
+            rungs=self._rungs,
+            host=self._host,
+            say=self._say,
+            deadline_s=self._deadline_s,
         )
-        warm = warm_start(self._store, self._spec, space, directions, knowledge.statics)
-        search = Search(
-            storage=self._history,
-            space=space,
-            directions=directions,
-            seed=self._spec.study.seed,
-            lookup=first.lookup,
-            clock=self._searching,
-            evidence=self._known.variants,
-            sampler=self._spec.search.sampler,
-            knowledge=knowledge,
-            warm=warm,
-        )
-        finished = search.run(self._crew, trials=trials, deadline_s=self._deadline_s)
-        if warm is not None and (told := keep_predictions(self._store, self._spec, warm.predictions())):
-            self._say("note", told)
-        return finished
-
-    def _planned_space(self, first: Trials) -> Space:
-        """The space with the plans of its budgets, which are made once the search's first variants are measured."""
-        maker = PlanMaker(
-            self._ready.space,
-            self._ready.targets,
-            self._bench,
-            self._store.root,
-            tell=partial(self._say, "note"),
-            progress=partial(self._say, "phase"),
-            check=self._check_time,
-        )
-        if maker.missing():
-            self._search(first, self._ready.space, min(self._total, seeds_in(self._ready.space)))
-            try:
-                with self._host, self._account.phase("build"):
-                    maker.make(self._store.measurement)
-            except OutOfTime as exc:
-                self._say("note", f"no precision plans: {exc}")
-        return maker.space()
-
-    def _check_time(self) -> None:
-        if time.monotonic() >= self._deadline_s:
-            raise OutOfTime("precision plans", "the time is over", "A resumed study makes them")
-
-    def _searching(self) -> AbstractContextManager[None]:
-        return self._account.phase("search")
 
     def _enlist(self) -> Crew:
         """All boards at the stage at hand, also those that were away when the study began. Time in which the only board has

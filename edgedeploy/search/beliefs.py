@@ -1,0 +1,72 @@
+"""What a search thinks of variants that it has not seen: why it proposes one, and why another is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedeploy.records.variant import Variant
+from edgedeploy.search.scales import Scale
+
+Floats = NDArray[np.float64]
+
+DEVIATIONS: Final = 2.0
+"""How many standard deviations better than expected an optimistic value is."""
+
+NO_CHANGE: Final = "even its optimistic value does not change the front"
+LATER: Final = "others promised more for their time"
+
+
+@dataclass(frozen=True)
+class Belief:
+    """Predicted values of the objectives, ``expected`` and ``optimistic``, the predicted ``gain`` of hypervolume over what
+    the front has, and what the evaluation is thought to cost. None of it is measured."""
+
+    expected: tuple[float, ...]
+    optimistic: tuple[float, ...]
+    gain: float
+    cost_s: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "expected": list(self.expected),
+            "optimistic": list(self.optimistic),
+            "gain": self.gain,
+            "cost_s": self.cost_s,
+            "provenance": "predicted",
+        }
+
+
+@dataclass(frozen=True)
+class Left:
+    """A variant that was not tried, and why."""
+
+    variant: Variant
+    belief: Belief
+    reason: str
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """Of every candidate, by row: ``means`` and ``spreads`` as the objectives are modelled, one array each; ``gain`` as a
+    share of the front's hypervolume, whatever it costs. ``scales`` lead back to the objectives' units; None where they are
+    modelled as they are."""
+
+    means: Sequence[Floats]
+    spreads: Sequence[Floats]
+    gain: Floats
+    scales: Sequence[Scale | None]
+
+    def of(self, row: int, cost_s: float | None) -> Belief:
+        return Belief(self._values(row, 0.0), self._values(row, DEVIATIONS), float(self.gain[row]), cost_s)
+
+    def _values(self, row: int, deviations: float) -> tuple[float, ...]:
+        found = []
+        for mean, spread, scale in zip(self.means, self.spreads, self.scales, strict=True):
+            value = np.array([mean[row] - deviations * spread[row]])
+            found.append(float((value if scale is None else scale.back(value))[0]))
+        return tuple(found)

@@ -1,0 +1,99 @@
+"""What a search with rungs of recovery did not try, and why: ``not-tried.json``, written anew after each run.
+
+Its values are predicted. Nothing reads them but a report, and none of them is on a front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgedeploy.files import write_json
+from edgedeploy.records.variant import Variant
+from edgedeploy.search.beliefs import Belief, Left
+from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.layout import NOT_TRIED
+from edgedeploy.study.reading import read_record
+from edgedeploy.study.store import Store
+
+MOST: Final = 60
+"""Variants that are written down; the most promising ones."""
+
+REMEDY: Final = "Remove it: the next run writes it anew"
+
+
+@dataclass(frozen=True)
+class NotTried:
+    """A variant by its label, with the predicted values of the objectives and the reason."""
+
+    label: str
+    reason: str
+    expected: Mapping[str, float]
+    optimistic: Mapping[str, float]
+    gain: float
+    cost_s: float | None
+
+
+def promotion(spec: StudySpec, variant: Variant, belief: Belief) -> str:
+    """Why a variant is trained further, for people."""
+    goal = next((i for i, one in enumerate(spec.objectives) if one.metric in _open_metrics(spec, belief)), 0)
+    cost = "" if belief.cost_s is None else f", for about {belief.cost_s:.0f} s"
+    return (
+        f"{variant.label}: {variant.recovery_epochs} epochs, because {spec.objectives[goal].metric} is predicted to be "
+        f"{belief.expected[goal]:.4g}, at best {belief.optimistic[goal]:.4g}: {belief.gain:.2%} of the front's volume{cost}"
+    )
+
+
+def _open_metrics(spec: StudySpec, belief: Belief) -> set[str]:
+    """Objectives that are not known yet."""
+    pairs = zip(spec.objectives, belief.expected, belief.optimistic, strict=True)
+    return {goal.metric for goal, expected, best in pairs if expected != best}
+
+
+def keep_left(store: Store, spec: StudySpec, left: Sequence[Left]) -> str | None:
+    """Write down the most promising of what was not tried; a line about it, None when there is nothing."""
+    path = store.root / NOT_TRIED
+    if not left:
+        path.unlink(missing_ok=True)
+        return None
+    names = [goal.metric for goal in spec.objectives]
+    write_json(path, {"provenance": "predicted", "not_tried": [_as_json(item, names) for item in left[:MOST]]})
+    reasons = {item.reason: 0 for item in left}
+    for item in left:
+        reasons[item.reason] += 1
+    told = "; ".join(f"{count} because {reason}" for reason, count in reasons.items())
+    return f"{len(left)} rungs were not tried: {told}. {NOT_TRIED} has what is predicted of them"
+
+
+def kept_left(store: Store) -> tuple[NotTried, ...]:
+    """What the last run did not try; empty when it noted nothing. Raises ``DataError`` for a damaged file."""
+    path = store.root / NOT_TRIED
+    if not path.exists():
+        return ()
+    return read_record(path, lambda data: tuple(_from_json(item) for item in data["not_tried"][:MOST]), REMEDY)
+
+
+def _as_json(left: Left, names: Sequence[str]) -> dict[str, Any]:
+    belief = left.belief
+    return {
+        "variant": left.variant.as_json(),
+        "label": left.variant.label,
+        "reason": left.reason,
+        "expected": dict(zip(names, belief.expected, strict=True)),
+        "optimistic": dict(zip(names, belief.optimistic, strict=True)),
+        "gain": belief.gain,
+        "cost_s": belief.cost_s,
+    }
+
+
+def _from_json(data: Mapping[str, Any]) -> NotTried:
+    cost_s = data["cost_s"]
+    return NotTried(
+        label=str(data["label"]),
+        reason=str(data["reason"]),
+        expected={str(name): float(value) for name, value in data["expected"].items()},
+        optimistic={str(name): float(value) for name, value in data["optimistic"].items()},
+        gain=float(data["gain"]),
+        cost_s=None if cost_s is None else float(cost_s),
+    )

@@ -1,0 +1,118 @@
+"""The search of one run: over the study's space, with the plans of its budgets once these can be made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from edgedeploy.errors import OutOfTime
+from edgedeploy.lab.crew import Crew
+from edgedeploy.records.variant import Variant
+from edgedeploy.search.beliefs import Belief
+from edgedeploy.search.history import Server
+from edgedeploy.search.loop import Finished, Search
+from edgedeploy.search.rungs import Rungs
+from edgedeploy.search.space import Space
+from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.account import Account
+from edgedeploy.study.knowledge import knowledge_of
+from edgedeploy.study.known import Known
+from edgedeploy.study.left import keep_left, promotion
+from edgedeploy.study.plans import PlanMaker, seeds_in
+from edgedeploy.study.preflight import Ready
+from edgedeploy.study.store import Store
+from edgedeploy.study.trial import Trials
+from edgedeploy.study.warmstart import keep_predictions, warm_start
+from edgedeploy.study.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Searching:
+    """What a search is made of. ``first`` answers from the evidence, ``host`` is locked while this host works."""
+
+    spec: StudySpec
+    ready: Ready
+    store: Store
+    history: Path | Server
+    known: Known
+    account: Account
+    bench: Workbench
+    first: Trials
+    crew: Crew
+    rungs: Rungs
+    host: AbstractContextManager[object]
+    say: Callable[[Literal["phase", "note"], str], None]
+    deadline_s: float
+
+    def run(self, trials: int) -> Finished:
+        """Raises what :meth:`edgedeploy.search.loop.Search.run` raises."""
+        return self._search(self._planned_space(trials), trials)
+
+    def _search(self, space: Space, trials: int) -> Finished:
+        directions = [self.first.metrics[goal.metric].direction for goal in self.spec.objectives]
+        knowledge = knowledge_of(
+            self.spec,
+            self.ready.task,
+            self.first.metrics,
+            self.rungs,
+            self.store,
+            self.account,
+            lambda: self.deadline_s - time.monotonic(),
+        )
+        warm = warm_start(self.store, self.spec, space, directions, knowledge.statics)
+        search = Search(
+            storage=self.history,
+            space=space,
+            directions=directions,
+            seed=self.spec.study.seed,
+            lookup=self.first.lookup,
+            clock=self._clock,
+            evidence=self.known.variants,
+            sampler=self.spec.search.sampler,
+            knowledge=knowledge,
+            warm=warm,
+            proposed=self._proposed,
+        )
+        finished = search.run(self.crew, trials=trials, deadline_s=self.deadline_s)
+        told = [keep_left(self.store, self.spec, search.left())] if self.rungs.epochs else []
+        told += [keep_predictions(self.store, self.spec, warm.predictions())] if warm is not None else []
+        for line in filter(None, told):
+            self.say("note", line)
+        return finished
+
+    def _proposed(self, variant: Variant, belief: Belief) -> None:
+        if self.rungs.below(variant) is not None:
+            self.say("note", promotion(self.spec, variant, belief))
+
+    def _planned_space(self, trials: int) -> Space:
+        """The space with the plans of its budgets, which are made once the search's first variants are measured."""
+        maker = PlanMaker(
+            self.ready.space,
+            self.ready.targets,
+            self.bench,
+            self.store.root,
+            tell=partial(self.say, "note"),
+            progress=partial(self.say, "phase"),
+            check=self._check_time,
+        )
+        if maker.missing():
+            seeds = min(trials, seeds_in(self.ready.space))
+            replace(self, rungs=Rungs())._search(self.ready.space, seeds)
+            try:
+                with self.host, self.account.phase("build"):
+                    maker.make(self.store.measurement)
+            except OutOfTime as exc:
+                self.say("note", f"no precision plans: {exc}")
+        return maker.space()
+
+    def _check_time(self) -> None:
+        if time.monotonic() >= self.deadline_s:
+            raise OutOfTime("precision plans", "the time is over", "A resumed study makes them")
+
+    def _clock(self) -> AbstractContextManager[None]:
+        return self.account.phase("search")
