@@ -163,7 +163,7 @@ class Variant:
         """16 hex digits that name the variant in files, trials and reports."""
         return digest_of(self.as_json())[:16]
 
-    @property
+    @cached_property
     def model_digest(self) -> str:
         """Names the variant's torch model. A float model is shared by all targets and precisions, an int8 model from
         training by all targets that follow its plan."""
