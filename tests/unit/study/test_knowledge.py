@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from made_up_search import SPACE
 
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.search.knowledge import Knowledge
+from edgedeploy.search.rungs import Rungs
+from edgedeploy.spec.study import parse_spec
 from edgedeploy.study import knowledge
-from edgedeploy.study.knowledge import Sizes, without_effect
+from edgedeploy.study.account import Account
+from edgedeploy.study.knowledge import Sizes, knowledge_of, without_effect
+from edgedeploy.study.store import Store
 
 
 def test_a_width_keeps_its_square_and_an_architecture_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,4 +42,62 @@ def test_a_task_without_sizes_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_change_neither_accuracy_nor_size() -> None:
     assert "threads" in without_effect("dice_mean") and "calibration" not in without_effect("dice_mean")
     assert {"threads", "calibration"} <= without_effect("size_bytes")
-    assert without_effect("latency_p50_ns") == frozenset()
+    assert "threads" not in without_effect("latency_p50_ns")
+
+
+def test_epochs_of_recovery_change_accuracy_alone() -> None:
+    assert "recovery_epochs" not in without_effect("dice_mean")
+    for metric in ("latency_p50_ns", "peak_memory_bytes", "size_bytes"):
+        assert "recovery_epochs" in without_effect(metric)
+
+
+GOALS = """
+[study]
+name = "goals"
+targets = ["openvino"]
+[task]
+kind = "synthetic-ultrasound"
+[[boards]]
+name = "here"
+kind = "local"
+[space]
+width = [1.0, 0.5]
+recovery_epochs = [0, 4]
+[[objectives]]
+metric = "dice_mean"
+[[objectives]]
+metric = "cpu_time_ratio"
+scale = "linear"
+[[constraints]]
+metric = "dice_mean"
+at_least = 0.5
+[[constraints]]
+metric = "cpu_time_ratio"
+at_most = 0.8
+margin = 0.1
+[[constraints]]
+metric = "peak_memory_bytes"
+at_most = "1 GB"
+[budget]
+trials = 4
+"""
+
+
+def known(tmp_path: Path, text: str = GOALS) -> Knowledge:
+    spec, _ = parse_spec(text, tmp_path / "study.toml")
+    metrics = {**spec.metric_table({}), "dice_mean": MetricInfo("maximize", "1", "overlap")}
+    store = Store(tmp_path / "out")
+    rungs = Rungs.of(spec.space.get("recovery_epochs", ()))
+    return knowledge_of(spec, object(), metrics, rungs, store, Account(store), lambda: 1000.0)  # type: ignore[arg-type]
+
+
+def test_a_limit_on_an_objective_says_what_is_of_no_use(tmp_path: Path) -> None:
+    found = known(tmp_path)
+    assert found.limits == {0: 0.5, 1: pytest.approx(0.7)}
+    assert found.linear == frozenset({1})
+
+
+def test_a_study_without_rungs_knows_nothing_of_costs(tmp_path: Path) -> None:
+    plain = known(tmp_path, GOALS.replace("recovery_epochs = [0, 4]\n", ""))
+    assert plain.cost_s is None and not plain.has_exact
+    assert known(tmp_path).cost_s is not None
