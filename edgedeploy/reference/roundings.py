@@ -111,10 +111,8 @@ def prepared(source: Any) -> Any:
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with (
-        TemporaryDirectory(prefix="edgedeploy-plan-") as folder,
-        translated("a model to be quantized", "Search float32"),
-    ):
+    told = translated("a model to be quantized", "Search float32")
+    with TemporaryDirectory(prefix="edgedeploy-plan-") as folder, told:
         given, ready = Path(folder, "given.onnx"), Path(folder, "ready.onnx")
         onnx.save(source, str(given))
         quant_pre_process(str(given), str(ready), skip_symbolic_shape=True)
