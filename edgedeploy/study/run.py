@@ -286,7 +286,8 @@ class StudyRun:
         return None if further in known else further
 
     def _is_recovered(self, variant: Variant) -> bool:
-        return variant.width < 1.0 or variant.arch_kwargs != dict(self._ready.space.arch_defaults)
+        changed = variant.width < 1.0 or variant.arch_kwargs != dict(self._ready.space.arch_defaults)
+        return changed and variant.recovery_epochs != 0
 
     def _compare_at_the_end(self) -> None:
         """An earlier run may have measured recovered variants and been cut off before the comparison."""
