@@ -1,7 +1,7 @@
 """The report: one HTML file that needs nothing else, made from stored evidence alone.
 
-Sections in the order a reader asks: what to ship and why, the front, the numbers, case by case, the confirmation, what
-failed, where the time went, on what it ran, how to do it again.
+Sections in the order a reader asks: what to ship and why, the front, the numbers, how the search went, case by case, the
+confirmation, what failed, where the time went, on what it ran, how to do it again.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from edgedeploy.report.page_details import (
 )
 from edgedeploy.report.plans import plans_section
 from edgedeploy.report.plot import choose_axes, pareto
+from edgedeploy.report.search_section import search_section
 from edgedeploy.report.tables import all_variants_table, line, metrics_table, weight_bits_table
 from edgedeploy.report.words import (
     answer,
@@ -65,6 +66,7 @@ def render_report(data: ReportData) -> str:
         _front(data.front),
         _numbers(data.front),
         _every_variant(data),
+        search_section(data),
         layers_section(data),
         plans_section(data),
         not_tried_section(data),

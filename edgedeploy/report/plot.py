@@ -103,7 +103,7 @@ def pareto(report: Front) -> Figure:
     data += [_points(look, rows, report, x, y) for look, rows in groups if rows]
     data += [_ring(row, x, y) for row in drawn if report.pick and row.digest == report.pick.digest]
     title = f"{heading(y.metric)} against {phrase(x.metric)} on {report.board} ({report.provenance})"
-    return {"data": data, "layout": _layout(escape(title), x.title, y.title, 480)}
+    return {"data": data, "layout": plain_layout(escape(title), x.title, y.title, 480)}
 
 
 def _line(members: Sequence[Row], report: Front, x: Axis, y: Axis) -> Figure | None:
@@ -211,7 +211,7 @@ def case_differences(
             "showlegend": False,
         }
     ]
-    layout = _layout(escape(title), "cases, worst for the pick first", "difference", 360)
+    layout = plain_layout(escape(title), "cases, worst for the pick first", "difference", 360)
     layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"width": 1}}]
     if comparison and comparison.lower is not None and comparison.upper is not None:
         band = {"xref": "paper", "x0": 0, "x1": 1, "line": {"width": 0}, "fillcolor": GREY, "opacity": 0.25}
@@ -235,10 +235,11 @@ def latency_over_time(windows: Mapping[str, Sequence[tuple[float, float]]], unit
         }
         for (label, points), colour in zip(windows.items(), (BLUE, ORANGE, GREY), strict=False)
     ]
-    return {"data": data, "layout": _layout("", "minutes under load", f"median latency of a window, {unit}", 320)}
+    return {"data": data, "layout": plain_layout("", "minutes under load", f"median latency of a window, {unit}", 320)}
 
 
-def _layout(title: str, x: str, y: str, height: int) -> Figure:
+def plain_layout(title: str, x: str, y: str, height: int) -> Figure:
+    """What all charts share; the texts are escaped already."""
     axis = {"zeroline": False, "automargin": True, "ticks": "outside", "ticklen": 4}
     return {
         "title": {"text": title, "font": {"size": 15}, "x": 0, "xanchor": "left"} if title else None,
