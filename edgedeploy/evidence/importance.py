@@ -118,9 +118,10 @@ def _terms(values: Sequence[Scalar]) -> Floats:
 
 def _shares(terms: Sequence[Floats], targets: Floats) -> Floats:
     """Shape (parameters, objectives); 0 for an objective that does not vary."""
-    spread = np.ptp(targets, axis=0)
-    varies = (spread > 0) & np.isfinite(spread)
-    centred = np.where(varies, targets - targets.mean(axis=0), 0.0) / np.where(varies, spread, 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # a damaged file may hold absurd values
+        spread = np.ptp(targets, axis=0)
+        varies = (spread > 0) & np.isfinite(spread)
+        centred = np.where(varies, (targets - targets.mean(axis=0)) / np.where(varies, spread, 1.0), 0.0)
     total = np.sum(centred**2, axis=0)
     design = np.column_stack(terms)
     inner, outer = design.T @ design, design.T @ centred

@@ -69,7 +69,8 @@ def progress_of(front: Front, measurements: Sequence[Measurement], began_utc: st
         return Progress(
             missing=f"No hypervolume is drawn: no variant is better than the reference in {', '.join(flat)}."
         )
-    scaled = np.where(np.array(feasible)[:, None], (costs - best) / (reference - best), np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):  # a damaged file may hold absurd values
+        scaled = np.where(np.array(feasible)[:, None], (costs - best) / (reference - best), np.inf)
     volumes, times = _volumes(scaled), _elapsed_s(valid, began_utc)
     signs = [-goal.sign for goal in front.objectives]
     return Progress(

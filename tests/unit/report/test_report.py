@@ -101,6 +101,7 @@ def test_sections_stand_in_the_order_a_reader_asks(reader: Reader) -> None:
         "The front",
         "Front and baselines",
         "All variants",
+        "How the search went",
         "Case by case against the baseline",
         "Confirmation",
         "Failures by cause",
