@@ -64,7 +64,7 @@ def test_the_volume_after_each_evaluation_is_that_of_the_front_by_then() -> None
     assert found.best == pytest.approx({"dice_mean": 0.9, "latency_p50_ns": 2e6})
     assert [step.volume for step in found.steps] == pytest.approx([0.0, 0.0, 0.375, 0.625])
     assert [step.elapsed_s for step in found.steps] == [1800, 1920, 2100, 2340]
-    assert [step.label for step in found.steps][0] == BASELINE.variant.label
+    assert found.steps[0].label == BASELINE.variant.label
 
 
 def test_three_objectives_make_a_volume() -> None:
