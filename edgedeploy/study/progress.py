@@ -88,7 +88,7 @@ def _counts(item: Measurement, front: Front) -> bool:
 def _reference(front: Front, valid: Sequence[Measurement], inside: Floats) -> Floats:
     """As costs: less is better. ``inside``: those of the feasible, shape (n, objectives)."""
     baseline = next((item.metrics for item in valid if item.digest == front.reference), {})
-    worst = inside.max(axis=0)
+    worst: Floats = inside.max(axis=0)
     for index, goal in enumerate(front.objectives):
         if goal.metric in BOARD_METRICS and goal.metric in baseline:
             worst[index] = -goal.sign * baseline[goal.metric]
