@@ -161,6 +161,15 @@ def test_settings_that_changed_together_share_what_either_explains() -> None:
     assert found.shares["dice_mean"] == pytest.approx({"precision": 0.5, "width": 0, "threads": 0.5}, abs=1e-9)
 
 
+def test_noise_explains_little() -> None:
+    """Four columns explain 4/15 of anything by chance, on the average of 200 kinds of noise."""
+    noise = np.random.default_rng(5).normal(size=(len(GRID), 200))
+    goals = [Objective(f"noise-{index}", "maximize") for index in range(200)]
+    values = [{goal.metric: float(value) for goal, value in zip(goals, row, strict=True)} for row in noise]
+    found = importances(GRID_VARIANTS, values, goals)
+    assert np.mean([sum(shares.values()) for shares in found.shares.values()]) < 0.5 * 4 / 15
+
+
 def test_few_variants_have_no_importances() -> None:
     values = [{"dice_mean": index / 10} for index in range(len(GRID))]
     found = importances(GRID_VARIANTS[: FEWEST - 1], values[: FEWEST - 1], (ACCURACY,))
@@ -236,6 +245,27 @@ def test_what_is_left_out_is_said() -> None:
         search_section(made_up_report.report_data(front=made_up_report.front(small[:1]), measurements=small[:1]))
         is None
     )
+
+
+@pytest.mark.filterwarnings("error")
+def test_absurd_values_of_a_damaged_file_cost_no_page() -> None:
+    items = made_up_report.measurements()
+    rows = []
+    for index, row in enumerate(made_up_report.front().rows):
+        huge = {
+            name: dataclasses.replace(each, value=(-1.7e308, 1.7e308)[index % 2])
+            for name, each in row.estimates.items()
+        }
+        arch = (("resolution", (10**400, 3.0, 1e300)[index % 3]),)
+        rows.append(dataclasses.replace(row, estimates=huge, variant=dataclasses.replace(row.variant, arch=arch)))
+    huge_items = [
+        dataclasses.replace(item, metrics=dict.fromkeys(item.metrics, (-1.7e308, 1.7e308)[index % 2]))
+        for index, item in enumerate(items)
+    ]
+    found = section(
+        front=dataclasses.replace(made_up_report.front(), rows=tuple(rows), constraints=()), measurements=huge_items
+    )
+    assert page(Summary("made up", "measured", "", False, "", "", (), ()), [found])
 
 
 def test_names_of_others_are_text_in_every_chart() -> None:
