@@ -38,8 +38,8 @@ _LEAST: Final = 1e-9
 @dataclass(frozen=True)
 class Importances:
     """``shares``: by objective, the part of its variance that each parameter explains; each 0 to 1, and together what the
-    additive fit explains. ``logarithmic``: objectives that were fitted by their logarithm. ``missing`` says why there are
-    none."""
+    additive fit explains (adjusted R squared). ``logarithmic``: objectives that were fitted by their logarithm. ``missing``
+    says why there are none."""
 
     variants: int
     shares: Mapping[str, Mapping[str, float]]
@@ -81,7 +81,7 @@ def importances(
     are fitted by their logarithm, because what a parameter does to a time or a size is a factor.
 
     The share of a parameter is what it adds to the variance explained, averaged over orders in which parameters are added
-    (Lindeman, Merenda and Gold 1980).
+    (Lindeman, Merenda and Gold 1980), times the part of the whole that is more than as many columns explain by chance.
     """
     columns = settings_of(variants)
     terms = {name: _terms(column) for name, column in columns.items()}
@@ -117,30 +117,37 @@ def _terms(values: Sequence[Scalar]) -> Floats:
 
 
 def _shares(terms: Sequence[Floats], targets: Floats) -> Floats:
-    """Shape (parameters, objectives); 0 for an objective that does not vary."""
-    spread = np.ptp(targets, axis=0)
-    varies = (spread > 0) & np.isfinite(spread)
-    centred = np.where(varies, targets - targets.mean(axis=0), 0.0) / np.where(varies, spread, 1.0)
-    total = np.sum(centred**2, axis=0)
+    """Shape (parameters, objectives); 0 for an objective that does not vary. Together the adjusted R squared: as many
+    columns explain a part of anything by chance."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a damaged file may hold absurd values
+        spread = np.ptp(targets, axis=0)
+        varies = (spread > 0) & np.isfinite(spread)
+        centred = np.where(varies, (targets - targets.mean(axis=0)) / np.where(varies, spread, 1.0), 0.0)
+    total = np.where(varies, np.sum(centred**2, axis=0), 1.0)
     design = np.column_stack(terms)
     inner, outer = design.T @ design, design.T @ centred
     ends = np.cumsum([0, *(term.shape[1] for term in terms)])
-    known: dict[frozenset[int], Floats] = {frozenset(): np.zeros(targets.shape[1])}
+    known: dict[frozenset[int], tuple[Floats, int]] = {frozenset(): (np.zeros(targets.shape[1]), 0)}
 
-    def explained(chosen: frozenset[int]) -> Floats:
+    def explained(chosen: frozenset[int]) -> tuple[Floats, int]:
+        """R squared with these parameters, and how many independent columns they have."""
         if chosen not in known:
             at = np.concatenate([np.arange(ends[index], ends[index + 1]) for index in sorted(chosen)])
-            fitted = np.linalg.pinv(inner[np.ix_(at, at)], rcond=_LEAST, hermitian=True) @ outer[at]
-            part = np.sum(outer[at] * fitted, axis=0)
-            known[chosen] = np.divide(part, total, out=np.zeros_like(part), where=varies)
+            values, vectors = np.linalg.eigh(inner[np.ix_(at, at)])
+            free = values > _LEAST * values[-1]
+            along = vectors[:, free].T @ outer[at]
+            known[chosen] = np.sum(along**2 / values[free, None], axis=0) / total, int(free.sum())
         return known[chosen]
 
     found = np.zeros((len(terms), targets.shape[1]))
     orders = _orders(len(terms))
     for order in orders:
         for place, index in enumerate(order):
-            found[index] += explained(frozenset(order[: place + 1])) - explained(frozenset(order[:place]))
-    return np.clip(found / len(orders), 0.0, 1.0)
+            found[index] += explained(frozenset(order[: place + 1]))[0] - explained(frozenset(order[:place]))[0]
+    whole, columns = explained(frozenset(range(len(terms))))
+    by_chance = (1 - whole) * columns / (len(targets) - 1 - columns)
+    kept = np.clip(1 - by_chance / np.maximum(whole, _LEAST), 0.0, 1.0)
+    return np.asarray(np.clip(found / len(orders) * kept, 0.0, 1.0), dtype=float)
 
 
 def _orders(count: int) -> list[tuple[int, ...]]:

@@ -74,10 +74,10 @@ class _Axis:
 def drawn_rows(front: Front) -> list[Row]:
     """The rows of the parallel coordinates, in the front's own order."""
     first = [row for row in front.rows if row.status == "front" or row.baseline][:MOST_LINES]
-    rest = [row for row in front.rows if row not in first]
+    digests = {row.digest for row in first}
+    rest = [row.digest for row in front.rows if row.digest not in digests]
     left = min(MOST_LINES - len(first), len(rest))
-    chosen = [*first, *(rest[index * len(rest) // left] for index in range(left))]
-    digests = {row.digest for row in chosen}
+    digests |= {rest[index * len(rest) // left] for index in range(left)}
     return [row for row in front.rows if row.digest in digests]
 
 

@@ -58,9 +58,7 @@ def _point(values: Mapping[str, float], front: Front) -> str:
 
 def _parallel(front: Front) -> list[Block]:
     shown, count = len(drawn_rows(front)), len(front.rows)
-    which = (
-        "every variant" if shown == count else f"{shown} of {count} variants, the front and the baselines among them"
-    )
+    which = "every variant" if shown == count else f"{shown} of {count} variants, the front's and the baselines first"
     label = f"Parallel coordinates of {shown} variants: their settings and objectives, as in the table."
     note = f"A line for {which}, through the settings in which they differ and the objectives."
     return [
@@ -99,8 +97,8 @@ def _explained(found: Importances) -> str:
     scales = ", ".join(map(phrase, found.logarithmic))
     return (
         f"The share of each objective's variance that a parameter explains in an additive fit of {found.variants} measured "
-        f"variants, averaged over orders of adding the parameters; together they explain {together}, the rest is "
-        "interaction and noise. This describes the variants that the search chose to measure: it is no experiment, and "
-        "parameters that changed together share what either explains."
+        f"variants, averaged over orders of adding the parameters; together they explain {together} (adjusted R\u00b2), the "
+        "rest is interaction and noise. This describes the variants that the search chose to measure: it is no experiment, "
+        "and parameters that changed together share what either explains."
         + (f" Fitted on a logarithmic scale: {scales}." if scales else "")
     )

@@ -69,7 +69,8 @@ def progress_of(front: Front, measurements: Sequence[Measurement], began_utc: st
         return Progress(
             missing=f"No hypervolume is drawn: no variant is better than the reference in {', '.join(flat)}."
         )
-    scaled = np.where(np.array(feasible)[:, None], (costs - best) / (reference - best), np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):  # a damaged file may hold absurd values
+        scaled = np.where(np.array(feasible)[:, None], (costs - best) / (reference - best), np.inf)
     volumes, times = _volumes(scaled), _elapsed_s(valid, began_utc)
     signs = [-goal.sign for goal in front.objectives]
     return Progress(
@@ -87,7 +88,7 @@ def _counts(item: Measurement, front: Front) -> bool:
 def _reference(front: Front, valid: Sequence[Measurement], inside: Floats) -> Floats:
     """As costs: less is better. ``inside``: those of the feasible, shape (n, objectives)."""
     baseline = next((item.metrics for item in valid if item.digest == front.reference), {})
-    worst = inside.max(axis=0)
+    worst: Floats = inside.max(axis=0)
     for index, goal in enumerate(front.objectives):
         if goal.metric in BOARD_METRICS and goal.metric in baseline:
             worst[index] = -goal.sign * baseline[goal.metric]

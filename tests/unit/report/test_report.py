@@ -101,6 +101,7 @@ def test_sections_stand_in_the_order_a_reader_asks(reader: Reader) -> None:
         "The front",
         "Front and baselines",
         "All variants",
+        "How the search went",
         "Case by case against the baseline",
         "Confirmation",
         "Failures by cause",
@@ -309,7 +310,8 @@ def test_whatever_things_are_called_the_page_is_the_same_around_it(data: ReportD
 def test_what_others_named_is_all_over_the_page(data: ReportData) -> None:
     """So that the comparison above compares something."""
     sections = Reader(render_report(everywhere(data, "a-name"))).sections
-    assert [title for title, text in sections.items() if "a-name" not in text] == ["The front"]
+    drawn = ["The front", "How the search went"]
+    assert [title for title, text in sections.items() if "a-name" not in text] == drawn, "its charts have the names"
 
 
 def test_what_a_chart_says_cannot_leave_its_element() -> None:
