@@ -258,7 +258,7 @@ class Resampler:
             return self._compare_cases(ours, theirs, objective)
         if row.exact or ours is theirs:
             return Comparison(metric, gain, gain, gain, "exact", 1)
-        pair = [self._draws_of(side, metric) for side in (ours, theirs)]
+        pair = [self.draws_of(side, metric) for side in (ours, theirs)]
         if pair[0] is None or pair[1] is None:
             return Comparison(metric, gain, None, None, "too few", 0)
         difference = pair[1] - pair[0] if objective.direction == "minimize" else pair[0] - pair[1]
@@ -270,11 +270,11 @@ class Resampler:
         metric = objective.metric
         if not any(metric in values for values in ours.cases.values()):
             return _compare_draws(ours, theirs, objective)
-        (mine, values), (other, their_values) = self._values_of(ours, metric), self._values_of(theirs, metric)
+        (mine, values), (other, their_values) = self.values_of(ours, metric), self.values_of(theirs, metric)
         groups = ours.groups or theirs.groups
         if mine.keys() == other.keys() and (ours.groups == theirs.groups):
             gains = objective.sign * (values - their_values)
-            pair = [self._draws_of(side, metric) for side in (ours, theirs)]
+            pair = [self.draws_of(side, metric) for side in (ours, theirs)]
             draws = None if pair[0] is None or pair[1] is None else objective.sign * (pair[0] - pair[1])
         else:
             by_case = paired_gains(ours, theirs, objective)
@@ -293,7 +293,7 @@ class Resampler:
             return resampled_group_means(values, [groups[case] for case in cases], self.seed, self.resamples)
         return resampled_means(values, drawn_units(self.seed, values.size, self.resamples))
 
-    def _values_of(self, measurement: Measurement, metric: str) -> tuple[dict[str, float], Floats]:
+    def values_of(self, measurement: Measurement, metric: str) -> tuple[dict[str, float], Floats]:
         """The metric's value by case, in the order of case ids, where it is defined."""
         key = (id(measurement), metric)
         if key not in self._values:
@@ -302,7 +302,7 @@ class Resampler:
             self._values[key] = (measurement, by_case, values)
         return self._values[key][1:]
 
-    def _draws_of(self, measurement: Measurement, metric: str) -> Floats | None:
+    def draws_of(self, measurement: Measurement, metric: str) -> Floats | None:
         # By identity, and kept alive: a variant may be here with several measurements (splits, repeats).
         key = (id(measurement), metric)
         if key not in self._draws:
@@ -320,7 +320,7 @@ class Resampler:
         if row is None and metric in measurement.draws:
             return _defined(measurement.draws[metric].values)
         if row is None:
-            by_case, values = self._values_of(measurement, metric)
+            by_case, values = self.values_of(measurement, metric)
             return self._means(by_case, values, measurement.groups)
         if not row.source.has_spread:
             return None

@@ -6,7 +6,7 @@ Recomputed from stored measurements alone: the same measurements, in any order, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from edgedeploy.evidence.bootstrap import (
     Resampler,
     confirms_dominance,
 )
+from edgedeploy.evidence.chances import chances_on_front
 from edgedeploy.evidence.comparable import require_comparable
 from edgedeploy.evidence.derived import Derived, derive
 from edgedeploy.evidence.html import table_html
@@ -54,7 +55,8 @@ class Row:
     it. A member may have ``dominated_by`` too: it is better than that one somewhere, but by less than matters. ``verdict``
     says whether it is faster than the baseline that ran beside it; None when nothing was timed, or it is that baseline.
     ``beside`` is what that baseline gave in the same run, by metric in base units. ``file`` is the artifact, relative to the
-    study's folder, ``notes`` those of the measurement.
+    study's folder, ``notes`` those of the measurement. ``p_on_front`` is the share of bootstrap draws in which it is on the
+    front, of members and of what is indistinguishable from one; None for others, and where too little can be drawn.
     """
 
     variant: Variant
@@ -71,6 +73,7 @@ class Row:
     beside: Mapping[str, float] = field(default_factory=dict)
     file: str = ""
     notes: tuple[str, ...] = ()
+    p_on_front: float | None = None
 
     @property
     def digest(self) -> str:
@@ -100,6 +103,7 @@ class Row:
             "baseline_beside": dict(self.beside),
             "file": self.file,
             "notes": list(self.notes),
+            "p_on_front": self.p_on_front,
         }
 
 
@@ -292,6 +296,9 @@ def build_front(
     made = {item.digest: known.get(item.digest) or derive(item, resampler) for item in valid}
     rows = [_row(item, made[item.digest], judge, constraints, baseline_digests) for item in valid]
     places = {"front": 0, "dominated": 1, "infeasible": 2, "incomplete": 3}
+    unsure = {row.digest for row in rows if row.status == "front" or row.confidence == "indistinguishable"}
+    chances = chances_on_front(feasible, unsure, objectives, resampler)
+    rows = [replace(row, p_on_front=chances.get(row.digest)) for row in rows]
     rows.sort(key=lambda row: (places[row.status], rank(by_digest[row.digest], objectives)))
     return Front(
         provenance=valid[0].provenance if valid else None,

@@ -35,7 +35,7 @@ from edgedeploy.report.page_details import (
 from edgedeploy.report.plans import plans_section
 from edgedeploy.report.plot import choose_axes, pareto
 from edgedeploy.report.search_section import search_section
-from edgedeploy.report.tables import all_variants_table, line, metrics_table, weight_bits_table
+from edgedeploy.report.tables import CHANCE, all_variants_table, line, metrics_table, weight_bits_table
 from edgedeploy.report.words import (
     answer,
     baseline_text,
@@ -147,7 +147,8 @@ def _numbers(front: Front) -> Section | None:
         f"{LEVEL:.0%} interval. \u201cvs baseline\u201d is against the reference target's float model, timed beside it; "
         "what that gave in the same run stands below the variant's value. A baseline's own line is another session, whose "
         "times do not compare. \u201cfaster\u201d is said when the one-sided "
-        f"{TIME_LEVEL:.0%} bound of that ratio is more than {MARGIN:.0%} below 1."
+        f"{TIME_LEVEL:.0%} bound of that ratio is more than {MARGIN:.0%} below 1. \u201c{CHANCE}\u201d is the share of "
+        "bootstrap draws of these cases and runs in which nothing dominates the variant; it says nothing of new cases."
     )
     if any(row.variant.recovered for row in shown):
         caption += (

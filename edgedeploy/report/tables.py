@@ -12,10 +12,20 @@ from edgedeploy.evidence.quantities import comparison_text, heading, quantity, s
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.variant import Variant
 from edgedeploy.report.blocks import Cell, Line, Table
-from edgedeploy.report.words import baseline_text, executed_text, key_metrics, status_text, task_metrics, verdict_text
+from edgedeploy.report.words import (
+    baseline_text,
+    chance_text,
+    executed_text,
+    key_metrics,
+    status_text,
+    task_metrics,
+    verdict_text,
+)
 
 MANY_METRICS: Final = 5
 """A table with fewer columns of numbers would be stretched too wide to read across."""
+
+CHANCE: Final = "P(on front)"
 
 
 def line(*cells: object, looks: Sequence[str] = ()) -> Line:
@@ -47,18 +57,18 @@ def looks_of(row: Row, report: Front) -> list[str]:
 
 
 def metrics_table(rows: Sequence[Row], metrics: Sequence[str], report: Front, *, executed: bool = False) -> Table:
-    """The given variants with the given metrics and their intervals; ``executed`` adds the verdict on latency and the
-    precision that ran."""
+    """The given variants with the given metrics and their intervals; ``executed`` adds the verdict on latency, the
+    precision that ran and the share of draws on the front."""
     lines = []
     for row in rows:
         cells: list[object] = [_estimate(row, name, report, row.missing.get(name, "")) for name in metrics]
         if executed:
-            cells += [verdict_text(row), executed_text(row.executed) or "not known"]
+            cells += [verdict_text(row), executed_text(row.executed) or "not known", _chance(row)]
         lines.append(line(_label(row.variant, row.role), *cells, looks=looks_of(row, report)))
     headers = [
         "Variant",
         *(heading(name) for name in metrics),
-        *(["Than the baseline", "Layers ran as"] if executed else []),
+        *(["Than the baseline", "Layers ran as", CHANCE] if executed else []),
     ]
     numbers = range(1, len(metrics) + 1)
     return Table(headers, lines, numbers, look="narrow" if len(metrics) < MANY_METRICS else "", named=True)
@@ -82,6 +92,7 @@ def all_variants_table(report: Front) -> Table:
             Cell(arch, sort=arch),
             Cell(str(v.threads), sort=v.threads),
             *(_estimate(row, name, report) for name in metrics),
+            _chance(row),
             Cell(where, sort=where),
         ]
         lines.append(Line(cells, looks_of(row, report)))
@@ -92,9 +103,14 @@ def all_variants_table(report: Front) -> Table:
         "Architecture",
         "Threads",
         *(heading(n) for n in metrics),
+        CHANCE,
         "Where it stands",
     ]
-    return Table(headers, lines, numbers=[2, 4, *range(5, 5 + len(metrics))], look="sortable")
+    return Table(headers, lines, numbers=[2, 4, *range(5, 6 + len(metrics))], look="sortable")
+
+
+def _chance(row: Row) -> Cell:
+    return Cell(chance_text(row), sort=-1.0 if row.p_on_front is None else row.p_on_front)
 
 
 def weight_bits_table(measurements: Sequence[Measurement]) -> Table:

@@ -49,6 +49,16 @@ def executed_text(executed: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(ran, key=lambda i: (-i[1], i[0])))
 
 
+def chance_text(row: Row) -> str:
+    """In how many of the bootstrap's draws the variant is on the front; a dash where that is not drawn."""
+    chance = row.p_on_front
+    if chance is None:
+        return "\N{EN DASH}"
+    if 0 < chance < 0.01 or 0.99 < chance < 1:
+        return f"{'< 1' if chance < 0.5 else '> 99'} %"
+    return f"{100 * chance:.0f} %"
+
+
 def status_text(row: Row, report: Front) -> str:
     """Where a variant stands and why, in one line."""
     labels = report.labels

@@ -133,7 +133,7 @@ def test_times_are_bounded_at_their_own_level() -> None:
     """Two processes of one artifact would beat each other at the level of accuracies."""
     ours, theirs = made_up.measurement(ONE, noise=0.2), made_up.measurement(OTHER, noise=0.2, seed=2)
     found = Resampler(1, 400).compare(ours, theirs, RATIO)
-    drawn = [Resampler(1, 400)._draws_of(side, "latency_ratio") for side in (ours, theirs)]
+    drawn = [Resampler(1, 400).draws_of(side, "latency_ratio") for side in (ours, theirs)]
     assert drawn[0] is not None and drawn[1] is not None and TIME_LEVEL > LEVEL
     wanted = np.quantile(drawn[1] - drawn[0], 1 - TIME_LEVEL)
     assert found.lower == pytest.approx(float(wanted), rel=1e-6)

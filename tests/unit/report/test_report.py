@@ -243,12 +243,14 @@ def everywhere(data: ReportData, word: str) -> ReportData:
         ),
     ]
     host = {"cpu": word, "isa": [word], "isa_limit": word, "native_bfloat16": False}
+    front = made_up_report.front(items, margin=1.0)
+    rows = tuple(
+        dataclasses.replace(row, p_on_front=0.5) for row in front.rows
+    )  # draws hang on digests and ids of cases
     return dataclasses.replace(
         data,
         name=word,
-        front=dataclasses.replace(
-            made_up_report.front(items, margin=1.0), failures=(Failure(named, word, word, word, ""),), ended=word
-        ),
+        front=dataclasses.replace(front, rows=rows, failures=(Failure(named, word, word, word, ""),), ended=word),
         measurements=items,
         confirmation=[],
         openings=[{"utc": word, "reason": word, "variants": [word]}],
