@@ -66,6 +66,9 @@ class CoDesign:
         self._voted: tuple[tuple[int, int], Floats] | None = None
         self._settings: dict[tuple[str, int], Floats] = {}
         self._beliefs: Beliefs | None = None
+        self.best_gain: float | None = None
+        """What the best untried candidate promised at the last proposal, as a share of the front's hypervolume; None when
+        nothing was predicted."""
 
     def tell(self, params: Mapping[str, Scalar], outcome: Outcome) -> None:
         self._waiting.append((dict(params), outcome))
@@ -80,10 +83,12 @@ class CoDesign:
             return None
         self._learn_exact()
         scored = [told for told in self._told if isinstance(told.outcome, Scored)]
-        self._beliefs = None
+        self._beliefs = self.best_gain = None
         if len(scored) < STARTUP:
             return self._take(self._spread(pending), free)
-        return self._take(self._gain(scored, pending), free)
+        gain = self._gain(scored, pending)
+        self.best_gain = self._best_gain(free)
+        return self._take(gain, free)
 
     def belief(self, params: Mapping[str, Scalar]) -> Belief | None:
         """What was thought of a candidate at the last proposal; None when that was drawn by size."""
@@ -114,6 +119,13 @@ class CoDesign:
         assert self._beliefs is not None
         cost_s = self._knowledge.cost_s
         return self._beliefs.of(row, None if cost_s is None else cost_s(self._candidates().variants[row]))
+
+    def _best_gain(self, free: NDArray[np.bool_]) -> float:
+        """Of the free candidates that may be evaluated, now or after others."""
+        assert self._beliefs is not None
+        share, variants = self._beliefs.gain, self._candidates().variants
+        rows = sorted(np.flatnonzero(free).tolist(), key=lambda row: -share[row])
+        return next((float(share[row]) for row in rows if not self._knowledge.left_out(variants[row])), 0.0)
 
     def _candidates(self) -> Candidates:
         """With all that was told: a neighbour of what was on the front when it was told is a candidate."""

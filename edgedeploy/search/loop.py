@@ -21,7 +21,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import optuna
 
@@ -34,6 +34,7 @@ from edgedeploy.search.knowledge import NO_KNOWLEDGE, Knowledge
 from edgedeploy.search.outcomes import Evaluator, Failed, Finished, Outcome, Scored, StopReason
 from edgedeploy.search.proposals import Proposal, Proposals, SamplerName, seeds_of
 from edgedeploy.search.space import Space
+from edgedeploy.search.stopping import Stopping
 from edgedeploy.search.warmstart import WarmStart
 
 __all__ = ["Evaluator", "Failed", "Finished", "Outcome", "Scored", "Search", "StopReason"]
@@ -46,6 +47,9 @@ _PROPOSED: Final = "proposed"
 _BELIEF: Final = "belief"
 """User attribute of a trial: what was predicted of it when it was proposed, as JSON."""
 
+_BEST_GAIN: Final = "best_gain"
+"""User attribute of a trial: what the best untried variant promised when it was proposed."""
+
 
 class Search:
     """One multi-objective search over ``space``, resumable from its storage: a SQLite file, or a server.
@@ -53,7 +57,7 @@ class Search:
     ``lookup`` answers from the evidence (None: not evaluated yet); ``evidence`` lists the variants that ``lookup`` knows, in
     the order they were made. ``clock`` wraps the optimiser's own work, which the study's time account is charged with.
     ``sampler``, ``knowledge`` and ``warm``: see :class:`edgedeploy.search.proposals.Proposals`. ``proposed`` hears what is
-    predicted of a variant that is begun.
+    predicted of a variant that is begun. ``stop_gain``: see :class:`edgedeploy.search.stopping.Stopping`.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Search:
         knowledge: Knowledge = NO_KNOWLEDGE,
         warm: WarmStart | None = None,
         proposed: Callable[[Variant, Belief], None] = lambda variant, belief: None,
+        stop_gain: float = 0.0,
     ) -> None:
         self._space = space
         self._lookup = lookup
@@ -83,6 +88,8 @@ class Search:
         self._warm = warm
         self._proposed = proposed
         self._asking = False
+        self._stopping = Stopping(stop_gain)
+        self._best_gain: float | None = None
         optuna.logging.set_verbosity(logging.ERROR)
         with clock():
             self._study = open_history(storage, directions)
@@ -94,7 +101,7 @@ class Search:
         - ``trials`` distinct variants have an outcome (evidence of earlier runs counts);
         - the monotonic clock passes ``deadline_s``, or an evaluation raises ``OutOfTime``: its trial stays RUNNING and
           the next run evaluates it;
-        - nothing is left to try.
+        - nothing is left to try, or nothing that promises enough.
 
         At the end the evaluations under way are waited for, also when one of them raised anything else: that is raised
         after the outcomes of the others are stored.
@@ -116,11 +123,12 @@ class Search:
                     over, cut = "wall_clock", str(raised)
                 elif raised is not None:
                     failure = self._graver(failure, raised)
-            if over == "exhausted":
-                over = None  # what landed may have left something to try again
+            if over in ("exhausted", "converged"):
+                over = None  # what landed may have left something to try again, or changed what is expected
         if failure is not None:
             raise failure
-        return Finished(over or "trials", len(self._outcomes), cut)
+        best_gain = self._best_gain if over == "converged" else None
+        return Finished(over or "trials", len(self._outcomes), cut, best_gain)
 
     def left(self) -> list[Left]:
         """See :meth:`edgedeploy.search.proposals.Proposals.left`."""
@@ -135,13 +143,13 @@ class Search:
                 return None
             with self._clock():
                 found = self._next()
-            if found is None:
-                return "exhausted"
+            if isinstance(found, str):
+                return found
             self._flying[crew.submit(found[1])] = found
         return None if self._flying else "trials"
 
-    def _next(self) -> tuple[optuna.Trial, Variant] | None:
-        """A trial of a variant without an outcome that is not under way; None when none is left. What is enqueued comes
+    def _next(self) -> tuple[optuna.Trial, Variant] | Literal["exhausted", "converged"]:
+        """A trial of a variant without an outcome that is not under way, or why there is none. What is enqueued comes
         first."""
         flying = [(trial.params, variant.digest) for trial, variant in self._flying.values()]
         taken = {*self._outcomes, *(digest for _, digest in flying)}
@@ -149,10 +157,15 @@ class Search:
             if not self._persist(self._waits):
                 proposal = self._proposals.next(taken, [params for params, _ in flying])
                 if proposal is None:
-                    return None
+                    return "exhausted"
+                self._best_gain = proposal.best_gain
+                if self._stopping.is_over(proposal.best_gain, len(self._outcomes)):
+                    return "converged"
                 if proposal.belief is not None:
                     self._proposed(self._space.variant(proposal.params), proposal.belief)
-                return self._persist(partial(self._start, proposal))
+                begun = self._persist(partial(self._start, proposal))
+                self._stopping.begun(proposal.best_gain)
+                return begun
             trial, variant = self._persist(self._ask)
             if variant.digest not in taken:
                 return trial, variant
@@ -217,6 +230,8 @@ class Search:
             attributes[_PROPOSED] = json.dumps(dict(proposal.proposed))
         if proposal.belief is not None:
             attributes[_BELIEF] = json.dumps(proposal.belief.as_json())
+        if proposal.best_gain is not None:
+            attributes[_BEST_GAIN] = repr(proposal.best_gain)
         begun = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING,
             params=dict(proposal.params),
@@ -269,6 +284,8 @@ class Search:
         return (params for params in seeds_of(self._space) if self._warm is None or self._warm.begins_with(params))
 
     def _remember(self, trial: optuna.trial.FrozenTrial) -> None:
+        if gain := trial.user_attrs.get(_BEST_GAIN):
+            self._stopping.begun(float(gain))
         if proposed := trial.user_attrs.get(_PROPOSED):
             params = json.loads(proposed)
             if set(params) == set(self._distributions):

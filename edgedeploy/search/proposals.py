@@ -57,11 +57,13 @@ class _GaussianProcess(optuna.samplers.GPSampler):
 @dataclass(frozen=True)
 class Proposal:
     """``params`` of a variant that nobody has tried. ``proposed`` is what the sampler said where that was known already; it
-    is kept with the trial, so that the next run knows it too. ``belief`` is what was predicted of it."""
+    is kept with the trial, so that the next run knows it too. ``belief`` is what was predicted of it, ``best_gain`` what
+    the best untried variant promised, as a share of the front's hypervolume: one that costs less may come first."""
 
     params: Params
     proposed: Params | None = None
     belief: Belief | None = None
+    best_gain: float | None = None
 
 
 class Proposals:
@@ -129,7 +131,9 @@ class Proposals:
             return Proposal(first)
         if self._codesign is not None:
             found = self._codesign.propose(tried, under_way)
-            return None if found is None else Proposal(found, belief=self._codesign.belief(found))
+            if found is None:
+                return None
+            return Proposal(found, belief=self._codesign.belief(found), best_gain=self._codesign.best_gain)
         seeds = np.random.SeedSequence([self._seed, len(self._outcomes), len(under_way)])
         drawn = self._draw(int(seeds.generate_state(1)[0]), under_way)
         if self._is_free(drawn, tried):

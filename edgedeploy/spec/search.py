@@ -13,6 +13,8 @@ from edgedeploy.spec.scenarios import Table
 from edgedeploy.spec.source import SpecSource
 
 MAX_POINTS = 256
+MOST_WEIGHED = 3
+"""Objectives that co-design weighs; with more, a study has Optuna's Gaussian process."""
 
 Point = dict[str, Scalar]
 Combination = dict[str, Scalar | tuple[Scalar, ...]]
@@ -25,9 +27,21 @@ class SearchTable(Table):
     sampler: Literal["co-design", "gp", "tpe", "nsga2", "random"] = "co-design"
     """Who proposes: edgedeploy's own sampler, which weighs all untried variants at once; or Optuna's Gaussian process, TPE,
     NSGA-II or chance. With more than three objectives, co-design is gp."""
+    stop_gain: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """The search ends before its budget when the best untried variant is expected to raise the front's hypervolume by less
+    than this share, three proposals in a row and with 12 outcomes at least: 0.001 is a thousandth. 0 never ends it. Only
+    co-design predicts that."""
     warm_start: str | None = Field(default=None, min_length=1)
     """The folder of another board's study of the same task, relative to the study file: what it trained is taken over, and
     its variants are tried first."""
+
+
+def check_stop(source: SpecSource, table: SearchTable, objectives: int) -> None:
+    """Refuse an end by what is expected where nothing is."""
+    found = f"sampler = {table.sampler!r}" if table.sampler != "co-design" else f"{objectives} objectives"
+    if table.stop_gain and (table.sampler != "co-design" or objectives > MOST_WEIGHED):
+        remedy = f"Remove it; it needs co-design, which weighs up to {MOST_WEIGHED} objectives"
+        raise source.error("search.stop_gain", f"nothing predicts a gain with {found}", remedy)
 
 
 def check_points(

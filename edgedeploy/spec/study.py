@@ -26,7 +26,7 @@ from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.metric_checks import check_margin, check_task_metrics, known_metric
 from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
-from edgedeploy.spec.search import MAX_POINTS, Combination, Point, SearchTable, check_points
+from edgedeploy.spec.search import MAX_POINTS, Combination, Point, SearchTable, check_points, check_stop
 from edgedeploy.spec.source import SpecSource, first_error
 from edgedeploy.spec.space import (
     MAX_CHOICES,
@@ -339,6 +339,7 @@ class StudySpec(_Table):
                 found = f"0 < width <= 1 must hold, but got {width!r}"
                 raise source.error("space.width", found, "width is the share of channels that pruning keeps")
         self._check_settings(source)
+        check_stop(source, self.search, len(self.objectives))
         check_points(source, self.tries, self.never, self.space, self.study.targets)
 
     def _check_settings(self, source: SpecSource) -> None:

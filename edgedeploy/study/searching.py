@@ -77,8 +77,11 @@ class Searching:
             knowledge=knowledge,
             warm=warm,
             proposed=self._proposed,
+            stop_gain=self.spec.search.stop_gain,
         )
         finished = search.run(self.crew, trials=trials, deadline_s=self.deadline_s)
+        if finished.best_gain is not None:
+            self.say("note", _converged(finished, finished.best_gain, self.spec))
         told = [keep_left(self.store, self.spec, search.left())] if self.rungs.epochs else []
         told += [keep_predictions(self.store, self.spec, warm.predictions())] if warm is not None else []
         for line in filter(None, told):
@@ -116,3 +119,10 @@ class Searching:
 
     def _clock(self) -> AbstractContextManager[None]:
         return self.account.phase("search")
+
+
+def _converged(finished: Finished, best_gain: float, spec: StudySpec) -> str:
+    return (
+        f"the search ends after {finished.evaluated} variants: the best untried one is expected to raise the front's "
+        f"hypervolume by {best_gain:.2g} of it, and stop_gain is {spec.search.stop_gain:g}"
+    )

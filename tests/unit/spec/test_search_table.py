@@ -100,3 +100,10 @@ def test_points_are_public() -> None:
     assert told["try"] == [{"precision": "int8"}]
     assert told["never"] == [{"precision": ["int8"]}]
     assert spec.tries
+
+
+def test_an_end_by_what_is_expected_needs_a_sampler_that_expects() -> None:
+    assert read("[search]\nstop_gain = 0.001\n").search.stop_gain == 0.001
+    assert read('[search]\nsampler = "tpe"\n').search.stop_gain == 0.0
+    assert "nothing predicts a gain with sampler = 'tpe'" in refused('[search]\nsampler = "tpe"\nstop_gain = 0.001\n')
+    assert "search.stop_gain" in refused("[search]\nstop_gain = 1.5\n")
