@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from edges_task import Edges
 from levels_task import ARCH, LeveledEdges
-from made_up_study import new_store
+from made_up_study import ONE_TRIAL, new_store
 
 from edgedeploy.compress.model import Further
-from edgedeploy.errors import OutOfTime, Unsupported
+from edgedeploy.errors import OutOfTime, SpecError, Unsupported
 from edgedeploy.files import read_json
 from edgedeploy.records.elastic import NO_ELASTIC, Elastic
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.rungs import NO_RUNGS, Rungs
+from edgedeploy.spec.study import parse_spec
 from edgedeploy.study.account import Account
 from edgedeploy.study.elastic import is_whole
 from edgedeploy.study.modeller import Modeller
+from edgedeploy.study.preflight import _check_training
 from edgedeploy.study.store import Store
 
 RUNGS = Rungs.of((0, 1))
@@ -154,6 +157,13 @@ def test_a_training_that_is_cut_off_is_continued(tmp_path: Path) -> None:
     modeller(tmp_path / "out", told=told).reference(cut(0.5))
     assert not checkpoint.exists()
     assert told.count("elastic wide 16") == 1, "the second epoch of two"
+
+
+def test_a_task_without_training_members_is_refused_before_anything_starts() -> None:
+    text = ONE_TRIAL.replace("[space]", "[recovery]\nelastic_epochs = 2\n[space]", 1)
+    spec, source = parse_spec(text, Path("study.toml"))
+    with pytest.raises(SpecError, match=r"recovery\.elastic_epochs.*task 'edges' has no batches, loss"):
+        _check_training(spec, source, Edges(), [])
 
 
 def test_other_widths_are_another_network() -> None:
