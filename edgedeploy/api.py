@@ -23,6 +23,7 @@ from edgedeploy.report.tracking import Tracker
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.public import hide_in, private_words, secret_words, without
+from edgedeploy.spec.recovery import RecoveryTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
 from edgedeploy.study.baseline import recovered_baseline, require_same_weights
@@ -314,6 +315,8 @@ def _logged(tracker: Tracker, store: Store, done: int, wanted: int) -> Event:
 def _digest_of_spec(spec: StudySpec) -> str:
     """Of what the evidence depends on: not of how the search goes about it."""
     how = dict.fromkeys(("budget", "search", "tries", "never"), True)
+    if spec.recovery == RecoveryTable():  # the digests of studies without it stay what they are
+        how["recovery"] = True
     asks = spec.model_dump(mode="json", exclude={**how, "study": {"storage"}, "boards": {"__all__": {"away"}}})
     return digest_of(asks)[:16]
 

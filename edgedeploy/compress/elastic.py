@@ -8,6 +8,7 @@ This module needs torch: import it inside functions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,12 +34,24 @@ COUNTED: Final = 2**24
 """float32 counts so far without a gap, and so many numbers one tensor may have."""
 
 
+ASKED: Final = "an elastic network"
+REMEDY: Final = "train this network at each width, without elastic_epochs"
+
+
 @dataclass(frozen=True)
 class Cut:
     """A narrower ``model``, and for each of its parameters where its numbers stand in the whole network's."""
 
     model: nn.Module
     places: Mapping[str, torch.Tensor]
+
+    @property
+    def choice(self) -> str:
+        """A digest of which channels it has: sensitivities are sums, whose last bits can differ between runs."""
+        found = hashlib.sha256()
+        for place in self.places.values():
+            found.update(place.numpy().tobytes())
+        return found.hexdigest()
 
     def weights(self, whole: nn.Module) -> dict[str, torch.Tensor]:
         """Its parameters, read from ``whole``: gradients go back there."""
@@ -53,7 +66,7 @@ def cut_of(whole: nn.Module, prune: Callable[[nn.Module], nn.Module]) -> Cut:
     for tensor in counted.parameters():
         if tensor.numel() > COUNTED:
             found = f"a tensor of {tensor.numel()} numbers"
-            raise Unsupported("an elastic network", found, f"At most {COUNTED}: train this network at each width")
+            raise Unsupported(ASKED, found, f"At most {COUNTED}: {REMEDY}")
         tensor.data = torch.arange(tensor.numel(), dtype=tensor.dtype).view(tensor.shape)
     cut = Cut(
         prune(whole), {name: value.detach().long().flatten() for name, value in prune(counted).named_parameters()}
@@ -61,7 +74,7 @@ def cut_of(whole: nn.Module, prune: Callable[[nn.Module], nn.Module]) -> Cut:
     read = cut.weights(whole)
     if not all(torch.equal(value, read[name]) for name, value in cut.model.named_parameters()):
         found = "pruning chooses other channels when the weights change"
-        raise Unsupported("an elastic network", found, "Prune by a given sensitivity")
+        raise Unsupported(ASKED, found, REMEDY[0].upper() + REMEDY[1:])
     return cut
 
 
@@ -82,7 +95,8 @@ def train_elastic(
     widths = [sorted(channel_widths(cut.model).items()) for cut in cuts]
     elastic = _Elastic(whole, cuts)
     sandwich = _Sandwich(task, recipe.distill_weight)
-    fit(elastic, sandwich, recipe, arch=arch, oversight=oversight, settings={"cuts": widths})
+    settings = {"cuts": widths, "choices": [cut.choice for cut in cuts]}
+    fit(elastic, sandwich, recipe, arch=arch, oversight=oversight, settings=settings)
     return whole
 
 

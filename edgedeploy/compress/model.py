@@ -135,7 +135,7 @@ def derive(
 @dataclass(frozen=True)
 class Further:
     """``epochs`` of recovery, from the weights in the file ``start`` where there is one: those of the same architecture
-    after fewer epochs."""
+    after fewer epochs, or cut out of its elastic network."""
 
     epochs: int
     start: Path | None = None
@@ -204,14 +204,21 @@ def _is_baselines(task: Task, variant: Variant) -> bool:
     return variant.arch_kwargs == baseline_arch(task)
 
 
+def inherited(
+    task: Task, variant: Variant, baseline_model: nn.Module, own_weights: bool
+) -> tuple[nn.Module, InheritReport]:
+    """The variant's architecture at full width, with the weights that it has before any training of its own."""
+    model = built(task, variant.arch_kwargs)
+    source = model if own_weights and not _is_baselines(task, variant) else baseline_model
+    return model, inherit(model, source)
+
+
 def _shaped(
     task: Task, variant: Variant, baseline_model: nn.Module, own_weights: bool, *, like: Path | None = None
 ) -> tuple[nn.Module, InheritReport]:
     """The variant's model before any training of its own: inherited and pruned; by sensitivity, unless the weights in the
     file ``like`` tell the width of every layer."""
-    model = built(task, variant.arch_kwargs)
-    source = model if own_weights and not _is_baselines(task, variant) else baseline_model
-    report = inherit(model, source)
+    model, report = inherited(task, variant, baseline_model, own_weights)
     inputs = example_inputs(task.input_specs(**variant.arch_kwargs), first_inputs(task, variant.arch_kwargs))
     if not variant.allocation:
         return prune(model, inputs, variant.width), report

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
 
+from edgedeploy.records.elastic import NO_ELASTIC, Elastic
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NO_RULES, PrecisionPlan
 
 Scalar = bool | int | float | str
@@ -72,6 +73,8 @@ class Variant:
     - ``weight_bits``: bits of int8 weights; 0 lets the board decide.
     - ``recovery_epochs``: epochs of recovery in all, a rung of the study's ladder; None for those of the task's recipe.
     - ``quantizer``: the tool that makes int8 of the float model; empty for the target's default.
+    - ``elastic``: the network that the model is cut out of before its own recovery; none for what is pruned from the
+      baseline.
     - ``recovered``: the baseline after as much further training as recovered variants get; no search proposes it.
     """
 
@@ -89,6 +92,7 @@ class Variant:
     recovery_epochs: int | None = None
     quantizer: str = ""
     allocation: str = ""
+    elastic: Elastic = NO_ELASTIC
     recovered: bool = False
 
     @property
@@ -106,6 +110,7 @@ class Variant:
             **({"power_mode": self.power_mode} if self.power_mode else {}),
             **self._recovery,
             **self._allocated,
+            **self._cut_of,
             **({"recovered": True} if self.recovered else {}),
         }
 
@@ -116,6 +121,10 @@ class Variant:
     @property
     def _allocated(self) -> dict[str, str]:
         return {"allocation": self.allocation} if self.allocation else {}
+
+    @property
+    def _cut_of(self) -> dict[str, Any]:
+        return {"elastic": self.elastic.as_json()} if self.elastic else {}
 
     @property
     def _build_settings(self) -> dict[str, Any]:
@@ -155,6 +164,7 @@ class Variant:
             recovery_epochs=None if (epochs := data.get("recovery_epochs")) is None else int(epochs),
             quantizer=str(data.get("quantizer", "")),
             allocation=str(data.get("allocation", "")),
+            elastic=Elastic.from_json(data["elastic"]) if "elastic" in data else NO_ELASTIC,
             recovered=bool(data.get("recovered", False)),
         )
 
@@ -174,8 +184,13 @@ class Variant:
             trained["weight_bits"] = self.weight_bits
         if self.recovered:
             trained["recovered"] = True
-        network = {"width": self.width, "arch": dict(self.arch), **self._allocated}
+        network = {"width": self.width, "arch": dict(self.arch), **self._allocated, **self._cut_of}
         return digest_of({**network, **self._recovery, **trained})[:16]
+
+    @property
+    def elastic_digest(self) -> str:
+        """Names the elastic network of the variant's architecture."""
+        return digest_of({"arch": dict(self.arch), **self._cut_of})[:16]
 
     @property
     def artifact_name(self) -> str:
@@ -211,10 +226,11 @@ class Variant:
         cases = f"{self.calibration_cases}cal" if self.calibration_cases else ""
         bits = f"{self.weight_bits}bit" if self.weight_bits else ""
         further = "recovered" if self.recovered else ""
+        cut = "elastic" if self.elastic else ""
         epochs = "" if self.recovery_epochs is None else f"{self.recovery_epochs}ep"
         tool = f"by {self.quantizer}" if self.quantizer else ""
         parts = (
-            *(self.precision, bits, self.training, epochs, further),
+            *(self.precision, bits, self.training, cut, epochs, further),
             *(self.plan.label, tool, self.calibration, cases),
         )
         return " ".join(part for part in parts if part)
@@ -228,7 +244,8 @@ class Choices:
     the number of available calibration cases. ``trained`` are the targets that support models trained to be int8;
     ``seven_bits`` maps a target to the precisions in which it supports 7-bit weights, ``quantizers`` to its quantizers,
     the default first, each with its calibration methods. ``made`` are the plans of budgets by target and name, made for
-    its int8 model from calibration cases at the baseline's architecture.
+    its int8 model from calibration cases at the baseline's architecture. ``elastic`` is what allocated widths are
+    cut out of.
     """
 
     plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
@@ -239,6 +256,7 @@ class Choices:
     seven_bits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     quantizers: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     made: Mapping[str, Mapping[str, PrecisionPlan]] = field(default_factory=dict)
+    elastic: Elastic = NO_ELASTIC
 
 
 NO_CHOICES: Final = Choices()
@@ -266,7 +284,8 @@ def canonical(
     - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
       calibration;
     - recovery epochs are dropped for the baseline's own architecture at full width, which is not recovered.
-    - a model of full width has no allocation, and neither has the uniform one.
+    - a model of full width has no allocation, and neither has the uniform one;
+    - a model without allocation is not cut out of an elastic network.
     """
     target = str(params["target"])
     precision = str(params.get("precision", "float32"))
@@ -311,4 +330,5 @@ def canonical(
         recovery_epochs=int(params["recovery_epochs"]) if recovers and "recovery_epochs" in params else None,
         quantizer=quantizer,
         allocation="" if allocation == UNIFORM else allocation,
+        elastic=NO_ELASTIC if allocation == UNIFORM else choices.elastic,
     )

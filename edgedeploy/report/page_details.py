@@ -192,10 +192,16 @@ def training_section(data: ReportData) -> Section | None:
     }
     if host["isa_limit"]:
         facts["Limit of oneDNN"] = host["isa_limit"]
-    if data.trainings:
-        precisions = ", ".join(sorted({_trained_in(item) for item in data.trainings}))
-        spent = _duration(sum(item["wall_s"] for item in data.trainings))
-        facts["Other models"] = f"{len(data.trainings)} {precisions}, {spent}"
+    elastic = [item for item in data.trainings if "widths" in item]
+    if elastic:
+        facts["Elastic networks"] = "; ".join(
+            f"{_training_text(item)}, for {item['widths']} models" for item in elastic
+        )
+    others = [item for item in data.trainings if "widths" not in item]
+    if others:
+        precisions = ", ".join(sorted({_trained_in(item) for item in others}))
+        spent = _duration(sum(item["wall_s"] for item in others))
+        facts["Other models"] = f"{len(others)} {precisions}, {spent}"
     caption = "Training ran on the host of the study, not on the board."
     return Section("Training", caption, [pairs_table(facts)])
 

@@ -24,6 +24,7 @@ from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.metric_checks import check_margin, check_task_metrics, known_metric
+from edgedeploy.spec.recovery import RecoveryTable, check_elastic
 from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
 from edgedeploy.spec.search import MAX_POINTS, Combination, Point, SearchTable, check_points, check_stop
@@ -180,6 +181,8 @@ class StudySpec(_Table):
     """How a board is timed, and when a run counts as disturbed."""
     pick: PickTable = PickTable()
     """Which variant is proposed to ship."""
+    recovery: RecoveryTable = RecoveryTable()
+    """How changed architectures are recovered."""
     search: SearchTable = SearchTable()
     """How variants are proposed."""
     tries: tuple[Point, ...] = Field(default=(), max_length=MAX_POINTS, alias="try")
@@ -338,6 +341,7 @@ class StudySpec(_Table):
             if isinstance(width, (bool, str)) or not 0.0 < width <= 1.0:
                 found = f"0 < width <= 1 must hold, but got {width!r}"
                 raise source.error("space.width", found, "width is the share of channels that pruning keeps")
+        check_elastic(source, self.space, self.recovery.elastic_epochs)
         self._check_settings(source)
         check_stop(source, self.search, len(self.objectives))
         check_points(source, self.tries, self.never, self.space, self.study.targets)

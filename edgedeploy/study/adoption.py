@@ -17,6 +17,7 @@ from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.variant import Variant
 from edgedeploy.study.artifacts import kept_artifact
+from edgedeploy.study.elastic import is_whole
 from edgedeploy.study.models import kept_reference
 from edgedeploy.study.origin import Origin
 from edgedeploy.study.store import Store
@@ -59,6 +60,7 @@ def adopt(
     for variant in dict.fromkeys(other for item in variants for other in (item, _twin(item))):
         if variant.model_digest not in models and _take_model(origin.store, store, variant, tell):
             models.add(variant.model_digest)
+            _take_elastic(origin.store, store, variant)
     artifacts: set[str] = set()
     if same_tools:
         for item in origin.measurements:
@@ -101,6 +103,14 @@ def _take_model(origin: Store, store: Store, variant: Variant, tell: Callable[[s
     with new_folder(here) as part:
         _copy(there, part, [path.name for path in there.iterdir()])
     return True
+
+
+def _take_elastic(origin: Store, store: Store, variant: Variant) -> None:
+    """The network that the variant's model was cut out of, for widths that were not tried there."""
+    there, here = (place.model_folder(variant.elastic_digest) for place in (origin, store))
+    if variant.elastic and not here.exists() and is_whole(there):
+        with new_folder(here) as part:
+            _copy(there, part, [path.name for path in there.iterdir()])
 
 
 def _take_artifact(origin: Store, store: Store, item: Measurement, sums_alike: bool) -> set[str]:

@@ -24,7 +24,16 @@ from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import new_folder, read_json, write_atomic, write_json
 from edgedeploy.interfaces.target import Target
-from edgedeploy.interfaces.task import Case, ReadyMade, Stateful, TakenAsGiven, Task, baseline_arch, is_trained
+from edgedeploy.interfaces.task import (
+    Case,
+    ReadyMade,
+    Recoverable,
+    Stateful,
+    TakenAsGiven,
+    Task,
+    baseline_arch,
+    is_trained,
+)
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weightbits import TRAINED_FOR_BOARD
@@ -35,6 +44,7 @@ from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.search.rungs import NO_RUNGS, Rungs
 from edgedeploy.study.account import Account
 from edgedeploy.study.cases import inputs_of
+from edgedeploy.study.elastic import Elastics
 from edgedeploy.study.models import WEIGHTS, is_whole_beside, kept_reference, write_reference, write_reports
 from edgedeploy.study.store import Store
 from edgedeploy.study.whole import flaw_of, keep_note, note_of
@@ -72,6 +82,7 @@ class Modeller:
         self._progress = progress
         self._tell = tell
         self._out_of_time = out_of_time
+        self._elastics = Elastics(task, store, account, self._note, self._own_weights)
 
     @cached_property
     def baseline_model(self) -> Any:
@@ -172,8 +183,12 @@ class Modeller:
             write_reference(reference, part)
 
     def _further(self, variant: Variant) -> Further | None:
-        """How a variant on a rung is trained from the model of the rung below, which is made first if needed."""
+        """How a variant on a rung is trained from the model of the rung below, or on the lowest one from what is cut out of
+        its elastic network; either is made first if needed."""
         epochs, below = self._rungs.further_epochs(variant), self._rungs.below(variant)
+        if variant.elastic and below is None and isinstance(self.task, Recoverable):
+            start = self._elastics.weights(variant, self.baseline_model, self._oversight)
+            return Further(self.task.recovery_recipe.epochs if epochs is None else epochs, start)
         if epochs is None:
             return None
         return Further(epochs, self.reference(below).path.with_name(WEIGHTS) if below else None)

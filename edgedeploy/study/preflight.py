@@ -39,6 +39,7 @@ from edgedeploy.records.variant import UNIFORM, Choices, Scalar
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
+from edgedeploy.spec.recovery import elastic_of
 from edgedeploy.spec.search import combinations_of, points_of
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.space import check_quantizers
@@ -273,6 +274,9 @@ def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Seq
     if "recovery_epochs" in spec.space and not isinstance(task, Recoverable):
         found = f"it says how long models are trained, but task {task.name!r} has no {', '.join(RECOVERY_MEMBERS)}"
         raise source.error("space.recovery_epochs", found, "Remove it from the space")
+    if spec.recovery.elastic_epochs and not isinstance(task, Recoverable):
+        found = f"it trains networks at all widths at once, but task {task.name!r} has no {', '.join(RECOVERY_MEMBERS)}"
+        raise source.error("recovery.elastic_epochs", found, "Remove it, or give the task these members")
     if {*spec.space.get("allocation", ())} - {UNIFORM} and not isinstance(task, Recoverable):
         found = f"layers are weighed by the loss of training batches, but task {task.name!r} has none"
         remedy = f"Remove it from the space, or give the task {', '.join(RECOVERY_MEMBERS)}"
@@ -338,6 +342,7 @@ def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: B
             for name, target in targets.items()
             if isinstance(target, HasSevenBitWeights)
         },
+        elastic=elastic_of(spec.space, spec.recovery.elastic_epochs),
     )
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from edgedeploy.records.elastic import NO_ELASTIC, Elastic
 from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.variant import Choices, Variant, canonical
 from edgedeploy.search.space import Space
@@ -18,6 +20,7 @@ def make(
     plans: Mapping[str, PrecisionPlan] | None = None,
     seven_bits: Mapping[str, tuple[str, ...]] | None = None,
     tools: Mapping[str, Mapping[str, tuple[str, ...]]] | None = None,
+    elastic: Elastic = NO_ELASTIC,
     **params: bool | int | float | str,
 ) -> Variant:
     return canonical(
@@ -32,6 +35,7 @@ def make(
             calibrations={name: next(iter(ways.values())) for name, ways in (tools or {}).items()},
             seven_bits=seven_bits or {},
             quantizers=tools or {},
+            elastic=elastic,
         ),
     )
 
@@ -64,6 +68,24 @@ def test_rungs_of_recovery_are_models_of_their_own() -> None:
     assert "recovery_epochs" not in plain.as_json()
     assert "4ep" in second.label
     assert make(target="onnxruntime", width=0.5, recovery_epochs=4).model_digest == second.model_digest
+
+
+def test_what_is_cut_out_of_an_elastic_network_is_another_model() -> None:
+    elastic = Elastic(60, (0.25, 0.5), ("bytes",))
+    cut = make(target="openvino", width=0.5, allocation="bytes", elastic=elastic)
+    plain = make(target="openvino", width=0.5, allocation="bytes")
+    assert cut.digest != plain.digest and cut.model_digest != plain.model_digest
+    assert Variant.from_json(cut.as_json()) == cut
+    assert "elastic" not in plain.as_json()
+    assert "elastic" in cut.label
+    assert replace(cut, elastic=Elastic(60, (0.5,), ("bytes",))).model_digest != cut.model_digest
+    assert make(target="onnxruntime", width=0.5, allocation="bytes", elastic=elastic).model_digest == cut.model_digest
+
+
+def test_full_and_uniform_widths_are_not_cut_out_of_it() -> None:
+    elastic = Elastic(60, (0.25, 0.5), ("bytes",))
+    assert make(target="openvino", elastic=elastic, allocation="bytes") == make(target="openvino")
+    assert make(target="openvino", elastic=elastic, width=0.5) == make(target="openvino", width=0.5)
 
 
 def test_the_baselines_network_has_no_rungs() -> None:

@@ -414,13 +414,15 @@ def test_how_the_models_were_trained_is_shown(data: ReportData, reader: Reader) 
     assert "Training" not in reader.sections, "a study without training has no section for it"
     host = {"cpu": HOSTILE, "isa": ["avx2", "fma"], "isa_limit": "AVX2", "native_bfloat16": False}
     one = {"epochs": 8, "precision": "float32", "wall_s": 20.0}
+    elastic = {"epochs": 60, "precision": "float32", "wall_s": 90.0, "widths": 5}
     training = {"epochs": 36, "precision": "float32", "wall_s": 72.0, "host": host}
-    page = Reader(render_report(dataclasses.replace(data, training=training, trainings=[one, one, one])))
+    page = Reader(render_report(dataclasses.replace(data, training=training, trainings=[one, elastic, one, one])))
     text = page.sections["Training"]
     assert "36 epochs in float32, 1 min 12 s" in text
     assert "avx2, fma" in text and "Limit of oneDNN" in text
     assert "no: emulated it is slower than float32, and not used" in text
     assert "3 in float32, 1 min 0 s" in text
+    assert "60 epochs in float32, 1 min 30 s, for 5 models" in text
     assert HOSTILE in text, "shown as text, and as nothing else"
 
 

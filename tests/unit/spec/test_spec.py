@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from edgedeploy.errors import SpecError
+from edgedeploy.records.elastic import Elastic
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.spec.recovery import elastic_of
 from edgedeploy.spec.source import line_of
 from edgedeploy.spec.space import check_quantizers
 from edgedeploy.spec.study import load_spec, parse_spec
@@ -88,6 +90,8 @@ def test_a_range_is_written_out() -> None:
         ("resolution = [128, 64]", "resolution = []", 12, ["empty"]),
         ("width = [1.0, 0.5]", "width = [1.5]", None, ["0 < width <= 1", "1.5"]),
         ("width = [1.0, 0.5]", "width = [1.0, 1.0]", 12, ["stands twice"]),
+        ("[space]", "[recovery]\nelastic_epochs = 2\n[space]", 13, ["recovery.elastic_epochs", "uniform widths"]),
+        ("[space]", "[recovery]\nelastic_epochs = -1\n[space]", 13, ["recovery.elastic_epochs", "-1"]),
         ("width = [1.0, 0.5]", 'allocation = ["flops"]', None, ["space.allocation", "'uniform', 'compute', 'bytes'"]),
         ('precision = ["float32", "int8"]', 'precision = ["float16"]', None, ["float16", "They build"]),
         ('kind = "local"', 'kind = "ssh"', 8, ["`host` goes with"]),
@@ -108,6 +112,19 @@ def test_one_wrong_thing_is_one_clear_line(old: str, new: str, line: int | None,
     for word in words:
         assert word in message, message
     assert caught.value.exit_code == 2
+
+
+ELASTIC = GOOD.replace("[space]\n", '[recovery]\nelastic_epochs = 2\n[space]\nallocation = ["uniform", "bytes"]\n')
+
+
+def test_an_elastic_network_is_for_the_allocated_widths_below_one() -> None:
+    check(ELASTIC)
+    spec, _ = parse_spec(ELASTIC.replace("width = [1.0, 0.5]", "width = [1.0, 0.5, 0.25]"), Path("s"))
+    elastic = elastic_of(spec.space, spec.recovery.elastic_epochs)
+    assert elastic == Elastic(2, (0.25, 0.5), ("bytes",))
+    assert not elastic_of(spec.space, 0)
+    with pytest.raises(SpecError, match=r"recovery\.elastic_epochs: the space has no width below 1"):
+        check(ELASTIC.replace("width = [1.0, 0.5]", "width = [1.0]"))
 
 
 PLANNED = GOOD.replace("[[objectives]]", '[plans.head]\n"/head/*" = "float32"\n\n[[objectives]]', 1).replace(

@@ -12,13 +12,15 @@ from small_onnx import convolutional
 from edgedeploy.files import write_json
 from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.records.artifact import MANIFEST, Artifact
+from edgedeploy.records.elastic import Elastic
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import describe
 from edgedeploy.study.adoption import Adopted, adopt, alike
+from edgedeploy.study.elastic import CUTS, is_whole
 from edgedeploy.study.models import WEIGHTS, write_reference
 from edgedeploy.study.origin import Origin
 from edgedeploy.study.store import Store
-from edgedeploy.study.whole import keep_note
+from edgedeploy.study.whole import keep_note, sums_of
 
 FLOAT = made_up.variant()
 CALIBRATED = made_up.variant(precision="int8")
@@ -138,3 +140,22 @@ def test_links_are_not_followed(origin: Origin, tmp_path: Path) -> None:
     take(origin)
     copied = origin.store.root.with_name("second") / "models" / FLOAT.model_digest
     assert not (copied / "more.npz").exists() and (copied / WEIGHTS).exists()
+
+
+@pytest.mark.parametrize("harmed", [False, True])
+def test_the_elastic_network_of_a_model_is_taken_over_if_it_is_whole(origin: Origin, harmed: bool) -> None:
+    elastic = Elastic(2, (0.5,), ("bytes",))
+    variant = Variant("onnxruntime", "float32", 0.5, FLOAT.arch, 2, allocation="bytes", elastic=elastic)
+    model, network = (origin.store.model_folder(name) for name in (variant.model_digest, variant.elastic_digest))
+    for folder in (model, network):
+        folder.mkdir()
+    write_reference(describe(convolutional(model / "reference.onnx")), model)
+    (network / "0.5-bytes.pt").write_bytes(b"weights")
+    write_json(network / CUTS, {"sha256_of": sums_of(network, ["0.5-bytes.pt"]), "refused": {}})
+    if harmed:
+        (network / "0.5-bytes.pt").write_bytes(b"others")
+    store = Store(origin.store.root.with_name("second"))
+    there = Origin(origin.store, origin.study, (made_up.measurement(variant),))
+    adopt(there, store, targets=(), sums_alike=True, same_tools=False, tell=lambda text: None)
+    assert store.model_folder(variant.model_digest).is_dir()
+    assert is_whole(store.model_folder(variant.elastic_digest)) is not harmed

@@ -1,0 +1,47 @@
+"""How changed architectures are recovered, besides the rungs in the space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field
+
+from edgedeploy.records.elastic import NO_ELASTIC, Elastic
+from edgedeploy.records.variant import UNIFORM, Scalar
+from edgedeploy.spec.scenarios import Table
+from edgedeploy.spec.source import SpecSource
+
+KEY = "recovery.elastic_epochs"
+
+
+class RecoveryTable(Table):
+    """How changed architectures are recovered."""
+
+    elastic_epochs: int = Field(default=0, ge=0, le=100_000)
+    """Epochs in which one network per architecture is trained at all widths with an allocation at once; their models are cut
+    out of it instead of the baseline, and recovered from there. 0: none is."""
+
+
+def check_elastic(source: SpecSource, space: Mapping[str, Sequence[Scalar]], epochs: int) -> None:
+    """Refuse an elastic network that nothing would be cut out of."""
+    if not epochs:
+        return
+    if not any(float(width) < 1.0 for width in space.get("width", ())):
+        raise source.error(KEY, "the space has no width below 1", "Add some to space.width, or remove it")
+    if not _allocations(space):
+        found = (
+            "uniform widths choose their channels by their weights, which change while all widths are trained at once"
+        )
+        raise source.error(KEY, found, 'Add allocation = ["compute"] or ["bytes"] to the space, or remove it')
+
+
+def elastic_of(space: Mapping[str, Sequence[Scalar]], epochs: int) -> Elastic:
+    """The elastic network of a space that was checked."""
+    if not epochs:
+        return NO_ELASTIC
+    widths = sorted({round(float(width), 6) for width in space["width"] if float(width) < 1.0})
+    return Elastic(epochs, tuple(widths), _allocations(space))
+
+
+def _allocations(space: Mapping[str, Sequence[Scalar]]) -> tuple[str, ...]:
+    return tuple(sorted(str(name) for name in space.get("allocation", ()) if name != UNIFORM))
