@@ -17,7 +17,7 @@ def features(figures: np.ndarray) -> Features:
 
 def test_what_is_as_large_as_what_failed_is_expected_to_fail() -> None:
     found = success_by_figures(features(FIGURES), np.array([0, 1, 3]), np.array([True, True, False]))
-    assert found[2] < 0.3 and found[4] > 0.9 and found[5] > 0.9
+    assert found[2] < 0.3 and found[4] > 0.8 and found[5] > 0.8
 
 
 def test_without_failures_or_figures_nothing_is_expected_to_fail() -> None:
