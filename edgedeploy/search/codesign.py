@@ -225,13 +225,14 @@ class CoDesign:
             mean, spread = self._predicted(
                 index, rows, seen, scale.variance(noise[:, index], values[:, index]), pending
             )
-            useless = seen > scale.worst_of_use(values[:, index])
+            # where all is predicted, the fast end has to be tried before anybody knows what is of use there
+            useless = seen > (scale.worst_of_use(values[:, index]) if wholly_known else np.inf)
             of_use *= self._of_use(self._without(index), rows, useless)
             margins.append(0.0 if useless.any() else _MARGIN)
             known = np.isfinite(self._exact[:, index])
             mean[known], spread[known] = scale.of(self._exact[known, index]), 0.0
             modelled.append((mean, spread, scale))
-            if index in self._knowledge.linear or not scale.logarithmic:
+            if index in self._knowledge.linear if scale.logarithmic else wholly_known:
                 mean, spread = scale.in_units(mean, spread)
                 scale = scale.units
                 seen = scale.of(values[:, index])
@@ -309,7 +310,7 @@ class CoDesign:
         space, which may be fast because they compute nothing, come again and again where their times are known."""
         features = self._features(without)
         found = success_of(features, rows, useless)
-        return found * success_by_figures(features, rows, useless) if self._wholly_known() else found
+        return found * success_by_figures(features, rows, useless)
 
     def _success(self) -> Floats:
         key = (len(self._candidates()), len(self._told))
