@@ -52,21 +52,17 @@ class Left:
 
 @dataclass(frozen=True)
 class Beliefs:
-    """Of every candidate, by row: ``means`` and ``spreads`` as the objectives are modelled, one array each; ``gain`` as a
-    share of the front's hypervolume, whatever it costs. ``scales`` lead back to the objectives' units; None where they are
-    modelled as they are."""
+    """Of every candidate, by row: mean and standard deviation of each objective as it is ``modelled``, with the scale that
+    leads back to its units; ``gain`` as a share of the front's hypervolume, whatever it costs."""
 
-    means: Sequence[Floats]
-    spreads: Sequence[Floats]
+    modelled: Sequence[tuple[Floats, Floats, Scale]]
     gain: Floats
-    scales: Sequence[Scale | None]
 
     def of(self, row: int, cost_s: float | None) -> Belief:
         return Belief(self._values(row, 0.0), self._values(row, DEVIATIONS), float(self.gain[row]), cost_s)
 
     def _values(self, row: int, deviations: float) -> tuple[float, ...]:
         found = []
-        for mean, spread, scale in zip(self.means, self.spreads, self.scales, strict=True):
-            value = np.array([mean[row] - deviations * spread[row]])
-            found.append(float((value if scale is None else scale.back(value))[0]))
+        for mean, spread, scale in self.modelled:
+            found.append(float(scale.back(np.array([mean[row] - deviations * spread[row]]))[0]))
         return tuple(found)

@@ -17,11 +17,11 @@ from edgedeploy.records.metrics import Direction
 from edgedeploy.records.variant import Scalar
 from edgedeploy.search.beliefs import LATER, NO_CHANGE, Belief, Beliefs, Left
 from edgedeploy.search.candidates import Candidates, Params
-from edgedeploy.search.failures import success_of
+from edgedeploy.search.failures import success_by_figures, success_of
 from edgedeploy.search.improvement import expected_improvement, hypervolume
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Outcome, Scored
-from edgedeploy.search.scales import Scale, log_normal, scale_of
+from edgedeploy.search.scales import Scale, scale_of
 from edgedeploy.search.space import Space
 from edgedeploy.search.surrogate import Features, Floats, Process, fit
 
@@ -208,8 +208,8 @@ class CoDesign:
             kept = [index for index, column in enumerate(columns) if column.name not in without]
             statics = candidates.statics()
             known = [scale_of(values, self._signs[i]).of(values) for i, values in self._wholly_known()]
-            if known and not statics.shape[1]:  # beside figures of size, a time says little of another objective
-                statics = np.column_stack(known)
+            if known:  # a time far below what the size lets expect tells of a network whose layers are not connected
+                statics = np.column_stack([statics, *known])
             self._features_of[key] = Features.of(
                 [columns[index] for index in kept], codes[:, kept], statics, candidates.at_first
             )
@@ -220,52 +220,57 @@ class CoDesign:
         return [(i, values) for i, values in enumerate(exact.T) if len(values) and np.all(np.isfinite(values))]
 
     def _gain(self, scored: Sequence[_Told], pending: Sequence[int]) -> Floats:
-        """Expected improvement of each candidate, times the probabilities that it can be evaluated and meets the limits,
-        over what it costs."""
+        """Expected improvement of each candidate, times the probabilities that it can be evaluated, is of use and meets the
+        limits, over what it costs."""
         rows = np.array([told.row for told in scored], dtype=np.intp)
         outcomes = [told.outcome for told in scored if isinstance(told.outcome, Scored)]
         values = np.array([outcome.values for outcome in outcomes], dtype=float)
         noise = np.array([outcome.variances or (0.0,) * values.shape[1] for outcome in outcomes], dtype=float)
         wholly_known = self._wholly_known()
-        means, spreads, front, useless = [], [], [], []
-        scales: list[Scale | None] = []
+        means, spreads, front, limits, margins = [], [], [], [], []
+        modelled: list[tuple[Floats, Floats, Scale]] = []
+        scales: list[Scale] = []
+        of_use = np.ones(len(self._candidates()))
         for index in range(values.shape[1]):
             scale = scale_of(values[:, index], self._signs[index])
             seen = scale.of(values[:, index])
             mean, spread = self._predicted(
                 index, rows, seen, scale.variance(noise[:, index], values[:, index]), pending
             )
+            # where all is predicted, the fast end has to be tried before anybody knows what is of use there
+            useless = seen > (scale.worst_of_use(values[:, index]) if wholly_known else np.inf)
+            of_use *= self._of_use(self._without(index), rows, useless)
+            margins.append(0.0 if useless.any() else _MARGIN)
             known = np.isfinite(self._exact[:, index])
             mean[known], spread[known] = scale.of(self._exact[known, index]), 0.0
-            # where all is predicted, the fast end has to be tried before anybody knows what is of use there
-            worst = scale.worst_of_use(values[:, index]) if wholly_known else np.inf
-            if index in self._knowledge.limits:
-                worst = min(worst, float(scale.of(np.array([self._knowledge.limits[index]]))[0]))
-            if index in self._knowledge.linear and scale.logarithmic:
-                seen, worst = values[:, index], float(np.exp(worst))
-                mean, spread = log_normal(mean, spread)
-            scales.append(None if index in self._knowledge.linear and scale.logarithmic else scale)
+            modelled.append((mean, spread, scale))
+            if index in self._knowledge.linear if scale.logarithmic else wholly_known:
+                mean, spread = scale.in_units(mean, spread)
+                scale = scale.units
+                seen = scale.of(values[:, index])
+            limit = self._knowledge.limits.get(index, np.nan)
+            limits.append(float(np.nan_to_num(scale.of(np.array([limit])), nan=np.inf)[0]))
+            scales.append(scale)
             means.append(mean)
             spreads.append(spread)
             front.append(np.append(seen, mean[list(pending)]))
-            useless.append(worst)
         names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.constraints))
         met = np.append(
             [all(value <= 0 for value in outcome.constraints.values()) for outcome in outcomes],
             np.ones(len(pending), dtype=bool),
         ).astype(bool)
         seen_all = np.column_stack(front)
-        reference = seen_all.max(axis=0) + _MARGIN * np.ptp(seen_all, axis=0) + 1e-9
-        reference = np.minimum(reference, useless)
+        reference = seen_all.max(axis=0) + np.array(margins) * np.ptp(seen_all, axis=0) + 1e-9
+        reference = np.minimum(reference, limits)
         for index, known in wholly_known:
             if index not in self._knowledge.linear:
-                reference[index] = scale_of(values[:, index], self._signs[index]).of(known).max() + 1e-9
+                reference[index] = scales[index].of(known).max() + 1e-9
         gain = expected_improvement(np.column_stack(means), np.column_stack(spreads), seen_all[met], reference)
-        gain *= self._success()
+        gain *= self._success() * of_use
         for name in names:
             gain *= self._meets(name, rows, outcomes)
         share = gain / max(hypervolume(seen_all[met], reference), 1e-12)
-        self._beliefs = Beliefs(means, spreads, share, scales)
+        self._beliefs = Beliefs(modelled, share)
         if self._knowledge.cost_s is not None:
             gain /= [self._knowledge.cost_s(variant) for variant in self._candidates().variants]
         return gain
@@ -275,8 +280,12 @@ class CoDesign:
     ) -> tuple[Floats, Floats]:
         if index < len(self._exact.T) and np.all(np.isfinite(self._exact[:, index])):
             return np.zeros(len(self._exact)), np.zeros(len(self._exact))
-        without = self._knowledge.without_effect[index] if index < len(self._knowledge.without_effect) else frozenset()
-        return self._process(f"objective {index}", without, rows, seen, noise, pending)
+        return self._process(f"objective {index}", self._without(index), rows, seen, noise, pending)
+
+    def _without(self, index: int) -> frozenset[str]:
+        """Parameters that cannot change the objective."""
+        effects = self._knowledge.without_effect
+        return effects[index] if index < len(effects) else frozenset()
 
     def _process(
         self,
@@ -307,6 +316,13 @@ class CoDesign:
         mean, spread = self._process(f"constraint {name}", frozenset(), rows, -scale.of(values), np.zeros(len(values)))
         limit = -float(scale.of(np.zeros(1))[0])
         return np.asarray(ndtr((limit - mean) / spread), dtype=float)
+
+    def _of_use(self, without: frozenset[str], rows: NDArray[np.intp], useless: NDArray[np.bool_]) -> Floats:
+        """Probability that a candidate is not among those that are ``useless`` in one objective. Without it the fastest of a
+        space, which may be fast because they compute nothing, come again and again where their times are known."""
+        features = self._features(without)
+        found = success_of(features, rows, useless)
+        return found * success_by_figures(features, rows, useless)
 
     def _success(self) -> Floats:
         key = (len(self._candidates()), len(self._told))

@@ -1,4 +1,4 @@
-"""Whether a variant can be evaluated at all: a vote of those that were tried, each as loud as it is alike."""
+"""Whether a variant can be evaluated at all, and is of use: a vote of those that were tried, each as loud as it is alike."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ _USUAL: Final = 1.0
 _VOICE: Final = 0.3
 """How loud a voice for success is that every candidate has."""
 
+_FIGURES_LENGTH: Final = 0.7
+"""How far a vote is heard among figures, in standard deviations of them."""
+
 
 def success_of(features: Features, rows: NDArray[np.intp], failed: NDArray[np.bool_]) -> Floats:
     """Probability of success of every candidate, after ``rows`` were tried and some ``failed``."""
@@ -27,6 +30,17 @@ def success_of(features: Features, rows: NDArray[np.intp], failed: NDArray[np.bo
     rows, failed = rows[some], failed[some]
     votes = features.nearness(rows, _rates(features, rows, failed)).astype(float)
     return _success(votes, failed)
+
+
+def success_by_figures(features: Features, rows: NDArray[np.intp], failed: NDArray[np.bool_]) -> Floats:
+    """The same, where alike is what has like static figures, whatever its parameters are."""
+    if not failed.any() or not features.statics.shape[1]:
+        return np.ones(len(features.codes))
+    some = np.concatenate([np.flatnonzero(failed)[-MOST_VOTES:], np.flatnonzero(~failed)[-MOST_VOTES:]])
+    figures = (features.statics / _FIGURES_LENGTH).astype(np.float32)
+    voters = figures[rows[some]]
+    far = 0.5 * np.square(figures).sum(axis=1)[:, None] + 0.5 * np.square(voters).sum(axis=1) - figures @ voters.T
+    return _success(np.exp(-np.maximum(far, 0)).astype(float), failed[some])
 
 
 def _success(votes: Floats, failed: NDArray[np.bool_]) -> Floats:

@@ -18,6 +18,9 @@ _SHARES: Final = (0.25, 0.5, 0.75)
 _OF_USE: Final = 0.5
 """Share of the way from the best to the worst value seen that is of use."""
 
+_TAIL: Final = 4.0
+"""Units beyond the knee that are of use, too."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -44,14 +47,26 @@ class Scale:
         beyond = np.expm1(np.maximum(modelled - self.knee, 0) / self.unit)
         return np.asarray(self.sign * (np.minimum(modelled, self.knee) + self.unit * beyond), dtype=float)
 
+    def in_units(self, mean: Floats, spread: Floats) -> tuple[Floats, Floats]:
+        """Median and, to first order, standard deviation in the objective's units of what is modelled with this mean and
+        spread; with the sign turned where larger values are better."""
+        median = self.sign * self.back(mean)
+        if self.logarithmic:
+            return median, median * spread
+        return median, spread * np.exp(np.maximum(mean - self.knee, 0) / self.unit)
+
+    @property
+    def units(self) -> Scale:
+        """The scale of :meth:`in_units`: the values themselves, small ones better."""
+        return Scale(self.sign, False, np.inf)
+
     def worst_of_use(self, values: Floats) -> float:
-        """As it is modelled, after ``values`` were seen. A gain that leaves a variant worse than that is none: a network at
-        chance level is of no use, however fast it is."""
+        """As it is modelled, after ``values`` were seen: a network at chance level is of no use, however fast it is."""
         if self.logarithmic or np.isinf(self.knee):
             return np.inf
         signed = self.sign * values
         half = signed.min() + _OF_USE * np.ptp(signed)
-        return float(self.of(self.sign * np.array([max(half, self.knee + 5 * self.unit)]))[0])
+        return float(self.of(self.sign * np.array([max(half, self.knee + _TAIL * self.unit)]))[0])
 
     def variance(self, variances: Floats, values: Floats) -> Floats:
         """Variances of ``values`` as they are modelled, to first order."""
@@ -59,12 +74,6 @@ class Scale:
             return np.asarray(variances / np.maximum(values, _LEAST) ** 2, dtype=float)
         beyond = np.maximum(self.sign * values - self.knee, 0) / self.unit
         return np.asarray(variances / (1 + beyond) ** 2, dtype=float)
-
-
-def log_normal(mean: Floats, spread: Floats) -> tuple[Floats, Floats]:
-    """Median and, to first order, standard deviation of positive values whose logarithms have this mean and spread."""
-    median = np.exp(mean)
-    return median, median * spread
 
 
 def scale_of(values: Floats, sign: float) -> Scale:

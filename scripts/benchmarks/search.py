@@ -57,8 +57,6 @@ SPEED_BARS_MS: Final = {150: 100.0, 1000: 300.0}
 SOURCE_TRIALS: Final = 50
 SOURCE_SEEDS: Final = 5
 SECOND_BAR: Final = 0.945
-SECOND_SHARE_BAR: Final = 0.976
-"""What ten trials reach of what all models of the first search would: which devices resemble each other bounds that."""
 PROBES: Final = (20, 30, 50)
 DRAWS: Final = 100
 COVERAGE_BAR: Final = (0.88, 0.92)
@@ -238,13 +236,11 @@ def _second_rows(tables: Sequence[Sequence[Table]], kept: Kept, given: Any) -> I
             here = [second_board(singles[first], singles[second], run.digests[:SOURCE_TRIALS]) for run in runs]
             found += here
             yield Row(f"second board: {first}, then {second}", _reached_of(here))
-    share = statistics.fmean(item.reached for item in found) / statistics.fmean(item.at_most for item in found)
     mean = statistics.fmean(item.reached for item in found)
-    bar = f"{SECOND_BAR:g}, or {SECOND_SHARE_BAR:g} of all its trained models"
-    holds = mean >= SECOND_BAR or share >= SECOND_SHARE_BAR
-    yield Row(
-        f"second board after {FIRST_TRIALS} trials without training", f"{_reached_of(found)}: {share:.3f}", bar, holds
-    )
+    share = mean / statistics.fmean(item.at_most for item in found)
+    told = f"{_reached_of(found)}, which all trained models would give: {share:.3f} of that"
+    what = f"second board after {FIRST_TRIALS} trials without training"
+    yield Row(what, told, f"{SECOND_BAR:g}", mean >= SECOND_BAR)
 
 
 def _reached_of(found: Sequence[Second]) -> str:

@@ -12,7 +12,7 @@ from edgedeploy.search.ladder import Ladder, Pace
 from edgedeploy.search.outcomes import Scored
 from edgedeploy.search.proposals import Proposals, seeds_of
 from edgedeploy.search.rungs import Rungs
-from edgedeploy.search.scales import Scale, log_normal, scale_of
+from edgedeploy.search.scales import Scale, scale_of
 from edgedeploy.search.space import Space
 
 EPOCHS = (0, 4, 12)
@@ -76,16 +76,28 @@ def test_a_scale_leads_back_to_the_values(scale: Scale) -> None:
 
 
 def test_a_difference_of_logarithms_becomes_one_of_values() -> None:
-    median, spread = log_normal(np.log(np.array([2.0])), np.array([0.1]))
+    median, spread = Scale(1.0, True).in_units(np.log(np.array([2.0])), np.array([0.1]))
     assert median == pytest.approx([2.0]) and spread == pytest.approx([0.2])
 
 
+def test_a_spread_in_the_bad_tail_is_wider_in_units_than_it_is_modelled() -> None:
+    """To first order: as a small step on the modelled scale is."""
+    scale = scale_of(np.array([0.1, 0.5, 0.55, 0.58, 0.6]), -1.0)
+    for value in (0.58, 0.2):
+        mean, step = scale.of(np.array([value])), 1e-6
+        median, spread = scale.in_units(mean, np.array([step]))
+        assert median == pytest.approx([-value])
+        assert spread == pytest.approx(-scale.back(mean + step) - median, rel=1e-3)
+
+
 def test_an_optimistic_value_is_the_better_one() -> None:
-    scales = [Scale(-1.0, False, np.inf), None]
-    beliefs = Beliefs([np.array([-0.6]), np.array([3.0])], [np.array([0.05]), np.array([0.5])], np.array([0.2]), scales)
-    belief = beliefs.of(0, 30.0)
+    modelled = [
+        (np.array([-0.6]), np.array([0.05]), Scale(-1.0, False, np.inf)),
+        (np.log(np.array([3.0])), np.array([0.5]), Scale(1.0, True, np.inf)),
+    ]
+    belief = Beliefs(modelled, np.array([0.2])).of(0, 30.0)
     assert belief.expected == pytest.approx((0.6, 3.0))
-    assert belief.optimistic == pytest.approx((0.7, 2.0))
+    assert belief.optimistic == pytest.approx((0.7, 3.0 / np.e))
     assert belief.as_json()["provenance"] == "predicted"
 
 

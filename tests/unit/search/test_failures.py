@@ -1,0 +1,33 @@
+"""The vote on whether a variant can be evaluated and is of use."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgedeploy.search.failures import success_by_figures
+from edgedeploy.search.scales import scale_of
+from edgedeploy.search.surrogate import Features
+
+FIGURES = np.array([[-2.0], [-1.9], [-2.1], [0.4], [0.5], [2.0]])
+
+
+def features(figures: np.ndarray) -> Features:
+    return Features.of((), np.zeros((len(figures), 0), dtype=np.intp), figures)
+
+
+def test_what_is_as_large_as_what_failed_is_expected_to_fail() -> None:
+    found = success_by_figures(features(FIGURES), np.array([0, 1, 3]), np.array([True, True, False]))
+    assert found[2] < 0.3 and found[4] > 0.8 and found[5] > 0.8
+
+
+def test_without_failures_or_figures_nothing_is_expected_to_fail() -> None:
+    rows, failed = np.array([0, 3]), np.array([True, False])
+    assert success_by_figures(features(FIGURES), rows, np.zeros(2, dtype=bool)).tolist() == [1.0] * 6
+    assert success_by_figures(features(np.zeros((6, 0))), rows, failed).tolist() == [1.0] * 6
+
+
+def test_a_network_at_chance_level_is_of_no_use_however_wide_the_rest_is_spread() -> None:
+    accuracies = np.array([71.1, 67.9, 67.7, 58.6, 57.7, 40.8, 39.0, 1.0, 1.0])
+    scale = scale_of(accuracies, -1.0)
+    useless = scale.of(accuracies) > scale.worst_of_use(accuracies)
+    assert useless.tolist() == [False] * 7 + [True] * 2
