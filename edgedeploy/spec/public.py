@@ -28,7 +28,7 @@ PUBLIC: Final = frozenset(
         *(f"boards.{key}" for key in ("name", "kind", "machine", "server", "governor", "nvpmodel")),
         f"space.{ANY}",
         f"plans.{ANY}.{ANY}",
-        *(f"objectives.{key}" for key in ("metric", "goal", "min_effect")),
+        *(f"objectives.{key}" for key in ("metric", "goal", "min_effect", "scale")),
         *(f"constraints.{key}" for key in ("metric", "at_most", "at_least", "margin")),
         "budget.wall_clock",
         "pick.non_inferiority_margin",

@@ -125,7 +125,8 @@ TEXTS: Final = sorted(set(leaves(SCHEMA, SCHEMA)))
 SHOWN: Final = {
     *("study.name", "study.targets", "task.kind", "task.checkpoint_key", "space.*", "plans.*.*"),
     *("boards.name", "boards.kind", "boards.machine", "boards.server", "boards.governor", "boards.nvpmodel"),
-    *("objectives.metric", "objectives.goal", "objectives.min_effect"),
+    *("objectives.metric", "objectives.goal", "objectives.min_effect", "objectives.scale"),
+    *("search.sampler", "try.*", "never.*"),
     *("constraints.metric", "constraints.at_most", "constraints.at_least", "constraints.margin"),
     *(
         "budget.wall_clock",
@@ -189,7 +190,7 @@ def test_only_what_the_allow_list_names_is_published() -> None:
     data = maximal()
     text = shown(as_toml(data))
     there = {key for key in TEXTS if secret_of(key) in text}
-    assert there <= SHOWN | {"task.object", "task.model", "task.checkpoint"}
+    assert there <= SHOWN | {"task.object", "task.model", "task.checkpoint", "search.warm_start"}
     assert not {"study.storage", "boards.host", "boards.power_cycle", "task.options.*", "measure.realtime.clip"} & there
     assert secret_of("comment") not in text
     hidden = private_words(data)
