@@ -35,9 +35,10 @@ MOST_FITTED: Final = 150
 """Observations that a kernel's settings are fitted to, at most."""
 
 _HOPELESS: Final = 0.15
-_NOTHING: Final = 1e-4
-"""A gain of less than this share of the front's hypervolume is none that could be told from noise."""
 """Probability of success below which anything else comes first."""
+
+_NOTHING: Final = 1e-4
+"""A gain of less than this share of the front's hypervolume counts as none."""
 
 _LEVELS: Final = (0.05, 0.28, 0.5, 0.72, 0.95)
 _NEAR_LEVEL: Final = 0.04

@@ -20,7 +20,7 @@ from edgedeploy.search.rungs import Rungs
 
 GROWTH_OF_TIME = 0.8
 """An epoch takes time in proportion to this power of the multiply-accumulate operations: small layers keep a CPU less
-busy. It is used between architectures whose own epochs have not been timed."""
+busy. The power is assumed, and used only for architectures whose own epochs have not been timed."""
 
 
 @dataclass(frozen=True)

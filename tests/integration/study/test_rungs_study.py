@@ -80,13 +80,13 @@ def test_the_report_says_what_was_not_tried_and_why(folder: tuple[Path, list[Any
     measured = {item.variant.digest for item in Store(out).measurements()}
     kept = json.loads((out / NOT_TRIED).read_text())
     assert kept["provenance"] == "predicted"
-    assert not {edgedeploy_digest(item) for item in kept["not_tried"]} & measured
+    assert not {digest_in(item) for item in kept["not_tried"]} & measured
     page = (out / "report.html").read_text()
     assert "What was not tried" in page
     assert left[0].label in page
 
 
-def edgedeploy_digest(item: dict[str, Any]) -> str:
+def digest_in(item: dict[str, Any]) -> str:
     from edgedeploy.records.variant import Variant
 
     return Variant.from_json(item["variant"]).digest
