@@ -86,10 +86,11 @@ class CoDesign:
         scored = [told for told in self._told if isinstance(told.outcome, Scored)]
         self._beliefs = self.best_gain = None
         if len(scored) < STARTUP:
-            return self._take(self._spread(pending), free)
+            return self._take(self._spread(pending), free, free)
         gain = self._gain(scored, pending)
         self.best_gain = self._best_gain(free)
-        return self._take(gain, free)
+        teaching = free & [self._knowledge.teaches(variant) for variant in candidates.variants]
+        return (self._take(gain, teaching, free) if teaching.any() else None) or self._take(gain, free, free)
 
     def belief(self, params: Mapping[str, Scalar]) -> Belief | None:
         """What was thought of a candidate at the last proposal; None when that was drawn by size."""
@@ -154,12 +155,12 @@ class CoDesign:
                 for index, value in self._knowledge.exact(candidates.variants[int(row)]).items():
                     self._exact[row, index] = value
 
-    def _take(self, gain: Floats, free: NDArray[np.bool_]) -> Params | None:
-        """The free candidate with the largest gain, or what has to be evaluated before it; None when there is none. One that
-        can hardly be evaluated comes after all others."""
+    def _take(self, gain: Floats, among: NDArray[np.bool_], free: NDArray[np.bool_]) -> Params | None:
+        """Of the candidates ``among``, that with the largest gain, or the free one that has to be evaluated before it; None
+        when there is none. One that can hardly be evaluated comes after all others."""
         candidates = self._candidates()
         hopeless = self._success() < _HOPELESS
-        order = np.flatnonzero(free)
+        order = np.flatnonzero(among)
         order = order[np.lexsort((-gain[order], hopeless[order]))]
         for row in order:
             variant = candidates.variants[int(row)]
@@ -269,7 +270,8 @@ class CoDesign:
         gain = expected_improvement(np.column_stack(means), np.column_stack(spreads), seen_all[met], reference)
         gain *= self._success() * of_use
         for name in names:
-            gain *= self._meets(name, rows, outcomes)
+            if name not in self._knowledge.limited:  # those moved the reference point already
+                gain *= self._meets(name, rows, outcomes)
         share = gain / max(hypervolume(seen_all[met], reference), 1e-12)
         self._beliefs = Beliefs(modelled, share)
         if self._knowledge.cost_s is not None:

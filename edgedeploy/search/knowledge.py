@@ -28,6 +28,10 @@ def _no_reason(_: Variant) -> str:
 def _unheard(_: Variant, __: Outcome) -> None: ...
 
 
+def _no_lesson(_: Variant) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Knowledge:
     """Every field may be left out. The callables are asked for each candidate at each proposal: they have to be as fast as
@@ -42,7 +46,10 @@ class Knowledge:
     - ``left_out``: why a variant is never to be proposed, as things are now; empty when it may be.
     - ``told``: hears of each outcome, in the order in which the search does.
     - ``without_effect``: for each objective, names of parameters that cannot change it.
-    - ``limits``: values of objectives, by index, beyond which a variant is of no use, as a constraint says.
+    - ``teaches``: whether evaluating the variant tells what nothing else has told so far, such as what training gives to a
+      network of its size. While there are such variants, the best of them come first.
+    - ``limits``: values of objectives, by index, beyond which a variant is of no use, as a constraint says; ``limited`` are
+      the names of these constraints, which so count once.
     - ``linear``: indices of objectives of which gains count by their difference; of others that are positive and minimised
       they count by their ratio.
     """
@@ -53,8 +60,10 @@ class Knowledge:
     before: Callable[[Variant], Variant | None] = _nobody
     left_out: Callable[[Variant], str] = _no_reason
     told: Callable[[Variant, Outcome], None] = _unheard
+    teaches: Callable[[Variant], bool] = _no_lesson
     without_effect: tuple[frozenset[str], ...] = ()
     limits: Mapping[int, float] = field(default_factory=dict)
+    limited: frozenset[str] = frozenset()
     linear: frozenset[int] = frozenset()
 
     @property

@@ -22,6 +22,12 @@ GROWTH_OF_TIME = 0.8
 """An epoch takes time in proportion to this power of the multiply-accumulate operations: small layers keep a CPU less
 busy. The power is assumed, and used only for architectures whose own epochs have not been timed."""
 
+OF_LIKE_SIZE = 2.0
+"""Networks whose parameters differ by less than this factor are taken to be alike in what training gives them."""
+
+MOST_FOR_A_LESSON = 0.05
+"""Share of the time left that may go into a training whose use is to tell what training gives."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -51,7 +57,8 @@ class Pace:
 class Ladder:
     """The rungs of one study, which hears what happened to each variant. ``fixed`` are the indices of the objectives that
     do not depend on the values of weights; ``made`` says whether a variant's model lies there already, ``macs`` its
-    multiply-accumulate operations, ``pace`` what was timed so far, ``left_s`` the seconds that the study has left."""
+    multiply-accumulate operations, ``parameters`` how many it has, ``pace`` what was timed so far, ``left_s`` the seconds that
+    the study has left."""
 
     def __init__(
         self,
@@ -59,6 +66,7 @@ class Ladder:
         *,
         fixed: Iterable[int],
         macs: Callable[[Variant], float],
+        parameters: Callable[[Variant], float] = lambda variant: 0.0,
         made: Callable[[Variant], bool] = lambda variant: False,
         pace: Callable[[], Pace] = Pace,
         left_s: Callable[[], float] = lambda: math.inf,
@@ -66,12 +74,14 @@ class Ladder:
         self._rungs = rungs
         self._fixed = tuple(fixed)
         self._macs = macs
+        self._parameters = parameters
         self._is_made = made
         self._paces = pace
         self._pace = Pace()
         self._left_s = left_s
         self._outcomes: dict[str, Outcome] = {}
         self._climbed: dict[str, set[int]] = {}
+        self._trained_sizes: list[float] = []
         self._names: dict[str, str] = {}
 
     def told(self, variant: Variant, outcome: Outcome) -> None:
@@ -80,6 +90,8 @@ class Ladder:
         self._outcomes[variant.digest] = outcome
         if variant.recovery_epochs is not None and isinstance(outcome, Scored):
             self._climbed.setdefault(self._architecture(variant), set()).add(variant.recovery_epochs)
+            if variant.recovery_epochs >= self._rungs.middle:
+                self._trained_sizes.append(self._parameters(variant))
 
     def before(self, variant: Variant) -> Variant | None:
         """The variant that has to be evaluated before this one: a lower rung of it; None when it may be evaluated now."""
@@ -101,6 +113,19 @@ class Ladder:
             return "it cannot be built"
         left_s = self._left_s()
         return "" if left_s == math.inf or self.cost_s(variant) <= left_s else "the time does not suffice"
+
+    def teaches(self, variant: Variant) -> bool:
+        """Whether a training to the middle rung is due: no network of about this size was trained so far, and it costs a small
+        share of the time left. What training gives to one size says little of another: a network that answers nothing
+        after half of its channels were cut may answer as well as the whole one twelve epochs later."""
+        size = self._parameters(variant)
+        return (
+            self._rungs.below(variant) is not None
+            and variant.recovery_epochs == self._rungs.middle
+            and size > 0
+            and not any(size / OF_LIKE_SIZE < other < size * OF_LIKE_SIZE for other in self._trained_sizes)
+            and self.cost_s(variant) <= MOST_FOR_A_LESSON * self._left_s()
+        )
 
     def exact(self, variant: Variant) -> Mapping[int, float]:
         """The objectives that the lowest rung has told for all of them."""

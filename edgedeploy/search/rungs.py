@@ -22,6 +22,11 @@ class Rungs:
     def of(cls, values: Iterable[Scalar]) -> Rungs:
         return cls(tuple(sorted(int(value) for value in values)))
 
+    @property
+    def middle(self) -> int:
+        """Epochs of the rung in the middle: enough to tell what training gives, at a part of what all of it costs."""
+        return self.epochs[len(self.epochs) // 2]
+
     def below(self, variant: Variant) -> Variant | None:
         """The same variant one rung further down; None on the lowest one, and for what is not recovered by rungs."""
         if variant.recovery_epochs is None:

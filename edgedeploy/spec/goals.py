@@ -20,6 +20,11 @@ def constraints_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> tuple[
     return tuple(_constraint(table, _info(table.metric, metrics).unit) for table in spec.constraints)
 
 
+def named_constraints(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, Constraint]:
+    """The constraints by the names under which a search hears of them: two may limit one metric."""
+    return {f"{index} {limit.metric}": limit for index, limit in enumerate(constraints_of(spec, metrics))}
+
+
 def min_effects_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, float]:
     """Metric to the smallest difference that matters, in its base unit."""
     return {table.metric: _base(table.min_effect, _info(table.metric, metrics).unit) for table in spec.objectives}

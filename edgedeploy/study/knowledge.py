@@ -8,6 +8,7 @@ from typing import Final
 
 from edgedeploy.compress.sizes import size_of
 from edgedeploy.interfaces.task import Task
+from edgedeploy.records.goals import Constraint
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar, Variant
@@ -15,7 +16,7 @@ from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.ladder import Ladder
 from edgedeploy.search.outcomes import Outcome
 from edgedeploy.search.rungs import Rungs
-from edgedeploy.spec.goals import constraints_of
+from edgedeploy.spec.goals import named_constraints
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.paces import Paces
@@ -43,10 +44,12 @@ def knowledge_of(
 ) -> Knowledge:
     """Of the study file and the task; with rungs of recovery, of what its folder says trainings took too."""
     sizes = Sizes(task)
+    limits = _limits(spec, metrics)
     plain = Knowledge(
         statics=sizes.of,
         without_effect=tuple(without_effect(objective.metric) for objective in spec.objectives),
-        limits=_limits(spec, metrics),
+        limits={index: limit.bound for index, limit in limits.values()},
+        limited=frozenset(limits),
         linear=frozenset(index for index, goal in enumerate(spec.objectives) if goal.scale == "linear"),
     )
     if not rungs.epochs:
@@ -56,6 +59,7 @@ def knowledge_of(
         rungs,
         fixed=[index for index, objective in enumerate(spec.objectives) if objective.metric in BOARD_METRICS],
         macs=paces.macs,
+        parameters=lambda variant: sizes.of(variant).get("parameters", 0.0),
         made=paces.is_trained,
         pace=paces.now,
         left_s=left_s,
@@ -71,18 +75,18 @@ def knowledge_of(
         left_out=ladder.left_out,
         exact=ladder.exact,
         cost_s=ladder.cost_s,
+        teaches=ladder.teaches,
         told=told,
     )
 
 
-def _limits(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[int, float]:
-    """The bounds of constraints on objectives themselves."""
+def _limits(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, tuple[int, Constraint]]:
+    """The constraints on objectives themselves, by name, each with the index of its objective."""
     places = {goal.metric: index for index, goal in enumerate(spec.objectives)}
-    limits = (limit for limit in constraints_of(spec, metrics) if limit.metric in places)
     return {
-        places[limit.metric]: limit.bound
-        for limit in limits
-        if (limit.at_least is not None) == (metrics[limit.metric].direction == "maximize")
+        name: (places[limit.metric], limit)
+        for name, limit in named_constraints(spec, metrics).items()
+        if limit.metric in places and (limit.at_least is not None) == (metrics[limit.metric].direction == "maximize")
     }
 
 

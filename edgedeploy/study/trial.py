@@ -43,7 +43,7 @@ from edgedeploy.records.weightbits import nearer
 from edgedeploy.reference.layers import with_sources
 from edgedeploy.reference.parity import Judged, check_executed, judge, worst_distance
 from edgedeploy.search.loop import Failed, Outcome, Scored
-from edgedeploy.spec.goals import constraints_of
+from edgedeploy.spec.goals import named_constraints
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
@@ -223,8 +223,8 @@ class Trials:
                 return Failed("MissingMetric", f"{name}: {reason}", "measure")
         values = tuple(measurement.metrics[objective.metric] for objective in self.spec.objectives)
         constraints = {
-            f"{index} {limit.metric}": limit.violation(measurement.metrics[limit.metric]) / (abs(limit.bound) or 1.0)
-            for index, limit in enumerate(constraints_of(self.spec, self.metrics))
+            name: limit.violation(measurement.metrics[limit.metric]) / (abs(limit.bound) or 1.0)
+            for name, limit in named_constraints(self.spec, self.metrics).items()
         }
         return Scored(values, constraints)
 
