@@ -57,8 +57,8 @@ class Pace:
 class Ladder:
     """The rungs of one study, which hears what happened to each variant. ``fixed`` are the indices of the objectives that
     do not depend on the values of weights; ``made`` says whether a variant's model lies there already, ``macs`` its
-    multiply-accumulate operations, ``parameters`` how many it has, ``pace`` what was timed so far, ``left_s`` the seconds that
-    the study has left."""
+    multiply-accumulate operations, ``parameters`` how many it has, ``pace`` what was timed so far, ``left_s`` the seconds
+    that the study has left."""
 
     def __init__(
         self,
@@ -115,9 +115,9 @@ class Ladder:
         return "" if left_s == math.inf or self.cost_s(variant) <= left_s else "the time does not suffice"
 
     def teaches(self, variant: Variant) -> bool:
-        """Whether a training to the middle rung is due: no network of about this size was trained so far, and it costs a small
-        share of the time left. What training gives to one size says little of another: a network that answers nothing
-        after half of its channels were cut may answer as well as the whole one twelve epochs later."""
+        """Whether a training to the middle rung is due: no network of about this size was trained so far, and it costs a
+        small share of the time left. What training gives to one size says little of another: a network that answers
+        nothing after half of its channels were cut may answer as well as the whole one after a few epochs."""
         size = self._parameters(variant)
         return (
             self._rungs.below(variant) is not None

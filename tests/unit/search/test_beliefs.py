@@ -38,6 +38,7 @@ def searched(trials: int, left_s: float = np.inf) -> tuple[Proposals, list[Varia
         Rungs.of(EPOCHS),
         fixed=(1, 2),
         macs=lambda variant: 1e6 * variant.width**2,
+        parameters=lambda variant: 1e5 * variant.width**2,
         pace=lambda: Pace(10.0),
         left_s=lambda: left_s,
     )
@@ -47,6 +48,7 @@ def searched(trials: int, left_s: float = np.inf) -> tuple[Proposals, list[Varia
         exact=ladder.exact,
         cost_s=ladder.cost_s,
         told=ladder.told,
+        teaches=ladder.teaches,
         limits={0: 0.3},
         linear=frozenset({1, 2}),
     )
@@ -134,3 +136,14 @@ def test_what_takes_longer_than_the_time_that_is_left_is_not_begun() -> None:
 def test_a_study_without_rungs_has_nothing_left_to_tell() -> None:
     plain = Proposals(SPACE, ["maximize", "minimize", "minimize"], 0)
     assert plain.left() == []
+
+
+def trained_widths(seen: list[Variant]) -> set[float]:
+    return {variant.width for variant in seen if (variant.recovery_epochs or 0) >= 4}
+
+
+def test_networks_of_each_size_are_trained_before_any_is_trained_further() -> None:
+    """The narrow ones look hopeless untrained, so that the surrogate alone leaves them."""
+    seen = searched(18)[1]
+    first = next(index for index, variant in enumerate(seen) if variant.recovery_epochs == EPOCHS[-1])
+    assert trained_widths(seen[:first]) >= {0.5, 0.25}

@@ -10,6 +10,7 @@ import pytest
 from made_up_search import SPACE, landscape
 
 from edgedeploy.records.variant import Scalar, Variant
+from edgedeploy.search.codesign import CoDesign
 from edgedeploy.search.improvement import hypervolume
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Failed, Outcome, Scored
@@ -214,3 +215,23 @@ def test_constraints_are_kept_to() -> None:
     found = searched(SPACE, 24)
     kept = [outcome.constraints["cost"] <= 0 for _, outcome in found[8:] if isinstance(outcome, Scored)]
     assert sum(kept) >= 13 > 0.5 * len(kept)
+
+
+def test_a_limit_on_an_objective_counts_once() -> None:
+    """It moves the point from which gains count; the probability of meeting it would count the same doubt again."""
+    knowledge = Knowledge(limits={1: 12_000.0}, limited=frozenset({"cost"}))
+    unnamed = replace(knowledge, limited=frozenset())
+
+    def gains(known: Knowledge) -> list[float]:
+        sampler = CoDesign(SPACE, TWO, 0, known)
+        told = searched(SPACE, 12)
+        for variant, outcome in told:
+            params = SPACE.params_of(variant)
+            assert params is not None
+            sampler.tell(params, outcome)
+        assert sampler.propose({variant.digest for variant, _ in told}, ()) is not None
+        beliefs = (sampler.belief({"target": "openvino", "width": width}) for width in SPACE.parameters["width"])
+        return [belief.gain for belief in beliefs if belief]
+
+    once, twice = gains(knowledge), gains(unnamed)
+    assert once and all(a >= b for a, b in zip(once, twice)) and sum(once) > sum(twice)

@@ -94,6 +94,7 @@ def known(tmp_path: Path, text: str = GOALS) -> Knowledge:
 def test_a_limit_on_an_objective_says_what_is_of_no_use(tmp_path: Path) -> None:
     found = known(tmp_path)
     assert found.limits == {0: 0.5, 1: pytest.approx(0.7)}
+    assert found.limited == {"0 dice_mean", "1 cpu_time_ratio"}, "the memory is no objective"
     assert found.linear == frozenset({1})
 
 
