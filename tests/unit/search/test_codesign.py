@@ -234,4 +234,4 @@ def test_a_limit_on_an_objective_counts_once() -> None:
         return [belief.gain for belief in beliefs if belief]
 
     once, twice = gains(knowledge), gains(unnamed)
-    assert once and all(a >= b for a, b in zip(once, twice)) and sum(once) > sum(twice)
+    assert once and all(a >= b for a, b in zip(once, twice, strict=True)) and sum(once) > sum(twice)
