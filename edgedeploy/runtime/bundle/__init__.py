@@ -1,0 +1,1 @@
+"""A bundle on a board: what its manifest says, whether it is whole, and who signed it."""
