@@ -1,1 +1,1 @@
-"""A bundle on a board: what its manifest says, whether it is whole, and who signed it."""
+"""A bundle on the device that runs it: read once, verified, and refused with a reason."""
