@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Tuple
 
 from edgedeploy.runtime.faults import BundleError
 
@@ -98,7 +98,7 @@ def verifies(key: PublicKey, message: bytes, signature: bytes) -> bool:
     return x * pow(z * z, -1, _P) % _P % _N == r
 
 
-def _der_pair(der: bytes) -> Optional[Tuple[int, int]]:
+def _der_pair(der: bytes) -> tuple[int, int] | None:
     """Two positive integers in a sequence, as DER writes them; None for any other bytes."""
     if len(der) < 2 or der[0] != 0x30 or der[1] != len(der) - 2:
         return None
@@ -116,7 +116,7 @@ def _der_pair(der: bytes) -> Optional[Tuple[int, int]]:
     return (found[0], found[1]) if at == len(der) else None
 
 
-def _sum_of_products(a: int, first: Tuple[int, int], b: int, second: Tuple[int, int]) -> _Jacobian:
+def _sum_of_products(a: int, first: tuple[int, int], b: int, second: tuple[int, int]) -> _Jacobian:
     """a * first + b * second, both at once from the highest bit down (Shamir)."""
     one, other = (*first, 1), (*second, 1)
     both = _add(one, other)
