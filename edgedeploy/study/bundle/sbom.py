@@ -1,4 +1,4 @@
-"""``sbom.cdx.json``: a CycloneDX 1.6 bill of materials for a model. Written by hand: the Python library has no model cards."""
+"""``sbom.cdx.json``: a CycloneDX 1.6 bill of materials of a model, by hand: the Python library has no model cards."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def sbom(material: Material, options: BundleOptions, name: str, created: str) ->
                 **_component("machine-learning-model", REFERENCE, "reference.onnx", material.reference.sha256[:16]),
                 "hashes": [_sha256(material.reference.sha256)],
                 "scope": "excluded",
-                "description": "the ONNX model that the artifact was built from and is compared with; a product does not load it",
+                "description": "what the artifact was built from and is compared with; a product does not load it",
             },
             _library(
                 RUNTIME,
