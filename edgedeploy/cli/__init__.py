@@ -8,5 +8,6 @@ from edgedeploy.cli import study  # isort: skip
 from edgedeploy.cli import show  # isort: skip
 from edgedeploy.cli import oneshot  # isort: skip
 from edgedeploy.cli import look  # isort: skip
+from edgedeploy.cli import signing  # isort: skip
 
-__all__ = ["begin", "look", "oneshot", "show", "study"]
+__all__ = ["begin", "look", "oneshot", "show", "signing", "study"]
