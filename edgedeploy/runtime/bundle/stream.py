@@ -1,8 +1,8 @@
 """A live source in front of a model: frames wait by a policy, and each one's fate is counted.
 
-One thread gives frames (``put``), another takes results (``get``, or a ``for`` loop); one thread may do both. A frame is processed
-by the thread that takes its result, so nothing runs unasked, and no result grows old in a second queue. All times are
-nanoseconds of ``time.perf_counter_ns``.
+One thread gives frames (``put``), another takes results (``get``, or a ``for`` loop); one thread may do both. A frame
+is processed by the thread that takes its result, so nothing runs unasked, and no result grows old in a second queue.
+All times are nanoseconds of ``time.perf_counter_ns``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from typing import Any, Callable
 from edgedeploy.runtime.scenarios.schedule import Waiting
 
 AGE_STEP = 1.01
-"""Ages are counted in classes of which each is 1 % above the one before: a stream that runs for months needs no more memory
-than one of a minute."""
+"""Ages are counted in classes of which each is 1 % above the one before: a stream that runs for months needs no more
+memory than one of a minute."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """``number`` counts the frames that were put, from 0. ``age_ns`` is the time from the frame's arrival to its result."""
+    """``number`` counts the frames that were put, from 0. ``age_ns`` is the time from the frame's arrival to its
+    result."""
 
     number: int
     result: Any
@@ -36,8 +37,9 @@ class Answer:
 class StreamSummary:
     """What became of the frames: ``arrived`` is the sum of ``processed``, ``dropped``, ``failed`` and ``pending``.
 
-    ``missed`` frames had no result within the deadline (late, dropped, failed or pending); it is None without a deadline.
-    ``blocked`` frames made the source wait. Percentiles of ages are at most 1 % too high; ages are None without a result.
+    ``missed`` frames had no result within the deadline (late, dropped, failed or pending); it is None without a
+    deadline. ``blocked`` frames made the source wait. Percentiles of ages are at most 1 % too high; ages are None
+    without a result.
     """
 
     policy: str
@@ -91,7 +93,8 @@ class Stream:
         deadline_ns: int | None,
         now_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
-        """Raises ``ValueError`` for a policy that is none of ``schedule.POLICIES``, a capacity below 1, a deadline of 0."""
+        """Raises ``ValueError`` for a policy that is none of ``schedule.POLICIES``, a capacity below 1, a deadline of
+        0."""
         if deadline_ns is not None and deadline_ns < 1:
             raise ValueError(f"deadline_ns {deadline_ns!r}: a deadline is above 0, or None")
         self._process, self._now_ns = process, now_ns
@@ -110,17 +113,19 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """No more frames are taken in. Those that wait can still be got; who leaves them there has them counted as pending."""
+        """No more frames are taken in. Those that wait can still be got; who leaves them there has them counted as
+        pending."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def put(self, frame: Any, arrived_ns: int | None = None, timeout_s: float | None = None) -> bool:
-        """Give a frame; False when it was dropped at once. ``arrived_ns`` is when it was captured, where the source knows.
+        """Give a frame; False when it was dropped at once. ``arrived_ns`` is when it was captured, where the source
+        knows.
 
-        The frame belongs to the stream from now on: whoever fills the same buffer again gives a copy. With the policy ``block``
-        this waits for a place; ``TimeoutError`` when there is none after ``timeout_s``, and the frame has then not arrived.
-        Raises ``ValueError`` after :meth:`close`.
+        The frame belongs to the stream from now on: whoever fills the same buffer again gives a copy. With the policy
+        ``block`` this waits for a place; ``TimeoutError`` when there is none after ``timeout_s``, and the frame has
+        then not arrived. Raises ``ValueError`` after :meth:`close`.
         """
         arrived_ns = self._now_ns() if arrived_ns is None else arrived_ns
         with self._changed:
@@ -144,8 +149,9 @@ class Stream:
         return len(self._waiting) < self._capacity or self._closed
 
     def get(self, timeout_s: float | None = None) -> Answer | None:
-        """Process the next frame; None when the stream is closed and nothing waits. Raises ``TimeoutError`` when no frame came
-        within ``timeout_s``, and whatever processing raises: that frame has failed, and the stream goes on."""
+        """Process the next frame; None when the stream is closed and nothing waits. Raises ``TimeoutError`` when no
+        frame came within ``timeout_s``, and whatever processing raises: that frame has failed, and the stream goes
+        on."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._waiting) or self._closed, timeout_s):
                 raise TimeoutError(f"no frame within {timeout_s} s")
