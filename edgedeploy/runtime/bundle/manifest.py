@@ -11,27 +11,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 
+from edgedeploy.runtime.bundle.names import MANIFEST, MOST_FILE_BYTES, MOST_FILES, SIGNATURE, check_name
 from edgedeploy.runtime.faults import BundleError
 from edgedeploy.runtime.wire.serde import WireError, from_json, to_json
 
-MANIFEST = "bundle.json"
-SIGNATURE = "model.sig"
 FORMAT = "edgedeploy-bundle"
 VERSION = 1
 ARTIFACT_FOLDER = "artifact"
 
-MAX_MANIFEST_BYTES = 4 << 20
-MAX_FILES = 4096
-MAX_FILE_BYTES = 2 << 30
-MAX_RELEASE = 2**53
-MAX_CASES = 64
-MAX_TENSORS = 64
-MAX_STEPS = 32
-MAX_DIMENSIONS = 8
-MAX_ELEMENTS = 2**31
-MAX_THREADS = 1024
-_MAX_TEXT = 500
-_MAX_DIGITS = 20
+MOST_MANIFEST_BYTES = 4 << 20
+MOST_RELEASE = 2**53
+MOST_CASES = 64
+MOST_TENSORS = 64
+MOST_STEPS = 32
+MOST_DIMENSIONS = 8
+MOST_ELEMENTS = 2**31
+MOST_THREADS = 1024
+_MOST_TEXT = 500
+_MOST_DIGITS = 20
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -78,8 +75,8 @@ class ArtifactPart:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Steps before and after inference as they are written: :mod:`edgedeploy.runtime.pipeline` reads and runs them. Both
-    empty: the product gives the artifact's inputs and takes its outputs itself."""
+    """Steps before and after inference as they are written: :mod:`edgedeploy.runtime.pipeline` reads and runs them. Without
+    steps for the input a product gives the artifact's inputs itself, without steps for the output it takes its outputs."""
 
     input: Tuple[Mapping[str, Any], ...]
     output: Tuple[Mapping[str, Any], ...]
@@ -109,7 +106,7 @@ class Compatibility:
 @dataclass(frozen=True)
 class GoldenCase:
     """Names of ``.npy`` files: the frame a product would give, the tensors made of it, the artifact's answers, the result
-    after the last step. ``frame`` and ``result`` are None in a bundle without a pipeline."""
+    after the last step. ``frame`` is None without steps for the input, ``result`` without steps for the output."""
 
     id: str
     frame: Optional[str]
@@ -179,8 +176,8 @@ class Manifest:
 def parse(text: bytes) -> Manifest:
     """The manifest in ``text``. Raises :class:`BundleError` ``malformed``: too large, no JSON, a key twice, an unknown or
     missing key, a value out of its form, a name of a file that ``files`` does not list."""
-    if len(text) > MAX_MANIFEST_BYTES:
-        raise _malformed(f"it has {len(text)} bytes, and at most {MAX_MANIFEST_BYTES} are read")
+    if len(text) > MOST_MANIFEST_BYTES:
+        raise _malformed(f"it has {len(text)} bytes, and at most {MOST_MANIFEST_BYTES} are read")
     try:
         data = json.loads(
             text.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_whole
@@ -217,15 +214,15 @@ def _no_constant(word: str) -> Any:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
+    if len(digits) > _MOST_DIGITS:
         raise ValueError(f"a number has {len(digits)} digits")
     return int(digits)
 
 
 def _hold_texts(value: Any) -> None:
     """Keys and texts are short and can be shown: no control character, no half of a surrogate pair."""
-    if isinstance(value, str) and (len(value) > _MAX_TEXT or not value.isprintable()):
-        raise ValueError(f"a text is longer than {_MAX_TEXT} characters or cannot be shown: {ascii(value)[:80]}")
+    if isinstance(value, str) and (len(value) > _MOST_TEXT or not value.isprintable()):
+        raise ValueError(f"a text is longer than {_MOST_TEXT} characters or cannot be shown: {ascii(value)[:80]}")
     if isinstance(value, dict):
         for key, item in value.items():
             _hold_texts(key)
@@ -249,15 +246,15 @@ def _hold_version(data: Any) -> None:
 def _hold_head(manifest: Manifest) -> None:
     if not _NAME.fullmatch(manifest.name):
         raise _malformed(f"name {manifest.name!r} is not 1 to 100 letters, digits, '.', '_' and '-'")
-    if not 1 <= manifest.release <= MAX_RELEASE:
-        raise _malformed(f"release {manifest.release} is not 1 to {MAX_RELEASE}")
+    if not 1 <= manifest.release <= MOST_RELEASE:
+        raise _malformed(f"release {manifest.release} is not 1 to {MOST_RELEASE}")
     for key, value in (("created", manifest.created), ("not_after", manifest.not_after)):
         if value is not None:
             moment(value, key)
     for key, tensors in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
         _hold_tensors(key, tensors)
-    if len(manifest.pipeline.input) > MAX_STEPS or len(manifest.pipeline.output) > MAX_STEPS:
-        raise _malformed(f"the pipeline has more than {MAX_STEPS} steps")
+    if len(manifest.pipeline.input) > MOST_STEPS or len(manifest.pipeline.output) > MOST_STEPS:
+        raise _malformed(f"the pipeline has more than {MOST_STEPS} steps")
 
 
 def moment(text: str, key: str) -> datetime:
@@ -273,26 +270,27 @@ def moment(text: str, key: str) -> datetime:
 
 def _hold_tensors(key: str, tensors: Tuple[Tensor, ...]) -> None:
     names = [tensor.name for tensor in tensors]
-    if not 1 <= len(names) <= MAX_TENSORS or len(set(names)) < len(names):
-        raise _malformed(f"{key}: 1 to {MAX_TENSORS} of different names are read")
+    if not 1 <= len(names) <= MOST_TENSORS or len(set(names)) < len(names):
+        raise _malformed(f"{key}: 1 to {MOST_TENSORS} of different names are read")
     for tensor in tensors:
         known = [size for size in tensor.shape if size is not None]
         if tensor.dtype not in _DTYPES:
             raise _malformed(f"{key}: dtype {tensor.dtype!r} of {tensor.name!r} is none of {', '.join(_DTYPES)}")
-        if len(tensor.shape) > MAX_DIMENSIONS or any(size < 1 for size in known) or math.prod(known) > MAX_ELEMENTS:
+        if len(tensor.shape) > MOST_DIMENSIONS or any(size < 1 for size in known) or math.prod(known) > MOST_ELEMENTS:
             raise _malformed(f"{key}: shape {list(tensor.shape)} of {tensor.name!r} is empty or too large")
 
 
 def _hold_files(manifest: Manifest) -> None:
-    if not 1 <= len(manifest.files) <= MAX_FILES:
-        raise _malformed(f"files: {len(manifest.files)} are listed, and 1 to {MAX_FILES} are read")
+    if not 1 <= len(manifest.files) <= MOST_FILES:
+        raise _malformed(f"files: {len(manifest.files)} are listed, and 1 to {MOST_FILES} are read")
     for name, entry in manifest.files.items():
         if name in (MANIFEST, SIGNATURE):
             raise _malformed(f"files: {name} cannot be listed")
+        check_name(name)
         if not _SHA256.fullmatch(entry.sha256):
             raise _malformed(f"files: {entry.sha256[:80]!r} of {name!r} is no SHA-256")
-        if not 0 <= entry.size <= MAX_FILE_BYTES:
-            raise _malformed(f"files: size {entry.size} of {name!r} is not 0 to {MAX_FILE_BYTES} bytes")
+        if not 0 <= entry.size <= MOST_FILE_BYTES:
+            raise _malformed(f"files: size {entry.size} of {name!r} is not 0 to {MOST_FILE_BYTES} bytes")
 
 
 def _hold_artifact(manifest: Manifest) -> None:
@@ -301,8 +299,8 @@ def _hold_artifact(manifest: Manifest) -> None:
         raise _malformed("artifact: it needs files, each once")
     if artifact.session.entry not in artifact.files:
         raise _malformed(f"artifact: entry {artifact.session.entry!r} is none of its files")
-    if not 1 <= artifact.session.threads <= MAX_THREADS:
-        raise _malformed(f"artifact: threads {artifact.session.threads} is not 1 to {MAX_THREADS}")
+    if not 1 <= artifact.session.threads <= MOST_THREADS:
+        raise _malformed(f"artifact: threads {artifact.session.threads} is not 1 to {MOST_THREADS}")
     listed = {f"{ARTIFACT_FOLDER}/{name}" for name in artifact.files}
     found = {name for name in manifest.files if name.startswith(f"{ARTIFACT_FOLDER}/")}
     if listed != found:
@@ -320,8 +318,8 @@ def _hold_golden(manifest: Manifest) -> None:
     outputs = {tensor.name for tensor in manifest.outputs} - set(states.values())
     golden = manifest.golden
     ids = [case.id for case in golden.cases]
-    if not 1 <= len(ids) <= MAX_CASES or len(set(ids)) < len(ids):
-        raise _malformed(f"golden: 1 to {MAX_CASES} cases of different ids are read")
+    if not 1 <= len(ids) <= MOST_CASES or len(set(ids)) < len(ids):
+        raise _malformed(f"golden: 1 to {MOST_CASES} cases of different ids are read")
     if set(golden.tolerance) != outputs:
         raise _malformed("golden: tolerance names other outputs than the artifact has")
     for case in golden.cases:
@@ -334,8 +332,10 @@ def _hold_golden(manifest: Manifest) -> None:
     limits.append(golden.result_tolerance.share_differing if golden.result_tolerance else None)
     if any(value is not None and value < 0 for value in limits):
         raise _malformed("golden: a tolerance is below 0")
-    whole = bool(manifest.pipeline.input or manifest.pipeline.output)
-    if any((case.frame is not None, case.result is not None) != (whole, whole) for case in golden.cases):
-        raise _malformed("golden: frame and result belong to a bundle with a pipeline, and to no other")
-    if (golden.result_tolerance is not None) != whole:
-        raise _malformed("golden: result_tolerance belongs to a bundle with a pipeline, and to no other")
+    steps = manifest.pipeline
+    for case in golden.cases:
+        for key, name, there in (("frame", case.frame, steps.input), ("result", case.result, steps.output)):
+            if (name is not None) != bool(there):
+                raise _malformed(f"golden: case {case.id!r} has a {key} exactly where the pipeline has steps for it")
+    if (golden.result_tolerance is not None) != bool(steps.output):
+        raise _malformed("golden: result_tolerance stands exactly where the pipeline has steps for the output")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgedeploy.runtime.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, parse
+from edgedeploy.runtime.bundle.manifest import MOST_MANIFEST_BYTES, Manifest, parse
 from edgedeploy.runtime.faults import BundleError
 
 DIGEST = "ab" * 32
@@ -110,12 +110,13 @@ REFUSED = [
     ("golden/cases", [], "golden: 1 to 64 cases"),
     ("golden/cases/1/id", "c0", "golden: 1 to 64 cases"),
     ("golden/cases/1/outputs", {}, "case 'c1' has other inputs or outputs"),
-    ("golden/cases/1/result", None, "frame and result"),
+    ("golden/cases/1/result", None, "case 'c1' has a result"),
     ("golden/cases/1/result", "golden/elsewhere.npy", "is not in files"),
     ("golden/tolerance", {}, "tolerance names other outputs"),
     ("golden/tolerance/logits/relative_l2", -1.0, "below 0"),
-    ("golden/result_tolerance", None, "result_tolerance belongs"),
+    ("golden/result_tolerance", None, "result_tolerance stands"),
     ("files/bundle.json", {"sha256": DIGEST, "size": 1}, "bundle.json cannot be listed"),
+    ("files/.git~x", {"sha256": DIGEST, "size": 1}, ".git"),
     ("files/extra", {"sha256": "AB" * 32, "size": 1}, "is no SHA-256"),
     ("files/extra", {"sha256": DIGEST, "size": -1}, "size -1"),
     ("compatibility/gpu", "x" * 501, "longer than 500"),
@@ -139,7 +140,7 @@ def test_what_is_out_of_form_is_refused_by_its_name(path: str, value: Any, said:
         (b'{"format": 1, "format": 2}', "'format' stands twice"),
         (b'{"format": NaN}', "NaN"),
         (b'{"format": ' + b"9" * 5000 + b"}", "5000 digits"),
-        (b" " * (MAX_MANIFEST_BYTES + 1), "at most"),
+        (b" " * (MOST_MANIFEST_BYTES + 1), "at most"),
         (b"[]", "no edgedeploy-bundle"),
     ],
 )
