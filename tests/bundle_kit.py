@@ -20,6 +20,7 @@ from edgedeploy.runtime.bundle import manifest as m
 from edgedeploy.runtime.pipeline.run import finish, prepare
 from edgedeploy.runtime.pipeline.steps import read_steps
 from edgedeploy.runtime.sessions.open import open_session
+from edgedeploy.study.bundle.sign import keygen, sign
 
 SIDE = 16
 STEPS = m.Pipeline(
@@ -132,3 +133,15 @@ def changed(files: Mapping[str, bytes], **fields: Any) -> dict[str, bytes]:
 def replace_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     return write_files(folder, files)
+
+
+def make_key(folder: Path) -> tuple[Path, Path]:
+    """A new key pair: the private and the public file."""
+    private = folder / "key.pem"
+    public, _ = keygen(private)
+    return private, public
+
+
+def write_signed(folder: Path, files: Mapping[str, bytes], key: Path) -> Path:
+    sign(replace_folder(folder, files), key, m.parse(files[m.MANIFEST]).name)
+    return folder

@@ -18,6 +18,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from edgedeploy.runtime.bundle.load import Trust, load
@@ -114,15 +115,17 @@ class Releases:
         sync_folder(self.root)
 
 
-def activate(bundle: str | os.PathLike[str], *, trust: Trust, root: str | os.PathLike[str]) -> Activation:
-    """Make ``bundle`` the current release below ``root``, which is made when it is not there.
+def activate(
+    bundle: str | os.PathLike[str], *, trust: Trust, root: str | os.PathLike[str], now: datetime | None = None
+) -> Activation:
+    """Make ``bundle`` the current release below ``root``, which is made when it is not there. ``now``: see :func:`load`.
 
     Raises :class:`BundleError` with what :func:`load` refuses, ``downgrade`` and ``missing_state``: the release that
     was current stays. Raises :class:`RuntimeFault` ``busy`` while another activation runs.
     """
     releases = Releases(Path(root))
     with _disk_told(releases.root), _alone(releases):
-        verified = verify(bundle, trust)
+        verified = verify(bundle, trust, now=now)
         state, current, manifest = releases.state(), releases.current(), verified.manifest
         keep = {current, state.before(current)}
         releases.clean(keep)

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def _answers(arguments: argparse.Namespace) -> Iterator[Any]:
 
 
 def _verified(arguments: argparse.Namespace) -> dict[str, Any]:
-    found = verify(arguments.bundle, _trust(arguments))
+    found = verify(arguments.bundle, _trust(arguments), now=_now(arguments))
     head = {"name": found.manifest.name, "release": found.manifest.release, "identity": found.identity}
     return {"verified": True, **head, "signer": found.signer, "files": len(found.tree.files)}
 
@@ -72,14 +73,14 @@ def _activated(arguments: argparse.Namespace) -> dict[str, Any]:
     trust = _trust(arguments)
     if arguments.previous:
         return asdict(roll_back(trust=trust, root=arguments.root))
-    return asdict(activate(arguments.bundle, trust=trust, root=arguments.root))
+    return asdict(activate(arguments.bundle, trust=trust, root=arguments.root, now=_now(arguments)))
 
 
 def _run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from edgedeploy.runtime.bundle.arrays import read_array
     from edgedeploy.runtime.bundle.load import load
 
-    model = load(arguments.bundle, trust=_trust(arguments), threads=arguments.threads)
+    model = load(arguments.bundle, trust=_trust(arguments), threads=arguments.threads, now=_now(arguments))
     head = {"ready": model.name, "release": model.release, "identity": model.identity, "device": model.device}
     yield {**head, "proof": asdict(model.proof)}
     for path in arguments.frames:
@@ -106,6 +107,10 @@ def _trust(arguments: argparse.Namespace) -> str | None:
     return None if arguments.unsigned else str(arguments.trust)
 
 
+def _now(arguments: argparse.Namespace) -> datetime | None:
+    return datetime.now(timezone.utc) if arguments.check_date else None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edgedeploy.runtime",
@@ -120,6 +125,11 @@ def _parser() -> argparse.ArgumentParser:
         key = command.add_mutually_exclusive_group(required=True)
         key.add_argument("--trust", metavar="KEY", help="public key (PEM) of who may have made it")
         key.add_argument("--unsigned", action="store_true", help="take a bundle that nobody signed")
+        command.add_argument(
+            "--check-date",
+            action="store_true",
+            help="refuse what its maker stands for no more, by this machine's clock",
+        )
     activated.add_argument("--root", required=True, type=Path, metavar="DIR", help="where the device keeps releases")
     activated.add_argument("--previous", action="store_true", help="go back to the release before the current one")
     ran.add_argument("frames", nargs="*", type=Path, metavar="FRAME.npy")

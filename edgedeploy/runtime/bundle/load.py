@@ -7,6 +7,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable
 
@@ -28,29 +29,33 @@ _BY_FAULT = {"disk_full": "unreadable", "run_failed": "wrong_answer"}
 """The reason for a fault of a backend; any other is ``incompatible``."""
 
 
-def load(path: str | os.PathLike[str], *, trust: Trust, threads: int | None = None) -> Model:
+def load(
+    path: str | os.PathLike[str], *, trust: Trust, threads: int | None = None, now: datetime | None = None
+) -> Model:
     """The bundle in the folder ``path``, ready: ``mask = load("bundle/", trust="lab.pub")(frame)``.
 
     ``trust`` is the public key of who may have made it (a PEM file, or its bytes); None takes a bundle that nobody
     signed, and checks no signature. ``threads`` is how many the backend uses; those that were measured when it is not
     given.
 
+    A bundle's last day (``not_after``) is held against ``now`` alone, which has a time zone: a device's clock may be wrong.
+
     Raises :class:`BundleError`, whose ``reason`` says why it is refused.
     """
-    return ready(_verified(path, trust), threads)
+    return ready(_verified(path, trust, now), threads)
 
 
-def _verified(path: str | os.PathLike[str], trust: Trust) -> Verified:
+def _verified(path: str | os.PathLike[str], trust: Trust, now: datetime | None) -> Verified:
     """A path such as ``ROOT/current`` is followed once. Its release may be removed meanwhile, when two others were
     activated: then the path leads elsewhere, and that is read."""
     for _ in range(EXCHANGES):
         before = os.path.realpath(path)
         try:
-            return verify(path, trust)
+            return verify(path, trust, now=now)
         except BundleError:
             if os.path.realpath(path) == before:
                 raise
-    return verify(path, trust)
+    return verify(path, trust, now=now)
 
 
 def ready(verified: Verified, threads: int | None = None) -> Model:
