@@ -3,7 +3,7 @@
     verify BUNDLE --trust KEY                who signed it, and that it is whole
     activate BUNDLE --trust KEY --root DIR   make it the device's current release
     activate --previous --trust KEY --root DIR   go back to the release before
-    run BUNDLE --trust KEY [FRAME.npy ...]   load it (golden vectors pass), and take frames through it
+    run BUNDLE --trust KEY [--frames FRAME.npy ...]   load it (golden vectors pass), and take frames through it
 
 ``--unsigned`` in the place of ``--trust KEY`` takes a bundle that nobody signed. One JSON value a line goes to standard
 output, sentences to standard error. Exit status: 0; 2 for a bundle that is refused or a command that cannot be understood;
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     activated.add_argument("--root", required=True, type=Path, metavar="DIR", help="where the device keeps releases")
     activated.add_argument("--previous", action="store_true", help="go back to the release before the current one")
-    ran.add_argument("frames", nargs="*", type=Path, metavar="FRAME.npy")
+    ran.add_argument("--frames", nargs="+", default=[], type=Path, metavar="FRAME.npy")
     ran.add_argument("--out", type=Path, metavar="DIR", help="where each result goes, by its frame's name")
     ran.add_argument("--threads", type=int, metavar="N", help="threads of the backend; those that were measured")
     return parser

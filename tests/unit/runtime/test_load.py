@@ -242,13 +242,13 @@ class TestCommands:
         frame = kit.frames(1)[0]
         np.save(tmp_path / "frame.npy", frame)
         options = ["--trust", str(made.trust), "--out", str(tmp_path / "out")]
-        assert main(["run", str(made.folder), *options, str(tmp_path / "frame.npy")]) == 0
+        assert main(["run", str(made.folder), *options, "--frames", str(tmp_path / "frame.npy")]) == 0
         ready, answer = self.answers(capsys)
         assert ready["proof"]["cases"] == 2 and answer["shape"] == [24, 40] and answer["spent_ns"] > 0
         mask = np.load(tmp_path / "out" / "frame.npy")
         np.testing.assert_array_equal(mask, load(made.folder, trust=made.trust)(frame))
         np.save(tmp_path / "frame.npy", frame.astype(np.int64))
-        assert main(["run", str(made.folder), *options, str(tmp_path / "frame.npy")]) == 2
+        assert main(["run", str(made.folder), *options, "--frames", str(tmp_path / "frame.npy")]) == 2
 
     def test_whoever_trusts_nobody_says_so(self, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
