@@ -23,6 +23,7 @@ from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.study.bundle.sign import keygen, sign
 
 SIDE = 16
+OLDEST_ONNXRUNTIME = "1.19"
 STEPS = m.Pipeline(
     input=(
         {"step": "rgb"},
@@ -133,6 +134,13 @@ def changed(files: Mapping[str, bytes], **fields: Any) -> dict[str, bytes]:
 def replace_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     return write_files(folder, files)
+
+
+def for_machine(files: Mapping[str, bytes], machine: str) -> dict[str, bytes]:
+    """The bundle as if it had been made for another machine, with the oldest runtime that there is for a board."""
+    wanted = m.parse(files[m.MANIFEST]).compatibility
+    runtime = replace(wanted.runtime, at_least=OLDEST_ONNXRUNTIME)
+    return changed(files, compatibility=replace(wanted, machine=machine, runtime=runtime))
 
 
 def make_key(folder: Path) -> tuple[Path, Path]:

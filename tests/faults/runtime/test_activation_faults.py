@@ -169,6 +169,7 @@ def test_the_state_and_the_release_are_on_the_disk_before_readers_see_it(
     """After a power cut a file is there as far as it was synced, and renames may come in any order that syncs do not
     forbid."""
     put(maker, root, 1)
+    bundle = maker.release(2)
     log: list[tuple[str, str]] = []
     fsync, replace, rename = os.fsync, os.replace, os.rename
 
@@ -186,7 +187,7 @@ def test_the_state_and_the_release_are_on_the_disk_before_readers_see_it(
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", moved(replace))
     monkeypatch.setattr(os, "rename", moved(rename))
-    identity = put(maker, root, 2).identity
+    identity = activate(bundle, trust=maker.trust, root=root).identity
     part, release = f"releases/.part-{identity}", f"releases/{identity}"
     files = {f"{part}/{path.relative_to(root / release)}" for path in (root / release).rglob("*")} | {part}
     at = {entry: index for index, entry in enumerate(log)}
