@@ -83,12 +83,12 @@ def test_a_bundle_answers_as_it_was_measured(version: str, tmp_path: Path) -> No
     np.save(frame, bundle_kit.frames(1)[0])
     for command in (["activate", bundle, "--root", tmp_path / "root"], ["run", tmp_path / "root" / "current"]):
         argv = [python, "-I", tmp_path / "agent", *command, "--trust", trust]
-        argv += ["--frames", frame, "--out", tmp_path] if command[0] == "run" else []
+        argv += ["--frames", frame, "--out", tmp_path / "out"] if command[0] == "run" else []
         done = subprocess.run([str(item) for item in argv], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     ready, answer = map(json.loads, done.stdout.splitlines())
     assert ready["proof"]["cases"] == 2 and answer["shape"] == [24, 40]
-    assert set(np.unique(np.load(frame))) <= {0, 1}
+    assert set(np.unique(np.load(tmp_path / "out" / "frame.npy"))) <= {0, 1}
 
 
 def find(version: str) -> tuple[str, str]:
