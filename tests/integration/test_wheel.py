@@ -11,8 +11,8 @@ import venv
 import zipfile
 from pathlib import Path
 
-import bundle_kit
 import numpy as np
+import product_kit
 import pytest
 
 pytestmark = pytest.mark.beside
@@ -110,9 +110,9 @@ def test_a_bundle_answers_in_an_environment_of_the_base_install_and_one_backend(
         *here.glob("onnxruntime-*.dist-info"),
     ]:
         (site / path.name).symlink_to(path)
-    key, trust = bundle_kit.make_key(tmp_path)
-    bundle = bundle_kit.write_signed(tmp_path / "bundle", bundle_kit.make_files(), key)
-    np.save(tmp_path / "frame.npy", bundle_kit.frames(1)[0])
+    key, trust = product_kit.make_key(tmp_path)
+    bundle = product_kit.write_signed(tmp_path / "bundle", product_kit.make_files(), key)
+    np.save(tmp_path / "frame.npy", product_kit.frames(1)[0])
 
     def said(*argv: str | Path) -> list[str]:
         words = [str(home / "bin" / "python"), "-I", *map(str, argv)]

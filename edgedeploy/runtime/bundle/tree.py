@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Union
 
+from edgedeploy.runtime.bundle.archive import read_archive
 from edgedeploy.runtime.bundle.names import (
     MOST_BUNDLE_BYTES,
     MOST_FILE_BYTES,
@@ -61,15 +62,21 @@ class Tree:
 
 
 def read_tree(place: Place) -> Tree:
-    """All files of the bundle in a folder, each read once.
+    """All files of the bundle in a folder or an archive (see :mod:`edgedeploy.runtime.bundle.archive`), each read once.
 
     Raises :class:`BundleError`: ``malformed`` for what may not be in a bundle (links of both kinds, devices, pipes, empty
     folders, bad names, too much of anything), ``unreadable`` for what cannot be read, or changes while it is.
     """
     try:
-        root = _opened_root(place)
+        root = _opened(place)
         try:
-            return Tree(dict(_Walk().files(root, "")))
+            status = os.fstat(root)
+            if stat.S_ISDIR(status.st_mode):
+                return Tree(dict(_Walk().files(root, "")))
+            if not stat.S_ISREG(status.st_mode):
+                raise BundleError("unreadable", f"{_named(place)} is {_kind(status.st_mode)}")
+            with os.fdopen(os.dup(root), "rb") as stream:
+                return Tree(read_archive(stream, status.st_size))
         finally:
             os.close(root)
     except OSError as exc:
@@ -78,10 +85,11 @@ def read_tree(place: Place) -> Tree:
         raise BundleError("unreadable", "its files are larger than the memory that is free here") from None
 
 
-def _opened_root(place: Place) -> int:
-    """The folder that the user named may be a link; nothing in it may."""
-    how = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    return os.open(".", how, dir_fd=place) if isinstance(place, int) else os.open(os.fspath(place), how)
+def _opened(place: Place) -> int:
+    """What the user named may be a link; nothing in it may."""
+    if isinstance(place, int):
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+    return os.open(os.fspath(place), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 class _Walk:

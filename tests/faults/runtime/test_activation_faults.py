@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import bundle_kit as kit
+import product_kit as kit
 import pytest
 from fault_kit import small_disk
 

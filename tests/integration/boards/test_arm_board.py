@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import bundle_kit
 import numpy as np
 import onnxruntime
+import product_kit
 import pytest
 from arm_kit import need_image
 from board_kit import OUTPUTS_ONLY, make_job, make_payload, save_model
@@ -119,16 +119,16 @@ def test_nothing_is_left_on_this_host(tmp_path: Path) -> None:
 def test_a_bundle_is_activated_and_answers_on_arm64(tmp_path: Path) -> None:
     """By the pushed agent alone: its files are the whole runtime. Made for x86, the same bundle is refused there."""
     image = need_image("arm64")
-    key, trust = bundle_kit.make_key(tmp_path)
-    files, frame = bundle_kit.make_files(), tmp_path / "frame.npy"
-    np.save(frame, bundle_kit.frames(1)[0])
+    key, trust = product_kit.make_key(tmp_path)
+    files, frame = product_kit.make_files(), tmp_path / "frame.npy"
+    np.save(frame, product_kit.frames(1)[0])
     with serve(image) as target, contextlib.closing(SshTransport(target)) as transport:
         client = AgentClient.install(
             transport, board="arm", python="python3", root="/root/.edgedeploy", timeout_s=120.0
         )
 
         def upload(made: dict[str, bytes], name: str) -> str:
-            folder = bundle_kit.write_signed(tmp_path / name, made, key)
+            folder = product_kit.write_signed(tmp_path / name, made, key)
             for path in sorted(item for item in folder.rglob("*") if item.is_file()):
                 remote = f"/root/{path.relative_to(tmp_path)}"
                 transport.run(["mkdir", "-p", remote.rpartition("/")[0]], timeout_s=60.0)
@@ -144,7 +144,7 @@ def test_a_bundle_is_activated_and_answers_on_arm64(tmp_path: Path) -> None:
             transport.put(path, f"/root/{name}", timeout_s=60.0)
         status, (refused,), _ = said("run", upload(files, "x86"))
         assert (status, refused["refused"]) == (2, "incompatible") and "aarch64" in refused["message"]
-        ours = upload(bundle_kit.for_machine(files, "aarch64"), "arm")
+        ours = upload(product_kit.for_machine(files, "aarch64"), "arm")
         status, _, error = said("activate", ours, "--root", "/root/models")
         assert status == 0, error
         status, answers, error = said("run", "/root/models/current", "--frames", "/root/frame.npy")

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import agent_pythons
-import bundle_kit
 import numpy as np
 import onnx
+import product_kit
 import pytest
 import simulated_tensorrt
 from board_kit import OUTPUTS_ONLY, SHORT_SCENARIOS, conv_model, make_job, make_payload
@@ -76,11 +76,11 @@ def test_a_bundle_answers_as_it_was_measured(version: str, tmp_path: Path) -> No
     """By the files of the agent, which are the whole runtime, with that interpreter's own release of ONNX Runtime."""
     python = made_environment(version)
     zipfile.ZipFile(io.BytesIO(agent_file().data)).extractall(tmp_path / "agent")
-    key, trust = bundle_kit.make_key(tmp_path)
-    files = bundle_kit.for_machine(bundle_kit.make_files(), platform.machine())
-    bundle = bundle_kit.write_signed(tmp_path / "bundle", files, key)
+    key, trust = product_kit.make_key(tmp_path)
+    files = product_kit.for_machine(product_kit.make_files(), platform.machine())
+    bundle = product_kit.write_signed(tmp_path / "bundle", files, key)
     frame = tmp_path / "frame.npy"
-    np.save(frame, bundle_kit.frames(1)[0])
+    np.save(frame, product_kit.frames(1)[0])
     for command in (["activate", bundle, "--root", tmp_path / "root"], ["run", tmp_path / "root" / "current"]):
         argv = [python, "-I", tmp_path / "agent", *command, "--trust", trust]
         argv += ["--frames", frame, "--out", tmp_path / "out"] if command[0] == "run" else []

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import bundle_kit as kit
 import numpy as np
+import product_kit as kit
 import pytest
 from fault_kit import need_program
 

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bundle_kit as kit
 import numpy as np
+import product_kit as kit
 import pytest
 from docs_kit import REPO, read_page
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundle_kit import npy
+from product_kit import npy
 
 from edgedeploy.runtime.bundle.arrays import read_array
 from edgedeploy.runtime.bundle.golden import distance, prove

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import bundle_kit as kit
 import numpy as np
 import onnx
+import product_kit as kit
 import pytest
 
 from edgedeploy import runtime
