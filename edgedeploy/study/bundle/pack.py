@@ -14,6 +14,7 @@ from edgedeploy.files import disk_told, new_folder, write_new
 from edgedeploy.runtime.bundle.archive import read_archive
 from edgedeploy.runtime.bundle.tree import Tree, read_tree
 from edgedeploy.study.bundle import age
+from edgedeploy.study.bundle.refused import refusals_told
 
 SUFFIXES: Final = (".tar", ".zip")
 AGE_SUFFIX: Final = ".age"
@@ -26,10 +27,11 @@ def pack(bundle: Path, out: Path, recipients: Sequence[str] = ()) -> int:
     then the further suffix ``.age``, so that only they can read it. Returns the file's size in bytes.
 
     Equal bundles give equal archives; what is encrypted differs each time, as it must. Raises ``SpecError``, ``BundleError``
-    of :mod:`edgedeploy.runtime.faults` for what may be no bundle, ``StorageError``.
+    for what may be no bundle, ``StorageError``.
     """
     kind = _kind(out, encrypted=bool(recipients))
-    tree = read_tree(bundle)
+    with refusals_told(f"pack {bundle}"):
+        tree = read_tree(bundle)
     data = (as_tar if kind == ".tar" else as_zip)(tree)
     if recipients:
         data = age.encrypted(data, recipients)
@@ -40,13 +42,15 @@ def pack(bundle: Path, out: Path, recipients: Sequence[str] = ()) -> int:
     return len(data)
 
 
-def unpack(archive: Path, out: Path, identity: Path | None = None) -> Tree:
-    """Write an archive's files into the new folder ``out``, once all of them are known to be those of a bundle; of an archive
-    that age encrypted with the key in ``identity``, decrypted in memory. Returns the files; nothing is verified by this.
+def unpack(archive: Path, out: Path, identity: Path | None = None) -> int:
+    """Write an archive's files into the new folder ``out``, once all of them are known to be those of a bundle. What age
+    encrypted is decrypted in memory by the key in the file ``identity``. Returns the files' size in bytes; nothing is
+    verified by this.
 
     Raises as :func:`pack`, and ``SpecError`` where something lies at ``out``.
     """
-    tree = read_tree(archive) if identity is None else _decrypted(archive, identity)
+    with refusals_told(f"unpack {archive}"):
+        tree = read_tree(archive) if identity is None else _decrypted(archive, identity)
     if out.exists() or out.is_symlink():
         raise SpecError(f"write {out}", "something lies there already", "Give another path, or remove it")
     with new_folder(out) as part:
@@ -55,7 +59,7 @@ def unpack(archive: Path, out: Path, identity: Path | None = None) -> Tree:
             path.parent.mkdir(parents=True, exist_ok=True)
             with disk_told(path):
                 path.write_bytes(data)
-    return tree
+    return tree.size_bytes
 
 
 def _decrypted(archive: Path, identity: Path) -> Tree:

@@ -13,6 +13,7 @@ from edgedeploy.runtime.bundle.names import SIGNATURE
 from edgedeploy.runtime.bundle.p256 import public_key
 from edgedeploy.runtime.bundle.signature import statement, verify_signature
 from edgedeploy.runtime.bundle.tree import Tree, read_tree
+from edgedeploy.study.bundle.refused import refusals_told
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -55,14 +56,15 @@ def keygen(path: Path) -> tuple[Path, str]:
 def sign(folder: Path, key: Path, name: str) -> str:
     """Write the signature of all files in ``folder`` into it, in place of an older one. Returns the key's id.
 
-    ``name`` is the subject's, for people. Raises ``SpecError`` for a key that cannot be used, ``BundleError`` of
-    :mod:`edgedeploy.runtime.faults` for a folder that may be no bundle.
+    ``name`` is the subject's, for people. Raises ``SpecError`` for a key that cannot be used, ``BundleError`` for a folder
+    that may be no bundle.
     """
     private = read_private_key(key)
-    tree = read_tree(folder)
-    text = signature_of(tree, private, name)
-    signed = Tree({**tree.files, SIGNATURE: text})
-    key_id = verify_signature(signed, public_pem(private))  # by the other half of the code, before it is handed out
+    with refusals_told(f"sign {folder}"):
+        tree = read_tree(folder)
+        text = signature_of(tree, private, name)
+        signed = Tree({**tree.files, SIGNATURE: text})
+        key_id = verify_signature(signed, public_pem(private))  # by the other half of the code, before it is handed out
     write_atomic(folder / SIGNATURE, text)
     return key_id
 

@@ -15,6 +15,7 @@ import pytest
 from fault_kit import need_program
 
 from edgedeploy.runtime.bundle.load import load
+from edgedeploy.study.bundle.pack import pack
 
 pytestmark = pytest.mark.beside
 
@@ -33,6 +34,9 @@ class Made:
             kit.write_signed(place / f"r{number}", kit.changed(self.files, release=number), self.key)
             for number in (1, 2)
         ]
+        self.packed = [place / f"model-{number}.tar" for number in (1, 2)]
+        for bundle, packed in zip(self.bundles, self.packed, strict=True):
+            pack(bundle, packed)
         self.environment = {
             **os.environ,
             "EDGEDEPLOY_PYTHON": sys.executable,
@@ -113,7 +117,7 @@ def test_a_rauc_bundle_is_built_and_its_hook_activates(made: Made, tmp_path: Pat
     need_program("mksquashfs", "squashfs-tools")
     need_program("unsquashfs", "squashfs-tools")
     certificate, key = make_certificate(tmp_path)
-    for number, bundle in enumerate(made.bundles, start=1):
+    for number, bundle in enumerate(made.packed, start=1):
         packed = tmp_path / f"model-{number}.raucb"
         made.done(EXAMPLE / "rauc" / "make", bundle, str(number), certificate, key, packed)
         told = made.done("rauc", f"--keyring={certificate}", "info", packed)
@@ -148,7 +152,7 @@ def test_a_mender_artifact_is_built_and_its_module_installs_and_rolls_back(made:
     made.done("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
     made.done("openssl", "ec", "-in", key, "-pubout", "-out", public)
     devices = []
-    for number, bundle in enumerate(made.bundles, start=1):
+    for number, bundle in enumerate(made.packed, start=1):
         artifact = tmp_path / f"model-{number}.mender"
         made.done(EXAMPLE / "mender" / "make", bundle, f"model-{number}", key, artifact)
         assert "validated successfully" in made.done("mender-artifact", "validate", "-k", public, artifact)
