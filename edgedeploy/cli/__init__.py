@@ -11,8 +11,4 @@ from edgedeploy.cli import bundle  # isort: skip
 from edgedeploy.cli import look  # isort: skip
 from edgedeploy.cli import signing  # isort: skip
 
-<<<<<<< HEAD
-__all__ = ["begin", "bundle", "look", "oneshot", "show", "study"]
-=======
-__all__ = ["begin", "look", "oneshot", "show", "signing", "study"]
->>>>>>> sign
+__all__ = ["begin", "bundle", "look", "oneshot", "show", "signing", "study"]
