@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -11,17 +12,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
+import product_kit
 import pytest
 from arm_kit import need_image
 from board_kit import OUTPUTS_ONLY, make_job, make_payload, save_model
 from fault_kit import processes_after_kill
 from onnx import helper, numpy_helper
 
+from edgedeploy.boards.agent.client import AgentClient
 from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.open import open_board
+from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.evidence.metrics import board_metrics
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.reference.export import run_reference
@@ -109,6 +114,43 @@ def test_nothing_is_left_on_this_host(tmp_path: Path) -> None:
         assert len(processes_of(folder)) >= 3
     assert not folder.exists()
     assert processes_of(folder) == []
+
+
+def test_a_bundle_is_activated_and_answers_on_arm64(tmp_path: Path) -> None:
+    """By the pushed agent alone: its files are the whole runtime. Made for x86, the same bundle is refused there."""
+    image = need_image("arm64")
+    key, trust = product_kit.make_key(tmp_path)
+    files, frame = product_kit.make_files(), tmp_path / "frame.npy"
+    np.save(frame, product_kit.frames(1)[0])
+    with serve(image) as target, contextlib.closing(SshTransport(target)) as transport:
+        client = AgentClient.install(
+            transport, board="arm", python="python3", root="/root/.edgedeploy", timeout_s=120.0
+        )
+
+        def upload(made: dict[str, bytes], name: str) -> str:
+            folder = product_kit.write_signed(tmp_path / name, made, key)
+            for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+                remote = f"/root/{path.relative_to(tmp_path)}"
+                transport.run(["mkdir", "-p", remote.rpartition("/")[0]], timeout_s=60.0)
+                transport.put(path, remote, timeout_s=60.0)
+            return f"/root/{name}"
+
+        def said(*words: str) -> tuple[int | None, list[Any], str]:
+            argv = ["python3", client.command[1], *words, "--trust", "/root/trust.pub"]
+            done = transport.run(argv, timeout_s=300.0)
+            return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
+
+        for path, name in ((trust, "trust.pub"), (frame, "frame.npy")):
+            transport.put(path, f"/root/{name}", timeout_s=60.0)
+        status, (refused,), _ = said("run", upload(files, "x86"))
+        assert (status, refused["refused"]) == (2, "incompatible") and "aarch64" in refused["message"]
+        ours = upload(product_kit.for_machine(files, "aarch64"), "arm")
+        status, _, error = said("activate", ours, "--root", "/root/models")
+        assert status == 0, error
+        status, answers, error = said("run", "/root/models/current", "--frames", "/root/frame.npy")
+        assert status == 0, error
+    assert answers[0]["proof"]["cases"] == 2 and answers[0]["proof"]["relative_l2"]["out"] <= 1e-4
+    assert answers[1]["shape"] == [24, 40]
 
 
 def test_a_killed_user_leaves_no_board_running(tmp_path: Path) -> None:
