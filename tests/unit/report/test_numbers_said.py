@@ -59,7 +59,7 @@ trials"""
     text = WITHOUT_ITS_TASK.replace('[[objectives]]\nmetric = "dice_mean"\n', "").replace(
         '[[objectives]]\nmetric = "latency_ratio"\n', ""
     )
-    found, source = parse_spec(text.replace("\n[budget]\ntrials", goals), Path("study.toml"))
+    found, source = parse_spec(text.replace("\n[evidence]\nmargin = 0.01\n[budget]\ntrials", goals), Path("study.toml"))
     known = {"onnxruntime": ("float32",), "openvino": ("float32",)}
     found.check(source, architecture={}, task_metrics=METRICS, known_targets=known)
     return found
