@@ -80,9 +80,8 @@ def here() -> dict[str, object]:
     }
 
 
-def made_up_study(folder: Path, text: str = STUDY, code: str = TASK, *, dice: float = 0.85) -> Store:
-    """``folder/study.toml`` and what a search of it would have left in ``folder/runs``: two variants, int8 the pick unless its
-    ``dice`` is too low."""
+def made_up_study(folder: Path, text: str = STUDY, code: str = TASK) -> Store:
+    """``folder/study.toml`` and what a search of it would have left in ``folder/runs``: two variants, int8 the pick."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.toml").write_text(text, encoding="utf-8")
     (folder / "phantom.py").write_text(code, encoding="utf-8")
@@ -106,14 +105,14 @@ def made_up_study(folder: Path, text: str = STUDY, code: str = TASK, *, dice: fl
         },
     )
     store.keep_case_names(names)
-    for variant, score, latency_ms in ((FLOAT, 0.85, 6.0), (INT8, dice, 2.0)):
-        store.keep(_measured(store, task, variant, score, latency_ms))
+    for variant, latency_ms in ((FLOAT, 6.0), (INT8, 2.0)):
+        store.keep(_measured(store, task, variant, latency_ms))
     return store
 
 
-def _measured(store: Store, task: Task, variant: Variant, dice: float, latency_ms: float) -> Measurement:
+def _measured(store: Store, task: Task, variant: Variant, latency_ms: float) -> Measurement:
     artifact, _ = bench(store, task, OnnxRuntimeTarget()).artifact(variant)
-    found = made_up.measurement(variant, dice=dice, latency_ms=latency_ms, baseline_ms=6.0)
+    found = made_up.measurement(variant, latency_ms=latency_ms, baseline_ms=6.0)
     runtime = replace(found.candidate, runtime_version=versions()["onnxruntime"])
     return replace(
         found,

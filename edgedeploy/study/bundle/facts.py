@@ -94,7 +94,6 @@ def recipe(material: Material) -> dict[str, Any]:
     """``recipe.json``: how the artifact was built, with versions."""
     found, artifact = material.measurement, material.artifact
     versions = {name: text for name, text in material.study["versions"].items() if name not in _VERSIONS_LEFT_OUT}
-    classes = getattr(material.task, "classes", None)
     return {
         "format": "edgedeploy-recipe",
         "version": 1,
@@ -107,8 +106,16 @@ def recipe(material: Material) -> dict[str, Any]:
         "built_with": dict(artifact.built_with),
         "study_versions": versions,
         "reference": {key: value for key, value in material.reference.as_json().items() if key != "file"},
-        "classes": [str(name) for name in classes] if classes else None,
+        "classes": list(classes_of(material)) or None,
     }
+
+
+def classes_of(material: Material) -> tuple[str, ...]:
+    """What the numbers of a result stand for, from 0 on; empty where the task does not say. Of a label map 0 is the
+    background, and the task names what comes after it."""
+    classes = getattr(material.task, "classes", ())
+    named = tuple(map(str, classes)) if isinstance(classes, (Mapping, tuple, list)) else ()
+    return ("background", *named) if named and isinstance(classes, Mapping) else named
 
 
 def provenance(material: Material) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from edgedeploy.evidence.front import Row
 from edgedeploy.evidence.quantities import heading, with_span
 from edgedeploy.runtime.bundle.manifest import Manifest
+from edgedeploy.study.bundle.facts import classes_of
 from edgedeploy.study.bundle.golden import GoldenSet
 from edgedeploy.study.bundle.material import NO_STEPS, Material
 from edgedeploy.study.bundle.options import NOT_STATED, BundleOptions
@@ -75,9 +76,9 @@ def _takes(material: Material, manifest: Manifest) -> str:
             lines += ["", 'The study read its files\' own numbers (`value_range = "raw"`): a frame has these.']
     if material.steps.output:
         lines += ["", "After inference:", "", *(_step(step) for step in manifest.pipeline.output)]
-        classes = getattr(material.task, "classes", None)
+        classes = classes_of(material)
         if classes:
-            lines += ["", f"Classes, in order: {', '.join(map(str, classes))}."]
+            lines += ["", f"Classes: {', '.join(f'{number} {name}' for number, name in enumerate(classes))}."]
     if not material.steps.input and not material.steps.output:
         lines.append(f"Tensors: {NO_STEPS}.")
     tensors = [("input", item) for item in manifest.inputs] + [("output", item) for item in manifest.outputs]
