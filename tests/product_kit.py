@@ -8,13 +8,15 @@ import io
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import small_onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from edgedeploy.runtime.bundle import manifest as m
 from edgedeploy.runtime.pipeline.run import finish, prepare
@@ -34,6 +36,7 @@ STEPS = m.Pipeline(
     output=({"step": "take", "output": "out"}, {"step": "argmax"}, {"step": "restore", "method": "nearest"}),
 )
 NO_STEPS = m.Pipeline((), ())
+Network = Callable[[Path], Path]
 
 
 def npy(array: Any) -> bytes:
@@ -57,9 +60,33 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def build_artifact(target: str, folder: Path) -> tuple[str, dict[str, bytes]]:
-    """The entry and the files of the small network."""
-    model = small_onnx.convolutional(folder / "model.onnx")
+def ten_megabytes(path: Path) -> Path:
+    """As the small network, with 2.4 million weights in the middle."""
+    random = np.random.default_rng(0)
+    shapes = {"w1": (512, 3, 1, 1), "w2": (512, 512, 3, 3), "w3": (2, 512, 1, 1)}
+    weights = [
+        numpy_helper.from_array((random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["c"], pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Conv", ["d", "w3"], ["out"]),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, SIDE, SIDE])
+        for name, channels in (("image", 3), ("out", 2))
+    ]
+    graph = helper.make_graph(nodes, "wide", values[:1], values[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+def build_artifact(target: str, folder: Path, network: Network) -> tuple[str, dict[str, bytes]]:
+    """The entry and the files of a network."""
+    model = network(folder / "model.onnx")
     if target == "onnxruntime":
         return "model.onnx", {"model.onnx": model.read_bytes()}
     import openvino
@@ -69,11 +96,17 @@ def build_artifact(target: str, folder: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def make_files(
-    target: str = "onnxruntime", *, steps: m.Pipeline = STEPS, release: int = 1, name: str = "thyroid", cases: int = 2
+    target: str = "onnxruntime",
+    *,
+    steps: m.Pipeline = STEPS,
+    release: int = 1,
+    name: str = "thyroid",
+    cases: int = 2,
+    network: Network = small_onnx.convolutional,
 ) -> dict[str, bytes]:
     """An unsigned bundle's files by name."""
     with tempfile.TemporaryDirectory() as place:
-        entry, artifact = build_artifact(target, Path(place))
+        entry, artifact = build_artifact(target, Path(place), network)
         session = open_session(target, Path(place), entry, {}, 1)
         files = {f"artifact/{item}": data for item, data in artifact.items()}
         golden = []

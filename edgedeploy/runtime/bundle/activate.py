@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edgedeploy.runtime.bundle.load import Trust, load
-from edgedeploy.runtime.bundle.state import State, read_state, write_state
+from edgedeploy.runtime.bundle.state import IDENTITY, State, read_state, write_state
 from edgedeploy.runtime.bundle.tree import Tree, read_tree
 from edgedeploy.runtime.bundle.verify import verify
 from edgedeploy.runtime.faults import BundleError, RuntimeFault
@@ -59,7 +59,7 @@ class Releases:
         except FileNotFoundError:
             return None
         folder, _, identity = target.rpartition("/")
-        if folder != self.folder.name or not identity:
+        if folder != self.folder.name or not IDENTITY.fullmatch(identity):
             raise BundleError("unreadable", f"{link} leads to {target!r}, which is no release of {self.root}")
         return identity
 

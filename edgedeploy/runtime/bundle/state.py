@@ -5,6 +5,7 @@ The types are evaluated, by Python 3.8 too: see :mod:`edgedeploy.runtime.wire.se
 """
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Optional, Tuple
@@ -14,6 +15,8 @@ from edgedeploy.runtime.files import write_durably
 from edgedeploy.runtime.wire.serde import WireError, from_json, to_json
 
 MOST_BYTES = 1 << 16
+IDENTITY = re.compile(r"[0-9a-f]{64}")
+"""Names of releases' folders: nothing else becomes a path."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ def read_state(path: Path) -> Optional[State]:
         found = from_json(State, json.loads(text.decode("utf-8")))
         if found.version != 1:
             raise ValueError(f"its version is {found.version}, and this runtime reads 1")
+        if not all(IDENTITY.fullmatch(item) for item in found.history):
+            raise ValueError("its history has what is no identity")
     except (ValueError, WireError, RecursionError) as exc:
         raise BundleError("missing_state", f"{path} is damaged ({exc})") from exc
     return found

@@ -138,7 +138,7 @@ def test_a_bundle_is_activated_and_answers_on_arm64(tmp_path: Path) -> None:
         def said(*words: str) -> tuple[int | None, list[Any], str]:
             argv = ["python3", client.command[1], *words, "--trust", "/root/trust.pub"]
             done = transport.run(argv, timeout_s=300.0)
-            return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
+            return done.exit_status, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
 
         for path, name in ((trust, "trust.pub"), (frame, "frame.npy")):
             transport.put(path, f"/root/{name}", timeout_s=60.0)

@@ -50,7 +50,8 @@ void check_signature(const Files& files, const char* key_path) {
     require(EVP_DigestVerify(context, (const unsigned char*)signature.data(), signature.size(),
                              (const unsigned char*)said.data(), said.size()) == 1, "untrusted");
     Files wanted, found;
-    for (const json& item : json::parse(payload)["predicate"]["resources"]) wanted[item["name"]] = item["digest"];
+    const json statement = json::parse(payload);
+    for (const json& item : statement["predicate"]["resources"]) wanted[item["name"]] = item["digest"];
     for (const auto& [name, data] : files)
         if (name != "model.sig") found[name] = sha256_hex(data);
     require(wanted == found, "tampered");
