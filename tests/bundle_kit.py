@@ -61,6 +61,8 @@ precision = ["float32", "int8"]
 metric = "dice_mean"
 [[objectives]]
 metric = "latency_ratio"
+[evidence]
+margin = 0.01
 [budget]
 trials = 2
 """

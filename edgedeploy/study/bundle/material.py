@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from edgedeploy.runtime.faults import BundleError as Refused
 from edgedeploy.runtime.pipeline.run import FrameError, prepare
 from edgedeploy.runtime.pipeline.steps import Steps, check_steps
 from edgedeploy.runtime.sessions.sources import BUILTIN
-from edgedeploy.spec.public import private_words
+from edgedeploy.spec.public import SHORTEST_SECRET, private_words, without
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.bundle.choice import Choice, chosen
 from edgedeploy.study.cases import inputs_of
@@ -40,7 +40,8 @@ NO_STEPS: Final = "the task declares no pipeline: a product gives tensors and ta
 @dataclass(frozen=True)
 class Material:
     """``reference`` is the ONNX model that the artifact was built from, ``sums`` the hashes of the files beside it, by name.
-    ``steps`` are empty where the task declares none. ``private`` are the words of the study file that may not get out."""
+    ``steps`` are empty where the task declares none. ``private`` are the words of the study file that may not get out,
+    ``cases`` the ids of cases, which may name patients."""
 
     store: Store
     study: Mapping[str, Any]
@@ -54,6 +55,7 @@ class Material:
     task: Task
     steps: Steps
     private: tuple[str, ...]
+    cases: tuple[str, ...]
 
     @property
     def measurement(self) -> Measurement:
@@ -74,7 +76,7 @@ def gather(folder: str | Path, pick: str) -> Material:
     store = Store(Path(folder))
     study, spec = store.study(), stored_spec(store)
     front = read_front(store.root)
-    choice = chosen(store, spec, front, pick)
+    choice = chosen(store, front, pick)
     target = choice.measurement.variant.target
     if target not in BUILTIN:
         found = f"it is for target {target!r}, whose session comes from another package"
@@ -88,7 +90,16 @@ def gather(folder: str | Path, pick: str) -> Material:
     _require_same_code(study, task_sources(table, base))
     steps = _steps(task, choice.measurement, reference)
     private = private_words(tomllib.loads(store.study_text()))
-    return Material(store, study, spec, front, choice, artifact, place, reference, sums, task, steps, private)
+    cases = _case_names(store, choice.measurement)
+    choice = replace(choice, text=without(choice.text, (*private, *cases)))
+    return Material(store, study, spec, front, choice, artifact, place, reference, sums, task, steps, private, cases)
+
+
+def _case_names(store: Store, measured: Measurement) -> tuple[str, ...]:
+    """The ids of all cases, and those without their split, longest first."""
+    ids = {*measured.cases, *(name for names in store.case_names().values() for name in names)}
+    parts = {part for name in ids for part in (name, name.partition("/")[2]) if len(part) >= SHORTEST_SECRET}
+    return tuple(sorted(parts, key=lambda part: (-len(part), part)))
 
 
 def _reference(path: Path) -> tuple[Reference, dict[str, str]]:

@@ -178,7 +178,7 @@ def changes(material: Material) -> str:
                 {
                     "Objectives": ", ".join(goals),
                     "Limits": "; ".join(item.text(front.unit(item.metric)) for item in front.constraints) or "none",
-                    "Allowed loss": f"{choice.margin:g}" if choice.margin is not None else "no margin was stated",
+                    "Allowed loss": choice.rules or "no margin was stated",
                     "Data": _splits(material),
                     "Chosen": _why(material),
                 }

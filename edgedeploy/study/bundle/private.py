@@ -1,4 +1,4 @@
-"""Nothing of a host or of the study file's private words may be in a bundle: it is handed on."""
+"""Nothing of a host, no private word of the study file and no id of a case may be in a bundle: it is handed on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from edgedeploy.errors import BundleError
 from edgedeploy.study.bundle.material import Material
 
 _TEXTS: Final = (".json", ".md")
+_LONG: Final = 8
+"""Shorter ids of cases, and numbers, stand in any text."""
+
 _SHORTEST_PATH: Final = 5
 """Shorter paths, such as ``/`` and ``/tmp``, may stand in any bytes."""
 
@@ -18,7 +21,8 @@ def require_nothing_private(part: Path, material: Material) -> None:
     """Raises ``BundleError`` for a file below ``part`` that names a folder of this host, or, where it is a text of ours, a
     private word of the study file."""
     places = [text.encode() for text in _places(material)]
-    words = [re.compile(rf"(?<!\w){re.escape(word)}(?!\w)") for word in material.private]
+    named = (name for name in material.cases if len(name) >= _LONG and not name.isdecimal())
+    words = [re.compile(rf"(?<!\w){re.escape(word)}(?!\w)") for word in (*material.private, *named)]
     for path in sorted(item for item in part.rglob("*") if item.is_file()):
         data = path.read_bytes()
         name = path.relative_to(part).as_posix()
@@ -28,7 +32,7 @@ def require_nothing_private(part: Path, material: Material) -> None:
             )
         text = data.decode("utf-8", errors="replace") if path.suffix in _TEXTS else ""
         if any(word.search(text) for word in words):
-            found = "it has a word of the study file that is private"
+            found = "it has a word of the study file that is private, or the id of a case"
             raise BundleError(f"file {name} of the bundle", found, "Rename what has that word, or report it")
 
 
