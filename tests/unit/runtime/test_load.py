@@ -179,6 +179,14 @@ def test_another_machine_is_refused_before_anything_is_opened(made: Made, tmp_pa
         assert found.reason == "incompatible" and "pip" in found.remedy if field == "runtime" else found.remedy
 
 
+@pytest.mark.fault(34)
+def test_an_engine_of_tensorrt_is_refused_before_anything_is_looked_for(made: Made, tmp_path: Path) -> None:
+    """Signed or not: a bundle has the recipe, and the device builds its own."""
+    files = kit.changed({**made.files, "artifact/model.onnx": b"ptrt" + bytes(64)}, target="tensorrt")
+    found = refused(made, kit.write_signed(tmp_path / "bundle", files, made.key))
+    assert found.reason == "malformed" and "native code" in found.message
+
+
 def test_an_artifact_that_does_not_open_is_refused(made: Made, tmp_path: Path) -> None:
     files = kit.changed({**made.files, "artifact/model.onnx": b"no model"})
     found = refused(made, kit.write_signed(tmp_path / "bundle", files, made.key))
