@@ -71,9 +71,13 @@ def manifest(files: Mapping[str, bytes] = FILES, **fields: Any) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=1) + "\n").encode()
 
 
-@functools.cache
 def private_key(number: int = 0) -> Any:
     """A key of this run of the tests; another one for another number."""
+    return _key(number)
+
+
+@functools.cache
+def _key(number: int) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         sign.keygen(Path(folder, str(number)))
         return sign.read_private_key(Path(folder, str(number)))

@@ -19,6 +19,9 @@ from edgedeploy.runtime.faults import BundleError
 Trust = Union[str, "os.PathLike[str]", bytes, None]
 """The path of a PEM file with one public key, or its text; None says that the signature is not to be looked at."""
 
+_ENGINE = b"ftrt"
+"""How the file of a TensorRT engine begins."""
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -33,18 +36,18 @@ class Verified:
 def verify(place: Place, trust: Trust, *, now: datetime | None = None, at_least: int = 0) -> Verified:
     """The bundle at ``place`` (a folder, or an archive of one), read once.
 
-    ``trust`` is the maker's public key. A device's clock may be
-    wrong, so that a bundle's ``not_after`` is held against ``now`` only, which has a time zone. Releases before
-    ``at_least`` are refused.
+    ``trust`` is the maker's public key. A device's clock may be wrong, so that a bundle's ``not_after`` is held against
+    ``now`` only, which has a time zone. Releases before ``at_least`` are refused.
 
-    Raises :class:`BundleError`: ``unsigned``, ``untrusted``, ``tampered``, ``malformed``, ``expired``, ``downgrade``,
-    ``unreadable``.
+    Raises :class:`BundleError`: ``unsigned``, ``untrusted``, ``tampered``, ``malformed``, ``incompatible`` for a TensorRT
+    engine of another machine, ``expired``, ``downgrade``, ``unreadable``.
     """
     key = trust if trust is None or isinstance(trust, bytes) else read_trust(trust)
     tree = read_tree(place)
     signer = None if key is None else verify_signature(tree, key)
     manifest = parse(tree.read(MANIFEST))
     _compare(manifest, tree)
+    _refuse_engines(manifest, tree)
     if now is not None and manifest.not_after is not None:
         last = moment(manifest.not_after, "not_after").replace(tzinfo=timezone.utc)
         if now > last:
@@ -79,3 +82,13 @@ def _compare(manifest: Manifest, tree: Tree) -> None:
             wrong.append(f"{name!r} was changed")
     if wrong:
         raise BundleError("tampered", ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if wrong[3:] else ""))
+
+
+def _refuse_engines(manifest: Manifest, tree: Tree) -> None:
+    """A TensorRT engine is machine code for the GPU and the release that built it."""
+    engines = [name for name, data in tree.files.items() if data.startswith(_ENGINE)]
+    if engines or (manifest.target == "tensorrt" and manifest.artifact.kind != "recipe"):
+        found = (
+            f"{(engines or ['its artifact'])[0]!r} is a TensorRT engine, which is bound to the machine that built it"
+        )
+        raise BundleError("incompatible", found, "Take a bundle with a recipe: the engine is built on the device")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MOST_KEY_BYTES: Final = 10_000
 PUBLIC_SUFFIX: Final = ".pub"
 
+_SECRETS: Final = (b"PRIVATE KEY-----", b"AGE-SECRET-KEY-")
+"""What stands in files of private keys."""
+
 
 def keygen(path: Path) -> tuple[Path, str]:
     """A new key pair: the private key at ``path``, which only its owner may read, the public one beside it with
@@ -56,17 +59,25 @@ def keygen(path: Path) -> tuple[Path, str]:
 def sign(folder: Path, key: Path, name: str) -> str:
     """Write the signature of all files in ``folder`` into it, in place of an older one. Returns the key's id.
 
-    ``name`` is the subject's, for people. Raises ``SpecError`` for a key that cannot be used, ``BundleError`` for a folder
-    that may be no bundle.
+    ``name`` is the subject's, for people. Raises ``SpecError`` for a key that cannot be used and for a folder that holds a
+    private key, ``BundleError`` for a folder that may be no bundle.
     """
     private = read_private_key(key)
     with refusals_told(f"sign {folder}"):
         tree = read_tree(folder)
+        _refuse_secrets(tree, folder)
         text = signature_of(tree, private, name)
         signed = Tree({**tree.files, SIGNATURE: text})
         key_id = verify_signature(signed, public_pem(private))  # by the other half of the code, before it is handed out
     write_atomic(folder / SIGNATURE, text)
     return key_id
+
+
+def _refuse_secrets(tree: Tree, folder: Path) -> None:
+    """A private key in a bundle goes to everybody who gets the bundle."""
+    for name, data in tree.files.items():
+        if any(mark in data for mark in _SECRETS):
+            raise SpecError(f"sign {folder}", f"{name!r} holds a private key", "Remove it, and make a new key")
 
 
 def signature_of(tree: Tree, private: EllipticCurvePrivateKey, name: str) -> bytes:
