@@ -21,8 +21,8 @@ from edgedeploy.study.oneshot.folder import artifact_of, write_folder
 from edgedeploy.study.store import Store
 
 NO_BUNDLE: Final = (
-    "This is the artifact with its evidence, not a bundle for an integrator (`edgedeploy bundle`): nothing is signed, and it "
-    "does not prove itself on the device."
+    "This is the artifact with its evidence, not a bundle for an integrator (`edgedeploy bundle`): nothing is signed, and "
+    "it does not prove itself on the device."
 )
 
 
