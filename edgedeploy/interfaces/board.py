@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.records.board import BoardInfo, LoadedBundle, Provenance
 from edgedeploy.records.job import Job, RawRun
 
 
@@ -52,6 +52,15 @@ class BoardSession(Protocol):
 
     def measure(self, job: Job, collect_into: Path) -> RawRun:
         """Upload what is missing, run the agent, collect. Raises ``BoardError`` or ``MeasurementError``."""
+
+
+@runtime_checkable
+class LoadsBundles(Protocol):
+    """A session whose board has the runtime for bundles. A protocol of its own because a board of another package may not."""
+
+    def load_bundle(self, archive: Path, trust: Path | None) -> LoadedBundle:
+        """Bring a bundle's archive and the maker's public key to the board and load it there: verified, compatible, golden
+        vectors run. Raises ``BoardError``, and ``BundleError`` when the board refuses it."""
 
 
 class Board(Protocol):
