@@ -19,8 +19,8 @@ from edgedeploy.study.preflight import open_and_probe
 def load_on_board(bundle: Path, trust: Path | None, table: BoardTable) -> LoadedBundle:
     """Bring the bundle to the board, hold the board, and load it there: signature, compatibility, golden vectors.
 
-    Raises ``BundleError`` when it is refused, here or there, ``BoardError``, and ``SpecError`` for a kind of board that has no
-    runtime for bundles.
+    Raises ``BundleError`` when it is refused, here or there, ``BoardError``, and ``SpecError`` for a kind of board that
+    has no runtime for bundles.
     """
     with refusals_told(f"read {bundle}"):
         data = as_zip(read_tree(bundle))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,9 +41,8 @@ def test_a_bundle_is_loaded_and_refused_there(tmp_path: Path) -> None:
         loaded = load_on_board(bundle, trust, table)
         assert loaded.proof.cases == 2 and "onnxruntime" in loaded.device
         assert load_on_board(bundle, None, table) == loaded
-        with pytest.raises(BundleError, match="incompatible: .*not_of_this_cpu"):
+        with pytest.raises(BundleError, match=r"incompatible: .*not_of_this_cpu"):
             load_on_board(product_kit.write_signed(tmp_path / "other", elsewhere, key), trust, table)
-    assert platform.machine() in str(wanted)
 
 
 READY = {
