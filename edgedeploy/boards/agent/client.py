@@ -84,10 +84,10 @@ except OSError as exc:
 print(json.dumps(answer))
 """.replace("OLDEST", str(OLDEST_PYTHON))
 ONE_LINE: Final = f"import base64; exec(base64.b64decode('{base64.b64encode(BOOTSTRAP.encode()).decode()}'))"
-"""Any Python from 2.7 on can parse it: one that is too old for the agent says so, names those beside it that are not,
-and touches nothing. It unpacks the agent when it is sent along, and says whether the right one is there. The agent lies
-there as files and not as a zip, so that Python keeps its bytecode: compiling it anew cost each command 15 to 60 ms. csh
-takes no newline in an argument."""
+"""Any Python from 2.7 on can parse it: one that is too old for the agent says so, names those beside it that are not, and
+touches nothing. It unpacks the agent when it is sent along, and says whether the right one is there. The agent lies there
+as files and not as a zip, so that Python keeps its bytecode: compiling it anew cost each command 15 to 60 ms. csh takes no
+newline in an argument."""
 
 _OLDEST: Final = ".".join(str(part) for part in OLDEST_PYTHON)
 _NAME_ANOTHER: Final = (
@@ -101,14 +101,14 @@ _NOT_OURS: Final = (
 
 _BOARD_CAUSES: Final = {
     "runtime_missing": "Install the runtime for the Python that the board's table names",
-    "runtime_too_old": "Install a newer one for the Python that the board's table names, or export an older kind of
-    file", "disk_full": "Free space on the board",
+    "runtime_too_old": "Install a newer one for the Python that the board's table names, or export an older kind of file",
+    "disk_full": "Free space on the board",
     "corrupt_blob": "The damaged file was removed from the board; run it again",
     "bad_job": "The agent and this program disagree; install one version of edgedeploy",
     "unfit_stages": "In [measure.realtime], name only stages that fit the task's arrays",
-    "power_mode_refused": "Ask for a mode that the board has, or let the board's user set it without a password
-    (sudoers)", "supervisor_died": "The run ended without a word: look for a reboot or the kernel's out-of-memory
-    killer; run it again", "internal": "This is a bug of the agent; the board's log above says where",
+    "power_mode_refused": "Ask for a mode that the board has, or let the board's user set it without a password (sudoers)",
+    "supervisor_died": "The run ended without a word: look for a reboot or the kernel's out-of-memory killer; run it again",
+    "internal": "This is a bug of the agent; the board's log above says where",
 }
 _HOLDER_CAUSES: Final = {
     "busy": "Wait until the board is free, or give it more time to become free",
@@ -200,7 +200,7 @@ class AgentClient:
         return answer_of(asked, done.stdout, done)
 
     def product(self, *arguments: str, timeout_s: float) -> dict[str, Any]:
-        """The last answer of a product's command, which has no root of the agent. Raises as :meth:`call`,
+        """The last answer of a product's command, which has no root of the agent. Raises as :meth:`call`, and
         ``BundleError`` for a bundle that is refused there."""
         done = self.transport.run([*self.command[:2], *arguments], timeout_s=timeout_s)
         asked = f"board {self.board!r}: {arguments[0]} a bundle"

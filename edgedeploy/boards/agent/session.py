@@ -36,9 +36,9 @@ SLOWEST_LINK_BYTES_PER_S: Final = 200_000
 """Transfers get the time that a link this slow needs, beside the time of a command."""
 
 NEVER_S: Final = 1e7
-"""Timeout on a board whose clock counts instructions: that clock jumps ahead while the board waits, for its disk too,
-so a real timeout would expire at once. This host's own limits hold, nobody else can hold such a board, and it ends with
-its session."""
+"""Timeout on a board whose clock counts instructions: that clock jumps ahead while the board waits, for its disk too, so a
+real timeout would expire at once. This host's own limits hold, nobody else can hold such a board, and it ends with its
+session."""
 
 LOAD_LIMIT_S: Final = 900.0
 """For a bundle beside its upload: TensorRT builds an engine first, and emulated boards are slow."""
@@ -49,13 +49,13 @@ Answer = TypeVar("Answer")
 @dataclass(frozen=True)
 class BoardOptions:
     """How to treat a board. ``python`` and ``root`` are on the board; ``wait_s`` is how long to wait until it is free,
-    ``reconnects`` how often a lost connection is taken up again within one session, ``unchanged_s`` how long a job's
-    status may stay as it is before the agent is asked whether its supervisor lives, ``overdue_s`` how long past all of
-    its limits it may go on before it is given up, ``power_mode`` what is set for each run. ``silence_s`` and
-    ``orphan_grace_s`` pass on the board's clock: how long it waits for a sign of its holder, and how long a run goes on
-    without one. ``power_cycle`` is a command on this host that turns the board off and on. ``sessions`` are those of
-    other packages' targets: the agent takes them along. ``clock`` is what the board's clock is worth: times on a
-    ``virtual`` one are not held against this host's."""
+    ``reconnects`` how often a lost connection is taken up again within one session, ``unchanged_s`` how long a job's status
+    may stay as it is before the agent is asked whether its supervisor lives, ``overdue_s`` how long past all of its limits
+    it may go on before it is given up, ``power_mode`` what is set for each run. ``silence_s`` and ``orphan_grace_s`` pass
+    on the board's clock: how long it waits for a sign of its holder, and how long a run goes on without one.
+    ``power_cycle`` is a command on this host that turns the board off and on. ``sessions`` are those of other packages'
+    targets: the agent takes them along. ``clock`` is what the board's clock is worth: times on a ``virtual`` one are not
+    held against this host's."""
 
     python: str = "python3"
     root: str = DEFAULT_ROOT
@@ -167,8 +167,8 @@ class RemoteSession:
         return RawRun(**{**result.series(), "phases_ns": phases_ns}, outputs=outputs)
 
     def load_bundle(self, archive: Path, trust: Path | None) -> LoadedBundle:
-        """See :class:`~edgedeploy.interfaces.board.LoadsBundles`. Both files become blobs of the agent, which it
-        removes when it needs their room."""
+        """See :class:`~edgedeploy.interfaces.board.LoadsBundles`. Both files become blobs of the agent, which it removes
+        when it needs their room."""
         files = {sha256_file(path): path for path in (archive, trust) if path is not None}
         timeout_s = self._transfer_timeout_s(archive.stat().st_size)
         places = {path: f"{self._link.agent.root}/blobs/{sha256}" for sha256, path in files.items()}
@@ -199,8 +199,8 @@ class RemoteSession:
         return self._options.command_timeout_s + size_bytes / SLOWEST_LINK_BYTES_PER_S
 
     def _start(self, job_id: str, spec: bytes, blobs: Mapping[Path, Blob]) -> None:
-        """Start the job; where the board lacks files of it, bring them and start it then. One command on a board that
-        has them all: each costs it a process. Raises ``CommandFailed`` when they do not fit, or do not stay."""
+        """Start the job; where the board lacks files of it, bring them and start it then. One command on a board that has
+        them all: each costs it a process. Raises ``CommandFailed`` when they do not fit, or do not stay."""
         sources = {blob.sha256: path for path, blob in blobs.items()}
         pairs = [f"{blob.sha256}:{blob.size_bytes}" for blob in blobs.values()]
         timeout_s = self._transfer_timeout_s(sum(blob.size_bytes for blob in blobs.values()))
