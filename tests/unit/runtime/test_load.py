@@ -252,11 +252,22 @@ class TestCommands:
         options = ["--trust", str(made.trust), "--out", str(tmp_path / "out")]
         assert main(["run", str(made.folder), *options, "--frames", str(tmp_path / "frame.npy")]) == 0
         ready, answer = self.answers(capsys)
-        assert ready["proof"]["cases"] == 2 and answer["shape"] == [24, 40] and answer["spent_ns"] > 0
+        assert ready["proof"]["cases"] == 2 and answer["shapes"] == {"result": [24, 40]} and answer["spent_ns"] > 0
         mask = np.load(tmp_path / "out" / "frame.npy")
         np.testing.assert_array_equal(mask, load(made.folder, trust=made.trust)(frame))
         np.save(tmp_path / "frame.npy", frame.astype(np.int64))
         assert main(["run", str(made.folder), *options, "--frames", str(tmp_path / "frame.npy")]) == 2
+        assert "uint8 or float32" in capsys.readouterr().err
+
+    def test_run_without_steps_keeps_outputs_by_name(
+        self, made: Made, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        folder = kit.write_files(tmp_path / "bundle", kit.make_files(steps=kit.NO_STEPS))
+        image = folder / "golden" / "c0.image.npy"
+        assert main(["run", str(folder), "--unsigned", "--out", str(tmp_path / "out"), "--frames", str(image)]) == 0
+        assert self.answers(capsys)[1]["shapes"] == {"out": [1, 2, 16, 16]}
+        with np.load(tmp_path / "out" / "c0.image.npz") as found:
+            np.testing.assert_allclose(found["out"], np.load(folder / "golden" / "c0.out.npy"), atol=1e-4)
 
     def test_whoever_trusts_nobody_says_so(self, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
