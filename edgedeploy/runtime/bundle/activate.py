@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from edgedeploy.runtime.bundle.load import Trust, load
+from edgedeploy.runtime.bundle.load import load
 from edgedeploy.runtime.bundle.state import IDENTITY, State, read_state, write_state
 from edgedeploy.runtime.bundle.tree import Tree, read_tree
-from edgedeploy.runtime.bundle.verify import verify
+from edgedeploy.runtime.bundle.verify import Trust, verify
 from edgedeploy.runtime.faults import BundleError, RuntimeFault
 from edgedeploy.runtime.files import PART_PREFIX, sync_folder, write_synced
 

@@ -29,6 +29,10 @@ REFUSED_STATUS = 2
 FAULT_STATUS = 3
 
 
+class UnfitFrame(Exception):
+    """A frame that the model does not take: the caller's mistake."""
+
+
 def main(argv: Sequence[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -45,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         _print_json(exc.as_json())
         sys.stderr.write(f"failed: {exc.message}\n")
         return FAULT_STATUS
-    except ValueError as exc:
+    except UnfitFrame as exc:
         sys.stderr.write(f"{exc}\n")
         return REFUSED_STATUS
     return 0
@@ -84,16 +88,29 @@ def _run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     head = {"ready": model.name, "release": model.release, "identity": model.identity, "device": model.device}
     yield {**head, "proof": asdict(model.proof)}
     for path in arguments.frames:
-        import numpy as np
-
         frame = read_array(_bytes(path), str(path))
         started_ns = time.perf_counter_ns()
-        result = np.asarray(model(frame))
+        try:
+            result = model(frame)
+        except ValueError as exc:
+            raise UnfitFrame(f"{path}: {exc}") from exc
         spent_ns = time.perf_counter_ns() - started_ns
         if arguments.out is not None:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            np.save(arguments.out / path.name, result, allow_pickle=False)
-        yield {"frame": str(path), "shape": list(result.shape), "dtype": result.dtype.name, "spent_ns": spent_ns}
+            _keep(arguments.out / path.stem, result)
+        arrays = result if isinstance(result, dict) else {"result": result}
+        shapes = {name: list(array.shape) for name, array in arrays.items()}
+        yield {"frame": str(path), "shapes": shapes, "spent_ns": spent_ns}
+
+
+def _keep(path: Path, result: Any) -> None:
+    """``.npy``, or ``.npz`` of a bundle that gives its outputs by name."""
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(result, dict):
+        np.savez(path.with_name(f"{path.name}.npz"), **result)
+    else:
+        np.save(path.with_name(f"{path.name}.npy"), result, allow_pickle=False)
 
 
 def _bytes(path: Path) -> bytes:

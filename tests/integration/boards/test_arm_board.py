@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -23,14 +21,15 @@ from board_kit import OUTPUTS_ONLY, make_job, make_payload, save_model
 from fault_kit import processes_after_kill
 from onnx import helper, numpy_helper
 
-from edgedeploy.boards.agent.client import AgentClient
 from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.open import open_board
-from edgedeploy.boards.ssh.transport import SshTransport
+from edgedeploy.errors import BundleError
 from edgedeploy.evidence.metrics import board_metrics
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.reference.export import run_reference
 from edgedeploy.reference.parity import check_executed, check_parity
+from edgedeploy.spec.boards import board_of_word
+from edgedeploy.study.bundle.on_board import load_on_board
 from edgedeploy.study.store import Store
 from edgedeploy.targets.litert.target import LiteRtTarget
 from edgedeploy.testing import models
@@ -116,41 +115,20 @@ def test_nothing_is_left_on_this_host(tmp_path: Path) -> None:
     assert processes_of(folder) == []
 
 
-def test_a_bundle_is_activated_and_answers_on_arm64(tmp_path: Path) -> None:
-    """By the pushed agent alone: its files are the whole runtime. Made for x86, the same bundle is refused there."""
-    image = need_image("arm64")
+def test_a_bundle_is_ready_on_arm64_and_one_for_x86_is_refused_there(tmp_path: Path) -> None:
+    """By the pushed agent alone: its files are the whole runtime."""
+    need_image("arm64")
     key, trust = product_kit.make_key(tmp_path)
-    files, frame = product_kit.make_files(), tmp_path / "frame.npy"
-    np.save(frame, product_kit.frames(1)[0])
-    with serve(image) as target, contextlib.closing(SshTransport(target)) as transport:
-        client = AgentClient.install(
-            transport, board="arm", python="python3", root="/root/.edgedeploy", timeout_s=120.0
-        )
-
-        def upload(made: dict[str, bytes], name: str) -> str:
-            folder = product_kit.write_signed(tmp_path / name, made, key)
-            for path in sorted(item for item in folder.rglob("*") if item.is_file()):
-                remote = f"/root/{path.relative_to(tmp_path)}"
-                transport.run(["mkdir", "-p", remote.rpartition("/")[0]], timeout_s=60.0)
-                transport.put(path, remote, timeout_s=60.0)
-            return f"/root/{name}"
-
-        def said(*words: str) -> tuple[int | None, list[Any], str]:
-            argv = ["python3", client.command[1], *words, "--trust", "/root/trust.pub"]
-            done = transport.run(argv, timeout_s=300.0)
-            return done.exit_status, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
-
-        for path, name in ((trust, "trust.pub"), (frame, "frame.npy")):
-            transport.put(path, f"/root/{name}", timeout_s=60.0)
-        status, (refused,), _ = said("run", upload(files, "x86"))
-        assert (status, refused["refused"]) == (2, "incompatible") and "aarch64" in refused["message"]
-        ours = upload(product_kit.for_machine(files, "aarch64"), "arm")
-        status, _, error = said("activate", ours, "--root", "/root/models")
-        assert status == 0, error
-        status, answers, error = said("run", "/root/models/current", "--frames", "/root/frame.npy")
-        assert status == 0, error
-    assert answers[0]["proof"]["cases"] == 2 and answers[0]["proof"]["relative_l2"]["out"] <= 1e-4
-    assert answers[1]["shape"] == [24, 40]
+    files = product_kit.make_files()
+    table = board_of_word("emulated:arm64")
+    ours = product_kit.write_signed(tmp_path / "arm", product_kit.for_machine(files, "aarch64"), key)
+    loaded = load_on_board(ours, trust, table)
+    assert (loaded.ready, loaded.release, loaded.proof.cases) == ("thyroid", 1, 2)
+    assert loaded.device.startswith("CPUExecutionProvider (onnxruntime ")
+    assert loaded.proof.relative_l2["out"] <= 1e-4 and loaded.proof.share_differing is not None
+    theirs = product_kit.write_signed(tmp_path / "x86", files, key)
+    with pytest.raises(BundleError, match="incompatible: it was made for x86_64, and this machine is aarch64"):
+        load_on_board(theirs, trust, table)
 
 
 def test_a_killed_user_leaves_no_board_running(tmp_path: Path) -> None:

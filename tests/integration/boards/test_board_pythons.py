@@ -87,7 +87,7 @@ def test_a_bundle_answers_as_it_was_measured(version: str, tmp_path: Path) -> No
         done = subprocess.run([str(item) for item in argv], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     ready, answer = map(json.loads, done.stdout.splitlines())
-    assert ready["proof"]["cases"] == 2 and answer["shape"] == [24, 40]
+    assert ready["proof"]["cases"] == 2 and answer["shapes"] == {"result": [24, 40]}
     assert set(np.unique(np.load(tmp_path / "out" / "frame.npy"))) <= {0, 1}
 
 

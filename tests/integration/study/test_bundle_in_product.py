@@ -41,6 +41,24 @@ def test_a_bundle_of_a_study_loads_answers_and_is_activated(tmp_path: Path) -> N
         done = activated(*words)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["release"] == release
+    verified = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "edgedeploy",
+            "verify",
+            str(tmp_path / "bundle-1"),
+            "--trust",
+            str(trust),
+            "--board",
+            "local",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.returncode == 0, verified.stderr
+    assert "ready on local: CPUExecutionProvider" in verified.stdout
     refused = activated(tmp_path / "bundle-1")
     assert refused.returncode == 2 and "downgrade" in refused.stderr and "Traceback" not in refused.stderr
     assert load(tmp_path / "device" / "current", trust=trust).release == 1

@@ -179,6 +179,14 @@ def test_another_machine_is_refused_before_anything_is_opened(made: Made, tmp_pa
         assert found.reason == "incompatible" and "pip" in found.remedy if field == "runtime" else found.remedy
 
 
+@pytest.mark.fault(34)
+def test_an_engine_of_tensorrt_is_refused_before_anything_is_looked_for(made: Made, tmp_path: Path) -> None:
+    """Signed or not: a bundle has the recipe, and the device builds its own."""
+    files = kit.changed({**made.files, "artifact/model.onnx": b"ptrt" + bytes(64)}, target="tensorrt")
+    found = refused(made, kit.write_signed(tmp_path / "bundle", files, made.key))
+    assert found.reason == "malformed" and "native code" in found.message
+
+
 def test_an_artifact_that_does_not_open_is_refused(made: Made, tmp_path: Path) -> None:
     files = kit.changed({**made.files, "artifact/model.onnx": b"no model"})
     found = refused(made, kit.write_signed(tmp_path / "bundle", files, made.key))
@@ -244,11 +252,22 @@ class TestCommands:
         options = ["--trust", str(made.trust), "--out", str(tmp_path / "out")]
         assert main(["run", str(made.folder), *options, "--frames", str(tmp_path / "frame.npy")]) == 0
         ready, answer = self.answers(capsys)
-        assert ready["proof"]["cases"] == 2 and answer["shape"] == [24, 40] and answer["spent_ns"] > 0
+        assert ready["proof"]["cases"] == 2 and answer["shapes"] == {"result": [24, 40]} and answer["spent_ns"] > 0
         mask = np.load(tmp_path / "out" / "frame.npy")
         np.testing.assert_array_equal(mask, load(made.folder, trust=made.trust)(frame))
         np.save(tmp_path / "frame.npy", frame.astype(np.int64))
         assert main(["run", str(made.folder), *options, "--frames", str(tmp_path / "frame.npy")]) == 2
+        assert "uint8 or float32" in capsys.readouterr().err
+
+    def test_run_without_steps_keeps_outputs_by_name(
+        self, made: Made, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        folder = kit.write_files(tmp_path / "bundle", kit.make_files(steps=kit.NO_STEPS))
+        image = folder / "golden" / "c0.image.npy"
+        assert main(["run", str(folder), "--unsigned", "--out", str(tmp_path / "out"), "--frames", str(image)]) == 0
+        assert self.answers(capsys)[1]["shapes"] == {"out": [1, 2, 16, 16]}
+        with np.load(tmp_path / "out" / "c0.image.npz") as found:
+            np.testing.assert_allclose(found["out"], np.load(folder / "golden" / "c0.out.npy"), atol=1e-4)
 
     def test_whoever_trusts_nobody_says_so(self, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
