@@ -7,10 +7,13 @@ import json
 import os
 import random
 import shutil
+import stat
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import agent_pythons
 import pytest
 import signed_kit as kit
 from bundle_mutations import CHANGES, mutated, refusal
@@ -22,6 +25,7 @@ from edgedeploy.runtime.bundle.tree import Tree, read_tree
 from edgedeploy.runtime.bundle.verify import verify
 from edgedeploy.runtime.faults import BUNDLE_REMEDIES, BundleError
 
+REPO = Path(__file__).resolve().parents[3]
 MUTATIONS = 203
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 
@@ -264,7 +268,8 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
 
     def grown(descriptor: int) -> os.stat_result:
         found = real(descriptor)
-        (place / "a").write_bytes(b"123")
+        if stat.S_ISREG(found.st_mode):
+            (place / "a").write_bytes(b"123")
         return found
 
     monkeypatch.setattr("edgedeploy.runtime.bundle.tree.os.fstat", grown)
@@ -276,3 +281,23 @@ def test_a_manifest_that_does_not_list_a_file_is_refused_unsigned_too(tmp_path: 
     assert verify(kit.written(tmp_path / "a", files), None).signer is None
     for name, more in (("b", {"extra": b""}), ("c", {"recipe.json": b"{ }\n"})):
         assert refusal(lambda n=name, m=more: verify(kit.written(tmp_path / n, {**files, **m}), None)) == "tampered"
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.13"])
+def test_a_boards_python_verifies_with_its_standard_library_alone(
+    version: str, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    try:
+        python, _ = agent_pythons.find(version)
+    except agent_pythons.NotHere as exc:
+        pytest.skip(str(exc))
+    place, trust = kit.written(tmp_path / "bundle", whole), tmp_path / "lab.pub"
+    trust.write_bytes(kit.public_pem())
+    code = (
+        f"import sys; sys.path.insert(0, {str(REPO)!r})\n"
+        "from edgedeploy.runtime.bundle.verify import verify\n"
+        "print(verify(*sys.argv[1:]).identity, 'numpy' in sys.modules)"
+    )
+    argv = [python, "-I", "-S", "-c", code, str(place), str(trust)]  # -S: no installed package is seen
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stderr, done.stdout.split()) == ("", [Tree(whole).identity, "False"])
