@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks import ROOT
 from benchmarks.evidence_kit.rows import Asked, Row
+
+sys.path.append(str(ROOT / "tests"))  # bundle_kit and product_kit
 
 
 @contextmanager
