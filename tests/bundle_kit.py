@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import made_up
 from small_task import bench
@@ -71,7 +72,7 @@ FLOAT = Variant("onnxruntime", "float32", 1.0, (("resolution", 32), ("upsampling
 INT8 = replace(FLOAT, precision="int8")
 
 
-def here() -> dict[str, object]:
+def here() -> dict[str, Any]:
     """What a board says of itself that is this machine."""
     flags = cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     return {

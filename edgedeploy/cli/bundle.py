@@ -77,13 +77,13 @@ def bundle(
 @app.command(name="hand-over")
 def hand_over(
     bundle_folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle.", show_default=False)],
-    layout: Annotated[str, typer.Option("--to", help="oci, triton or monai.", show_default=False)],
+    layout: Annotated[str, typer.Option("--to", help="oci, triton, monai or mlflow.", show_default=False)],
     out_folder: Annotated[Path, typer.Option("--out", help="New folder for it.", show_default=False)],
     trust: Annotated[
         Path | None, typer.Option(help="Public key whose signature has to hold first.", show_default=False)
     ] = None,
 ) -> None:
-    """A bundle in the layout of another tool: an OCI image layout (ModelPack), a Triton repository, a MONAI bundle.
+    """A bundle in the layout of another tool: an OCI image layout (ModelPack), a Triton repository, a MONAI bundle, an MLflow model.
 
     \b
     Example: edgedeploy hand-over cart-3 --to oci --out cart-3.oci --trust lab.pem.pub

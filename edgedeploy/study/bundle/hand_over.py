@@ -11,6 +11,7 @@ from edgedeploy.files import new_folder
 from edgedeploy.runtime.bundle.manifest import Manifest
 from edgedeploy.runtime.bundle.tree import Tree
 from edgedeploy.runtime.bundle.verify import verify
+from edgedeploy.study.bundle.exports.mlflow import write_mlflow
 from edgedeploy.study.bundle.exports.monai import write_monai
 from edgedeploy.study.bundle.exports.oci import write_oci
 from edgedeploy.study.bundle.exports.triton import write_triton
@@ -18,6 +19,7 @@ from edgedeploy.study.bundle.refused import refusals_told
 from edgedeploy.study.oneshot.desk import require_absent
 
 LAYOUTS: Final[dict[str, Callable[[Tree, Manifest, Path], None]]] = {
+    "mlflow": write_mlflow,
     "monai": write_monai,
     "oci": write_oci,
     "triton": write_triton,

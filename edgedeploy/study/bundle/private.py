@@ -13,31 +13,40 @@ _TEXTS: Final = (".json", ".md")
 _LONG: Final = 8
 """Shorter ids of cases, and numbers, stand in any text."""
 
-_SHORTEST_PATH: Final = 5
-"""Shorter paths, such as ``/`` and ``/tmp``, may stand in any bytes."""
-
 
 def require_nothing_private(part: Path, material: Material) -> None:
     """Raises ``BundleError`` for a file below ``part`` that names a folder of this host, or, where it is a text of ours, a
-    private word of the study file."""
-    places = [text.encode() for text in _places(material)]
+    private word of the study file or a case."""
+    deep, shallow = _places(material)
     named = (name for name in material.cases if len(name) >= _LONG and not name.isdecimal())
-    words = [re.compile(rf"(?<!\w){re.escape(word)}(?!\w)") for word in (*material.private, *named)]
+    words = [_alone(word.encode()) for word in (*material.private, *named)]
     for path in sorted(item for item in part.rglob("*") if item.is_file()):
         data = path.read_bytes()
-        name = path.relative_to(part).as_posix()
-        if any(place in data for place in places):
-            raise BundleError(
-                f"file {name} of the bundle", "it names a folder of this host", "Report it with that file"
-            )
-        text = data.decode("utf-8", errors="replace") if path.suffix in _TEXTS else ""
-        if any(word.search(text) for word in words):
+        is_text = path.suffix in _TEXTS
+        asked = f"file {path.relative_to(part).as_posix()} of the bundle"
+        if any(place.search(data) for place in (*deep, *(shallow if is_text else ()))):
+            raise BundleError(asked, "it names a folder of this host", "Report it with that file")
+        if is_text and any(word.search(data) for word in words):
             found = "it has a word of the study file that is private, or the id of a case"
-            raise BundleError(f"file {name} of the bundle", found, "Rename what has that word, or report it")
+            raise BundleError(asked, found, "Rename what has that word, or report it")
 
 
-def _places(material: Material) -> list[str]:
-    """Folders of this host that a toolchain may have written into a file of its own."""
+def _places(material: Material) -> tuple[list[re.Pattern[bytes]], list[re.Pattern[bytes]]]:
+    """Folders of this host that a toolchain may have written into a file of its own; those of one name apart, because a
+    layer may be called ``/root`` too."""
     base = Path(str(material.study["spec_folder"]))
     found = {material.store.root.absolute(), material.store.root.resolve(), base, base.resolve(), Path.home()}
-    return sorted(text for text in map(str, found) if len(text) >= _SHORTEST_PATH)
+    sides: tuple[list[re.Pattern[bytes]], list[re.Pattern[bytes]]] = [], []
+    for place in sorted(found):
+        if len(place.parts) > 1:
+            sides[len(place.parts) == 2].append(_alone(str(place).encode()))
+    return sides
+
+
+def _alone(word: bytes) -> re.Pattern[bytes]:
+    """The word where no letter or digit goes on before or after it."""
+    before, after = (
+        (rb"(?<![\w])" if re.match(rb"\w", word) else b""),
+        (rb"(?![\w])" if re.search(rb"\w$", word) else b""),
+    )
+    return re.compile(before + re.escape(word) + after)

@@ -13,7 +13,7 @@ from typing import Any
 import made_up
 import numpy as np
 import pytest
-from bundle_kit import FLOAT, INT8, SECRET, made_up_study
+from bundle_kit import FLOAT, INT8, SECRET, here, made_up_study
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from product_kit import make_key
@@ -33,9 +33,12 @@ from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.study.bundle.golden import DULL, npy, synthetic_frame
 from edgedeploy.study.bundle.hand_over import hand_over
 from edgedeploy.study.bundle.make import make_bundle
+from edgedeploy.study.bundle.material import gather
 from edgedeploy.study.bundle.options import BundleOptions, name_of
+from edgedeploy.study.bundle.private import require_nothing_private
 from edgedeploy.study.bundle.sbom import require_whole
 from edgedeploy.study.store import Store
+from edgedeploy.targets.openvino import OpenVinoTarget
 from edgedeploy.targets.tensorrt import TensorRtTarget
 from edgedeploy.tasks.load import load_task, task_sources
 
@@ -154,6 +157,23 @@ def test_nothing_of_the_host_and_no_private_word_is_in_it(folder: Path, bundle: 
     with pytest.raises(BundleError, match=r"file .* a word of the study file that is private"):
         make_bundle(folder / "runs", "pick", folder / "bundle-told", BundleOptions(supplier=f"for {SECRET}"))
     assert not (folder / "bundle-told").exists()
+
+
+def test_a_toolchain_that_writes_a_folder_of_the_host_is_found_out(folder: Path, tmp_path: Path) -> None:
+    material = gather(folder / "runs", "pick")
+    (tmp_path / "artifact").mkdir()
+    for name, text in (
+        ("model.onnx", f"\0{folder}/phantom.py\0"),
+        ("a.json", f'"{Path.home()}/x"'),
+        ("b.md", "of selection-0001"),
+    ):
+        (tmp_path / "artifact" / name).write_text(text)
+        with pytest.raises(BundleError, match=name):
+            require_nothing_private(tmp_path, material)
+        (tmp_path / "artifact" / name).unlink()
+    layers = f"/{Path.home().parts[1]}/conv {folder}ed selection-00012"
+    (tmp_path / "artifact" / "model.onnx").write_text(layers)
+    require_nothing_private(tmp_path, material)
 
 
 def test_the_bill_of_materials_is_valid_and_whole(bundle: Path) -> None:
@@ -281,6 +301,22 @@ def test_for_tensorrt_the_bundle_has_a_recipe_and_no_plan(copy: Callable[..., St
     assert "ONNX reference" in json.loads((made / "claims.json").read_text("utf-8"))["golden"]
 
 
+def test_an_artifact_of_several_files_loads_too(copy: Callable[..., Store], tmp_path: Path) -> None:
+    store = copy()
+    variant = replace(FLOAT, target="openvino")
+    options = {"kind": "python", "object": "phantom.py:make_task", "options": {"site": SECRET}}
+    task: Any = load_task(options, store.root.parent)
+    artifact, _ = bench(store, task, OpenVinoTarget()).artifact(variant)
+    found = made_up.measurement(variant, latency_ms=1.0, baseline_ms=6.0)
+    side = replace(found.candidate, runtime_version=here()["runtimes"]["openvino"])
+    store.keep(replace(found, artifact=artifact, board=made_up.board(**here()), candidate=side))
+    made = make_bundle(store.root, variant.digest, tmp_path / "b")
+    manifest = manifest_of(made.folder)
+    assert set(manifest.artifact.files) == {"model.xml", "model.bin"} and manifest.artifact.session.entry == "model.xml"
+    model = load(made.folder, trust=None)
+    assert model(task.frame(task.cases("selection")[0])).shape == (48, 48)
+
+
 def test_a_signed_bundle_is_the_same_bytes_twice_and_loads_in_a_product(folder: Path, tmp_path: Path) -> None:
     key, trust = make_key(tmp_path)
     made = [make_bundle(folder / "runs", "pick", tmp_path / name, BundleOptions(sign=key)) for name in ("a", "b")]
@@ -333,6 +369,20 @@ def test_in_a_monai_bundle_it_stays_whole(bundle: Path, tmp_path: Path) -> None:
     metadata = json.loads((tmp_path / "m" / "configs" / "metadata.json").read_text("utf-8"))
     assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == [32, 32]
     assert metadata["network_data_format"]["outputs"]["out0"]["channel_def"]["2"] == "vessel"
+
+
+def test_as_an_mlflow_model_it_is_verified_when_it_is_loaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow.pyfunc")
+    key, trust = make_key(tmp_path)
+    made = make_bundle(folder / "runs", "pick", tmp_path / "b", BundleOptions(sign=key)).folder
+    hand_over(made, "mlflow", tmp_path / "m", trust)
+    with pytest.raises(BundleError, match="EDGEDEPLOY_TRUST"):
+        mlflow.load_model(str(tmp_path / "m"))
+    monkeypatch.setenv("EDGEDEPLOY_TRUST", str(trust))
+    frame = synthetic_frame(np.zeros((48, 48), np.uint8), 1)
+    assert mlflow.load_model(str(tmp_path / "m")).predict(frame).shape == (48, 48)
 
 
 def test_only_what_is_whole_is_handed_over(bundle: Path, tmp_path: Path) -> None:
