@@ -83,7 +83,7 @@ def hand_over(
         Path | None, typer.Option(help="Public key whose signature has to hold first.", show_default=False)
     ] = None,
 ) -> None:
-    """A bundle in the layout of another tool: an OCI image layout (ModelPack), a Triton repository, a MONAI bundle, an MLflow model.
+    """A bundle as another tool has it: OCI image layout (ModelPack), Triton repository, MONAI bundle, MLflow model.
 
     \b
     Example: edgedeploy hand-over cart-3 --to oci --out cart-3.oci --trust lab.pem.pub

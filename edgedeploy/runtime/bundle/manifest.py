@@ -9,13 +9,13 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
+from typing import Any, Dict, Final, List, Literal, Mapping, Optional, Tuple
 
 from edgedeploy.runtime.bundle.names import MANIFEST, MOST_FILE_BYTES, MOST_FILES, SIGNATURE, check_name
 from edgedeploy.runtime.faults import BundleError
 from edgedeploy.runtime.wire.serde import WireError, from_json, to_json
 
-FORMAT = "edgedeploy-bundle"
+FORMAT: Final = "edgedeploy-bundle"
 VERSION = 1
 ARTIFACT_FOLDER = "artifact"
 

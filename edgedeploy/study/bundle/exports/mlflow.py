@@ -1,7 +1,7 @@
 """A bundle as an MLflow model: ``MLmodel`` beside the whole signed bundle. Nothing of it is pickled.
 
-``mlflow.pyfunc.load_model(FOLDER)`` loads the bundle as a product does. The key that it has to be signed by is the file named
-by the environment variable :data:`TRUST`: a key inside the model would prove nothing.
+``mlflow.pyfunc.load_model(FOLDER)`` loads the bundle as a product does. The key that it has to be signed by is the file
+named by the environment variable :data:`TRUST`: a key inside the model would prove nothing.
 """
 
 from __future__ import annotations
