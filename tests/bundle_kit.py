@@ -123,5 +123,5 @@ def _measured(store: Store, task: Task, variant: Variant, latency_ms: float) -> 
         board=made_up.board(**here()),
         candidate=runtime,
         parity={"rel_l2": 0.002, "worst_rel_l2": 0.003},
-        notes=(f"a note that names {SECRET}",),
+        notes=(f"a note that names {SECRET}", "parity: worst case selection-0003"),
     )

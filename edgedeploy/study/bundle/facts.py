@@ -45,7 +45,7 @@ def claims(material: Material, golden_told: str) -> dict[str, Any]:
         "cases": {"split": found.split, "count": len(found.cases), "groups": len(set(found.groups.values())) or None},
         "confirmation": _confirmation(confirmed, len(material.store.openings())),
         "golden": golden_told,
-        "notes": [without(note, material.private) for note in found.notes],
+        "notes": [without(note, (*material.private, *material.cases)) for note in found.notes],
     }
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from edgedeploy.errors import SpecError
-from edgedeploy.runtime.bundle.manifest import DATE, MOST_RELEASE
+from edgedeploy.runtime.bundle.manifest import DATE, MOST_RELEASE, NAME
 from edgedeploy.study.bundle.golden import SOURCES, Source
 
 NOT_STATED: Final = "not stated"
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -39,7 +38,7 @@ class BundleOptions:
     sign: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.name and not _NAME.fullmatch(self.name):
+        if self.name and not NAME.fullmatch(self.name):
             raise SpecError(f"--name {self.name!r}", "it is no name", "1 to 100 letters, digits, '.', '_' and '-'")
         if not 1 <= self.release <= MOST_RELEASE:
             raise SpecError(f"--release {self.release}", "it is no number of a release", "1 or more")
