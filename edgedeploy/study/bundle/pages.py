@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -27,23 +28,39 @@ FRAMES: Final = (
 )
 
 
+def plain(text: object) -> str:
+    """A text of the study, the task or the maker's where Markdown stands: it is shown as it is and does nothing."""
+    return html.escape(str(text), quote=False).translate(_NO_MARKUP)
+
+
+def code(text: object) -> str:
+    """The same, as a name in code."""
+    return f"`{' '.join(str(text).split()).translate(_NO_CODE)}`"
+
+
+_NO_MARKUP: Final = str.maketrans({"\n": " ", "|": "\\|", "`": "'", "[": "\\[", "]": "\\]"})
+_NO_CODE: Final = str.maketrans({"|": "\\|", "`": "'"})
+
+
 def model_card(material: Material, options: BundleOptions, manifest: Manifest, golden: GoldenSet) -> str:
     """Markdown. The first line after the title says what is not shown, where something is not."""
     found = material.measurement
-    warning = f"> **{material.choice.text} It was chosen by hand.**\n" if material.choice.warned else ""
+    warning = f"> **{plain(material.choice.text)} It was chosen by hand.**\n" if material.choice.warned else ""
     runtime = manifest.compatibility.runtime
     parts = [
         f"# {manifest.name}, release {manifest.release}\n",
         warning,
         _list(
             {
-                "Variant": f"{found.variant.label} (`{found.digest}`)",
-                "Why this one": _why(material),
-                "Against the float baseline": material.choice.text,
+                "Variant": f"{plain(found.variant.label)} ({code(found.digest)})",
+                "Why this one": plain(_why(material)),
+                "Against the float baseline": plain(material.choice.text),
                 "Target": f"{manifest.target}, {runtime.package} {runtime.measured_with}",
-                "Measured on": f"{found.board.name}: {found.board.cpu}, {found.board.cores} cores, {found.provenance}",
+                "Measured on": plain(
+                    f"{found.board.name}: {found.board.cpu}, {found.board.cores} cores, {found.provenance}"
+                ),
                 "Stands until": manifest.not_after or "no date is stated",
-                "Support": options.support or NOT_STATED,
+                "Support": plain(options.support or NOT_STATED),
                 "End of support": options.end_of_support or NOT_STATED,
             }
         ),
@@ -78,16 +95,16 @@ def _takes(material: Material, manifest: Manifest) -> str:
         lines += ["", "After inference:", "", *(_step(step) for step in manifest.pipeline.output)]
         classes = classes_of(material)
         if classes:
-            lines += ["", f"Classes: {', '.join(f'{number} {name}' for number, name in enumerate(classes))}."]
+            lines += ["", f"Classes: {', '.join(f'{number} {plain(name)}' for number, name in enumerate(classes))}."]
     if not material.steps.input and not material.steps.output:
         lines.append(f"Tensors: {NO_STEPS}.")
     tensors = [("input", item) for item in manifest.inputs] + [("output", item) for item in manifest.outputs]
-    lines += ["", *(f"- {kind} `{item.name}`: {item.dtype} {list(item.shape)}" for kind, item in tensors)]
+    lines += ["", *(f"- {kind} {code(item.name)}: {item.dtype} {list(item.shape)}" for kind, item in tensors)]
     return "\n".join(lines).strip() + "\n"
 
 
 def _step(step: Mapping[str, Any]) -> str:
-    settings = ", ".join(f"{key} {value}" for key, value in step.items() if key != "step")
+    settings = ", ".join(f"{key} {plain(value)}" for key, value in step.items() if key != "step")
     return f"1. {step['step']}{f': {settings}' if settings else ''}"
 
 
@@ -102,7 +119,7 @@ def _measured(material: Material) -> str:
     ]
     for name in names:
         cells = [_cell(front, row, name), *([_cell(front, beside, name)] if beside else [])]
-        lines.append(f"| {heading(name)} (`{name}`) | {' | '.join(cells)} |")
+        lines.append(f"| {plain(heading(name))} ({code(name)}) | {' | '.join(cells)} |")
     count = len(material.measurement.cases)
     lines += [
         "",
@@ -116,7 +133,9 @@ def _cell(front: Any, row: Row, name: str) -> str:
 
 
 def _golden(golden: GoldenSet) -> str:
-    limits = [f"- output `{name}`: relative L2 {item.relative_l2:g}" for name, item in golden.golden.tolerance.items()]
+    limits = [
+        f"- output {code(name)}: relative L2 {item.relative_l2:g}" for name, item in golden.golden.tolerance.items()
+    ]
     share = golden.golden.result_tolerance
     limits += [f"- result: {share.share_differing:.2%} of its elements may differ"] if share else []
     text = f"{len(golden.golden.cases)} cases: {golden.told}. A device that is farther away does not start:"
@@ -125,7 +144,7 @@ def _golden(golden: GoldenSet) -> str:
 
 def _unknown(material: Material) -> str:
     found = material.measurement
-    lines = [f"- {heading(name)} (`{name}`): {why}" for name, why in sorted(found.missing.items())]
+    lines = [f"- {plain(heading(name))} ({code(name)}): {plain(why)}" for name, why in sorted(found.missing.items())]
     confirmed = any(item.digest == found.digest for item in material.store.confirmations())
     lines += [] if confirmed else ["- The confirmation split was not opened for this variant."]
     lines += [] if found.groups else ["- Clusters of cases (patients, clips, sites) are unknown: the task names none."]
@@ -167,8 +186,8 @@ def changes(material: Material) -> str:
             "## 1. Description of modifications\n",
             _list(
                 {
-                    "From": reference.variant.label if reference else "no float baseline was measured",
-                    "To": found.variant.label,
+                    "From": plain(reference.variant.label) if reference else "no float baseline",
+                    "To": plain(found.variant.label),
                 }
             ),
             *_modifications(found.variant.as_json(), reference.variant.as_json() if reference else {}),
@@ -176,15 +195,17 @@ def changes(material: Material) -> str:
             "## 2. Modification protocol\n",
             _list(
                 {
-                    "Objectives": ", ".join(goals),
-                    "Limits": "; ".join(item.text(front.unit(item.metric)) for item in front.constraints) or "none",
-                    "Allowed loss": choice.rules or "no margin was stated",
+                    "Objectives": plain(", ".join(goals)),
+                    "Limits": plain(
+                        "; ".join(item.text(front.unit(item.metric)) for item in front.constraints) or "none"
+                    ),
+                    "Allowed loss": plain(choice.rules) or "no margin was stated",
                     "Data": _splits(material),
-                    "Chosen": _why(material),
+                    "Chosen": plain(_why(material)),
                 }
             ),
             "## 3. Impact assessment\n",
-            f"{choice.text}\n",
+            f"{plain(choice.text)}\n",
             _measured(material),
             _unknown(material),
         ]
@@ -198,7 +219,7 @@ def _modifications(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[s
 
 
 def _said(value: Any) -> str:
-    return "the default" if value is None else str(value)
+    return "the default" if value is None else plain(value)
 
 
 def _splits(material: Material) -> str:

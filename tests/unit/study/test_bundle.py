@@ -35,6 +35,7 @@ from edgedeploy.study.bundle.hand_over import hand_over
 from edgedeploy.study.bundle.make import make_bundle
 from edgedeploy.study.bundle.material import gather
 from edgedeploy.study.bundle.options import BundleOptions, name_of
+from edgedeploy.study.bundle.pages import code as code_span
 from edgedeploy.study.bundle.private import require_nothing_private
 from edgedeploy.study.bundle.sbom import require_whole
 from edgedeploy.study.store import Store
@@ -149,6 +150,7 @@ def test_the_moment_is_that_of_the_measurement_or_the_one_that_is_asked_for(
     assert [path.name for path in tmp_path.iterdir()] == ["b"]  # nothing half-written
 
 
+@pytest.mark.fault(39)
 def test_nothing_of_the_host_and_no_private_word_is_in_it(folder: Path, bundle: Path) -> None:
     for path in bundle.rglob("*"):
         data = path.read_bytes() if path.is_file() else b""
@@ -159,6 +161,7 @@ def test_nothing_of_the_host_and_no_private_word_is_in_it(folder: Path, bundle: 
     assert not (folder / "bundle-told").exists()
 
 
+@pytest.mark.fault(39)
 def test_a_toolchain_that_writes_a_folder_of_the_host_is_found_out(folder: Path, tmp_path: Path) -> None:
     material = gather(folder / "runs", "pick")
     (tmp_path / "artifact").mkdir()
@@ -216,6 +219,18 @@ def test_the_card_and_the_change_report_say_what_a_reader_asks(bundle: Path) -> 
         "## 3. Impact assessment",
     ]
     assert "- precision: float32 -> int8" in report and "no claim that the product" in report
+
+
+@pytest.mark.fault(38)
+def test_names_do_nothing_in_the_card(copy: Callable[..., Store], tmp_path: Path) -> None:
+    name = "<script>alert(1)</script>`|[x](javascript:y)"
+    code = "    def __init__(self, options):\n        super().__init__(options)\n"
+    store = copy(code + f"        self.classes = {{{name!r}: 1, 'vessel': 2}}\n")
+    made = make_bundle(store.root, "pick", tmp_path / "b", BundleOptions(support="<img src=x onerror=y>")).folder
+    card = (made / "MODEL_CARD.md").read_text("utf-8")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;'" in card and "<script" not in card and "<img" not in card
+    assert r"\[x\](javascript" in card
+    assert code_span("a`b\n|") == r"`a'b \|`"
 
 
 def test_without_a_pick_a_variant_has_to_be_named_and_the_card_says_so_first(
@@ -278,6 +293,7 @@ def test_a_task_whose_code_changed_is_refused(copy: Callable[..., Store], tmp_pa
         make_bundle(store.root, "pick", tmp_path / "b")
 
 
+@pytest.mark.fault(34)
 def test_for_tensorrt_the_bundle_has_a_recipe_and_no_plan(copy: Callable[..., Store], tmp_path: Path) -> None:
     store = copy()
     variant = replace(FLOAT, target="tensorrt")
