@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from edgedeploy.cli.app import AsJson, app, out, print_json
+from edgedeploy.cli.options import BoardPython, StudyFile, board_named, complete_board
 from edgedeploy.errors import SpecError
 
 Bundle = Annotated[Path, typer.Argument(help="A bundle: its folder, or a .tar or .zip of it.", show_default=False)]
@@ -42,9 +44,21 @@ def verify(
         str, typer.Option(help="Refuse a bundle whose last day is before this one (2026-01-31).", show_default=False)
     ] = "",
     at_least: Annotated[int, typer.Option(help="Refuse releases before this one.", min=0)] = 0,
+    board: Annotated[
+        str | None,
+        typer.Option(
+            help="Load it on this board too: local, user@host, emulated:arm64.",
+            show_default=False,
+            autocompletion=complete_board,
+        ),
+    ] = None,
+    study: StudyFile = None,
+    board_python: BoardPython = None,
     as_json: AsJson = False,
 ) -> None:
     """Say whether a bundle is whole and its maker's, with the standard library alone. Nothing of it is executed.
+
+    With --board it is brought to a board and loaded there: verified again, compatible, golden vectors run.
 
     Exits 2 with the reason when it is refused: unsigned, untrusted, tampered, malformed, expired, downgrade, unreadable.
     Example: edgedeploy verify bundle/ --trust lab.key.pub
@@ -55,8 +69,13 @@ def verify(
         found = "both were given" if unsigned else "neither was given"
         raise SpecError("--trust and --unsigned", found, "Give the maker's public key with --trust, or --unsigned")
     found_bundle = check_bundle(bundle, trust, on=on, at_least=at_least)
+    loaded = None
+    if board is not None or study is not None:
+        from edgedeploy.study.bundle.on_board import load_on_board
+
+        loaded = load_on_board(bundle, trust, board_named(board, study, board_python))
     if as_json:
-        print_json(found_bundle.as_json())
+        print_json({**found_bundle.as_json(), **({"board": asdict(loaded)} if loaded else {})})
         return
     signed = f"signed by {found_bundle.signer}" if found_bundle.signer else "its signature was not looked at"
     out.print(
@@ -65,6 +84,10 @@ def verify(
             f"{found_bundle.size_bytes} bytes, whole\nidentity {found_bundle.identity}\n{signed}"
         )
     )
+    if loaded is not None:
+        worst = max(loaded.proof.relative_l2.values(), default=0.0)
+        proved = f"{loaded.proof.cases} golden vectors within {worst:.2g} of their norm"
+        out.print(escape(f"ready on {board or 'the board'}: {loaded.device}, {proved}"))
 
 
 @app.command()

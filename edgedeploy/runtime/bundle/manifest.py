@@ -9,13 +9,13 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
+from typing import Any, Dict, Final, List, Literal, Mapping, Optional, Tuple
 
 from edgedeploy.runtime.bundle.names import MANIFEST, MOST_FILE_BYTES, MOST_FILES, SIGNATURE, check_name
 from edgedeploy.runtime.faults import BundleError
 from edgedeploy.runtime.wire.serde import WireError, from_json, to_json
 
-FORMAT = "edgedeploy-bundle"
+FORMAT: Final = "edgedeploy-bundle"
 VERSION = 1
 ARTIFACT_FOLDER = "artifact"
 
@@ -30,7 +30,7 @@ MOST_THREADS = 1024
 _MOST_TEXT = 500
 _MOST_DIGITS = 20
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DTYPES = (
     "bool",
@@ -244,7 +244,7 @@ def _hold_version(data: Any) -> None:
 
 
 def _hold_head(manifest: Manifest) -> None:
-    if not _NAME.fullmatch(manifest.name):
+    if not NAME.fullmatch(manifest.name):
         raise _malformed(f"name {manifest.name!r} is not 1 to 100 letters, digits, '.', '_' and '-'")
     if not 1 <= manifest.release <= MOST_RELEASE:
         raise _malformed(f"release {manifest.release} is not 1 to {MOST_RELEASE}")

@@ -1,0 +1,70 @@
+"""A bundle on a board over SSH: loaded there by the agent's own files, refused there, and answers that cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import product_kit
+import pytest
+
+from edgedeploy.boards.agent import answers
+from edgedeploy.boards.emulated.board import serve
+from edgedeploy.errors import BundleError, CommandFailed
+from edgedeploy.runtime.bundle import manifest as m
+from edgedeploy.spec.boards import BoardTable
+from edgedeploy.study.bundle.on_board import load_on_board
+
+pytestmark = pytest.mark.beside
+
+
+def test_a_bundle_is_loaded_and_refused_there(tmp_path: Path) -> None:
+    key, trust = product_kit.make_key(tmp_path)
+    files = product_kit.make_files()
+    bundle = product_kit.write_signed(tmp_path / "bundle", files, key)
+    wanted = m.parse(files[m.MANIFEST]).compatibility
+    elsewhere = product_kit.changed(files, compatibility=replace(wanted, cpu_flags=("not_of_this_cpu",)))
+    with serve("embedded") as target:
+        table = BoardTable.model_validate(
+            {
+                "name": "cart",
+                "kind": "ssh",
+                "host": target.host,
+                "port": target.port,
+                "user": target.user,
+                "identity": target.identity,
+                "known_hosts": target.known_hosts,
+                "root": str(tmp_path / "root"),
+            }
+        )
+        loaded = load_on_board(bundle, trust, table)
+        assert loaded.proof.cases == 2 and "onnxruntime" in loaded.device
+        assert load_on_board(bundle, None, table) == loaded
+        with pytest.raises(BundleError, match=r"incompatible: .*not_of_this_cpu"):
+            load_on_board(product_kit.write_signed(tmp_path / "other", elsewhere, key), trust, table)
+
+
+READY = {
+    "ready": "net",
+    "release": 1,
+    "identity": "a" * 64,
+    "device": "CPU",
+    "proof": {"cases": 2, "relative_l2": {"out": 0.0}, "share_differing": None},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"release": "1"},
+        {"proof": {"cases": 0, "relative_l2": {}, "share_differing": None}},
+        {"proof": {"cases": 2, "relative_l2": {"out": -1.0}, "share_differing": None}},
+        {"proof": {"cases": 2, "relative_l2": {"out": float("nan")}, "share_differing": None}},
+        {"proof": None},
+    ],
+)
+def test_an_answer_that_cannot_be_is_the_boards_failure(change: dict[str, Any]) -> None:
+    assert answers.loaded("load", READY).proof.cases == 2
+    with pytest.raises(CommandFailed, match="cannot be"):
+        answers.loaded("load", {**READY, **change})
