@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import signed_kit as kit
 
 from edgedeploy.runtime.bundle.names import MANIFEST, SIGNATURE
+
+NOW: Final = datetime(2026, 11, 29, tzinfo=UTC)
+"""What a mutated bundle's last day is held against."""
 
 Change = Callable[[Path, random.Random], None]
 """Alters the folder of a whole bundle. Beside it there is room for what lies outside."""

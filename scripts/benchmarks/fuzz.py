@@ -1,4 +1,4 @@
-"""Damaged answers of agents, files of studies, study files and bundles: each is refused by a typed error or read, nothing else.
+"""Damaged answers of agents, folders of studies, study files and bundles: each is refused by a typed error or read.
 
 A real run of the local agent on a tiny network is recorded once. Then each case damages one answer, one file of a study's
 folder, one study file or one part of a signed bundle, and gives it to the code that reads it in earnest. A violation is an

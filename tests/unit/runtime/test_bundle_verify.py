@@ -9,14 +9,13 @@ import random
 import shutil
 import stat
 import subprocess
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import agent_pythons
 import pytest
 import signed_kit as kit
-from bundle_mutations import CHANGES, mutated, refusal
+from bundle_mutations import CHANGES, NOW, mutated, refusal
 
 from edgedeploy.runtime.bundle.dsse import MOST_SIGNATURE_BYTES, Envelope, pae, read_envelope
 from edgedeploy.runtime.bundle.names import MANIFEST, SIGNATURE, check_names
@@ -27,7 +26,6 @@ from edgedeploy.runtime.faults import BUNDLE_REMEDIES, BundleError
 
 REPO = Path(__file__).resolve().parents[3]
 MUTATIONS = 203
-NOW = datetime(2026, 11, 29, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
