@@ -189,7 +189,7 @@ def _file_becomes_folder(bundle: Path, rng: random.Random) -> None:
 
 def _engine(bundle: Path, rng: random.Random) -> None:
     """A TensorRT engine of the maker's own machine, signed."""
-    files = {**kit.FILES, "artifact/model.onnx": b"ftrt" + rng.randbytes(40)}
+    files = {**kit.FILES, "artifact/model.onnx": rng.choice([b"ftrt", b"ptrt"]) + rng.randbytes(40)}
     kit.written(bundle, kit.signed({**files, MANIFEST: kit.manifest(files)}))
 
 
@@ -222,7 +222,7 @@ CHANGES: Final[Mapping[str, tuple[Change, tuple[str, ...]]]] = {
     "expired": (_expired, ("expired",)),
     "signed but untrue": (_signed_but_untrue, ("tampered",)),
     "file becomes folder": (_file_becomes_folder, ("tampered",)),
-    "engine": (_engine, ("incompatible",)),
+    "engine": (_engine, ("malformed",)),
 }
 
 

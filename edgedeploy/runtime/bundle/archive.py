@@ -63,9 +63,7 @@ def read_archive(stream: BinaryIO, size_bytes: int) -> dict[str, bytes]:
         if head.startswith(magic):
             raise _refused(f"it is packed by {name}")
     members = _zip(source) if head.startswith(b"PK") else _tar(source)
-    files: dict[str, bytes] = {}
-    for name, data in members:
-        files[name] = data
+    files = dict(members)
     check_names(files)
     return files
 
@@ -117,7 +115,9 @@ class _Seen:
 
 
 def _tar(source: _Source) -> Iterator[tuple[str, bytes]]:
-    seen, folders, used = _Seen(), set(), set()
+    seen = _Seen()
+    folders: set[str] = set()
+    used: set[str] = set()
     while True:
         header = source.read(_BLOCK, "a header")
         if not any(header):
@@ -184,7 +184,7 @@ def _folder(path: bytes) -> str:
 def _zip(source: _Source) -> Iterator[tuple[str, bytes]]:
     """Members one behind the other from the first byte on, then the directory that says the same once more, then the end."""
     seen = _Seen()
-    said = []
+    said: list[tuple[bytes, int, int, int, int]] = []
     while True:
         magic = source.read(4, "a header")
         if magic != b"PK\x03\x04":

@@ -61,8 +61,6 @@ def _verified(path: str | os.PathLike[str], trust: Trust, now: datetime | None) 
 def ready(verified: Verified, threads: int | None = None) -> Model:
     """What was verified, opened and proved on this machine. Raises as :func:`load`."""
     manifest = verified.manifest
-    if manifest.target == "tensorrt" and manifest.artifact.kind != "recipe":
-        raise BundleError("malformed", "its artifact is a TensorRT engine, native code for the machine that built it")
     compatibility.check(manifest.compatibility, compatibility.look(manifest.compatibility.runtime.package))
     steps = read_steps(manifest.pipeline.input, manifest.pipeline.output)
     session = _open(verified.tree, manifest, threads or manifest.artifact.session.threads)

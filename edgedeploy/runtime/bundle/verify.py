@@ -19,8 +19,8 @@ from edgedeploy.runtime.faults import BundleError
 Trust = Union[str, "os.PathLike[str]", bytes, None]
 """The path of a PEM file with one public key, or its text; None says that the signature is not to be looked at."""
 
-_ENGINE = b"ftrt"
-"""How the file of a TensorRT engine begins."""
+_ENGINES = (b"ftrt", b"ptrt")
+"""How the files of TensorRT engines begin."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def verify(place: Place, trust: Trust, *, now: datetime | None = None, at_least:
     ``trust`` is the maker's public key. A device's clock may be wrong, so that a bundle's ``not_after`` is held against
     ``now`` only, which has a time zone. Releases before ``at_least`` are refused.
 
-    Raises :class:`BundleError`: ``unsigned``, ``untrusted``, ``tampered``, ``malformed``, ``incompatible`` for a TensorRT
-    engine of another machine, ``expired``, ``downgrade``, ``unreadable``.
+    Raises :class:`BundleError`: ``unsigned``, ``untrusted``, ``tampered``, ``malformed`` (also for what holds a
+    TensorRT engine), ``expired``, ``downgrade``, ``unreadable``.
     """
     key = trust if trust is None or isinstance(trust, bytes) else read_trust(trust)
     tree = read_tree(place)
@@ -85,10 +85,10 @@ def _compare(manifest: Manifest, tree: Tree) -> None:
 
 
 def _refuse_engines(manifest: Manifest, tree: Tree) -> None:
-    """A TensorRT engine is machine code for the GPU and the release that built it."""
-    engines = [name for name, data in tree.files.items() if data.startswith(_ENGINE)]
-    if engines or (manifest.target == "tensorrt" and manifest.artifact.kind != "recipe"):
-        found = (
-            f"{(engines or ['its artifact'])[0]!r} is a TensorRT engine, which is bound to the machine that built it"
-        )
-        raise BundleError("incompatible", found, "Take a bundle with a recipe: the engine is built on the device")
+    """A TensorRT engine is native code for the GPU and the release that built it."""
+    engines = [repr(name) for name, data in tree.files.items() if data.startswith(_ENGINES)]
+    if manifest.target == "tensorrt" and manifest.artifact.kind != "recipe":
+        engines.append("its artifact")
+    if engines:
+        found = f"{engines[0]} is a TensorRT engine, native code for the machine that built it"
+        raise BundleError("malformed", found, "Take a bundle with a recipe: the device builds its own engine")

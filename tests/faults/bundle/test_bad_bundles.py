@@ -151,7 +151,7 @@ def test_a_tensorrt_engine_in_a_bundle_is_refused(tmp_path: Path) -> None:
     hidden = kit.written(tmp_path / "hidden", kit.signed({**files, MANIFEST: kit.manifest(files)}))
     plain = kit.written(tmp_path / "plain", kit.bundle(target="tensorrt"))
     for folder in (hidden, plain):
-        assert refusal(lambda place=folder: verify(place, kit.public_pem())) == "incompatible"
+        assert refusal(lambda place=folder: verify(place, kit.public_pem())) == "malformed"
 
 
 @pytest.mark.fault(38)

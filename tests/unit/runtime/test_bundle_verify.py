@@ -62,7 +62,7 @@ def test_two_hundred_mutations_are_refused_each_for_its_reason(tmp_path: Path, w
         shutil.rmtree(folder)
     assert wrong == []
     assert len(CHANGES) * 7 == MUTATIONS, "every kind seven times"
-    assert seen == {*BUNDLE_REMEDIES} - {"unreadable", "wrong_answer", "missing_state"}
+    assert seen == {*BUNDLE_REMEDIES} - {"unreadable", "incompatible", "wrong_answer", "missing_state"}
 
 
 def test_a_byte_of_the_signature_file_is_not_flipped_unseen(
