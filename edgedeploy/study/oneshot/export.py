@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from edgedeploy.errors import DataError, GoalNotMet
 from edgedeploy.evidence.quantities import heading, quantity
+from edgedeploy.evidence.reasons import nothing_text
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.measurement import Measurement
@@ -21,8 +22,8 @@ from edgedeploy.study.oneshot.folder import artifact_of, write_folder
 from edgedeploy.study.store import Store
 
 NO_BUNDLE: Final = (
-    "This is the artifact with its evidence, not yet a bundle for an integrator: nothing is signed, and it does not prove "
-    "itself on the device."
+    "This is the artifact with its evidence, not a bundle for an integrator (`edgedeploy bundle`): nothing is signed, and "
+    "it does not prove itself on the device."
 )
 
 
@@ -58,12 +59,12 @@ def export(folder: str | Path, out: str | Path, variant: str | None = None) -> E
     require_absent(out)
     front = read_front(folder)
     if variant is None and front.pick is None:
-        why = " ".join(front.explanation()).rstrip(".") or "nothing was measured validly"
+        why = " ".join(front.explanation()).rstrip(".") or nothing_text(front.decision, front.labels)
         remedy = "Name a variant with --variant; `edgedeploy front --json` has the digests"
         raise GoalNotMet(f"the pick of {folder}", f"the study has none: {why}", remedy)
     chosen = variant if variant is not None else front.pick.digest if front.pick else ""
     found = read_measurement(folder, chosen)
-    place = _artifact_folder(Store(folder), found)
+    place = stored_artifact(Store(folder), found)
     artifact, reference = artifact_of(place)
     picked = front.pick is not None and front.pick.digest == found.digest
     reason = front.pick.reason if picked and front.pick else ""
@@ -79,8 +80,8 @@ def export(folder: str | Path, out: str | Path, variant: str | None = None) -> E
     return Exported(out, out / artifact.entry, found, picked, reason)
 
 
-def _artifact_folder(store: Store, found: Measurement) -> Path:
-    """Where the study keeps what was measured."""
+def stored_artifact(store: Store, found: Measurement) -> Path:
+    """The folder where the study keeps what was measured. Raises ``DataError`` when it is not there any more."""
     place = (store.root / found.file).parent
     manifest = artifact_manifest(place) if place.is_dir() else None
     if manifest is not None and Artifact.from_json(manifest).digest == found.artifact.digest:

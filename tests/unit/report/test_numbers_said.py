@@ -16,7 +16,7 @@ from edgedeploy.evidence.quantities import gain_text, quantity, with_span
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.units import human, parse_quantity
-from edgedeploy.spec.goals import margin_of, min_effects_of
+from edgedeploy.spec.goals import min_effects_of, rules_of
 from edgedeploy.spec.study import StudySpec, parse_spec
 
 METRICS = {"hd95_px": MetricInfo("minimize", "px", "distance"), "dice_mean": MetricInfo("maximize", "1", "Dice")}
@@ -59,7 +59,7 @@ trials"""
     text = WITHOUT_ITS_TASK.replace('[[objectives]]\nmetric = "dice_mean"\n', "").replace(
         '[[objectives]]\nmetric = "latency_ratio"\n', ""
     )
-    found, source = parse_spec(text.replace("\n[budget]\ntrials", goals), Path("study.toml"))
+    found, source = parse_spec(text.replace("\n[evidence]\nmargin = 0.01\n[budget]\ntrials", goals), Path("study.toml"))
     known = {"onnxruntime": ("float32",), "openvino": ("float32",)}
     found.check(source, architecture={}, task_metrics=METRICS, known_targets=known)
     return found
@@ -69,8 +69,8 @@ def test_margins_are_in_the_unit_of_their_metric() -> None:
     table = {**BOARD_METRICS, **METRICS}
     asked = spec('"0.5 px"', '"2 px"')
     assert min_effects_of(asked, table) == {"hd95_px": 0.5, "latency_p50_ns": 200_000}
-    assert margin_of(asked, table) == 2
-    assert margin_of(spec("0.5", "2"), table) == 2, "a bare number is in the base unit"
+    assert rules_of(asked, table).margins[0].allowed == 2
+    assert rules_of(spec("0.5", "2"), table).margins[0].allowed == 2, "a bare number is in the base unit"
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,6 @@ def test_every_recipe_asks_for_its_margins_and_says_what_they_are_of(name: str) 
     text = resources.files("edgedeploy.recipes").joinpath(name).read_text(encoding="utf-8")
     recipe = tomllib.loads(text)
     assert all("min_effect" in goal for goal in recipe["objectives"])
-    assert "non_inferiority_margin" in recipe["pick"]
-    margins = [
-        line for line in text.splitlines() if line.startswith(("min_effect", "non_inferiority_margin", "margin"))
-    ]
+    assert {"margin", "lost_case", "lost_share"} == set(recipe["evidence"])
+    margins = [line for line in text.splitlines() if line.startswith(("min_effect", "margin", "lost_"))]
     assert [line for line in margins if " # " not in line] == []
