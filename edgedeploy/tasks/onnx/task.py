@@ -185,7 +185,7 @@ class OnnxTask:
     def frame(self, case: Case) -> Array:
         source, place = self._sources[case.split], self._places[case]
         if isinstance(source, Share):
-            source, place = source.whole, source.place(place)
+            place, source = source.place(place), source.whole
         if not isinstance(source, ImageSource):
             raise DataError(f"the frame of case {case.id}", "its inputs are arrays", "Give a folder of images")
         return source.frame(place)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import product_kit
 import pytest
+import simulated_tensorrt
 
 from edgedeploy.boards.agent import answers
 from edgedeploy.boards.emulated.board import serve
@@ -43,6 +45,37 @@ def test_a_bundle_is_loaded_and_refused_there(tmp_path: Path) -> None:
         assert load_on_board(bundle, None, table) == loaded
         with pytest.raises(BundleError, match=r"incompatible: .*not_of_this_cpu"):
             load_on_board(product_kit.write_signed(tmp_path / "other", elsewhere, key), trust, table)
+
+
+def test_a_recipe_for_tensorrt_is_built_there_and_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT and its GPU are SIMULATED; what the bundle holds is the recipe, and the device builds the engine once."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler on this machine: apt-get install gcc")
+    monkeypatch.setenv("EDGEDEPLOY_CACHE", str(tmp_path / "cache"))
+    python = simulated_tensorrt.install(tmp_path / "jetson", "10.3.0", compiler)
+    files = product_kit.make_files()
+    manifest = m.parse(files[m.MANIFEST])
+    session = replace(manifest.artifact.session, settings={"precisions": "float32"})
+    recipe = product_kit.changed(
+        files,
+        target="tensorrt",
+        artifact=replace(manifest.artifact, kind="recipe", session=session),
+        compatibility=replace(manifest.compatibility, runtime=m.RuntimeRange("tensorrt", "10.0", "11", "10.3.0")),
+    )
+    key, trust = product_kit.make_key(tmp_path)
+    bundle = product_kit.write_signed(tmp_path / "bundle", recipe, key)
+    table = BoardTable.model_validate(
+        {"name": "jetson", "kind": "local", "python": str(python), "root": str(tmp_path / "root")}
+    )
+    for _ in range(2):
+        loaded = load_on_board(bundle, trust, table)
+        assert loaded.device == f"{simulated_tensorrt.GPU} (tensorrt 10.3.0)" and loaded.proof.cases == 2
+    assert len(simulated_tensorrt.builds(tmp_path / "jetson")) == 1
+    newer = replace(manifest.compatibility, runtime=m.RuntimeRange("tensorrt", "10.5", None, "10.5.0"))
+    other = product_kit.write_signed(tmp_path / "other", product_kit.changed(recipe, compatibility=newer), key)
+    with pytest.raises(BundleError, match=r"incompatible: .*10\.3\.0 is installed here"):
+        load_on_board(other, trust, table)
 
 
 READY = {
