@@ -51,11 +51,12 @@ check_agent() {
         --follow-imports silent edgedeploy/runtime
 }
 
-# ensure_debian PROGRAM=PACKAGE ...: install what is missing when root on Debian; otherwise the tests that need it skip
+# ensure_debian PROGRAM=PACKAGE ...: install what is missing when root on Debian; otherwise the tests that need it skip. A file's
+# path may stand in the place of a program
 ensure_debian() {
     local pair missing=()
     for pair in "$@"; do
-        command -v "${pair%%=*}" >/dev/null || [ -x "/usr/sbin/${pair%%=*}" ] || missing+=("${pair#*=}")
+        command -v "${pair%%=*}" >/dev/null || [ -x "/usr/sbin/${pair%%=*}" ] || [ -e "${pair%%=*}" ] || missing+=("${pair#*=}")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

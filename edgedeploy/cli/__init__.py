@@ -7,6 +7,9 @@ from edgedeploy.cli import begin  # isort: skip  # `edgedeploy --help` lists the
 from edgedeploy.cli import study  # isort: skip
 from edgedeploy.cli import show  # isort: skip
 from edgedeploy.cli import oneshot  # isort: skip
+from edgedeploy.cli import bundle  # isort: skip
+from edgedeploy.cli import signing  # isort: skip
+from edgedeploy.cli import activate  # isort: skip
 from edgedeploy.cli import look  # isort: skip
 
-__all__ = ["begin", "look", "oneshot", "show", "study"]
+__all__ = ["activate", "begin", "bundle", "look", "oneshot", "show", "signing", "study"]

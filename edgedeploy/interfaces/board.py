@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.records.board import BoardInfo, LoadedBundle, Provenance
 from edgedeploy.records.job import Job, RawRun
 
 
@@ -32,8 +32,8 @@ class RemoteProcess(Protocol):
 class Transport(Protocol):
     """One machine's commands and files. A protocol because a board may be this host, SSH, or a lab's own bus.
 
-    Every call has a deadline and raises ``Unreachable`` past it; ``CommandFailed`` is the machine's own refusal, and what
-    sends more than ``limit_bytes`` (of a command: more than any has to say).
+    Every call has a deadline and raises ``Unreachable`` past it; ``CommandFailed`` is the machine's own refusal, and
+    what sends more than ``limit_bytes`` (of a command: more than any has to say).
     """
 
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed: ...
@@ -52,6 +52,16 @@ class BoardSession(Protocol):
 
     def measure(self, job: Job, collect_into: Path) -> RawRun:
         """Upload what is missing, run the agent, collect. Raises ``BoardError`` or ``MeasurementError``."""
+
+
+@runtime_checkable
+class LoadsBundles(Protocol):
+    """A session whose board has the runtime for bundles. A protocol of its own because a board of another package may
+    not."""
+
+    def load_bundle(self, archive: Path, trust: Path | None) -> LoadedBundle:
+        """Bring a bundle's archive and the maker's public key to the board and load it there: verified, compatible,
+        golden vectors run. Raises ``BoardError``, and ``BundleError`` when the board refuses it."""
 
 
 class Board(Protocol):

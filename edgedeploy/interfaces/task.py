@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
+from edgedeploy.runtime.pipeline.steps import Steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,6 +214,21 @@ class TrainRecipe:
     early_epochs: int = 0
     early_arch: Mapping[str, Scalar] = field(default_factory=dict)
     seed: int = 0
+
+
+@runtime_checkable
+class Piped(Protocol):
+    """A task that says as data how a frame becomes its inputs, and its outputs an answer: a product runs the same steps.
+
+    A protocol of its own because the inputs of many tasks are no frames: their products give and take tensors.
+    """
+
+    def pipeline(self, outputs: Sequence[TensorSpec], **arch: Scalar) -> Steps:
+        """The steps for a network of ``arch`` that has these outputs. :meth:`Task.inputs` is what the steps for the input
+        make of :meth:`frame`; both parts may be empty. Raises ``SpecError`` for outputs that no answer is made of."""
+
+    def frame(self, case: Case) -> Array:
+        """The case as a product's source would give it: (H, W) or (H, W, 3), uint8 or float32, black 0 to white 255."""
 
 
 @runtime_checkable

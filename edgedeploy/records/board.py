@@ -121,3 +121,24 @@ class BoardInfo:
     def from_json(cls, data: Mapping[str, Any]) -> BoardInfo:
         """Unknown keys are ignored. Raises ``ValueError`` for values of another form."""
         return from_json(cls, data, kept=True)
+
+
+@dataclass(frozen=True)
+class GoldenProof:
+    """``cases`` golden vectors passed; ``relative_l2`` is the worst distance of each output, ``share_differing`` that of the
+    result's elements (None in a bundle without steps)."""
+
+    cases: int
+    relative_l2: Mapping[str, float]
+    share_differing: float | None
+
+
+@dataclass(frozen=True)
+class LoadedBundle:
+    """What a board says of a bundle that is ready there: its name, release and identity, and the device that runs it."""
+
+    ready: str
+    release: int
+    identity: str
+    device: str
+    proof: GoldenProof

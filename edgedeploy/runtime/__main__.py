@@ -1,4 +1,4 @@
-"""``python -m edgedeploy.runtime``: the agent without its zip."""
+"""``python -m edgedeploy.runtime``: a product's commands (verify, activate, run), and those of the agent without its zip."""
 
 import sys
 

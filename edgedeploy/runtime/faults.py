@@ -40,6 +40,38 @@ class RuntimeFault(Exception):
         return {"fault": self.cause, "message": self.message}
 
 
+BUNDLE_REMEDIES = {
+    "unsigned": "Have its maker sign it, or say that no signature is wanted (trust=None)",
+    "untrusted": "Ask its maker which key signs, and give that public key",
+    "tampered": "Get it again from its maker; do not use this one",
+    "malformed": "Get it again from its maker, made by `edgedeploy bundle`",
+    "incompatible": "Take a bundle that was made for this machine and runtime, or change them",
+    "wrong_answer": "Do not use it here: this machine does not compute what was measured",
+    "downgrade": "Take a later release",
+    "expired": "Take a later release, which its maker still stands for",
+    "missing_state": "Restore the state of this device, or set the device up anew",
+    "unreadable": "Check the path, the permissions and the disk",
+}
+"""Each reason for which a bundle is refused, with what to do next."""
+
+
+class BundleError(Exception):
+    """A bundle is refused. ``reason`` is a key of :data:`BUNDLE_REMEDIES`, ``message`` one clause about what was found;
+    ``remedy`` says what to do next."""
+
+    def __init__(self, reason: str, message: str, remedy: str = "") -> None:
+        super().__init__(reason, message, remedy)
+        self.reason = reason
+        self.message = message
+        self.remedy = remedy or BUNDLE_REMEDIES[reason]
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}. {self.remedy}"
+
+    def as_json(self) -> dict[str, str]:
+        return {"refused": self.reason, "message": self.message, "remedy": self.remedy}
+
+
 def from_exception(exc: BaseException, cause: str) -> RuntimeFault:
     """``exc`` as a fault. A missing module, one that does not load, lack of memory and a full disk have their own codes;
     anything else gets ``cause``."""

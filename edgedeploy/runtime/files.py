@@ -81,3 +81,28 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace ``path`` in one step, on the disk before this returns: after a power cut it is the old or the new one."""
+    part = path.with_name(f"{PART_PREFIX}{path.name}")
+    write_synced(part, data)
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and have its bytes on the disk; its name is there once its folder is synced."""
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in ``folder`` on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -20,8 +20,11 @@ import numpy.typing as npt
 
 from edgedeploy.errors import DataError, MeasurementError, SpecError, nearest
 from edgedeploy.interfaces.task import Array, Case
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
+from edgedeploy.runtime.pipeline.run import FrameError, finish
+from edgedeploy.runtime.pipeline.steps import AgainstZero, OutputStep, Softmax, Steps, Take
 from edgedeploy.tasks.images.files import image_files
 from edgedeploy.tasks.network import Maker
 from edgedeploy.tasks.pictures.base import PictureTask
@@ -123,23 +126,41 @@ class Classification(PictureTask):
         """A single output of two classes is the logit of ``positive``."""
         import torch
 
-        if logits.shape[1] == len(self.classes):
+        if not self._alone(logits.shape[1]):
             return logits
-        if logits.shape[1] != 1 or len(self.classes) != 2 or not self._options.positive:
-            found = f"its output has {logits.shape[1]} columns"
-            remedy = "One per class; a single one only for two classes with `positive` named in [task.options]"
-            raise SpecError(f"a network for {len(self.classes)} classes", found, remedy)
         pair = (torch.zeros_like(logits), logits)
         return torch.cat(pair if self._options.positive == self.classes[1] else pair[::-1], dim=1)
 
+    def _alone(self, columns: int) -> bool:
+        """Whether the output is a single logit of two classes. Raises ``SpecError`` for other columns than classes."""
+        if columns == len(self.classes):
+            return False
+        if columns != 1 or len(self.classes) != 2 or not self._options.positive:
+            found = f"its output has {columns} columns"
+            remedy = "One per class; a single one only for two classes with `positive` named in [task.options]"
+            raise SpecError(f"a network for {len(self.classes)} classes", found, remedy)
+        return True
+
+    def pipeline(self, outputs: Sequence[TensorSpec], **arch: Scalar) -> Steps:
+        """The result is the chance of each class in the order of ``classes``, (classes,). Raises ``SpecError`` for a network
+        of other outputs."""
+        return Steps(self.input_steps(**arch), self._chance_steps(outputs[0].name, outputs[0].shape[-1]))
+
+    def _chance_steps(self, output: str, columns: int) -> tuple[OutputStep, ...]:
+        if not self._alone(columns):
+            return Take(output), Softmax()
+        zero = AgainstZero("before" if self._options.positive == self.classes[1] else "after")
+        return Take(output), zero, Softmax()
+
     def chances(self, outputs: Mapping[str, Array]) -> Floats:
         """Softmax of the logits (1, classes) that a board sent; shape (classes,). Raises ``MeasurementError``."""
-        import torch
-
-        logits = torch.from_numpy(np.asarray(next(iter(outputs.values())), np.float64).reshape(1, -1))
-        if not torch.isfinite(logits).all():
-            raise MeasurementError("finite logits", "NaN or Inf", "Choose a wider precision")
-        return np.asarray(self._two_columns(logits).softmax(dim=1)[0], np.float64)
+        name, values = next(iter(outputs.items()))
+        logits = np.asarray(values, np.float64).reshape(1, -1)
+        try:
+            found = finish(Steps((), self._chance_steps(name, logits.shape[1])), {name: logits}, None)
+        except FrameError as exc:
+            raise MeasurementError("finite logits", str(exc), "Choose a wider precision") from None
+        return np.asarray(found, np.float64)
 
     def _remembered(self, case: Case, outputs: Mapping[str, Array]) -> Floats:
         """The chances of the outputs that were seen last for a case: a split is scored many times."""

@@ -11,7 +11,7 @@ absolute error, PSNR and SSIM (MONAI).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +21,11 @@ import numpy.typing as npt
 
 from edgedeploy.errors import MeasurementError
 from edgedeploy.interfaces.task import Array, Case, TrainRecipe
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
+from edgedeploy.runtime.pipeline.run import FrameError, Placement, finish
+from edgedeploy.runtime.pipeline.steps import Clip, OutputStep, Restore, Steps, Take
 from edgedeploy.tasks.images.files import image_files
 from edgedeploy.tasks.network import Maker, answered_maps
 from edgedeploy.tasks.options import at_least
@@ -125,15 +128,19 @@ class ImageToImage(PictureTask):
 
     def answer(self, outputs: Mapping[str, Array], size: tuple[int, ...]) -> Image:
         """What a board sent (1, C, h, w), brought to ``size`` (H, W) and cut to 0 to 1. Raises ``MeasurementError``."""
-        import torch
-        import torch.nn.functional as F  # noqa: N812
+        maps, name = answered_maps(outputs, (self.options.channels,), axes=2), next(iter(outputs))
+        height, width = size
+        place = Placement(height, width, 0, 0, height, width)
+        try:
+            return np.asarray(finish(Steps((), _answer_steps(name)), {name: maps}, place), np.float32)
+        except FrameError as exc:
+            raise MeasurementError("finite pixels", str(exc), "Choose a wider precision") from None
 
-        values = torch.from_numpy(answered_maps(outputs, (self.options.channels,), axes=2))
-        if not torch.isfinite(values).all():
-            raise MeasurementError("finite pixels", "NaN or Inf", "Choose a wider precision")
-        if tuple(values.shape[-2:]) != size:
-            values = F.interpolate(values, size=size, mode="bilinear", align_corners=False)
-        return np.asarray(values[0].clamp(0, 1), np.float32)
+    def pipeline(self, outputs: Sequence[TensorSpec], **arch: Scalar) -> Steps:
+        """The result is an image (C, H, W) of the frame's size, black 0 to white 1. Raises ``SpecError`` for a network of
+        other outputs."""
+        answered_maps({"": np.zeros(outputs[0].shape)}, (self.options.channels,), axes=2)
+        return Steps(self.input_steps(**arch), _answer_steps(outputs[0].name))
 
     def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
         """SSIM is undefined for a target smaller than its window."""
@@ -149,6 +156,10 @@ class ImageToImage(PictureTask):
         return (
             np.ascontiguousarray(np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels).transpose(1, 2, 0).copy()
         )
+
+
+def _answer_steps(output: str) -> tuple[OutputStep, ...]:
+    return Take(output), Restore("bilinear"), Clip(0.0, 1.0)
 
 
 def image_metrics(answer: Image, truth: Image) -> dict[str, float | None]:

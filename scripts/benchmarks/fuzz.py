@@ -1,10 +1,11 @@
-"""Damaged answers of agents, files of studies and study files: each is refused by a typed error or read, and nothing else.
+"""Damaged answers of agents, folders of studies, study files and bundles: each is refused by a typed error or read.
 
 A real run of the local agent on a tiny network is recorded once. Then each case damages one answer, one file of a study's
-folder or one study file, and gives it to the code that reads it in earnest. A violation is an error that is none of
-edgedeploy's own, a case that does not end within its limit, more memory than the limit, or a file that is written,
-changed or gone outside of the case's own folder. A case is made from the seed, its number and the recorded run, which is
-kept when there was a violation: --case repeats one, and shows it.
+folder, one study file or one part of a signed bundle, and gives it to the code that reads it in earnest. A violation is an
+error that is none of edgedeploy's own, a case that does not end within its limit, more memory than the limit, a signature
+file that was changed and is accepted, or a file that is written, changed or gone outside of the case's own folder. A case is
+made from the seed, its number and the recorded run, which is kept when there was a violation: --case repeats one, and shows
+it.
 
 With --check exit 1 when there was a violation.
 """
@@ -232,12 +233,12 @@ def _watch(worker: Any, number: int, progress: Any, seen: list[tuple[int, float]
 
 def show(given: argparse.Namespace, folder: Path) -> int:
     """Repeat one case, with the damaged input and the error."""
-    from benchmarks.shared.fuzz_kinds import KINDS, kind_of
+    from benchmarks.shared.fuzz_kinds import ALONE, KINDS, kind_of
     from benchmarks.shared.recorded_agent import Recording
 
     name = kind_of(given.case)
-    no_run = Recording.__new__(Recording)  # study files are damaged without one
-    recording = no_run if name == "study" else recorded(given, folder / "recording")
+    no_run = Recording.__new__(Recording)  # some inputs are damaged without one
+    recording = no_run if name in ALONE else recorded(given, folder / "recording")
     with place(_new(folder / "0")) as own:
         kinds = {name: KINDS[name][0](recording, _new(own / name))}
         what, data = kinds[name].damage(random.Random(f"{given.seed}:{given.case}"))

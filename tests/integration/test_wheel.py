@@ -11,6 +11,8 @@ import venv
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import product_kit
 import pytest
 
 pytestmark = pytest.mark.beside
@@ -81,6 +83,49 @@ def test_unit_tests_pass_against_the_installed_wheel(wheel: Path, tmp_path: Path
     assert where.stdout.startswith(str(site))
     done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+BASE = ("numpy", "numpy.libs", "onnxruntime")
+"""Packages of a product's environment: the base install and one backend."""
+
+THREE_LINES = """
+import sys
+from edgedeploy.runtime import load
+model = load(sys.argv[1], trust=sys.argv[2])
+import numpy
+print(model.proof.cases, model(numpy.load(sys.argv[3])).shape)
+print(*sys.modules)
+"""
+
+
+def test_a_bundle_answers_in_an_environment_of_the_base_install_and_one_backend(wheel: Path, tmp_path: Path) -> None:
+    home = tmp_path / "env"
+    venv.create(home, with_pip=False)
+    site = next((home / "lib").glob("python*/site-packages"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    here = Path(sysconfig.get_paths()["purelib"])
+    for path in [here / name for name in BASE] + [
+        *here.glob("numpy-*.dist-info"),
+        *here.glob("onnxruntime-*.dist-info"),
+    ]:
+        (site / path.name).symlink_to(path)
+    key, trust = product_kit.make_key(tmp_path)
+    bundle = product_kit.write_signed(tmp_path / "bundle", product_kit.make_files(), key)
+    np.save(tmp_path / "frame.npy", product_kit.frames(1)[0])
+
+    def said(*argv: str | Path) -> list[str]:
+        words = [str(home / "bin" / "python"), "-I", *map(str, argv)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    assert said("-c", "import importlib.util as u; print(u.find_spec('torch'), u.find_spec('typer'))") == ["None None"]
+    answer, modules = said("-c", THREE_LINES, bundle, trust, "frame.npy")
+    assert answer == "2 (24, 40)"
+    assert not {"torch", "onnx", "pydantic", "typer", "optuna", "scipy"} & set(modules.split())
+    for command in (["verify", bundle], ["activate", bundle, "--root", "root"], ["run", "root/current"]):
+        said("-m", "edgedeploy.runtime", *command, "--trust", trust)
 
 
 THIRD_PARTY = """\

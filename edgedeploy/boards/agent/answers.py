@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeVar
 from edgedeploy.boards.drain import MOST_LINE_BYTES
 from edgedeploy.errors import CommandFailed
 from edgedeploy.files import parsed
+from edgedeploy.records.board import LoadedBundle
 from edgedeploy.runtime.wire.serde import WireError, from_json
 
 T = TypeVar("T")
@@ -32,6 +33,15 @@ class Fault:
 
     fault: str
     message: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """``refused`` is a reason of :class:`~edgedeploy.runtime.faults.BundleError`."""
+
+    refused: str
+    message: str
+    remedy: str
 
 
 @dataclass(frozen=True)
@@ -154,6 +164,13 @@ def status(asked: str, data: Mapping[str, Any], waited_ns: int | None) -> Status
             raise odd(asked, f"{name} {value}: expected 0 to {waited_ns}, which is how long this host has waited")
     cause = None if found.cause is None else plain(found.cause)
     return replace(found, cause=cause, message=plain(found.message), log=plain(found.log))
+
+
+def loaded(asked: str, data: Mapping[str, Any]) -> LoadedBundle:
+    found = read(LoadedBundle, asked, data)
+    if found.proof.cases < 1 or any(value < 0 for value in found.proof.relative_l2.values()):
+        raise odd(asked, f"golden vectors: {found.proof.cases} cases, distances {dict(found.proof.relative_l2)}")
+    return LoadedBundle(**{**vars(found), "ready": plain(found.ready), "device": plain(found.device)})
 
 
 def probe(asked: str, data: Mapping[str, Any]) -> Probe:

@@ -12,6 +12,7 @@ from edgedeploy.boards.agent.answers import Installed, plain
 from edgedeploy.boards.agent.broken import remedy_for
 from edgedeploy.boards.agent.file import agent_file
 from edgedeploy.errors import (
+    BundleError,
     Busy,
     CommandFailed,
     DidNotRun,
@@ -197,6 +198,19 @@ class AgentClient:
         if done.exit_status is None and not done.stdout:
             raise Unreachable(asked, "the command ended without an exit status: it may have run or not", "Run it again")
         return answer_of(asked, done.stdout, done)
+
+    def product(self, *arguments: str, timeout_s: float) -> dict[str, Any]:
+        """The last answer of a product's command, which has no root of the agent. Raises as :meth:`call`, and
+        ``BundleError`` for a bundle that is refused there."""
+        done = self.transport.run([*self.command[:2], *arguments], timeout_s=timeout_s)
+        asked = f"board {self.board!r}: {arguments[0]} a bundle"
+        if done.exit_status is None and not done.stdout:
+            raise Unreachable(asked, "the command ended without an exit status: it may have run or not", "Run it again")
+        answer = answer_of(asked, done.stdout, done)
+        if "refused" in answer:
+            told = answers.read(answers.Refused, asked, answer)
+            raise BundleError(asked, plain(f"{told.refused}: {told.message}"), plain(told.remedy))
+        return answer
 
 
 def answer_of(asked: str, text: bytes, done: Completed | None = None) -> dict[str, Any]:

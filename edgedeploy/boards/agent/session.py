@@ -20,7 +20,7 @@ from edgedeploy.errors import BoardError, CommandFailed, DamagedFile, Unreachabl
 from edgedeploy.files import parsed
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.interfaces.session import PackedSession
-from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.board import BoardInfo, LoadedBundle
 from edgedeploy.records.job import Job, RawRun
 from edgedeploy.records.metrics import Clock
 from edgedeploy.runtime.agent.job import FINAL_STATES
@@ -39,6 +39,9 @@ NEVER_S: Final = 1e7
 """Timeout on a board whose clock counts instructions: that clock jumps ahead while the board waits, for its disk too, so a
 real timeout would expire at once. This host's own limits hold, nobody else can hold such a board, and it ends with its
 session."""
+
+LOAD_LIMIT_S: Final = 900.0
+"""For a bundle beside its upload: TensorRT builds an engine first, and emulated boards are slow."""
 
 Answer = TypeVar("Answer")
 
@@ -162,6 +165,20 @@ class RemoteSession:
         }
         self._wait_ns = 0
         return RawRun(**{**result.series(), "phases_ns": phases_ns}, outputs=outputs)
+
+    def load_bundle(self, archive: Path, trust: Path | None) -> LoadedBundle:
+        """See :class:`~edgedeploy.interfaces.board.LoadsBundles`. Both files become blobs of the agent, which it removes
+        when it needs their room."""
+        files = {sha256_file(path): path for path in (archive, trust) if path is not None}
+        timeout_s = self._transfer_timeout_s(archive.stat().st_size)
+        places = {path: f"{self._link.agent.root}/blobs/{sha256}" for sha256, path in files.items()}
+        key = ("--unsigned",) if trust is None else ("--trust", places[trust])
+
+        def once() -> dict[str, Any]:
+            self._upload(files, timeout_s)
+            return self._link.agent.product("run", places[archive], *key, timeout_s=timeout_s + LOAD_LIMIT_S)
+
+        return answers.loaded(f"board {self.info.name!r}: load a bundle", self._link.retrying(once))
 
     def _since(self, started_ns: int) -> int | None:
         """How long this host has waited, for what the board says it took; None where its clock is another world's."""

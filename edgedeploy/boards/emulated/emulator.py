@@ -21,7 +21,7 @@ from edgedeploy.boards.ssh.config import SshTarget
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import Busy
 from edgedeploy.interfaces.session import PackedSession
-from edgedeploy.records.board import BoardInfo, Provenance
+from edgedeploy.records.board import BoardInfo, LoadedBundle, Provenance
 from edgedeploy.records.job import Job, MeasurePlan, Payload, RawRun
 from edgedeploy.records.metrics import Clock
 from edgedeploy.runtime.agent.claim import Claim
@@ -130,6 +130,9 @@ class EmulatorSession:
         self._check(job.candidate)
         plan = plan_for(job.plan, self.info.clock)
         return self._session.measure(replace(job, plan=plan, baseline=None), collect_into)
+
+    def load_bundle(self, archive: Path, trust: Path | None) -> LoadedBundle:
+        return self._session.load_bundle(archive, trust)
 
 
 def plan_for(plan: MeasurePlan, clock: Clock) -> MeasurePlan:

@@ -8,6 +8,8 @@
     status JOB                              the job's status, corrected when its supervisor is gone
     worker FOLDER JOB SIDE [--cold]         (the supervisor's own) one artifact in a process of its own
 
+    verify, activate, run                   a product's: see ``edgedeploy.runtime.bundle.commands``
+
 A fault is ``{"fault": CAUSE, "message": TEXT}`` and exit status 3. Modules are imported by the command that needs them:
 every command starts a process, on boards where that is slow.
 """
@@ -27,7 +29,16 @@ from edgedeploy.runtime.files import Root
 FAULT_STATUS = 3
 
 
+PRODUCT = ("verify", "activate", "run")
+"""Commands of :mod:`edgedeploy.runtime.bundle.commands`, which come first where the agent's own options would stand."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in PRODUCT:
+        from edgedeploy.runtime.bundle.commands import main as product
+
+        return product(argv)
     arguments = _parser().parse_args(argv)
     if arguments.command == "worker":
         from edgedeploy.runtime.agent.worker import work
@@ -88,7 +99,11 @@ def _lease(root: Root, arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="agent", description="edgedeploy's measuring agent")
+    parser = argparse.ArgumentParser(
+        prog="agent",
+        description="edgedeploy's measuring agent",
+        epilog=f"Of bundles: {', '.join(PRODUCT)} (each has --help).",
+    )
     parser.add_argument("--root", default="~/.edgedeploy")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("probe")

@@ -22,8 +22,8 @@ from edgedeploy.study.oneshot.folder import artifact_of, write_folder
 from edgedeploy.study.store import Store
 
 NO_BUNDLE: Final = (
-    "This is the artifact with its evidence, not yet a bundle for an integrator: nothing is signed, and it does not prove "
-    "itself on the device."
+    "This is the artifact with its evidence, not a bundle for an integrator (`edgedeploy bundle`): nothing is signed, and "
+    "it does not prove itself on the device."
 )
 
 
@@ -64,7 +64,7 @@ def export(folder: str | Path, out: str | Path, variant: str | None = None) -> E
         raise GoalNotMet(f"the pick of {folder}", f"the study has none: {why}", remedy)
     chosen = variant if variant is not None else front.pick.digest if front.pick else ""
     found = read_measurement(folder, chosen)
-    place = _artifact_folder(Store(folder), found)
+    place = stored_artifact(Store(folder), found)
     artifact, reference = artifact_of(place)
     picked = front.pick is not None and front.pick.digest == found.digest
     reason = front.pick.reason if picked and front.pick else ""
@@ -80,8 +80,8 @@ def export(folder: str | Path, out: str | Path, variant: str | None = None) -> E
     return Exported(out, out / artifact.entry, found, picked, reason)
 
 
-def _artifact_folder(store: Store, found: Measurement) -> Path:
-    """Where the study keeps what was measured."""
+def stored_artifact(store: Store, found: Measurement) -> Path:
+    """The folder where the study keeps what was measured. Raises ``DataError`` when it is not there any more."""
     place = (store.root / found.file).parent
     manifest = artifact_manifest(place) if place.is_dir() else None
     if manifest is not None and Artifact.from_json(manifest).digest == found.artifact.digest:

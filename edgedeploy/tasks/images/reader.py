@@ -138,11 +138,3 @@ def _as_colour(values: Values, colour: bool) -> Shades:
     if values.dtype == np.uint8:
         return np.asarray(Image.fromarray(values).convert("L"))
     return np.asarray(values @ _LUMA, np.float32)
-
-
-def resized(shades: Shades, height: int, width: int, how: Image.Resampling) -> Shades:
-    """:meth:`ImageReader.shades` at another size, of the same type."""
-    if shades.dtype == np.uint8 or shades.ndim == 2:
-        return np.asarray(Image.fromarray(shades).resize((width, height), how))
-    channels = [Image.fromarray(shades[..., index]).resize((width, height), how) for index in range(3)]
-    return np.stack([np.asarray(channel) for channel in channels], axis=2)

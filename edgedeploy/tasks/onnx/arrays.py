@@ -57,15 +57,19 @@ class Share:
     def __init__(self, whole: Part, first: float, last: float) -> None:
         """``first`` and ``last`` are shares of all cases, 0 to 1."""
         names = whole.names()
-        self._whole = whole
+        self.whole = whole
         self._rows = range(round(first * len(names)), round(last * len(names)))
 
     def names(self) -> Sequence[str]:
-        names = self._whole.names()
+        names = self.whole.names()
         return [names[row] for row in self._rows]
 
     def load(self, index: int) -> dict[str, Array]:
-        return self._whole.load(self._rows[index])
+        return self.whole.load(self._rows[index])
+
+    def place(self, index: int) -> int:
+        """Where a case stands in the whole."""
+        return self._rows[index]
 
 
 class ArrayFile:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
-from PIL import Image
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import Array, Split
 from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.runtime.pipeline.run import prepare
+from edgedeploy.runtime.pipeline.steps import Grey, InputStep, Normalise, Resize, Rgb, Steps, SwapRedBlue, ToTensor
 from edgedeploy.tasks.images.files import image_files
-from edgedeploy.tasks.images.reader import ImageReader, Shades, resized
+from edgedeploy.tasks.images.reader import ImageReader, Shades
 from edgedeploy.tasks.images.rules import ImageRules
 from edgedeploy.tasks.onnx.arrays import ArrayFile, ArrayFolder, array_files
 
@@ -71,23 +72,20 @@ class Preprocessing:
             numbers[key] = tuple(float(value) for value in values)
         return cls(str(table["colour"]), numbers["mean"], numbers["std"], ImageRules.from_table(table, where))
 
-    def apply(self, reader: ImageReader, path: Path, spec: TensorSpec) -> Array:
-        """The image of a file squeezed to the input's size, (1, C, H, W) or (1, H, W, C) as ``spec`` has it."""
+    def steps(self, spec: TensorSpec) -> tuple[InputStep, ...]:
+        """From an image to the input, squeezed to its size, (1, C, H, W) or (1, H, W, C) as ``spec`` has it."""
         channels, height, width, first = image_layout(spec)
         grey = self.colour == "grey"
         if channels != (1 if grey else 3):
             found = f"input {spec.name!r} has {channels} channel{'s' if channels > 1 else ''}"
             raise SpecError(f"task.options.preprocessing.colour = {self.colour!r}", found, "Use 'grey' for one channel")
-        shades: Shades = reader.shades(path, colour=not grey)
-        small = resized(shades, height, width, Image.Resampling.BILINEAR)
-        pixels = small.astype(np.float32).reshape(height, width, channels)
-        if self.colour == "bgr":
-            pixels = pixels[:, :, ::-1]
-        values = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        ordered = values.transpose(2, 0, 1) if first else values
-        if spec.dtype == "uint8":
-            ordered = np.clip(np.rint(ordered), 0, 255)
-        return np.ascontiguousarray(ordered[None]).astype(spec.dtype)
+        return (
+            Grey() if grey else Rgb(),
+            Resize(height, width, "bilinear-antialias"),
+            *((SwapRedBlue(),) if self.colour == "bgr" else ()),
+            Normalise(1.0, self.mean, self.std),
+            ToTensor(spec.name, "NCHW" if first else "NHWC", spec.dtype),
+        )
 
 
 def image_layout(spec: TensorSpec) -> tuple[int, int, int, bool]:
@@ -165,7 +163,17 @@ class ImageSource:
         return [path.name for path in self._paths]
 
     def load(self, index: int) -> dict[str, Array]:
-        return {self._spec.name: self._preprocessing.apply(self._reader, self._paths[index], self._spec)}
+        found, _ = prepare(Steps(self.steps), self.frame(index))
+        return found
+
+    @property
+    def steps(self) -> tuple[InputStep, ...]:
+        """What makes the input of a frame."""
+        return self._preprocessing.steps(self._spec)
+
+    def frame(self, index: int) -> Shades:
+        """The image as its file has it, black 0 to white 255."""
+        return self._reader.shades(self._paths[index], colour=self._preprocessing.colour != "grey")
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.parity import apart
 from edgedeploy.reference.take_in import TakenIn, take_in
 from edgedeploy.runtime.faults import RuntimeFault
+from edgedeploy.runtime.pipeline.steps import Steps
 from edgedeploy.runtime.sessions.clips import clip_outputs
 from edgedeploy.runtime.sessions.onnxruntime import open_model
 from edgedeploy.tasks.onnx.arrays import Share
 from edgedeploy.tasks.onnx.clips import open_clips, states_of
-from edgedeploy.tasks.onnx.inputs import Preprocessing, Source, Sources, digest_of_inputs
+from edgedeploy.tasks.onnx.inputs import ImageSource, Preprocessing, Source, Sources, digest_of_inputs
 
 SOURCES: Final[tuple[Split, ...]] = ("calibration", "selection", "confirmation")
 SHARES: Final[Mapping[Split, tuple[float, float]]] = {
@@ -174,6 +175,20 @@ class OnnxTask:
         found["reference_rel_l2"] = max(relative, default=None)
         found["reference_max_abs"] = max(largest)
         return found
+
+    def pipeline(self, outputs: Sequence[TensorSpec], **arch: Scalar) -> Steps:
+        """The preprocessing of images; nothing where the inputs are arrays. What the outputs mean is not known."""
+        source = self._sources["selection"]
+        source = source.whole if isinstance(source, Share) else source
+        return Steps(source.steps) if isinstance(source, ImageSource) else Steps()
+
+    def frame(self, case: Case) -> Array:
+        source, place = self._sources[case.split], self._places[case]
+        if isinstance(source, Share):
+            place, source = source.place(place), source.whole
+        if not isinstance(source, ImageSource):
+            raise DataError(f"the frame of case {case.id}", "its inputs are arrays", "Give a folder of images")
+        return source.frame(place)
 
     @property
     def as_given(self) -> str:

@@ -18,7 +18,10 @@ from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
-from edgedeploy.tasks.images.reader import ImageReader
+from edgedeploy.runtime.pipeline.resize import resized
+from edgedeploy.runtime.pipeline.run import prepare
+from edgedeploy.runtime.pipeline.steps import Grey, InputStep, Normalise, Resize, Rgb, Standardise, Steps, ToTensor
+from edgedeploy.tasks.images.reader import ImageReader, Shades
 from edgedeploy.tasks.images.rules import ImageRules
 from edgedeploy.tasks.network import Maker, build_network
 from edgedeploy.tasks.pictures.entries import Entry, split_entries
@@ -92,7 +95,21 @@ class PictureTask:
         return self._entries[case].group or case.id
 
     def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
-        return {"image": self.normalise(self._prepared(case, int(arch["resolution"])))[None]}
+        found, _ = prepare(Steps(self.input_steps(**arch)), self.frame(case))
+        return found
+
+    def frame(self, case: Case) -> Shades:
+        """The image as its file has it, black 0 to white 255. Raises ``DataError``."""
+        return self._reader.shades(self._entries[case].image, colour=self.options.colour == "rgb")
+
+    def input_steps(self, **arch: Scalar) -> tuple[InputStep, ...]:
+        """What makes the input of a frame: a product has to do it too."""
+        side, options = int(arch["resolution"]), self.options
+        divide = 1.0 if options.value_range == "raw" else 255.0
+        fixed = options.intensity == "fixed"
+        values = Normalise(divide, options.mean, options.std) if fixed else Standardise(divide, 1e-3, ddof=0)
+        colour = Grey() if options.channels == 1 else Rgb()
+        return colour, Resize(side, side, "area"), values, ToTensor("image", "NCHW", "float32")
 
     # -- training
 
@@ -146,7 +163,7 @@ class PictureTask:
     # -- images
 
     def normalise(self, image: Image) -> Image:
-        """What a product has to do before inference too."""
+        """A batch's image as :meth:`input_steps` has it, after augmentation."""
         if self.options.intensity == "fixed":
             mean, std = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (self.options.mean, self.options.std))
             return np.asarray((image - mean) / std, np.float32)
@@ -163,12 +180,8 @@ class PictureTask:
         return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
 
     def resize(self, image: Image, height: int, width: int) -> Image:
-        """By areas, so that fine patterns do not alias (MONAI); (C, H, W)."""
-        from monai.transforms import Resize
-
-        if image.shape[1:] == (height, width):
-            return image
-        return np.asarray(Resize((height, width), mode="area")(image), np.float32)
+        """By areas, so that fine patterns do not alias; (C, H, W)."""
+        return np.asarray(resized(image, height, width, "area", axes=(1, 2)), np.float32)
 
     def _prepare(self, case: Case, side: int) -> Image:
         return self.resize(self.image_of(case), side, side)

@@ -18,7 +18,24 @@ from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
-from edgedeploy.tasks.images.reader import Shades, resized
+from edgedeploy.runtime.pipeline.resize import resized
+from edgedeploy.runtime.pipeline.run import Placement, finish, prepare
+from edgedeploy.runtime.pipeline.steps import (
+    AgainstZero,
+    ArgMax,
+    Grey,
+    InputStep,
+    Normalise,
+    OutputStep,
+    Resize,
+    Restore,
+    Rgb,
+    Standardise,
+    Steps,
+    Take,
+    ToTensor,
+)
+from edgedeploy.tasks.images.reader import Shades
 from edgedeploy.tasks.network import answered_maps, logit_channels, with_background
 from edgedeploy.tasks.options import SegmentationOptions
 from edgedeploy.tasks.segmentation.augment import Augmentation, augment
@@ -88,17 +105,28 @@ class SegmentationTask:
         return (TensorSpec("image", "float32", (1, self.channels, side, side)),)
 
     def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
-        image, _ = self._resized(case, int(arch["resolution"]))
-        planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-        return {"image": self.normalised(np.ascontiguousarray(planes, np.float32))[None]}
+        found, _ = prepare(Steps(self._input_steps(int(arch["resolution"]))), self.frame(case))
+        return found
 
-    def normalised(self, planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(C, H, W) in grey values 0-255 as the network takes them."""
+    def frame(self, case: Case) -> Shades:
+        return self.load(case)[0]
+
+    def pipeline(self, outputs: Sequence[TensorSpec], **arch: Scalar) -> Steps:
+        """The result is a label map uint8 (H, W) of the frame's size. Raises ``SpecError`` for other outputs."""
+        answered_maps({"": np.zeros(outputs[0].shape)}, logit_channels(len(self.classes)), axes=2)
+        return Steps(
+            self._input_steps(int(arch["resolution"])), label_steps(outputs[0].name, channels=outputs[0].shape[1])
+        )
+
+    def _input_steps(self, side: int) -> tuple[InputStep, ...]:
         fixed = self.fixed()
-        if fixed is None:
-            return np.stack([normalise(plane) for plane in planes])
-        mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in fixed)
-        return np.asarray((planes / np.float32(255) - mean) / std, np.float32)
+        values = Standardise(255.0, 1e-3, ddof=1) if fixed is None else Normalise(255.0, *fixed)
+        return (
+            Grey() if self.channels == 1 else Rgb(),
+            Resize(side, side, "box"),
+            values,
+            ToTensor("image", "NCHW", "float32"),
+        )
 
     def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
         _, truth = self.load(case)
@@ -167,27 +195,25 @@ class SegmentationTask:
 
     def _resize_case(self, case: Case, side: int) -> tuple[Shades, Labels]:
         image, truth = self.load(case)
-        small = resized(image, side, side, Image.Resampling.BOX)
+        small = resized(image, side, side, "box")
         labels = Image.fromarray(truth).resize((side, side), Image.Resampling.NEAREST)
         return small, np.asarray(labels)
 
 
-def normalise(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Zero mean, unit variance over one image in grey values 0-255; what a product has to do before inference too."""
-    scaled = image / np.float32(255)
-    deviation = np.float32(scaled.std(ddof=1)) + np.float32(1e-3)
-    return np.asarray((scaled - scaled.mean(dtype=np.float32)) / deviation, np.float32)
+def label_steps(output: str, channels: int) -> tuple[OutputStep, ...]:
+    """From logits (1, ``channels``, h, w) to the label map uint8 of the frame's size: the strongest class after bilinear
+    interpolation; of a single channel, which stands against 0 for background, the class where it is above 0."""
+    background = (AgainstZero("before"),) if channels == 1 else ()
+    return Take(output), Restore("bilinear"), *background, ArgMax()
 
 
 def label_map(outputs: Mapping[str, Array], size: tuple[int, ...]) -> Labels:
-    """Logits (1, C, h, w), brought to ``size`` (H, W) by bilinear interpolation, then the strongest class; of a single
-    channel the class where it is above 0."""
-    import torch
-    import torch.nn.functional as F  # noqa: N812
-
-    logits = torch.from_numpy(np.asarray(next(iter(outputs.values())), dtype=np.float32))
-    full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-    return np.asarray(with_background(full).argmax(dim=1)[0], np.uint8)
+    """The label map of the first output, logits (1, C, h, w), at ``size`` (H, W): :func:`label_steps`."""
+    name, logits = next(iter(outputs.items()))
+    height, width = size
+    place = Placement(height, width, 0, 0, height, width)
+    found = finish(Steps((), label_steps(name, logits.shape[1])), {name: np.asarray(logits, np.float32)}, place)
+    return np.asarray(found, np.uint8)
 
 
 def outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""What is fuzzed: agents' answers, a study's folder, study files. Each kind damages an input and gives it to its reader."""
+"""What is fuzzed: answers of agents, folders of studies, study files, bundles. Each kind damages an input and reads it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from benchmarks import ROOT
+from benchmarks.shared.fuzz_bundles import Bundles
 from benchmarks.shared.mutations import mutate_arrays, mutate_json, mutate_toml
 from benchmarks.shared.recorded_agent import Recording, Replay
 
@@ -322,11 +323,15 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 KINDS: Final[Mapping[str, tuple[Callable[[Recording, Path], Kind], int]]] = {
-    "answers": (Answers, 8),
-    "folder": (Folder, 6),
-    "study": (StudyFiles, 6),
+    "answers": (Answers, 6),
+    "folder": (Folder, 5),
+    "study": (StudyFiles, 5),
+    "bundle": (Bundles, 4),
 }
 """Each kind with its share of twenty cases."""
+
+ALONE: Final = ("study", "bundle")
+"""Kinds that need no recorded run."""
 
 ORDER: Final = [name for name, (_, share) in KINDS.items() for _ in range(share)]
 

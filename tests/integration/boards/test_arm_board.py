@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import product_kit
 import pytest
 from arm_kit import need_image
 from board_kit import OUTPUTS_ONLY, make_job, make_payload, save_model
@@ -22,10 +23,13 @@ from onnx import helper, numpy_helper
 
 from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.open import open_board
+from edgedeploy.errors import BundleError
 from edgedeploy.evidence.metrics import board_metrics
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.reference.export import run_reference
 from edgedeploy.reference.parity import check_executed, check_parity
+from edgedeploy.spec.boards import board_of_word
+from edgedeploy.study.bundle.on_board import load_on_board
 from edgedeploy.study.store import Store
 from edgedeploy.targets.litert.target import LiteRtTarget
 from edgedeploy.testing import models
@@ -109,6 +113,22 @@ def test_nothing_is_left_on_this_host(tmp_path: Path) -> None:
         assert len(processes_of(folder)) >= 3
     assert not folder.exists()
     assert processes_of(folder) == []
+
+
+def test_a_bundle_is_ready_on_arm64_and_one_for_x86_is_refused_there(tmp_path: Path) -> None:
+    """By the pushed agent alone: its files are the whole runtime."""
+    need_image("arm64")
+    key, trust = product_kit.make_key(tmp_path)
+    files = product_kit.make_files()
+    table = board_of_word("emulated:arm64")
+    ours = product_kit.write_signed(tmp_path / "arm", product_kit.for_machine(files, "aarch64"), key)
+    loaded = load_on_board(ours, trust, table)
+    assert (loaded.ready, loaded.release, loaded.proof.cases) == ("thyroid", 1, 2)
+    assert loaded.device.startswith("CPUExecutionProvider (onnxruntime ")
+    assert loaded.proof.relative_l2["out"] <= 1e-4 and loaded.proof.share_differing is not None
+    theirs = product_kit.write_signed(tmp_path / "x86", files, key)
+    with pytest.raises(BundleError, match="incompatible: it was made for x86_64, and this machine is aarch64"):
+        load_on_board(theirs, trust, table)
 
 
 def test_a_killed_user_leaves_no_board_running(tmp_path: Path) -> None:

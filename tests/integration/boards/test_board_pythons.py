@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 import agent_pythons
 import numpy as np
 import onnx
+import product_kit
 import pytest
 import simulated_tensorrt
 from board_kit import OUTPUTS_ONLY, SHORT_SCENARIOS, conv_model, make_job, make_payload
@@ -65,6 +68,27 @@ def test_every_module_of_the_agent_is_imported(version: str, tmp_path: Path) -> 
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(len(modules)), str(folder / "__init__.py")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", list(agent_pythons.PACKAGES))
+def test_a_bundle_answers_as_it_was_measured(version: str, tmp_path: Path) -> None:
+    """By the files of the agent, which are the whole runtime, with that interpreter's own release of ONNX Runtime."""
+    python = made_environment(version)
+    zipfile.ZipFile(io.BytesIO(agent_file().data)).extractall(tmp_path / "agent")
+    key, trust = product_kit.make_key(tmp_path)
+    files = product_kit.for_machine(product_kit.make_files(), platform.machine())
+    bundle = product_kit.write_signed(tmp_path / "bundle", files, key)
+    frame = tmp_path / "frame.npy"
+    np.save(frame, product_kit.frames(1)[0])
+    for command in (["activate", bundle, "--root", tmp_path / "root"], ["run", tmp_path / "root" / "current"]):
+        argv = [python, "-I", tmp_path / "agent", *command, "--trust", trust]
+        argv += ["--frames", frame, "--out", tmp_path / "out"] if command[0] == "run" else []
+        done = subprocess.run([str(item) for item in argv], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    ready, answer = map(json.loads, done.stdout.splitlines())
+    assert ready["proof"]["cases"] == 2 and answer["shapes"] == {"result": [24, 40]}
+    assert set(np.unique(np.load(tmp_path / "out" / "frame.npy"))) <= {0, 1}
 
 
 def find(version: str) -> tuple[str, str]:

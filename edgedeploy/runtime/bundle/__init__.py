@@ -1,0 +1,1 @@
+"""A bundle on the device that runs it: read once, verified, and refused with a reason."""

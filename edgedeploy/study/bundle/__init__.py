@@ -1,0 +1,1 @@
+"""A bundle: what an integrator gets, made from a study and signed."""
