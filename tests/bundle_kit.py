@@ -33,7 +33,7 @@ class Phantom(SyntheticUltrasound):
     trained = True
 
 
-def make_task(site):
+def make_task(site, **more):
     return Phantom(
         UltrasoundOptions(
             image_size=48, resolutions=(32,), depth=2, base_channels=4,
@@ -51,6 +51,9 @@ kind = "python"
 object = "phantom.py:make_task"
 [task.options]
 site = "{SECRET}"
+colour = "grey"
+answer = "out0"
+finding = "vessel"
 [[boards]]
 name = "cart"
 kind = "ssh"
