@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Phantom(SyntheticUltrasound):
     trained = True
 
 
-def make_task(site):
+def make_task(site, **more):
     return Phantom(
         UltrasoundOptions(
             image_size=48, resolutions=(32,), depth=2, base_channels=4,
@@ -51,6 +52,9 @@ kind = "python"
 object = "phantom.py:make_task"
 [task.options]
 site = "{SECRET}"
+colour = "grey"
+answer = "out0"
+finding = "vessel"
 [[boards]]
 name = "cart"
 kind = "ssh"
@@ -83,8 +87,14 @@ def here() -> dict[str, Any]:
     }
 
 
-def made_up_study(folder: Path, text: str = STUDY, code: str = TASK) -> Store:
-    """``folder/study.toml`` and what a search of it would have left in ``folder/runs``: two variants, int8 the pick."""
+VARIANTS = ((FLOAT, 6.0), (INT8, 2.0))
+
+
+def made_up_study(
+    folder: Path, text: str = STUDY, code: str = TASK, variants: Sequence[tuple[Variant, float]] = VARIANTS
+) -> Store:
+    """``folder/study.toml`` and what a search of it would have left in ``folder/runs``: two variants, int8 the pick.
+    ``variants`` have their latency in ms; the first one is the baseline."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.toml").write_text(text, encoding="utf-8")
     (folder / "phantom.py").write_text(code, encoding="utf-8")
@@ -100,7 +110,7 @@ def made_up_study(folder: Path, text: str = STUDY, code: str = TASK) -> Store:
             "spec_digest": "1" * 64,
             "spec_folder": str(folder),
             "task_metrics": {name: vars(info) for name, info in metrics_of(task).items()},
-            "baselines": [FLOAT.as_json()],
+            "baselines": [variants[0][0].as_json()],
             "versions": versions(),
             "boards": {"cart": "0" * 16},
             "task_sources": task_sources(table, folder),
@@ -108,7 +118,7 @@ def made_up_study(folder: Path, text: str = STUDY, code: str = TASK) -> Store:
         },
     )
     store.keep_case_names(names)
-    for variant, latency_ms in ((FLOAT, 6.0), (INT8, 2.0)):
+    for variant, latency_ms in variants:
         store.keep(_measured(store, task, variant, latency_ms))
     return store
 

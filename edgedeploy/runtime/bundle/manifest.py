@@ -106,7 +106,8 @@ class Compatibility:
 @dataclass(frozen=True)
 class GoldenCase:
     """Names of ``.npy`` files: the frame a product would give, the tensors made of it, the artifact's answers, the result
-    after the last step. ``frame`` is None without steps for the input, ``result`` without steps for the output."""
+    after the last step. ``frame`` is None without steps for the input, ``result`` without steps for the output.
+    Of a network that carries state a case is a clip: (frames, *shape) of each input and output that is no state."""
 
     id: str
     frame: Optional[str]

@@ -66,7 +66,7 @@ def finish(steps: s.Steps, outputs: Arrays, placement: Placement | None) -> Any:
             values = _in_frame(step, values, placement)
         else:
             values = _AFTER[type(step)](step, values)
-    return np.ascontiguousarray(values)
+    return np.asarray(values, order="C")
 
 
 def _checked(frame: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from edgedeploy.errors import GoalNotMet
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.pick import Judged
-from edgedeploy.evidence.reasons import rules_text, what_is_missing
+from edgedeploy.evidence.reasons import nothing_text, rules_text, what_is_missing
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.study.front import read_measurement
 from edgedeploy.study.store import Store
@@ -87,8 +87,12 @@ def _why_none(front: Front) -> str:
     if front.pick is not None:
         return f"{front.pick.digest} is not fit to ship. {_against(front)}".rstrip(".")
     nearest = front.decision.judged.get(front.decision.nearest or "")
-    near = f"; {nearest.digest} comes nearest: {what_is_missing(nearest, front.metrics)}".rstrip(".") if nearest else ""
-    return f"the study has none: {' '.join(front.explanation()).rstrip('.') or front.decision.outcome}{near}"
+    near = f" ({nearest.digest}). {what_is_missing(nearest, front.metrics)}".rstrip(".") if nearest else ""
+    return f"the study has none: {' '.join(front.explanation()).rstrip('.') or _nothing(front)}{near}"
+
+
+def _nothing(front: Front) -> str:
+    return nothing_text(front.decision, front.labels)
 
 
 def _against(front: Front) -> str:
@@ -101,5 +105,5 @@ def _text(front: Front, judged: Judged | None, against: str) -> str:
     if judged is not None and judged.shown and not against:
         rules = rules_text(front.decision.rules, front.metrics)
         return f"{_SHOWN} to be as good as the float baseline by the study's rules: {rules[:1].lower()}{rules[1:]}"
-    missing = what_is_missing(judged, front.metrics) if judged else f"Nothing was judged: {front.decision.outcome}."
+    missing = what_is_missing(judged, front.metrics) if judged else f"Nothing was judged: {_nothing(front)}."
     return f"NOT shown to be as good as the float baseline. {against or missing}"

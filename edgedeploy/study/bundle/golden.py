@@ -23,7 +23,7 @@ from edgedeploy.runtime.bundle.manifest import Golden, GoldenCase, ResultToleran
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.pipeline.resize import resized
 from edgedeploy.runtime.pipeline.run import finish, prepare
-from edgedeploy.runtime.sessions.clips import frame_of
+from edgedeploy.runtime.sessions.clips import clip_outputs
 from edgedeploy.runtime.sessions.open import Session, open_session
 from edgedeploy.study.bundle.material import Material
 from edgedeploy.study.cases import inputs_of
@@ -31,6 +31,8 @@ from edgedeploy.study.cases import inputs_of
 Source = Literal["synthetic", "cases"]
 SOURCES: Final[tuple[Source, ...]] = ("synthetic", "cases")
 CASES: Final = 3
+CLIP_FRAMES: Final = 4
+"""Of a golden clip, where a network carries state: enough that a wrong state shows."""
 
 FLOOR: Final = 0.01
 """The least tolerance, as a share of the largest of the precision: two CPUs of one kind round otherwise."""
@@ -98,7 +100,7 @@ def _cases(material: Material, source: Source) -> list[_Case]:
     if len(found) < CASES:
         raise BundleError("--golden cases", f"the task has {len(found)} calibration cases", "Use --golden synthetic")
     return [
-        _Case(f"case-{number}", _frame(material, case), _first_frame(material, inputs_of(task, case, material.arch)))
+        _Case(f"case-{number}", _frame(material, case), _shortened(material, inputs_of(task, case, material.arch)))
         for number, case in enumerate(found, start=1)
     ]
 
@@ -110,7 +112,7 @@ def _frame(material: Material, case: Any) -> Array | None:
 def _synthetic(material: Material, seed: int) -> _Case:
     name = f"synthetic-{seed}"
     if not material.steps.input:
-        return _Case(name, None, random_feed(material.reference.inputs, seed))
+        return _Case(name, None, _random(material, seed))
     cases = material.task.cases("calibration") or material.task.cases("selection")
     frame = synthetic_frame(material.task.frame(cases[0]), seed)  # type: ignore[attr-defined]
     inputs, _ = prepare(material.steps, frame)
@@ -127,12 +129,21 @@ def synthetic_frame(like: Array, seed: int) -> Array:
     return np.asarray(np.rint(shades).astype(np.uint8) if like.dtype == np.uint8 else shades.astype(np.float32))
 
 
-def _first_frame(material: Material, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Of a clip its first frame with the state before it: a device is held against single inferences."""
-    states = material.reference.states
+def _random(material: Material, seed: int) -> dict[str, Array]:
+    states, specs = material.reference.states, material.reference.inputs
     if not states:
-        return dict(feeds)
-    return frame_of(feeds, states, 0, {name: feeds[name] for name in states})
+        return random_feed(specs, seed)
+    frames = [random_feed(specs, seed * CLIP_FRAMES + number) for number in range(CLIP_FRAMES)]
+    return {
+        spec.name: frames[0][spec.name] if spec.name in states else np.stack([frame[spec.name] for frame in frames])
+        for spec in specs
+    }
+
+
+def _shortened(material: Material, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """A clip's first frames, with the state before them; other inputs as they are."""
+    states = material.reference.states
+    return {name: value[:CLIP_FRAMES] if states and name not in states else value for name, value in feeds.items()}
 
 
 # -- outputs
@@ -163,11 +174,14 @@ def _reference_session(material: Material) -> tuple[Session, str]:
 
 
 def _answer(material: Material, case: _Case, session: Session, reference: Session) -> _Answered:
-    names = [spec.name for spec in material.reference.told]
+    names, states = [spec.name for spec in material.reference.told], material.reference.states
+
+    def run(opened: Session) -> dict[str, Array]:
+        found = clip_outputs(opened.run, case.inputs, states) if states else opened.run(case.inputs)
+        return {name: np.asarray(found[name]) for name in names}
+
     try:
-        outputs, wanted = (
-            {name: found[name] for name in names} for found in (session.run(case.inputs), reference.run(case.inputs))
-        )
+        outputs, wanted = run(session), run(reference)
     except (RuntimeFault, KeyError) as exc:
         raise BundleError(
             f"golden case {case.id}", f"the artifact gives no answer ({exc})", "Measure it again"
@@ -242,5 +256,5 @@ def _kept(case: _Case, found: _Answered, files: dict[str, bytes]) -> GoldenCase:
 def npy(value: Array) -> bytes:
     """The bytes of an ``.npy`` file of version 1.0, in C order, without pickle."""
     stream = io.BytesIO()
-    np.lib.format.write_array(stream, np.ascontiguousarray(value), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array(stream, np.asarray(value, order="C"), version=(1, 0), allow_pickle=False)
     return stream.getvalue()

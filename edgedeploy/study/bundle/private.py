@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Final
 
 from edgedeploy.errors import BundleError
+from edgedeploy.runtime.pipeline.resize import METHODS
+from edgedeploy.runtime.pipeline.steps import INPUT_STEPS, OUTPUT_STEPS
+from edgedeploy.study.bundle.facts import classes_of
+from edgedeploy.study.bundle.golden import SOURCES
 from edgedeploy.study.bundle.material import Material
 
 _TEXTS: Final = (".json", ".md")
 _LONG: Final = 8
-"""Shorter ids of cases, and numbers, stand in any text."""
+"""Shorter words, shorter ids of cases, and numbers stand in any text."""
 
 
 def require_nothing_private(part: Path, material: Material) -> None:
     """Raises ``BundleError`` for a file below ``part`` that names a folder of this host, or, where it is a text of ours, a
     private word of the study file or a case."""
     deep, shallow = _places(material)
-    named = (name for name in material.cases if len(name) >= _LONG and not name.isdecimal())
-    words = [_alone(word.encode()) for word in (*material.private, *named)]
+    words = [_alone(word.encode()) for word in _words(material)]
     for path in sorted(item for item in part.rglob("*") if item.is_file()):
         data = path.read_bytes()
         is_text = path.suffix in _TEXTS
@@ -29,6 +32,16 @@ def require_nothing_private(part: Path, material: Material) -> None:
         if is_text and any(word.search(data) for word in words):
             found = "it has a word of the study file that is private, or the id of a case"
             raise BundleError(asked, found, "Rename what has that word, or report it")
+
+
+def _words(material: Material) -> list[str]:
+    """What may not be told: private words and ids of cases, without what the bundle has to name (tensors, classes) and words
+    of edgedeploy's own (``grey``), which options of a task name too."""
+    named = {name for name in material.cases if len(name) >= _LONG and not name.isdecimal()}
+    private = {word for word in material.private if len(word) >= _LONG or not word.isalpha()}
+    tensors = {spec.name for spec in (*material.artifact.inputs, *material.artifact.outputs)}
+    ours = {*INPUT_STEPS, *OUTPUT_STEPS, *METHODS, *SOURCES, *material.front.metrics, material.task.name}
+    return sorted((named | private) - tensors - {*classes_of(material)} - ours)
 
 
 def _places(material: Material) -> tuple[list[re.Pattern[bytes]], list[re.Pattern[bytes]]]:

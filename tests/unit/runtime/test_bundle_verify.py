@@ -274,6 +274,20 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
     assert refusal(lambda: read_tree(place)) == "unreadable"
 
 
+def test_a_file_that_is_exchanged_between_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = kit.written(tmp_path / "bundle", {"a": b"12"})
+    (tmp_path / "other").write_bytes(b"12")
+    real = os.open
+
+    def exchanged(path: Any, flags: int, **more: Any) -> int:
+        if path == "a":
+            (tmp_path / "other").replace(place / "a")
+        return real(path, flags, **more)
+
+    monkeypatch.setattr("edgedeploy.runtime.bundle.tree.os.open", exchanged)
+    assert refusal(lambda: read_tree(place)) == "unreadable"
+
+
 def test_a_manifest_that_does_not_list_a_file_is_refused_unsigned_too(tmp_path: Path) -> None:
     files = {**kit.FILES, MANIFEST: kit.manifest()}
     assert verify(kit.written(tmp_path / "a", files), None).signer is None
