@@ -11,12 +11,15 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edgedeploy.report.blocks import Chart, Section, Summary
+from edgedeploy.report.drawing import DARK, PAINTS, styles
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+_PAINTS: Final = f"{styles(PAINTS)}\n@media screen and (prefers-color-scheme:dark){{{styles(DARK)}}}\n"
 
 
 @cache
@@ -39,7 +42,7 @@ def page(summary: Summary, sections: Sequence[Section]) -> str:
     """The whole document."""
     from plotly.offline import get_plotlyjs
 
-    style, behaviour = _file("style.css"), _file("behaviour.js")
+    style, behaviour = f"{_file('style.css')}{_PAINTS}", _file("behaviour.js")
     library = get_plotlyjs().replace("</script", "<\\/script")  # by hand: a script's text has no escapes of HTML
     policy = (
         "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "

@@ -11,19 +11,23 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.errors import DataError, EdgeDeployError
+from edgedeploy.evidence.bootstrap import Resampler
 from edgedeploy.evidence.front import Front
+from edgedeploy.evidence.layers import SIDES, profile_of
 from edgedeploy.files import read_arrays
 from edgedeploy.interfaces.task import Array, Case, Pictured
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.again import command_again
 from edgedeploy.report.page_sections import ReportData, write_report
-from edgedeploy.report.pictures import CasePicture, require_picture, worst_cases
+from edgedeploy.report.pictures import CasePicture, pick_and_reference, require_picture, worst_cases
 from edgedeploy.report.private import private_in, shown
+from edgedeploy.report.rivals import rivals_of
 from edgedeploy.spec.public import without
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import front_of, stored_spec, summarised, with_failures
 from edgedeploy.study.left import NotTried, kept_left
+from edgedeploy.study.outline import Outline, outline_of
 from edgedeploy.study.plans import MadePlans, kept_plans
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task
@@ -37,6 +41,7 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     light, derived = summarised(store, study, spec)
     front = with_failures(front_of(study, spec, light, derived=derived), store)
     measurements = _with_series(light, front, store)
+    resampler = Resampler(front.seed, front.resamples, {digest: item.samples for digest, item in derived.items()})
     account = summarise(store.times())
     pictures, notes = _pictures(store, study, spec, front, worst_cases(front, measurements))
     confirmation, training, trainings = store.confirmations(), store.baseline_training(), store.model_trainings()
@@ -62,6 +67,8 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         notes=[without(note, private) for note in (*store.left_out(), *plan_notes, *left_notes, *notes)],
         not_tried=not_tried,
         plans=plans,
+        rivals=rivals_of(front, light, resampler),
+        outline=_outline(store, front, measurements),
     )
     return write_report(data, Path(to) if to is not None else store.root / "report.html")
 
@@ -73,6 +80,15 @@ def _with_series(light: Sequence[Measurement], front: Front, store: Store) -> li
         shown = {next((item.digest for item in light if item.valid), None)}
     whole = {digest: store.measurement(digest) for digest in shown if digest}
     return [(whole.get(item.digest) if item.valid else None) or item for item in light]
+
+
+def _outline(store: Store, front: Front, measurements: Sequence[Measurement]) -> Outline:
+    """The shape of the network whose layers are shown."""
+    shown = next((item for item in pick_and_reference(front, measurements) if item), None)
+    if shown is None or not shown.layers:
+        return Outline()
+    names = {layer.source for side in SIDES for layer in profile_of(shown, side).layers if layer.source}
+    return outline_of(store, shown.variant.model_digest, names)
 
 
 def _not_tried(store: Store) -> tuple[tuple[NotTried, ...], list[str]]:

@@ -1,30 +1,31 @@
 """The report: one HTML file that needs nothing else, made from stored evidence alone.
 
-Sections in the order a reader asks: what to ship and why, the front, the numbers, how the search went, case by case, the
-confirmation, what failed, where the time went, on what it ran, how to do it again.
+The first screen has the answer (``answer.py``). Then, open: the front, who cannot be told apart from the pick, the network
+layer by layer, the cases. Folded: the numbers, how the search went, the confirmation, what failed, where the time went, on
+what it ran, how to do it again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgedeploy.errors import StorageError
 from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
-from edgedeploy.evidence.confirm import confirm
 from edgedeploy.evidence.front import Front, Row
-from edgedeploy.evidence.quantities import heading, quantity, span
+from edgedeploy.evidence.quantities import heading, quantity
 from edgedeploy.evidence.verdict import MARGIN
 from edgedeploy.files import write_atomic
-from edgedeploy.report.blocks import Block, Chart, Section, Summary, Table, Text, Tile
+from edgedeploy.report.answer import summary_of
+from edgedeploy.report.blocks import Block, Chart, Section, Table, Text
+from edgedeploy.report.cases import cases_section
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.html import page
 from edgedeploy.report.layers import layers_section
 from edgedeploy.report.not_tried import not_tried_section
 from edgedeploy.report.page_details import (
-    cases_section,
     confirmation_section,
-    confirmation_verdict,
     environment_section,
     failures_section,
     reproduce_section,
@@ -34,15 +35,11 @@ from edgedeploy.report.page_details import (
 )
 from edgedeploy.report.plans import plans_section
 from edgedeploy.report.plot import choose_axes, pareto
+from edgedeploy.report.rivals import rivals_section
 from edgedeploy.report.search_section import search_section
 from edgedeploy.report.tables import CHANCE, all_variants_table, line, metrics_table, weight_bits_table
 from edgedeploy.report.words import (
-    answer,
-    baseline_text,
     board_metrics_present,
-    changed_lines,
-    key_metrics,
-    parity_lines,
     scenario_tables,
     task_metrics,
 )
@@ -62,16 +59,14 @@ def write_report(data: ReportData, path: Path) -> Path:
 
 def render_report(data: ReportData) -> str:
     """The page as text: the same data gives the same text."""
-    sections = [
-        _front(data.front),
+    first = [_front(data.front), rivals_section(data.front, data.rivals), layers_section(data), cases_section(data)]
+    further = [
         _numbers(data.front),
         _every_variant(data),
         search_section(data),
-        layers_section(data),
         plans_section(data),
         not_tried_section(data),
         sustained_section(data),
-        cases_section(data),
         confirmation_section(data),
         failures_section(data),
         time_section(data),
@@ -79,40 +74,8 @@ def render_report(data: ReportData) -> str:
         environment_section(data),
         reproduce_section(data),
     ]
-    return page(_summary(data), [section for section in sections if section])
-
-
-def _summary(data: ReportData) -> Summary:
-    front = data.front
-    counts = f"{len(front.rows)} variants, {len(front.members)} on the front"
-    meta = [f"board {front.board}" if front.board else "", counts, data.created_utc]
-    head, *rest = answer(front)
-    confirmed = confirmation_verdict(confirm(front, data.confirmation), front)
-    return Summary(
-        name=data.name,
-        badge=front.provenance or "nothing measured",
-        meta=" \N{MIDDLE DOT} ".join(filter(None, meta)),
-        picked=front.pick is not None and front.pick.non_inferior is True,
-        headline=head,
-        reasons=" ".join(filter(None, (*rest, confirmed))),
-        tiles=_tiles(front),
-        notes=[*changed_lines(front), *parity_lines(front), *data.notes],
-    )
-
-
-def _tiles(front: Front) -> list[Tile]:
-    pick = front.row(front.pick.digest) if front.pick else None
-    if pick is None:
-        return []
-    tiles = []
-    for metric in key_metrics(front):
-        estimate = pick.estimates.get(metric)
-        if estimate is None:
-            continue
-        unit = front.unit(metric)
-        small = [span(estimate, metric, unit), baseline_text(pick, metric, front)]
-        tiles.append(Tile(heading(metric), quantity(estimate.value, metric, unit), [text for text in small if text]))
-    return tiles
+    folded = [replace(section, folded=True) for section in further if section]
+    return page(summary_of(data), [*(section for section in first if section), *folded])
 
 
 def _front(front: Front) -> Section:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgedeploy.evidence.bootstrap import paired_gains
 from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.pick import accuracy_objective
-from edgedeploy.evidence.quantities import heading, quantity
+from edgedeploy.evidence.quantities import gain_text, heading, quantity
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.blocks import Picture, Pictures
@@ -91,6 +91,7 @@ def picture_rows(pictures: Sequence[CasePicture], report: Front, measurements: S
     pick, reference = pick_and_reference(report, measurements)
     values = {"pick": pick.cases if pick else {}, "baseline": reference.cases if reference else {}}
     goal = case_goal(report, measurements)
+    gains = case_gains(report, measurements)
     rows = []
     for picture in pictures:
         shown = []
@@ -102,5 +103,11 @@ def picture_rows(pictures: Sequence[CasePicture], report: Front, measurements: S
             if goal and value is not None:
                 caption += f": {heading(goal.metric)} {quantity(value, goal.metric, report.unit(goal.metric))}"
             shown.append(Picture(data_uri(picture.images[role]), f"{picture.case}, {caption}", caption))
-        rows.append((picture.case, shown))
+        lost = gains.get(picture.case)
+        said = (
+            f": the pick is {gain_text(lost, goal.metric, report.unit(goal.metric))}"
+            if goal and lost is not None
+            else ""
+        )
+        rows.append((f"{picture.case}{said}", shown))
     return Pictures(rows)
