@@ -89,10 +89,10 @@ class Browser:
         """Until what was asked for is laid out and painted."""
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 60))))")
 
-    def press(self, key: str, code: int) -> None:
-        """A key, as a person presses it; ``code`` is the one of Windows."""
-        for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """A key, as a person presses it; ``code`` is the one of Windows, ``text`` what it types."""
+        for kind in ("keyDown" if text else "rawKeyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text)
 
     def picture(self, to: Path, *, whole: bool = False) -> Path:
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]

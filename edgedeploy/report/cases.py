@@ -98,7 +98,7 @@ def _chart(
         hover[case] = f"{case}\nbaseline {before}, pick {after}\npick {gain_text(gain, goal.metric, unit)}"
     title = f"{name}: pick against baseline, above zero is better"
     label = (
-        f"A dot for each of {len(gains)} cases: the difference in {name}, sorted, with a band for the one-sided bounds of the "
-        "average. The worst are in the table."
+        f"A dot for each of {len(gains)} cases: the difference in {name}, sorted, with a band for the one-sided bounds of "
+        "the average. The worst are in the table."
     )
     return Chart("case-chart", label, case_differences(gains, hover, compared, title))

@@ -1,4 +1,4 @@
-"""Pictures made of lines, boxes and words, as frozen data: the page shows them as SVG, ``edgedeploy plot`` writes them as files.
+"""Pictures made of lines, boxes and words, as frozen data: the page shows them as SVG, ``edgedeploy plot`` writes files.
 
 Coordinates are pixels from the upper left corner. No string here is SVG: whatever lays a drawing out escapes it.
 """

@@ -3,7 +3,7 @@ colour that says what became of it beside the baseline."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -102,11 +102,17 @@ def _network(placed: Sequence[Placed], top: float, outline: Outline, coloured: b
         y = top + _STEP * layer.level
         paint = group_of(layer.ns, layer.other_ns)[0] if coloured else "same"
         shapes.append(Box(layer.x, y, layer.width, _ROW, paint, _hint(layer, coloured)))
-        text = layer.name.rsplit("/", 1)[-1]
-        if len(text) * _LETTER < layer.width - 6:
+        text = next((name for name in _shorter(layer.name) if len(name) * _LETTER < layer.width - 6), "")
+        if text:
             ink = "on-dark" if paint.startswith("much") else "on-light"
             shapes.append(Words(layer.x + 4, y + 14, text, ink, 11))
     return shapes
+
+
+def _shorter(name: str) -> Iterator[str]:
+    """The name, then what is left of it without its leading parts."""
+    parts = name.split("/")
+    return ("/".join(parts[index:]) for index in range(len(parts)))
 
 
 def _skip(source: Placed, to: Placed, top: float) -> Stroke:

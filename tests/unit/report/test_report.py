@@ -306,13 +306,7 @@ def every_block(word: str) -> str:
         Columns([(word, tables)]),
         Points([word]),
         Fold(word, [Text(word), tables[0]]),
-        Drawing(
-            word,
-            word,
-            9,
-            9,
-            [Box(0, 0, 1, 1, word, word), Mark(1, 1, "circle", 1, word, word), Words(1, 1, word, word)],
-        ),
+        Drawing(word, word, 9, 9, shapes),
     ]
     summary = Summary(word, word, word, True, word, [Fact(word, [word], [Tile(word, word, [word])], [word])])
     return page(summary, [Section(word, word, blocks)])
