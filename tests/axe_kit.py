@@ -1,5 +1,5 @@
-"""axe-core, which finds what keeps people out of a page. Its licence (MPL-2.0) is not ours, so it lies not in this repository:
-the package registry's own client fetches it, once a machine."""
+"""axe-core, which finds what keeps people out of a page. Its licence (MPL-2.0) is not ours, so it is not in this
+repository: the package registry's own client fetches it, once a machine."""
 
 from __future__ import annotations
 

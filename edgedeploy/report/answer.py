@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from edgedeploy.evidence.bootstrap import LEVEL
-from edgedeploy.evidence.confirm import confirm
 from edgedeploy.evidence.front import Front, Row
-from edgedeploy.evidence.pick import what_is_missing
-from edgedeploy.evidence.quantities import comparison_text, heading, phrase, quantity, span
+from edgedeploy.evidence.pick import Judged
+from edgedeploy.evidence.quantities import heading, quantity, span
+from edgedeploy.evidence.reasons import against_text, allowed_text, lost_text, rules_text, what_is_missing
 from edgedeploy.records.metric_table import KEY_METRICS
 from edgedeploy.report.blocks import Fact, Summary, Tile
 from edgedeploy.report.data import ReportData
-from edgedeploy.report.page_details import confirmation_verdict
+from edgedeploy.report.shipping import NO_MARGIN, confirmed
 from edgedeploy.report.words import (
     PROVENANCE_TEXT,
     answer,
@@ -31,56 +31,71 @@ def summary_of(data: ReportData) -> Summary:
         name=data.name,
         badge=front.provenance or "nothing measured",
         meta=" \N{MIDDLE DOT} ".join(filter(None, meta)),
-        picked=shipped(front),
+        picked=front.fit_to_ship,
         headline=answer(front)[0],
         facts=facts_of(data),
     )
 
 
-def shipped(front: Front) -> bool:
-    """Whether the rule shows the pick fit to ship."""
-    return front.pick is not None and front.pick.non_inferior is True
-
-
 def facts_of(data: ReportData) -> list[Fact]:
-    """The four questions, each with its answer."""
+    """The four questions, each with its answer. ``data.front`` has its confirmation."""
     front = data.front
-    row = front.row(front.pick.digest) if front.pick else None
-    facts = [Fact("What to ship", _what(front, row)), Fact("How sure", _how_sure(data, row))]
+    row = front.row(front.featured)
+    facts = [Fact("What to ship", _what(front, row)), Fact("How sure", _how_sure(front, row))]
     if row is not None:
-        facts.append(Fact("What it costs", tiles=tiles_of(front, row)))
+        whose = "" if front.pick else f" ({row.variant.label})"
+        facts.append(Fact(f"What it costs{whose}", tiles=tiles_of(front, row)))
     return [*facts, Fact("What was not shown", points=not_shown(data, row))]
 
 
 def _what(front: Front, row: Row | None) -> list[str]:
-    if row is None or front.pick is None:
+    if row is None:
         return list(answer(front)[1:])
-    file = [f"File: {row.file}."] if row.file else []
-    what = [] if shipped(front) else [f"Nothing yet. The nearest is {row.variant.label}."]
-    return [*what, *file, f"Why this one: {front.pick.reason}."]
+    if front.pick is not None:
+        file = [f"File: {front.file}."] if front.file else []
+        return [*file, f"Why this one: {front.pick.reason}."]
+    if front.decision.outcome == "no margin":
+        return [NO_MARGIN]
+    return list(filter(None, ["Nothing yet.", rules_text(front.decision.rules, front.metrics), *_nearest(front)]))
 
 
-def _how_sure(data: ReportData, row: Row | None) -> list[str]:
-    front, pick = data.front, data.front.pick
-    if pick is None or row is None:
+def _nearest(front: Front) -> list[str]:
+    """What fewest further cases would decide, and how many."""
+    judged = front.decision.judged.get(front.decision.nearest or "")
+    if judged is None:
+        return []
+    missing = what_is_missing(judged, front.metrics)
+    return [f"The nearest is {front.labels.get(judged.digest, judged.digest)}. {missing}"]
+
+
+def _how_sure(front: Front, row: Row | None) -> list[str]:
+    if row is None:
         return ["Nothing is claimed."]
     texts = []
-    if pick.accuracy is not None and pick.digest != front.reference:
-        unit = front.unit(pick.accuracy.metric)
-        texts.append(
-            f"On {pick.accuracy.units} cases, {phrase(pick.accuracy.metric)} against the baseline is "
-            f"{comparison_text(pick.accuracy, unit)}; one-sided {LEVEL:.0%} bound, "
-            f"{quantity(pick.margin, pick.accuracy.metric, unit)} is allowed."
-        )
-    if confirmed := confirmation_verdict(confirm(front, data.confirmation), front):
-        texts.append(confirmed)
+    judged = front.decision.judged.get(row.digest)
+    if judged is not None and judged.endpoints:
+        texts.append(_endpoints(judged, front))
+    if judged is not None and judged.lost is not None:
+        texts.append(lost_text(judged.lost, front.metrics))
+    texts += confirmed(front)
     if row.verdict is not None:
         texts.append(f"Than the baseline that ran beside it: {row.verdict.word}.")
     if row.p_on_front is not None:
-        texts.append(f"In {chance_text(row)} of the bootstrap's draws it is on the front.")
+        texts.append(f"On the front in {chance_text(row)} of the bootstrap's draws.")
     if front.provenance:
         texts.append(f"All numbers of {front.board} are {PROVENANCE_TEXT[front.provenance]}.")
     return texts
+
+
+def _endpoints(judged: Judged, front: Front) -> str:
+    """Each average against the baseline, with its bound and what is allowed."""
+    against = "; ".join(against_text(item.comparison, front.metrics) for item in judged.endpoints)
+    cases = judged.endpoints[0].comparison.units
+    allowed = allowed_text(front.decision.rules, front.metrics)
+    level = f"{judged.level:.2%}" if judged.level != LEVEL else f"{LEVEL:.0%}"
+    return (
+        f"Against the baseline on {cases} cases, {against}; a loss of {allowed} is allowed (one-sided {level} bounds)."
+    )
 
 
 def tiles_of(front: Front, row: Row) -> list[Tile]:
@@ -98,11 +113,13 @@ def tiles_of(front: Front, row: Row) -> list[Tile]:
 
 def not_shown(data: ReportData, row: Row | None) -> list[str]:
     """What a reader might take for granted and nothing here shows; never empty."""
-    front, pick = data.front, data.front.pick
+    front = data.front
     found = []
-    if pick is not None and row is not None:
-        found.append(what_is_missing(pick, front.metrics))
-        found += _unconfirmed(data)
+    if row is not None:
+        if front.pick is None:
+            found.append("That anything may be shipped in the baseline's place.")
+        elif front.confirmation is None or front.confirmation.outcome != "confirmed":
+            found.append("That it holds on cases that the search has not seen.")
         if row.verdict is not None and row.verdict.word != "faster":
             found.append("That it is faster than the baseline beside it.")
         if data.rivals:
@@ -111,27 +128,11 @@ def not_shown(data: ReportData, row: Row | None) -> list[str]:
         wanted = [goal.metric for goal in front.objectives] + [name for name in KEY_METRICS if name in row.missing]
         absent = {name: row.missing[name] for name in wanted if name in row.missing}
         found += [f"{heading(name)}: {why}." for name, why in absent.items()]
-        if not any(item.groups for item in data.measurements if item.valid):
-            found.append(
-                "How alike cases of one patient or clip are: the task names no groups, so each counts by itself."
-            )
+        if front.decision.groups is None and any(item.cases for item in data.measurements):
+            found.append("How alike cases of one patient or clip are: clusters unknown, so each counts as independent.")
     if front.provenance == "emulated":
         found.append("Any time on the board itself: another machine stood in for it.")
-    if front.failures or front.passing:
-        found.append(f"{len(front.failures) + len(front.passing)} variants, which gave no number.")
+    if count := len(front.failures) + len(front.passing):
+        found.append(f"{count} variant{'s' if count > 1 else ''} gave no number.")
     found += [*changed_lines(front), *parity_lines(front), *data.notes]
-    return list(filter(None, found)) or ["Nothing that this report could name."]
-
-
-def _unconfirmed(data: ReportData) -> list[str]:
-    found = confirm(data.front, data.confirmation)
-    if not data.confirmation:
-        return ["That it holds on cases that the search has not seen: the confirmation split was not opened."]
-    mine = (
-        next((item for item in found if item.variant.digest == data.front.pick.digest), None)
-        if data.front.pick
-        else None
-    )
-    if mine is not None and mine.within_margin is False:
-        return ["That its loss stays within the margin on cases that the search has not seen."]
-    return []
+    return found or ["Nothing that this report could name."]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from edgedeploy.evidence.bootstrap import Comparison, Resampler
+from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.quantities import comparison_text, gain_text, heading, quantity
+from edgedeploy.evidence.reasons import lost_text
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.blocks import Block, Chart, Fold, Line, Section, Table, Text
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.pictures import case_gains, case_goal, pick_and_reference, picture_rows
 from edgedeploy.report.plot import case_differences
+from edgedeploy.report.shipping import featured_role
 from edgedeploy.report.tables import line
 
 TITLE: Final = "Case by case against the baseline"
@@ -26,24 +29,24 @@ def cases_section(data: ReportData) -> Section:
     gains = case_gains(front, data.measurements)
     pick, reference = pick_and_reference(front, data.measurements)
     if goal is None or pick is None or reference is None or not gains or not _both_have(goal.metric, pick, reference):
-        why = "The pick is the baseline itself." if pick is not None and pick is reference else ""
+        why = "What is shown is the baseline itself." if pick is not None and pick is reference else ""
         text = why or "There is no pick, no baseline, or no metric by case, so there is nothing to compare."
         return Section(TITLE, "", [Text(text)])
-    unit, name = front.unit(goal.metric), heading(goal.metric)
+    unit, name, whose = front.unit(goal.metric), heading(goal.metric), featured_role(front)
     lines = _lines(gains, goal, pick, reference, unit)
     compared = Resampler(front.seed).compare(pick, reference, goal)
     better, worse = sum(gain > 0 for gain in gains.values()), sum(gain < 0 for gain in gains.values())
     caption = (
-        f"{name} of the pick against that of the float baseline, on the selection split. The pick is better in {better} and "
-        f"worse in {worse} of {len(gains)} cases; on average {comparison_text(compared, unit)}."
+        f"{name} of the {whose} against that of the float baseline, on the selection split. The {whose} is better in "
+        f"{better} and worse in {worse} of {len(gains)} cases; on average {comparison_text(compared, unit)}."
     )
-    headers = ["Worst cases for the pick", f"Baseline {name}", f"Pick {name}", "The pick is"]
+    headers = [f"Worst cases for the {whose}", f"Baseline {name}", f"{whose.capitalize()} {name}", f"The {whose} is"]
     order = list(lines.values())
     blocks: list[Block] = [
         picture_rows(data.pictures, front, data.measurements),
         Table(headers, order[:WORST], numbers=(1, 2, 3), look="narrow", named=True),
-        *_lost(gains, lines, front.pick.margin if front.pick else 0.0, goal, unit, headers),
-        _chart(gains, goal, pick, reference, unit, compared),
+        *_lost(front, lines, headers),
+        _chart(gains, goal, pick, reference, compared, front),
     ]
     return Section(TITLE, caption, blocks)
 
@@ -66,21 +69,25 @@ def _values(case: str, goal: Objective, pick: Measurement, reference: Measuremen
     return [quantity(float(side.cases[case][goal.metric] or 0.0), goal.metric, unit) for side in (reference, pick)]
 
 
-def _lost(
-    gains: Mapping[str, float],
-    lines: Mapping[str, Line],
-    limit: float,
-    goal: Objective,
-    unit: str,
-    headers: list[str],
-) -> list[Block]:
-    """The cases that lose more than ``limit``: a mean does not show them."""
-    lost = [case for case, gain in gains.items() if gain < -limit]
-    said = f"{len(lost)} of {len(gains)} cases lose more than {quantity(limit, goal.metric, unit)} of {heading(goal.metric)}"
-    if len(lost) <= WORST:
-        return [Text(f"{said}{': they are in the table above' if lost else ''}.")]
-    table = Table(headers, [row for case, row in lines.items() if case in lost], (1, 2, 3), "narrow", named=True)
-    return [Text(f"{said}."), Fold(f"All {len(lost)} lost cases", [table])]
+def _lost(front: Front, lines: Mapping[str, Line], headers: Sequence[str]) -> list[Block]:
+    """The cases that lose more than the study allows a case to lose: a mean does not show them."""
+    judged = front.decision.judged.get(front.featured or "")
+    if judged is None or judged.lost is None:
+        return []
+    lost = judged.lost
+    blocks: list[Block] = [Text("Lost cases", "heading"), Text(lost_text(lost, front.metrics))]
+    if lost.worst_group is not None:
+        case, mean, cases = lost.worst_group
+        unit = front.unit(lost.metric)
+        blocks.append(
+            Text(f"Worst group: that of {case}, {cases} cases, {gain_text(mean, lost.metric, unit)} on average.")
+        )
+    beyond = [case for case in lost.lost if case not in list(lines)[:WORST]]
+    if not beyond:
+        return blocks
+    nothing = "no value where the baseline has one"
+    rows = [lines.get(case) or line(case, "", "", nothing) for case in lost.lost]
+    return [*blocks, Fold(f"All {len(lost.lost)} lost cases", [Table(headers, rows, (1, 2, 3), "narrow", named=True)])]
 
 
 def _chart(
@@ -88,15 +95,15 @@ def _chart(
     goal: Objective,
     pick: Measurement,
     reference: Measurement,
-    unit: str,
     compared: Comparison,
+    front: Front,
 ) -> Chart:
-    name = heading(goal.metric)
+    unit, name, whose = front.unit(goal.metric), heading(goal.metric), featured_role(front)
     hover = {}
     for case, gain in gains.items():
         before, after = _values(case, goal, pick, reference, unit)
-        hover[case] = f"{case}\nbaseline {before}, pick {after}\npick {gain_text(gain, goal.metric, unit)}"
-    title = f"{name}: pick against baseline, above zero is better"
+        hover[case] = f"{case}\nbaseline {before}, {whose} {after}\n{whose} {gain_text(gain, goal.metric, unit)}"
+    title = f"{name}: {whose} against baseline, above zero is better"
     label = (
         f"A dot for each of {len(gains)} cases: the difference in {name}, sorted, with a band for the one-sided bounds of "
         "the average. The worst are in the table."

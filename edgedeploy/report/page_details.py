@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES
-from edgedeploy.evidence.confirm import Confirmed, confirm
+from edgedeploy.evidence.confirm import confirm
 from edgedeploy.evidence.energy import energy_text
-from edgedeploy.evidence.front import Front
-from edgedeploy.evidence.quantities import comparison_text, phrase, quantity, scale_for
+from edgedeploy.evidence.quantities import scale_for
 from edgedeploy.records.units import human
 from edgedeploy.report.blocks import Bar, Block, Cell, Chart, Columns, Section, Share, Table, Text
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.pictures import pick_and_reference
 from edgedeploy.report.plot import latency_over_time
+from edgedeploy.report.shipping import confirmed, featured_role
 from edgedeploy.report.tables import (
     confirmation_table,
     environment_table,
@@ -58,8 +58,8 @@ def confirmation_section(data: ReportData) -> Section:
     caption = "Cases that neither training, nor calibration, nor the search, nor the pick has seen."
     found = confirm(data.front, data.confirmation)
     blocks: list[Block] = []
-    if verdict := confirmation_verdict(found, data.front):
-        blocks.append(Text(verdict, "bold"))
+    if told := confirmed(data.front):
+        blocks.append(Text(" ".join(told), "bold"))
     nothing = Text("The confirmation split was not opened.")
     blocks.append(confirmation_table(found, data.front) if found else nothing)
     if data.openings:
@@ -78,21 +78,6 @@ def confirmation_section(data: ReportData) -> Section:
             Table(["When (UTC)", "Why", "For which variants"], lines),
         ]
     return Section("Confirmation", caption, blocks)
-
-
-def confirmation_verdict(found: Sequence[Confirmed], front: Front) -> str:
-    """Whether the pick's claim holds on the confirmation split."""
-    pick = front.pick
-    item = next((item for item in found if pick and item.variant.digest == pick.digest), None)
-    if pick is None or item is None or item.accuracy is None:
-        return ""
-    unit = front.unit(item.accuracy.metric)
-    what = f"on unseen cases the pick's {phrase(item.accuracy.metric)}, against the baseline, is "
-    what += comparison_text(item.accuracy, unit)
-    allowed = quantity(pick.margin, item.accuracy.metric, unit)
-    if item.within_margin:
-        return f"Confirmed: {what}; a loss of {allowed} was allowed."
-    return f"Not confirmed: {what}; this does not show a loss within {allowed}."
 
 
 def failures_section(data: ReportData) -> Section:
@@ -215,7 +200,7 @@ def reproduce_section(data: ReportData) -> Section:
     front = data.front
     picked, reference = pick_and_reference(front, data.measurements)
     facts: dict[str, object] = {"Seed": front.seed, "Bootstrap": f"{RESAMPLES} resamples, {LEVEL:.0%}"}
-    for name, item in (("Pick", picked), ("Baseline", reference)):
+    for name, item in ((featured_role(front).capitalize(), picked), ("Baseline", reference)):
         if item is not None:
             facts[f"{name} variant"] = item.digest
             facts[f"{name} artifact"] = item.artifact.digest

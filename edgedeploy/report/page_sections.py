@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgedeploy.errors import StorageError
 from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
+from edgedeploy.evidence.confirm import confirmation_of
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.quantities import heading, quantity
 from edgedeploy.evidence.verdict import MARGIN
@@ -59,6 +60,9 @@ def write_report(data: ReportData, path: Path) -> Path:
 
 def render_report(data: ReportData) -> str:
     """The page as text: the same data gives the same text."""
+    if data.front.confirmation is None:
+        found = confirmation_of(data.front, data.confirmation, data.openings)
+        data = replace(data, front=replace(data.front, confirmation=found))
     first = [_front(data.front), rivals_section(data.front, data.rivals), layers_section(data), cases_section(data)]
     further = [
         _numbers(data.front),

@@ -18,8 +18,9 @@ from edgedeploy.evidence.quantities import gain_text, heading, quantity
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.blocks import Picture, Pictures
+from edgedeploy.report.shipping import featured_role
 
-ROLES: Final[Mapping[str, str]] = {"truth": "truth", "baseline": "baseline's answer", "pick": "pick's answer"}
+ROLES: Final = ("truth", "baseline", "pick")
 MAX_SIDE: Final = 320
 """Pixels of a picture's longer side in the page: enough to see a contour, and forty of them fit in a mail."""
 
@@ -63,7 +64,7 @@ def pick_and_reference(
     report: Front, measurements: Sequence[Measurement]
 ) -> tuple[Measurement | None, Measurement | None]:
     valid = {item.digest: item for item in measurements if item.valid}
-    return valid.get(report.pick.digest if report.pick else ""), valid.get(report.reference or "")
+    return valid.get(report.featured or ""), valid.get(report.reference or "")
 
 
 def require_picture(image: object) -> None:
@@ -95,10 +96,11 @@ def picture_rows(pictures: Sequence[CasePicture], report: Front, measurements: S
     rows = []
     for picture in pictures:
         shown = []
-        for role, text in ROLES.items():
+        for role in ROLES:
             if role not in picture.images:
                 continue
-            caption = text
+            whose = featured_role(report) if role == "pick" else role
+            caption = role if role == "truth" else f"{whose}'s answer"
             value = values.get(role, {}).get(picture.case, {}).get(goal.metric) if goal else None
             if goal and value is not None:
                 caption += f": {heading(goal.metric)} {quantity(value, goal.metric, report.unit(goal.metric))}"

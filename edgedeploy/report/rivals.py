@@ -10,6 +10,8 @@ from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.quantities import gain_text, heading
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.blocks import Section, Table, Text
+from edgedeploy.report.plot import BEHIND
+from edgedeploy.report.shipping import featured_role
 from edgedeploy.report.tables import line
 
 MOST_SHOWN = 12
@@ -26,14 +28,15 @@ class Rival:
 
 def rivals_of(front: Front, measurements: Sequence[Measurement], resampler: Resampler) -> tuple[Rival, ...]:
     """Variants that meet the limits and that no bound shows to differ from the pick, on any objective, by more than the
-    smallest effect that matters; the nearest on the first objective first. None without a pick."""
-    pick = front.row(front.pick.digest) if front.pick else None
+    smallest effect that matters; the nearest on the first objective first. None without one
+    to hold them against: the pick, or what comes nearest."""
+    pick = front.row(front.featured)
     by_digest = {item.digest: item for item in measurements if item.valid}
     if pick is None or pick.digest not in by_digest:
         return ()
     found = []
     for row in front.rows:
-        if row is pick or row.status not in ("front", "dominated") or row.digest not in by_digest:
+        if row is pick or row.status not in ("front", *BEHIND) or row.digest not in by_digest:
             continue
         if not _could_be_equal(row, pick, front):
             continue
@@ -77,22 +80,23 @@ def between_text(compared: Comparison, unit: str) -> str:
 
 
 def rivals_section(front: Front, rivals: Sequence[Rival]) -> Section | None:
-    """Nothing for a study without a pick."""
-    if front.pick is None:
+    """Who stands beside the pick, or beside what comes nearest; nothing without either."""
+    if front.featured is None:
         return None
+    whose = featured_role(front)
     title = "Rivals that cannot be told apart"
     caption = (
-        "Variants within the limits whose difference from the pick, in every objective, is not shown to be more than the "
-        "smallest effect that matters. In parentheses: one-sided bounds. More cases, or longer runs, may tell them apart."
+        f"Variants within the limits whose difference from the {whose}, in every objective, is not shown to be more than "
+        "the smallest effect that matters. In parentheses: one-sided bounds. More cases or longer runs may tell them apart."
     )
     if not rivals:
-        text = "None: each other variant within the limits is shown to differ from the pick in some objective, by more than "
-        return Section(title, "", [Text(f"{text}matters.")])
+        text = f"None: each other variant within the limits is shown to differ from the {whose} by more than matters in some"
+        return Section(title, "", [Text(f"{text} objective.")])
     lines = [
         line(rival.label, *(between_text(item, front.unit(item.metric)) for item in rival.compared))
         for rival in rivals[:MOST_SHOWN]
     ]
-    headers = ["Variant", *(f"{heading(goal.metric)}, than the pick" for goal in front.objectives)]
+    headers = ["Variant", *(f"{heading(goal.metric)}, than the {whose}" for goal in front.objectives)]
     blocks: list[Table | Text] = [Table(headers, lines, look="narrow", named=True)]
     if len(rivals) > MOST_SHOWN:
         blocks.append(Text(f"{len(rivals) - MOST_SHOWN} more are not listed.", "note"))
