@@ -18,7 +18,7 @@ from edgedeploy.files import read_arrays
 from edgedeploy.interfaces.task import Array, Case, Pictured
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.again import command_again
-from edgedeploy.report.page_sections import ReportData, write_report
+from edgedeploy.report.page_sections import ReportData, write_markdown, write_report
 from edgedeploy.report.pictures import CasePicture, pick_and_reference, require_picture, worst_cases
 from edgedeploy.report.private import private_in, shown
 from edgedeploy.report.rivals import rivals_of
@@ -35,6 +35,16 @@ from edgedeploy.tasks.load import load_task
 
 def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     """Write the HTML report (``FOLDER/report.html``) and return its path."""
+    return write_report(report_data(folder), Path(to) if to is not None else Path(folder) / "report.html")
+
+
+def make_markdown(folder: str | Path, to: str | Path) -> Path:
+    """Write the report as one Markdown page and return its path."""
+    return write_markdown(report_data(folder, pictures=False), Path(to))
+
+
+def report_data(folder: str | Path, *, pictures: bool = True) -> ReportData:
+    """What a report of the study in ``folder`` is made from, with ``pictures`` of cases where they are wanted."""
     store = Store(Path(folder))
     study = store.study()
     spec = stored_spec(store)
@@ -43,13 +53,14 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     measurements = _with_series(light, front, store)
     resampler = Resampler(front.seed, front.resamples, {digest: item.samples for digest, item in derived.items()})
     account = summarise(store.times())
-    pictures, notes = _pictures(store, study, spec, front, worst_cases(front, measurements))
+    wanted = worst_cases(front, measurements) if pictures else ()
+    drawn, notes = _pictures(store, study, spec, front, wanted)
     confirmation, training, trainings = store.confirmations(), store.baseline_training(), store.model_trainings()
     plans, plan_notes = _plans(store)
     not_tried, left_notes = _not_tried(store)
     text = store.study_text()
     private = private_in(text)
-    data = ReportData(
+    return ReportData(
         name=spec.study.name,
         front=front,
         measurements=measurements,
@@ -61,7 +72,7 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         training=training,
         trainings=trainings,
         openings=store.openings(),
-        pictures=pictures,
+        pictures=drawn,
         versions=study["versions"],
         created_utc=study["created_utc"],
         notes=[without(note, private) for note in (*store.left_out(), *plan_notes, *left_notes, *notes)],
@@ -70,7 +81,6 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         rivals=rivals_of(front, light, resampler),
         outline=_outline(store, front, measurements),
     )
-    return write_report(data, Path(to) if to is not None else store.root / "report.html")
 
 
 def _with_series(light: Sequence[Measurement], front: Front, store: Store) -> list[Measurement]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from edgedeploy.errors import StorageError
 from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
@@ -19,11 +20,12 @@ from edgedeploy.evidence.quantities import heading, quantity
 from edgedeploy.evidence.verdict import MARGIN
 from edgedeploy.files import write_atomic
 from edgedeploy.report.answer import summary_of
-from edgedeploy.report.blocks import Block, Chart, Section, Table, Text
+from edgedeploy.report.blocks import Block, Chart, Section, Summary, Table, Text
 from edgedeploy.report.cases import cases_section
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.html import page
 from edgedeploy.report.layers import layers_section
+from edgedeploy.report.markdown import markdown
 from edgedeploy.report.not_tried import not_tried_section
 from edgedeploy.report.page_details import (
     confirmation_section,
@@ -45,7 +47,11 @@ from edgedeploy.report.words import (
     task_metrics,
 )
 
-__all__ = ["ReportData", "render_report", "write_report"]
+__all__ = ["ReportData", "render_report", "write_markdown", "write_report"]
+
+EVERY_VARIANT: Final = "All variants"
+NOT_IN_MARKDOWN: Final = ("The front", EVERY_VARIANT, "How the search went", "Environment")
+"""Pictures, and what is too long for a comment; the front's members stand in another table."""
 
 
 def write_report(data: ReportData, path: Path) -> Path:
@@ -60,6 +66,22 @@ def write_report(data: ReportData, path: Path) -> Path:
 
 def render_report(data: ReportData) -> str:
     """The page as text: the same data gives the same text."""
+    return page(*_parts(data))
+
+
+def write_markdown(data: ReportData, path: Path) -> Path:
+    """Write the Markdown page to ``path``, whole or not at all. Returns ``path``. Raises ``StorageError``."""
+    summary, sections = _parts(data)
+    kept = [section for section in sections if section.title not in NOT_IN_MARKDOWN]
+    try:
+        write_atomic(path, markdown(summary, kept).encode(errors="backslashreplace"))
+    except OSError as exc:
+        raise StorageError(f"page {path}", exc.strerror or str(exc), "Name another file with --markdown") from None
+    return path
+
+
+def _parts(data: ReportData) -> tuple[Summary, list[Section]]:
+    """The top, and the sections in the order in which they stand."""
     if data.front.confirmation is None:
         found = confirmation_of(data.front, data.confirmation, data.openings)
         data = replace(data, front=replace(data.front, confirmation=found))
@@ -79,7 +101,7 @@ def render_report(data: ReportData) -> str:
         reproduce_section(data),
     ]
     folded = [replace(section, folded=True) for section in further if section]
-    return page(summary_of(data), [*(section for section in first if section), *folded])
+    return summary_of(data), [*(section for section in first if section), *folded]
 
 
 def _front(front: Front) -> Section:
@@ -174,4 +196,4 @@ def _every_variant(data: ReportData) -> Section:
         lines = [line(item.variant.label, item.cause, item.created_utc) for item in front.invalid]
         why = "The conditions drifted while these ran, so they gave no numbers."
         blocks += [Text("Invalid runs", "heading"), Text(why, "note"), Table(["Variant", "Cause", "When"], lines)]
-    return Section("All variants", caption, blocks)
+    return Section(EVERY_VARIANT, caption, blocks)
