@@ -59,7 +59,7 @@ def test_the_hall_has_few_rooms_and_few_arrows(graph: grimp.ImportGraph) -> None
 
 
 def test_the_runtime_has_few_rooms() -> None:
-    assert len(rooms(PACKAGE / "runtime")) <= 10
+    assert len(rooms(PACKAGE / "runtime")) <= 13
 
 
 def test_rooms_lean_on_each_other_one_way(graph: grimp.ImportGraph) -> None:
