@@ -336,6 +336,8 @@ def test_a_secret_anywhere_in_a_study_is_neither_written_nor_printed(tmp_path: P
         ([*search, "--board", "here"], (0, 2, 3, 4), True),
         (["front", "out", "--json"], (0, 1), True),
         (["report", "out"], (0,), True),
+        (["report", "out", "--markdown", "out/page.md"], (0,), True),
+        (["plot", "out", "--out", "out/front.svg"], (0, 2), True),
         (["search", "leaky.toml", "--out", "other", "--board", "away"], (2, 3), False),
         (["search", "leaky.toml", "--out", "other", "--board", "away in a lab"], (2, 3), False),
     ):
@@ -345,7 +347,7 @@ def test_a_secret_anywhere_in_a_study_is_neither_written_nor_printed(tmp_path: P
         assert b"Traceback" not in done.stderr
         (printed if private else told).append((Path(arguments[0]), done.stdout + done.stderr))
     kept = [(where, data) for where, data in texts(tmp_path / "out") if where != tmp_path / "out" / "study.toml"]
-    assert any(where.name == "report.html" for where, _ in kept)
+    assert {"report.html", "page.md"} <= {where.name for where, _ in kept}
     assert b"no access with" in (tmp_path / "out" / "events.jsonl").read_bytes(), "the failure that quotes it was told"
     for where, data in [*kept, *printed]:
         for word in (OPTION, DEEP, RELAY, COORDINATOR, KEY_FILE, HOST, USER):
