@@ -67,13 +67,13 @@ def _checked(clip: Clip, masks: Sequence[Any], segments: Sequence[Segment]) -> A
         raise DicomError(f"masks are {stack.dtype} {stack.shape}; whole numbers of {wanted} are wanted")
     if stack.min() < 0 or stack.max() > len(segments):
         raise DicomError(f"masks have values of {stack.min()} to {stack.max()}, and there are {len(segments)} segments")
-    return stack
+    return stack.astype(np.uint8)
 
 
 def _segmentation(
     clip: Clip, stack: Any, segments: Sequence[Segment], model: str, version: str, manufacturer: str, serial: str
 ) -> Any:
-    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.pixels.utils import pack_bits
     from pydicom.uid import UID
 
@@ -90,7 +90,8 @@ def _segmentation(
     meta.MediaStorageSOPClassUID = UID(_SEGMENTATION)
     meta.MediaStorageSOPInstanceUID = _uid(seed, "instance")
     meta.TransferSyntaxUID = UID(_EXPLICIT_LITTLE_ENDIAN)
-    data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    data = Dataset()
+    data.file_meta = meta
     for name in _COPIED:
         setattr(data, name, source.get(name, ""))
     values = {
