@@ -19,7 +19,7 @@ from edgedeploy.interfaces.task import Array, Case, Pictured
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.again import command_again
 from edgedeploy.report.page_sections import ReportData, write_markdown, write_report
-from edgedeploy.report.pictures import CasePicture, pick_and_reference, require_picture, worst_cases
+from edgedeploy.report.pictures import CasePicture, pick_and_reference, pictured_cases, require_picture
 from edgedeploy.report.private import private_in, shown
 from edgedeploy.report.rivals import rivals_of
 from edgedeploy.spec.public import without
@@ -53,7 +53,7 @@ def report_data(folder: str | Path, *, pictures: bool = True) -> ReportData:
     measurements = _with_series(light, front, store)
     resampler = Resampler(front.seed, front.resamples, {digest: item.samples for digest, item in derived.items()})
     account = summarise(store.times())
-    wanted = worst_cases(front, measurements) if pictures else ()
+    wanted = pictured_cases(front, measurements) if pictures else ()
     drawn, notes = _pictures(store, study, spec, front, wanted)
     confirmation, training, trainings = store.confirmations(), store.baseline_training(), store.model_trainings()
     plans, plan_notes = _plans(store)

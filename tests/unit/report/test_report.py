@@ -41,7 +41,14 @@ from edgedeploy.report.blocks import (
 from edgedeploy.report.drawing import Box, Drawing, Mark, Words
 from edgedeploy.report.html import page
 from edgedeploy.report.page_sections import ReportData, render_report, write_report
-from edgedeploy.report.pictures import data_uri, worst_cases
+from edgedeploy.report.pictures import (
+    MOST_BYTES,
+    CasePicture,
+    data_uri,
+    picture_rows,
+    pictured_cases,
+    worst_cases,
+)
 from edgedeploy.report.terminal import front_table
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
@@ -220,6 +227,36 @@ def test_worst_cases_are_those_where_the_pick_loses_most() -> None:
     ]
     report = made_up_report.front(items, margin=1.0)
     assert worst_cases(report, items, 2) == ("case-07", "case-21")
+
+
+def test_lost_cases_are_pictured_after_the_worst_and_listed() -> None:
+    base, broken = made_up.cases(0.85), made_up.cases(0.85)
+    names = sorted(base)[:7]
+    for name in names:
+        broken[name] = {**broken[name], "dice_mean": 0.2}
+    items = [
+        made_up.measurement(per_case=base),
+        made_up.measurement(made_up.variant("openvino", "int8"), per_case=broken, latency_ms=2.0),
+    ]
+    front = made_up_report.front(items)
+    assert front.pick is None and front.featured == items[1].digest
+    assert set(pictured_cases(front, items)) == set(names)
+    data = ReportData("lost", front, items, "", "", pictures=[])
+    text = Reader(render_report(data)).sections["Case by case against the baseline"]
+    assert "7 of 40 cases lose more than" in text and "All 7 lost cases" in text
+    assert all(name in text for name in names)
+    top = Reader(render_report(data)).sections["The answer"]
+    assert "Nothing is shown fit to ship" in top and "That anything may be shipped" in top
+
+
+def test_pictures_have_a_limit_and_the_worst_case_has_its_own(data: ReportData) -> None:
+    large = [CasePicture(f"case-{index:02}", {"truth": np.full((8, 8, 3), index, np.uint8)}) for index in range(3)]
+    assert len(picture_rows(large, data.front, data.measurements).rows) == 3
+    noise = np.random.default_rng(0).integers(0, 255, (320, 320, 3)).astype(np.uint8)
+    many = [CasePicture(f"case-{index:02}", {"truth": noise, "pick": noise}) for index in range(12)]
+    rows = picture_rows(many, data.front, data.measurements).rows
+    assert 1 <= len(rows) < 12
+    assert sum(len(item.uri) for _, shown in rows for item in shown) <= MOST_BYTES
 
 
 def test_nothing_in_the_page_points_outside(data: ReportData) -> None:
