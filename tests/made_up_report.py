@@ -107,7 +107,7 @@ def picture(seed: int, tint: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return image.astype(np.uint8)
 
 
-LAYERS = {
+LAYERS: dict[str, tuple[str, int, tuple[str, ...], int, int]] = {
     # name: operator, level, inputs, baseline's ns, pick's ns
     "enc1/conv": ("Conv", 0, (), 900_000, 210_000),
     "enc2/conv": ("Conv", 1, ("enc1/conv",), 700_000, 130_000),
@@ -126,8 +126,8 @@ OUTLINE = Outline(
 def with_layers(items: list[Measurement], report: Front) -> list[Measurement]:
     """A profile on both sides of the pick."""
     sides = {
-        side: {"layers": [_layer(name, item[0], item[at]) for name, item in LAYERS.items()]}
-        for side, at in (("baseline", 3), ("candidate", 4))
+        "baseline": {"layers": [_layer(name, item[0], item[3]) for name, item in LAYERS.items()]},
+        "candidate": {"layers": [_layer(name, item[0], item[4]) for name, item in LAYERS.items()]},
     }
     sides["candidate"]["layers"].insert(2, {**_layer("reorder", "Reorder", 60_000), "source": None})
     picked = report.pick.digest if report.pick else ""
