@@ -41,7 +41,8 @@ def facts_of(data: ReportData) -> list[Fact]:
     """The four questions, each with its answer. ``data.front`` has its confirmation."""
     front = data.front
     row = front.row(front.featured)
-    facts = [Fact("What to ship", _what(front, row)), Fact("How sure", _how_sure(front, row))]
+    why = f"{front.pick.reason[:1].upper()}{front.pick.reason[1:]}." if front.pick and row is not None else ""
+    facts = [Fact("What to ship", _what(front, row), why=why), Fact("How sure", _how_sure(front, row))]
     if row is not None:
         whose = "" if front.pick else f" ({row.variant.label})"
         facts.append(Fact(f"What it costs{whose}", tiles=tiles_of(front, row)))
@@ -52,8 +53,7 @@ def _what(front: Front, row: Row | None) -> list[str]:
     if row is None:
         return list(answer(front)[1:])
     if front.pick is not None:
-        file = [f"File: {front.file}."] if front.file else []
-        return [*file, f"Why this one: {front.pick.reason}."]
+        return [f"File: {front.file}."] if front.file else []
     if front.decision.outcome == "no margin":
         return [NO_MARGIN]
     return list(filter(None, ["Nothing yet.", rules_text(front.decision.rules, front.metrics), *_nearest(front)]))

@@ -153,12 +153,14 @@ class Tile:
 
 @dataclass(frozen=True)
 class Fact:
-    """One question of the first screen with its answer: sentences, numbers, and what there is to list."""
+    """One question of the first screen with its answer: sentences, numbers, what there is to list, and ``why``, which is seen
+    when asked for."""
 
     title: str
     texts: Sequence[str] = ()
     tiles: Sequence[Tile] = ()
     points: Sequence[str] = ()
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from edgedeploy.report.blocks import Block, Cell, Columns, Fact, Fold, Points, S
 LONGEST: Final = 60_000
 """Characters; a comment on GitHub may have 65,536. Folded sections that would not fit are left out, and named."""
 
-_SPECIAL: Final = re.compile(r"([\\`*_{}\[\]()#+!|~$>-])")
-_LEADING: Final = re.compile(r"^(\s*\d+)([.)])")
+_SPECIAL: Final = re.compile(r"([\\`*_\[\]#|~$])")
+_LEADING: Final = ("-", "+", ">", "=")
+_LIST: Final = re.compile(r"^(\d+)([.)])(?=\s|$)")
+"""What begins a list, a quotation or a heading."""
 
 
 def markdown(summary: Summary, sections: Sequence[Section]) -> str:
@@ -39,8 +41,11 @@ def markdown(summary: Summary, sections: Sequence[Section]) -> str:
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     flat = " ".join(text.split())
-    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
-    return _LEADING.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", flat))
+    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&commat;")
+    flat = _SPECIAL.sub(r"\\\1", flat)
+    if _LIST.match(flat):
+        return _LIST.sub(r"\1\\\2", flat)
+    return f"\\{flat}" if flat[:1] in _LEADING else flat
 
 
 def _head(summary: Summary) -> str:
@@ -51,7 +56,7 @@ def _head(summary: Summary) -> str:
 
 def _fact(fact: Fact) -> Iterator[str]:
     yield from (f"### {escaped(fact.title)}", "")
-    for text in fact.texts:
+    for text in (*fact.texts, *filter(None, [fact.why])):
         yield from (escaped(text), "")
     if fact.tiles:
         yield from _rows(

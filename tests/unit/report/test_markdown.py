@@ -28,6 +28,10 @@ HOSTILE = [
     "two\nlines\n\n# and a heading",
     "&lt;b&gt;",
     "\\| a backslash",
+    "@everybody, see #12",
+    "1.23.2 (made-up)",
+    "> no quotation",
+    "===",
 ]
 
 
@@ -59,8 +63,10 @@ def test_a_cell_of_a_table_stays_one(word: str) -> None:
     assert not {"html_block", "html_inline", "link_open", "image"} & set(kinds)
 
 
-def test_nobody_is_mentioned() -> None:
+def test_nobody_is_mentioned_and_plain_words_stay_plain() -> None:
     assert "@" not in escaped("@everybody, see #12") and "#12" not in escaped("see #12").replace("\\#", "")
+    plain = "made-up (1.23.2), 0.5 to 0.6: 40 % of all!"
+    assert escaped(plain) == plain
 
 
 def test_text_that_is_shown_as_it_stands_cannot_end_its_fence() -> None:
