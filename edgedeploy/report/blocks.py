@@ -153,8 +153,8 @@ class Tile:
 
 @dataclass(frozen=True)
 class Fact:
-    """One question of the first screen with its answer: sentences, numbers, what there is to list, and ``why``, which is seen
-    when asked for."""
+    """One question of the first screen with its answer: sentences, numbers, what there is to list, and ``why``, which is
+    seen when asked for."""
 
     title: str
     texts: Sequence[str] = ()
