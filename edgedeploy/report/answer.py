@@ -123,8 +123,8 @@ def not_shown(data: ReportData, row: Row | None) -> list[str]:
         if row.verdict is not None and row.verdict.word != "faster":
             found.append("That it is faster than the baseline beside it.")
         if data.rivals:
-            count = f"{len(data.rivals)} other variant{'s' if len(data.rivals) > 1 else ''}"
-            found.append(f"That it is better than {count}, which cannot be told apart from it.")
+            others = f"{len(data.rivals)} other variant{'s' if len(data.rivals) > 1 else ''}"
+            found.append(f"That it is better than {others}, which cannot be told apart from it.")
         wanted = [goal.metric for goal in front.objectives] + [name for name in KEY_METRICS if name in row.missing]
         absent = {name: row.missing[name] for name in wanted if name in row.missing}
         found += [f"{heading(name)}: {why}." for name, why in absent.items()]
@@ -132,7 +132,7 @@ def not_shown(data: ReportData, row: Row | None) -> list[str]:
             found.append("How alike cases of one patient or clip are: clusters unknown, so each counts as independent.")
     if front.provenance == "emulated":
         found.append("Any time on the board itself: another machine stood in for it.")
-    if count := len(front.failures) + len(front.passing):
-        found.append(f"{count} variant{'s' if count > 1 else ''} gave no number.")
+    if failed := len(front.failures) + len(front.passing):
+        found.append(f"{failed} variant{'s' if failed > 1 else ''} gave no number.")
     found += [*changed_lines(front), *parity_lines(front), *data.notes]
     return found or ["Nothing that this report could name."]
