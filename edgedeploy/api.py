@@ -22,8 +22,8 @@ from edgedeploy.report.notebook import facts_html, front_frame, front_html
 from edgedeploy.report.tracking import Tracker
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.spec.boards import BoardTable
-from edgedeploy.spec.public import hide_in, private_words, secret_words, without
 from edgedeploy.spec.evidence import EvidenceTable
+from edgedeploy.spec.public import hide_in, private_words, secret_words, without
 from edgedeploy.spec.recovery import RecoveryTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
@@ -219,7 +219,9 @@ class Study:
         if stated is None:
             what = f"nothing says how much of {goal} may be lost"
             return (f"[evidence] margin is not in the study file: {what}, so there will be no verdict and no pick",)
-        return ("[evidence] margin is what counts; [pick] non_inferiority_margin is an older place of it, and not read",)
+        return (
+            "[evidence] margin is what counts; [pick] non_inferiority_margin is an older place of it, and not read",
+        )
 
     def _history(self, store: Store, server: Server | None) -> Path | Server:
         """Where Optuna remembers: on a server under a name that only this folder has."""
