@@ -100,8 +100,8 @@ class Store:
         return self.root / "study.json"
 
     def check_place(self) -> None:
-        """Raises ``SpecError`` for a path that cannot become a folder, and on a file system whose locks cannot be relied
-        on: SQLite loses data there."""
+        """Raises ``SpecError`` for a path that cannot become a folder, and on a file system whose locks cannot be relied on:
+        SQLite loses data there."""
         asked, remedy = f"study folder {self.root}", "Choose another --out"
         try:
             self.root.stat()
@@ -140,8 +140,7 @@ class Store:
         write_json(self.study_path, {**kept, **back})
 
     def latest_made(self) -> float:
-        """When a model, an artifact, a training or a set of inputs was made last, in seconds since the epoch; 0 for
-        none."""
+        """When a model, an artifact, a training or a set of inputs was made last, in seconds since the epoch; 0 for none."""
         made = [path for name in MADE for path in (self.root / name).rglob("*") if path.is_file()]
         return max((path.stat().st_mtime for path in made), default=0.0)
 
