@@ -270,3 +270,22 @@ def test_masks_that_do_not_fit_are_told(
     with pytest.raises(DicomError, match=told):
         write_segmentation(tmp_path / "a.dcm", clip, masks, segments, "net", "1")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_files_are_refused_or_read(tmp_path: Path) -> None:
+    """As ``scripts/bench evidence`` does some thousand times."""
+    rng = np.random.default_rng(0)
+    whole = np.frombuffer(example("ct").read_bytes(), np.uint8)
+    outcomes = set()
+    for _ in range(150):
+        damaged = whole.copy()
+        places = rng.integers(132, 6000, rng.choice((1, 4, 16)))
+        damaged[places] = rng.integers(0, 256, places.size)
+        path = tmp_path / "damaged.dcm"
+        path.write_bytes(damaged.tobytes()[: rng.choice((whole.size, rng.integers(132, whole.size)))])
+        try:
+            open_clip(path)[0]
+            outcomes.add("read")
+        except DicomError:
+            outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
