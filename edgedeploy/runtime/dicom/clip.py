@@ -98,8 +98,13 @@ def open_clip(path: str | os.PathLike[str]) -> Clip:
     where = Path(path)
     with unquoted():
         data = _parsed(where)
-        check_size(data)
-        return Clip(data, decoder_of(data))
+        try:
+            check_size(data)
+            return Clip(data, decoder_of(data))
+        except DicomError:
+            raise
+        except Exception as exc:  # pydicom reads a value when it is asked for, and a damaged one fails in many ways
+            raise DicomError(f"its header is damaged ({type(exc).__name__})") from None
 
 
 def _parsed(path: Path) -> Any:
