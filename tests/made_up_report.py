@@ -8,11 +8,14 @@ from typing import Any
 import made_up
 import numpy as np
 
+from edgedeploy.evidence.bootstrap import Resampler
 from edgedeploy.evidence.front import Front, build_front
 from edgedeploy.records.goals import Constraint, Objective
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.report.page_sections import ReportData
 from edgedeploy.report.pictures import CasePicture, worst_cases
+from edgedeploy.report.rivals import rivals_of
+from edgedeploy.study.outline import Outline
 
 DICE = Objective("dice_mean", "maximize")
 RATIO = Objective("latency_ratio", "minimize")
@@ -104,9 +107,40 @@ def picture(seed: int, tint: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return image.astype(np.uint8)
 
 
+LAYERS: dict[str, tuple[str, int, tuple[str, ...], int, int]] = {
+    # name: operator, level, inputs, baseline's ns, pick's ns
+    "enc1/conv": ("Conv", 0, (), 900_000, 210_000),
+    "enc2/conv": ("Conv", 1, ("enc1/conv",), 700_000, 130_000),
+    "enc3/conv": ("Conv", 2, ("enc2/conv",), 600_000, 90_000),
+    "middle/conv": ("Conv", 3, ("enc3/conv",), 500_000, 480_000),
+    "dec3/conv": ("Conv", 2, ("middle/conv", "enc3/conv"), 800_000, 120_000),
+    "dec2/conv": ("Conv", 1, ("dec3/conv", "enc2/conv"), 900_000, 170_000),
+    "dec1/conv": ("Conv", 0, ("dec2/conv", "enc1/conv"), 1_100_000, 240_000),
+    "head": ("Conv", 0, ("dec1/conv",), 20_000, 45_000),
+}
+OUTLINE = Outline(
+    {name: level for name, (_, level, *_) in LAYERS.items()}, {name: item[2] for name, item in LAYERS.items()}
+)
+
+
+def with_layers(items: list[Measurement], report: Front) -> list[Measurement]:
+    """A profile on both sides of the pick."""
+    sides = {
+        "baseline": {"layers": [_layer(name, item[0], item[3]) for name, item in LAYERS.items()]},
+        "candidate": {"layers": [_layer(name, item[0], item[4]) for name, item in LAYERS.items()]},
+    }
+    sides["candidate"]["layers"].insert(2, {**_layer("reorder", "Reorder", 60_000), "source": None})
+    picked = report.pick.digest if report.pick else ""
+    return [dataclasses.replace(item, layers=sides) if item.digest == picked else item for item in items]
+
+
+def _layer(name: str, operator: str, ns: int) -> dict[str, Any]:
+    return {"name": name, "source": name, "operator": operator, "kernel": "jit_int8", "device": "CPU", "ns": ns}
+
+
 def report_data(**changes: Any) -> ReportData:
     report = changes.pop("front", None) or front()
-    items = measurements()
+    items = with_layers(measurements(), report)
     roles = {"truth": 0, "baseline": 1, "pick": 2}
     pictures = [
         CasePicture(case, {role: picture(index, tint) for role, tint in roles.items()})
@@ -133,5 +167,7 @@ def report_data(**changes: Any) -> ReportData:
         pictures=pictures,
         versions={"edgedeploy": "0.1.0", "torch": "2.13.0"},
         created_utc="2026-01-01T00:11:00+00:00",
+        outline=OUTLINE,
+        rivals=rivals_of(report, items, Resampler(report.seed)),
     )
     return dataclasses.replace(data, **changes)

@@ -47,6 +47,29 @@ def convolutional(path: Path, *, named: bool = True, side: int | str = 16, opset
     return _save(path, nodes, weights, [1, 3, side, side], [1, 2, side, side], opset)
 
 
+def u_shaped(path: Path) -> Path:
+    """down -> pool -> deep -> resize -> up, which reads down's output too: image (1, 1, 16, 16) -> out (1, 4, 16, 16)."""
+    rng = np.random.default_rng(0)
+
+    def weights(name: str, out: int, into: int) -> tuple[str, Any]:
+        return name, rng.standard_normal((out, into, 3, 3)) / 3
+
+    pads = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["d"], name="down", **pads),
+        helper.make_node("MaxPool", ["d"], ["p"], name="pool", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["p", "w2"], ["e"], name="deep", **pads),
+        helper.make_node("Resize", ["e", "", "scales"], ["r"], name="resize"),
+        helper.make_node("Concat", ["r", "d"], ["c"], name="join", axis=1),
+        helper.make_node("Conv", ["c", "w3"], ["out"], name="up", **pads),
+    ]
+    held = [weights("w1", 4, 1), weights("w2", 4, 4), weights("w3", 4, 8), ("scales", np.array([1, 1, 2, 2]))]
+    tensors = [numpy_helper.from_array(values.astype(np.float32), name) for name, values in held]
+    found = _save(path, nodes, tensors, [1, 1, 16, 16], [1, 4, 16, 16], 17)
+    onnx.save(onnx.shape_inference.infer_shapes(onnx.load(str(found))), str(found))
+    return found
+
+
 def norm_after_relu(path: Path) -> Path:
     """Conv, Relu, batch norm, Conv: nothing that a tool could fold it into comes right before the norm."""
     rng = np.random.default_rng(0)

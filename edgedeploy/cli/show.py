@@ -41,17 +41,41 @@ def show_front(folder: Path, as_json: bool, none: int = EXIT_GOAL_NOT_MET) -> No
 
 @app.command()
 def report(
-    folder: Folder, to: Annotated[Path | None, typer.Option(help="HTML file (DIR/report.html).")] = None
+    folder: Folder,
+    to: Annotated[Path | None, typer.Option(help="HTML file (DIR/report.html).")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write this Markdown page for a pull request instead; with --to, both.")
+    ] = None,
 ) -> None:
-    """Write one offline HTML file from the stored evidence.
+    """Write one offline HTML file from the stored evidence, or one Markdown page.
 
     \b
     Example: edgedeploy report runs/cart --to cart.html
     """
-    from edgedeploy.report.make import make_report
+    from edgedeploy.report.make import make_markdown, make_report
 
-    path = make_report(folder, to)
-    out.print(f"Report: {escape(str(path.resolve()))}", highlight=False)
+    written = [] if markdown is None else [make_markdown(folder, markdown)]
+    if to is not None or markdown is None:
+        written.append(make_report(folder, to))
+    for path in written:
+        out.print(f"Report: {escape(str(path.resolve()))}", highlight=False)
+
+
+@app.command()
+def plot(
+    folder: Folder,
+    to: Annotated[Path, typer.Option("--out", help="File that ends with .svg or .png.", show_default=False)],
+) -> None:
+    """Draw the front with its intervals and the pick, for slides.
+
+    \b
+    Example: edgedeploy plot runs/cart --out front.svg
+    """
+    from edgedeploy.report.slides import write_plot
+    from edgedeploy.study.front import read_front
+
+    path = write_plot(read_front(folder), to)
+    out.print(f"Plot: {escape(str(path.resolve()))}", highlight=False)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.units import human
@@ -90,8 +90,11 @@ class Beside:
         return dict(vars(self))
 
 
+SIDES: Final = ("candidate", "baseline")
+
+
 def profile_of(measurement: Measurement, side: str) -> Profile:
-    """``side`` is ``candidate`` or ``baseline``."""
+    """``side`` is one of :data:`SIDES`."""
     found = measurement.layers.get(side)
     if not isinstance(found, Mapping):
         return Profile((), "no layers were profiled in this run")

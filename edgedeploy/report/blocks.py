@@ -4,9 +4,12 @@ kind of block, named in ``macro``, and escapes whatever it lays out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
+
+from edgedeploy.report.drawing import Drawing
 
 
 @dataclass(frozen=True)
@@ -104,14 +107,39 @@ class Columns:
     columns: Sequence[tuple[str, Sequence[Table]]]
 
 
-Block = Text | Table | Chart | Bar | Pictures | Columns
+@dataclass(frozen=True)
+class Points:
+    """A list of sentences."""
+
+    macro: ClassVar = "points"
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that are seen when asked for."""
+
+    macro: ClassVar = "fold"
+    title: str
+    blocks: Sequence[Text | Table]
+
+
+Block = Text | Table | Chart | Bar | Pictures | Columns | Points | Fold | Drawing
 
 
 @dataclass(frozen=True)
 class Section:
+    """A ``folded`` one shows its title until it is opened."""
+
     title: str
     caption: str
     blocks: Sequence[Block]
+    folded: bool = False
+
+    @property
+    def anchor(self) -> str:
+        """What a link to it names; no two titles of a report are alike."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-") or "section"
 
 
 @dataclass(frozen=True)
@@ -124,6 +152,18 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Fact:
+    """One question of the first screen with its answer: sentences, numbers, what there is to list, and ``why``, which is
+    seen when asked for."""
+
+    title: str
+    texts: Sequence[str] = ()
+    tiles: Sequence[Tile] = ()
+    points: Sequence[str] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Summary:
     """The top of the page. ``badge`` is the provenance, ``picked`` says whether there is an answer."""
 
@@ -132,6 +172,4 @@ class Summary:
     meta: str
     picked: bool
     headline: str
-    reasons: str
-    tiles: Sequence[Tile]
-    notes: Sequence[str]
+    facts: Sequence[Fact]

@@ -9,7 +9,9 @@ from typing import Any
 from edgedeploy.evidence.front import Front
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.pictures import CasePicture
+from edgedeploy.report.rivals import Rival
 from edgedeploy.study.left import NotTried
+from edgedeploy.study.outline import Outline
 from edgedeploy.study.plans import MadePlan
 
 
@@ -19,7 +21,8 @@ class ReportData:
     ``seconds`` is the time account by phase, ``overhead`` the share of it that is not work (None: not known);
     ``training`` how the baseline was trained, ``trainings`` how the other models were (see ``Store``);
     ``openings`` the log of the confirmation split (``utc``, ``reason``, ``variants``); ``command`` what was typed;
-    ``not_tried`` the rungs that the last run left; ``plans`` the plans of budgets by target and budget."""
+    ``not_tried`` the rungs that the last run left; ``plans`` the plans of budgets by target and budget;
+    ``rivals`` who cannot be told apart from the pick; ``outline`` the shape of the pick's network."""
 
     name: str
     front: Front
@@ -38,3 +41,5 @@ class ReportData:
     notes: Sequence[str] = ()
     not_tried: Sequence[NotTried] = ()
     plans: Mapping[str, Mapping[str, MadePlan]] = field(default_factory=dict)
+    rivals: Sequence[Rival] = ()
+    outline: Outline = field(default_factory=Outline)

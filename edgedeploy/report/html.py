@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edgedeploy.report.blocks import Chart, Section, Summary
+from edgedeploy.report.drawing import DARK, PAINTS, Drawing, styles
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+_PAINTS: Final = f"{styles(PAINTS)}\n@media screen and (prefers-color-scheme:dark){{{styles(DARK)}}}\n"
+
+_NO_XML: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML file may have."""
 
 
 @cache
@@ -39,7 +46,7 @@ def page(summary: Summary, sections: Sequence[Section]) -> str:
     """The whole document."""
     from plotly.offline import get_plotlyjs
 
-    style, behaviour = _file("style.css"), _file("behaviour.js")
+    style, behaviour = f"{_file('style.css')}{_PAINTS}", _file("behaviour.js")
     library = get_plotlyjs().replace("</script", "<\\/script")  # by hand: a script's text has no escapes of HTML
     policy = (
         "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
@@ -49,6 +56,12 @@ def page(summary: Summary, sections: Sequence[Section]) -> str:
     content = {"summary": summary, "sections": sections, "charts": charts}
     template = templates().get_template("page.html")
     return template.render(content, policy=policy, style=style, library=library, behaviour=behaviour)
+
+
+def svg(drawing: Drawing) -> str:
+    """The drawing as a file of its own, in light colours: on slides the paper is white."""
+    text = templates().get_template("drawing.svg").render(it=drawing, styles=styles(PAINTS))
+    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _file(name: str) -> str:

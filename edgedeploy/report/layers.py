@@ -1,12 +1,13 @@
-"""The report's table of layers."""
+"""The report's section on layers: a picture of the network, and a table."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from edgedeploy.evidence.layers import beside, held_against, profile_of, time_text
-from edgedeploy.report.blocks import Line, Section, Table, Text
+from edgedeploy.report.blocks import Block, Fold, Line, Section, Table, Text
 from edgedeploy.report.data import ReportData
+from edgedeploy.report.network import network_drawing
 from edgedeploy.report.pictures import pick_and_reference
 from edgedeploy.report.tables import line
 
@@ -39,8 +40,11 @@ def layers_section(data: ReportData) -> Section | None:
     lines.append(_line("All together", "", "", ours.total_ns, theirs.total_ns if theirs.layers else None))
     headers = ["Layer", "Operator", "Kernel and device", "Time", "Baseline"]
     against = held_against(ours, shown.metrics.get("latency_p50_ns"))
-    notes = [Text(places), *([Text(against)] if against else [])]
-    return Section(title, caption, [*notes, Table(headers, lines, numbers=(3, 4), look="narrow")])
+    drawn = network_drawing(ours, theirs, (shown.variant.label, "The baseline beside it"), data.outline)
+    blocks: list[Block] = [drawn] if drawn else []
+    blocks += [Text(places), *([Text(against)] if against else [])]
+    table = Table(headers, lines, numbers=(3, 4), look="narrow", named=True)
+    return Section(title, caption, [*blocks, Fold(f"The {min(SHOWN, len(rows))} slowest layers as a table", [table])])
 
 
 def _line(name: str, operator: str, place: str, ours_ns: int | None, theirs_ns: int | None) -> Line:

@@ -11,19 +11,23 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.errors import DataError, EdgeDeployError
+from edgedeploy.evidence.bootstrap import Resampler
 from edgedeploy.evidence.front import Front
+from edgedeploy.evidence.layers import SIDES, profile_of
 from edgedeploy.files import read_arrays
 from edgedeploy.interfaces.task import Array, Case, Pictured
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.again import command_again
-from edgedeploy.report.page_sections import ReportData, write_report
-from edgedeploy.report.pictures import CasePicture, require_picture, worst_cases
+from edgedeploy.report.page_sections import ReportData, write_markdown, write_report
+from edgedeploy.report.pictures import CasePicture, pick_and_reference, pictured_cases, require_picture
 from edgedeploy.report.private import private_in, shown
+from edgedeploy.report.rivals import rivals_of
 from edgedeploy.spec.public import without
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import front_of, stored_spec, summarised, with_failures
 from edgedeploy.study.left import NotTried, kept_left
+from edgedeploy.study.outline import Outline, outline_of
 from edgedeploy.study.plans import MadePlans, kept_plans
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task
@@ -31,20 +35,32 @@ from edgedeploy.tasks.load import load_task
 
 def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
     """Write the HTML report (``FOLDER/report.html``) and return its path."""
+    return write_report(report_data(folder), Path(to) if to is not None else Path(folder) / "report.html")
+
+
+def make_markdown(folder: str | Path, to: str | Path) -> Path:
+    """Write the report as one Markdown page and return its path."""
+    return write_markdown(report_data(folder, pictures=False), Path(to))
+
+
+def report_data(folder: str | Path, *, pictures: bool = True) -> ReportData:
+    """What a report of the study in ``folder`` is made from, with ``pictures`` of cases where they are wanted."""
     store = Store(Path(folder))
     study = store.study()
     spec = stored_spec(store)
     light, derived = summarised(store, study, spec)
     front = with_failures(front_of(study, spec, light, derived=derived), store)
     measurements = _with_series(light, front, store)
+    resampler = Resampler(front.seed, front.resamples, {digest: item.samples for digest, item in derived.items()})
     account = summarise(store.times())
-    pictures, notes = _pictures(store, study, spec, front, worst_cases(front, measurements))
+    wanted = pictured_cases(front, measurements) if pictures else ()
+    drawn, notes = _pictures(store, study, spec, front, wanted)
     confirmation, training, trainings = store.confirmations(), store.baseline_training(), store.model_trainings()
     plans, plan_notes = _plans(store)
     not_tried, left_notes = _not_tried(store)
     text = store.study_text()
     private = private_in(text)
-    data = ReportData(
+    return ReportData(
         name=spec.study.name,
         front=front,
         measurements=measurements,
@@ -56,14 +72,15 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
         training=training,
         trainings=trainings,
         openings=store.openings(),
-        pictures=pictures,
+        pictures=drawn,
         versions=study["versions"],
         created_utc=study["created_utc"],
         notes=[without(note, private) for note in (*store.left_out(), *plan_notes, *left_notes, *notes)],
         not_tried=not_tried,
         plans=plans,
+        rivals=rivals_of(front, light, resampler),
+        outline=_outline(store, front, measurements),
     )
-    return write_report(data, Path(to) if to is not None else store.root / "report.html")
 
 
 def _with_series(light: Sequence[Measurement], front: Front, store: Store) -> list[Measurement]:
@@ -74,6 +91,15 @@ def _with_series(light: Sequence[Measurement], front: Front, store: Store) -> li
         shown = {next((item.digest for item in light if item.valid), None)}
     whole = {digest: store.measurement(digest) for digest in shown if digest}
     return [(whole.get(item.digest) if item.valid else None) or item for item in light]
+
+
+def _outline(store: Store, front: Front, measurements: Sequence[Measurement]) -> Outline:
+    """The shape of the network whose layers are shown."""
+    shown = next((item for item in pick_and_reference(front, measurements) if item), None)
+    if shown is None or not shown.layers:
+        return Outline()
+    names = {layer.source for side in SIDES for layer in profile_of(shown, side).layers if layer.source}
+    return outline_of(store, shown.variant.model_digest, names)
 
 
 def _not_tried(store: Store) -> tuple[tuple[NotTried, ...], list[str]]:

@@ -1,20 +1,19 @@
-"""The report's later sections: case by case, confirmation, failures, time, environment, how to do it again."""
+"""The report's later sections: confirmation, failures, time, environment, how to do it again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Resampler
+from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES
 from edgedeploy.evidence.confirm import confirm
 from edgedeploy.evidence.energy import energy_text
-from edgedeploy.evidence.quantities import comparison_text, gain_text, heading, quantity, scale_for
-from edgedeploy.records.measurement import Measurement
+from edgedeploy.evidence.quantities import scale_for
 from edgedeploy.records.units import human
 from edgedeploy.report.blocks import Bar, Block, Cell, Chart, Columns, Section, Share, Table, Text
 from edgedeploy.report.data import ReportData
-from edgedeploy.report.pictures import case_gains, case_goal, pick_and_reference, picture_rows
-from edgedeploy.report.plot import case_differences, latency_over_time
+from edgedeploy.report.pictures import pick_and_reference
+from edgedeploy.report.plot import latency_over_time
 from edgedeploy.report.shipping import confirmed, featured_role
 from edgedeploy.report.tables import (
     confirmation_table,
@@ -27,50 +26,6 @@ from edgedeploy.report.tables import (
 from edgedeploy.report.words import PROVENANCE_TEXT, executed_text
 
 PHASE_COLOURS = ("#2166ac", "#4393c3", "#92c5de", "#5aae61", "#a6dba0", "#b2abd2", "#f4a582", "#cfd4da")
-
-
-def _both_have(metric: str, *sides: Measurement) -> bool:
-    return all(metric in side.metrics for side in sides)
-
-
-def cases_section(data: ReportData) -> Section:
-    front = data.front
-    goal = case_goal(front, data.measurements)
-    gains = case_gains(front, data.measurements)
-    pick, reference = pick_and_reference(front, data.measurements)
-    title = "Case by case against the baseline"
-    if goal is None or pick is None or reference is None or not gains or not _both_have(goal.metric, pick, reference):
-        why = "What is shown is the baseline itself." if pick is not None and pick is reference else ""
-        text = why or "There is no pick, no baseline, or no metric by case, so there is nothing to compare."
-        return Section(title, "", [Text(text)])
-    unit, name = front.unit(goal.metric), heading(goal.metric)
-    whose = featured_role(front)
-    values = {
-        case: [quantity(float(side.cases[case][goal.metric] or 0.0), goal.metric, unit) for side in (reference, pick)]
-        for case in gains
-    }
-    hover = {
-        case: f"{case}\nbaseline {two[0]}, {whose} {two[1]}\n{whose} {gain_text(gains[case], goal.metric, unit)}"
-        for case, two in values.items()
-    }
-    compared = Resampler(front.seed).compare(pick, reference, goal)
-    chart = case_differences(gains, hover, compared, f"{name}: {whose} against baseline, above zero is better")
-    better, worse = sum(gain > 0 for gain in gains.values()), sum(gain < 0 for gain in gains.values())
-    caption = (
-        f"Each dot is one case of the selection split: {name} of the {whose} against that of the float baseline. The "
-        f"{whose} is better in {better} and worse in {worse} of {len(gains)} cases; on average "
-        f"{comparison_text(compared, unit)}. The band spans the one-sided bounds of the average."
-    )
-    worst = sorted(gains, key=lambda case: (gains[case], case))[:5]
-    lines = [line(case, *values[case], gain_text(gains[case], goal.metric, unit)) for case in worst]
-    headers = [f"Worst cases for the {whose}", f"Baseline {name}", f"{whose.capitalize()} {name}", f"The {whose} is"]
-    label = f"Plot of the difference in {name} for {len(gains)} cases; the worst are in the table below."
-    blocks: list[Block] = [
-        Chart("case-chart", label, chart),
-        Table(headers, lines, numbers=(1, 2, 3), look="narrow"),
-        picture_rows(data.pictures, front, data.measurements),
-    ]
-    return Section(title, caption, blocks)
 
 
 def sustained_section(data: ReportData) -> Section | None:

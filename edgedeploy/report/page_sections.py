@@ -1,7 +1,8 @@
 """The report: one HTML file that needs nothing else, made from stored evidence alone.
 
-Sections in the order a reader asks: what to ship and why, the front, the numbers, how the search went, case by case, the
-confirmation, what failed, where the time went, on what it ran, how to do it again.
+The first screen has the answer (``answer.py``). Then, open: the front, who cannot be told apart from the pick, the network
+layer by layer, the cases. Folded: the numbers, how the search went, the confirmation, what failed, where the time went, on
+what it ran, how to do it again.
 """
 
 from __future__ import annotations
@@ -9,21 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from edgedeploy.errors import StorageError
 from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
 from edgedeploy.evidence.confirm import confirmation_of
 from edgedeploy.evidence.front import Front, Row
-from edgedeploy.evidence.quantities import heading, quantity, span
+from edgedeploy.evidence.quantities import heading, quantity
 from edgedeploy.evidence.verdict import MARGIN
 from edgedeploy.files import write_atomic
-from edgedeploy.report.blocks import Block, Chart, Section, Summary, Table, Text, Tile
+from edgedeploy.report.answer import summary_of
+from edgedeploy.report.blocks import Block, Chart, Section, Summary, Table, Text
+from edgedeploy.report.cases import cases_section
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.html import page
 from edgedeploy.report.layers import layers_section
+from edgedeploy.report.markdown import markdown
 from edgedeploy.report.not_tried import not_tried_section
 from edgedeploy.report.page_details import (
-    cases_section,
     confirmation_section,
     environment_section,
     failures_section,
@@ -34,20 +38,20 @@ from edgedeploy.report.page_details import (
 )
 from edgedeploy.report.plans import plans_section
 from edgedeploy.report.plot import choose_axes, pareto
+from edgedeploy.report.rivals import rivals_section
 from edgedeploy.report.search_section import search_section
 from edgedeploy.report.tables import CHANCE, all_variants_table, line, metrics_table, weight_bits_table
 from edgedeploy.report.words import (
-    answer,
-    baseline_text,
     board_metrics_present,
-    changed_lines,
-    key_metrics,
-    parity_lines,
     scenario_tables,
     task_metrics,
 )
 
-__all__ = ["ReportData", "render_report", "write_report"]
+__all__ = ["ReportData", "render_report", "write_markdown", "write_report"]
+
+EVERY_VARIANT: Final = "All variants"
+NOT_IN_MARKDOWN: Final = ("The front", EVERY_VARIANT, "How the search went", "Environment")
+"""Pictures, and what is too long for a comment; the front's members stand in another table."""
 
 
 def write_report(data: ReportData, path: Path) -> Path:
@@ -62,19 +66,33 @@ def write_report(data: ReportData, path: Path) -> Path:
 
 def render_report(data: ReportData) -> str:
     """The page as text: the same data gives the same text."""
+    return page(*_parts(data))
+
+
+def write_markdown(data: ReportData, path: Path) -> Path:
+    """Write the Markdown page to ``path``, whole or not at all. Returns ``path``. Raises ``StorageError``."""
+    summary, sections = _parts(data)
+    kept = [section for section in sections if section.title not in NOT_IN_MARKDOWN]
+    try:
+        write_atomic(path, markdown(summary, kept).encode(errors="backslashreplace"))
+    except OSError as exc:
+        raise StorageError(f"page {path}", exc.strerror or str(exc), "Name another file with --markdown") from None
+    return path
+
+
+def _parts(data: ReportData) -> tuple[Summary, list[Section]]:
+    """The top, and the sections in the order in which they stand."""
     if data.front.confirmation is None:
         found = confirmation_of(data.front, data.confirmation, data.openings)
         data = replace(data, front=replace(data.front, confirmation=found))
-    sections = [
-        _front(data.front),
+    first = [_front(data.front), rivals_section(data.front, data.rivals), layers_section(data), cases_section(data)]
+    further = [
         _numbers(data.front),
         _every_variant(data),
         search_section(data),
-        layers_section(data),
         plans_section(data),
         not_tried_section(data),
         sustained_section(data),
-        cases_section(data),
         confirmation_section(data),
         failures_section(data),
         time_section(data),
@@ -82,39 +100,8 @@ def render_report(data: ReportData) -> str:
         environment_section(data),
         reproduce_section(data),
     ]
-    return page(_summary(data), [section for section in sections if section])
-
-
-def _summary(data: ReportData) -> Summary:
-    front = data.front
-    counts = f"{len(front.rows)} variants, {len(front.members)} on the front"
-    meta = [f"board {front.board}" if front.board else "", counts, data.created_utc]
-    head, *rest = answer(front)
-    return Summary(
-        name=data.name,
-        badge=front.provenance or "nothing measured",
-        meta=" \N{MIDDLE DOT} ".join(filter(None, meta)),
-        picked=front.fit_to_ship,
-        headline=head,
-        reasons=" ".join(rest),
-        tiles=_tiles(front),
-        notes=[*changed_lines(front), *parity_lines(front), *data.notes],
-    )
-
-
-def _tiles(front: Front) -> list[Tile]:
-    pick = front.row(front.featured)
-    if pick is None:
-        return []
-    tiles = []
-    for metric in key_metrics(front):
-        estimate = pick.estimates.get(metric)
-        if estimate is None:
-            continue
-        unit = front.unit(metric)
-        small = [span(estimate, metric, unit), baseline_text(pick, metric, front)]
-        tiles.append(Tile(heading(metric), quantity(estimate.value, metric, unit), [text for text in small if text]))
-    return tiles
+    folded = [replace(section, folded=True) for section in further if section]
+    return summary_of(data), [*(section for section in first if section), *folded]
 
 
 def _front(front: Front) -> Section:
@@ -209,4 +196,4 @@ def _every_variant(data: ReportData) -> Section:
         lines = [line(item.variant.label, item.cause, item.created_utc) for item in front.invalid]
         why = "The conditions drifted while these ran, so they gave no numbers."
         blocks += [Text("Invalid runs", "heading"), Text(why, "note"), Table(["Variant", "Cause", "When"], lines)]
-    return Section("All variants", caption, blocks)
+    return Section(EVERY_VARIANT, caption, blocks)

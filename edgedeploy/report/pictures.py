@@ -14,14 +14,19 @@ import numpy.typing as npt
 from edgedeploy.evidence.bootstrap import paired_gains
 from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.pick import accuracy_objective
-from edgedeploy.evidence.quantities import heading, quantity
+from edgedeploy.evidence.quantities import gain_text, heading, quantity
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.blocks import Picture, Pictures
+from edgedeploy.report.shipping import featured_role
 
-ROLES: Final[Mapping[str, str]] = {"truth": "truth", "baseline": "baseline's answer", "pick": "pick's answer"}
+ROLES: Final = ("truth", "baseline", "pick")
 MAX_SIDE: Final = 320
 """Pixels of a picture's longer side in the page: enough to see a contour, and forty of them fit in a mail."""
+
+MOST_PICTURED: Final = 12
+MOST_BYTES: Final = 1_800_000
+"""Of all pictures in the page; cases that would need more are listed without."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,14 @@ def worst_cases(report: Front, measurements: Sequence[Measurement], count: int =
     """Ids of the cases where the pick loses most against the reference baseline, worst first; empty without both."""
     gains = case_gains(report, measurements)
     return tuple(sorted(gains, key=lambda case: (gains[case], case))[:count])
+
+
+def pictured_cases(report: Front, measurements: Sequence[Measurement]) -> tuple[str, ...]:
+    """The worst cases, and every lost one as far as there is room: worst first."""
+    worst = worst_cases(report, measurements)
+    judged = report.decision.judged.get(report.featured or "")
+    lost = judged.lost.lost if judged is not None and judged.lost is not None else ()
+    return tuple(dict.fromkeys((*worst, *lost)))[:MOST_PICTURED] if worst else ()
 
 
 def case_gains(report: Front, measurements: Sequence[Measurement]) -> dict[str, float]:
@@ -87,20 +100,33 @@ def data_uri(image: npt.NDArray[np.uint8]) -> str:
 
 
 def picture_rows(pictures: Sequence[CasePicture], report: Front, measurements: Sequence[Measurement]) -> Pictures:
-    """A row per case: its pictures side by side, each with what it scored."""
+    """A row per case: its pictures side by side, each with what it scored, and how much the case loses. Rows past
+    :data:`MOST_BYTES` are left out, the first never."""
     pick, reference = pick_and_reference(report, measurements)
-    values = {"pick": pick.cases if pick else {}, "baseline": reference.cases if reference else {}}
+    sides = {"baseline": (reference, "baseline's answer"), "pick": (pick, f"{featured_role(report)}'s answer")}
     goal = case_goal(report, measurements)
-    rows = []
+    gains = case_gains(report, measurements)
+    rows: list[tuple[str, Sequence[Picture]]] = []
+    left = MOST_BYTES
     for picture in pictures:
         shown = []
-        for role, text in ROLES.items():
-            if role not in picture.images:
-                continue
-            caption = text
-            value = values.get(role, {}).get(picture.case, {}).get(goal.metric) if goal else None
-            if goal and value is not None:
-                caption += f": {heading(goal.metric)} {quantity(value, goal.metric, report.unit(goal.metric))}"
+        for role in (role for role in ROLES if role in picture.images):
+            side, caption = sides.get(role, (None, role))
+            scored = _scored(side, picture.case, goal, report)
+            caption = f"{caption}: {scored}" if scored else caption
             shown.append(Picture(data_uri(picture.images[role]), f"{picture.case}, {caption}", caption))
-        rows.append((picture.case, shown))
+        left -= sum(len(item.uri) for item in shown)
+        if left < 0 and rows:
+            break
+        gain = gains.get(picture.case)
+        lost = "" if goal is None or gain is None else f": {gain_text(gain, goal.metric, report.unit(goal.metric))}"
+        rows.append((f"{picture.case}{lost}", shown))
     return Pictures(rows)
+
+
+def _scored(side: Measurement | None, case: str, goal: Objective | None, report: Front) -> str:
+    """What one side scored in the case, on the :func:`case_goal`; empty without a value."""
+    value = side.cases.get(case, {}).get(goal.metric) if side and goal else None
+    if goal is None or value is None:
+        return ""
+    return f"{heading(goal.metric)} {quantity(value, goal.metric, report.unit(goal.metric))}"

@@ -61,10 +61,18 @@ class Axis:
         return self.objective.metric
 
     @property
-    def title(self) -> str:
+    def text(self) -> str:
         word = "smaller is better" if self.objective.direction == "minimize" else "larger is better"
         unit = f", {self.unit}" if self.unit else ""
-        return escape(f"{heading(self.metric)}{unit} ({word})")
+        return f"{heading(self.metric)}{unit} ({word})"
+
+    @property
+    def title(self) -> str:
+        return escape(self.text)
+
+    def at(self, row: Row) -> float:
+        """The row's value in the unit that is shown."""
+        return row.estimates[self.metric].value / self.scale
 
 
 def choose_axes(report: Front) -> tuple[Axis, Axis]:
@@ -87,12 +95,29 @@ def _axis(goal: Objective, report: Front) -> Axis:
     return Axis(goal, scale, unit)
 
 
-def pareto(report: Front) -> Figure:
+@dataclass(frozen=True)
+class FrontPlot:
+    """What is drawn of a front: ``groups`` of rows that look alike, the ``corners`` of the staircase of what is attainable
+    in the units of the axes, and the ``pick``."""
+
+    x: Axis
+    y: Axis
+    title: str
+    groups: Sequence[tuple[Look, Sequence[Row]]]
+    corners: Sequence[tuple[float, float]]
+    pick: Row | None
+
+    @property
+    def rises_late(self) -> bool:
+        """Whether the staircase goes sideways first."""
+        return self.x.objective.direction == "minimize"
+
+
+def front_plot(report: Front) -> FrontPlot:
     """Accuracy against cost: the front with its line, the baselines, the pick, and everything else in grey."""
     x, y = choose_axes(report)
     drawn = [row for row in report.rows if x.metric in row.estimates and y.metric in row.estimates]
-    members = sorted((row for row in drawn if row.status == "front"), key=lambda row: row.estimates[x.metric].value)
-    line = _line(members, report, x, y)
+    members = sorted((row for row in drawn if row.status == "front"), key=x.at)
     others = [row for row in drawn if not row.baseline]
     groups = [
         (MISSED, [row for row in others if row.status in ("infeasible", "incomplete")]),
@@ -100,28 +125,39 @@ def pareto(report: Front) -> Figure:
         (FRONT, [row for row in others if row.status == "front"]),
         (BASELINES, [row for row in drawn if row.baseline]),
     ]
-    data = [line] if line else []
-    data += [_points(look, rows, report, x, y) for look, rows in groups if rows]
-    data += [_ring(row, x, y) for row in drawn if report.pick and row.digest == report.pick.digest]
+    pick = next((row for row in drawn if report.pick and row.digest == report.pick.digest), None)
     title = f"{heading(y.metric)} against {phrase(x.metric)} on {report.board} ({report.provenance})"
-    return {"data": data, "layout": plain_layout(escape(title), x.title, y.title, 480)}
+    return FrontPlot(x, y, title, [group for group in groups if group[1]], _corners(members, report, x, y), pick)
 
 
-def _line(members: Sequence[Row], report: Front, x: Axis, y: Axis) -> Figure | None:
-    """The staircase of what is attainable: through the members that are not beaten in these two metrics."""
+def pareto(report: Front) -> Figure:
+    """:func:`front_plot` as a figure."""
+    plot = front_plot(report)
+    data = [_line(plot)] if plot.corners else []
+    data += [_points(look, rows, report, plot.x, plot.y) for look, rows in plot.groups]
+    data += [_ring(plot.pick, plot.x, plot.y)] if plot.pick else []
+    return {"data": data, "layout": plain_layout(escape(plot.title), plot.x.title, plot.y.title, 480)}
+
+
+def _corners(members: Sequence[Row], report: Front, x: Axis, y: Axis) -> list[tuple[float, float]]:
+    """The members that are not beaten in these two metrics; none for a single one."""
     if len(members) < 2 or report.provenance is None:
-        return None
+        return []
     points = [
         Candidate(row.digest, report.provenance, {axis.metric: row.estimates[axis.metric].value for axis in (x, y)})
         for row in members
     ]
-    corners = non_dominated(points, (x.objective, y.objective))
+    kept = non_dominated(points, (x.objective, y.objective))
+    return [(point.values[x.metric] / x.scale, point.values[y.metric] / y.scale) for point in kept]
+
+
+def _line(plot: FrontPlot) -> Figure:
     return {
         "type": "scatter",
         "mode": "lines",
-        "x": [point.values[x.metric] / x.scale for point in corners],
-        "y": [point.values[y.metric] / y.scale for point in corners],
-        "line": {"color": BLUE, "width": 1.5, "shape": "hv" if x.objective.direction == "minimize" else "vh"},
+        "x": [x for x, _ in plot.corners],
+        "y": [y for _, y in plot.corners],
+        "line": {"color": BLUE, "width": 1.5, "shape": "hv" if plot.rises_late else "vh"},
         "opacity": 0.6,
         "hoverinfo": "skip",
         "showlegend": False,

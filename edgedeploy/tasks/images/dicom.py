@@ -5,16 +5,14 @@ pydicom's messages may quote what a file says of a patient, so none of them gets
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from edgedeploy.errors import DataError
+from edgedeploy.runtime.dicom.clip import DicomError, NoDecoder, decoded, decoder_of, unquoted
 from edgedeploy.tasks.images.rules import ImageRules, Pixels, ValueRange, Values, page_of
 
 SUFFIXES: Final = (".dcm", ".dicom")
@@ -40,32 +38,15 @@ def is_dicom(path: Path) -> bool:
 
 def read_dicom(path: Path, rules: ImageRules, max_pixels: int) -> Pixels:
     """One frame of a DICOM file. Raises ``DataError``, which says nothing of what the file says of a patient."""
-    with _unquoted():
+    with unquoted():
         data = _parsed(path)
         rows, columns = _number(path, data, "Rows"), _number(path, data, "Columns")
         frames = _number(path, data, "NumberOfFrames", 1)
         if not 1 <= rows * columns <= max_pixels or frames < 1:
             found = f"{columns}x{rows} pixels in {frames} frames"
             raise DataError(f"image {path}", found, f"1 to {max_pixels} pixels a frame are read")
-        values = _decoded(path, data, page_of(path, rules, frames, "frame"))
-        return _interpreted(path, data, values, rules)
-
-
-@contextmanager
-def _unquoted() -> Iterator[None]:
-    """Keeps pydicom's warnings and log, which quote values of the file, to itself."""
-    log = logging.getLogger("pydicom")
-
-    def nothing(record: logging.LogRecord) -> bool:
-        return False
-
-    log.addFilter(nothing)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.removeFilter(nothing)
+        values, decoder = _decoded(path, data, page_of(path, rules, frames, "frame"))
+        return replace(_interpreted(path, data, values, rules), decoder=decoder)
 
 
 def _parsed(path: Path) -> Any:
@@ -95,24 +76,21 @@ def _number(path: Path, data: Any, name: str, default: int = 0) -> int:
         raise DataError(f"image {path}", f"its {name} is no whole number", "Replace or remove the file") from None
 
 
-def _decoded(path: Path, data: Any, frame: int) -> Values:
-    from pydicom.pixels import pixel_array
-
+def _decoded(path: Path, data: Any, frame: int) -> tuple[Values, str]:
+    """The frame, and what decoded it."""
     asked = f"image {path}"
     if "PixelData" not in data:
         raise DataError(asked, "it holds no pixels", "Remove the file: it is a report or a plan")
     syntax = str(data.file_meta.TransferSyntaxUID.name)
     try:
-        return np.asarray(pixel_array(data, index=frame))
-    except Exception as exc:
-        if isinstance(exc, RuntimeError) and data.file_meta.TransferSyntaxUID.is_compressed:
-            known = (remedy for part, remedy in _DECODERS.items() if part in syntax)
-            remedy = next(known, 'pip install "pylibjpeg[all]"')
-            raise DataError(
-                asked, f"nothing that is installed decodes {syntax}", f"{remedy}, or store it uncompressed"
-            ) from None
-        found = f"its pixels cannot be decoded ({type(exc).__name__}, {syntax})"
-        raise DataError(asked, found, "Replace or remove the file") from None
+        decoder = decoder_of(data)
+        return decoded(data, frame, decoder.plugin), decoder.text
+    except NoDecoder as exc:
+        known = (remedy for part, remedy in _DECODERS.items() if part in syntax)
+        remedy = next(known, 'pip install "pylibjpeg[all]"')
+        raise DataError(asked, str(exc), f"{remedy}, or store it uncompressed") from None
+    except DicomError as exc:
+        raise DataError(asked, str(exc), "Replace or remove the file") from None
 
 
 def _interpreted(path: Path, data: Any, values: Values, rules: ImageRules) -> Pixels:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from edgedeploy.errors import DataError
+from edgedeploy.tasks.images.dicom import is_dicom
 from edgedeploy.tasks.images.files import leaves_range_open, read_pixels
 from edgedeploy.tasks.images.rules import ImageRules, Pixels, ValueRange, Values
 
@@ -51,17 +53,32 @@ class ImageReader:
     def __init__(self, rules: ImageRules, paths: Iterable[Path]) -> None:
         self.rules = rules
         whole, fractions = _Seen(), _Seen()
-        for path in () if rules.value_range else paths:
+        self._decoders: set[str] = set()
+        if rules.value_range:  # nothing to find: one file says what decodes
+            paths = islice((path for path in paths if is_dicom(path)), 1)
+        for path in paths:
             if not leaves_range_open(path, rules):
                 continue
-            pixels = read_pixels(path, rules)
+            pixels = self._read(path)
             if pixels.stated is None:
                 (fractions if pixels.values.dtype.kind == "f" else whole).add(pixels.values)
         self._whole, self._fractions = whole, fractions
 
+    def _read(self, path: Path) -> Pixels:
+        pixels = read_pixels(path, self.rules)
+        if pixels.decoder:
+            self._decoders.add(pixels.decoder)
+        return pixels
+
     @property
     def note(self) -> str:
-        """What was found in the data set about its range, for people; empty when nothing had to be found."""
+        """What was found in the data set about its range, and what decoded its DICOM files, for people; empty when nothing
+        had to be found."""
+        decoders = f"DICOM files were decoded by {' and by '.join(sorted(self._decoders))}" if self._decoders else ""
+        return "; ".join(filter(None, (self._range_note, decoders)))
+
+    @property
+    def _range_note(self) -> str:
         if not self._whole.files or self._bits is None:
             return ""
         text = f"{self._whole.files} images of more than 8 bits do not state their range; their largest value is "
@@ -73,7 +90,7 @@ class ImageReader:
 
         Raises ``DataError``.
         """
-        pixels = read_pixels(path, self.rules)
+        pixels = self._read(path)
         if self.rules.value_range is None and pixels.plain:
             return _as_colour(pixels.values, colour)
         values = self._unit(path, pixels)

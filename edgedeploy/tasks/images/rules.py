@@ -70,12 +70,14 @@ class Pixels:
     - ``stated``: the values that the file's format makes black and white; None when it leaves that open.
     - ``inverted``: the smallest value is white (DICOM's MONOCHROME1, TIFF's WhiteIsZero).
     - ``turned``: its EXIF orientation, 1 to 8, which has been applied.
+    - ``decoder``: what decoded a DICOM file, with its versions: decoders answer differently to the same JPEG.
     """
 
     values: Values
     stated: ValueRange | None
     inverted: bool = False
     turned: int = 1
+    decoder: str = ""
 
     @property
     def plain(self) -> bool:

@@ -88,7 +88,7 @@ def loaded(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 def test_both_plots_are_drawn_and_no_script_complains(loaded: Loaded) -> None:
     assert loaded.console == []
-    for chart in ("front-chart", "progress-time-chart", "parallel-chart", "importance-chart", "case-chart"):
+    for chart in ("front-chart", "case-chart"):
         drawn = loaded.dom.split(f'id="{chart}"', 1)[1]
         assert re.match(r'[^>]*class="[^"]*js-plotly-plot', drawn)
         assert '<svg class="main-svg"' in drawn[:4000]

@@ -25,9 +25,12 @@ from edgedeploy.report.blocks import (
     Cell,
     Chart,
     Columns,
+    Fact,
+    Fold,
     Line,
     Picture,
     Pictures,
+    Points,
     Section,
     Share,
     Summary,
@@ -35,12 +38,33 @@ from edgedeploy.report.blocks import (
     Text,
     Tile,
 )
+from edgedeploy.report.drawing import Box, Drawing, Mark, Words
 from edgedeploy.report.html import page
 from edgedeploy.report.page_sections import ReportData, render_report, write_report
-from edgedeploy.report.pictures import data_uri, worst_cases
+from edgedeploy.report.pictures import (
+    MOST_BYTES,
+    CasePicture,
+    data_uri,
+    picture_rows,
+    pictured_cases,
+    worst_cases,
+)
 from edgedeploy.report.terminal import front_table
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
+
+
+FOLDED = [
+    "Front and baselines",
+    "All variants",
+    "How the search went",
+    "Confirmation",
+    "Failures by cause",
+    "Where the time went",
+    "Environment",
+    "How to do it again",
+]
+"""What is seen when it is asked for."""
 
 
 class Reader(HTMLParser):
@@ -98,24 +122,24 @@ def reader(data: ReportData) -> Reader:
 def test_sections_stand_in_the_order_a_reader_asks(reader: Reader) -> None:
     assert list(reader.sections) == [
         "",
+        "The answer",
         "The front",
-        "Front and baselines",
-        "All variants",
-        "How the search went",
+        "Rivals that cannot be told apart",
+        "Where it ran, layer by layer",
         "Case by case against the baseline",
-        "Confirmation",
-        "Failures by cause",
-        "Where the time went",
-        "Environment",
-        "How to do it again",
+        *FOLDED,
     ]
 
 
 def test_the_answer_names_the_pick_its_numbers_the_reason_and_the_provenance(reader: Reader) -> None:
-    top = reader.sections[""]
+    top = reader.sections["The answer"]
     assert "Ship openvino int8 w0.75 128 t2." in top
-    assert "Dice mean 0.846 (0.830 to 0.862), baseline 0.851" in top
-    assert "of 12 variants that meet the limits and cost less than the baseline, 5 are shown to lose at most" in top
+    assert re.search(r"Dice mean\s+0.846\s+0.830 to 0.862\s+baseline 0.851", top)
+    against = r"Against the baseline on 40 cases, its Dice mean is 0\.005 worse \(shown to be at most 0\.00[67] worse\)"
+    assert re.search(against, top)
+    assert re.search(
+        r"Of 1\d variants that meet the limits and cost less than the baseline, \d are shown to lose at", top
+    )
     assert "0 of 40 cases lose more than 0.100 of Dice mean; up to 7.2% of cases may (95% bound)" in top
     assert "Confirmed on 40 unseen cases" in top
     assert "are emulated: another machine stands in for the board, and no time is the board's" in top
@@ -208,11 +232,41 @@ def test_worst_cases_are_those_where_the_pick_loses_most() -> None:
     assert worst_cases(report, items, 2) == ("case-07", "case-21")
 
 
+def test_lost_cases_are_pictured_after_the_worst_and_listed() -> None:
+    base, broken = made_up.cases(0.85), made_up.cases(0.85)
+    names = sorted(base)[:7]
+    for name in names:
+        broken[name] = {**broken[name], "dice_mean": 0.2}
+    items = [
+        made_up.measurement(per_case=base),
+        made_up.measurement(made_up.variant("openvino", "int8"), per_case=broken, latency_ms=2.0),
+    ]
+    front = made_up_report.front(items)
+    assert front.pick is None and front.featured == items[1].digest
+    assert set(pictured_cases(front, items)) == set(names)
+    data = ReportData("lost", front, items, "", "", pictures=[])
+    text = Reader(render_report(data)).sections["Case by case against the baseline"]
+    assert "7 of 40 cases lose more than" in text and "All 7 lost cases" in text
+    assert all(name in text for name in names)
+    top = Reader(render_report(data)).sections["The answer"]
+    assert "Nothing is shown fit to ship" in top and "That anything may be shipped" in top
+
+
+def test_pictures_have_a_limit_and_the_worst_case_has_its_own(data: ReportData) -> None:
+    large = [CasePicture(f"case-{index:02}", {"truth": np.full((8, 8, 3), index, np.uint8)}) for index in range(3)]
+    assert len(picture_rows(large, data.front, data.measurements).rows) == 3
+    noise = np.random.default_rng(0).integers(0, 255, (320, 320, 3)).astype(np.uint8)
+    many = [CasePicture(f"case-{index:02}", {"truth": noise, "pick": noise}) for index in range(12)]
+    rows = picture_rows(many, data.front, data.measurements).rows
+    assert 1 <= len(rows) < 12
+    assert sum(len(item.uri) for _, shown in rows for item in shown) <= MOST_BYTES
+
+
 def test_nothing_in_the_page_points_outside(data: ReportData) -> None:
     reader = Reader(render_report(data))
     for tag, attributes in reader.tags:
         for name in ("src", "href", "action", "data", "poster", "srcset"):
-            assert str(attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
+            assert str(attributes.get(name) or "data:").startswith(("data:", "#")), (tag, attributes)
     assert not [tag for tag, _ in reader.tags if tag in ("link", "iframe", "object", "embed", "base")]
     own = "".join(reader.sections.values()) + reader.scripts[0] + reader.scripts[2]
     assert "http:" not in own and "https:" not in own
@@ -284,6 +338,7 @@ def every_block(word: str) -> str:
     tables = [
         Table([word], [Line([cell, cell], [word])], (0,), look, named=True) for look in ("", "sortable", "narrow")
     ]
+    shapes = [Box(0, 0, 1, 1, word, word), Mark(1, 1, "circle", 1, word, word), Words(1, 1, word, word)]
     blocks: list[Block] = [
         *(Text(word, look) for look in ("", "bold", "heading", "note", "verbatim")),
         *tables,
@@ -291,8 +346,11 @@ def every_block(word: str) -> str:
         Bar(word, [Share(50, word, word)]),
         Pictures([(word, [Picture(word, word, word)])]),
         Columns([(word, tables)]),
+        Points([word]),
+        Fold(word, [Text(word), tables[0]]),
+        Drawing(word, word, 9, 9, shapes),
     ]
-    summary = Summary(word, word, word, True, word, word, [Tile(word, word, [word])], [word])
+    summary = Summary(word, word, word, True, word, [Fact(word, [word], [Tile(word, word, [word])], [word], word)])
     return page(summary, [Section(word, word, blocks)])
 
 
@@ -306,7 +364,9 @@ def test_whatever_things_are_called_the_page_is_the_same_around_it(data: ReportD
             (tag, list(attributes)) for tag, attributes in harmless.tags
         ]
         for (_, found), (_, expected) in zip(hostile.tags, harmless.tags, strict=True):
-            assert all(found[name] == str(value).replace("a-name", word) for name, value in expected.items() if value)
+            for name, value in expected.items():
+                anchor = Section(word, "", []).anchor  # made of letters that mean nothing
+                assert not value or found[name] in (value.replace("a-name", word), anchor, f"#{anchor}")
         for (title, found), (_, expected) in zip(hostile.sections.items(), harmless.sections.items(), strict=True):
             assert found.count(word) == expected.count("a-name"), title
 
@@ -314,13 +374,13 @@ def test_whatever_things_are_called_the_page_is_the_same_around_it(data: ReportD
 def test_what_others_named_is_all_over_the_page(data: ReportData) -> None:
     """So that the comparison above compares something."""
     sections = Reader(render_report(everywhere(data, "a-name"))).sections
-    drawn = ["The front", "How the search went"]
-    assert [title for title, text in sections.items() if "a-name" not in text] == drawn, "its charts have the names"
+    drawn = ["The front", "Rivals that cannot be told apart", "How the search went"]
+    assert [title for title, text in sections.items() if "a-name" not in text] == drawn, "charts have the names"
 
 
 def test_what_a_chart_says_cannot_leave_its_element() -> None:
     def page_with(figure: dict[str, object]) -> Reader:
-        summary = Summary("made up", "measured", "", False, "", "", (), ())
+        summary = Summary("made up", "measured", "", False, "", ())
         return Reader(page(summary, [Section("Chart", "", [Chart("drawn", "a chart", figure)])]))
 
     value: dict[str, object] = {"a": "</script><!--<script>&\u2028"}
@@ -340,7 +400,7 @@ def test_the_same_data_gives_the_same_file(data: ReportData, tmp_path: Path) -> 
 def test_a_study_that_nothing_satisfies_says_what_would_have_to_give() -> None:
     report = made_up_report.front(constraints=[Constraint("latency_p50_ns", at_most=1e5)])
     data = made_up_report.report_data(front=report, pictures=(), confirmation=())
-    top = Reader(render_report(data)).sections[""]
+    top = Reader(render_report(data)).sections["The answer"]
     assert "No variant can be recommended." in top
     assert "None of 14 variants meets latency_p50_ns at most 100 \N{MICRO SIGN}s" in top
     assert "What would have to give" in top
@@ -349,7 +409,7 @@ def test_a_study_that_nothing_satisfies_says_what_would_have_to_give() -> None:
 def test_an_empty_study_has_a_report() -> None:
     report = made_up_report.front([])
     reader = Reader(render_report(ReportData("empty", report, [], "", "")))
-    assert "No variant can be recommended." in reader.sections[""]
+    assert "No variant can be recommended." in reader.sections["The answer"]
     assert "No valid variant has both metrics" in reader.sections["The front"]
     assert "not opened" in reader.sections["Confirmation"]
 
@@ -358,7 +418,7 @@ def test_the_baseline_is_not_shipped_in_its_own_place() -> None:
     items = [made_up.measurement()]
     report = made_up_report.front(items)
     reader = Reader(render_report(made_up_report.report_data(front=report, measurements=items, pictures=())))
-    assert "no variant that meets the limits costs less than the float baseline" in reader.sections[""]
+    assert "no variant that meets the limits costs less than the float baseline" in reader.sections["The answer"]
     assert "What is shown is the baseline itself." in reader.sections["Case by case against the baseline"]
 
 

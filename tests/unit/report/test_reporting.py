@@ -91,6 +91,22 @@ def test_the_reports_front_is_that_of_the_folder(folder: Path) -> None:
     assert row.variant.label in page
 
 
+def test_the_command_line_writes_each_form(folder: Path) -> None:
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(app, list(arguments))
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    assert "page.md" in run("report", str(folder), "--markdown", str(folder / "page.md"))
+    assert not (folder / "report.html").exists()
+    assert "What was not shown" in (folder / "page.md").read_text(encoding="utf-8")
+    told = run("report", str(folder), "--markdown", str(folder / "page.md"), "--to", str(folder / "page.html"))
+    assert "page.md" in told and "page.html" in told
+    for name, begins in (("front.svg", b"<svg"), ("front.png", b"\x89PNG")):
+        assert name in run("plot", str(folder), "--out", str(folder / name))
+        assert (folder / name).read_bytes().lstrip().startswith(begins)
+
+
 class DrawnTask(SmallTask):
     """The cases of the made-up measurements, each a grey square."""
 

@@ -265,7 +265,7 @@ def test_absurd_values_of_a_damaged_file_cost_no_page() -> None:
     found = section(
         front=dataclasses.replace(made_up_report.front(), rows=tuple(rows), constraints=()), measurements=huge_items
     )
-    assert page(Summary("made up", "measured", "", False, "", "", (), ()), [found])
+    assert page(Summary("made up", "measured", "", False, "", ()), [found])
 
 
 def test_names_of_others_are_text_in_every_chart() -> None:
@@ -278,4 +278,4 @@ def test_names_of_others_are_text_in_every_chart() -> None:
     found = section(front=made_up_report.front(named, baseline_digests=[named[0].digest]), measurements=named)
     shown = str([chart.figure for chart in charts(found).values()])
     assert html.escape(word) in shown and "<img" not in shown
-    assert "<img src=x" not in page(Summary("made up", "measured", "", False, "", "", (), ()), [found])
+    assert "<img src=x" not in page(Summary("made up", "measured", "", False, "", ()), [found])

@@ -15,7 +15,7 @@ from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.report.blocks import Table
-from edgedeploy.report.page_details import cases_section
+from edgedeploy.report.cases import cases_section
 from edgedeploy.report.page_sections import ReportData
 from edgedeploy.report.pictures import worst_cases
 

@@ -1,0 +1,35 @@
+"""axe-core, which finds what keeps people out of a page. Its licence (MPL-2.0) is not ours, so it is not in this
+repository: the package registry's own client fetches it, once a machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+VERSION = "4.14.1"
+FETCH_S = 60
+
+
+def axe() -> str:
+    """The script; the test is skipped where it cannot be had."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgedeploy-tests"
+    package = cache / f"axe-core-{VERSION}.tgz"
+    if not package.is_file():
+        npm = shutil.which("npm")
+        if npm is None:
+            pytest.skip(f"no axe-core in {cache}, and no npm to fetch it with")
+        cache.mkdir(parents=True, exist_ok=True)
+        argv = [npm, "pack", "--silent", f"axe-core@{VERSION}", "--pack-destination", str(cache)]
+        try:
+            subprocess.run(argv, check=True, capture_output=True, timeout=FETCH_S)
+        except (OSError, subprocess.SubprocessError) as exc:
+            pytest.skip(f"axe-core {VERSION} cannot be fetched: {exc}")
+    with tarfile.open(package) as files:
+        stream = files.extractfile("package/axe.min.js")
+        assert stream is not None
+        return stream.read().decode()
