@@ -27,12 +27,14 @@ from edgedeploy.spec.recovery import RecoveryTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
 from edgedeploy.study.baseline import recovered_baseline, require_same_weights
+from edgedeploy.study.clusters import clusters_of
 from edgedeploy.study.events import Event, EventLog, Observer, ignore
 from edgedeploy.study.front import open_index, read_front, stored_spec
 from edgedeploy.study.kept_cases import names_of, record_of, require_same_cases
 from edgedeploy.study.known import Known
 from edgedeploy.study.limits import changed_limits, first_limits, limits_of, with_limits
 from edgedeploy.study.options import RunOptions
+from edgedeploy.study.outlook import Outlook, default_folder, outlook
 from edgedeploy.study.preflight import Ready, prepare, versions
 from edgedeploy.study.retry import set_failures_aside
 from edgedeploy.study.run import StudyRun
@@ -149,7 +151,7 @@ class Study:
         urls = [url for url in (self.spec.study.storage, options.storage) if url is not None]
         servers = [server_at(url, self.spec.study.name) for url in urls]  # the file's too: the folder has a copy of it
         url, server = (urls[-1], servers[-1]) if servers else (None, None)
-        store = Store(Path(options.out) if options.out is not None else Path("studies") / self.spec.study.name)
+        store = Store(Path(options.out) if options.out is not None else default_folder(self.spec))
         with ExitStack() as stack:
             store.private = private = self._private(tables, url)
             tracker = None if options.mlflow is None else Tracker(options.mlflow, private)
@@ -229,6 +231,17 @@ class Study:
         with self._told_without_secrets():
             return prepare(self.spec, self._source, (self.spec.board(board),)).boards[0][1]
 
+    def plan(self, out: str | Path | None = None, *, board: str | None = None, trials: int | None = None) -> Outlook:
+        """What the study is going to be: which margins its splits can prove, what it tries, how long it takes as far as
+        that is known. ``out`` is the folder that it was begun in, if it was. Writes nothing. Raises as :meth:`check`, except
+        for a board that cannot be reached."""
+        store = Store(Path(out) if out is not None else default_folder(self.spec))
+        with self._told_without_secrets():
+            table = self.spec.board(board)
+            if store.exists():
+                self._check_folder(store, [table.name], resume=True)
+            return outlook(self.spec, self._source, table, store, trials)
+
     def _resolved(self, ready: Ready) -> dict[str, Any]:
         baselines = [ready.space.baseline_variant(target) for target in ready.space.targets]
         return {
@@ -246,6 +259,7 @@ class Study:
             "baseline_weights": ready.baseline.weights.as_json() if ready.baseline.weights else None,
             "recovered_baseline": recovered_baseline(ready.space, ready.task) is not None,
             "task_metrics": {name: asdict(info) for name, info in ready.task_metrics.items()},
+            "clusters": clusters_of(ready.task).as_json(),
             "left_out": list(ready.left_out),
             "versions": versions(),
             "id": uuid.uuid4().hex,

@@ -52,8 +52,8 @@ def power_of(cases: int, sd: float, margin: float, *, true_loss: float = 0.0, le
 def cases_needed(
     margin: float, sd: float, *, power: float = POWERS[0], true_loss: float = 0.0, level: float = LEVEL
 ) -> int | None:
-    """The fewest cases that show a variant with this ``true_loss`` to keep ``margin`` with the chance ``power``. None when no
-    number of cases does, because the loss is as large as the margin or nearly."""
+    """The fewest cases that show a variant with this ``true_loss`` to keep ``margin`` with the chance ``power``. None when
+    no number of cases does, because the loss is as large as the margin or nearly."""
     _check_sd(sd)
     if margin <= true_loss:
         return None

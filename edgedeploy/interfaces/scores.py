@@ -31,10 +31,18 @@ class ScoresSplit(Protocol):
 
 @runtime_checkable
 class Grouped(Protocol):
-    """A task whose cases are not independent: several images of one patient. Whole groups are resampled then."""
+    """A task whose cases are not independent: several images of one patient, clip or site. Whole groups are resampled then,
+    and tests are made on the means of groups. ``groups_known = False``, an attribute that may be left out, says that this
+    data does not tell; a task whose cases are independent gives each of them a group of its own.
+    """
 
     def group_of(self, case: Case) -> str:
         """Cases with an equal answer belong together."""
+
+
+def names_groups(task: Grouped) -> bool:
+    """Whether the task knows which of its cases belong together."""
+    return getattr(task, "groups_known", True) is not False
 
 
 def metrics_of(task: Task) -> dict[str, MetricInfo]:

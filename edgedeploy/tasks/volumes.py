@@ -131,6 +131,7 @@ class Volumes:
         self.recovery_recipe: TrainRecipe = options.recovery
         self._splits = split_entries(entries, shares_of(options), options.split_seed, str(root))
         self._entries = {case: entry for cases in self._splits.values() for case, entry in cases.items()}
+        self.groups_known = any(entry.group is not None for entry in entries)
         self.load = lru_cache(maxsize=VOLUMES_IN_MEMORY)(self._load)
         for case in self._entries:
             self.load(case)
