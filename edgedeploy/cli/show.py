@@ -109,8 +109,8 @@ def layers(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Where each layer of the pick, or of another variant, ran and how long it took, beside the baseline's; exit code 4
-    without a profile.
+    """Where each layer of the pick (else of what comes nearest), or of another variant, ran and how long it took, beside the
+    baseline's; exit code 4 without a profile.
 
     \b
     Example: edgedeploy layers runs/cart
@@ -119,13 +119,13 @@ def layers(
     from edgedeploy.study.front import read_front, read_measurement
 
     if variant is None:
-        picked = read_front(folder).pick
+        picked = read_front(folder).featured
         if picked is None:
-            found_none = "the study has no pick, whose layers are shown when no variant is named"
+            found_none = "the study has no pick and nothing near one, whose layers are shown when no variant is named"
             raise SpecError(
                 f"layers of {folder}", found_none, "Add --variant; `edgedeploy front --json` has the digests"
             )
-        variant = picked.digest
+        variant = picked
     found = read_measurement(folder, variant)
     sides = {side: profile_of(found, side) for side in ("candidate", "baseline")}
     rows = beside(sides["candidate"], sides["baseline"])

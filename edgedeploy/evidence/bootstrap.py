@@ -22,7 +22,9 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgedeploy.evidence import noninferiority
 from edgedeploy.evidence.metrics import read
+from edgedeploy.evidence.noninferiority import Differences
 from edgedeploy.evidence.samples import Median, Minimum, Percentile, Ratio, Sample, Share, Slope
 from edgedeploy.evidence.series import Run
 from edgedeploy.evidence.statistics import Blocks, Floats, defined_values
@@ -32,14 +34,14 @@ from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import Metric
 
 RESAMPLES: Final = 2000
-LEVEL: Final = 0.95
+LEVEL: Final = noninferiority.LEVEL
 """Of two-sided intervals and of one-sided bounds alike."""
 
 TIME_LEVEL: Final = 0.99
 """Of one-sided bounds on ``strict`` metrics, which are times: on a busy host 95 % would call one artifact faster than itself
 once in twenty runs."""
 
-MIN_UNITS: Final = 5
+MIN_UNITS: Final = noninferiority.MIN_UNITS
 """Fewer cases or blocks than this say nothing about their own spread: no interval, no bound."""
 
 MIN_DEFINED: Final = 0.9
@@ -266,24 +268,37 @@ class Resampler:
         return _bounded(metric, gain, difference, "independent blocks", 0, level)
 
     def _compare_cases(self, ours: Measurement, theirs: Measurement, objective: Objective) -> Comparison:
-        """Over the cases for which the metric is defined on both sides."""
+        """Over the cases for which the metric is defined on both sides, or over the draws of a metric of the split."""
         metric = objective.metric
-        if not any(metric in values for values in ours.cases.values()):
-            return _compare_draws(ours, theirs, objective)
-        (mine, values), (other, their_values) = self.values_of(ours, metric), self.values_of(theirs, metric)
+        by_case = _is_by_case(ours, metric)
+        found = self.differences(ours, theirs, objective)
+        if found is None:
+            gain = objective.gain(ours.metrics[metric], theirs.metrics[metric])
+            same = set(ours.cases) == set(theirs.cases)
+            pairs = len(paired_gains(ours, theirs, objective)) if by_case else len(ours.cases) * same
+            return Comparison(metric, gain, None, None, "too few", pairs)
+        method: Method = "paired cases" if by_case else "paired draws"
+        return Comparison(metric, found.value, found.lower(LEVEL), found.upper(LEVEL), method, found.cases)
+
+    def differences(self, ours: Measurement, theirs: Measurement, objective: Objective) -> Differences | None:
+        """Paired differences of a metric of the task; None for too few cases, groups or defined draws. Raises
+        ``KeyError`` when one of them lacks the metric."""
+        if not _is_by_case(ours, objective.metric):
+            return _differences_of_draws(ours, theirs, objective)
+        (mine, values), (other, their_values) = (self.values_of(side, objective.metric) for side in (ours, theirs))
         groups = ours.groups or theirs.groups
         if mine.keys() == other.keys() and (ours.groups == theirs.groups):
-            gains = objective.sign * (values - their_values)
-            pair = [self.draws_of(side, metric) for side in (ours, theirs)]
+            names, gains = list(mine), objective.sign * (values - their_values)
+            pair = [self.draws_of(side, objective.metric) for side in (ours, theirs)]
             draws = None if pair[0] is None or pair[1] is None else objective.sign * (pair[0] - pair[1])
         else:
             by_case = paired_gains(ours, theirs, objective)
-            gains = np.array(list(by_case.values()), dtype=np.float64)
-            draws = self._means(by_case, gains, groups)
+            names, gains = list(by_case), np.array(list(by_case.values()), dtype=np.float64)
+            draws = self._means(names, gains, groups)
         if draws is None:
-            gain = objective.gain(ours.metrics[metric], theirs.metrics[metric])
-            return Comparison(metric, gain, None, None, "too few", gains.size)
-        return _bounded(metric, float(np.mean(gains)), draws, "paired cases", gains.size)
+            return None
+        grouped = [groups[name] for name in names] if all(name in groups for name in names) else None
+        return Differences.of_cases(gains, draws, grouped)
 
     def _means(self, cases: Iterable[str], values: Floats, groups: Mapping[str, int]) -> Floats | None:
         """Draws of the mean over cases; None for too few of them, or of their groups."""
@@ -344,19 +359,23 @@ class Resampler:
         return self._pool
 
 
-def _compare_draws(ours: Measurement, theirs: Measurement, objective: Objective) -> Comparison:
-    """Of a metric of the split, over the draws in which it is defined on both sides. Draws of other cases are no pairs."""
+def _is_by_case(item: Measurement, metric: str) -> bool:
+    return any(metric in values for values in item.cases.values())
+
+
+def _differences_of_draws(ours: Measurement, theirs: Measurement, objective: Objective) -> Differences | None:
+    """Of a metric of the split, over the draws in which it is defined on both sides. Draws of other cases are no
+    pairs."""
     metric = objective.metric
     gain = objective.gain(ours.metrics[metric], theirs.metrics[metric])
     mine, other = ours.draws.get(metric), theirs.draws.get(metric)
     if mine is None or other is None or mine.drawn != other.drawn:
-        same = set(ours.cases) == set(theirs.cases)
-        return Comparison(metric, gain, None, None, "too few", len(ours.cases) if same else 0)
-    better = mine.values - other.values
-    draws = _defined(-better if objective.direction == "minimize" else better)
+        return None
+    draws = _defined(objective.sign * (mine.values - other.values))
     if draws is None:
-        return Comparison(metric, gain, None, None, "too few", len(ours.cases))
-    return _bounded(metric, gain, draws, "paired draws", len(ours.cases))
+        return None
+    units = len(set(ours.groups.values())) or len(ours.cases)
+    return Differences(gain, draws, None, max(1, units - 1), len(ours.cases))
 
 
 def _defined(draws: Floats) -> Floats | None:

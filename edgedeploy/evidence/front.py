@@ -8,141 +8,50 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, get_args
 
-from edgedeploy.evidence.bootstrap import (
-    LEVEL,
-    RESAMPLES,
-    TIME_LEVEL,
-    Estimate,
-    Resampler,
-    confirms_dominance,
-)
+from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, TIME_LEVEL, Resampler, confirms_dominance
 from edgedeploy.evidence.chances import chances_on_front
 from edgedeploy.evidence.comparable import require_comparable
+from edgedeploy.evidence.confirmation import Confirmation
 from edgedeploy.evidence.derived import Derived, derive
 from edgedeploy.evidence.html import table_html
 from edgedeploy.evidence.pareto import (
     Candidate,
     Impossible,
-    Shortfall,
     dominates,
     explain_infeasible,
     non_dominated,
     shortfalls,
 )
-from edgedeploy.evidence.pick import Pick, choose
+from edgedeploy.evidence.pick import NOTHING, Decision, Pick, accuracy_objective, decide, hold
 from edgedeploy.evidence.quantities import heading, with_span
-from edgedeploy.evidence.verdict import Verdict
-from edgedeploy.records.board import BoardInfo, Provenance
-from edgedeploy.records.goals import Constraint, Objective
+from edgedeploy.evidence.reasons import picked
+from edgedeploy.evidence.standing import Confidence, Invalid, Processor, Row, Status
+from edgedeploy.records.board import Provenance
+from edgedeploy.records.goals import Constraint, Margin, Objective, Rules
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
-from edgedeploy.records.variant import Variant
 from edgedeploy.records.weights import BaselineWeights
 
-Status = Literal["front", "dominated", "infeasible", "incomplete"]
-Confidence = Literal["confirmed", "indistinguishable"]
+__all__ = ["Front", "Row", "build_front", "rank"]
+
 SIGNIFICANT_DIGITS = 9
-
-
-@dataclass(frozen=True)
-class Row:
-    """One validly measured variant and where it stands.
-
-    ``dominated_by`` is a member of the front. For a dominated variant ``confidence`` says whether the evidence confirms
-    it. A member may have ``dominated_by`` too: it is better than that one somewhere, but by less than matters. ``verdict``
-    says whether it is faster than the baseline that ran beside it; None when nothing was timed, or it is that baseline.
-    ``beside`` is what that baseline gave in the same run, by metric in base units. ``file`` is the artifact, relative to the
-    study's folder, ``notes`` those of the measurement. ``p_on_front`` is the share of bootstrap draws in which it is on the
-    front, of members and of what is indistinguishable from one; None for others, and where too little can be drawn.
-    """
-
-    variant: Variant
-    baseline: bool
-    status: Status
-    estimates: Mapping[str, Estimate]
-    missing: Mapping[str, str]
-    executed: Mapping[str, int]
-    shortfalls: tuple[Shortfall, ...] = ()
-    dominated_by: str | None = None
-    confidence: Confidence | None = None
-    verdict: Verdict | None = None
-    board: str = ""
-    beside: Mapping[str, float] = field(default_factory=dict)
-    file: str = ""
-    notes: tuple[str, ...] = ()
-    p_on_front: float | None = None
-
-    @property
-    def digest(self) -> str:
-        return self.variant.digest
-
-    @property
-    def role(self) -> str:
-        """What the variant is beside the searched ones, for people; empty for one of these."""
-        if self.variant.recovered:
-            return "baseline, recovered"
-        return "float baseline" if self.baseline else ""
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "digest": self.digest,
-            "variant": self.variant.as_json(),
-            "baseline": self.baseline,
-            "status": self.status,
-            "estimates": {name: item.as_json() for name, item in self.estimates.items()},
-            "missing": dict(self.missing),
-            "executed": dict(self.executed),
-            "shortfalls": [item.as_json() for item in self.shortfalls],
-            "dominated_by": self.dominated_by,
-            "confidence": self.confidence,
-            "latency_verdict": self.verdict.as_json() if self.verdict else None,
-            "board": self.board,
-            "baseline_beside": dict(self.beside),
-            "file": self.file,
-            "notes": list(self.notes),
-            "p_on_front": self.p_on_front,
-        }
-
-
-@dataclass(frozen=True)
-class Invalid:
-    """A run whose conditions drifted: named, never scored."""
-
-    variant: Variant
-    cause: str
-    created_utc: str
-
-    def as_json(self) -> dict[str, Any]:
-        return {"digest": self.variant.digest, "cause": self.cause, "created_utc": self.created_utc}
-
-
-@dataclass(frozen=True)
-class Processor:
-    """What decided which kernels ran: ``isa`` are the flags that matter here."""
-
-    cpu: str
-    arch: str
-    cores: int
-    isa: tuple[str, ...]
-
-    @classmethod
-    def of(cls, board: BoardInfo) -> Processor:
-        return cls(board.cpu, board.arch, board.cores, board.isa)
 
 
 @dataclass(frozen=True)
 class Front:
     """Everything that may be concluded from a study's measurements on one board, or on several of one kind.
 
-    ``rows`` are all valid variants: members first, best on the first objective first. ``reference`` is the digest of the
-    baseline that ratios and the pick refer to, None when it was not validly measured. ``processors`` are by board.
-    ``failures`` are variants that cannot give a number, ``passing`` those that gave none in a run and are tried again by the
-    next; ``ended`` says why the last run ended early.
-    ``weights`` says where that baseline's weights come from, as far as the folder does; ``left_out`` what lies among the
-    evidence and is none, a line each.
+    ``pick`` is the variant to ship, None when none is shown fit; ``decision`` says why, and what came nearest.
+    ``confirmation`` is what the confirmation split says of it, None where that was not looked at.
+    ``rows`` are all valid variants: members first, best on the first objective first. ``reference`` is the digest of
+    the baseline that ratios and the pick refer to, None when it was not validly measured. ``processors`` are by board.
+    ``failures`` are variants that cannot give a number, ``passing`` those that gave none in a run and are tried again
+    by the next; ``ended`` says why the last run ended early.
+    ``weights`` says where that baseline's weights come from, as far as the folder does; ``left_out`` what lies among
+    the evidence and is none, a line each.
     """
 
     provenance: Provenance | None
@@ -157,6 +66,8 @@ class Front:
     impossible: Impossible | None
     metrics: Mapping[str, MetricInfo]
     seed: int
+    decision: Decision = NOTHING
+    confirmation: Confirmation | None = None
     resamples: int = RESAMPLES
     processors: Mapping[str, Processor] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
@@ -179,8 +90,11 @@ class Front:
 
     @property
     def shown(self) -> tuple[Row, ...]:
-        """Members, then the baselines that are not: plain ones, and one that was trained further."""
-        return (*self.members, *(row for row in self.excluded if row.role))
+        """Members, then the pick where it is none, and the baselines that are not: plain ones, and one that was trained
+        further."""
+        picked = self.pick.digest if self.pick else None
+        others = sorted(self.excluded, key=lambda row: row.digest != picked)
+        return (*self.members, *(row for row in others if row.role or row.digest == picked))
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -193,7 +107,7 @@ class Front:
         return row.file if row else None
 
     def _repr_html_(self) -> str:
-        """The members with their objectives, for notebooks; the pick has a star."""
+        """The members and the pick with their objectives, for notebooks; the pick has a star."""
         goals = [goal.metric for goal in self.objectives]
         rows = [
             (
@@ -202,12 +116,24 @@ class Front:
                 *(with_span(row.estimates[name], name, self.unit(name)) for name in goals),
                 row.file,
             )
-            for row in self.members
+            for row in self.shown
+            if row.status == "front" or (self.pick and row.digest == self.pick.digest)
         ]
         lost = len(self.failures) + len(self.passing)
         title = f"Front: {self.board or 'no board'}, {self.provenance or 'nothing measured'}"
         counts = f"<p>{len(self.rows)} variants measured, {lost} without a number</p>"
         return table_html(("", "Variant", *map(heading, goals), "File"), rows, title) + counts
+
+    @property
+    def featured(self) -> str | None:
+        """What is shown in detail: the pick, else what comes nearest, else the front's best on accuracy."""
+        return self.decision.featured
+
+    @property
+    def fit_to_ship(self) -> bool:
+        """Something is picked, and the confirmation split does not speak against it."""
+        against = ("not confirmed", "another was first")
+        return self.pick is not None and not (self.confirmation and self.confirmation.outcome in against)
 
     def row(self, digest: str | None) -> Row | None:
         return self._by_digest.get(digest)
@@ -215,6 +141,10 @@ class Front:
     @cached_property
     def _by_digest(self) -> dict[str | None, Row]:
         return {row.digest: row for row in reversed(self.rows)}
+
+    def _judged(self, digest: str) -> dict[str, Any] | None:
+        found = self.decision.judged.get(digest)
+        return found.as_json() if found else None
 
     def unit(self, metric: str) -> str:
         return self.metrics[metric].unit if metric in self.metrics else "1"
@@ -236,13 +166,15 @@ class Front:
             "reference": self.reference,
             "baseline_weights": self.weights.as_json() if self.weights else None,
             "members": [row.digest for row in self.members],
-            "rows": [row.as_json() for row in self.rows],
+            "rows": [{**row.as_json(), "against_baseline": self._judged(row.digest)} for row in self.rows],
             "invalid": [item.as_json() for item in self.invalid],
             "failures": [_told(item, again=False) for item in self.failures]
             + [_told(item, again=True) for item in self.passing],
             "ended_early": self.ended,
             "left_out": list(self.left_out),
             "pick": {**self.pick.as_json(), "file": self.file} if self.pick else None,
+            "decision": self.decision.as_json(),
+            "confirmation": self.confirmation.as_json() if self.confirmation else None,
             "impossible": self.impossible.as_json() if self.impossible else None,
             "seed": self.seed,
             "resamples": self.resamples,
@@ -261,7 +193,8 @@ def build_front(
     baseline_digests: Sequence[str] = (),
     seed: int = 0,
     min_effect: Mapping[str, float] | None = None,
-    margin: float,
+    margin: float | None = None,
+    rules: Rules | None = None,
     metrics: Mapping[str, MetricInfo] | None = None,
     resamples: int = RESAMPLES,
     several_boards: bool = False,
@@ -271,10 +204,10 @@ def build_front(
     allows several of one kind, as long as every objective compares across boards.
 
     ``baseline_digests`` names the float models as they are, the reference target's first. ``min_effect`` is the
-    smallest difference that matters, by metric in its base unit. ``margin`` is what a pick may lose on the first task
-    objective. ``metrics`` describes the task's metrics (units), ``resamples`` is the number of bootstrap draws. ``derived``
-    is by digest what was made of a measurement's raw series before, with the same seed and resamples: such a measurement
-    needs no series.
+    smallest difference that matters, by metric in its base unit. ``rules`` say what has to be shown of a pick; in their
+    place ``margin`` is what it may lose on the first task objective. Without either nothing is picked. ``metrics``
+    describes the task's metrics (units), ``resamples`` is the number of bootstrap draws. ``derived`` is by digest what
+    was made of a measurement's raw series before, with the same seed and resamples: such a measurement needs no series.
     Raises ``SpecError`` when boards, splits or provenances are mixed, and ``ValueError`` when a variant was given
     twice.
     """
@@ -295,10 +228,18 @@ def build_front(
     reference = by_digest.get(baseline_digests[0]) if baseline_digests else None
     made = {item.digest: known.get(item.digest) or derive(item, resampler) for item in valid}
     rows = [_row(item, made[item.digest], judge, constraints, baseline_digests) for item in valid]
-    places = {"front": 0, "dominated": 1, "infeasible": 2, "incomplete": 3}
-    unsure = {row.digest for row in rows if row.status == "front" or row.confidence == "indistinguishable"}
+    places = {status: place for place, status in enumerate(get_args(Status))}
+    unsure = {row.digest for row in rows if row.status in ("front", "indistinguishable")}
     chances = chances_on_front(feasible, unsure, objectives, resampler)
     rows = [replace(row, p_on_front=chances.get(row.digest)) for row in rows]
+    asked = _rules(rules, margin, objectives)
+    decision = decide(
+        [hold(item, reference, asked, resampler) for item in feasible],
+        {item.digest for item in members},
+        reference,
+        objectives,
+        asked,
+    )
     rows.sort(key=lambda row: (places[row.status], rank(by_digest[row.digest], objectives)))
     return Front(
         provenance=valid[0].provenance if valid else None,
@@ -312,12 +253,20 @@ def build_front(
         reference=reference.digest if reference else None,
         rows=tuple(rows),
         invalid=_invalid(measurements),
-        pick=choose(members, reference, objectives, margin=margin, resampler=resampler, metrics=table),
+        pick=picked(decision, objectives, table),
+        decision=decision,
         impossible=explain_infeasible([_candidate(item) for item in complete], constraints),
         metrics=table,
         seed=seed,
         resamples=resamples,
     )
+
+
+def _rules(rules: Rules | None, margin: float | None, objectives: Sequence[Objective]) -> Rules:
+    goal = accuracy_objective(objectives)
+    if rules is not None or margin is None or goal is None:
+        return rules or Rules()
+    return Rules.of((Margin(goal, margin),))
 
 
 @dataclass(frozen=True)
@@ -364,8 +313,8 @@ def _row(
     elif missed:
         status = "infeasible"
     elif verdict := judge.verdict(item):
-        status = "dominated"
         dominated_by, confidence = verdict
+        status = "dominated" if confidence == "confirmed" else "indistinguishable"
     else:
         dominated_by = judge.overshadows(item)
     return Row(

@@ -1,10 +1,10 @@
-"""What a study wants: objectives and limits."""
+"""What a study wants: objectives, limits, and what has to be shown before a variant may be shipped."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from edgedeploy.records.metrics import Direction
 from edgedeploy.records.units import human
@@ -28,6 +28,61 @@ class Objective:
 
     def as_json(self) -> dict[str, Any]:
         return {"metric": self.metric, "direction": self.direction}
+
+
+@dataclass(frozen=True)
+class Margin:
+    """What may be lost on a metric of the task against the baseline, in its base unit."""
+
+    objective: Objective
+    allowed: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.objective.as_json(), "allowed": self.allowed}
+
+
+@dataclass(frozen=True)
+class LostCase:
+    """A case that loses more than ``more_than`` counts as lost. ``share`` is what may be lost of all cases; None: no
+    measured case may be. ``stated`` is False where the study does not say how much that is."""
+
+    objective: Objective
+    more_than: float
+    share: float | None = None
+    stated: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.objective.as_json(), "more_than": self.more_than, "share": self.share, "stated": self.stated}
+
+
+LOST_CASE_MARGINS: Final = 10
+"""A case that loses more than so many margins counts as lost, where the study does not say how much that is."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a study states beforehand that has to be shown of a variant: each of ``margins`` on the average, and how
+    many cases may be ``lost``. Without a margin there is no verdict."""
+
+    margins: tuple[Margin, ...] = ()
+    lost: LostCase | None = None
+
+    @classmethod
+    def of(cls, margins: Iterable[Margin], lost: LostCase | None = None, lost_share: float | None = None) -> Rules:
+        """With ten times the first margin for a lost case, where ``lost`` does not say it."""
+        kept = tuple(margins)
+        if lost is None and kept:
+            lost = LostCase(kept[0].objective, LOST_CASE_MARGINS * kept[0].allowed, lost_share, stated=False)
+        return cls(kept, lost)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "margins": [item.as_json() for item in self.margins],
+            "lost": self.lost.as_json() if self.lost else None,
+        }
+
+
+NO_RULES: Final = Rules()
 
 
 @dataclass(frozen=True)

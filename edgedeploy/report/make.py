@@ -67,8 +67,9 @@ def make_report(folder: str | Path, to: str | Path | None = None) -> Path:
 
 
 def _with_series(light: Sequence[Measurement], front: Front, store: Store) -> list[Measurement]:
-    """The measurements with the raw series of what a report shows in detail: the pick, the baseline, or else the first."""
-    shown = {front.reference, front.pick.digest if front.pick else None}
+    """The measurements with the raw series of what a report shows in detail: the pick or what comes nearest, the
+    baseline, or else the first."""
+    shown = {front.reference, front.featured}
     if not any(shown):
         shown = {next((item.digest for item in light if item.valid), None)}
     whole = {digest: store.measurement(digest) for digest in shown if digest}
@@ -101,7 +102,7 @@ def _pictures(
     store: Store, study: Mapping[str, Any], spec: StudySpec, front: Front, wanted: Sequence[str]
 ) -> tuple[list[CasePicture], list[str]]:
     """The cases ``wanted``, if the task can be loaded where the study was made; else the reason why not."""
-    if not wanted or front.pick is None or front.reference is None:
+    if not wanted or front.featured is None or front.reference is None:
         return [], []
     try:
         task = load_task(spec.task.model_dump(), Path(study["spec_folder"]))
@@ -110,7 +111,7 @@ def _pictures(
     if not isinstance(task, Pictured):
         return [], ["No pictures of cases: the task has no `picture`."]
     try:
-        answers = {"baseline": _outputs(store, front.reference), "pick": _outputs(store, front.pick.digest)}
+        answers = {"baseline": _outputs(store, front.reference), "pick": _outputs(store, front.featured)}
         return _drawn(task, wanted, answers), [_GONE.format(role) for role, rows in answers.items() if not rows]
     except Exception as exc:  # whatever the task's own code raises
         return [], [f"No pictures of cases: they could not be drawn ({_said(exc)})."]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from edgedeploy.evidence.bootstrap import LEVEL, RESAMPLES, Resampler
-from edgedeploy.evidence.confirm import Confirmed, confirm
+from edgedeploy.evidence.confirm import confirm
 from edgedeploy.evidence.energy import energy_text
-from edgedeploy.evidence.front import Front
-from edgedeploy.evidence.quantities import comparison_text, gain_text, heading, phrase, quantity, scale_for
+from edgedeploy.evidence.quantities import comparison_text, gain_text, heading, quantity, scale_for
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.units import human
 from edgedeploy.report.blocks import Bar, Block, Cell, Chart, Columns, Section, Share, Table, Text
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.pictures import case_gains, case_goal, pick_and_reference, picture_rows
 from edgedeploy.report.plot import case_differences, latency_over_time
+from edgedeploy.report.shipping import confirmed, featured_role
 from edgedeploy.report.tables import (
     confirmation_table,
     environment_table,
@@ -40,29 +40,30 @@ def cases_section(data: ReportData) -> Section:
     pick, reference = pick_and_reference(front, data.measurements)
     title = "Case by case against the baseline"
     if goal is None or pick is None or reference is None or not gains or not _both_have(goal.metric, pick, reference):
-        why = "The pick is the baseline itself." if pick is not None and pick is reference else ""
+        why = "What is shown is the baseline itself." if pick is not None and pick is reference else ""
         text = why or "There is no pick, no baseline, or no metric by case, so there is nothing to compare."
         return Section(title, "", [Text(text)])
     unit, name = front.unit(goal.metric), heading(goal.metric)
+    whose = featured_role(front)
     values = {
         case: [quantity(float(side.cases[case][goal.metric] or 0.0), goal.metric, unit) for side in (reference, pick)]
         for case in gains
     }
     hover = {
-        case: f"{case}\nbaseline {two[0]}, pick {two[1]}\npick {gain_text(gains[case], goal.metric, unit)}"
+        case: f"{case}\nbaseline {two[0]}, {whose} {two[1]}\n{whose} {gain_text(gains[case], goal.metric, unit)}"
         for case, two in values.items()
     }
     compared = Resampler(front.seed).compare(pick, reference, goal)
-    chart = case_differences(gains, hover, compared, f"{name}: pick against baseline, above zero is better")
+    chart = case_differences(gains, hover, compared, f"{name}: {whose} against baseline, above zero is better")
     better, worse = sum(gain > 0 for gain in gains.values()), sum(gain < 0 for gain in gains.values())
     caption = (
-        f"Each dot is one case of the selection split: {name} of the pick against that of the float baseline. The pick is "
-        f"better in {better} and worse in {worse} of {len(gains)} cases; on average {comparison_text(compared, unit)}. The "
-        "band spans the one-sided bounds of the average."
+        f"Each dot is one case of the selection split: {name} of the {whose} against that of the float baseline. The "
+        f"{whose} is better in {better} and worse in {worse} of {len(gains)} cases; on average "
+        f"{comparison_text(compared, unit)}. The band spans the one-sided bounds of the average."
     )
     worst = sorted(gains, key=lambda case: (gains[case], case))[:5]
     lines = [line(case, *values[case], gain_text(gains[case], goal.metric, unit)) for case in worst]
-    headers = ["Worst cases for the pick", f"Baseline {name}", f"Pick {name}", "The pick is"]
+    headers = [f"Worst cases for the {whose}", f"Baseline {name}", f"{whose.capitalize()} {name}", f"The {whose} is"]
     label = f"Plot of the difference in {name} for {len(gains)} cases; the worst are in the table below."
     blocks: list[Block] = [
         Chart("case-chart", label, chart),
@@ -102,8 +103,8 @@ def confirmation_section(data: ReportData) -> Section:
     caption = "Cases that neither training, nor calibration, nor the search, nor the pick has seen."
     found = confirm(data.front, data.confirmation)
     blocks: list[Block] = []
-    if verdict := confirmation_verdict(found, data.front):
-        blocks.append(Text(verdict, "bold"))
+    if told := confirmed(data.front):
+        blocks.append(Text(" ".join(told), "bold"))
     nothing = Text("The confirmation split was not opened.")
     blocks.append(confirmation_table(found, data.front) if found else nothing)
     if data.openings:
@@ -122,21 +123,6 @@ def confirmation_section(data: ReportData) -> Section:
             Table(["When (UTC)", "Why", "For which variants"], lines),
         ]
     return Section("Confirmation", caption, blocks)
-
-
-def confirmation_verdict(found: Sequence[Confirmed], front: Front) -> str:
-    """Whether the pick's claim holds on the confirmation split."""
-    pick = front.pick
-    item = next((item for item in found if pick and item.variant.digest == pick.digest), None)
-    if pick is None or item is None or item.accuracy is None:
-        return ""
-    unit = front.unit(item.accuracy.metric)
-    what = f"on unseen cases the pick's {phrase(item.accuracy.metric)}, against the baseline, is "
-    what += comparison_text(item.accuracy, unit)
-    allowed = quantity(pick.margin, item.accuracy.metric, unit)
-    if item.within_margin:
-        return f"Confirmed: {what}; a loss of {allowed} was allowed."
-    return f"Not confirmed: {what}; this does not show a loss within {allowed}."
 
 
 def failures_section(data: ReportData) -> Section:
@@ -259,7 +245,7 @@ def reproduce_section(data: ReportData) -> Section:
     front = data.front
     picked, reference = pick_and_reference(front, data.measurements)
     facts: dict[str, object] = {"Seed": front.seed, "Bootstrap": f"{RESAMPLES} resamples, {LEVEL:.0%}"}
-    for name, item in (("Pick", picked), ("Baseline", reference)):
+    for name, item in ((featured_role(front).capitalize(), picked), ("Baseline", reference)):
         if item is not None:
             facts[f"{name} variant"] = item.digest
             facts[f"{name} artifact"] = item.artifact.digest

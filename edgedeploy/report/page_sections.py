@@ -7,11 +7,12 @@ confirmation, what failed, where the time went, on what it ran, how to do it aga
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgedeploy.errors import StorageError
 from edgedeploy.evidence.bootstrap import LEVEL, TIME_LEVEL
-from edgedeploy.evidence.confirm import confirm
+from edgedeploy.evidence.confirm import confirmation_of
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
 from edgedeploy.evidence.verdict import MARGIN
@@ -24,7 +25,6 @@ from edgedeploy.report.not_tried import not_tried_section
 from edgedeploy.report.page_details import (
     cases_section,
     confirmation_section,
-    confirmation_verdict,
     environment_section,
     failures_section,
     reproduce_section,
@@ -62,6 +62,9 @@ def write_report(data: ReportData, path: Path) -> Path:
 
 def render_report(data: ReportData) -> str:
     """The page as text: the same data gives the same text."""
+    if data.front.confirmation is None:
+        found = confirmation_of(data.front, data.confirmation, data.openings)
+        data = replace(data, front=replace(data.front, confirmation=found))
     sections = [
         _front(data.front),
         _numbers(data.front),
@@ -87,21 +90,20 @@ def _summary(data: ReportData) -> Summary:
     counts = f"{len(front.rows)} variants, {len(front.members)} on the front"
     meta = [f"board {front.board}" if front.board else "", counts, data.created_utc]
     head, *rest = answer(front)
-    confirmed = confirmation_verdict(confirm(front, data.confirmation), front)
     return Summary(
         name=data.name,
         badge=front.provenance or "nothing measured",
         meta=" \N{MIDDLE DOT} ".join(filter(None, meta)),
-        picked=front.pick is not None and front.pick.non_inferior is True,
+        picked=front.fit_to_ship,
         headline=head,
-        reasons=" ".join(filter(None, (*rest, confirmed))),
+        reasons=" ".join(rest),
         tiles=_tiles(front),
         notes=[*changed_lines(front), *parity_lines(front), *data.notes],
     )
 
 
 def _tiles(front: Front) -> list[Tile]:
-    pick = front.row(front.pick.digest) if front.pick else None
+    pick = front.row(front.featured)
     if pick is None:
         return []
     tiles = []

@@ -63,7 +63,7 @@ def pick_and_reference(
     report: Front, measurements: Sequence[Measurement]
 ) -> tuple[Measurement | None, Measurement | None]:
     valid = {item.digest: item for item in measurements if item.valid}
-    return valid.get(report.pick.digest if report.pick else ""), valid.get(report.reference or "")
+    return valid.get(report.featured or ""), valid.get(report.reference or "")
 
 
 def require_picture(image: object) -> None:

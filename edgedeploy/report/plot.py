@@ -42,6 +42,7 @@ class Look:
 
 
 MISSED: Final = Look("not meeting a limit", GREY, "x-thin", 8)
+BEHIND: Final = ("dominated", "indistinguishable")
 DOMINATED: Final = Look("dominated", GREY, "circle-open", 8)
 FRONT: Final = Look("front", BLUE, "circle", 10)
 BASELINES: Final = Look("float baselines", ORANGE, "diamond", 12)
@@ -95,7 +96,7 @@ def pareto(report: Front) -> Figure:
     others = [row for row in drawn if not row.baseline]
     groups = [
         (MISSED, [row for row in others if row.status in ("infeasible", "incomplete")]),
-        (DOMINATED, [row for row in others if row.status == "dominated"]),
+        (DOMINATED, [row for row in others if row.status in BEHIND]),
         (FRONT, [row for row in others if row.status == "front"]),
         (BASELINES, [row for row in drawn if row.baseline]),
     ]

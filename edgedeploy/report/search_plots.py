@@ -90,7 +90,10 @@ def parallel_figure(front: Front) -> Figure:
     axes += [_metric_axis(front, rows, name) for name in objectives]
     groups = [
         (MISSED, [i for i, row in enumerate(rows) if row.status in ("infeasible", "incomplete") and not row.baseline]),
-        (DOMINATED, [i for i, row in enumerate(rows) if row.status == "dominated" and not row.baseline]),
+        (
+            DOMINATED,
+            [i for i, row in enumerate(rows) if row.status in ("dominated", "indistinguishable") and not row.baseline],
+        ),
         (FRONT, [i for i, row in enumerate(rows) if row.status == "front" and not row.baseline]),
         (BASELINES, [i for i, row in enumerate(rows) if row.baseline]),
     ]

@@ -34,7 +34,8 @@ def front_table(report: Front) -> TextTable:
     """The front's members, then the baselines that are not on it. A missing number is a dash."""
     shown = report.shown
     metrics = key_metrics(report)
-    notes = [" ".join(answer(report)) if report.pick else answer(report)[0]]
+    head, *rest = answer(report)
+    notes = [head, " ".join(rest)] if report.featured else [head]
     if any(row.beside for row in shown):
         notes.append(
             "\u201cbaseline beside it\u201d ran interleaved with the variant. A baseline's own line is another session: "

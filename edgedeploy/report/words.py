@@ -8,7 +8,7 @@ from typing import Final
 
 from edgedeploy.evidence.bootstrap import LEVEL
 from edgedeploy.evidence.front import Front, Row
-from edgedeploy.evidence.pick import Pick, accuracy_objective, what_is_missing
+from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import heading, quantity, with_span
 from edgedeploy.records.measurement import BEYOND_TOLERANCE, LIMITS_CHANGED, TASK_CHANGED
 from edgedeploy.records.metric_table import (
@@ -19,6 +19,7 @@ from edgedeploy.records.metric_table import (
     is_relative,
     scenario_title,
 )
+from edgedeploy.report.shipping import because, headline, mark
 
 PROVENANCE_TEXT: Final[Mapping[str, str]] = {
     "measured": "measured on the board itself",
@@ -63,13 +64,16 @@ def status_text(row: Row, report: Front) -> str:
     """Where a variant stands and why, in one line."""
     labels = report.labels
     other = labels.get(row.dominated_by or "", row.dominated_by or "")
+    picked = report.pick is not None and report.pick.digest == row.digest
     if row.status == "front":
-        pick = "the pick" if report.pick and report.pick.digest == row.digest else "on the front"
-        return f"{pick}; ahead of {other} by less than matters" if row.dominated_by else pick
-    if row.status == "dominated":
-        if row.confidence == "confirmed":
-            return f"dominated by {other} (confirmed)"
-        return f"indistinguishable from {other}, whose values are better"
+        ahead = f"ahead of {other} by less than matters" if row.dominated_by else ""
+        place = "the pick" if picked else "on the front"
+        return "; ".join(filter(None, (place, ahead, mark(report, row.digest))))
+    if row.status in ("dominated", "indistinguishable"):
+        how = f"dominated by {other} (confirmed)"
+        if row.status == "indistinguishable":
+            how = f"indistinguishable from {other}, whose values are better"
+        return f"the pick; {how}" if picked else how
     if row.status == "infeasible":
         return "; ".join(item.text(report.unit(item.constraint.metric)) for item in row.shortfalls)
     gone = [goal.metric for goal in report.objectives if goal.metric not in row.estimates]
@@ -93,15 +97,6 @@ def baseline_text(row: Row, metric: str, report: Front) -> str:
     if info is None or info.exact:
         return text
     return f"{text} in a run of its own" if info.scenario and info.unit in _WITHIN_A_RUN else ""
-
-
-def _headline(pick: Pick, row: Row) -> str:
-    """``Ship`` is said only of a variant that the rule shows to lose no more than is allowed."""
-    if pick.non_inferior:
-        return f"Ship {row.variant.label}."
-    if pick.non_inferior is None:
-        return f"Nothing is shown fit to ship: {row.variant.label} is the best, but no loss of accuracy was bounded."
-    return f"Nothing is shown fit to ship: {row.variant.label} comes closest."
 
 
 def failure_lines(report: Front) -> list[str]:
@@ -148,22 +143,23 @@ def one_line(text: str) -> str:
 
 def answer(report: Front) -> list[str]:
     """The study's answer in one paragraph of sentences; the first one is the headline."""
-    pick = report.pick
-    row = report.row(pick.digest) if pick else None
-    if pick is None or row is None:
+    row = report.row(report.featured)
+    if row is None:
         why = report.explanation() or ["No variant is on the front."]
         return ["No variant can be recommended.", *why]
-    sentences = [_headline(pick, row), *filter(None, [what_is_missing(pick, report.metrics)])]
-    if row.file:
-        sentences.append(f"File: {row.file}.")
+    sentences = [headline(report), *because(report)]
+    if report.file:
+        sentences.append(f"File: {report.file}.")
     facts = []
     for metric in key_metrics(report):
         if metric not in row.estimates:
             continue
         text = f"{heading(metric)} {with_span(row.estimates[metric], metric, report.unit(metric))}"
         facts.append(", ".join(filter(None, (text, baseline_text(row, metric, report)))))
-    sentences.append("; ".join(facts) + ".")
-    sentences.append(f"Why this one: {pick.reason}.")
+    whose = "" if report.pick else f"{row.variant.label}: "
+    sentences.append(f"{whose}{'; '.join(facts)}.")
+    if report.pick:
+        sentences.append(f"Why this one: {report.pick.reason}.")
     sentences.append(f"In parentheses: {LEVEL:.0%} bootstrap intervals.")
     if report.provenance:
         text = PROVENANCE_TEXT[report.provenance]

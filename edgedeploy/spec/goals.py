@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.records.goals import Constraint, Objective
+from edgedeploy.records.goals import Constraint, LostCase, Margin, Objective, Rules
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.units import parse_quantity
@@ -25,11 +25,20 @@ def min_effects_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[s
     return {table.metric: _base(table.min_effect, _info(table.metric, metrics).unit) for table in spec.objectives}
 
 
-def margin_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> float:
-    """What a pick may lose on the first objective of the task, in its base unit."""
-    goal = next((table.metric for table in spec.objectives if table.metric not in BOARD_METRICS), None)
-    unit = "1" if goal is None else _info(goal, metrics).unit
-    return _base(spec.pick.non_inferiority_margin, unit)
+def rules_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> Rules:
+    """What the study states that has to be shown of a variant; nothing where it states no margin."""
+    first = next((table.metric for table in spec.objectives if table.metric not in BOARD_METRICS), None)
+    stated = spec.evidence.margins(spec.pick.non_inferiority_margin, first)
+    margins = [Margin(_goal(name, metrics), _base(value, metrics[name].unit)) for name, value in stated.items()]
+    by_case = spec.evidence.lost_cases(next(iter(stated), first)) if margins else {}
+    share = spec.evidence.lost_share
+    for name, value in by_case.items():
+        return Rules.of(margins, LostCase(_goal(name, metrics), _base(value, metrics[name].unit), share))
+    return Rules.of(margins, lost_share=share)
+
+
+def _goal(metric: str, metrics: Mapping[str, MetricInfo]) -> Objective:
+    return Objective(metric, _info(metric, metrics).direction)
 
 
 def _base(value: float | str, unit: str) -> float:

@@ -32,6 +32,8 @@ PUBLIC: Final = frozenset(
         *(f"constraints.{key}" for key in ("metric", "at_most", "at_least", "margin")),
         "budget.wall_clock",
         "pick.non_inferiority_margin",
+        *(f"evidence.{key}" for key in ("margin", "lost_case")),
+        *(f"evidence.{key}.{ANY}" for key in ("margin", "lost_case")),
         "search.sampler",
         *(f"{table}.{ANY}" for table in ("try", "never")),
         *(f"measure.{key}" for key in ("scenarios", "time_limit", "cool_down")),
@@ -80,7 +82,7 @@ def is_public(key: str, value: object = "") -> bool:
     table, _, name = key.partition(".")
     if table == "plans":
         return True
-    return key in PUBLIC or (f"{table}.{ANY}" in PUBLIC and bool(name))
+    return key in PUBLIC or (f"{table}.{ANY}" in PUBLIC and bool(name)) or f"{key.rpartition('.')[0]}.{ANY}" in PUBLIC
 
 
 def private_words(data: Mapping[str, Any]) -> tuple[str, ...]:

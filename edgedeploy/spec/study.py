@@ -10,7 +10,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -22,6 +22,7 @@ from edgedeploy.records.units import parse_quantity
 from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, PRECISIONS, TRAININGS, Scalar
 from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
+from edgedeploy.spec.evidence import EvidenceTable, NotNegative, check_evidence
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.metric_checks import check_margin, check_task_metrics, known_metric
 from edgedeploy.spec.recovery import RecoveryTable, check_elastic
@@ -42,10 +43,6 @@ from edgedeploy.spec.space import (
 from edgedeploy.spec.toml import read_toml
 
 MAX_SPEC_BYTES = 1 << 20
-
-
-NotNegative = Annotated[float, Field(ge=0)]
-
 
 WHOLE_NUMBERS = (("threads", 1, 256), ("calibration_cases", 1, 1_000_000), ("recovery_epochs", 0, 100_000))
 """Parameters that are whole numbers, from and to. Thousands of threads bring a board to a standstill."""
@@ -150,9 +147,9 @@ class BudgetTable(_Table):
 
 
 class PickTable(_Table):
-    """Which variant is proposed to ship: the cheapest that is shown to be non-inferior."""
+    """Older place of what a pick may lose; `margin` in [evidence] wins where both are there."""
 
-    non_inferiority_margin: NotNegative | str = 0.01
+    non_inferiority_margin: NotNegative | str | None = None
     """How much of the first objective of the task a pick may lose against the baseline, in that metric's own unit
     (``"0.5 px"``; a bare number is in its base unit)."""
 
@@ -179,8 +176,10 @@ class StudySpec(_Table):
     """When the search ends."""
     measure: MeasureTable = MeasureTable()
     """How a board is timed, and when a run counts as disturbed."""
+    evidence: EvidenceTable = EvidenceTable()
+    """What has to be shown of a variant before it may be shipped in the baseline's place."""
     pick: PickTable = PickTable()
-    """Which variant is proposed to ship."""
+    """Older place of what a pick may lose."""
     recovery: RecoveryTable = RecoveryTable()
     """How changed architectures are recovered."""
     search: SearchTable = SearchTable()
@@ -285,10 +284,8 @@ class StudySpec(_Table):
                 )
             self._check_measurable(source, key, objective.metric)
             check_margin(source, f"objectives.{index}.min_effect", objective.min_effect, info.unit, objective.metric)
-        accuracy = next((goal.metric for goal in self.objectives if goal.metric not in BOARD_METRICS), None)
-        if accuracy is not None:
-            key, margin = "pick.non_inferiority_margin", self.pick.non_inferiority_margin
-            check_margin(source, key, margin, table[accuracy].unit, accuracy)
+        first = next((goal.metric for goal in self.objectives if goal.metric not in BOARD_METRICS), None)
+        check_evidence(source, self.evidence, self.pick.non_inferiority_margin, first, table)
         for index, constraint in enumerate(self.constraints):
             info = known_metric(source, f"constraints.{index}.metric", constraint.metric, table)
             self._check_measurable(source, f"constraints.{index}.metric", constraint.metric)

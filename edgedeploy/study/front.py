@@ -9,13 +9,14 @@ from typing import Any
 
 from edgedeploy.errors import DataError, EdgeDeployError, SpecError
 from edgedeploy.evidence.bootstrap import RESAMPLES
+from edgedeploy.evidence.confirm import confirmation_of
 from edgedeploy.evidence.derived import Derived, without_series
 from edgedeploy.evidence.front import Front, build_front
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weights import BaselineWeights
-from edgedeploy.spec.goals import constraints_of, margin_of, min_effects_of, objectives_of
+from edgedeploy.spec.goals import constraints_of, min_effects_of, objectives_of, rules_of
 from edgedeploy.spec.study import StudySpec, parse_spec
 from edgedeploy.study.index import Index
 from edgedeploy.study.reading import FAULTS
@@ -85,7 +86,7 @@ def front_of(
         baseline_digests=[Variant.from_json(item).digest for item in study["baselines"]],
         seed=spec.study.seed,
         min_effect=min_effects_of(spec, metrics),
-        margin=margin_of(spec, metrics),
+        rules=rules_of(spec, metrics),
         metrics=task_metrics,
         resamples=resamples,
         several_boards=len(study.get("boards", ())) > 1,
@@ -114,6 +115,15 @@ def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> Front:
 
 
 def with_failures(front: Front, store: Store) -> Front:
-    """The front, and what gave no number: evidence, and what the log of the runs alone remembers."""
+    """The front, what the confirmation split says of its pick, and what gave no number: evidence, and what the log of
+    the runs alone remembers."""
     failures, passing, ended = store.failures(), passing_failures(store), early_end(store)
-    return replace(front, failures=failures, passing=passing, ended=ended, left_out=store.left_out())
+    confirmation = confirmation_of(front, store.confirmations() if front.pick else (), store.openings())
+    return replace(
+        front,
+        failures=failures,
+        passing=passing,
+        ended=ended,
+        left_out=store.left_out(),
+        confirmation=confirmation,
+    )

@@ -131,6 +131,10 @@ SHOWN: Final = {
     *(
         "budget.wall_clock",
         "pick.non_inferiority_margin",
+        "evidence.margin",
+        "evidence.margin.*",
+        "evidence.lost_case",
+        "evidence.lost_case.*",
         "measure.scenarios",
         "measure.time_limit",
         "measure.cool_down",

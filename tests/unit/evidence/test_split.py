@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from edgedeploy.errors import MeasurementError, SpecError
 from edgedeploy.evidence.bootstrap import Resampler
 from edgedeploy.evidence.front import build_front
-from edgedeploy.evidence.pick import what_is_missing
+from edgedeploy.evidence.reasons import what_is_missing
 from edgedeploy.evidence.split import numbered, split_draws, split_score
 from edgedeploy.interfaces.scores import Grouped, ScoresSplit, metrics_of
 from edgedeploy.interfaces.task import Case

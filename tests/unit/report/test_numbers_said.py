@@ -16,7 +16,7 @@ from edgedeploy.evidence.quantities import gain_text, quantity, with_span
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.units import human, parse_quantity
-from edgedeploy.spec.goals import margin_of, min_effects_of
+from edgedeploy.spec.goals import min_effects_of, rules_of
 from edgedeploy.spec.study import StudySpec, parse_spec
 
 METRICS = {"hd95_px": MetricInfo("minimize", "px", "distance"), "dice_mean": MetricInfo("maximize", "1", "Dice")}
@@ -69,8 +69,8 @@ def test_margins_are_in_the_unit_of_their_metric() -> None:
     table = {**BOARD_METRICS, **METRICS}
     asked = spec('"0.5 px"', '"2 px"')
     assert min_effects_of(asked, table) == {"hd95_px": 0.5, "latency_p50_ns": 200_000}
-    assert margin_of(asked, table) == 2
-    assert margin_of(spec("0.5", "2"), table) == 2, "a bare number is in the base unit"
+    assert rules_of(asked, table).margins[0].allowed == 2
+    assert rules_of(spec("0.5", "2"), table).margins[0].allowed == 2, "a bare number is in the base unit"
 
 
 @pytest.mark.parametrize(
