@@ -239,7 +239,7 @@ class Study:
         with self._told_without_secrets():
             table = self.spec.board(board)
             if store.exists():
-                self._check_folder(store, [table.name], resume=True)
+                self._check_folder(store, [table.name], resume=True, asked="--out")
             return outlook(self.spec, self._source, table, store, trials)
 
     def _resolved(self, ready: Ready) -> dict[str, Any]:
@@ -270,7 +270,9 @@ class Study:
         """Names what the study asks, its budget and storage left out: a resumed study may be given others."""
         return _digest_of_spec(self.spec)
 
-    def _check_folder(self, store: Store, boards: Sequence[str], resume: bool) -> tuple[str, ...]:
+    def _check_folder(
+        self, store: Store, boards: Sequence[str], resume: bool, asked: str = "--resume"
+    ) -> tuple[str, ...]:
         """Refuse a folder that this study cannot be run in; what is worth knowing of one that it can be."""
         store.check_place()
         if not store.exists():
@@ -288,13 +290,13 @@ class Study:
             begun is None or _digest_of_spec(with_limits(begun, limits_of(self.spec))) != self.digest
         ):
             raise SpecError(
-                f"--resume {store.root}",
+                f"{asked} {store.root}",
                 "it holds another study: more than the budget and the limits in [measure] differs from this study file",
                 "Use the study file it was made with (study.toml in it), or choose another --out",
             )
         if not set(boards) <= set(kept.get("boards", (kept["board"],))):
             raise SpecError(
-                f"--resume {store.root}",
+                f"{asked} {store.root}",
                 f"it was measured on board {kept['board']!r}",
                 "One folder holds the numbers of the boards it began with",
             )

@@ -13,14 +13,10 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-LEVEL: Final = 0.95
-"""Of the one-sided bound."""
+from edgedeploy.evidence.noninferiority import LEVEL, t_quantile
 
 POWERS: Final = (0.8, 0.9)
 """The chances to be shown non-inferior that are stated."""
-
-FEWEST_GROUPS: Final = 5
-"""Fewer groups than this give no verdict."""
 
 MOST_CASES: Final = 10_000_000
 """No study has more: beyond it a margin counts as not provable."""
@@ -38,7 +34,7 @@ def provable_margin(
 def power_of(cases: int, sd: float, margin: float, *, true_loss: float = 0.0, level: float = LEVEL) -> float:
     """The chance that a variant with this ``true_loss`` is shown to lose no more than ``margin``; 0 for fewer than two
     cases."""
-    from scipy.special import nctdtr, stdtrit
+    from scipy.special import nctdtr
 
     _check_sd(sd)
     if cases < 2:
@@ -46,7 +42,7 @@ def power_of(cases: int, sd: float, margin: float, *, true_loss: float = 0.0, le
     if sd == 0:
         return float(true_loss <= margin)
     shift = (margin - true_loss) * math.sqrt(cases) / sd
-    return 1.0 - float(nctdtr(cases - 1, shift, stdtrit(cases - 1, level)))
+    return 1.0 - float(nctdtr(cases - 1, shift, t_quantile(cases - 1, level)))
 
 
 def cases_needed(
@@ -115,11 +111,11 @@ def _proves(cases: int, margin: float, sd: float, power: float, true_loss: float
 
 def _noncentrality(cases: int, power: float, level: float) -> float:
     """By how many standard errors the true difference has to be away from the margin."""
-    from scipy.special import nctdtrinc, stdtrit
+    from scipy.special import nctdtrinc
 
     if not (0.0 < power < 1.0 and 0.5 < level < 1.0):
         raise ValueError(f"0 < power < 1 and 0.5 < level < 1 must hold, but got {power} and {level}")
-    return float(nctdtrinc(cases - 1, 1.0 - power, stdtrit(cases - 1, level)))
+    return float(nctdtrinc(cases - 1, 1.0 - power, t_quantile(cases - 1, level)))
 
 
 def _check_sd(sd: float) -> None:

@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from edgedeploy.evidence.bootstrap import MIN_DEFINED, MIN_UNITS
+from edgedeploy.evidence.bootstrap import MIN_DEFINED
+from edgedeploy.evidence.noninferiority import MIN_UNITS
 from edgedeploy.evidence.power import intraclass_correlation
 from edgedeploy.evidence.statistics import defined_values
 from edgedeploy.records.measurement import Measurement

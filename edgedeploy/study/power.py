@@ -7,15 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgedeploy.evidence.bootstrap import MIN_UNITS
-from edgedeploy.evidence.power import (
-    FEWEST_GROUPS,
-    LEVEL,
-    POWERS,
-    cases_needed,
-    provable_margin,
-    sd_of_group_means,
-)
+from edgedeploy.evidence.noninferiority import LEVEL, MIN_UNITS, share_upper
+from edgedeploy.evidence.power import POWERS, cases_needed, provable_margin, sd_of_group_means
 from edgedeploy.evidence.quantities import phrase, quantity
 from edgedeploy.evidence.spread import (
     ASSUMED_ICC,
@@ -31,7 +24,7 @@ from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
-from edgedeploy.spec.goals import margin_of
+from edgedeploy.spec.goals import rules_of
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.clusters import SCORED, UNKNOWN, Clusters, clusters_of
 
@@ -125,7 +118,7 @@ class Power:
         reaches = [reach for reach in self.reaches if reach.split == split]
         size = f"{reaches[0].cases} cases" + ("" if reaches[0].groups is None else f" in {reaches[0].groups} groups")
         if reaches[0].margins[POWERS[0]] is None:
-            few = "too few cases" if reaches[0].groups is None else f"fewer than {FEWEST_GROUPS} groups"
+            few = "too few cases" if reaches[0].groups is None else f"fewer than {MIN_UNITS} groups"
             return f"the {split} split ({size}) bounds no loss: {few}"
         found = _listed([self.text(reach.margins[POWERS[0]]) for reach in reaches])
         return f"the {split} split ({size}) bounds a loss by {found}"
@@ -135,7 +128,7 @@ class Power:
         if self.in_sds:
             return f"how many cases a margin of {phrase(self.metric)} needs is known once an int8 baseline is measured"
         if self.margin is None:
-            return f"no margin is stated for {phrase(self.metric)}: nothing will be shown to be non-inferior"
+            return f"[evidence] margin says nothing of {phrase(self.metric)}: no variant will be shown to be good enough"
         reaches = [reach for reach in self.reaches if reach.split == SCORED[0]]
         needed = _listed(["no number of" if reach.needed is None else str(reach.needed) for reach in reaches])
         loss = self.text(reaches[0].loss)
@@ -163,8 +156,9 @@ def powers_of(
 
 def endpoints_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, float | None]:
     """Metrics of the task that a pick is held to, with what it may lose of each in its base unit."""
-    goal = next((item.metric for item in spec.objectives if item.metric not in BOARD_METRICS), None)
-    return {} if goal is None else {goal: margin_of(spec, metrics)}
+    stated = {item.objective.metric: item.allowed for item in rules_of(spec, metrics).margins}
+    first = next((item.metric for item in spec.objectives if item.metric not in BOARD_METRICS), None)
+    return stated or ({} if first is None else {first: None})
 
 
 class PowerTold:
@@ -230,7 +224,7 @@ def _reach(split: str, clusters: Clusters, spread: Spread, margin: float | None,
     if grouped:
         size = cases / groups
         units, sd = groups, sd_of_group_means(spread.sd, size, spread.icc or 0.0)
-    enough = units >= (FEWEST_GROUPS if grouped else MIN_UNITS)
+    enough = units >= MIN_UNITS
     margins = {power: provable_margin(units, sd, power=power) if enough else None for power in POWERS}
     strictest = 1 - (1 - LEVEL) / max(1, trials)
     loss = spread.loss if spread.cases and spread.loss is not None else ASSUMED_LOSS_SHARE * (margin or 0.0)
@@ -246,14 +240,14 @@ def _reach(split: str, clusters: Clusters, spread: Spread, margin: float | None,
         max(0.0, loss),
         _in_cases(needed, size, grouped),
         _in_cases(with_loss, size, grouped),
-        1 - (1 - LEVEL) ** (1 / units),
+        share_upper(0, units),
     )
 
 
 def _in_cases(units: int | None, size: float, grouped: bool) -> int | None:
     if units is None:
         return None
-    return round(max(units, FEWEST_GROUPS if grouped else MIN_UNITS) * size)
+    return round(max(units, MIN_UNITS) * size)
 
 
 def _listed(items: Sequence[str]) -> str:
