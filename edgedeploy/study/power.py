@@ -128,7 +128,9 @@ class Power:
         if self.in_sds:
             return f"how many cases a margin of {phrase(self.metric)} needs is known once an int8 baseline is measured"
         if self.margin is None:
-            return f"[evidence] margin says nothing of {phrase(self.metric)}: no variant will be shown to be good enough"
+            return (
+                f"[evidence] margin says nothing of {phrase(self.metric)}: no variant will be shown to be good enough"
+            )
         reaches = [reach for reach in self.reaches if reach.split == SCORED[0]]
         needed = _listed(["no number of" if reach.needed is None else str(reach.needed) for reach in reaches])
         loss = self.text(reaches[0].loss)

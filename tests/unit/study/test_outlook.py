@@ -113,7 +113,7 @@ def test_a_folder_tells_how_long_phases_take(study: Path) -> None:
 def test_a_folder_of_another_study_is_refused(study: Path) -> None:
     store = Store(study.parent / "run")
     store.create(STUDY.replace("0.02", "0.03"), {"spec_digest": "other", "board": "here", "baselines": []})
-    with pytest.raises(SpecError, match="--out .*run: it holds another study"):
+    with pytest.raises(SpecError, match=r"--out .*run: it holds another study"):
         load_study(study).plan(store.root)
 
 
