@@ -41,6 +41,7 @@ from edgedeploy.report.words import (
     baseline_text,
     board_metrics_present,
     changed_lines,
+    cluster_lines,
     key_metrics,
     parity_lines,
     scenario_tables,
@@ -98,7 +99,7 @@ def _summary(data: ReportData) -> Summary:
         headline=head,
         reasons=" ".join(rest),
         tiles=_tiles(front),
-        notes=[*changed_lines(front), *parity_lines(front), *data.notes],
+        notes=[*changed_lines(front), *cluster_lines(front), *parity_lines(front), *data.notes],
     )
 
 
