@@ -8,7 +8,7 @@ in Sun & Xu 2014 (IEEE Signal Process. Lett. 21, 1389); Obuchowski 1997 (Biometr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,35 +49,30 @@ def difference_error(
     has fewer than ``MIN_UNITS`` cases or groups."""
     if ours.positive.keys() != theirs.positive.keys() or ours.negative.keys() != theirs.negative.keys():
         return None
-    sides = [_shares(mine, other) for mine, other in _pairs(ours, theirs)]
-    names = [sorted(side) for side in (ours.positive, ours.negative)]
-    owners = [[(groups or {}).get(name, name) for name in side] for side in names]
-    sums = [_sums(shares, owner) for shares, owner in zip(sides, owners, strict=True)]
+    pairs = ((ours.positive, theirs.positive), (ours.negative, theirs.negative))
+    sums = [_sums(mine, _shares(mine, other), groups or {}) for mine, other in pairs]
     counts = [len(side) for side in sums]
     if min(counts) < MIN_UNITS:
         return None
-    parts = [
-        count / (count - 1) * sum(value**2 for value in side.values()) for count, side in zip(counts, sums, strict=True)
-    ]
+    parts = [count / (count - 1) * sum(v * v for v in side.values()) for count, side in zip(counts, sums, strict=True)]
     everyone = len({*sums[0], *sums[1]})
     both = sum(value * sums[1].get(owner, 0.0) for owner, value in sums[0].items())
     variance = max(0.0, sum(parts) + 2 * everyone / (everyone - 1) * both)
     return math.sqrt(variance), min(_welch(parts, counts), everyone - 1)
 
 
-def _pairs(ours: Placements, theirs: Placements) -> tuple[tuple[Mapping[str, float], Mapping[str, float]], ...]:
-    return (ours.positive, theirs.positive), (ours.negative, theirs.negative)
+def _shares(mine: Mapping[str, float], other: Mapping[str, float]) -> list[float]:
+    """What each case adds to the difference of the AUROCs, about their mean; in the order of ``mine``."""
+    gains = np.array([value - other[case] for case, value in mine.items()])
+    shares: list[float] = ((gains - gains.mean()) / gains.size).tolist()
+    return shares
 
 
-def _shares(mine: Mapping[str, float], other: Mapping[str, float]) -> Floats:
-    """What each case adds to the difference of the AUROCs, about their mean; in the order of ids."""
-    gains = np.array([mine[case] - other[case] for case in sorted(mine)])
-    return (gains - gains.mean()) / gains.size
-
-
-def _sums(shares: Floats, owners: Sequence[str | int]) -> dict[str | int, float]:
+def _sums(cases: Iterable[str], shares: Iterable[float], groups: Mapping[str, int]) -> dict[str | int, float]:
+    """Of each group, or of each case that is in none."""
     found: dict[str | int, float] = {}
-    for owner, share in zip(owners, shares.tolist(), strict=True):
+    for case, share in zip(cases, shares, strict=True):
+        owner = groups.get(case, case)
         found[owner] = found.get(owner, 0.0) + share
     return found
 

@@ -76,9 +76,9 @@ def test_obuchowskis_error_without_clusters_is_delongs() -> None:
 
 
 def clustered(rng: np.random.Generator, groups: int, size: int, icc: float) -> tuple[np.ndarray, ...]:
-    """Models of equal worth whose faults are shared within groups."""
+    """Models of equal worth whose faults are shared within patients, each of whom is ill or not."""
     owner = np.repeat(np.arange(groups), size)
-    sides = rng.random(owner.size) < 0.5
+    sides = (rng.random(groups) < 0.5)[owner]
     scores = []
     shared = rng.normal(size=owner.size)
     for _ in range(2):
@@ -100,7 +100,7 @@ def test_with_clusters_it_is_as_wide_as_the_differences_are() -> None:
         plain_error.append(difference_error(pair[0], pair[1])[0])
     true = float(np.std(differences))
     assert np.sqrt(np.mean(np.square(clustered_error))) == pytest.approx(true, rel=0.12)
-    assert abs(np.mean(plain_error) / true - 1) > 0.05  # a test that clusters matter here at all
+    assert np.mean(plain_error) < 0.7 * true  # what it is without them
 
 
 def test_too_few_cases_or_groups_of_a_side_have_none() -> None:

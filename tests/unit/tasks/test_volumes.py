@@ -128,7 +128,7 @@ def test_classes_without_truth_and_answer_are_undefined(tmp_path: Path) -> None:
     assert task.evaluate({"o": empty}, case) == {
         "dice_ball": 0.0,
         "nsd_ball": 0.0,
-        "hd95_ball_mm": pytest.approx(np.linalg.norm(task.load(case)[1].shape)),  # its diagonal, at 1 mm
+        "hd95_ball_mm": pytest.approx(np.linalg.norm([20, 18, 2 * 12])),  # its diagonal: 2 mm along the third axis
         "dice_other": None,
         "nsd_other": None,
         "hd95_other_mm": None,
