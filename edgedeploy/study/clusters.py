@@ -31,10 +31,12 @@ class Clusters:
 def clusters_of(task: Task) -> Clusters:
     """Of the task's scored splits. Without groups every case is one of its own."""
     cases = {split: tuple(task.cases(split)) for split in SCORED}
-    count = {split: len(found) for split, found in cases.items()}
+    count: dict[str, int] = {split: len(found) for split, found in cases.items()}
     if not (isinstance(task, Grouped) and names_groups(task)):
         return Clusters(False, count, count)
-    groups = {split: len({str(task.group_of(case)) for case in found}) for split, found in cases.items()}
+    groups: dict[str, int] = {
+        split: len({str(task.group_of(case)) for case in found}) for split, found in cases.items()
+    }
     return Clusters(True, count, groups)
 
 

@@ -158,7 +158,7 @@ def powers_of(
 
 def endpoints_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, float | None]:
     """Metrics of the task that a pick is held to, with what it may lose of each in its base unit."""
-    stated = {item.objective.metric: item.allowed for item in rules_of(spec, metrics).margins}
+    stated: dict[str, float | None] = {item.objective.metric: item.allowed for item in rules_of(spec, metrics).margins}
     first = next((item.metric for item in spec.objectives if item.metric not in BOARD_METRICS), None)
     return stated or ({} if first is None else {first: None})
 
