@@ -23,6 +23,7 @@ from edgedeploy.report.tracking import Tracker
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.public import hide_in, private_words, secret_words, without
+from edgedeploy.spec.evidence import EvidenceTable
 from edgedeploy.spec.recovery import RecoveryTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
@@ -212,12 +213,15 @@ class Study:
             store.keep_study_text(self._source.text)
 
     def _margin_note(self) -> tuple[str, ...]:
-        """That nobody said what the pick may lose, where it can be said."""
+        """That nobody said what may be lost, or said it twice, where it can be said."""
         goal = next((item.metric for item in self.spec.objectives if item.metric not in BOARD_METRICS), None)
-        if goal is None or "pick" in self.spec.model_fields_set:
+        stated, older = self.spec.evidence.margin, self.spec.pick.non_inferiority_margin
+        if goal is None or (stated is None) != (older is None):
             return ()
-        margin = self.spec.pick.non_inferiority_margin
-        return (f"[pick] non_inferiority_margin is not in the study file: the pick may lose {margin} of {goal}",)
+        if stated is None:
+            what = f"nothing says how much of {goal} may be lost"
+            return (f"[evidence] margin is not in the study file: {what}, so there will be no verdict and no pick",)
+        return ("[evidence] margin is what counts; [pick] non_inferiority_margin is an older place of it, and not read",)
 
     def _history(self, store: Store, server: Server | None) -> Path | Server:
         """Where Optuna remembers: on a server under a name that only this folder has."""
@@ -331,8 +335,9 @@ def _logged(tracker: Tracker, store: Store, done: int, wanted: int) -> Event:
 def _digest_of_spec(spec: StudySpec) -> str:
     """Of what the evidence depends on: not of how the search goes about it."""
     how = dict.fromkeys(("budget", "search", "tries", "never"), True)
-    if spec.recovery == RecoveryTable():  # the digests of studies without it stay what they are
-        how["recovery"] = True
+    for name, table in (("recovery", RecoveryTable()), ("evidence", EvidenceTable())):
+        if getattr(spec, name) == table:  # the digests of studies without it stay what they are
+            how[name] = True
     asks = spec.model_dump(mode="json", exclude={**how, "study": {"storage"}, "boards": {"__all__": {"away"}}})
     return digest_of(asks)[:16]
 

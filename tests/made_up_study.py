@@ -43,6 +43,8 @@ width = [1.0, 0.5]
 metric = "dice_mean"
 [[objectives]]
 metric = "latency_ratio"
+[evidence]
+margin = 0.01
 [budget]
 trials = 8
 """

@@ -71,7 +71,7 @@ def confirmation_of(
         order=order,
         fixed_utc=str(first.get("utc", "")) if order else "",
         intact=bool(order) and first.get("order_sha256") == order_sha256(order, rules),
-        openings=len(openings),
+        openings=sum(not order or tuple(item.get("order", ())) != order for item in openings[1:]) + bool(openings),
     )
     if order and order[0] != report.pick.digest:
         return known

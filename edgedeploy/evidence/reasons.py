@@ -75,6 +75,20 @@ def _lost_rule(lost: LostCase | None, metrics: Metrics) -> str:
     return f", and {share} lose more than {amount(lost.more_than, name, metrics)} of {phrase(name)}{why}"
 
 
+def nothing_text(decision: Decision, labels: Mapping[str, str]) -> str:
+    """Why nothing is picked."""
+    if decision.outcome == "none shown":
+        return f"{labels.get(decision.nearest or '', decision.nearest)} comes closest"
+    if decision.outcome == "no baseline":
+        names = " and ".join(phrase(margin.objective.metric) for margin in decision.rules.margins)
+        return f"no baseline has {names}, so no loss against it can be bounded"
+    return {
+        "no margin": "the study states no margin, so there is no verdict",
+        "no task objective": "no objective is about accuracy, so no loss of it is bounded",
+        "nothing cheaper": "no variant that meets the limits costs less than the float baseline",
+    }.get(decision.outcome, "no variant is on the front")
+
+
 def _steps(decision: Decision) -> str:
     return f", by Holm's steps over {decision.questions} that differ in their answers" if decision.questions > 1 else ""
 

@@ -22,6 +22,8 @@ def front_rows(front: Front) -> list[Row]:
         found |= {"status": row.status, "pick": row.digest == picked, "baseline": row.baseline, "board": row.board}
         found |= {"verdict": row.verdict.word if row.verdict else None, "file": row.file}
         found["p_on_front"] = row.p_on_front
+        judged = front.decision.judged.get(row.digest)
+        found["against_baseline"] = judged.word if judged else None
         found["reason"] = _reasons(row.shortfalls, front) or row.dominated_by or ""
         for name, estimate in row.estimates.items():
             found[name] = estimate.value

@@ -113,14 +113,17 @@ def confirmation_section(data: ReportData) -> Section:
             line(
                 item.get("utc", ""),
                 item.get("reason", ""),
-                ", ".join(labels.get(str(v), str(v)) for v in item.get("variants", ())),
+                *(
+                    ", ".join(labels.get(str(v), str(v)) for v in item.get(kind, ())) or "\N{EN DASH}"
+                    for kind in ("variants", "order")
+                ),
             )
             for item in data.openings
         ]
         blocks += [
             Text("Log of openings", "heading"),
             Text("Whoever opens it often is searching on it.", "note"),
-            Table(["When (UTC)", "Why", "For which variants"], lines),
+            Table(["When (UTC)", "Why", "For which variants", "Order of candidates, fixed before"], lines),
         ]
     return Section("Confirmation", caption, blocks)
 

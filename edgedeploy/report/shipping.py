@@ -6,8 +6,7 @@ from typing import Final
 
 from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.pick import Judged
-from edgedeploy.evidence.quantities import phrase
-from edgedeploy.evidence.reasons import against_text, lost_text, rules_text, what_is_missing
+from edgedeploy.evidence.reasons import against_text, lost_text, nothing_text, rules_text, what_is_missing
 
 NO_MARGIN: Final = (
     "State [evidence] margin in the study file before the search: what a variant may lose on the task's first "
@@ -19,7 +18,7 @@ def headline(report: Front) -> str:
     """The study's answer in one sentence. ``Ship`` is said only of a variant that is shown, and not of one that the
     confirmation split did not confirm."""
     if report.pick is None:
-        return f"Nothing is shown fit to ship: {_nothing(report)}."
+        return f"Nothing is shown fit to ship: {nothing_text(report.decision, report.labels)}."
     picked = _label(report, report.pick.digest)
     found = report.confirmation
     if found is None or report.fit_to_ship:
@@ -66,20 +65,6 @@ def mark(report: Front, digest: str) -> str:
 def featured_role(report: Front) -> str:
     """What the variant is that a report shows in detail."""
     return "pick" if report.pick else "nearest variant"
-
-
-def _nothing(report: Front) -> str:
-    decision = report.decision
-    if decision.outcome == "none shown":
-        return f"{_label(report, decision.nearest or '')} comes closest"
-    if decision.outcome == "no baseline":
-        names = " and ".join(phrase(margin.objective.metric) for margin in decision.rules.margins)
-        return f"no baseline has {names}, so no loss against it can be bounded"
-    return {
-        "no margin": "the study states no margin, so there is no verdict",
-        "no task objective": "no objective is about accuracy, so no loss of it is bounded",
-        "nothing cheaper": "no variant that meets the limits costs less than the float baseline",
-    }.get(decision.outcome, "no variant is on the front")
 
 
 def confirmed(report: Front) -> list[str]:

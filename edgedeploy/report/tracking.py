@@ -96,7 +96,7 @@ class Tracker:
             for name, value in row.items()
             if name not in words and isinstance(value, (int, float)) and not isinstance(value, bool)
         }
-        told = {name: row.get(name) for name in ("status", "verdict", "reason", "board", "file")}
+        told = {name: row.get(name) for name in ("status", "verdict", "against_baseline", "reason", "board", "file")}
         told |= {"pick": row["pick"], "baseline": row["baseline"], "provenance": front.provenance}
         entities = self._entities
         self._client.log_batch(

@@ -127,8 +127,10 @@ _AGREEMENT: Final = (
     'metric = "latency_ratio" # median latency over the float32 baseline\'s, interleaved with it',
     "min_effect = 0.02",
     "",
-    "[pick] # what is proposed to ship: the cheapest variant that is shown to lose no more than this",
-    "non_inferiority_margin = 0.01 # in units of the first objective",
+    "[evidence] # what has to be shown before a variant may be shipped in the float baseline's place",
+    "margin = 0.01 # in units of the first objective, on average over the cases",
+    "lost_case = 0.1 # a case that loses more counts as lost; none of the measured ones may",
+    "# lost_share = 0.05 # share of all cases that may be lost, as the exact 95 % bound has it: none of 59",
 )
 
 _WIDTHS: Final = (

@@ -96,6 +96,8 @@ class _OpeningForm:
     utc: str
     reason: str
     variants: tuple[str, ...]
+    order: tuple[str, ...] = ()
+    order_sha256: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from edgedeploy.boards.care.attempts import Patience
 from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.compress.oversight import TrainProgress
 from edgedeploy.errors import BoardError, EdgeDeployError, OutOfTime
+from edgedeploy.evidence.confirmation import order_sha256
+from edgedeploy.evidence.front import Front
 from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.interfaces.board import Board
 from edgedeploy.lab.crew import Crew, Machines, Post
@@ -371,25 +373,37 @@ class StudyRun:
         return eta(pace, to_do=to_do, budget_left_s=self._deadline_s - now_s)
 
     def _confirm(self) -> None:
-        """Run the baselines, the front, and what is not shown to be worse than it on the confirmation split, once each; the
-        opening is logged. Nothing is chosen by it: it says how far the choice carries."""
+        """Run the baselines, the front, the candidates for the pick and what is not shown to be worse than the front on the
+        confirmation split, once each. The order of candidates is fixed and logged first. Nothing is chosen by it: it says how far
+        the choice carries. Where the study states what has to be shown and nothing is, it stays closed for later cases."""
         if not self._ready.task.cases("confirmation"):
             self._say("note", "nothing is confirmed: the task has no cases of split 'confirmation'")
             return
         front = read_front(self._store.root)
+        if front.decision.rules.margins and front.pick is None:
+            self._say("note", "the confirmation split stays closed: nothing is shown fit to ship that it could confirm")
+            return
+        missing = self._to_confirm(front)
+        if not missing:
+            return
+        order = front.decision.order
+        sha256 = order_sha256(order, front.decision.rules) if order else ""
+        reason = "end of the search: baselines, front, candidates, and what is indistinguishable from the front"
+        self._store.log_opening(reason, tuple(variant.digest for variant in missing), order, sha256)
+        if order:
+            named = ", ".join(front.labels[digest] for digest in order)
+            self._say("note", f"candidates, in the order fixed before the confirmation split is opened: {named} ({sha256})")
+        self._all_at(self._confirm_one, missing)
+
+    def _to_confirm(self, front: Front) -> list[Variant]:
         done = {measurement.digest for measurement in self._store.confirmations()}
         baselines = [self._ready.space.baseline_variant(target) for target in self._ready.space.targets]
         measured = {measurement.digest: measurement.variant for measurement in self._known.measurements()}
         wanted = [v.digest for v in baselines if v.digest in measured] + [member.digest for member in front.members]
-        wanted += [row.digest for row in front.excluded if row.confidence == "indistinguishable"]
+        wanted += front.decision.order
+        wanted += [row.digest for row in front.excluded if row.status == "indistinguishable"]
         wanted += [variant.digest for variant in measured.values() if variant.recovered]
-        missing = [digest for digest in dict.fromkeys(wanted) if digest not in done]
-        if not missing:
-            return
-        self._store.log_opening(
-            "end of the search: baselines, front, and what is indistinguishable from it", tuple(missing)
-        )
-        self._all_at(self._confirm_one, [measured[digest] for digest in missing])
+        return [measured[digest] for digest in dict.fromkeys(wanted) if digest not in done]
 
     def _confirm_one(self, trials: Trials, variant: Variant) -> Outcome:
         self._say("phase", f"confirmation: {variant.label}")

@@ -348,9 +348,11 @@ class Store:
         study = self._study_id()
         write_json(path, {**data, "schema": latest(kind), **({STUDY_KEY: study} if study else {})})
 
-    def log_opening(self, reason: str, variants: tuple[str, ...]) -> None:
-        """Record that the confirmation split was used. Using it often would make it part of the search."""
-        self._append(OPENINGS, {"utc": utc_now(), "reason": reason, "variants": list(variants)})
+    def log_opening(self, reason: str, variants: tuple[str, ...], order: Sequence[str] = (), sha256: str = "") -> None:
+        """Record that the confirmation split is about to be used: for which ``variants``, and which ``order`` of candidates was
+        fixed before. Using it often would make it part of the search."""
+        fixed = {"order": list(order), "order_sha256": sha256} if order else {}
+        self._append(OPENINGS, {"utc": utc_now(), "reason": reason, "variants": list(variants), **fixed})
 
     def openings(self) -> list[dict[str, Any]]:
         found = read_good_lines(self.root / OPENINGS, checked_opening)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from edgedeploy.errors import DataError, GoalNotMet
 from edgedeploy.evidence.quantities import heading, quantity
+from edgedeploy.evidence.reasons import nothing_text
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.measurement import Measurement
@@ -58,7 +59,7 @@ def export(folder: str | Path, out: str | Path, variant: str | None = None) -> E
     require_absent(out)
     front = read_front(folder)
     if variant is None and front.pick is None:
-        why = " ".join(front.explanation()).rstrip(".") or "nothing was measured validly"
+        why = " ".join(front.explanation()).rstrip(".") or nothing_text(front.decision, front.labels)
         remedy = "Name a variant with --variant; `edgedeploy front --json` has the digests"
         raise GoalNotMet(f"the pick of {folder}", f"the study has none: {why}", remedy)
     chosen = variant if variant is not None else front.pick.digest if front.pick else ""

@@ -169,7 +169,7 @@ class TestReport:
         assert [found.digest for found in report.members] == [item.digest for item in items[:3]]
         beaten, hair = row(report, items[3]), row(report, items[4])
         assert (beaten.status, beaten.dominated_by, beaten.confidence) == ("dominated", items[1].digest, "confirmed")
-        assert (hair.status, hair.dominated_by, hair.confidence) == ("dominated", items[1].digest, "indistinguishable")
+        assert (hair.status, hair.dominated_by, hair.confidence) == ("indistinguishable", items[1].digest, "indistinguishable")
 
     def test_members_carry_intervals_and_their_latency_against_the_baseline(self) -> None:
         for member in front(study()).members:
@@ -256,16 +256,17 @@ class TestReport:
         assert row(front(items, (DICE, RATIO, SIZE)), items[3]).status == "front"
         only = front(items, (RATIO,))
         assert [member.digest for member in only.members] == [items[2].digest]
-        assert only.pick is not None and only.pick.non_inferior is None
+        assert only.pick is None and only.decision.outcome == "no task objective"
+        assert only.featured == items[2].digest
         best = front(items, (DICE,))
-        assert best.pick is not None and best.pick.digest == items[0].digest
+        assert best.pick is not None and best.pick.digest == items[1].digest, "the baseline is no candidate"
 
 
 class TestPick:
     def test_the_cheapest_that_is_shown_to_lose_no_more_than_the_margin(self) -> None:
         items = study()
         pick = front(items).pick
-        assert pick is not None and pick.non_inferior is True
+        assert pick is not None and pick.judged.shown
         assert pick.digest == items[1].digest
         assert "smallest latency vs baseline" in pick.reason and "at most 0.010 of Dice mean" in pick.reason
         wide = front(items, margin=0.2).pick
@@ -278,19 +279,24 @@ class TestPick:
         pick = front(items).pick
         assert pick is not None and pick.digest not in {items[1].digest, items[2].digest}
 
-    def test_when_none_is_shown_it_says_so_and_takes_the_closest(self) -> None:
+    def test_when_none_is_shown_there_is_no_pick_and_the_closest_is_named(self) -> None:
         items = [study()[0], *study()[2:4]]
         report = front(items, constraints=[Constraint("latency_ratio", at_most=0.9)])
-        assert report.pick is not None and report.pick.non_inferior is False
-        assert report.pick.digest == items[2].digest
-        assert "no member of the front is shown" in report.pick.reason
+        assert report.pick is None and report.decision.outcome == "none shown"
+        assert report.decision.nearest == report.featured == items[2].digest
+        assert {report.decision.judged[item.digest].word for item in items[1:]} == {"inferior"}
+        assert [member.digest for member in report.members] == [items[2].digest, items[1].digest], "they keep their place"
+
+    def test_without_a_margin_there_is_no_verdict(self) -> None:
+        report = front(study(), margin=None)
+        assert report.pick is None and report.decision.outcome == "no margin" and report.decision.judged == {}
+        assert report.featured in {member.digest for member in report.members}
 
     def test_without_a_baseline_nothing_is_claimed(self) -> None:
-        pick = front(study()[1:], baseline_digests=[]).pick
-        assert pick is not None and pick.non_inferior is None and pick.accuracy is None
-        assert "no baseline" in pick.reason
+        report = front(study()[1:], baseline_digests=[])
+        assert report.pick is None and report.decision.outcome == "no baseline"
 
     def test_an_accuracy_metric_that_is_better_when_small(self) -> None:
         pick = front(study(), (Objective("hd95_px", "minimize"), RATIO), margin=0.5).pick
-        assert pick is not None and pick.non_inferior is True
+        assert pick is not None and pick.judged.shown
         assert pick.digest == study()[1].digest

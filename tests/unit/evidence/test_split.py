@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -158,12 +159,9 @@ def test_the_pick_says_why_no_loss_is_bounded() -> None:
 
     items = [measured(Rare(), 0.3), measured(Rare(), 0.4, target="openvino")]
     report = build_front(items, [AUROC], baseline_digests=[items[0].digest], margin=0.0, metrics=INFO)
-    assert report.pick is not None
-    text = what_is_missing(report.pick, report.metrics)
-    assert text.startswith(
-        "It was held against the baseline on 60 cases, but these are of fewer than 5 groups, or draws"
-    )
-    assert "often leave AUROC undefined" in text
+    assert report.pick is None and report.decision.nearest == items[1].digest
+    text = what_is_missing(report.decision.judged[items[1].digest], report.metrics)
+    assert text.startswith("There is no verdict on it: draws of its 60 cases were not kept, or often leave AUROC undefined")
 
 
 def test_draws_of_one_class_are_left_out_and_too_many_of_them_leave_no_bound() -> None:
@@ -269,6 +267,7 @@ def test_a_front_uses_the_metric_as_objective_limit_and_pick() -> None:
     task = Reader()
     base = measured(task, 0.5)
     lossy = measured(task, 0.5, seed=7, target="openvino", precision="int8")
+    lossy = dataclasses.replace(lossy, metrics={**lossy.metrics, "size_bytes": 1000.0})
     poor = measured(task, 3.0, seed=3, target="openvino", width=0.5)
     report = build_front(
         [base, lossy, poor],
@@ -281,9 +280,8 @@ def test_a_front_uses_the_metric_as_objective_limit_and_pick() -> None:
     by_digest = {row.digest: row for row in report.rows}
     assert by_digest[poor.digest].status == "infeasible"
     assert report.pick is not None
-    assert report.pick.accuracy is not None
-    assert report.pick.accuracy.method in ("paired draws", "exact")
-    assert report.pick.non_inferior is True
+    assert report.pick.digest == lossy.digest and report.pick.accuracy.method == "paired draws"
+    assert report.pick.judged.lost is None, "no case has a share in an AUROC"
     assert by_digest[base.digest].estimates["auroc"].low is not None
 
 

@@ -153,9 +153,10 @@ def test_what_is_missing_is_said_with_how_much_and_how_many_cases() -> None:
     report = made_up_report.front(
         items, margin=0.006, constraints=[made_up_report.Constraint("size_bytes", at_most=5e6)]
     )
-    assert report.pick is not None and report.pick.non_inferior is False
-    head, missing, *_ = answer(report)
+    assert report.pick is None and report.decision.outcome == "none shown"
+    head, rule, missing, *_ = answer(report)
     assert head.startswith("Nothing is shown fit to ship: ") and "comes closest" in head
+    assert rule.startswith("A variant may lose at most 0.006 of Dice mean against the float baseline")
     assert "is allowed, which is 0.00" in missing
     assert "cases would show it; there were 40" in missing
     assert not any(sentence.startswith("Ship") for sentence in answer(report))
@@ -167,7 +168,7 @@ def test_more_cases_are_not_promised_where_the_loss_itself_is_too_large() -> Non
         made_up.measurement(made_up.variant(width=0.5), dice=0.80, latency_ms=2),
     ]
     limit = [made_up_report.Constraint("size_bytes", at_most=5e6)]
-    said = answer(made_up_report.front(items, margin=0.006, constraints=limit))[1]
+    said = answer(made_up_report.front(items, margin=0.006, constraints=limit))[2]
     assert "more cases will not show less" in said
 
 
@@ -178,8 +179,10 @@ def test_too_few_cases_are_named_as_the_cause() -> None:
         made_up.measurement(made_up.variant(width=0.5), per_case=few, latency_ms=2),
     ]
     limit = [made_up_report.Constraint("size_bytes", at_most=5e6)]
-    said = answer(made_up_report.front(items, constraints=limit))[1]
-    assert said == "It was held against the baseline on 3 cases; no loss is bounded by fewer than 5."
+    said = answer(made_up_report.front(items, constraints=limit))[2]
+    assert said == (
+        "There is no verdict on it: it was held against the baseline on 3 cases, and fewer than 5 bound no loss."
+    )
 
 
 def test_without_a_baseline_nothing_is_shipped() -> None:

@@ -59,7 +59,7 @@ trials"""
     text = WITHOUT_ITS_TASK.replace('[[objectives]]\nmetric = "dice_mean"\n', "").replace(
         '[[objectives]]\nmetric = "latency_ratio"\n', ""
     )
-    found, source = parse_spec(text.replace("\n[budget]\ntrials", goals), Path("study.toml"))
+    found, source = parse_spec(text.replace("\n[evidence]\nmargin = 0.01\n[budget]\ntrials", goals), Path("study.toml"))
     known = {"onnxruntime": ("float32",), "openvino": ("float32",)}
     found.check(source, architecture={}, task_metrics=METRICS, known_targets=known)
     return found
@@ -110,8 +110,6 @@ def test_every_recipe_asks_for_its_margins_and_says_what_they_are_of(name: str) 
     text = resources.files("edgedeploy.recipes").joinpath(name).read_text(encoding="utf-8")
     recipe = tomllib.loads(text)
     assert all("min_effect" in goal for goal in recipe["objectives"])
-    assert "non_inferiority_margin" in recipe["pick"]
-    margins = [
-        line for line in text.splitlines() if line.startswith(("min_effect", "non_inferiority_margin", "margin"))
-    ]
+    assert {"margin", "lost_case", "lost_share"} == set(recipe["evidence"])
+    margins = [line for line in text.splitlines() if line.startswith(("min_effect", "margin", "lost_"))]
     assert [line for line in margins if " # " not in line] == []

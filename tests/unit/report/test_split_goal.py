@@ -44,7 +44,7 @@ def data() -> ReportData:
 def test_the_pick_is_judged_by_the_split_and_the_cases_by_their_own_metric(data: ReportData) -> None:
     pick = data.front.pick
     assert pick is not None and pick.accuracy is not None
-    assert (pick.accuracy.metric, pick.accuracy.method, pick.non_inferior) == ("auroc", "paired draws", True)
+    assert (pick.accuracy.metric, pick.accuracy.method, pick.judged.shown) == ("auroc", "paired draws", True)
     section = cases_section(data)
     (table,) = (block for block in section.blocks if isinstance(block, Table))
     assert table.headers[1] == "Baseline Dice mean"

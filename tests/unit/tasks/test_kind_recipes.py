@@ -48,7 +48,7 @@ def test_a_recipe_holds_with_its_data(name: str, make: Callable[[Path], None], t
     text = files("edgedeploy.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
     spec, source = parse_spec(text, tmp_path / f"{name}.toml")
     assert spec.task.kind == name
-    assert "non_inferiority_margin" in text
+    assert spec.evidence.margin is not None and spec.evidence.lost_case is not None
     task = load_task(spec.task.model_dump(), tmp_path)
     metrics = metrics_of(task)
     spec.check(source, architecture=task.architecture, task_metrics=metrics, known_targets=KNOWN_TARGETS)
