@@ -221,7 +221,9 @@ class Study:
         if stated is None:
             what = f"nothing says how much of {goal} may be lost"
             return (f"[evidence] margin is not in the study file: {what}, so there will be no verdict and no pick",)
-        return ("[evidence] margin is what counts; [pick] non_inferiority_margin is an older place of it, and not read",)
+        return (
+            "[evidence] margin is what counts; [pick] non_inferiority_margin is an older place of it, and not read",
+        )
 
     def _history(self, store: Store, server: Server | None) -> Path | Server:
         """Where Optuna remembers: on a server under a name that only this folder has."""

@@ -99,7 +99,7 @@ class Power:
         """What to say of it before a search, in one or two lines."""
         proven = "; ".join(self._proven(split) for split in SCORED if self.clusters.cases[split])
         first = f"{phrase(self.metric)}, {self._source()}: at 80 % power, when nothing is lost, {proven}"
-        return (first, self.against_the_margin()) if not self.in_sds else (first,)
+        return (first,) if self.in_sds or self.margin is None else (first, self.against_the_margin())
 
     def _source(self) -> str:
         spread = self.reaches[0].spread

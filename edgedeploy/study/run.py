@@ -392,7 +392,9 @@ class StudyRun:
         self._store.log_opening(reason, tuple(variant.digest for variant in missing), order, sha256)
         if order:
             named = ", ".join(front.labels[digest] for digest in order)
-            self._say("note", f"candidates, in the order fixed before the confirmation split is opened: {named} ({sha256})")
+            self._say(
+                "note", f"candidates, in the order fixed before the confirmation split is opened: {named} ({sha256})"
+            )
         self._all_at(self._confirm_one, missing)
 
     def _to_confirm(self, front: Front) -> list[Variant]:

@@ -93,7 +93,9 @@ def caught_share(cases: int, broken: float, asked: Asked) -> tuple[float, float]
 
 def _false_row(what: str, share: float, asked: Asked) -> Row:
     found = f"{share:.1%} of {asked.repeats} (standard error {_error(share, asked.repeats):.2%})"
-    return Row(f"false \u201cnon-inferior\u201d at the margin: {what}", found, f"<= {FALSE_BAR:.0%}", share <= FALSE_BAR)
+    return Row(
+        f"false \u201cnon-inferior\u201d at the margin: {what}", found, f"<= {FALSE_BAR:.0%}", share <= FALSE_BAR
+    )
 
 
 def _error(share: float, repeats: int) -> float:
@@ -122,7 +124,9 @@ def false_of_any_of_20_variants(asked: Asked) -> Row:
 def broken_cases_caught(asked: Asked) -> Row:
     shown, caught = caught_share(60, 0.05, asked)
     runs = round(shown * asked.repeats)
-    found = f"{caught:.1%} of {runs} runs in which the mean was shown (standard error {_error(caught, max(1, runs)):.2%})"
+    found = (
+        f"{caught:.1%} of {runs} runs in which the mean was shown (standard error {_error(caught, max(1, runs)):.2%})"
+    )
     what = "5 % of cases broken behind a good mean, 60 cases: refused by the second endpoint"
     return Row(what, found, f">= {CAUGHT_BAR:.0%}", caught >= CAUGHT_BAR)
 

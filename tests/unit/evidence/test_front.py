@@ -169,7 +169,11 @@ class TestReport:
         assert [found.digest for found in report.members] == [item.digest for item in items[:3]]
         beaten, hair = row(report, items[3]), row(report, items[4])
         assert (beaten.status, beaten.dominated_by, beaten.confidence) == ("dominated", items[1].digest, "confirmed")
-        assert (hair.status, hair.dominated_by, hair.confidence) == ("indistinguishable", items[1].digest, "indistinguishable")
+        assert (hair.status, hair.dominated_by, hair.confidence) == (
+            "indistinguishable",
+            items[1].digest,
+            "indistinguishable",
+        )
 
     def test_members_carry_intervals_and_their_latency_against_the_baseline(self) -> None:
         for member in front(study()).members:
@@ -285,7 +289,9 @@ class TestPick:
         assert report.pick is None and report.decision.outcome == "none shown"
         assert report.decision.nearest == report.featured == items[2].digest
         assert {report.decision.judged[item.digest].word for item in items[1:]} == {"inferior"}
-        assert [member.digest for member in report.members] == [items[2].digest, items[1].digest], "they keep their place"
+        assert [member.digest for member in report.members] == [items[2].digest, items[1].digest], (
+            "they keep their place"
+        )
 
     def test_without_a_margin_there_is_no_verdict(self) -> None:
         report = front(study(), margin=None)

@@ -130,7 +130,9 @@ def test_what_is_compared_is_counted_once_and_only_where_it_is_cheaper() -> None
 
 def test_fewer_than_five_groups_give_no_verdict_and_it_is_said() -> None:
     def grouped(found: Measurement, count: int) -> Measurement:
-        return dataclasses.replace(found, groups={name: place % count for place, name in enumerate(sorted(found.cases))})
+        return dataclasses.replace(
+            found, groups={name: place % count for place, name in enumerate(sorted(found.cases))}
+        )
 
     items = [item(BASE, 6.0, cases(0.0, 0.0)), item(INT8, 2.0, cases(0.0))]
     few = front([grouped(one, 4) for one in items])

@@ -161,7 +161,9 @@ def test_the_pick_says_why_no_loss_is_bounded() -> None:
     report = build_front(items, [AUROC], baseline_digests=[items[0].digest], margin=0.0, metrics=INFO)
     assert report.pick is None and report.decision.nearest == items[1].digest
     text = what_is_missing(report.decision.judged[items[1].digest], report.metrics)
-    assert text.startswith("There is no verdict on it: draws of its 60 cases were not kept, or often leave AUROC undefined")
+    assert text.startswith(
+        "There is no verdict on it: draws of its 60 cases were not kept, or often leave AUROC undefined"
+    )
 
 
 def test_draws_of_one_class_are_left_out_and_too_many_of_them_leave_no_bound() -> None:
