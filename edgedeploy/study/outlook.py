@@ -17,7 +17,7 @@ from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import EVALUATION_PHASES, summarise
 from edgedeploy.study.clusters import UNKNOWN, Clusters, clusters_of
 from edgedeploy.study.models import RECORD
-from edgedeploy.study.power import Power, powers_of
+from edgedeploy.study.power import Power, lost_share_line, powers_of
 from edgedeploy.study.preflight import Ready, prepare
 from edgedeploy.study.store import Store
 from edgedeploy.study.tried import Tried, tried_by
@@ -114,9 +114,12 @@ def outlook(
     task = ready.task if ready else load_task(spec.task.model_dump(), source.path.resolve().parent)
     clusters = clusters_of(task)
     baselines = _baselines(spec, task, ready)
-    powers = powers_of(spec, clusters, spec.metric_table(metrics_of(task)), baselines, measured)
+    metrics = spec.metric_table(metrics_of(task))
+    powers = powers_of(spec, clusters, metrics, baselines, measured)
     tried = tried_by(spec, ready, wanted, begun.variants() if begun else ()) if ready else None
-    notes = (*(() if clusters.named or not powers else (UNKNOWN,)), *(ready.notes if ready else ()))
+    share = lost_share_line(spec, clusters, metrics)
+    unknown = () if clusters.named or not powers else (UNKNOWN,)
+    notes = (*((share,) if share else ()), *unknown, *(ready.notes if ready else ()))
     return Outlook(
         spec.study.name,
         clusters,

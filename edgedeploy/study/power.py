@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgedeploy.evidence.noninferiority import LEVEL, MIN_UNITS, share_upper
+from edgedeploy.evidence.noninferiority import LEVEL, MIN_UNITS, share_units_wanted, share_upper
 from edgedeploy.evidence.power import POWERS, cases_needed, provable_margin, sd_of_group_means
 from edgedeploy.evidence.quantities import phrase, quantity
 from edgedeploy.evidence.spread import (
@@ -163,6 +163,17 @@ def endpoints_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str
     return stated or ({} if first is None else {first: None})
 
 
+def lost_share_line(spec: StudySpec, clusters: Clusters, metrics: Mapping[str, MetricInfo]) -> str:
+    """How many cases the stated share of lost ones needs, in a line; empty where none is stated."""
+    lost = rules_of(spec, metrics).lost
+    if lost is None or lost.share is None:
+        return ""
+    needed = share_units_wanted(0, 1, lost.share)
+    units = [f"{split} {clusters.groups[split]}" for split in SCORED if clusters.cases[split]]
+    what = "groups" if clusters.named and clusters.groups != clusters.cases else "cases"
+    return f"lost_share of {lost.share:.0%} needs {needed} {what} of which none is lost; there are: {', '.join(units)}"
+
+
 class PowerTold:
     """Says what a study's splits can prove: at its beginning, and once the first int8 baseline is measured."""
 
@@ -180,7 +191,8 @@ class PowerTold:
         powers = powers_of(self._spec, self._clusters, self._metrics, self._baselines, measured)
         self._measured = any(power.measured for power in powers)
         unknown = () if self._clusters.named or not powers else (UNKNOWN,)
-        return (*(line for power in powers for line in power.lines()), *unknown)
+        share = lost_share_line(self._spec, self._clusters, self._metrics)
+        return (*(line for power in powers for line in power.lines()), *((share,) if share else ()), *unknown)
 
     def now(self, variant: Variant, measured: Callable[[], Sequence[Measurement]]) -> tuple[str, ...]:
         """The lines again when ``variant``, which has just been measured, is the first int8 baseline; ``measured`` is what

@@ -15,7 +15,7 @@ from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.spec.study import StudySpec, parse_spec
 from edgedeploy.study.clusters import Clusters, clusters_of, kept_clusters
-from edgedeploy.study.power import PowerTold, powers_of
+from edgedeploy.study.power import PowerTold, lost_share_line, powers_of
 from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound
 
 FLOAT, INT8 = made_up.variant(), made_up.variant(precision="int8")
@@ -108,6 +108,18 @@ def test_without_a_margin_it_says_so() -> None:
     assert power.margin is None
     assert len(power.lines()) == 1  # that there is no margin is a note of the study's own
     assert "[evidence] margin says nothing of Dice mean" in power.against_the_margin()
+
+
+def test_a_share_that_may_be_lost_needs_cases_too() -> None:
+    spec = parse_spec(STUDY.replace("{margin}", "0.01\nlost_case = 0.1\nlost_share = 0.05"), Path("study.toml"))[0]
+    assert lost_share_line(spec, ALONE, metrics()) == (
+        "lost_share of 5% needs 59 cases of which none is lost; there are: selection 28, confirmation 40"
+    )
+    assert "59 groups of which none is lost; there are: selection 8, confirmation 4" in lost_share_line(
+        spec, PATIENTS, metrics()
+    )
+    assert lost_share_line(spec_of(), ALONE, metrics()) == ""
+    assert PowerTold(spec, Frames(), metrics(), [FLOAT]).at_first([])[-1].startswith("lost_share")
 
 
 def test_cases_of_groups_count_as_groups() -> None:
