@@ -8,13 +8,14 @@ import made_up
 import numpy as np
 import pytest
 
+from edgedeploy.errors import DataError, SpecError
 from edgedeploy.evidence.power import cases_needed, provable_margin, sd_of_group_means
 from edgedeploy.evidence.spread import first_float, first_int8, measured_spread
 from edgedeploy.interfaces.task import Case
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.spec.study import StudySpec, parse_spec
-from edgedeploy.study.clusters import Clusters, clusters_of, kept_clusters
+from edgedeploy.study.clusters import Clusters, check_groups, clusters_of, kept_clusters
 from edgedeploy.study.power import PowerTold, lost_share_line, powers_of
 from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound
 
@@ -169,7 +170,7 @@ class Frames(SyntheticUltrasound):
     """Five frames of each patient."""
 
     def group_of(self, case: Case) -> str:
-        return f"patient {int(case.id.rpartition('-')[2]) // 5}"
+        return f"patient {case.split} {int(case.id.rpartition('-')[2]) // 5}"
 
 
 class Unknown(SyntheticUltrasound):
@@ -202,3 +203,36 @@ def test_clusters_are_counted_and_kept() -> None:
     assert not clusters_of(Unknown()).named
     assert clusters_of(SyntheticUltrasound()).named  # each case is drawn by itself
     assert kept_clusters({}) is None
+
+
+class Shared(SyntheticUltrasound):
+    """The first case of each of these splits is of one patient."""
+
+    def __init__(self, *splits: str) -> None:
+        super().__init__()
+        self.splits = splits
+
+    def group_of(self, case: Case) -> str:
+        return "Jane Doe" if case.split in self.splits and case.id.endswith("-0000") else case.id
+
+
+@pytest.mark.parametrize("splits", [("train", "selection"), ("selection", "confirmation"), ("train", "confirmation")])
+def test_a_patient_on_two_sides_is_refused_without_the_name(splits: tuple[str, str]) -> None:
+    with pytest.raises(DataError, match=rf"'{splits[0]}-0000' .*'{splits[1]}-0000' .* are of one group") as told:
+        check_groups(Shared(*splits))
+    assert "Jane" not in str(told.value)
+
+
+def test_what_is_trained_on_may_calibrate() -> None:
+    check_groups(Shared("train", "calibration"))
+    check_groups(Frames())
+    check_groups(Unknown())
+
+
+def test_a_group_of_the_users_that_fails_is_told() -> None:
+    class Broken(SyntheticUltrasound):
+        def group_of(self, case: Case) -> str:
+            return {}[case.id]  # type: ignore[no-any-return]
+
+    with pytest.raises(SpecError, match=r"group_of\(\) of split .*KeyError"):
+        clusters_of(Broken())
