@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.evidence_kit.rows import Asked, Maker, Row
 from edgedeploy.evidence.auroc import auroc_of, difference_error, placements
@@ -89,7 +90,7 @@ def _false_aurocs(asked: Asked, patients: int, each: int, icc: float) -> tuple[i
     return plain, grouped, done
 
 
-def _noise(rng: np.random.Generator, owner: np.ndarray, icc: float) -> Floats:
+def _noise(rng: np.random.Generator, owner: npt.NDArray[np.int64], icc: float) -> Floats:
     """Unit variance, of which a share ``icc`` is the patient's."""
     own = rng.normal(size=owner.size)
     theirs = rng.normal(size=int(owner.max()) + 1)[owner]
