@@ -22,8 +22,8 @@ from edgedeploy.report.notebook import facts_html, front_frame, front_html
 from edgedeploy.report.tracking import Tracker
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.spec.boards import BoardTable
-from edgedeploy.spec.public import hide_in, private_words, secret_words, without
 from edgedeploy.spec.evidence import EvidenceTable
+from edgedeploy.spec.public import hide_in, private_words, secret_words, without
 from edgedeploy.spec.recovery import RecoveryTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec

@@ -78,6 +78,8 @@ def confirmed(report: Front) -> list[str]:
     if found.judged is not None:
         head = "Confirmed" if found.outcome == "confirmed" else "Not confirmed"
         told.append(f"{head} on {_unseen(found.judged, report)}")
+        if found.outcome == "not confirmed" and found.judged.word != "no verdict":
+            told.append(what_is_missing(found.judged, report.metrics))
     if found.openings > 1:
         told.append(f"The confirmation split was opened {found.openings} times: its cases are not unseen any more.")
     if found.order and not found.intact:

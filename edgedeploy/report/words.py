@@ -66,15 +66,16 @@ def status_text(row: Row, report: Front) -> str:
     labels = report.labels
     other = labels.get(row.dominated_by or "", row.dominated_by or "")
     picked = report.pick is not None and report.pick.digest == row.digest
+    pick = "the pick" if report.fit_to_ship else "the pick, not confirmed"
     if row.status == "front":
         ahead = f"ahead of {other} by less than matters" if row.dominated_by else ""
-        place = "the pick" if picked else "on the front"
+        place = pick if picked else "on the front"
         return "; ".join(filter(None, (place, ahead, mark(report, row.digest))))
     if row.status in ("dominated", "indistinguishable"):
         how = f"dominated by {other} (confirmed)"
         if row.status == "indistinguishable":
             how = f"indistinguishable from {other}, whose values are better"
-        return f"the pick; {how}" if picked else how
+        return f"{pick}; {how}" if picked else how
     if row.status == "infeasible":
         return "; ".join(item.text(report.unit(item.constraint.metric)) for item in row.shortfalls)
     gone = [goal.metric for goal in report.objectives if goal.metric not in row.estimates]

@@ -74,24 +74,20 @@ def check_evidence(
     the task, None where all of them are costs."""
     key = OLDER_MARGIN if table.margin is None else MARGIN
     stated = table.margins(older, first)
-    judged = next(iter(stated), first)
-    for name, value in [
-        *_keyed(key, table.margin, stated),
-        *_keyed(LOST_CASE, table.lost_case, table.lost_cases(judged)),
-    ]:
-        metric = name[1]
-        info = known_metric(source, name[0], metric, metrics)
+    lost = table.lost_cases(next(iter(stated), first))
+    for place, metric, value in (*_placed(key, table.margin, stated), *_placed(LOST_CASE, table.lost_case, lost)):
+        info = known_metric(source, place, metric, metrics)
         if metric in BOARD_METRICS:
             found = f"{metric} is measured on the board, and a margin is of a metric of the task"
-            raise source.error(name[0], found, "Write a limit into [[constraints]]")
-        check_margin(source, name[0], value, info.unit, metric)
+            raise source.error(place, found, "Write a limit into [[constraints]]")
+        check_margin(source, place, value, info.unit, metric)
     if older is not None and isinstance(older, str) and table.margin is not None and first is not None:
         check_margin(source, OLDER_MARGIN, older, metrics[first].unit, first)
 
 
-def _keyed(
+def _placed(
     key: str, written: PerMetric | None, stated: Mapping[str, float | str]
-) -> Iterator[tuple[tuple[str, str], float | str]]:
-    """Each value with the key that it stands at, and its metric."""
+) -> Iterator[tuple[str, str, float | str]]:
+    """The key that each value stands at, its metric, and the value."""
     for metric, value in stated.items():
-        yield (f"{key}.{metric}" if isinstance(written, Mapping) else key, metric), value
+        yield f"{key}.{metric}" if isinstance(written, Mapping) else key, metric, value

@@ -68,10 +68,10 @@ def test_a_metric_of_the_split_is_searched_for_limited_and_picked_by(tmp_path: P
     result = load_study(tmp_path / "study.toml").run(RunOptions(out=tmp_path / "out", confirm=False))
     front = result.front
     assert len(front.rows) == 2
-    assert front.pick is not None
-    assert front.pick.accuracy is not None
-    assert front.pick.accuracy.metric == "auroc"
-    assert front.pick.accuracy.method in ("paired draws", "exact")
+    (other,) = (found for found in front.decision.judged.values() if found.word != "baseline")
+    assert (other.endpoints[0].comparison.metric, other.endpoints[0].margin) == ("auroc", 0.2)
+    assert other.endpoints[0].comparison.method == "paired draws"
+    assert front.decision.groups, "patients"
     assert [goal.metric for goal in front.constraints] == ["sensitivity"]
     for row in front.rows:
         assert row.estimates["auroc"].low is not None

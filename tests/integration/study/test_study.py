@@ -70,7 +70,9 @@ def test_search_front_and_report_over_ssh(study: Path, tmp_path: Path) -> None:
 
     front = json.loads(run("front", out, "--json").stdout)
     assert front["members"]
-    assert front["pick"]["digest"] in front["members"]
+    assert front["pick"] is None and front["decision"]["outcome"] == "no margin"
+    assert "the study states no margin" in run("front", out).stdout
+    assert "[evidence] margin is not in the study file" in searched.stderr
     assert front["provenance"] == "emulated"
     assert run("front", out, "--json").stdout == run("front", out, "--json").stdout
 
@@ -105,6 +107,28 @@ def test_search_front_and_report_over_ssh(study: Path, tmp_path: Path) -> None:
         assert (events[0]["kind"], events[-1]["kind"]) == ("start", "end")
         assert [event["at_s"] for event in events] == sorted(event["at_s"] for event in events)
     assert second[0]["options"] == {"out": str(out), "resume": True}
+
+
+def test_the_order_of_candidates_is_fixed_before_the_split_that_confirms_the_pick_is_opened(
+    study: Path, tmp_path: Path
+) -> None:
+    """Everything may be lost here: what is cheaper than the baseline is shown, and confirmed."""
+    out = tmp_path / "out"
+    study.write_text(study.read_text() + "\n[evidence]\nmargin = 1.0\nlost_case = 1.0\n")
+    searched = run("search", study, "--out", out, "--board", "here")
+    front, openings = json.loads(run("front", out, "--json").stdout), Store(out).openings()
+    order = front["decision"]["order"]
+    if not order:  # on a busy host nothing may have been faster
+        assert front["decision"]["outcome"] == "nothing cheaper" and openings == []
+        assert "the confirmation split stays closed" in searched.stderr
+        return
+    assert front["pick"]["digest"] == order[0]
+    (opening,) = openings
+    assert opening["order"] == order and set(order) <= set(opening["variants"])
+    assert front["confirmation"]["intact"] and front["confirmation"]["outcome"] == "confirmed"
+    first = min(path.stat().st_mtime_ns for path in (out / "confirmation").glob("*.json"))
+    assert (out / "confirmation" / "openings.jsonl").stat().st_mtime_ns <= first
+    assert "in the order fixed before the confirmation split is opened" in searched.stderr
 
 
 def begun_by_other_code(out: Path) -> None:
