@@ -23,7 +23,8 @@ class Confirmation:
     - ``order``: candidates, cheapest first, as fixed before the first opening at ``fixed_utc``; empty where that is not
       in the log. ``intact``: the log's hash is that of this order and of the study's rules.
     - ``next``: who follows the pick in the order. It is named only: what one opening has shown of it confirms nothing.
-    - ``openings``: how often the split was opened. Going on with an opening that was cut off, in the same order, is the same.
+    - ``openings``: how often the split was opened. Going on with an opening that was cut off, in the same order, is the
+      same.
     """
 
     outcome: Outcome

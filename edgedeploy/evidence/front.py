@@ -193,7 +193,7 @@ def build_front(
     baseline_digests: Sequence[str] = (),
     seed: int = 0,
     min_effect: Mapping[str, float] | None = None,
-    margin: float | None = None,
+    margin: float | None,
     rules: Rules | None = None,
     metrics: Mapping[str, MetricInfo] | None = None,
     resamples: int = RESAMPLES,

@@ -86,6 +86,7 @@ def front_of(
         baseline_digests=[Variant.from_json(item).digest for item in study["baselines"]],
         seed=spec.study.seed,
         min_effect=min_effects_of(spec, metrics),
+        margin=None,
         rules=rules_of(spec, metrics),
         metrics=task_metrics,
         resamples=resamples,

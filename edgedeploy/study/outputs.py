@@ -1,4 +1,4 @@
-"""The outputs of measured variants, which the report draws pictures of: kept for the front, the baselines and what may be picked.
+"""The outputs of measured variants, which the report draws pictures of: kept for front, baselines and likely picks.
 
 They are by far the largest part of a measurement (tens of megabytes for images), and the report shows the pick's and the
 baseline's alone. All can be made again by measuring again; nothing else reads them. They are removed one file at a time,

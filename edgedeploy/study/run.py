@@ -368,8 +368,9 @@ class StudyRun:
 
     def _confirm(self) -> None:
         """Run the baselines, the front, the candidates for the pick and what is not shown to be worse than the front on the
-        confirmation split, once each. The order of candidates is fixed and logged first. Nothing is chosen by it: it says how far
-        the choice carries. Where the study states what has to be shown and nothing is, it stays closed for later cases."""
+        confirmation split, once each. The order of candidates is fixed and logged first. Nothing is chosen by it: it says
+        how far the choice carries. Where the study states what has to be shown and nothing is, it stays closed for later
+        cases."""
         if not self._ready.task.cases("confirmation"):
             self._say("note", "nothing is confirmed: the task has no cases of split 'confirmation'")
             return

@@ -349,8 +349,8 @@ class Store:
         write_json(path, {**data, "schema": latest(kind), **({STUDY_KEY: study} if study else {})})
 
     def log_opening(self, reason: str, variants: tuple[str, ...], order: Sequence[str] = (), sha256: str = "") -> None:
-        """Record that the confirmation split is about to be used: for which ``variants``, and which ``order`` of candidates was
-        fixed before. Using it often would make it part of the search."""
+        """Record that the confirmation split is about to be used: for which ``variants``, and which ``order`` of candidates
+        was fixed before. Using it often would make it part of the search."""
         fixed = {"order": list(order), "order_sha256": sha256} if order else {}
         self._append(OPENINGS, {"utc": utc_now(), "reason": reason, "variants": list(variants), **fixed})
 

@@ -169,11 +169,7 @@ class TestReport:
         assert [found.digest for found in report.members] == [item.digest for item in items[:3]]
         beaten, hair = row(report, items[3]), row(report, items[4])
         assert (beaten.status, beaten.dominated_by, beaten.confidence) == ("dominated", items[1].digest, "confirmed")
-        assert (hair.status, hair.dominated_by, hair.confidence) == (
-            "indistinguishable",
-            items[1].digest,
-            "indistinguishable",
-        )
+        assert hair.status == hair.confidence == "indistinguishable" and hair.dominated_by == items[1].digest
 
     def test_members_carry_intervals_and_their_latency_against_the_baseline(self) -> None:
         for member in front(study()).members:

@@ -73,6 +73,7 @@ def test_more_resamples_are_other_bounds(store: Store) -> None:
     assert front_of(study, spec, items).as_json() == read_front(store.root).as_json() | {
         "failures": [],
         "ended_early": None,
+        "confirmation": None,
     }
 
 

@@ -15,7 +15,7 @@ import pytest
 from edgedeploy.evidence.front import build_front
 from edgedeploy.files import write_arrays, write_json
 from edgedeploy.records.measurement import Measurement
-from edgedeploy.study.best import Best
+from edgedeploy.study.best import KEPT_CANDIDATES, Best
 from edgedeploy.study.front import read_front, stored_spec
 from edgedeploy.study.known import Known
 from edgedeploy.study.outputs import prune_outputs
@@ -72,7 +72,8 @@ def test_the_best_so_far_is_the_pick_of_the_front_whatever_came_first(store: Sto
     row = front.row(front.pick.digest) if front.pick else None
     assert row is not None
     assert (best.text() or "").startswith(f"{row.variant.label} (dice_mean ")
-    assert best.shown == {row.digest for row in front.members} | {item.digest for item in made_up_report.BASELINES}
+    members = {row.digest for row in front.members} | {item.digest for item in made_up_report.BASELINES}
+    assert best.shown == members | set(front.decision.order[:KEPT_CANDIDATES]) > members
 
 
 def test_outputs_are_kept_for_the_front_and_the_baselines(store: Store) -> None:
