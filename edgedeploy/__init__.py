@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from edgedeploy.evidence.front import Front
     from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
-    from edgedeploy.interfaces.scores import Grouped, ScoresSplit
+    from edgedeploy.interfaces.scores import FixedOnBaseline, Grouped, RanksCases, ScoresSplit
     from edgedeploy.interfaces.target import BuildRequest, Readiness, Target
     from edgedeploy.interfaces.task import (
         SPLITS,
@@ -89,6 +89,8 @@ __all__ = [
     "ReadyMade",
     "Pictured",
     "ScoresSplit",
+    "RanksCases",
+    "FixedOnBaseline",
     "Grouped",
     "Case",
     "Split",
@@ -154,6 +156,8 @@ _HOMES: Final = {
     "ReadyMade": "interfaces.task",
     "Pictured": "interfaces.task",
     "ScoresSplit": "interfaces.scores",
+    "RanksCases": "interfaces.scores",
+    "FixedOnBaseline": "interfaces.scores",
     "Grouped": "interfaces.scores",
     "Case": "interfaces.task",
     "Split": "interfaces.task",

@@ -28,12 +28,14 @@ from edgedeploy.spec.recovery import RecoveryTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
 from edgedeploy.study.baseline import recovered_baseline, require_same_weights
+from edgedeploy.study.clusters import clusters_of
 from edgedeploy.study.events import Event, EventLog, Observer, ignore
 from edgedeploy.study.front import open_index, read_front, stored_spec
 from edgedeploy.study.kept_cases import names_of, record_of, require_same_cases
 from edgedeploy.study.known import Known
 from edgedeploy.study.limits import changed_limits, first_limits, limits_of, with_limits
 from edgedeploy.study.options import RunOptions
+from edgedeploy.study.outlook import Outlook, default_folder, outlook
 from edgedeploy.study.preflight import Ready, prepare, versions
 from edgedeploy.study.retry import set_failures_aside
 from edgedeploy.study.run import StudyRun
@@ -150,7 +152,7 @@ class Study:
         urls = [url for url in (self.spec.study.storage, options.storage) if url is not None]
         servers = [server_at(url, self.spec.study.name) for url in urls]  # the file's too: the folder has a copy of it
         url, server = (urls[-1], servers[-1]) if servers else (None, None)
-        store = Store(Path(options.out) if options.out is not None else Path("studies") / self.spec.study.name)
+        store = Store(Path(options.out) if options.out is not None else default_folder(self.spec))
         with ExitStack() as stack:
             store.private = private = self._private(tables, url)
             tracker = None if options.mlflow is None else Tracker(options.mlflow, private)
@@ -235,6 +237,17 @@ class Study:
         with self._told_without_secrets():
             return prepare(self.spec, self._source, (self.spec.board(board),)).boards[0][1]
 
+    def plan(self, out: str | Path | None = None, *, board: str | None = None, trials: int | None = None) -> Outlook:
+        """What the study is going to be: which margins its splits can prove, what it tries, how long it takes as far as
+        that is known. ``out`` is the folder that it was begun in, if it was. Writes nothing. Raises as :meth:`check`, except
+        for a board that cannot be reached."""
+        store = Store(Path(out) if out is not None else default_folder(self.spec))
+        with self._told_without_secrets():
+            table = self.spec.board(board)
+            if store.exists():
+                self._check_folder(store, [table.name], resume=True, asked="--out")
+            return outlook(self.spec, self._source, table, store, trials)
+
     def _resolved(self, ready: Ready) -> dict[str, Any]:
         baselines = [ready.space.baseline_variant(target) for target in ready.space.targets]
         return {
@@ -252,6 +265,7 @@ class Study:
             "baseline_weights": ready.baseline.weights.as_json() if ready.baseline.weights else None,
             "recovered_baseline": recovered_baseline(ready.space, ready.task) is not None,
             "task_metrics": {name: asdict(info) for name, info in ready.task_metrics.items()},
+            "clusters": clusters_of(ready.task).as_json(),
             "left_out": list(ready.left_out),
             "versions": versions(),
             "id": uuid.uuid4().hex,
@@ -262,7 +276,9 @@ class Study:
         """Names what the study asks, its budget and storage left out: a resumed study may be given others."""
         return _digest_of_spec(self.spec)
 
-    def _check_folder(self, store: Store, boards: Sequence[str], resume: bool) -> tuple[str, ...]:
+    def _check_folder(
+        self, store: Store, boards: Sequence[str], resume: bool, asked: str = "--resume"
+    ) -> tuple[str, ...]:
         """Refuse a folder that this study cannot be run in; what is worth knowing of one that it can be."""
         store.check_place()
         if not store.exists():
@@ -280,13 +296,13 @@ class Study:
             begun is None or _digest_of_spec(with_limits(begun, limits_of(self.spec))) != self.digest
         ):
             raise SpecError(
-                f"--resume {store.root}",
+                f"{asked} {store.root}",
                 "it holds another study: more than the budget and the limits in [measure] differs from this study file",
                 "Use the study file it was made with (study.toml in it), or choose another --out",
             )
         if not set(boards) <= set(kept.get("boards", (kept["board"],))):
             raise SpecError(
-                f"--resume {store.root}",
+                f"{asked} {store.root}",
                 f"it was measured on board {kept['board']!r}",
                 "One folder holds the numbers of the boards it began with",
             )

@@ -4,9 +4,10 @@ Exit codes: 0 ok, 1 goal not met, 2 usage, 3 board or infrastructure, 4 partial 
 """
 
 from edgedeploy.cli import begin  # isort: skip  # `edgedeploy --help` lists the commands in the order of these lines
+from edgedeploy.cli import plan  # isort: skip
 from edgedeploy.cli import study  # isort: skip
 from edgedeploy.cli import show  # isort: skip
 from edgedeploy.cli import oneshot  # isort: skip
 from edgedeploy.cli import look  # isort: skip
 
-__all__ = ["begin", "look", "oneshot", "show", "study"]
+__all__ = ["begin", "look", "oneshot", "plan", "show", "study"]

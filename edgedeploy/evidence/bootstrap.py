@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedeploy.evidence import noninferiority
+from edgedeploy.evidence.auroc import difference_error
 from edgedeploy.evidence.metrics import read
 from edgedeploy.evidence.noninferiority import Differences
 from edgedeploy.evidence.samples import Median, Minimum, Percentile, Ratio, Sample, Share, Slope
@@ -375,7 +376,11 @@ def _differences_of_draws(ours: Measurement, theirs: Measurement, objective: Obj
     if draws is None:
         return None
     units = len(set(ours.groups.values())) or len(ours.cases)
-    return Differences(gain, draws, None, max(1, units - 1), len(ours.cases))
+    ranks = [side.placements.get(metric) for side in (ours, theirs)]
+    known = None if ranks[0] is None or ranks[1] is None else difference_error(ranks[0], ranks[1], ours.groups)
+    if known is None:
+        return Differences(gain, draws, None, max(1, units - 1), len(ours.cases))
+    return Differences(gain, draws, None, known[1], len(ours.cases), known[0])
 
 
 def _defined(draws: Floats) -> Floats | None:

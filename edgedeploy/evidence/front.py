@@ -51,7 +51,8 @@ class Front:
     ``failures`` are variants that cannot give a number, ``passing`` those that gave none in a run and are tried again
     by the next; ``ended`` says why the last run ended early.
     ``weights`` says where that baseline's weights come from, as far as the folder does; ``left_out`` what lies among
-    the evidence and is none, a line each.
+    the evidence and is none, a line each; ``clusters_named`` whether the task knows which cases belong together, None for
+    older folders.
     """
 
     provenance: Provenance | None
@@ -75,6 +76,7 @@ class Front:
     ended: str | None = None
     weights: BaselineWeights | None = None
     left_out: tuple[str, ...] = ()
+    clusters_named: bool | None = None
 
     @property
     def members(self) -> tuple[Row, ...]:
@@ -172,6 +174,7 @@ class Front:
             + [_told(item, again=True) for item in self.passing],
             "ended_early": self.ended,
             "left_out": list(self.left_out),
+            "clusters_named": self.clusters_named,
             "pick": {**self.pick.as_json(), "file": self.file} if self.pick else None,
             "decision": self.decision.as_json(),
             "confirmation": self.confirmation.as_json() if self.confirmation else None,

@@ -47,7 +47,8 @@ class Differences:
     (units,). ``draws`` are means of resampled cases or groups, shape (draws,). ``cases`` counts the pairs.
 
     Of a metric of the whole split there is one difference, ``value``, and no units: their number is ``freedom`` + 1,
-    and the spread of the draws stands for the standard error (Efron & Tibshirani 1993, ch. 12).
+    and the spread of the draws stands for the standard error (Efron & Tibshirani 1993, ch. 12), or what is ``known`` of
+    it: of an AUROC by its ranks (``evidence/auroc.py``).
     """
 
     value: float
@@ -55,6 +56,7 @@ class Differences:
     units: Floats | None
     freedom: int
     cases: int
+    known: float | None = None
 
     @classmethod
     def of_cases(cls, gains: Floats, draws: Floats, groups: Sequence[int] | None = None) -> Differences | None:
@@ -73,7 +75,7 @@ class Differences:
     def error(self) -> float:
         """Standard error of :attr:`centre`."""
         if self.units is None:
-            return float(self.draws.std(ddof=1))
+            return float(self.draws.std(ddof=1)) if self.known is None else self.known
         return float(self.units.std(ddof=1)) / math.sqrt(self.units.size)
 
     @cached_property

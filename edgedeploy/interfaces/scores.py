@@ -30,11 +30,47 @@ class ScoresSplit(Protocol):
 
 
 @runtime_checkable
+class RanksCases(Protocol):
+    """A task with an AUROC among its ``split_metrics`` that says what it is made of, so that how sure a difference is
+    follows from the ranks themselves (DeLong; Obuchowski where cases belong together) and not from draws alone.
+
+    A protocol of its own because most metrics of a split have no such variance.
+    """
+
+    def ranked(
+        self, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]
+    ) -> Mapping[str, tuple[Sequence[bool], Sequence[float]]]:
+        """By metric, for each of ``cases``: whether it is positive, and the score that it is ranked by."""
+
+
+@runtime_checkable
+class FixedOnBaseline(Protocol):
+    """A task that scores by something which is set once, on the float baseline: the threshold of a sensitivity. Variants
+    that each set their own would be compared at different points, and every one of them at its best.
+
+    A protocol of its own because most tasks set nothing.
+    """
+
+    def fix(self, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, float]:
+        """Set it from what the float reference of the baseline answers on the selection split. Called once in a run, before
+        anything is scored; ``evaluate`` gives None for what hangs on it before. Returns what was set, by name,
+        for people."""
+
+
+@runtime_checkable
 class Grouped(Protocol):
-    """A task whose cases are not independent: several images of one patient. Whole groups are resampled then."""
+    """A task whose cases are not independent: several images of one patient, clip or site. Whole groups are resampled then,
+    and tests are made on the means of groups. ``groups_known = False``, an attribute that may be left out, says that this
+    data does not tell; a task whose cases are independent gives each of them a group of its own.
+    """
 
     def group_of(self, case: Case) -> str:
         """Cases with an equal answer belong together."""
+
+
+def names_groups(task: Grouped) -> bool:
+    """Whether the task knows which of its cases belong together."""
+    return getattr(task, "groups_known", True) is not False
 
 
 def metrics_of(task: Task) -> dict[str, MetricInfo]:

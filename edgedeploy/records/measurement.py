@@ -13,6 +13,7 @@ from typing import Any, Final
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.draws import SplitDraws
+from edgedeploy.records.placements import Placements
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weightbits import WeightBits
 from edgedeploy.runtime.wire.result import RawSeries
@@ -28,7 +29,7 @@ LIMITS_CHANGED: Final = "measured under other limits of [measure] than the study
 BEYOND_TOLERANCE: Final = "parity: "
 """How the note begins of a measurement whose worst golden case is further from the float model than the tolerance."""
 
-_LATER: Final = ("parity_case", "groups", "draws")
+_LATER: Final = ("parity_case", "groups", "draws", "placements")
 _KEPT_SCENARIOS: Final = "protocols"  # the name of the field in files of schema 1
 
 
@@ -50,6 +51,7 @@ class _Kept:
     created_utc: str
     groups: Mapping[str, int] = field(default_factory=dict)
     draws: Mapping[str, SplitDraws] = field(default_factory=dict)
+    placements: Mapping[str, Placements] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ class Measurement(RawSeries, _Kept):
     ``parity`` holds the figures of :class:`edgedeploy.reference.parity.Judged`, ``parity_case`` the id of the worst case.
     ``cases`` maps case id to the task's metrics for that case (None when the task defines none), ``groups`` case id to the
     number of its group where the task names groups, ``draws`` the metrics of the whole split to their values on resampled
-    cases; older files have neither of these two. ``valid`` is False for
+    cases, ``placements`` AUROCs to where each case is ranked; older files have none of these three. ``valid`` is False for
     a run whose conditions drifted; ``cause`` says how. The raw series are kept beside the results; a layer in
     ``layers`` also names the reference's layer that it computes (``evidence/layers.py``).
     """
@@ -119,7 +121,7 @@ class Measurement(RawSeries, _Kept):
             variant=Variant.from_json(data["variant"]),
             artifact=Artifact.from_json(data["artifact"]),
             board=BoardInfo.from_json(data["board"]),
-            **{**kept, "notes": tuple(kept["notes"]), "draws": read.draws},
+            **{**kept, "notes": tuple(kept["notes"]), "draws": read.draws, "placements": read.placements},
             weight_bits=WeightBits.from_json(data["weight_bits"]) if data.get("weight_bits") else None,
         )
 

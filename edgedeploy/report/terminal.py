@@ -11,6 +11,7 @@ from edgedeploy.report.words import (
     answer,
     baseline_text,
     changed_lines,
+    cluster_lines,
     executed_text,
     failure_lines,
     key_metrics,
@@ -49,7 +50,7 @@ def front_table(report: Front) -> TextTable:
     if report.invalid:
         runs = "1 invalid run" if len(report.invalid) == 1 else f"{len(report.invalid)} invalid runs"
         notes.append(f"{runs} (conditions drifted), not used.")
-    notes += [*changed_lines(report), *parity_lines(report)]
+    notes += [*changed_lines(report), *cluster_lines(report), *parity_lines(report)]
     notes += [*report.left_out, *failure_lines(report)]
     boards = Counter(row.board for row in report.rows)
     if len(boards) > 1:

@@ -20,6 +20,7 @@ from edgedeploy.records.metric_table import (
     scenario_title,
 )
 from edgedeploy.report.shipping import because, headline, mark
+from edgedeploy.study.clusters import UNKNOWN
 
 PROVENANCE_TEXT: Final[Mapping[str, str]] = {
     "measured": "measured on the board itself",
@@ -124,6 +125,11 @@ def changed_lines(report: Front) -> list[str]:
             Counter(note for row in report.rows for note in row.notes if note.startswith(beginning)).items()
         )
     ]
+
+
+def cluster_lines(report: Front) -> list[str]:
+    """That nobody said which cases belong together, if nobody did."""
+    return [f"{UNKNOWN[:1].upper()}{UNKNOWN[1:]}."] if report.clusters_named is False else []
 
 
 def parity_lines(report: Front) -> list[str]:

@@ -52,6 +52,13 @@ class _SplitForm:
 
 
 @dataclass(frozen=True)
+class _ClustersForm:
+    named: bool
+    cases: Mapping[str, int]
+    groups: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class _StudyForm:
     task_metrics: Mapping[str, MetricInfo] | None = None
     baselines: tuple[Mapping[str, Any], ...] | None = None
@@ -68,6 +75,7 @@ class _StudyForm:
     cases: Mapping[str, _SplitForm] | None = None
     baseline_weights: Mapping[str, str] | None = None
     recovered_baseline: bool | None = None
+    clusters: _ClustersForm | None = None
 
 
 @dataclass(frozen=True)

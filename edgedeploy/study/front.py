@@ -18,6 +18,7 @@ from edgedeploy.records.variant import Variant
 from edgedeploy.records.weights import BaselineWeights
 from edgedeploy.spec.goals import constraints_of, min_effects_of, objectives_of, rules_of
 from edgedeploy.spec.study import StudySpec, parse_spec
+from edgedeploy.study.clusters import kept_clusters
 from edgedeploy.study.index import Index
 from edgedeploy.study.reading import FAULTS
 from edgedeploy.study.store import Store
@@ -93,7 +94,8 @@ def front_of(
         several_boards=len(study.get("boards", ())) > 1,
         derived=derived,
     )
-    return replace(front, weights=weights_of(study))
+    clusters = kept_clusters(study)
+    return replace(front, weights=weights_of(study), clusters_named=clusters.named if clusters else None)
 
 
 def weights_of(study: Mapping[str, Any]) -> BaselineWeights | None:

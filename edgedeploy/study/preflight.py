@@ -47,6 +47,7 @@ from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.as_given import check_given, check_given_space
 from edgedeploy.study.baseline import RECOVERY_MEMBERS, TRAINS_HERE, Baseline, find_baseline
 from edgedeploy.study.cases import check_cases
+from edgedeploy.study.clusters import check_groups
 from edgedeploy.study.gathering import Found, gather
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import Plugin, demands_of, find_targets, quantizers_of, sessions_of
@@ -111,6 +112,7 @@ def prepare(
     given = task.as_given if isinstance(task, TakenAsGiven) else ""
     _check_model(spec, source, task, names, given)
     check_cases(task, spec.space)
+    check_groups(task)
     baseline = find_baseline(spec, source, task)
     scenarios = spec.measure.plans(source.path.resolve().parent)
     targets = ready_targets([names[name] for name in spec.study.targets])

@@ -42,6 +42,7 @@ from edgedeploy.study.known import Known
 from edgedeploy.study.limits import limit_marks
 from edgedeploy.study.modeller import BASELINE
 from edgedeploy.study.outputs import prune_outputs
+from edgedeploy.study.power import PowerTold
 from edgedeploy.study.preflight import Ready
 from edgedeploy.study.searching import Searching
 from edgedeploy.study.sources import task_marks
@@ -86,6 +87,8 @@ class StudyRun:
         self._steadiness = Steadiness(measured=bool(measured))
         self._best = Best(store.study(), spec, measured)
         self._recovered = [variant for variant in variants if variant.recovered]
+        baselines = [ready.space.baseline_variant(target) for target in ready.space.targets]
+        self._power = PowerTold(spec, ready.task, spec.metric_table(ready.task_metrics), baselines)
         build = ready.cluster.build if ready.cluster else build_here
         self._rungs = Rungs.of(ready.space.parameters.get("recovery_epochs", ()))
         self._bench = Workbench(
@@ -156,7 +159,8 @@ class StudyRun:
         return runner_on(board, tell, health_check(info), patience)
 
     def go(self, confirm: bool) -> Finished:
-        for line in (*self._ready.left_out, *self._ready.notes):
+        power = self._power.at_first(self._known.measurements())
+        for line in (*power, *self._ready.left_out, *self._ready.notes):
             self._say("note", line)
         try:
             with self._crew, self._left_at_once():
@@ -263,6 +267,8 @@ class StudyRun:
             failed = _failure(variant, outcome) if isinstance(outcome, Failed) else None
             self._take_in(variant)
             self._say("trial", f"{variant.label}: {_outcome_text(outcome, self._spec)}", failed)
+            for line in self._power.now(variant, self._known.measurements):
+                self._say("note", line)
             self._steadiness.note(outcome, (time.monotonic() - self._started_s) / self._spec.budget.wall_clock)
         if isinstance(outcome, Scored) and self._is_recovered(variant):
             self._compare(trials)

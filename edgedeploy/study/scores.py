@@ -10,12 +10,14 @@ from typing import Final
 import numpy as np
 
 from edgedeploy.errors import SpecError
+from edgedeploy.evidence.auroc import placements
 from edgedeploy.evidence.split import SPLIT_RESAMPLES, numbered, split_draws, split_score
 from edgedeploy.evidence.statistics import summarise_cases
-from edgedeploy.interfaces.scores import Grouped, ScoresSplit
+from edgedeploy.interfaces.scores import Grouped, RanksCases, ScoresSplit
 from edgedeploy.interfaces.task import Array, Case, Task
 from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.draws import SplitDraws
+from edgedeploy.records.placements import Placements
 from edgedeploy.reference.parity import require_finite
 from edgedeploy.study.cases import checked_scores, scores_of
 
@@ -32,6 +34,7 @@ class Scores:
     cases: Mapping[str, Mapping[str, float | None]]
     groups: Mapping[str, int] = field(default_factory=dict)
     draws: Mapping[str, SplitDraws] = field(default_factory=dict)
+    placements: Mapping[str, Placements] = field(default_factory=dict)
 
 
 def score(task: Task, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]) -> Scores:
@@ -60,7 +63,8 @@ def score(task: Task, cases: Sequence[Case], outputs: Sequence[Mapping[str, Arra
     _require_repeated(f"score() of {len(cases)} cases", of_places(every), of_places(every))
     more, why = split_score(of_places, names, len(cases))
     draws = split_draws(of_places, tuple(more), [case.id for case in cases], groups, _resamples(task))
-    return Scores({**metrics, **more}, {**missing, **why}, by_case, groups, draws)
+    ranks = _placements(task, cases, outputs, tuple(more)) if isinstance(task, RanksCases) else {}
+    return Scores({**metrics, **more}, {**missing, **why}, by_case, groups, draws, ranks)
 
 
 def _score_of_places(
@@ -75,6 +79,25 @@ def _score_of_places(
         return checked_scores(asked, found, names, "split_metrics")
 
     return of_places
+
+
+def _placements(
+    task: RanksCases, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]], names: Sequence[str]
+) -> dict[str, Placements]:
+    """Of the metrics that the task ranks cases by. Raises ``SpecError`` for another number
+    of cases."""
+    asked = f"ranked() of {len(cases)} cases"
+    with their_code(task, asked):
+        told = dict(task.ranked(cases, outputs))
+    found = {}
+    for name, (sides, scores) in told.items():
+        if len(sides) != len(cases) or len(scores) != len(cases):
+            what = f"{name} has {len(sides)} sides and {len(scores)} scores"
+            raise SpecError(asked, what, "Give one of each for every case, in their order")
+        placed = placements(sides, scores, [case.id for case in cases])
+        if name in names and placed is not None:
+            found[name] = placed
+    return found
 
 
 def _check_case(task: Task, case: Case, outputs: Mapping[str, Array]) -> None:

@@ -332,6 +332,7 @@ class Trials:
         inputs = self.bench.inputs(split, variant.arch_kwargs)
         check_executed(variant.precision, raw.candidate.executed, variant.plan.precisions)
         parity = self._parity(variant, inputs, outputs)
+        self.bench.fix_on(self.reference_baseline)
         scores = score(self.bench.task, inputs.cases, _rows_of(outputs, inputs))
         metrics: dict[str, float] = {}
         missing: dict[str, str] = {}
@@ -360,6 +361,7 @@ class Trials:
             cases=scores.cases,
             groups=scores.groups,
             draws=scores.draws,
+            placements=scores.placements,
             baseline_variant=self.reference_baseline.digest if raw.baseline else None,
             parity=parity.figures,
             parity_case=parity.worst_case,

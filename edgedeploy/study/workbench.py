@@ -16,6 +16,7 @@ from edgedeploy.compress.oversight import TrainProgress
 from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import BuildError
 from edgedeploy.files import new_folder, read_json, write_json
+from edgedeploy.interfaces.scores import FixedOnBaseline
 from edgedeploy.interfaces.target import BuildRequest, HasSevenBitWeights, Target
 from edgedeploy.interfaces.task import (
     Array,
@@ -23,6 +24,7 @@ from edgedeploy.interfaces.task import (
     Split,
     Task,
 )
+from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.job import Payload
 from edgedeploy.records.precision import NO_RULES
@@ -97,6 +99,7 @@ class Workbench:
         self._account = account
         self._tell = tell
         self._apart = Apart()
+        self._fixed = False
 
     @property
     def baseline_model(self) -> Any:
@@ -268,6 +271,21 @@ class Workbench:
         """The reference's outputs on the golden cases."""
         feeds = [inputs_of(self.task, case, variant.arch_kwargs) for case in self.models.golden]
         return self._reference_outputs(variant, feeds, "golden")
+
+    def fix_on(self, baseline: Variant) -> None:
+        """Let the task set what it sets once, on the float reference of the ``baseline``. On every run anew, from the same
+        outputs."""
+        if self._fixed or not isinstance(self.task, FixedOnBaseline):
+            return
+        cases = tuple(self.task.cases("selection"))
+        feeds = [inputs_of(self.task, case, baseline.arch_kwargs) for case in cases]
+        outputs = self._reference_outputs(baseline, feeds, "selection")
+        with their_code(self.task, f"fix() of {len(cases)} cases"):
+            told = dict(self.task.fix(cases, outputs))
+        self._fixed = True
+        if told:
+            values = ", ".join(f"{name} {value:.4g}" for name, value in told.items())
+            self._tell("note", f"fixed on the float baseline, {len(cases)} selection cases: {values}")
 
     def rivals_reference(self, variant: Variant, rivals: Rivals) -> list[dict[str, Array]]:
         """The reference's outputs on the cases on which ``rivals`` are compared."""

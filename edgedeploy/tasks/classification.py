@@ -4,8 +4,9 @@
     ROOT/SPLIT/CLASS/*.png               train, val, test as they are; what is not there is drawn from train
     ROOT/labels.csv                      image,label[,group][,split] (option ``table``); images below ROOT
 
-A picture that is there twice counts as one group. Accuracy and log loss belong to cases; AUROC, balanced accuracy, F1 and
-the sensitivity at a fixed specificity to the split, as scikit-learn defines them.
+A picture that is there twice counts as one group. Accuracy, log loss and Brier's score belong to cases; AUROC, balanced
+accuracy, F1, the calibration error and the sensitivity at a fixed specificity to the split, as scikit-learn defines them.
+Sensitivity and specificity at the threshold that the float baseline sets belong to cases again.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from edgedeploy.errors import DataError, MeasurementError, SpecError, nearest
 from edgedeploy.interfaces.task import Array, Case
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
+from edgedeploy.tasks.calibration import brier, calibration_error, chance_calibration_error, threshold_for
 from edgedeploy.tasks.images.files import image_files
 from edgedeploy.tasks.network import Maker
+from edgedeploy.tasks.options import at_least
 from edgedeploy.tasks.pictures.base import PictureTask
 from edgedeploy.tasks.pictures.entries import Entry, data_folder
 from edgedeploy.tasks.pictures.options import PictureOptions
@@ -34,6 +37,9 @@ Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 MAX_CLASSES: Final = 1000
+AT_THRESHOLD: Final = ("sensitivity_fixed", "specificity_fixed")
+"""Metrics of cases at the threshold that the float baseline sets."""
+
 _LEAST_CHANCE: Final = 1e-7
 _RIGHT, _WRONG = (90, 180, 90), (200, 70, 50)
 
@@ -45,22 +51,26 @@ class ClassificationOptions(PictureOptions):
     - ``table``: a CSV file below ``root`` in place of a folder per class.
     - ``positive``: the class that is to be found, for F1 and for the sensitivity at ``specificity``.
     - ``specificity``: a share between 0 and 1.
+    - ``calibration_bins``: bins of equal width for the calibration error; few cases want few bins.
     - ``balanced``: the loss weighs classes by how rare they are.
     """
 
     table: str = ""
     positive: str = ""
     specificity: float = 0.9
+    calibration_bins: int = 10
     balanced: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.specificity < 1:
             raise ValueError(f"specificity is a share between 0 and 1, but got {self.specificity}")
+        at_least(self, calibration_bins=1)
 
 
 class Classification(PictureTask):
-    """See :class:`edgedeploy.Task`, ``Trainable``, ``ScoresSplit``, ``Grouped`` and ``Pictured``."""
+    """See :class:`edgedeploy.Task`, ``Trainable``, ``ScoresSplit``, ``RanksCases``, ``FixedOnBaseline``, ``Grouped`` and
+    ``Pictured``."""
 
     def __init__(self, options: ClassificationOptions, base: Path, maker: Maker | None = None) -> None:
         root = data_folder(options.root, base, "a folder per class, or the table and its images")
@@ -75,10 +85,9 @@ class Classification(PictureTask):
         super().__init__("classification", options, root, entries, maker)
         self._options = options
         self._seen: dict[str, tuple[Mapping[str, Array], Floats]] = {}
-        self.metrics: Mapping[str, MetricInfo] = {
-            "accuracy": MetricInfo("maximize", "1", "share of cases whose class was found"),
-            "log_loss": MetricInfo("minimize", "1", "mean negative log of the chance given to the true class"),
-        }
+        self._positive = self.classes.index(options.positive) if options.positive else None
+        self._threshold: float | None = None
+        self.metrics: Mapping[str, MetricInfo] = _case_metrics(options)
         self.split_metrics = _split_metrics(options)
 
     def own_network(self, **arch: Scalar) -> Any:
@@ -151,13 +160,55 @@ class Classification(PictureTask):
     def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
         chances, truth = self.chances(outputs), self.truth(case)
         right = float(int(chances.argmax()) == truth)
-        return {"accuracy": right, "log_loss": float(-np.log(max(chances[truth], _LEAST_CHANCE)))}
+        found: dict[str, float | None] = {
+            "accuracy": right,
+            "log_loss": float(-np.log(max(chances[truth], _LEAST_CHANCE))),
+            "brier": brier(chances, truth),
+        }
+        return {**found, **self._at_threshold(chances, truth)}
+
+    def _at_threshold(self, chances: Floats, truth: int) -> dict[str, float | None]:
+        """Of a positive case whether it is found, of a negative one whether it is let pass; the other is undefined."""
+        if self._positive is None:
+            return {}
+        found: dict[str, float | None] = dict.fromkeys(AT_THRESHOLD)
+        if self._threshold is not None:
+            flagged = bool(chances[self._positive] >= self._threshold)
+            positive = truth == self._positive
+            found[AT_THRESHOLD[0 if positive else 1]] = float(flagged == positive)
+        return found
+
+    def fix(self, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]) -> dict[str, float]:
+        """The threshold on the chance of ``positive`` that keeps the ``specificity`` on these cases."""
+        if self._positive is None:
+            return {}
+        chances = np.array([self.chances(found)[self._positive] for found in outputs])
+        sides = np.array([self.truth(case) == self._positive for case in cases])
+        if sides.all():
+            return {}
+        self._threshold = threshold_for(self._options.specificity, sides, chances)
+        return {f"threshold for {self._options.positive}": self._threshold}
+
+    def ranked(
+        self, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]
+    ) -> dict[str, tuple[list[bool], list[float]]]:
+        """Of ``positive``; of two classes the second where none is named, whose AUROC is that of the first."""
+        label = self._positive if self._positive is not None else (1 if len(self.classes) == 2 else None)
+        if label is None:
+            return {}
+        sides = [self.truth(case) == label for case in cases]
+        scores = [float(self._remembered(case, found)[label]) for case, found in zip(cases, outputs, strict=True)]
+        return {"auroc": (sides, scores)}
 
     def score(self, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]) -> dict[str, float | None]:
         truth = np.array([self.truth(case) for case in cases])
         chances = np.stack([self._remembered(case, found) for case, found in zip(cases, outputs, strict=True)])
-        positive = self.classes.index(self._options.positive) if self._options.positive else None
-        return split_scores(truth, chances, positive, self._options.specificity)
+        bins, confidences = self._options.calibration_bins, chances.max(axis=1)
+        return {
+            **split_scores(truth, chances, self._positive, self._options.specificity),
+            "ece": calibration_error(confidences, chances.argmax(axis=1) == truth, bins),
+            "ece_by_chance": chance_calibration_error(confidences, bins),
+        }
 
     def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> npt.NDArray[np.uint8]:
         """The case above a bar: its class, or the answer in green where it is right and in red where it is not."""
@@ -234,6 +285,19 @@ def sensitivity(sides: npt.NDArray[np.bool_], values: Floats, specificity: float
     return float(kept.max(initial=0) / sides.sum())
 
 
+def _case_metrics(options: ClassificationOptions) -> dict[str, MetricInfo]:
+    table = {
+        "accuracy": MetricInfo("maximize", "1", "share of cases whose class was found"),
+        "log_loss": MetricInfo("minimize", "1", "mean negative log of the chance given to the true class"),
+        "brier": MetricInfo("minimize", "1", "Brier's score: squared distance of the chances from the truth"),
+    }
+    if options.positive:
+        at = f"the threshold at which the float baseline has a specificity of {options.specificity:g} on the selection split"
+        table[AT_THRESHOLD[0]] = MetricInfo("maximize", "1", f"sensitivity for {options.positive} at {at}")
+        table[AT_THRESHOLD[1]] = MetricInfo("maximize", "1", f"specificity for {options.positive} at {at}")
+    return table
+
+
 def _split_metrics(options: ClassificationOptions) -> dict[str, MetricInfo]:
     of = f"of {options.positive} " if options.positive else ""
     mean = "" if options.positive else ", mean over the classes"
@@ -242,6 +306,11 @@ def _split_metrics(options: ClassificationOptions) -> dict[str, MetricInfo]:
         "balanced_accuracy": MetricInfo("maximize", "1", "mean over the classes of the share that was found"),
         "f1": MetricInfo("maximize", "1", f"F1 {of}{mean}".replace(" ,", ",").strip()),
     }
+    bins = f"{options.calibration_bins} bins"
+    table["ece"] = MetricInfo("minimize", "1", f"expected calibration error, {bins}; read it beside ece_by_chance")
+    table["ece_by_chance"] = MetricInfo(
+        "minimize", "1", f"ece of a model that is calibrated perfectly, {bins}, so few cases"
+    )
     if options.positive:
         text = f"sensitivity for {options.positive} at a specificity of {options.specificity:g}, on the split itself"
         table["sensitivity"] = MetricInfo("maximize", "1", text)

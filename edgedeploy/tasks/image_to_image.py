@@ -5,7 +5,7 @@
 
 ``groups`` names a CSV table below ROOT with the columns ``image,group``, for pairs that belong together. Images are squeezed
 to the square of the model; answers are brought back to the target's own size and compared there, black 0 to white 1: mean
-absolute error, PSNR and SSIM (MONAI).
+absolute error, root mean square error, PSNR and SSIM (MONAI).
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ class ImageToImage(PictureTask):
             "psnr_db": MetricInfo("maximize", "dB", "peak signal-to-noise ratio, pixels 0 to 1"),
             "ssim": MetricInfo("maximize", "1", "structural similarity, Gaussian window of 11 px"),
             "mae": MetricInfo("minimize", "1", "mean absolute error, pixels 0 to 1"),
+            "rmse": MetricInfo("minimize", "1", "root mean square error, pixels 0 to 1"),
         }
 
     def own_network(self, **arch: Scalar) -> Any:
@@ -162,7 +163,8 @@ def image_metrics(answer: Image, truth: Image) -> dict[str, float | None]:
     if min(truth.shape[1:]) >= SSIM_WINDOW_PX:
         measure = SSIMMetric(spatial_dims=2, data_range=1.0, win_size=SSIM_WINDOW_PX)
         ssim = float(measure(torch.from_numpy(answer)[None], torch.from_numpy(truth)[None]))
-    return {"psnr_db": psnr, "ssim": ssim, "mae": float(np.mean(np.abs(answer.astype(np.float64) - truth)))}
+    mae = float(np.mean(np.abs(answer.astype(np.float64) - truth)))
+    return {"psnr_db": psnr, "ssim": ssim, "mae": mae, "rmse": math.sqrt(error)}
 
 
 def _residual(network: Any) -> Any:

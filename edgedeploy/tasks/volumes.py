@@ -28,6 +28,7 @@ from edgedeploy.tasks.network import Maker, answered_maps, build_network, logit_
 from edgedeploy.tasks.options import at_least
 from edgedeploy.tasks.pictures.entries import Entry, data_folder, pairs_of, split_entries
 from edgedeploy.tasks.segmentation.base import CONTOUR_COLOURS, outline
+from edgedeploy.tasks.segmentation.metrics import mean_of_defined, structure_metrics
 from edgedeploy.tasks.splitting import check_shares, shares_of
 
 Volume = npt.NDArray[np.float32]
@@ -58,6 +59,7 @@ class VolumeOptions:
     - ``orientation``: the axes that every volume is turned to.
     - ``fit``: ``"crop"`` cuts the middle out, ``"squeeze"`` squeezes the whole volume.
     - ``window``: values that become 0 and 1 (HU for a CT); two equal ones bring each volume to zero mean and unit variance.
+    - ``surface_tolerance_mm``: how far apart two surfaces may lie and still agree, for the surface Dice.
     - ``network``: ``"file.py:function"`` makes the network in place of the kind's own.
     - ``base_channels``: channels of the kind's own network at full size.
     - ``calibration_share``, ``selection_share``, ``confirmation_share``: of the cases that came without a split.
@@ -78,6 +80,7 @@ class VolumeOptions:
     orientation: str = "RAS"
     fit: str = "crop"
     window: tuple[float, ...] = (0.0, 0.0)
+    surface_tolerance_mm: float = 2.0
     network: str = ""
     base_channels: int = 8
     calibration_share: float = 0.1
@@ -106,6 +109,8 @@ class VolumeOptions:
             raise ValueError(f"orientation names three axes, such as RAS, but got {self.orientation!r}")
         if self.fit not in FITS:
             raise ValueError(f"fit is {' or '.join(FITS)}, but got {self.fit!r}")
+        if not 0 < self.surface_tolerance_mm < math.inf:
+            raise ValueError(f"surface_tolerance_mm must be positive, but got {self.surface_tolerance_mm}")
         if len(self.window) != 2 or self.window[0] > self.window[1]:
             raise ValueError(f"window is two rising values, but got {list(self.window)}")
         values = list(self.classes.values())
@@ -131,11 +136,17 @@ class Volumes:
         self.recovery_recipe: TrainRecipe = options.recovery
         self._splits = split_entries(entries, shares_of(options), options.split_seed, str(root))
         self._entries = {case: entry for cases in self._splits.values() for case, entry in cases.items()}
+        self.groups_known = any(entry.group is not None for entry in entries)
+        self._spacing_mm: dict[Case, tuple[float, ...]] = {}
         self.load = lru_cache(maxsize=VOLUMES_IN_MEMORY)(self._load)
         for case in self._entries:
             self.load(case)
         table = {"dice_mean": MetricInfo("maximize", "1", "Dice, mean over the classes defined in the volume")}
-        table |= {f"dice_{name}": MetricInfo("maximize", "1", f"Dice of {name}") for name in options.classes}
+        near = f"{options.surface_tolerance_mm:g} mm"
+        for name in options.classes:
+            table[f"dice_{name}"] = MetricInfo("maximize", "1", f"Dice of {name}")
+            table[f"nsd_{name}"] = MetricInfo("maximize", "1", f"surface Dice of {name} at {near}")
+            table[f"hd95_{name}_mm"] = MetricInfo("minimize", "mm", f"95th percentile Hausdorff distance of {name}")
         self.metrics: Mapping[str, MetricInfo] = table
 
     # -- the task protocol
@@ -175,16 +186,15 @@ class Volumes:
         return {"volume": (placed(volume, self.options.size) if fitted is None else fitted)[None, None]}
 
     def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
-        """A class that neither the truth nor the answer has is undefined; one that either invents or misses scores 0."""
+        """Empty structures as in ``segmentation/metrics.py``."""
         truth = self.load(case)[1]
         answer = self.answer(outputs, truth.shape)
         found: dict[str, float | None] = {}
+        tolerance, spacing = self.options.surface_tolerance_mm, self._spacing_mm[case]
         for label, name in enumerate(self.options.classes, start=1):
-            ours, theirs = answer == label, truth == label
-            total = int(ours.sum() + theirs.sum())
-            found[f"dice_{name}"] = 2 * int((ours & theirs).sum()) / total if total else None
-        defined = [value for value in found.values() if value is not None]
-        return {**found, "dice_mean": sum(defined) / len(defined) if defined else None}
+            dice, nsd, hd95 = structure_metrics(answer == label, truth == label, tolerance, spacing)
+            found[f"dice_{name}"], found[f"nsd_{name}"], found[f"hd95_{name}_mm"] = dice, nsd, hd95
+        return {**found, "dice_mean": mean_of_defined(found[f"dice_{name}"] for name in self.options.classes)}
 
     def answer(self, outputs: Mapping[str, Array], shape: tuple[int, ...]) -> Labels:
         """Logits (1, C, *size) as a label map of ``shape``. Raises ``MeasurementError``."""
@@ -274,11 +284,12 @@ class Volumes:
         if values.shape != marks.shape or not np.allclose(affine, other, atol=1e-3):
             found = f"the image has {values.shape} voxels, the labels {marks.shape}, or they lie elsewhere"
             raise DataError(f"labels {entry.truth}", found, "Image and labels must have one size and one affine")
-        volume = self._regular(values, affine, "bilinear")
-        labels = self._regular(_numbered(_truth(entry), marks, self.options.classes), affine, "nearest")
+        volume, self._spacing_mm[case] = self._regular(values, affine, "bilinear")
+        labels, _ = self._regular(_numbered(_truth(entry), marks, self.options.classes), affine, "nearest")
         return self._normalised(volume), np.asarray(np.rint(labels), np.uint8)
 
-    def _regular(self, values: Volume, affine: npt.NDArray[np.float64], mode: str) -> Volume:
+    def _regular(self, values: Volume, affine: npt.NDArray[np.float64], mode: str) -> tuple[Volume, tuple[float, ...]]:
+        """``values`` at the options' orientation and spacing, and the spacing that they have then, in mm."""
         import torch
         from monai.data import MetaTensor
         from monai.transforms import Orientation, Spacing
@@ -293,7 +304,8 @@ class Volumes:
                 asked = f"volumes of spacing {', '.join(f'{side:g}' for side in wanted)} mm"
                 raise DataError(asked, f"one has {voxels:.3g} voxels then", f"At most {MAX_VOXELS}: widen spacing_mm")
             volume = Spacing(wanted, mode=mode)(volume)
-        return np.ascontiguousarray(volume[0].numpy(), np.float32)
+        spacing_mm = tuple(float(side) for side in volume.pixdim.tolist())
+        return np.ascontiguousarray(volume[0].numpy(), np.float32), spacing_mm
 
     def _normalised(self, volume: Volume) -> Volume:
         low, high = self.options.window

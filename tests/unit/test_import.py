@@ -58,7 +58,8 @@ PUBLIC = """
 __version__
 load_study Study RunOptions Event StudyResult
 quantize measure
-Task Trainable Trainer ReadyMade Pictured ScoresSplit Grouped Case Split SPLITS TensorSpec MetricInfo TrainRecipe
+Task Trainable Trainer ReadyMade Pictured ScoresSplit RanksCases FixedOnBaseline Grouped Case Split SPLITS TensorSpec
+MetricInfo TrainRecipe
 Target SessionSource Readiness BuildRequest Artifact BoardInfo Demand INT8_DOT_PRODUCTS look_for build_artifact
 read_front Front Variant Measurement
 EdgeDeployError SpecError DataError TargetUnavailable BuildError Unsupported Unrepeatable BoardError Unreachable HostKeyError

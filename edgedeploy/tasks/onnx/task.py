@@ -27,6 +27,7 @@ from edgedeploy.runtime.sessions.clips import clip_outputs
 from edgedeploy.runtime.sessions.onnxruntime import open_model
 from edgedeploy.tasks.onnx.arrays import Share
 from edgedeploy.tasks.onnx.clips import open_clips, states_of
+from edgedeploy.tasks.onnx.groups import groups_by_case, table_name
 from edgedeploy.tasks.onnx.inputs import Preprocessing, Source, Sources, digest_of_inputs
 
 SOURCES: Final[tuple[Split, ...]] = ("calibration", "selection", "confirmation")
@@ -50,7 +51,8 @@ class OnnxOptions:
     """Where the inputs of each split are (an ``.npz`` or a folder, of images or arrays, relative to the study file), how
     images become inputs, the shapes of inputs that the model leaves open, and inputs that are constants. ``data`` in the
     place of the three is one such place for all of them, dealt out by :data:`SHARES`. ``states`` maps an input to the output
-    that is its value in the next frame, ``initial`` to its value in the first (a number fills it)."""
+    that is its value in the next frame, ``initial`` to its value in the first (a number fills it). ``groups`` is a table of
+    cases that belong together (:mod:`edgedeploy.tasks.onnx.groups`)."""
 
     calibration: str
     selection: str
@@ -61,11 +63,12 @@ class OnnxOptions:
     states: Mapping[str, str] = field(default_factory=dict)
     initial: Mapping[str, Any] = field(default_factory=dict)
     data: bool = False
+    groups: str = ""
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> OnnxOptions:
         """Raises ``SpecError`` with the key that is wrong."""
-        known = ("data", *SOURCES, "preprocessing", "shapes", *_TABLES)
+        known = ("data", *SOURCES, "preprocessing", "shapes", "groups", *_TABLES)
         for key in table:
             if key not in known:
                 raise SpecError(f"task.options.{key}", "unknown option", nearest(key, known))
@@ -97,6 +100,7 @@ class OnnxOptions:
         return cls(
             **{key: table[key] for key in SOURCES},
             data="data" in table,
+            groups=table_name(table.get("groups", "")),
             preprocessing=None if images is None else Preprocessing.from_table(images),
             shapes={name: tuple(shape) for name, shape in shapes.items()},
             constants=dict(table.get("constants", {})),
@@ -131,6 +135,8 @@ class OnnxTask:
         }
         self._places = {case: index for cases in self._cases.values() for index, case in enumerate(cases)}
         self._check_apart()
+        self._groups = groups_by_case(base, options.groups, self._places)
+        self.groups_known = bool(self._groups)
         self._slugs = _slugs([spec.name for spec in self.taken.outputs if spec.name not in self.states.values()])
         self.metrics: Mapping[str, MetricInfo] = self._metric_table()
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -151,6 +157,9 @@ class OnnxTask:
 
     def cases(self, split: Split) -> Sequence[Case]:
         return self._cases.get(split, ())
+
+    def group_of(self, case: Case) -> str:
+        return self._groups.get(case, case.id)
 
     def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
         return self._sources[case.split].load(self._places[case])

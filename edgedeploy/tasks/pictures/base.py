@@ -53,6 +53,7 @@ class PictureTask:
         self.notes = (self._reader.note,) if self._reader.note else ()
         self._splits = split_entries(entries, shares_of(options), options.split_seed, str(root))
         self._entries = {case: entry for cases in self._splits.values() for case, entry in cases.items()}
+        self.groups_known = any(entry.group is not None for entry in entries)
         kept = IMAGES_IN_MEMORY_BYTES // (4 * options.channels * max(options.resolutions) ** 2)
         self._prepared = lru_cache(maxsize=max(16, kept))(self._prepare)
 

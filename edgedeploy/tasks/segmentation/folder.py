@@ -150,6 +150,7 @@ class SegmentationFolder(SegmentationTask):
         search = _unique(self._pairs(options.images, options.masks))
         groups = near_copies([pair.thumbnail for pair in (*confirmation, *search)], options.near_copy_correlation)
         self._groups = groups_of(self._root, options.groups)
+        self.groups_known = bool(self._groups)
         groups = joined(groups, [self._group(pair) for pair in (*confirmation, *search)])
         held_out, groups = set(groups[: len(confirmation)]), groups[len(confirmation) :]
         free = [index for index, group in enumerate(groups) if group not in held_out]

@@ -1,4 +1,4 @@
-"""Per-case segmentation metrics, computed by MONAI on label maps at the mask's own size.
+"""Per-case segmentation metrics, computed by MONAI on label maps at the truth's own size, of images and of volumes.
 
 Empty masks (after Maier-Hein et al., "Metrics reloaded", Nature Methods 2024: overlap and distance are undefined without
 a reference, and a structure that was invented or missed must not pass as "not applicable"):
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -26,6 +26,7 @@ import numpy.typing as npt
 from edgedeploy.records.metrics import MetricInfo
 
 Labels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 SURFACE_TOLERANCE_PX: Final = 3.0
 HD_PERCENTILE: Final = 95.0
@@ -46,37 +47,50 @@ def segmentation_metrics(answer: Labels, truth: Labels, classes: Mapping[str, in
     """Metrics of one case. ``answer`` and ``truth`` are label maps (H, W); ``classes`` maps name to label."""
     found: dict[str, float | None] = {}
     for name, label in classes.items():
-        dice, nsd, hd95 = _class_metrics(answer == label, truth == label)
+        dice, nsd, hd95 = structure_metrics(answer == label, truth == label, SURFACE_TOLERANCE_PX)
         found[f"dice_{name}"], found[f"nsd_{name}"], found[f"hd95_{name}_px"] = dice, nsd, hd95
-    defined = [value for name in classes if (value := found[f"dice_{name}"]) is not None]
-    found["dice_mean"] = sum(defined) / len(defined) if defined else None
-    return found
+    return {**found, "dice_mean": mean_of_defined(found[f"dice_{name}"] for name in classes)}
 
 
-def _class_metrics(answer: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> tuple[float | None, ...]:
+def structure_metrics(
+    answer: Mask, truth: Mask, tolerance: float, spacing: Sequence[float] | None = None
+) -> tuple[float | None, float | None, float | None]:
+    """Dice, surface Dice at ``tolerance``, and HD95 of one structure: two masks of equal shape, (H, W) or (X, Y, Z).
+    Distances are in the unit of ``spacing`` (along each axis; pixels without it)."""
     if not truth.any():
         return (None, None, None) if not answer.any() else (0.0, 0.0, None)
+    sides = spacing or (1.0,) * truth.ndim
     if not answer.any():
-        return 0.0, 0.0, math.hypot(*truth.shape)
-    return _monai(*_crop(answer, truth))
+        return 0.0, 0.0, math.hypot(*(side * count for side, count in zip(sides, truth.shape, strict=True)))
+    return _monai(*_crop(answer, truth), tolerance, sides)
 
 
-def _crop(answer: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], ...]:
+def mean_of_defined(values: Iterable[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def _crop(answer: Mask, truth: Mask) -> tuple[Mask, Mask]:
     """Both masks cut to what they cover together, with a rim: the distances stay, the transforms get cheap."""
-    rows, columns = (np.flatnonzero((answer | truth).any(axis=axis)) for axis in (1, 0))
-    top, left = max(0, rows[0] - MARGIN_PX), max(0, columns[0] - MARGIN_PX)
-    window = np.s_[top : rows[-1] + 1 + MARGIN_PX, left : columns[-1] + 1 + MARGIN_PX]
-    return answer[window], truth[window]
+    window = []
+    for axis in range(truth.ndim):
+        others = tuple(other for other in range(truth.ndim) if other != axis)
+        covered = np.flatnonzero((answer | truth).any(axis=others))
+        window.append(slice(max(0, covered[0] - MARGIN_PX), covered[-1] + 1 + MARGIN_PX))
+    return answer[tuple(window)], truth[tuple(window)]
 
 
-def _monai(answer: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
+def _monai(answer: Mask, truth: Mask, tolerance: float, spacing: Sequence[float]) -> tuple[float, float, float]:
     import torch
     from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
     ours, theirs = (torch.from_numpy(np.ascontiguousarray(mask))[None, None].float() for mask in (answer, truth))
+    sides = {} if set(spacing) == {1.0} else {"spacing": list(spacing)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of its own internal calls
         dice = float(compute_dice(ours, theirs, include_background=True))
-        nsd = float(compute_surface_dice(ours, theirs, [SURFACE_TOLERANCE_PX], include_background=True))
-        hd95 = float(compute_hausdorff_distance(ours, theirs, include_background=True, percentile=HD_PERCENTILE))
+        nsd = float(compute_surface_dice(ours, theirs, [tolerance], include_background=True, **sides))
+        hd95 = float(
+            compute_hausdorff_distance(ours, theirs, include_background=True, percentile=HD_PERCENTILE, **sides)
+        )
     return dice, nsd, hd95

@@ -77,6 +77,10 @@ class SyntheticUltrasound(SegmentationTask):
         count = getattr(self._options, f"{split}_cases")
         return tuple(Case(f"{split}-{number:04d}", split) for number in range(count))
 
+    def group_of(self, case: Case) -> str:
+        """Each case is drawn by itself."""
+        return case.id
+
     def load(self, case: Case) -> tuple[Labels, Labels]:
         return self._drawn(case)
 

@@ -11,7 +11,16 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score, roc_curve
 
-from edgedeploy import Grouped, Pictured, ScoresSplit, Task, Trainable, TrainRecipe
+from edgedeploy import (
+    FixedOnBaseline,
+    Grouped,
+    Pictured,
+    RanksCases,
+    ScoresSplit,
+    Task,
+    Trainable,
+    TrainRecipe,
+)
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import SPLITS
@@ -48,7 +57,7 @@ def answers(task: Classification, model: Any, split: Any) -> list[dict[str, Any]
 
 def test_a_folder_per_class_trains_scores_and_shows(folders: Path) -> None:
     task = load(folders, positive="upright")
-    for protocol in (Task, Trainable, ScoresSplit, Grouped, Pictured):
+    for protocol in (Task, Trainable, ScoresSplit, RanksCases, FixedOnBaseline, Grouped, Pictured):
         assert isinstance(task, protocol)
     assert [len(task.cases(split)) for split in SPLITS] == [23, 5, 10, 10]
     assert task.input_specs(resolution=16)[0].shape == (1, 1, 16, 16)
@@ -58,7 +67,8 @@ def test_a_folder_per_class_trains_scores_and_shows(folders: Path) -> None:
     outputs = answers(task, model, "selection")
     cases = task.cases("selection")
     found = task.score(cases, outputs)
-    assert set(found) == set(task.split_metrics) == {"auroc", "balanced_accuracy", "f1", "sensitivity"}
+    of_split = {"auroc", "balanced_accuracy", "f1", "sensitivity", "ece", "ece_by_chance"}
+    assert set(found) == set(task.split_metrics) == of_split
     assert found["auroc"] is not None and found["auroc"] > 0.9
     by_case = [task.evaluate(row, case) for row, case in zip(outputs, cases, strict=True)]
     assert np.mean([row["accuracy"] for row in by_case]) == found["balanced_accuracy"]
@@ -85,6 +95,7 @@ def test_a_table_keeps_patients_together(patients: Path) -> None:
     assert sum(map(len, sides)) == len(set.union(*sides)) == 12
     groups = {task.group_of(case) for case in task.cases("train")}
     assert len(groups) == len(sides[0])
+    assert task.groups_known
 
 
 def test_a_table_names_splits_too(patients: Path, tmp_path: Path) -> None:
@@ -307,3 +318,46 @@ def test_auroc_of_three_classes_is_the_mean_over_those_that_occur() -> None:
     both = [roc_auc_score(truth == label, chances[:, label]) for label in (0, 1)]
     assert found["auroc"] == pytest.approx(np.mean(both))
     assert "sensitivity" not in found
+
+
+# -- the threshold that the float baseline sets
+
+
+def logits(chance: float) -> dict[str, Any]:
+    return {"logits": np.array([[0.0, np.log(chance / (1 - chance))]], np.float32)}
+
+
+def test_the_threshold_is_the_baselines(folders: Path) -> None:
+    """Ten selection cases, five of each class: at a specificity of 0.8 one negative may be flagged."""
+    task = load(folders, positive="upright", specificity=0.8)
+    cases = sorted(task.cases("selection"), key=task.truth)
+    before = task.evaluate(logits(0.9), cases[0])
+    assert (before["sensitivity_fixed"], before["specificity_fixed"]) == (None, None)
+    baseline = [0.1, 0.2, 0.3, 0.4, 0.6, 0.35, 0.5, 0.7, 0.8, 0.9]
+    told = task.fix(cases, [logits(chance) for chance in baseline])
+    assert told == {"threshold for upright": pytest.approx(0.45)}  # above 0.4, half-way to 0.5
+    shifted = [
+        task.evaluate(logits(min(0.99, chance + 0.12)), case) for chance, case in zip(baseline, cases, strict=True)
+    ]
+    assert [row["specificity_fixed"] for row in shifted] == [1.0, 1.0, 1.0, 0.0, 0.0, None, None, None, None, None]
+    assert [row["sensitivity_fixed"] for row in shifted] == [None, None, None, None, None, 1.0, 1.0, 1.0, 1.0, 1.0]
+    # each at its own best threshold: the shift, which costs specificity at the one in use, is not seen
+    own = task.score(cases, [logits(min(0.99, chance + 0.12)) for chance in baseline])
+    assert own["sensitivity"] == task.score(cases, [logits(chance) for chance in baseline])["sensitivity"] == 0.8
+
+
+def test_without_a_positive_class_no_threshold_is_set(folders: Path) -> None:
+    task = load(folders)
+    assert "sensitivity_fixed" not in task.metrics
+    cases = task.cases("selection")
+    assert task.fix(cases, [logits(0.3)] * len(cases)) == {}
+    assert not task.groups_known  # folders say nothing of patients
+
+
+def test_what_an_auroc_is_made_of(folders: Path) -> None:
+    task = load(folders)
+    cases = task.cases("selection")
+    rng = np.random.default_rng(2)
+    outputs = [logits(float(chance)) for chance in rng.uniform(0.1, 0.9, len(cases))]
+    sides, scores = task.ranked(cases, outputs)["auroc"]
+    assert task.score(cases, outputs)["auroc"] == pytest.approx(roc_auc_score(sides, scores))

@@ -79,7 +79,10 @@ def test_metrics_by_hand() -> None:
     assert found["mae"] == pytest.approx(0.1, rel=1e-5)
     assert found["psnr_db"] == pytest.approx(-20 * math.log10(0.1), rel=1e-4)
     equal = image_metrics(truth, truth)
-    assert (equal["psnr_db"], equal["mae"]) == (100.0, 0.0)
+    assert (equal["psnr_db"], equal["mae"], equal["rmse"]) == (100.0, 0.0, 0.0)
+    uneven = image_metrics(truth + np.float32(0.1) * np.eye(16, dtype=np.float32), truth)
+    assert uneven["rmse"] == pytest.approx(0.1 / 4, rel=1e-5)
+    assert uneven["mae"] == pytest.approx(0.1 / 16, rel=1e-5)
     assert equal["ssim"] == pytest.approx(1.0)
     assert image_metrics(truth[:, :8], truth[:, :8])["ssim"] is None
 

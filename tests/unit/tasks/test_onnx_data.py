@@ -60,3 +60,33 @@ def test_a_case_that_the_model_cannot_take_is_named(split: str, tmp_path: Path) 
     options = {name: f"{name}.npz" for name in ("calibration", "selection", "confirmation")}
     with pytest.raises(DataError, match=rf"words\.onnx on case {split}/0: .*out of data bounds.* Correct the case"):
         OnnxTask(tmp_path / "words.onnx", OnnxOptions.from_table(options), tmp_path)
+
+
+def grouped(folder: Path, rows: str) -> OnnxTask:
+    values = np.arange(8, dtype=np.float32).reshape(-1, 1, 1, 1) + np.zeros((8, 3, 16, 16), np.float32)
+    for number, split in enumerate(("calibration", "selection", "confirmation")):
+        np.savez(folder / f"{split}.npz", image=values + 100 * number)
+    (folder / "groups.csv").write_text("image,group\n" + rows)
+    options = {name: f"{name}.npz" for name in ("calibration", "selection", "confirmation")}
+    table = OnnxOptions.from_table({**options, "groups": "groups.csv"})
+    return OnnxTask(convolutional(folder / "m.onnx"), table, folder)
+
+
+def test_a_table_says_which_cases_belong_together(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{split}/{number},{split} {number // 2}\n" for split in ("selection", "confirmation") for number in range(8)
+    )
+    task = grouped(tmp_path, rows)
+    groups = [task.group_of(case) for case in task.cases("selection")]
+    assert task.groups_known and len(set(groups)) == 4 and groups[0] == groups[1]
+    assert task.group_of(task.cases("calibration")[0]) == "calibration/0"  # named nowhere: alone
+    assert not made(tmp_path, 8).groups_known
+
+
+def test_a_table_of_groups_that_helps_nobody_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="selection/0 and confirmation/0 are of one group"):
+        grouped(tmp_path, "selection/0,one\nconfirmation/0,one\n")
+    with pytest.raises(DataError, match="the table names none of the cases"):
+        grouped(tmp_path, "elsewhere.png,one\n")
+    with pytest.raises(SpecError, match=r"task\.options\.groups: got 3"):
+        OnnxOptions.from_table({"data": "all.npz", "groups": 3})

@@ -51,7 +51,7 @@ def test_volumes_train_score_and_show(root: Path) -> None:
         outputs = {"out0": model(torch.from_numpy(task.inputs(case)["volume"])).numpy()}
     assert outputs["out0"].shape == (1, 2, 16, 16, 16)
     found = task.evaluate(outputs, case)
-    assert set(found) == set(task.metrics) == {"dice_mean", "dice_structure"}
+    assert set(found) == set(task.metrics) == {"dice_mean", "dice_structure", "nsd_structure", "hd95_structure_mm"}
     assert task.picture(case, None).shape == (18, 20, 3)
     truth = placed(task.load(case)[1], (16, 16, 16))
     assert (task.picture(case, logits_of(truth)) == task.picture(case, None)).all()
@@ -125,7 +125,36 @@ def test_classes_without_truth_and_answer_are_undefined(tmp_path: Path) -> None:
     task = load(tmp_path, classes={"ball": 1, "other": 2})
     case = task.cases("selection")[0]
     empty = np.zeros((1, 3, 16, 16, 16), np.float32)
-    assert task.evaluate({"o": empty}, case) == {"dice_ball": 0.0, "dice_other": None, "dice_mean": 0.0}
+    assert task.evaluate({"o": empty}, case) == {
+        "dice_ball": 0.0,
+        "nsd_ball": 0.0,
+        "hd95_ball_mm": pytest.approx(np.linalg.norm([20, 18, 2 * 12])),  # its diagonal: 2 mm along the third axis
+        "dice_other": None,
+        "nsd_other": None,
+        "hd95_other_mm": None,
+        "dice_mean": 0.0,
+    }
+
+
+def test_distances_are_in_millimetres(tmp_path: Path) -> None:
+    """A block that is answered one voxel further along an axis of 3 mm: all of its two ends is 3 mm away."""
+    label = np.zeros((20, 18, 12), np.uint8)
+    label[5:9, 5:9, 4:7] = 1
+    for number in range(6):
+        affine = np.diag([1.0, 1.0, 3.0, 1.0])
+        values = np.random.default_rng(number).normal(size=label.shape).astype(np.float32)
+        picture_kit.volume(tmp_path, f"v{number}", number, affine=affine, values=values, label=label)
+    task = load(tmp_path, surface_tolerance_mm=2.0)
+    case = task.cases("selection")[0]
+    moved = placed(np.roll(task.load(case)[1], 1, axis=2), (16, 16, 16))
+    found = task.evaluate(logits_of(moved), case)
+    assert found["hd95_structure_mm"] == pytest.approx(3.0)
+    assert found["dice_structure"] == pytest.approx(2 / 3)
+    wider = load(tmp_path, surface_tolerance_mm=3.0).evaluate(logits_of(moved), case)
+    assert found["nsd_structure"] is not None and found["nsd_structure"] < 0.9
+    assert wider["nsd_structure"] == pytest.approx(1.0)
+    with pytest.raises(SpecError, match="surface_tolerance_mm must be positive"):
+        load(tmp_path, surface_tolerance_mm=0.0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,238 @@
+"""What a study says its splits can prove: before it measures anything, and once the first int8 baseline is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import made_up
+import numpy as np
+import pytest
+
+from edgedeploy.errors import DataError, SpecError
+from edgedeploy.evidence.power import cases_needed, provable_margin, sd_of_group_means
+from edgedeploy.evidence.spread import first_float, first_int8, measured_spread
+from edgedeploy.interfaces.task import Case
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.spec.study import StudySpec, parse_spec
+from edgedeploy.study.clusters import Clusters, check_groups, clusters_of, kept_clusters
+from edgedeploy.study.power import PowerTold, lost_share_line, powers_of
+from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound
+
+FLOAT, INT8 = made_up.variant(), made_up.variant(precision="int8")
+ALONE = Clusters(False, {"selection": 28, "confirmation": 40}, {"selection": 28, "confirmation": 40})
+PATIENTS = Clusters(True, {"selection": 40, "confirmation": 40}, {"selection": 8, "confirmation": 4})
+
+STUDY = """\
+[study]
+name = "power"
+targets = ["onnxruntime"]
+[task]
+kind = "synthetic-ultrasound"
+[[boards]]
+name = "here"
+kind = "local"
+[space]
+width = [1.0]
+[[objectives]]
+metric = "dice_mean"
+[[objectives]]
+metric = "latency_ratio"
+[budget]
+trials = 10
+[evidence]
+margin = {margin}
+"""
+
+
+def spec_of(margin: str = "0.01") -> StudySpec:
+    return parse_spec(STUDY.replace("{margin}", margin), Path("study.toml"))[0]
+
+
+def metrics(unit: str = "1") -> dict[str, MetricInfo]:
+    found = {**made_up.TASK_METRICS, "dice_mean": MetricInfo("maximize", unit, "Dice")}
+    return spec_of().metric_table(found)
+
+
+def pair(sd: float, cases: int = 28, groups: int = 0) -> tuple[Measurement, Measurement]:
+    """A float and an int8 baseline whose differences have exactly this spread, and a mean loss of 0.001."""
+    rng = np.random.default_rng(3)
+    gains = rng.normal(size=cases)
+    gains = sd * (gains - gains.mean()) / gains.std(ddof=1) - 0.001
+    base = rng.uniform(0.7, 0.9, cases)
+    owner = {f"case-{i:02d}": i % groups for i in range(cases)} if groups else {}
+    made = [
+        made_up.measurement(
+            variant,
+            per_case={f"case-{i:02d}": {"dice_mean": float(value), "hd95_px": None} for i, value in enumerate(values)},
+            groups=owner,
+        )
+        for variant, values in ((FLOAT, base), (INT8, base + gains))
+    ]
+    return made[0], made[1]
+
+
+def test_assumptions_are_called_assumptions() -> None:
+    (power,) = powers_of(spec_of(), ALONE, metrics(), [FLOAT])
+    assert not power.measured
+    bounds = [reach.margins[0.8] for reach in power.reaches if reach.split == "confirmation"]
+    assert bounds == [pytest.approx(provable_margin(40, sd)) for sd in (0.02, 0.03, 0.05)]
+    first, second = power.lines()
+    assert "assumed: nothing is measured yet" in first
+    assert "the confirmation split (40 cases) bounds a loss by 0.008 / 0.012 / 0.02" in first
+    assert second == "the study's margin of 0.01 needs 27 / 58 / 156 cases, and 41 / 89 / 243 if 0.002 is truly lost"
+
+
+def test_the_first_int8_baseline_replaces_them() -> None:
+    (power,) = powers_of(spec_of(), ALONE, metrics(), [FLOAT], pair(0.04))
+    assert power.measured
+    (selection, confirmation) = power.reaches
+    assert selection.spread.sd == pytest.approx(0.04)
+    assert selection.loss == pytest.approx(0.001)
+    assert confirmation.margins[0.9] == pytest.approx(provable_margin(40, 0.04, power=0.9))
+    assert selection.needed == cases_needed(0.01, 0.04)
+    assert selection.needed_with_loss == cases_needed(0.01, 0.04, true_loss=selection.loss)
+    assert "with the sd of onnxruntime int8 against the baseline (0.04 on 28 cases)" in power.lines()[0]
+
+
+def test_of_several_margins_each_is_answered() -> None:
+    spec = spec_of('{ dice_mean = 0.02, hd95_px = "1 px" }')
+    dice, distance = powers_of(spec, ALONE, metrics(), [FLOAT])
+    assert (dice.margin, distance.margin) == (0.02, 1.0)
+    assert distance.in_sds and distance.reaches[0].needed is None
+    assert "bounds a loss by 0.48 sd" in distance.lines()[0]  # nothing is assumed of pixels
+
+
+def test_without_a_margin_it_says_so() -> None:
+    text = STUDY[: STUDY.index("[evidence]")]
+    (power,) = powers_of(parse_spec(text, Path("study.toml"))[0], ALONE, metrics(), [FLOAT])
+    assert power.margin is None
+    assert len(power.lines()) == 1  # that there is no margin is a note of the study's own
+    assert "[evidence] margin says nothing of Dice mean" in power.against_the_margin()
+
+
+def test_a_share_that_may_be_lost_needs_cases_too() -> None:
+    spec = parse_spec(STUDY.replace("{margin}", "0.01\nlost_case = 0.1\nlost_share = 0.05"), Path("study.toml"))[0]
+    assert lost_share_line(spec, ALONE, metrics()) == (
+        "lost_share of 5% needs 59 cases of which none is lost; there are: selection 28, confirmation 40"
+    )
+    assert "59 groups of which none is lost; there are: selection 8, confirmation 4" in lost_share_line(
+        spec, PATIENTS, metrics()
+    )
+    assert lost_share_line(spec_of(), ALONE, metrics()) == ""
+    assert PowerTold(spec, Frames(), metrics(), [FLOAT]).at_first([])[-1].startswith("lost_share")
+
+
+def test_cases_of_groups_count_as_groups() -> None:
+    (power,) = powers_of(spec_of(), PATIENTS, metrics(), [FLOAT])
+    selection = power.reaches[0]
+    assert (selection.cases, selection.groups, selection.spread.icc) == (40, 8, 0.3)
+    assert selection.margins[0.8] == pytest.approx(provable_margin(8, sd_of_group_means(0.02, 5, 0.3)))
+    assert selection.needed is not None and selection.needed % 5 == 0
+    assert "(40 cases in 4 groups) bounds no loss: fewer than 5 groups" in power.lines()[0]
+    assert power.reaches[-1].margin_of_all is None
+
+
+def test_the_correlation_in_groups_is_measured() -> None:
+    baseline, int8 = pair(0.03, cases=40, groups=8)
+    found = measured_spread(int8, baseline, "dice_mean", sign=1)
+    assert found is not None and found.icc is not None and found.icc < 0.3
+
+
+def test_more_compared_variants_prove_less() -> None:
+    (power,) = powers_of(spec_of(), ALONE, metrics(), [FLOAT])
+    for reach in power.reaches:
+        assert reach.margin_of_all == pytest.approx(provable_margin(reach.cases, reach.spread.sd, level=0.995))
+
+
+def test_what_is_no_int8_baseline_says_nothing() -> None:
+    baseline, int8 = pair(0.03)
+    narrow = made_up.measurement(made_up.variant(precision="int8", width=0.5))
+    drifted = made_up.measurement(INT8, cause="it was hot")
+    other = made_up.measurement(made_up.variant("openvino", "int8"), created_utc="2030-01-01T00:00:00+00:00")
+    assert first_int8([narrow, drifted, baseline], [FLOAT]) is None
+    assert first_int8([other, narrow, int8], [FLOAT]) is int8
+    assert first_float([narrow, int8, baseline], [FLOAT]) is baseline
+
+
+def test_a_baseline_with_other_threads_is_one_all_the_same() -> None:
+    one_thread = made_up.measurement(made_up.variant(threads=1))
+    assert first_float([one_thread], [FLOAT]) is one_thread
+    assert first_float([one_thread, made_up.measurement(FLOAT)], [FLOAT]).digest == FLOAT.digest
+
+
+def test_equal_answers_say_nothing_of_others() -> None:
+    baseline, _ = pair(0.03)
+    assert measured_spread(baseline, baseline, "dice_mean", sign=1) is None
+
+
+class Frames(SyntheticUltrasound):
+    """Five frames of each patient."""
+
+    def group_of(self, case: Case) -> str:
+        return f"patient {case.split} {int(case.id.rpartition('-')[2]) // 5}"
+
+
+class Unknown(SyntheticUltrasound):
+    groups_known = False
+
+
+def test_a_run_tells_once_and_again_with_the_measured_spread() -> None:
+    told = PowerTold(spec_of(), Unknown(), metrics(), [FLOAT])
+    lines = told.at_first([])
+    assert len(lines) == 3
+    assert lines[-1].startswith("clusters unknown")
+    baseline, int8 = pair(0.04)
+    assert told.now(FLOAT, lambda: [baseline]) == ()
+    again = told.now(INT8, lambda: [baseline, int8])
+    assert len(again) == 2 and "0.04 on 28 cases" in again[0]
+    assert told.now(INT8, lambda: [baseline, int8]) == ()
+
+
+def test_a_resumed_run_begins_with_the_measured_spread() -> None:
+    told = PowerTold(spec_of(), Frames(), metrics(), [FLOAT])
+    lines = told.at_first(pair(0.04))
+    assert "0.04 on 28 cases" in lines[0] and not any("clusters unknown" in line for line in lines)
+    assert told.now(INT8, lambda: list(pair(0.04))) == ()
+
+
+def test_clusters_are_counted_and_kept() -> None:
+    found = clusters_of(Frames())
+    assert found.named and found.groups["selection"] == -(-found.cases["selection"] // 5)
+    assert kept_clusters({"clusters": found.as_json()}) == found
+    assert not clusters_of(Unknown()).named
+    assert clusters_of(SyntheticUltrasound()).named  # each case is drawn by itself
+    assert kept_clusters({}) is None
+
+
+class Shared(SyntheticUltrasound):
+    """The first case of each of these splits is of one patient."""
+
+    def __init__(self, *splits: str) -> None:
+        super().__init__()
+        self.splits = splits
+
+    def group_of(self, case: Case) -> str:
+        return "Jane Doe" if case.split in self.splits and case.id.endswith("-0000") else case.id
+
+
+@pytest.mark.parametrize("splits", [("train", "selection"), ("selection", "confirmation"), ("train", "confirmation")])
+def test_a_patient_on_two_sides_is_refused_without_the_name(splits: tuple[str, str]) -> None:
+    with pytest.raises(DataError, match=rf"'{splits[0]}-0000' .*'{splits[1]}-0000' .* are of one group") as told:
+        check_groups(Shared(*splits))
+    assert "Jane" not in str(told.value)
+
+
+def test_what_is_trained_on_may_calibrate() -> None:
+    check_groups(Shared("train", "calibration"))
+    check_groups(Frames())
+    check_groups(Unknown())
+
+
+def test_a_group_of_the_users_that_fails_is_told() -> None:
+    class Broken(SyntheticUltrasound):
+        def group_of(self, case: Case) -> str:
+            return {}[case.id]  # type: ignore[no-any-return]
+
+    with pytest.raises(SpecError, match=r"group_of\(\) of split .*KeyError"):
+        clusters_of(Broken())
