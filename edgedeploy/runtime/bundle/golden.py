@@ -28,7 +28,9 @@ Run = Callable[[Arrays], Arrays]
 
 
 def prove(golden: Golden, tree: Tree, run: Run, whole: Callable[[Any], Any]) -> Proof:
-    """Run all cases. ``run`` takes a case's inputs to its outputs, ``whole`` a frame to the product's result.
+    """Run all cases. ``run`` takes a case's inputs to its outputs, ``whole`` a frame to the product's result: of a
+    bundle without steps for the input the inputs stand for the frame, of one without steps for the output the outputs are
+    the result.
 
     Raises :class:`BundleError` ``wrong_answer`` for the first that is farther from its golden vector than the manifest
     allows, or has none.
@@ -36,12 +38,15 @@ def prove(golden: Golden, tree: Tree, run: Run, whole: Callable[[Any], Any]) -> 
     worst: dict[str, float] = {}
     differing: list[float] = []
     for case in golden.cases:
-        outputs = _answer(case, run, _arrays(tree, case.inputs))
-        for name, expected in _arrays(tree, case.outputs).items():
-            found = _check_output(case, name, outputs.get(name), expected, golden.tolerance[name])
-            worst[name] = max(worst.get(name, 0.0), found)
-        if case.frame is not None and case.result is not None:
-            result = _answer(case, whole, read_array(tree.read(case.frame), case.frame))
+        inputs, expected = _arrays(tree, case.inputs), _arrays(tree, case.outputs)
+        _check_outputs(case, _answer(case, run, inputs), expected, golden, worst)
+        if case.frame is None and case.result is None:
+            continue
+        given = inputs if case.frame is None else read_array(tree.read(case.frame), case.frame)
+        result = _answer(case, whole, given)
+        if case.result is None:
+            _check_outputs(case, result, expected, golden, worst)
+        else:
             differing.append(_check_result(case, result, read_array(tree.read(case.result), case.result), golden))
     return Proof(len(golden.cases), worst, max(differing) if differing else None)
 
@@ -55,6 +60,15 @@ def _answer(case: GoldenCase, run: Callable[[Any], Any], given: Any) -> Any:
         return run(given)
     except (RuntimeFault, ValueError) as exc:
         raise _wrong(case, f"no answer ({exc})") from exc
+
+
+def _check_outputs(
+    case: GoldenCase, outputs: Arrays, expected: Arrays, golden: Golden, worst: dict[str, float]
+) -> None:
+    """Keeps the largest distance of each output in ``worst``."""
+    for name, values in expected.items():
+        found = _check_output(case, name, outputs.get(name), values, golden.tolerance[name])
+        worst[name] = max(worst.get(name, 0.0), found)
 
 
 def _check_output(case: GoldenCase, name: str, found: Any, expected: Any, tolerance: Tolerance) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,24 @@ def test_all_cases_are_run_before_a_model_is_ready() -> None:
     assert seen == ["run", "run", "whole"]
     assert proof.cases == 2 and proof.relative_l2["y"] == pytest.approx(1e-5, rel=0.1)
     assert proof.share_differing == pytest.approx(1 / 12)
+
+
+@pytest.mark.parametrize("lacking", ["frame", "result"])
+def test_a_bundle_with_steps_on_one_side_is_run_whole_too(lacking: str) -> None:
+    """Without steps for the input it is given the inputs, without steps for the output it gives the outputs."""
+    case = replace(CASES[1], **{lacking: None})
+    golden = Golden((case,), GOLDEN.tolerance, GOLDEN.result_tolerance)
+    given: list[Any] = []
+
+    def whole(frame: Any) -> Any:
+        given.append(frame)
+        return MASK if lacking == "frame" else {"y": 2 * X * np.float32(1 + 1e-4)}
+
+    proof = prove(golden, TREE, double, whole)
+    assert isinstance(given[0], dict) == (lacking == "frame")
+    assert proof.relative_l2["y"] == pytest.approx(0 if lacking == "frame" else 1e-4, rel=0.1)
+    with pytest.raises(BundleError, match="wrong_answer"):
+        prove(golden, TREE, double, lambda frame: 1 - MASK if lacking == "frame" else {"y": X})
 
 
 def raising(exc: Exception) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import product_kit as kit
 import pytest
+from onnx import helper
 
 from edgedeploy import runtime
 from edgedeploy.runtime.bundle import manifest as m
@@ -177,6 +178,40 @@ def test_another_machine_is_refused_before_anything_is_opened(made: Made, tmp_pa
         files = kit.changed({**made.files, "artifact/model.onnx": b"never opened"}, compatibility=wanted)
         found = refused(made, kit.write_signed(tmp_path / field, files, made.key))
         assert found.reason == "incompatible" and "pip" in found.remedy if field == "runtime" else found.remedy
+
+
+def test_golden_cases_of_a_network_that_carries_state_are_clips(made: Made, tmp_path: Path) -> None:
+    """y = x + h, and h of the next frame is y: only a state that is carried gives the sums."""
+    value, shape = helper.make_tensor_value_info, [1, 4]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "h"], ["y"]), helper.make_node("Identity", ["y"], ["after"])],
+        "sums",
+        [value(name, onnx.TensorProto.FLOAT, shape) for name in ("x", "h")],
+        [value(name, onnx.TensorProto.FLOAT, shape) for name in ("y", "after")],
+    )
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.arange(12, dtype=np.float32).reshape(3, 1, 4)
+    arrays = {"x": x, "h": np.ones((1, 4), np.float32), "y": 1 + x.cumsum(axis=0, dtype=np.float32)}
+    files = {f"golden/c.{name}.npy": kit.npy(array) for name, array in arrays.items()}
+    before = manifest_of(made)
+    manifest = replace(
+        before,
+        artifact=m.ArtifactPart("files", ("model.onnx",), m.Session("model.onnx", {}, 1, {"h": "after"})),
+        inputs=tuple(m.Tensor(name, "float32", (1, 4)) for name in ("x", "h")),
+        outputs=tuple(m.Tensor(name, "float32", (1, 4)) for name in ("y", "after")),
+        pipeline=kit.NO_STEPS,
+        golden=m.Golden(
+            (m.GoldenCase("c", None, {n: f"golden/c.{n}.npy" for n in "xh"}, {"y": "golden/c.y.npy"}, None),),
+            {"y": m.Tolerance(1e-6, None)},
+            None,
+        ),
+    )
+    whole = kit.with_manifest({"artifact/model.onnx": network.SerializeToString(), **files}, manifest)
+    model = load(kit.write_signed(tmp_path / "bundle", whole, made.key), trust=made.trust)
+    outputs = model.run({"x": x[0], "h": x[1]})
+    np.testing.assert_array_equal(outputs["after"], x[0] + x[1])
+    forgetful = kit.with_manifest({**whole, "golden/c.y.npy": kit.npy(1 + x)}, manifest)
+    assert refused(made, kit.write_signed(tmp_path / "other", forgetful, made.key)).reason == "wrong_answer"
 
 
 @pytest.mark.fault(34)
