@@ -27,13 +27,15 @@ ASSUMED_ICC: Final = 0.3
 class Spread:
     """``sd``: standard deviation of paired differences of cases, in the metric's unit; of a metric of a whole split that of
     cases which would give as wide a spread. ``icc``: correlation within groups, None where cases are in none. ``loss``: by
-    how much the variant was worse on average, ``cases`` on how many; None and 0 for what is assumed."""
+    how much the variant was worse on average, ``cases`` on how many; None and 0 for what is assumed.
+    ``defined``: the share of all cases that have the metric, as a sensitivity is of positives alone."""
 
     sd: float
     icc: float | None = None
     loss: float | None = None
     cases: int = 0
     of: str = ""
+    defined: float = 1.0
 
 
 def measured_spread(ours: Measurement, baseline: Measurement, metric: str, *, sign: int, of: str = "") -> Spread | None:
@@ -51,11 +53,13 @@ def measured_spread(ours: Measurement, baseline: Measurement, metric: str, *, si
     icc = None
     if all(case in ours.groups for case in shared):
         icc = intraclass_correlation(gains.tolist(), [ours.groups[case] for case in shared])
-    return Spread(sd, icc, -float(gains.mean()), len(shared), of) if sd > 0 else None
+    share = len(shared) / len(ours.cases)
+    return Spread(sd, icc, -float(gains.mean()), len(shared), of, share) if sd > 0 else None
 
 
 def _of_draws(ours: Measurement, baseline: Measurement, metric: str, sign: int, of: str) -> Spread | None:
-    """Draws spread as the mean of so many cases does; whole groups were drawn, so their resemblance is in it already."""
+    """Draws spread as the mean of so many cases does, or of so many groups where whole groups were drawn: those count as
+    one case each then."""
     pair = [side.draws.get(metric) for side in (ours, baseline)]
     if pair[0] is None or pair[1] is None or pair[0].drawn != pair[1].drawn:
         return None
@@ -66,7 +70,7 @@ def _of_draws(ours: Measurement, baseline: Measurement, metric: str, sign: int, 
         return None
     sd = float(defined.std(ddof=1)) * math.sqrt(units)
     loss = -sign * (ours.metrics[metric] - baseline.metrics[metric])
-    return Spread(sd, 0.0 if ours.groups else None, loss, units, of) if sd > 0 else None
+    return Spread(sd, 1.0 if ours.groups else None, loss, len(ours.cases), of) if sd > 0 else None
 
 
 def first_int8(measurements: Iterable[Measurement], baselines: Sequence[Variant]) -> Measurement | None:

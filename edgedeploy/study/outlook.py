@@ -70,9 +70,9 @@ class Outlook:
 
     @property
     def seconds(self) -> float | None:
-        """Of all phases that are known; None where none is."""
-        parts = [item.seconds for item in self.times if item.seconds]
-        return sum(parts) if parts else None
+        """Of all phases that are known; None where nothing but the confirmation takes any time that is known."""
+        total = sum(item.seconds or 0.0 for item in self.times)
+        return total if total or set(self.unknown) <= {"confirmation"} else None
 
     @property
     def unknown(self) -> tuple[str, ...]:

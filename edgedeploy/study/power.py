@@ -106,7 +106,7 @@ class Power:
         if self.in_sds:
             return "where nothing is known yet of the sd of paired differences"
         if self.measured:
-            alike = "" if spread.icc is None else f", ICC {spread.icc:.2f}"
+            alike = "" if spread.icc in (None, 1.0) else f", ICC {spread.icc:.2f}"
             return f"with the sd of {spread.of} against the baseline ({self.text(spread.sd)} on {spread.cases} cases{alike})"
         alike = f" and ICC {ASSUMED_ICC:g}" if any(reach.spread.icc for reach in self.reaches) else ""
         return f"with an sd of {_listed(self._sds())} of paired differences{alike} (assumed: nothing is measured yet)"
@@ -135,7 +135,7 @@ class Power:
         needed = _listed(["no number of" if reach.needed is None else str(reach.needed) for reach in reaches])
         loss = self.text(reaches[0].loss)
         also = _listed([str(r.needed_with_loss or "no number of") for r in reaches])
-        stated = f"the study's margin of {self.text(self.margin)} needs {needed} cases"
+        stated = f"the study's margin of {self.text(self.margin)} ({phrase(self.metric)}) needs {needed} cases"
         return f"{stated}, and {also} if {loss} is truly lost"
 
 
@@ -234,10 +234,10 @@ def _power(
 def _reach(split: str, clusters: Clusters, spread: Spread, margin: float | None, trials: int) -> Reach:
     cases, groups = clusters.cases[split], clusters.groups[split]
     grouped = clusters.named and groups < cases
-    units, sd, size = cases, spread.sd, 1.0
+    units, sd, size = round(cases * spread.defined), spread.sd, 1.0
     if grouped:
-        size = cases / groups
-        units, sd = groups, sd_of_group_means(spread.sd, size, spread.icc or 0.0)
+        size = max(1.0, units / groups)
+        units, sd = min(groups, units), sd_of_group_means(spread.sd, size, spread.icc or 0.0)
     enough = units >= MIN_UNITS
     margins = {power: provable_margin(units, sd, power=power) if enough else None for power in POWERS}
     strictest = 1 - (1 - LEVEL) / max(1, trials)
@@ -252,16 +252,15 @@ def _reach(split: str, clusters: Clusters, spread: Spread, margin: float | None,
         margins,
         provable_margin(units, sd, level=strictest) if enough else None,
         max(0.0, loss),
-        _in_cases(needed, size, grouped),
-        _in_cases(with_loss, size, grouped),
-        share_upper(0, units),
+        _in_cases(needed, size / spread.defined),
+        _in_cases(with_loss, size / spread.defined),
+        share_upper(0, groups if grouped else cases),
     )
 
 
-def _in_cases(units: int | None, size: float, grouped: bool) -> int | None:
-    if units is None:
-        return None
-    return round(max(units, MIN_UNITS) * size)
+def _in_cases(units: int | None, each: float) -> int | None:
+    """Of all cases, of which one unit takes ``each``."""
+    return None if units is None else round(max(units, MIN_UNITS) * each)
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import made_up
@@ -12,6 +13,7 @@ from edgedeploy.errors import DataError, SpecError
 from edgedeploy.evidence.power import cases_needed, provable_margin, sd_of_group_means
 from edgedeploy.evidence.spread import first_float, first_int8, measured_spread
 from edgedeploy.interfaces.task import Case
+from edgedeploy.records.draws import SplitDraws
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.spec.study import StudySpec, parse_spec
@@ -80,7 +82,9 @@ def test_assumptions_are_called_assumptions() -> None:
     first, second = power.lines()
     assert "assumed: nothing is measured yet" in first
     assert "the confirmation split (40 cases) bounds a loss by 0.008 / 0.012 / 0.02" in first
-    assert second == "the study's margin of 0.01 needs 27 / 58 / 156 cases, and 41 / 89 / 243 if 0.002 is truly lost"
+    assert second == (
+        "the study's margin of 0.01 (Dice mean) needs 27 / 58 / 156 cases, and 41 / 89 / 243 if 0.002 is truly lost"
+    )
 
 
 def test_the_first_int8_baseline_replaces_them() -> None:
@@ -93,6 +97,20 @@ def test_the_first_int8_baseline_replaces_them() -> None:
     assert selection.needed == cases_needed(0.01, 0.04)
     assert selection.needed_with_loss == cases_needed(0.01, 0.04, true_loss=selection.loss)
     assert "with the sd of onnxruntime int8 against the baseline (0.04 on 28 cases)" in power.lines()[0]
+
+
+def test_a_metric_of_some_cases_has_fewer_of_them() -> None:
+    """A sensitivity is of positives: here of every second case."""
+    half = []
+    for item in pair(0.04):
+        kept = {case: row if int(case[-2:]) % 2 else {"dice_mean": None} for case, row in item.cases.items()}
+        half.append(replace(item, cases=kept))
+    found = measured_spread(half[1], half[0], "dice_mean", sign=1)
+    assert found is not None and (found.cases, found.defined) == (14, 0.5)
+    (power,) = powers_of(spec_of(), ALONE, metrics(), [FLOAT], half)
+    assert power.reaches[0].margins[0.8] == pytest.approx(provable_margin(14, found.sd))
+    assert power.reaches[1].margins[0.8] == pytest.approx(provable_margin(20, found.sd))
+    assert power.reaches[0].needed == 2 * cases_needed(0.01, found.sd)
 
 
 def test_of_several_margins_each_is_answered() -> None:
@@ -236,3 +254,23 @@ def test_a_group_of_the_users_that_fails_is_told() -> None:
 
     with pytest.raises(SpecError, match=r"group_of\(\) of split .*KeyError"):
         clusters_of(Broken())
+
+
+@pytest.mark.parametrize("groups", [0, 8])
+def test_the_spread_of_a_metric_of_the_split_is_that_of_its_draws(groups: int) -> None:
+    owner = {f"case-{i:02d}": i % groups for i in range(40)} if groups else {}
+    rng = np.random.default_rng(5)
+    base = rng.normal(0.9, 0.02, 1000)
+    pair_of_draws = [base, base - rng.normal(0.004, 0.01, 1000)]
+    made = [
+        made_up.measurement(variant, groups=owner, draws={"auroc": SplitDraws.of("same", values)})
+        for variant, values in zip((FLOAT, INT8), pair_of_draws, strict=True)
+    ]
+    made = [
+        replace(item, metrics={**item.metrics, "auroc": value}) for item, value in zip(made, (0.9, 0.896), strict=True)
+    ]
+    found = measured_spread(made[1], made[0], "auroc", sign=1)
+    assert found is not None and found.loss == pytest.approx(0.004)
+    units = groups or len(made[0].cases)
+    assert found.sd / np.sqrt(units) == pytest.approx(0.01, rel=0.05)
+    assert found.icc == (1.0 if groups else None)  # a drawn group counts as one
