@@ -186,7 +186,9 @@ class TestConfirmation:
         report = self.confirmed(self.unseen(loss, spread), self.opening(front(list(self.ITEMS))))
         small, int8 = (report.labels[variant.digest] for variant in (SMALL, INT8))
         assert not report.fit_to_ship
-        assert headline(report).startswith(f"Not confirmed: unseen cases do not show {small} fit to ship. In the order ")
+        assert headline(report).startswith(
+            f"Not confirmed: unseen cases do not show {small} fit to ship. In the order "
+        )
         assert headline(report).endswith(f"fixed before they were opened, the next is {int8}.")
         assert answer(report)[0] == headline(report)
 

@@ -115,7 +115,9 @@ def test_the_answer_names_the_pick_its_numbers_the_reason_and_the_provenance(rea
     top = reader.sections[""]
     assert "Ship openvino int8 w0.75 128 t2." in top
     assert "Dice mean 0.846 (0.830 to 0.862), baseline 0.851" in top
-    assert re.search(r"of 1\d variants that meet the limits and cost less than the baseline, \d are shown to lose at", top)
+    assert re.search(
+        r"of 1\d variants that meet the limits and cost less than the baseline, \d are shown to lose at", top
+    )
     assert "0 of 40 cases lose more than 0.100 of Dice mean; up to 7.2% of cases may (95% bound)" in top
     assert "Confirmed on 40 unseen cases" in top
     assert "are emulated: another machine stands in for the board, and no time is the board's" in top
