@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     from edgedeploy.records.metrics import MetricInfo
     from edgedeploy.records.variant import Variant
     from edgedeploy.runtime.sessions.sources import SessionSource
+    from edgedeploy.study.bundle.make import make_bundle
+    from edgedeploy.study.bundle.options import BundleOptions
     from edgedeploy.study.events import Event
     from edgedeploy.study.front import read_front
     from edgedeploy.study.oneshot.measure import measure
@@ -83,6 +85,9 @@ __all__ = [
     # without a study
     "quantize",
     "measure",
+    # for a product
+    "make_bundle",
+    "BundleOptions",
     # to write a task
     "Task",
     "Trainable",
@@ -152,6 +157,8 @@ _HOMES: Final = {
     "StudyResult": "api",
     "quantize": "study.oneshot.quantize",
     "measure": "study.oneshot.measure",
+    "make_bundle": "study.bundle.make",
+    "BundleOptions": "study.bundle.options",
     "Task": "interfaces.task",
     "Trainable": "interfaces.task",
     "Trainer": "interfaces.task",

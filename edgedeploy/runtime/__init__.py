@@ -3,7 +3,6 @@
 The same files are packed into one zip that is pushed to boards (``python agent.pyz COMMAND``), so they keep to Python 3.8,
 in syntax and library: ``scripts/check`` types them against that library, and tests run them there.
 
-
 A product takes one name from here, :func:`load`, which is imported when it is first used.
 """
 

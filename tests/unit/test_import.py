@@ -58,6 +58,7 @@ PUBLIC = """
 __version__
 load_study Study RunOptions Event StudyResult
 quantize measure
+make_bundle BundleOptions
 Task Trainable Trainer ReadyMade Pictured Piped ScoresSplit RanksCases FixedOnBaseline Grouped Case Split SPLITS TensorSpec
 MetricInfo TrainRecipe
 Target SessionSource Readiness BuildRequest Artifact BoardInfo Demand INT8_DOT_PRODUCTS look_for build_artifact
@@ -94,6 +95,7 @@ def test_what_a_type_checker_is_told_is_what_is_looked_up() -> None:
 def test_a_task_or_a_target_is_written_with_numpy_alone() -> None:
     """All public names, but those that run and read studies, are there without what only the host needs."""
     needs_host = {"load_study", "Study", "StudyResult", "quantize", "measure", "read_front"}
+    needs_host |= {"make_bundle", "BundleOptions"}
     names = [name for name in edgedeploy.__all__ if name not in needs_host]
     block = "".join(f"sys.modules[{name!r}] = None\n" for name in HEAVY if name != "numpy")
     code = f"import sys\n{block}import edgedeploy\nfor name in {names}: getattr(edgedeploy, name)"

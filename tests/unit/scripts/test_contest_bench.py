@@ -144,7 +144,7 @@ def test_the_study_file_gets_data_and_minutes_and_is_a_study() -> None:
     spec, source = parse_spec(text, STUDY)
     spec.check(
         source,
-        architecture={"resolution": (192, 160, 128), "upsampling": ("transposed", "resize")},
+        architecture={"resolution": (192, 160, 144), "upsampling": ("transposed", "resize")},
         task_metrics=metric_table({"nerve": 1, "vessel": 2}),
         known_targets={plugin.name: plugin.load().precisions for plugin in find_targets()},
     )
