@@ -25,6 +25,7 @@ def keygen(
     """Make a key pair that signs bundles (ECDSA over P-256). Nothing is ever written over.
 
     The private key stays with who makes bundles: only its owner may read the file. Give the public one to whoever runs them.
+
     Example: edgedeploy keygen lab.key
     """
     from edgedeploy.study.bundle.sign import keygen as make
@@ -61,6 +62,7 @@ def verify(
     With --board it is brought to a board and loaded there: verified again, compatible, golden vectors run.
 
     Exits 2 with the reason when it is refused: unsigned, untrusted, tampered, malformed, expired, downgrade, unreadable.
+
     Example: edgedeploy verify bundle/ --trust lab.key.pub
     """
     from edgedeploy.study.bundle.check import check_bundle
