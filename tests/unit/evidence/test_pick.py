@@ -42,8 +42,9 @@ def item(variant: Any, ms: float, values: dict[str, Any], **more: Any) -> Measur
 
 
 def front(items: list[Measurement], rules: Rules | None = None, **more: Any) -> Front:
-    settings: dict[str, Any] = {"baseline_digests": [BASE.digest], "metrics": made_up.TASK_METRICS, **more}
-    return build_front(items, (DICE, RATIO), rules=rules or Rules.of([MARGIN]), **settings)
+    settings: dict[str, Any] = {"baseline_digests": [BASE.digest], "margin": None, **more}
+    asked = rules or Rules.of([MARGIN])
+    return build_front(items, (DICE, RATIO), rules=asked, metrics=made_up.TASK_METRICS, **settings)
 
 
 def judged(report: Front, variant: Any) -> Judged:

@@ -21,7 +21,7 @@ from edgedeploy.evidence.derived import Derived, derive, without_series
 from edgedeploy.evidence.samples import Fixed, Median, Minimum, Percentile, Ratio, Share, Slope
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.study.best import Best
-from edgedeploy.study.front import evidence_of, front_of, open_index, read_front, stored_spec
+from edgedeploy.study.front import evidence_of, front_of, open_index, read_front, stored_spec, with_failures
 from edgedeploy.study.index import NAME
 from edgedeploy.study.known import Known
 from edgedeploy.study.store import Store
@@ -42,7 +42,8 @@ def text(store: Store) -> str:
 
 def from_evidence(store: Store) -> str:
     """As :func:`text`, of a folder that nobody keeps an index of."""
-    return json.dumps(front_of(store.study(), stored_spec(store), evidence_of(store)).as_json())
+    front = front_of(store.study(), stored_spec(store), evidence_of(store))
+    return json.dumps(with_failures(front, store).as_json())
 
 
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
