@@ -60,6 +60,8 @@ class Space:
     def _canonical(self, params: Mapping[str, Scalar]) -> Variant:
         if "power_mode" in self.parameters:
             params = {"power_mode": self.parameters["power_mode"][0], **params}
+        if "threads" in self.parameters:  # which may not hold the default: a baseline has what is searched
+            params = {"threads": self._baseline_value("threads", self.parameters["threads"]), **params}
         return canonical(
             {name: _snap(value, self.parameters.get(name, ())) for name, value in params.items()},
             arch_defaults=self.arch_defaults,

@@ -209,6 +209,15 @@ def test_the_first_power_mode_is_the_baselines() -> None:
     assert SMALL.baseline_variant("openvino").power_mode == ""
 
 
+def test_a_baseline_has_threads_that_are_searched() -> None:
+    """Else a front knows no baseline where one thread is asked for on a board that would take more by default."""
+    for values, wanted in (((1,), 1), ((1, 2), 2), ((4, 8), 4)):
+        space = replace(SMALL, parameters={**SMALL.parameters, "threads": values}, default_threads=2)
+        assert space.baseline_variant("openvino").threads == wanted
+        assert space.variant(space.baseline("openvino")) == space.baseline_variant("openvino")
+    assert SMALL.baseline_variant("openvino").threads == SMALL.default_threads
+
+
 def test_what_was_measured_is_told_even_with_calibrations_in_the_space(tmp_path: Path) -> None:
     """Killed after the evidence and before Optuna heard of it: the next run tells it, whatever the space holds."""
     space = replace(
