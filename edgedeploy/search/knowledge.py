@@ -43,6 +43,7 @@ class Knowledge:
     - ``told``: hears of each outcome, in the order in which the search does.
     - ``without_effect``: for each objective, names of parameters that cannot change it.
     - ``limits``: values of objectives, by index, beyond which a variant is of no use, as a constraint says.
+    - ``bounds``: the best values that objectives can have, by index: nothing better is expected.
     - ``linear``: indices of objectives of which gains count by their difference; of others that are positive and minimised
       they count by their ratio.
     """
@@ -55,6 +56,7 @@ class Knowledge:
     told: Callable[[Variant, Outcome], None] = _unheard
     without_effect: tuple[frozenset[str], ...] = ()
     limits: Mapping[int, float] = field(default_factory=dict)
+    bounds: Mapping[int, float] = field(default_factory=dict)
     linear: frozenset[int] = frozenset()
 
     @property
