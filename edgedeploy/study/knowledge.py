@@ -47,6 +47,7 @@ def knowledge_of(
         statics=sizes.of,
         without_effect=tuple(without_effect(objective.metric) for objective in spec.objectives),
         limits=_limits(spec, metrics),
+        bounds=_bounds(spec, metrics),
         linear=frozenset(index for index, goal in enumerate(spec.objectives) if goal.scale == "linear"),
     )
     if not rungs.epochs:
@@ -84,6 +85,11 @@ def _limits(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[int, flo
         for limit in limits
         if (limit.at_least is not None) == (metrics[limit.metric].direction == "maximize")
     }
+
+
+def _bounds(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[int, float]:
+    bounds = ((index, metrics[goal.metric].bound) for index, goal in enumerate(spec.objectives))
+    return {index: bound for index, bound in bounds if bound is not None}
 
 
 def without_effect(metric: str) -> frozenset[str]:

@@ -76,8 +76,10 @@ class Classification(PictureTask):
         self._options = options
         self._seen: dict[str, tuple[Mapping[str, Array], Floats]] = {}
         self.metrics: Mapping[str, MetricInfo] = {
-            "accuracy": MetricInfo("maximize", "1", "share of cases whose class was found"),
-            "log_loss": MetricInfo("minimize", "1", "mean negative log of the chance given to the true class"),
+            "accuracy": MetricInfo("maximize", "1", "share of cases whose class was found", bound=1.0),
+            "log_loss": MetricInfo(
+                "minimize", "1", "mean negative log of the chance given to the true class", bound=0.0
+            ),
         }
         self.split_metrics = _split_metrics(options)
 
@@ -238,13 +240,15 @@ def _split_metrics(options: ClassificationOptions) -> dict[str, MetricInfo]:
     of = f"of {options.positive} " if options.positive else ""
     mean = "" if options.positive else ", mean over the classes"
     table = {
-        "auroc": MetricInfo("maximize", "1", f"area under the ROC curve {of}against the rest{mean}"),
-        "balanced_accuracy": MetricInfo("maximize", "1", "mean over the classes of the share that was found"),
-        "f1": MetricInfo("maximize", "1", f"F1 {of}{mean}".replace(" ,", ",").strip()),
+        "auroc": MetricInfo("maximize", "1", f"area under the ROC curve {of}against the rest{mean}", bound=1.0),
+        "balanced_accuracy": MetricInfo(
+            "maximize", "1", "mean over the classes of the share that was found", bound=1.0
+        ),
+        "f1": MetricInfo("maximize", "1", f"F1 {of}{mean}".replace(" ,", ",").strip(), bound=1.0),
     }
     if options.positive:
         text = f"sensitivity for {options.positive} at a specificity of {options.specificity:g}, on the split itself"
-        table["sensitivity"] = MetricInfo("maximize", "1", text)
+        table["sensitivity"] = MetricInfo("maximize", "1", text, bound=1.0)
     return table
 
 

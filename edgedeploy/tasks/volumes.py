@@ -134,8 +134,10 @@ class Volumes:
         self.load = lru_cache(maxsize=VOLUMES_IN_MEMORY)(self._load)
         for case in self._entries:
             self.load(case)
-        table = {"dice_mean": MetricInfo("maximize", "1", "Dice, mean over the classes defined in the volume")}
-        table |= {f"dice_{name}": MetricInfo("maximize", "1", f"Dice of {name}") for name in options.classes}
+        table = {
+            "dice_mean": MetricInfo("maximize", "1", "Dice, mean over the classes defined in the volume", bound=1.0)
+        }
+        table |= {f"dice_{name}": MetricInfo("maximize", "1", f"Dice of {name}", bound=1.0) for name in options.classes}
         self.metrics: Mapping[str, MetricInfo] = table
 
     # -- the task protocol
