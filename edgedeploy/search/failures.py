@@ -15,7 +15,7 @@ MOST_VOTES: Final = 300
 
 _RATES: Final = (0.01, 0.1, 1.0, 4.0)
 _USUAL: Final = 1.0
-_VOICE: Final = 0.3
+_VOICE: Final = 0.15
 """How loud a voice for success is that every candidate has."""
 
 _FIGURES_LENGTH: Final = 0.7
