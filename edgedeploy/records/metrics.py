@@ -29,16 +29,21 @@ _UNITS_IN_NAMES: Final = ("px", "mm", "ns", "bytes", "db")
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """What a metric is: its better direction, its unit (``ns``, ``bytes``, ``px``, ``1``) and one line for people."""
+    """What a metric is: its better direction, its unit (``ns``, ``bytes``, ``px``, ``1``) and one line for people. ``bound``
+    is the best value that there can be, such as 1 of a Dice; None where there is none, or nobody says so."""
 
     direction: Direction
     unit: str
     text: str
+    bound: float | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MetricInfo:
-        """Keys that this version does not know are left out."""
-        return MetricInfo(**{item.name: data[item.name] for item in fields(MetricInfo)})
+        """Keys that this version does not know are left out; older files have no ``bound``."""
+        return MetricInfo(
+            **{item.name: data[item.name] for item in fields(MetricInfo) if item.name != "bound"},
+            bound=data.get("bound"),
+        )
 
 
 @dataclass(frozen=True)

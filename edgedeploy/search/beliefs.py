@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -53,16 +53,20 @@ class Left:
 @dataclass(frozen=True)
 class Beliefs:
     """Of every candidate, by row: mean and standard deviation of each objective as it is ``modelled``, with the scale that
-    leads back to its units; ``gain`` as a share of the front's hypervolume, whatever it costs."""
+    leads back to its units; ``gain`` as a share of the front's hypervolume, whatever it costs; ``bounds`` are the best
+    values that there can be, by the index of the objective."""
 
     modelled: Sequence[tuple[Floats, Floats, Scale]]
     gain: Floats
+    bounds: Mapping[int, float] = field(default_factory=dict)
 
     def of(self, row: int, cost_s: float | None) -> Belief:
         return Belief(self._values(row, 0.0), self._values(row, DEVIATIONS), float(self.gain[row]), cost_s)
 
     def _values(self, row: int, deviations: float) -> tuple[float, ...]:
         found = []
-        for mean, spread, scale in self.modelled:
-            found.append(float(scale.back(np.array([mean[row] - deviations * spread[row]]))[0]))
+        for index, (mean, spread, scale) in enumerate(self.modelled):
+            value = float(scale.back(np.array([mean[row] - deviations * spread[row]]))[0])
+            bound = self.bounds.get(index, value)
+            found.append(bound if scale.sign * value < scale.sign * bound else value)
         return tuple(found)

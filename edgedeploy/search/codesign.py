@@ -6,7 +6,7 @@ at all, and the expected hypervolume improvement in closed form. What it propose
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,10 +18,11 @@ from edgedeploy.records.variant import Scalar
 from edgedeploy.search.beliefs import LATER, NO_CHANGE, Belief, Beliefs, Left
 from edgedeploy.search.candidates import Candidates, Params
 from edgedeploy.search.failures import success_by_figures, success_of
-from edgedeploy.search.improvement import expected_improvement, hypervolume
+from edgedeploy.search.improvement import Below, cut, hypervolume, improvement
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Outcome, Scored
 from edgedeploy.search.scales import Scale, scale_of
+from edgedeploy.search.seen import Observations, Seen
 from edgedeploy.search.space import Space
 from edgedeploy.search.surrogate import Features, Floats, Process, fit
 
@@ -209,7 +210,7 @@ class CoDesign:
             columns, codes = candidates.columns(), candidates.codes()
             kept = [index for index, column in enumerate(columns) if column.name not in without]
             statics = candidates.statics()
-            known = [scale_of(values, self._signs[i]).of(values) for i, values in self._wholly_known()]
+            known = [scale_of(values, self._signs[i]).of(values) for i, values in self._wholly_known().items()]
             if known:  # a time far below what the size lets expect tells of a network whose layers are not connected
                 statics = np.column_stack([statics, *known])
             self._features_of[key] = Features.of(
@@ -217,73 +218,80 @@ class CoDesign:
             )
         return self._features_of[key]
 
-    def _wholly_known(self) -> list[tuple[int, Floats]]:
+    def _wholly_known(self) -> dict[int, Floats]:
+        """Values of objectives that are certain of every candidate."""
         exact = self._exact if len(self._exact) == len(self._candidates()) else np.zeros((0, len(self._signs)))
-        return [(i, values) for i, values in enumerate(exact.T) if len(values) and np.all(np.isfinite(values))]
+        return {i: values for i, values in enumerate(exact.T) if len(values) and np.all(np.isfinite(values))}
 
     def _gain(self, scored: Sequence[_Told], pending: Sequence[int]) -> Floats:
         """Expected improvement of each candidate, times the probabilities that it can be evaluated, is of use and meets the
         limits, over what it costs."""
-        rows = np.array([told.row for told in scored], dtype=np.intp)
         outcomes = [told.outcome for told in scored if isinstance(told.outcome, Scored)]
-        values = np.array([outcome.values for outcome in outcomes], dtype=float)
-        noise = np.array([outcome.variances or (0.0,) * values.shape[1] for outcome in outcomes], dtype=float)
+        seen = self._seen(scored)
         wholly_known = self._wholly_known()
-        means, spreads, front, limits, margins = [], [], [], [], []
+        below: list[Below] = []
+        weighed, references = [], []
         modelled: list[tuple[Floats, Floats, Scale]] = []
-        scales: list[Scale] = []
         of_use = np.ones(len(self._candidates()))
-        for index in range(values.shape[1]):
-            scale = scale_of(values[:, index], self._signs[index])
-            seen = scale.of(values[:, index])
-            mean, spread = self._predicted(
-                index, rows, seen, scale.variance(noise[:, index], values[:, index]), pending
-            )
-            # where all is predicted, the fast end has to be tried before anybody knows what is of use there
-            useless = seen > (scale.worst_of_use(values[:, index]) if wholly_known else np.inf)
-            of_use *= self._of_use(self._without(index), rows, useless)
-            margins.append(0.0 if useless.any() else _MARGIN)
-            known = np.isfinite(self._exact[:, index])
-            mean[known], spread[known] = scale.of(self._exact[known, index]), 0.0
+        for index in range(len(self._signs)):
+            scale, values = seen.scale(index), seen.values[:, index]
+            mean, spread = self._predicted(index, seen, pending)
             modelled.append((mean, spread, scale))
-            if index in self._knowledge.linear if scale.logarithmic else wholly_known:
-                mean, spread = scale.in_units(mean, spread)
-                scale = scale.units
-                seen = scale.of(values[:, index])
-            limit = self._knowledge.limits.get(index, np.nan)
-            limits.append(float(np.nan_to_num(scale.of(np.array([limit])), nan=np.inf)[0]))
-            scales.append(scale)
-            means.append(mean)
-            spreads.append(spread)
-            front.append(np.append(seen, mean[list(pending)]))
-        names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.constraints))
+            in_units = not scale.logarithmic or index in self._knowledge.linear
+            weighing = scale.units if in_units else scale
+            bound = self._knowledge.bounds.get(index)
+            expected = scale.below(mean, spread, in_units)
+            below.append(expected if bound is None else cut(expected, float(weighing.of(np.array(bound)))))
+            weighed.append(np.append(weighing.of(values), weighing.of(scale.back(mean[list(pending)]))))
+            useless = seen.useless(index)
+            if wholly_known:  # else the fast end has to be tried before anybody knows what is of use there
+                of_use *= self._of_use(self._without(index), seen.rows, useless)
+            margin = 0.0 if useless.any() else _MARGIN
+            reference = weighed[-1].max() + margin * np.ptp(weighed[-1])
+            if index in wholly_known and index not in self._knowledge.linear:
+                reference = weighing.of(wholly_known[index]).max()
+            limit = weighing.of(np.array(self._knowledge.limits.get(index, np.nan)))
+            references.append(min(reference + 1e-9, np.nan_to_num(limit, nan=np.inf)))
         met = np.append(
             [all(value <= 0 for value in outcome.constraints.values()) for outcome in outcomes],
             np.ones(len(pending), dtype=bool),
         ).astype(bool)
-        seen_all = np.column_stack(front)
-        reference = seen_all.max(axis=0) + np.array(margins) * np.ptp(seen_all, axis=0) + 1e-9
-        reference = np.minimum(reference, limits)
-        for index, known in wholly_known:
-            if index not in self._knowledge.linear:
-                reference[index] = scales[index].of(known).max() + 1e-9
-        gain = expected_improvement(np.column_stack(means), np.column_stack(spreads), seen_all[met], reference)
-        gain *= self._success() * of_use
-        for name in names:
+        front, reference = np.column_stack(weighed)[met], np.array(references)
+        gain = improvement(below, front, reference) * self._success() * of_use
+        for name in dict.fromkeys(name for outcome in outcomes for name in outcome.constraints):
             if name not in self._knowledge.limited:  # those moved the reference point already
-                gain *= self._meets(name, rows, outcomes)
-        share = gain / max(hypervolume(seen_all[met], reference), 1e-12)
-        self._beliefs = Beliefs(modelled, share)
+                gain *= self._meets(name, seen.rows, outcomes)
+        share = gain / max(hypervolume(front, reference), 1e-12)
+        self._beliefs = Beliefs(modelled, share, self._knowledge.bounds)
         if self._knowledge.cost_s is not None:
             gain /= [self._knowledge.cost_s(variant) for variant in self._candidates().variants]
         return gain
 
-    def _predicted(
-        self, index: int, rows: NDArray[np.intp], seen: Floats, noise: Floats, pending: Sequence[int]
-    ) -> tuple[Floats, Floats]:
-        if index < len(self._exact.T) and np.all(np.isfinite(self._exact[:, index])):
-            return np.zeros(len(self._exact)), np.zeros(len(self._exact))
-        return self._process(f"objective {index}", self._without(index), rows, seen, noise, pending)
+    def _seen(self, scored: Sequence[_Told]) -> Seen:
+        outcomes = [told.outcome for told in scored if isinstance(told.outcome, Scored)]
+        none = (0.0,) * len(self._signs)
+        return Seen(
+            np.array([told.row for told in scored], dtype=np.intp),
+            np.array([outcome.values for outcome in outcomes], dtype=float),
+            np.array([outcome.variances or none for outcome in outcomes], dtype=float),
+            self._signs,
+        )
+
+    def _predicted(self, index: int, seen: Seen, pending: Sequence[int]) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of the objective at every candidate, on its scale; what is known is certain."""
+        known = np.isfinite(self._exact[:, index])
+        if known.all():
+            mean, spread = np.zeros(len(known)), np.zeros(len(known))
+        else:
+            mean, spread = self._process(
+                f"objective {index}",
+                self._without(index),
+                lambda count: seen.first(count).observations(index),
+                len(seen.rows),
+                pending,
+            )
+        mean[known], spread[known] = seen.scale(index).of(self._exact[known, index]), 0.0
+        return mean, spread
 
     def _without(self, index: int) -> frozenset[str]:
         """Parameters that cannot change the objective."""
@@ -294,19 +302,19 @@ class CoDesign:
         self,
         name: str,
         without: frozenset[str],
-        rows: NDArray[np.intp],
-        seen: Floats,
-        noise: Floats,
+        observed: Callable[[int], Observations],
+        count: int,
         pending: Sequence[int] = (),
     ) -> tuple[Floats, Floats]:
-        """Mean and standard deviation at every candidate. What is under way is taken to be what it is predicted to be."""
+        """Mean and standard deviation at every candidate, after ``count`` of them were scored; ``observed`` says what was
+        told of the first so many. What is under way is taken to be what it is predicted to be."""
         features = self._features(without)
-        fitted = _fitted_at(len(rows))
+        fitted = _fitted_at(count)
         if (name, fitted) not in self._settings:
-            some = _most_telling(seen[:fitted], MOST_FITTED)
-            self._settings[name, fitted] = fit(features, rows[some], seen[some], noise[some])
-        some = _most_telling(seen, MOST_OBSERVATIONS)
-        process = Process(features, rows[some], seen[some], noise[some], self._settings[name, fitted])
+            some = observed(fitted).at_most(MOST_FITTED)
+            self._settings[name, fitted] = fit(features, some.rows, some.targets, some.variances)
+        some = observed(count).at_most(MOST_OBSERVATIONS)
+        process = Process(features, some.rows, some.targets, some.variances, self._settings[name, fitted])
         mean, spread = process.predict()
         return process.also(pending, mean[list(pending)]).predict() if len(pending) else (mean, spread)
 
@@ -315,9 +323,13 @@ class CoDesign:
         from scipy.special import ndtr
 
         values = np.array([outcome.constraints.get(name, 0.0) for outcome in outcomes], dtype=float)
-        scale = scale_of(values, -1.0)
-        mean, spread = self._process(f"constraint {name}", frozenset(), rows, -scale.of(values), np.zeros(len(values)))
-        limit = -float(scale.of(np.zeros(1))[0])
+
+        def observed(count: int) -> Observations:
+            targets = -scale_of(values[:count], -1.0).of(values[:count])
+            return Observations(rows[:count], targets, np.zeros(count))
+
+        mean, spread = self._process(f"constraint {name}", frozenset(), observed, len(values))
+        limit = -float(scale_of(values, -1.0).of(np.zeros(1))[0])
         return np.asarray(ndtr((limit - mean) / spread), dtype=float)
 
     def _of_use(self, without: frozenset[str], rows: NDArray[np.intp], useless: NDArray[np.bool_]) -> Floats:
@@ -346,13 +358,3 @@ def _fitted_at(count: int) -> int:
     round number."""
     step = 1 if count <= 30 else 5 if count <= 100 else 25
     return count // step * step
-
-
-def _most_telling(seen: Floats, most: int) -> NDArray[np.intp]:
-    """At most ``most`` observations: the better half of them the best, the others evenly over the history."""
-    if len(seen) <= most:
-        return np.arange(len(seen))
-    best = np.argsort(seen, kind="stable")[: most // 2]
-    rest = np.setdiff1d(np.arange(len(seen)), best)
-    evenly = rest[np.linspace(0, len(rest) - 1, most - len(best)).astype(np.intp)]
-    return np.sort(np.concatenate([best, evenly]))

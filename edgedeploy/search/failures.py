@@ -13,9 +13,9 @@ from edgedeploy.search.surrogate import Features, Floats
 MOST_VOTES: Final = 300
 """Failures that vote, and successes, at most: the last of each."""
 
-_RATES: Final = (0.1, 1.0, 4.0)
+_RATES: Final = (0.01, 0.1, 1.0, 4.0)
 _USUAL: Final = 1.0
-_VOICE: Final = 0.3
+_VOICE: Final = 0.15
 """How loud a voice for success is that every candidate has."""
 
 _FIGURES_LENGTH: Final = 0.7
@@ -26,9 +26,10 @@ def success_of(features: Features, rows: NDArray[np.intp], failed: NDArray[np.bo
     """Probability of success of every candidate, after ``rows`` were tried and some ``failed``."""
     if not failed.any():
         return np.ones(len(features.codes))
-    some = np.concatenate([np.flatnonzero(failed)[-MOST_VOTES:], np.flatnonzero(~failed)[-MOST_VOTES:]])
-    rows, failed = rows[some], failed[some]
-    votes = features.nearness(rows, _rates(features, rows, failed)).astype(float)
+    rows, failed = _voters(rows, failed)
+    codes = features.codes[rows]
+    far = [table[1][np.ix_(codes[:, at], codes[:, at])] for at, table in enumerate(features.tables)]
+    votes = features.nearness(rows, _rates(far, failed)).astype(float)
     return _success(votes, failed)
 
 
@@ -36,23 +37,29 @@ def success_by_figures(features: Features, rows: NDArray[np.intp], failed: NDArr
     """The same, where alike is what has like static figures, whatever its parameters are."""
     if not failed.any() or not features.statics.shape[1]:
         return np.ones(len(features.codes))
+    rows, failed = _voters(rows, failed)
+    figures = features.statics / _FIGURES_LENGTH
+    far = [0.5 * np.square(np.subtract.outer(figure, figure)) for figure in figures[rows].T]
+    scaled = (figures * np.sqrt(_rates(far, failed))).astype(np.float32)
+    voters = scaled[rows]
+    apart = 0.5 * np.square(scaled).sum(axis=1)[:, None] + 0.5 * np.square(voters).sum(axis=1) - scaled @ voters.T
+    return _success(np.exp(-np.maximum(apart, 0)).astype(float), failed)
+
+
+def _voters(rows: NDArray[np.intp], failed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     some = np.concatenate([np.flatnonzero(failed)[-MOST_VOTES:], np.flatnonzero(~failed)[-MOST_VOTES:]])
-    figures = (features.statics / _FIGURES_LENGTH).astype(np.float32)
-    voters = figures[rows[some]]
-    far = 0.5 * np.square(figures).sum(axis=1)[:, None] + 0.5 * np.square(voters).sum(axis=1) - figures @ voters.T
-    return _success(np.exp(-np.maximum(far, 0)).astype(float), failed[some])
+    return rows[some], failed[some]
 
 
 def _success(votes: Floats, failed: NDArray[np.bool_]) -> Floats:
     return np.asarray(1 - votes[:, failed].sum(axis=1) / (votes.sum(axis=1) + _VOICE), dtype=float)
 
 
-def _rates(features: Features, rows: NDArray[np.intp], failed: NDArray[np.bool_]) -> Sequence[float]:
-    """How much a difference in each column takes from a vote: what best foretells each outcome from the others."""
-    codes = features.codes[rows]
-    far = [table[1][np.ix_(codes[:, at], codes[:, at])] for at, table in enumerate(features.tables)]
+def _rates(far: Sequence[Floats], failed: NDArray[np.bool_]) -> Sequence[float]:
+    """How much each kind of distance ``far`` between those that were tried takes from a vote: what best foretells each
+    outcome from the others."""
     rates = [_USUAL] * len(far)
-    exponent = sum((_USUAL * distance for distance in far), np.zeros((len(rows), len(rows))))
+    exponent = sum((_USUAL * distance for distance in far), np.zeros((len(failed), len(failed))))
     for at, distance in enumerate(far):
         others = exponent - rates[at] * distance
         rates[at] = min(_RATES, key=lambda rate: (_surprise(others + rate * distance, failed), abs(rate - _USUAL)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -44,18 +45,25 @@ def hypervolume(points: Floats, reference: Floats) -> float:
     return float(sum(depth * area for depth, area in zip(depths, slices, strict=True) if depth > 0))
 
 
-def expected_improvement(mean: Floats, deviation: Floats, front: Floats, reference: Floats) -> Floats:
-    """Expected hypervolume improvement of candidates with independent normal predictions, in closed form.
+Below = Callable[[float], Floats]
+"""E[max(0, edge - value)] of every candidate, shape (candidates,), as a function of the edge."""
 
-    ``mean`` and ``deviation``: shape (candidates, objectives), a deviation of 0 for a value that is known. ``front``: shape
-    (points, objectives). One to three objectives.
+
+def expected_improvement(mean: Floats, deviation: Floats, front: Floats, reference: Floats) -> Floats:
+    """:func:`improvement` of candidates with independent normal predictions. ``mean`` and ``deviation``: shape (candidates,
+    objectives), a deviation of 0 for a value that is known."""
+    below = [below_normal(mean[:, index], deviation[:, index]) for index in range(len(reference))]
+    return improvement(below, front, reference)
+
+
+def improvement(below: Sequence[Below], front: Floats, reference: Floats) -> Floats:
+    """Expected hypervolume improvement of candidates whose objectives are predicted independently, in closed form: shape
+    (candidates,). ``front``: shape (points, objectives). One to three objectives.
 
     The region that ``front`` does not dominate is cut into boxes; the expected part of a box that a candidate dominates is a
     product of differences of E[max(0, edge - value)], one for each objective (Yang et al. 2019).
     """
-    spread = np.maximum(deviation, _LEAST_DEVIATION)
     front = front_of(front[np.all(front < reference, axis=1)])
-    below = [_below(mean[:, index], spread[:, index]) for index in range(len(reference))]
     if len(reference) == 1:
         return below[0](float(front[0, 0]) if len(front) else float(reference[0]))
     if len(reference) == 2:
@@ -109,16 +117,60 @@ class _Plane:
             self.left = self.left - (self._x(right) - self._x(left)) * (self._y(high) - self._y(low))
 
 
-def _below(mean: Floats, spread: Floats) -> Callable[[float], Floats]:
-    """E[max(0, edge - value)] of every candidate as a function of the edge, each computed once."""
+def cut(below: Below, bound: float) -> Below:
+    """Of values that cannot be smaller than ``bound``, whatever was predicted."""
+    return lambda edge: np.asarray(np.maximum(below(edge) - below(bound), 0.0))
+
+
+def below_normal(mean: Floats, deviation: Floats) -> Below:
     from scipy.special import ndtr
 
-    known: dict[float, Floats] = {}
+    spread = np.maximum(deviation, _LEAST_DEVIATION)
 
+    @cache
     def at(edge: float) -> Floats:
-        if edge not in known:
-            z = (edge - mean) / spread
-            known[edge] = spread * (z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi))
-        return known[edge]
+        z = (edge - mean) / spread
+        return np.asarray(spread * (z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)))
+
+    return at
+
+
+def below_exponential(mean: Floats, deviation: Floats, knee: float, unit: float) -> Below:
+    """Of values that are normal up to ``knee`` and grow exponentially beyond it: z is normal, and the value is z up to the
+    knee, knee + unit * (exp((z - knee) / unit) - 1) beyond it."""
+    from scipy.special import log_ndtr, ndtr
+
+    spread = np.maximum(deviation, _LEAST_DEVIATION)
+    normal = below_normal(mean, deviation)
+    start, step = (knee - mean) / spread, spread / unit
+    grown = (mean - knee) / unit + 0.5 * np.square(step)
+    before = np.exp(grown + log_ndtr(start - step))
+
+    @cache
+    def at(edge: float) -> Floats:
+        if edge <= knee:
+            return normal(edge)
+        end = (knee + unit * math.log1p((edge - knee) / unit) - mean) / spread
+        linear = normal(knee) + (edge - knee) * ndtr(start)
+        beyond = (edge - knee + unit) * (ndtr(end) - ndtr(start)) - unit * (
+            np.exp(grown + log_ndtr(end - step)) - before
+        )
+        return np.asarray(linear + np.maximum(beyond, 0))
+
+    return at
+
+
+def below_lognormal(mean: Floats, deviation: Floats) -> Below:
+    """Of values whose logarithm is normal."""
+    from scipy.special import log_ndtr, ndtr
+
+    spread = np.maximum(deviation, _LEAST_DEVIATION)
+
+    @cache
+    def at(edge: float) -> Floats:
+        if edge <= 0:
+            return np.zeros_like(mean)
+        z = (math.log(edge) - mean) / spread
+        return np.asarray(edge * ndtr(z) - np.exp(mean + 0.5 * np.square(spread) + log_ndtr(z - spread)))
 
     return at

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from edgedeploy.search.improvement import Below, Floats, below_exponential, below_lognormal, below_normal
 
 _LEAST: Final = 1e-300
 
 _SHARES: Final = (0.25, 0.5, 0.75)
-"""Shares of all different values, from the best, whose width is looked at: a few that lie close together say little."""
+"""Shares of all different values, from the best, whose width is looked at: neither a few that lie close together nor a few
+that lie far apart say much."""
 
 _OF_USE: Final = 0.5
 """Share of the way from the best to the worst value seen that is of use."""
@@ -47,17 +47,17 @@ class Scale:
         beyond = np.expm1(np.maximum(modelled - self.knee, 0) / self.unit)
         return np.asarray(self.sign * (np.minimum(modelled, self.knee) + self.unit * beyond), dtype=float)
 
-    def in_units(self, mean: Floats, spread: Floats) -> tuple[Floats, Floats]:
-        """Median and, to first order, standard deviation in the objective's units of what is modelled with this mean and
-        spread; with the sign turned where larger values are better."""
-        median = self.sign * self.back(mean)
+    def below(self, mean: Floats, spread: Floats, in_units: bool) -> Below:
+        """Of what is modelled with this mean and spread: on the scale of :attr:`units`, or as it is modelled."""
+        if not in_units or not (self.logarithmic or np.isfinite(self.knee)):
+            return below_normal(mean, spread)
         if self.logarithmic:
-            return median, median * spread
-        return median, spread * np.exp(np.maximum(mean - self.knee, 0) / self.unit)
+            return below_lognormal(mean, spread)
+        return below_exponential(mean, spread, self.knee, self.unit)
 
     @property
     def units(self) -> Scale:
-        """The scale of :meth:`in_units`: the values themselves, small ones better."""
+        """The values themselves, small ones better."""
         return Scale(self.sign, False, np.inf)
 
     def worst_of_use(self, values: Floats) -> float:
@@ -79,12 +79,12 @@ class Scale:
 def scale_of(values: Floats, sign: float) -> Scale:
     """For values that were seen; ``sign`` is -1 where larger ones are better.
 
-    The unit is the width of the best quarter of all different values, or of a quarter of more of them where that is larger;
-    the knee lies two units behind the best.
+    The unit is the median of the widths of the best quarter of all different values and of a quarter of more of them; the
+    knee lies two units behind the best.
     """
     if sign > 0 and np.all(values > 0):
         return Scale(sign, True, np.inf)
     distinct = np.unique(sign * values)
     best = float(distinct[0])
-    unit = max(_SHARES[0] / share * (float(np.quantile(distinct, share)) - best) for share in _SHARES)
+    unit = float(np.median([_SHARES[0] / share * (np.quantile(distinct, share) - best) for share in _SHARES]))
     return Scale(sign, False, best + 2 * unit, unit) if unit > 0 else Scale(sign, False, np.inf, 1.0)

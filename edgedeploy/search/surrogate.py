@@ -27,8 +27,9 @@ STEPS: Final = 40
 AT_ONCE: Final = 1024
 """Candidates that are predicted at once: what is between them and the observations stays in the processor's cache."""
 
-NOISE: Final = 1e-3
-"""Standard deviation that observations of one point are first thought to have, in standard deviations of all."""
+UNEXPLAINED: Final = 0.05
+"""What a candidate is first thought to have of its own, that none of its parameters and figures explain: a standard
+deviation, in standard deviations of all observations."""
 
 _ORDERED_LENGTH: Final = 0.5
 _JITTER: Final = 1e-8
@@ -83,7 +84,7 @@ class Features:
 @dataclass(frozen=True)
 class _Settings:
     """Logarithms of: weight of each column's kernel, rate of each in the product, weight of the product, weight and lengths
-    of the static kernel, noise. ``layout`` slices them out of one vector."""
+    of the static kernel, variance of what is unexplained. ``layout`` slices them out of one vector."""
 
     columns: int
     figures: int
@@ -102,7 +103,7 @@ class _Settings:
         """Mean and standard deviation of each logarithm before anything is observed."""
         p, figures = max(self.columns, 1), self.figures
         mean = [math.log(0.5 / p)] * self.columns + [math.log(2.0 / p)] * self.columns
-        mean += [math.log(0.3), math.log(0.5), 2 * math.log(NOISE)] + [0.0] * figures
+        mean += [math.log(0.3), math.log(0.5), 2 * math.log(UNEXPLAINED)] + [0.0] * figures
         spread = [1.0] * (2 * self.columns) + [1.0, 1.0, 2.0] + [0.7] * figures
         return np.array(mean), np.array(spread)
 
@@ -118,7 +119,8 @@ class Process:
     vector: Floats
 
     def predict(self) -> tuple[Floats, Floats]:
-        """Mean and standard deviation at every candidate, without the noise of an observation."""
+        """Mean and standard deviation of every candidate's value, what nothing explains of it included: that is as much
+        its own as the rest. The noise of an observation is not."""
         from scipy.linalg import solve_triangular
 
         lower = self._lower
@@ -157,8 +159,8 @@ class Process:
     @property
     def _own(self) -> float:
         """The variance of any candidate before anything is observed."""
-        adding, _, product, static, _, _ = self._settings.parts(self.vector)
-        return float(adding.sum() + product + (static if self._settings.figures else 0.0))
+        adding, _, product, static, _, unexplained = self._settings.parts(self.vector)
+        return float(adding.sum() + product + (static if self._settings.figures else 0.0) + unexplained)
 
     @cached_property
     def _lower(self) -> Floats:
@@ -166,8 +168,8 @@ class Process:
         _, scale = self._scaling
         noise = self.variances / scale**2
         kernel = blocks.kernel(self._settings, self.vector)[0]
-        own_noise = self._settings.parts(self.vector)[5]
-        return np.asarray(np.linalg.cholesky(kernel + np.diag(noise + own_noise + _JITTER)), dtype=float)
+        unexplained = self._settings.parts(self.vector)[5]
+        return np.asarray(np.linalg.cholesky(kernel + np.diag(noise + unexplained + _JITTER)), dtype=float)
 
     def _cross(self, part: slice) -> Singles:
         adding, rates, product, static, lengths, _ = self._settings.parts(self.vector)
@@ -237,10 +239,10 @@ def _loss(vector: Floats, settings: _Settings, blocks: _Blocks, targets: Floats,
     from scipy.linalg import lapack
 
     mean, spread = settings.prior
-    adding, rates, _, _, lengths, own_noise = settings.parts(vector)
+    adding, rates, _, _, lengths, unexplained = settings.parts(vector)
     kernel, multiplied, smooth = blocks.kernel(settings, vector)
     diagonal = np.einsum("ii->i", kernel)
-    diagonal += noise + own_noise + _JITTER
+    diagonal += noise + unexplained + _JITTER
     lower, failed = lapack.dpotrf(kernel, lower=1)
     if failed:
         return 1e10, np.zeros_like(vector)
@@ -254,7 +256,7 @@ def _loss(vector: Floats, settings: _Settings, blocks: _Blocks, targets: Floats,
     slopes = [
         adding * (blocks.likenesses @ pull.ravel()),
         -rates * (blocks.distances @ by_product),
-        [by_product.sum(), by_smooth.sum(), own_noise * np.trace(pull)],
+        [by_product.sum(), by_smooth.sum(), unexplained * np.trace(pull)],
         lengths**-2.0 * (blocks.squares @ by_smooth) if settings.figures else [],
     ]
     return float(loss), np.concatenate([np.asarray(part, dtype=float) for part in slopes]) + away / spread

@@ -50,6 +50,7 @@ def knowledge_of(
         without_effect=tuple(without_effect(objective.metric) for objective in spec.objectives),
         limits={index: limit.bound for index, limit in limits.values()},
         limited=frozenset(limits),
+        bounds=_bounds(spec, metrics),
         linear=frozenset(index for index, goal in enumerate(spec.objectives) if goal.scale == "linear"),
     )
     if not rungs.epochs:
@@ -88,6 +89,11 @@ def _limits(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, tup
         for name, limit in named_constraints(spec, metrics).items()
         if limit.metric in places and (limit.at_least is not None) == (metrics[limit.metric].direction == "maximize")
     }
+
+
+def _bounds(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[int, float]:
+    bounds = ((index, metrics[goal.metric].bound) for index, goal in enumerate(spec.objectives))
+    return {index: bound for index, bound in bounds if bound is not None}
 
 
 def without_effect(metric: str) -> frozenset[str]:

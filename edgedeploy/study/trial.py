@@ -28,6 +28,7 @@ from edgedeploy.errors import (
 )
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
+from edgedeploy.evidence.noise import variances
 from edgedeploy.evidence.statistics import StabilityLimits, stability
 from edgedeploy.files import read_arrays, write_arrays
 from edgedeploy.interfaces.board import Board
@@ -226,7 +227,10 @@ class Trials:
             name: limit.violation(measurement.metrics[limit.metric]) / (abs(limit.bound) or 1.0)
             for name, limit in named_constraints(self.spec, self.metrics).items()
         }
-        return Scored(values, constraints)
+        baseline = self.evidence.measurement(self.reference_baseline.digest)
+        return Scored(
+            values, constraints, variances(measurement, baseline, [goal.metric for goal in self.spec.objectives])
+        )
 
     def choose_weight_bits(self, variant: Variant, rivals: Rivals) -> None:
         """Run both builds on the board and keep the one that is nearer to the float model."""

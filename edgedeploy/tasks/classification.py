@@ -308,14 +308,16 @@ def sensitivity(sides: npt.NDArray[np.bool_], values: Floats, specificity: float
 
 def _case_metrics(options: ClassificationOptions) -> dict[str, MetricInfo]:
     table = {
-        "accuracy": MetricInfo("maximize", "1", "share of cases whose class was found"),
-        "log_loss": MetricInfo("minimize", "1", "mean negative log of the chance given to the true class"),
-        "brier": MetricInfo("minimize", "1", "Brier's score: squared distance of the chances from the truth"),
+        "accuracy": MetricInfo("maximize", "1", "share of cases whose class was found", bound=1.0),
+        "log_loss": MetricInfo("minimize", "1", "mean negative log of the chance given to the true class", bound=0.0),
+        "brier": MetricInfo(
+            "minimize", "1", "Brier's score: squared distance of the chances from the truth", bound=0.0
+        ),
     }
     if options.positive:
         at = f"the threshold at which the float baseline has a specificity of {options.specificity:g} on the selection split"
-        table[AT_THRESHOLD[0]] = MetricInfo("maximize", "1", f"sensitivity for {options.positive} at {at}")
-        table[AT_THRESHOLD[1]] = MetricInfo("maximize", "1", f"specificity for {options.positive} at {at}")
+        table[AT_THRESHOLD[0]] = MetricInfo("maximize", "1", f"sensitivity for {options.positive} at {at}", bound=1.0)
+        table[AT_THRESHOLD[1]] = MetricInfo("maximize", "1", f"specificity for {options.positive} at {at}", bound=1.0)
     return table
 
 
@@ -323,9 +325,11 @@ def _split_metrics(options: ClassificationOptions) -> dict[str, MetricInfo]:
     of = f"of {options.positive} " if options.positive else ""
     mean = "" if options.positive else ", mean over the classes"
     table = {
-        "auroc": MetricInfo("maximize", "1", f"area under the ROC curve {of}against the rest{mean}"),
-        "balanced_accuracy": MetricInfo("maximize", "1", "mean over the classes of the share that was found"),
-        "f1": MetricInfo("maximize", "1", f"F1 {of}{mean}".replace(" ,", ",").strip()),
+        "auroc": MetricInfo("maximize", "1", f"area under the ROC curve {of}against the rest{mean}", bound=1.0),
+        "balanced_accuracy": MetricInfo(
+            "maximize", "1", "mean over the classes of the share that was found", bound=1.0
+        ),
+        "f1": MetricInfo("maximize", "1", f"F1 {of}{mean}".replace(" ,", ",").strip(), bound=1.0),
     }
     bins = f"{options.calibration_bins} bins"
     table["ece"] = MetricInfo("minimize", "1", f"expected calibration error, {bins}; read it beside ece_by_chance")
@@ -334,7 +338,7 @@ def _split_metrics(options: ClassificationOptions) -> dict[str, MetricInfo]:
     )
     if options.positive:
         text = f"sensitivity for {options.positive} at a specificity of {options.specificity:g}, on the split itself"
-        table["sensitivity"] = MetricInfo("maximize", "1", text)
+        table["sensitivity"] = MetricInfo("maximize", "1", text, bound=1.0)
     return table
 
 

@@ -141,12 +141,16 @@ class Volumes:
         self.load = lru_cache(maxsize=VOLUMES_IN_MEMORY)(self._load)
         for case in self._entries:
             self.load(case)
-        table = {"dice_mean": MetricInfo("maximize", "1", "Dice, mean over the classes defined in the volume")}
+        table = {
+            "dice_mean": MetricInfo("maximize", "1", "Dice, mean over the classes defined in the volume", bound=1.0)
+        }
         near = f"{options.surface_tolerance_mm:g} mm"
         for name in options.classes:
-            table[f"dice_{name}"] = MetricInfo("maximize", "1", f"Dice of {name}")
-            table[f"nsd_{name}"] = MetricInfo("maximize", "1", f"surface Dice of {name} at {near}")
-            table[f"hd95_{name}_mm"] = MetricInfo("minimize", "mm", f"95th percentile Hausdorff distance of {name}")
+            table[f"dice_{name}"] = MetricInfo("maximize", "1", f"Dice of {name}", bound=1.0)
+            table[f"nsd_{name}"] = MetricInfo("maximize", "1", f"surface Dice of {name} at {near}", bound=1.0)
+            table[f"hd95_{name}_mm"] = MetricInfo(
+                "minimize", "mm", f"95th percentile Hausdorff distance of {name}", bound=0.0
+            )
         self.metrics: Mapping[str, MetricInfo] = table
 
     # -- the task protocol

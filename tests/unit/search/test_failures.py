@@ -20,6 +20,16 @@ def test_what_is_as_large_as_what_failed_is_expected_to_fail() -> None:
     assert found[2] < 0.3 and found[4] > 0.8 and found[5] > 0.8
 
 
+def test_the_figure_that_foretells_failures_is_listened_to() -> None:
+    """The second figure says it; the first one, in which all are far apart, nothing."""
+    figures = np.array(
+        [[-3.0, -2.0], [0.0, -2.1], [3.0, -1.9], [-2.9, 0.5], [0.1, 0.4], [3.1, 0.6], [6.0, -2.0], [6.1, 0.5]]
+    )
+    failed = np.array([True, True, True, False, False, False])
+    found = success_by_figures(features(figures), np.arange(6), failed)
+    assert found[6] < 0.4 and found[7] > 0.8
+
+
 def test_without_failures_or_figures_nothing_is_expected_to_fail() -> None:
     rows, failed = np.array([0, 3]), np.array([True, False])
     assert success_by_figures(features(FIGURES), rows, np.zeros(2, dtype=bool)).tolist() == [1.0] * 6

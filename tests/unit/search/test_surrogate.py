@@ -40,7 +40,8 @@ def test_the_gradient_of_the_likelihood_is_its_slope() -> None:
         assert error < 1e-4
 
 
-def test_what_was_observed_is_certain_and_what_was_not_is_predicted_from_it() -> None:
+def test_what_was_observed_is_kept_to_and_what_was_not_is_predicted_from_it() -> None:
+    """Neither is certain: a candidate's value has a part of its own that nothing explains."""
     found = features()
     rows = np.array([0, 1, 3, 4, 6, 7, 8, 10])
     values = seen(found.codes)
@@ -49,7 +50,7 @@ def test_what_was_observed_is_certain_and_what_was_not_is_predicted_from_it() ->
     others = np.setdiff1d(np.arange(12), rows)
     assert np.abs(mean[rows] - values[rows]).max() < 0.05
     assert np.abs(mean[others] - values[others]).max() < 0.35, "the values span 4.75"
-    assert deviation[rows].max() < 0.05 < deviation[others].min()
+    assert deviation[rows].max() < 0.1 < deviation[others].min()
 
 
 def test_noise_is_not_believed() -> None:
@@ -62,7 +63,7 @@ def test_noise_is_not_believed() -> None:
     mean, _ = Process(found, rows, values, noise, settings).predict()
     assert abs(mean[5] - seen(found.codes)[5]) < 1.0
     believed, _ = Process(found, rows, values, np.zeros(12), settings).predict()
-    assert abs(believed[5] - values[5]) < 0.5
+    assert abs(believed[5] - values[5]) < 0.6
 
 
 def test_columns_with_one_value_are_left_out() -> None:

@@ -85,7 +85,7 @@ trials = 4
 
 def known(tmp_path: Path, text: str = GOALS) -> Knowledge:
     spec, _ = parse_spec(text, tmp_path / "study.toml")
-    metrics = {**spec.metric_table({}), "dice_mean": MetricInfo("maximize", "1", "overlap")}
+    metrics = {**spec.metric_table({}), "dice_mean": MetricInfo("maximize", "1", "overlap", bound=1.0)}
     store = Store(tmp_path / "out")
     rungs = Rungs.of(spec.space.get("recovery_epochs", ()))
     return knowledge_of(spec, object(), metrics, rungs, store, Account(store), lambda: 1000.0)  # type: ignore[arg-type]
@@ -96,6 +96,7 @@ def test_a_limit_on_an_objective_says_what_is_of_no_use(tmp_path: Path) -> None:
     assert found.limits == {0: 0.5, 1: pytest.approx(0.7)}
     assert found.limited == {"0 dice_mean", "1 cpu_time_ratio"}, "the memory is no objective"
     assert found.linear == frozenset({1})
+    assert found.bounds == {0: 1.0}, "a ratio of times has none"
 
 
 def test_a_study_without_rungs_knows_nothing_of_costs(tmp_path: Path) -> None:
