@@ -199,7 +199,15 @@ _moved.install()
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'edgedeploy' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"edgedeploy.{_HOMES.get(name, 'errors')}"), name)
+    try:
+        value = getattr(importlib.import_module(f"edgedeploy.{_HOMES.get(name, 'errors')}"), name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] == __name__:
+            raise
+        text = (
+            f"edgedeploy.{name} needs the package {exc.name!r}, which is not installed. pip install 'edgedeploy[study]'"
+        )
+        raise ModuleNotFoundError(text, name=exc.name) from None
     globals()[name] = value
     return value
 

@@ -31,7 +31,7 @@ def activate(
     A release older than one that was active there is refused. What fails leaves the release before.
     On a device without this program: python -m edgedeploy.runtime activate.
 
-    Example: edgedeploy activate bundle/ --trust lab.pub --root models
+    Example: edgedeploy activate bundle/ --trust lab.pem.pub --root models
     """
     from edgedeploy.study.bundle.activation import activate_bundle, go_back
 

@@ -26,7 +26,7 @@ def keygen(
 
     The private key stays with who makes bundles: only its owner may read the file. Give the public one to whoever runs them.
 
-    Example: edgedeploy keygen lab.key
+    Example: edgedeploy keygen lab.pem
     """
     from edgedeploy.study.bundle.sign import keygen as make
 
@@ -63,7 +63,7 @@ def verify(
 
     Exits 2 with the reason when it is refused: unsigned, untrusted, tampered, malformed, expired, downgrade, unreadable.
 
-    Example: edgedeploy verify bundle/ --trust lab.key.pub
+    Example: edgedeploy verify bundle/ --trust lab.pem.pub
     """
     from edgedeploy.study.bundle.check import check_bundle
 

@@ -171,7 +171,10 @@ def lost_share_line(spec: StudySpec, clusters: Clusters, metrics: Mapping[str, M
     needed = share_units_wanted(0, 1, lost.share)
     units = [f"{split} {clusters.groups[split]}" for split in SCORED if clusters.cases[split]]
     what = "groups" if clusters.named and clusters.groups != clusters.cases else "cases"
-    return f"lost_share of {lost.share:.0%} needs {needed} {what} of which none is lost; there are: {', '.join(units)}"
+    short = needed is not None and any(clusters.groups[split] < needed for split in SCORED if clusters.cases[split])
+    enough = "NOT enough: nothing can be shown" if short else "enough while none is lost"
+    there = f"{', '.join(units)} ({enough})"
+    return f"lost_share of {lost.share:.0%} needs {needed} {what} of which none is lost; there are: {there}"
 
 
 class PowerTold:

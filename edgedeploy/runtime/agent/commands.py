@@ -100,9 +100,8 @@ def _lease(root: Root, arguments: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="agent",
-        description="edgedeploy's measuring agent",
-        epilog=f"Of bundles: {', '.join(PRODUCT)} (each has --help).",
+        prog="python -m edgedeploy.runtime",
+        description=f"Of bundles, for a product: {', '.join(PRODUCT)} (each has --help). All else is the measuring agent's.",
     )
     parser.add_argument("--root", default="~/.edgedeploy")
     commands = parser.add_subparsers(dest="command", required=True)

@@ -40,12 +40,12 @@ _UTF8 = 0x800
 _FILE_TYPE = 0o170000
 _PLAIN = (0, 0o100000)
 
+_AGE = b"age-encryption.org"
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
-    b"age-encryption.org": "age (decrypt it first)",
 }
 
 
@@ -59,6 +59,9 @@ def read_archive(stream: BinaryIO, size_bytes: int) -> dict[str, bytes]:
         raise _refused(f"it has {size_bytes} bytes, at most {MOST_BUNDLE_BYTES} are read")
     source = _Source(stream, size_bytes)
     head = source.peek()
+    if head.startswith(_AGE):
+        remedy = "Decrypt it with the key of whoever may read it: edgedeploy unpack ARCHIVE FOLDER --identity KEY"
+        raise BundleError("malformed", "the archive is encrypted with age", remedy)
     for magic, name in _COMPRESSED.items():
         if head.startswith(magic):
             raise _refused(f"it is packed by {name}")

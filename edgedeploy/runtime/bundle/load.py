@@ -32,7 +32,7 @@ _BY_FAULT = {"disk_full": "unreadable", "run_failed": "wrong_answer"}
 def load(
     path: str | os.PathLike[str], *, trust: Trust, threads: int | None = None, now: datetime | None = None
 ) -> Model:
-    """The bundle in the folder ``path``, ready: ``mask = load("bundle/", trust="lab.pub")(frame)``.
+    """The bundle in the folder ``path``, ready: ``mask = load("bundle/", trust="lab.pem.pub")(frame)``.
 
     ``trust`` is the public key of who may have made it (a PEM file, or its bytes); None takes a bundle that nobody
     signed, and checks no signature. ``threads`` is how many the backend uses; those that were measured when it is not

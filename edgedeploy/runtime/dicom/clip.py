@@ -122,6 +122,8 @@ def _parsed(path: Path) -> Any:
         return pydicom.dcmread(path)
     except DicomError:
         raise
+    except OSError as exc:
+        raise DicomError(f"{path}: {exc.strerror or exc}") from None
     except Exception as exc:  # a damaged file fails in many ways inside pydicom
         raise DicomError(f"pydicom cannot read it ({type(exc).__name__}): is it a whole DICOM file?") from None
 

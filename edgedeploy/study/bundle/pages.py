@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from edgedeploy.evidence.front import Row
-from edgedeploy.evidence.quantities import heading, with_span
+from edgedeploy.evidence.quantities import heading, quantity, with_span
+from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.runtime.bundle.manifest import Manifest
 from edgedeploy.study.bundle.facts import classes_of
 from edgedeploy.study.bundle.golden import GoldenSet
@@ -118,18 +119,28 @@ def _measured(material: Material) -> str:
         f"|---|---|{'---|' if beside else ''}",
     ]
     for name in names:
-        cells = [_cell(front, row, name), *([_cell(front, beside, name)] if beside else [])]
+        cells = [_cell(front, row, name), *([_baselines(front, row, beside, name)] if beside else [])]
         lines.append(f"| {plain(heading(name))} ({code(name)}) | {' | '.join(cells)} |")
     count = len(material.measurement.cases)
     lines += [
         "",
-        f"Of {count} cases of the split `{material.measurement.split}`; intervals of 95 %. All in `claims.json`.",
+        f"Of {count} cases of the split `{material.measurement.split}`; intervals of 95 %. "
+        "The baseline's times and memory are those "
+        "of the run that was interleaved with this variant; those of another session do not compare. All in `claims.json`.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _cell(front: Any, row: Row, name: str) -> str:
     return with_span(row.estimates[name], name, front.unit(name)) if name in row.estimates else "-"
+
+
+def _baselines(front: Any, row: Row, baseline: Row, name: str) -> str:
+    """The baseline's value as it may stand beside the variant's: what depends on the session is of the same session."""
+    if name in row.beside:
+        return quantity(row.beside[name], name, front.unit(name))
+    info = BOARD_METRICS.get(name)
+    return _cell(front, baseline, name) if info is None or info.exact else "-"
 
 
 def _golden(golden: GoldenSet) -> str:

@@ -132,9 +132,10 @@ def test_without_a_margin_it_says_so() -> None:
 def test_a_share_that_may_be_lost_needs_cases_too() -> None:
     spec = parse_spec(STUDY.replace("{margin}", "0.01\nlost_case = 0.1\nlost_share = 0.05"), Path("study.toml"))[0]
     assert lost_share_line(spec, ALONE, metrics()) == (
-        "lost_share of 5% needs 59 cases of which none is lost; there are: selection 28, confirmation 40"
+        "lost_share of 5% needs 59 cases of which none is lost; "
+        "there are: selection 28, confirmation 40 (NOT enough: nothing can be shown)"
     )
-    assert "59 groups of which none is lost; there are: selection 8, confirmation 4" in lost_share_line(
+    assert "59 groups of which none is lost; there are: selection 8, confirmation 4 (NOT enough" in lost_share_line(
         spec, PATIENTS, metrics()
     )
     assert lost_share_line(spec_of(), ALONE, metrics()) == ""

@@ -23,7 +23,7 @@ _README: Final = """\
 `models/model.onnx` is the portable model. What was measured is the artifact in `edgedeploy/`, a signed bundle:
 
     from edgedeploy.runtime import load
-    model = load("edgedeploy", trust="lab.pub")
+    model = load("edgedeploy", trust="lab.pem.pub")
     result = model(frame)
 """
 
