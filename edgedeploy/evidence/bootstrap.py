@@ -290,16 +290,18 @@ class Resampler:
         groups = ours.groups or theirs.groups
         if mine.keys() == other.keys() and (ours.groups == theirs.groups):
             names, gains = list(mine), objective.sign * (values - their_values)
+            answers = np.concatenate([values, their_values])
             pair = [self.draws_of(side, objective.metric) for side in (ours, theirs)]
             draws = None if pair[0] is None or pair[1] is None else objective.sign * (pair[0] - pair[1])
         else:
             by_case = paired_gains(ours, theirs, objective)
             names, gains = list(by_case), np.array(list(by_case.values()), dtype=np.float64)
+            answers = np.array([side[name] for name in names for side in (mine, other)], dtype=np.float64)
             draws = self._means(names, gains, groups)
         if draws is None:
             return None
         grouped = [groups[name] for name in names] if all(name in groups for name in names) else None
-        return Differences.of_cases(gains, draws, grouped)
+        return Differences.of_cases(gains, draws, grouped, yes_or_no=bool(np.isin(answers, (0.0, 1.0)).all()))
 
     def _means(self, cases: Iterable[str], values: Floats, groups: Mapping[str, int]) -> Floats | None:
         """Draws of the mean over cases; None for too few of them, or of their groups."""
@@ -378,6 +380,8 @@ def _differences_of_draws(ours: Measurement, theirs: Measurement, objective: Obj
     units = len(set(ours.groups.values())) or len(ours.cases)
     ranks = [side.placements.get(metric) for side in (ours, theirs)]
     known = None if ranks[0] is None or ranks[1] is None else difference_error(ranks[0], ranks[1], ours.groups)
+    if known is None and all(ranks):
+        return None  # a handful of one class: what was drawn of them says little of those that were not
     if known is None:
         return Differences(gain, draws, None, max(1, units - 1), len(ours.cases))
     return Differences(gain, draws, None, known[1], len(ours.cases), known[0])

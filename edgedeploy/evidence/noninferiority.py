@@ -37,6 +37,10 @@ MIN_UNITS: Final = 5
 LOW_PERCENT: Final = 5.0
 """The percentile of the differences that stands beside their worst."""
 
+MANY_CHANGED: Final = 10
+"""Units of a metric of yes or no that change, from which on t and draws are taken to hold: a common rule of thumb for the
+normal approximation of a share."""
+
 _DECIDING: Final = 1_000_000
 """More cases than this are not asked for."""
 
@@ -49,6 +53,10 @@ class Differences:
     Of a metric of the whole split there is one difference, ``value``, and no units: their number is ``freedom`` + 1,
     and the spread of the draws stands for the standard error (Efron & Tibshirani 1993, ch. 12), or what is ``known`` of
     it: of an AUROC by its ranks (``evidence/auroc.py``).
+
+    ``worse`` counts the units that lose something by a metric of yes or no of which few units change. Neither t nor draws
+    know of failures that the sample has none of, so the share of units that lose is bounded exactly (Clopper & Pearson
+    1934); one unit loses 1 at most, so no more than that share is lost on average.
     """
 
     value: float
@@ -57,14 +65,19 @@ class Differences:
     freedom: int
     cases: int
     known: float | None = None
+    worse: int | None = None
 
     @classmethod
-    def of_cases(cls, gains: Floats, draws: Floats, groups: Sequence[int] | None = None) -> Differences | None:
-        """None for fewer than :data:`MIN_UNITS` cases or groups."""
+    def of_cases(
+        cls, gains: Floats, draws: Floats, groups: Sequence[int] | None = None, *, yes_or_no: bool = False
+    ) -> Differences | None:
+        """None for fewer than :data:`MIN_UNITS` cases or groups. ``yes_or_no``: the metric is 0 or 1 in every case."""
         units = group_means(gains, groups) if groups is not None else gains
         if units.size < MIN_UNITS:
             return None
-        return cls(float(gains.mean()), draws, units, units.size - 1, gains.size)
+        rare = yes_or_no and np.count_nonzero(units) < MANY_CHANGED
+        worse = int(np.count_nonzero(units < 0)) if rare else None
+        return cls(float(gains.mean()), draws, units, units.size - 1, gains.size, worse=worse)
 
     @cached_property
     def centre(self) -> float:
@@ -87,20 +100,32 @@ class Differences:
         place = math.floor(_tail(level) * self._ordered.size)
         return min(self.centre - t_quantile(self.freedom, level) * self.error, float(self._ordered[place]))
 
+    def shown(self, level: float = LEVEL) -> float:
+        """What a variant is held to: :meth:`lower`, or the exact bound where that is lower."""
+        return self.lower(level) if self.worse is None else min(self.lower(level), -self._share_upper(level))
+
+    def _share_upper(self, level: float) -> float:
+        assert self.worse is not None
+        return share_upper(self.worse, self.freedom + 1, level)
+
     def upper(self, level: float = LEVEL) -> float:
         """One-sided upper bound: the higher of the two."""
         place = self._ordered.size - 1 - math.floor(_tail(level) * self._ordered.size)
         return max(self.centre + t_quantile(self.freedom, level) * self.error, float(self._ordered[place]))
 
     def p_value(self, margin: float) -> float:
-        """Of the hypothesis that more than ``margin`` is lost. No larger than 1 - level exactly where :meth:`lower` of
+        """Of the hypothesis that more than ``margin`` is lost. No larger than 1 - level exactly where :meth:`shown` of
         that level is at least ``-margin``."""
         below = int(np.searchsorted(self._ordered, -margin)) / self._ordered.size
-        return max(below, _t_tail(self.freedom, self.centre + margin, self.error))
+        exact = 0.0 if self.worse is None else _at_most(self.worse, self.freedom + 1, margin)
+        return max(below, exact, _t_tail(self.freedom, self.centre + margin, self.error))
 
     def cases_wanted(self, margin: float, level: float = LEVEL) -> int | None:
         """About how many cases would show a loss of at most ``margin`` if mean and spread stay as they are; None where
         more cases will not: the loss itself is larger."""
+        if self.worse is not None and self.shown(level) < self.lower(level):
+            units = share_units_wanted(self.worse, self.freedom + 1, margin, level)
+            return None if units is None else math.ceil(self.cases * units / (self.freedom + 1))
         room = min(self.value, self.centre) + margin
         if room <= 0:
             return None
@@ -129,6 +154,13 @@ def _t_tail(freedom: int, distance: float, error: float) -> float:
     if error == 0:
         return 0.0 if distance >= 0 else 1.0
     return float(stdtr(freedom, -distance / error))
+
+
+def _at_most(lost: int, units: int, share: float) -> float:
+    """Probability of at most ``lost`` of ``units`` where ``share`` of all is lost."""
+    from scipy.special import bdtr
+
+    return float(bdtr(lost, units, min(share, 1.0)))
 
 
 def _tail(level: float) -> float:

@@ -207,8 +207,15 @@ def hold(item: Measurement, reference: Measurement | None, rules: Rules, resampl
         return Held(item)
     lost = _lost(item, reference, rules)
     missing = [margin.objective.metric for margin in rules.margins if margin.objective.metric not in item.metrics]
+    if lost is None and rules.lost and _undefined(item, reference, rules.lost.objective.metric):
+        missing.append(rules.lost.objective.metric)
     if missing:
         return Held(item, lost=lost, why=f"it has no {phrase(missing[0])}")
+    for margin in rules.margins:  # the cases that are left may be those that it gets right
+        undefined = _undefined(item, reference, margin.objective.metric)
+        if undefined:
+            why = f"{phrase(margin.objective.metric)} is undefined in {len(undefined)} cases where the baseline has it"
+            return Held(item, lost=lost, why=why)
     found = tuple(resampler.differences(item, reference, margin.objective) for margin in rules.margins)
     short = next((margin for margin, one in zip(rules.margins, found, strict=True) if one is None), None)
     if short is not None:
@@ -304,7 +311,7 @@ def _word(endpoints: Sequence[Endpoint], lost: LostCases | None) -> Word:
 
 def _endpoint(item: Measurement, margin: Margin, found: Differences, level: float) -> Endpoint:
     method: Literal["paired cases", "paired draws"] = "paired draws" if found.units is None else "paired cases"
-    bounds = found.lower(level), found.upper(level)
+    bounds = found.shown(level), found.upper(level)
     compared = Comparison(margin.objective.metric, found.value, *bounds, method, found.cases)
     wanted = found.cases if bounds[0] >= -margin.allowed else found.cases_wanted(margin.allowed, level)
     return Endpoint(compared, margin.allowed, wanted)
@@ -324,16 +331,22 @@ def _lost(item: Measurement, reference: Measurement, rules: Rules) -> LostCases 
     if rule is None:
         return None
     metric = rule.objective.metric
-    defined = {case for case, values in reference.cases.items() if values.get(metric) is not None}
-    here = {case for case, values in item.cases.items() if values.get(metric) is not None}
     return lost_cases(
         paired_gains(item, reference, rule.objective),
-        sorted(defined - here),
+        _undefined(item, reference, metric),
         metric=metric,
         more_than=rule.more_than,
         allowed=rule.share,
         groups=item.groups or reference.groups,
     )
+
+
+def _undefined(item: Measurement, reference: Measurement, metric: str) -> list[str]:
+    """Cases for which the baseline alone has a value."""
+    defined, here = (
+        {case for case, values in side.cases.items() if values.get(metric) is not None} for side in (reference, item)
+    )
+    return sorted(defined - here)
 
 
 def _too_few(item: Measurement, reference: Measurement, goal: Objective) -> str:

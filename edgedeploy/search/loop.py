@@ -274,8 +274,7 @@ class Search:
         self._replay()
         for params in self._first_points():
             self._study.enqueue_trial(params, skip_if_exists=True)
-        self._try_again()
-        self._put_lost_first()
+        self._put_first()
         for trial in self._study.get_trials(deepcopy=False):
             self._remember(trial)
 
@@ -298,26 +297,38 @@ class Search:
             self._outcomes[variant.digest] = outcome
             self._proposals.tell(trial.params, outcome)
 
-    def _try_again(self) -> None:
-        """Enqueue first what failed before without evidence: conditions that drifted, or builds that disagreed. Neither
-        was the variant's fault."""
+    def _put_first(self) -> None:
+        """Enqueue before all that waits what had an outcome and has no evidence any more, and what failed without evidence.
+        The baseline may be among them, without which nothing can be compared."""
+        first = {**self._lost(), **self._left_open()}
+        state = optuna.trial.TrialState
+        waiting = self._study.get_trials(deepcopy=False, states=[state.WAITING]) if first else []
+        for params in first.values():
+            self._enqueue(params)
+        for trial in waiting:  # what waits comes by its number
+            self._study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=trial.user_attrs)
+            self._study._storage.set_trial_state_values(trial._trial_id, state=state.FAIL)
+
+    def _left_open(self) -> dict[str, Mapping[str, Scalar]]:
+        """By digest, what failed before and does not wait: conditions that drifted, or builds that disagreed. Neither was
+        the variant's fault."""
         state = optuna.trial.TrialState
         trials = self._study.get_trials(deepcopy=False, states=[state.WAITING, state.FAIL])
-        known: set[str] = set()
-        for trial in sorted(trials, key=lambda trial: trial.state == state.FAIL):  # what waits is not enqueued twice
+        waits: set[str] = set()
+        found: dict[str, Mapping[str, Scalar]] = {}
+        for trial in sorted(trials, key=lambda trial: trial.state == state.FAIL):
             params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
             if set(params) != set(self._distributions):
                 continue
             variant = self._space.variant(params)
-            left_open = "failure" in trial.user_attrs and self._lookup(variant) is None
-            if left_open and variant.digest not in known:
-                self._enqueue(params)
-            if left_open or trial.state == state.WAITING:
-                known.add(variant.digest)
+            if trial.state == state.WAITING:
+                waits.add(variant.digest)
+            elif "failure" in trial.user_attrs and variant.digest not in waits and self._lookup(variant) is None:
+                found.setdefault(variant.digest, params)
+        return found
 
-    def _put_lost_first(self) -> None:
-        """Enqueue before all that waits what had an outcome and has no evidence any more: its file was damaged or removed,
-        and the front lacks it, the baseline perhaps."""
+    def _lost(self) -> dict[str, Mapping[str, Scalar]]:
+        """By digest, what had an outcome and has no evidence any more: its file was damaged or removed."""
         state = optuna.trial.TrialState
         lost: dict[str, Mapping[str, Scalar]] = {}
         for trial in self._study.get_trials(deepcopy=False, states=[state.COMPLETE]):
@@ -325,12 +336,7 @@ class Search:
                 variant = self._space.variant(trial.params)
                 if self._lookup(variant) is None:
                     lost[variant.digest] = trial.params
-        waiting = self._study.get_trials(deepcopy=False, states=[state.WAITING]) if lost else []
-        for params in lost.values():
-            self._enqueue(params)
-        for trial in waiting:  # what waits comes by its number
-            self._study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=trial.user_attrs)
-            self._study._storage.set_trial_state_values(trial._trial_id, state=state.FAIL)
+        return lost
 
     def _void_stale(self) -> None:
         """Settle RUNNING trials that this process is not evaluating; one process owns the study, so nobody else is. What has

@@ -22,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edgedeploy.runtime.bundle.load import load
+from edgedeploy.runtime.bundle.names import SIGNATURE
 from edgedeploy.runtime.bundle.state import IDENTITY, State, read_state, write_state
 from edgedeploy.runtime.bundle.tree import Tree, read_tree
 from edgedeploy.runtime.bundle.verify import Trust, verify
@@ -78,11 +79,27 @@ class Releases:
         """Remove what an activation left that was cut short, and releases that are not to be kept."""
         for folder in (self.root, self.state_file.parent):
             for path in folder.glob(f"{PART_PREFIX}*"):
-                path.unlink()
+                _remove(path)
         if self.folder.is_dir():
             for path in self.folder.iterdir():
                 if path.name not in keep:
-                    shutil.rmtree(path)
+                    _remove(path)
+
+    def has_files_of(self, tree: Tree) -> bool:
+        """Whether the release is there, whole, with another signature or with one where ``tree`` has none."""
+        try:
+            there = read_tree(self.folder / tree.identity)
+        except BundleError:
+            return False
+        return there.identity == tree.identity and there.digests != tree.digests
+
+    def sign(self, tree: Tree) -> None:
+        """Put the signature of ``tree`` into the release of its files, in one step; without one, leave what is there."""
+        if SIGNATURE in tree.files:
+            part = self.root / f"{PART_PREFIX}{SIGNATURE}"
+            write_synced(part, tree.read(SIGNATURE))
+            part.replace(self.folder / tree.identity / SIGNATURE)
+            sync_folder(self.folder / tree.identity)
 
     def write(self, tree: Tree) -> Path:
         """The release's folder, whole and on the disk. One of the same bytes is left as it is."""
@@ -100,7 +117,7 @@ class Releases:
             write_synced(path, data)
         for folder in folders:
             sync_folder(folder)
-        if place.exists():  # damaged since, or signed by another key
+        if place.exists():  # damaged since
             place.rename(self.folder / f"{PART_PREFIX}{tree.identity}.old")
         part.rename(place)
         sync_folder(self.folder)
@@ -130,13 +147,18 @@ def activate(
         keep = {current, state.before(current)}
         releases.clean(keep)
         state.admit(manifest.name, manifest.release, verified.identity)
-        place = releases.write(verified.tree)
-        try:
-            load(place, trust=trust)
+        signed_anew = releases.has_files_of(verified.tree)
+        place = releases.folder / verified.identity if signed_anew else releases.write(verified.tree)
+        try:  # of a release that is there, the folder is not touched before its bundle is proved
+            model = load(bundle if signed_anew else place, trust=trust)
+            if model.identity != verified.identity:
+                raise BundleError("tampered", f"{os.fspath(bundle)} was exchanged while it was activated")
         except BundleError:
             if verified.identity not in keep:
                 shutil.rmtree(place)
             raise
+        if signed_anew:
+            releases.sign(verified.tree)
         after = state.activated(manifest.name, manifest.release, verified.identity, current)
         write_state(releases.state_file, after)
         releases.swap(verified.identity)
@@ -162,6 +184,14 @@ def roll_back(*, trust: Trust, root: str | os.PathLike[str]) -> Activation:
         write_state(releases.state_file, state.rolled_back(previous))
         releases.swap(previous)
         return Activation(model.name, model.release, previous, current)
+
+
+def _remove(path: Path) -> None:
+    """A folder with what is in it, a file, or a link, and never what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _has(place: Path, tree: Tree) -> bool:

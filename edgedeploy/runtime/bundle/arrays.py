@@ -28,7 +28,10 @@ def read_array(data: bytes, name: str) -> Any:
     if min(shape, default=0) < 0 or size_bytes != len(data) - stream.tell():
         raise _malformed(name, f"its header says {size_bytes} bytes, and {len(data) - stream.tell()} follow")
     flat = np.frombuffer(data, dtype, offset=stream.tell())
-    return np.array(flat.reshape(shape, order="F" if fortran else "C"), dtype.newbyteorder("="))
+    try:
+        return np.array(flat.reshape(shape, order="F" if fortran else "C"), dtype.newbyteorder("="))
+    except (TypeError, ValueError, OverflowError) as exc:  # more dimensions than there can be, or none that is a number
+        raise _malformed(name, f"its shape is none of an array ({type(exc).__name__})") from exc
 
 
 def _malformed(name: str, found: str) -> BundleError:

@@ -98,7 +98,7 @@ class Model:
             fits = len(value.shape) == len(tensor.shape) and all(
                 wanted in (None, size) for wanted, size in zip(tensor.shape, value.shape)
             )
-            if value.dtype.name != tensor.dtype or not fits:
+            if value.dtype.name != tensor.dtype or not value.dtype.isnative or not fits:
                 taken = f"{tensor.dtype}{['any' if size is None else size for size in tensor.shape]}"
                 raise ValueError(f"input {tensor.name!r} is {value.dtype}{list(value.shape)}, the model takes {taken}")
 

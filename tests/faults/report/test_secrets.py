@@ -93,7 +93,7 @@ def test_neither_the_key_nor_its_place_is_kept_or_printed(tmp_path: Path) -> Non
     assert on_board
     for where, data in [*kept, *on_board, *((Path("printed"), text) for text in printed)]:
         assert secret not in data, f"the key itself is in {where}"
-        assert b"PRIVATE KEY" not in data, f"a private key is in {where}"
+        assert b"PRIVATE KEY-----" not in data, f"a private key is in {where}"
         if where != out / "study.toml":
             assert DISTINCT.encode() not in data, f"the key's place is in {where}"
 

@@ -130,3 +130,21 @@ def test_a_group_is_lost_as_soon_as_one_of_its_cases_is() -> None:
     assert found.worst_group is not None and (found.worst_group[0], found.worst_group[2]) == ("case-08", 4)
     assert found.worst_group[1] == pytest.approx(-0.15)
     assert not found.shown and found.cases_wanted() == 4 * (share_units_wanted(1, 10, 0.3) or 0)
+
+
+def test_a_metric_of_yes_or_no_is_bounded_exactly_where_few_cases_change() -> None:
+    """Twenty cases without a failure say little of failures that come once in twenty."""
+    for count, margin, shown in ((20, 0.01, False), (20, 0.15, True), (300, 0.01, True)):
+        gains = np.zeros(count)
+        found = Differences.of_cases(gains, np.zeros(200), yes_or_no=True)
+        assert found is not None and (found.shown() >= -margin) is shown
+        assert (found.p_value(margin) <= 0.05) is shown
+        assert found.lower() == 0.0, "what neither t nor draws can know"
+    few = Differences.of_cases(np.zeros(20), np.zeros(200), yes_or_no=True)
+    assert few is not None and few.cases_wanted(0.01) == pytest.approx(299, abs=2)
+
+
+def test_a_metric_of_which_many_cases_change_keeps_its_bound() -> None:
+    gains = np.repeat([1.0, -1.0, 0.0], [15, 15, 170])
+    found = Differences.of_cases(gains, np.linspace(-0.1, 0.1, 200), yes_or_no=True)
+    assert found is not None and found.worse is None and found.shown() == found.lower()

@@ -222,3 +222,13 @@ class TestConfirmation:
         assert "The confirmation split was not opened" in answer(report)[1]
         older = self.confirmed(self.unseen(0.0), {"utc": "", "reason": "", "variants": []})
         assert any("No order of candidates was fixed" in line for line in answer(older))
+
+
+def test_a_variant_without_values_where_the_baseline_has_them_is_not_shown() -> None:
+    """The cases that are left may be those that it gets right."""
+    values = cases(0.0)
+    for case in list(values)[:3]:
+        values[case].pop("dice_mean")
+    report = front([item(BASE, 6.0, cases(0.0, 0.0)), item(INT8, 1.6, values)])
+    assert judged(report, INT8).word == "no verdict" and "undefined in 3 cases" in judged(report, INT8).why
+    assert report.pick is None
