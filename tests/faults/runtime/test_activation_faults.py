@@ -266,3 +266,22 @@ def test_the_command(maker: Maker, root: Path, capsys: pytest.CaptureFixture[str
         assert main(["activate", str(maker.release(2)), *options]) == 3
     with pytest.raises(SystemExit):
         main(["activate", *options])
+
+
+def test_the_same_files_signed_anew_change_nothing_until_they_are_proved(
+    maker: Maker, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(maker, root, 1)
+    key, trust = kit.make_key(tmp_path)
+    anew = kit.write_signed(tmp_path / "anew", kit.changed(maker.files, release=1), key)
+
+    def unproved(*_: object, **__: object) -> None:
+        raise BundleError("wrong_answer", "a golden vector")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgedeploy.runtime.bundle.activate.load", unproved)
+        assert refusal(lambda: activate(anew, trust=trust, root=root)).reason == "wrong_answer"
+    assert current(root, maker) == 1, "the release is still the first key's"
+    activate(anew, trust=trust, root=root)
+    assert load(root / "current", trust=trust).release == 1
+    assert refusal(lambda: load(root / "current", trust=maker.trust)).reason == "untrusted"

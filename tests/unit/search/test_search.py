@@ -140,6 +140,21 @@ def test_what_left_no_evidence_is_tried_again_by_the_next_run_and_not_by_this_on
     assert [variant.digest for variant in lab.evaluated] == open_questions, "before anything new is tried"
 
 
+def test_a_baseline_that_had_no_number_is_tried_again_before_what_still_waits(tmp_path: Path) -> None:
+    def busy(variant: Variant) -> Outcome:
+        return Failed("Unstable", "others used the machine", "measure")
+
+    lab = Lab(tmp_path / "o.sqlite3", busy)
+    lab.lookup = lambda variant: found if isinstance(found := lab.evidence.get(variant.digest), Scored) else None
+    run(lab, 1)
+    failed = [variant.digest for variant in lab.evaluated]
+    assert failed == [SPACE.baseline_variant(SPACE.targets[0]).digest]
+    lab.evaluated.clear()
+    lab.landscape = landscape
+    run(lab, 3)
+    assert [variant.digest for variant in lab.evaluated][0] == failed[0], "nothing is compared without it"
+
+
 def test_constraints_reach_the_sampler(tmp_path: Path) -> None:
     lab = Lab(tmp_path / "o.sqlite3")
     run(lab, 10)
