@@ -300,6 +300,8 @@ class Resampler:
             draws = self._means(names, gains, groups)
         if draws is None:
             return None
+        if any(name in groups for name in names) and not all(name in groups for name in names):
+            return None  # cases of one group are no independent ones, and nobody says which of these are
         grouped = [groups[name] for name in names] if all(name in groups for name in names) else None
         return Differences.of_cases(gains, draws, grouped, yes_or_no=bool(np.isin(answers, (0.0, 1.0)).all()))
 

@@ -87,6 +87,8 @@ def _run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     model = load(arguments.bundle, trust=_trust(arguments), threads=arguments.threads, now=_now(arguments))
     head = {"ready": model.name, "release": model.release, "identity": model.identity, "device": model.device}
     yield {**head, "proof": asdict(model.proof)}
+    if arguments.out is not None:
+        _require_room(arguments.frames, arguments.out)
     for path in arguments.frames:
         frame = read_array(_bytes(path), str(path))
         started_ns = time.perf_counter_ns()
@@ -100,6 +102,16 @@ def _run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         arrays = result if isinstance(result, dict) else {"result": result}
         shapes = {name: list(array.shape) for name, array in arrays.items()}
         yield {"frame": str(path), "shapes": shapes, "spent_ns": spent_ns}
+
+
+def _require_room(frames: Sequence[Path], out: Path) -> None:
+    """Raises ``UnfitFrame`` where a result would replace a frame, or another frame's result."""
+    names = [path.stem for path in frames]
+    again = sorted({name for name in names if names.count(name) > 1})
+    if again:
+        raise UnfitFrame(f"two frames are called {again[0]!r}, and their results would be one file of {out}")
+    if any(path.resolve().parent == out.resolve() for path in frames):
+        raise UnfitFrame(f"{out} holds the frames, and results would replace them: give another folder")
 
 
 def _keep(path: Path, result: Any) -> None:

@@ -1,7 +1,8 @@
 """The file around a signature: a Sigstore bundle (media type v0.3) with one DSSE envelope and the id of a public key.
 
 Sources: the DSSE protocol v1.0.0 and the OpenSSF Model Signing specification v1.0. What the signature does not cover is
-compared exactly, and the file has one form, so that no byte of it can be changed unseen.
+compared exactly, and the file has one form, so that no byte of it can be changed unseen; of each signature there is
+a second one, (r, n - s), that anybody can make and that says the same.
 """
 
 from __future__ import annotations

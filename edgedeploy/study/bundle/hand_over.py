@@ -15,6 +15,7 @@ from edgedeploy.study.bundle.exports.mlflow import write_mlflow
 from edgedeploy.study.bundle.exports.monai import write_monai
 from edgedeploy.study.bundle.exports.oci import write_oci
 from edgedeploy.study.bundle.exports.triton import write_triton
+from edgedeploy.study.bundle.pack import require_outside
 from edgedeploy.study.bundle.refused import refusals_told
 from edgedeploy.study.oneshot.desk import require_absent
 
@@ -35,7 +36,8 @@ def hand_over(bundle: Path, layout: str, out: Path, trust: Path | None) -> None:
     if layout not in LAYOUTS:
         raise SpecError(f"--to {layout}", "there is no such layout", nearest(layout, LAYOUTS))
     require_absent(out)
+    require_outside(out, bundle)
     with refusals_told(f"hand over {bundle}"):
         found = verify(bundle, trust)
-    with new_folder(out) as part:
+    with new_folder(out) as part, refusals_told(f"hand over {bundle}"):
         LAYOUTS[layout](found.tree, found.manifest, part)

@@ -30,6 +30,7 @@ def pack(bundle: Path, out: Path, recipients: Sequence[str] = ()) -> int:
     for what may be no bundle, ``StorageError``.
     """
     kind = _kind(out, encrypted=bool(recipients))
+    require_outside(out, bundle)
     with refusals_told(f"pack {bundle}"):
         tree = read_tree(bundle)
     data = (as_tar if kind == ".tar" else as_zip)(tree)
@@ -92,6 +93,12 @@ def as_zip(tree: Tree) -> bytes:
             member.external_attr = 0o100644 << 16
             archive.writestr(member, tree.files[name])
     return buffer.getvalue()
+
+
+def require_outside(out: Path, bundle: Path) -> None:
+    """Raises ``SpecError`` for an ``out`` inside the bundle, which would be one no longer."""
+    if bundle.resolve() in out.resolve().parents:
+        raise SpecError(f"write {out}", f"it lies in the bundle {bundle}", "Give a path outside of it")
 
 
 def _kind(out: Path, *, encrypted: bool) -> str:

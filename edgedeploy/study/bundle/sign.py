@@ -34,6 +34,8 @@ def keygen(path: Path) -> tuple[Path, str]:
     from cryptography.hazmat.primitives import serialization as s
     from cryptography.hazmat.primitives.asymmetric import ec
 
+    if not path.name:
+        raise SpecError(f"write the key {str(path)!r}", "it names no file", "Give a path such as lab.pem")
     private = ec.generate_private_key(ec.SECP256R1())
     public_path = path.with_name(path.name + PUBLIC_SUFFIX)
     public = private.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
