@@ -336,3 +336,14 @@ def test_scores_that_depend_on_more_than_the_outputs_are_refused(kind: str, mess
     with pytest.raises(SpecError, match=message):
         score(task, task.cases(), answers(Reader(), 0.5))  # type: ignore[arg-type]
     assert score(Careless(""), task.cases(), answers(Reader(), 0.5)).metrics == {"right": 1.0, "auroc": 0.5}  # type: ignore[arg-type]
+
+
+def test_a_case_without_a_group_leaves_nothing_to_bound() -> None:
+    """Nobody says which cases are independent."""
+    values = {f"c{i:03d}": {"dice_mean": 0.8, "hd95_px": 1.0} for i in range(40)}
+    groups = {case: int(case[1:]) // 4 for case in values}
+    some = {case: number for case, number in groups.items() if case != "c007"}
+    goal = Objective("dice_mean", "maximize")
+    for known, bounded in ((groups, True), (some, False)):
+        pair = [made_up.measurement(per_case=values, groups=known) for _ in range(2)]
+        assert (Resampler(0).differences(*pair, goal) is not None) is bounded

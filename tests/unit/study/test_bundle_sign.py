@@ -17,6 +17,7 @@ from edgedeploy.errors import BundleError, SpecError
 from edgedeploy.runtime.bundle.names import MANIFEST, SIGNATURE
 from edgedeploy.runtime.bundle.verify import verify
 from edgedeploy.study.bundle.check import check_bundle
+from edgedeploy.study.bundle.hand_over import hand_over
 from edgedeploy.study.bundle.pack import pack, unpack
 from edgedeploy.study.bundle.sign import keygen, sign
 
@@ -138,7 +139,7 @@ def test_an_encrypted_bundle_is_its_recipients(unsigned: Path, tmp_path: Path) -
         unpack(packed, tmp_path / "out", unsigned / "recipe.json")
     with pytest.raises(SpecError, match="age1"):
         pack(unsigned, tmp_path / "c.zip.age", ["age1nobody"])
-    with pytest.raises(BundleError, match="decrypt it first"):
+    with pytest.raises(BundleError, match="encrypted with age"):
         packed.write_bytes(data)
         unpack(packed, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == before, "no plaintext is left of a failure"
@@ -176,3 +177,17 @@ def test_a_refusal_is_one_line_and_exit_code_2(unsigned: Path, key: Path) -> Non
     code, text = run("verify", str(unsigned), "--trust", f"{key}.pub")
     assert code == 2 and text.startswith("error: verify ") and "unsigned: it has no model.sig" in text
     assert "Traceback" not in text and len(text.splitlines()) == 1
+
+
+def test_nothing_is_written_into_a_bundle(unsigned: Path) -> None:
+    before = sorted(unsigned.rglob("*"))
+    with pytest.raises(SpecError, match="lies in the bundle"):
+        pack(unsigned, unsigned / "in.tar")
+    with pytest.raises(SpecError, match="lies in the bundle"):
+        hand_over(unsigned, "oci", unsigned / "layout", None)
+    assert sorted(unsigned.rglob("*")) == before
+
+
+def test_a_key_has_a_name() -> None:
+    with pytest.raises(SpecError, match="names no file"):
+        keygen(Path())
