@@ -80,6 +80,7 @@ def test_a_bundle_without_steps_takes_and_gives_tensors(tmp_path: Path, made: Ma
         ({}, "takes image, and was given nothing"),
         ({"frame": np.zeros(3)}, "takes image, and was given frame"),
         ({"image": [1, 2]}, "is a list"),
+        ({"image": np.zeros((1, 3, 16, 16), ">f4")}, r"is >f4\[1, 3, 16, 16\], the model takes float32"),
         ({"image": np.zeros((1, 3, 16, 16))}, r"is float64\[1, 3, 16, 16\], the model takes float32\[1, 3, 16, 16\]"),
         ({"image": np.zeros((2, 3, 16, 16), np.float32)}, r"is float32\[2, 3, 16, 16\]"),
     ],
