@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
-import numpy as np
+from edgedeploy.runtime.pipeline.numpy_later import np
 
 MAX_FILE_BYTES = 1 << 30
 MAX_PIXELS = 64000000

@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
-import numpy as np
-
 from edgedeploy.runtime.dicom.clip import Clip, DicomError, unquoted
+from edgedeploy.runtime.pipeline.numpy_later import np
 
 MAX_SEGMENTS = 255
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"

@@ -22,7 +22,7 @@ import math
 from functools import lru_cache
 from typing import Any, Callable
 
-import numpy as np
+from edgedeploy.runtime.pipeline.numpy_later import np
 
 METHODS = ("nearest", "bilinear", "box", "bilinear-antialias", "area")
 

@@ -6,9 +6,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Callable
 
-import numpy as np
-
 from edgedeploy.runtime.pipeline import steps as s
+from edgedeploy.runtime.pipeline.numpy_later import np
 from edgedeploy.runtime.pipeline.resize import resized
 
 Arrays = typing.Mapping[str, Any]  # before Python 3.9 that of collections.abc takes no types
@@ -16,7 +15,7 @@ Arrays = typing.Mapping[str, Any]  # before Python 3.9 that of collections.abc t
 MOST_PIXELS = 64_000_000
 """Of a frame, and of a result."""
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = (0.299, 0.587, 0.114)
 _LUMA_FIXED = (19595, 38470, 7471)  # of 2**16: Pillow's
 
 
@@ -98,7 +97,7 @@ def _grey(step: s.Grey, values: Any) -> Any:
     if values.dtype == np.uint8:
         red, green, blue = (values[..., index].astype(np.int32) * _LUMA_FIXED[index] for index in range(3))
         return ((red + green + blue + 0x8000) >> 16).astype(np.uint8)
-    return np.asarray(values @ _LUMA, np.float32)
+    return np.asarray(values @ np.array(_LUMA, np.float32), np.float32)
 
 
 def _rgb(step: s.Rgb, values: Any) -> Any:
