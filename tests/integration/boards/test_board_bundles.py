@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def test_a_bundle_is_loaded_and_refused_there(tmp_path: Path) -> None:
                 "user": target.user,
                 "identity": target.identity,
                 "known_hosts": target.known_hosts,
+                "python": sys.executable,
                 "root": str(tmp_path / "root"),
             }
         )
