@@ -383,7 +383,7 @@ def _differences_of_draws(ours: Measurement, theirs: Measurement, objective: Obj
     ranks = [side.placements.get(metric) for side in (ours, theirs)]
     known = None if ranks[0] is None or ranks[1] is None else difference_error(ranks[0], ranks[1], ours.groups)
     if known is None and all(ranks) and not draws.any():
-        return None  # a handful of one class, all answered alike: draws of them say nothing of those that were not drawn
+        return None  # a handful of one class, all answered alike: they say nothing of those that were not seen
     if known is None:
         return Differences(gain, draws, None, max(1, units - 1), len(ours.cases))
     return Differences(gain, draws, None, known[1], len(ours.cases), known[0])

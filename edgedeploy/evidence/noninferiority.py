@@ -100,7 +100,7 @@ class Differences:
         place = math.floor(_tail(level) * self._ordered.size)
         return min(self.centre - t_quantile(self.freedom, level) * self.error, float(self._ordered[place]))
 
-    def shown(self, level: float = LEVEL) -> float:
+    def strict_lower(self, level: float = LEVEL) -> float:
         """What a variant is held to: :meth:`lower`, or the exact bound where that is lower."""
         return self.lower(level) if self.worse is None else min(self.lower(level), -self._share_upper(level))
 
@@ -114,8 +114,8 @@ class Differences:
         return max(self.centre + t_quantile(self.freedom, level) * self.error, float(self._ordered[place]))
 
     def p_value(self, margin: float) -> float:
-        """Of the hypothesis that more than ``margin`` is lost. No larger than 1 - level exactly where :meth:`shown` of
-        that level is at least ``-margin``."""
+        """Of the hypothesis that more than ``margin`` is lost. No larger than 1 - level exactly where :meth:`strict_lower`
+        of that level is at least ``-margin``."""
         below = int(np.searchsorted(self._ordered, -margin)) / self._ordered.size
         exact = 0.0 if self.worse is None else _at_most(self.worse, self.freedom + 1, margin)
         return max(below, exact, _t_tail(self.freedom, self.centre + margin, self.error))
@@ -123,7 +123,7 @@ class Differences:
     def cases_wanted(self, margin: float, level: float = LEVEL) -> int | None:
         """About how many cases would show a loss of at most ``margin`` if mean and spread stay as they are; None where
         more cases will not: the loss itself is larger."""
-        if self.worse is not None and self.shown(level) < self.lower(level):
+        if self.worse is not None and self.strict_lower(level) < self.lower(level):
             units = share_units_wanted(self.worse, self.freedom + 1, margin, level)
             return None if units is None else math.ceil(self.cases * units / (self.freedom + 1))
         room = min(self.value, self.centre) + margin

@@ -311,7 +311,7 @@ def _word(endpoints: Sequence[Endpoint], lost: LostCases | None) -> Word:
 
 def _endpoint(item: Measurement, margin: Margin, found: Differences, level: float) -> Endpoint:
     method: Literal["paired cases", "paired draws"] = "paired draws" if found.units is None else "paired cases"
-    bounds = found.shown(level), found.upper(level)
+    bounds = found.strict_lower(level), found.upper(level)
     compared = Comparison(margin.objective.metric, found.value, *bounds, method, found.cases)
     wanted = found.cases if bounds[0] >= -margin.allowed else found.cases_wanted(margin.allowed, level)
     return Endpoint(compared, margin.allowed, wanted)

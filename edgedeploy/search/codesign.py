@@ -90,8 +90,8 @@ class CoDesign:
             return self._take(self._spread(pending), free, free)
         gain = self._gain(scored, pending)
         self.best_gain = self._best_gain(free)
-        teaching = free & [self._knowledge.teaches(variant) for variant in candidates.variants]
-        return (self._take(gain, teaching, free) if teaching.any() else None) or self._take(gain, free, free)
+        exploring = free & [self._knowledge.explores(variant) for variant in candidates.variants]
+        return (self._take(gain, exploring, free) if exploring.any() else None) or self._take(gain, free, free)
 
     def belief(self, params: Mapping[str, Scalar]) -> Belief | None:
         """What was thought of a candidate at the last proposal; None when that was drawn by size."""

@@ -28,7 +28,7 @@ def _no_reason(_: Variant) -> str:
 def _unheard(_: Variant, __: Outcome) -> None: ...
 
 
-def _no_lesson(_: Variant) -> bool:
+def _nothing_new(_: Variant) -> bool:
     return False
 
 
@@ -46,7 +46,7 @@ class Knowledge:
     - ``left_out``: why a variant is never to be proposed, as things are now; empty when it may be.
     - ``told``: hears of each outcome, in the order in which the search does.
     - ``without_effect``: for each objective, names of parameters that cannot change it.
-    - ``teaches``: whether evaluating the variant tells what nothing else has told so far, such as what training gives to a
+    - ``explores``: whether evaluating the variant tells what nothing else has told so far, such as what training gives to a
       network of its size. While there are such variants, the best of them come first.
     - ``limits``: values of objectives, by index, beyond which a variant is of no use, as a constraint says; ``limited`` are
       the names of these constraints, which so count once.
@@ -61,7 +61,7 @@ class Knowledge:
     before: Callable[[Variant], Variant | None] = _nobody
     left_out: Callable[[Variant], str] = _no_reason
     told: Callable[[Variant, Outcome], None] = _unheard
-    teaches: Callable[[Variant], bool] = _no_lesson
+    explores: Callable[[Variant], bool] = _nothing_new
     without_effect: tuple[frozenset[str], ...] = ()
     limits: Mapping[int, float] = field(default_factory=dict)
     limited: frozenset[str] = frozenset()

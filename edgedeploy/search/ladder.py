@@ -25,7 +25,7 @@ busy. The power is assumed, and used only for architectures whose own epochs hav
 OF_LIKE_SIZE = 2.0
 """Networks whose parameters differ by less than this factor are taken to be alike in what training gives them."""
 
-MOST_FOR_A_LESSON = 0.05
+MOST_FOR_EXPLORING = 0.05
 """Share of the time left that may go into a training whose use is to tell what training gives."""
 
 
@@ -114,7 +114,7 @@ class Ladder:
         left_s = self._left_s()
         return "" if left_s == math.inf or self.cost_s(variant) <= left_s else "the time does not suffice"
 
-    def teaches(self, variant: Variant) -> bool:
+    def explores(self, variant: Variant) -> bool:
         """Whether a training to the middle rung is due: no network of about this size was trained so far, and it costs a
         small share of the time left. What training gives to one size says little of another: a network that answers
         nothing after half of its channels were cut may answer as well as the whole one after a few epochs."""
@@ -124,7 +124,7 @@ class Ladder:
             and variant.recovery_epochs == self._rungs.middle
             and size > 0
             and not any(size / OF_LIKE_SIZE < other < size * OF_LIKE_SIZE for other in self._trained_sizes)
-            and self.cost_s(variant) <= MOST_FOR_A_LESSON * self._left_s()
+            and self.cost_s(variant) <= MOST_FOR_EXPLORING * self._left_s()
         )
 
     def exact(self, variant: Variant) -> Mapping[int, float]:

@@ -76,7 +76,7 @@ def knowledge_of(
         left_out=ladder.left_out,
         exact=ladder.exact,
         cost_s=ladder.cost_s,
-        teaches=ladder.teaches,
+        explores=ladder.explores,
         told=told,
     )
 

@@ -124,9 +124,9 @@ def _measured(material: Material) -> str:
     count = len(material.measurement.cases)
     lines += [
         "",
-        f"Of {count} cases of the split `{material.measurement.split}`; intervals of 95 %. "
-        "The baseline's times and memory are those "
-        "of the run that was interleaved with this variant; those of another session do not compare. All in `claims.json`.",
+        f"Of {count} cases of the split `{material.measurement.split}`; intervals of 95 %. The baseline's times and memory "
+        "are those of the run that was interleaved with this variant: another session's do not compare. All stand in "
+        "`claims.json`.",
     ]
     return "\n".join(lines) + "\n"
 

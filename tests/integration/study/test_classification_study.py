@@ -24,6 +24,7 @@ root = "data"
 table = "labels.csv"
 positive = "upright"
 resolutions = [16]
+selection_share = 0.4 # eight patients of the rarer class: fewer than five bound nothing
 base_channels = 4
 baseline = { epochs = 12, batch_size = 8, learning_rate = 1e-2, warmup_epochs = 1 }
 
@@ -63,19 +64,14 @@ max_background_cores = 64.0
 @pytest.mark.beside
 @pytest.mark.timeout(STUDY_LIMIT_S)
 def test_a_metric_of_the_split_is_searched_for_limited_and_picked_by(tmp_path: Path) -> None:
-    picture_kit.table_of_patients(tmp_path / "data", patients=36, images=2)
+    picture_kit.table_of_patients(tmp_path / "data", patients=60, images=2)
     (tmp_path / "study.toml").write_text(STUDY)
     result = load_study(tmp_path / "study.toml").run(RunOptions(out=tmp_path / "out", confirm=False))
     front = result.front
     assert len(front.rows) == 2
     (other,) = (found for found in front.decision.judged.values() if found.word != "baseline")
-    if (
-        other.word == "no verdict"
-    ):  # int8 answers all of the few patients of one class as float32 does, on this processor
-        assert "AUROC" in other.why
-    else:
-        assert (other.endpoints[0].comparison.metric, other.endpoints[0].margin) == ("auroc", 0.2)
-        assert other.endpoints[0].comparison.method == "paired draws"
+    assert (other.endpoints[0].comparison.metric, other.endpoints[0].margin) == ("auroc", 0.2)
+    assert other.endpoints[0].comparison.method == "paired draws"
     assert front.decision.groups, "patients"
     assert [goal.metric for goal in front.constraints] == ["sensitivity"]
     for row in front.rows:

@@ -137,7 +137,7 @@ def test_a_metric_of_yes_or_no_is_bounded_exactly_where_few_cases_change() -> No
     for count, margin, shown in ((20, 0.01, False), (20, 0.15, True), (300, 0.01, True)):
         gains = np.zeros(count)
         found = Differences.of_cases(gains, np.zeros(200), yes_or_no=True)
-        assert found is not None and (found.shown() >= -margin) is shown
+        assert found is not None and (found.strict_lower() >= -margin) is shown
         assert (found.p_value(margin) <= 0.05) is shown
         assert found.lower() == 0.0, "what neither t nor draws can know"
     few = Differences.of_cases(np.zeros(20), np.zeros(200), yes_or_no=True)
@@ -147,4 +147,4 @@ def test_a_metric_of_yes_or_no_is_bounded_exactly_where_few_cases_change() -> No
 def test_a_metric_of_which_many_cases_change_keeps_its_bound() -> None:
     gains = np.repeat([1.0, -1.0, 0.0], [15, 15, 170])
     found = Differences.of_cases(gains, np.linspace(-0.1, 0.1, 200), yes_or_no=True)
-    assert found is not None and found.worse is None and found.shown() == found.lower()
+    assert found is not None and found.worse is None and found.strict_lower() == found.lower()

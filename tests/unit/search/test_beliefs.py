@@ -49,7 +49,7 @@ def searched(trials: int, left_s: float = np.inf) -> tuple[Proposals, list[Varia
         exact=ladder.exact,
         cost_s=ladder.cost_s,
         told=ladder.told,
-        teaches=ladder.teaches,
+        explores=ladder.explores,
         limits={0: 0.3},
         linear=frozenset({1, 2}),
     )

@@ -124,20 +124,20 @@ def test_a_rung_that_the_rest_of_the_time_does_not_suffice_for_is_left_out() -> 
     assert told.ladder.left_out(at(36)) == "the time does not suffice"
 
 
-def test_a_size_of_which_nothing_was_trained_so_far_teaches() -> None:
+def test_a_size_of_which_nothing_was_trained_so_far_is_explored() -> None:
     told = Told()
-    assert told.ladder.teaches(at(12)) and told.ladder.teaches(at(12, width=0.25))
-    assert not told.ladder.teaches(at(4)) and not told.ladder.teaches(at(36)), "the middle rung alone"
-    assert not told.ladder.teaches(replace(NARROW, width=1.0, recovery_epochs=None)), "a baseline is not trained"
+    assert told.ladder.explores(at(12)) and told.ladder.explores(at(12, width=0.25))
+    assert not told.ladder.explores(at(4)) and not told.ladder.explores(at(36)), "the middle rung alone"
+    assert not told.ladder.explores(replace(NARROW, width=1.0, recovery_epochs=None)), "a baseline is not trained"
     told.tell(at(0), Scored((0.1, 0.2, 300.0), {}))
     told.tell(at(4), Scored((0.4, 0.2, 300.0), {}))
-    assert told.ladder.teaches(at(12)), "a few epochs do not tell"
+    assert told.ladder.explores(at(12)), "a few epochs do not tell"
     told.tell(at(12), Scored((0.6, 0.2, 300.0), {}))
-    assert not told.ladder.teaches(at(12, width=0.6)), "about as large"
-    assert told.ladder.teaches(at(12, width=0.25)) and told.ladder.teaches(at(12, width=1.0))
+    assert not told.ladder.explores(at(12, width=0.6)), "about as large"
+    assert told.ladder.explores(at(12, width=0.25)) and told.ladder.explores(at(12, width=1.0))
 
 
-def test_a_lesson_that_takes_much_of_the_time_left_is_none() -> None:
+def test_nothing_is_explored_that_takes_much_of_the_time_left() -> None:
     pace = Pace(1.0, {architecture_of(NARROW): 2.0}, {})
-    assert Told(pace=pace, left_s=1000.0).ladder.teaches(at(12))
-    assert not Told(pace=pace, left_s=300.0).ladder.teaches(at(12))
+    assert Told(pace=pace, left_s=1000.0).ladder.explores(at(12))
+    assert not Told(pace=pace, left_s=300.0).ladder.explores(at(12))
