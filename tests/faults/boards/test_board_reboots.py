@@ -35,6 +35,8 @@ from edgedeploy.records.job import MeasurePlan
 from edgedeploy.runtime.processes import end_all_with_argument, with_argument
 from edgedeploy.spec.boards import BoardTable
 
+pytestmark = pytest.mark.waiting
+
 LONG_ENOUGH = MeasurePlan(queries=64, warmup=1, block=8, cold_starts=6, time_limit_s=60.0)
 """A few seconds, most of them spent on starting processes: time to hit the run."""
 

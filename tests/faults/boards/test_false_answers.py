@@ -26,6 +26,8 @@ from edgedeploy.records.job import Job, MeasurePlan
 from edgedeploy.reference.parity import check_executed
 from edgedeploy.runtime.processes import start_ticks, with_argument
 
+pytestmark = pytest.mark.waiting
+
 TIMED = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=1, time_limit_s=60.0)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from board_kit import STUDY_LIMIT_S, need_sshd, squares_study
 
+pytestmark = pytest.mark.waiting
+
 REPO = Path(__file__).resolve().parents[3]
 PROGRAM = Path(__file__).with_name("kills.py")
 
