@@ -1,10 +1,10 @@
 """Kills what a study is made of again and again, prints JSON: ``python kills.py STUDY FOLDER KILLS SEED``.
 
-The study runs on a board behind a real sshd. At random moments one of these gets SIGKILL: the host's process, the
-agent's supervisor of the job, the worker that runs the candidate, the sshd process of the connection, the sshd that
-listens (which is started again, as a service manager does). A killed host is started again with ``resume``. Every run
-is a fork of this process, which has imported everything and started nothing: a real process is killed without paying
-for its imports a hundred times.
+The study runs on a board behind a real sshd. At random moments one of these gets SIGKILL, each as often as the others:
+the host's process, the agent's supervisor of the job, the worker that runs the candidate, the sshd process of the
+connection, the sshd that listens (which is started again, as a service manager does). A killed host is started again
+with ``resume``. Every run is a fork of this process, which has imported everything and started nothing: a real process
+is killed without paying for its imports a hundred times.
 
 First the study runs undisturbed. Each study that was killed must end with the same front, byte for byte, and the same
 variants with the same artifacts, scores of cases and parity. Times are a STAND-IN (``tests/stand_in_times.py``), or no
@@ -84,6 +84,7 @@ class Killer:
         self.server = server
         self.rng = random.Random(seed)
         self.hits: Counter[str] = Counter()
+        self._turn: list[str] = []
         self._patient = patient
         self._child = 0
         self._out = Path()
@@ -106,6 +107,11 @@ class Killer:
         while (status := self.ended()) is None and time.monotonic() < give_up_s and not until():
             time.sleep(0.005)
         return status
+
+    def next_victim(self) -> str:
+        """In a random order all of them have their turn before one has it again."""
+        self._turn = self._turn or self.rng.sample(VICTIMS, len(VICTIMS))
+        return self._turn.pop()
 
     def strike(self, victim: str) -> int | None:
         """Kill it as soon as there is one, for a while. Returns the exit status of a run that ended meanwhile."""
@@ -246,7 +252,7 @@ def under_fire(killer: Killer, out: Path, kills: int) -> int:
     killer.begin(out)
     before = killer.hits.total()
     while (done := killer.hits.total() - before) < kills:
-        victim = killer.rng.choice(VICTIMS)
+        victim = killer.next_victim()
         status = killer.wait(killer.rng.uniform(0.0, LONGEST_PAUSE_S))
         if status is None:
             status = killer.strike(victim)
