@@ -22,8 +22,9 @@ from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.statistics import stability
 from edgedeploy.records.job import Job, MeasurePlan
 
+pytestmark = pytest.mark.waiting
 
-@pytest.mark.waiting
+
 @pytest.mark.fault(23)
 def test_kernel_ends_what_uses_up_the_memory(tmp_path: Path) -> None:
     """A real out-of-memory kill, in a control group of 700 MB."""
@@ -38,7 +39,6 @@ def test_kernel_ends_what_uses_up_the_memory(tmp_path: Path) -> None:
             assert session.measure(make_job(tmp_path / "again"), tmp_path).outputs is not None
 
 
-@pytest.mark.waiting
 @pytest.mark.fault(23)
 def test_limit_on_addresses_is_memory_exceeded_too(tmp_path: Path) -> None:
     """Needs no root: ``ulimit -v``, where the allocation itself fails."""
@@ -49,6 +49,7 @@ def test_limit_on_addresses_is_memory_exceeded_too(tmp_path: Path) -> None:
             session.measure(make_job(tmp_path / "job", hungry_model), tmp_path)
 
 
+@pytest.mark.alone  # it uses all cores
 @pytest.mark.fault(22)
 def test_work_beside_the_run_makes_it_invalid(tmp_path: Path) -> None:
     plan = MeasurePlan(queries=4000, warmup=1, block=50, cold_starts=0, collect_outputs=False, time_limit_s=60.0)
@@ -68,7 +69,6 @@ def test_work_beside_the_run_makes_it_invalid(tmp_path: Path) -> None:
     assert "other processes used" in str(stability(run.baseline, run.environment, limits))
 
 
-@pytest.mark.waiting
 @pytest.mark.fault(7)
 @pytest.mark.parametrize("kind", ["local", "sshd"])
 def test_disk_that_fills_during_the_upload(kind: str, tmp_path: Path) -> None:
@@ -120,7 +120,6 @@ def test_disk_that_fills_during_the_upload(kind: str, tmp_path: Path) -> None:
         assert not list(blobs.glob(".part-*"))
 
 
-@pytest.mark.waiting
 @pytest.mark.fault(7)
 def test_disk_that_became_read_only(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 8) as disk:
