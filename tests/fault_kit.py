@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -30,7 +30,8 @@ from edgedeploy.interfaces.board import Transport
 from edgedeploy.runtime.agent.claim import Claim
 from edgedeploy.runtime.processes import end_all_with_argument, with_argument
 
-_NUMBERS = itertools.count(os.getpid())
+_ANY = random.SystemRandom()
+"""Test runs beside this one have networks of their own."""
 
 
 def need_root(why: str) -> None:
@@ -200,7 +201,7 @@ def board_behind_cable() -> Iterator[Cable]:
     need_root("a network namespace")
     need_program("ip", "iproute2")
     need_program("nft", "nftables")
-    number = next(_NUMBERS) % 16384
+    number = _ANY.randrange(16384)
     name = f"ed{number}"
     ours, theirs = (f"10.213.{number // 64}.{number % 64 * 4 + host}" for host in (1, 2))
     with contextlib.ExitStack() as stack:

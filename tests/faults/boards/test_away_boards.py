@@ -21,6 +21,8 @@ from edgedeploy.errors import Unreachable
 from edgedeploy.study.events import Event
 from edgedeploy.study.store import Store
 
+pytestmark = pytest.mark.waiting
+
 LAPSE_S = 3.0
 """How long a server is off after it was missed: longer than the pause between two attempts to reach it."""
 

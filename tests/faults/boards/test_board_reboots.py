@@ -35,6 +35,8 @@ from edgedeploy.records.job import MeasurePlan
 from edgedeploy.runtime.processes import end_all_with_argument, with_argument
 from edgedeploy.spec.boards import BoardTable
 
+pytestmark = pytest.mark.waiting
+
 LONG_ENOUGH = MeasurePlan(queries=64, warmup=1, block=8, cold_starts=6, time_limit_s=60.0)
 """A few seconds, most of them spent on starting processes: time to hit the run."""
 
@@ -176,6 +178,7 @@ def test_board_that_never_comes_back_is_given_up_after_its_time(tmp_path: Path) 
             assert session.measure(make_job(tmp_path / "next"), tmp_path).outputs is not None
 
 
+@pytest.mark.alone  # its time is judged, and it measures
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("powered", [False, True], ids=["quarantine", "power cycle"])
 def test_worker_that_cannot_be_killed(powered: bool, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from edgedeploy.errors import BoardError, CommandFailed, DidNotRun, MeasurementE
 from edgedeploy.records.job import Job
 from edgedeploy.study.store import Store
 
+pytestmark = pytest.mark.waiting
+
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 QUICK = Patience(attempts=2, pause_s=0.0)
 

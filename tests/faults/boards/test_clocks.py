@@ -12,6 +12,8 @@ import pytest
 import edgedeploy
 from edgedeploy.runtime.sensors.environment import BackgroundMeter
 
+pytestmark = pytest.mark.beside
+
 PACKAGE = Path(edgedeploy.__file__).parent
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 

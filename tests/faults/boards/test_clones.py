@@ -22,6 +22,8 @@ from edgedeploy.errors import CommandFailed, HostKeyError, Quarantined, SpecErro
 from edgedeploy.lab.crew import Machines
 from edgedeploy.lab.kinds import health_check, require_unchanged
 
+pytestmark = pytest.mark.beside
+
 ONE, TWO = "ssh-ed25519 SHA256:one", "ssh-ed25519 SHA256:two"
 
 

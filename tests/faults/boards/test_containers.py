@@ -17,6 +17,8 @@ from fault_kit import local_board, need_program, need_root, running_jobs, wait_f
 from edgedeploy.errors import Busy, EdgeDeployError
 from edgedeploy.runtime.agent.claim import NOT_SHARED, Claim
 
+pytestmark = pytest.mark.waiting
+
 CONTAINER = ("--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup")
 """What a container has of its own, with the usual settings."""
 

@@ -26,6 +26,8 @@ from edgedeploy.records.job import Job, MeasurePlan
 from edgedeploy.reference.parity import check_executed
 from edgedeploy.runtime.processes import start_ticks, with_argument
 
+pytestmark = pytest.mark.waiting
+
 TIMED = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=1, time_limit_s=60.0)
 
 
@@ -63,6 +65,7 @@ def test_unknown_exit_status_is_settled_by_the_board(
     assert Mute.swallowed == 1
 
 
+@pytest.mark.alone  # it does not wait until nobody else measures
 @pytest.mark.fault(5)
 def test_supervisor_that_stops_is_given_up_and_ended(tmp_path: Path) -> None:
     """It neither runs nor fails: its status file says ``running`` for ever."""

@@ -16,6 +16,8 @@ from board_kit import TRANSPORTS, open_transport
 from edgedeploy.boards.drain import MOST_LINE_BYTES, MOST_OUTPUT_BYTES
 from edgedeploy.errors import CommandFailed, Unreachable
 
+pytestmark = pytest.mark.beside
+
 
 @pytest.fixture(scope="module", params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> Iterator[Any]:

@@ -36,6 +36,8 @@ from edgedeploy.records.job import Job, MeasurePlan
 from edgedeploy.runtime.wire.result import AgentResult
 from edgedeploy.runtime.wire.serde import from_json
 
+pytestmark = pytest.mark.waiting
+
 PLAN = MeasurePlan(
     8,
     warmup=1,

@@ -37,6 +37,8 @@ from edgedeploy.interfaces.board import Completed, Transport
 from edgedeploy.records.job import Job, MeasurePlan
 from edgedeploy.runtime.processes import start_ticks, with_argument
 
+pytestmark = pytest.mark.waiting
+
 TIMED = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=1, time_limit_s=60.0)
 
 

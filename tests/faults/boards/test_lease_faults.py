@@ -25,6 +25,8 @@ from edgedeploy.runtime.processes import end_all_with_argument, with_argument
 from edgedeploy.runtime.wire.job import JobSpec, Side
 from edgedeploy.runtime.wire.serde import to_json
 
+pytestmark = pytest.mark.waiting
+
 REPO = Path(__file__).resolve().parents[3]
 
 HOST = """

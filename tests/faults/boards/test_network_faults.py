@@ -21,6 +21,8 @@ from edgedeploy.records.job import Job, MeasurePlan, RawRun
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.processes import with_argument
 
+pytestmark = pytest.mark.waiting
+
 RUN = MeasurePlan(queries=400, warmup=1, block=50, cold_starts=6, time_limit_s=60.0)
 
 

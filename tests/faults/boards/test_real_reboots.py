@@ -22,6 +22,8 @@ from edgedeploy.boards.emulated.emulator import host_to_itself
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import BoardError, Quarantined
 
+pytestmark = pytest.mark.beside
+
 ROOT = "/root/.edgedeploy"
 LIMIT_S = 240.0
 

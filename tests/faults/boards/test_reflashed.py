@@ -20,6 +20,8 @@ from edgedeploy.study.events import Event
 from edgedeploy.study.retry import SUPERSEDED
 from edgedeploy.study.store import Store, utc_now
 
+pytestmark = pytest.mark.beside
+
 
 def installed(folder: Path) -> tuple[str, Path]:
     """A board's Python, and the file that its machine id is read from: a private mount puts it where the system has it."""

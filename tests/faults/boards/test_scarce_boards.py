@@ -22,6 +22,8 @@ from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.statistics import stability
 from edgedeploy.records.job import Job, MeasurePlan
 
+pytestmark = pytest.mark.waiting
+
 
 @pytest.mark.fault(23)
 def test_kernel_ends_what_uses_up_the_memory(tmp_path: Path) -> None:
@@ -47,6 +49,7 @@ def test_limit_on_addresses_is_memory_exceeded_too(tmp_path: Path) -> None:
             session.measure(make_job(tmp_path / "job", hungry_model), tmp_path)
 
 
+@pytest.mark.alone  # it uses all cores
 @pytest.mark.fault(22)
 def test_work_beside_the_run_makes_it_invalid(tmp_path: Path) -> None:
     plan = MeasurePlan(queries=4000, warmup=1, block=50, cold_starts=0, collect_outputs=False, time_limit_s=60.0)

@@ -18,6 +18,8 @@ from edgedeploy.errors import CommandFailed
 from edgedeploy.evidence.metrics import board_metrics
 from edgedeploy.records.job import MeasurePlan
 
+pytestmark = pytest.mark.waiting
+
 TIMED = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=1, time_limit_s=60.0)
 
 FORMS = {

@@ -28,6 +28,8 @@ from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import HostKeyError, Unreachable
 from edgedeploy.runtime.processes import with_argument
 
+pytestmark = pytest.mark.waiting
+
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 

@@ -26,6 +26,8 @@ from edgedeploy.runtime.agent.memory import KillCount, explain_kill
 from edgedeploy.runtime.processes import with_argument
 from edgedeploy.study.store import Store
 
+pytestmark = pytest.mark.waiting
+
 QUICK = Patience(attempts=2, pause_s=0.0)
 GROUP_BYTES = 700 << 20
 

@@ -21,6 +21,8 @@ from edgedeploy.runtime.bundle.verify import verify
 from edgedeploy.study.bundle.pack import pack, unpack
 from edgedeploy.study.bundle.sign import keygen, sign
 
+pytestmark = pytest.mark.beside
+
 
 def tar_of(*members: tarfile.TarInfo, data: bytes = b"evil") -> bytes:
     """A whole bundle, and these members behind it."""

@@ -26,6 +26,8 @@ from edgedeploy.lab.wire import pack_request, unpack_request
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 
+pytestmark = pytest.mark.beside
+
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'edgedeploy[lab]'")
 
 

@@ -26,6 +26,8 @@ from edgedeploy.records.job import MeasurePlan
 from edgedeploy.runtime.processes import with_argument
 from edgedeploy.study.store import Store
 
+pytestmark = pytest.mark.waiting
+
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'edgedeploy[lab]'")
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"

@@ -20,6 +20,8 @@ from edgedeploy.reference.export import Reference, describe, kept_outputs
 from edgedeploy.reference.safety import Limits
 from edgedeploy.reference.take_in import take_in
 
+pytestmark = pytest.mark.beside
+
 SHORT = Limits(memory_bytes=4 << 30, cpu_s=2, each=True)
 
 

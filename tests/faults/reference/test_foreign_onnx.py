@@ -23,6 +23,8 @@ from edgedeploy.targets.tensorrt.lint import Platform, lint_file
 from edgedeploy.targets.tensorrt.version import TrtVersion
 from edgedeploy.tasks.load import load_task
 
+pytestmark = pytest.mark.beside
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

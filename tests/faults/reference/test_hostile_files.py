@@ -24,6 +24,8 @@ from edgedeploy.records.job import Job
 from edgedeploy.reference.export import describe
 from edgedeploy.reference.safety import Limits, check_onnx
 
+pytestmark = pytest.mark.beside
+
 
 def with_external_weights(path: Path, location: str) -> None:
     """The first weight of a sound model is said to lie elsewhere."""

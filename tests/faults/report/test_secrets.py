@@ -22,6 +22,8 @@ from edgedeploy.report.private import NOT_READ, shown
 from edgedeploy.spec.public import NOT_SHOWN, PUBLIC, is_public, private_words, without
 from edgedeploy.spec.study import StudySpec, load_spec
 
+pytestmark = pytest.mark.beside
+
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 DISTINCT = "key-of-the-lab-7f3a91c2"
 BOARD = """\

@@ -21,6 +21,8 @@ from edgedeploy.runtime.bundle.commands import main
 from edgedeploy.runtime.bundle.load import load
 from edgedeploy.runtime.faults import BundleError, RuntimeFault
 
+pytestmark = pytest.mark.beside
+
 KILLS = 50
 ROLL_BACKS = 12
 

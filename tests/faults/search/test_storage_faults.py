@@ -26,6 +26,8 @@ from edgedeploy.search.space import Space
 from edgedeploy.study.mounts import network_file_system
 from edgedeploy.study.store import Store
 
+pytestmark = pytest.mark.waiting
+
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 
 SPACE = Space(

@@ -13,6 +13,8 @@ from made_up_study import ONE_TRIAL
 from edgedeploy.errors import SpecError
 from edgedeploy.spec.study import load_spec
 
+pytestmark = pytest.mark.beside
+
 DEEP = 10_000
 
 

@@ -14,6 +14,8 @@ from edgedeploy.errors import BoardError, EdgeDeployError
 from edgedeploy.study.front import read_front, read_measurement
 from edgedeploy.study.store import Store
 
+pytestmark = pytest.mark.beside
+
 LOCAL = 'name = "here"\nkind = "local"'
 
 

@@ -24,6 +24,8 @@ from edgedeploy.study import migrations
 from edgedeploy.study.layout import FILES, FOLDERS
 from edgedeploy.study.store import Store
 
+pytestmark = pytest.mark.beside
+
 EXAMPLES: Final = Path(__file__).resolve().parents[3] / "docs" / "examples"
 KEPT: Final = made_up.variant(precision="int8")
 

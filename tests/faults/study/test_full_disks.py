@@ -30,6 +30,8 @@ from edgedeploy.study.events import EventLog
 from edgedeploy.study.store import Store
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 
+pytestmark = pytest.mark.beside
+
 EXAMPLES: Final = Path(__file__).resolve().parents[3] / "docs" / "examples"
 ENOUGH: Final = "256m"
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from board_kit import STUDY_LIMIT_S, need_sshd, squares_study
 
+pytestmark = pytest.mark.waiting
+
 REPO = Path(__file__).resolve().parents[3]
 PROGRAM = Path(__file__).with_name("kills.py")
 
@@ -75,8 +77,9 @@ def kill_often(study: Path, kills: int, seed: int, timeout_s: float, *options: s
 
 
 @pytest.mark.fault(4, 14)
-def test_forty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
-    found = kill_often(finite_study(tmp_path, *FEW), kills=40, seed=14, timeout_s=STUDY_LIMIT_S)
+def test_fifteen_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    """Three of each kind; the hundred below take more moments."""
+    found = kill_often(finite_study(tmp_path, *FEW), kills=15, seed=14, timeout_s=STUDY_LIMIT_S)
     assert set(found["hits"]) == {"host", "supervisor", "worker", "session", "daemon"}
 
 

@@ -20,6 +20,8 @@ from edgedeploy.targets.tensorrt.trtexec.command import Conditions, build_comman
 from edgedeploy.targets.tensorrt.trtexec.dla import DlaRequest
 from edgedeploy.targets.tensorrt.trtexec.measure import core_notes
 
+pytestmark = pytest.mark.beside
+
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 RELEASES = {"8001": "8.0.1", "8201": "8.2.1", "8502": "8.5.2", "100300": "10.3.0", "110000": "11.0.0"}
 

@@ -15,6 +15,8 @@ from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.board import Board
 from edgedeploy.records.job import Job, MeasurePlan, RawRun
 
+pytestmark = pytest.mark.waiting
+
 PLAN = MeasurePlan(queries=12, warmup=2, block=4, cold_starts=2, time_limit_s=60.0)
 BOARDS = {
     "local": {"kind": "local"},

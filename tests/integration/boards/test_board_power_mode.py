@@ -14,6 +14,8 @@ from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed
 from edgedeploy.interfaces.board import Board
 
+pytestmark = pytest.mark.beside
+
 
 def local_board(root: Path, **table: object) -> Board:
     return open_board({"name": "here", "kind": "local", "root": str(root), "python": sys.executable, **table})

@@ -71,6 +71,7 @@ def test_every_module_of_the_agent_is_imported(version: str, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 @pytest.mark.parametrize("version", list(agent_pythons.PACKAGES))
 def test_a_bundle_answers_as_it_was_measured(version: str, tmp_path: Path) -> None:
     """By the files of the agent, which are the whole runtime, with that interpreter's own release of ONNX Runtime."""
@@ -163,6 +164,7 @@ def check_outputs(run: RawRun, built: Built, precision: str) -> None:
 
 
 @pytest.mark.slow  # as all that may have to make an environment first
+@pytest.mark.waiting
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("target", agent_pythons.TARGETS)
 def test_what_the_targets_build_is_measured(
@@ -187,6 +189,7 @@ def test_what_the_targets_build_is_measured(
 
 
 @pytest.mark.slow
+@pytest.mark.waiting
 def test_tensorrt_is_measured_as_jetpack_5_brings_it(tmp_path: Path) -> None:
     """Python 3.8 and TensorRT 8.5, which is SIMULATED here: its engine is built on the board, before anything is timed."""
     compiler = shutil.which("cc")
@@ -208,6 +211,7 @@ def test_tensorrt_is_measured_as_jetpack_5_brings_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.waiting
 def test_all_scenarios_run(old: OldBoard, tmp_path: Path) -> None:
     plan = MeasurePlan(queries=8, warmup=1, block=4, cold_starts=0, time_limit_s=60.0, scenarios=SHORT_SCENARIOS)
     run = old.session.measure(make_job(tmp_path / "job", plan=plan), tmp_path)
@@ -218,6 +222,7 @@ def test_all_scenarios_run(old: OldBoard, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.waiting
 def test_a_file_newer_than_the_boards_runtime_is_about_the_board(old: OldBoard, tmp_path: Path) -> None:
     """And no failure of the variant: the same file runs where the runtime is newer."""
 

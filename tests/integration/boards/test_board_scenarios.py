@@ -18,6 +18,8 @@ from edgedeploy.runtime.processes import start_ticks, with_argument
 from edgedeploy.runtime.scenarios.schedule import Replay
 from edgedeploy.spec.scenarios import RealtimeTable
 
+pytestmark = pytest.mark.waiting
+
 
 def plan(*scenarios: ScenarioPlan) -> MeasurePlan:
     return MeasurePlan(queries=8, warmup=1, block=4, cold_starts=0, time_limit_s=60.0, scenarios=scenarios)

@@ -17,6 +17,8 @@ from edgedeploy.boards.ssh.quoting import command_line
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import SpecError
 
+pytestmark = pytest.mark.beside
+
 RELAY = """
 import os, socket, sys, threading
 link = socket.create_connection(("127.0.0.1", int(sys.argv[1])))

@@ -24,6 +24,8 @@ from edgedeploy.boards.ssh.quoting import command_line
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import CommandFailed, HostKeyError, Unreachable
 
+pytestmark = pytest.mark.beside
+
 NOISY = Account(files=((".bashrc", "echo Welcome to the board\necho '{ not ours'\necho and to stderr >&2\n"),))
 
 

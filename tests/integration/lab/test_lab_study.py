@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from board_kit import STUDY_LIMIT_S
 
 from edgedeploy.study.store import Store
+
+pytestmark = pytest.mark.beside
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 SECOND = '[[boards]]\nname = "second"\nkind = "emulated"\nserver = "embedded"\nroot = "{root}"\n\n[space]'

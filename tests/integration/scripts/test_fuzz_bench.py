@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.beside
+
 REPO = Path(__file__).resolve().parents[3]
 SECONDS = float(os.environ.get("EDGEDEPLOY_FUZZ_SECONDS", "12"))
 """More of it: EDGEDEPLOY_FUZZ_SECONDS=120, or `scripts/bench fuzz --seconds 120 --check` every night."""

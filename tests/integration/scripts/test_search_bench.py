@@ -17,6 +17,8 @@ from board_kit import STUDY_LIMIT_S
 
 from edgedeploy.search.outcomes import Failed, Scored
 
+pytestmark = pytest.mark.beside
+
 REPO = Path(__file__).resolve().parents[3]
 DOOR = REPO / "scripts/bench.py"
 

@@ -27,6 +27,8 @@ from edgedeploy.runtime.processes import end_all_with_argument
 from edgedeploy.runtime.sensors.powermode import JOURNAL
 from edgedeploy.study.store import Store
 
+pytestmark = pytest.mark.beside
+
 STUDY = """\
 [study]
 name = "modes"

@@ -20,6 +20,8 @@ from edgedeploy.api import StudyResult
 from edgedeploy.search.history import STUDY_NAME, sqlite_url
 from edgedeploy.study.store import Store
 
+pytestmark = pytest.mark.beside
+
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 
 

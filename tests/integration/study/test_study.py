@@ -24,6 +24,8 @@ from edgedeploy.study.account import summarise
 from edgedeploy.study.events import read_events
 from edgedeploy.study.store import Store
 
+pytestmark = pytest.mark.beside
+
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 
 

@@ -21,6 +21,8 @@ from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
 
+pytestmark = pytest.mark.beside
+
 
 def taken(write: Callable[[Path], Path], folder: Path) -> Reference:
     path = folder / "reference.onnx"

@@ -23,6 +23,8 @@ from edgedeploy.targets.litert.target import LiteRtTarget
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
 
+pytestmark = pytest.mark.beside
+
 Write = Callable[[Path], Path]
 
 RAN: dict[Write, tuple[str, str | None]] = {

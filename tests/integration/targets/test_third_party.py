@@ -21,6 +21,8 @@ from extending_kit import REPO, Tree, promised
 
 from edgedeploy.boards.emulated.board import serve
 
+pytestmark = pytest.mark.beside
+
 PACKAGE = REPO / "tests" / "thirdparty"
 PAGE = REPO / "docs" / "extend" / "target.md"
 IMPORT_TABLE = "from edgedeploy.runtime.sessions.sources import BUILTIN"
