@@ -279,6 +279,9 @@ def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Seq
     if spec.recovery.elastic_epochs and not isinstance(task, Recoverable):
         found = f"it trains networks at all widths at once, but task {task.name!r} has no {', '.join(RECOVERY_MEMBERS)}"
         raise source.error("recovery.elastic_epochs", found, "Remove it, or give the task these members")
+    if spec.recovery.from_wider and not isinstance(task, Recoverable):
+        found = f"it says where trainings start, but task {task.name!r} has no {', '.join(RECOVERY_MEMBERS)}"
+        raise source.error("recovery.from_wider", found, "Remove it, or give the task these members")
     if {*spec.space.get("allocation", ())} - {UNIFORM} and not isinstance(task, Recoverable):
         found = f"layers are weighed by the loss of training batches, but task {task.name!r} has none"
         remedy = f"Remove it from the space, or give the task {', '.join(RECOVERY_MEMBERS)}"
@@ -345,6 +348,7 @@ def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: B
             if isinstance(target, HasSevenBitWeights)
         },
         elastic=elastic_of(spec.space, spec.recovery.elastic_epochs),
+        from_wider=spec.recovery.from_wider,
     )
 
 

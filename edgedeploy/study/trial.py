@@ -370,7 +370,7 @@ class Trials:
             parity=parity.figures,
             parity_case=parity.worst_case,
             weight_bits=self.bench.weight_bits(variant),
-            notes=(*self.marks, *self._parity_notes(parity, scores.metrics)),
+            notes=(*self.marks, *self.bench.start_notes(variant), *self._parity_notes(parity, scores.metrics)),
             created_utc=utc_now(),
         )
 
