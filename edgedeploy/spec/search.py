@@ -31,6 +31,13 @@ class SearchTable(Table):
     """The search ends before its budget when the best untried variant is expected to raise the front's hypervolume by less
     than this share, three proposals in a row and with 12 outcomes at least: 0.001 is a thousandth. 0 never ends it. Only
     co-design predicts that."""
+    give_up: float = Field(default=0.001, ge=0.0, lt=0.5)
+    """The search ends when one limit is missed by all variants so far, and every untried one is expected to meet it with a
+    probability below this, three proposals in a row and with 12 outcomes at least. 0 never ends it. Only co-design predicts
+    that."""
+    remeasure: float = Field(default=0.0, ge=0.0, le=0.5)
+    """Share of budget.wall_clock that is kept for measuring again, after the search, variants of which the noise of times
+    leaves open whether they are on the front. 0: nothing is measured again. Studies of one board."""
     warm_start: str | None = Field(default=None, min_length=1)
     """The folder of another board's study of the same task, relative to the study file: what it trained is taken over, and
     its variants are tried first."""
