@@ -336,7 +336,7 @@ def _logged(tracker: Tracker, store: Store, done: int, wanted: int) -> Event:
 
 def _digest_of_spec(spec: StudySpec) -> str:
     """Of what the evidence depends on: not of how the search goes about it."""
-    how: dict[str, Any] = dict.fromkeys(("budget", "search", "tries", "never"), True)
+    how: dict[str, Any] = dict.fromkeys(("budget", "search", "tries", "never", "only"), True)
     for name, table in (("recovery", RecoveryTable()), ("evidence", EvidenceTable())):
         if getattr(spec, name) == table:  # the digests of studies without it stay what they are
             how[name] = True

@@ -150,8 +150,8 @@ class CoDesign:
         return next((float(share[row]) for row in rows if not self._knowledge.left_out(variants[row])), 0.0)
 
     def _unreachable(self, scored: Sequence[_Told], free: NDArray[np.bool_], *, still_exploring: bool) -> str:
-        """The first constraint that all missed by more than times of equals differ, and no free candidate is expected to meet;
-        empty for none. While trainings are due that tell what training gives, none that training may change."""
+        """The first constraint that all missed by more than times of equals differ, and no free candidate is expected to
+        meet; empty for none. While trainings are due that tell what training gives, none that training may change."""
         outcomes = [told.outcome for told in scored if isinstance(told.outcome, Scored)]
         rows = np.array([told.row for told in scored], dtype=np.intp)
         for name in dict.fromkeys(name for outcome in outcomes for name in outcome.constraints):

@@ -140,7 +140,7 @@ class Proposals:
             belief, gain = self._codesign.belief(found), self._codesign.best_gain
             return Proposal(found, belief=belief, best_gain=gain, unreachable=self._codesign.unreachable)
         seeds = np.random.SeedSequence([self._seed, len(self._outcomes), len(under_way)])
-        drawn = self._draw(int(seeds.generate_state(1)[0]), under_way)
+        drawn = self._space.settled(self._draw(int(seeds.generate_state(1)[0]), under_way))
         if self._is_free(drawn, tried):
             return Proposal(drawn)
         self.tell_proposed(drawn)

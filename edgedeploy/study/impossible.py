@@ -38,6 +38,12 @@ _LEAST_BITS: Final[Mapping[str, int]] = {"int8": 8, "int8-dynamic": 8, "int4-wei
 _LEAST_FLOAT_BITS: Final = 16
 """OpenVINO keeps float32 weights as float16 where nothing is lost."""
 
+_AT_MOST: Final = 2.0
+"""Weights of a pruned network over what the square of its width lets expect, at most: the first and last layers stay."""
+
+_FEWEST: Final = 0.02
+"""Share of its weights that a network keeps with a few channels in each layer, at least."""
+
 REMEDY: Final = "Remove it: the next run writes it anew"
 
 
@@ -75,7 +81,7 @@ def _by_weights(constraint: Constraint, info: MetricInfo, task: Task, space: Spa
     for arch in architectures:
         whole = least_weights(task, arch, 1.0)
         width = _least_width(space)
-        if whole is None or constraint.violation(width**2 * whole * bits / 8) <= 0:
+        if whole is None or constraint.violation(max(_AT_MOST * width**2, _FEWEST) * whole * bits / 8) <= 0:
             return None  # far from certain, and pruning takes its time
         found = least_weights(task, arch, width) if width < 1.0 else whole
         if found is None or constraint.violation(found * bits / 8) <= 0:

@@ -39,6 +39,7 @@ from edgedeploy.records.variant import UNIFORM, Choices, Scalar
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
+from edgedeploy.spec.conditions import conditions_of
 from edgedeploy.spec.recovery import elastic_of
 from edgedeploy.spec.search import combinations_of, points_of
 from edgedeploy.spec.source import SpecSource
@@ -151,6 +152,7 @@ def prepare(
         choices=_choices(spec, task, targets, info),
         tries=points_of(spec.tries, spec.space),
         never=combinations_of(spec.never, spec.space),
+        only=conditions_of(spec.only, {"target": spec.study.targets, **spec.space}),
     )
     told = tuple(map(str, getattr(task, "notes", ())))
     notes = (*older_keys(source), *baseline.notes, *_saturation(spec, targets, info), *told)

@@ -12,7 +12,6 @@ import pytest
 from edges_task import Edges
 from levels_task import ARCH, LeveledEdges
 
-from edgedeploy.compress.model import built
 from edgedeploy.compress.sizes import least_weights
 from edgedeploy.evidence.proofs import Proof
 from edgedeploy.records.metrics import MetricInfo
@@ -51,7 +50,6 @@ def with_values(**parameters: tuple[Scalar, ...]) -> Space:
 def test_weights_are_counted_as_pruning_leaves_them() -> None:
     assert least_weights(LeveledEdges(), ARCH, 1.0) == WEIGHTS
     assert least_weights(LeveledEdges(), ARCH, 0.5) == HALF
-    built(LeveledEdges(), ARCH)
 
 
 @pytest.mark.parametrize("metric", ["size_bytes", "peak_memory_bytes"])
