@@ -33,6 +33,7 @@ from edgedeploy.search.rungs import Rungs
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
+from edgedeploy.study.ahead import ahead_of
 from edgedeploy.study.baseline import recovered_baseline
 from edgedeploy.study.best import Best
 from edgedeploy.study.eta import Eta, Pace, eta
@@ -205,6 +206,7 @@ class StudyRun:
             tell=lambda line: self._say("note", line),
             waiting=self._account.stopped,
             resting=self._account.stopped if len(posts) == 1 else nullcontext,
+            ahead=None if self._at_home else ahead_of(self._ready, self._bench, self._host),
         )
 
     def _post(self, name: str) -> Post:
