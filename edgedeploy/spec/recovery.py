@@ -20,9 +20,9 @@ class RecoveryTable(Table):
     elastic_epochs: int = Field(default=0, ge=0, le=100_000)
     """Epochs in which one network per architecture is trained at all widths with an allocation at once; their models are cut
     out of it instead of the baseline, and recovered from there. 0: none is."""
-    from_wider: bool = False
+    from_wider: bool = True
     """A narrow model's training starts from the nearest wider model of its architecture that is trained by then, pruned
-    further, instead of the pruned baseline."""
+    further; else, and where there is none, from the pruned baseline."""
 
 
 def check_elastic(source: SpecSource, space: Mapping[str, Sequence[Scalar]], epochs: int) -> None:
@@ -36,13 +36,6 @@ def check_elastic(source: SpecSource, space: Mapping[str, Sequence[Scalar]], epo
             "uniform widths choose their channels by their weights, which change while all widths are trained at once"
         )
         raise source.error(KEY, found, 'Add allocation = ["compute"] or ["bytes"] to the space, or remove it')
-
-
-def check_from_wider(source: SpecSource, space: Mapping[str, Sequence[Scalar]], table: RecoveryTable) -> None:
-    """Refuse wider models where there are no narrower ones."""
-    if table.from_wider and not any(float(width) < 1.0 for width in space.get("width", ())):
-        found = "the space has no width below 1"
-        raise source.error("recovery.from_wider", found, "Add some to space.width, or remove it")
 
 
 def elastic_of(space: Mapping[str, Sequence[Scalar]], epochs: int) -> Elastic:

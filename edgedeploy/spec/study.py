@@ -26,7 +26,7 @@ from edgedeploy.spec.conditions import OnlyTable, check_conditions
 from edgedeploy.spec.evidence import EvidenceTable, NotNegative, check_evidence
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.metric_checks import check_margin, check_task_metrics, known_metric
-from edgedeploy.spec.recovery import RecoveryTable, check_elastic, check_from_wider
+from edgedeploy.spec.recovery import RecoveryTable, check_elastic
 from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
 from edgedeploy.spec.search import MAX_POINTS, Combination, Point, SearchTable, check_points, check_stop
@@ -342,7 +342,6 @@ class StudySpec(_Table):
                 found = f"0 < width <= 1 must hold, but got {width!r}"
                 raise source.error("space.width", found, "width is the share of channels that pruning keeps")
         check_elastic(source, self.space, self.recovery.elastic_epochs)
-        check_from_wider(source, self.space, self.recovery)
         self._check_settings(source)
         check_stop(source, self.search, len(self.objectives))
         check_points(source, self.tries, self.never, self.space, self.study.targets)

@@ -7,9 +7,9 @@ import platform
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Final
+from typing import Any, Final
 
 from edgedeploy._version import __version__
 from edgedeploy.boards.care.quarantine import Quarantine
@@ -55,6 +55,9 @@ from edgedeploy.targets.registry import Plugin, demands_of, find_targets, quanti
 from edgedeploy.tasks.load import load_task
 
 LOG: Final = logging.getLogger(__name__)
+FROM_WIDER: Final = "from_wider"
+"""Key of ``study.json``: whether trainings start from wider models."""
+
 RECORDED_PACKAGES: Final = (
     "torch",
     "onnx",
@@ -94,6 +97,13 @@ class Ready:
     @property
     def task_metrics(self) -> dict[str, MetricInfo]:
         return metrics_of(self.task)
+
+    def as_begun(self, study: Mapping[str, Any] | None) -> Ready:
+        """As a folder goes on that was begun with this ``study.json``, or starts from such a one; None for a new one. In older
+        folders no training started from a wider model, and variants keep the digests that they have there."""
+        if study is None or study.get(FROM_WIDER) or not self.space.choices.from_wider:
+            return self
+        return replace(self, space=replace(self.space, choices=replace(self.space.choices, from_wider=False)))
 
 
 def prepare(
@@ -281,9 +291,6 @@ def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Seq
     if spec.recovery.elastic_epochs and not isinstance(task, Recoverable):
         found = f"it trains networks at all widths at once, but task {task.name!r} has no {', '.join(RECOVERY_MEMBERS)}"
         raise source.error("recovery.elastic_epochs", found, "Remove it, or give the task these members")
-    if spec.recovery.from_wider and not isinstance(task, Recoverable):
-        found = f"it says where trainings start, but task {task.name!r} has no {', '.join(RECOVERY_MEMBERS)}"
-        raise source.error("recovery.from_wider", found, "Remove it, or give the task these members")
     if {*spec.space.get("allocation", ())} - {UNIFORM} and not isinstance(task, Recoverable):
         found = f"layers are weighed by the loss of training batches, but task {task.name!r} has none"
         remedy = f"Remove it from the space, or give the task {', '.join(RECOVERY_MEMBERS)}"
@@ -350,7 +357,7 @@ def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: B
             if isinstance(target, HasSevenBitWeights)
         },
         elastic=elastic_of(spec.space, spec.recovery.elastic_epochs),
-        from_wider=spec.recovery.from_wider,
+        from_wider=spec.recovery.from_wider and isinstance(task, Recoverable),
     )
 
 

@@ -6,24 +6,24 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from edges_task import Edges
 from levels_task import ARCH, LeveledEdges
-from made_up_study import ONE_TRIAL, new_store
+from made_up_study import new_store
 
-from edgedeploy.errors import OutOfTime, SpecError
+from edgedeploy.errors import OutOfTime
 from edgedeploy.files import read_json
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.variant import Choices, Variant, canonical
 from edgedeploy.reference.export import Reference
 from edgedeploy.search.rungs import NO_RUNGS, Rungs
-from edgedeploy.spec.study import parse_spec
+from edgedeploy.search.space import Space
 from edgedeploy.study import modeller as modeller_module
 from edgedeploy.study.account import Account
 from edgedeploy.study.modeller import Modeller
-from edgedeploy.study.preflight import _check_training
+from edgedeploy.study.preflight import Ready
 from edgedeploy.study.store import Store
 from edgedeploy.study.wider import start_path
 
@@ -196,15 +196,11 @@ def test_only_what_is_trained_and_narrow_is_another_variant_by_it() -> None:
     assert rungs.below(variant(width=0.5, recovery_epochs=12)) == found
 
 
-def test_studies_that_have_nothing_to_start_from_are_refused() -> None:
-    text = ONE_TRIAL.replace("[space]", "[recovery]\nfrom_wider = true\n[space]", 1)
-    spec, source = parse_spec(text, Path("study.toml"))
-    with pytest.raises(SpecError, match=r"recovery\.from_wider.*task 'edges' has no batches, loss"):
-        _check_training(spec, source, Edges(), [])
-    with pytest.raises(SpecError, match=r"recovery\.from_wider.*no width below 1"):
-        spec.check(
-            source,
-            architecture={"size": (16,)},
-            task_metrics={},
-            known_targets={"onnxruntime": ("float32",)},
-        )
+def test_folders_of_before_go_on_as_they_began() -> None:
+    space = Space(("none",), {"width": (1.0, 0.5)}, ARCH, {"none": ("float32",)}, 1, Choices(from_wider=True))
+    nothing: Any = None
+    ready = Ready(nothing, {}, (), None, space, (), (), ())
+    narrow = {"target": "none", "width": 0.5}
+    assert ready.as_begun(None).space.variant(narrow).from_wider
+    assert ready.as_begun({"from_wider": True}).space.variant(narrow).from_wider
+    assert not ready.as_begun({}).space.variant(narrow).from_wider
