@@ -8,18 +8,24 @@ faster or slower between them by more than a run may drift, they are not put tog
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
+
 from edgedeploy.errors import Unstable
 from edgedeploy.evidence.metrics import board_metrics
-from edgedeploy.evidence.statistics import StabilityLimits, stability
+from edgedeploy.evidence.statistics import StabilityLimits, block_medians, pair_ratios, stability
+from edgedeploy.evidence.verdict import MARGIN
 from edgedeploy.records.job import RawSide
 from edgedeploy.records.measurement import Measurement
 
 RUNS: Final = "runs"
 """Where ``environment`` has the runs of such a measurement: of each the blocks of a side, its time, and its environment."""
+
+RUNS_DIFFER: Final = "its runs differ: "
+"""How the note begins of a measurement whose runs are further apart than processes of one artifact are expected to be."""
 
 BLOCKS_OF_A_ROUND: Final = 2
 """Blocks of one side in an ABBA round."""
@@ -53,8 +59,10 @@ def with_rerun(item: Measurement, later: Measurement, limits: StabilityLimits) -
     others = {name: value for name, value in item.metrics.items() if name not in missing}
     reasons = {name: value for name, value in item.missing.items() if name not in metrics}
     runs = [*(item.environment.get(RUNS) or [_run(item, rounds[0])]), _run(later, rounds[1])]
+    notes = [note for note in item.notes if not note.startswith(RUNS_DIFFER)]
     return replace(
         item,
+        notes=(*notes, *_differing(candidate, baseline, [run["blocks"] for run in runs])),
         candidate=candidate,
         baseline=baseline,
         environment={**item.environment, RUNS: runs},
@@ -82,6 +90,17 @@ def _apart(item: Measurement, later: Measurement) -> str:
         (f"they have another {name} each: {one} and {other}" for name, (one, other) in facts.items() if one != other),
         "",
     )
+
+
+def _differing(candidate: RawSide, baseline: RawSide, blocks: Sequence[int]) -> tuple[str, ...]:
+    """That the runs' own ratios lie further apart than two processes of one artifact are expected to: their blocks are drawn
+    as if they were of one process."""
+    ratios = pair_ratios(block_medians(candidate), block_medians(baseline))
+    ends = np.cumsum(blocks)
+    medians = [float(np.median(ratios[end - count : end])) for end, count in zip(ends, blocks, strict=True)]
+    if max(medians) <= min(medians) * (1 + MARGIN):
+        return ()
+    return (f"{RUNS_DIFFER}latency_ratio {', '.join(f'{median:.3f}' for median in medians)}",)
 
 
 def _whole_rounds(ours: RawSide, theirs: RawSide) -> int:

@@ -99,7 +99,7 @@ class Ready:
         return metrics_of(self.task)
 
     def as_begun(self, study: Mapping[str, Any] | None) -> Ready:
-        """As a folder goes on that was begun with this ``study.json``, or starts from such a one; None for a new one. In older
+        """As a folder goes on that was begun with this ``study.json``, or starts from one; None for a new one. In older
         folders no training started from a wider model, and variants keep the digests that they have there."""
         if study is None or study.get(FROM_WIDER) or not self.space.choices.from_wider:
             return self

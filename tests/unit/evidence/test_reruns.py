@@ -77,6 +77,15 @@ def test_a_baseline_that_became_slower_between_the_runs_is_another_number() -> N
         with_rerun(run(1), run(2, 4.5, 9.0), made_up.LIMITS)
 
 
+def test_runs_that_are_further_apart_than_processes_are_say_so() -> None:
+    near = with_rerun(run(1, noise=0.002), run(2, noise=0.002), made_up.LIMITS)
+    assert near.notes == run(1, noise=0.002).notes
+    far = with_rerun(near, run(3, 3.3, noise=0.002), made_up.LIMITS)
+    (note,) = [note for note in far.notes if note not in near.notes]
+    assert note.startswith("its runs differ: latency_ratio 0.5") and note.count(", ") == 2
+    assert with_rerun(far, run(4, noise=0.002), made_up.LIMITS).notes[-1].count(", ") == 3, "one note for all of them"
+
+
 def test_another_runtime_stays_apart() -> None:
     later = run(2)
     with pytest.raises(Unstable, match="another runtime"):
