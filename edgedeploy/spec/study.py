@@ -345,7 +345,7 @@ class StudySpec(_Table):
         self._check_settings(source)
         check_stop(source, self.search, len(self.objectives))
         check_points(source, self.tries, self.never, self.space, self.study.targets)
-        usual = {"target": self.study.targets[0], "precision": "float32", "width": 1.0}
+        usual: dict[str, Scalar] = {"target": self.study.targets[0], "precision": "float32", "width": 1.0}
         check_conditions(source, self.only, self.tries, self.space, self.study.targets, usual)
 
     def _check_settings(self, source: SpecSource) -> None:

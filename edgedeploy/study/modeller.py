@@ -203,8 +203,8 @@ class Modeller:
         its elastic network; either is made first if needed."""
         epochs, below = self._rungs.further_epochs(variant), self._rungs.below(variant)
         if variant.elastic and below is None and isinstance(self.task, Recoverable):
-            start = self._elastics.weights(variant, self.baseline_model, self._oversight)
-            return Further(self.task.recovery_recipe.epochs if epochs is None else epochs, start)
+            cut = self._elastics.weights(variant, self.baseline_model, self._oversight)
+            return Further(self.task.recovery_recipe.epochs if epochs is None else epochs, cut)
         start = self.reference(below).path.with_name(WEIGHTS) if below else None
         if variant.from_wider and not (below and below.recovery_epochs) and isinstance(self.task, Recoverable):
             wider = self._wider.start_of(variant, self.baseline_model, start, self.reference)

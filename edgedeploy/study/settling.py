@@ -94,7 +94,7 @@ class Settling:
         return [
             Open(item.variant, chances[item.digest], self._runs(item.digest))
             for item in feasible
-            if low < chances.get(item.digest, 0.0) < high
+            if item.digest in chances and low < chances[item.digest] < high
         ]
 
     def _runs(self, digest: str) -> int:
