@@ -35,8 +35,9 @@ from edgedeploy.study.kept_cases import names_of, record_of, require_same_cases
 from edgedeploy.study.known import Known
 from edgedeploy.study.limits import changed_limits, first_limits, limits_of, with_limits
 from edgedeploy.study.options import RunOptions
+from edgedeploy.study.origin import Origin
 from edgedeploy.study.outlook import Outlook, default_folder, outlook
-from edgedeploy.study.preflight import Ready, prepare, versions
+from edgedeploy.study.preflight import FROM_WIDER, Ready, prepare, versions
 from edgedeploy.study.retry import set_failures_aside
 from edgedeploy.study.run import StudyRun
 from edgedeploy.study.sources import changed_sources, task_sources
@@ -172,7 +173,7 @@ class Study:
                 require_same_weights(store.study(), ready.baseline.weights, store.root)
                 told = (*told, *require_same_cases(store, ready.task, measured))
             origin = origin_of(self.spec, self._source, ready.task, sources, store, measured=bool(measured))
-            began = store.study().get("boards", {}) if store.exists() else {}
+            ready, began = _as_begun(ready, store, origin)
             changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards], began)
             stack.enter_context(store.own())
             self._mend(store)
@@ -267,6 +268,7 @@ class Study:
             "task_metrics": {name: asdict(info) for name, info in ready.task_metrics.items()},
             "clusters": clusters_of(ready.task).as_json(),
             "left_out": list(ready.left_out),
+            FROM_WIDER: ready.space.choices.from_wider,
             "versions": versions(),
             "id": uuid.uuid4().hex,
         }
@@ -334,12 +336,20 @@ def _logged(tracker: Tracker, store: Store, done: int, wanted: int) -> Event:
     return Event("note", text, done, wanted)
 
 
+def _as_begun(ready: Ready, store: Store, origin: Origin | None) -> tuple[Ready, Mapping[str, str]]:
+    """The study as its folder began, or the one that it takes over from, and the identities of the folder's boards."""
+    study = store.study() if store.exists() else None
+    return ready.as_begun(study or (origin.study if origin else None)), (study or {}).get("boards", {})
+
+
 def _digest_of_spec(spec: StudySpec) -> str:
     """Of what the evidence depends on: not of how the search goes about it."""
-    how = dict.fromkeys(("budget", "search", "tries", "never"), True)
+    how: dict[str, Any] = dict.fromkeys(("budget", "search", "tries", "never", "only"), True)
     for name, table in (("recovery", RecoveryTable()), ("evidence", EvidenceTable())):
         if getattr(spec, name) == table:  # the digests of studies without it stay what they are
             how[name] = True
+    if spec.recovery.from_wider:
+        how.setdefault("recovery", {"from_wider"})
     asks = spec.model_dump(mode="json", exclude={**how, "study": {"storage"}, "boards": {"__all__": {"away"}}})
     return digest_of(asks)[:16]
 

@@ -25,7 +25,7 @@ from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.recalibration import recalibrate
 from edgedeploy.compress.sensitivity import gate_gradients
 from edgedeploy.compress.training import fit
-from edgedeploy.errors import DataError, SpecError, Unsupported
+from edgedeploy.errors import BuildError, DataError, SpecError, Unsupported
 from edgedeploy.files import write_atomic
 from edgedeploy.interfaces.task import Array, Recoverable, Task, Trainable, Trainer, baseline_arch, can_recover
 from edgedeploy.interfaces.their_code import their_code
@@ -114,6 +114,8 @@ def derive(
         return twin.eval()
     like = further.start if further else None  # the rungs of one variant have the same shapes
     model, report = _shaped(task, variant, baseline_model, own_weights, like=like)
+    if further and further.wider is not None:
+        model, further = _narrowed(task, model, variant, baseline_model, own_weights, further)
     if not can_recover(task):
         untrained = [name for name, _ in model.named_parameters() if name in report.fresh]
         if untrained and not own_weights:
@@ -135,10 +137,31 @@ def derive(
 @dataclass(frozen=True)
 class Further:
     """``epochs`` of recovery, from the weights in the file ``start`` where there is one: those of the same architecture
-    after fewer epochs, or cut out of its elastic network."""
+    after fewer epochs, or cut out of its elastic network. With a ``wider`` trained model, a variant and the file of its
+    weights, from what pruning leaves of that one; ``start`` then says how wide each layer is."""
 
     epochs: int
     start: Path | None = None
+    wider: tuple[Variant, Path] | None = None
+
+
+def _narrowed(
+    task: Task, model: nn.Module, variant: Variant, baseline_model: nn.Module, own_weights: bool, further: Further
+) -> tuple[nn.Module, Further]:
+    """What pruning leaves of the wider model, with the widths of ``model``, and how it is trained. Where pruning cannot give
+    these widths, ``model`` itself is, as without a wider one."""
+    assert further.wider is not None
+    wider = restore(task, further.wider[0], baseline_model, further.wider[1], own_weights=own_weights)
+    arch = variant.arch_kwargs
+    inputs = example_inputs(task.input_specs(**arch), first_inputs(task, arch))
+    widths = channel_widths(model)
+    try:
+        cut = prune(wider, inputs, variant.width, widths=widths)
+    except (Unsupported, BuildError):
+        return model, replace(further, wider=None)
+    if channel_widths(cut) != widths:
+        return model, replace(further, wider=None)
+    return cut, Further(further.epochs)
 
 
 def _trained_further(
@@ -223,7 +246,7 @@ def _shaped(
     if not variant.allocation:
         return prune(model, inputs, variant.width), report
     if like is not None:
-        return prune(model, inputs, variant.width, widths=_widths_in(like, model)), report
+        return prune(model, inputs, variant.width, widths=widths_in(like, model)), report
     if not isinstance(task, Recoverable):
         found = "the task has no batches and no loss to weigh the layers by"
         raise SpecError(
@@ -234,7 +257,7 @@ def _shaped(
     return prune(model, inputs, variant.width, sensitivity=sensitivity), report
 
 
-def _widths_in(path: Path, model: nn.Module) -> dict[str, int]:
+def widths_in(path: Path, model: nn.Module) -> dict[str, int]:
     """Output channels of each layer of ``model`` in a file of :func:`save_weights`. Raises ``DataError``."""
     weights = _read_weights(path, model)
     found = {}
@@ -242,6 +265,21 @@ def _widths_in(path: Path, model: nn.Module) -> dict[str, int]:
         weight = weights.get(f"{name}.weight")
         found[name] = full if weight is None else outputs_of(model.get_submodule(name), tuple(weight.shape))
     return found
+
+
+def layer_widths(
+    task: Task, variant: Variant, baseline_model: nn.Module, like: Path | None, *, own_weights: bool = False
+) -> dict[str, int]:
+    """Output channels of each layer of the variant's model; the weights in the file ``like`` tell them, if there is one."""
+    if like is not None:
+        return widths_in(like, built(task, variant.arch_kwargs))
+    return channel_widths(_shaped(task, variant, baseline_model, own_weights)[0])
+
+
+def parameters_in(path: Path, model: nn.Module) -> int:
+    """How many parameters of ``model`` a file of :func:`save_weights` has. Raises ``DataError``."""
+    weights = _read_weights(path, model)
+    return sum(weights[name].numel() for name, _ in model.named_parameters() if name in weights)
 
 
 def example_inputs(specs: tuple[TensorSpec, ...], feed: Mapping[str, Array] | None = None) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
+from edgedeploy.errors import EdgeDeployError
 from edgedeploy.interfaces.task import ReadyMade, Task
 from edgedeploy.records.variant import Scalar
 
@@ -46,3 +47,27 @@ def _macs(task: Task, arch: Mapping[str, Scalar], model: object) -> float:
         LOG.debug("no multiply-accumulates of %s: %s", dict(arch), exc)
         return 0.0
     return counter.get_total_flops() / 2
+
+
+def least_weights(task: Task, arch: Mapping[str, Scalar], width: float) -> int | None:
+    """Weights of convolutions and linear layers of the architecture at a uniform ``width``, each counted once; of the whole
+    one where it cannot be pruned, which no variant of that width then is. None where the model cannot be built."""
+    import torch
+
+    from edgedeploy.compress.model import built, example_inputs
+    from edgedeploy.compress.prune import prune
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = built(task, arch)
+    except EdgeDeployError as exc:
+        LOG.debug("no weights of %s: %s", dict(arch), exc)
+        return None
+    try:
+        if width < 1.0:
+            model = prune(model, example_inputs(task.input_specs(**arch)), width)
+    except EdgeDeployError as exc:
+        LOG.debug("%s is not pruned: %s", dict(arch), exc)
+    kinds = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)
+    weights = {id(module.weight): module.weight for module in model.modules() if isinstance(module, kinds)}
+    return sum(weight.numel() for weight in weights.values())

@@ -23,16 +23,22 @@ _AT_ONCE: Final = 32
 
 
 def chances_on_front(
-    feasible: Sequence[Measurement], wanted: Collection[str], objectives: Sequence[Objective], resampler: Resampler
+    feasible: Sequence[Measurement],
+    wanted: Collection[str],
+    objectives: Sequence[Objective],
+    resampler: Resampler,
+    *,
+    of_times: bool = False,
 ) -> dict[str, float]:
     """By digest, the share of draws in which none of ``feasible`` dominates the variant. ``feasible`` has the ``wanted``
     digests, is of one provenance, and has a value for every objective.
 
-    A variant whose value of some objective cannot be drawn has no share; beside others it keeps that value in every draw.
+    With ``of_times`` the cases are held: what is left is what another run could settle. A variant whose value of some
+    objective cannot be drawn has no share; beside others it keeps that value in every draw.
     """
     if not wanted:
         return {}
-    drawn = [_drawn(feasible, goal.metric, resampler) for goal in objectives]
+    drawn = [_drawn(feasible, goal.metric, resampler, of_times) for goal in objectives]
     goals = list(zip(objectives, drawn, strict=True))
     gains = [
         [
@@ -109,10 +115,11 @@ def _ever_on_front(gains: Sequence[Sequence[Floats]], low: Floats, high: Floats)
     return np.flatnonzero(~np.array(beaten))
 
 
-def _drawn(items: Sequence[Measurement], metric: str, resampler: Resampler) -> list[Floats | None]:
-    """The draws of each measurement, shape (resamples,), or (1,) for a metric without a spread; None for too few units."""
+def _drawn(items: Sequence[Measurement], metric: str, resampler: Resampler, of_times: bool) -> list[Floats | None]:
+    """The draws of each measurement, shape (resamples,), or (1,) for a metric without a spread, or with one that is held;
+    None for too few units."""
     row = BOARD_METRICS.get(metric)
-    if row is not None and not row.source.has_spread:
+    if (row is None and of_times) or (row is not None and not row.source.has_spread):
         return [np.array([item.metrics[metric]]) for item in items]
     if row is None and not any(metric in item.draws for item in items):
         return _drawn_cases(items, metric, resampler)

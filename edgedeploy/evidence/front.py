@@ -25,6 +25,7 @@ from edgedeploy.evidence.pareto import (
     shortfalls,
 )
 from edgedeploy.evidence.pick import NOTHING, Decision, Pick, accuracy_objective, decide, hold
+from edgedeploy.evidence.proofs import Proof
 from edgedeploy.evidence.quantities import heading, with_span
 from edgedeploy.evidence.reasons import picked
 from edgedeploy.evidence.standing import Confidence, Invalid, Processor, Row, Status
@@ -52,7 +53,7 @@ class Front:
     by the next; ``ended`` says why the last run ended early.
     ``weights`` says where that baseline's weights come from, as far as the folder does; ``left_out`` what lies among
     the evidence and is none, a line each; ``clusters_named`` whether the task knows which cases belong together, None for
-    older folders.
+    older folders. ``proofs`` are limits that no variant can meet, as was certain before anything was measured.
     """
 
     provenance: Provenance | None
@@ -77,6 +78,7 @@ class Front:
     weights: BaselineWeights | None = None
     left_out: tuple[str, ...] = ()
     clusters_named: bool | None = None
+    proofs: tuple[Proof, ...] = ()
 
     @property
     def members(self) -> tuple[Row, ...]:
@@ -153,7 +155,10 @@ class Front:
 
     def explanation(self) -> list[str]:
         """Why no variant meets the limits, in sentences; empty when some variant does."""
-        return self.impossible.lines(self.metrics, self.labels) if self.impossible else []
+        proved = [proof.line for proof in self.proofs]
+        if self.impossible is None or (proved and not self.rows):
+            return proved
+        return [*proved, *self.impossible.lines(self.metrics, self.labels)]
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; floats rounded to 9 significant digits, so that no platform's last bit shows."""
@@ -179,6 +184,7 @@ class Front:
             "decision": self.decision.as_json(),
             "confirmation": self.confirmation.as_json() if self.confirmation else None,
             "impossible": self.impossible.as_json() if self.impossible else None,
+            "proofs": [proof.as_json() for proof in self.proofs],
             "seed": self.seed,
             "resamples": self.resamples,
             "level": LEVEL,

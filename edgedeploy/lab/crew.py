@@ -7,6 +7,7 @@
     absence        a board that does not answer gives its job back and is waited for, while the others go on
     quarantine     after several failed jobs in a row a board is set aside, and another board gets its job
     machines       boards on the same machine share one lock, and so do boards on this host (:class:`Machines`)
+    ahead          while the boards are at work, this host trains the model of the next variant in the queue
 
 A latency belongs to one board. Only the ratio to the baseline, which runs interleaved with the candidate on the same
 board, can be compared across boards: :func:`require_comparable` refuses other objectives.
@@ -15,6 +16,7 @@ board, can be compared across boards: :func:`require_comparable` refuses other o
 from __future__ import annotations
 
 import ctypes
+import logging
 import threading
 import time
 from collections import deque
@@ -28,6 +30,8 @@ from typing import Final
 from edgedeploy.errors import BoardError, Busy, HostKeyError, Quarantined, Unreachable
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.loop import Outcome
+
+LOG: Final = logging.getLogger(__name__)
 
 FAILURES_BEFORE_QUARANTINE: Final = 3
 """How many jobs in a row a board may fail, each after the retries of :mod:`edgedeploy.boards.care.attempts`."""
@@ -85,6 +89,7 @@ class _Left(Exception):
 class _Job:
     variant: Variant
     future: Future[Outcome] = field(default_factory=Future)
+    prepared: bool = False
     refused_by: set[str] = field(default_factory=set)
 
 
@@ -92,7 +97,9 @@ class Crew:
     """A :class:`edgedeploy.search.loop.Evaluator` of boards with one thread each, which mostly waits for its board.
 
     The caller's thread stays free for Ctrl-C, whichever board works. ``tell`` gets one line per message for people.
-    ``waiting`` wraps the time in which the search only waits, ``resting`` that in which a board has no job.
+    ``waiting`` wraps the time in which the search only waits, ``resting`` that in which a board has no job. ``ahead``
+    prepares a variant that waits for a board: the crew then takes one more than it has boards. What it raises is not heard
+    of: the board's turn finds the same.
     """
 
     def __init__(
@@ -103,6 +110,7 @@ class Crew:
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
         resting: Callable[[], AbstractContextManager[None]] = nullcontext,
         limit: int = FAILURES_BEFORE_QUARANTINE,
+        ahead: Callable[[Variant], None] | None = None,
     ) -> None:
         self._posts = {post.name: post for post in posts}
         self._tell = tell
@@ -114,6 +122,7 @@ class Crew:
         self._at_work: set[threading.Thread] = set()
         self._ended_by: Exception | None = None
         self._resting = resting
+        self._ahead = ahead
         self.waiting = waiting
 
     def __enter__(self) -> Crew:
@@ -121,6 +130,10 @@ class Crew:
             threading.Thread(target=self._work, args=(post,), name=f"{THREAD_NAME} {post.name}", daemon=True)
             for post in self._posts.values()
         ]
+        if self._ahead is not None:
+            self._threads.append(
+                threading.Thread(target=self._prepare, args=(self._ahead,), name=f"{THREAD_NAME} ahead", daemon=True)
+            )
         for thread in self._threads:
             thread.start()
         return self
@@ -139,7 +152,7 @@ class Crew:
             thread.join(max(0.0, give_up_s - time.monotonic()))
 
     def slots(self) -> int:
-        return max(1, len(self._serving - self._away))
+        return max(1, len(self._serving - self._away)) + (self._ahead is not None)
 
     def submit(self, variant: Variant) -> Future[Outcome]:
         job = _Job(variant)
@@ -196,6 +209,34 @@ class Crew:
             else:
                 failed = 0
                 job.future.set_result(outcome)
+
+    def _prepare(self, ahead: Callable[[Variant], None]) -> None:
+        """The work of the thread that is ahead of the boards, until the study is over."""
+        try:
+            while (job := self._to_prepare()) is not None:
+                try:
+                    ahead(job.variant)
+                except Exception as exc:  # the board's turn finds the same
+                    LOG.debug("%s ahead of its turn: %s", job.variant.label, exc)
+        except KeyboardInterrupt:
+            if self._serving:
+                raise
+        finally:
+            self._at_work.discard(threading.current_thread())
+
+    def _to_prepare(self) -> _Job | None:
+        """The first job that waits for a board and was not prepared. None when no board is left in the study."""
+        with self._changed:
+            while self._serving:
+                self._at_work.discard(threading.current_thread())
+                for job in self._jobs:
+                    if not job.prepared:
+                        job.prepared = True
+                        self._at_work.add(threading.current_thread())
+                        return job
+                with self.waiting():
+                    self._changed.wait()
+            return None
 
     def _came(self, post: Post) -> bool | None:
         """Waits for a board: whether it was away; None when it has left the study."""

@@ -75,6 +75,8 @@ class Variant:
     - ``quantizer``: the tool that makes int8 of the float model; empty for the target's default.
     - ``elastic``: the network that the model is cut out of before its own recovery; none for what is pruned from the
       baseline.
+    - ``from_wider``: the training starts from the nearest wider model that is trained by then, not from the baseline; the
+      model's record says which one that was.
     - ``recovered``: the baseline after as much further training as recovered variants get; no search proposes it.
     """
 
@@ -94,6 +96,7 @@ class Variant:
     allocation: str = ""
     elastic: Elastic = NO_ELASTIC
     recovered: bool = False
+    from_wider: bool = False
 
     @property
     def arch_kwargs(self) -> dict[str, Scalar]:
@@ -111,6 +114,7 @@ class Variant:
             **self._recovery,
             **self._allocated,
             **self._cut_of,
+            **self._start,
             **({"recovered": True} if self.recovered else {}),
         }
 
@@ -125,6 +129,10 @@ class Variant:
     @property
     def _cut_of(self) -> dict[str, Any]:
         return {"elastic": self.elastic.as_json()} if self.elastic else {}
+
+    @property
+    def _start(self) -> dict[str, bool]:
+        return {"from_wider": True} if self.from_wider else {}
 
     @property
     def _build_settings(self) -> dict[str, Any]:
@@ -166,6 +174,7 @@ class Variant:
             allocation=str(data.get("allocation", "")),
             elastic=Elastic.from_json(data["elastic"]) if "elastic" in data else NO_ELASTIC,
             recovered=bool(data.get("recovered", False)),
+            from_wider=bool(data.get("from_wider", False)),
         )
 
     @cached_property
@@ -185,7 +194,7 @@ class Variant:
         if self.recovered:
             trained["recovered"] = True
         network = {"width": self.width, "arch": dict(self.arch), **self._allocated, **self._cut_of}
-        return digest_of({**network, **self._recovery, **trained})[:16]
+        return digest_of({**network, **self._recovery, **self._start, **trained})[:16]
 
     @property
     def elastic_digest(self) -> str:
@@ -245,7 +254,7 @@ class Choices:
     ``seven_bits`` maps a target to the precisions in which it supports 7-bit weights, ``quantizers`` to its quantizers,
     the default first, each with its calibration methods. ``made`` are the plans of budgets by target and name, made for
     its int8 model from calibration cases at the baseline's architecture. ``elastic`` is what allocated widths are
-    cut out of.
+    cut out of. ``from_wider``: trainings start from wider models.
     """
 
     plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
@@ -257,6 +266,7 @@ class Choices:
     quantizers: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     made: Mapping[str, Mapping[str, PrecisionPlan]] = field(default_factory=dict)
     elastic: Elastic = NO_ELASTIC
+    from_wider: bool = False
 
 
 NO_CHOICES: Final = Choices()
@@ -285,7 +295,8 @@ def canonical(
       calibration;
     - recovery epochs are dropped for the baseline's own architecture at full width, which is not recovered.
     - a model of full width has no allocation, and neither has the uniform one;
-    - a model without allocation is not cut out of an elastic network.
+    - a model without allocation is not cut out of an elastic network;
+    - a model of full width, one that is not trained, and one that is cut out of an elastic network start from no wider one.
     """
     target = str(params["target"])
     precision = str(params.get("precision", "float32"))
@@ -315,6 +326,8 @@ def canonical(
     width = round(float(params.get("width", 1.0)), 6)
     recovers = width < 1.0 or arch != dict(arch_defaults)
     allocation = str(params.get("allocation", UNIFORM)) if width < 1.0 else UNIFORM
+    elastic = NO_ELASTIC if allocation == UNIFORM else choices.elastic
+    epochs = int(params["recovery_epochs"]) if recovers and "recovery_epochs" in params else None
     return Variant(
         target=target,
         precision=precision,
@@ -327,8 +340,9 @@ def canonical(
         power_mode=str(params.get("power_mode", "")),
         training=training,
         weight_bits=int(params.get("weight_bits", 0)) if can_choose else 0,
-        recovery_epochs=int(params["recovery_epochs"]) if recovers and "recovery_epochs" in params else None,
+        recovery_epochs=epochs,
         quantizer=quantizer,
         allocation="" if allocation == UNIFORM else allocation,
-        elastic=NO_ELASTIC if allocation == UNIFORM else choices.elastic,
+        elastic=elastic,
+        from_wider=choices.from_wider and width < 1.0 and epochs != 0 and not elastic,
     )

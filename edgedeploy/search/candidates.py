@@ -61,12 +61,13 @@ class Candidates:
 
     def add(self, params: Mapping[str, Scalar]) -> int:
         """The row of the variant of ``params``, which becomes a candidate if it is none."""
+        params = self.space.settled(params)
         variant = self.space.variant(params)
         row = self._rows.get(variant.digest)
         if row is None:
             row = self._rows[variant.digest] = len(self.variants)
             self.variants.append(variant)
-            self.params.append(dict(params))
+            self.params.append(params)
             self._codes.append(self._code(variant, params))
             self._statics.append(self._statics_of(variant))
         return row

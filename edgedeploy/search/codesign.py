@@ -41,6 +41,13 @@ _HOPELESS: Final = 0.15
 _NOTHING: Final = 1e-4
 """A gain of less than this share of the front's hypervolume counts as none."""
 
+_NEAR_MISS: Final = 0.01
+"""Share of a limit by which two runs of one variant may differ: who misses by less may meet it."""
+
+_DOUBT: Final = 2.0
+"""How many times wider than predicted a value is taken to scatter before goals are given up: of a Gaussian process's own
+90 % intervals on public tables, at worst 64 % held the value, which a spread 1.8 times as wide would mend."""
+
 _LEVELS: Final = (0.05, 0.28, 0.5, 0.72, 0.95)
 _NEAR_LEVEL: Final = 0.04
 _MARGIN: Final = 0.1
@@ -53,9 +60,18 @@ class _Told:
 
 
 class CoDesign:
-    """Proposes by expected improvement. What happened is told in the order in which it happened."""
+    """Proposes by expected improvement. What happened is told in the order in which it happened. A constraint is unreachable
+    that nobody met and every untried candidate is expected to meet with a probability below ``give_up``; 0: none is."""
 
-    def __init__(self, space: Space, directions: Sequence[Direction], seed: int, knowledge: Knowledge) -> None:
+    def __init__(
+        self,
+        space: Space,
+        directions: Sequence[Direction],
+        seed: int,
+        knowledge: Knowledge,
+        give_up: float = 0.0,
+    ) -> None:
+        self._give_up = give_up
         self._space = space
         self._signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
         self._seed = seed
@@ -71,6 +87,8 @@ class CoDesign:
         self.best_gain: float | None = None
         """What the best untried candidate promised at the last proposal, as a share of the front's hypervolume; None when
         nothing was predicted."""
+        self.unreachable = ""
+        """The constraint that was unreachable at the last proposal."""
 
     def tell(self, params: Mapping[str, Scalar], outcome: Outcome) -> None:
         self._waiting.append((dict(params), outcome))
@@ -85,12 +103,13 @@ class CoDesign:
             return None
         self._learn_exact()
         scored = [told for told in self._told if isinstance(told.outcome, Scored)]
-        self._beliefs = self.best_gain = None
+        self._beliefs, self.best_gain, self.unreachable = None, None, ""
         if len(scored) < STARTUP:
             return self._take(self._spread(pending), free, free)
         gain = self._gain(scored, pending)
         self.best_gain = self._best_gain(free)
         exploring = free & [self._knowledge.explores(variant) for variant in candidates.variants]
+        self.unreachable = self._unreachable(scored, free, still_exploring=bool(exploring.any()))
         return (self._take(gain, exploring, free) if exploring.any() else None) or self._take(gain, free, free)
 
     def belief(self, params: Mapping[str, Scalar]) -> Belief | None:
@@ -129,6 +148,20 @@ class CoDesign:
         share, variants = self._beliefs.gain, self._candidates().variants
         rows = sorted(np.flatnonzero(free).tolist(), key=lambda row: -share[row])
         return next((float(share[row]) for row in rows if not self._knowledge.left_out(variants[row])), 0.0)
+
+    def _unreachable(self, scored: Sequence[_Told], free: NDArray[np.bool_], *, still_exploring: bool) -> str:
+        """The first constraint that all missed by more than times of equals differ, and no free candidate is expected to
+        meet; empty for none. While trainings are due that tell what training gives, none that training may change."""
+        outcomes = [told.outcome for told in scored if isinstance(told.outcome, Scored)]
+        rows = np.array([told.row for told in scored], dtype=np.intp)
+        for name in dict.fromkeys(name for outcome in outcomes for name in outcome.constraints):
+            if not self._give_up or (still_exploring and name in self._knowledge.of_weights):
+                continue
+            if min(outcome.constraints.get(name, 0.0) for outcome in outcomes) > _NEAR_MISS:
+                chance = self._meets(name, rows, outcomes, doubt=_DOUBT)
+                if not free.any() or float(chance[free].max()) < self._give_up:
+                    return name
+        return ""
 
     def _candidates(self) -> Candidates:
         """With all that was told: a neighbour of what was on the front when it was told is a candidate."""
@@ -318,8 +351,8 @@ class CoDesign:
         mean, spread = process.predict()
         return process.also(pending, mean[list(pending)]).predict() if len(pending) else (mean, spread)
 
-    def _meets(self, name: str, rows: NDArray[np.intp], outcomes: Sequence[Scored]) -> Floats:
-        """Probability that a candidate meets the constraint."""
+    def _meets(self, name: str, rows: NDArray[np.intp], outcomes: Sequence[Scored], doubt: float = 1.0) -> Floats:
+        """Probability that a candidate meets the constraint, with a spread that is ``doubt`` times the predicted one."""
         from scipy.special import ndtr
 
         values = np.array([outcome.constraints.get(name, 0.0) for outcome in outcomes], dtype=float)
@@ -330,7 +363,7 @@ class CoDesign:
 
         mean, spread = self._process(f"constraint {name}", frozenset(), observed, len(values))
         limit = -float(scale_of(values, -1.0).of(np.zeros(1))[0])
-        return np.asarray(ndtr((limit - mean) / spread), dtype=float)
+        return np.asarray(ndtr((limit - mean) / (doubt * spread)), dtype=float)
 
     def _of_use(self, without: frozenset[str], rows: NDArray[np.intp], useless: NDArray[np.bool_]) -> Floats:
         """Probability that a candidate is not among those that are ``useless`` in one objective. Without it the fastest of a

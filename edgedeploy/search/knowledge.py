@@ -50,6 +50,7 @@ class Knowledge:
       network of its size. While there are such variants, the best of them come first.
     - ``limits``: values of objectives, by index, beyond which a variant is of no use, as a constraint says; ``limited`` are
       the names of these constraints, which so count once.
+    - ``of_weights``: the names of constraints that training may change, because they hang on what a network answers.
     - ``bounds``: the best values that objectives can have, by index: nothing better is expected.
     - ``linear``: indices of objectives of which gains count by their difference; of others that are positive and minimised
       they count by their ratio.
@@ -65,6 +66,7 @@ class Knowledge:
     without_effect: tuple[frozenset[str], ...] = ()
     limits: Mapping[int, float] = field(default_factory=dict)
     limited: frozenset[str] = frozenset()
+    of_weights: frozenset[str] = frozenset()
     bounds: Mapping[int, float] = field(default_factory=dict)
     linear: frozenset[int] = frozenset()
 

@@ -161,4 +161,4 @@ class Ladder:
 
 def architecture_of(variant: Variant) -> str:
     """Names the float network of a variant, whatever its target, precision, training and rung."""
-    return replace(variant, training="", recovery_epochs=None).model_digest
+    return replace(variant, training="", recovery_epochs=None, from_wider=False).model_digest

@@ -50,6 +50,9 @@ _BELIEF: Final = "belief"
 _BEST_GAIN: Final = "best_gain"
 """User attribute of a trial: what the best untried variant promised when it was proposed."""
 
+_UNREACHABLE: Final = "unreachable"
+"""User attribute of a trial: the constraint that no untried variant was expected to meet when it was proposed."""
+
 
 class Search:
     """One multi-objective search over ``space``, resumable from its storage: a SQLite file, or a server.
@@ -57,7 +60,8 @@ class Search:
     ``lookup`` answers from the evidence (None: not evaluated yet); ``evidence`` lists the variants that ``lookup`` knows, in
     the order they were made. ``clock`` wraps the optimiser's own work, which the study's time account is charged with.
     ``sampler``, ``knowledge`` and ``warm``: see :class:`edgedeploy.search.proposals.Proposals`. ``proposed`` hears what is
-    predicted of a variant that is begun. ``stop_gain``: see :class:`edgedeploy.search.stopping.Stopping`.
+    predicted of a variant that is begun. ``stop_gain``: see :class:`edgedeploy.search.stopping.Stopping`; ``give_up``: see
+    :class:`edgedeploy.search.codesign.CoDesign`.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Search:
         warm: WarmStart | None = None,
         proposed: Callable[[Variant, Belief], None] = lambda variant, belief: None,
         stop_gain: float = 0.0,
+        give_up: float = 0.0,
     ) -> None:
         self._space = space
         self._lookup = lookup
@@ -84,12 +89,15 @@ class Search:
         self._outcomes: dict[str, Outcome] = {}
         self._flying: dict[Future[Outcome], tuple[optuna.Trial, Variant]] = {}
         self._distributions = space.distributions()
-        self._proposals = Proposals(space, directions, seed, sampler=sampler, knowledge=knowledge, warm=warm)
+        self._proposals = Proposals(
+            space, directions, seed, sampler=sampler, knowledge=knowledge, warm=warm, give_up=give_up
+        )
         self._warm = warm
         self._proposed = proposed
         self._asking = False
         self._stopping = Stopping(stop_gain)
         self._best_gain: float | None = None
+        self._unreachable = ""
         optuna.logging.set_verbosity(logging.ERROR)
         with clock():
             self._study = open_history(storage, directions)
@@ -123,12 +131,13 @@ class Search:
                     over, cut = "wall_clock", str(raised)
                 elif raised is not None:
                     failure = self._graver(failure, raised)
-            if over in ("exhausted", "converged"):
+            if over in ("exhausted", "converged", "impossible"):
                 over = None  # what landed may have left something to try again, or changed what is expected
         if failure is not None:
             raise failure
         best_gain = self._best_gain if over == "converged" else None
-        return Finished(over or "trials", len(self._outcomes), cut, best_gain)
+        unreachable = self._unreachable if over == "impossible" else ""
+        return Finished(over or "trials", len(self._outcomes), cut, best_gain, unreachable)
 
     def left(self) -> list[Left]:
         """See :meth:`edgedeploy.search.proposals.Proposals.left`."""
@@ -148,7 +157,7 @@ class Search:
             self._flying[crew.submit(found[1])] = found
         return None if self._flying else "trials"
 
-    def _next(self) -> tuple[optuna.Trial, Variant] | Literal["exhausted", "converged"]:
+    def _next(self) -> tuple[optuna.Trial, Variant] | Literal["exhausted", "converged", "impossible"]:
         """A trial of a variant without an outcome that is not under way, or why there is none. What is enqueued comes
         first."""
         flying = [(trial.params, variant.digest) for trial, variant in self._flying.values()]
@@ -158,13 +167,15 @@ class Search:
                 proposal = self._proposals.next(taken, [params for params, _ in flying])
                 if proposal is None:
                     return "exhausted"
-                self._best_gain = proposal.best_gain
+                self._best_gain, self._unreachable = proposal.best_gain, proposal.unreachable
+                if self._stopping.given_up(proposal.unreachable, len(self._outcomes)):
+                    return "impossible"
                 if self._stopping.is_over(proposal.best_gain, len(self._outcomes)):
                     return "converged"
                 if proposal.belief is not None:
                     self._proposed(self._space.variant(proposal.params), proposal.belief)
                 begun = self._persist(partial(self._start, proposal))
-                self._stopping.begun(proposal.best_gain)
+                self._stopping.begun(proposal.best_gain, proposal.unreachable)
                 return begun
             trial, variant = self._persist(self._ask)
             if variant.digest not in taken:
@@ -232,6 +243,8 @@ class Search:
             attributes[_BELIEF] = json.dumps(proposal.belief.as_json())
         if proposal.best_gain is not None:
             attributes[_BEST_GAIN] = repr(proposal.best_gain)
+        if proposal.unreachable:
+            attributes[_UNREACHABLE] = proposal.unreachable
         begun = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING,
             params=dict(proposal.params),
@@ -284,7 +297,7 @@ class Search:
 
     def _remember(self, trial: optuna.trial.FrozenTrial) -> None:
         if gain := trial.user_attrs.get(_BEST_GAIN):
-            self._stopping.begun(float(gain))
+            self._stopping.begun(float(gain), trial.user_attrs.get(_UNREACHABLE, ""))
         if proposed := trial.user_attrs.get(_PROPOSED):
             params = json.loads(proposed)
             if set(params) == set(self._distributions):

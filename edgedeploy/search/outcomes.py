@@ -41,19 +41,21 @@ class Failed:
 
 
 Outcome = Scored | Failed
-StopReason = Literal["trials", "wall_clock", "exhausted", "converged"]
+StopReason = Literal["trials", "wall_clock", "exhausted", "converged", "impossible"]
 
 
 @dataclass(frozen=True)
 class Finished:
     """Why the search ended and how many distinct variants have an outcome. ``cut`` describes the training that the end
     of the time interrupted, if there was one: its variant has no outcome, and the next run evaluates it. ``best_gain`` is
-    what the best untried variant promised a search that converged, as a share of the front's hypervolume."""
+    what the best untried variant promised a search that converged, as a share of the front's hypervolume; ``unreachable``
+    names the constraint that ended one whose goals are impossible."""
 
     reason: StopReason
     evaluated: int
     cut: str = ""
     best_gain: float | None = None
+    unreachable: str = ""
 
 
 class Evaluator(Protocol):

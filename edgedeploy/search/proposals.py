@@ -58,19 +58,22 @@ class _GaussianProcess(optuna.samplers.GPSampler):
 class Proposal:
     """``params`` of a variant that nobody has tried. ``proposed`` is what the sampler said where that was known already; it
     is kept with the trial, so that the next run knows it too. ``belief`` is what was predicted of it, ``best_gain`` what
-    the best untried variant promised, as a share of the front's hypervolume: one that costs less may come first."""
+    the best untried variant promised, as a share of the front's hypervolume: one that costs less may come first.
+    ``unreachable`` is a constraint that no untried variant is expected to meet."""
 
     params: Params
     proposed: Params | None = None
     belief: Belief | None = None
     best_gain: float | None = None
+    unreachable: str = ""
 
 
 class Proposals:
     """Draws parameters of untried variants of ``space``. What happened is told in the order in which it happened.
 
     ``sampler`` is "co-design" (:mod:`edgedeploy.search.codesign`) or one of Optuna's: "gp", "tpe", "nsga2", "random". With
-    more than three objectives co-design is "gp". ``warm`` proposes first, whoever the sampler is.
+    more than three objectives co-design is "gp". ``warm`` proposes first, whoever the sampler is. ``give_up``: see
+    :class:`edgedeploy.search.codesign.CoDesign`.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Proposals:
         sampler: SamplerName = "co-design",
         knowledge: Knowledge = NO_KNOWLEDGE,
         warm: WarmStart | None = None,
+        give_up: float = 0.0,
     ) -> None:
         self._space = space
         self._directions = list(directions)
@@ -91,7 +95,7 @@ class Proposals:
         self._warm = warm
         self._codesign: CoDesign | None = None
         if sampler == "co-design" and len(directions) <= MOST_OBJECTIVES:
-            self._codesign = CoDesign(space, directions, seed, knowledge)
+            self._codesign = CoDesign(space, directions, seed, knowledge, give_up)
         self._distributions = space.distributions()
         self._outcomes: dict[str, Outcome] = {}
         self._points: set[tuple[tuple[str, Scalar], ...]] = set()
@@ -133,9 +137,10 @@ class Proposals:
             found = self._codesign.propose(tried, under_way)
             if found is None:
                 return None
-            return Proposal(found, belief=self._codesign.belief(found), best_gain=self._codesign.best_gain)
+            belief, gain = self._codesign.belief(found), self._codesign.best_gain
+            return Proposal(found, belief=belief, best_gain=gain, unreachable=self._codesign.unreachable)
         seeds = np.random.SeedSequence([self._seed, len(self._outcomes), len(under_way)])
-        drawn = self._draw(int(seeds.generate_state(1)[0]), under_way)
+        drawn = self._space.settled(self._draw(int(seeds.generate_state(1)[0]), under_way))
         if self._is_free(drawn, tried):
             return Proposal(drawn)
         self.tell_proposed(drawn)

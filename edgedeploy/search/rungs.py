@@ -32,11 +32,11 @@ class Rungs:
         if variant.recovery_epochs is None:
             return None
         lower = [epochs for epochs in self.epochs if epochs < variant.recovery_epochs]
-        return replace(variant, recovery_epochs=lower[-1]) if lower else None
+        return _after(variant, lower[-1]) if lower else None
 
     def lowest(self, variant: Variant) -> Variant:
         """The same variant on the lowest rung: it has the same size, memory and times."""
-        return variant if variant.recovery_epochs is None else replace(variant, recovery_epochs=self.epochs[0])
+        return variant if variant.recovery_epochs is None else _after(variant, self.epochs[0])
 
     def further_epochs(self, variant: Variant) -> int | None:
         """How many epochs its model is trained from the rung below; None for those of the task's recipe."""
@@ -44,6 +44,11 @@ class Rungs:
             return None
         below = self.below(variant)
         return variant.recovery_epochs - ((below.recovery_epochs or 0) if below else 0)
+
+
+def _after(variant: Variant, epochs: int) -> Variant:
+    """The variant after fewer epochs; without any, nothing starts from a wider model."""
+    return replace(variant, recovery_epochs=epochs, from_wider=variant.from_wider and epochs > 0)
 
 
 NO_RUNGS = Rungs()

@@ -12,6 +12,8 @@ from typing import Final
 import numpy as np
 import optuna
 
+from edgedeploy.records.conditions import Condition
+from edgedeploy.records.precision import AS_GIVEN
 from edgedeploy.records.variant import NO_CHOICES, NO_PLAN, Choices, Scalar, Variant, canonical
 
 ENUMERATION_LIMIT = 20_000
@@ -30,6 +32,8 @@ class Space:
 
     ``tries`` are the user's own points: parameters with a value each, the baseline's for all others. ``never`` are
     combinations that are not proposed, each from parameter to the values that it means; a baseline is measured all the same.
+    ``only`` are conditions under which parameters matter, each after those of the parameters that it asks for: elsewhere a
+    parameter has the baseline's value (:meth:`settled`).
     """
 
     targets: tuple[str, ...]
@@ -40,6 +44,28 @@ class Space:
     choices: Choices = NO_CHOICES
     tries: tuple[Mapping[str, Scalar], ...] = ()
     never: tuple[Mapping[str, tuple[Scalar, ...]], ...] = ()
+    only: tuple[Condition, ...] = ()
+
+    def settled(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """``params`` with the baseline's values of the parameters that do not matter beside the others. Parameters that are
+        not given count as the baseline's."""
+        found = {name: _snap(value, self.parameters.get(name, ())) for name, value in params.items()}
+        for condition in self.only:
+            name = condition.parameter
+            if name in found and not condition.holds({**self._usual, **found, **self._as_built(found)}):
+                found[name] = self._baseline_value(name, self.parameters[name])
+        return found
+
+    @cached_property
+    def _usual(self) -> dict[str, Scalar]:
+        return {name: self._baseline_value(name, values) for name, values in self.parameters.items()}
+
+    def _as_built(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The precision that the target builds in the place of one that it lacks."""
+        if "precision" not in params:
+            return {}
+        offered = self.target_precisions[str(params["target"])]
+        return {} if params["precision"] in offered else {"precision": AS_GIVEN if AS_GIVEN in offered else "float32"}
 
     def variant(self, params: Mapping[str, Scalar]) -> Variant:
         """The canonical variant of proposed parameters. Numbers are rounded to the listed values; without a power mode
@@ -63,7 +89,7 @@ class Space:
         if "threads" in self.parameters:  # which may not hold the default: a baseline has what is searched
             params = {"threads": self._baseline_value("threads", self.parameters["threads"]), **params}
         return canonical(
-            {name: _snap(value, self.parameters.get(name, ())) for name, value in params.items()},
+            self.settled(params),
             arch_defaults=self.arch_defaults,
             target_precisions=self.target_precisions,
             default_threads=self.default_threads,
@@ -85,7 +111,7 @@ class Space:
         for values in itertools.product(*tried):
             params: dict[str, Scalar] = {"target": variant.target, **dict(zip(self.parameters, values, strict=True))}
             if self.variant(params).digest == variant.digest:
-                return params
+                return self.settled(params)
         return None
 
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -147,26 +173,30 @@ class Space:
         if not self.never:
             return True
         variant = self.variant(params)
-        facts = {**params, **variant.arch_kwargs, "precision": variant.precision, "width": variant.width}
+        facts = {**self.settled(params), **variant.arch_kwargs, "precision": variant.precision, "width": variant.width}
         facts |= {"threads": variant.threads}
         return not any(all(facts.get(name) in values for name, values in rule.items()) for rule in self.never)
 
     def neighbours(self, params: Mapping[str, Scalar]) -> Iterator[dict[str, Scalar]]:
-        """All combinations that differ from ``params`` in one parameter."""
+        """All combinations that differ from ``params`` in one parameter, and in those that matter beside it alone."""
         values: dict[str, Sequence[Scalar]] = {"target": self.targets, **self.parameters}
         for name, listed in values.items():
             for value in listed:
-                if value != params[name]:
-                    yield {**params, name: value}
+                near = self.settled({**params, name: value}) if value != params[name] else params
+                if near[name] != params[name]:
+                    yield dict(near)
 
     def size(self) -> int:
-        """Number of parameter combinations, before canonicalisation."""
+        """Number of parameter combinations, before canonicalisation and conditions."""
         return len(self.targets) * math.prod(len(values) for values in self.parameters.values())
 
     def combinations(self) -> Iterator[dict[str, Scalar]]:
+        """All that differ where it matters."""
         names = ["target", *self.parameters]
         for values in itertools.product(self.targets, *self.parameters.values()):
-            yield dict(zip(names, values, strict=True))
+            params: dict[str, Scalar] = dict(zip(names, values, strict=True))
+            if not self.only or self.settled(params) == params:
+                yield params
 
     def untried(self, tried: Collection[str], rng: np.random.Generator) -> dict[str, Scalar] | None:
         """Parameters of a random variant whose digest is not in ``tried``; None when there is none left.
@@ -180,7 +210,7 @@ class Space:
             params: dict[str, Scalar] = {"target": self.targets[int(rng.integers(len(self.targets)))]}
             params.update({name: values[int(rng.integers(len(values)))] for name, values in self.parameters.items()})
             if self._is_new(params, tried):
-                return params
+                return self.settled(params)
         return None
 
     def _is_new(self, params: Mapping[str, Scalar], tried: Collection[str]) -> bool:

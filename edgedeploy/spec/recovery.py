@@ -20,6 +20,9 @@ class RecoveryTable(Table):
     elastic_epochs: int = Field(default=0, ge=0, le=100_000)
     """Epochs in which one network per architecture is trained at all widths with an allocation at once; their models are cut
     out of it instead of the baseline, and recovered from there. 0: none is."""
+    from_wider: bool = True
+    """A narrow model's training starts from the nearest wider model of its architecture that is trained by then, pruned
+    further; else, and where there is none, from the pruned baseline."""
 
 
 def check_elastic(source: SpecSource, space: Mapping[str, Sequence[Scalar]], epochs: int) -> None:

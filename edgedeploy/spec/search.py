@@ -31,6 +31,13 @@ class SearchTable(Table):
     """The search ends before its budget when the best untried variant is expected to raise the front's hypervolume by less
     than this share, three proposals in a row and with 12 outcomes at least: 0.001 is a thousandth. 0 never ends it. Only
     co-design predicts that."""
+    give_up: float = Field(default=0.001, ge=0.0, le=0.5)
+    """The search ends when one limit is missed by all variants so far, and every untried one is expected to meet it with a
+    probability below this, three proposals in a row and with 12 outcomes at least. 0 never ends it. Only co-design predicts
+    that."""
+    remeasure: float = Field(default=0.0, ge=0.0, le=0.5)
+    """Share of budget.wall_clock that is kept for measuring again, after the search, variants of which the noise of times
+    leaves open whether they are on the front. 0: nothing is measured again. Studies of one board."""
     warm_start: str | None = Field(default=None, min_length=1)
     """The folder of another board's study of the same task, relative to the study file: what it trained is taken over, and
     its variants are tried first."""
@@ -70,7 +77,7 @@ def _check_point(source: SpecSource, key: str, point: Mapping[str, Scalar | tupl
             remedy = nearest(name, legal)
             raise source.error(f"{key}.{name}", f"the space has no parameter {name!r}", remedy)
         for value in _values(given):
-            if _listed(value, legal[name]) is None:
+            if listed(value, legal[name]) is None:
                 found = f"{value!r} is not among the values in the space"
                 raise source.error(f"{key}.{name}", found, f"They are: {', '.join(map(repr, legal[name]))}")
 
@@ -93,11 +100,11 @@ def _values(given: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
 
 
 def _as_listed(value: Scalar, space: Values, name: str) -> Scalar:
-    found = _listed(value, space.get(name, ()))
+    found = listed(value, space.get(name, ()))
     return value if found is None else found
 
 
-def _listed(value: Scalar, legal: Sequence[Scalar]) -> Scalar | None:
+def listed(value: Scalar, legal: Sequence[Scalar]) -> Scalar | None:
     """The listed value that is meant: 1 is 1.0, and 0.3 is the third step of 0.1."""
     for item in legal:
         if type(item) is type(value) and item == value:

@@ -22,6 +22,7 @@ from edgedeploy.records.units import parse_quantity
 from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, PRECISIONS, TRAININGS, Scalar
 from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
+from edgedeploy.spec.conditions import OnlyTable, check_conditions
 from edgedeploy.spec.evidence import EvidenceTable, NotNegative, check_evidence
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.metric_checks import check_margin, check_task_metrics, known_metric
@@ -187,6 +188,8 @@ class StudySpec(_Table):
     tries: tuple[Point, ...] = Field(default=(), max_length=MAX_POINTS, alias="try")
     """Points of your own, each from parameter to value; parameters that are not named have the baseline's value. They are
     evaluated after the baselines, before anything is proposed."""
+    only: tuple[OnlyTable, ...] = Field(default=(), max_length=MAX_POINTS)
+    """Parameters that matter only where others have certain values."""
     never: tuple[Combination, ...] = Field(default=(), max_length=MAX_POINTS)
     """Combinations that are never proposed, each from parameter to a value or a list of values: all of them have to match.
     Baselines are measured all the same."""
@@ -342,6 +345,8 @@ class StudySpec(_Table):
         self._check_settings(source)
         check_stop(source, self.search, len(self.objectives))
         check_points(source, self.tries, self.never, self.space, self.study.targets)
+        usual: dict[str, Scalar] = {"target": self.study.targets[0], "precision": "float32", "width": 1.0}
+        check_conditions(source, self.only, self.tries, self.space, self.study.targets, usual)
 
     def _check_settings(self, source: SpecSource) -> None:
         for key, least, most in WHOLE_NUMBERS:

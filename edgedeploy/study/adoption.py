@@ -22,6 +22,7 @@ from edgedeploy.study.models import kept_reference
 from edgedeploy.study.origin import Origin
 from edgedeploy.study.store import Store
 from edgedeploy.study.whole import flaw_of, note_of
+from edgedeploy.study.wider import start_path
 
 _TRAINING: Final = "training.json"
 
@@ -102,6 +103,9 @@ def _take_model(origin: Store, store: Store, variant: Variant, tell: Callable[[s
         return now.sha256 == kept.sha256
     with new_folder(here) as part:
         _copy(there, part, [path.name for path in there.iterdir()])
+    if variant.from_wider:
+        start = start_path(origin, digest)
+        _copy(start.parent, here.parent, [start.name])
     return True
 
 

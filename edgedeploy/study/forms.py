@@ -76,6 +76,7 @@ class _StudyForm:
     baseline_weights: Mapping[str, str] | None = None
     recovered_baseline: bool | None = None
     clusters: _ClustersForm | None = None
+    from_wider: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from edgedeploy.records.weights import BaselineWeights
 from edgedeploy.spec.goals import constraints_of, min_effects_of, objectives_of, rules_of
 from edgedeploy.spec.study import StudySpec, parse_spec
 from edgedeploy.study.clusters import kept_clusters
+from edgedeploy.study.impossible import kept_proofs
 from edgedeploy.study.index import Index
 from edgedeploy.study.reading import FAULTS
 from edgedeploy.study.store import Store
@@ -129,4 +130,5 @@ def with_failures(front: Front, store: Store) -> Front:
         ended=ended,
         left_out=store.left_out(),
         confirmation=confirmation,
+        proofs=kept_proofs(store),
     )

@@ -50,6 +50,9 @@ def knowledge_of(
         without_effect=tuple(without_effect(objective.metric) for objective in spec.objectives),
         limits={index: limit.bound for index, limit in limits.values()},
         limited=frozenset(limits),
+        of_weights=frozenset(
+            name for name, limit in named_constraints(spec, metrics).items() if limit.metric not in BOARD_METRICS
+        ),
         bounds=_bounds(spec, metrics),
         linear=frozenset(index for index, goal in enumerate(spec.objectives) if goal.scale == "linear"),
     )

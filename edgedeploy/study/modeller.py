@@ -45,13 +45,26 @@ from edgedeploy.search.rungs import NO_RUNGS, Rungs
 from edgedeploy.study.account import Account
 from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.elastic import Elastics
-from edgedeploy.study.models import WEIGHTS, is_whole_beside, kept_reference, write_reference, write_reports
+from edgedeploy.study.models import (
+    WEIGHTS,
+    is_whole_beside,
+    kept_network,
+    kept_reference,
+    write_network,
+    write_reference,
+    write_reports,
+)
 from edgedeploy.study.store import Store
 from edgedeploy.study.whole import flaw_of, keep_note, note_of
+from edgedeploy.study.wider import Wider
 
 BASELINE: Final = "baseline"
 GOLDEN_CASES: Final = 4
 """Number of calibration cases on which every artifact is compared with its reference."""
+
+
+STARTED_FROM: Final = "its training started from the wider model "
+"""How the note begins of a measurement whose model did not start from the pruned baseline."""
 
 
 class Modeller:
@@ -83,6 +96,7 @@ class Modeller:
         self._tell = tell
         self._out_of_time = out_of_time
         self._elastics = Elastics(task, store, account, self._note, self._own_weights)
+        self._wider = Wider(task, store, self._note, self._own_weights)
 
     @cached_property
     def baseline_model(self) -> Any:
@@ -159,7 +173,7 @@ class Modeller:
         return kept_reference(folder, also, self._note)
 
     def _make_float(self, variant: Variant, folder: Path) -> None:
-        baseline, further = self.baseline_model, self._further(variant)
+        baseline, further, before = self.baseline_model, self._further(variant), kept_network(folder)
         with self._account.phase("train"):
             reports = list[TrainReport]()
             model = self._trained_before(variant, folder)
@@ -177,6 +191,8 @@ class Modeller:
             samples = [inputs_of(self.task, case, variant.arch_kwargs) for case in self.golden]
             reference = export_reference(model, specs, part / "reference.onnx", samples=samples)
             save_weights(model, part / WEIGHTS)
+            if reports or before is not None:
+                write_network(variant, self._wider.chosen(variant), part)
             if any(isinstance(target, FromProgram) for target in self._targets.values()):
                 export_program(model, specs, part / PROGRAM_FILE, samples[0])
             write_reports(reports, part)
@@ -187,11 +203,24 @@ class Modeller:
         its elastic network; either is made first if needed."""
         epochs, below = self._rungs.further_epochs(variant), self._rungs.below(variant)
         if variant.elastic and below is None and isinstance(self.task, Recoverable):
-            start = self._elastics.weights(variant, self.baseline_model, self._oversight)
-            return Further(self.task.recovery_recipe.epochs if epochs is None else epochs, start)
-        if epochs is None:
-            return None
-        return Further(epochs, self.reference(below).path.with_name(WEIGHTS) if below else None)
+            cut = self._elastics.weights(variant, self.baseline_model, self._oversight)
+            return Further(self.task.recovery_recipe.epochs if epochs is None else epochs, cut)
+        start = self.reference(below).path.with_name(WEIGHTS) if below else None
+        if variant.from_wider and not (below and below.recovery_epochs) and isinstance(self.task, Recoverable):
+            wider = self._wider.start_of(variant, self.baseline_model, start, self.reference)
+            return Further(self.task.recovery_recipe.epochs if epochs is None else epochs, start, wider)
+        return None if epochs is None else Further(epochs, start)
+
+    def start_notes(self, variant: Variant) -> tuple[str, ...]:
+        """Which wider model the first training of the variant's model started from, as a note; none for any other."""
+        first = _float_twin(variant)
+        while (below := self._rungs.below(first)) is not None and below.recovery_epochs:
+            first = below
+        kept = self._wider.chosen(first)
+        if kept is None:
+            return ()
+        start = Variant.from_json(kept["variant"])
+        return (f"{STARTED_FROM}{start.width_label} {start.recipe}, model {start.model_digest}",)
 
     def _trained_before(self, variant: Variant, folder: Path) -> Any | None:
         """The model of a folder whose weights are whole though another file of it is not: it need not be trained again."""
@@ -206,7 +235,7 @@ class Modeller:
     def _make_quantized(self, variant: Variant, folder: Path) -> None:
         """Train the int8 model from the float model of the same architecture and width, which is made first if
         needed."""
-        twin = replace(variant, precision="float32", training="", plan=NO_RULES)
+        twin = _float_twin(variant)
         plain = self.reference(twin).path
         kept = kept_float(variant.plan, variant.precision, plain)  # raises before the expensive training
         baseline = self.baseline_model
@@ -257,3 +286,8 @@ class Modeller:
                 "Put the old file back, or choose another --out",
             )
         return Reference.from_json(kept, folder)
+
+
+def _float_twin(variant: Variant) -> Variant:
+    """The float model that one trained to be int8 starts from."""
+    return replace(variant, precision="float32", training="", plan=NO_RULES)

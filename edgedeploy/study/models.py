@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.compress.oversight import TrainReport
 from edgedeploy.files import parsed, write_json
+from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import Reference
 from edgedeploy.reference.program import PROGRAM_FILE
 from edgedeploy.study.reading import FAULTS, fault
@@ -15,6 +16,7 @@ from edgedeploy.study.whole import NOT_AS_MADE, damaged, sums_of
 
 WEIGHTS: Final = "weights.pt"
 TRAINING: Final = "training.json"
+NETWORK: Final = "network.json"
 RECORD: Final = "reference.json"
 _SUMS: Final = "sha256_of"
 """Where the record has the hashes of the files beside it; records of before have none."""
@@ -56,6 +58,22 @@ def is_whole_beside(folder: Path, name: str) -> bool:
         return name in sums and not damaged(folder, {name: sums[name]})
     except (OSError, *FAULTS):
         return False
+
+
+def write_network(variant: Variant, start: Mapping[str, Any] | None, folder: Path) -> None:
+    """Record which network the trained weights in ``folder`` are of, and what its training started from, if not from the
+    baseline."""
+    write_json(folder / NETWORK, {"variant": variant.as_json(), **({"start": dict(start)} if start else {})})
+
+
+def kept_network(folder: Path) -> Variant | None:
+    """The variant whose trained weights lie in ``folder``, whole; None where none do."""
+    try:
+        data = parsed((folder / NETWORK).read_bytes())
+        found = Variant.from_json(data["variant"])
+    except (OSError, *FAULTS):
+        return None
+    return found if found.model_digest == folder.name and is_whole_beside(folder, WEIGHTS) else None
 
 
 def write_reports(reports: Sequence[TrainReport], folder: Path) -> None:

@@ -107,7 +107,7 @@ def outlook(
     measured = begun.measurements() if begun else ()
     wanted = trials or spec.budget.trials
     try:
-        ready: Ready | None = prepare(spec, source, (table,))
+        ready: Ready | None = prepare(spec, source, (table,)).as_begun(begun.study() if begun else None)
         unreached = ""
     except BoardError as exc:
         ready, unreached = None, f"{exc.asked}: {exc.found}"

@@ -7,9 +7,9 @@ import platform
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Final
+from typing import Any, Final
 
 from edgedeploy._version import __version__
 from edgedeploy.boards.care.quarantine import Quarantine
@@ -39,6 +39,7 @@ from edgedeploy.records.variant import UNIFORM, Choices, Scalar
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
+from edgedeploy.spec.conditions import conditions_of
 from edgedeploy.spec.recovery import elastic_of
 from edgedeploy.spec.search import combinations_of, points_of
 from edgedeploy.spec.source import SpecSource
@@ -54,6 +55,9 @@ from edgedeploy.targets.registry import Plugin, demands_of, find_targets, quanti
 from edgedeploy.tasks.load import load_task
 
 LOG: Final = logging.getLogger(__name__)
+FROM_WIDER: Final = "from_wider"
+"""Key of ``study.json``: whether trainings start from wider models."""
+
 RECORDED_PACKAGES: Final = (
     "torch",
     "onnx",
@@ -93,6 +97,13 @@ class Ready:
     @property
     def task_metrics(self) -> dict[str, MetricInfo]:
         return metrics_of(self.task)
+
+    def as_begun(self, study: Mapping[str, Any] | None) -> Ready:
+        """As a folder goes on that was begun with this ``study.json``, or starts from one; None for a new one. In older
+        folders no training started from a wider model, and variants keep the digests that they have there."""
+        if study is None or study.get(FROM_WIDER) or not self.space.choices.from_wider:
+            return self
+        return replace(self, space=replace(self.space, choices=replace(self.space.choices, from_wider=False)))
 
 
 def prepare(
@@ -151,6 +162,7 @@ def prepare(
         choices=_choices(spec, task, targets, info),
         tries=points_of(spec.tries, spec.space),
         never=combinations_of(spec.never, spec.space),
+        only=conditions_of(spec.only, {"target": spec.study.targets, **spec.space}),
     )
     told = tuple(map(str, getattr(task, "notes", ())))
     notes = (*older_keys(source), *baseline.notes, *_saturation(spec, targets, info), *told)
@@ -345,6 +357,7 @@ def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: B
             if isinstance(target, HasSevenBitWeights)
         },
         elastic=elastic_of(spec.space, spec.recovery.elastic_epochs),
+        from_wider=spec.recovery.from_wider and isinstance(task, Recoverable),
     )
 
 

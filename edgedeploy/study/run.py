@@ -33,6 +33,7 @@ from edgedeploy.search.rungs import Rungs
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
+from edgedeploy.study.ahead import ahead_of
 from edgedeploy.study.baseline import recovered_baseline
 from edgedeploy.study.best import Best
 from edgedeploy.study.eta import Eta, Pace, eta
@@ -45,6 +46,7 @@ from edgedeploy.study.outputs import prune_outputs
 from edgedeploy.study.power import PowerTold
 from edgedeploy.study.preflight import Ready
 from edgedeploy.study.searching import Searching
+from edgedeploy.study.settling import Settling
 from edgedeploy.study.sources import task_marks
 from edgedeploy.study.steadiness import Steadiness
 from edgedeploy.study.store import Store, utc_now
@@ -75,7 +77,8 @@ class StudyRun:
         self._observer = observer
         self._account = Account(store)
         self._started_s = time.monotonic()
-        self._deadline_s = self._started_s + spec.budget.wall_clock
+        self._kept_s = spec.search.remeasure * spec.budget.wall_clock
+        self._deadline_s = self._started_s + spec.budget.wall_clock - self._kept_s
         self._outcomes = 0
         self._under_way: TrainProgress | None = None
         self._once_s = 0.0
@@ -166,6 +169,7 @@ class StudyRun:
             with self._crew, self._left_at_once():
                 finished = self._searching().run(self._total)
                 self._compare_at_the_end()
+                self._settle()
                 if confirm:
                     self._confirm()
             prune_outputs(self._store, self._picturable())
@@ -202,6 +206,7 @@ class StudyRun:
             tell=lambda line: self._say("note", line),
             waiting=self._account.stopped,
             resting=self._account.stopped if len(posts) == 1 else nullcontext,
+            ahead=None if self._at_home else ahead_of(self._ready, self._bench, self._host),
         )
 
     def _post(self, name: str) -> Post:
@@ -305,6 +310,15 @@ class StudyRun:
             self._say("note", f"{_NOT_COMPARED}: the time is over. A resumed study measures it")
             return
         self._all_at(self._compare_on, [self._further])
+
+    def _settle(self) -> None:
+        if self._kept_s and (self._several or self._ready.cluster is not None):
+            self._say("note", "nothing is measured again: with several boards it might come to another one")
+        elif self._kept_s:
+            settling = Settling(
+                self._spec, self._store, self._say, lambda stage, variant: self._all_at(stage, [variant]), self._take_in
+            )
+            settling.run(min(self._deadline_s, time.monotonic()) + self._kept_s)
 
     def _compare_on(self, trials: Trials, variant: Variant) -> Outcome:
         self._compare(trials)

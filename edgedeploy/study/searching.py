@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,14 +12,17 @@ from typing import Literal
 
 from edgedeploy.errors import OutOfTime
 from edgedeploy.lab.crew import Crew
+from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.beliefs import Belief
 from edgedeploy.search.history import Server
 from edgedeploy.search.loop import Finished, Search
 from edgedeploy.search.rungs import Rungs
 from edgedeploy.search.space import Space
+from edgedeploy.spec.goals import named_constraints
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
+from edgedeploy.study.impossible import keep_proofs, proofs
 from edgedeploy.study.knowledge import knowledge_of
 from edgedeploy.study.known import Known
 from edgedeploy.study.left import keep_left, promotion
@@ -50,7 +53,15 @@ class Searching:
     deadline_s: float
 
     def run(self, trials: int) -> Finished:
-        """Raises what :meth:`edgedeploy.search.loop.Search.run` raises."""
+        """Nothing is trained or measured for goals that are shown to be impossible beforehand. Raises what
+        :meth:`edgedeploy.search.loop.Search.run` raises."""
+        with self.account.phase("search"):
+            found = proofs(self.spec, self.ready.task, self.ready.space, self.first.metrics)
+            keep_proofs(self.store, found)
+        if found:
+            for proof in found:
+                self.say("note", proof.line)
+            return Finished("impossible", len(self.known.variants()))
         return self._search(self._planned_space(trials), trials)
 
     def _search(self, space: Space, trials: int) -> Finished:
@@ -78,10 +89,13 @@ class Searching:
             warm=warm,
             proposed=self._proposed,
             stop_gain=self.spec.search.stop_gain,
+            give_up=self.spec.search.give_up,
         )
         finished = search.run(self.crew, trials=trials, deadline_s=self.deadline_s)
         if finished.best_gain is not None:
             self.say("note", _converged(finished, finished.best_gain, self.spec))
+        if finished.unreachable:
+            self.say("note", _unreachable(finished, self.first.metrics, self.spec))
         told = [keep_left(self.store, self.spec, search.left())] if self.rungs.epochs else []
         told += [keep_predictions(self.store, self.spec, warm.predictions())] if warm is not None else []
         for line in filter(None, told):
@@ -125,4 +139,12 @@ def _converged(finished: Finished, best_gain: float, spec: StudySpec) -> str:
     return (
         f"the search ends after {finished.evaluated} variants: the best untried one is expected to raise the front's "
         f"hypervolume by {best_gain:.2g} of it, and stop_gain is {spec.search.stop_gain:g}"
+    )
+
+
+def _unreachable(finished: Finished, metrics: Mapping[str, MetricInfo], spec: StudySpec) -> str:
+    limit = named_constraints(spec, metrics)[finished.unreachable]
+    return (
+        f"the search ends after {finished.evaluated} variants: none of them meets {limit.text(metrics[limit.metric].unit)}, "
+        f"and no other one is expected to with a probability above give_up = {spec.search.give_up:g}"
     )

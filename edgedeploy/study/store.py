@@ -6,6 +6,7 @@
     models/DIGEST/       ONNX reference of a float model,     artifacts/NAME/  what a target built from it, with its
                          its outputs on golden cases                           manifest
                          (or cuts of an elastic network)
+    models/DIGEST.start.json   the wider model that its training starts from
     baseline/            the trained baseline's weights       inputs/*.npz     model-ready inputs of a split
     training/*.pt        checkpoints of unfinished trainings  optuna.sqlite3   the optimiser's history of proposals
     account.jsonl        where the time went                  events.jsonl     what happened when

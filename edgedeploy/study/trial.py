@@ -262,7 +262,7 @@ class Trials:
         """
         cool_to_c = None
         for attempt in range(self.spec.measure.retries + 1):
-            measurement = self._attempt(variant, split, cool_to_c)
+            measurement = self.attempt(variant, split, cool_to_c)
             self.alive(variant)
             with self.account.phase("bookkeeping"):
                 self.store.keep(measurement)
@@ -272,8 +272,8 @@ class Trials:
             cool_to_c = cool_to_c or cooled_c(measurement.environment)
         return measurement
 
-    def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
-        """Once more where a file of this host turned out to be damaged as it was to be sent: it is made anew."""
+    def attempt(self, variant: Variant, split: Split, cool_to_c: float | None = None) -> Measurement:
+        """One run, not stored. Once more where a file of this host turned out to be damaged as it was to be sent."""
         try:
             return self._attempt_once(variant, split, cool_to_c)
         except DamagedFile as exc:
@@ -370,7 +370,7 @@ class Trials:
             parity=parity.figures,
             parity_case=parity.worst_case,
             weight_bits=self.bench.weight_bits(variant),
-            notes=(*self.marks, *self._parity_notes(parity, scores.metrics)),
+            notes=(*self.marks, *self.bench.start_notes(variant), *self._parity_notes(parity, scores.metrics)),
             created_utc=utc_now(),
         )
 

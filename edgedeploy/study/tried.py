@@ -89,7 +89,7 @@ def tried_by(spec: StudySpec, ready: Ready, trials: int, done: Iterable[Variant]
         tuple(seeds),
         _kinds(found.variants),
         tuple(digest for digest in models if digest not in untouched),
-        (*ready.left_out, *_merged(space, found), *_forbidden(space, found), *_made_later(spec)),
+        (*ready.left_out, *_pointless(space), *_merged(space, found), *_forbidden(space, found), *_made_later(spec)),
     )
 
 
@@ -113,6 +113,11 @@ def _kinds(variants: Iterable[Variant]) -> tuple[Kind, ...]:
 def _precision(variant: Variant) -> str:
     mixed = " mixed" if variant.plan.rules else ""
     return f"{variant.precision}{mixed}{' ' + variant.training if variant.training else ''}"
+
+
+def _pointless(space: Space) -> Iterable[str]:
+    for condition in space.only:
+        yield f"{condition.parameter} has the baseline's value but {condition.text} ([[only]])"
 
 
 def _merged(space: Space, found: Candidates) -> Iterable[str]:

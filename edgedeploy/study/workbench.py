@@ -110,6 +110,10 @@ class Workbench:
         """See :meth:`edgedeploy.study.modeller.Modeller.reference`."""
         return self.models.reference(variant)
 
+    def start_notes(self, variant: Variant) -> tuple[str, ...]:
+        """See :meth:`edgedeploy.study.modeller.Modeller.start_notes`."""
+        return self.models.start_notes(variant)
+
     def _note(self, text: str) -> None:
         self._tell("note", text)
 

@@ -130,7 +130,7 @@ SHOWN: Final = {
     *("study.name", "study.targets", "task.kind", "task.checkpoint_key", "space.*", "plans.*.*"),
     *("boards.name", "boards.kind", "boards.machine", "boards.server", "boards.governor", "boards.nvpmodel"),
     *("objectives.metric", "objectives.goal", "objectives.min_effect", "objectives.scale"),
-    *("search.sampler", "try.*", "never.*"),
+    *("search.sampler", "try.*", "never.*", "only.parameter", "only.when.*"),
     *("constraints.metric", "constraints.at_most", "constraints.at_least", "constraints.margin"),
     *(
         "budget.wall_clock",

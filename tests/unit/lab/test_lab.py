@@ -50,8 +50,10 @@ class SimulatedLab:
 
         return Post(name, evaluate, set_aside)
 
+    ahead: Callable[[Variant], None] | None = None
+
     def crew(self) -> Crew:
-        return Crew([self.post(name) for name in self.names])
+        return Crew([self.post(name) for name in self.names], ahead=self.ahead)
 
     def search(self, trials: int, space: Space = SPACE) -> str:
         return self.finish(trials, space).reason
@@ -323,3 +325,70 @@ def test_only_what_compares_across_boards_is_an_objective_of_several() -> None:
     require_comparable(["dice_mean", "latency_ratio", "size_bytes"])
     with pytest.raises(SpecError, match="latency_p50_ns on several boards"):
         require_comparable(["dice_mean", "latency_p50_ns"])
+
+
+def test_the_next_variant_is_prepared_while_the_board_is_at_work(tmp_path: Path) -> None:
+    """Each job ends only when the one after it was prepared."""
+    prepared: list[str] = []
+
+    def wait_for_next(name: str, variant: Variant) -> Outcome:
+        if len(lab.runs) < 5:
+            wait_until(lambda: set(prepared) - {*digests(lab), variant.digest})
+        return landscape(variant)
+
+    lab = SimulatedLab(tmp_path / "o.sqlite3", "a", evaluate=wait_for_next)
+    lab.ahead = lambda variant: prepared.append(variant.digest)
+    assert lab.search(6) == "trials"
+    assert len(prepared) == len(set(prepared)) and set(prepared) <= set(digests(lab))
+    assert len(digests(lab)) == len(set(digests(lab))) == 6
+
+
+def fails(variant: Variant) -> None:
+    raise CommandFailed("train", "the loss is not finite", "Look at it")
+
+
+def test_what_goes_wrong_ahead_of_its_turn_is_told_in_its_turn(tmp_path: Path) -> None:
+    lab = SimulatedLab(tmp_path / "o.sqlite3", "a")
+    lab.ahead = fails
+    assert lab.search(6) == "trials"
+    assert not abandoned()
+
+
+def test_with_one_board_a_search_that_is_ahead_proposes_the_same_again_and_after_a_kill(tmp_path: Path) -> None:
+    whole, again = (SimulatedLab(tmp_path / f"{name}.sqlite3", "a") for name in ("whole", "again"))
+    for lab in (whole, again):
+        lab.ahead = lambda variant: None
+        assert lab.search(16) == "trials"
+    assert digests(whole) == digests(again)
+
+    def interrupted(name: str, variant: Variant) -> Outcome:
+        if len(cut.runs) == 9:
+            cut.evaluate = lambda name, variant: landscape(variant)
+            raise KeyboardInterrupt
+        return landscape(variant)
+
+    cut = SimulatedLab(tmp_path / "cut.sqlite3", "a", evaluate=interrupted)
+    cut.ahead = lambda variant: None
+    with pytest.raises(KeyboardInterrupt):
+        cut.search(16)
+    assert cut.search(16) == "trials"
+    assert digests(cut) == digests(whole)
+
+
+def test_a_study_that_ends_stops_what_is_ahead(tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    def trains(variant: Variant) -> None:
+        begun.set()
+        while True:
+            time.sleep(0.01)
+
+    def interrupted(name: str, variant: Variant) -> Outcome:
+        begun.wait(60)
+        raise KeyboardInterrupt
+
+    lab = SimulatedLab(tmp_path / "o.sqlite3", "a", evaluate=interrupted)
+    lab.ahead = trains
+    with pytest.raises(KeyboardInterrupt):
+        lab.search(6)
+    wait_until(lambda: not abandoned())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from made_up_search import SPACE, landscape
 
+from edgedeploy.records.conditions import Condition
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.codesign import CoDesign
 from edgedeploy.search.improvement import hypervolume
@@ -236,3 +237,46 @@ def test_a_limit_on_an_objective_counts_once() -> None:
 
     once, twice = gains(knowledge), gains(unnamed)
     assert once and all(a >= b for a, b in zip(once, twice, strict=True)) and sum(once) > sum(twice)
+
+
+ONLY = (
+    Condition("precision", {"width": (0.5, 0.25)}),
+    Condition("resolution", {"precision": ("int8", "float32"), "target": ("onnxruntime",)}),
+)
+
+
+@pytest.mark.parametrize("sampler", ["co-design", "tpe"])
+def test_a_parameter_that_does_not_matter_has_the_baseline_s_value(sampler: SamplerName) -> None:
+    space = replace(SPACE, only=ONLY)
+    found = searched(space, 1000 if sampler == "co-design" else 14, sampler=sampler)
+    variants = [variant for variant, _ in found]
+    assert len({variant.digest for variant in variants}) == len(variants)
+    for variant in variants:
+        assert variant.width <= 0.5 or variant.precision == "float32"
+        assert variant.target == "onnxruntime" or variant.arch_kwargs["resolution"] == 128
+    if sampler == "co-design":
+        expected = {space.variant(params).digest for params in space.combinations()}
+        assert {variant.digest for variant in variants} == expected
+
+
+def test_conditions_make_no_two_combinations_of_one_variant() -> None:
+    space = replace(SPACE, only=ONLY)
+    listed = list(space.combinations())
+    assert 0 < len(listed) < SPACE.size()
+    for params in listed:
+        assert space.settled(params) == params
+        for near in space.neighbours(params):
+            assert near != params and space.settled(near) == near
+    odd = {"target": "openvino", "width": 1.0, "precision": "int8", "resolution": 64}
+    plain = space.baseline("openvino")
+    assert space.settled(odd) == plain and space.variant(odd) == space.variant(plain)
+    assert space.params_of(space.variant(odd)) == plain
+    assert space.baseline_variant("openvino") == space.variant(plain)
+    assert not replace(space, never=({"precision": ("float32",), "width": (1.0,)},)).allows(odd)
+
+
+def test_a_precision_counts_as_the_target_builds_it() -> None:
+    space = replace(SPACE, only=(Condition("resolution", {"precision": ("bfloat16",)}),))
+    asked = {"width": 1.0, "precision": "bfloat16", "resolution": 64}
+    assert space.variant({**asked, "target": "openvino"}).arch_kwargs["resolution"] == 64
+    assert space.variant({**asked, "target": "onnxruntime"}).arch_kwargs["resolution"] == 128, "it builds float32"

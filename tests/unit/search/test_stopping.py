@@ -11,7 +11,7 @@ import pytest
 from made_up_search import SMALL, SPACE, landscape, one_board
 
 from edgedeploy.records.variant import Variant
-from edgedeploy.search.loop import Finished, Outcome, Search
+from edgedeploy.search.loop import Finished, Outcome, Scored, Search
 from edgedeploy.search.space import Space
 from edgedeploy.search.stopping import IN_A_ROW, LEAST_OUTCOMES, Stopping
 
@@ -31,7 +31,7 @@ class Lab:
         self.evidence[variant.digest] = outcome
         return outcome
 
-    def search(self, trials: int = 60, stop_gain: float = ENOUGH) -> Finished:
+    def search(self, trials: int = 60, stop_gain: float = ENOUGH, give_up: float = 0.0) -> Finished:
         search = Search(
             storage=self.storage,
             space=self.space,
@@ -40,6 +40,7 @@ class Lab:
             lookup=lambda variant: self.evidence.get(variant.digest),
             clock=nullcontext,
             stop_gain=stop_gain,
+            give_up=give_up,
         )
         with one_board(self.evaluate) as board:
             return search.run(board, trials=trials, deadline_s=time.monotonic() + 240)
@@ -90,3 +91,44 @@ def test_without_it_only_the_budget_or_the_space_ends_a_search(tmp_path: Path) -
     found = Lab(tmp_path / "o.sqlite3", space=SMALL).search(stop_gain=0.0)
     assert (found.reason, found.best_gain) == ("exhausted", None)
     assert SPACE.size() > 60
+
+
+def never(limit: float) -> Callable[[Variant], Outcome]:
+    """The landscape under a limit on its cost, which is 307 at least."""
+
+    def evaluate(variant: Variant) -> Outcome:
+        found = landscape(variant)
+        return Scored(found.values, {"cost": (found.values[1] - limit) / limit})
+
+    return evaluate
+
+
+def test_a_limit_that_nothing_will_meet_ends_a_search_and_a_resumed_one(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "o.sqlite3", never(30.0))
+    found = lab.search(stop_gain=0.0, give_up=0.001)
+    assert (found.reason, found.unreachable) == ("impossible", "cost")
+    assert LEAST_OUTCOMES <= found.evaluated < 40
+    again = lab.search(stop_gain=0.0, give_up=0.001)
+    assert (again.reason, again.evaluated) == ("impossible", found.evaluated)
+    assert lab.search(found.evaluated + 2, 0.0, give_up=0.0).reason == "trials"
+
+
+def test_a_limit_that_something_meets_or_may_meet_ends_nothing(tmp_path: Path) -> None:
+    assert Lab(tmp_path / "met.sqlite3", never(12_000.0)).search(25, 0.0, give_up=0.001).reason == "trials"
+    only_one = Lab(tmp_path / "one.sqlite3", never(320.0))  # that of the smallest
+    assert only_one.search(40, 0.0, give_up=0.001).reason == "trials"
+    assert any(isinstance(item, Scored) and item.constraints["cost"] <= 0 for item in only_one.evidence.values())
+
+
+def test_giving_up_takes_the_same_limit_several_times_and_some_outcomes() -> None:
+    stopping = Stopping(0.0)
+    stopping.begun(0.1, "size")
+    stopping.begun(0.1, "cost")
+    assert not stopping.given_up("cost", LEAST_OUTCOMES)
+    stopping.begun(0.1, "cost")
+    assert not stopping.given_up("cost", LEAST_OUTCOMES - 1)
+    assert not stopping.given_up("size", LEAST_OUTCOMES)
+    assert not stopping.given_up("", LEAST_OUTCOMES)
+    assert stopping.given_up("cost", LEAST_OUTCOMES)
+    stopping.begun(0.1, "")
+    assert not stopping.given_up("cost", LEAST_OUTCOMES)

@@ -33,7 +33,7 @@ class ScriptedTrials(Trials):
     asked: list[float | None]
     before: dict[str, Any]
 
-    def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
+    def attempt(self, variant: Variant, split: Split, cool_to_c: float | None = None) -> Measurement:
         self.asked.append(cool_to_c)
         celsius = {name: value + 20.0 * (len(self.asked) - 1) for name, value in self.before.items()}
         return made_up.measurement(

@@ -141,7 +141,7 @@ class _Reference:
 class ScriptedTrials(Trials):
     """Trials whose board holds an artifact for right that says ``sound``."""
 
-    def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
+    def attempt(self, variant: Variant, split: Split, cool_to_c: float | None = None) -> Measurement:
         artifact, folder = self.bench.artifact(variant)
         said = (folder / artifact.entry).read_text(encoding="utf-8")
         if said != "sound":
@@ -244,7 +244,7 @@ def test_two_artifacts_that_differ_and_both_miss_are_the_toolchains(second: Answ
 class CrashingTrials(ScriptedTrials):
     """Trials whose board runs nothing."""
 
-    def _attempt(self, variant: Variant, split: Split, cool_to_c: float | None) -> Measurement:
+    def attempt(self, variant: Variant, split: Split, cool_to_c: float | None = None) -> Measurement:
         raise DidNotRun("board 'b': run it", "worker_crashed: candidate: SIGSEGV", "")
 
 
