@@ -9,7 +9,7 @@ from edgedeploy.files.arrays import (
     read_arrays,
     write_arrays,
 )
-from edgedeploy.files.parsing import MOST_DEPTH, parsed, read_plain
+from edgedeploy.files.parsing import MOST_DEPTH, parsed, parsed_value, read_plain
 from edgedeploy.files.writing import (
     PARTIAL_PREFIX,
     append_line,
@@ -36,6 +36,7 @@ __all__ = [
     "write_arrays",
     "MOST_DEPTH",
     "parsed",
+    "parsed_value",
     "read_plain",
     "PARTIAL_PREFIX",
     "append_line",

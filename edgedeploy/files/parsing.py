@@ -42,14 +42,20 @@ def parsed(data: bytes) -> dict[str, Any]:
     Raises ``ValueError`` (also for NaN, infinities, whole numbers beyond 64 bits, halves of characters) and
     ``RecursionError`` for what is nested deeper than :data:`MOST_DEPTH`.
     """
+    value = parsed_value(data)
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not an object")
+    return value
+
+
+def parsed_value(data: bytes) -> Any:
+    """As :func:`parsed`, of what need not be an object."""
     if not data.strip():
         raise ValueError("it is empty")
     text = data.decode("utf-8")
     whole = _bounded if _LONG_NUMBER.search(data) else None  # a call for each number is slow
     broken = _finite if _HUGE_NUMBER.search(data) else None
     value = json.loads(text, parse_constant=_no_number, parse_int=whole, parse_float=broken)
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds a {type(value).__name__}, not an object")
     _check_depth(value)
     if _SURROGATE.search(data):
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a character cannot be written anywhere
@@ -58,7 +64,7 @@ def parsed(data: bytes) -> dict[str, Any]:
 
 def _check_depth(value: Any) -> None:
     """Raises ``RecursionError``: whoever reads or writes the value goes down it."""
-    layer = [value]
+    layer = [value] if isinstance(value, (dict, list)) else []
     for _ in range(MOST_DEPTH):
         inner: list[Any] = []
         for item in layer:

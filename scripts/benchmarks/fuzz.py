@@ -1,11 +1,12 @@
-"""Damaged answers of agents, folders of studies, study files and bundles: each is refused by a typed error or read.
+"""Damaged answers of agents, folders of studies, study files, bundles, lines of tegrastats, words of trtexec, DICOM images
+and ONNX networks: each is refused by a typed error or read.
 
 A real run of the local agent on a tiny network is recorded once. Then each case damages one answer, one file of a study's
-folder, one study file or one part of a signed bundle, and gives it to the code that reads it in earnest. A violation is an
-error that is none of edgedeploy's own, a case that does not end within its limit, more memory than the limit, a signature
-file that was changed and is accepted, or a file that is written, changed or gone outside of the case's own folder. A case is
-made from the seed, its number and the recorded run, which is kept when there was a violation: --case repeats one, and shows
-it.
+folder, one study file, one part of a signed bundle or one of the others, and gives it to the code that reads it in earnest.
+A violation is an error that is none of edgedeploy's own, a case that does not end within its limit, more memory than the
+limit, a signature file that was changed and is accepted, or a file that is written, changed or gone outside of the case's
+own folder. A case is made from the seed, its number and the recorded run, which is kept when there was a violation: --case
+repeats one, and shows it.
 
 With --check exit 1 when there was a violation.
 """
@@ -126,10 +127,10 @@ def place(folder: Path) -> Iterator[Path]:
         os.chdir(before)
 
 
-def made(recording: Recording, own: Path) -> dict[str, Kind]:
+def made(recording: Recording | None, own: Path, names: Sequence[str]) -> dict[str, Kind]:
     from benchmarks.shared.fuzz_kinds import KINDS
 
-    return {name: make(recording, _new(own / name)) for name, (make, _) in KINDS.items()}
+    return {name: KINDS[name][0](recording, _new(own / name)) for name in names}
 
 
 def _new(folder: Path) -> Path:
@@ -138,7 +139,7 @@ def _new(folder: Path) -> Path:
 
 
 def work(
-    recording: Recording, folder: Path, number: int, given: argparse.Namespace, answers: Any, progress: Any
+    recording: Recording | None, folder: Path, number: int, given: argparse.Namespace, answers: Any, progress: Any
 ) -> None:
     """The cases of one process: every so many-th."""
     folder.mkdir()
@@ -147,7 +148,7 @@ def work(
     try:
         with place(folder) as own:
             _work(
-                made(recording, own),
+                made(recording, own, given.kinds),
                 range(number, given.cases, PROCESSES),
                 given,
                 tally,
@@ -166,11 +167,15 @@ def _work(
     look: Callable[[], dict[str, tuple[int, int]]],
     progress: Any,
 ) -> None:
+    from benchmarks.shared.fuzz_kinds import kind_of
+
     _limit_memory()
     was, until_s = look(), time.monotonic() + (given.seconds or 1e9)
     for count, index in enumerate(cases, start=1):
         if time.monotonic() > until_s:
             break
+        if kind_of(index) not in kinds:
+            continue
         progress[cases.start] = index
         name, end, text = one(kinds, index, given.seed)
         tally.counts[name, end] += 1
@@ -190,13 +195,17 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def recorded(given: argparse.Namespace, folder: Path) -> Recording:
+def recorded(given: argparse.Namespace, folder: Path) -> Recording | None:
+    """The run that another call kept, or a new one; None where no kind is damaged that needs one."""
+    from benchmarks.shared.fuzz_kinds import ALONE
     from benchmarks.shared.recorded_agent import Recording, record
 
+    if set(given.kinds) <= set(ALONE):
+        return None
     return Recording.load(given.recording, _new(folder)) if given.recording else record(_new(folder))
 
 
-def run(given: argparse.Namespace, recording: Recording, folder: Path) -> Tally:
+def run(given: argparse.Namespace, recording: Recording | None, folder: Path) -> Tally:
     """All cases, in :data:`PROCESSES` processes."""
     context = multiprocessing.get_context("fork")
     answers, progress = context.Queue(), context.Array("l", PROCESSES)
@@ -233,14 +242,13 @@ def _watch(worker: Any, number: int, progress: Any, seen: list[tuple[int, float]
 
 def show(given: argparse.Namespace, folder: Path) -> int:
     """Repeat one case, with the damaged input and the error."""
-    from benchmarks.shared.fuzz_kinds import ALONE, KINDS, kind_of
-    from benchmarks.shared.recorded_agent import Recording
+    from benchmarks.shared.fuzz_kinds import kind_of
 
     name = kind_of(given.case)
-    no_run = Recording.__new__(Recording)  # some inputs are damaged without one
-    recording = no_run if name in ALONE else recorded(given, folder / "recording")
+    given.kinds = [name]
+    recording = recorded(given, folder / "recording")
     with place(_new(folder / "0")) as own:
-        kinds = {name: KINDS[name][0](recording, _new(own / name))}
+        kinds = made(recording, own, given.kinds)
         what, data = kinds[name].damage(random.Random(f"{given.seed}:{given.case}"))
         sys.stdout.write(f"{name}, {what}, {len(data)} bytes: {data[:3000]!r}\n")
         try:
@@ -252,15 +260,30 @@ def show(given: argparse.Namespace, folder: Path) -> int:
     return 0
 
 
+def _kept(recording: Recording | None, seed: int) -> str:
+    """Keep the recorded run, and the option that takes it again."""
+    if recording is None:
+        return ""
+    kept = Path(tempfile.gettempdir()) / f"edgedeploy-fuzz-{seed}.json"
+    recording.save(kept)
+    return f" --recording {kept}"
+
+
 def main(argv: Sequence[str]) -> int:
     parser = parser_of("fuzz", __doc__)
     parser.add_argument("--cases", type=int, default=CASES, help=f"how many cases ({CASES})")
     parser.add_argument("--seconds", type=float, help="stop after this time")
     parser.add_argument("--seed", type=int, default=1, help="other cases (1)")
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="cases of these kinds alone")
     parser.add_argument("--case", type=int, help="repeat one case and show it")
     parser.add_argument("--recording", type=Path, help="the run that another call kept, instead of a new one")
     parser.add_argument("--check", action="store_true", help="exit 1 when there is a violation")
     given = parser.parse_args(argv)
+    from benchmarks.shared.fuzz_kinds import KINDS
+
+    given.kinds = [*KINDS] if given.kinds is None else given.kinds
+    if unknown := set(given.kinds) - set(KINDS):
+        parser.error(f"no kind is called {', '.join(sorted(unknown))}: {', '.join(KINDS)}")
     # Files are written at every case: in memory where the system has a folder there.
     with tempfile.TemporaryDirectory(prefix="edgedeploy-fuzz-", dir=MEMORY if MEMORY.is_dir() else None) as name:
         if given.case is not None:
@@ -279,8 +302,8 @@ def main(argv: Sequence[str]) -> int:
     for index, kind, text in sorted(tally.violations)[:MOST_SHOWN]:
         sys.stdout.write(f"VIOLATION --seed {given.seed} --case {index} ({kind}) {text}\n")
     if tally.violations:
-        kept = Path(tempfile.gettempdir()) / f"edgedeploy-fuzz-{given.seed}.json"
-        recording.save(kept)
-        sys.stdout.write(f"      repeat one: scripts/bench fuzz --seed {given.seed} --recording {kept} --case N\n")
+        sys.stdout.write(
+            f"      repeat one: scripts/bench fuzz --seed {given.seed}{_kept(recording, given.seed)} --case N\n"
+        )
     sys.stdout.write(f"{'ok  ' if not tally.violations else 'FAIL'}  {len(tally.violations)} violations\n")
     return int(given.check and bool(tally.violations))

@@ -44,15 +44,31 @@ def write_segmentation(
 ) -> Path:
     """Write a SEG (PS3.3 A.51) of the ``clip`` and return its path. ``masks`` has an array (rows, columns) of whole numbers
     for each frame: 0 is nothing, n is the n-th of ``segments``. ``model`` and ``version`` name what found them. The same
-    arguments give the same bytes: identifiers are made of them. Raises ``DicomError`` for masks that do not fit the clip."""
+    arguments give the same bytes: identifiers are made of them. Raises ``DicomError`` for masks that do not fit the clip, a
+    clip that does not say whose it is, and a place that cannot be written."""
     stack = _checked(clip, masks, segments)
     with unquoted():
-        data = _segmentation(clip, stack, segments, model, version, manufacturer, serial)
-        where = Path(path)
-        part = where.with_name(where.name + ".part")
+        try:
+            data = _segmentation(clip, stack, segments, model, version, manufacturer, serial)
+            _save(data, Path(path))
+        except OSError as exc:
+            raise DicomError(f"{path}: {exc.strerror or exc}") from None
+        except Exception as exc:  # as in `open_clip`: what it takes over from the clip may be damaged
+            raise DicomError(
+                f"the clip's description of patient, study or series is damaged ({type(exc).__name__})"
+            ) from None
+    return Path(path)
+
+
+def _save(data: Any, where: Path) -> None:
+    part = where.with_name(where.name + ".part")
+    try:
         data.save_as(part, enforce_file_format=True)
         part.replace(where)
-    return where
+    except BaseException:
+        if part.is_file():
+            part.unlink()
+        raise
 
 
 def _checked(clip: Clip, masks: Sequence[Any], segments: Sequence[Segment]) -> Any:

@@ -85,8 +85,13 @@ _FIELDS = {
     "rail": r"([A-Z]\w*) (-?\d+)(mW)?/(-?\d+)(mW)?",
     "engine": r"([A-Z]\w*) (?:(off)|(?:(\d+)%)?@(\d+)|(\d+))",
 }
-_PATTERNS = {name: re.compile(pattern + r"(?= |$)") for name, pattern in _FIELDS.items()}
-_CORE = re.compile(r"off|(\d+)%(?:@(\d+))?")
+_DIGITS = r"\d{1,9}"
+"""Of a number: what has more is none that a board prints, and thousands of them are none that Python reads."""
+
+_PATTERNS = {
+    name: re.compile(pattern.replace(r"\d+", _DIGITS) + r"(?= |$)", re.ASCII) for name, pattern in _FIELDS.items()
+}
+_CORE = re.compile(r"off|(\d{1,9})%(?:@(\d{1,9}))?", re.ASCII)
 
 
 def parse(line: str, rails: Sequence[str] | None = None) -> TegraReading:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-_BANNER = re.compile(r"TensorRT\.\w+ \[TensorRT v(\d+)\](?: \[b(\d+)\])?")
+_BANNER = re.compile(r"TensorRT\.\w+ \[TensorRT v(\d{1,6})\](?: \[b(\d{1,9})\])?")
 
 
 @dataclass(frozen=True, order=True)

@@ -1,4 +1,5 @@
-"""What is fuzzed: answers of agents, folders of studies, study files, bundles. Each kind damages an input and reads it."""
+"""What is fuzzed, by name. Each kind damages an input and reads it; agents' answers, studies' folders and study files are
+here, the others in modules of their own."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ import numpy as np
 
 from benchmarks import ROOT
 from benchmarks.shared.fuzz_bundles import Bundles
+from benchmarks.shared.fuzz_files import DicomFiles, OnnxFiles
+from benchmarks.shared.fuzz_words import TegrastatsLines, TrtexecWords
 from benchmarks.shared.mutations import mutate_arrays, mutate_json, mutate_toml
 from benchmarks.shared.recorded_agent import Recording, Replay
 
@@ -327,10 +330,14 @@ KINDS: Final[Mapping[str, tuple[Callable[[Recording, Path], Kind], int]]] = {
     "folder": (Folder, 5),
     "study": (StudyFiles, 5),
     "bundle": (Bundles, 4),
+    "tegrastats": (TegrastatsLines, 3),
+    "trtexec": (TrtexecWords, 3),
+    "dicom": (DicomFiles, 3),
+    "onnx": (OnnxFiles, 2),
 }
-"""Each kind with its share of twenty cases."""
+"""Each kind with its share of 31 cases: an odd number, so that each of two processes meets all kinds."""
 
-ALONE: Final = ("study", "bundle")
+ALONE: Final = ("study", "bundle", "tegrastats", "trtexec", "dicom", "onnx")
 """Kinds that need no recorded run."""
 
 ORDER: Final = [name for name, (_, share) in KINDS.items() for _ in range(share)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import CommandFailed, MeasurementError
+from edgedeploy.files import parsed
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.records.variant import canonical_json, digest_of
 from edgedeploy.runtime.files import sha256_file
@@ -74,19 +75,20 @@ def _cached(transport: Transport, folder: str, facts: Mapping[str, Any]) -> Engi
         return None
     plan = f"{folder}/model.plan"
     try:
-        note = json.loads(data)
+        note = parsed(data)
         noted = canonical_json(note["facts"]) == canonical_json(facts)
-    except (ValueError, KeyError, TypeError) as exc:
+        differs = sorted(name for name in facts if note["facts"].get(name) != facts[name])
+        plan_sha256, log = str(note["plan_sha256"]), str(note["log"])
+        warnings, dla_asked = tuple(map(str, note["warnings"])), bool(note["dla"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise ForeignPlan(
             plan, f"the note beside it is damaged: {exc!r}", f"Remove {folder}; it is built again"
         ) from exc
     if not noted:
-        differs = sorted(name for name in facts if note["facts"].get(name) != facts[name])
         raise ForeignPlan(plan, f"it was built for another {', '.join(differs)}", f"Remove {folder}; it is built again")
-    if _sha256(transport, plan) != note["plan_sha256"]:
+    if _sha256(transport, plan) != plan_sha256:
         raise ForeignPlan(plan, "its bytes are not those that were built here", f"Remove {folder}; it is built again")
-    placement = read_placement(note["log"]) if note["dla"] else None
-    return Engine(plan, facts, True, tuple(note["warnings"]), placement, note["log"])
+    return Engine(plan, facts, True, warnings, read_placement(log) if dla_asked else None, log)
 
 
 def _build(

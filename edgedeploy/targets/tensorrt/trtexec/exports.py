@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedeploy.errors import MeasurementError, Unstable
+from edgedeploy.files import parsed_value
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE
@@ -90,9 +90,9 @@ def read_profile(text: str) -> dict[str, tuple[float, float]]:
     data = _parse(text, "--exportProfile")
     if not (isinstance(data, list) and data and isinstance(data[0], Mapping) and _positive(data[0].get("count"))):
         raise _wrong("--exportProfile", "it does not begin with a count of iterations")
-    rows = [_numbers(row, "--exportProfile", ("averageMs", "percentage")) for row in data[1:]]
+    rows = [_profiled(row) for row in data[1:]]
     layers = {
-        str(row.get("name")): (float(row.get("medianMs", numbers["averageMs"])), numbers["percentage"])
+        str(row.get("name")): (numbers.get("medianMs", numbers["averageMs"]), numbers["percentage"])
         for row, numbers in zip(data[1:], rows, strict=True)
     }
     total = sum(numbers["percentage"] for numbers in rows)
@@ -143,12 +143,23 @@ def _tensor(row: Mapping[str, Any], spec: TensorSpec) -> Array:
         raise _wrong("--exportOutput", f"{spec.name} is {text}, expected {spec.shape}")
     if not isinstance(values, list) or len(values) != math.prod(spec.shape):
         raise _wrong("--exportOutput", f"{spec.name} lacks values")
-    array: npt.NDArray[np.generic] = np.array(values, dtype=spec.dtype).reshape(spec.shape)
+    if not all(isinstance(value, int | float) for value in values):
+        raise _wrong("--exportOutput", f"{spec.name} has values that are no numbers")
+    try:
+        array: npt.NDArray[np.generic] = np.array(values, dtype=spec.dtype).reshape(spec.shape)
+    except OverflowError:
+        raise _wrong("--exportOutput", f"{spec.name} has values that are no {spec.dtype}") from None
     return array
 
 
 def _layer(data: Mapping[str, Any]) -> EngineLayer:
     return EngineLayer(str(data["Name"]), kind_of(data), precision_of(data), None, None)
+
+
+def _profiled(row: Any) -> dict[str, float]:
+    """Releases from 8.5 on have a median too."""
+    median = ("medianMs",) if isinstance(row, Mapping) and "medianMs" in row else ()
+    return _numbers(row, "--exportProfile", ("averageMs", "percentage", *median))
 
 
 def _rows(text: str, flag: str, names: Sequence[str]) -> list[dict[str, float]]:
@@ -176,8 +187,8 @@ def _parse(text: str, flag: str) -> Any:
     if _NON_FINITE.search(text):
         raise _wrong(flag, "it holds NaN or Inf")
     try:
-        return json.loads(text)
-    except ValueError as exc:
+        return parsed_value(text.encode())
+    except (ValueError, RecursionError) as exc:
         raise _wrong(flag, f"it is no JSON: {exc}") from exc
 
 

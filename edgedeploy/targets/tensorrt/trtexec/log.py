@@ -113,12 +113,12 @@ _STAMP = r"\[\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\]"
 _PREFIX = re.compile(rf"^(?:{_STAMP} )*(?:\[([IWEFV])\] )?(?:\[TRT\] )?")
 _TORN = re.compile(rf"^(?:{_STAMP} ?)*[^\[\s].*{_STAMP}|^(?:{_STAMP} )*\[[IWEFV]\].*{_STAMP}")
 _VERDICT = re.compile(r"^&&&& (RUNNING|PASSED|FAILED) TensorRT\.\w+(.*)$")
-_NUMBER = r"([-+]?(?:[0-9.]+(?:e[-+]?\d+)?|nan|inf))"
+_NUMBER = r"([-+]?(?:\d{1,30}(?:\.\d{0,30})?(?:e[-+]?\d{1,3})?|nan|inf))"
 _SUMMARY = re.compile(
     r"^(Latency|End-to-End Host Latency|Enqueue Time|H2D Latency|GPU Compute Time|D2H Latency): (min = .*)$"
 )
-_FIELD = re.compile(rf"(min|max|mean|median|percentile\((\d+)%\)) = {_NUMBER} ms")
-_OLD_FIELD = re.compile(rf"^(min|max|mean|median|percentile): {_NUMBER} ms(?: at (\d+)%)?")
+_FIELD = re.compile(rf"(min|max|mean|median|percentile\((\d{{1,3}})%\)) = {_NUMBER} ms")
+_OLD_FIELD = re.compile(rf"^(min|max|mean|median|percentile): {_NUMBER} ms(?: at (\d{{1,3}})%)?")
 _OLD_BLOCKS: Final = {"Host Latency": "latency", "Enqueue Time": "enqueue", "GPU Compute": "gpu_compute"}
 _NAMES: Final = {
     "Latency": "latency",
@@ -129,10 +129,10 @@ _NAMES: Final = {
     "D2H Latency": "d2h",
 }
 _THROUGHPUT = re.compile(rf"^[Tt]hroughput: {_NUMBER} qps$")
-_QUERIES = re.compile(r"^Timing trace has (\d+) queries over")
+_QUERIES = re.compile(r"^Timing trace has (\d{1,12}) queries over")
 _WALLTIME = re.compile(rf"^(?:Total Host Walltime|walltime): {_NUMBER} s$")
 _COV = re.compile(rf"coefficient of variance = {_NUMBER}%")
-_BATCH = re.compile(r"--batch=(\d+)")
+_BATCH = re.compile(r"--batch=([1-9]\d{0,8})\b")
 _DEVICE_KEYS: Final = ("Selected Device", "Compute Capability", "SMs", "Device Global Memory", "TensorRT version")
 
 _TELLING: Final[Mapping[Cause, re.Pattern[str]]] = {

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.errors import MeasurementError
+from edgedeploy.files import parsed
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
@@ -46,8 +47,8 @@ def find_api(transport: Transport, version: TrtVersion, python: str, work: str) 
     if done.exit_status != 0:
         return PythonApi(reason=f"{python} on the board: {_last_line(done.stderr)}")
     try:
-        found = str(json.loads(done.stdout)["tensorrt"])
-    except (ValueError, KeyError, TypeError):
+        found = str(parsed(done.stdout)["tensorrt"])
+    except (ValueError, KeyError, RecursionError):
         return PythonApi(reason=f"{python} on the board answers {done.stdout[:100]!r}")
     if not f"{found}.".startswith(f"{version}."):
         return PythonApi(reason=f"its Python API is of TensorRT {found}, trtexec of {version}")
