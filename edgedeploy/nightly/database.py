@@ -133,7 +133,7 @@ def _engine(place: Path | Server) -> sa.Engine:
     return engine
 
 
-def now(connection: sa.Connection) -> float:
+def clock_s(connection: sa.Connection) -> float:
     """Seconds since 1970 by the database's clock, which all hosts share."""
     own = connection.dialect.name == "sqlite"
     text = "(julianday('now') - 2440587.5) * 86400.0" if own else "extract(epoch from clock_timestamp())"

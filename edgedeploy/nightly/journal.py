@@ -23,7 +23,7 @@ from sqlalchemy import exc as sa_exc
 
 from edgedeploy.errors import Busy
 from edgedeploy.files import parsed
-from edgedeploy.nightly.database import ACCEPTED, JOBS, NIGHTS, VERDICTS, Database, insert_new, now
+from edgedeploy.nightly.database import ACCEPTED, JOBS, NIGHTS, VERDICTS, Database, clock_s, insert_new
 from edgedeploy.nightly.holder import Holder
 from edgedeploy.records.night import Session, Verdict
 from edgedeploy.runtime.wire.serde import from_json, to_json
@@ -73,6 +73,14 @@ class NightRow:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """The latest night, and in how many."""
+
+    last: str
+    nights: int
+
+
+@dataclass(frozen=True)
 class Acceptance:
     """A move of what an entry is held against: ``was`` and ``now`` are digests, ``state`` what was accepted."""
 
@@ -108,7 +116,7 @@ class Journal:
         """The latest night that has not ended and whose budget has not either."""
         rows = self._database.run(
             lambda c: [
-                _night(row, now(c))
+                _night(row, clock_s(c))
                 for row in c.execute(
                     sa.select(NIGHTS)
                     .where(NIGHTS.c.lab == self.lab, NIGHTS.c.ended_s.is_(None))
@@ -125,7 +133,7 @@ class Journal:
         """Begins the night, or takes it up where its holder is dead. Raises ``Busy`` while another process holds it."""
 
         def take(connection: sa.Connection) -> NightRow:
-            now_s = now(connection)
+            now_s = clock_s(connection)
             insert_new(connection, NIGHTS, lab=self.lab, night=night, started_s=now_s, budget_s=budget_s)
             row = connection.execute(self._of_night(sa.select(NIGHTS), night).with_for_update()).one()
             other = Holder.from_text(row.holder)
@@ -148,7 +156,7 @@ class Journal:
 
         def renew(connection: sa.Connection) -> int:
             mine = self._of_night(NIGHTS.update(), night).where(NIGHTS.c.holder == self.holder.text)
-            return connection.execute(mine.values(heard_s=now(connection))).rowcount
+            return connection.execute(mine.values(heard_s=clock_s(connection))).rowcount
 
         if not self._database.run(renew):
             raise self._lost(night)
@@ -158,7 +166,7 @@ class Journal:
 
         def finish(connection: sa.Connection) -> NightRow | None:
             mine = self._of_night(NIGHTS.update(), night).where(NIGHTS.c.holder == self.holder.text)
-            if not connection.execute(mine.values(holder="", ended_s=now(connection))).rowcount:
+            if not connection.execute(mine.values(holder="", ended_s=clock_s(connection))).rowcount:
                 return None
             for row in connection.execute(
                 self._jobs(sa.select(JOBS), night).where(JOBS.c.state.in_([WAITING, RUNNING]))
@@ -256,15 +264,16 @@ class Journal:
             found.setdefault((entry, board), []).append(float(spent_s))
         return found
 
-    def last_measured(self, before: str) -> dict[tuple[str, str], str]:
-        """The latest night before this one in which each entry was measured on each board."""
+    def measured(self, before: str) -> dict[tuple[str, str], Measured]:
+        """Of each entry on each board that was measured before this night: when last, and how often."""
 
         def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
             done = sa.and_(JOBS.c.lab == self.lab, JOBS.c.state == DONE, JOBS.c.reason == "", JOBS.c.night < before)
-            wanted = sa.select(JOBS.c.entry, JOBS.c.board, sa.func.max(JOBS.c.night)).where(done)
+            counted = (sa.func.max(JOBS.c.night), sa.func.count(sa.distinct(JOBS.c.night)))
+            wanted = sa.select(JOBS.c.entry, JOBS.c.board, *counted).where(done)
             return connection.execute(wanted.group_by(JOBS.c.entry, JOBS.c.board)).all()
 
-        return {(entry, board): night for entry, board, night in self._database.run(read)}
+        return {(entry, board): Measured(*found) for entry, board, *found in self._database.run(read)}
 
     def keep_verdict(self, verdict: Verdict) -> None:
         """Of a pair and a night there is one: a later one, of more sessions, takes its place."""
@@ -308,7 +317,7 @@ class Journal:
             if row is not None and row.now != was:
                 return None
             values = {"entry": entry, "number": (row.number if row else 0) + 1, "who": who, "why": why}
-            values |= {"was": was, "now": now, "at_s": now(connection)}
+            values |= {"was": was, "now": now, "at_s": clock_s(connection)}
             text = json.dumps(state, allow_nan=False)
             connection.execute(ACCEPTED.insert().values(lab=self.lab, state=text, **values))
             return Acceptance(**values, state=state)
@@ -350,7 +359,7 @@ class Journal:
 
     def _night(self, connection: sa.Connection, night: str) -> NightRow | None:
         row = connection.execute(self._of_night(sa.select(NIGHTS), night)).first()
-        return None if row is None else _night(row, now(connection))
+        return None if row is None else _night(row, clock_s(connection))
 
     def _job_row(self, row: Any) -> JobRow:
         session = None if row.session is None else Session.from_json(parsed(row.session.encode()))

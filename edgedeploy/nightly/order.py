@@ -6,7 +6,8 @@ that is left, a board takes the one of the highest priority::
     priority = importance x nights since it was last measured
 
 A pair that was never measured counts as :data:`NEVER_NIGHTS` nights. What is left out tonight rises tomorrow, so every pair
-has its turn, and one that matters twice as much has it twice as often. Of equal ones the lab file's first goes first.
+has its turn, and one that matters twice as much has it twice as often. Of equal ones the one goes first that was measured in
+fewer nights, then the lab file's first.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ LATEST: Final = 5
 
 @dataclass(frozen=True)
 class Pair:
-    """One entry on one board. ``nights`` since it was last measured: None for never. One session is expected to take
-    ``session_s``, and ``sessions`` are missing tonight. Boards of one ``machine`` take turns."""
+    """One entry on one board. ``nights`` since it was last measured: None for never; ``times`` is in how many it was. One
+    session is expected to take ``session_s``, and ``sessions`` are missing tonight. Boards of one ``machine`` take turns."""
 
     entry: str
     board: str
@@ -42,6 +43,7 @@ class Pair:
     nights: float | None = None
     session_s: float = DEFAULT_SESSION_S
     sessions: int = SESSIONS
+    times: int = 0
     machine: str = ""
 
     @property
@@ -75,7 +77,7 @@ class Planned:
 
 def in_order(pairs: Iterable[Pair]) -> list[Pair]:
     """The highest priority first; equal ones stay in their order."""
-    return sorted(pairs, key=lambda pair: -pair.priority)
+    return sorted(pairs, key=lambda pair: (-pair.priority, pair.times))
 
 
 def next_pair(pairs: Iterable[Pair], left_s: float) -> Pair | None:
