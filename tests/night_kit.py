@@ -1,4 +1,4 @@
-"""Entries of a lab for tests: real bundles of small networks with their portable model, a lab's folder, sessions on boards."""
+"""Entries of a lab for tests: real bundles of small networks with their portable model, and sessions on boards."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_only_its_makers_bundle_is_measured(tmp_path: Path) -> None:
     entry = Entry(trust=trust.name)
     subject = subject_of(tmp_path, entry)
     (place / "artifact/model.onnx").write_bytes(b"another")
-    with pytest.raises(BundleError, match="untrusted|tampered|changed"):
+    with pytest.raises(BundleError, match=r"untrusted|tampered|changed"):
         subject_of(tmp_path, entry)
     product_kit.replace_folder(place, files)
     with pytest.raises(BundleError, match="unsigned"):
@@ -115,7 +115,7 @@ def test_what_takes_other_inputs_is_no_answer_to_the_same_question(tmp_path: Pat
     (tensor,) = manifest.inputs
     other = replace(manifest, inputs=(replace(tensor, dtype="float64"),))
     product_kit.replace_folder(place, product_kit.with_manifest(files, other))
-    with pytest.raises(SpecError, match="image float64 .* took image float32"):
+    with pytest.raises(SpecError, match=r"image float64 .* took image float32"):
         subject_of(tmp_path)
 
 
