@@ -69,7 +69,6 @@ ACCEPTED = sa.Table(
     sa.Column("why", sa.Text, nullable=False),
     sa.Column("was", sa.Text, nullable=False),
     sa.Column("now", sa.Text, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),
 )
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy import exc as sa_exc
 
 from edgedeploy.errors import Busy
 from edgedeploy.files import parsed
@@ -82,7 +81,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """A move of what an entry is held against: ``was`` and ``now`` are digests, ``state`` what was accepted."""
+    """A move of what an entry is held against, the ``number``-th: ``was`` and ``now`` are digests, ``at_s`` is in seconds
+    since 1970."""
 
     entry: str
     number: int
@@ -91,7 +91,6 @@ class Acceptance:
     why: str
     was: str
     now: str
-    state: dict[str, Any]
 
 
 class Journal:
@@ -220,6 +219,15 @@ class Journal:
 
         return [self._job_row(row) for row in self._database.run(read)]
 
+    def jobs_of(self, night: str, entry: str, board: str) -> list[JobRow]:
+        """Of one pair, by number."""
+
+        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+            own = self._jobs(sa.select(JOBS), night).where(JOBS.c.entry == entry, JOBS.c.board == board)
+            return connection.execute(own.order_by(JOBS.c.number)).all()
+
+        return [self._job_row(row) for row in self._database.run(read)]
+
     def claim(self, night: str, key: JobKey) -> bool:
         """Whether this holder has the job now: it was waiting, and nobody else took it."""
 
@@ -239,6 +247,12 @@ class Journal:
 
         if not self._database.run(keep):
             raise self._lost(night)
+
+    def attempts(self, night: str, key: JobKey) -> int:
+        """How often the board has failed the job."""
+        return int(
+            self._database.run(lambda c: c.execute(self._job(sa.select(JOBS.c.attempts), night, key)).scalar_one())
+        )
 
     def give_back(self, night: str, key: JobKey, *, failed: bool = False) -> None:
         """A job that was claimed waits again; with ``failed`` the board has failed it once more."""
@@ -287,6 +301,26 @@ class Journal:
 
         self._database.run(keep)
 
+    def verdicts(self, night: str) -> dict[tuple[str, str], Verdict]:
+        """Those of a night so far, by entry and board."""
+
+        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+            of_night = (VERDICTS.c.lab == self.lab, VERDICTS.c.night == night)
+            return connection.execute(sa.select(VERDICTS.c.verdict).where(*of_night)).all()
+
+        found = [_verdict(row) for row in self._database.run(read)]
+        return {(item.entry, item.board): item for item in found}
+
+    def latest_series(self, before: str) -> dict[tuple[str, str], int]:
+        """How many series each pair had in the latest night before this one, by entry and board."""
+
+        def read(connection: sa.Connection) -> str | None:
+            earlier = (VERDICTS.c.lab == self.lab, VERDICTS.c.night < before)
+            return connection.execute(sa.select(sa.func.max(VERDICTS.c.night)).where(*earlier)).scalar()
+
+        night = self._database.run(read)
+        return {} if night is None else {key: len(item.series) for key, item in self.verdicts(night).items()}
+
     def history(self, entry: str, board: str, before: str) -> list[Verdict]:
         """Verdicts of earlier nights since what the entry is held against was accepted, oldest first."""
 
@@ -304,38 +338,24 @@ class Journal:
             return connection.execute(wanted.order_by(VERDICTS.c.night)).all()
 
         rows = self._database.run(read)
-        return [from_json(Verdict, parsed(row.verdict.encode()), kept=True) for row in rows]
+        return [_verdict(row) for row in rows]
 
     # -- what entries are held against
 
-    def accept(self, entry: str, was: str, now: str, who: str, why: str, state: dict[str, Any]) -> Acceptance:
-        """Logs that an entry is held against something else from now on. ``was`` is the digest that the caller found; when
-        another acceptance came between, nothing is changed and ``Busy`` says so."""
+    def accept(self, entry: str, was: str, now: str, who: str, why: str, *, number: int) -> Acceptance:
+        """Logs that an entry is held against something else from now on, the ``number``-th that was frozen of it. ``was``
+        and ``now`` are digests. The one of that number that is there already stays, and is returned."""
 
-        def add(connection: sa.Connection) -> Acceptance | None:
-            row = connection.execute(self._acceptances(entry).limit(1)).first()
-            if row is not None and row.now != was:
-                return None
-            values = {"entry": entry, "number": (row.number if row else 0) + 1, "who": who, "why": why}
-            values |= {"was": was, "now": now, "at_s": clock_s(connection)}
-            text = json.dumps(state, allow_nan=False)
-            connection.execute(ACCEPTED.insert().values(lab=self.lab, state=text, **values))
-            return Acceptance(**values, state=state)
+        def add(connection: sa.Connection) -> sa.Row[Any]:
+            key = {"lab": self.lab, "entry": entry, "number": number}
+            insert_new(connection, ACCEPTED, **key, who=who, why=why, was=was, now=now, at_s=clock_s(connection))
+            return connection.execute(self._acceptances(entry).where(ACCEPTED.c.number == number)).one()
 
-        try:
-            found = self._database.run(add)
-        except sa_exc.IntegrityError:
-            found = None
-        if found is None:
-            raise Busy(f"accept {entry!r}", "somebody else accepted it meanwhile", "Look at it, then accept it again")
-        return found
+        return _acceptance(self._database.run(add))
 
     def accepted(self, entry: str) -> list[Acceptance]:
         """All that was ever accepted for an entry, the latest first, which holds."""
-        rows = self._database.run(lambda c: c.execute(self._acceptances(entry)).all())
-        return [
-            Acceptance(r.entry, r.number, r.at_s, r.who, r.why, r.was, r.now, parsed(r.state.encode())) for r in rows
-        ]
+        return [_acceptance(row) for row in self._database.run(lambda c: c.execute(self._acceptances(entry)).all())]
 
     # -- the database
 
@@ -368,6 +388,14 @@ class Journal:
     def _lost(self, night: str) -> Busy:
         found = "another process has it now: this one was taken for dead"
         return Busy(f"night {night} of lab {self.lab!r}", found, "It goes on there; nothing was stored twice")
+
+
+def _acceptance(row: Any) -> Acceptance:
+    return Acceptance(row.entry, row.number, row.at_s, row.who, row.why, row.was, row.now)
+
+
+def _verdict(row: Any) -> Verdict:
+    return from_json(Verdict, parsed(row.verdict.encode()), kept=True)
 
 
 def _night(row: Any, now_s: float) -> NightRow:

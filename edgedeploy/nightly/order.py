@@ -7,7 +7,7 @@ that is left, a board takes the one of the highest priority::
 
 A pair that was never measured counts as :data:`NEVER_NIGHTS` nights. What is left out tonight rises tomorrow, so every pair
 has its turn, and one that matters twice as much has it twice as often. Of equal ones the one goes first that was measured in
-fewer nights, then the lab file's first.
+fewer nights, then the lab file's first. A pair with a suspicion is not left half measured: it goes before all others.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Pair:
     sessions: int = SESSIONS
     times: int = 0
     machine: str = ""
+    suspected: bool = False
 
     @property
     def priority(self) -> float:
@@ -77,7 +78,7 @@ class Planned:
 
 def in_order(pairs: Iterable[Pair]) -> list[Pair]:
     """The highest priority first; equal ones stay in their order."""
-    return sorted(pairs, key=lambda pair: (-pair.priority, pair.times))
+    return sorted(pairs, key=lambda pair: (not pair.suspected, -pair.priority, pair.times))
 
 
 def next_pair(pairs: Iterable[Pair], left_s: float) -> Pair | None:

@@ -136,12 +136,12 @@ def test_a_session_that_gave_no_number_is_not_taken_for_measured(journal: Journa
 
 
 def test_a_history_begins_where_something_else_was_accepted(journal: Journal) -> None:
-    journal.accept("seg", "", "d1", "jane", "first seen", {})
+    journal.accept("seg", "", "d1", "jane", "first seen", number=1)
     journal.keep_verdict(verdict(NIGHT, 0.5))
     journal.keep_verdict(verdict(NIGHT, 0.1))  # after two more sessions
     assert [found.series[0].loss for found in journal.history("seg", "cart", "2026-11-30")] == [0.1]
     assert journal.history("seg", "cart", NIGHT) == [] and journal.history("seg", "desk", "2026-11-30") == []
-    moved = journal.accept("seg", "d1", "d2", "jane", "a new release", {"release": 3})
+    moved = journal.accept("seg", "d1", "d2", "jane", "a new release", number=2)
     assert journal.history("seg", "cart", "2026-11-30") == []
     journal.begin("2026-11-30", 60.0)
     journal.keep_verdict(verdict("2026-11-30"))
@@ -150,11 +150,10 @@ def test_a_history_begins_where_something_else_was_accepted(journal: Journal) ->
     assert journal.accepted("seg")[0] == moved and moved.number == 2
 
 
-def test_of_two_who_accept_at_once_one_is_told(journal: Journal) -> None:
-    journal.accept("seg", "", "d1", "jane", "first seen", {})
-    journal.accept("seg", "d1", "d2", "jane", "new release", {})
-    with pytest.raises(Busy, match="somebody else accepted it meanwhile"):
-        journal.accept("seg", "d1", "d3", "joe", "new release", {})
+def test_what_was_accepted_stays_in_the_log_as_it_was(journal: Journal) -> None:
+    journal.accept("seg", "", "d1", "jane", "first seen", number=1)
+    first = journal.accept("seg", "d1", "d2", "jane", "new release", number=2)
+    assert journal.accept("seg", "d1", "d3", "joe", "another", number=2) == first
     assert [row.now for row in journal.accepted("seg")] == ["d2", "d1"]
 
 
