@@ -20,7 +20,7 @@ from edgedeploy.nightly.vault import Frozen, FrozenSide, Vault
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.job import Payload
 from edgedeploy.records.metric_table import BOARD_METRICS
-from edgedeploy.records.night import ArtifactState
+from edgedeploy.records.night import Accepted, ArtifactState, Session
 from edgedeploy.study.store import utc_now
 
 STUDY_FILE: Final = "study.json"
@@ -78,6 +78,18 @@ class Subject:
     def margins(self) -> Mapping[str, float]:
         """What each of the task's metrics may lose."""
         return self.scorer.margins if self.scorer else {}
+
+    def accepted_on(self, board: str, sessions: Sequence[Session]) -> Accepted | None:
+        """What tonight's ``sessions`` on a board are held against. On the board's first night since the entry was accepted
+        that is the board as the first session found it, which is kept; None where no session counts yet."""
+        kept = self.vault.board(self.frozen, board)
+        first = next((item for item in sessions if item.counts and item.info and item.state), None)
+        if kept is not None or first is None:
+            return kept
+        assert first.info is not None and first.state is not None
+        found = Accepted(first.night, self.accepted, first.state, first.info)
+        self.vault.keep_board(self.frozen, board, found)
+        return self.vault.board(self.frozen, board)
 
     def answers(self) -> dict[str, Array] | None:
         """The accepted answers by output, one row for each case; None before the first session of a study's pick. Raises

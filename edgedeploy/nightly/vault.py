@@ -2,6 +2,7 @@
 
     artifacts/DIGEST/           an artifact's files             arrays/SHA256.npz   inputs, and accepted answers
     entries/ID/N/accepted.json  the N-th that was accepted      entries/ID/N/answers.json  its accepted answers
+    entries/ID/N/boards/*.json  each board as it was on its first night since then
 
 Nothing here is ever changed or removed: what is accepted anew is the next N, and the largest holds.
 """
@@ -13,7 +14,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -32,7 +33,8 @@ from edgedeploy.files import (
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, ArtifactFile, TensorSpec
 from edgedeploy.records.job import Payload
-from edgedeploy.records.night import ArtifactState
+from edgedeploy.records.night import Accepted, ArtifactState
+from edgedeploy.records.variant import digest_of
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.wire.serde import from_json, to_json
 
@@ -79,7 +81,6 @@ class Answers:
 
     outputs: str
     of: str
-    format: str = field(default=FORMAT)
 
 
 class Vault:
@@ -101,7 +102,13 @@ class Vault:
     def latest(self, entry: str) -> Frozen | None:
         """What is accepted now; None before anything was. Raises ``DamagedFile``."""
         number = self.generation(entry)
-        return self._read(self._folder(entry, number) / "accepted.json", Frozen) if number else None
+        if not number:
+            return None
+        path = self._folder(entry, number) / "accepted.json"
+        found = _read(path, Frozen)
+        if (found.format, found.version) != (FORMAT, VERSION):
+            raise _damaged(path, f"it is no {FORMAT} of version {VERSION}")
+        return found
 
     def generation(self, entry: str) -> int:
         """How often something was accepted of an entry; 0 before the first time."""
@@ -121,7 +128,7 @@ class Vault:
         path = self._folder(frozen.entry, frozen.generation) / "answers.json"
         if not path.exists():
             return None
-        place = self.arrays_path(self._read(path, Answers).outputs)
+        place = self.arrays_path(_read(path, Answers).outputs)
         try:
             return read_arrays(place)
         except ValueError as exc:
@@ -133,6 +140,21 @@ class Vault:
             path = self._folder(frozen.entry, frozen.generation) / "answers.json"
             if not path.exists():
                 write_json(path, to_json(Answers(self.keep_arrays(outputs), of)))
+
+    def board(self, frozen: Frozen, board: str) -> Accepted | None:
+        """The board as it was on its first night with what is frozen; None before that. Raises ``DamagedFile``."""
+        path = self._board_path(frozen, board)
+        return _read(path, Accepted) if path.exists() else None
+
+    def keep_board(self, frozen: Frozen, board: str, accepted: Accepted) -> None:
+        """Unless the board was kept already."""
+        with self.held(frozen.entry):
+            if not self._board_path(frozen, board).exists():
+                write_json(self._board_path(frozen, board), accepted.as_json())
+
+    def _board_path(self, frozen: Frozen, board: str) -> Path:
+        """Boards may have any name."""
+        return self._folder(frozen.entry, frozen.generation) / "boards" / f"{digest_of(board)[:16]}.json"
 
     def keep_arrays(self, arrays: Mapping[str, Array]) -> str:
         """Keep arrays under the digest that is returned: equal arrays are one file."""
@@ -176,14 +198,12 @@ class Vault:
     def _folder(self, entry: str, generation: int) -> Path:
         return self.root / "entries" / entry / str(generation)
 
-    def _read(self, path: Path, kind: type[Record]) -> Record:
-        try:
-            data = parsed(read_plain(path))
-            if data["format"] != FORMAT or data.get("version", VERSION) != VERSION:
-                raise ValueError(f"it is no {FORMAT} of version {VERSION}")
-            return from_json(kind, data, kept=True)
-        except _FAULTS as exc:
-            raise _damaged(path, str(exc)[:300]) from None
+
+def _read(path: Path, kind: type[Record]) -> Record:
+    try:
+        return from_json(kind, parsed(read_plain(path)), kept=True)
+    except _FAULTS as exc:
+        raise _damaged(path, str(exc)[:300]) from None
 
 
 def _is_whole(folder: Path, item: ArtifactFile) -> bool:
