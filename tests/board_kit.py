@@ -27,6 +27,9 @@ STUDY_LIMIT_S = 560.0
 """After which a study in a process of its own counts as hung. No test judges its speed: two cores without AVX-512 on which
 other work runs take many times what idle new ones take, and boards whose int8 sums saturate are asked more often."""
 
+MACHINE_WAIT_S = 600.0
+"""How long a job without a study waits for the machine: emulated boards of tests that run beside it have it for minutes."""
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 
 OUTPUTS_ONLY = MeasurePlan(queries=0, cold_starts=0, time_limit_s=60.0)

@@ -16,9 +16,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from board_kit import MACHINE_WAIT_S
+from fault_kit import local_board
 
 import edgedeploy
-from edgedeploy.boards.open import open_board
 from edgedeploy.errors import BuildError, TargetUnavailable, Unsupported
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.records.artifact import TensorSpec
@@ -213,7 +214,7 @@ class TestLiteRt(TargetContract):
         np.savez(inputs, image=np.stack([feed["image"] for feed in models.images(count=2)]))
         plain = replace(artifact, settings=(*artifact.settings, ("delegate", "none")))
         ours, theirs = (Payload(item, folder, inputs, 1) for item in (artifact, plain))
-        with open_board({"name": "here", "kind": "local", "root": str(tmp_path / "root")}).session() as session:
+        with local_board(tmp_path / "root", wait_s=MACHINE_WAIT_S).session() as session:
             run = session.measure(Job(ours, theirs, plan), tmp_path)
         assert len(run.layers["candidate"]["layers"]) > 7
         assert "XNNPACK alone" in run.layers["baseline"]["missing"]

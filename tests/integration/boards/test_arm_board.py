@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from edgedeploy.boards.arm.server import serve
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import BundleError
 from edgedeploy.evidence.metrics import board_metrics
+from edgedeploy.interfaces.board import BoardSession
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.reference.export import run_reference
 from edgedeploy.reference.parity import check_executed, check_parity
@@ -59,14 +61,21 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=800)
 
 
-def test_arm64_runtimes_compute_what_this_host_computes(tmp_path: Path) -> None:
-    need_image("arm64")
-    board = open_board({"name": "arm", "kind": "emulated", "machine": "arm64"})
-    payloads = {name: make_payload(tmp_path / name, target=name) for name in ("onnxruntime", "openvino")}
-    session_here = onnxruntime.InferenceSession(str(payloads["onnxruntime"].folder / "model.onnx"))
-    inputs = np.load(payloads["onnxruntime"].inputs)["x"]
-    expected = np.stack([session_here.run(None, {"x": case})[0] for case in inputs])
-    with board.session() as session:
+class TestOneSession:
+    """What artifacts compute there. One session, as a board takes many jobs: its Python starts by the emulator but once."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def session(cls) -> Iterator[BoardSession]:
+        need_image("arm64")
+        with open_board({"name": "arm", "kind": "emulated", "machine": "arm64"}).session() as session:
+            yield session
+
+    def test_arm64_runtimes_compute_what_this_host_computes(self, session: BoardSession, tmp_path: Path) -> None:
+        payloads = {name: make_payload(tmp_path / name, target=name) for name in ("onnxruntime", "openvino")}
+        session_here = onnxruntime.InferenceSession(str(payloads["onnxruntime"].folder / "model.onnx"))
+        inputs = np.load(payloads["onnxruntime"].inputs)["x"]
+        expected = np.stack([session_here.run(None, {"x": case})[0] for case in inputs])
         assert (session.info.arch, session.info.provenance, session.info.clock) == ("aarch64", "emulated", "none")
         assert set(payloads) <= set(session.info.runtimes)
         assert "emulator" in session.info.notes[0]
@@ -79,27 +88,26 @@ def test_arm64_runtimes_compute_what_this_host_computes(tmp_path: Path) -> None:
             with np.load(raw.outputs) as data:
                 np.testing.assert_allclose(data["y"], expected, rtol=1e-4, atol=1e-4)
 
-
-def test_arm64_litert_computes_in_int8_what_the_reference_computes(tmp_path: Path) -> None:
-    """Integer kernels are written anew for each processor."""
-    need_image("arm64")
-    target = LiteRtTarget()
-    if not (readiness := target.probe()).ready:
-        pytest.skip(f"{readiness.found} ({readiness.remedy})")
-    model = models.two_heads(tmp_path / "model")
-    artifact = target.build(model.request("int8"), tmp_path / "built")
-    feeds = list(models.images(seed=2, count=4))
-    np.savez(tmp_path / "inputs.npz", image=np.stack([feed["image"] for feed in feeds]))
-    payload = Payload(artifact, tmp_path / "built", tmp_path / "inputs.npz", 1)
-    with open_board({"name": "arm", "kind": "emulated", "machine": "arm64"}).session() as session:
+    def test_arm64_litert_computes_in_int8_what_the_reference_computes(
+        self, session: BoardSession, tmp_path: Path
+    ) -> None:
+        """Integer kernels are written anew for each processor."""
+        target = LiteRtTarget()
+        if not (readiness := target.probe()).ready:
+            pytest.skip(f"{readiness.found} ({readiness.remedy})")
+        model = models.two_heads(tmp_path / "model")
+        artifact = target.build(model.request("int8"), tmp_path / "built")
+        feeds = list(models.images(seed=2, count=4))
+        np.savez(tmp_path / "inputs.npz", image=np.stack([feed["image"] for feed in feeds]))
+        payload = Payload(artifact, tmp_path / "built", tmp_path / "inputs.npz", 1)
         raw = session.measure(Job(payload, None, OUTPUTS_ONLY), tmp_path)
-    assert raw.candidate.executed is not None
-    check_executed("int8", raw.candidate.executed)
-    assert raw.outputs is not None
-    with np.load(raw.outputs) as data:
-        found = {name: data[name] for name in data.files}
-    rows = [run_reference(model.reference, feed) for feed in feeds]
-    check_parity({name: np.stack([row[name] for row in rows]) for name in found}, found, "int8")
+        assert raw.candidate.executed is not None
+        check_executed("int8", raw.candidate.executed)
+        assert raw.outputs is not None
+        with np.load(raw.outputs) as data:
+            found = {name: data[name] for name in data.files}
+        rows = [run_reference(model.reference, feed) for feed in feeds]
+        check_parity({name: np.stack([row[name] for row in rows]) for name in found}, found, "int8")
 
 
 def test_nothing_is_left_on_this_host(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,15 +101,25 @@ def test_the_probe_finds_the_emulated_processor_and_this_hosts_runtimes() -> Non
     assert any("tensorrt" in note for note in info.notes) == ("tensorrt" in installed)
 
 
-@pytest.mark.parametrize("target", [OnnxRuntimeTarget(), OpenVinoTarget()], ids=lambda target: str(target.name))
-def test_int8_saturates_with_8_bit_weights_and_not_with_7(target: Target, tmp_path: Path) -> None:
-    """The same files, here and there."""
-    need_avx2_emulation()
-    model = models.bright(tmp_path / "model")
-    feeds = list(model.calibration())
-    wanted = {name: np.stack([run_reference(model.reference, feed)[name] for feed in feeds]) for name in ("out0",)}
-    far_there, far_here = {}, {}
-    with board().session() as session:
+class TestOneSession:
+    """What artifacts compute there. One session, as a board takes many jobs: its Python starts by the emulator but once."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def session(cls) -> Iterator[BoardSession]:
+        need_avx2_emulation()
+        with board().session() as session:
+            yield session
+
+    @pytest.mark.parametrize("target", [OnnxRuntimeTarget(), OpenVinoTarget()], ids=lambda target: str(target.name))
+    def test_int8_saturates_with_8_bit_weights_and_not_with_7(
+        self, target: Target, session: BoardSession, tmp_path: Path
+    ) -> None:
+        """The same files, here and there."""
+        model = models.bright(tmp_path / "model")
+        feeds = list(model.calibration())
+        wanted = {name: np.stack([run_reference(model.reference, feed)[name] for feed in feeds]) for name in ("out0",)}
+        far_there, far_here = {}, {}
         for bits in (8, 7):
             folder = tmp_path / f"bits-{bits}"
             payload = payload_of(target.build(replace(model.request("int8"), weight_bits=bits), folder), folder, feeds)
@@ -116,56 +127,51 @@ def test_int8_saturates_with_8_bit_weights_and_not_with_7(target: Target, tmp_pa
             assert set(executed) == {"int8"}
             far_there[bits] = distance(found, wanted)
             far_here[bits] = distance(here(payload, feeds), wanted)
-    assert far_there[8] > SATURATED
-    assert far_there[7] <= NEAR
-    assert far_here[7] == pytest.approx(far_there[7], rel=0.05)
-    if not saturates_here():
-        assert far_here[8] <= NEAR
-    else:
-        assert far_here[8] == pytest.approx(far_there[8], rel=0.05)
+        assert far_there[8] > SATURATED
+        assert far_there[7] <= NEAR
+        assert far_here[7] == pytest.approx(far_there[7], rel=0.05)
+        if not saturates_here():
+            assert far_here[8] <= NEAR
+        else:
+            assert far_here[8] == pytest.approx(far_there[8], rel=0.05)
 
-
-@pytest.mark.parametrize(
-    "target", [OnnxRuntimeTarget(), OpenVinoTarget(), LiteRtTarget()], ids=lambda target: str(target.name)
-)
-def test_float32_computes_what_this_host_computes(target: Target, tmp_path: Path) -> None:
-    need_avx2_emulation()
-    if not (readiness := target.probe()).ready:
-        pytest.skip(f"{readiness.found} ({readiness.remedy})")
-    model = models.two_heads(tmp_path / "model")
-    feeds = list(models.images(seed=2, count=4))
-    payload = payload_of(target.build(model.request("float32"), tmp_path / "built"), tmp_path / "built", feeds)
-    with board().session() as session:
+    @pytest.mark.parametrize(
+        "target", [OnnxRuntimeTarget(), OpenVinoTarget(), LiteRtTarget()], ids=lambda target: str(target.name)
+    )
+    def test_float32_computes_what_this_host_computes(
+        self, target: Target, session: BoardSession, tmp_path: Path
+    ) -> None:
+        if not (readiness := target.probe()).ready:
+            pytest.skip(f"{readiness.found} ({readiness.remedy})")
+        model = models.two_heads(tmp_path / "model")
+        feeds = list(models.images(seed=2, count=4))
+        payload = payload_of(target.build(model.request("float32"), tmp_path / "built"), tmp_path / "built", feeds)
         found, executed = on_board(session, payload)
-    assert set(executed) == {"float32"}
-    wanted = here(payload, feeds)
-    assert set(found) == set(wanted)
-    for name, array in wanted.items():
-        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5)
+        assert set(executed) == {"float32"}
+        wanted = here(payload, feeds)
+        assert set(found) == set(wanted)
+        for name, array in wanted.items():
+            np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5)
 
-
-def test_litert_sums_int8_exactly_without_vnni(tmp_path: Path) -> None:
-    """Its kernels add in 32 bits on every processor: 7-bit weights would gain nothing."""
-    need_avx2_emulation()
-    target = LiteRtTarget()
-    if not (readiness := target.probe()).ready:
-        pytest.skip(f"{readiness.found} ({readiness.remedy})")
-    model = models.bright(tmp_path / "model")
-    feeds = list(model.calibration())
-    wanted = {"out0": np.stack([run_reference(model.reference, feed)["out0"] for feed in feeds])}
-    payload = payload_of(target.build(model.request("int8"), tmp_path / "built"), tmp_path / "built", feeds)
-    with board().session() as session:
+    def test_litert_sums_int8_exactly_without_vnni(self, session: BoardSession, tmp_path: Path) -> None:
+        """Its kernels add in 32 bits on every processor: 7-bit weights would gain nothing."""
+        target = LiteRtTarget()
+        if not (readiness := target.probe()).ready:
+            pytest.skip(f"{readiness.found} ({readiness.remedy})")
+        model = models.bright(tmp_path / "model")
+        feeds = list(model.calibration())
+        wanted = {"out0": np.stack([run_reference(model.reference, feed)["out0"] for feed in feeds])}
+        payload = payload_of(target.build(model.request("int8"), tmp_path / "built"), tmp_path / "built", feeds)
         found, _ = on_board(session, payload)
-    assert distance(found, wanted) <= NEAR
+        assert distance(found, wanted) <= NEAR
 
-
-def test_what_the_emulator_computes_wrongly_is_refused_and_noted(tmp_path: Path) -> None:
-    """QEMU before 9.0.3 takes no indices from one register, by which OpenVINO's tanh looks up its table."""
-    need_avx2_emulation()
-    model = models.one_operator(tmp_path / "model", "Tanh", torch.tanh)
-    feeds = list(models.images(seed=2, count=2))
-    wrong = haswell.gathers_wrongly(haswell.find_qemu("a test"))
-    with board().session() as session:
+    def test_what_the_emulator_computes_wrongly_is_refused_and_noted(
+        self, session: BoardSession, tmp_path: Path
+    ) -> None:
+        """QEMU before 9.0.3 takes no indices from one register, by which OpenVINO's tanh looks up its table."""
+        model = models.one_operator(tmp_path / "model", "Tanh", torch.tanh)
+        feeds = list(models.images(seed=2, count=2))
+        wrong = haswell.gathers_wrongly(haswell.find_qemu("a test"))
         assert any("gathers wrongly" in note for note in session.info.notes) == wrong
         for target in (OnnxRuntimeTarget(), OpenVinoTarget()):
             folder = tmp_path / target.name

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simulated_nvpmodel
-from board_kit import ENDLESS, make_job
+from board_kit import ENDLESS, MACHINE_WAIT_S, make_job
+from fault_kit import local_board
 from small_onnx import convolutional
 
 import edgedeploy
-from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed, SpecError
 from edgedeploy.records.artifact import MANIFEST
 from edgedeploy.runtime.processes import end_all_with_argument
@@ -145,7 +145,7 @@ def test_an_emulated_board_has_no_modes_of_its_own(tmp_path: Path) -> None:
 def test_a_job_that_is_killed_is_put_right_with_the_end_of_its_session(tmp_path: Path, simulated_mode: Path) -> None:
     """The job with its supervisor and workers is killed as a crash would, in the middle of its blocks."""
     root = tmp_path / "root"
-    board = open_board({"name": "here", "kind": "local", "root": str(root), "python": sys.executable})
+    board = local_board(root, wait_s=MACHINE_WAIT_S)
     job = make_job(tmp_path / "job", plan=replace(ENDLESS, power_mode=(("nvpmodel", "0"),)))
 
     def kill() -> None:
@@ -165,7 +165,7 @@ def test_a_job_that_is_killed_is_put_right_with_the_end_of_its_session(tmp_path:
     assert not (root / JOURNAL).exists()
 
 
-def wait_until(holds: Callable[[], bool], patience_s: float = 60.0) -> None:
+def wait_until(holds: Callable[[], bool], patience_s: float = MACHINE_WAIT_S) -> None:
     give_up_s = time.monotonic() + patience_s
     while not holds():
         assert time.monotonic() < give_up_s

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from board_kit import make_job, make_payload
+from board_kit import MACHINE_WAIT_S, make_job, make_payload
+from fault_kit import local_board
 from small_onnx import convolutional, request, transformer_block
 from typer.testing import CliRunner
 
 import edgedeploy
-from edgedeploy.boards.open import open_board
 from edgedeploy.cli.app import app
 from edgedeploy.evidence.layers import beside, profile_of
 from edgedeploy.records.job import Job, MeasurePlan
@@ -73,7 +73,7 @@ def test_matrix_products_are_told_too(make: Any, tmp_path: Path) -> None:
 def test_a_run_brings_both_sides_and_times_them_apart_from_it(tmp_path: Path) -> None:
     plan = MeasurePlan(queries=16, warmup=1, cold_starts=0, collect_outputs=False, profile_runs=3)
     ours, theirs = (make_payload(tmp_path / name, target=name) for name in ("openvino", "onnxruntime"))
-    with open_board({"name": "here", "kind": "local", "root": str(tmp_path / "root")}).session() as session:
+    with local_board(tmp_path / "root", wait_s=MACHINE_WAIT_S).session() as session:
         run = session.measure(Job(ours, theirs, plan), tmp_path)
         without = session.measure(make_job(tmp_path / "job"), tmp_path)
     assert [run.layers[side]["runs"] for side in ("candidate", "baseline")] == [3, 3]
