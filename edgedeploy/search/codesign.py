@@ -352,8 +352,8 @@ class CoDesign:
         return process.also(pending, mean[list(pending)]).predict() if len(pending) else (mean, spread)
 
     def _hope(self, name: str, rows: NDArray[np.intp], outcomes: Sequence[Scored]) -> Floats:
-        """Probability that a candidate meets a constraint that nobody met, by the logarithm of value over limit: among values
-        that span decades, differences near the limit are lost. The spread is taken to be wider than predicted."""
+        """Probability that a candidate meets a constraint that nobody met, by the logarithm of value over limit: where
+        values span decades, differences near the limit are lost. The spread is taken to be wider than predicted."""
         from scipy.special import ndtr
 
         missed = np.log1p([max(0.0, outcome.constraints.get(name, 0.0)) for outcome in outcomes])
