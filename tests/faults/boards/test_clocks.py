@@ -19,6 +19,7 @@ ALLOWED = {
     ("boards/care/quarantine.py", "put"): "since when, for people",
     ("boards/ssh/certificates.py", "check_certificate"): "the dates between which a certificate is valid",
     ("report/tracking.py", "_write"): "when it was logged, for people: MLflow's time stamps",
+    ("runtime/bundle/commands.py", "_now"): "the last day of a bundle, by the device's date",
     ("runtime/sensors/environment.py", "_read"): "the skew itself",
     ("search/history.py", "_set_aside"): "a name for a file that is moved aside",
     ("study/events.py", "utc_text"): "when it happened, for people",

@@ -28,7 +28,7 @@ def test_the_page_for_integrators_runs(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     key, trust = kit.make_key(tmp_path)
-    shutil.copy(trust, tmp_path / "lab.pub")
+    shutil.copy(trust, tmp_path / "lab.pem.pub")
     shutil.copy(kit.make_key(other)[1], tmp_path / "other.pub")
     kit.write_signed(tmp_path / "bundle", kit.make_files(), key)
     np.save(tmp_path / "frame.npy", kit.frames(1)[0])

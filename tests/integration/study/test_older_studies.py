@@ -207,7 +207,9 @@ def go_on(study: Path, out: Path, before_front: Any, trials: int) -> None:
     """Today's code takes over the folder of a killed search: reads it as its own code did, goes on, makes nothing again that
     is there. The task's file stays as it was: what it imports by older names is found, and the new names are told."""
     now = json.loads(today("front", out, "--json").stdout)
-    assert differences(before_front, now) == []
+    assert before_front.pop("pick") and now.pop("pick") is None, "no margin is stated: no verdict, and so no pick"
+    found = differences(by_digest(before_front), by_digest(now))
+    assert [line for line in found if not JUDGED_ANEW.match(line)] == []
     today("report", out, "--to", out.with_name("before.html"))
     kept, known, runs, confirmed = made(out), measured(out), scored(out), len(list(out.glob("confirmation/*.json")))
     under_way = {trial.user_attrs["variant"] for trial in proposals(out) if trial.state.name == "RUNNING"}
@@ -218,8 +220,8 @@ def go_on(study: Path, out: Path, before_front: Any, trials: int) -> None:
     assert "has changed since it was measured" not in said, "it is the same board"
     assert "edgedeploy.protocols is no more: import Case from edgedeploy" in said
     assert "starts from the beginning" not in said and "is damaged" not in said
-    found = made(out)
-    assert [name for name in kept if not is_still_there(name, kept, found)] == [], "made again, or lost"
+    files = made(out)
+    assert [name for name in kept if not is_still_there(name, kept, files)] == [], "made again, or lost"
     assert known < measured(out)
     assert len(measured(out)) == trials
     new_runs = len(measured(out) - known) + len(list(out.glob("confirmation/*.json"))) - confirmed
