@@ -158,7 +158,7 @@ class CoDesign:
             if not self._give_up or (still_exploring and name in self._knowledge.of_weights):
                 continue
             if min(outcome.constraints.get(name, 0.0) for outcome in outcomes) > _NEAR_MISS:
-                chance = self._meets(name, rows, outcomes, doubt=_DOUBT)
+                chance = self._hope(name, rows, outcomes)
                 if not free.any() or float(chance[free].max()) < self._give_up:
                     return name
         return ""
@@ -351,8 +351,21 @@ class CoDesign:
         mean, spread = process.predict()
         return process.also(pending, mean[list(pending)]).predict() if len(pending) else (mean, spread)
 
-    def _meets(self, name: str, rows: NDArray[np.intp], outcomes: Sequence[Scored], doubt: float = 1.0) -> Floats:
-        """Probability that a candidate meets the constraint, with a spread that is ``doubt`` times the predicted one."""
+    def _hope(self, name: str, rows: NDArray[np.intp], outcomes: Sequence[Scored]) -> Floats:
+        """Probability that a candidate meets a constraint that nobody met, by the logarithm of value over limit: where
+        values span decades, differences near the limit are lost. The spread is taken to be wider than predicted."""
+        from scipy.special import ndtr
+
+        missed = np.log1p([max(0.0, outcome.constraints.get(name, 0.0)) for outcome in outcomes])
+
+        def observed(count: int) -> Observations:
+            return Observations(rows[:count], missed[:count], np.zeros(count))
+
+        mean, spread = self._process(f"hope {name}", frozenset(), observed, len(missed))
+        return np.asarray(ndtr(-mean / (_DOUBT * spread)), dtype=float)
+
+    def _meets(self, name: str, rows: NDArray[np.intp], outcomes: Sequence[Scored]) -> Floats:
+        """Probability that a candidate meets the constraint."""
         from scipy.special import ndtr
 
         values = np.array([outcome.constraints.get(name, 0.0) for outcome in outcomes], dtype=float)
@@ -363,7 +376,7 @@ class CoDesign:
 
         mean, spread = self._process(f"constraint {name}", frozenset(), observed, len(values))
         limit = -float(scale_of(values, -1.0).of(np.zeros(1))[0])
-        return np.asarray(ndtr((limit - mean) / (doubt * spread)), dtype=float)
+        return np.asarray(ndtr((limit - mean) / spread), dtype=float)
 
     def _of_use(self, without: frozenset[str], rows: NDArray[np.intp], useless: NDArray[np.bool_]) -> Floats:
         """Probability that a candidate is not among those that are ``useless`` in one objective. Without it the fastest of a

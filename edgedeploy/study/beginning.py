@@ -97,6 +97,9 @@ def study_text(made_of: Beginning) -> str:
         "[budget]",
         "trials = 12 # variants that are built and measured, at most",
         'wall_clock = "1 h" # the search ends then, with what it has',
+        "",
+        "# [search]",
+        "# remeasure = 0.1 # share of that time for measuring again what the noise of times leaves open on the front",
     ]
     return "\n".join(parts) + "\n"
 

@@ -169,7 +169,8 @@ class StudyRun:
             with self._crew, self._left_at_once():
                 finished = self._searching().run(self._total)
                 self._compare_at_the_end()
-                self._settle()
+                if finished.reason != "impossible":
+                    self._settle()
                 if confirm:
                     self._confirm()
             prune_outputs(self._store, self._picturable())

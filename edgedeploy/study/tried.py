@@ -117,7 +117,7 @@ def _precision(variant: Variant) -> str:
 
 def _pointless(space: Space) -> Iterable[str]:
     for condition in space.only:
-        yield f"{condition.parameter} has the baseline's value but {condition.text} ([[only]])"
+        yield f"{condition.parameter} has the baseline's value except {condition.text} ([[only]])"
 
 
 def _merged(space: Space, found: Candidates) -> Iterable[str]:

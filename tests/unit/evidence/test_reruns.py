@@ -10,9 +10,11 @@ import pytest
 from edgedeploy.errors import Unstable
 from edgedeploy.evidence.reruns import run_count, with_rerun
 from edgedeploy.evidence.statistics import block_medians, pair_ratios
+from edgedeploy.records.artifact import ArtifactFile
 from edgedeploy.records.measurement import Measurement
 
 VARIANT = made_up.variant(width=0.5)
+OTHER_FILE = replace(made_up.artifact(VARIANT), files=(ArtifactFile("model.onnx", "cd" * 32, 1_200_000),))
 
 
 def run(seed: int, latency_ms: float = 3.0, baseline_ms: float = 6.0, **more: object) -> Measurement:
@@ -60,7 +62,7 @@ def test_the_largest_peak_counts_and_every_cold_start() -> None:
     ("changes", "found"),
     [
         ({"board": made_up.board(identity="1" * 16)}, "another board"),
-        ({"artifact": made_up.artifact(VARIANT, 1_300_000)}, "another artifact"),
+        ({"artifact": OTHER_FILE}, "another artifact"),
         ({"baseline_variant": "0" * 16}, "another baseline"),
         ({"variant": made_up.variant(width=0.75)}, "another variant"),
         ({"valid": False, "cause": "it was hot"}, "it was hot"),
