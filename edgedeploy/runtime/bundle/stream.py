@@ -131,7 +131,7 @@ class Stream:
         for a ``timeout_s`` that is negative or not finite.
         """
         _check_timeout(timeout_s)
-        arrived_ns = self._now_ns() if arrived_ns is None else _check_whole("arrived_ns", arrived_ns, 0)
+        arrived_ns = self._now_ns() if arrived_ns is None else _check_whole("arrived_ns", arrived_ns)
         with self._changed:
             if self._policy == "block" and len(self._waiting) >= self._capacity and not self._closed:
                 self._blocked += 1
@@ -216,10 +216,10 @@ class Stream:
             )
 
 
-def _check_whole(name: str, value: Any, least: int) -> int:
+def _check_whole(name: str, value: Any, least: int | None = None) -> int:
     """Whole numbers of numpy are some too. Raises ``ValueError``."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
-        raise ValueError(f"{name} {value!r}: a whole number, {least} or more")
+    if isinstance(value, bool) or not hasattr(value, "__index__") or (least is not None and value < least):
+        raise ValueError(f"{name} {value!r}: a whole number{'' if least is None else f', {least} or more'}")
     return operator.index(value)
 
 

@@ -162,7 +162,7 @@ def test_what_is_no_count_or_time_is_refused(name: str, value: Any) -> None:
 
 def test_a_frames_time_and_a_wait_are_numbers() -> None:
     stream, _ = stream_of("block")
-    for arrived_ns in (float("nan"), -1, 0.5, "now"):
+    for arrived_ns in (float("nan"), float("inf"), 0.5, "now", True):
         with pytest.raises(ValueError, match="arrived_ns"):
             stream.put("a", arrived_ns=arrived_ns)  # type: ignore[arg-type]
     for timeout_s in (float("nan"), -0.1, float("inf")):
