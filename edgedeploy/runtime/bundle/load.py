@@ -18,7 +18,7 @@ from edgedeploy.runtime.bundle.model import Model
 from edgedeploy.runtime.bundle.tree import Tree
 from edgedeploy.runtime.bundle.verify import Trust, Verified, verify
 from edgedeploy.runtime.faults import BundleError, RuntimeFault
-from edgedeploy.runtime.pipeline.steps import read_steps
+from edgedeploy.runtime.pipeline.steps import Detections, read_steps
 from edgedeploy.runtime.sessions.clips import clip_outputs
 from edgedeploy.runtime.sessions.open import Session, open_session
 
@@ -68,7 +68,9 @@ def ready(verified: Verified, threads: int | None = None) -> Model:
     steps = read_steps(manifest.pipeline.input, manifest.pipeline.output)
     session = _open(verified.tree, manifest, threads or manifest.artifact.session.threads)
     model = Model(manifest, verified.identity, verified.signer, session, steps)
-    model.proof = prove(manifest.golden, verified.tree, _runner(model, manifest.artifact.session.states), model)
+    of_boxes = bool(steps.output) and isinstance(steps.output[0], Detections)
+    run = _runner(model, manifest.artifact.session.states)
+    model.proof = prove(manifest.golden, verified.tree, run, model, of_boxes=of_boxes)
     return model
 
 
