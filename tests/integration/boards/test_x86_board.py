@@ -100,6 +100,7 @@ def test_the_probe_finds_the_emulated_processor_and_this_hosts_runtimes() -> Non
     assert any("tensorrt" in note for note in info.notes) == ("tensorrt" in installed)
 
 
+@pytest.mark.fault(60, simulated="the processor, by QEMU")
 @pytest.mark.parametrize("target", [OnnxRuntimeTarget(), OpenVinoTarget()], ids=lambda target: str(target.name))
 def test_int8_saturates_with_8_bit_weights_and_not_with_7(target: Target, tmp_path: Path) -> None:
     """The same files, here and there."""
@@ -299,6 +300,7 @@ trials = 4
 """
 
 
+@pytest.mark.fault(60, simulated="the processor, by QEMU")
 @pytest.mark.slow
 def test_a_study_finds_7_bits_nearer_there_and_claims_no_time(tmp_path: Path) -> None:
     need_avx2_emulation()
