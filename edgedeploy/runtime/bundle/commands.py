@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from typing import Any
 from edgedeploy.runtime.bundle.manifest import MOST_THREADS
 from edgedeploy.runtime.bundle.verify import verify
 from edgedeploy.runtime.faults import BundleError, RuntimeFault
-from edgedeploy.runtime.files import print_json, write_durably
+from edgedeploy.runtime.files import print_json, tell, write_durably
 
 REFUSED_STATUS = 2
 FAULT_STATUS = 3
@@ -43,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _answered(arguments)
     except RuntimeFault as exc:
-        sys.stderr.write(f"failed: {exc.message}\n")
+        tell(f"failed: {exc.message}")
         return FAULT_STATUS
 
 
@@ -53,7 +52,7 @@ def _answered(arguments: argparse.Namespace) -> int:
         for answer in _answers(arguments):
             print_json(answer)
     except BundleError as exc:
-        sys.stderr.write(f"refused: {exc}\n")
+        tell(f"refused: {exc}")
         print_json(exc.as_json())
         return REFUSED_STATUS
     except RuntimeFault as exc:
@@ -61,7 +60,7 @@ def _answered(arguments: argparse.Namespace) -> int:
             print_json(exc.as_json())
         raise
     except UnfitFrame as exc:
-        sys.stderr.write(f"{exc}\n")
+        tell(str(exc))
         return REFUSED_STATUS
     return 0
 
