@@ -35,22 +35,29 @@ def _run() -> None:
 
         app(prog_name="edgedeploy")  # also as `python -m edgedeploy`: shell completion asks by this name
     except EdgeDeployError as exc:
-        sys.stderr.write(f"error: {exc}\n")
+        _tell(str(exc))
         raise SystemExit(exc.exit_code) from None
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] == "edgedeploy":
             raise
-        sys.stderr.write(
-            f"error: this command needs the package {exc.name!r}: it is not installed. pip install 'edgedeploy[study]'\n"
-        )
+        _tell(f"this command needs the package {exc.name!r}: it is not installed. pip install 'edgedeploy[study]'")
         raise SystemExit(EXIT_USAGE) from None
     except OSError as exc:
         if exc.errno not in DISK_REMEDIES:  # most writers say more of it themselves
             raise
         where = exc.filename or "standard output or a file"
-        sys.stderr.write(f"error: write to {where}: {exc.strerror}. See to that disk, then run it again\n")
+        _tell(f"write to {where}: {exc.strerror}. See to that disk, then run it again")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has no place either
         raise SystemExit(EXIT_STORAGE) from None
+
+
+def _tell(text: str) -> None:
+    """On standard error. Where that is full too, the exit status says it alone."""
+    try:
+        sys.stderr.write(f"error: {text}\n")
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _leave(exc: SystemExit) -> None:

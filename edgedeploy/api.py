@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from edgedeploy.spec.recovery import RecoveryTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
 from edgedeploy.study.baseline import recovered_baseline, require_same_weights
+from edgedeploy.study.changed_keys import changed_keys
 from edgedeploy.study.clusters import clusters_of
 from edgedeploy.study.events import Event, EventLog, Observer, ignore
 from edgedeploy.study.front import open_index, read_front, stored_spec
@@ -164,8 +166,14 @@ class Study:
             limits, limits_told = changed_limits(store, self._begun_with(store) or self.spec, self.spec)
             task_change, told = changed_sources(store, sources, allowed=options.task_changed)
             wanted = options.trials or self.spec.budget.trials
+            began = store.study().get("boards", {}) if store.exists() else {}
             ready = prepare(
-                self.spec, self._source, tables, cluster, lambda line: observer(Event("note", line, 0, wanted))
+                self.spec,
+                self._source,
+                tables,
+                cluster,
+                partial(_note, observer, wanted),
+                {name for name in began if began[name]},
             )
             known = Known(store, open_index(store))
             measured = sorted(known.measurements(), key=lambda item: item.created_utc)
@@ -173,7 +181,7 @@ class Study:
                 require_same_weights(store.study(), ready.baseline.weights, store.root)
                 told = (*told, *require_same_cases(store, ready.task, measured))
             origin = origin_of(self.spec, self._source, ready.task, sources, store, measured=bool(measured))
-            ready, began = _as_begun(ready, store, origin)
+            ready = _as_begun(ready, store, origin)
             changed = require_unchanged([item.board for item in measured], [info for _, info in ready.boards], began)
             stack.enter_context(store.own())
             self._mend(store)
@@ -299,7 +307,8 @@ class Study:
         ):
             raise SpecError(
                 f"{asked} {store.root}",
-                "it holds another study: more than the budget and the limits in [measure] differs from this study file",
+                "it holds another study: more than the budget and the limits in [measure] differs from this study file"
+                f"{self._changed_since(begun)}",
                 "Use the study file it was made with (study.toml in it), or choose another --out",
             )
         if not set(boards) <= set(kept.get("boards", (kept["board"],))):
@@ -315,12 +324,23 @@ class Study:
             f"study files had other keys or defaults when this folder was begun ({began}): it goes on with today's",
         )
 
+    def _changed_since(self, begun: StudySpec | None) -> str:
+        """The keys that differ, in parentheses."""
+        if begun is None:
+            return ""
+        before = asked_of(with_limits(begun, limits_of(self.spec)))
+        return f" ({', '.join(changed_keys(before, asked_of(self.spec)))})"
+
     def _begun_with(self, store: Store) -> StudySpec | None:
         """The study file in the folder, read with today's keys and defaults; None where there is none to read."""
         try:
             return stored_spec(store)
         except (EdgeDeployError, OSError, UnicodeDecodeError):
             return None
+
+
+def _note(observer: Observer, wanted: int, line: str) -> None:
+    observer(Event("note", line, 0, wanted))
 
 
 def _limit(limit: ConstraintTable) -> str:
@@ -336,22 +356,24 @@ def _logged(tracker: Tracker, store: Store, done: int, wanted: int) -> Event:
     return Event("note", text, done, wanted)
 
 
-def _as_begun(ready: Ready, store: Store, origin: Origin | None) -> tuple[Ready, Mapping[str, str]]:
-    """The study as its folder began, or the one that it takes over from, and the identities of the folder's boards."""
-    study = store.study() if store.exists() else None
-    return ready.as_begun(study or (origin.study if origin else None)), (study or {}).get("boards", {})
+def _as_begun(ready: Ready, store: Store, origin: Origin | None) -> Ready:
+    """The study as its folder began, or the one that it takes over from."""
+    return ready.as_begun(store.study() if store.exists() else (origin.study if origin else None))
 
 
 def _digest_of_spec(spec: StudySpec) -> str:
-    """Of what the evidence depends on: not of how the search goes about it."""
+    return digest_of(asked_of(spec))[:16]
+
+
+def asked_of(spec: StudySpec) -> dict[str, Any]:
+    """What the evidence depends on: not how the search goes about it."""
     how: dict[str, Any] = dict.fromkeys(("budget", "search", "tries", "never", "only"), True)
     for name, table in (("recovery", RecoveryTable()), ("evidence", EvidenceTable())):
         if getattr(spec, name) == table:  # the digests of studies without it stay what they are
             how[name] = True
     if spec.recovery.from_wider:
         how.setdefault("recovery", {"from_wider"})
-    asks = spec.model_dump(mode="json", exclude={**how, "study": {"storage"}, "boards": {"__all__": {"away"}}})
-    return digest_of(asks)[:16]
+    return spec.model_dump(mode="json", exclude={**how, "study": {"storage"}, "boards": {"__all__": {"away"}}})
 
 
 def _older_options(out: str | Path | None, older: Mapping[str, Any]) -> RunOptions:

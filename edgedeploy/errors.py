@@ -9,7 +9,8 @@
     |   `-- Unrepeatable           4   the toolchain gave two results for one build: says nothing about the variant
     |-- BoardError                 3   the board failed: retried, never counted against a variant
     |   |-- Unreachable            3   no answer, or not in time: waited for
-    |   |   `-- LoginRefused       3   the board answers, and lets nobody in: not waited for
+    |   |   |-- LoginRefused       3   the board answers, and lets nobody in: not waited for
+    |   |   `-- UnknownHost        3   no address is known by its name: waited for where it was reached before
     |   |-- HostKeyError           3   the board's key is unknown or changed: never retried
     |   |-- Busy                   3   somebody else holds the board
     |   |-- Rebooted               3   the board restarted during a run: the attempt is discarded
@@ -104,6 +105,10 @@ class Unreachable(BoardError):
 
 
 class LoginRefused(Unreachable):
+    pass
+
+
+class UnknownHost(Unreachable):
     pass
 
 

@@ -18,10 +18,12 @@ import onnx
 import small_onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgedeploy.records.artifact import Artifact
 from edgedeploy.runtime.bundle import manifest as m
 from edgedeploy.runtime.pipeline.run import finish, prepare
 from edgedeploy.runtime.pipeline.steps import read_steps
 from edgedeploy.runtime.sessions.open import open_session
+from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.study.bundle.sign import keygen, sign
 
 SIDE = 16
@@ -152,6 +154,67 @@ def make_files(
     return with_manifest(files, manifest)
 
 
+GREY_STEPS = m.Pipeline(
+    input=(
+        {"step": "grey"},
+        {"step": "resize", "height": 32, "width": 32, "method": "bilinear"},
+        {"step": "normalise", "divide": 255.0, "mean": [0.5], "std": [0.25]},
+        {"step": "tensor", "input": "image", "layout": "NCHW", "dtype": "float32"},
+    ),
+    output=({"step": "take", "output": "out0"}, {"step": "argmax"}, {"step": "restore", "method": "nearest"}),
+)
+"""For the networks of :mod:`edgedeploy.testing.models` that take a grey image of 32 x 32."""
+
+
+def files_of(artifact: Artifact, folder: Path, steps: m.Pipeline = GREY_STEPS, far: float = 1e-4) -> dict[str, bytes]:
+    """An unsigned bundle's files around an artifact that a target built. Its golden answers are this host's; a device may
+    be ``far`` from them."""
+    session = open_session(artifact.target, folder, artifact.entry, dict(artifact.settings), 1)
+    files = {f"artifact/{item.name}": (folder / item.name).read_bytes() for item in artifact.files}
+    read = read_steps(steps.input, steps.output)
+    golden = []
+    for number, frame in enumerate(frames(2)):
+        inputs, placement = prepare(read, frame)
+        outputs = session.run(inputs)
+        arrays = {"frame": frame, "result": finish(read, outputs, placement), **inputs, **outputs}
+        names = {kind: f"golden/c{number}.{kind}.npy" for kind in arrays}
+        files |= {names[kind]: npy(array) for kind, array in arrays.items()}
+        golden.append(
+            m.GoldenCase(
+                f"c{number}",
+                names["frame"],
+                {name: names[name] for name in inputs},
+                {name: names[name] for name in outputs},
+                names["result"],
+            )
+        )
+    package = BUILTIN[artifact.target].packages[0]
+    version = importlib.metadata.version(package)
+    opened = m.Session(artifact.entry, dict(artifact.settings), 1, {})
+    tolerance = m.Golden(
+        tuple(golden), {spec.name: m.Tolerance(far, None) for spec in artifact.outputs}, m.ResultTolerance(10 * far)
+    )
+    manifest = m.Manifest(
+        format="edgedeploy-bundle",
+        version=1,
+        name="thyroid",
+        release=1,
+        created=None,
+        not_after=None,
+        target=artifact.target,  # type: ignore[arg-type]
+        artifact=m.ArtifactPart("files", tuple(sorted(item.name for item in artifact.files)), opened),
+        inputs=tuple(m.Tensor(spec.name, spec.dtype, spec.shape) for spec in artifact.inputs),
+        outputs=tuple(m.Tensor(spec.name, spec.dtype, spec.shape) for spec in artifact.outputs),
+        pipeline=steps,
+        compatibility=m.Compatibility(
+            m.RuntimeRange(package, version, None, version), platform.machine(), (), None, None
+        ),
+        golden=tolerance,
+        files={},
+    )
+    return with_manifest(files, manifest)
+
+
 def with_manifest(files: Mapping[str, bytes], manifest: m.Manifest) -> dict[str, bytes]:
     """The files with a manifest that lists them as they are."""
     kept = {name: data for name, data in files.items() if name not in (m.MANIFEST, m.SIGNATURE)}
@@ -169,10 +232,10 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
     return write_files(folder, files)
 
 
-def for_machine(files: Mapping[str, bytes], machine: str) -> dict[str, bytes]:
+def for_machine(files: Mapping[str, bytes], machine: str, at_least: str = OLDEST_ONNXRUNTIME) -> dict[str, bytes]:
     """The bundle as if it had been made for another machine, with the oldest runtime that there is for a board."""
     wanted = m.parse(files[m.MANIFEST]).compatibility
-    runtime = replace(wanted.runtime, at_least=OLDEST_ONNXRUNTIME)
+    runtime = replace(wanted.runtime, at_least=at_least)
     return changed(files, compatibility=replace(wanted, machine=machine, runtime=runtime))
 
 

@@ -30,6 +30,7 @@ from edgedeploy.cli.options import (
     images_table,
 )
 from edgedeploy.errors import BoardError, DataError, SpecError, Unsupported, nearest
+from edgedeploy.files import place_told, write_new
 
 TASK_FILE = "my_task.py"
 OF_PYTHON = {"study.toml": "python.toml", TASK_FILE: "my_task.py.txt"}
@@ -226,10 +227,9 @@ def _write_files(folder: Path, files: dict[str, str]) -> None:
     there = [name for name in files if os.path.lexists(folder / name)]
     if there:
         raise SpecError(f"--out {folder}", f"{there[0]} is there already", "Choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        with (folder / name).open("x", encoding="utf-8") as stream:  # through no link
-            stream.write(text)
+        with place_told(folder / name):
+            write_new(folder / name, text.encode())  # through no link
         out.print(escape(str(folder / name)), highlight=False)
 
 

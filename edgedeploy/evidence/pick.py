@@ -22,7 +22,7 @@ from edgedeploy.evidence.noninferiority import Differences, LostCases, holm_leve
 from edgedeploy.evidence.quantities import phrase
 from edgedeploy.records.goals import NO_RULES, Margin, Objective, Rules
 from edgedeploy.records.measurement import Measurement
-from edgedeploy.records.metric_table import BOARD_METRICS
+from edgedeploy.records.metric_table import BOARD_METRICS, is_relative
 
 Word = Literal["non-inferior", "inferior", "not shown", "no verdict", "baseline"]
 Outcome = Literal[
@@ -278,13 +278,15 @@ def _has_margins(reference: Measurement, rules: Rules) -> bool:
 
 
 def _candidates(held: Sequence[Held], reference: Measurement, objectives: Sequence[Objective]) -> list[Held]:
-    """What could be picked: it is not the baseline, and costs less where the baseline meets the limits itself."""
+    """What could be picked: it is not the baseline, and costs less where the baseline meets the limits itself. A ratio to
+    the baseline is held against 1: what the baseline measured against itself is noise."""
     cost = cost_objective(objectives)
     fits = any(one.item.digest == reference.digest for one in held)
     others = [one for one in held if one.item.digest != reference.digest and not one.item.variant.recovered]
     if cost is None or not fits or cost.metric not in reference.metrics:
         return others
-    return [one for one in others if cost.gain(one.item.metrics[cost.metric], reference.metrics[cost.metric]) > 0]
+    bar = 1.0 if is_relative(cost.metric) else reference.metrics[cost.metric]
+    return [one for one in others if cost.gain(one.item.metrics[cost.metric], bar) > 0]
 
 
 def _judged(

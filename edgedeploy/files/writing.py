@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-from edgedeploy.errors import DISK_REMEDIES, StorageError
+from edgedeploy.errors import DISK_REMEDIES, SpecError, StorageError
 
 PARTIAL_PREFIX: Final = ".part-"
 """As :data:`edgedeploy.runtime.files.PART_PREFIX`, which boards have too."""
@@ -42,6 +42,27 @@ def raise_if_disk(exc: OSError, path: Path) -> None:
         named = path  # what is being made, by the name that people know
     again = "then run it again: what is stored is whole, and a search goes on with --resume"
     raise StorageError(f"write {named}", os.strerror(exc.errno), f"{DISK_REMEDIES[exc.errno]}, {again}") from exc
+
+
+@contextmanager
+def place_told(path: Path) -> Iterator[None]:
+    """Turns what the file system answers to a ``path`` that the user named, and nothing can be written at, into
+    ``SpecError``; of another file an ``OSError`` stays what it is."""
+    try:
+        yield
+    except OSError as exc:
+        named = Path(os.fsdecode(exc.filename)) if isinstance(exc.filename, (str, bytes)) else None
+        own = path.absolute()
+        taken = isinstance(exc, FileExistsError) and named == path
+        if taken or named is None or not _of_writing(named.absolute(), own):
+            raise
+        raise SpecError(f"write {path}", os.strerror(exc.errno or 0), "Give a path that can be written to") from exc
+
+
+def _of_writing(named: Path, path: Path) -> bool:
+    """Whether it is the path, a folder around it, or what is written beside it until it is whole."""
+    beside = named.relative_to(path.parent).parts if named.is_relative_to(path.parent) else ()
+    return named in (path, *path.parents) or (bool(beside) and beside[0].startswith(PARTIAL_PREFIX))
 
 
 def write_atomic(path: Path, data: bytes) -> None:

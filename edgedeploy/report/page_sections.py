@@ -37,12 +37,13 @@ from edgedeploy.report.page_details import (
     training_section,
 )
 from edgedeploy.report.plans import plans_section
-from edgedeploy.report.plot import choose_axes, pareto
+from edgedeploy.report.plot import BASELINES, DOMINATED, FRONT, MISSED, choose_axes, front_plot, pareto
 from edgedeploy.report.rivals import rivals_section
 from edgedeploy.report.search_section import search_section
 from edgedeploy.report.tables import CHANCE, all_variants_table, line, metrics_table, weight_bits_table
 from edgedeploy.report.words import (
     board_metrics_present,
+    names_text,
     scenario_tables,
     task_metrics,
 )
@@ -109,7 +110,8 @@ def _front(front: Front) -> Section:
     drawn = [row for row in front.rows if {x.metric, y.metric} <= set(row.estimates)]
     caption = (
         "Each point is a variant that was built, run and scored. The line is the front: no variant here is better in "
-        f"everything. Bars are {LEVEL:.0%} bootstrap intervals. Point at a variant for its numbers."
+        f"everything. Bars are {LEVEL:.0%} bootstrap intervals. Point at a variant for its numbers. "
+        f"{_looks(front, drawn)} {names_text(front)}"
     )
     if len(front.objectives) > 2:
         caption += f" The study has {len(front.objectives)} objectives; this shows two, and the line only these two."
@@ -125,6 +127,19 @@ def _front(front: Front) -> Section:
     )
     instead = "The plot needs scripts; the tables do not."
     return Section("The front", caption, [Chart("front-chart", label, pareto(front), instead)])
+
+
+def _looks(front: Front, drawn: Sequence[Row]) -> str:
+    """What the signs of the plot stand for, those that are in it."""
+    said = {
+        FRONT.name: "nothing here is better in everything",
+        BASELINES.name: "the untouched network in each target",
+        DOMINATED.name: "another one is better, by its values or shown to be",
+        MISSED.name: "a limit of the study is not met, or a number is missing",
+    }
+    there = [look.name for look, _ in front_plot(front).groups]
+    ring = "; the ring is the pick" if any(front.pick and row.digest == front.pick.digest for row in drawn) else ""
+    return f"Signs: {'; '.join(f'{name}: {said[name]}' for name in said if name in there)}{ring}."
 
 
 def _numbers(front: Front) -> Section | None:

@@ -201,3 +201,23 @@ def scenario_tables(report: Front) -> dict[str, list[str]]:
 
 def _present(names: Iterable[str], report: Front) -> list[str]:
     return [name for name in names if any(name in row.estimates for row in report.rows)]
+
+
+def names_text(report: Front) -> str:
+    """How a variant's name is to be read: its parts in their order."""
+    variants = [row.variant for row in report.rows]
+    arch = list(dict.fromkeys(name for variant in variants for name, _ in variant.arch))
+    parts = [
+        "target",
+        "precision and how it came about",
+        "width (w0.5: half of each layer's channels)",
+        *map(_plain, arch),
+    ]
+    parts.append("threads (t2: two)")
+    if any(variant.power_mode for variant in variants):
+        parts.append("power mode")
+    return f"A variant's name says, in this order: {', '.join(parts)}."
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +74,9 @@ def sha256_file(path: Path) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Replace ``path`` in one step: a reader sees the old or the new text, never a part. It is not flushed to disk."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
-    part.replace(path)
+    with _gone_if_not_whole(part):
+        part.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
+        part.replace(path)
 
 
 def read_json(path: Path) -> Any:
@@ -86,9 +90,21 @@ def read_json(path: Path) -> Any:
 def write_durably(path: Path, data: bytes) -> None:
     """Replace ``path`` in one step, on the disk before this returns: after a power cut it is the old or the new one."""
     part = path.with_name(f"{PART_PREFIX}{path.name}")
-    write_synced(part, data)
-    part.replace(path)
+    with _gone_if_not_whole(part):
+        write_synced(part, data)
+        part.replace(path)
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _gone_if_not_whole(part: Path) -> Iterator[None]:
+    """Removes the half file that a full disk leaves."""
+    try:
+        yield
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -97,6 +113,26 @@ def write_synced(path: Path, data: bytes) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def print_json(value: Any) -> None:
+    """A line on standard output. Raises :class:`RuntimeFault` ``output_lost`` where it goes nowhere: a full disk, a reader
+    that is gone."""
+    try:
+        sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+        sys.stdout.flush()
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has no place either
+        raise RuntimeFault("output_lost", f"standard output: {exc.strerror or exc}") from exc
+
+
+def tell(text: str) -> None:
+    """A line on standard error. Where that goes nowhere, the exit status says it alone."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, Final
@@ -112,9 +112,10 @@ def prepare(
     tables: Sequence[BoardTable],
     cluster: Cluster | None = None,
     waiting: Callable[[str], None] | None = None,
+    reached: Collection[str] = (),
 ) -> Ready:
     """Hold the study against its task, its targets and its boards. Writes nothing. ``waiting`` gets a line when a board is
-    away; without it no board is waited for.
+    away; without it no board is waited for. ``reached`` are boards that answered this study before.
 
     Raises ``SpecError``, ``TargetUnavailable``, ``DataError``, ``BoardError``.
     """
@@ -137,7 +138,7 @@ def prepare(
     elif waiting is None:
         boards = tuple(open_and_probe(table, sessions) for table in tables)
     else:
-        gathered = gather(tables, lambda table: open_and_probe(table, sessions), waiting)
+        gathered = gather(tables, lambda table: open_and_probe(table, sessions), waiting, reached)
         boards, away = gathered.here, gathered.away
     _check_boards(spec, source, tables, [info for _, info in boards], targets)
     info, asked = boards[0][1], dict(targets)

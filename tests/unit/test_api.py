@@ -113,7 +113,7 @@ def test_a_folder_goes_on_under_wider_limits_of_a_valid_run(
     with pytest.raises(Accepted):
         edgedeploy.load_study(tmp_path / "squares.toml").run(RunOptions(out=folder, resume=True))
     change(tmp_path / "squares.toml", "queries = 64", "queries = 72")
-    with pytest.raises(SpecError, match="it holds another study"):
+    with pytest.raises(SpecError, match=r"it holds another study: .* \(measure\.queries\)"):
         edgedeploy.load_study(tmp_path / "squares.toml").run(RunOptions(out=folder, resume=True))
 
 

@@ -64,8 +64,8 @@ MetricInfo TrainRecipe
 Target SessionSource Readiness BuildRequest Artifact BoardInfo Demand INT8_DOT_PRODUCTS look_for build_artifact
 read_front Front Variant Measurement
 EdgeDeployError SpecError DataError TargetUnavailable BuildError Unsupported Unrepeatable BoardError Unreachable HostKeyError
-Busy Rebooted Hung LoginRefused Quarantined CommandFailed StorageError DamagedFile OutOfTime MeasurementError DidNotRun
-Unstable ParityError GoalNotMet BundleError
+Busy Rebooted Hung LoginRefused UnknownHost Quarantined CommandFailed StorageError DamagedFile OutOfTime MeasurementError
+DidNotRun Unstable ParityError GoalNotMet BundleError
 """
 """A name that goes from here is a promise that is broken: see docs/stability.md."""
 

@@ -15,7 +15,7 @@ from edgedeploy.boards.ssh.config import Endpoint
 from edgedeploy.boards.ssh.hostkeys import KnownHosts, prefer_known
 from edgedeploy.boards.ssh.login import log_in
 from edgedeploy.boards.ssh.records import fingerprint
-from edgedeploy.errors import CommandFailed
+from edgedeploy.errors import CommandFailed, UnknownHost
 
 if TYPE_CHECKING:
     import paramiko
@@ -118,7 +118,13 @@ def _socket_to(hop: Endpoint, link: Any, timeout_s: float) -> Any:
         return _Tunnel(link.open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=timeout_s))
     if hop.proxy_command:
         return paramiko.ProxyCommand(proxy_line(hop.proxy_command))
-    connection = socket.create_connection((hop.host, hop.port), timeout=timeout_s)
+    try:
+        connection = socket.create_connection((hop.host, hop.port), timeout=timeout_s)
+    except socket.gaierror as exc:
+        if exc.errno == socket.EAI_AGAIN:  # no name server answered
+            raise
+        remedy = f"Check how it is spelt (`getent hosts {hop.host}` answers), or give its address"
+        raise UnknownHost(f"connect to {hop.host}", "no host is known by that name", remedy) from exc
     # Small requests and answers: waiting to fill a packet costs 50 ms each.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection

@@ -17,14 +17,15 @@ every command starts a process, on boards where that is slow.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgedeploy.runtime.faults import from_exception
-from edgedeploy.runtime.files import Root
+from edgedeploy.runtime.faults import RuntimeFault, from_exception
+from edgedeploy.runtime.files import Root, print_json
 
 FAULT_STATUS = 3
 
@@ -46,11 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return work(Path(arguments.folder), arguments.side, arguments.cold)
     try:
         answer = _answer(arguments)
+        if answer is not None:
+            print_json(answer)
     except Exception as exc:  # the host reads causes, not tracebacks
-        _print_json(from_exception(exc, "internal").as_json())
+        with contextlib.suppress(RuntimeFault):  # where nobody hears it
+            print_json(from_exception(exc, "internal").as_json())
         return FAULT_STATUS
-    if answer is not None:
-        _print_json(answer)
     return 0
 
 
@@ -93,7 +95,7 @@ def _lease(root: Root, arguments: argparse.Namespace) -> None:
         owner=arguments.owner,
         wait_s=arguments.wait,
         resume=arguments.resume,
-        grant=lambda lease: _print_json({**lease, "probe": _probe()}),
+        grant=lambda lease: print_json({**lease, "probe": _probe()}),
         heartbeat_limit_s=arguments.heartbeat_limit,
     )
 
@@ -122,8 +124,3 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("side")
     worker.add_argument("--cold", action="store_true")
     return parser
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
-    sys.stdout.flush()

@@ -77,13 +77,30 @@ class Releases:
 
     def clean(self, keep: set[str | None]) -> None:
         """Remove what an activation left that was cut short, and releases that are not to be kept."""
-        for folder in (self.root, self.state_file.parent):
-            for path in folder.glob(f"{PART_PREFIX}*"):
-                _remove(path)
+        self.remove_parts()
         if self.folder.is_dir():
             for path in self.folder.iterdir():
                 if path.name not in keep:
                     _remove(path)
+
+    def remove_parts(self) -> None:
+        for folder in (self.root, self.folder, self.state_file.parent):
+            for path in folder.glob(f"{PART_PREFIX}*"):
+                _remove(path)
+
+    @contextlib.contextmanager
+    def tidied(self) -> Iterator[None]:
+        """Around what may fail, of a full disk too: what the next activation would remove is removed at once."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError, BundleError):
+                self.remove_parts()  # first of all: it makes room
+                state = read_state(self.state_file)
+                if state is not None:
+                    current = self.current()
+                    self.clean({current, state.before(current)})
+            raise
 
     def has_files_of(self, tree: Tree) -> bool:
         """Whether the release is there, whole, with another signature or with one where ``tree`` has none."""
@@ -141,22 +158,17 @@ def activate(
     was current stays. Raises :class:`RuntimeFault` ``busy`` while another activation runs.
     """
     releases = Releases(Path(root))
-    with _disk_told(releases.root), _alone(releases):
+    with _disk_told(releases.root), _alone(releases), releases.tidied():
         verified = verify(bundle, trust, now=now)
         state, current, manifest = releases.state(), releases.current(), verified.manifest
-        keep = {current, state.before(current)}
-        releases.clean(keep)
+        releases.clean({current, state.before(current)})
         state.admit(manifest.name, manifest.release, verified.identity)
         signed_anew = releases.has_files_of(verified.tree)
         place = releases.folder / verified.identity if signed_anew else releases.write(verified.tree)
-        try:  # of a release that is there, the folder is not touched before its bundle is proved
-            model = load(bundle if signed_anew else place, trust=trust)
-            if model.identity != verified.identity:
-                raise BundleError("tampered", f"{os.fspath(bundle)} was exchanged while it was activated")
-        except BundleError:
-            if verified.identity not in keep:
-                shutil.rmtree(place)
-            raise
+        # Of a release that is there, the folder is not touched before its bundle is proved.
+        model = load(bundle if signed_anew else place, trust=trust)
+        if model.identity != verified.identity:
+            raise BundleError("tampered", f"{os.fspath(bundle)} was exchanged while it was activated")
         if signed_anew:
             releases.sign(verified.tree)
         after = state.activated(manifest.name, manifest.release, verified.identity, current)
@@ -172,7 +184,7 @@ def roll_back(*, trust: Trust, root: str | os.PathLike[str]) -> Activation:
     Raises as :func:`activate`; :class:`BundleError` ``unreadable`` where there is none to go back to.
     """
     releases = Releases(Path(root))
-    with _disk_told(releases.root), _alone(releases):
+    with _disk_told(releases.root), _alone(releases), releases.tidied():
         state, current = releases.state(), releases.current()
         previous = state.before(current)
         if previous is None or not (releases.folder / previous).is_dir():

@@ -13,8 +13,7 @@ output, sentences to standard error. Exit status: 0; 2 for a bundle that is refu
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -22,8 +21,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from edgedeploy.runtime.bundle.manifest import MOST_THREADS
 from edgedeploy.runtime.bundle.verify import verify
 from edgedeploy.runtime.faults import BundleError, RuntimeFault
+from edgedeploy.runtime.files import print_json, tell, write_durably
 
 REFUSED_STATUS = 2
 FAULT_STATUS = 3
@@ -39,18 +40,27 @@ def main(argv: Sequence[str]) -> int:
     if arguments.command == "activate" and arguments.previous == (arguments.bundle is not None):
         parser.error("activate takes either a bundle or --previous")
     try:
+        return _answered(arguments)
+    except RuntimeFault as exc:
+        tell(f"failed: {exc.message}")
+        return FAULT_STATUS
+
+
+def _answered(arguments: argparse.Namespace) -> int:
+    """The exit status. Raises :class:`RuntimeFault` for a failure of the machine."""
+    try:
         for answer in _answers(arguments):
-            _print_json(answer)
+            print_json(answer)
     except BundleError as exc:
-        _print_json(exc.as_json())
-        sys.stderr.write(f"refused: {exc}\n")
+        tell(f"refused: {exc}")
+        print_json(exc.as_json())
         return REFUSED_STATUS
     except RuntimeFault as exc:
-        _print_json(exc.as_json())
-        sys.stderr.write(f"failed: {exc.message}\n")
-        return FAULT_STATUS
+        if exc.cause != "output_lost":
+            print_json(exc.as_json())
+        raise
     except UnfitFrame as exc:
-        sys.stderr.write(f"{exc}\n")
+        tell(str(exc))
         return REFUSED_STATUS
     return 0
 
@@ -115,14 +125,20 @@ def _require_room(frames: Sequence[Path], out: Path) -> None:
 
 
 def _keep(path: Path, result: Any) -> None:
-    """``.npy``, or ``.npz`` of a bundle that gives its outputs by name."""
+    """``.npy``, or ``.npz`` of a bundle that gives its outputs by name; whole or not at all."""
     import numpy as np
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
     if isinstance(result, dict):
-        np.savez(path.with_name(f"{path.name}.npz"), **result)
+        np.savez(buffer, **result)
     else:
-        np.save(path.with_name(f"{path.name}.npy"), result, allow_pickle=False)
+        np.save(buffer, result, allow_pickle=False)
+    place = path.with_name(f"{path.name}.{'npz' if isinstance(result, dict) else 'npy'}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(place, buffer.getvalue())
+    except OSError as exc:
+        raise BundleError("unreadable", f"{place}: {exc.strerror or exc}", "Give --out a folder with room") from exc
 
 
 def _bytes(path: Path) -> bytes:
@@ -163,10 +179,11 @@ def _parser() -> argparse.ArgumentParser:
     activated.add_argument("--previous", action="store_true", help="go back to the release before the current one")
     ran.add_argument("--frames", nargs="+", default=[], type=Path, metavar="FRAME.npy")
     ran.add_argument("--out", type=Path, metavar="DIR", help="where each result goes, by its frame's name")
-    ran.add_argument("--threads", type=int, metavar="N", help="threads of the backend; those that were measured")
+    ran.add_argument("--threads", type=_count, metavar="N", help="threads of the backend; those that were measured")
     return parser
 
 
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
-    sys.stdout.flush()
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 to {MOST_THREADS}")
+    return int(text)

@@ -19,6 +19,7 @@ from edgedeploy.runtime.bundle.manifest import Compatibility, RuntimeRange
 from edgedeploy.runtime.faults import BundleError
 from edgedeploy.runtime.sensors.accelerators import accelerators
 from edgedeploy.runtime.sensors.probe import cpu_flags
+from edgedeploy.runtime.sessions.sources import BUILTIN
 
 _RELEASE = re.compile(r"v?(\d+(?:\.\d+)*)(.*)", re.DOTALL)
 _BEFORE_RELEASE = re.compile(r"[._-]?(a|b|c|rc|alpha|beta|pre|preview|dev)", re.IGNORECASE)
@@ -90,10 +91,15 @@ def version_key(version: str) -> tuple[tuple[int, ...], bool]:
 
 
 def _installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    """The release that is here of the package, or of another that brings the same runtime: boards have tflite-runtime or
+    onnxruntime-gpu alone."""
+    same = next((row.packages for row in BUILTIN.values() if package in row.packages), (package,))
+    for name in sorted(same, key=lambda name: name != package):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def _list(names: Sequence[str]) -> str:

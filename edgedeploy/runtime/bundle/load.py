@@ -13,12 +13,12 @@ from typing import Any, Callable
 
 from edgedeploy.runtime.bundle import compatibility
 from edgedeploy.runtime.bundle.golden import prove
-from edgedeploy.runtime.bundle.manifest import ARTIFACT_FOLDER, Manifest
+from edgedeploy.runtime.bundle.manifest import ARTIFACT_FOLDER, MOST_THREADS, Manifest
 from edgedeploy.runtime.bundle.model import Model
 from edgedeploy.runtime.bundle.tree import Tree
 from edgedeploy.runtime.bundle.verify import Trust, Verified, verify
 from edgedeploy.runtime.faults import BundleError, RuntimeFault
-from edgedeploy.runtime.pipeline.steps import read_steps
+from edgedeploy.runtime.pipeline.steps import Detections, read_steps
 from edgedeploy.runtime.sessions.clips import clip_outputs
 from edgedeploy.runtime.sessions.open import Session, open_session
 
@@ -40,8 +40,11 @@ def load(
 
     A bundle's last day (``not_after``) is held against ``now`` alone, which has a time zone: a device's clock may be wrong.
 
-    Raises :class:`BundleError`, whose ``reason`` says why it is refused.
+    Raises :class:`BundleError`, whose ``reason`` says why it is refused, ``ValueError`` for ``threads`` that are no number
+    of 1 to :data:`MOST_THREADS`.
     """
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+        raise ValueError(f"threads {threads!r}: 1 to {MOST_THREADS}, or None for those that were measured")
     return ready(_verified(path, trust, now), threads)
 
 
@@ -65,7 +68,9 @@ def ready(verified: Verified, threads: int | None = None) -> Model:
     steps = read_steps(manifest.pipeline.input, manifest.pipeline.output)
     session = _open(verified.tree, manifest, threads or manifest.artifact.session.threads)
     model = Model(manifest, verified.identity, verified.signer, session, steps)
-    model.proof = prove(manifest.golden, verified.tree, _runner(model, manifest.artifact.session.states), model)
+    of_boxes = bool(steps.output) and isinstance(steps.output[0], Detections)
+    run = _runner(model, manifest.artifact.session.states)
+    model.proof = prove(manifest.golden, verified.tree, run, model, of_boxes=of_boxes)
     return model
 
 

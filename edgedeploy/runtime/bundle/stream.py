@@ -8,6 +8,7 @@ All times are nanoseconds of ``time.perf_counter_ns``.
 from __future__ import annotations
 
 import math
+import operator
 import threading
 import time
 from collections import Counter
@@ -93,10 +94,11 @@ class Stream:
         deadline_ns: int | None,
         now_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
-        """Raises ``ValueError`` for a policy that is none of ``schedule.POLICIES``, a capacity below 1, a deadline of
-        0."""
-        if deadline_ns is not None and deadline_ns < 1:
-            raise ValueError(f"deadline_ns {deadline_ns!r}: a deadline is above 0, or None")
+        """Raises ``ValueError`` for a policy that is none of ``schedule.POLICIES``, and for a capacity or a deadline that is
+        no whole number above 0."""
+        _check_whole("capacity", capacity, 1)
+        if deadline_ns is not None:
+            _check_whole("deadline_ns", deadline_ns, 1)
         self._process, self._now_ns = process, now_ns
         self._policy, self._capacity, self._deadline_ns = policy, 1 if policy == "latest" else capacity, deadline_ns
         self._waiting = Waiting(policy, capacity)
@@ -125,9 +127,11 @@ class Stream:
 
         The frame belongs to the stream from now on: whoever fills the same buffer again gives a copy. With the policy
         ``block`` this waits for a place; ``TimeoutError`` when there is none after ``timeout_s``, and the frame has
-        then not arrived. Raises ``ValueError`` after :meth:`close`.
+        then not arrived. Raises ``ValueError`` after :meth:`close`, for a time that is no whole number of nanoseconds, and
+        for a ``timeout_s`` that is negative or not finite.
         """
-        arrived_ns = self._now_ns() if arrived_ns is None else arrived_ns
+        _check_timeout(timeout_s)
+        arrived_ns = self._now_ns() if arrived_ns is None else _check_whole("arrived_ns", arrived_ns)
         with self._changed:
             if self._policy == "block" and len(self._waiting) >= self._capacity and not self._closed:
                 self._blocked += 1
@@ -152,6 +156,7 @@ class Stream:
         """Process the next frame; None when the stream is closed and nothing waits. Raises ``TimeoutError`` when no
         frame came within ``timeout_s``, and whatever processing raises: that frame has failed, and the stream goes
         on."""
+        _check_timeout(timeout_s)
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._waiting) or self._closed, timeout_s):
                 raise TimeoutError(f"no frame within {timeout_s} s")
@@ -209,3 +214,15 @@ class Stream:
                 age_p99_ns=ages.percentile(0.99),
                 age_max_ns=ages.largest_ns if ages.count else None,
             )
+
+
+def _check_whole(name: str, value: Any, least: int | None = None) -> int:
+    """Whole numbers of numpy are some too. Raises ``ValueError``."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or (least is not None and value < least):
+        raise ValueError(f"{name} {value!r}: a whole number{'' if least is None else f', {least} or more'}")
+    return operator.index(value)
+
+
+def _check_timeout(timeout_s: float | None) -> None:
+    if timeout_s is not None and not 0 <= timeout_s <= threading.TIMEOUT_MAX:
+        raise ValueError(f"timeout_s {timeout_s!r}: 0 or more, or None, which waits for ever")

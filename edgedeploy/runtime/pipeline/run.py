@@ -6,6 +6,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from edgedeploy.runtime.pipeline import boxes
 from edgedeploy.runtime.pipeline import steps as s
 from edgedeploy.runtime.pipeline.numpy_later import np
 from edgedeploy.runtime.pipeline.resize import resized
@@ -25,7 +26,8 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the input lies in its frame, in pixels of the frame: what the steps for the output have to know."""
+    """Where the input lies in its frame, in pixels of the frame, and where in the input that lies (``inside_``, of an input
+    of ``input_height`` x ``input_width``): what the steps for the output have to know."""
 
     frame_height: int
     frame_width: int
@@ -33,24 +35,52 @@ class Placement:
     left: int
     height: int
     width: int
+    input_height: int = 0
+    input_width: int = 0
+    inside_top: int = 0
+    inside_left: int = 0
+    inside_height: int = 0
+    inside_width: int = 0
+
+
+def placement_of(steps: s.Steps, height: int, width: int) -> Placement:
+    """Of a frame of ``height`` x ``width``. Raises :class:`FrameError` for one that lacks pixels."""
+    top, left, high, wide = 0, 0, height, width
+    inside = (height, width, 0, 0, height, width)
+    for step in steps.input:
+        if isinstance(step, s.Crop):
+            bottom, right = step.top + step.height, step.left + step.width
+            if bottom > high or right > wide:
+                raise FrameError(f"a frame has at least {bottom} x {right} pixels here, but got {high} x {wide}")
+            top, left, high, wide = top + step.top, left + step.left, step.height, step.width
+            inside = (high, wide, 0, 0, high, wide)
+        elif isinstance(step, s.Resize):
+            inside = (step.height, step.width, 0, 0, step.height, step.width)
+        elif isinstance(step, s.Letterbox):
+            inside = _letterboxed(step, high, wide)
+    return Placement(height, width, top, left, high, wide, *inside)
+
+
+def _letterboxed(step: s.Letterbox, height: int, width: int) -> tuple[int, int, int, int, int, int]:
+    scale = min(step.width / width, step.height / height)
+    high, wide = max(1, round(height * scale)), max(1, round(width * scale))
+    return step.height, step.width, (step.height - high) // 2, (step.width - wide) // 2, high, wide
 
 
 def prepare(steps: s.Steps, frame: Any) -> tuple[dict[str, Any], Placement]:
     """The artifact's input by name, and where it lies in the frame. The frame is not changed. Raises :class:`FrameError`."""
-    values = _checked(frame)
-    height, width = values.shape[:2]
-    placement = Placement(height, width, 0, 0, height, width)
+    values = _checked(frame, raw=any(isinstance(step, s.Window) for step in steps.input))
+    placement = placement_of(steps, *values.shape[:2])
     for step in steps.input[:-1]:
-        if isinstance(step, s.Crop):
-            values, placement = _crop(step, values, placement)
-        else:
-            values = _BEFORE[type(step)](step, values)
+        values = _BEFORE[type(step)](step, values)
     last = typing.cast(s.ToTensor, steps.input[-1])
     return {last.input: _tensor(last, values)}, placement
 
 
 def finish(steps: s.Steps, outputs: Arrays, placement: Placement | None) -> Any:
     """The result of the artifact's outputs, for the placement that :func:`prepare` gave. Raises :class:`FrameError`."""
+    if isinstance(steps.output[0], s.Detections):
+        return _detected(steps, outputs, placement)
     first = typing.cast(s.Take, steps.output[0])
     if first.output not in outputs:
         raise FrameError(f"expected an output {first.output!r}, but got {', '.join(outputs)}")
@@ -68,10 +98,14 @@ def finish(steps: s.Steps, outputs: Arrays, placement: Placement | None) -> Any:
     return np.asarray(values, order="C")
 
 
-def _checked(frame: Any) -> Any:
-    if not isinstance(frame, np.ndarray) or frame.dtype not in (np.uint8, np.float32):
+def _checked(frame: Any, *, raw: bool) -> Any:
+    """``raw`` frames have the values of their source, which a window makes black and white of."""
+    if not isinstance(frame, np.ndarray) or frame.dtype not in (
+        (np.uint16, np.int16) if raw else (np.uint8, np.float32)
+    ):
         found = f"an array of {frame.dtype}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise FrameError(f"a frame is an array of uint8 or float32, black 0 to white 255, but got {found}")
+        wanted = "uint16 or int16, as its source gives it" if raw else "uint8 or float32, black 0 to white 255"
+        raise FrameError(f"a frame is an array of {wanted}, but got {found}")
     if not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 3)):
         raise FrameError(f"a frame is (height, width) or (height, width, 3), but got {frame.shape}")
     if not 1 <= frame.shape[0] * frame.shape[1] <= MOST_PIXELS:
@@ -81,14 +115,19 @@ def _checked(frame: Any) -> Any:
     return frame
 
 
-def _crop(step: s.Crop, values: Any, at: Placement) -> tuple[Any, Placement]:
-    bottom, right = step.top + step.height, step.left + step.width
-    if bottom > values.shape[0] or right > values.shape[1]:
-        raise FrameError(
-            f"a frame has at least {bottom} x {right} pixels here, but got {values.shape[0]} x {values.shape[1]}"
-        )
-    inside = Placement(at.frame_height, at.frame_width, at.top + step.top, at.left + step.left, step.height, step.width)
-    return values[step.top : bottom, step.left : right], inside
+def _crop(step: s.Crop, values: Any) -> Any:
+    return values[step.top : step.top + step.height, step.left : step.left + step.width]
+
+
+def _shift_down(step: s.ShiftDown, values: Any) -> Any:
+    if values.dtype != np.uint16:
+        raise FrameError(f"a frame is uint16 here, but got {values.dtype}")
+    return values >> step.bits
+
+
+def _window(step: s.Window, values: Any) -> Any:
+    shades = (values.astype(np.float32) - np.float32(step.low)) * np.float32(255.0 / (step.high - step.low))
+    return np.clip(shades, np.float32(0), np.float32(255))
 
 
 def _grey(step: s.Grey, values: Any) -> Any:
@@ -112,6 +151,14 @@ def _swap(step: s.SwapRedBlue, values: Any) -> Any:
 
 def _resize(step: s.Resize, values: Any) -> Any:
     return resized(values, step.height, step.width, step.method)
+
+
+def _letterbox(step: s.Letterbox, values: Any) -> Any:
+    _, _, top, left, height, width = _letterboxed(step, values.shape[0], values.shape[1])
+    content = resized(values, height, width, step.method)
+    ground = np.full((step.height, step.width, *values.shape[2:]), step.fill, content.dtype)
+    ground[top : top + height, left : left + width] = content
+    return ground
 
 
 def _divided(values: Any, divide: float) -> Any:
@@ -150,10 +197,14 @@ def _tensor(step: s.ToTensor, values: Any) -> Any:
 
 
 _BEFORE: dict[type, Callable[[Any, Any], Any]] = {
+    s.Crop: _crop,
+    s.ShiftDown: _shift_down,
+    s.Window: _window,
     s.Grey: _grey,
     s.Rgb: _rgb,
     s.SwapRedBlue: _swap,
     s.Resize: _resize,
+    s.Letterbox: _letterbox,
     s.Normalise: _normalise,
     s.Standardise: _standardise,
 }
@@ -210,3 +261,37 @@ def _in_frame(step: s.Restore | s.Place, values: Any, at: Placement | None) -> A
     ground = np.full((*values.shape[:-2], at.frame_height, at.frame_width), step.fill, values.dtype)
     ground[..., at.top : at.top + at.height, at.left : at.left + at.width] = values
     return ground
+
+
+# -- boxes
+
+
+def _detected(steps: s.Steps, outputs: Arrays, at: Placement | None) -> Any:
+    if at is None or not at.inside_width:
+        raise FrameError("boxes are of a frame, and none is known")
+    first = typing.cast(s.Detections, steps.output[0])
+    try:
+        rows = boxes.table(outputs, first.boxes, first.scores, first.labels, first.joined)
+    except boxes.BoxError as exc:
+        raise FrameError(str(exc)) from None
+    rows = boxes.corners(rows, first.form, first.unit, at.input_height, at.input_width)
+    for step in steps.output[1:]:
+        rows = _ON_BOXES[type(step)](step, rows, at)
+    return np.ascontiguousarray(rows)
+
+
+def _restored(step: s.RestoreBoxes, rows: Any, at: Placement) -> Any:
+    """x' = x * scale + inside_left for a pixel x of what is in the input, and back."""
+    scale = [at.inside_width / at.width, at.inside_height / at.height] * 2
+    moved = (rows[:, :4] - [at.inside_left, at.inside_top] * 2) / scale
+    moved = np.clip(moved, 0, [at.width, at.height] * 2) + [at.left, at.top] * 2
+    return np.concatenate([moved, rows[:, 4:]], axis=1)
+
+
+_ON_BOXES: dict[type, Callable[[Any, Any, Placement], Any]] = {
+    s.AtLeast: lambda step, rows, at: rows[rows[:, 4] >= step.score],
+    s.Suppress: lambda step, rows, at: boxes.suppressed(rows, step.overlap, step.count),
+    s.Best: lambda step, rows, at: boxes.best_first(rows)[: step.count],
+    s.RestoreBoxes: _restored,
+    s.Categories: lambda step, rows, at: boxes.renamed(rows, step.labels, step.ids),
+}

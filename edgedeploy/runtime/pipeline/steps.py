@@ -2,7 +2,8 @@
 
 A **frame** is what a product has: an array (H, W) of grey values or (H, W, 3) of red, green, blue, ``uint8``, or ``float32``
 where there is more to say than 8 bits; black is 0 and white 255. The steps for the input make the artifact's one input of
-it. The steps for the output begin with one output without its batch axis, (C, h, w) or (C,), and end with the **result**.
+it. The steps for the output begin with one output without its batch axis, (C, h, w) or (C,), or with a detector's outputs
+as a table of boxes (see :mod:`edgedeploy.runtime.pipeline.boxes`), and end with the **result**.
 
 The types are evaluated, by Python 3.8 too: see :mod:`edgedeploy.runtime.wire.serde`.
 """
@@ -11,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Literal, Mapping, Sequence, Tuple, Union
 
 from edgedeploy.runtime.faults import BundleError
+from edgedeploy.runtime.pipeline.boxes import FORMATS, MOST_BOXES, UNITS
 from edgedeploy.runtime.pipeline.resize import METHODS
 from edgedeploy.runtime.wire.serde import WireError, from_json, to_json
 
 MOST_STEPS = 32
 MOST_SIDE = 16384
 MOST_CHANNELS = 64
+MOST_CATEGORIES = 10000
 
 INPUT_TYPES = ("uint8", "float16", "float32")
 
@@ -51,12 +54,38 @@ class SwapRedBlue:
 
 
 @dataclass(frozen=True)
+class Window:
+    """Of a frame of more than 8 bits as its source gives it: ``low`` becomes black (0) and ``high`` white (255), in float32,
+    what is beyond is cut. (value - low) * 255 / (high - low)."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ShiftDown:
+    """Of uint16 with ``bits`` empty or foreign bits below: shifted down by them, such as 4 of 12 bits that are kept high."""
+
+    bits: int
+
+
+@dataclass(frozen=True)
 class Resize:
     """To ``height`` x ``width``, whatever the frame's shape was: see :mod:`edgedeploy.runtime.pipeline.resize`."""
 
     height: int
     width: int
     method: str
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """To the largest size within ``height`` x ``width`` that keeps the aspect, in the middle of a ground of ``fill``."""
+
+    height: int
+    width: int
+    method: str
+    fill: float
 
 
 @dataclass(frozen=True)
@@ -135,6 +164,57 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Detections:
+    """Begin with a detector's outputs as a table of boxes, with corners in pixels of the input. ``joined`` is one output
+    (1, 4 + classes, N); without it ``boxes``, ``scores`` and ``labels`` are names of outputs, the last one unused where
+    scores are (N, classes). ``form`` is that of the boxes (xyxy, xywh, cxcywh), ``unit`` theirs (pixel or share of the
+    input)."""
+
+    boxes: str
+    scores: str
+    labels: str
+    joined: str
+    form: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """Boxes with a score of ``score`` or more."""
+
+    score: float
+
+
+@dataclass(frozen=True)
+class Suppress:
+    """Best first, without boxes that a better one of their label overlaps by more than ``overlap`` (IoU), ``count`` of them
+    at most."""
+
+    overlap: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Best:
+    """The ``count`` best, best first."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class RestoreBoxes:
+    """Corners in pixels of the frame, cut to what was in the input."""
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Each of ``labels`` becomes the one of ``ids`` at its place; boxes of other labels are no detections."""
+
+    labels: Tuple[int, ...]
+    ids: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Restore:
     """The last two axes brought to the size that the frame had before it was resized."""
 
@@ -148,15 +228,23 @@ class Place:
     fill: float
 
 
-InputStep = Union[Crop, Grey, Rgb, SwapRedBlue, Resize, Normalise, Standardise, ToTensor]
-OutputStep = Union[Take, AgainstZero, Softmax, Sigmoid, ArgMax, Threshold, Clip, Restore, Place]
+InputStep = Union[Crop, Grey, Rgb, SwapRedBlue, Window, ShiftDown, Resize, Letterbox, Normalise, Standardise, ToTensor]
+OutputStep = Union[
+    Take, AgainstZero, Softmax, Sigmoid, ArgMax, Threshold, Clip, Restore, Place,
+    Detections, AtLeast, Suppress, Best, RestoreBoxes, Categories,
+]  # fmt: skip
+OF_BOXES = (AtLeast, Suppress, Best, RestoreBoxes, Categories)
+OF_MAPS = (AgainstZero, Softmax, Sigmoid, ArgMax, Threshold, Clip, Restore, Place)
 
 INPUT_STEPS: Dict[str, Any] = {
     "crop": Crop,
     "grey": Grey,
     "rgb": Rgb,
     "swap-red-blue": SwapRedBlue,
+    "window": Window,
+    "shift-down": ShiftDown,
     "resize": Resize,
+    "letterbox": Letterbox,
     "normalise": Normalise,
     "standardise": Standardise,
     "tensor": ToTensor,
@@ -171,6 +259,12 @@ OUTPUT_STEPS: Dict[str, Any] = {
     "clip": Clip,
     "restore": Restore,
     "place": Place,
+    "detections": Detections,
+    "at-least": AtLeast,
+    "suppress": Suppress,
+    "best": Best,
+    "restore-boxes": RestoreBoxes,
+    "categories": Categories,
 }
 
 
@@ -208,13 +302,38 @@ def check_steps(steps: Steps) -> None:
         True
     ]:
         raise _malformed("the steps for the input end with the only 'tensor'")
-    if steps.output and [isinstance(step, Take) for step in steps.output] != [True] + [False] * (len(steps.output) - 1):
-        raise _malformed("the steps for the output begin with the only 'take'")
+    first = [isinstance(step, (Take, Detections)) for step in steps.output]
+    if steps.output and first != [True] + [False] * (len(steps.output) - 1):
+        raise _malformed("the steps for the output begin with the only 'take', or the only 'detections'")
+    _check_order(steps)
+
+
+def _check_order(steps: Steps) -> None:
     kinds = [type(step) for step in steps.input]
-    if Crop in kinds and Resize in kinds[: len(kinds) - kinds[::-1].index(Crop)]:
+    sized = [place for place, kind in enumerate(kinds) if kind in (Resize, Letterbox)]
+    if Crop in kinds and sized and sized[0] < len(kinds) - kinds[::-1].index(Crop):
         raise _malformed("a 'crop' stands before any 'resize': it is in pixels of the frame")
-    if any(isinstance(step, (Restore, Place)) for step in steps.output) and not steps.input:
-        raise _malformed("'restore' and 'place' need steps for the input: they know the frame's size")
+    raw = [place for place, kind in enumerate(kinds) if kind in (Window, ShiftDown)]
+    if raw and (kinds.count(Window) != 1 or kinds[raw[-1]] is not Window):
+        raise _malformed("a 'shift-down' stands before the only 'window'")
+    if raw and set(kinds[: raw[-1]]) - {Crop, ShiftDown}:
+        raise _malformed("a 'window' stands after 'crop' and 'shift-down' alone: it is of the frame's own values")
+    if Letterbox in kinds and len(sized) > 1:
+        raise _malformed("a 'letterbox' is the only step that sizes")
+    of_boxes = bool(steps.output) and isinstance(steps.output[0], Detections)
+    for step in steps.output[1:]:
+        if isinstance(step, OF_MAPS if of_boxes else OF_BOXES):
+            raise _malformed(f"'{_name(step)}' stands after '{'take' if of_boxes else 'detections'}' alone")
+    if any(isinstance(step, (Restore, Place)) for step in steps.output) and (not steps.input or Letterbox in kinds):
+        raise _malformed(
+            "'restore' and 'place' need steps for the input without 'letterbox': they know the frame's size"
+        )
+    if of_boxes and not steps.input:
+        raise _malformed("'detections' needs steps for the input: they know the frame's size")
+
+
+def _name(step: Any) -> str:
+    return next(name for name, cls in OUTPUT_STEPS.items() if isinstance(step, cls))
 
 
 def _written(steps: Sequence[Any], known: Mapping[str, Any]) -> List[Dict[str, Any]]:
@@ -244,7 +363,7 @@ _Limit = Tuple[Tuple[Any, ...], Callable[[Any], bool], str]
 
 _LIMITS: Tuple[_Limit, ...] = (
     (
-        (Crop, Resize),
+        (Crop, Resize, Letterbox),
         lambda s: min(s.height, s.width) >= 1 and max(s.height, s.width) <= MOST_SIDE,
         f"sides are 1 to {MOST_SIDE}",
     ),
@@ -253,7 +372,7 @@ _LIMITS: Tuple[_Limit, ...] = (
         lambda s: min(s.top, s.left) >= 0 and max(s.top, s.left) <= MOST_SIDE,
         "top and left are rows and columns",
     ),
-    ((Resize, Restore), lambda s: s.method in METHODS, f"method is one of {', '.join(METHODS)}"),
+    ((Resize, Restore, Letterbox), lambda s: s.method in METHODS, f"method is one of {', '.join(METHODS)}"),
     ((Normalise, Standardise), lambda s: s.divide > 0, "divide is above 0"),
     (
         (Normalise,),
@@ -263,7 +382,23 @@ _LIMITS: Tuple[_Limit, ...] = (
     ((Normalise,), lambda s: min(s.std) > 0, "std is above 0"),
     ((Standardise,), lambda s: s.epsilon > 0 and s.ddof in (0, 1), "epsilon is above 0, and ddof 0 or 1"),
     ((ToTensor,), lambda s: s.dtype in INPUT_TYPES, f"dtype is one of {', '.join(INPUT_TYPES)}"),
-    ((Clip,), lambda s: s.low < s.high, "low is below high"),
+    ((Clip, Window), lambda s: s.low < s.high, "low is below high"),
+    ((ShiftDown,), lambda s: 1 <= s.bits <= 15, "bits are 1 to 15"),
+    ((Detections,), lambda s: s.form in FORMATS, f"form is one of {', '.join(FORMATS)}"),
+    ((Detections,), lambda s: s.unit in UNITS, f"unit is one of {', '.join(UNITS)}"),
+    (
+        (Detections,),
+        lambda s: bool(s.joined) != bool(s.boxes and s.scores),
+        "outputs are 'joined', or boxes and scores",
+    ),
+    ((AtLeast,), lambda s: 0 <= s.score <= 1, "score is 0 to 1"),
+    ((Suppress,), lambda s: 0 < s.overlap <= 1, "overlap is above 0, to 1"),
+    ((Suppress, Best), lambda s: 1 <= s.count <= MOST_BOXES, f"count is 1 to {MOST_BOXES}"),
+    (
+        (Categories,),
+        lambda s: 1 <= len(set(s.labels)) == len(s.labels) == len(s.ids) <= MOST_CATEGORIES,
+        f"labels are 1 to {MOST_CATEGORIES}, each with its id",
+    ),
 )
 
 

@@ -21,8 +21,10 @@ from edgedeploy.records.artifact import random_feed
 from edgedeploy.reference.parity import TOLERANCE, apart
 from edgedeploy.runtime.bundle.manifest import Golden, GoldenCase, ResultTolerance, Tolerance
 from edgedeploy.runtime.faults import RuntimeFault
+from edgedeploy.runtime.pipeline.boxes import share_alone
 from edgedeploy.runtime.pipeline.resize import resized
 from edgedeploy.runtime.pipeline.run import finish, prepare
+from edgedeploy.runtime.pipeline.steps import Detections, ShiftDown, Steps, Window
 from edgedeploy.runtime.sessions.clips import clip_outputs
 from edgedeploy.runtime.sessions.open import Session, open_session
 from edgedeploy.study.bundle.material import Material
@@ -40,6 +42,10 @@ FLOOR: Final = 0.01
 LEAST_SHARE: Final = 0.002
 MOST_SHARE: Final = 0.05
 """Of a result's elements that may differ."""
+
+LEAST_BOXES_SHARE: Final = 0.1
+MOST_BOXES_SHARE: Final = 0.3
+"""Of a result's boxes that may have no like: a detector finds few, and one beside the threshold is there or not."""
 
 DULL: Final = "each result is one value all over, so that they say little of the steps after inference"
 
@@ -79,7 +85,8 @@ def golden_of(material: Material, source: Source) -> GoldenSet:
     answered = [_answer(material, case, session or reference, reference) for case in cases]
     files: dict[str, bytes] = {}
     listed = tuple(_kept(case, found, files) for case, found in zip(cases, answered, strict=True))
-    golden = Golden(listed, _tolerances(material, answered, own=own), _result_tolerance(answered))
+    tolerance = _tolerances(material, answered, own=own)
+    golden = Golden(listed, tolerance, _result_tolerance(answered, material.steps, tolerance))
     words = {
         "synthetic": "synthetic inputs, drawn from a seed: no patient's data",
         "cases": "inputs of the study's calibration cases, because that was asked for: they may be patients' data",
@@ -114,19 +121,28 @@ def _synthetic(material: Material, seed: int) -> _Case:
     if not material.steps.input:
         return _Case(name, None, _random(material, seed))
     cases = material.task.cases("calibration") or material.task.cases("selection")
-    frame = synthetic_frame(material.task.frame(cases[0]), seed)  # type: ignore[attr-defined]
+    frame = synthetic_frame(material.task.frame(cases[0]), seed, material.steps)  # type: ignore[attr-defined]
     inputs, _ = prepare(material.steps, frame)
     return _Case(name, frame, inputs)
 
 
-def synthetic_frame(like: Array, seed: int) -> Array:
-    """A frame of the size and type of ``like``, and nothing else of it: smooth shades from black to white with speckle."""
+def synthetic_frame(like: Array, seed: int, steps: Steps | None = None) -> Array:
+    """A frame of the size and type of ``like``, and nothing else of it: smooth shades from black to white with speckle, as
+    the window of ``steps`` has them."""
     rng = np.random.default_rng(seed)
     height, width = like.shape[:2]
     coarse = rng.uniform(0, 255, (_COARSE, _COARSE, *like.shape[2:])).astype(np.float32)
     smooth = resized(coarse, height, width, "bilinear")
     shades = np.clip(smooth * rng.uniform(0.7, 1.3, smooth.shape), 0, 255)
-    return np.asarray(np.rint(shades).astype(np.uint8) if like.dtype == np.uint8 else shades.astype(np.float32))
+    if like.dtype == np.uint8:
+        return np.asarray(np.rint(shades).astype(np.uint8))
+    window = next((step for step in (steps or Steps()).input if isinstance(step, Window)), None)
+    if window is None:
+        return np.asarray(shades.astype(np.float32))
+    bits = sum(step.bits for step in steps.input if isinstance(step, ShiftDown)) if steps else 0
+    values = np.rint(window.low + shades / 255 * (window.high - window.low)) * 2**bits
+    limits = np.iinfo(like.dtype)
+    return np.asarray(np.clip(values, limits.min, limits.max).astype(like.dtype))
 
 
 def _random(material: Material, seed: int) -> dict[str, Array]:
@@ -197,7 +213,11 @@ def _answer(material: Material, case: _Case, session: Session, reference: Sessio
 def _is_dull(answered: Sequence[_Answered]) -> bool:
     """As of a network that finds nothing in made-up frames."""
     results = [found.result for found in answered if found.result is not None]
-    return bool(results) and all(result.size > 1 and bool((result == result.flat[0]).all()) for result in results)
+    return bool(results) and all(not result.size or _is_flat(result) for result in results)
+
+
+def _is_flat(result: Array) -> bool:
+    return result.size > 1 and bool((result == result.flat[0]).all())
 
 
 # -- tolerances
@@ -216,7 +236,13 @@ def _tolerances(material: Material, answered: Sequence[_Answered], *, own: bool)
     return {name: Tolerance(limit(name), None) for name in answered[0].outputs}
 
 
-def _result_tolerance(answered: Sequence[_Answered]) -> ResultTolerance | None:
+def _result_tolerance(
+    answered: Sequence[_Answered], steps: Steps, tolerance: Mapping[str, Tolerance]
+) -> ResultTolerance | None:
+    if steps.output and isinstance(steps.output[0], Detections):
+        nearness = max(item.relative_l2 for item in tolerance.values())
+        alone = [share_alone(found.result, found.reference_result, nearness) for found in answered]
+        return ResultTolerance(rounded(min(MOST_BOXES_SHARE, max(LEAST_BOXES_SHARE, 2 * max(alone)))))
     shares = [
         float(np.mean(found.result != found.reference_result)) if found.result.dtype.kind in "iub" else 0.0
         for found in answered

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.files import new_folder
+from edgedeploy.files import new_folder, place_told
 from edgedeploy.runtime.bundle.manifest import Manifest
 from edgedeploy.runtime.bundle.tree import Tree
 from edgedeploy.runtime.bundle.verify import verify
@@ -39,5 +39,5 @@ def hand_over(bundle: Path, layout: str, out: Path, trust: Path | None) -> None:
     require_outside(out, bundle)
     with refusals_told(f"hand over {bundle}"):
         found = verify(bundle, trust)
-    with new_folder(out) as part, refusals_told(f"hand over {bundle}"):
+    with place_told(out), new_folder(out) as part, refusals_told(f"hand over {bundle}"):
         LAYOUTS[layout](found.tree, found.manifest, part)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import BundleError, SpecError
-from edgedeploy.files import new_folder
+from edgedeploy.files import new_folder, place_told
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.runtime.bundle.manifest import (
     ARTIFACT_FOLDER,
@@ -81,7 +81,7 @@ def make_bundle(folder: str | Path, pick: str, out: str | Path, options: BundleO
     require_absent(out)
     material = gather(folder, pick)
     golden = golden_of(material, options.golden)
-    with new_folder(out) as part:
+    with place_told(out), new_folder(out) as part:
         manifest = _fill(part, material, options, golden)
         require_nothing_private(part, material)
         signer = _sign(part, options.sign, manifest.name) if options.sign is not None else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from edgedeploy.errors import SpecError
-from edgedeploy.files import disk_told, new_folder, write_new
+from edgedeploy.files import disk_told, new_folder, place_told, write_new
 from edgedeploy.runtime.bundle.archive import read_archive
 from edgedeploy.runtime.bundle.tree import Tree, read_tree
 from edgedeploy.study.bundle import age
@@ -37,7 +37,8 @@ def pack(bundle: Path, out: Path, recipients: Sequence[str] = ()) -> int:
     if recipients:
         data = age.encrypted(data, recipients)
     try:
-        write_new(out, data)
+        with place_told(out):
+            write_new(out, data)
     except FileExistsError:
         raise SpecError(f"write {out}", "something lies there already", "Give another path, or remove it") from None
     return len(data)
@@ -54,7 +55,7 @@ def unpack(archive: Path, out: Path, identity: Path | None = None) -> int:
         tree = read_tree(archive) if identity is None else _decrypted(archive, identity)
     if out.exists() or out.is_symlink():
         raise SpecError(f"write {out}", "something lies there already", "Give another path, or remove it")
-    with new_folder(out) as part:
+    with place_told(out), new_folder(out) as part:
         for name, data in tree.files.items():
             path = part / name
             path.parent.mkdir(parents=True, exist_ok=True)

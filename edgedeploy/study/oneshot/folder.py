@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from edgedeploy.errors import SpecError
-from edgedeploy.files import new_folder, write_atomic, write_json
+from edgedeploy.files import new_folder, place_told, write_atomic, write_json
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.runtime.files import sha256_file
@@ -49,7 +49,7 @@ def write_folder(
     taken = [file.name for file in artifact.files if file.name in NAMES]
     if taken:
         raise SpecError(f"--out {out}", f"a file of the artifact is named {taken[0]}", "Copy the artifact by hand")
-    with new_folder(out) as part:
+    with place_told(out), new_folder(out) as part:
         for file in artifact.files:
             shutil.copyfile(built / file.name, part / file.name)
         write_json(part / MANIFEST, artifact.as_json())

@@ -17,19 +17,30 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgedeploy.errors import DataError, SpecError
+from edgedeploy.errors import DataError, MeasurementError, SpecError
 from edgedeploy.interfaces.task import Array, Case
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.take_in import take_in
-from edgedeploy.tasks.detection.boxes import FITS, FORMATS, PAD_GREY, UNITS, Fit, Layout
+from edgedeploy.runtime.pipeline.run import placement_of, prepare
+from edgedeploy.runtime.pipeline.steps import (
+    Categories,
+    InputStep,
+    Letterbox,
+    OutputStep,
+    Resize,
+    RestoreBoxes,
+    Steps,
+    ToTensor,
+)
+from edgedeploy.tasks.detection.boxes import FITS, FORMATS, PAD_GREY, UNITS, Layout, rows_of
 from edgedeploy.tasks.detection.coco import Box, Found, Matches, Picture, match, mean_precision, read_coco
 from edgedeploy.tasks.images.dicom import is_dicom
 from edgedeploy.tasks.images.files import shown_size
 from edgedeploy.tasks.images.rules import ImageRules
 from edgedeploy.tasks.network import Maker, build_network
-from edgedeploy.tasks.pictures.base import Image, PictureTask
+from edgedeploy.tasks.pictures.base import PictureTask
 from edgedeploy.tasks.pictures.entries import Entry, data_folder
 from edgedeploy.tasks.pictures.options import PictureOptions
 from edgedeploy.tasks.pictures.table import inside
@@ -128,41 +139,40 @@ class Detection(PictureTask):
         return shape[2], shape[3]
 
     def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
-        spec = self.input_specs(**arch)[0]
-        return {spec.name: self.normalise(self.fitted(self.image_of(case), self.size(**arch)))[None]}
+        return prepare(Steps(self.input_steps(**arch)), self.frame(case))[0]
 
-    def fitted(self, image: Image, size: tuple[int, int]) -> Image:
-        """The image as it lies in the input."""
-        fit = Fit.of(self._options.fit, (image.shape[1], image.shape[2]), size)
-        height, width = round(image.shape[1] * fit.scale_y), round(image.shape[2] * fit.scale_x)
-        ground = np.full((image.shape[0], *size), PAD_GREY, np.float32)
-        ground[:, fit.top : fit.top + height, fit.left : fit.left + width] = self.resize(image, height, width)
-        return ground
+    def input_steps(self, **arch: Scalar) -> tuple[InputStep, ...]:
+        colour, _, values, _ = super().input_steps(**{"resolution": 1, **arch})
+        height, width = self.size(**arch)
+        squeezed = self._options.fit == "squeeze"
+        ground = PAD_GREY / 255 if self.options.value_range == "raw" else PAD_GREY
+        sized = Resize(height, width, "area") if squeezed else Letterbox(height, width, "area", ground)
+        return colour, sized, values, ToTensor(self.input_specs(**arch)[0].name, "NCHW", "float32")
+
+    def pipeline(self, outputs: Sequence[TensorSpec], **arch: Scalar) -> Steps:
+        """The result is a table (N, 6): left, top, right, bottom in pixels of the frame, score and category id, best first.
+        Raises ``SpecError`` for a network of other outputs."""
+        return Steps(self.input_steps(**arch), self._box_steps([spec.name for spec in outputs]))
+
+    def _box_steps(self, names: Sequence[str]) -> tuple[OutputStep, ...]:
+        """Labels that stand for no category are no detections: background, or classes that the data does not have."""
+        first = self._options.first_label
+        labels = self._ids if self._options.labels_are_ids else [first + place for place in range(len(self._ids))]
+        return (*self._options.steps(names), RestoreBoxes(), Categories(tuple(labels), tuple(self._ids)))
 
     def found(self, outputs: Mapping[str, Array], case: Case) -> list[Found]:
         """The answer's boxes in pixels of the image, best first."""
-        image = self._sizes(case)
-        size = self._input_size(outputs)
-        corners, scores, labels = self._options.read(outputs, size)
-        corners = Fit.of(self._options.fit, image, size).back(corners, image)
-        ids = self._category_ids(labels)
+        sides = {"resolution": self.options.resolutions[0]}  # of several any: boxes are shares of the input then
+        placement = placement_of(Steps(self.input_steps(**sides)), *self._sizes(case))
+        try:
+            steps = self._box_steps(list(outputs))
+        except SpecError as exc:  # of a network whose outputs were known when it ran alone
+            raise MeasurementError(exc.asked, exc.found, exc.remedy) from None
+        rows = rows_of(steps, outputs, placement)
         return [
-            Found(category, (left, top, right - left, bottom - top), float(score))
-            for category, (left, top, right, bottom), score in zip(ids, corners.tolist(), scores, strict=True)
-            if category is not None
+            Found(int(category), (left, top, right - left, bottom - top), score)
+            for left, top, right, bottom, score, category in rows.tolist()
         ]
-
-    def _input_size(self, outputs: Mapping[str, Array]) -> tuple[int, int]:
-        """Of several resolutions the first: boxes are shares of the input then."""
-        side = self.options.resolutions[0]
-        return (side, side)
-
-    def _category_ids(self, labels: npt.NDArray[np.int64]) -> list[int | None]:
-        """Labels that stand for no category are no detections: background, or classes that the data does not have."""
-        if self._options.labels_are_ids:
-            return [int(label) if int(label) in self.categories else None for label in labels]
-        places = labels - self._options.first_label
-        return [self._ids[place] if 0 <= place < len(self._ids) else None for place in places.tolist()]
 
     def truth(self, case: Case) -> tuple[Box, ...]:
         return self._pictures[self._entries[case].name].boxes
@@ -234,9 +244,6 @@ class OnnxDetection(Detection):
 
     def input_specs(self, **arch: Scalar) -> tuple[TensorSpec, ...]:
         return self.taken.inputs
-
-    def _input_size(self, outputs: Mapping[str, Array]) -> tuple[int, int]:
-        return self.size()
 
 
 def make_detection(options: DetectionOptions, base: Path, maker: Maker | None = None) -> Detection:

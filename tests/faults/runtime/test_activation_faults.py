@@ -235,6 +235,8 @@ def test_a_full_disk_leaves_the_release_before(maker: Maker, tmp_path: Path) -> 
         found = refusal(lambda: put(maker, disk / "models", 2))
         assert found.reason == "unreadable" and "No space left" in found.message
         assert current(disk / "models", maker) == 1
+        assert not [*(disk / "models").rglob(".part*")], "the room that it took is free again"
+        assert len([*(disk / "models" / "releases").iterdir()]) == 1
         (disk / "other").unlink()
         assert put(maker, disk / "models", 2).release == 2
 
@@ -268,6 +270,43 @@ def test_the_command(maker: Maker, root: Path, capsys: pytest.CaptureFixture[str
         assert main(["activate", str(maker.release(2)), *options]) == 3
     with pytest.raises(SystemExit):
         main(["activate", *options])
+
+
+@pytest.mark.parametrize("command", ["verify", "run", "activate"])
+def test_an_output_that_goes_nowhere_is_a_failure_of_the_machine(command: str, maker: Maker, root: Path) -> None:
+    words = [command, str(maker.release(1)), "--trust", str(maker.trust)]
+    words += ["--root", str(root)] if command == "activate" else []
+    argv = [sys.executable, "-m", "edgedeploy.runtime", *words]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "failed: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("threads", ["-3", "0", "nan", "1e3", "99999999999999999999"])
+def test_threads_that_are_no_number_of_threads(threads: str, maker: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(maker.release(1)), "--trust", str(maker.trust), "--threads", threads])
+    assert ended.value.code == 2 and "is no number of 1 to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threads", [-3, 0, True, float("nan"), 1 << 40])
+def test_threads_of_a_program_are_checked_too(threads: object, maker: Maker) -> None:
+    with pytest.raises(ValueError, match="threads"):
+        load(maker.release(1), trust=maker.trust, threads=threads)  # type: ignore[arg-type]
+
+
+def test_results_that_have_no_place_are_refused(
+    maker: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (frame,) = kit.frames(1)
+    (tmp_path / "frame.npy").write_bytes(kit.npy(frame))
+    words = ["run", str(maker.release(1)), "--trust", str(maker.trust), "--frames", str(tmp_path / "frame.npy")]
+    assert main([*words, "--out", "/proc/nowhere"]) == 2
+    assert "unreadable: /proc/nowhere" in capsys.readouterr().err
+    with small_disk(tmp_path / "disk", 1) as disk:
+        (disk / "other").write_bytes(bytes(os.statvfs(disk).f_bavail * 4096))
+        assert main([*words, "--out", str(disk)]) == 2
+        assert [path.name for path in disk.iterdir()] == ["other"], "no half of a result"
 
 
 def test_the_same_files_signed_anew_change_nothing_until_they_are_proved(

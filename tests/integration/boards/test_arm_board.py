@@ -139,6 +139,21 @@ def test_a_bundle_is_ready_on_arm64_and_one_for_x86_is_refused_there(tmp_path: P
         load_on_board(theirs, trust, table)
 
 
+def test_an_int8_bundle_for_litert_is_ready_on_arm64(tmp_path: Path) -> None:
+    """Golden answers of this host's kernels, held against those of the other processor."""
+    need_image("arm64")
+    target = LiteRtTarget()
+    if not (readiness := target.probe()).ready:
+        pytest.skip(f"{readiness.found} ({readiness.remedy})")
+    artifact = target.build(models.two_heads(tmp_path / "model").request("int8"), tmp_path / "built")
+    files = product_kit.files_of(artifact, tmp_path / "built", far=0.02)
+    key, trust = product_kit.make_key(tmp_path)
+    bundle = product_kit.write_signed(tmp_path / "arm", product_kit.for_machine(files, "aarch64", "1"), key)
+    loaded = load_on_board(bundle, trust, board_of_word("emulated:arm64"))
+    assert (loaded.proof.cases, set(loaded.proof.relative_l2)) == (2, {"out0", "out1"})
+    assert "(litert " in loaded.device
+
+
 def test_a_killed_user_leaves_no_board_running(tmp_path: Path) -> None:
     need_image("arm64")
     code = (

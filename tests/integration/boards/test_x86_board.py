@@ -111,6 +111,7 @@ class TestOneSession:
         with board().session() as session:
             yield session
 
+    @pytest.mark.fault(60, simulated="the processor, by QEMU")
     @pytest.mark.parametrize("target", [OnnxRuntimeTarget(), OpenVinoTarget()], ids=lambda target: str(target.name))
     def test_int8_saturates_with_8_bit_weights_and_not_with_7(
         self, target: Target, session: BoardSession, tmp_path: Path
@@ -305,6 +306,7 @@ trials = 4
 """
 
 
+@pytest.mark.fault(60, simulated="the processor, by QEMU")
 @pytest.mark.slow
 def test_a_study_finds_7_bits_nearer_there_and_claims_no_time(tmp_path: Path) -> None:
     need_avx2_emulation()

@@ -183,6 +183,10 @@ def test_a_folder_that_is_no_study(tmp_path: Path) -> None:
         ('"$0" -m edgedeploy recipe demo >&-', 0, ""),
         ('"$0" -m edgedeploy front /nowhere 2>&-', 2, ""),
         ('"$0" -m edgedeploy recipe demo >/dev/full', 3, "No space left on device"),
+        ('"$0" -m edgedeploy front /nowhere 2>/dev/full', 2, ""),
+        ('"$0" -m edgedeploy recipe demo >/dev/full 2>/dev/full', 3, ""),
+        ('"$0" -m edgedeploy.runtime verify /nowhere --unsigned >/dev/full 2>/dev/full', 3, ""),
+        ('"$0" -m edgedeploy.runtime verify /nowhere --unsigned 2>/dev/full', 2, ""),
     ],
 )
 def test_closed_and_full_outputs_end_without_a_traceback(command: str, code: int, said: str) -> None:

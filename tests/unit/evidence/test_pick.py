@@ -129,6 +129,15 @@ def test_what_is_compared_is_counted_once_and_only_where_it_is_cheaper() -> None
     assert judged(many, INT8).level == pytest.approx(1 - 0.05 / 30)
 
 
+def test_a_ratio_to_the_baseline_is_held_against_one_and_not_against_the_baselines_own_noise() -> None:
+    for own, other, picked in ((1.04, 1.02, False), (0.97, 0.98, True)):
+        items = [item(BASE, 6.0, cases(0.0, 0.0)), item(INT8, 6.0, cases(0.0))]
+        for one, ratio in zip(items, (own, other), strict=True):
+            one.metrics["latency_ratio"] = ratio  # type: ignore[index]
+        report = front(items)
+        assert (report.pick is not None, report.decision.compared) == (picked, int(picked))
+
+
 def test_fewer_than_five_groups_give_no_verdict_and_it_is_said() -> None:
     def grouped(found: Measurement, count: int) -> Measurement:
         return dataclasses.replace(

@@ -78,6 +78,22 @@ def test_other_sizes_are_torchs(old: tuple[int, int], new: tuple[int, int]) -> N
         assert np.allclose(resized(values, *new, method, axes=(-2, -1)), tensor[0].numpy(), rtol=0, atol=atol), method
 
 
+@pytest.mark.parametrize("method", ["bilinear", "box", "bilinear-antialias", "area"])
+def test_a_row_of_a_million_pixels_becomes_a_few_and_a_few_become_a_million(method: str) -> None:
+    long = (np.random.default_rng(1).random((1, 1 << 20)) * 255).astype(np.float32)
+    for values in (long, long.astype(np.uint8)):
+        found = resized(values, 1, 16, method)
+        if method in PILLOW:
+            assert np.array_equal(found, np.asarray(Image.fromarray(values).resize((16, 1), PILLOW[method])))
+        elif method == "area":
+            assert np.abs(found - values.reshape(16, -1).mean(axis=1)).max() < 1e-2
+    grown = resized(long[:, :64], 1, 1 << 20, method)
+    assert grown.shape == (1, 1 << 20)
+    torchs = F.interpolate(torch.from_numpy(long[:, :64])[None], size=1 << 20, mode="linear")[0].numpy()
+    nearest = np.repeat(long[:, :64], 1 << 14, axis=1)
+    assert np.abs(grown - (torchs if method.startswith("bilinear") else nearest)).max() < 1e-3
+
+
 def test_grey_is_pillows_to_the_bit() -> None:
     frame = grey((40, 50, 3))
     found, _ = prepare(Steps((Grey(), ToTensor("image", "NHWC", "uint8"))), frame)

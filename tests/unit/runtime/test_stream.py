@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgedeploy.runtime.bundle.stream import Ages, Stream, StreamSummary
@@ -150,3 +151,24 @@ def test_percentiles_of_ages_are_at_most_one_percent_too_high() -> None:
         found = ages.percentile(share)
         assert found is not None and exact <= found <= 1.01 * exact + 1
     assert Ages().percentile(0.5) is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, 0, 1.5, "2", True])
+@pytest.mark.parametrize("name", ["deadline_ns", "capacity"])
+def test_what_is_no_count_or_time_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        stream_of("bounded", **{name: value})
+
+
+def test_a_frames_time_and_a_wait_are_numbers() -> None:
+    stream, _ = stream_of("block")
+    for arrived_ns in (float("nan"), float("inf"), 0.5, "now", True):
+        with pytest.raises(ValueError, match="arrived_ns"):
+            stream.put("a", arrived_ns=arrived_ns)  # type: ignore[arg-type]
+    for timeout_s in (float("nan"), -0.1, float("inf")):
+        with pytest.raises(ValueError, match="timeout_s"):
+            stream.put("a", timeout_s=timeout_s)
+        with pytest.raises(ValueError, match="timeout_s"):
+            stream.get(timeout_s=timeout_s)
+    assert stream.summary().arrived == 0
+    assert stream.put("a", arrived_ns=np.int64(5), timeout_s=0)

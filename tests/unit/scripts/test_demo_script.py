@@ -58,3 +58,16 @@ def test_a_new_demo_is_fitted_to_the_host_and_a_begun_one_goes_on_as_it_is(
     again = calls(tmp_path, environment)
     assert again[0] == ["search", str(out / "study.toml"), "--out", str(out), "--resume"]
     assert [call[0] for call in again] == ["search", "front", "report"]
+
+
+def test_a_demo_whose_search_fails_has_a_report_and_says_how_to_go_on(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    program = tmp_path / "venv" / "bin" / "edgedeploy"
+    program.write_text(program.read_text() + "case $1 in search) exit 4 ;; front) exit 1 ;; esac\n")
+    argv = [str(REPO / "scripts" / "demo")]
+    done = subprocess.run(argv, env=environment, timeout=60, check=False, capture_output=True, text=True)
+    assert done.returncode == 4
+    assert f"OUT={tmp_path / 'demo'} scripts/demo" in done.stderr and "status 4" in done.stderr
+    called = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
+    assert called == ["recipe", "search", "front", "report"]

@@ -89,6 +89,36 @@ def test_keys_of_other_kinds_do_not_sign(unsigned: Path, tmp_path: Path) -> None
             sign(unsigned, path, kit.NAME)
 
 
+@pytest.mark.parametrize("place", ["/proc/nowhere", "/dev/null/below", "FILE/below"])
+def test_a_place_that_nothing_can_be_written_at_is_the_users_mistake(
+    place: str, unsigned: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    out = Path(place.replace("FILE", str(tmp_path / "file")))
+    pack(unsigned, tmp_path / "b.tar")
+    acts = [lambda: pack(unsigned, out.with_suffix(".tar")), lambda: unpack(tmp_path / "b.tar", out)]
+    for act in [*acts, lambda: hand_over(unsigned, "oci", out, None)]:
+        with pytest.raises(SpecError, match=str(out)):
+            act()
+
+
+def test_a_bundle_without_a_portable_model_is_told_so(unsigned: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no portable model \(model/reference.onnx\).*as oci"):
+        hand_over(unsigned, "monai", tmp_path / "m", None)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("recipe", [b"{}", b"", b"[]", b'{"study_versions": 7}', b"[" * 9000])
+def test_a_recipe_of_another_maker(recipe: bytes, tmp_path: Path) -> None:
+    files = {**kit.FILES, "model/reference.onnx": b"network", "recipe.json": recipe}
+    folder = kit.written(tmp_path / "bundle", {**files, MANIFEST: kit.manifest(files)})
+    if recipe == b"{}":
+        hand_over(folder, "monai", tmp_path / "m", None)
+        return
+    with pytest.raises(BundleError, match=r"recipe\.json is none that"):
+        hand_over(folder, "monai", tmp_path / "m", None)
+
+
 @pytest.mark.parametrize("suffix", [".tar", ".zip"])
 def test_a_bundle_goes_through_an_archive(suffix: str, unsigned: Path, key: Path, tmp_path: Path) -> None:
     sign(unsigned, key, kit.NAME)

@@ -18,8 +18,12 @@ from pycocotools.cocoeval import COCOeval
 from edgedeploy import Grouped, Pictured, ReadyMade, ScoresSplit, Task
 from edgedeploy.errors import DataError, MeasurementError, SpecError
 from edgedeploy.interfaces.task import SPLITS
+from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.runtime.pipeline.boxes import suppressed
+from edgedeploy.runtime.pipeline.run import Placement, finish, placement_of, prepare
+from edgedeploy.runtime.pipeline.steps import Steps
 from edgedeploy.study.scores import score
-from edgedeploy.tasks.detection.boxes import Fit, Layout, suppressed
+from edgedeploy.tasks.detection.boxes import Layout, rows_of
 from edgedeploy.tasks.detection.coco import Box, Found, match, mean_precision
 from edgedeploy.tasks.detection.task import Detection, OnnxDetection
 from edgedeploy.tasks.load import load_task
@@ -56,13 +60,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def perfect(task: Detection, case: Any, shift: float = 0.0, score_of: float = 0.9) -> dict[str, Any]:
     """What a detector would have to answer, in pixels of the input of 32 x 32."""
-    image = task.image_of(case)
-    fit = Fit.of(task._options.fit, (image.shape[1], image.shape[2]), (32, 32))
+    at = placement_of(Steps(task.input_steps(resolution=32)), *task.image_of(case).shape[1:])
+    scale = [at.inside_width / at.width, at.inside_height / at.height] * 2
     boxes, labels = [], []
     for box in task.truth(case):
         left, top, width, height = box.xywh
-        ends = np.array([left, top, left + width, top + height]) * ([fit.scale_x, fit.scale_y] * 2)
-        boxes.append(ends + [fit.left + shift, fit.top] * 2)
+        ends = np.array([left, top, left + width, top + height]) * scale
+        boxes.append(ends + [at.inside_left + shift, at.inside_top] * 2)
         labels.append(task._ids.index(box.category))
     return {
         "boxes": np.array([boxes], np.float32),
@@ -181,6 +185,21 @@ def test_boxes_come_back_to_the_image(root: Path, fit: str) -> None:
         assert found.xywh == pytest.approx(box.xywh, abs=1e-4)
 
 
+@pytest.mark.parametrize("fit", ["letterbox", "squeeze"])
+def test_its_pipeline_is_what_it_is_scored_by(root: Path, fit: str) -> None:
+    task = load(root, network="nets.py:make", fit=fit, first_label=0, nms_iou=0.5)
+    case = task.cases("train")[0]
+    answer = perfect(task, case)
+    specs = [TensorSpec(name, "float32", value.shape) for name, value in answer.items()]
+    steps = task.pipeline(specs, resolution=32)
+    made, placement = prepare(steps, task.frame(case))
+    assert np.array_equal(made["image"], task.inputs(case, resolution=32)["image"])
+    rows = finish(steps, answer, placement)
+    assert rows.shape == (len(task.truth(case)), 6)
+    for row, found in zip(rows.tolist(), task.found(answer, case), strict=True):
+        assert (row[:2], row[4], row[5]) == (list(found.xywh[:2]), found.score, found.category)
+
+
 def test_a_letterbox_keeps_the_aspect(root: Path) -> None:
     task = load(root, network="nets.py:make")
     found = task.inputs(task.cases("train")[0], resolution=32)["image"]
@@ -238,43 +257,52 @@ def test_options_that_are_wrong(root: Path, options: dict[str, Any], message: st
 # -- what outputs mean
 
 
+def read(layout: Layout, outputs: dict[str, Any], height: int, width: int) -> Any:
+    """The table of a frame that is the input."""
+    whole = Placement(height, width, 0, 0, height, width, height, width, 0, 0, height, width)
+    return rows_of(layout.steps(list(outputs)), outputs, whole)
+
+
 def test_the_formats_of_boxes() -> None:
     outputs = {"b": np.array([[[0.5, 0.5, 0.2, 0.4]]]), "s": np.array([[[0.1, 0.7]]])}
-    boxes, scores, labels = Layout(box_format="cxcywh", box_unit="share").read(outputs, (100, 200))
-    assert boxes[0].tolist() == pytest.approx([80, 30, 120, 70])
-    assert (scores.tolist(), labels.tolist()) == ([0.7], [1])
-    boxes, _, _ = Layout(box_format="xywh").read(
-        {"b": np.array([[1, 2, 3, 4]]), "s": np.array([0.9]), "l": np.array([0])}, (9, 9)
-    )
-    assert boxes[0].tolist() == [1, 2, 4, 6]
+    (row,) = read(Layout(box_format="cxcywh", box_unit="share"), outputs, 100, 200)
+    assert row.tolist() == pytest.approx([80, 30, 120, 70, 0.7, 1])
+    outputs = {"b": np.array([[1, 2, 3, 4]]), "s": np.array([0.9]), "l": np.array([0])}
+    assert read(Layout(box_format="xywh"), outputs, 9, 9)[0].tolist() == [1, 2, 4, 6, 0.9, 0]
 
 
 def test_one_output_of_boxes_and_scores() -> None:
     rows = np.zeros((1, 6, 50))
     rows[0, :, 3] = [16, 16, 8, 4, 0.1, 0.9]
-    boxes, scores, labels = Layout(joined="out", box_format="cxcywh").read({"out": rows}, (32, 32))
-    assert boxes.tolist() == [[12, 14, 20, 18]]
-    assert (scores.tolist(), labels.tolist()) == ([0.9], [1])
+    assert read(Layout(joined="out", box_format="cxcywh"), {"out": rows}, 32, 32).tolist() == [[12, 14, 20, 18, 0.9, 1]]
 
 
 def test_overlapping_answers_are_suppressed_by_label() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [1, 0, 11, 10], [30, 0, 40, 10]], np.float64)
-    assert suppressed(boxes, np.array([0, 0, 1, 0]), 0.5).tolist() == [0, 2, 3]
-    assert suppressed(boxes, np.array([0, 0, 1, 0]), 0.9).tolist() == [0, 1, 2, 3]
+    rows = np.concatenate([boxes, [[0.9, 0], [0.8, 0], [0.7, 1], [0.6, 0]]], axis=1)
+    assert suppressed(rows[::-1], 0.5)[:, 4].tolist() == [0.9, 0.7, 0.6]
+    assert suppressed(rows, 0.9)[:, 4].tolist() == [0.9, 0.8, 0.7, 0.6]
+    assert len(suppressed(rows, 0.9, 2)) == 2
 
 
 @pytest.mark.parametrize(
     ("layout", "outputs", "message"),
     [
-        (Layout(boxes="b"), {"x": np.zeros((1, 2, 4))}, "output 'b'.*there are x"),
-        (Layout(), {"x": np.zeros((1, 2, 4))}, "output 2: there are x"),
         (Layout(), {"x": np.zeros((1, 2, 5)), "s": np.zeros((1, 2))}, r"boxes \(2, 5\) and scores"),
-        (Layout(), {"x": np.full((1, 2, 4), np.nan), "s": np.zeros((1, 2, 3))}, "NaN or Inf"),
+        (Layout(), {"x": np.zeros((1, 2, 4)), "s": np.zeros((1, 2))}, "expected an output ''"),
+        (Layout(), {"x": np.full((1, 2, 4), np.nan), "s": np.zeros((1, 2, 3))}, "NaN or inf"),
+        (Layout(joined="x"), {"x": np.zeros((1, 2, 4))}, "one output of boxes and scores"),
     ],
 )
 def test_outputs_of_another_form(layout: Layout, outputs: dict[str, Any], message: str) -> None:
     with pytest.raises(MeasurementError, match=message):
-        layout.read(outputs, (32, 32))
+        read(layout, outputs, 32, 32)
+
+
+def test_names_that_no_output_has() -> None:
+    for layout, told in ((Layout(boxes="b"), "output 'b'.*there are x"), (Layout(), "output 2: there are x")):
+        with pytest.raises(SpecError, match=told):
+            layout.steps(["x"])
 
 
 # -- annotation files

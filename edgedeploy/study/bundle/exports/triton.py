@@ -27,10 +27,15 @@ def write_triton(tree: Tree, manifest: Manifest, folder: Path) -> None:
     if manifest.target not in BACKENDS:
         found = f"Triton has no backend for files of target {manifest.target!r}"
         raise BundleError("a Triton repository of that bundle", found, f"Bundle one for {' or '.join(BACKENDS)}")
+    unknown = sorted({tensor.dtype for tensor in (*manifest.inputs, *manifest.outputs)} - set(_TYPES))
+    if unknown:
+        found = f"Triton has no name for tensors of {', '.join(unknown)}"
+        raise BundleError("a Triton repository of that bundle", found, "Hand it over as oci, which takes it as it is")
     model = folder / manifest.name
     version = model / str(manifest.release)
     version.mkdir(parents=True)
     for name in manifest.artifact.files:
+        (version / name).parent.mkdir(parents=True, exist_ok=True)
         (version / name).write_bytes(tree.read(f"{ARTIFACT_FOLDER}/{name}"))
     warmup = model / "warmup"
     warmup.mkdir()
