@@ -92,7 +92,9 @@ class Judge:
         if not sessions or subject is None:
             return not_run(*key, reason, **told)  # type: ignore[arg-type]
         # one more session of two confirms no suspicion
-        found = self.verdict(pair.entry, pair.board, sessions[:SESSIONS] if len(sessions) < asked else sessions, subject)
+        found = self.verdict(
+            pair.entry, pair.board, sessions[:SESSIONS] if len(sessions) < asked else sessions, subject
+        )
         if found.outcome in ("ok", "young"):
             return replace(found, outcome="not_run", reason=f"{len(sessions)} of {asked} sessions: {reason}")
         return found
