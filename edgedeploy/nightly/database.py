@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
@@ -73,21 +75,23 @@ ACCEPTED = sa.Table(
 
 
 class Database:
-    """Steps in transactions of their own. Threads may share it."""
+    """Steps in transactions of their own. Threads may share it. ``read_only``: whatever is asked, nothing is written."""
 
-    def __init__(self, place: Path | Server) -> None:
+    def __init__(self, place: Path | Server, *, read_only: bool = False) -> None:
         self.place = place
         self.what = f"the journal of nights in {place}"
-        self._engine = _engine(place)
+        self._read_only = read_only
+        self._engine = _engine(place, read_only)
 
     def open(self) -> None:
         """Makes the tables where there are none. Raises ``StorageError`` for a database of a newer release, one that is
         damaged, or one that does not answer."""
 
         def prepare(connection: sa.Connection) -> int:
-            TABLES.create_all(connection)
+            if not self._read_only:
+                TABLES.create_all(connection)
             found = connection.execute(sa.select(sa.func.max(META.c.version))).scalar()
-            if found is None:
+            if found is None and not self._read_only:
                 connection.execute(META.insert().values(version=VERSION))
             return int(found or VERSION)
 
@@ -116,10 +120,11 @@ class Database:
         raise AssertionError("the last pause is None")
 
 
-def _engine(place: Path | Server) -> sa.Engine:
+def _engine(place: Path | Server, read_only: bool) -> sa.Engine:
     if isinstance(place, Server):
         return sa.create_engine(place.url, connect_args={"connect_timeout": CONNECT_WAIT_S}, pool_pre_ping=True)
-    engine = sa.create_engine(sqlite_url(place), connect_args={"timeout": _LOCK_WAIT_S})
+    url = f"sqlite:///file:{quote(os.fsencode(place))}?mode=ro&uri=true" if read_only else sqlite_url(place)
+    engine = sa.create_engine(url, connect_args={"timeout": _LOCK_WAIT_S})
 
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:
@@ -127,7 +132,7 @@ def _engine(place: Path | Server) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def begun(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from edgedeploy.nightly.holder import Holder
 from edgedeploy.records.night import Session, Verdict
 from edgedeploy.runtime.wire.serde import from_json, to_json
 from edgedeploy.search.history import Server
+from edgedeploy.study.events import utc_text
 
 JOURNAL_FILE: Final = "journal.sqlite"
 LEASE_S: Final = 60.0
@@ -92,14 +93,17 @@ class Acceptance:
     was: str
     now: str
 
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "at_utc": utc_text(self.at_s)}
+
 
 class Journal:
     """The journal of one lab. Threads may share it."""
 
-    def __init__(self, place: Path | Server, lab: str, holder: Holder) -> None:
+    def __init__(self, place: Path | Server, lab: str, holder: Holder, *, read_only: bool = False) -> None:
         self.lab = lab
         self.holder = holder
-        self._database = Database(place)
+        self._database = Database(place, read_only=read_only)
 
     def open(self) -> Journal:
         """Raises ``StorageError`` as :meth:`Database.open`."""
@@ -127,6 +131,19 @@ class Journal:
 
     def night(self, night: str) -> NightRow | None:
         return self._database.run(lambda c: self._night(c, night))
+
+    def at_work(self) -> Holder | None:
+        """The process that is at work on a night now; None for nobody."""
+
+        def read(connection: sa.Connection) -> Holder | None:
+            held = sa.select(NIGHTS).where(NIGHTS.c.lab == self.lab, NIGHTS.c.holder != "")
+            for row in connection.execute(held):
+                holder = Holder.from_text(row.holder)
+                if holder is not None and not holder.is_dead(clock_s(connection) - row.heard_s, LEASE_S):
+                    return holder
+            return None
+
+        return self._database.run(read)
 
     def begin(self, night: str, budget_s: float) -> NightRow:
         """Begins the night, or takes it up where its holder is dead. Raises ``Busy`` while another process holds it."""

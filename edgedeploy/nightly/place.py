@@ -107,7 +107,7 @@ class Lab:
         storage = self.storage
         if not self.check_owner() or (isinstance(storage, Path) and not storage.exists()):
             return None
-        return Journal(storage, self.spec.lab.name, Holder.this()).open()
+        return Journal(storage, self.spec.lab.name, Holder.this(), read_only=True).open()
 
     def _refused(self, found: str) -> SpecError:
         return self.source.error("lab.out", f"{self.out}: {found}", "Give this lab a folder of its own")
