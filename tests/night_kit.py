@@ -81,9 +81,9 @@ def subject_of(folder: Path, entry: Entry | None = None) -> Subject:
     return prepare(entry or Entry(), folder, folder / "frozen")
 
 
-def runner(root: Path, *, python: str = sys.executable) -> Runner:
+def runner(root: Path, *, python: str = sys.executable, **options: Any) -> Runner:
     """New processes on this host, which stand for a board."""
-    return runner_on(local_board(root, python=python), lambda line: None)
+    return runner_on(local_board(root, python=python, **options), lambda line: None)
 
 
 def measured(subject: Subject, run: Runner, number: int = 1, **changes: Any) -> Session:
