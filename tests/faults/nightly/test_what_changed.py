@@ -31,6 +31,7 @@ from edgedeploy.boards.agent.board import RemoteBoard
 from edgedeploy.boards.agent.session import BoardOptions
 from edgedeploy.boards.ssh.config import SshTarget
 from edgedeploy.boards.ssh.transport import SshTransport
+from edgedeploy.errors import BundleError
 from edgedeploy.evidence.nights import Limits
 from edgedeploy.nightly.subject import Subject, prepare
 from edgedeploy.nightly.verdict import verdict
@@ -228,5 +229,5 @@ def test_a_bundle_that_was_touched_is_not_measured(before: Before, tmp_path: Pat
     shutil.copytree(before.folder / "bundle", tmp_path / "bundle")
     path = tmp_path / "bundle" / "artifact" / "model.onnx"
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(Exception, match=r"tampered: .*model.onnx' was changed"):
+    with pytest.raises(BundleError, match=r"tampered: .*model.onnx' was changed"):
         before.shipping(tmp_path)
