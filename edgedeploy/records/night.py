@@ -169,7 +169,8 @@ class SeriesVerdict:
 class Verdict:
     """An entry on a board tonight. ``artifact_changes`` and ``board_changes`` are sentences, empty where nothing changed
     since the accepted state; ``new_history`` says that a new board key began tonight. ``outcome`` is the worst of them,
-    ``reason`` names it. ``key`` is the board's, ``artifact`` the digest of what was measured; empty where nothing was."""
+    ``reason`` names it. ``state`` is the board as tonight's sessions found it, None where none did. ``key`` is the board's,
+    ``artifact`` the digest of what was measured; empty where nothing was."""
 
     entry: str
     board: str
@@ -186,13 +187,14 @@ class Verdict:
     error: str = ""
     key: str = ""
     artifact: str = ""
+    state: BoardState | None = None
 
 
 @dataclass(frozen=True)
 class BoardHealth:
     """One board of the lab, for the lab's page. ``state`` is the latest that was seen of it; ``quarantined`` holds the
     cause, empty for a board that serves. ``busy_s`` is the time in which it measured tonight, ``waiting`` its jobs that were
-    not run."""
+    not run; ``provenance`` is that of its numbers (``measured``, ``emulated``), empty where it never answered."""
 
     name: str
     answered: bool
@@ -201,11 +203,36 @@ class BoardHealth:
     busy_s: float = 0.0
     waiting: int = 0
     error: str = ""
+    provenance: str = ""
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Somebody took what is measured of an entry for its new baseline, before this night and after the one before."""
+
+    entry: str
+    why: str
+    at_utc: str = ""
+    digest: str = ""
+
+
+AlarmState = Literal["sent", "failed", "earlier", "unknown"]
+"""``earlier``: a message of this night went out before, and a night has one. ``unknown``: an earlier attempt was killed
+after it began, so that nothing is sent again."""
+
+
+@dataclass(frozen=True)
+class AlarmTold:
+    """What became of the message to a person. ``detail`` says why it failed, in one line."""
+
+    state: AlarmState
+    detail: str = ""
 
 
 @dataclass(frozen=True)
 class Night:
-    """One night of a lab: the JSON file of it. ``alarms`` are sentences, one for each regression."""
+    """One night of a lab: the JSON file of it. ``alarms`` are sentences, one for each regression; ``told`` is what became
+    of the message that has them, None where none was due; ``accepted`` are baselines accepted since the night before."""
 
     lab: str
     night: str
@@ -216,6 +243,8 @@ class Night:
     boards: tuple[BoardHealth, ...]
     alarms: tuple[str, ...] = ()
     tools: Mapping[str, str] = field(default_factory=dict)
+    accepted: tuple[Acceptance, ...] = ()
+    told: AlarmTold | None = None
     format: str = FORMAT
     version: int = VERSION
 
