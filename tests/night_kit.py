@@ -21,6 +21,7 @@ from edgedeploy.nightly.subject import Subject, prepare
 from edgedeploy.records.job import MeasurePlan
 from edgedeploy.records.night import Session
 from edgedeploy.runtime.bundle import manifest as m
+from edgedeploy.runtime.bundle.names import MANIFEST
 from edgedeploy.study.bundle.make import REFERENCE
 from edgedeploy.study.trial import Runner, runner_on
 
@@ -69,7 +70,7 @@ def with_reference(files: Mapping[str, bytes], recipe: Mapping[str, Any] | None 
         REFERENCE: files["artifact/model.onnx"],
         "recipe.json": json.dumps({**told, **(recipe or {})}).encode(),
     }
-    return product_kit.with_manifest({**files, **more}, m.parse(files[m.MANIFEST]))
+    return product_kit.with_manifest({**files, **more}, m.parse(files[MANIFEST]))
 
 
 def write_bundle(folder: Path, *, recipe: Mapping[str, Any] | None = None, **fields: Any) -> Path:

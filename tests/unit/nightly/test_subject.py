@@ -17,6 +17,7 @@ from edgedeploy.errors import BundleError, DamagedFile, SpecError
 from edgedeploy.files import array_forms, read_arrays
 from edgedeploy.nightly.subject import accept, prepare
 from edgedeploy.runtime.bundle import manifest as m
+from edgedeploy.runtime.bundle.names import MANIFEST
 from edgedeploy.runtime.bundle.tree import read_tree
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.study.bundle.make import REFERENCE
@@ -111,7 +112,7 @@ def test_what_takes_other_inputs_is_no_answer_to_the_same_question(tmp_path: Pat
     place = write_bundle(tmp_path / "bundle")
     subject_of(tmp_path)
     files = dict(read_tree(place).files)
-    manifest = m.parse(files[m.MANIFEST])
+    manifest = m.parse(files[MANIFEST])
     (tensor,) = manifest.inputs
     other = replace(manifest, inputs=(replace(tensor, dtype="float64"),))
     product_kit.replace_folder(place, product_kit.with_manifest(files, other))

@@ -26,7 +26,7 @@ LATENCY = "latency_p50_ns"
 
 
 def session(loss: float = 0.0, number: int = 1, **fields: Any) -> Session:
-    given = {
+    given: dict[str, Any] = {
         "info": INFO,
         "state": STATE,
         "artifact": SHIPPED,
@@ -39,7 +39,7 @@ def session(loss: float = 0.0, number: int = 1, **fields: Any) -> Session:
 
 
 def failed(error: str, cause: str = "it broke", **fields: Any) -> Session:
-    given = {"info": None, "state": None, "losses": {}, "golden": None, "error": error, "cause": cause}
+    given: dict[str, Any] = {"info": None, "state": None, "losses": {}, "golden": None, "error": error, "cause": cause}
     return session(**{**given, **fields})
 
 
@@ -216,8 +216,7 @@ def test_a_metric_that_is_gone_is_missing() -> None:
 
 
 def test_accuracy_may_lose_its_margin() -> None:
-    fields = {"losses": {"dice_mean": 0.004}}
-    past = nights(20, **fields)
+    past = nights(20, losses={"dice_mean": 0.004})
     for loss, outcome in ((0.012, "ok"), (0.016, "regression")):
         found = judged(four(0, 0, losses={"dice_mean": loss}), past, margins={"dice_mean": 0.01})
         assert found.outcome == outcome and "%" not in found.series[0].reason
