@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.errors import BuildError, DataError, TargetUnavailable
+from edgedeploy.errors import DataError, EdgeDeployError, StorageError, TargetUnavailable
 from edgedeploy.interfaces.target import BuildRequest, FitsBoard, Target
 from edgedeploy.interfaces.task import Array
 from edgedeploy.nightly.bundles import recipe_of
-from edgedeploy.nightly.subject import Entry, Subject
+from edgedeploy.nightly.subject import Entry, Subject, prepare
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.night import Rebuilt
 from edgedeploy.records.precision import CALIBRATED
@@ -51,18 +51,26 @@ Build = Callable[[Path], Artifact]
 """Builds into a new folder."""
 
 
+def prepared(entry: Entry, base_folder: Path, frozen_folder: Path) -> Subject:
+    """As :func:`~edgedeploy.nightly.subject.prepare`, and built again where the entry asks for it."""
+    subject = prepare(entry, base_folder, frozen_folder)
+    return rebuilt(subject, entry, base_folder) if entry.rebuild else subject
+
+
 def rebuilt(subject: Subject, entry: Entry, base_folder: Path) -> Subject:
     """The subject, whose state says what a build of today gives; or why there is none. ``base_folder`` is that of the lab
     file. Once a night and entry: a build may take minutes, and is no work beside a measurement on this host.
 
-    Raises what :func:`~edgedeploy.nightly.subject.prepare` raises, and ``StorageError``.
+    Raises ``StorageError``; any other failure is a reason why there is none: what is shipped can be measured all the same.
     """
     try:
         build = _of_study(entry, base_folder) if entry.study is not None else _of_bundle(entry, base_folder)
         found = _against(subject.candidate.artifact, build)
     except _NotHere as exc:
         return replace(subject, state=replace(subject.state, not_rebuilt=str(exc)))
-    except (BuildError, TargetUnavailable) as exc:
+    except StorageError:
+        raise
+    except EdgeDeployError as exc:
         return replace(subject, state=replace(subject.state, not_rebuilt=f"{type(exc).__name__}: {exc}"))
     return replace(subject, state=replace(subject.state, rebuilt=found))
 

@@ -108,6 +108,25 @@ def test_a_bundle_without_its_portable_model_needs_another_baseline(tmp_path: Pa
     assert subject.baseline.artifact == subject.candidate.artifact
 
 
+def test_a_named_baseline_is_frozen_in_its_accepted_release(tmp_path: Path) -> None:
+    """The entry's own bundle: later releases are timed beside the accepted one."""
+    write_bundle(tmp_path / "bundle", release=3)
+    entry = Entry(baseline="bundle")
+    first = subject_of(tmp_path, entry)
+    assert first.baseline == first.candidate and first.same_cases
+    write_bundle(tmp_path / "bundle", release=4, network=night_kit.changed_weight)
+    then = subject_of(tmp_path, entry)
+    assert then.baseline == first.baseline and then.candidate.artifact != first.candidate.artifact
+
+
+def test_a_bundle_beside_a_study_needs_a_key(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle")
+    bundle_kit.made_up_study(tmp_path)
+    entry = Entry(bundle=None, study="runs", baseline="bundle")
+    with pytest.raises(SpecError, match="a bundle needs a key"):
+        prepare(entry, tmp_path, tmp_path / "frozen")
+
+
 def test_what_takes_other_inputs_is_no_answer_to_the_same_question(tmp_path: Path) -> None:
     place = write_bundle(tmp_path / "bundle")
     subject_of(tmp_path)

@@ -125,6 +125,8 @@ def test_a_build_that_is_not_the_shipped_one_is_named_until_it_is_accepted() -> 
     assert judged(both(artifact=again), nights(3), accepted=replace(ACCEPTED, artifact=again)).outcome == "young"
     same = replace(SHIPPED, rebuilt=Rebuilt(True, SHIPPED.digest))
     assert judged(both(artifact=same), nights(3)).outcome == "young"
+    unknown = judged(both(artifact=replace(SHIPPED, not_rebuilt="its target is not installed")), nights(3))
+    assert unknown.outcome == "young" and unknown.notes == ("not built again: its target is not installed",)
 
 
 CHANGES = [
