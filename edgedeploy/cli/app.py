@@ -7,12 +7,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
 
 from edgedeploy._version import __version__
 from edgedeploy.cli.loudness import FlagsAnywhere, loudness, package_log_shown
@@ -32,6 +33,17 @@ EXIT_PARTIAL = 4
 
 Folder = Annotated[Path, typer.Argument(help="A study's folder (the --out of a search).", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+class FirstUnlessTold(TyperGroup):
+    """A group whose ``first`` command is meant when none is named: ``boards study.toml`` is ``boards look study.toml``."""
+
+    first = ""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        named |= ctx.resilient_parsing and not args  # a shell asks which commands there are
+        return super().parse_args(ctx, args if named else [self.first, *args])
 
 
 def _print_version(asked: bool) -> None:

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from typer.core import TyperGroup
 
-from edgedeploy.cli.app import EXIT_BOARD, EXIT_PARTIAL, AsJson, app, out, print_json, print_table
+from edgedeploy.cli.app import EXIT_BOARD, EXIT_PARTIAL, AsJson, FirstUnlessTold, app, out, print_json, print_table
 from edgedeploy.cli.loudness import print_line, say
 
 
@@ -26,13 +25,10 @@ def targets(as_json: AsJson = False) -> None:
     _show_findings("Targets", target_findings, as_json)
 
 
-class LooksUnlessTold(TyperGroup):
-    """A group whose first command is meant when none is named: ``boards study.toml`` is ``boards look study.toml``."""
+class LooksUnlessTold(FirstUnlessTold):
+    """``boards study.toml`` is ``boards look study.toml``."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
-        named |= ctx.resilient_parsing and not args  # a shell asks which commands there are
-        return super().parse_args(ctx, args if named else ["look", *args])
+    first = "look"
 
 
 boards = typer.Typer(cls=LooksUnlessTold, rich_markup_mode=None, help="Look at boards, or create an emulated one.")

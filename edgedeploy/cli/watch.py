@@ -17,11 +17,12 @@ LOG_EVERY_S = 30.0
 
 
 class Watch:
-    """Shows a running study: a bar with ETA and the best so far on a terminal, plain lines anywhere else."""
+    """Shows a running study: a bar with ETA and the best so far on a terminal, plain lines anywhere else. ``what`` is what
+    is counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "variants") -> None:
         self._progress = Progress(
-            TextColumn("[bold]{task.fields[count]}[/] variants"),
+            TextColumn(f"[bold]{{task.fields[count]}}[/] {what}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
             TextColumn("ETA {task.fields[eta]}"),

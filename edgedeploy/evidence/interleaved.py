@@ -11,6 +11,7 @@ from typing import Any
 
 from edgedeploy.evidence.metrics import read
 from edgedeploy.evidence.series import Run
+from edgedeploy.records.job import RawSide
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metric_table import RUN_METRICS
 
@@ -23,7 +24,7 @@ def baseline_beside(item: Measurement) -> dict[str, float]:
     """
     if item.baseline is None or item.digest == item.baseline_variant:
         return {}
-    run = Run(item.baseline, power=_of_baseline(item.environment.get("energy")))
+    run = run_of_baseline(item.baseline, item.environment)
     found = {}
     for name, row in RUN_METRICS.items():
         if row.relative or name not in item.metrics:
@@ -32,6 +33,11 @@ def baseline_beside(item: Measurement) -> dict[str, float]:
         if not isinstance(sample, str):
             found[name] = sample.value
     return found
+
+
+def run_of_baseline(baseline: RawSide, environment: Mapping[str, Any]) -> Run:
+    """The baseline's side of a run, as metrics of boards are read from it. ``environment`` is the run's."""
+    return Run(baseline, power=_of_baseline(environment.get("energy")))
 
 
 def _of_baseline(power: Any) -> Any:

@@ -38,20 +38,22 @@ class Rebuilt:
 
 @dataclass(frozen=True)
 class ArtifactState:
-    """What is shipped, as it was found. ``digest`` is of the artifact's files, ``files`` their SHA-256, ``built_with`` the
-    versions of its toolchain; ``release`` is that of a bundle."""
+    """What is shipped, as it was found. ``digest`` is of the artifact's files and settings, ``files`` their SHA-256,
+    ``built_with`` the versions of its toolchain; ``release`` is that of a bundle. ``not_rebuilt`` says why it could not be
+    built again where that was asked for."""
 
     digest: str
     files: Mapping[str, str]
     built_with: Mapping[str, str] = field(default_factory=dict)
     release: int | None = None
     rebuilt: Rebuilt | None = None
+    not_rebuilt: str = ""
 
 
 @dataclass(frozen=True)
 class BoardState:
-    """What decides whether two nights are of one board. ``runtime`` is that of the entry's target. ``key`` names all of it
-    but the clocks and the temperature, which vary by themselves: a series belongs to one key."""
+    """What decides whether two nights are of one board. ``runtime`` is that of the entry's target, and of its baseline's.
+    ``key`` names all of it but the clocks and the temperature, which vary by themselves: a series belongs to one key."""
 
     key: str
     serial: str
@@ -86,7 +88,8 @@ class Session:
     - ``night`` is the date on which the night began (``2026-11-29``), ``number`` counts from 1; 3 and 4 are the two more
       after a suspicion.
     - ``losses`` hold what is judged: for a metric with a baseline beside it the logarithm of candidate over baseline, for a
-      task's metric of accuracy the baseline's mean less the candidate's; larger is worse.
+      task's metric of accuracy the baseline's mean less the candidate's; larger is worse. ``loss_errors`` are standard
+      errors by the run's own repetitions, of those losses that have any.
     - ``values`` are (candidate, baseline) in base units, for people.
     - ``info`` is None where the board did not answer. ``error`` is the type of the failure (``Unreachable``), ``cause`` says
       why a session does not count; both are empty for one that does.
@@ -103,6 +106,7 @@ class Session:
     artifact: ArtifactState | None = None
     baseline_digest: str = ""
     losses: Mapping[str, float] = field(default_factory=dict)
+    loss_errors: Mapping[str, float] = field(default_factory=dict)
     values: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     golden: GoldenCheck | None = None
@@ -120,6 +124,25 @@ class Session:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Session:
+        """Unknown keys are ignored. Raises ``ValueError`` for values of another form."""
+        return from_json(cls, data, kept=True)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What the nights of an entry on a board are held against: the artifact that was accepted, and the board as it was on
+    the night of that date, its first since then."""
+
+    night: str
+    artifact: ArtifactState
+    board: BoardState
+    info: BoardInfo
+
+    def as_json(self) -> dict[str, Any]:
+        return {**to_json(self), "info": self.info.as_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Accepted:
         """Unknown keys are ignored. Raises ``ValueError`` for values of another form."""
         return from_json(cls, data, kept=True)
 
@@ -146,7 +169,9 @@ class SeriesVerdict:
 class Verdict:
     """An entry on a board tonight. ``artifact_changes`` and ``board_changes`` are sentences, empty where nothing changed
     since the accepted state; ``new_history`` says that a new board key began tonight. ``outcome`` is the worst of them,
-    ``reason`` names it."""
+    ``reason`` names it. ``state`` is the board as tonight's sessions found it, None where none did. ``key`` is the board's,
+    ``artifact`` the digest of what was measured; empty where nothing was. ``notes`` say what was asked for and could not be
+    told."""
 
     entry: str
     board: str
@@ -161,13 +186,17 @@ class Verdict:
     owner: str = ""
     importance: float = 1.0
     error: str = ""
+    key: str = ""
+    artifact: str = ""
+    state: BoardState | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class BoardHealth:
     """One board of the lab, for the lab's page. ``state`` is the latest that was seen of it; ``quarantined`` holds the
     cause, empty for a board that serves. ``busy_s`` is the time in which it measured tonight, ``waiting`` its jobs that were
-    not run."""
+    not run; ``provenance`` is that of its numbers (``measured``, ``emulated``), empty where it never answered."""
 
     name: str
     answered: bool
@@ -176,11 +205,36 @@ class BoardHealth:
     busy_s: float = 0.0
     waiting: int = 0
     error: str = ""
+    provenance: str = ""
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Somebody took what is measured of an entry for its new baseline, before this night and after the one before."""
+
+    entry: str
+    why: str
+    at_utc: str = ""
+    digest: str = ""
+
+
+AlarmState = Literal["sent", "failed", "earlier", "unknown"]
+"""``earlier``: a message of this night went out before, and a night has one. ``unknown``: an earlier attempt was killed
+after it began, so that nothing is sent again."""
+
+
+@dataclass(frozen=True)
+class AlarmTold:
+    """What became of the message to a person. ``detail`` says why it failed, in one line."""
+
+    state: AlarmState
+    detail: str = ""
 
 
 @dataclass(frozen=True)
 class Night:
-    """One night of a lab: the JSON file of it. ``alarms`` are sentences, one for each regression."""
+    """One night of a lab: the JSON file of it. ``alarms`` are sentences, one for each regression; ``told`` is what became
+    of the message that has them, None where none was due; ``accepted`` are baselines accepted since the night before."""
 
     lab: str
     night: str
@@ -191,6 +245,8 @@ class Night:
     boards: tuple[BoardHealth, ...]
     alarms: tuple[str, ...] = ()
     tools: Mapping[str, str] = field(default_factory=dict)
+    accepted: tuple[Acceptance, ...] = ()
+    told: AlarmTold | None = None
     format: str = FORMAT
     version: int = VERSION
 

@@ -24,7 +24,7 @@ class Text:
 @dataclass(frozen=True)
 class Cell:
     """``small`` and ``beside`` stand below the text, a line each; ``hint`` is seen when pointed at, ``colour`` is that of a
-    key before the text; ``sort`` is what a sortable table orders by."""
+    key before the text; ``sort`` is what a sortable table orders by, ``link`` is where on the page it leads."""
 
     text: str
     small: str = ""
@@ -32,6 +32,7 @@ class Cell:
     hint: str = ""
     colour: str = ""
     sort: str | float | None = None
+    link: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edgedeploy.report.blocks import Chart, Section, Summary
 from edgedeploy.report.drawing import DARK, PAINTS, Drawing, styles
@@ -44,18 +44,27 @@ def templates() -> Environment:
 
 def page(summary: Summary, sections: Sequence[Section]) -> str:
     """The whole document."""
-    from plotly.offline import get_plotlyjs
-
-    style, behaviour = f"{_file('style.css')}{_PAINTS}", _file("behaviour.js")
-    library = get_plotlyjs().replace("</script", "<\\/script")  # by hand: a script's text has no escapes of HTML
-    policy = (
-        "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-        f"script-src {_hash(library)} {_hash(behaviour)}"
-    )
     charts = {block.id: block.figure for section in sections for block in section.blocks if isinstance(block, Chart)}
     content = {"summary": summary, "sections": sections, "charts": charts}
-    template = templates().get_template("page.html")
-    return template.render(content, policy=policy, style=style, library=library, behaviour=behaviour)
+    return document("page.html", content, {"library": plotly(), "behaviour": template_file("behaviour.js")})
+
+
+def document(template: str, content: Mapping[str, Any], scripts: Mapping[str, str]) -> str:
+    """The template with ``content``, which it escapes, our ``style``, the ``scripts`` by their names, and the ``policy``
+    that lets these scripts run and nothing load."""
+    policy = (
+        "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        f"script-src {' '.join(map(_hash, scripts.values()))}"
+    )
+    style = f"{template_file('style.css')}{_PAINTS}"
+    return templates().get_template(template).render(content, policy=policy, style=style, **scripts)
+
+
+def plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text.replace("</script", "<\\/script")  # by hand: a script's text has no escapes of HTML
 
 
 def svg(drawing: Drawing) -> str:
@@ -64,7 +73,7 @@ def svg(drawing: Drawing) -> str:
     return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _file(name: str) -> str:
+def template_file(name: str) -> str:
     """As it is on disk, not as a template: braces mean something else in CSS and JavaScript."""
     return files("edgedeploy.report").joinpath("templates", name).read_text(encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Which values of a study file may be published: an allow-list, so that a key that nobody thought of stays private.
+"""Which values of a study or lab file may be published: an allow-list, so that a key that nobody thought of stays private.
 
 A report, a front and a log are handed on; hosts, users, paths of keys, commands that may hold a password, the address of a
 database and whatever a task's options say are nobody's business but the author's.
@@ -46,13 +46,24 @@ PUBLIC: Final = frozenset(
 )
 """Keys whose texts are shown, items of lists by the key of the list."""
 
+LAB_PUBLIC: Final = frozenset(
+    {
+        *(f"lab.{key}" for key in ("name", "budget")),
+        *(f"entries.{key}" for key in ("id", "pick", "boards", "owner", "metrics", "accuracy_margin")),
+        "idle.studies.board",
+    }
+)
+"""As :data:`PUBLIC`, of a lab file's own tables."""
+
 FILE_NAMES: Final = frozenset({"task.object", "task.model", "task.checkpoint", "search.warm_start"})
 """Keys of which the name of the file is shown, which says what was deployed, without the folders."""
 
 NO_NUMBERS: Final = ("task.options", "boards.port")
 """Keys whose numbers are not shown either."""
 
-SECRETS: Final = frozenset({"study.storage", "boards.power_cycle", "boards.labgrid_coordinator"})
+SECRETS: Final = frozenset(
+    {"study.storage", "lab.storage", "alarm.command", "boards.power_cycle", "boards.labgrid_coordinator"}
+)
 """Keys whose values are in no message, not to their author either: a terminal is logged and copied into questions."""
 
 _OLDER: Final = {"board": "boards", "measure.protocols": "measure.scenarios"}
@@ -60,7 +71,7 @@ _SECRET_NAME: Final = re.compile(r"passw|secret|token|credential|auth|pin$|key$"
 
 
 def published(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The parsed study file with :data:`NOT_SHOWN` in the place of what is not public."""
+    """The parsed study or lab file with :data:`NOT_SHOWN` in the place of what is not public."""
     return {key: _published(value, _OLDER.get(key, key)) for key, value in data.items()}
 
 
@@ -82,7 +93,9 @@ def is_public(key: str, value: object = "") -> bool:
     table, _, name = key.partition(".")
     if table == "plans":
         return True
-    return key in PUBLIC or (f"{table}.{ANY}" in PUBLIC and bool(name)) or f"{key.rpartition('.')[0]}.{ANY}" in PUBLIC
+    if key in PUBLIC or key in LAB_PUBLIC:
+        return True
+    return (f"{table}.{ANY}" in PUBLIC and bool(name)) or f"{key.rpartition('.')[0]}.{ANY}" in PUBLIC
 
 
 def private_words(data: Mapping[str, Any]) -> tuple[str, ...]:

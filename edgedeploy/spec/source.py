@@ -1,24 +1,28 @@
-"""Where in a study file an error is: the file, the line, the key, and the nearest known name."""
+"""Where in a study or lab file an error is: the file, the line, the key, and the nearest known name."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from edgedeploy.errors import SpecError, nearest
 from edgedeploy.spec.public import is_public
 
+STUDY_FILE: Final = "study file"
+
 
 class SpecSource:
-    """Where a spec came from: turns a key path into an error that names file, line and key."""
+    """Where a spec came from: turns a key path into an error that names file, line and key. ``kind`` says what the file
+    is."""
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, kind: str = STUDY_FILE) -> None:
         self.path = path
         self.text = text
+        self.kind = kind
 
     def error(self, key: str, found: str, remedy: str = "") -> SpecError:
         line = line_of(self.text, key)

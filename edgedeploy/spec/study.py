@@ -7,7 +7,6 @@ the line (where it can be found), the key, what was expected, and the nearest kn
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -40,9 +39,7 @@ from edgedeploy.spec.space import (
     subset,
     whole_numbers,
 )
-from edgedeploy.spec.toml import read_toml
-
-MAX_SPEC_BYTES = 1 << 20
+from edgedeploy.spec.toml import read_file, read_toml
 
 WHOLE_NUMBERS = (("threads", 1, 256), ("calibration_cases", 1, 1_000_000), ("recovery_epochs", 0, 100_000))
 """Parameters that are whole numbers, from and to. Thousands of threads bring a board to a standstill."""
@@ -407,19 +404,7 @@ class StudySpec(_Table):
 
 def load_spec(path: Path) -> tuple[StudySpec, SpecSource]:
     """Read and validate a study file by itself. Raises ``SpecError``; reads at most 1 MiB."""
-    asked = f"study file {path}"
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise SpecError(asked, "it is no file", "Name the study file itself")
-        if found.st_size > MAX_SPEC_BYTES:
-            raise SpecError(asked, f"it is larger than {MAX_SPEC_BYTES} bytes", "A study file is a few KB of TOML")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpecError(asked, "there is no such file", "`edgedeploy recipe` lists the ones that ship") from None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SpecError(asked, f"it cannot be read ({exc})") from None
-    return parse_spec(text, path)
+    return parse_spec(read_file(path, missing="`edgedeploy recipe` lists the ones that ship"), path)
 
 
 def parse_spec(text: str, path: Path) -> tuple[StudySpec, SpecSource]:

@@ -1,15 +1,17 @@
-"""The TOML of a study file as plain data, within limits: whoever wrote it may be anybody."""
+"""The TOML of a study or lab file as plain data, within limits: whoever wrote it may be anybody."""
 
 from __future__ import annotations
 
 import math
+import stat
 import tomllib
 from collections.abc import Iterator
 from datetime import date, time
+from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import SpecError
-from edgedeploy.spec.source import SpecSource
+from edgedeploy.spec.source import STUDY_FILE, SpecSource
 
 MOST_DEPTH: Final = 16
 """Tables and arrays inside one another: a task's options, the deepest there are, have six."""
@@ -18,10 +20,30 @@ LARGEST: Final = 2**63
 """TOML's whole numbers are those of 64 bits."""
 
 
+MAX_SPEC_BYTES: Final = 1 << 20
+
+
+def read_file(path: Path, kind: str = STUDY_FILE, missing: str = "Check its path") -> str:
+    """The text of a spec of at most :data:`MAX_SPEC_BYTES`. Raises ``SpecError``, with ``missing`` as the remedy where there
+    is no such file."""
+    asked = f"{kind} {path}"
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise SpecError(asked, "it is no file", f"Name the {kind} itself")
+        if found.st_size > MAX_SPEC_BYTES:
+            raise SpecError(asked, f"it is larger than {MAX_SPEC_BYTES} bytes", f"A {kind} is a few KB of TOML")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(asked, "there is no such file", missing) from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SpecError(asked, f"it cannot be read ({exc})") from None
+
+
 def read_toml(source: SpecSource) -> dict[str, Any]:
     """The tables of the text. Raises ``SpecError`` for what is no TOML, is nested deeper than :data:`MOST_DEPTH`, or holds
     NaN, an infinity, a whole number beyond 64 bits, or a date."""
-    asked = f"study file {source.path}"
+    asked = f"{source.kind} {source.path}"
     try:
         data = tomllib.loads(source.text)
     except RecursionError:

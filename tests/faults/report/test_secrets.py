@@ -19,7 +19,8 @@ from made_up_study import ONE_TRIAL
 from edgedeploy.boards.emulated.board import serve
 from edgedeploy.errors import SpecError
 from edgedeploy.report.private import NOT_READ, shown
-from edgedeploy.spec.public import NOT_SHOWN, PUBLIC, is_public, private_words, without
+from edgedeploy.spec.lab import LabSpec
+from edgedeploy.spec.public import LAB_PUBLIC, NOT_SHOWN, PUBLIC, is_public, private_words, without
 from edgedeploy.spec.study import StudySpec, load_spec
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
@@ -152,6 +153,12 @@ SHOWN: Final = {
 }
 """What is published, said a second time: who adds to it decides twice."""
 
+LAB_SHOWN: Final = {
+    *("lab.name", "lab.budget", "idle.studies.board", "entries.id", "entries.pick", "entries.boards"),
+    *("entries.owner", "entries.metrics", "entries.accuracy_margin"),
+}
+"""The same of a lab file's own tables."""
+
 
 def secret_of(key: str) -> str:
     return f"SECRET-{key.replace('.', '-').replace('*', 'any')}-7f3a"
@@ -202,6 +209,14 @@ def test_only_what_the_allow_list_names_is_published() -> None:
     hidden = private_words(data)
     assert {secret_of(key) for key in TEXTS if key not in there | TABLES_TOO} <= set(hidden)
     assert tomllib.loads(text)["boards"][0]["host"] == NOT_SHOWN
+
+
+@pytest.mark.fault(53)
+def test_of_a_lab_file_too_only_what_the_allow_list_names_is_published() -> None:
+    schema = LabSpec.model_json_schema()
+    texts = {*leaves(schema, schema)}
+    assert {"lab.storage", "alarm.command", "entries.bundle", "idle.studies.file"} <= texts, "the schema was walked"
+    assert LAB_PUBLIC <= LAB_SHOWN and {key for key in texts if is_public(key)} <= LAB_SHOWN | SHOWN
 
 
 @pytest.mark.fault(53)

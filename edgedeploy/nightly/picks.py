@@ -1,0 +1,145 @@
+"""The pick of a study in a lab: its artifact, the selection cases that it runs on, its float baseline, its task's scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgedeploy.errors import SpecError
+from edgedeploy.interfaces.scores import FixedOnBaseline, metrics_of
+from edgedeploy.interfaces.task import Array, Case, Task
+from edgedeploy.interfaces.their_code import their_code
+from edgedeploy.nightly.shipped import SCORING, Scorer, Shipped, state_of
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.precision import AS_GIVEN
+from edgedeploy.records.units import parse_quantity
+from edgedeploy.records.variant import Variant
+from edgedeploy.reference.export import Reference, reference_outputs
+from edgedeploy.reference.parity import TOLERANCE
+from edgedeploy.spec.goals import rules_of
+from edgedeploy.study.bundle.golden import FLOOR, rounded
+from edgedeploy.study.bundle.material import Material, gather
+from edgedeploy.study.cases import inputs_of
+from edgedeploy.study.modeller import GOLDEN_CASES
+from edgedeploy.study.models import RECORD
+from edgedeploy.study.oneshot.export import stored_artifact
+from edgedeploy.study.oneshot.folder import artifact_of
+from edgedeploy.study.reading import read_record
+
+DEFAULT_MARGIN: Final = 0.01
+"""What a task's metric may lose, in its own unit, where neither the lab nor the study says it. On one board one artifact
+answers the same each night, so that this is no question of noise."""
+
+
+def of_study(folder: Path, pick: str, margin: float | str | None = None) -> Shipped:
+    """A measured variant of a study. Raises what :func:`edgedeploy.study.bundle.material.gather` raises."""
+    material = gather(folder, pick)
+    baseline = _float_baseline(folder, material)
+    place = stored_artifact(material.store, baseline)
+    reference = _reference_of(folder, place)
+    golden = tuple(material.task.cases("calibration")[:GOLDEN_CASES])
+    cases = tuple(material.task.cases("selection"))
+    _fix(material.task, baseline.variant, reference, cases)
+    metrics = metrics_of(material.task)
+    scorer = Scorer(material.task, cases, len(golden), metrics, _margins(material, metrics, margin))
+    every = (*golden, *cases)
+    beside = _of_measurement(baseline, place, reference.states, every, scorer, _no_other)
+    return _of_measurement(
+        material.measurement, material.artifact_folder, material.reference.states, every, scorer, lambda: beside
+    )
+
+
+def _no_other() -> Shipped:
+    raise SpecError("the baseline of a float baseline", "there is none", "Name another one: baseline = BUNDLE")
+
+
+def _float_baseline(folder: Path, material: Material) -> Measurement:
+    digest = material.front.reference
+    found = None if digest is None else material.store.measurement(digest)
+    if found is None:
+        remedy = "Run its search with --resume"
+        raise SpecError(f"study {folder}", "its float baseline has no valid measurement", remedy)
+    return found
+
+
+def _reference_of(folder: Path, place: Path) -> Reference:
+    record = artifact_of(place)[1].with_name(RECORD)
+    return read_record(record, lambda data: Reference.from_json(data, record.parent), f"Measure {folder} again")
+
+
+def _fix(task: Task, baseline: Variant, reference: Reference, cases: Sequence[Case]) -> None:
+    """As a search does before it scores anything: what is set once is set on the float baseline."""
+    if not isinstance(task, FixedOnBaseline):
+        return
+    feeds = [inputs_of(task, case, baseline.arch_kwargs) for case in cases]
+    outputs = list(reference_outputs(reference, feeds))
+    with SCORING, their_code(task, f"fix() of {len(cases)} cases"):
+        task.fix(cases, outputs)
+
+
+def _margins(material: Material, metrics: Mapping[str, MetricInfo], margin: float | str | None) -> Mapping[str, float]:
+    """The lab's margin of every metric that has its unit, else the study's own. Raises ``SpecError``."""
+    stated = {item.objective.metric: item.allowed for item in rules_of(material.spec, material.front.metrics).margins}
+    found = {name: stated.get(name, DEFAULT_MARGIN) for name in metrics}
+    if margin is None:
+        return found
+    if not isinstance(margin, str):
+        return dict.fromkeys(metrics, float(margin))
+    own = {name: value for name, info in metrics.items() if (value := _in_unit(margin, info.unit)) is not None}
+    if not own:
+        units = ", ".join(sorted({info.unit for info in metrics.values()}))
+        raise SpecError(
+            f"accuracy_margin = {margin!r}", f"the task's metrics are in {units}", "Write it in one of them"
+        )
+    return {**found, **own}
+
+
+def _in_unit(margin: str, unit: str) -> float | None:
+    try:
+        return parse_quantity(margin, unit)
+    except ValueError:
+        return None
+
+
+def _of_measurement(
+    found: Measurement,
+    folder: Path,
+    states: Mapping[str, str],
+    cases: Sequence[Case],
+    scorer: Scorer,
+    reference: Callable[[], Shipped],
+) -> Shipped:
+    variant = found.variant
+
+    def inputs() -> dict[str, Array]:
+        rows = [inputs_of(scorer.task, case, variant.arch_kwargs) for case in cases]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    mode = variant.power_mode
+    return Shipped(
+        artifact=found.artifact,
+        source=folder,
+        threads=variant.threads,
+        states=dict(states),
+        state=state_of(found.artifact, None),
+        inputs=inputs,
+        answers=None,
+        answers_of="",
+        tolerance=_tolerance(found, states),
+        precisions=variant.precisions,
+        reference=reference,
+        scorer=scorer,
+        power_mode=((found.board.power_modes.get(mode, "nvpmodel"), mode),) if mode else (),
+    )
+
+
+def _tolerance(found: Measurement, states: Mapping[str, str]) -> dict[str, float]:
+    """As a bundle's: twice what the board showed against the float model, within the limits of the precision."""
+    largest = max(TOLERANCE.get(precision, TOLERANCE[AS_GIVEN]) for precision in found.variant.precisions)
+    seen = found.parity.get("worst_rel_l2", found.parity.get("rel_l2", 0.0))
+    limit = rounded(min(largest, max(FLOOR * largest, 2 * seen)))
+    return {spec.name: limit for spec in found.artifact.outputs if spec.name not in states.values()}
