@@ -45,7 +45,8 @@ def run_night(lab: Lab, night: str = "", *, observer: Observer = ignore, parts: 
             found = NightRun(lab, journal, observer=told, parts=parts).run(name)
             left = sum(item.outcome == "not_run" for item in found.verdicts)
             log.finish("partial" if left else "done", len(found.verdicts) - left, len(found.verdicts))
-        return write_results(found, Earlier(lab.out, name), lab.out)
+        alarm = lab.spec.alarm.command if lab.spec.alarm else ()
+        return write_results(found, Earlier(lab.out, name), lab.out, alarm)
 
 
 @dataclass(frozen=True)
