@@ -49,7 +49,7 @@ DRIFT_NIGHTS: Final = 3
 AGREES: Final = 0.5
 """The share of a limit that every session of a night has to pass for an alarm."""
 
-_MAD_TO_SD: Final = 1.4826
+MAD_TO_SD: Final = 1.4826
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def reference_of(history: Sequence[Past], limits: Limits) -> Reference | None:
         return None
     losses = np.asarray(calm)
     centre = float(np.median(losses))
-    robust = _MAD_TO_SD * float(np.median(np.abs(losses - centre)))
+    robust = MAD_TO_SD * float(np.median(np.abs(losses - centre)))
     return Reference(centre, max(robust, float(losses.std(ddof=1)), limits.spread_floor))
 
 
