@@ -3,8 +3,7 @@
 Everything else is the product's own: the scheduler, a worker that offers each board, the night's coordinator, its journal
 on a PostgreSQL server. Workers log each session that they ran, so that what the journal holds can be held against it.
 
-    python -m benchmarks.nightly_kit.waiting work ADDRESS LOG FIRST LAST     the workers of boards FIRST to LAST - 1
-    python -m benchmarks.nightly_kit.waiting run LAB.toml ADDRESS LOG        the coordinator, for one night
+`waiting_door` is what its processes start.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.night import Accepted, ArtifactState, Night, Session
 from edgedeploy.study.store import utc_now
 
-MODULE: Final = "benchmarks.nightly_kit.waiting"
+DOOR: Final = "benchmarks.nightly_kit.waiting_door"
 NIGHT: Final = "2026-11-29"
 ARTIFACT: Final = ArtifactState("simulated", {})
 LIMIT_S: Final = 600.0
@@ -236,7 +235,7 @@ class WaitingLab:
         """The process with the ``number``-th part of the boards."""
         first = number * self.shape.of_process
         last = str(first + self.shape.of_process)
-        self._workers[number] = self._start(MODULE, "work", self.address, str(first), last)
+        self._workers[number] = self._start(DOOR, "work", self.address, str(first), last)
 
     def kill_worker(self, number: int) -> None:
         """SIGKILL, while its boards have jobs."""
@@ -244,7 +243,7 @@ class WaitingLab:
 
     def start_coordinator(self) -> subprocess.Popen[bytes]:
         job = f"{self.shape.job_s}"
-        return self._start(MODULE, "run", str(self.lab), self.address, job, str(self.log))
+        return self._start(DOOR, "run", str(self.lab), self.address, job, str(self.log))
 
     def sessions(self) -> list[dict[str, Any]]:
         """What workers ran, in the order in which it ended."""
@@ -384,19 +383,3 @@ def _free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
-
-
-def main(argv: Sequence[str]) -> None:
-    what, *given = argv
-    if what == "work":
-        address, first, last = given
-        work(address, [board_name(number) for number in range(int(first), int(last))])
-    else:
-        from benchmarks.nightly_kit import waiting  # by its name: workers import what they are sent
-
-        lab, address, job_s, log = given
-        waiting.coordinate(Path(lab), address, float(job_s), Path(log))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
