@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgedeploy.interfaces.board import Board
+from edgedeploy.nightly.rebuild import prepared
 from edgedeploy.nightly.session import measure_session
-from edgedeploy.nightly.subject import Subject, prepare
+from edgedeploy.nightly.subject import Subject
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.night import Session
 from edgedeploy.spec.boards import BoardTable
@@ -27,5 +28,5 @@ class Parts:
     """The real ones by default."""
 
     open_board: Callable[[BoardTable], tuple[Board, BoardInfo]] = open_board
-    prepare: Callable[[EntryTable, Path, Path], Subject] = prepare
+    prepare: Callable[[EntryTable, Path, Path], Subject] = prepared
     measure: Callable[..., Session] = measure_session
