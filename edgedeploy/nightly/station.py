@@ -30,7 +30,7 @@ from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.night import Session
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.study.store import utc_now
-from edgedeploy.study.trial import Runner, runner_on
+from edgedeploy.study.trial import Runner
 
 ATTEMPTS: Final = 2
 """How often a job is tried that its board fails, each after the retries of :mod:`edgedeploy.boards.care.attempts`."""
@@ -135,7 +135,8 @@ class Station:
                 self.at_work = True
         absence.over()
         patience = Patience(away_s=self.table.away, away_at_first=False)
-        self._run = runner_on(self._device, self._tonight.say, health_check(self.info), patience)
+        check = health_check(self.info)
+        self._run = self._tonight.parts.runner(self._device, self._tonight.say, check, patience)
 
     def _measure(self, pair: Pair) -> None:
         """All missing sessions of a pair, and two more where it is suspected and they fit. A session that the board fails

@@ -17,7 +17,7 @@ from benchmarks import parser_of
 from benchmarks.nightly_kit.noises import RECORD
 from benchmarks.nightly_kit.rows import Asked, Row, makers
 
-EXTRAS: Final = ("study", "lab")
+EXTRAS: Final = ("study", "lab", "dev")
 APART_S: Final = 30.0
 
 
