@@ -104,7 +104,7 @@ def _changes(verdict: Verdict) -> list[tuple[str, str]]:
     found += [("board", text) for text in verdict.board_changes]
     if verdict.outcome in ("board", "infrastructure") and verdict.reason not in [text for _, text in found]:
         found.append((verdict.outcome, f"{verdict.error}: {verdict.reason}" if verdict.error else verdict.reason))
-    return found
+    return found + [("note", text) for text in verdict.notes]
 
 
 def not_run_section(verdicts: Iterable[Verdict], last: dict[tuple[str, str], str], most: int) -> Section | None:
