@@ -6,13 +6,13 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from benchmarks import ROOT
-from benchmarks.evidence_kit.rows import Asked, Row
+from benchmarks.nightly_kit.rows import Asked, Maker, Row
 
 sys.path.append(str(ROOT / "tests"))  # made_up_night and browser_kit
 
@@ -80,4 +80,4 @@ def _opened_s(chromium: str, page: Path) -> float:
     return taken_s
 
 
-ROWS: Final[Sequence[Callable[[Asked], Row]]] = (year_page_size, year_page_opens)
+ROWS: Final[Sequence[Maker]] = (year_page_size, year_page_opens)
