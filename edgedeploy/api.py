@@ -150,11 +150,16 @@ class Study:
         study = {**written["study"], **({"storage": storage} if storage else {})}
         return private_words({**written, "boards": boards, "study": study})
 
+    def _storage(self, options: RunOptions) -> tuple[str | None, Server | None]:
+        """The database for the history, as it is written and as it is used. Both URLs are checked: the folder has a copy of
+        the file's."""
+        urls = [url for url in (self.spec.study.storage, options.storage) if url is not None]
+        servers = [server_at(url, self.spec.study.name) for url in urls]
+        return (urls[-1], servers[-1]) if servers else (None, None)
+
     def _run(self, options: RunOptions, observer: Observer) -> StudyResult:
         tables = tuple(self.spec.board(name) for name in options.boards or (options.board,))
-        urls = [url for url in (self.spec.study.storage, options.storage) if url is not None]
-        servers = [server_at(url, self.spec.study.name) for url in urls]  # the file's too: the folder has a copy of it
-        url, server = (urls[-1], servers[-1]) if servers else (None, None)
+        url, server = self._storage(options)
         store = Store(Path(options.out) if options.out is not None else default_folder(self.spec))
         with ExitStack() as stack:
             store.private = private = self._private(tables, url)

@@ -21,6 +21,7 @@ from edgedeploy.nightly.subject import Subject, prepare
 from edgedeploy.records.job import MeasurePlan
 from edgedeploy.records.night import Session
 from edgedeploy.runtime.bundle import manifest as m
+from edgedeploy.runtime.bundle.names import MANIFEST
 from edgedeploy.study.bundle.make import REFERENCE
 from edgedeploy.study.trial import Runner, runner_on
 
@@ -69,7 +70,7 @@ def with_reference(files: Mapping[str, bytes], recipe: Mapping[str, Any] | None 
         REFERENCE: files["artifact/model.onnx"],
         "recipe.json": json.dumps({**told, **(recipe or {})}).encode(),
     }
-    return product_kit.with_manifest({**files, **more}, m.parse(files[m.MANIFEST]))
+    return product_kit.with_manifest({**files, **more}, m.parse(files[MANIFEST]))
 
 
 def write_bundle(folder: Path, *, recipe: Mapping[str, Any] | None = None, **fields: Any) -> Path:
@@ -81,9 +82,9 @@ def subject_of(folder: Path, entry: Entry | None = None) -> Subject:
     return prepare(entry or Entry(), folder, folder / "frozen")
 
 
-def runner(root: Path, *, python: str = sys.executable) -> Runner:
+def runner(root: Path, *, python: str = sys.executable, **options: Any) -> Runner:
     """New processes on this host, which stand for a board."""
-    return runner_on(local_board(root, python=python), lambda line: None)
+    return runner_on(local_board(root, python=python, **options), lambda line: None)
 
 
 def measured(subject: Subject, run: Runner, number: int = 1, **changes: Any) -> Session:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgedeploy.interfaces.board import Board
+from edgedeploy.nightly.rebuild import prepared
 from edgedeploy.nightly.session import measure_session
-from edgedeploy.nightly.subject import Subject, prepare
+from edgedeploy.nightly.subject import Subject
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.night import Session
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.lab import EntryTable
 from edgedeploy.study.preflight import open_and_probe
+from edgedeploy.study.trial import Runner, runner_on
 from edgedeploy.targets.registry import sessions_of
 
 
@@ -24,8 +26,9 @@ def open_board(table: BoardTable) -> tuple[Board, BoardInfo]:
 
 @dataclass(frozen=True)
 class Parts:
-    """The real ones by default."""
+    """The real ones by default. ``runner`` makes a :data:`Runner` of what ``open_board`` gave, as ``runner_on`` does."""
 
     open_board: Callable[[BoardTable], tuple[Board, BoardInfo]] = open_board
-    prepare: Callable[[EntryTable, Path, Path], Subject] = prepare
+    runner: Callable[..., Runner] = runner_on
+    prepare: Callable[[EntryTable, Path, Path], Subject] = prepared
     measure: Callable[..., Session] = measure_session

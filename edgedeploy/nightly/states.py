@@ -34,7 +34,7 @@ _NAMED: Final[Mapping[str, str]] = {
 
 def board_state(info: BoardInfo, environment: Mapping[str, Any], runtimes: Mapping[str, str]) -> BoardState:
     """The board in a run. ``environment`` is the run's, ``runtimes`` maps each target that ran to its runtime's version."""
-    before, during = (_table(environment.get(name)) for name in ("before", "during"))
+    before, during, asked = (_table(environment.get(name)) for name in ("before", "during", "power_mode_asked"))
     clocks = during.get("cpu_mhz") or [value for value in (before.get("cpu_mhz"),) if value]
     heat = _table(before.get("temperatures_c")).values()
     found = BoardState(
@@ -47,8 +47,8 @@ def board_state(info: BoardInfo, environment: Mapping[str, Any], runtimes: Mappi
         image=info.image,
         python=info.python,
         runtime=", ".join(f"{name} {version}".strip() for name, version in sorted(runtimes.items())),
-        power_mode=str(before.get("power_mode") or ""),
-        governor=str(before.get("governor") or info.governor or ""),
+        power_mode=str(before.get("power_mode") or asked.get("power_mode") or ""),
+        governor=str(before.get("governor") or asked.get("governor") or info.governor or ""),
         cpu_mhz=float(np.median(clocks)) if clocks else None,
         temperature_c=max(map(float, heat), default=None),
     )

@@ -21,6 +21,7 @@ from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.job import Payload
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.night import Accepted, ArtifactState, Session
+from edgedeploy.study.bundle.choice import PICK
 from edgedeploy.study.store import utc_now
 
 STUDY_FILE: Final = "study.json"
@@ -206,7 +207,12 @@ def _look_at_baseline(entry: Entry, base: Path, shipped: Shipped) -> Shipped:
     if entry.baseline is None:
         return shipped.reference()
     place = base / entry.baseline
-    return of_study(place, "pick") if (place / STUDY_FILE).exists() else of_bundle(place, _trust(entry, base))
+    if (place / STUDY_FILE).exists():
+        return of_study(place, PICK)
+    if entry.trust is None and entry.bundle is None:
+        remedy = "Write trust = KEY: the public key that must have signed it"
+        raise SpecError(f"entry {entry.id!r}: baseline", f"{place} is no study, and a bundle needs a key", remedy)
+    return of_bundle(place, _trust(entry, base))
 
 
 def _trust(entry: Entry, base: Path) -> Path | None:

@@ -93,6 +93,7 @@ def verdict(
         error="" if counted else next((item.error for item in reversed(ordered) if item.error), ""),
         key=key,
         artifact=last.artifact.digest if last.artifact else "",
+        notes=_notes(ordered),
     )
     outcome, reason = next(_outcomes(found, ordered, counted, other=other))
     return replace(found, outcome=outcome, reason=reason)
@@ -121,6 +122,11 @@ def refused(
         importance=importance,
         error=type(exc).__name__,
     )
+
+
+def _notes(sessions: Sequence[Session]) -> tuple[str, ...]:
+    states = [item.artifact for item in sessions if item.artifact is not None]
+    return tuple(dict.fromkeys(f"not built again: {state.not_rebuilt}" for state in states if state.not_rebuilt))
 
 
 # -- the outcome

@@ -170,7 +170,8 @@ class Verdict:
     """An entry on a board tonight. ``artifact_changes`` and ``board_changes`` are sentences, empty where nothing changed
     since the accepted state; ``new_history`` says that a new board key began tonight. ``outcome`` is the worst of them,
     ``reason`` names it. ``state`` is the board as tonight's sessions found it, None where none did. ``key`` is the board's,
-    ``artifact`` the digest of what was measured; empty where nothing was."""
+    ``artifact`` the digest of what was measured; empty where nothing was. ``notes`` say what was asked for and could not be
+    told."""
 
     entry: str
     board: str
@@ -188,6 +189,7 @@ class Verdict:
     key: str = ""
     artifact: str = ""
     state: BoardState | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Its ``[[boards]]`` and ``[measure]`` are those of a study file. Paths are relati
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -19,6 +20,7 @@ from edgedeploy.spec.evidence import NotNegative
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.scenarios import Seconds, Table
 from edgedeploy.spec.source import SpecSource, first_error
+from edgedeploy.spec.study import load_spec
 from edgedeploy.spec.toml import read_file, read_toml
 
 LAB_FILE: Final = "lab file"
@@ -60,7 +62,7 @@ class EntryTable(Table):
     id: Id
     """Name of the entry in results; it keeps the history, so another artifact of the same product keeps its name."""
     bundle: PathText | None = None
-    """Folder of a signed bundle. Either this or `study` is given."""
+    """Folder of a signed bundle, or its archive. Either this or `study` is given."""
     trust: PathText | None = None
     """With `bundle`: file of the public key (PEM) that must have signed it."""
     study: PathText | None = None
@@ -68,8 +70,9 @@ class EntryTable(Table):
     pick: str = Field(default="pick", min_length=1, max_length=64, pattern=r"^(pick|[0-9a-f]+)$")
     """With `study`: digest of a measured variant (its beginning), or "pick": the study's own."""
     baseline: PathText | None = None
-    """What it is timed beside: folder of a bundle, signed by the same key. When left out, a bundle's first accepted release,
-    and a study's float32 baseline. It is copied when it is first seen, and stays until `edgedeploy nightly accept`."""
+    """What it is timed beside: a bundle signed by the same key (the entry's own stands for its accepted release), or folder
+    of a study, whose pick it is. When left out, a bundle's portable ONNX model in ONNX Runtime, and a study's float32
+    baseline. It is copied when it is first seen, and stays until `edgedeploy nightly accept`."""
     boards: tuple[str, ...] = Field(default=(), max_length=MOST_BOARDS)
     """Names of the boards to measure on; all of them when left out."""
     owner: str = Field(default="", max_length=200)
@@ -79,7 +82,8 @@ class EntryTable(Table):
     metrics: tuple[MetricName, ...] = Field(default=(), max_length=32)
     """What is judged: metrics of the board, and of the study's task. All that both sides have when left out."""
     rebuild: bool = False
-    """With `study`: build the artifact again from its recipe, and hold its bytes against those that are shipped."""
+    """Build the artifact again from its recipe on this host, and hold its bytes against those that are shipped. What a
+    bundle lacks for that, calibration cases above all, is said: a study has them."""
     accuracy_margin: NotNegative | str | None = None
     """How much the task's metrics may lose against the baseline, in their own unit, before that is a regression."""
 
@@ -91,11 +95,8 @@ class EntryTable(Table):
             raise ValueError("`trust` goes with `bundle`: the public key that must have signed it")
         if self.bundle is None and self.trust is not None and self.baseline is None:
             raise ValueError("`trust` goes with a bundle, and this entry has none")
-        if self.baseline is not None and self.trust is None:
-            raise ValueError("`trust` goes with `baseline`: the public key that must have signed it")
-        for key in ("rebuild", "accuracy_margin"):
-            if self.study is None and getattr(self, key) not in (False, None):
-                raise ValueError(f"`{key}` goes with `study`: a bundle has neither recipe nor cases")
+        if self.study is None and self.accuracy_margin is not None:
+            raise ValueError("`accuracy_margin` goes with `study`: a bundle has no cases with labels")
         return self
 
     def boards_of(self, known: Sequence[str]) -> tuple[str, ...]:
@@ -202,6 +203,15 @@ def _check_margin(source: SpecSource, key: str, text: str) -> None:
             continue
         return
     raise source.error(key, f"expected a number, or a quantity such as '0.5 px', but got {text!r}")
+
+
+def board_in(path: Path, name: str) -> BoardTable:
+    """A board of a lab file or of a study file, whichever it is. Raises ``SpecError``."""
+    try:
+        is_lab = "lab" in tomllib.loads(read_file(path))
+    except (SpecError, ValueError, RecursionError):
+        is_lab = False
+    return load_lab(path)[0].board(name) if is_lab else load_spec(path)[0].board(name)
 
 
 def load_lab(path: Path) -> tuple[LabSpec, SpecSource]:

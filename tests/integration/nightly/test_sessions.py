@@ -7,17 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import bundle_kit
+import product_kit
 import pytest
+from fault_kit import local_board
 from night_kit import NIGHT, SHORT, Entry, measured, runner, subject_of, write_bundle
 
+from edgedeploy.boards.care.attempts import Patience
 from edgedeploy.errors import DidNotRun, StorageError, Unreachable
+from edgedeploy.evidence.nights import Limits
 from edgedeploy.evidence.statistics import StabilityLimits
 from edgedeploy.nightly.session import SessionPlan, measure_session
 from edgedeploy.nightly.subject import prepare
+from edgedeploy.nightly.verdict import verdict
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, RawRun
 from edgedeploy.records.night import Session
+from edgedeploy.runtime.bundle.manifest import parse
+from edgedeploy.runtime.bundle.names import MANIFEST
+from edgedeploy.runtime.bundle.tree import read_tree
 from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.study.trial import runner_on
 
 
 def test_a_session_of_a_bundle_has_losses_a_state_and_its_golden_answers(tmp_path: Path) -> None:
@@ -84,6 +93,19 @@ def test_failures_are_sessions_that_do_not_count(exc: Exception, tmp_path: Path)
     found = measured(subject_of(tmp_path), run)
     assert (found.error, found.cause) == (type(exc).__name__, str(exc))
     assert found.info is None and found.artifact is not None and not found.counts
+
+
+def test_a_recipe_for_tensorrt_is_refused_by_a_board_without_it(tmp_path: Path) -> None:
+    """A bundle of another target's files, named as a recipe: no board that lacks the runtime is sent any of it."""
+    place = write_bundle(tmp_path / "bundle")
+    files = dict(read_tree(place).files)
+    artifact = replace(parse(files[MANIFEST]).artifact, kind="recipe")
+    product_kit.replace_folder(place, product_kit.changed(files, target="tensorrt", artifact=artifact))
+    board = local_board(tmp_path / "root")
+    run = runner_on(board, lambda line: None, patience=Patience(attempts=1))
+    found = measured(subject_of(tmp_path), run)
+    assert (found.error, found.counts) == ("CommandFailed", False) and "tensorrt" in found.cause
+    assert verdict([found], [], None, Limits()).outcome == "board"
 
 
 def test_a_bug_is_no_session(tmp_path: Path) -> None:

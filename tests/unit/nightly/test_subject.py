@@ -17,6 +17,7 @@ from edgedeploy.errors import BundleError, DamagedFile, SpecError
 from edgedeploy.files import array_forms, read_arrays
 from edgedeploy.nightly.subject import accept, prepare
 from edgedeploy.runtime.bundle import manifest as m
+from edgedeploy.runtime.bundle.names import MANIFEST
 from edgedeploy.runtime.bundle.tree import read_tree
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.study.bundle.make import REFERENCE
@@ -107,11 +108,30 @@ def test_a_bundle_without_its_portable_model_needs_another_baseline(tmp_path: Pa
     assert subject.baseline.artifact == subject.candidate.artifact
 
 
+def test_a_named_baseline_is_frozen_in_its_accepted_release(tmp_path: Path) -> None:
+    """The entry's own bundle: later releases are timed beside the accepted one."""
+    write_bundle(tmp_path / "bundle", release=3)
+    entry = Entry(baseline="bundle")
+    first = subject_of(tmp_path, entry)
+    assert first.baseline == first.candidate and first.same_cases
+    write_bundle(tmp_path / "bundle", release=4, network=night_kit.changed_weight)
+    then = subject_of(tmp_path, entry)
+    assert then.baseline == first.baseline and then.candidate.artifact != first.candidate.artifact
+
+
+def test_a_bundle_beside_a_study_needs_a_key(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle")
+    bundle_kit.made_up_study(tmp_path)
+    entry = Entry(bundle=None, study="runs", baseline="bundle")
+    with pytest.raises(SpecError, match="a bundle needs a key"):
+        prepare(entry, tmp_path, tmp_path / "frozen")
+
+
 def test_what_takes_other_inputs_is_no_answer_to_the_same_question(tmp_path: Path) -> None:
     place = write_bundle(tmp_path / "bundle")
     subject_of(tmp_path)
     files = dict(read_tree(place).files)
-    manifest = m.parse(files[m.MANIFEST])
+    manifest = m.parse(files[MANIFEST])
     (tensor,) = manifest.inputs
     other = replace(manifest, inputs=(replace(tensor, dtype="float64"),))
     product_kit.replace_folder(place, product_kit.with_manifest(files, other))
