@@ -28,9 +28,9 @@ from edgedeploy.records.job import Job, MeasurePlan, RawRun
 from edgedeploy.records.metric_table import BOARD_METRICS, RUN_METRICS
 from edgedeploy.records.metrics import Metric
 from edgedeploy.records.night import GoldenCheck, Session
-from edgedeploy.reference.parity import check_executed
 from edgedeploy.runtime.bundle.golden import distance
 from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.study.executed import require_executed
 from edgedeploy.study.store import utc_now
 from edgedeploy.study.trial import Runner, in_order, stability_limits
 
@@ -141,7 +141,8 @@ def _known(subject: Subject, info: BoardInfo, raw: RawRun) -> dict[str, Any]:
 def _numbers(
     subject: Subject, info: BoardInfo, raw: RawRun, run: Runner, folder: Path, plan: SessionPlan
 ) -> dict[str, Any]:
-    _check_precision(subject, info, raw)
+    if subject.precisions:
+        require_executed(subject.precisions, raw.candidate.executed, info.name)
     if raw.baseline is None:
         raise CommandFailed(f"board {info.name!r}: baseline of {subject.entry}", "it sent none", "Run it again")
     cause = stability(raw.baseline, raw.environment, plan.limits) if info.clock == "wall" else None
@@ -164,17 +165,6 @@ def _numbers(
         "golden": golden,
         "cause": cause or "",
     }
-
-
-def _check_precision(subject: Subject, info: BoardInfo, raw: RawRun) -> None:
-    """A runtime that fell back to another precision is the board's doing: the artifact was accepted as it is."""
-    if not subject.precisions:
-        return
-    first, *planned = subject.precisions
-    try:
-        check_executed(first, raw.candidate.executed, planned)
-    except MeasurementError as exc:
-        raise CommandFailed(f"board {info.name!r}: {exc.asked}", exc.found, exc.remedy) from None
 
 
 # -- numbers

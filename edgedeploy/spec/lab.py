@@ -68,9 +68,9 @@ class EntryTable(Table):
     pick: str = Field(default="pick", min_length=1, max_length=64, pattern=r"^(pick|[0-9a-f]+)$")
     """With `study`: digest of a measured variant (its beginning), or "pick": the study's own."""
     baseline: PathText | None = None
-    """What it is timed beside: a bundle signed by the same key (the entry's own stands for its accepted release), or folder of
-    a study, whose pick it is. When left out, a bundle's portable ONNX model in ONNX Runtime, and a study's float32 baseline.
-    It is copied when it is first seen, and stays until `edgedeploy nightly accept`."""
+    """What it is timed beside: a bundle signed by the same key (the entry's own stands for its accepted release), or a
+    study's folder, whose pick it is. When left out, a bundle's portable ONNX model in ONNX Runtime, and a study's float32
+    baseline. It is copied when it is first seen, and stays until `edgedeploy nightly accept`."""
     boards: tuple[str, ...] = Field(default=(), max_length=MOST_BOARDS)
     """Names of the boards to measure on; all of them when left out."""
     owner: str = Field(default="", max_length=200)
@@ -80,8 +80,8 @@ class EntryTable(Table):
     metrics: tuple[MetricName, ...] = Field(default=(), max_length=32)
     """What is judged: metrics of the board, and of the study's task. All that both sides have when left out."""
     rebuild: bool = False
-    """Build the artifact again from its recipe on this host, and hold its bytes against those that are shipped. What a bundle
-    lacks for that, calibration cases above all, is said: a study has them."""
+    """Build the artifact again from its recipe on this host, and hold its bytes against those that are shipped. What a
+    bundle lacks for that, calibration cases above all, is said: a study has them."""
     accuracy_margin: NotNegative | str | None = None
     """How much the task's metrics may lose against the baseline, in their own unit, before that is a regression."""
 
