@@ -3,13 +3,16 @@ repository: the package registry's own client fetches it, once a machine."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browser_kit import Browser
 
 VERSION = "4.14.1"
 FETCH_S = 60
@@ -33,3 +36,11 @@ def axe() -> str:
         stream = files.extractfile("package/axe.min.js")
         assert stream is not None
         return stream.read().decode()
+
+
+def violations(reader: Browser, source: str) -> list[str]:
+    """What axe finds, a line each."""
+    reader.run(f"{source}; 0")
+    rules = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]}
+    found: list[dict[str, Any]] = reader.run(f"axe.run(document, {json.dumps(rules)}).then(r => r.violations)")
+    return [f"{item['id']}: {node['html'][:120]} {node['failureSummary']}" for item in found for node in item["nodes"]]

@@ -21,6 +21,16 @@ FLAGS = (
 )
 ANSWER_S = 120.0
 
+PHONE = (320, 640)
+DESK = (1280, 900)
+OPEN_ALL = "for (const fold of document.querySelectorAll('details')) fold.open = true"
+BEYOND = f"""
+[...document.querySelectorAll('body *')]
+  .filter(e => !e.closest('.scroll, .chart, .skip') && e.getBoundingClientRect().right > {PHONE[0]} + 1)
+  .map(e => e.tagName + ' ' + e.textContent.slice(0, 60))
+"""
+"""What stands beyond the edge of a phone."""
+
 
 class Browser:
     """One page of one browser."""

@@ -151,12 +151,16 @@ def dates(count: int, last: str = TONIGHT) -> list[str]:
 
 
 def year(
-    nights: int = 365, entries: int = 125, boards: Sequence[str] = ("cart", "jetson"), seed: int = 0
+    nights: int = 365,
+    entries: int = 125,
+    boards: Sequence[str] = ("cart", "jetson"),
+    seed: int = 0,
+    last: str = TONIGHT,
 ) -> Iterator[Night]:
     """Oldest first: ``entries`` on each board with four metrics each, 2 % of noise, an image and a runtime that change on
     the way, a slowdown of 12 % of the first entry in the last two nights."""
     rng = np.random.default_rng(seed)
-    for number, day in enumerate(dates(nights)):
+    for number, day in enumerate(dates(nights, last)):
         image = "R36.4.0" if number < nights * 0.5 else "R36.4.3"
         runtime = "1.23.2" if number < nights * 0.7 else "1.24.0"
         found = state(key=f"{image}-{runtime}", image=image, runtime=runtime)

@@ -40,6 +40,12 @@ def run(
         str,
         typer.Option(help="The day (UTC) that the night began on, to go on with an older one.", show_default=False),
     ] = "",
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a Dask scheduler whose workers have the boards (`edgedeploy work`).", show_default=False
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure every entry of a lab beside its frozen baseline, inside the budget; a night that was cut off goes on.
@@ -50,6 +56,7 @@ def run(
     \b
     Example: edgedeploy nightly lab.toml
     """
+    from edgedeploy.nightly.cluster import parts_of
     from edgedeploy.nightly.night import forecast, run_night
     from edgedeploy.nightly.place import Lab
 
@@ -62,8 +69,8 @@ def run(
             _show(found)
         return
     try:
-        with Watch("sessions") as watch:
-            written = run_night(loaded, night, observer=watch)
+        with Watch("sessions") as watch, parts_of(dask) as parts:
+            written = run_night(loaded, night, observer=watch, parts=parts)
     except KeyboardInterrupt:
         print_line("Interrupted. What was measured is kept; the same command goes on.")
         raise typer.Exit(EXIT_PARTIAL) from None

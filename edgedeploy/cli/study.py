@@ -79,16 +79,17 @@ def search(
 
 @app.command()
 def work(
-    study: Annotated[Path, typer.Argument(help="Study file that describes the board.", show_default=False)],
+    study: Annotated[Path, typer.Argument(help="Study or lab file that describes the board.", show_default=False)],
     board: Annotated[str, typer.Option(help="The board that this process has.", show_default=False)],
     dask: Annotated[str, typer.Option(help="Address of the Dask scheduler: tcp://host:8786.", show_default=False)],
 ) -> None:
-    """Offer one board to a Dask cluster, until the scheduler or Ctrl-C ends it; `search --dask` measures on it.
+    """Offer one board to a Dask cluster, until the scheduler or Ctrl-C ends it; `search --dask` and `nightly --dask`
+    measure on it.
 
     \b
     Example: edgedeploy work study.toml --board cart --dask tcp://lab-host:8786
     """
     from edgedeploy.lab.cluster import work as serve
-    from edgedeploy.spec.study import load_spec
+    from edgedeploy.spec.lab import board_in
 
-    serve(load_spec(study)[0].board(board).model_dump(), dask)
+    serve(board_in(study, board).model_dump(), dask)

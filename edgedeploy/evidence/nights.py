@@ -9,7 +9,9 @@ logarithm of candidate over frozen baseline, for accuracy the difference. Each n
 2. With y the mean of tonight's two sessions less the reference, a night is hot beyond max(floor, ``hot_s`` s), and drifts
    where a CUSUM of y/s, clipped at :data:`CLIP` (Page 1954, Biometrika 41, 100), passes ``drift_h`` and the median of three
    nights passes a floor. The clip keeps one disturbed night from being taken for a drift.
-3. A suspicion costs two more sessions, which have to show it alone; else the night counts with the mean of all.
+3. A suspicion costs two more sessions, whose mean has to show it alone, and no session of the night may lie below half of
+   it: one disturbed session makes the mean of two suspect, and would make another so. Else the night counts with the
+   mean of all.
 4. Before the reference there is no spread: such a series is young, held against 0 (the frozen baseline itself) by a floor
    and the noise within the run.
 5. After an alarm the CUSUM starts at 0.
@@ -44,10 +46,10 @@ CLIP: Final = 3.0
 DRIFT_NIGHTS: Final = 3
 """The median of so many nights, tonight among them, has to pass ``drift_floor``."""
 
-FEW_SERIES: Final = 25
-"""So many need no wider limits."""
+AGREES: Final = 0.5
+"""The share of a limit that every session of a night has to pass for an alarm."""
 
-_MAD_TO_SD: Final = 1.4826
+MAD_TO_SD: Final = 1.4826
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,23 @@ class Limits:
     ratios: bool = True
 
 
+_SERIES_10S: Final = (1.0, 2.0, 3.0, 4.0)
+_HOT_S: Final = (3.0, 4.0, 4.5, 5.0)
+_DRIFT_H: Final = (3.0, 5.0, 6.0, 7.0)
+"""By the logarithm of the number of series: with these a lab of 10, 100 or 1000 raises at most 1 false alarm in 100 nights
+of noise like the recorded one. Between them they are interpolated."""
+
+
 def widened(series: int) -> Limits:
     """The limits of each series where so many are judged every night: false alarms of series add up.
 
-    Raises ``ValueError`` for fewer than one.
+    Floors stay: they are what a lab wants to hear of. Raises ``ValueError`` for fewer than one series.
     """
     if series < 1:
         raise ValueError(f"a lab has at least one series, but got {series}")
-    return Limits() if series <= FEW_SERIES else Limits(hot_s=3.5, drift_h=4.0)
+    tens = math.log10(series)
+    hot_s, drift_h = (float(np.interp(tens, _SERIES_10S, values)) for values in (_HOT_S, _DRIFT_H))
+    return Limits(hot_s=hot_s, drift_h=drift_h)
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,7 @@ def reference_of(history: Sequence[Past], limits: Limits) -> Reference | None:
         return None
     losses = np.asarray(calm)
     centre = float(np.median(losses))
-    robust = _MAD_TO_SD * float(np.median(np.abs(losses - centre)))
+    robust = MAD_TO_SD * float(np.median(np.abs(losses - centre)))
     return Reference(centre, max(robust, float(losses.std(ddof=1)), limits.spread_floor))
 
 
@@ -156,59 +167,66 @@ def _step(drift: float, loss: float, reference: Reference, limits: Limits) -> fl
 
 
 def _judged(history: Sequence[Past], tonight: Sequence[float], limits: Limits, reference: Reference) -> SeriesJudged:
-    first, more = _parts(tonight)
-    loss, before = _mean(tonight), drift_of(history, reference, limits)
-    limit = reference.centre + max(limits.hot_floor, limits.hot_s * reference.spread)
+    first, _ = _parts(tonight)
+    centre, loss, before = reference.centre, _mean(tonight), drift_of(history, reference, limits)
+    limit = centre + max(limits.hot_floor, limits.hot_s * reference.spread)
     drift = _step(before, first, reference, limits)
     recent = [past.loss for past in history[1 - DRIFT_NIGHTS :]]
     hot = first > limit
-    drifts = drift > limits.drift_h and float(np.median([*recent, first])) > reference.centre + limits.drift_floor
+    drifts = drift > limits.drift_h and float(np.median([*recent, first])) > centre + limits.drift_floor
 
-    def said(status: Status, drift: float, reason: str) -> SeriesJudged:
-        return SeriesJudged(status, loss, reference.centre, reference.spread, limit, drift, reason)
+    def said(status: Status, reason: str) -> SeriesJudged:
+        after = _step(before, loss, reference, limits) if status == "ok" else drift
+        return SeriesJudged(status, loss, centre, reference.spread, limit, after, reason)
 
-    found = (
-        _suspicion(first, limit, reference.centre, limits) if hot else f"worse for several nights (CUSUM {drift:.1f})"
-    )
     if not (hot or drifts):
-        return said(
-            "ok",
-            _step(before, loss, reference, limits),
-            f"{_worse(loss - reference.centre, limits)}, within its limits",
-        )
-    if more is None:
-        return said("suspect", drift, f"{found}; two more sessions decide")
-    least = reference.centre + max(limits.drift_floor, limits.drift_k * reference.spread)
-    agrees = f"two more sessions say {_worse(more - reference.centre, limits)}"
-    if (hot and more > limit) or (drifts and more > least):
-        return said("regression", drift, f"{found}; {agrees}")
-    return said("ok", _step(before, loss, reference, limits), f"{found}, not confirmed: {agrees}")
+        return said("ok", f"{_worse(loss - centre, limits)}, within its limits")
+    found = _suspicion(first, limit, centre, limits) if hot else f"worse for several nights (CUSUM {drift:.1f})"
+    if len(tonight) <= FIRST_SESSIONS:
+        return said("suspect", f"{found}; two more sessions decide")
+    least = centre + max(limits.drift_floor, limits.drift_k * reference.spread)
+    bars = [bar for bar, reached in ((limit, hot), (least, drifts)) if reached]
+    agrees = _agreement(tonight, centre, limits)
+    if any(_confirmed(tonight, bar, centre) for bar in bars):
+        return said("regression", f"{found}; {agrees}")
+    return said("ok", f"{found}, not confirmed: {agrees}")
 
 
 def _young(nights: int, tonight: Sequence[float], limits: Limits, within_s: float | None) -> SeriesJudged:
     _check([] if within_s is None else [within_s], "the noise within the run")
-    first, more = _parts(tonight)
+    first, _ = _parts(tonight)
     limit = max(limits.young_floor, limits.hot_s * (within_s or 0.0))
     age = f"{nights} of {LEAST_NIGHTS} nights of a reference"
 
     def said(status: Status, reason: str) -> SeriesJudged:
         return SeriesJudged(status, _mean(tonight), 0.0, None, limit, None, f"{reason} ({age})")
 
-    found = _suspicion(first, limit, 0.0, limits)
     if first <= limit:
         return said("young", f"{_worse(_mean(tonight), limits)}, held against the frozen baseline alone")
-    if more is None:
+    found = _suspicion(first, limit, 0.0, limits)
+    if len(tonight) <= FIRST_SESSIONS:
         return said("suspect", f"{found}; two more sessions decide")
-    agrees = f"two more sessions say {_worse(more, limits)}"
-    return (
-        said("regression", f"{found}; {agrees}") if more > limit else said("young", f"{found}, not confirmed: {agrees}")
-    )
+    agrees = _agreement(tonight, 0.0, limits)
+    if _confirmed(tonight, limit, 0.0):
+        return said("regression", f"{found}; {agrees}")
+    return said("young", f"{found}, not confirmed: {agrees}")
 
 
-def _parts(tonight: Sequence[float]) -> tuple[float, float | None]:
-    """The mean of the first two sessions, and of what was measured to confirm them."""
+def _confirmed(tonight: Sequence[float], bar: float, centre: float) -> bool:
+    _, more = _parts(tonight)
+    return more > bar and min(tonight) > centre + AGREES * (bar - centre)
+
+
+def _agreement(tonight: Sequence[float], centre: float, limits: Limits) -> str:
+    _, more = _parts(tonight)
+    least = _worse(min(tonight) - centre, limits)
+    return f"two more sessions say {_worse(more - centre, limits)}, the lowest of all {least}"
+
+
+def _parts(tonight: Sequence[float]) -> tuple[float, float]:
+    """The mean of the first two sessions, and of what was measured to confirm them (NaN without)."""
     more = tonight[FIRST_SESSIONS:]
-    return _mean(tonight[:FIRST_SESSIONS]), _mean(more) if more else None
+    return _mean(tonight[:FIRST_SESSIONS]), _mean(more) if more else math.nan
 
 
 def _mean(losses: Sequence[float]) -> float:

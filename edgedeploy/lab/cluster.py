@@ -36,6 +36,13 @@ CONNECT_S: Final = 20
 STUCK_S: Final = 3600.0
 """How long beyond its own limit a job may take on the cluster: it may wait for a board, and workers may come and go."""
 
+
+def resource_of(board: str) -> str:
+    """What the worker of this very board offers, for jobs that no other board may have. Unlike an address it is the same
+    for a worker that was started again."""
+    return f"{RESOURCE}:{board}"
+
+
 _board_table: dict[str, object] = {}
 """Of this process, when it is a board's worker."""
 
@@ -53,10 +60,11 @@ def work(table: Mapping[str, object], address: str) -> None:
 
     _board_table.update(table)
 
+    name = str(table["name"])
+    offered = {RESOURCE: 1, resource_of(name): 1}
+
     async def serve() -> None:
-        async with Worker(
-            address, nthreads=1, resources={RESOURCE: 1}, name=str(table["name"]), death_timeout=CONNECT_S
-        ) as worker:
+        async with Worker(address, nthreads=1, resources=offered, name=name, death_timeout=CONNECT_S) as worker:
             await worker.finished()
 
     try:

@@ -52,7 +52,7 @@ class Judge:
         self, entry: str, board: str, sessions: Sequence[Session], subject: Subject | EdgeDeployError | None
     ) -> Verdict:
         """The verdict on a pair that has sessions, which is kept."""
-        known = subject if isinstance(subject, Subject) else None
+        known = None if isinstance(subject, EdgeDeployError) else subject
         table = self._spec.entry(entry)
         found = verdict(
             sessions,

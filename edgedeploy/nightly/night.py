@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
 from edgedeploy.errors import BundleError, EdgeDeployError, SpecError
 from edgedeploy.nightly.bundles import of_bundle
+from edgedeploy.nightly.idle import Idle
 from edgedeploy.nightly.journal import DONE, Journal
 from edgedeploy.nightly.order import Pair, Planned, plan
 from edgedeploy.nightly.parts import Parts
@@ -42,10 +43,16 @@ def run_night(lab: Lab, night: str = "", *, observer: Observer = ignore, parts: 
                 log(event)
                 observer(event)
 
-            found = NightRun(lab, journal, observer=told, parts=parts).run(name)
+            with Idle(lab.spec.idle.studies, lab.base, lab.out, lambda text: told(Event("note", text, 0, 0))) as idle:
+                night_run = NightRun(lab, journal, observer=told, parts=parts, idle=idle.look)
+                found = night_run.run(name)
+                alarm = lab.spec.alarm.command if lab.spec.alarm else ()
+                written = write_results(found, Earlier(lab.out, name), lab.out, alarm)
+                with suppress(KeyboardInterrupt):  # everything is written: it ends early, that is all
+                    idle.rest(night_run.budget_left_s)
             left = sum(item.outcome == "not_run" for item in found.verdicts)
             log.finish("partial" if left else "done", len(found.verdicts) - left, len(found.verdicts))
-        return write_results(found, Earlier(lab.out, name), lab.out)
+        return written
 
 
 @dataclass(frozen=True)

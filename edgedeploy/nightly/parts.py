@@ -15,6 +15,7 @@ from edgedeploy.records.night import Session
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.lab import EntryTable
 from edgedeploy.study.preflight import open_and_probe
+from edgedeploy.study.trial import Runner, runner_on
 from edgedeploy.targets.registry import sessions_of
 
 
@@ -25,8 +26,9 @@ def open_board(table: BoardTable) -> tuple[Board, BoardInfo]:
 
 @dataclass(frozen=True)
 class Parts:
-    """The real ones by default."""
+    """The real ones by default. ``runner`` makes a :data:`Runner` of what ``open_board`` gave, as ``runner_on`` does."""
 
     open_board: Callable[[BoardTable], tuple[Board, BoardInfo]] = open_board
+    runner: Callable[..., Runner] = runner_on
     prepare: Callable[[EntryTable, Path, Path], Subject] = prepared
     measure: Callable[..., Session] = measure_session

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final, Literal
@@ -34,9 +34,18 @@ _LOOK_S: Final = 0.2
 
 
 class NightRun:
-    """A night of a lab. ``parts`` are what it is made of, ``observer`` hears of what happens."""
+    """A night of a lab. ``parts`` are what it is made of, ``observer`` hears of what happens. ``idle`` is called again and
+    again with what says whether a board is free for other work."""
 
-    def __init__(self, lab: Lab, journal: Journal, *, parts: Parts | None = None, observer: Observer = ignore) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        journal: Journal,
+        *,
+        parts: Parts | None = None,
+        observer: Observer = ignore,
+        idle: Callable[[Callable[[str], bool]], None] = lambda free: None,
+    ) -> None:
         self.journal = journal
         self.machines = Machines()
         self.parts = parts or Parts()
@@ -44,6 +53,7 @@ class NightRun:
         self.night = ""
         self._lab = lab
         self._observer = observer
+        self._idle = idle
         self._subjects: dict[str, Subject | EdgeDeployError] = {}
         self._stations: list[Station] = []
         self._stop = threading.Event()
@@ -75,6 +85,10 @@ class NightRun:
     def left_s(self) -> float:
         return 0.0 if self._stop.is_set() else self._deadline_s - time.monotonic()
 
+    def budget_left_s(self) -> float:
+        """Also when all is measured."""
+        return self._deadline_s - time.monotonic()
+
     def pause(self, pause_s: float) -> None:
         """Raises :class:`Stop` when the night is over."""
         if self._stop.wait(max(0.0, min(pause_s, self.left_s()))) or self.left_s() <= 0:
@@ -82,6 +96,13 @@ class NightRun:
 
     def others_work(self, board: str) -> bool:
         return any(station.at_work for station in self._stations if station.name != board)
+
+    def is_free(self, board: str) -> bool:
+        """Whether a board may do other work: nothing is left to measure on its machine, and nothing on this host."""
+        own = next(station for station in self._stations if station.name == board)
+        busy = [station for station in self._stations if not station.over]
+        here = any(station.table.kind != "ssh" for station in busy)
+        return own.error is None and own.over and not here and all(station.machine != own.machine for station in busy)
 
     def subject(self, entry: str) -> Subject:
         """The entry, prepared once a night, while nothing is measured on this host. Raises ``EdgeDeployError``, the same one
@@ -167,6 +188,7 @@ class NightRun:
             for thread in threads:
                 thread.start()
             while any(thread.is_alive() for thread in threads) and self.left_s() > 0:
+                self._idle(self.is_free)
                 for thread in threads:
                     thread.join(_LOOK_S / len(threads))
         finally:

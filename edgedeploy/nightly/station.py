@@ -25,11 +25,12 @@ from edgedeploy.nightly.order import Pair, next_pair
 from edgedeploy.nightly.parts import Parts
 from edgedeploy.nightly.session import SessionPlan
 from edgedeploy.nightly.subject import Subject
+from edgedeploy.nightly.tonight import THIS_HOST
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.night import Session
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.study.store import utc_now
-from edgedeploy.study.trial import Runner, runner_on
+from edgedeploy.study.trial import Runner
 
 ATTEMPTS: Final = 2
 """How often a job is tried that its board fails, each after the retries of :mod:`edgedeploy.boards.care.attempts`."""
@@ -64,7 +65,8 @@ class Tonight(Protocol):
 
 
 class Station:
-    """A board and its pairs. ``error`` says why it serves no more, ``info`` is the latest that it said of itself."""
+    """A board and its pairs. ``error`` says why it serves no more, ``info`` is the latest that it said of itself. A board
+    that is waited for is not ``at_work``; one that has nothing more to measure is ``over``."""
 
     def __init__(self, table: BoardTable, pairs: Sequence[Pair], tonight: Tonight) -> None:
         self.table = table
@@ -72,6 +74,7 @@ class Station:
         self.info: BoardInfo | None = None
         self.error: EdgeDeployError | None = None
         self.at_work = True
+        self.over = not self.pairs
         self._tonight = tonight
         self._device: Board | None = None
         self._run: Runner | None = None
@@ -96,7 +99,14 @@ class Station:
         except BoardError as exc:
             self._leave(exc)
         finally:
-            self.at_work = False
+            self.at_work, self.over = False, True
+
+    @property
+    def machine(self) -> str:
+        """The kernel, where the board answered."""
+        if self.info is not None:
+            return self.info.kernel
+        return self.name if self.table.kind == "ssh" else THIS_HOST
 
     def _next(self) -> Pair | None:
         return next_pair(self.pairs, self._tonight.left_s())
@@ -125,7 +135,8 @@ class Station:
                 self.at_work = True
         absence.over()
         patience = Patience(away_s=self.table.away, away_at_first=False)
-        self._run = runner_on(self._device, self._tonight.say, health_check(self.info), patience)
+        check = health_check(self.info)
+        self._run = self._tonight.parts.runner(self._device, self._tonight.say, check, patience)
 
     def _measure(self, pair: Pair) -> None:
         """All missing sessions of a pair, and two more where it is suspected and they fit. A session that the board fails

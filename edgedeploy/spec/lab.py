@@ -5,6 +5,7 @@ Its ``[[boards]]`` and ``[measure]`` are those of a study file. Paths are relati
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -19,6 +20,7 @@ from edgedeploy.spec.evidence import NotNegative
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.scenarios import Seconds, Table
 from edgedeploy.spec.source import SpecSource, first_error
+from edgedeploy.spec.study import load_spec
 from edgedeploy.spec.toml import read_file, read_toml
 
 LAB_FILE: Final = "lab file"
@@ -68,8 +70,8 @@ class EntryTable(Table):
     pick: str = Field(default="pick", min_length=1, max_length=64, pattern=r"^(pick|[0-9a-f]+)$")
     """With `study`: digest of a measured variant (its beginning), or "pick": the study's own."""
     baseline: PathText | None = None
-    """What it is timed beside: a bundle signed by the same key (the entry's own stands for its accepted release), or a
-    study's folder, whose pick it is. When left out, a bundle's portable ONNX model in ONNX Runtime, and a study's float32
+    """What it is timed beside: a bundle signed by the same key (the entry's own stands for its accepted release), or folder
+    of a study, whose pick it is. When left out, a bundle's portable ONNX model in ONNX Runtime, and a study's float32
     baseline. It is copied when it is first seen, and stays until `edgedeploy nightly accept`."""
     boards: tuple[str, ...] = Field(default=(), max_length=MOST_BOARDS)
     """Names of the boards to measure on; all of them when left out."""
@@ -201,6 +203,15 @@ def _check_margin(source: SpecSource, key: str, text: str) -> None:
             continue
         return
     raise source.error(key, f"expected a number, or a quantity such as '0.5 px', but got {text!r}")
+
+
+def board_in(path: Path, name: str) -> BoardTable:
+    """A board of a lab file or of a study file, whichever it is. Raises ``SpecError``."""
+    try:
+        is_lab = "lab" in tomllib.loads(read_file(path))
+    except (SpecError, ValueError, RecursionError):
+        is_lab = False
+    return load_lab(path)[0].board(name) if is_lab else load_spec(path)[0].board(name)
 
 
 def load_lab(path: Path) -> tuple[LabSpec, SpecSource]:

@@ -129,8 +129,9 @@ class History:
     def _key(self, place: int, pair: OfPair, verdict: Verdict) -> None:
         """A key that is not told begins where the verdict says that a history did."""
         known = pair.keys[-1].text if pair.keys else None
-        key = verdict.state.key if verdict.state is not None else known
-        if verdict.state is None and verdict.new_history:
+        told = verdict.key or (verdict.state.key if verdict.state is not None else "")
+        key = told or known
+        if verdict.new_history and not told:
             key = f"since {verdict.night}"
         if key != known or (known is None and verdict.series):
             pair.keys.append(Mark(place, key or ""))

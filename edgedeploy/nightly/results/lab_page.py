@@ -128,8 +128,8 @@ def _since_cell(board: OfBoard, history: History) -> Cell:
     if board.state is None:
         return Cell(DASH, sort="")
     age = len(history.nights) - board.since
-    oldest = "or longer" if board.since == 0 else ""
-    return Cell(history.nights[board.since], f"{age} nights {oldest}".strip(), sort=history.nights[board.since])
+    words = f"{age} {'night' if age == 1 else 'nights'}{' or longer' if board.since == 0 else ''}"
+    return Cell(history.nights[board.since], words, sort=history.nights[board.since])
 
 
 def states_section(night: Night, history: History) -> Section:

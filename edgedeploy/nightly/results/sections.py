@@ -12,6 +12,7 @@ from edgedeploy.nightly.results.words import NAMES, WORST_FIRST, alarm_line, ans
 from edgedeploy.records.night import Night, Outcome, SeriesVerdict, Verdict
 from edgedeploy.report.blocks import Cell, Fact, Line, Section, Summary, Table, Text, Tile
 from edgedeploy.report.tables import line
+from edgedeploy.report.words import PROVENANCE_TEXT
 
 MOST_LINES: Final = 200
 """Of a table in the summary: GitHub takes 1 MiB a step."""
@@ -41,7 +42,8 @@ def summary_of(night: Night, meta: Sequence[str] = ()) -> Summary:
 
 def provenance_of(night: Night) -> str:
     """Of the boards that answered; of several kinds all, and ``not measured`` where none did."""
-    return ", ".join(sorted({board.provenance for board in night.boards if board.provenance})) or "not measured"
+    found = {board.provenance for board in night.boards}
+    return ", ".join(name for name in PROVENANCE_TEXT if name in found) or "not measured"
 
 
 def _points(night: Night, outcome: Outcome) -> list[str]:

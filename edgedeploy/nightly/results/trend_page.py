@@ -87,7 +87,7 @@ def attention_section(series: Sequence[Found], history: History) -> Section | No
     ]
     if not found:
         return None
-    caption = "A link draws the number over time, below."
+    caption = "A link draws the number over time."
     return Section("What to look at", caption, [_table(found, history, "")])
 
 

@@ -96,10 +96,10 @@ def in_order(verdicts: Sequence[Verdict]) -> list[Verdict]:
 def alarm_line(night: Night) -> str:
     """What became of the message, empty where none was due."""
     if night.told is None:
-        return "" if not night.alarms else "no message was sent: LAB.toml has no [alarm] command"
+        return "" if not night.alarms else "No message was sent: the lab file has no [alarm] command"
     words = {
-        "sent": "the alarm command has the message",
-        "earlier": "the message of this night was sent before; there is one a night",
+        "sent": "The alarm command has the message",
+        "earlier": "The message of this night was sent before: there is one a night",
         "failed": "NOBODY WAS TOLD: the alarm command failed",
         "unknown": "IT IS NOT KNOWN WHETHER ANYBODY WAS TOLD",
     }

@@ -171,10 +171,9 @@
     Object.assign(chosen, asked);
     fillAll();
     show();
-    const aim = document.getElementById("one-number");
+    const aim = document.querySelector("#one-number h2");
     aim.tabIndex = -1;
-    aim.focus({preventScroll: true});
-    aim.scrollIntoView();
+    aim.focus();
     return true;
   }
   for (const kind of Object.keys(boxes)) {

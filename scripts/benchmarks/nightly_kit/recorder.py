@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from edgedeploy.spec.boards import board_of_word
 from edgedeploy.study.oneshot.desk import Desk, desk, target_named
 from edgedeploy.study.oneshot.model import OneModel, random_cases, take
 
+METRICS: Final = ("latency", "cpu")
 TARGETS: Final = ("onnxruntime", "openvino")
 LAYERS: Final = 8
 SESSIONS: Final = 4
@@ -99,6 +100,24 @@ def record(path: Path, nights: int, apart_s: float) -> None:
             if number:
                 time.sleep(apart_s)
             sessions = [bench.session() for _ in range(SESSIONS) for bench in found]
-            kept = read_json(path) if path.exists() else {"machine": machine(), "nights": []}
-            kept["nights"].append({"utc": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"), "sessions": sessions})
-            write_json(path, kept)
+            kept = read_json(path) if path.exists() else _empty()
+            write_json(path, {**kept, "nights": [*kept["nights"], _night(sessions)]})
+
+
+def _empty() -> dict[str, Any]:
+    plan = f"{LAYERS} convolutions against themselves, {ROUNDS} ABBA rounds of {BLOCK} queries, one thread"
+    return {"machine": machine(), "plan": plan, "targets": list(TARGETS), "metrics": list(METRICS), "nights": []}
+
+
+def _night(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each target's metrics, session by session."""
+    by_target = {target: [item for item in sessions if item["target"] == target] for target in TARGETS}
+    return {
+        "utc": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "load": [item["load"] for item in sessions],
+        "background_cores": [item["background_cores"] for item in sessions],
+        **{
+            target: {name: [item[name] for item in own] for name in (*METRICS, "within")}
+            for target, own in by_target.items()
+        },
+    }

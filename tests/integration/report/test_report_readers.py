@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import made_up_report
 import numpy as np
 import pytest
-from axe_kit import axe
-from browser_kit import Browser, browser
+from axe_kit import axe, violations
+from browser_kit import BEYOND, DESK, OPEN_ALL, PHONE, Browser, browser
 from PIL import Image
 
 from edgedeploy.report.page_sections import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.beside]
-
-PHONE = (320, 640)
-DESK = (1280, 900)
-OPEN_ALL = "for (const fold of document.querySelectorAll('details')) fold.open = true"
-BEYOND = f"""
-[...document.querySelectorAll('body *')]
-  .filter(e => !e.closest('.scroll, .chart, .skip') && e.getBoundingClientRect().right > {PHONE[0]} + 1)
-  .map(e => e.tagName + ' ' + e.textContent.slice(0, 60))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +60,6 @@ def test_the_answer_is_on_the_first_screen(reader: Browser, page: Path) -> None:
     reader.screen(*PHONE)
     reader.open(page)
     assert reader.run("document.querySelectorAll('.fact')[1].getBoundingClientRect().top") < PHONE[1]
-
-
-def violations(reader: Browser, source: str) -> list[str]:
-    """What axe finds, a line each."""
-    reader.run(f"{source}; 0")
-    rules = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]}
-    found: list[dict[str, Any]] = reader.run(f"axe.run(document, {json.dumps(rules)}).then(r => r.violations)")
-    return [f"{item['id']}: {node['html'][:120]} {node['failureSummary']}" for item in found for node in item["nodes"]]
 
 
 @pytest.mark.parametrize(("size", "dark"), [(DESK, False), (DESK, True), (PHONE, False)])

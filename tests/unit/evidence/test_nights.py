@@ -62,6 +62,15 @@ def test_the_two_more_sessions_confirm_by_themselves() -> None:
     assert judge_series(CALM, [0.2, 0.2, 0.04, 0.04], LIMITS).status == "ok"
 
 
+def test_one_session_that_is_calm_keeps_a_night_from_alarming() -> None:
+    """Two disturbed sessions, one in each pair, lift both means."""
+    disturbed = judge_series(CALM, [0.12, 0.0, 0.0, 0.12], LIMITS)
+    assert disturbed.status == "ok"
+    assert "the lowest of all 0.0% worse" in disturbed.reason
+    assert judge_series(CALM, [0.12, 0.025, 0.025, 0.12], LIMITS).status == "regression"
+    assert judge_series([], [0.12, 0.0, 0.0, 0.12], LIMITS).status == "young"
+
+
 @pytest.mark.parametrize(("scale", "limit"), [(1.0, math.log(1.05)), (4.0, 3 * 1.4826 * 0.04)])
 def test_the_hot_limit_is_five_percent_or_three_spreads(scale: float, limit: float) -> None:
     history = [Past(past.loss * scale) for past in CALM]
@@ -213,7 +222,7 @@ def test_what_is_no_number_is_refused_and_never_judged(wrong: float, history: li
 
 def test_more_series_have_wider_limits() -> None:
     assert widened(1) == LIMITS
-    by_series = [widened(series) for series in (1, 25, 100, 1000)]
+    by_series = [widened(series) for series in (1, 10, 25, 100, 1000, 10_000, 100_000)]
     for name in ("hot_s", "drift_h"):
         values = [getattr(limits, name) for limits in by_series]
         assert values == sorted(values)
