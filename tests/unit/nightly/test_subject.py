@@ -119,14 +119,6 @@ def test_a_named_baseline_is_frozen_in_its_accepted_release(tmp_path: Path) -> N
     assert then.baseline == first.baseline and then.candidate.artifact != first.candidate.artifact
 
 
-def test_a_bundle_beside_a_study_needs_a_key(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "bundle")
-    bundle_kit.made_up_study(tmp_path)
-    entry = Entry(bundle=None, study="runs", baseline="bundle")
-    with pytest.raises(SpecError, match="a bundle needs a key"):
-        prepare(entry, tmp_path, tmp_path / "frozen")
-
-
 def test_what_takes_other_inputs_is_no_answer_to_the_same_question(tmp_path: Path) -> None:
     place = write_bundle(tmp_path / "bundle")
     subject_of(tmp_path)
@@ -166,6 +158,9 @@ def test_a_pick_runs_on_the_selection_cases_beside_its_float_baseline(tmp_path: 
     subject.keep_answers({"out0": 0 * outputs["out0"]}, "another board")
     kept = subject.answers()
     assert kept is not None and np.array_equal(kept["out0"], outputs["out0"])
+    write_bundle(tmp_path / "bundle")
+    with pytest.raises(SpecError, match="a bundle needs a key"):
+        prepare(replace(entry, id="beside", baseline="bundle"), tmp_path, tmp_path / "frozen")
     study = json.loads(store.study_path.read_text("utf-8"))
     store.study_path.write_text(json.dumps({**study, "task_sources": {"phantom.py": "0"}}), "utf-8")
     with pytest.raises(SpecError, match="changed since"):
