@@ -111,7 +111,7 @@ class IdleStudy(Table):
     """The study file."""
     out: PathText
     """The study's folder; it is made when there is none."""
-    board: Id | str = Field(max_length=80)
+    board: str = Field(min_length=1, max_length=80)
     """Name of the board, in the study file and in this one."""
 
 
