@@ -166,6 +166,9 @@ class LabSpec(Table):
                 self._check_board(source, f"entries.{index}.boards", name)
             _differ(source, f"entries.{index}", "boards", entry.boards)
             _check_metrics(source, index, entry)
+        if self.measure.scenarios:
+            found = "a night runs none: it times what is shipped beside its baseline"
+            raise source.error("measure.scenarios", found, "Remove it, and search with it in a study")
         for study in self.idle.studies:
             self._check_board(source, "idle.studies", study.board)
 
