@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import made_up
+import numpy as np
+from foreign_networks import recurrent_cell
 from small_task import bench
 
 from edgedeploy.interfaces.scores import metrics_of
@@ -121,6 +123,22 @@ def made_up_study(
     for variant, latency_ms in variants:
         store.keep(_measured(store, task, variant, latency_ms))
     return store
+
+
+def clip_study(folder: Path) -> tuple[Store, Variant]:
+    """A study of a network with state, whose cases are clips of six frames, and its one variant, the float baseline."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recurrent_cell(folder / "m.onnx")
+    for seed, split in enumerate(("calibration", "selection", "confirmation")):
+        x = np.random.default_rng(seed).standard_normal((3, 6, 8)).astype(np.float32)
+        np.savez(folder / f"{split}.npz", x=x, gain=np.ones((3, 6), np.float32))
+    text = STUDY.replace('kind = "python"\nobject = "phantom.py:make_task"', 'kind = "onnx"\nmodel = "m.onnx"')
+    head, _, rest = text.partition("[task.options]\n")
+    options = "".join(f'{split} = "{split}.npz"\n' for split in ("calibration", "selection", "confirmation"))
+    options += 'states = { state = "stateN" }\ninitial = { state = 0.5 }\n'
+    text = f"{head}[task.options]\n{options}[[boards]]{rest.partition('[[boards]]')[2]}"
+    variant = Variant("onnxruntime", "float32", 1.0, (), 2)
+    return made_up_study(folder, text.replace("dice_mean", "reference_rel_l2"), variants=[(variant, 6.0)]), variant
 
 
 def _measured(store: Store, task: Task, variant: Variant, latency_ms: float) -> Measurement:

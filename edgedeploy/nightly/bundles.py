@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from edgedeploy.errors import BundleError
-from edgedeploy.files import parsed
 from edgedeploy.interfaces.task import Array
 from edgedeploy.nightly.shipped import Shipped, state_of
 from edgedeploy.records.artifact import Artifact, ArtifactFile, TensorSpec
@@ -21,10 +20,9 @@ from edgedeploy.runtime.bundle.manifest import ARTIFACT_FOLDER, Manifest, Tensor
 from edgedeploy.runtime.bundle.tree import Tree
 from edgedeploy.runtime.bundle.verify import Verified, verify
 from edgedeploy.study.bundle.make import REFERENCE
+from edgedeploy.study.bundle.rebuild import recipe_of
 from edgedeploy.study.bundle.refused import refusals_told
 from edgedeploy.study.reading import FAULTS
-
-RECIPE: Final = "recipe.json"
 
 
 def of_bundle(place: Path, trust: Path | None) -> Shipped:
@@ -57,14 +55,6 @@ def _of_verified(place: Path, found: Verified) -> Shipped:
         precisions=() if not variant else _precisions(variant),
         reference=lambda: _portable(place, manifest, tree, recipe, artifact, inputs),
     )
-
-
-def recipe_of(tree: Tree) -> dict[str, Any]:
-    """``recipe.json``; empty where a bundle has none, or one of another form: it is for people and tools."""
-    try:
-        return parsed(tree.files[RECIPE]) if RECIPE in tree.files else {}
-    except FAULTS:
-        return {}
 
 
 def _precisions(variant: Any) -> tuple[str, ...]:

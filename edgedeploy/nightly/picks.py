@@ -9,26 +9,18 @@ from typing import Final
 import numpy as np
 
 from edgedeploy.errors import SpecError
-from edgedeploy.interfaces.scores import FixedOnBaseline, metrics_of
-from edgedeploy.interfaces.task import Array, Case, Task
-from edgedeploy.interfaces.their_code import their_code
+from edgedeploy.interfaces.scores import metrics_of
+from edgedeploy.interfaces.task import Array, Case
 from edgedeploy.nightly.shipped import SCORING, Scorer, Shipped, state_of
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
-from edgedeploy.records.precision import AS_GIVEN
 from edgedeploy.records.units import parse_quantity
-from edgedeploy.records.variant import Variant
-from edgedeploy.reference.export import Reference, reference_outputs
-from edgedeploy.reference.parity import TOLERANCE
 from edgedeploy.spec.goals import rules_of
-from edgedeploy.study.bundle.golden import FLOOR, rounded
-from edgedeploy.study.bundle.material import Material, gather
+from edgedeploy.study.bundle.golden import tolerance_of
+from edgedeploy.study.bundle.material import Material, float_baseline, gather
 from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.modeller import GOLDEN_CASES
-from edgedeploy.study.models import RECORD
-from edgedeploy.study.oneshot.export import stored_artifact
-from edgedeploy.study.oneshot.folder import artifact_of
-from edgedeploy.study.reading import read_record
+from edgedeploy.study.scores import fix_on
 
 DEFAULT_MARGIN: Final = 0.01
 """What a task's metric may lose, in its own unit, where neither the lab nor the study says it. On one board one artifact
@@ -38,12 +30,11 @@ answers the same each night, so that this is no question of noise."""
 def of_study(folder: Path, pick: str, margin: float | str | None = None) -> Shipped:
     """A measured variant of a study. Raises what :func:`edgedeploy.study.bundle.material.gather` raises."""
     material = gather(folder, pick)
-    baseline = _float_baseline(folder, material)
-    place = stored_artifact(material.store, baseline)
-    reference = _reference_of(folder, place)
+    baseline, place, reference = float_baseline(material)
     golden = tuple(material.task.cases("calibration")[:GOLDEN_CASES])
     cases = tuple(material.task.cases("selection"))
-    _fix(material.task, baseline.variant, reference, cases)
+    with SCORING:
+        fix_on(material.task, reference, baseline.variant.arch_kwargs, cases)
     metrics = metrics_of(material.task)
     scorer = Scorer(material.task, cases, len(golden), metrics, _margins(material, metrics, margin))
     every = (*golden, *cases)
@@ -55,30 +46,6 @@ def of_study(folder: Path, pick: str, margin: float | str | None = None) -> Ship
 
 def _no_other() -> Shipped:
     raise SpecError("the baseline of a float baseline", "there is none", "Name another one: baseline = BUNDLE")
-
-
-def _float_baseline(folder: Path, material: Material) -> Measurement:
-    digest = material.front.reference
-    found = None if digest is None else material.store.measurement(digest)
-    if found is None:
-        remedy = "Run its search with --resume"
-        raise SpecError(f"study {folder}", "its float baseline has no valid measurement", remedy)
-    return found
-
-
-def _reference_of(folder: Path, place: Path) -> Reference:
-    record = artifact_of(place)[1].with_name(RECORD)
-    return read_record(record, lambda data: Reference.from_json(data, record.parent), f"Measure {folder} again")
-
-
-def _fix(task: Task, baseline: Variant, reference: Reference, cases: Sequence[Case]) -> None:
-    """As a search does before it scores anything: what is set once is set on the float baseline."""
-    if not isinstance(task, FixedOnBaseline):
-        return
-    feeds = [inputs_of(task, case, baseline.arch_kwargs) for case in cases]
-    outputs = list(reference_outputs(reference, feeds))
-    with SCORING, their_code(task, f"fix() of {len(cases)} cases"):
-        task.fix(cases, outputs)
 
 
 def _margins(material: Material, metrics: Mapping[str, MetricInfo], margin: float | str | None) -> Mapping[str, float]:
@@ -129,17 +96,9 @@ def _of_measurement(
         inputs=inputs,
         answers=None,
         answers_of="",
-        tolerance=_tolerance(found, states),
+        tolerance=tolerance_of(found, states),
         precisions=variant.precisions,
         reference=reference,
         scorer=scorer,
         power_mode=((found.board.power_modes.get(mode, "nvpmodel"), mode),) if mode else (),
     )
-
-
-def _tolerance(found: Measurement, states: Mapping[str, str]) -> dict[str, float]:
-    """As a bundle's: twice what the board showed against the float model, within the limits of the precision."""
-    largest = max(TOLERANCE.get(precision, TOLERANCE[AS_GIVEN]) for precision in found.variant.precisions)
-    seen = found.parity.get("worst_rel_l2", found.parity.get("rel_l2", 0.0))
-    limit = rounded(min(largest, max(FLOOR * largest, 2 * seen)))
-    return {spec.name: limit for spec in found.artifact.outputs if spec.name not in states.values()}

@@ -28,9 +28,9 @@ from edgedeploy.records.job import Job, MeasurePlan, RawRun
 from edgedeploy.records.metric_table import BOARD_METRICS, RUN_METRICS
 from edgedeploy.records.metrics import Metric
 from edgedeploy.records.night import GoldenCheck, Session
-from edgedeploy.reference.parity import check_executed
 from edgedeploy.runtime.bundle.golden import distance
 from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.study.executed import require_executed
 from edgedeploy.study.store import utc_now
 from edgedeploy.study.trial import Runner, in_order, stability_limits
 
@@ -47,8 +47,12 @@ NO_ANSWER: Final = 1e9
 _MEDIAN_SE: Final = math.sqrt(math.pi / 2)
 """The standard error of a median over that of a mean, for normal values."""
 
-_KEPT: Final = ("before", "after", "background_cpu_share", "stolen_cpu_share", "power_mode_asked", "cool_down")
-"""Of a run's conditions: the series would be most of a night's size."""
+_KEPT: Final = ("background_cpu_share", "stolen_cpu_share", "power_mode_asked", "cool_down")
+_SNAPSHOT: Final = ("governor", "power_mode", "temperatures_c", "throttle_events", "cpu_mhz", "gpu_mhz", "load_1m")
+"""Of a run's conditions, and of the snapshots before and after it: a lab keeps them for every session of a year."""
+
+MOST_ANSWERS: Final = 16
+"""Cases of a study whose answers are kept, its golden ones first; the others are scored."""
 
 
 @dataclass(frozen=True)
@@ -134,27 +138,37 @@ def _known(subject: Subject, info: BoardInfo, raw: RawRun) -> dict[str, Any]:
     if raw.baseline is not None:
         sides.setdefault(subject.baseline.artifact.target, raw.baseline)
     runtimes = {name: side.runtime_version or info.runtimes.get(name, "") for name, side in sides.items()}
-    kept = {name: raw.environment[name] for name in _KEPT if name in raw.environment}
-    return {"info": info, "state": board_state(info, raw.environment, runtimes), "environment": kept}
+    return {"info": info, "state": board_state(info, raw.environment, runtimes), "environment": _kept(raw.environment)}
+
+
+def _kept(environment: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: environment[name] for name in _KEPT if name in environment}
+    for when in ("before", "after"):
+        table = environment.get(when)
+        if isinstance(table, Mapping):
+            found[when] = {name: table[name] for name in _SNAPSHOT if table.get(name) is not None}
+    return found
 
 
 def _numbers(
     subject: Subject, info: BoardInfo, raw: RawRun, run: Runner, folder: Path, plan: SessionPlan
 ) -> dict[str, Any]:
-    _check_precision(subject, info, raw)
+    if subject.precisions:
+        require_executed(subject.precisions, raw.candidate.executed, info.name)
     if raw.baseline is None:
         raise CommandFailed(f"board {info.name!r}: baseline of {subject.entry}", "it sent none", "Run it again")
     cause = stability(raw.baseline, raw.environment, plan.limits) if info.clock == "wall" else None
     outputs = _outputs(raw, info)
     golden = golden_check(subject, outputs)
     if golden is None and not cause:
-        subject.keep_answers(outputs, f"board {info.name}, {utc_now()}")
+        first = {name: values[:MOST_ANSWERS] for name, values in outputs.items()}
+        subject.keep_answers(first, f"board {info.name}, {utc_now()}")
         golden = golden_check(subject, outputs)
     losses = dict(_board_losses(subject, info, raw, plan.plan.queries))
     missing = {name: text for name, text in losses.items() if isinstance(text, str)}
     numbers = {name: item for name, item in losses.items() if not isinstance(item, str)}
     if subject.scorer is not None and not cause:
-        more, why = _accuracy(subject, info, outputs, run, folder)
+        more, why = _accuracy(subject, info, outputs, run, folder, plan)
         numbers, missing = {**numbers, **more}, {**missing, **why}
     return {
         "losses": {name: item.loss for name, item in numbers.items()},
@@ -164,17 +178,6 @@ def _numbers(
         "golden": golden,
         "cause": cause or "",
     }
-
-
-def _check_precision(subject: Subject, info: BoardInfo, raw: RawRun) -> None:
-    """A runtime that fell back to another precision is the board's doing: the artifact was accepted as it is."""
-    if not subject.precisions:
-        return
-    first, *planned = subject.precisions
-    try:
-        check_executed(first, raw.candidate.executed, planned)
-    except MeasurementError as exc:
-        raise CommandFailed(f"board {info.name!r}: {exc.asked}", exc.found, exc.remedy) from None
 
 
 # -- numbers
@@ -260,14 +263,15 @@ def golden_check(subject: Subject, outputs: Mapping[str, Array]) -> GoldenCheck 
 
 
 def _worst(found: Array | None, accepted: Array) -> float:
-    if found is None or found.shape != accepted.shape:
+    rows = len(accepted)
+    if found is None or found[:rows].shape != accepted.shape:
         return NO_ANSWER
-    each = [distance(ours, theirs)[0] for ours, theirs in zip(found, accepted, strict=True)]
+    each = [distance(ours, theirs)[0] for ours, theirs in zip(found[:rows], accepted, strict=True)]
     return min(NO_ANSWER, max(each, default=0.0))
 
 
 def _accuracy(
-    subject: Subject, info: BoardInfo, outputs: Mapping[str, Array], run: Runner, folder: Path
+    subject: Subject, info: BoardInfo, outputs: Mapping[str, Array], run: Runner, folder: Path, plan: SessionPlan
 ) -> tuple[dict[str, _Number], dict[str, str]]:
     """The task's metrics of both sides on the same cases."""
     assert subject.scorer is not None
@@ -277,7 +281,7 @@ def _accuracy(
     if not subject.same_cases:
         return {}, dict.fromkeys(names, "the baseline that the lab names answers other cases")
     ours, missing = subject.scorer.means(in_order(outputs, subject.candidate.artifact))
-    alone = MeasurePlan(queries=0, cold_starts=0, power_mode=subject.power_mode)
+    alone = replace(_cooled(subject, plan, None), queries=0, cold_starts=0)
     place = folder / "baseline"
     place.mkdir()
     try:

@@ -13,13 +13,15 @@ from edgedeploy.errors import SpecError
 from edgedeploy.evidence.auroc import placements
 from edgedeploy.evidence.split import SPLIT_RESAMPLES, numbered, split_draws, split_score
 from edgedeploy.evidence.statistics import summarise_cases
-from edgedeploy.interfaces.scores import Grouped, RanksCases, ScoresSplit
+from edgedeploy.interfaces.scores import FixedOnBaseline, Grouped, RanksCases, ScoresSplit
 from edgedeploy.interfaces.task import Array, Case, Task
 from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.draws import SplitDraws
 from edgedeploy.records.placements import Placements
+from edgedeploy.records.variant import Scalar
+from edgedeploy.reference.export import Reference, reference_outputs
 from edgedeploy.reference.parity import require_finite
-from edgedeploy.study.cases import checked_scores, scores_of
+from edgedeploy.study.cases import checked_scores, inputs_of, scores_of
 
 FEWEST_RESAMPLES: Final = 100
 """Below this a one-sided bound at 95 % hangs on five draws."""
@@ -65,6 +67,16 @@ def score(task: Task, cases: Sequence[Case], outputs: Sequence[Mapping[str, Arra
     draws = split_draws(of_places, tuple(more), [case.id for case in cases], groups, _resamples(task))
     ranks = _placements(task, cases, outputs, tuple(more)) if isinstance(task, RanksCases) else {}
     return Scores({**metrics, **more}, {**missing, **why}, by_case, groups, draws, ranks)
+
+
+def fix_on(task: Task, reference: Reference, arch: Mapping[str, Scalar], cases: Sequence[Case]) -> None:
+    """Let the task set what it sets once, by what the float ``reference`` answers on ``cases``, the selection split.
+    ``arch`` is the architecture that it was made for."""
+    if not isinstance(task, FixedOnBaseline):
+        return
+    outputs = list(reference_outputs(reference, [inputs_of(task, case, arch) for case in cases]))
+    with their_code(task, f"fix() of {len(cases)} cases"):
+        task.fix(cases, outputs)
 
 
 def _score_of_places(

@@ -18,6 +18,7 @@ import numpy as np
 from edgedeploy.errors import BundleError
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import random_feed
+from edgedeploy.records.measurement import Measurement
 from edgedeploy.reference.parity import TOLERANCE, apart
 from edgedeploy.runtime.bundle.manifest import Golden, GoldenCase, ResultTolerance, Tolerance
 from edgedeploy.runtime.faults import RuntimeFault
@@ -214,6 +215,15 @@ def _tolerances(material: Material, answered: Sequence[_Answered], *, own: bool)
         return rounded(min(largest, max(FLOOR * largest, 2 * max(board, *here))))
 
     return {name: Tolerance(limit(name), None) for name in answered[0].outputs}
+
+
+def tolerance_of(found: Measurement, states: Mapping[str, str]) -> dict[str, float]:
+    """How far each output may be from answers of the same artifact (relative L2): twice what the board showed against the
+    float model, within the limits of the precision. ``states`` are those of a network that carries state."""
+    largest = max(TOLERANCE[precision] for precision in found.variant.precisions)
+    seen = found.parity.get("worst_rel_l2", found.parity.get("rel_l2", 0.0))
+    limit = rounded(min(largest, max(FLOOR * largest, 2 * seen)))
+    return {spec.name: limit for spec in found.artifact.outputs if spec.name not in states.values()}
 
 
 def _result_tolerance(answered: Sequence[_Answered]) -> ResultTolerance | None:

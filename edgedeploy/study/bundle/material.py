@@ -95,6 +95,18 @@ def gather(folder: str | Path, pick: str) -> Material:
     return Material(store, study, spec, front, choice, artifact, place, reference, sums, task, steps, private, cases)
 
 
+def float_baseline(material: Material) -> tuple[Measurement, Path, Reference]:
+    """The study's float baseline: its measurement, the folder of its artifact, and the model that it was built from. Raises
+    ``SpecError`` where it has no valid measurement, ``DataError`` when the artifact is gone."""
+    store, digest = material.store, material.front.reference
+    found = None if digest is None else store.measurement(digest)
+    if found is None:
+        asked, remedy = f"the float baseline of {store.root}", "Run its search with --resume"
+        raise SpecError(asked, "it has no valid measurement", remedy)
+    place = stored_artifact(store, found)
+    return found, place, _reference(artifact_of(place)[1])[0]
+
+
 def _case_names(store: Store, measured: Measurement) -> tuple[str, ...]:
     """The ids of all cases, and those without their split, longest first."""
     ids = {*measured.cases, *(name for names in store.case_names().values() for name in names)}

@@ -16,6 +16,7 @@ from edgedeploy.boards.care.attempts import Patience
 from edgedeploy.errors import DidNotRun, StorageError, Unreachable
 from edgedeploy.evidence.nights import Limits
 from edgedeploy.evidence.statistics import StabilityLimits
+from edgedeploy.files import array_forms
 from edgedeploy.nightly.session import SessionPlan, measure_session
 from edgedeploy.nightly.subject import prepare
 from edgedeploy.nightly.verdict import verdict
@@ -26,6 +27,7 @@ from edgedeploy.runtime.bundle.manifest import parse
 from edgedeploy.runtime.bundle.names import MANIFEST
 from edgedeploy.runtime.bundle.tree import read_tree
 from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.study.bundle.make import make_bundle
 from edgedeploy.study.trial import runner_on
 
 
@@ -59,6 +61,18 @@ def test_a_session_of_a_pick_scores_both_sides(tmp_path: Path) -> None:
     assert second.values["dice_mean"] == first.values["dice_mean"]
     for found in (first, second):
         assert found.golden is not None and found.golden.cases == 10 and not found.golden.changed
+
+
+@pytest.mark.parametrize("shipped", ["bundle", "study"])
+def test_a_network_with_state_is_held_against_its_clips(shipped: str, tmp_path: Path) -> None:
+    store, variant = bundle_kit.clip_study(tmp_path / "study")
+    make_bundle(store.root, variant.digest, tmp_path / "bundle")
+    pick = Entry(bundle=None, study="study/runs", pick=variant.digest)
+    subject = subject_of(tmp_path, Entry() if shipped == "bundle" else pick)
+    assert array_forms(subject.candidate.inputs)["x"][0][1] == (4 if shipped == "bundle" else 6)
+    found = measured(subject, runner(tmp_path / "root"))
+    assert found.counts, found.cause
+    assert found.golden is not None and found.golden.worst == {"y": 0.0} and found.golden.cases >= 3
 
 
 def _conditions(limits: StabilityLimits) -> SessionPlan:

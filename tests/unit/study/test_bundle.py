@@ -13,10 +13,9 @@ from typing import Any
 import made_up
 import numpy as np
 import pytest
-from bundle_kit import FLOAT, INT8, SECRET, STUDY, here, made_up_study
+from bundle_kit import FLOAT, INT8, SECRET, clip_study, here, made_up_study
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from foreign_networks import recurrent_cell
 from product_kit import make_key
 from small_task import bench
 from typer.testing import CliRunner
@@ -24,7 +23,6 @@ from typer.testing import CliRunner
 from edgedeploy.cli.app import app
 from edgedeploy.errors import BundleError, GoalNotMet, SpecError
 from edgedeploy.interfaces.task import Piped
-from edgedeploy.records.variant import Variant
 from edgedeploy.runtime import load
 from edgedeploy.runtime.bundle.manifest import Manifest, parse
 from edgedeploy.runtime.bundle.tree import read_tree
@@ -336,20 +334,7 @@ def test_an_artifact_of_several_files_loads_too(copy: Callable[..., Store], tmp_
 
 
 def test_the_golden_cases_of_a_network_with_state_are_clips(tmp_path: Path) -> None:
-    (tmp_path / "study").mkdir()
-    recurrent_cell(tmp_path / "study" / "m.onnx")
-    for seed, split in enumerate(("calibration", "selection", "confirmation")):
-        x = np.random.default_rng(seed).standard_normal((3, 6, 8)).astype(np.float32)
-        np.savez(tmp_path / "study" / f"{split}.npz", x=x, gain=np.ones((3, 6), np.float32))
-    text = STUDY.replace('kind = "python"\nobject = "phantom.py:make_task"', 'kind = "onnx"\nmodel = "m.onnx"')
-    head, _, rest = text.partition("[task.options]\n")
-    options = "".join(f'{split} = "{split}.npz"\n' for split in ("calibration", "selection", "confirmation"))
-    options += 'states = { state = "stateN" }\ninitial = { state = 0.5 }\n'
-    text = f"{head}[task.options]\n{options}[[boards]]{rest.partition('[[boards]]')[2]}".replace(
-        "dice_mean", "reference_rel_l2"
-    )
-    variant = Variant("onnxruntime", "float32", 1.0, (), 2)
-    store = made_up_study(tmp_path / "study", text, variants=[(variant, 6.0)])
+    store, variant = clip_study(tmp_path / "study")
     for golden in SOURCES:
         made = make_bundle(store.root, variant.digest, tmp_path / golden, BundleOptions(golden=golden)).folder
         case = manifest_of(made).golden.cases[0]
