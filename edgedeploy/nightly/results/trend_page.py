@@ -7,10 +7,12 @@ of the board, its image, runtime and tools, accepted baselines, changed artifact
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
+from edgedeploy.evidence.change_points import change_points
 from edgedeploy.evidence.quantities import heading
 from edgedeploy.nightly.results.history import STATUSES, History, Line, Mark, Pair
 from edgedeploy.nightly.results.lab_page import lab_summary, night_document
@@ -26,6 +28,10 @@ from edgedeploy.report.tables import line
 
 MOST_SERIES: Final = 6_000
 """On the page: those of tonight's worst first. The nights' JSON files have all."""
+
+MOST_LOOKED_AT: Final = 200
+"""Series whose changes of level are looked for, in the page's order: it takes some milliseconds each, and half a second
+where there is one."""
 
 MOST_CHANGES: Final = 300
 COLOURS: Final = {"ok": BLUE, "young": GREY, "suspect": ORANGE, "regression": ORANGE, "missing": GREY}
@@ -158,6 +164,7 @@ def data_of(series: Sequence[Found], history: History) -> dict[str, Any]:
                 for name, place in entries.items()
                 if name in history.accepted
             },
+            "series": level_marks(series[:MOST_LOOKED_AT], history),
             "pairs": {_pair(pair, entries, boards): _marks(of.marks) for pair, of in pairs.items() if of.marks},
         },
         "looks": [[name, COLOURS[name], SYMBOLS[name], NAMES.get(name, name)] for name in STATUSES],
@@ -166,6 +173,32 @@ def data_of(series: Sequence[Found], history: History) -> dict[str, Any]:
         "blue": BLUE,
         "points": packed([one for _, _, one in series], len(history.nights)),
     }
+
+
+def level_marks(series: Sequence[Found], history: History) -> dict[str, list[list[Any]]]:
+    """Where a series changed its level, by its place. A history is of one board key: each is looked at by itself. These are
+    marks for people; an alarm comes from no such mark."""
+    found = {}
+    for place, (pair, metric, one) in enumerate(series):
+        starts = {mark.night for mark in history.pairs[pair].keys}
+        parts: list[list[int]] = [[]]
+        for index, night in enumerate(one.at):
+            parts += [[]] if night in starts else []
+            parts[-1] += [index] if math.isfinite(one.loss[index]) else []
+        marks = [mark for part in parts for mark in _levels(part, metric, one)]
+        if marks:
+            found[str(place)] = _marks(marks)
+    return found
+
+
+def _levels(part: Sequence[int], metric: str, one: Line) -> list[Mark]:
+    return [
+        Mark(
+            one.at[part[point.index]],
+            f"level {loss_text(point.after, metric)}, before {loss_text(point.before, metric)}",
+        )
+        for point in change_points([one.loss[index] for index in part])
+    ]
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:

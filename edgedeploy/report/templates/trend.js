@@ -59,9 +59,9 @@
       return ratio ? 100 * Math.expm1(Math.min(20, step * scale)) : step * scale;
     });
   }
-  function happenings(entry, board) {
+  function happenings(row, entry, board) {
     const pair = entry + "," + board, marks = data.marks;
-    const found = [].concat(marks.lab, marks.boards[board] || [], marks.entries[entry] || [], marks.pairs[pair] || []);
+    const found = [].concat(marks.lab, marks.boards[board] || [], marks.entries[entry] || [], marks.pairs[pair] || [], marks.series[row] || []);
     const by = new Map();
     for (const one of found.sort(function (a, b) { return a[0] - b[0]; })) {
       if (!by.has(one[0])) by.set(one[0], []);
@@ -150,7 +150,7 @@
       return one[0] === chosen.entry && one[1] === chosen.board && one[2] === chosen.metric;
     });
     if (row < 0) return;
-    const one = data.series[row], found = traces(row, one), happened = happenings(one[0], one[1]);
+    const one = data.series[row], found = traces(row, one), happened = happenings(row, one[0], one[1]);
     const words = sentence(row, one, found);
     document.getElementById("said").textContent = words;
     document.getElementById("trend-chart").setAttribute("aria-label", "Chart over time. " + words);

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Final
 
-PARTS: Final = ("recorded", "theory", "named", "scale", "nights")
+PARTS: Final = ("recorded", "theory", "named", "scale", "year_page", "nights")
 """Modules of this folder with rows, in the table's order."""
 
 
