@@ -52,7 +52,7 @@ def page() -> str:
     parts = [HEAD]
     for title, model in tables(schema).items():
         table = schema["$defs"][model]
-        parts.append(_section(title, table["description"], _rows(table)))
+        parts.append(section(title, table))
         if title == "[[boards]]":
             parts.append(_space(schema["properties"]["space"]))
             plans = schema["properties"]["plans"]["description"]
@@ -63,7 +63,9 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _section(title: str, text: str, rows: Iterator[tuple[str, ...]]) -> str:
+def section(title: str, table: dict[str, Any]) -> str:
+    """One table of a file with its keys."""
+    text, rows = table["description"], _rows(table)
     head = "| key | takes | default | |\n|---|---|---|---|\n"
     lines = "".join(f"| {' | '.join(_cell(cell) for cell in row)} |\n" for row in rows)
     return f"## `{title}`\n\n{_sentence(text)}\n\n{head}{lines}"
@@ -91,7 +93,7 @@ def _takes(value: dict[str, Any]) -> str:
     if "enum" in value:
         return ", ".join(f"`{_toml(item)}`" for item in value["enum"])
     if value.get("type") == "array":
-        return f"list of {_takes(value['items'])}"
+        return f"list of {'tables' if '$ref' in value['items'] else _takes(value['items'])}"
     if "pattern" in value and value["type"] == "string" and "min|h" in value["pattern"]:
         return "time with its unit"
     words = {

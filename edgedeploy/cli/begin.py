@@ -234,13 +234,15 @@ def _write_files(folder: Path, files: dict[str, str]) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    lab: Annotated[bool, typer.Option("--lab", help="Of lab files, for `edgedeploy nightly`.")] = False,
+) -> None:
     """Print the JSON schema of study files, by which editors complete and check them where a study file begins with
     `#:schema ./study.schema.json`.
 
     \b
     Example: edgedeploy schema > study.schema.json
     """
-    from edgedeploy.spec.schema import study_schema
+    from edgedeploy.spec.schema import lab_schema, study_schema
 
-    print_json(study_schema())
+    print_json(lab_schema() if lab else study_schema())

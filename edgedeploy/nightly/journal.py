@@ -167,6 +167,17 @@ class Journal:
 
         return self._database.run(take)
 
+    def let_go(self, night: str) -> None:
+        """Of a night that was interrupted: whoever comes takes it up at once."""
+
+        def free(connection: sa.Connection) -> None:
+            mine = (JOBS.c.state == RUNNING, JOBS.c.holder == self.holder.text)
+            connection.execute(self._jobs(JOBS.update(), night).where(*mine).values(state=WAITING, holder=""))
+            held = self._of_night(NIGHTS.update(), night).where(NIGHTS.c.holder == self.holder.text)
+            connection.execute(held.values(holder=""))
+
+        self._database.run(free)
+
     def heard(self, night: str) -> None:
         """Renews the lease. Raises ``Busy`` when another process has the night now."""
 

@@ -13,7 +13,7 @@ from edgedeploy.nightly.journal import Journal
 from edgedeploy.nightly.order import SESSIONS, Pair
 from edgedeploy.nightly.subject import Subject
 from edgedeploy.nightly.verdict import not_run, refused, verdict
-from edgedeploy.records.night import Session, Verdict
+from edgedeploy.records.night import Outcome, Session, Verdict
 from edgedeploy.spec.lab import LabSpec
 
 SERIES_OF_A_PAIR: Final = 3
@@ -63,8 +63,11 @@ class Judge:
             importance=table.importance,
             margins={} if known is None else known.margins,
         )
+        return self._keep(found)
+
+    def _keep(self, found: Verdict) -> Verdict:
         self._journal.keep_verdict(found)
-        self._kept[entry, board] = found
+        self._kept[found.entry, found.board] = found
         return found
 
     def at_the_end(
@@ -85,18 +88,18 @@ class Judge:
         if kept is not None and len(sessions) in (SESSIONS, asked):
             return kept
         if isinstance(subject, EdgeDeployError):
-            return refused(*key, subject, **told)  # type: ignore[arg-type]
+            return self._keep(refused(*key, subject, **told))  # type: ignore[arg-type]
+        outcome: Outcome = "board" if isinstance(error, BoardError) else "infrastructure" if error else "not_run"
         if error is not None and not sessions:
-            outcome = "board" if isinstance(error, BoardError) else "infrastructure"
-            return Verdict(*key, outcome, str(error), error=type(error).__name__, **told)  # type: ignore[arg-type]
-        if not sessions or subject is None:
-            return not_run(*key, reason, **told)  # type: ignore[arg-type]
+            return self._keep(Verdict(*key, outcome, str(error), error=type(error).__name__, **told))  # type: ignore[arg-type]
+        if not sessions or subject is None:  # when its board failed before this night was taken up, that is why
+            return kept or not_run(*key, reason, **told)  # type: ignore[arg-type]
         # one more session of two confirms no suspicion
-        found = self.verdict(
-            pair.entry, pair.board, sessions[:SESSIONS] if len(sessions) < asked else sessions, subject
-        )
+        judged = sessions[:SESSIONS] if len(sessions) < asked else sessions
+        found = self.verdict(pair.entry, pair.board, judged, subject)
         if found.outcome in ("ok", "young"):
-            return replace(found, outcome="not_run", reason=f"{len(sessions)} of {asked} sessions: {reason}")
+            why = reason if error is None else str(error)
+            return replace(found, outcome=outcome, reason=f"{len(sessions)} of {asked} sessions: {why}")
         return found
 
 

@@ -90,14 +90,17 @@ def plan(pairs: Sequence[Pair], left_s: float) -> Planned:
     """What all boards would do, each machine by itself, if every session took as long as expected and nothing failed."""
     turns: list[Turn] = []
     left_out: dict[Pair, str] = {}
-    for machine in dict.fromkeys(pair.machine or pair.board for pair in pairs):
-        waiting = in_order(pair for pair in pairs if (pair.machine or pair.board) == machine)
+    of_machine: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        of_machine.setdefault(pair.machine or pair.board, []).append(pair)
+    for waiting in of_machine.values():
         begins_s = 0.0
-        while (pair := next_pair(waiting, left_s - begins_s)) is not None:
-            waiting.remove(pair)
+        for pair in in_order(waiting):
+            if pair.expected_s > left_s - begins_s:  # nor later: ever less is left
+                left_out[pair] = does_not_fit(pair, left_s - begins_s)
+                continue
             turns.append(Turn(pair, begins_s))
             begins_s += pair.expected_s
-        left_out |= {pair: does_not_fit(pair, left_s - begins_s) for pair in waiting}
     return Planned(tuple(turns), left_out)
 
 

@@ -14,9 +14,9 @@ from typing import Final, Literal
 
 from edgedeploy.errors import Busy, EdgeDeployError, StorageError
 from edgedeploy.lab.crew import LEAVE_S, THREAD_NAME, Machines, interrupt
-from edgedeploy.nightly.journal import DONE, LEASE_S, JobKey, JobRow, Journal
+from edgedeploy.nightly.journal import DONE, LEASE_S, NOT_RUN, JobKey, JobRow, Journal
 from edgedeploy.nightly.judging import Judge, is_suspect
-from edgedeploy.nightly.order import MORE_SESSIONS, SESSIONS, Pair, does_not_fit, plan
+from edgedeploy.nightly.order import MORE_SESSIONS, SESSIONS, Pair, does_not_fit
 from edgedeploy.nightly.outcome import night_of
 from edgedeploy.nightly.parts import Parts
 from edgedeploy.nightly.place import Lab
@@ -149,8 +149,11 @@ class NightRun:
 
     def say(self, text: str, kind: Literal["phase", "trial", "note"] = "note") -> None:
         with self._saying:
-            left_s = max((plan(station.pairs, 1e9).ends_s for station in self._stations), default=0.0)
-            self._observer(Event(kind, text, self._done, self._total, min(left_s, max(0.0, self.left_s()))))
+            needed: dict[str, float] = {}
+            for station in self._stations:
+                needed[station.machine] = needed.get(station.machine, 0.0) + station.needed_s
+            eta_s = min(max(needed.values(), default=0.0), max(0.0, self.budget_left_s()))
+            self._observer(Event(kind, text, self._done, self._total, eta_s))
 
     # -- the course of a night
 
@@ -176,7 +179,7 @@ class NightRun:
     def _undecided(self, rows: Sequence[JobRow]) -> bool:
         """A kill came after a pair's last session: before its verdict, or before two more sessions were asked for."""
         kept = self._judge.kept(rows[0].key.entry, rows[0].key.board)
-        return kept is None or (len(rows) <= SESSIONS and is_suspect(kept))
+        return kept is None or not kept.key or (len(rows) <= SESSIONS and is_suspect(kept))
 
     def _work(self) -> None:
         threads = [
@@ -231,6 +234,10 @@ class NightRun:
         thread.start()
         try:
             yield
+        except BaseException:
+            with suppress(EdgeDeployError):
+                self.journal.let_go(self.night)
+            raise
         finally:
             over.set()
             thread.join()
@@ -247,7 +254,9 @@ class NightRun:
         for pair in pairs:
             key = (pair.entry, pair.board)
             sessions = [row.session for row in rows[key] if row.session is not None]
-            reasons[key] = does_not_fit(replace(pair, sessions=len(rows[key]) - len(sessions)), left_s)
+            reasons[key] = next((row.reason for row in rows[key] if row.state == NOT_RUN), "") or does_not_fit(
+                replace(pair, sessions=len(rows[key]) - len(sessions)), left_s
+            )
             verdicts.append(self._last_word(pair, sessions, len(rows[key]), stations[pair.board].error, reasons[key]))
         ended = self.journal.end(
             self.night, lambda key: reasons.get((key.entry, key.board), "the lab file does not have it any more")

@@ -108,6 +108,11 @@ class Station:
             return self.info.kernel
         return self.name if self.table.kind == "ssh" else THIS_HOST
 
+    @property
+    def needed_s(self) -> float:
+        """Of what it has still to measure."""
+        return 0.0 if self.over else sum(pair.expected_s for pair in tuple(self.pairs))
+
     def _next(self) -> Pair | None:
         return next_pair(self.pairs, self._tonight.left_s())
 
@@ -119,7 +124,7 @@ class Station:
         """Waits for the board. Raises ``BoardError`` when it is given up, :class:`Stop`."""
         if self._device is not None:
             return
-        absence = Absence(self.name, self.table.away, self._tonight.say)
+        absence, failed = Absence(self.name, self.table.away, self._tonight.say), 0
         while True:
             try:
                 self._device, self.info = self._tonight.parts.open_board(self.table)
@@ -128,6 +133,11 @@ class Station:
                 if not absence.goes_on(exc) and not waits:
                     raise absence.given_up(exc) from exc
                 self.at_work = False
+                self._tonight.pause(PAUSE_S)
+            except BoardError as exc:
+                failed += 1
+                if type(exc).__name__ in LEAVES or failed >= FAILURES_BEFORE_QUARANTINE:
+                    raise
                 self._tonight.pause(PAUSE_S)
             else:
                 break

@@ -111,7 +111,7 @@ class IdleStudy(Table):
     """The study file."""
     out: PathText
     """The study's folder; it is made when there is none."""
-    board: Id | str = Field(max_length=80)
+    board: str = Field(min_length=1, max_length=80)
     """Name of the board, in the study file and in this one."""
 
 
@@ -166,6 +166,9 @@ class LabSpec(Table):
                 self._check_board(source, f"entries.{index}.boards", name)
             _differ(source, f"entries.{index}", "boards", entry.boards)
             _check_metrics(source, index, entry)
+        if self.measure.scenarios:
+            found = "a night runs none: it times what is shipped beside its baseline"
+            raise source.error("measure.scenarios", found, "Remove it, and search with it in a study")
         for study in self.idle.studies:
             self._check_board(source, "idle.studies", study.board)
 

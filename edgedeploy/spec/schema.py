@@ -1,4 +1,4 @@
-"""The JSON schema of study files, made from the models that check them: editors complete and check by it.
+"""The JSON schemas of study and lab files, made from the models that check them: editors complete and check by it.
 
 It says what a file by itself can get wrong. What a task, a target or a board offers, and rules over several keys, a search
 checks.
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.spec.boards import EMULATED_WORD, MACHINES
+from edgedeploy.spec.lab import LabSpec
 from edgedeploy.spec.scenarios import BASE_UNIT
 from edgedeploy.spec.space import MAX_CHOICES, SPACE_KEYS
 from edgedeploy.spec.study import StudySpec
@@ -42,6 +43,18 @@ def study_schema() -> dict[str, Any]:
         "required": [name for name in required if name != "boards"],
         "oneOf": [{"required": ["boards"]}, {"required": ["board"]}],
     }
+
+
+def lab_schema() -> dict[str, Any]:
+    """As :func:`study_schema`, of lab files."""
+    schema = LabSpec.model_json_schema()
+    for table in _tables(schema):
+        table.pop("title", None)
+        table["properties"] = {name: _plain(value) for name, value in table["properties"].items()}
+    kind = schema["$defs"]["BoardTable"]["properties"]["kind"]
+    kind["enum"] = [*kind["enum"], *(f"{EMULATED_WORD}{machine}" for machine in MACHINES)]
+    rest = {name: value for name, value in schema.items() if name not in ("description", "title")}
+    return {"$schema": DIALECT, "title": "edgedeploy lab file", **rest}
 
 
 def quantity_text(value: float, unit: str) -> str:

@@ -50,7 +50,7 @@ def recorded_noise(asked: Asked) -> Row:
 
 
 def recorded_false_alarms_of_a_lab(asked: Asked) -> Row:
-    """The issue of a lab: latency and CPU time, two runtimes, the young nights among them."""
+    """Latency and CPU time of two runtimes, the young nights among them."""
     return _alarms(asked, LAB)
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -264,6 +265,36 @@ def test_a_resume_runs_what_is_missing(tmp_path: Path) -> None:
     third = Boards()
     again = run(place, third)
     assert third.ran == [] and again.verdicts == night.verdicts and again.boards[0].busy_s == 240.0
+
+
+def test_what_became_of_a_night_is_still_known_when_its_budget_is_over(tmp_path: Path) -> None:
+    place = lab(tmp_path, "ab", {"x": 1, "y": 1})
+    boards = Boards(refuses={"b": Unreachable("connect to b.lab", "no route")}, broken={"y": BundleError("y", "torn")})
+    night = run(place, boards)
+    assert outcomes(night) == {"x@a": "young", "x@b": "board", "y@a": "artifact", "y@b": "board"}
+    with closing(place.open()) as journal:
+        later = NightRun(place, journal, parts=Boards().parts())
+        journal.begin = partial(late, journal.begin)  # type: ignore[method-assign]
+        again = later.run(NIGHT)
+    assert [(item.outcome, item.reason) for item in again.verdicts] == [
+        (item.outcome, item.reason) for item in night.verdicts
+    ]
+
+
+def late(begin: Callable[..., Any], *given: Any) -> Any:
+    return replace(begin(*given), budget_s=0.0)
+
+
+def test_an_interrupted_night_is_let_go(tmp_path: Path) -> None:
+    def interrupted(entry: str, board: str, number: int) -> str:
+        raise RuntimeError("as if by Ctrl-C")
+
+    place = lab(tmp_path, "a", {"x": 1})
+    with closing(place.open()) as journal, closing(other(place, journal)) as second:
+        with pytest.raises(RuntimeError):
+            NightRun(place, journal, parts=Boards(fails=interrupted).parts()).run(NIGHT)
+        assert journal.at_work() is None
+        assert second.begin(NIGHT, 60.0).ended_s is None
 
 
 def test_a_second_process_at_the_same_time_is_sent_away(tmp_path: Path) -> None:

@@ -11,18 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import keys
+import lab_keys
 import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from edgedeploy.cli.app import app
 from edgedeploy.records.variant import DEPLOYMENT_KEYS
-from edgedeploy.spec.schema import quantity_text, study_schema
+from edgedeploy.spec.lab import LabSpec, parse_lab
+from edgedeploy.spec.schema import lab_schema, quantity_text, study_schema
 from edgedeploy.spec.space import SPACE_KEYS
 from edgedeploy.spec.study import StudySpec
 
 REPO = Path(__file__).resolve().parents[3]
-STUDIES = sorted([*REPO.glob("docs/**/*.toml"), *REPO.glob("edgedeploy/recipes/*.toml")])
+FILES = sorted([*REPO.glob("docs/**/*.toml"), *REPO.glob("edgedeploy/recipes/*.toml")])
+LABS = [path for path in FILES if "lab" in tomllib.loads(path.read_text(encoding="utf-8"))]
+STUDIES = [path for path in FILES if path not in LABS]
 WHOLE = (REPO / "edgedeploy" / "recipes" / "demo.toml").read_text(encoding="utf-8")
 
 
@@ -39,7 +43,7 @@ def models(table: type[BaseModel], seen: set[type[BaseModel]] | None = None) -> 
                 yield from models(kind, seen)
 
 
-@pytest.mark.parametrize("table", list(models(StudySpec)), ids=lambda table: table.__name__)
+@pytest.mark.parametrize("table", list({*models(StudySpec), *models(LabSpec)}), ids=lambda table: table.__name__)
 def test_every_key_is_described(table: type[BaseModel]) -> None:
     assert table.__doc__
     assert [name for name, field in table.model_fields.items() if not field.description] == []
@@ -51,6 +55,12 @@ def test_every_table_stands_on_the_page() -> None:
 
 def test_the_page_of_all_keys_is_the_one_that_the_models_give() -> None:
     assert keys.PAGE.read_text(encoding="utf-8") == keys.page(), "python scripts/keys.py --write makes it anew"
+
+
+def test_the_page_of_a_lab_files_keys_is_the_one_that_the_models_give() -> None:
+    assert lab_keys.PAGE.read_text(encoding="utf-8") == lab_keys.page(), "python scripts/lab_keys.py --write"
+    own = {table.__name__ for table in models(LabSpec)} - {table.__name__ for table in models(StudySpec)} - {"LabSpec"}
+    assert own == set(lab_keys.tables(lab_schema()).values())
 
 
 def is_table(field: Any) -> bool:
@@ -73,6 +83,8 @@ def test_the_space_names_what_edgedeploy_understands() -> None:
 def test_the_command_prints_the_schema() -> None:
     done = CliRunner().invoke(app, ["schema"], catch_exceptions=False)
     assert json.loads(done.stdout) == study_schema()
+    of_labs = CliRunner().invoke(app, ["schema", "--lab"], catch_exceptions=False)
+    assert json.loads(of_labs.stdout) == lab_schema()
     assert "null" not in done.stdout
 
 
@@ -114,6 +126,16 @@ def test_there_are_study_files_to_hold_against_the_schema() -> None:
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: str(path.relative_to(REPO)))
 def test_the_schema_takes_every_study_file_that_ships(study: Path, validator: Any) -> None:
     assert problems(validator, study.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("lab", LABS, ids=lambda path: str(path.relative_to(REPO)))
+def test_every_lab_file_that_ships_is_taken(lab: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = lab_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    text = lab.read_text(encoding="utf-8")
+    parse_lab(text, lab)
+    assert problems(jsonschema.Draft202012Validator(schema), text) == []
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_a_lab_says_its_entries_and_their_boards() -> None:
         ('"0.5 px"', '"much"', "expected a number, or a quantity"),
         ('"6 h"', '"30 h"', "less than or equal to 86400"),
         ("importance = 2.0", "importance = 0", "greater than 0"),
+        ("queries = 64", 'queries = 64\nscenarios = ["offline"]', "measure.scenarios: a night runs none"),
         ('command = ["mail", "-s", "nightly", "lab@example.org"]', "command = []", "alarm.command"),
     ],
 )
