@@ -46,8 +46,7 @@ EXTRAS: Final = ("study",)
 COUNTS: Final = (25, 50, 100)
 DEVICES: Final = ("gold_6226", "raspi4", "pixel3")
 COMPARED_ON: Final = 1
-"""The first so many devices, and the made-up space, are searched by every sampler, and are those whose searches a second
-board begins from for the bar; the others are searched by our own alone."""
+"""The first so many devices, and the made-up space, are searched by every sampler; the others by our own alone."""
 SLOW: Final = {"gp": 50}
 """Samplers that take half a second a proposal get no further than this."""
 
@@ -233,8 +232,8 @@ def _speed_rows(tables: Sequence[Sequence[Table]], kept: Kept, given: Any) -> It
 
 
 def _second_rows(tables: Sequence[Sequence[Table]], kept: Kept, given: Any) -> Iterator[Row]:
-    """Ten trials on each other device, from searches of 50 trials for one of the given devices. The bar is of the first
-    device's: which models are good on both devices bounds every other pair, and what all of them give stands beside it."""
+    """Ten trials on each other device, from searches of 50 trials for one of the given devices. What all trained models
+    would give stands beside what was reached: no choice among them is better."""
     if given.tables is None:
         return
     singles = {name: nas_bench_201(given.tables, [name]) for name in devices_of(given.tables)}
@@ -247,11 +246,11 @@ def _second_rows(tables: Sequence[Sequence[Table]], kept: Kept, given: Any) -> I
             found.setdefault(first, []).extend(here)
             yield Row(f"second board: {first}, then {second}", _reached_of(here))
     what = f"second board after {FIRST_TRIALS} trials without training"
+    for first in given.devices:
+        yield Row(f"{what}, first {first}", _share_of(found[first]))
     every = [item for here in found.values() for item in here]
-    yield Row(f"{what}, all pairs", _share_of(every))
-    held = [item for first in given.devices[:COMPARED_ON] for item in found[first]]
-    mean = statistics.fmean(item.reached for item in held)
-    yield Row(f"{what}, first {given.devices[0]}", _share_of(held), f"{SECOND_BAR:g}", mean >= SECOND_BAR)
+    mean = statistics.fmean(item.reached for item in every)
+    yield Row(f"{what}, all pairs", _share_of(every), f"{SECOND_BAR:g}", mean >= SECOND_BAR)
 
 
 def _share_of(found: Sequence[Second]) -> str:
