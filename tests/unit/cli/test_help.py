@@ -25,6 +25,9 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
             yield (*path, name), command
 
 
+MEANT = {("boards", "look"), ("nightly", "run")}
+"""Commands of groups that are meant when none is named."""
+
 COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
@@ -40,7 +43,7 @@ def example_of(path: tuple[str, ...]) -> list[str]:
 def test_the_help_of_a_command_has_an_example_that_its_options_take(path: tuple[str, ...]) -> None:
     program, *words = example_of(path)
     assert program == "edgedeploy"
-    shown = ("boards",) if path == ("boards", "look") else path  # it is meant when none is named
+    shown = path[:1] if path in MEANT else path
     assert tuple(words[: len(shown)]) == shown
     COMMANDS[path].make_context(path[-1], words[len(shown) :])
 
