@@ -13,7 +13,7 @@ import product_kit
 import pytest
 from night_kit import Entry, subject_of, write_bundle
 
-from edgedeploy.errors import BundleError, DamagedFile, SpecError
+from edgedeploy.errors import BundleError, DamagedFile, SpecError, StorageError
 from edgedeploy.files import array_forms, read_arrays
 from edgedeploy.nightly.subject import accept, prepare
 from edgedeploy.runtime.bundle import manifest as m
@@ -77,6 +77,13 @@ def test_a_frozen_file_that_was_damaged_is_named(tmp_path: Path) -> None:
         path.write_bytes(whole)
     (subject.candidate.folder / "model.onnx").write_bytes(b"")  # the bundle has it: it is taken from there again
     assert subject_of(tmp_path).frozen == subject.frozen
+
+
+def test_a_place_that_cannot_be_written_is_this_hosts_failure(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle")
+    (tmp_path / "frozen").write_text("a file in the way")
+    with pytest.raises(StorageError, match="frozen"):
+        subject_of(tmp_path)
 
 
 def test_an_archive_is_read_as_its_folder(tmp_path: Path) -> None:
