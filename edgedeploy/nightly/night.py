@@ -45,7 +45,7 @@ def run_night(
                 observer(event)
 
             studies = lab.spec.idle.studies if idle else ()
-            with Idle(studies, lab.base, lab.out, lambda text: told(Event("note", text, 0, 0))) as meanwhile:
+            with Idle(studies, lab.base, lab.out, lambda text: night_run.say(text)) as meanwhile:
                 night_run = NightRun(lab, journal, observer=told, parts=parts, idle=meanwhile.look)
                 found = night_run.run(name)
                 alarm = lab.spec.alarm.command if lab.spec.alarm else ()
