@@ -45,9 +45,9 @@ def run_night(
                 observer(event)
 
             studies = lab.spec.idle.studies if idle else ()
-            with Idle(studies, lab.base, lab.out, lambda text: night_run.say(text)) as meanwhile:
-                night_run = NightRun(lab, journal, observer=told, parts=parts, idle=meanwhile.look)
-                found = night_run.run(name)
+            night_run = NightRun(lab, journal, observer=told, parts=parts)
+            with Idle(studies, lab.base, lab.out, night_run.say) as meanwhile:
+                found = night_run.run(name, meanwhile.look)
                 alarm = lab.spec.alarm.command if lab.spec.alarm else ()
                 written = write_results(found, Earlier(lab.out, name), lab.out, alarm)
                 with suppress(KeyboardInterrupt):  # everything is written: it ends early, that is all
