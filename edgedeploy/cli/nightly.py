@@ -70,7 +70,7 @@ def run(
         return
     try:
         with Watch("sessions") as watch, parts_of(dask) as parts:
-            written = run_night(loaded, night, observer=watch, parts=parts)
+            written = run_night(loaded, night, observer=watch, parts=parts, idle=dask is None)
     except KeyboardInterrupt:
         print_line("Interrupted. What was measured is kept; the same command goes on.")
         raise typer.Exit(EXIT_PARTIAL) from None

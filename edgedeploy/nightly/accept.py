@@ -25,7 +25,7 @@ def accept(lab: Lab, entry_id: str, why: str) -> Acceptance:
             "--why", f"expected one line of 1 to {MOST_WHY} characters", "Say why what is shipped now is right"
         )
     entry = lab.spec.entry(entry_id)
-    with closing(lab.open()) as journal:
+    with lab.secrets_kept(), closing(lab.open()) as journal:
         holder = journal.at_work()
         if holder is not None:
             raise Busy(f"accept {entry_id!r}", f"{holder} is at work on a night of this lab", "Wait for it, or end it")

@@ -115,7 +115,9 @@ class Database:
             except _FAILURES as exc:
                 damaged = "malformed" in str(exc) or "not a database" in str(exc)
                 if pause_s is None or damaged:
-                    raise StorageError(self.what, first_line(_innermost(exc)), _remedy(self.place, damaged)) from exc
+                    raise StorageError(
+                        self.what, first_line(_innermost(exc)), _remedy(self.place, damaged, self._read_only)
+                    ) from exc
                 time.sleep(pause_s)
         raise AssertionError("the last pause is None")
 
@@ -156,9 +158,11 @@ def _innermost(exc: BaseException) -> BaseException:
     return exc
 
 
-def _remedy(place: Path | Server, damaged: bool) -> str:
+def _remedy(place: Path | Server, damaged: bool, read_only: bool) -> str:
     if isinstance(place, Server):
         return "See to the server, then run it again: it resumes"
     if damaged:
         return "Put a copy of it back, or move it away: the nights' JSON files stay, histories begin anew"
+    if read_only:
+        return "Run the night itself: it puts right what a kill in the middle of writing left"
     return f"Free space at {place.parent}, or end what else uses it, then run it again: it resumes"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
-from edgedeploy.errors import BundleError, EdgeDeployError, SpecError
+from edgedeploy.errors import BundleError, SpecError
 from edgedeploy.nightly.bundles import of_bundle
 from edgedeploy.nightly.idle import Idle
 from edgedeploy.nightly.journal import DONE, Journal
@@ -20,21 +19,23 @@ from edgedeploy.nightly.results import Earlier, Written, write_results
 from edgedeploy.nightly.run import NightRun
 from edgedeploy.nightly.subject import STUDY_FILE
 from edgedeploy.nightly.tonight import pairs_of
-from edgedeploy.spec.public import hide_in
 from edgedeploy.study.events import Event, EventLog, Observer, ignore, utc_text
 
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
-def run_night(lab: Lab, night: str = "", *, observer: Observer = ignore, parts: Parts | None = None) -> Written:
+def run_night(
+    lab: Lab, night: str = "", *, observer: Observer = ignore, parts: Parts | None = None, idle: bool = True
+) -> Written:
     """Measure what is missing of a night, and write its results. ``night`` is the date that it began on (UTC): the one that
-    was interrupted inside its budget when left out, else today's.
+    was interrupted inside its budget when left out, else today's. Without ``idle`` no study goes on: boards that another
+    process has, by Dask, are not this host's to search on.
 
     Raises ``SpecError``, ``Busy`` while another process is at work on it, ``StorageError``.
     """
     if night:
         check_date(night)
-    with _secrets_kept(lab), closing(lab.open()) as journal:
+    with lab.secrets_kept(), closing(lab.open()) as journal:
         name = night or _default(journal)
         with EventLog(lab.out, private=lab.private) as log:
             log.start(lab.spec.lab.name, {"night": name, "budget_s": lab.spec.lab.budget})
@@ -43,13 +44,14 @@ def run_night(lab: Lab, night: str = "", *, observer: Observer = ignore, parts: 
                 log(event)
                 observer(event)
 
-            with Idle(lab.spec.idle.studies, lab.base, lab.out, lambda text: told(Event("note", text, 0, 0))) as idle:
-                night_run = NightRun(lab, journal, observer=told, parts=parts, idle=idle.look)
-                found = night_run.run(name)
+            studies = lab.spec.idle.studies if idle else ()
+            night_run = NightRun(lab, journal, observer=told, parts=parts)
+            with Idle(studies, lab.base, lab.out, night_run.say) as meanwhile:
+                found = night_run.run(name, meanwhile.look)
                 alarm = lab.spec.alarm.command if lab.spec.alarm else ()
                 written = write_results(found, Earlier(lab.out, name), lab.out, alarm)
                 with suppress(KeyboardInterrupt):  # everything is written: it ends early, that is all
-                    idle.rest(night_run.budget_left_s)
+                    meanwhile.rest(night_run.budget_left_s)
             left = sum(item.outcome == "not_run" for item in found.verdicts)
             log.finish("partial" if left else "done", len(found.verdicts) - left, len(found.verdicts))
         return written
@@ -85,7 +87,7 @@ def forecast(lab: Lab, night: str = "") -> Forecast:
     an entry that could not be measured."""
     if night:
         check_date(night)
-    with _secrets_kept(lab):
+    with lab.secrets_kept():
         check_entries(lab)
         journal = lab.look()
         if journal is None:
@@ -148,12 +150,3 @@ def _default(journal: Journal) -> str:
     """The night that goes on, else the one that begins now."""
     going_on = journal.latest_open()
     return going_on.night if going_on else utc_text()[:10]
-
-
-@contextmanager
-def _secrets_kept(lab: Lab) -> Iterator[None]:
-    try:
-        yield
-    except EdgeDeployError as exc:
-        hide_in(exc, lab.secret)
-        raise

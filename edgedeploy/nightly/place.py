@@ -7,17 +7,19 @@ frozen/           what entries are held against                night-DATE.json a
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import EdgeDeployError, SpecError
 from edgedeploy.files import disk_told, parsed, read_plain, write_json
 from edgedeploy.nightly.holder import Holder
 from edgedeploy.nightly.journal import JOURNAL_FILE, Journal
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.spec.lab import LabSpec, load_lab
-from edgedeploy.spec.public import private_words, secret_words
+from edgedeploy.spec.public import hide_in, private_words, secret_words
 from edgedeploy.spec.source import SpecSource
 
 MARKER: Final = "lab.json"
@@ -60,6 +62,15 @@ class Lab:
     def secret(self) -> tuple[str, ...]:
         """Words of it that get into no message either."""
         return secret_words(tomllib.loads(self.source.text))
+
+    @contextmanager
+    def secrets_kept(self) -> Iterator[None]:
+        """No error that is raised inside tells them."""
+        try:
+            yield
+        except EdgeDeployError as exc:
+            hide_in(exc, self.secret)
+            raise
 
     @property
     def storage(self) -> Path | Server:

@@ -34,8 +34,7 @@ _LOOK_S: Final = 0.2
 
 
 class NightRun:
-    """A night of a lab. ``parts`` are what it is made of, ``observer`` hears of what happens. ``idle`` is called again and
-    again with what says whether a board is free for other work."""
+    """A night of a lab. ``parts`` are what it is made of, ``observer`` hears of what happens."""
 
     def __init__(
         self,
@@ -44,7 +43,6 @@ class NightRun:
         *,
         parts: Parts | None = None,
         observer: Observer = ignore,
-        idle: Callable[[Callable[[str], bool]], None] = lambda free: None,
     ) -> None:
         self.journal = journal
         self.machines = Machines()
@@ -53,7 +51,6 @@ class NightRun:
         self.night = ""
         self._lab = lab
         self._observer = observer
-        self._idle = idle
         self._subjects: dict[str, Subject | EdgeDeployError] = {}
         self._stations: list[Station] = []
         self._stop = threading.Event()
@@ -64,8 +61,9 @@ class NightRun:
         here = probe()
         self._host = self.machines.of(here["boot_id"] or here["identity"])
 
-    def run(self, night: str) -> Night:
-        """Measures what is missing of the night inside its budget. Raises ``Busy`` while another process is at work on it,
+    def run(self, night: str, idle: Callable[[Callable[[str], bool]], None] = lambda free: None) -> Night:
+        """Measures what is missing of the night inside its budget. ``idle`` is called again and again with what says whether
+        a board is free for other work. Raises ``Busy`` while another process is at work on it,
         ``StorageError``."""
         self.night = night
         began = self.journal.begin(night, self._lab.spec.lab.budget)
@@ -75,7 +73,7 @@ class NightRun:
             if began.ended_s is not None and began.left_s > 0:
                 self.journal.reopen(night)
             pairs = self._begin()
-            self._work()
+            self._work(idle)
             if self._lost is not None:
                 raise self._lost
             return self._end(pairs)
@@ -181,7 +179,7 @@ class NightRun:
         kept = self._judge.kept(rows[0].key.entry, rows[0].key.board)
         return kept is None or not kept.key or (len(rows) <= SESSIONS and is_suspect(kept))
 
-    def _work(self) -> None:
+    def _work(self, idle: Callable[[Callable[[str], bool]], None]) -> None:
         threads = [
             threading.Thread(target=self._serve, args=(station,), name=f"{THREAD_NAME} {station.name}", daemon=True)
             for station in self._stations
@@ -191,7 +189,7 @@ class NightRun:
             for thread in threads:
                 thread.start()
             while any(thread.is_alive() for thread in threads) and self.left_s() > 0:
-                self._idle(self.is_free)
+                idle(self.is_free)
                 for thread in threads:
                     thread.join(_LOOK_S / len(threads))
         finally:
@@ -261,7 +259,8 @@ class NightRun:
         ended = self.journal.end(
             self.night, lambda key: reasons.get((key.entry, key.board), "the lab file does not have it any more")
         )
-        return night_of(self._lab.spec, ended, verdicts, self._stations, rows)
+        moved = [one for one in self.journal.acceptances() if one.number > 1]
+        return night_of(self._lab.spec, ended, verdicts, self._stations, rows, moved)
 
     def _last_word(
         self, pair: Pair, sessions: Sequence[Session], asked: int, error: EdgeDeployError | None, reason: str
