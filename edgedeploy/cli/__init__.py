@@ -1,6 +1,7 @@
 """The command line. It prints and exits; everything it shows comes from the API.
 
-Exit codes: 0 ok, 1 goal not met or a regression, 2 usage, 3 board or infrastructure, 4 partial (interrupted, or a number missing).
+Exit codes: 0 ok, 1 goal not met or a regression, 2 usage, 3 board or infrastructure, 4 partial (interrupted, or a number
+missing).
 """
 
 from edgedeploy.cli import begin  # isort: skip  # `edgedeploy --help` lists the commands in the order of these lines

@@ -93,7 +93,7 @@ def test_a_night_is_foretold_measured_and_not_measured_again(place: Path) -> Non
     ("change", "told"),
     [
         ({"thyroid-1": "thyroid-9"}, "there is no "),
-        ({"key.pem.pub": "other.pub"}, "signature"),
+        ({"key.pem.pub": "other.pub"}, "untrusted: it was signed by the key"),
         ({'owner = "jane"': 'boards = ["dsek"]'}, "the lab has no board 'dsek'. Did you mean 'desk'?"),
         ({"[lab]": "[lba]"}, "unknown key"),
     ],
@@ -159,9 +159,11 @@ def test_words_that_make_no_sense_are_told(place: Path, words: tuple[str, ...], 
 def idle(folder: Path, said: list[str], script: str) -> Idle:
     """STAND-IN for a search: the given Python."""
 
+    interruptible = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
     class Scripted(Idle):
         def _popen(self, argv: Any, log: Any) -> Any:
-            return super()._popen([argv[0], "-c", script], log)
+            return super()._popen([argv[0], "-c", interruptible + script], log)
 
     return Scripted([IdleStudy(file="s.toml", out="s", board="cart")], folder, folder, said.append)
 

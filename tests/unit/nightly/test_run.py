@@ -271,7 +271,7 @@ def test_what_became_of_a_night_is_still_known_when_its_budget_is_over(tmp_path:
     place = lab(tmp_path, "ab", {"x": 1, "y": 1})
     boards = Boards(refuses={"b": Unreachable("connect to b.lab", "no route")}, broken={"y": BundleError("y", "torn")})
     night = run(place, boards)
-    assert outcomes(night) == {"x@a": "young", "x@b": "board", "y@a": "artifact", "y@b": "board"}
+    assert outcomes(night) == {"x@a": "young", "x@b": "board", "y@a": "artifact", "y@b": "artifact"}
     with closing(place.open()) as journal:
         later = NightRun(place, journal, parts=Boards().parts())
         journal.begin = partial(late, journal.begin)  # type: ignore[method-assign]
