@@ -56,8 +56,8 @@ def _separate(outputs: Mapping[str, Any], boxes: str, scores: str, labels: str) 
     if batched:
         corners, points = corners[0], points[0]
     if corners.ndim != 2 or corners.shape[1] != 4 or points.shape[:1] != corners.shape[:1] or points.ndim > 2:
-        found = f"boxes {corners.shape} and scores {points.shape}"
-        raise BoxError(f"expected boxes (N, 4) and scores (N,) or (N, classes), but got {found}")
+        given = f"boxes {corners.shape} and scores {points.shape}"
+        raise BoxError(f"expected boxes (N, 4) and scores (N,) or (N, classes), but got {given}")
     if points.ndim == 2:
         if not points.shape[1]:
             raise BoxError("expected scores of a class or more, but got none")

@@ -142,8 +142,8 @@ def synthetic_frame(like: Array, seed: int, steps: Steps | None = None) -> Array
         return np.asarray(shades.astype(np.float32))
     bits = sum(step.bits for step in steps.input if isinstance(step, ShiftDown)) if steps else 0
     values = np.rint(window.low + shades / 255 * (window.high - window.low)) * 2**bits
-    limits = np.iinfo(like.dtype)
-    return np.asarray(np.clip(values, limits.min, limits.max).astype(like.dtype))
+    lowest, highest = (-(2**15), 2**15 - 1) if like.dtype == np.int16 else (0, 2**16 - 1)
+    return np.asarray(np.clip(values, lowest, highest).astype(like.dtype))
 
 
 def _random(material: Material, seed: int) -> dict[str, Array]:

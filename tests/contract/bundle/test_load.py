@@ -82,11 +82,11 @@ class BundleContract:
 
     def test_a_runtime_of_another_release_is_told_beforehand(self, files: dict[str, bytes], tmp_path: Path) -> None:
         wanted = m.parse(files[m.MANIFEST]).compatibility
-        later = replace(wanted, runtime=replace(wanted.runtime, at_least="99"))
+        later = replace(wanted, runtime=replace(wanted.runtime, at_least="9999"))
         folder = kit.write_files(tmp_path / "bundle", kit.changed(files, compatibility=later))
-        with pytest.raises(BundleError, match=f"incompatible: it runs on {wanted.runtime.package} >=99") as caught:
+        with pytest.raises(BundleError, match=f"incompatible: it runs on {wanted.runtime.package} >=9999") as caught:
             load(folder, trust=None)
-        assert f"pip install '{wanted.runtime.package}>=99'" in caught.value.remedy
+        assert f"pip install '{wanted.runtime.package}>=9999'" in caught.value.remedy
 
 
 class TestOnnxRuntime(BundleContract):
