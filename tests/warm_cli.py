@@ -46,13 +46,7 @@ def command() -> tuple[str, ...]:
     ready, _, _ = select.select([server.stdout], [], [], START_LIMIT_S)
     assert ready and server.stdout.readline() == UP, (folder / "log").read_text()
 
-    def end() -> None:
-        assert server.stdin is not None
-        server.stdin.close()  # it ends when nobody holds the other end
-        server.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(end)
+    atexit.register(server.stdin.close)  # it ends when nobody holds the other end
     return (sys.executable, "-I", "-S", str(Path(__file__).with_name("warm_client.py")), str(place))
 
 
@@ -70,6 +64,7 @@ def serve(place: str) -> None:
             ready, _, _ = select.select([listening, 0], [], [], 0.5)
             keepers -= {pid for pid in keepers if os.waitpid(pid, os.WNOHANG)[0]}
             if 0 in ready and not os.read(0, 1):
+                shutil.rmtree(Path(place).parent)
                 return
             if listening in ready:
                 link, _ = listening.accept()
