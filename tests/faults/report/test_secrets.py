@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import warm_cli
 from board_kit import STUDY_LIMIT_S, need_sshd
 from made_up_study import ONE_TRIAL
 
@@ -84,7 +85,7 @@ def test_neither_the_key_nor_its_place_is_kept_or_printed(tmp_path: Path) -> Non
             ["front", "out", "--json"],
             ["boards", "squares.toml"],
         ):
-            argv = [sys.executable, "-m", "edgedeploy", *arguments]
+            argv = [*warm_cli.command(), *arguments]
             done = subprocess.run(argv, cwd=tmp_path, capture_output=True, check=False, timeout=STUDY_LIMIT_S)
             assert done.returncode == 0, done.stdout + done.stderr
             printed.append(done.stdout + done.stderr)
@@ -360,7 +361,7 @@ def test_a_secret_anywhere_in_a_study_is_neither_written_nor_printed(tmp_path: P
         (["search", "leaky.toml", "--out", "other", "--board", "away"], (2, 3), False),
         (["search", "leaky.toml", "--out", "other", "--board", "away in a lab"], (2, 3), False),
     ):
-        argv = [sys.executable, "-m", "edgedeploy", *arguments]
+        argv = [*warm_cli.command(), *arguments]
         done = subprocess.run(argv, cwd=tmp_path, capture_output=True, check=False, timeout=STUDY_LIMIT_S)
         assert done.returncode in statuses, done.stdout + done.stderr
         assert b"Traceback" not in done.stderr

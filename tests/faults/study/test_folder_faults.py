@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 import made_up
 import pytest
+import warm_cli
 from board_kit import STUDY_LIMIT_S
 from made_up_study import new_store
 
@@ -264,7 +264,7 @@ def test_a_search_measures_again_what_it_set_aside(tmp_path: Path) -> None:
     (tmp_path / "squares.toml").write_text(text.replace("queries = 64", "queries = 16"))
 
     def run(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "edgedeploy", *arguments]
+        argv = [*warm_cli.command(), *arguments]
         done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=STUDY_LIMIT_S)
         assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
         return done

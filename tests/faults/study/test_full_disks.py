@@ -7,7 +7,6 @@ import json
 import resource
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Final
 
 import made_up
 import pytest
+import warm_cli
 from board_kit import STUDY_LIMIT_S
 from fault_kit import command, need_root
 from made_up_study import new_store
@@ -69,7 +69,7 @@ def test_a_search_on_a_disk_that_fills_is_told_and_goes_on_where_there_is_room(t
     (tmp_path / "squares.toml").write_text(text.replace("queries = 64", "queries = 16"))
     with tmpfs(tmp_path / "disk", "24k") as resize:
         out = tmp_path / "disk" / "out"
-        argv = [sys.executable, "-m", "edgedeploy", "search", "squares.toml", "--out", str(out), "--board", "here"]
+        argv = [*warm_cli.command(), "search", "squares.toml", "--out", str(out), "--board", "here"]
 
         def search(status: int) -> str:
             more = ["--resume"] if (out / "study.json").exists() else []

@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 import product_kit
 import pytest
+import warm_cli
 from arm_kit import need_image
 from board_kit import OUTPUTS_ONLY, make_job, make_payload, save_model
 from fault_kit import processes_after_kill
@@ -57,7 +58,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "edgedeploy", *map(str, arguments)]
+    argv = [*warm_cli.command(), *map(str, arguments)]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=800)
 
 

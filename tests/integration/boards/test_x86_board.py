@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm_cli
 from fault_kit import processes_after_kill
 from x86_kit import as_avx2, need_avx2_emulation
 
@@ -275,7 +276,7 @@ def test_a_session_holds_this_host_to_itself() -> None:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "edgedeploy", *map(str, arguments)]
+    argv = [*warm_cli.command(), *map(str, arguments)]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=800)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+import warm_cli
 from docs_kit import REPO, RUN, SHOWN, Block, Page, edgedeploy_commands, read_page, run_block, smaller_study
 
 from edgedeploy.boards.emulated.board import serve
@@ -65,8 +67,12 @@ def environment_of(folder: Path) -> dict[str, str]:
     """The commands of this environment come first; edgedeploy is the one under test."""
     programs = folder / ".programs"
     programs.mkdir(exist_ok=True)
-    for name, module in (("edgedeploy", "-m edgedeploy"), ("python", ""), ("python3", "")):
-        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n', encoding="utf-8")
+    for name, words in (
+        ("edgedeploy", warm_cli.command()),
+        ("python", (sys.executable,)),
+        ("python3", (sys.executable,)),
+    ):
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
         (programs / name).chmod(0o755)
     return {
         "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm_cli
 from board_kit import STUDY_LIMIT_S
 
 from edgedeploy.study.store import Store
@@ -29,7 +29,7 @@ def two_boards(folder: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "edgedeploy", *map(str, arguments)]
+    argv = [*warm_cli.command(), *map(str, arguments)]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=STUDY_LIMIT_S)
 
 

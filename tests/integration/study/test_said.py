@@ -8,11 +8,11 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import optuna
 import pytest
+import warm_cli
 from board_kit import STUDY_LIMIT_S
 
 import edgedeploy
@@ -26,7 +26,7 @@ EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 
 
 def edgedeploy_says(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "edgedeploy", *map(str, arguments)]
+    argv = [*warm_cli.command(), *map(str, arguments)]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=STUDY_LIMIT_S)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_cli
 from board_kit import STUDY_LIMIT_S
 
 import edgedeploy
@@ -37,7 +38,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "edgedeploy", *map(str, arguments)]
+    argv = [*warm_cli.command(), *map(str, arguments)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=STUDY_LIMIT_S)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr

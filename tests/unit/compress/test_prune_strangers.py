@@ -8,7 +8,6 @@ from typing import Any, Final
 import pytest
 import strangers_networks as networks
 import torch
-from monai.networks import nets
 from small_networks import ResNet, Transformer
 from strangers_networks import IMAGE, STRUCTURES, UNCOPYABLE, made
 from torch import nn
@@ -20,6 +19,13 @@ from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.reference.calling import call, flat_tensors, named_tensors
 
 FEATURES: Final = (8, 8, 16, 16, 16, 8)
+
+
+def nets() -> Any:
+    """MONAI's, whose import takes seconds: none while tests are collected."""
+    from monai.networks import nets as found
+
+    return found
 
 
 class TiledInput(nn.Module):
@@ -57,15 +63,15 @@ class Unetr(nn.Module):
 
 
 NETWORKS: Final[Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]] = {
-    "BasicUNet 2D": (lambda: nets.BasicUNet(2, 1, 2, features=FEATURES), (1, 1, 32, 32)),
-    "BasicUNet 3D": (lambda: nets.BasicUNet(3, 1, 2, features=FEATURES), (1, 1, 32, 32, 32)),
-    "UNet 3D": (lambda: nets.UNet(3, 1, 2, (8, 16, 16), (2, 2), num_res_units=2), (1, 1, 8, 8, 8)),
+    "BasicUNet 2D": (lambda: nets().BasicUNet(2, 1, 2, features=FEATURES), (1, 1, 32, 32)),
+    "BasicUNet 3D": (lambda: nets().BasicUNet(3, 1, 2, features=FEATURES), (1, 1, 32, 32, 32)),
+    "UNet 3D": (lambda: nets().UNet(3, 1, 2, (8, 16, 16), (2, 2), num_res_units=2), (1, 1, 8, 8, 8)),
     "DynUNet 3D": (
-        lambda: nets.DynUNet(3, 1, 2, [3, 3, 3], [1, 2, 2], [2, 2], filters=[8, 16, 16], res_block=True),
+        lambda: nets().DynUNet(3, 1, 2, [3, 3, 3], [1, 2, 2], [2, 2], filters=[8, 16, 16], res_block=True),
         (1, 1, 8, 8, 8),
     ),
-    "SegResNet 3D": (lambda: nets.SegResNet(3, 16, 1, 2, blocks_down=(1, 1, 1), blocks_up=(1, 1)), (1, 1, 8, 8, 8)),
-    "DenseNet": (lambda: nets.DenseNet(2, 1, 3, 16, 8, (2, 2), bn_size=2), (1, 1, 32, 32)),
+    "SegResNet 3D": (lambda: nets().SegResNet(3, 16, 1, 2, blocks_down=(1, 1, 1), blocks_up=(1, 1)), (1, 1, 8, 8, 8)),
+    "DenseNet": (lambda: nets().DenseNet(2, 1, 3, 16, 8, (2, 2), bn_size=2), (1, 1, 32, 32)),
     "ResNet": (ResNet, (1, 1, 16, 16)),
     "Transformer": (Transformer, (1, 1, 16, 16)),
     "UNETR": (Unetr, (1, 1, 8, 8, 8)),

@@ -1,0 +1,161 @@
+"""The command line as processes that need not import everything anew: ``[*warm_cli.command(), "search", ...]``.
+
+A server imports what commands use, once in a test run, and forks for each command; the fork has the arguments, folder,
+environment and standard streams of whoever asked, and its exit status goes back. What is tested is a process of its own with
+the code of ``python -m edgedeploy``. Tests of how a process starts, of terminals, and those that kill it start a real one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, Final
+
+START_LIMIT_S: Final = 300.0
+UP: Final = b"up\n"
+
+
+@functools.cache
+def command() -> tuple[str, ...]:
+    """What to put before the arguments."""
+    folder = Path(tempfile.mkdtemp(prefix="edgedeploy-warm-"))
+    place = folder / "socket"
+    repo = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(repo), os.environ.get("PYTHONPATH", "")])}
+    server = subprocess.Popen(
+        [sys.executable, __file__, str(place)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=(folder / "log").open("wb"),
+        env=environment,
+        cwd=folder,
+    )
+    assert server.stdout is not None and server.stdin is not None
+    ready, _, _ = select.select([server.stdout], [], [], START_LIMIT_S)
+    assert ready and server.stdout.readline() == UP, (folder / "log").read_text()
+
+    atexit.register(server.stdin.close)  # it ends when nobody holds the other end
+    return (sys.executable, "-I", "-S", str(Path(__file__).with_name("warm_client.py")), str(place))
+
+
+# -- the server
+
+
+def serve(place: str) -> None:
+    import_all()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(place)
+        listening.listen(16)
+        os.write(1, UP)
+        keepers: set[int] = set()
+        while True:
+            ready, _, _ = select.select([listening, 0], [], [], 0.5)
+            keepers -= {pid for pid in keepers if os.waitpid(pid, os.WNOHANG)[0]}
+            if 0 in ready and not os.read(0, 1):
+                shutil.rmtree(Path(place).parent)
+                return
+            if listening in ready:
+                link, _ = listening.accept()
+                pid = os.fork()
+                if pid == 0:
+                    listening.close()
+                    os._exit(keep(link))
+                keepers.add(pid)
+                link.close()
+
+
+def import_all() -> None:
+    """What a search, and commands that read its folder, import; nothing is started by it."""
+    import nncf  # noqa: F401
+    import onnx  # noqa: F401
+    import onnxruntime  # noqa: F401
+    import onnxscript  # noqa: F401
+    import openvino  # noqa: F401
+    import optuna  # noqa: F401
+    import paramiko  # noqa: F401
+    import plotly  # noqa: F401
+    import scipy.optimize
+    import scipy.stats  # noqa: F401
+    import torch  # noqa: F401
+    import torch_pruning  # noqa: F401
+
+    import edgedeploy
+    import edgedeploy.cli.app
+
+    for name in edgedeploy.__all__:
+        getattr(edgedeploy, name)
+
+
+def keep(link: socket.socket) -> int:
+    """In a fork of the server: start what is asked for in another one, and tell how it ended."""
+    head, streams, _, _ = socket.recv_fds(link, 4, 3)
+    asked = json.loads(_read(link, int.from_bytes(head, "big")))
+    child = os.fork()
+    if child == 0:
+        link.close()
+        run(asked, streams)
+    for descriptor in streams:
+        os.close(descriptor)
+    watched = os.pidfd_open(child)
+    while True:
+        ready, _, _ = select.select([watched, link], [], [])
+        if watched in ready:
+            break
+        number = link.recv(1)
+        os.kill(child, number[0] if number else signal.SIGKILL)  # who asked is gone
+        if not number:
+            break
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    link.sendall(status.to_bytes(4, "big", signed=True))
+    return 0
+
+
+def _read(link: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += link.recv(size - len(data))
+    return data
+
+
+def run(asked: dict[str, Any], streams: list[int]) -> None:
+    """As ``python -m edgedeploy`` would; it does not come back."""
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["environ"])
+    sys.argv = ["edgedeploy", *asked["argv"]]
+    sys.path[0] = asked["cwd"]
+    status = 0
+    try:
+        from edgedeploy.__main__ import main
+
+        main()
+    except SystemExit as exc:
+        status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
