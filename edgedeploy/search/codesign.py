@@ -380,11 +380,10 @@ class CoDesign:
 
     def _of_use(self, without: frozenset[str], rows: NDArray[np.intp], useless: NDArray[np.bool_]) -> Floats:
         """Probability that a candidate is not among those that are ``useless`` in one objective. Without it the fastest of a
-        space, which may be fast because they compute nothing, come again and again where their times are known: for what
-        those times promise, the vote by figures is too slow to give up hope, and counts twice."""
+        space, which may be fast because they compute nothing, come again and again where their times are known."""
         features = self._features(without)
         found = success_of(features, rows, useless)
-        return found * np.square(success_by_figures(features, rows, useless))
+        return found * success_by_figures(features, rows, useless)
 
     def _success(self) -> Floats:
         key = (len(self._candidates()), len(self._told))

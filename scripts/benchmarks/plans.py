@@ -43,9 +43,8 @@ from edgedeploy.reference.layers import with_sources
 from edgedeploy.reference.roundings import Roundings, roundings_of
 from edgedeploy.reference.sensitivity import Judge, measure_sensitivity, no_metrics
 from edgedeploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from edgedeploy.search.plan.corrected import verified
-from edgedeploy.search.plan.programme import front
-from edgedeploy.search.plan.table import Table
+from edgedeploy.search.plan.programme import front, solve
+from edgedeploy.search.plan.table import Plan, Table
 from edgedeploy.study.plan_costs import PROFILED, table_from
 from edgedeploy.targets.onnxruntime.target import ENTRY, OnnxRuntimeTarget
 from edgedeploy.tasks.segmentation.ultrasound import draw_bmode
@@ -225,23 +224,24 @@ def plan_quality(folder: Path, seed: int) -> Quality:
         outputs = answers(_file(bench, table, precisions, f"plan-{number}"), inputs)
         time_ns = table.plan(precisions).time_ns
         ran[precisions] = (decibels(clean, outputs, 1.0), min(80.0, decibels(plain, outputs, signal)), time_ns)
-    best = ran[("float32",) * len(table.groups)]
-
-    def squared_error(precisions: tuple[str, ...]) -> float:
-        return _power(ran[precisions][0]) - _power(best[0])
-
-    def noise(precisions: tuple[str, ...]) -> float:
-        return _power(ran[precisions][1]) - _power(best[1])
-
-    asked = ((by_metric, squared_error), (table, noise))
-    by_each = [list(verified(own, loss_of, most=PLANS_BAR)) for own, loss_of in asked]
-    psnr, sqnr = (_judged(plans, ran, quality) for quality, plans in enumerate(by_each))
-    return Quality(psnr, sqnr, max(map(len, by_each)), len(ran))
+    verified = _verified(by_metric, table)
+    psnr, sqnr = (_judged(verified, ran, quality) for quality in (0, 1))
+    return Quality(psnr, sqnr, len(verified), len(ran))
 
 
-def _power(quality_db: float) -> float:
-    """Of the error, in parts of the peak's or the signal's."""
-    return float(10 ** (-quality_db / 10))
+def _verified(*tables: Table) -> list[tuple[str, ...]]:
+    """At most ``PLANS_BAR`` plans: as many of the front of each table, then the next best ones at the times of the first."""
+    chosen = [plan for table in tables for plan in _spread(front(table), PLANS_BAR // len(tables))]
+    known = {plan.precisions: plan for plan in chosen}
+    first = tables[0]
+    times = [plan.time_ns for plan in front(first)]
+    for time_ns in itertools.islice(itertools.cycle(times), 4 * PLANS_BAR):
+        if len(known) == PLANS_BAR:
+            break
+        plan = solve(first, time_ns=time_ns, without=[first.plan(precisions) for precisions in known])
+        if plan is not None:
+            known[plan.precisions] = plan
+    return list(known)
 
 
 def _judged(
@@ -262,6 +262,12 @@ def _file(bench: Bench, table: Table, precisions: Sequence[str], name: str) -> P
     if len(floats) == len(precisions):
         return bench.build(PrecisionPlan(), "float32", name)
     return bench.build(PrecisionPlan(tuple(PrecisionRule(layer, "float32") for layer in floats)), "int8", name)
+
+
+def _spread(plans: Sequence[Plan], most: int) -> list[Plan]:
+    """At most ``most`` plans, both ends among them."""
+    places = np.unique(np.linspace(0, len(plans) - 1, min(most, len(plans))).round().astype(int))
+    return [plans[place] for place in places]
 
 
 def _share(own: Sequence[tuple[float, float]], every: Sequence[tuple[float, float]]) -> float:
