@@ -296,7 +296,7 @@ class Journal:
     def spent(self) -> dict[tuple[str, str], list[float]]:
         """How long the sessions of each entry on each board took, oldest first; those that gave a number."""
 
-        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        def read(connection: sa.Connection) -> Sequence[Any]:
             columns = (JOBS.c.entry, JOBS.c.board, JOBS.c.spent_s)
             wanted = sa.select(*columns).where(JOBS.c.lab == self.lab, JOBS.c.state == DONE, JOBS.c.reason == "")
             return connection.execute(wanted.order_by(JOBS.c.night, JOBS.c.number)).all()
@@ -309,7 +309,7 @@ class Journal:
     def measured(self, before: str) -> dict[tuple[str, str], Measured]:
         """Of each entry on each board that was measured before this night: when last, and how often."""
 
-        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        def read(connection: sa.Connection) -> Sequence[Any]:
             done = sa.and_(JOBS.c.lab == self.lab, JOBS.c.state == DONE, JOBS.c.reason == "", JOBS.c.night < before)
             counted = (sa.func.max(JOBS.c.night), sa.func.count(sa.distinct(JOBS.c.night)))
             wanted = sa.select(JOBS.c.entry, JOBS.c.board, *counted).where(done)

@@ -55,7 +55,8 @@ def junit(night: Night) -> bytes:
     for case in cases:
         suite.append(_element(case))
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
 
 
 def clean(text: str) -> str:
