@@ -241,7 +241,7 @@ class Journal:
     def jobs(self, night: str) -> list[JobRow]:
         """Of a night, by entry, board and number."""
 
-        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        def read(connection: sa.Connection) -> Sequence[Any]:
             order = (JOBS.c.entry, JOBS.c.board, JOBS.c.number)
             return connection.execute(self._jobs(sa.select(JOBS), night).order_by(*order)).all()
 
@@ -250,7 +250,7 @@ class Journal:
     def jobs_of(self, night: str, entry: str, board: str) -> list[JobRow]:
         """Of one pair, by number."""
 
-        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        def read(connection: sa.Connection) -> Sequence[Any]:
             own = self._jobs(sa.select(JOBS), night).where(JOBS.c.entry == entry, JOBS.c.board == board)
             return connection.execute(own.order_by(JOBS.c.number)).all()
 
@@ -296,7 +296,7 @@ class Journal:
     def spent(self) -> dict[tuple[str, str], list[float]]:
         """How long the sessions of each entry on each board took, oldest first; those that gave a number."""
 
-        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        def read(connection: sa.Connection) -> Sequence[Any]:
             columns = (JOBS.c.entry, JOBS.c.board, JOBS.c.spent_s)
             wanted = sa.select(*columns).where(JOBS.c.lab == self.lab, JOBS.c.state == DONE, JOBS.c.reason == "")
             return connection.execute(wanted.order_by(JOBS.c.night, JOBS.c.number)).all()
@@ -309,7 +309,7 @@ class Journal:
     def measured(self, before: str) -> dict[tuple[str, str], Measured]:
         """Of each entry on each board that was measured before this night: when last, and how often."""
 
-        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        def read(connection: sa.Connection) -> Sequence[Any]:
             done = sa.and_(JOBS.c.lab == self.lab, JOBS.c.state == DONE, JOBS.c.reason == "", JOBS.c.night < before)
             counted = (sa.func.max(JOBS.c.night), sa.func.count(sa.distinct(JOBS.c.night)))
             wanted = sa.select(JOBS.c.entry, JOBS.c.board, *counted).where(done)
@@ -332,7 +332,7 @@ class Journal:
     def verdicts(self, night: str) -> dict[tuple[str, str], Verdict]:
         """Those of a night so far, by entry and board."""
 
-        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        def read(connection: sa.Connection) -> Sequence[Any]:
             of_night = (VERDICTS.c.lab == self.lab, VERDICTS.c.night == night)
             return connection.execute(sa.select(VERDICTS.c.verdict).where(*of_night)).all()
 
@@ -352,7 +352,7 @@ class Journal:
     def history(self, entry: str, board: str, before: str) -> list[Verdict]:
         """Verdicts of earlier nights since what the entry is held against was accepted, oldest first."""
 
-        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        def read(connection: sa.Connection) -> Sequence[Any]:
             since = sa.select(sa.func.max(ACCEPTED.c.at_s)).where(
                 ACCEPTED.c.lab == self.lab, ACCEPTED.c.entry == entry, ACCEPTED.c.number > 1
             )
