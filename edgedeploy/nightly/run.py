@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final, Literal
 
-from edgedeploy.errors import Busy, EdgeDeployError, StorageError
+from edgedeploy.errors import Busy, DamagedFile, EdgeDeployError, StorageError
 from edgedeploy.lab.crew import LEAVE_S, THREAD_NAME, Machines, interrupt
 from edgedeploy.nightly.journal import DONE, LEASE_S, NOT_RUN, JobKey, JobRow, Journal
 from edgedeploy.nightly.judging import Judge, is_suspect
@@ -112,9 +112,9 @@ class NightRun:
                 try:
                     found = self.parts.prepare(self._lab.spec.entry(entry), self._lab.base, self._lab.frozen)
                     self._judge.first_seen(entry, found)
-                except (Busy, StorageError):
-                    raise
                 except EdgeDeployError as exc:
+                    if isinstance(exc, (Busy, StorageError)) and not isinstance(exc, DamagedFile):
+                        raise  # a frozen file that is damaged is the entry's, a full disk everybody's
                     self.say(f"{entry}: {exc}")
                     found = exc
                 self._subjects[entry] = found

@@ -10,6 +10,7 @@ Nothing here is ever changed or removed: what is accepted anew is the next N, an
 from __future__ import annotations
 
 import fcntl
+import io
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from edgedeploy.errors import DamagedFile
+from edgedeploy.errors import DamagedFile, StorageError
 from edgedeploy.files import (
     PARTIAL_PREFIX,
     disk_told,
@@ -92,12 +93,19 @@ class Vault:
     @contextmanager
     def held(self, entry: str) -> Iterator[None]:
         """One thread or process at a time accepts something of an entry."""
-        folder = self.root / "entries" / entry
+        with self._lock(self.root / "entries" / entry) as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    def _lock(self, folder: Path) -> io.BufferedRandom:
+        """Raises ``StorageError`` where this user cannot write."""
         with disk_told(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with lock_file(folder / "lock") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX)
-                yield
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                return lock_file(folder / "lock")
+            except (PermissionError, NotADirectoryError, FileExistsError) as exc:
+                remedy = "Make it a folder that this user may write to, or choose another `out`"
+                raise StorageError(f"frozen files in {folder}", exc.strerror or type(exc).__name__, remedy) from None
 
     def latest(self, entry: str) -> Frozen | None:
         """What is accepted now; None before anything was. Raises ``DamagedFile``."""

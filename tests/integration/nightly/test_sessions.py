@@ -63,16 +63,16 @@ def test_a_session_of_a_pick_scores_both_sides(tmp_path: Path) -> None:
         assert found.golden is not None and found.golden.cases == 10 and not found.golden.changed
 
 
-@pytest.mark.parametrize("shipped", ["bundle", "study"])
-def test_a_network_with_state_is_held_against_its_clips(shipped: str, tmp_path: Path) -> None:
+def test_a_network_with_state_is_held_against_its_clips(tmp_path: Path) -> None:
     store, variant = bundle_kit.clip_study(tmp_path / "study")
     make_bundle(store.root, variant.digest, tmp_path / "bundle")
-    pick = Entry(bundle=None, study="study/runs", pick=variant.digest)
-    subject = subject_of(tmp_path, Entry() if shipped == "bundle" else pick)
-    assert array_forms(subject.candidate.inputs)["x"][0][1] == (4 if shipped == "bundle" else 6)
-    found = measured(subject, runner(tmp_path / "root"))
-    assert found.counts, found.cause
-    assert found.golden is not None and found.golden.worst == {"y": 0.0} and found.golden.cases >= 3
+    pick = Entry(id="pick", bundle=None, study="study/runs", pick=variant.digest)
+    for entry, frames in ((Entry(), 4), (pick, 6)):
+        subject = subject_of(tmp_path, entry)
+        assert array_forms(subject.candidate.inputs)["x"][0][1] == frames
+        found = measured(subject, runner(tmp_path / "root"))
+        assert found.counts, found.cause
+        assert found.golden is not None and found.golden.worst == {"y": 0.0} and found.golden.cases >= 3
 
 
 def _conditions(limits: StabilityLimits) -> SessionPlan:

@@ -17,7 +17,7 @@ import made_up
 import pytest
 
 from edgedeploy.boards.care.quarantine import Quarantine
-from edgedeploy.errors import BundleError, Busy, CommandFailed, HostKeyError, Unreachable
+from edgedeploy.errors import BundleError, Busy, CommandFailed, DamagedFile, HostKeyError, Unreachable
 from edgedeploy.nightly import station
 from edgedeploy.nightly.journal import Journal
 from edgedeploy.nightly.judging import Judge
@@ -216,6 +216,13 @@ def test_a_broken_entry_costs_its_own_jobs_only(tmp_path: Path) -> None:
     assert outcomes(night) == {"x@a": "artifact", "x@b": "artifact", "y@a": "young", "y@b": "young"}
     with pytest.raises(OSError, match="No space left"):
         run(lab(tmp_path, "ab", {"z": 1}), Boards(broken={"z": broken["z"]}), "2026-11-30")
+
+
+def test_a_damaged_frozen_file_costs_its_entry_only_and_is_named(tmp_path: Path) -> None:
+    damaged = DamagedFile("frozen file /lab/reference.onnx", "it is not the file that was accepted")
+    night = run(lab(tmp_path, "a", {"x": 1, "y": 1}), Boards(broken={"x": damaged}))
+    assert outcomes(night) == {"x@a": "infrastructure", "y@a": "young"}
+    assert any("/lab/reference.onnx" in verdict.reason for verdict in night.verdicts)
 
 
 def test_what_does_not_fit_into_the_budget_is_not_run_and_says_so(tmp_path: Path) -> None:

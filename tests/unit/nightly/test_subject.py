@@ -13,7 +13,7 @@ import product_kit
 import pytest
 from night_kit import Entry, subject_of, write_bundle
 
-from edgedeploy.errors import BundleError, DamagedFile, SpecError
+from edgedeploy.errors import BundleError, DamagedFile, SpecError, StorageError
 from edgedeploy.files import array_forms, read_arrays
 from edgedeploy.nightly.subject import accept, prepare
 from edgedeploy.runtime.bundle import manifest as m
@@ -79,6 +79,13 @@ def test_a_frozen_file_that_was_damaged_is_named(tmp_path: Path) -> None:
     assert subject_of(tmp_path).frozen == subject.frozen
 
 
+def test_a_place_that_cannot_be_written_is_this_hosts_failure(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle")
+    (tmp_path / "frozen").write_text("a file in the way")
+    with pytest.raises(StorageError, match="frozen"):
+        subject_of(tmp_path)
+
+
 def test_an_archive_is_read_as_its_folder(tmp_path: Path) -> None:
     place = write_bundle(tmp_path / "folder")
     (tmp_path / "bundle").write_bytes(as_zip(read_tree(place)))
@@ -117,14 +124,6 @@ def test_a_named_baseline_is_frozen_in_its_accepted_release(tmp_path: Path) -> N
     write_bundle(tmp_path / "bundle", release=4, network=night_kit.changed_weight)
     then = subject_of(tmp_path, entry)
     assert then.baseline == first.baseline and then.candidate.artifact != first.candidate.artifact
-
-
-def test_a_bundle_beside_a_study_needs_a_key(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "bundle")
-    bundle_kit.made_up_study(tmp_path)
-    entry = Entry(bundle=None, study="runs", baseline="bundle")
-    with pytest.raises(SpecError, match="a bundle needs a key"):
-        prepare(entry, tmp_path, tmp_path / "frozen")
 
 
 def test_what_takes_other_inputs_is_no_answer_to_the_same_question(tmp_path: Path) -> None:
@@ -166,6 +165,9 @@ def test_a_pick_runs_on_the_selection_cases_beside_its_float_baseline(tmp_path: 
     subject.keep_answers({"out0": 0 * outputs["out0"]}, "another board")
     kept = subject.answers()
     assert kept is not None and np.array_equal(kept["out0"], outputs["out0"])
+    write_bundle(tmp_path / "bundle")
+    with pytest.raises(SpecError, match="a bundle needs a key"):
+        prepare(replace(entry, id="beside", baseline="bundle"), tmp_path, tmp_path / "frozen")
     study = json.loads(store.study_path.read_text("utf-8"))
     store.study_path.write_text(json.dumps({**study, "task_sources": {"phantom.py": "0"}}), "utf-8")
     with pytest.raises(SpecError, match="changed since"):
