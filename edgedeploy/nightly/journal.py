@@ -385,6 +385,11 @@ class Journal:
         """All that was ever accepted for an entry, the latest first, which holds."""
         return [_acceptance(row) for row in self._database.run(lambda c: c.execute(self._acceptances(entry)).all())]
 
+    def acceptances(self) -> list[Acceptance]:
+        """All that was ever accepted in this lab, the oldest first."""
+        of_lab = sa.select(ACCEPTED).where(ACCEPTED.c.lab == self.lab).order_by(ACCEPTED.c.at_s, ACCEPTED.c.entry)
+        return [_acceptance(row) for row in self._database.run(lambda c: c.execute(of_lab).all())]
+
     # -- the database
 
     def _acceptances(self, entry: str) -> sa.Select[Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from edgedeploy.nightly import journal
 from edgedeploy.nightly.journal import JobRow, NightRow
 from edgedeploy.nightly.station import Station
-from edgedeploy.records.night import BoardHealth, Night, Verdict
+from edgedeploy.records.night import Acceptance, BoardHealth, Night, Verdict
 from edgedeploy.spec.lab import LabSpec
 from edgedeploy.study.events import utc_text
 from edgedeploy.study.preflight import versions
@@ -15,9 +16,14 @@ Rows = Mapping[tuple[str, str], Sequence[JobRow]]
 
 
 def night_of(
-    spec: LabSpec, ended: NightRow, verdicts: Sequence[Verdict], stations: Sequence[Station], rows: Rows
+    spec: LabSpec,
+    ended: NightRow,
+    verdicts: Sequence[Verdict],
+    stations: Sequence[Station],
+    rows: Rows,
+    moved: Sequence[journal.Acceptance] = (),
 ) -> Night:
-    """``rows`` are the night's jobs by entry and board."""
+    """``rows`` are the night's jobs by entry and board, ``moved`` what somebody accepted so far."""
     return Night(
         lab=spec.lab.name,
         night=ended.night,
@@ -30,6 +36,7 @@ def night_of(
             f"{item.entry} on {item.board}: {item.reason}" for item in verdicts if item.outcome == "regression"
         ),
         tools=versions(),
+        accepted=tuple(Acceptance(one.entry, one.why, utc_text(one.at_s), one.now) for one in moved),
     )
 
 

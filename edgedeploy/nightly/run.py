@@ -259,7 +259,8 @@ class NightRun:
         ended = self.journal.end(
             self.night, lambda key: reasons.get((key.entry, key.board), "the lab file does not have it any more")
         )
-        return night_of(self._lab.spec, ended, verdicts, self._stations, rows)
+        moved = [one for one in self.journal.acceptances() if one.number > 1]
+        return night_of(self._lab.spec, ended, verdicts, self._stations, rows, moved)
 
     def _last_word(
         self, pair: Pair, sessions: Sequence[Session], asked: int, error: EdgeDeployError | None, reason: str

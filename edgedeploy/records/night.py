@@ -210,7 +210,7 @@ class BoardHealth:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Somebody took what is measured of an entry for its new baseline, before this night and after the one before."""
+    """Somebody moved what an entry is held against."""
 
     entry: str
     why: str
@@ -234,7 +234,8 @@ class AlarmTold:
 @dataclass(frozen=True)
 class Night:
     """One night of a lab: the JSON file of it. ``alarms`` are sentences, one for each regression; ``told`` is what became
-    of the message that has them, None where none was due; ``accepted`` are baselines accepted since the night before."""
+    of the message that has them, None where none was due; ``accepted`` are the moves of what
+    entries are held against, all so far, oldest first."""
 
     lab: str
     night: str

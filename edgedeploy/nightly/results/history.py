@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Final, NamedTuple
 
-from edgedeploy.records.night import BoardHealth, BoardState, Night, SeriesVerdict, Verdict
+from edgedeploy.records.night import Acceptance, BoardHealth, BoardState, Night, SeriesVerdict, Verdict
 
 VARYING: Final = ("key", "cpu_mhz", "temperature_c")
 """Of a board's state: the key names the rest, the others vary by themselves."""
@@ -84,6 +84,7 @@ class History:
     boards: dict[str, OfBoard] = field(default_factory=dict)
     marks: list[Mark] = field(default_factory=list)
     accepted: dict[str, list[Mark]] = field(default_factory=dict)
+    moved: set[Acceptance] = field(default_factory=set)
     tools: dict[str, str] = field(default_factory=dict)
 
     def add(self, night: Night) -> None:
@@ -91,12 +92,20 @@ class History:
         self.nights.append(night.night)
         self.marks += [Mark(place, text) for text in _changed_tools(self.tools, dict(night.tools))]
         self.tools = dict(night.tools) or self.tools
-        for one in night.accepted:
-            self.accepted.setdefault(one.entry, []).append(Mark(place, f"baseline accepted: {one.why}"))
+        self._add_accepted(place, night)
         for health in night.boards:
             self._add_health(place, health, night.budget_s)
         for verdict in night.verdicts:
             self._add_verdict(place, verdict)
+
+    def _add_accepted(self, place: int, night: Night) -> None:
+        """A night names all moves so far: each is marked at the first night after it; older ones are not."""
+        for one in night.accepted:
+            if one in self.moved:
+                continue
+            self.moved.add(one)
+            if place or one.at_utc >= night.started_utc:
+                self.accepted.setdefault(one.entry, []).append(Mark(place, f"baseline accepted: {one.why}"))
 
     def _add_health(self, place: int, health: BoardHealth, budget_s: float) -> None:
         board = self.boards.setdefault(health.name, OfBoard())

@@ -8,15 +8,14 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from docs_kit import edgedeploy_commands
+from typer.testing import CliRunner
 
 from edgedeploy.cli.app import app
 from edgedeploy.nightly.results.write import JUNIT, LAB, SUMMARY, TREND
@@ -66,28 +65,22 @@ def test_systemd_takes_both_units(tmp_path: Path) -> None:
     assert wrong.returncode != 0, "a unit that is wrong would be seen"
 
 
-def commands() -> Iterator[list[str]]:
+def commands() -> list[list[str]]:
+    """Those of the unit and of both jobs."""
     unit = (EXAMPLE / "edgedeploy-nightly.service").read_text("utf-8")
-    yield from edgedeploy_commands(
-        "\n".join(
-            line.partition(f"={PROGRAM}")[2].join(["edgedeploy", ""]) for line in unit.splitlines() if PROGRAM in line
-        )
-    )
-    for script in (script_of("github"), script_of("gitlab")):
-        for line in script.splitlines():
-            _, found, rest = line.partition("edgedeploy nightly")
-            yield from edgedeploy_commands(f"{found}{rest.partition('||')[0]}")
+    lines = [*unit.replace(f"ExecStart={PROGRAM}", "edgedeploy").splitlines()]
+    lines += [*script_of("github").splitlines(), *script_of("gitlab").splitlines()]
+    found = [
+        line[line.index("edgedeploy nightly") :].partition("||")[0] for line in lines if "edgedeploy nightly" in line
+    ]
+    return [words for line in found for words in edgedeploy_commands(line)]
 
 
 def test_their_commands_have_options_that_there_are() -> None:
-    command = typer.main.get_command(app)
-    found = list(commands())
-    assert len(found) == 3
-    for name, *rest in found:
-        group: Any = command.commands[name]  # type: ignore[attr-defined]
-        context = group.make_context(name, list(rest))
-        inner, child, left = group.resolve_command(context, [*context.protected_args, *context.args])
-        assert child.make_context(inner, left).params["lab"] == Path("lab.toml")
+    assert commands() == [["nightly", "lab.toml"]] * 3
+    runner = CliRunner()
+    assert runner.invoke(app, ["nightly", "lab.toml", "--help"]).exit_code == 0
+    assert runner.invoke(app, ["nightly", "lab.toml", "--no-such-option", "--help"]).exit_code == 2
 
 
 def job_of(which: str) -> dict[str, Any]:

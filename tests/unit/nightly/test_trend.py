@@ -86,6 +86,20 @@ def test_marks_say_what_changed_on_the_board_the_entry_and_the_host() -> None:
     assert data["keys"]["1,0"][1][0] == 10
 
 
+def test_a_move_is_marked_at_the_first_night_after_it() -> None:
+    """Nights name all moves so far; one before all nights of the page is none of its marks."""
+    moves = [
+        Acceptance("vessels", "old", "2026-01-01T00:00:00.000Z"),
+        Acceptance("vessels", "new", "2026-11-28T10:00:00.000Z"),
+    ]
+    days = made_up.dates(3)
+    nights = [
+        made_up.night(days[0], accepted=(moves[0],)),
+        *(made_up.night(day, accepted=tuple(moves)) for day in days[1:]),
+    ]
+    assert history_of(nights).accepted == {"vessels": [(1, "baseline accepted: new")]}
+
+
 def test_a_changed_artifact_is_marked_once() -> None:
     changed = made_up.verdict(outcome="artifact", artifact_changes=("other bytes",))
     nights = [
