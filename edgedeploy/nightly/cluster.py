@@ -103,7 +103,7 @@ class LabCluster:
         return run
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClusterBoard:
     """A board that another host holds: what it is was said by its worker, and sessions of it are there."""
 
