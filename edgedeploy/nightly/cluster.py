@@ -76,7 +76,8 @@ class LabCluster:
             remedy = f"edgedeploy work LAB.toml --board {board} --dask {self._address}"
             raise Unreachable(asked, f"no worker answered for it within {limit_s:.0f} s", remedy) from exc
         finally:
-            future.cancel()
+            if not future.done():
+                future.cancel()
 
     def open_board(self, table: BoardTable) -> tuple[ClusterBoard, BoardInfo]:
         """As :func:`edgedeploy.nightly.parts.open_board`; the board's worker looks."""
@@ -102,7 +103,7 @@ class LabCluster:
         return run
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClusterBoard:
     """A board that another host holds: what it is was said by its worker, and sessions of it are there."""
 

@@ -19,6 +19,10 @@ from edgedeploy.search.history import CONNECT_WAIT_S, PAUSES_S, Server, first_li
 
 VERSION: Final = 1
 _LOCK_WAIT_S: Final = 10.0
+_POOL_WAIT_S: Final = 120.0
+CONNECTIONS: Final = 10
+"""To a server, kept open and shared by all boards' threads: a new one for each step costs the server a process."""
+
 _FAILURES: Final = (sa_exc.SQLAlchemyError, sqlite3.Error)
 Answer = TypeVar("Answer")
 
@@ -124,7 +128,14 @@ class Database:
 
 def _engine(place: Path | Server, read_only: bool) -> sa.Engine:
     if isinstance(place, Server):
-        return sa.create_engine(place.url, connect_args={"connect_timeout": CONNECT_WAIT_S}, pool_pre_ping=True)
+        return sa.create_engine(
+            place.url,
+            connect_args={"connect_timeout": CONNECT_WAIT_S},
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=_POOL_WAIT_S,
+            pool_pre_ping=True,
+        )
     url = f"sqlite:///file:{quote(os.fsencode(place))}?mode=ro&uri=true" if read_only else sqlite_url(place)
     engine = sa.create_engine(url, connect_args={"timeout": _LOCK_WAIT_S})
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -331,10 +332,12 @@ def survive(lab: WaitingLab, worker_kills: int) -> Survived:
 
 @dataclass(frozen=True)
 class Overhead:
-    """``gaps_s`` is the time between two sessions of each board, in which verdicts are made too; shape (jobs - boards,)."""
+    """``gaps_s`` is the time between two sessions of each board, in which verdicts are made too; shape (jobs - boards,).
+    ``cpu_s`` is the coordinator's own, for each job."""
 
     gaps_s: Any
     wall_s: float
+    cpu_s: float
 
     @property
     def mean_s(self) -> float:
@@ -343,16 +346,17 @@ class Overhead:
 
 def overhead(lab: WaitingLab) -> Overhead:
     """An undisturbed night: how long boards wait for their next job."""
-    started_s = time.monotonic()
+    started_s, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     coordinator = lab.start_coordinator()
     if coordinator.wait(LIMIT_S) != 0:
         raise RuntimeError(f"the coordinator failed: {(lab.folder / 'output').read_text()[-4000:]}")
-    wall_s = time.monotonic() - started_s
+    wall_s, after = time.monotonic() - started_s, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     by_board: dict[str, list[dict[str, Any]]] = {}
     for item in lab.sessions():
         by_board.setdefault(item["board"], []).append(item)
     gaps = [later["began_s"] - earlier["ended_s"] for own in by_board.values() for earlier, later in pairwise(own)]
-    return Overhead(np.array(gaps), wall_s)
+    return Overhead(np.array(gaps), wall_s, cpu_s / lab.shape.jobs)
 
 
 def names(shape: Shape) -> list[str]:
