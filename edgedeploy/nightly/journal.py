@@ -241,7 +241,7 @@ class Journal:
     def jobs(self, night: str) -> list[JobRow]:
         """Of a night, by entry, board and number."""
 
-        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        def read(connection: sa.Connection) -> Sequence[Any]:
             order = (JOBS.c.entry, JOBS.c.board, JOBS.c.number)
             return connection.execute(self._jobs(sa.select(JOBS), night).order_by(*order)).all()
 
@@ -250,7 +250,7 @@ class Journal:
     def jobs_of(self, night: str, entry: str, board: str) -> list[JobRow]:
         """Of one pair, by number."""
 
-        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        def read(connection: sa.Connection) -> Sequence[Any]:
             own = self._jobs(sa.select(JOBS), night).where(JOBS.c.entry == entry, JOBS.c.board == board)
             return connection.execute(own.order_by(JOBS.c.number)).all()
 
@@ -332,7 +332,7 @@ class Journal:
     def verdicts(self, night: str) -> dict[tuple[str, str], Verdict]:
         """Those of a night so far, by entry and board."""
 
-        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        def read(connection: sa.Connection) -> Sequence[Any]:
             of_night = (VERDICTS.c.lab == self.lab, VERDICTS.c.night == night)
             return connection.execute(sa.select(VERDICTS.c.verdict).where(*of_night)).all()
 
@@ -352,7 +352,7 @@ class Journal:
     def history(self, entry: str, board: str, before: str) -> list[Verdict]:
         """Verdicts of earlier nights since what the entry is held against was accepted, oldest first."""
 
-        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        def read(connection: sa.Connection) -> Sequence[Any]:
             since = sa.select(sa.func.max(ACCEPTED.c.at_s)).where(
                 ACCEPTED.c.lab == self.lab, ACCEPTED.c.entry == entry, ACCEPTED.c.number > 1
             )

@@ -39,6 +39,11 @@ class Judge:
         """What an earlier part of this night has decided."""
         return self._kept.get((entry, board))
 
+    def holds(self, pair: Pair, sessions: int) -> bool:
+        """Whether the verdict that is kept is on all of the pair's sessions, so many: a kill may have come between."""
+        found = self.kept(pair.entry, pair.board)
+        return found is not None and bool(found.key) and not (is_suspect(found) and sessions > SESSIONS)
+
     def first_seen(self, entry: str, subject: Subject) -> None:
         """Logs what was accepted by being seen first, or by a command that was killed before it could log it."""
         log = self._journal.accepted(entry)
@@ -85,7 +90,7 @@ class Judge:
         told = {"owner": table.owner, "importance": table.importance}
         key = (pair.entry, pair.board, self._night)
         kept = self.kept(pair.entry, pair.board)
-        if kept is not None and len(sessions) in (SESSIONS, asked):
+        if kept is not None and len(sessions) in (SESSIONS, asked) and self.holds(pair, len(sessions)):
             return kept
         if isinstance(subject, EdgeDeployError):
             return self._keep(refused(*key, subject, **told))  # type: ignore[arg-type]

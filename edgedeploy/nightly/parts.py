@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgedeploy.interfaces.board import Board
 from edgedeploy.nightly.rebuild import prepared
@@ -28,7 +29,7 @@ def open_board(table: BoardTable) -> tuple[Board, BoardInfo]:
 class Parts:
     """The real ones by default. ``runner`` makes a :data:`Runner` of what ``open_board`` gave, as ``runner_on`` does."""
 
-    open_board: Callable[[BoardTable], tuple[Board, BoardInfo]] = open_board
+    open_board: Callable[[BoardTable], tuple[Any, BoardInfo]] = open_board
     runner: Callable[..., Runner] = runner_on
     prepare: Callable[[EntryTable, Path, Path], Subject] = prepared
     measure: Callable[..., Session] = measure_session

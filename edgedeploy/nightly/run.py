@@ -177,7 +177,7 @@ class NightRun:
     def _undecided(self, rows: Sequence[JobRow]) -> bool:
         """A kill came after a pair's last session: before its verdict, or before two more sessions were asked for."""
         kept = self._judge.kept(rows[0].key.entry, rows[0].key.board)
-        return kept is None or not kept.key or (len(rows) <= SESSIONS and is_suspect(kept))
+        return kept is None or not kept.key or is_suspect(kept)
 
     def _work(self, idle: Callable[[Callable[[str], bool]], None]) -> None:
         threads = [
@@ -266,7 +266,7 @@ class NightRun:
         self, pair: Pair, sessions: Sequence[Session], asked: int, error: EdgeDeployError | None, reason: str
     ) -> Verdict:
         subject = self._subjects.get(pair.entry)
-        if subject is None and sessions and self._judge.kept(pair.entry, pair.board) is None:
+        if subject is None and sessions and not self._judge.holds(pair, len(sessions)):
             with suppress(EdgeDeployError):
                 self.subject(pair.entry)
             subject = self._subjects.get(pair.entry)

@@ -151,7 +151,8 @@ def main(folder: Path) -> None:
     to_the_end(path)
     assert kept(journal).keys() == kept(undisturbed / "nights" / "journal.sqlite").keys()
     assert all(kept(journal)[key] == text for key, text in seen.items())
-    assert verdicts(out) == verdicts(undisturbed / "nights"), "the verdicts are others than an undisturbed night's"
+    for found, wanted in zip(verdicts(out), verdicts(undisturbed / "nights"), strict=True):
+        assert found == wanted, f"the verdict is another than an undisturbed night's:\n{found}\n{wanted}"
     with closing(sqlite3.connect(journal)) as connection:
         states = dict(connection.execute("SELECT state, count(*) FROM edgedeploy_jobs GROUP BY state"))
         log = connection.execute("SELECT entry, number FROM edgedeploy_accepted ORDER BY entry, number").fetchall()

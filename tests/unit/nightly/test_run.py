@@ -20,6 +20,7 @@ from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.errors import BundleError, Busy, CommandFailed, DamagedFile, HostKeyError, Unreachable
 from edgedeploy.nightly import station
 from edgedeploy.nightly.journal import Journal
+from edgedeploy.nightly.judging import Judge
 from edgedeploy.nightly.parts import Parts
 from edgedeploy.nightly.place import Lab
 from edgedeploy.nightly.run import NightRun
@@ -272,6 +273,28 @@ def test_a_resume_runs_what_is_missing(tmp_path: Path) -> None:
     third = Boards()
     again = run(place, third)
     assert third.ran == [] and again.verdicts == night.verdicts and again.boards[0].busy_s == 240.0
+
+
+def test_a_kill_between_the_last_session_and_its_verdict_leaves_no_suspicion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict that is kept is the one after two sessions."""
+
+    class Killed(Exception):
+        pass
+
+    def killed(judge: Judge, entry: str, board: str, sessions: list[Session], subject: Any) -> Any:
+        if len(sessions) == 4:
+            raise Killed
+        return usual(judge, entry, board, sessions, subject)
+
+    usual, place = Judge.verdict, lab(tmp_path, "a", {"slow": 1})
+    monkeypatch.setattr(Judge, "verdict", killed)
+    with pytest.raises(Killed):
+        run(place, Boards(losses={"slow": 0.2}))
+    monkeypatch.setattr(Judge, "verdict", usual)
+    again = Boards(losses={"slow": 0.2})
+    assert outcomes(run(place, again)) == {"slow@a": "regression"} and again.ran == []
 
 
 def test_what_became_of_a_night_is_still_known_when_its_budget_is_over(tmp_path: Path) -> None:
