@@ -27,8 +27,8 @@ def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_nothing_that_is_damaged_ends_in_anything_but_a_typed_error() -> None:
     done = fuzz("--seconds", str(SECONDS), "--seed", "3", "--check")
     assert (done.returncode, "VIOLATION" in done.stdout) == (0, False), done.stdout + done.stderr
-    found = {line.split()[0]: [int(n) for n in line.split()[1:]] for line in done.stdout.splitlines()[1:5]}
-    assert set(found) == {"answers", "bundle", "folder", "study"}
+    found = {line.split()[0]: [int(n) for n in line.split()[1:]] for line in done.stdout.splitlines()[1:9]}
+    assert set(found) == {"answers", "bundle", "dicom", "folder", "onnx", "study", "tegrastats", "trtexec"}
     assert all(cases > 0 and refused > 0 for cases, refused, *_ in found.values())
 
 
