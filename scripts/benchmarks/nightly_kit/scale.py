@@ -28,6 +28,8 @@ def scale_overhead(asked: Asked) -> Row:
         found = overhead(lab)
     median_ms, p90_ms = np.quantile(found.gaps_s, [0.5, 0.9]) * 1e3
     told = f"mean {found.mean_s * 1e3:.0f} ms, median {median_ms:.0f}, p90 {p90_ms:.0f}"
+    longer_s = found.wall_s - LARGE.jobs * LARGE.job_s / LARGE.boards
+    told += f"; the night is {longer_s / LARGE.jobs * 1e3:.0f} ms a job longer than its sessions"
     told += f", coordinator's CPU {found.cpu_s * 1e3:.0f} ms a job"
     text = f"{told} of {found.gaps_s.size} gaps (load {os.getloadavg()[0]:.1f}, {found.wall_s:.0f} s)"
     return Row(f"{WHAT}: scheduling a job", text, "mean below 50 ms", found.mean_s < OVERHEAD_BAR_S)
