@@ -43,7 +43,9 @@ def models(table: type[BaseModel], seen: set[type[BaseModel]] | None = None) -> 
                 yield from models(kind, seen)
 
 
-@pytest.mark.parametrize("table", [*dict.fromkeys([*models(StudySpec), *models(LabSpec)])], ids=lambda table: table.__name__)
+@pytest.mark.parametrize(
+    "table", [*dict.fromkeys([*models(StudySpec), *models(LabSpec)])], ids=lambda table: table.__name__
+)
 def test_every_key_is_described(table: type[BaseModel]) -> None:
     assert table.__doc__
     assert [name for name, field in table.model_fields.items() if not field.description] == []
