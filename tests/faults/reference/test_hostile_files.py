@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from board_kit import OUTPUTS_ONLY, SHAPE, conv_model, make_payload, open_transport, save_model
+from board_kit import MACHINE_WAIT_S, OUTPUTS_ONLY, SHAPE, conv_model, make_payload, open_transport, save_model
 from fault_kit import local_board
 from onnx import TensorProto, helper, numpy_helper
 
@@ -239,7 +239,7 @@ def test_folder_in_a_file_name_is_refused_on_the_board(tmp_path: Path) -> None:
     (file,) = payload.artifact.files
     evil = replace(payload.artifact, files=(replace(file, name="../evil"),), entry="../evil")
     (tmp_path / "job" / "evil").write_bytes((payload.folder / "model.onnx").read_bytes())
-    board = local_board(tmp_path / "root")
+    board = local_board(tmp_path / "root", wait_s=MACHINE_WAIT_S)
     with board.session() as session, pytest.raises(Exception, match="bad_job"):
         session.measure(Job(replace(payload, artifact=evil), None, OUTPUTS_ONLY), tmp_path)
     assert not list((tmp_path / "root").rglob("evil"))

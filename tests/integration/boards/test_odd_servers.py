@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from board_kit import OUTPUTS_ONLY, make_job
+from board_kit import MACHINE_WAIT_S, OUTPUTS_ONLY, make_job
 from fault_kit import local_board, need_program
 from sshd_kit import Account, need_shell, odd_sshd
 
@@ -37,7 +37,7 @@ def measures(target: SshTarget, folder: Path) -> None:
         made.append(SshTransport(target))
         return made[-1]
 
-    board = local_board(folder / "root", connect, python=sys.executable)
+    board = local_board(folder / "root", connect, python=sys.executable, wait_s=MACHINE_WAIT_S)
     with board.session() as session:
         run = session.measure(make_job(folder / "job", plan=OUTPUTS_ONLY), folder)
     assert run.outputs is not None and run.outputs.stat().st_size > 1000
