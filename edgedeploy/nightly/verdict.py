@@ -76,7 +76,7 @@ def verdict(
     key = last.state.key if last.state else ""
     other = bool(accepted and last.info and is_other_machine(accepted, last.info))
     new = bool(accepted and key and key != accepted.board.key and all(item.key != key for item in history))
-    counted = [item for item in ordered if item.counts and item.state and item.state.key == key]
+    counted = [item for item in ordered if item.counts and item.state and _alike(item) == _alike(last)]
     found = Verdict(
         entry=last.entry,
         board=last.board,
@@ -127,6 +127,13 @@ def refused(
 def _notes(sessions: Sequence[Session]) -> tuple[str, ...]:
     states = [item.artifact for item in sessions if item.artifact is not None]
     return tuple(dict.fromkeys(f"not built again: {state.not_rebuilt}" for state in states if state.not_rebuilt))
+
+
+def _alike(session: Session) -> tuple[str, str, str]:
+    """What has to be one for two sessions' numbers to be of one series: a night that was taken up again may have found
+    another artifact, or another baseline that was accepted meanwhile."""
+    state, artifact = session.state, session.artifact
+    return (state.key if state else "", artifact.digest if artifact else "", session.baseline_digest)
 
 
 # -- the outcome

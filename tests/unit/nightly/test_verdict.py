@@ -233,3 +233,14 @@ def test_what_could_not_be_prepared_or_run_has_a_verdict_too() -> None:
     with pytest.raises(ValueError, match="session"):
         judged([])
     assert judged(both(), accepted=None).outcome == "young"
+
+
+def test_sessions_of_another_artifact_or_baseline_are_not_mixed() -> None:
+    """A night was taken up again after somebody replaced what is shipped, or accepted another baseline."""
+    history = nights(20)
+    other = replace(SHIPPED, digest="c" * 16, files={"model.onnx": "3" * 64})
+    found = judged([session(-0.5, 1, artifact=other), session(0.1, 2)], history)
+    assert found.series[0].loss == pytest.approx(0.1) and found.series[0].status == "suspect"
+    assert found.outcome == "artifact" and found.artifact == SHIPPED.digest
+    found = judged([session(0.5, 1, baseline_digest="d" * 16), session(0.0, 2)], history)
+    assert (found.outcome, found.series[0].loss, found.series[0].sessions) == ("ok", 0.0, 1)
