@@ -239,9 +239,13 @@ def _number(row: Metric, ours: Run, theirs: Run, info: BoardInfo) -> _Number | s
         ratio = read(RUN_METRICS[PAIRED[row.name]], ours)
         if isinstance(ratio, Sample):
             return _Number(math.log(ratio.value), one.value, other.value, _pair_error(PAIRED[row.name], ours))
-    if not (one.value > 0 and other.value > 0):
-        return f"it is {one.value:g}, and the baseline's {other.value:g}: there is no ratio of that"
-    return _Number(math.log(one.value) - math.log(other.value), one.value, other.value)
+    return _number_of(one.value, other.value)
+
+
+def _number_of(candidate: float, baseline: float) -> _Number | str:
+    if not (candidate > 0 and baseline > 0):
+        return f"it is {candidate:g}, and the baseline's {baseline:g}: there is no ratio of that"
+    return _Number(math.log(candidate) - math.log(baseline), candidate, baseline)
 
 
 def _pair_error(name: str, run: Run) -> float | None:
