@@ -261,8 +261,8 @@ def _limits_of(name: str, limits: Limits, margins: Mapping[str, float]) -> Limit
     """A task's metric may lose its margin; it is no ratio."""
     if name in BOARD_METRICS:
         return limits
-    margin = margins.get(name, 0.0)
-    spread = max(margin, _TINY) / (2 * limits.hot_s)
+    margin = max(margins.get(name, 0.0), _TINY)
+    spread = margin / (2 * limits.hot_s)
     return replace(limits, hot_floor=margin, drift_floor=margin, young_floor=margin, spread_floor=spread, ratios=False)
 
 

@@ -244,3 +244,18 @@ def test_sessions_of_another_artifact_or_baseline_are_not_mixed() -> None:
     assert found.outcome == "artifact" and found.artifact == SHIPPED.digest
     found = judged([session(0.5, 1, baseline_digest="d" * 16), session(0.0, 2)], history)
     assert (found.outcome, found.series[0].loss, found.series[0].sessions) == ("ok", 0.0, 1)
+
+
+@pytest.mark.parametrize("history", [0, 3, 20])
+def test_a_margin_of_nothing_allows_rounding(history: int) -> None:
+    def rounded(loss: float) -> list[Session]:
+        return [session(0.0, number, losses={"dice_mean": loss}) for number in (1, 2, 3, 4)]
+
+    calm: list[Verdict] = []
+    for night in range(history):
+        calm.append(
+            replace(judged(rounded(0.0)[:2], calm, margins={"dice_mean": 0.0}), night=f"2026-11-{night + 1:02d}")
+        )
+    for loss, alarms in ((1e-15, False), (1e-3, history > 0)):
+        found = judged(rounded(loss), calm, margins={"dice_mean": 0.0})
+        assert (found.outcome == "regression") == alarms, found.reason
