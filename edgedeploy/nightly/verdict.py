@@ -234,7 +234,8 @@ def _series(
     limits: Limits,
     margins: Mapping[str, float],
 ) -> Iterator[SeriesVerdict]:
-    """Each metric with a number tonight, or that had one on an earlier night of this history."""
+    """Each metric with a number tonight, or that had one on an earlier night of this history. A suspicion that was never
+    decided is no part of the reference: a slowdown would become what it is held against."""
     key = next((item.state.key for item in reversed(sessions) if item.state), accepted.board.key if accepted else "")
     digest = accepted.artifact.digest if accepted else ""
     nights = [night for night in history if night.key == key and night.artifact == digest]
@@ -246,7 +247,7 @@ def _series(
             Past(item.loss, item.status == "regression")
             for night in nights
             for item in night.series
-            if item.metric == name and item.loss is not None
+            if item.metric == name and item.loss is not None and item.status != "suspect"
         ]
         held = [item for item in counted if name in item.losses]
         if not held:

@@ -39,7 +39,8 @@ class Rebuilt:
 @dataclass(frozen=True)
 class ArtifactState:
     """What is shipped, as it was found. ``digest`` is of the artifact's files and settings, ``files`` their SHA-256,
-    ``built_with`` the versions of its toolchain; ``release`` is that of a bundle. ``not_rebuilt`` says why it could not be
+    ``built_with`` the versions of its toolchain; ``release`` is that of a bundle, ``threads`` how many it runs with
+    (None: a record of before says nothing). ``not_rebuilt`` says why it could not be
     built again where that was asked for."""
 
     digest: str
@@ -48,6 +49,7 @@ class ArtifactState:
     release: int | None = None
     rebuilt: Rebuilt | None = None
     not_rebuilt: str = ""
+    threads: int | None = None
 
 
 @dataclass(frozen=True)

@@ -259,3 +259,18 @@ def test_a_margin_of_nothing_allows_rounding(history: int) -> None:
     for loss, alarms in ((1e-15, False), (1e-3, history > 0)):
         found = judged(rounded(loss), calm, margins={"dice_mean": 0.0})
         assert (found.outcome == "regression") == alarms, found.reason
+
+
+def test_another_number_of_threads_is_another_artifact() -> None:
+    accepted = replace(ACCEPTED, artifact=replace(SHIPPED, threads=4))
+    found = judged(both(artifact=replace(SHIPPED, threads=1)), accepted=accepted)
+    assert (found.outcome, found.reason) == ("artifact", "it runs with 1 threads, accepted: 4")
+    assert judged(both(), accepted=accepted).outcome == "young"  # a record of before says nothing
+
+
+def test_a_slowdown_that_is_never_decided_becomes_no_reference() -> None:
+    history = nights(3)
+    for number in range(40):
+        found = judged(both(0.2), history)
+        assert found.outcome == "not_run" and found.series[0].status == "suspect", number
+        history.append(replace(found, night=f"2026-11-{number + 4:02d}"))
