@@ -160,11 +160,13 @@ def _outcomes(
     suspect = [f"{item.metric}: {item.reason}" for item in found.series if item.status == "suspect"]
     if suspect:
         yield "not_run", "; ".join(suspect)
+    lost = [f"{item.metric} has no number: {item.reason}" for item in found.series if item.status == "missing"]
     young = [item for item in found.series if item.status == "young"]
     if young:
         nights = min(item.nights for item in young)
-        yield "young", f"{nights} of {LEAST_NIGHTS} nights of a reference; {_names(young)} within first limits"
-    yield "ok", f"{_names(found.series) or 'its answers'} within limits"
+        within = f"{nights} of {LEAST_NIGHTS} nights of a reference; {_names(young)} within first limits"
+        yield "young", "; ".join([within, *lost])
+    yield "ok", "; ".join([f"{_names(found.series) or 'its answers'} within limits", *lost])
 
 
 def _names(series: Sequence[SeriesVerdict]) -> str:

@@ -156,6 +156,12 @@ def test_a_folder_of_somebody_else_is_left_alone(place: Path, left: str) -> None
     assert [path.name for path in out.iterdir()] == [left]
 
 
+def test_a_link_that_leads_nowhere_is_no_folder_of_a_lab(place: Path) -> None:
+    (place / "nights").symlink_to(place / "unmounted")
+    code, told = called("lab.toml", *NIGHT)
+    assert code == 2 and "it holds something else" in told and not (place / "unmounted").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

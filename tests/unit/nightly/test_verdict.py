@@ -215,6 +215,7 @@ def test_a_metric_that_is_gone_is_missing() -> None:
     found = judged(both(missing={"energy_j": "no sensor"}), past)
     gone = next(item for item in found.series if item.metric == "energy_j")
     assert (gone.status, gone.reason, gone.nights) == ("missing", "no sensor", 3)
+    assert found.outcome == "young" and found.reason.endswith("; energy_j has no number: no sensor")
 
 
 def test_accuracy_may_lose_its_margin() -> None:
