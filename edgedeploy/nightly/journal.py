@@ -352,23 +352,22 @@ class Journal:
         return {} if night is None else {key: len(item.series) for key, item in self.verdicts(night).items()}
 
     def history(self, entry: str, board: str, before: str) -> list[Verdict]:
-        """Verdicts of earlier nights since what the entry is held against was accepted, oldest first."""
+        """Verdicts of earlier nights on what the entry is held against now, oldest first. They know its number: a clock that
+        was wrong when it was accepted hides none. Records of before go by the time."""
+        log = self.accepted(entry)
+        number, since_s = (log[0].number, log[0].at_s) if log and log[0].number > 1 else (1, 0.0)
 
         def read(connection: sa.Connection) -> Sequence[Any]:
-            since = sa.select(sa.func.max(ACCEPTED.c.at_s)).where(
-                ACCEPTED.c.lab == self.lab, ACCEPTED.c.entry == entry, ACCEPTED.c.number > 1
-            )
             wanted = (
-                sa.select(VERDICTS)
+                sa.select(VERDICTS, NIGHTS.c.started_s)
                 .join(NIGHTS, sa.and_(NIGHTS.c.lab == VERDICTS.c.lab, NIGHTS.c.night == VERDICTS.c.night))
                 .where(VERDICTS.c.lab == self.lab, VERDICTS.c.entry == entry, VERDICTS.c.board == board)
                 .where(VERDICTS.c.night < before)
-                .where(NIGHTS.c.started_s >= sa.func.coalesce(since.scalar_subquery(), 0.0))
             )
             return connection.execute(wanted.order_by(VERDICTS.c.night)).all()
 
-        rows = self._database.run(read)
-        return [_verdict(row) for row in rows]
+        found = [(_verdict(row), row.started_s) for row in self._database.run(read)]
+        return [item for item, at_s in found if (item.generation == number if item.generation else at_s >= since_s)]
 
     # -- what entries are held against
 

@@ -82,7 +82,7 @@ class Judge:
             importance=table.importance,
             margins={} if known is None else known.margins,
         )
-        return self._keep(found)
+        return self._keep(replace(found, generation=0 if known is None else known.frozen.generation))
 
     def _keep(self, found: Verdict) -> Verdict:
         self._journal.keep_verdict(found)

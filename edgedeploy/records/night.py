@@ -173,7 +173,7 @@ class Verdict:
     since the accepted state; ``new_history`` says that a new board key began tonight. ``outcome`` is the worst of them,
     ``reason`` names it. ``state`` is the board as tonight's sessions found it, None where none did. ``key`` is the board's,
     ``artifact`` the digest of what was measured; empty where nothing was. ``notes`` say what was asked for and could not be
-    told."""
+    told. ``generation`` is the number of what the entry was held against, 0 where nothing was."""
 
     entry: str
     board: str
@@ -192,6 +192,7 @@ class Verdict:
     artifact: str = ""
     state: BoardState | None = None
     notes: tuple[str, ...] = ()
+    generation: int = 0
 
 
 @dataclass(frozen=True)

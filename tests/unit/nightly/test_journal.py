@@ -193,3 +193,14 @@ def test_a_row_that_was_damaged_is_named(journal: Journal, path: Path, text: str
     ):
         with pytest.raises(StorageError, match="of seg on cart, night 2026-11-29"):
             read()
+
+
+def test_a_wrong_clock_when_something_was_accepted_hides_no_night(journal: Journal, path: Path) -> None:
+    journal.keep_verdict(replace(verdict("2026-11-27"), generation=1))
+    journal.begin("2026-11-27", 3600.0)
+    journal.accept("seg", "d1", "d2", "jane", "a new release", number=2)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE edgedeploy_accepted SET at_s = at_s + 1e9")
+    journal.begin("2026-11-28", 3600.0)
+    journal.keep_verdict(replace(verdict("2026-11-28"), generation=2))
+    assert [item.night for item in journal.history("seg", "cart", NIGHT)] == ["2026-11-28"]
