@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Final
 
-from edgedeploy.errors import Busy, SpecError
+from edgedeploy.errors import Busy, DamagedFile, SpecError
 from edgedeploy.nightly.journal import Acceptance
 from edgedeploy.nightly.judging import who
 from edgedeploy.nightly.place import Lab
@@ -29,8 +29,17 @@ def accept(lab: Lab, entry_id: str, why: str) -> Acceptance:
         holder = journal.at_work()
         if holder is not None:
             raise Busy(f"accept {entry_id!r}", f"{holder} is at work on a night of this lab", "Wait for it, or end it")
-        before = Vault(lab.frozen).latest(entry_id)
-        was = before.artifact.digest if before else ""
-        subject = freeze(entry, lab.base, lab.frozen)
+        log = journal.accepted(entry_id)
+        was = log[0].now if log else _frozen(lab, entry_id)
+        subject = freeze(entry, lab.base, lab.frozen, log[0].number if log else 0)
         number = subject.frozen.generation
         return journal.accept(entry_id, was, subject.frozen.artifact.digest, who(), why.strip(), number=number)
+
+
+def _frozen(lab: Lab, entry_id: str) -> str:
+    """The digest of what is accepted though no log says so; empty where nothing is, or where it is damaged: that is what
+    accepting anew is for."""
+    with suppress(DamagedFile):
+        found = Vault(lab.frozen).latest(entry_id)
+        return found.artifact.digest if found else ""
+    return ""

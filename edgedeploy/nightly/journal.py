@@ -16,11 +16,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
-from edgedeploy.errors import Busy
+from edgedeploy.errors import Busy, StorageError
 from edgedeploy.files import parsed
 from edgedeploy.nightly.database import ACCEPTED, JOBS, NIGHTS, VERDICTS, Database, clock_s, insert_new
 from edgedeploy.nightly.holder import Holder
@@ -32,6 +32,8 @@ from edgedeploy.study.events import utc_text
 JOURNAL_FILE: Final = "journal.sqlite"
 LEASE_S: Final = 60.0
 """A holder on another machine that was not heard of for so long is taken for dead."""
+
+Record = TypeVar("Record")
 
 WAITING, RUNNING, DONE, NOT_RUN = "waiting", "running", "done", "not_run"
 
@@ -334,7 +336,7 @@ class Journal:
 
         def read(connection: sa.Connection) -> Sequence[Any]:
             of_night = (VERDICTS.c.lab == self.lab, VERDICTS.c.night == night)
-            return connection.execute(sa.select(VERDICTS.c.verdict).where(*of_night)).all()
+            return connection.execute(sa.select(VERDICTS).where(*of_night)).all()
 
         found = [_verdict(row) for row in self._database.run(read)]
         return {(item.entry, item.board): item for item in found}
@@ -350,23 +352,22 @@ class Journal:
         return {} if night is None else {key: len(item.series) for key, item in self.verdicts(night).items()}
 
     def history(self, entry: str, board: str, before: str) -> list[Verdict]:
-        """Verdicts of earlier nights since what the entry is held against was accepted, oldest first."""
+        """Verdicts of earlier nights on what the entry is held against now, oldest first. They know its number: a clock that
+        was wrong when it was accepted hides none. Records of before go by the time."""
+        log = self.accepted(entry)
+        number, since_s = (log[0].number, log[0].at_s) if log and log[0].number > 1 else (1, 0.0)
 
         def read(connection: sa.Connection) -> Sequence[Any]:
-            since = sa.select(sa.func.max(ACCEPTED.c.at_s)).where(
-                ACCEPTED.c.lab == self.lab, ACCEPTED.c.entry == entry, ACCEPTED.c.number > 1
-            )
             wanted = (
-                sa.select(VERDICTS.c.verdict)
+                sa.select(VERDICTS, NIGHTS.c.started_s)
                 .join(NIGHTS, sa.and_(NIGHTS.c.lab == VERDICTS.c.lab, NIGHTS.c.night == VERDICTS.c.night))
                 .where(VERDICTS.c.lab == self.lab, VERDICTS.c.entry == entry, VERDICTS.c.board == board)
                 .where(VERDICTS.c.night < before)
-                .where(NIGHTS.c.started_s >= sa.func.coalesce(since.scalar_subquery(), 0.0))
             )
             return connection.execute(wanted.order_by(VERDICTS.c.night)).all()
 
-        rows = self._database.run(read)
-        return [_verdict(row) for row in rows]
+        found = [(_verdict(row), row.started_s) for row in self._database.run(read)]
+        return [item for item, at_s in found if (item.generation == number if item.generation else at_s >= since_s)]
 
     # -- what entries are held against
 
@@ -415,7 +416,7 @@ class Journal:
         return None if row is None else _night(row, clock_s(connection))
 
     def _job_row(self, row: Any) -> JobRow:
-        session = None if row.session is None else Session.from_json(parsed(row.session.encode()))
+        session = None if row.session is None else _record(Session, row, row.session)
         return JobRow(JobKey(row.entry, row.board, row.number), row.state, row.attempts, row.reason, session)
 
     def _lost(self, night: str) -> Busy:
@@ -428,7 +429,16 @@ def _acceptance(row: Any) -> Acceptance:
 
 
 def _verdict(row: Any) -> Verdict:
-    return from_json(Verdict, parsed(row.verdict.encode()), kept=True)
+    return _record(Verdict, row, row.verdict)
+
+
+def _record(kind: type[Record], row: Any, text: str) -> Record:
+    """Raises ``StorageError`` for a row that was damaged: a night is judged by its whole history or not at all."""
+    try:
+        return from_json(kind, parsed(text.encode()), kept=True)
+    except (ValueError, RecursionError) as exc:
+        what = f"the journal's {kind.__name__.lower()} of {row.entry} on {row.board}, night {row.night}"
+        raise StorageError(what, str(exc)[:300], "Put a copy of the journal back, or remove that row") from None
 
 
 def _night(row: Any, now_s: float) -> NightRow:

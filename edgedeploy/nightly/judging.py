@@ -5,13 +5,15 @@ from __future__ import annotations
 import getpass
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
-from edgedeploy.errors import BoardError, EdgeDeployError
+from edgedeploy.errors import BoardError, DamagedFile, EdgeDeployError
 from edgedeploy.evidence.nights import Limits, widened
 from edgedeploy.nightly.journal import Journal
 from edgedeploy.nightly.order import SESSIONS, Pair
 from edgedeploy.nightly.subject import Subject
+from edgedeploy.nightly.vault import Vault
 from edgedeploy.nightly.verdict import not_run, refused, verdict
 from edgedeploy.records.night import Outcome, Session, Verdict
 from edgedeploy.spec.lab import LabSpec
@@ -44,6 +46,18 @@ class Judge:
         found = self.kept(pair.entry, pair.board)
         return found is not None and bool(found.key) and not (is_suspect(found) and sessions > SESSIONS)
 
+    def require_frozen(self, entry: str, folder: Path) -> None:
+        """What was accepted of the entry lies in the lab's ``folder`` of frozen files: it is never frozen a second time by
+        itself. Raises ``DamagedFile``."""
+        log = self._journal.accepted(entry)
+        found = Vault(folder).generation(entry)
+        if log and found < log[0].number:
+            raise DamagedFile(
+                f"what was accepted of entry {entry!r}, in {folder}",
+                f"number {log[0].number} was accepted ({log[0].why}), and it is not there",
+                f"Put a copy of the folder back, or: edgedeploy nightly accept LAB.toml {entry} --why TEXT",
+            )
+
     def first_seen(self, entry: str, subject: Subject) -> None:
         """Logs what was accepted by being seen first, or by a command that was killed before it could log it."""
         log = self._journal.accepted(entry)
@@ -68,7 +82,7 @@ class Judge:
             importance=table.importance,
             margins={} if known is None else known.margins,
         )
-        return self._keep(found)
+        return self._keep(replace(found, generation=0 if known is None else known.frozen.generation))
 
     def _keep(self, found: Verdict) -> Verdict:
         self._journal.keep_verdict(found)

@@ -92,7 +92,7 @@ def _of_measurement(
         source=folder,
         threads=variant.threads,
         states=dict(states),
-        state=state_of(found.artifact, None),
+        state=state_of(found.artifact, None, variant.threads),
         inputs=inputs,
         answers=None,
         answers_of="",

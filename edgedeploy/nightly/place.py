@@ -90,7 +90,8 @@ class Lab:
         try:
             found = parsed(read_plain(path))
         except FileNotFoundError:
-            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            there = self.out.exists() or self.out.is_symlink()  # a link that leads nowhere is no folder either
+            if there and (not self.out.is_dir() or any(self.out.iterdir())):
                 raise self._refused("it holds something else") from None
             return False
         except (OSError, ValueError, RecursionError) as exc:

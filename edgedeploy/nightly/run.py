@@ -110,6 +110,7 @@ class NightRun:
             if found is None:
                 self.say(f"{entry}: looking at what is shipped", "phase")
                 try:
+                    self._judge.require_frozen(entry, self._lab.frozen)
                     found = self.parts.prepare(self._lab.spec.entry(entry), self._lab.base, self._lab.frozen)
                     self._judge.first_seen(entry, found)
                 except EdgeDeployError as exc:

@@ -24,7 +24,7 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.nightly.states import board_state
 from edgedeploy.nightly.subject import Subject
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.records.job import Job, MeasurePlan, RawRun
+from edgedeploy.records.job import Job, MeasurePlan, RawRun, RawSide
 from edgedeploy.records.metric_table import BOARD_METRICS, RUN_METRICS
 from edgedeploy.records.metrics import Metric
 from edgedeploy.records.night import GoldenCheck, Session
@@ -157,7 +157,7 @@ def _numbers(
         require_executed(subject.precisions, raw.candidate.executed, info.name)
     if raw.baseline is None:
         raise CommandFailed(f"board {info.name!r}: baseline of {subject.entry}", "it sent none", "Run it again")
-    cause = stability(raw.baseline, raw.environment, plan.limits) if info.clock == "wall" else None
+    cause = _void(raw.baseline, raw, plan.limits) if info.clock == "wall" else None
     outputs = _outputs(raw, info)
     golden = golden_check(subject, outputs)
     if golden is None and not cause:
@@ -180,6 +180,14 @@ def _numbers(
     }
 
 
+def _void(baseline: RawSide, raw: RawRun, limits: StabilityLimits) -> str | None:
+    """Why the run's conditions allow no numbers. A clock that gives impossible times is the board's, not the artifact's."""
+    try:
+        return stability(baseline, raw.environment, limits)
+    except MeasurementError as exc:
+        return str(exc)
+
+
 # -- numbers
 
 
@@ -195,7 +203,7 @@ class _Number:
 
 def _board_losses(subject: Subject, info: BoardInfo, raw: RawRun, queries: int) -> Iterator[tuple[str, _Number | str]]:
     """Each metric of boards that is judged, or why there is none. What a board cannot have is left out unless the lab file
-    names it."""
+    names it. Values that no clock and no sensor can give are told: they say nothing of what is shipped."""
     assert raw.baseline is not None
     ours = Run(raw.candidate, raw.baseline, power=raw.environment.get("energy"))
     theirs = run_of_baseline(raw.baseline, raw.environment)
@@ -207,7 +215,11 @@ def _board_losses(subject: Subject, info: BoardInfo, raw: RawRun, queries: int) 
             yield name, NOT_OF_A_SESSION
             continue
         too_few = f"it needs {row.queries} queries, and [measure] asks for {queries}"
-        number = too_few if row.queries > queries else _number(row, ours, theirs, info)
+        try:
+            number = too_few if row.queries > queries else _number(row, ours, theirs, info)
+        except MeasurementError as exc:
+            yield name, str(exc)
+            continue
         if subject.named or not isinstance(number, str):
             yield name, number
 
@@ -227,7 +239,13 @@ def _number(row: Metric, ours: Run, theirs: Run, info: BoardInfo) -> _Number | s
         ratio = read(RUN_METRICS[PAIRED[row.name]], ours)
         if isinstance(ratio, Sample):
             return _Number(math.log(ratio.value), one.value, other.value, _pair_error(PAIRED[row.name], ours))
-    return _Number(math.log(one.value / other.value), one.value, other.value)
+    return _number_of(one.value, other.value)
+
+
+def _number_of(candidate: float, baseline: float) -> _Number | str:
+    if not (candidate > 0 and baseline > 0):
+        return f"it is {candidate:g}, and the baseline's {baseline:g}: there is no ratio of that"
+    return _Number(math.log(candidate) - math.log(baseline), candidate, baseline)
 
 
 def _pair_error(name: str, run: Run) -> float | None:

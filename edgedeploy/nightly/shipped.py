@@ -62,6 +62,6 @@ class Scorer:
         return dict(found.metrics), dict(found.missing)
 
 
-def state_of(artifact: Artifact, release: int | None) -> ArtifactState:
+def state_of(artifact: Artifact, release: int | None, threads: int) -> ArtifactState:
     files = {item.name: item.sha256 for item in artifact.files}
-    return ArtifactState(artifact.digest, files, dict(artifact.built_with), release)
+    return ArtifactState(artifact.digest, files, dict(artifact.built_with), release, threads=threads)

@@ -94,6 +94,8 @@ def _artifact_changes(accepted: ArtifactState, now: ArtifactState) -> Iterator[s
     yield from files
     if not files and accepted.digest != now.digest:
         yield "its files are the accepted ones, with other settings or in another precision"
+    if accepted.threads != now.threads and None not in (accepted.threads, now.threads):
+        yield f"it runs with {now.threads} threads, accepted: {accepted.threads}"
     for name, versions in _differing(accepted.built_with, now.built_with).items():
         yield f"it says it was built with {name} {_said(versions[1])}, accepted: {_said(versions[0])}"
     if accepted.release != now.release and None not in (accepted.release, now.release):

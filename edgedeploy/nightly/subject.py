@@ -116,11 +116,12 @@ def prepare(entry: Entry, base_folder: Path, frozen_folder: Path) -> Subject:
     return _subject(entry, shipped, frozen, vault)
 
 
-def accept(entry: Entry, base_folder: Path, frozen_folder: Path) -> Subject:
-    """Freeze what is shipped now in the place of what was accepted before, which is kept. Raises as :func:`prepare`."""
+def accept(entry: Entry, base_folder: Path, frozen_folder: Path, logged: int = 0) -> Subject:
+    """Freeze what is shipped now in the place of what was accepted before, which is kept. ``logged`` is the number of the
+    latest that any log knows: a folder that was lost counts on from there. Raises as :func:`prepare`."""
     shipped, vault = _look(entry, base_folder), Vault(frozen_folder)
     with vault.held(entry.id):
-        before = vault.generation(entry.id)
+        before = max(vault.generation(entry.id), logged)
         frozen = _freeze(entry, base_folder, shipped, vault, before + 1)
     return _subject(entry, shipped, frozen, vault)
 

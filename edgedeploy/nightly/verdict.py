@@ -76,7 +76,7 @@ def verdict(
     key = last.state.key if last.state else ""
     other = bool(accepted and last.info and is_other_machine(accepted, last.info))
     new = bool(accepted and key and key != accepted.board.key and all(item.key != key for item in history))
-    counted = [item for item in ordered if item.counts and item.state and item.state.key == key]
+    counted = [item for item in ordered if item.counts and item.state and _alike(item) == _alike(last)]
     found = Verdict(
         entry=last.entry,
         board=last.board,
@@ -129,6 +129,13 @@ def _notes(sessions: Sequence[Session]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"not built again: {state.not_rebuilt}" for state in states if state.not_rebuilt))
 
 
+def _alike(session: Session) -> tuple[str, str, str]:
+    """What has to be one for two sessions' numbers to be of one series: a night that was taken up again may have found
+    another artifact, or another baseline that was accepted meanwhile."""
+    state, artifact = session.state, session.artifact
+    return (state.key if state else "", artifact.digest if artifact else "", session.baseline_digest)
+
+
 # -- the outcome
 
 
@@ -153,11 +160,13 @@ def _outcomes(
     suspect = [f"{item.metric}: {item.reason}" for item in found.series if item.status == "suspect"]
     if suspect:
         yield "not_run", "; ".join(suspect)
+    lost = [f"{item.metric} has no number: {item.reason}" for item in found.series if item.status == "missing"]
     young = [item for item in found.series if item.status == "young"]
     if young:
         nights = min(item.nights for item in young)
-        yield "young", f"{nights} of {LEAST_NIGHTS} nights of a reference; {_names(young)} within first limits"
-    yield "ok", f"{_names(found.series) or 'its answers'} within limits"
+        within = f"{nights} of {LEAST_NIGHTS} nights of a reference; {_names(young)} within first limits"
+        yield "young", "; ".join([within, *lost])
+    yield "ok", "; ".join([f"{_names(found.series) or 'its answers'} within limits", *lost])
 
 
 def _names(series: Sequence[SeriesVerdict]) -> str:
@@ -227,7 +236,8 @@ def _series(
     limits: Limits,
     margins: Mapping[str, float],
 ) -> Iterator[SeriesVerdict]:
-    """Each metric with a number tonight, or that had one on an earlier night of this history."""
+    """Each metric with a number tonight, or that had one on an earlier night of this history. A suspicion that was never
+    decided is no part of the reference: a slowdown would become what it is held against."""
     key = next((item.state.key for item in reversed(sessions) if item.state), accepted.board.key if accepted else "")
     digest = accepted.artifact.digest if accepted else ""
     nights = [night for night in history if night.key == key and night.artifact == digest]
@@ -239,7 +249,7 @@ def _series(
             Past(item.loss, item.status == "regression")
             for night in nights
             for item in night.series
-            if item.metric == name and item.loss is not None
+            if item.metric == name and item.loss is not None and item.status != "suspect"
         ]
         held = [item for item in counted if name in item.losses]
         if not held:
@@ -254,8 +264,8 @@ def _limits_of(name: str, limits: Limits, margins: Mapping[str, float]) -> Limit
     """A task's metric may lose its margin; it is no ratio."""
     if name in BOARD_METRICS:
         return limits
-    margin = margins.get(name, 0.0)
-    spread = max(margin, _TINY) / (2 * limits.hot_s)
+    margin = max(margins.get(name, 0.0), _TINY)
+    spread = margin / (2 * limits.hot_s)
     return replace(limits, hot_floor=margin, drift_floor=margin, young_floor=margin, spread_floor=spread, ratios=False)
 
 

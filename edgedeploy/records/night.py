@@ -39,7 +39,8 @@ class Rebuilt:
 @dataclass(frozen=True)
 class ArtifactState:
     """What is shipped, as it was found. ``digest`` is of the artifact's files and settings, ``files`` their SHA-256,
-    ``built_with`` the versions of its toolchain; ``release`` is that of a bundle. ``not_rebuilt`` says why it could not be
+    ``built_with`` the versions of its toolchain; ``release`` is that of a bundle, ``threads`` how many it runs with
+    (None: a record of before says nothing). ``not_rebuilt`` says why it could not be
     built again where that was asked for."""
 
     digest: str
@@ -48,6 +49,7 @@ class ArtifactState:
     release: int | None = None
     rebuilt: Rebuilt | None = None
     not_rebuilt: str = ""
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class Verdict:
     since the accepted state; ``new_history`` says that a new board key began tonight. ``outcome`` is the worst of them,
     ``reason`` names it. ``state`` is the board as tonight's sessions found it, None where none did. ``key`` is the board's,
     ``artifact`` the digest of what was measured; empty where nothing was. ``notes`` say what was asked for and could not be
-    told."""
+    told. ``generation`` is the number of what the entry was held against, 0 where nothing was."""
 
     entry: str
     board: str
@@ -190,6 +192,7 @@ class Verdict:
     artifact: str = ""
     state: BoardState | None = None
     notes: tuple[str, ...] = ()
+    generation: int = 0
 
 
 @dataclass(frozen=True)

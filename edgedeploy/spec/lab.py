@@ -201,9 +201,11 @@ def _check_margin(source: SpecSource, key: str, text: str) -> None:
     """A margin with a unit is in that of the task's metric, which only the study knows: the form alone is checked."""
     for unit in ("px", "percent", "1"):
         try:
-            parse_quantity(text, unit)
+            allowed = parse_quantity(text, unit)
         except ValueError:
             continue
+        if allowed < 0:
+            raise source.error(key, f"expected 0 or more, but got {text!r}")
         return
     raise source.error(key, f"expected a number, or a quantity such as '0.5 px', but got {text!r}")
 

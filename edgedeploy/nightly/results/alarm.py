@@ -121,7 +121,8 @@ def _send(command: Sequence[str], text: str, variables: Mapping[str, str]) -> Al
     reading.start()
     state, detail = _ended(process, Path(command[0]).name)
     reading.join(_READ_S)
-    words = " ".join(last.decode("utf-8", "replace").split())[-MOST_SAID:]
+    said = last.decode("utf-8", "replace")
+    words = " ".join("".join(one if one.isprintable() else " " for one in said).split())[-MOST_SAID:]
     return AlarmTold(state, f"{detail}: {words}" if words and state == "failed" else detail)
 
 

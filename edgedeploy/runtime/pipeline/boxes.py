@@ -43,16 +43,18 @@ def _named(outputs: Mapping[str, Any], name: str) -> Any:
 
 
 def _joined(rows: Any) -> Any:
-    rows = rows[0] if rows.ndim == 3 else rows
-    if rows.ndim != 2 or min(rows.shape) < 5:
-        raise BoxError(f"expected one output of boxes and scores, but its shape is {rows.shape}")
-    rows = rows.T if rows.shape[0] < rows.shape[1] else rows
+    shape = rows.shape
+    rows = rows[0] if rows.ndim == 3 and len(rows) == 1 else rows
+    if rows.ndim != 2 or not 5 <= rows.shape[0] < rows.shape[1]:  # of others nobody knows which axis is that of boxes
+        wanted = "one output of boxes and scores, (1, 4 + classes, N) with more boxes N than that"
+        raise BoxError(f"expected {wanted}, but its shape is {shape}")
+    rows = rows.T
     return rows[:, :4], rows[:, 4:].max(axis=1), rows[:, 4:].argmax(axis=1)
 
 
 def _separate(outputs: Mapping[str, Any], boxes: str, scores: str, labels: str) -> Any:
     corners, points = _named(outputs, boxes), _named(outputs, scores)
-    batched = corners.ndim == 3 and corners.shape[0] == 1
+    batched = corners.ndim == 3 and corners.shape[0] == 1 and points.shape[:1] == (1,)
     if batched:
         corners, points = corners[0], points[0]
     if corners.ndim != 2 or corners.shape[1] != 4 or points.shape[:1] != corners.shape[:1] or points.ndim > 2:
@@ -63,7 +65,7 @@ def _separate(outputs: Mapping[str, Any], boxes: str, scores: str, labels: str) 
             raise BoxError("expected scores of a class or more, but got none")
         return corners, points.max(axis=1), points.argmax(axis=1)
     found = _named(outputs, labels)
-    found = found[0] if batched else found
+    found = found[0] if batched and found.shape[:1] == (1,) else found
     if found.shape != points.shape:
         raise BoxError(f"expected a label for each score, but got scores {points.shape} and labels {found.shape}")
     return corners, points, np.rint(found)
@@ -117,13 +119,14 @@ def renamed(rows: Any, labels: Any, ids: Any) -> Any:
 
 def share_alone(found: Any, expected: Any, nearness: float) -> float:
     """The share of boxes of either table without its like in the other: of the same label, overlapping by
-    :data:`SAME_OVERLAP`, with a score that is no more than ``nearness`` away."""
+    :data:`SAME_OVERLAP` or equal (a box without an area overlaps nothing), with a score that is no more than ``nearness``
+    away."""
     if not len(found) and not len(expected):
         return 0.0
     free, pairs = np.ones(len(found), bool), 0
     for row in expected:
         like = free & (found[:, 5] == row[5]) & (np.abs(found[:, 4] - row[4]) <= nearness)
-        like &= overlaps(row, found) >= SAME_OVERLAP
+        like &= (overlaps(row, found) >= SAME_OVERLAP) | (found[:, :4] == row[:4]).all(axis=1)
         if like.any():
             free[int(np.argmax(like))] = False
             pairs += 1

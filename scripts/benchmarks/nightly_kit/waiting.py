@@ -163,6 +163,7 @@ def parts_of(cluster: LabCluster, job_s: float, log: Path) -> Parts:
         return board.info
 
     def prepare(entry: Any, base: Path, frozen: Path) -> Any:
+        (frozen / "entries" / entry.id / "1").mkdir(parents=True, exist_ok=True)
         return WaitingSubject(entry.id)
 
     return Parts(open_board=open_board, runner=runner, prepare=prepare, measure=measure)

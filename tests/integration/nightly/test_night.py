@@ -126,6 +126,25 @@ def test_a_bundle_of_another_maker_is_an_artifact_that_changed(place: Path) -> N
     assert code == 1 and verdict["outcome"] == "artifact" and verdict["error"] == "BundleError"
 
 
+@pytest.mark.parametrize("lost", ["record", "folder"])
+def test_what_is_damaged_or_gone_is_accepted_anew_and_counts_on(place: Path, lost: str) -> None:
+    def accepted(why: str) -> dict[str, Any]:
+        code, told = called("accept", "lab.toml", "thyroid", "--why", why, "--json")
+        assert code == 0, told
+        found: dict[str, Any] = json.loads(told)
+        return found
+
+    first = accepted("the first")
+    frozen = next(place.rglob("accepted.json"))
+    if lost == "record":
+        frozen.write_bytes(b"{")
+    else:
+        shutil.rmtree(frozen.parent.parent)
+    again = accepted("again")
+    assert (again["number"], again["was"], again["why"]) == (2, first["now"], "again")
+    assert (frozen.parent.parent / "2" / "accepted.json").is_file()
+
+
 @pytest.mark.parametrize("left", ["notes.txt", "lab.json"])
 def test_a_folder_of_somebody_else_is_left_alone(place: Path, left: str) -> None:
     out = place / "nights"
@@ -135,6 +154,12 @@ def test_a_folder_of_somebody_else_is_left_alone(place: Path, left: str) -> None
     code, told = called("lab.toml", *NIGHT)
     assert code == 2 and ("belongs to the lab 'theatre'" if left == "lab.json" else "it holds something else") in told
     assert [path.name for path in out.iterdir()] == [left]
+
+
+def test_a_link_that_leads_nowhere_is_no_folder_of_a_lab(place: Path) -> None:
+    (place / "nights").symlink_to(place / "unmounted")
+    code, told = called("lab.toml", *NIGHT)
+    assert code == 2 and "it holds something else" in told and not (place / "unmounted").exists()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from edgedeploy.nightly.session import SessionPlan, measure_session
 from edgedeploy.nightly.subject import prepare
 from edgedeploy.nightly.verdict import verdict
 from edgedeploy.records.board import BoardInfo
-from edgedeploy.records.job import Job, RawRun
+from edgedeploy.records.job import Job, RawRun, RawSide
 from edgedeploy.records.night import Session
 from edgedeploy.runtime.bundle.manifest import parse
 from edgedeploy.runtime.bundle.names import MANIFEST
@@ -136,3 +136,28 @@ def test_a_plan_is_that_of_the_lab_file() -> None:
     plan = SessionPlan.of(MeasureTable(queries=64, retries=3))
     assert plan.plan.queries == 64 and plan.retries == 3 and plan.limits.max_drift == 0.25
     assert plan.plan.collect_outputs and not plan.plan.scenarios
+
+
+@pytest.mark.parametrize("part", ["cpu_ns", "blocks_ns", "peak_memory_bytes"])
+def test_values_that_no_clock_can_give_are_no_fault_of_the_artifact(part: str, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle")
+    inner = runner(tmp_path / "root")
+
+    def zeros(side: RawSide) -> RawSide:
+        nothing = {"cpu_ns": [0] * len(side.cpu_ns), "blocks_ns": [[0] * len(block) for block in side.blocks_ns]}
+        return replace(side, **{part: nothing.get(part, 0)})
+
+    def run(job: Job, folder: Path) -> tuple[BoardInfo, RawRun]:
+        info, raw = inner(job, folder)
+        assert raw.baseline is not None
+        return info, replace(raw, candidate=zeros(raw.candidate), baseline=zeros(raw.baseline))
+
+    subject = subject_of(tmp_path)
+    found = measured(subject, run)
+    told = verdict([found], [], subject.accepted_on("here", [found]), Limits())
+    if part == "blocks_ns":
+        assert not found.counts and told.outcome == "board" and "value 1 of" in found.cause
+    else:
+        name = {"cpu_ns": "cpu_time_ns", "peak_memory_bytes": "peak_memory_bytes"}[part]
+        assert found.counts and name not in found.losses and "value 1 of" in found.missing[name]
+        assert told.outcome == "young"

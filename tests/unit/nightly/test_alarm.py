@@ -150,3 +150,8 @@ def test_a_marker_that_cannot_be_read_was_begun(tmp_path: Path) -> None:
 def test_a_sentence_stays_one_line() -> None:
     night = made_up.night(alarms=("one\nBcc: all@example.org\n",))
     assert "- one Bcc: all@example.org\n" in message(night, ())
+
+
+def test_what_a_command_says_does_not_steer_a_terminal(tmp_path: Path) -> None:
+    told = tell(NIGHT, ["sh", "-c", r"printf 'no\033[31m\000relay' >&2; exit 1"], tmp_path)
+    assert told is not None and told.detail == "sh ended with code 1: no [31m relay"

@@ -176,3 +176,31 @@ def test_a_damaged_journal_is_told_and_left(path: Path) -> None:
     with pytest.raises(StorageError, match="Put a copy of it back"):
         Journal(path, "ward", ME).open()
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"entry": 1}', "[" * 5000])
+def test_a_row_that_was_damaged_is_named(journal: Journal, path: Path, text: str) -> None:
+    journal.claim(NIGHT, KEYS[0])
+    journal.store(NIGHT, KEYS[0], session(KEYS[0]))
+    journal.keep_verdict(verdict(NIGHT))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE edgedeploy_jobs SET session = ? WHERE session IS NOT NULL", (text,))
+        connection.execute("UPDATE edgedeploy_verdicts SET verdict = ?", (text,))
+    for read in (
+        lambda: journal.jobs(NIGHT),
+        lambda: journal.verdicts(NIGHT),
+        lambda: journal.history("seg", "cart", "2027-01-01"),
+    ):
+        with pytest.raises(StorageError, match="of seg on cart, night 2026-11-29"):
+            read()
+
+
+def test_a_wrong_clock_when_something_was_accepted_hides_no_night(journal: Journal, path: Path) -> None:
+    journal.keep_verdict(replace(verdict("2026-11-27"), generation=1))
+    journal.begin("2026-11-27", 3600.0)
+    journal.accept("seg", "d1", "d2", "jane", "a new release", number=2)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE edgedeploy_accepted SET at_s = at_s + 1e9")
+    journal.begin("2026-11-28", 3600.0)
+    journal.keep_verdict(replace(verdict("2026-11-28"), generation=2))
+    assert [item.night for item in journal.history("seg", "cart", NIGHT)] == ["2026-11-28"]

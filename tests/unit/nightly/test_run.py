@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections import Counter
@@ -86,6 +87,7 @@ class Boards:
     def _prepare(self, entry: Any, base: Path, frozen: Path) -> Subject:
         if entry.id in self.broken:
             raise self.broken[entry.id]
+        (frozen / "entries" / entry.id / "1").mkdir(parents=True, exist_ok=True)
         return self._subject_of(entry.id)
 
     def _subject_of(self, name: str) -> Subject:
@@ -216,6 +218,15 @@ def test_a_broken_entry_costs_its_own_jobs_only(tmp_path: Path) -> None:
     assert outcomes(night) == {"x@a": "artifact", "x@b": "artifact", "y@a": "young", "y@b": "young"}
     with pytest.raises(OSError, match="No space left"):
         run(lab(tmp_path, "ab", {"z": 1}), Boards(broken={"z": broken["z"]}), "2026-11-30")
+
+
+def test_what_was_accepted_is_not_frozen_again_where_its_folder_is_gone(tmp_path: Path) -> None:
+    place = lab(tmp_path, "a", {"seg": 1, "other": 1})
+    run(place, Boards())
+    shutil.rmtree(place.frozen / "entries" / "seg")
+    found = run(place, Boards(), "2026-11-30")
+    assert outcomes(found) == {"seg@a": "infrastructure", "other@a": "young"}
+    assert "seen for the first time" in found.verdicts[0].reason and not (place.frozen / "entries" / "seg").exists()
 
 
 def test_a_damaged_frozen_file_costs_its_entry_only_and_is_named(tmp_path: Path) -> None:

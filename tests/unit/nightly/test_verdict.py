@@ -215,6 +215,7 @@ def test_a_metric_that_is_gone_is_missing() -> None:
     found = judged(both(missing={"energy_j": "no sensor"}), past)
     gone = next(item for item in found.series if item.metric == "energy_j")
     assert (gone.status, gone.reason, gone.nights) == ("missing", "no sensor", 3)
+    assert found.outcome == "young" and found.reason.endswith("; energy_j has no number: no sensor")
 
 
 def test_accuracy_may_lose_its_margin() -> None:
@@ -233,3 +234,44 @@ def test_what_could_not_be_prepared_or_run_has_a_verdict_too() -> None:
     with pytest.raises(ValueError, match="session"):
         judged([])
     assert judged(both(), accepted=None).outcome == "young"
+
+
+def test_sessions_of_another_artifact_or_baseline_are_not_mixed() -> None:
+    """A night was taken up again after somebody replaced what is shipped, or accepted another baseline."""
+    history = nights(20)
+    other = replace(SHIPPED, digest="c" * 16, files={"model.onnx": "3" * 64})
+    found = judged([session(-0.5, 1, artifact=other), session(0.1, 2)], history)
+    assert found.series[0].loss == pytest.approx(0.1) and found.series[0].status == "suspect"
+    assert found.outcome == "artifact" and found.artifact == SHIPPED.digest
+    found = judged([session(0.5, 1, baseline_digest="d" * 16), session(0.0, 2)], history)
+    assert (found.outcome, found.series[0].loss, found.series[0].sessions) == ("ok", 0.0, 1)
+
+
+@pytest.mark.parametrize("history", [0, 3, 20])
+def test_a_margin_of_nothing_allows_rounding(history: int) -> None:
+    def rounded(loss: float) -> list[Session]:
+        return [session(0.0, number, losses={"dice_mean": loss}) for number in (1, 2, 3, 4)]
+
+    calm: list[Verdict] = []
+    for night in range(history):
+        calm.append(
+            replace(judged(rounded(0.0)[:2], calm, margins={"dice_mean": 0.0}), night=f"2026-11-{night + 1:02d}")
+        )
+    for loss, alarms in ((1e-15, False), (1e-3, history > 0)):
+        found = judged(rounded(loss), calm, margins={"dice_mean": 0.0})
+        assert (found.outcome == "regression") == alarms, found.reason
+
+
+def test_another_number_of_threads_is_another_artifact() -> None:
+    accepted = replace(ACCEPTED, artifact=replace(SHIPPED, threads=4))
+    found = judged(both(artifact=replace(SHIPPED, threads=1)), accepted=accepted)
+    assert (found.outcome, found.reason) == ("artifact", "it runs with 1 threads, accepted: 4")
+    assert judged(both(), accepted=accepted).outcome == "young"  # a record of before says nothing
+
+
+def test_a_slowdown_that_is_never_decided_becomes_no_reference() -> None:
+    history = nights(3)
+    for number in range(40):
+        found = judged(both(0.2), history)
+        assert found.outcome == "not_run" and found.series[0].status == "suspect", number
+        history.append(replace(found, night=f"2026-11-{number + 4:02d}"))

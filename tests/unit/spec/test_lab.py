@@ -74,6 +74,7 @@ def test_a_lab_says_its_entries_and_their_boards() -> None:
         ('trust = "lab.pem.pub"\n', "", "`trust` goes with `bundle`"),
         ('bundle = "seg-3"\n', "", "exactly one of `bundle` and `study`"),
         ('study = "runs/flow"', 'bundle = "b"\ntrust = "t"', "`accuracy_margin` goes with `study`"),
+        ('accuracy_margin = "0.5 px"', 'accuracy_margin = "-0.5 px"', "expected 0 or more"),
         ('["latency_p50_ns"]', '["latency_p5_ns"]', "no board measures 'latency_p5_ns'"),
         ('"0.5 px"', '"much"', "expected a number, or a quantity"),
         ('"6 h"', '"30 h"', "less than or equal to 86400"),

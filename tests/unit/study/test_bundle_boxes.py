@@ -232,3 +232,9 @@ def test_frames_of_12_bits_are_brought_to_black_and_white() -> None:
     assert made.dtype == np.uint16 and (made & 15 == 0).all()
     assert (made >> 4).min() >= 100 and (made >> 4).max() <= 3100
     assert placement_of(steps, 1, 5).input_width == 5
+
+
+def test_a_box_without_an_area_is_like_itself() -> None:
+    rows = np.array([[5, 5, 5, 5, 0.9, 1], [9, 9, 2, 2, 0.8, 1]], np.float64)
+    assert share_alone(rows, rows, 0.0) == 0.0
+    assert share_alone(rows + np.array([0, 0, 1, 0, 0, 0]), rows, 0.0) == 1.0

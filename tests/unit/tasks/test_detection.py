@@ -292,6 +292,10 @@ def test_overlapping_answers_are_suppressed_by_label() -> None:
         (Layout(), {"x": np.zeros((1, 2, 4)), "s": np.zeros((1, 2))}, "expected an output ''"),
         (Layout(), {"x": np.full((1, 2, 4), np.nan), "s": np.zeros((1, 2, 3))}, "NaN or inf"),
         (Layout(joined="x"), {"x": np.zeros((1, 2, 4))}, "one output of boxes and scores"),
+        (Layout(joined="x"), {"x": np.zeros((1, 84, 21))}, r"more boxes N than that, but its shape is \(1, 84, 21\)"),
+        (Layout(joined="x"), {"x": np.zeros((2, 84, 99))}, r"its shape is \(2, 84, 99\)"),
+        (Layout(), {"x": np.zeros((1, 2, 4)), "s": np.float32(1)}, r"scores \(\)"),
+        (Layout(), {"x": np.zeros((1, 1, 4)), "s": np.ones((1, 1)), "l": np.float32(0)}, r"labels \(\)"),
     ],
 )
 def test_outputs_of_another_form(layout: Layout, outputs: dict[str, Any], message: str) -> None:
