@@ -15,6 +15,7 @@ from edgedeploy.nightly.results.sections import (
     summary_of,
     worse_section,
 )
+from edgedeploy.nightly.results.words import several
 from edgedeploy.records.night import BoardHealth, BoardState, Night
 from edgedeploy.report.blocks import Cell, Line, Section, Summary, Table
 from edgedeploy.report.html import document, template_file
@@ -50,7 +51,7 @@ def night_document(
 
 
 def lab_summary(night: Night, history: History) -> Summary:
-    return summary_of(night, [f"{len(history.nights)} nights known"])
+    return summary_of(night, [f"{several(len(history.nights), 'night')} known"])
 
 
 def lab_sections(night: Night, history: History, damaged: Sequence[str]) -> list[Section | None]:
