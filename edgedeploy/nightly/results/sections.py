@@ -41,7 +41,7 @@ def summary_of(night: Night, meta: Sequence[str] = ()) -> Summary:
     counts = Counter(verdict.outcome for verdict in night.verdicts)
     tiles = [Tile(NAMES[name][1], str(counts[name]), ()) for name in WORST_FIRST if counts[name]]
     facts = [Fact(title, points=_points(night, outcome)) for title, outcome in _LISTED if counts[outcome]]
-    facts += [Fact("A new release", [accept_line(night)])] if accept_line(night) else []
+    facts += [Fact("What to do", [accept_line(night)])] if accept_line(night) else []
     facts += [Fact("Entries on boards tonight", tiles=tiles)] if tiles else []
     facts += [Fact("The message", [alarm_line(night)])] if alarm_line(night) else []
     clean = not (counts["regression"] or counts["artifact"])

@@ -114,7 +114,7 @@ def accept_line(night: Night) -> str:
     if not names:
         return ""
     word = names[0] if len(names) == 1 else "ENTRY"
-    return one_line(f"Where a new release is meant: edgedeploy nightly accept LAB.toml {word} --why TEXT")
+    return one_line(f"Where what is shipped changed on purpose: edgedeploy nightly accept LAB.toml {word} --why TEXT")
 
 
 def several(count: int, word: str) -> str:

@@ -116,7 +116,7 @@ def test_a_terminal_reads_the_answer_first() -> None:
         "infrastructure"
     ]
     assert "imaging@example.org" in lines[1]
-    assert lines[7] == "Where a new release is meant: edgedeploy nightly accept LAB.toml nerve --why TEXT"
+    assert lines[7] == "Where what is shipped changed on purpose: edgedeploy nightly accept LAB.toml nerve --why TEXT"
     assert lines[8] == "No message was sent: the lab file has no [alarm] command"
 
 
@@ -177,7 +177,7 @@ def test_a_history_that_has_tonight_counts_it_once(tmp_path: Path) -> None:
 def test_what_to_do_with_another_release_is_said_once() -> None:
     changed = made_up.verdict(outcome="artifact", artifact_changes=("it is release 2, accepted: release 1",))
     night = made_up.night(verdicts=(changed, made_up.verdict("lung")))
-    said = "Where a new release is meant: edgedeploy nightly accept LAB.toml vessels --why TEXT"
+    said = "Where what is shipped changed on purpose: edgedeploy nightly accept LAB.toml vessels --why TEXT"
     assert closing_lines(night, []).count(said) == 1
     damaged = made_up.verdict(outcome="artifact", artifact_changes=("gone",), error="BundleError")
     assert not any("accept" in line for line in closing_lines(made_up.night(verdicts=(damaged,)), []))
