@@ -25,7 +25,12 @@ class RunsUnlessTold(FirstUnlessTold):
 
 
 nightly = typer.Typer(
-    cls=RunsUnlessTold, rich_markup_mode=None, help="Measure what is shipped on its boards, night by night."
+    cls=RunsUnlessTold,
+    rich_markup_mode=None,
+    help="""Measure what is shipped on its boards, night by night.
+
+    Without a command it runs one: `edgedeploy nightly lab.toml --dry-run` is `edgedeploy nightly run lab.toml --dry-run`.
+    """,
 )
 app.add_typer(nightly, name="nightly")
 
@@ -38,7 +43,10 @@ def run(
     ] = False,
     night: Annotated[
         str,
-        typer.Option(help="The day (UTC) that the night began on, to go on with an older one.", show_default=False),
+        typer.Option(
+            help="The day (UTC) that the night began on, to go on with an older one.",
+            show_default=False,
+        ),
     ] = "",
     dask: Annotated[
         str | None,
@@ -102,6 +110,7 @@ def accept(
         print_json(found.as_json())
         return
     was = f"instead of {found.was}" if found.was else "for the first time"
+    was = "again: it is the same as before, and its history begins anew" if found.was == found.now else was
     out.print(escape(f"{found.entry}: {found.now} is accepted {was} (number {found.number}, {found.who})"))
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
-from edgedeploy.errors import BundleError, SpecError
+from edgedeploy.errors import BundleError, GoalNotMet, SpecError
 from edgedeploy.nightly.bundles import of_bundle
 from edgedeploy.nightly.idle import Idle
 from edgedeploy.nightly.journal import DONE, Journal
 from edgedeploy.nightly.order import Pair, Planned, plan
 from edgedeploy.nightly.parts import Parts
+from edgedeploy.nightly.picks import check_pick
 from edgedeploy.nightly.place import Lab
 from edgedeploy.nightly.results import Earlier, Written, write_results
 from edgedeploy.nightly.run import NightRun
@@ -128,6 +129,12 @@ def check_entries(lab: Lab) -> None:
         if entry.study is not None and not (lab.base / entry.study / STUDY_FILE).is_file():
             found = f"{entry.id}: {lab.base / entry.study} is no study's folder (it has no {STUDY_FILE})"
             raise lab.source.error(f"entries.{index}.study", found, "Give the --out of a search")
+        if entry.study is not None:
+            try:
+                check_pick(lab.base / entry.study, entry.pick)
+            except (GoalNotMet, SpecError) as exc:
+                found = f"{entry.id}: {exc.asked}: {exc.found}"
+                raise lab.source.error(f"entries.{index}.study", found, exc.remedy) from None
         if entry.bundle is not None and entry.trust is not None:
             try:
                 of_bundle(lab.base / entry.bundle, lab.base / entry.trust)

@@ -33,7 +33,9 @@ def night_of(
         verdicts=tuple(verdicts),
         boards=tuple(_health(station, rows) for station in stations),
         alarms=tuple(
-            f"{item.entry} on {item.board}: {item.reason}" for item in verdicts if item.outcome == "regression"
+            f"{item.entry} on {item.board}: {item.reason}{f' ({item.owner})' if item.owner else ''}"
+            for item in verdicts
+            if item.outcome == "regression"
         ),
         tools=versions(),
         accepted=tuple(Acceptance(one.entry, one.why, utc_text(one.at_s), one.now) for one in moved),

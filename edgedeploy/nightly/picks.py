@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import GoalNotMet, SpecError
 from edgedeploy.interfaces.scores import metrics_of
 from edgedeploy.interfaces.task import Array, Case
 from edgedeploy.nightly.shipped import SCORING, Scorer, Shipped, state_of
@@ -16,11 +17,14 @@ from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.spec.goals import rules_of
+from edgedeploy.study.bundle.choice import chosen
 from edgedeploy.study.bundle.golden import tolerance_of
 from edgedeploy.study.bundle.material import Material, float_baseline, gather
 from edgedeploy.study.cases import inputs_of
+from edgedeploy.study.front import read_front
 from edgedeploy.study.modeller import GOLDEN_CASES
 from edgedeploy.study.scores import fix_on
+from edgedeploy.study.store import Store
 
 DEFAULT_MARGIN: Final = 0.01
 """What a task's metric may lose, in its own unit, where neither the lab nor the study says it. On one board one artifact
@@ -29,7 +33,8 @@ answers the same each night, so that this is no question of noise."""
 
 def of_study(folder: Path, pick: str, margin: float | str | None = None) -> Shipped:
     """A measured variant of a study. Raises what :func:`edgedeploy.study.bundle.material.gather` raises."""
-    material = gather(folder, pick)
+    with pick_told():
+        material = gather(folder, pick)
     baseline, place, reference = float_baseline(material)
     golden = tuple(material.task.cases("calibration")[:GOLDEN_CASES])
     cases = tuple(material.task.cases("selection"))
@@ -42,6 +47,23 @@ def of_study(folder: Path, pick: str, margin: float | str | None = None) -> Ship
     return _of_measurement(
         material.measurement, material.artifact_folder, material.reference.states, every, scorer, lambda: beside
     )
+
+
+def check_pick(folder: Path, pick: str) -> None:
+    """Raises ``GoalNotMet`` for a study without a pick of its own, ``SpecError`` for a digest that is not one variant's."""
+    store = Store(folder)
+    with pick_told():
+        chosen(store, read_front(store.root), pick)
+
+
+@contextmanager
+def pick_told() -> Iterator[None]:
+    """A study without a pick is told in the words of a lab file."""
+    try:
+        yield
+    except GoalNotMet as exc:
+        remedy = 'Name the variant that is shipped: pick = "DIGEST", of `edgedeploy front --json`'
+        raise GoalNotMet(exc.asked, exc.found, remedy) from None
 
 
 def _no_other() -> Shipped:

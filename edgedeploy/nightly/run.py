@@ -131,8 +131,9 @@ class NightRun:
         rows = self._rows(pair)
         sessions = [row.session for row in rows if row.session is not None]
         found = self._judge.verdict(pair.entry, pair.board, sessions, self._subjects.get(pair.entry))
-        self.say(f"{pair.entry} on {pair.board}: {found.outcome}: {found.reason}", "trial")
-        if len(rows) > SESSIONS or not is_suspect(found):
+        goes_on = len(rows) <= SESSIONS and is_suspect(found)
+        self.say(f"{pair.entry} on {pair.board}: {'suspect' if goes_on else found.outcome}: {found.reason}", "trial")
+        if not goes_on:
             return False
         more = [JobKey(pair.entry, pair.board, SESSIONS + number) for number in range(1, MORE_SESSIONS + 1)]
         self.journal.add(self.night, more)

@@ -1,6 +1,6 @@
 """The page around the report's content: looks, behaviour, and the policy that lets nothing else run or load.
 
-The policy (CSP) names the two scripts by their hash and allows no connection at all: whatever a model or a layer is
+The policy (CSP) names the page's scripts by their hash and allows no connection at all: whatever a model or a layer is
 called, it cannot become a script, and the page shows the same offline.
 """
 

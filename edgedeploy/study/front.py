@@ -39,7 +39,7 @@ def read_measurement(folder: str | Path, variant: str) -> Measurement:
     fitting = [digest for digest in known if digest.startswith(variant)]
     if len(fitting) != 1:
         found = f"{len(fitting)} measured variants have a digest that begins so"
-        raise SpecError(f"--variant {variant}", found, f"Measured: {', '.join(known) or 'none'}")
+        raise SpecError(f"variant {variant}", found, f"Measured: {', '.join(known) or 'none'}")
     return known[fitting[0]]
 
 

@@ -132,11 +132,18 @@ class Power:
                 f"[evidence] margin says nothing of {phrase(self.metric)}: no variant will be shown to be good enough"
             )
         reaches = [reach for reach in self.reaches if reach.split == SCORED[0]]
-        needed = _listed(["no number of" if reach.needed is None else str(reach.needed) for reach in reaches])
+        needed = _case_counts([reach.needed for reach in reaches], " cases")
         loss = self.text(reaches[0].loss)
-        also = _listed([str(r.needed_with_loss or "no number of") for r in reaches])
-        stated = f"the study's margin of {self.text(self.margin)} ({phrase(self.metric)}) needs {needed} cases"
+        also = _case_counts([reach.needed_with_loss for reach in reaches])
+        stated = f"the study's margin of {self.text(self.margin)} ({phrase(self.metric)}) needs {needed}"
         return f"{stated}, and {also} if {loss} is truly lost"
+
+
+def _case_counts(found: Sequence[int | None], word: str = "") -> str:
+    """Of each spread; None where no number of cases is enough."""
+    if not any(found):
+        return "more cases than there can be"
+    return _listed([str(count) if count else "never enough" for count in found]) + word
 
 
 def powers_of(

@@ -19,7 +19,7 @@ from typing import Final
 
 from edgedeploy import files
 from edgedeploy.nightly.results.kept import night_path
-from edgedeploy.nightly.results.words import headline, listed
+from edgedeploy.nightly.results.words import accept_line, headline, listed
 from edgedeploy.records.night import AlarmState, AlarmTold, Night
 
 LIMIT_S: Final = 60.0
@@ -64,6 +64,7 @@ def message(night: Night, pages: Sequence[str]) -> str:
     lines = [headline(night), "", *(f"- {' '.join(alarm.split())}" for alarm in night.alarms)]
     others = listed(night, ("artifact", "board", "infrastructure"))
     lines += ["", *others] if others else []
+    lines += ["", accept_line(night)] if accept_line(night) else []
     lines += ["", *pages] if pages else []
     return "\n".join(lines) + "\n"
 

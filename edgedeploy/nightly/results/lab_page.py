@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from edgedeploy.nightly.results.history import History, OfBoard
@@ -14,6 +15,7 @@ from edgedeploy.nightly.results.sections import (
     summary_of,
     worse_section,
 )
+from edgedeploy.nightly.results.words import several
 from edgedeploy.records.night import BoardHealth, BoardState, Night
 from edgedeploy.report.blocks import Cell, Line, Section, Summary, Table
 from edgedeploy.report.html import document, template_file
@@ -35,14 +37,21 @@ def lab_page(night: Night, history: History, damaged: Sequence[str]) -> str:
     return night_document("lab.html", lab_summary(night, history), sections)
 
 
-def night_document(template: str, summary: Summary, sections: Sequence[Section], **more: object) -> str:
-    """A page of the nightly lab in the report's look."""
+def night_document(
+    template: str,
+    summary: Summary,
+    sections: Sequence[Section],
+    scripts: Mapping[str, str] = MappingProxyType({}),
+    **more: object,
+) -> str:
+    """A page of the nightly lab in the report's look. ``scripts`` are its own, by their names in the template: a browser
+    runs those alone that the page's policy names."""
     content = {"summary": summary, "sections": sections, "charts": {}, **more}
-    return document(template, content, {"behaviour": template_file("behaviour.js")})
+    return document(template, content, {"behaviour": template_file("behaviour.js"), **scripts})
 
 
 def lab_summary(night: Night, history: History) -> Summary:
-    return summary_of(night, [f"{len(history.nights)} nights known"])
+    return summary_of(night, [f"{several(len(history.nights), 'night')} known"])
 
 
 def lab_sections(night: Night, history: History, damaged: Sequence[str]) -> list[Section | None]:

@@ -8,7 +8,15 @@ from typing import Final
 
 from edgedeploy.evidence.quantities import heading
 from edgedeploy.nightly.results.numbers import loss_text
-from edgedeploy.nightly.results.words import NAMES, WORST_FIRST, alarm_line, answer, in_order
+from edgedeploy.nightly.results.words import (
+    NAMES,
+    WORST_FIRST,
+    accept_line,
+    alarm_line,
+    answer,
+    in_order,
+    several,
+)
 from edgedeploy.records.night import Night, Outcome, SeriesVerdict, Verdict
 from edgedeploy.report.blocks import Cell, Fact, Line, Section, Summary, Table, Text, Tile
 from edgedeploy.report.tables import line
@@ -33,10 +41,16 @@ def summary_of(night: Night, meta: Sequence[str] = ()) -> Summary:
     counts = Counter(verdict.outcome for verdict in night.verdicts)
     tiles = [Tile(NAMES[name][1], str(counts[name]), ()) for name in WORST_FIRST if counts[name]]
     facts = [Fact(title, points=_points(night, outcome)) for title, outcome in _LISTED if counts[outcome]]
+    facts += [Fact("What to do", [accept_line(night)])] if accept_line(night) else []
     facts += [Fact("Entries on boards tonight", tiles=tiles)] if tiles else []
     facts += [Fact("The message", [alarm_line(night)])] if alarm_line(night) else []
     clean = not (counts["regression"] or counts["artifact"])
-    words = [f"night of {night.night}", *meta, f"{len(night.boards)} boards", f"{hours(night.budget_s)} of budget"]
+    words = [
+        f"night of {night.night}",
+        *meta,
+        several(len(night.boards), "board"),
+        f"{hours(night.budget_s)} of budget",
+    ]
     return Summary(night.lab, provenance_of(night), ", ".join(words), clean, answer(night), facts)
 
 
@@ -74,7 +88,8 @@ def worse_section(verdicts: Iterable[Verdict], most: int) -> Section | None:
         if verdict.golden is not None:
             changed = verdict.golden.changed
             lines += [
-                line(verdict.entry, verdict.board, f"golden output {name}", "changed", "", "", "") for name in changed
+                line(verdict.entry, verdict.board, f"golden output {name}", "changed", "", "", verdict.owner)
+                for name in changed
             ]
         if not worse and not (verdict.golden and verdict.golden.changed):
             lines.append(line(verdict.entry, verdict.board, "", verdict.reason, "", "", verdict.owner))

@@ -61,10 +61,9 @@ def trend_page(night: Night, history: History, damaged: Sequence[str]) -> str:
         "trend.html",
         lab_summary(night, history),
         [section for section in sections if section is not None],
+        {"plotly": plotly(), "behind": template_file("trend.js")},
         trend=data_of(series[:MOST_SERIES], history),
         left_out=max(0, len(series) - MOST_SERIES),
-        plotly=plotly(),
-        behind=template_file("trend.js"),
     )
 
 

@@ -107,10 +107,26 @@ def alarm_line(night: Night) -> str:
     return one_line(f"{words[night.told.state]}{detail}")
 
 
+def accept_line(night: Night) -> str:
+    """What to do where other things are shipped than were accepted, empty where none are."""
+    other = [item for item in in_order(night.verdicts) if item.artifact_changes and not item.error]
+    names = list(dict.fromkeys(item.entry for item in other))
+    if not names:
+        return ""
+    word = names[0] if len(names) == 1 else "ENTRY"
+    return one_line(f"Where what is shipped changed on purpose: edgedeploy nightly accept LAB.toml {word} --why TEXT")
+
+
+def several(count: int, word: str) -> str:
+    """``1 board``, ``2 boards``"""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
 def closing_lines(night: Night, pages: Sequence[Path], damaged: Sequence[str] = ()) -> list[str]:
     """What ``edgedeploy nightly`` prints last: the answer, a line for each that somebody has to look at, what became of the
     message, where the pages are."""
     lines = [headline(night), *listed(night)]
+    lines += [accept_line(night)] if accept_line(night) else []
     lines += [alarm_line(night)] if alarm_line(night) else []
     lines += [one_line(f"left out of the trend, cannot be read: {name}") for name in damaged]
     return [*lines, *map(str, pages)]

@@ -76,6 +76,16 @@ def test_on_a_phone_nothing_stands_beyond_the_edge(reader: Browser, written: Wri
     assert reader.run(BEYOND) == []
 
 
+def test_the_chart_is_drawn_under_the_policy_of_the_page(reader: Browser, written: Written) -> None:
+    """As every reader has it; the other tests bring scripts of their own, which the policy forbids."""
+    reader.call("Page.setBypassCSP", enabled=False)
+    try:
+        open_page(reader, written.trend)
+        assert reader.run("document.querySelectorAll('#trend-chart .main-svg').length") > 0
+    finally:
+        reader.call("Page.setBypassCSP", enabled=True)
+
+
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize(("size", "dark"), [(DESK, False), (DESK, True), (PHONE, False)])
 def test_axe_finds_nothing(reader: Browser, written: Written, name: str, size: tuple[int, int], dark: bool) -> None:

@@ -116,7 +116,8 @@ def test_a_terminal_reads_the_answer_first() -> None:
         "infrastructure"
     ]
     assert "imaging@example.org" in lines[1]
-    assert lines[7] == "No message was sent: the lab file has no [alarm] command"
+    assert lines[7] == "Where what is shipped changed on purpose: edgedeploy nightly accept LAB.toml nerve --why TEXT"
+    assert lines[8] == "No message was sent: the lab file has no [alarm] command"
 
 
 def test_a_terminal_is_moved_by_no_board() -> None:
@@ -171,3 +172,12 @@ def test_a_history_that_has_tonight_counts_it_once(tmp_path: Path) -> None:
     nights = [made_up.night("2026-11-28"), made_up.night(), made_up.night("2026-11-30")]
     written = write_results(made_up.night(), nights, tmp_path)
     assert '["2026-11-28", "2026-11-29"]' in written.trend.read_text("utf-8")
+
+
+def test_what_to_do_with_another_release_is_said_once() -> None:
+    changed = made_up.verdict(outcome="artifact", artifact_changes=("it is release 2, accepted: release 1",))
+    night = made_up.night(verdicts=(changed, made_up.verdict("lung")))
+    said = "Where what is shipped changed on purpose: edgedeploy nightly accept LAB.toml vessels --why TEXT"
+    assert closing_lines(night, []).count(said) == 1
+    damaged = made_up.verdict(outcome="artifact", artifact_changes=("gone",), error="BundleError")
+    assert not any("accept" in line for line in closing_lines(made_up.night(verdicts=(damaged,)), []))

@@ -13,8 +13,9 @@ import product_kit
 import pytest
 from night_kit import Entry, subject_of, write_bundle
 
-from edgedeploy.errors import BundleError, DamagedFile, SpecError, StorageError
+from edgedeploy.errors import BundleError, DamagedFile, GoalNotMet, SpecError, StorageError
 from edgedeploy.files import array_forms, read_arrays
+from edgedeploy.nightly.picks import check_pick
 from edgedeploy.nightly.subject import accept, prepare
 from edgedeploy.runtime.bundle import manifest as m
 from edgedeploy.runtime.bundle.names import MANIFEST
@@ -142,6 +143,18 @@ def test_metrics_that_nobody_has_are_refused(tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle")
     with pytest.raises(SpecError, match="dice_mean"):
         subject_of(tmp_path, Entry(metrics=("latency_p50_ns", "dice_mean")))
+
+
+def test_a_study_without_a_pick_is_told_in_the_words_of_a_lab_file(tmp_path: Path) -> None:
+    (float32, took), (int8, _) = bundle_kit.VARIANTS
+    store = bundle_kit.made_up_study(tmp_path, variants=((float32, took), (int8, 2 * took)))
+    with pytest.raises(GoalNotMet, match=r'the study has none: .* pick = "DIGEST"'):
+        check_pick(store.root, "pick")
+    with pytest.raises(GoalNotMet, match='pick = "DIGEST"'):
+        prepare(Entry(bundle=None, study="runs"), tmp_path, tmp_path / "frozen")
+    with pytest.raises(SpecError, match="variant zzz: 0 measured variants"):
+        check_pick(store.root, "zzz")
+    check_pick(store.root, int8.digest[:6])
 
 
 def test_a_pick_runs_on_the_selection_cases_beside_its_float_baseline(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import html
 import math
+import re
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import made_up_night as made_up
 import numpy as np
@@ -15,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedeploy.nightly.results.history import STATUSES, History, Line, Pair
+from edgedeploy.nightly.results.lab_page import lab_page
 from edgedeploy.nightly.results.packed import FINEST, LARGEST, NO_STATUS, NONE, packed, scale_of
-from edgedeploy.nightly.results.trend_page import anchor, data_of, in_order, level_marks
+from edgedeploy.nightly.results.trend_page import anchor, data_of, in_order, level_marks, trend_page
 from edgedeploy.records.night import Acceptance, Night
 
 NUMBERS = st.floats(-50, 50) | st.just(math.nan)
@@ -153,3 +157,15 @@ def test_the_worst_tonight_come_first_and_what_was_not_measured_tonight_last() -
 
 def test_an_anchor_has_no_letter_that_ends_it() -> None:
     assert anchor(Pair("a/b c", 'x"#'), "dice_mean") == "show/a%2Fb%20c/x%22%23/dice_mean"
+
+
+@pytest.mark.parametrize("page", [lab_page, trend_page])
+def test_the_policy_of_a_page_lets_each_of_its_scripts_run(page: Callable[..., str]) -> None:
+    night = made_up.every_outcome()
+    text = page(night, history_of([night]), ())
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    named = re.findall(r"'sha256-([^']+)'", html.unescape(policy[1]))
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert scripts
+    assert {base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts} == set(named)
