@@ -177,8 +177,9 @@ def open_files(session: Callable[[], paramiko.Channel], server: str, is_up: Call
     try:
         channel.invoke_subsystem("sftp")
         return SftpFiles(paramiko.SFTPClient(channel))
-    except (paramiko.SSHException, paramiko.SFTPError, EOFError):  # or a shell that prints into it
+    except (paramiko.SSHException, paramiko.SFTPError, EOFError, OSError) as exc:
+        # Also a shell that prints into it, and a program that ended before it was spoken to.
         channel.close()
-        if not is_up():
+        if isinstance(exc, TimeoutError) or not is_up():
             raise
     return CatFiles(session, server)

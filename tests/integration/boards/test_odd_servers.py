@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import paramiko
 import pytest
 from board_kit import MACHINE_WAIT_S, OUTPUTS_ONLY, make_job
 from fault_kit import local_board, need_program
@@ -101,6 +102,19 @@ def test_server_without_sftp_moves_files_by_cat(
                 transport.write_bytes(str(tmp_path / "nowhere" / "x"), b"x", timeout_s=10)
             transport.write_bytes(remote, b"and goes on", timeout_s=10)
         measures(target, tmp_path)
+
+
+def test_sftp_that_ends_before_it_is_spoken_to_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a server without its program does now and then: by how fast the machine is."""
+
+    def closed(self: paramiko.SFTPClient, channel: paramiko.Channel) -> None:
+        raise OSError("Socket is closed")
+
+    monkeypatch.setattr(paramiko.SFTPClient, "__init__", closed)
+    with odd_sshd() as target, contextlib.closing(SshTransport(target)) as transport:
+        transport.write_bytes(str(tmp_path / "x"), b"x", timeout_s=10)
+        assert isinstance(transport._files(), CatFiles)
+    assert (tmp_path / "x").read_bytes() == b"x"
 
 
 def test_sftp_is_taken_where_it_is(tmp_path: Path) -> None:
