@@ -39,6 +39,9 @@ class LocalTransport:
             give_up_s = time.monotonic() + timeout_s
             drains = [Drain(stream.read, child.kill) for stream in (child.stdout, child.stderr)]
             threading.Thread(target=_feed, args=(child.stdin, stdin), daemon=True).start()
+            child.stdin = (
+                None  # the thread's to close: one that is closed under its writing may be another file by then
+            )
             output, error = (drain.wait(max(0.0, give_up_s - time.monotonic())) for drain in drains)
             if not all(drain.ended for drain in drains) or not _has_ended(child, give_up_s):
                 child.kill()

@@ -7,19 +7,20 @@ differences, with the seed given. With --check exit 1 when a bar does not hold.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from typing import Final
 
 from benchmarks import parser_of
-from benchmarks.evidence_kit.rows import Asked, Row, makers
+from benchmarks.evidence_kit.rows import Asked
+from benchmarks.shared.host import circumstances
+from benchmarks.shared.rows import made, makers_of, table
 
 EXTRAS: Final = ("study",)
 
 
 def main(argv: Sequence[str]) -> int:
     parser = parser_of("evidence", __doc__)
-    known = makers()
+    known = makers_of("evidence_kit")
     parser.add_argument("--only", nargs="+", choices=sorted(known), help="these rows alone", metavar="ROW")
     parser.add_argument("--repeats", type=int, default=Asked.repeats, help=f"of each simulation ({Asked.repeats})")
     parser.add_argument("--seed", type=int, default=Asked.seed, help=f"of all of them ({Asked.seed})")
@@ -27,19 +28,6 @@ def main(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     if given.repeats < 1:
         parser.error("--repeats is at least 1")
-    rows = []
-    for name in given.only or known:
-        started_s = time.perf_counter()
-        rows.append(known[name](Asked(given.repeats, given.seed)))
-        sys.stderr.write(f"{name}: {rows[-1].found} ({time.perf_counter() - started_s:.1f} s)\n")
-    sys.stdout.write(table(rows))
+    rows = made(known, given.only, Asked(given.repeats, given.seed))
+    sys.stdout.write(f"{circumstances()}\n\n{table('evidence', rows)}")
     return int(given.check and not all(row.holds for row in rows))
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown."""
-    lines = [
-        f"| {row.what} | {row.found} | {row.bar} | {('holds' if row.holds else 'MISSED') if row.bar else ''} |"
-        for row in rows
-    ]
-    return "\n".join(["| evidence | found | bar | |", "|---|---|---|---|", *lines, ""])

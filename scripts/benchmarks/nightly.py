@@ -8,14 +8,15 @@ record (`nightly_kit/sessions.json`, or --to PATH) and does nothing else. With -
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from benchmarks import parser_of
 from benchmarks.nightly_kit.noises import RECORD
-from benchmarks.nightly_kit.rows import Asked, Row, makers
+from benchmarks.nightly_kit.rows import PARTS, Asked
+from benchmarks.shared.host import circumstances
+from benchmarks.shared.rows import made, makers_of, table
 
 EXTRAS: Final = ("study", "lab", "dev")
 APART_S: Final = 30.0
@@ -23,7 +24,7 @@ APART_S: Final = 30.0
 
 def main(argv: Sequence[str]) -> int:
     parser = parser_of("nightly", __doc__)
-    known = makers()
+    known = makers_of("nightly_kit", PARTS)
     parser.add_argument("--only", nargs="+", choices=list(known), help="these rows alone", metavar="ROW")
     parser.add_argument("--labs", type=int, default=Asked.labs, help=f"of each simulation ({Asked.labs})")
     parser.add_argument("--seed", type=int, default=Asked.seed, help=f"of all of them ({Asked.seed})")
@@ -39,19 +40,6 @@ def main(argv: Sequence[str]) -> int:
 
         record(given.to, given.record, APART_S)
         return 0
-    rows = []
-    for name in given.only or known:
-        started_s = time.perf_counter()
-        rows.append(known[name](Asked(given.labs, given.seed, given.nights)))
-        sys.stderr.write(f"{name}: {rows[-1].found} ({time.perf_counter() - started_s:.1f} s)\n")
-    sys.stdout.write(table(rows))
+    rows = made(known, given.only, Asked(given.labs, given.seed, given.nights))
+    sys.stdout.write(f"{circumstances()}\n\n{table('nightly gate', rows)}")
     return int(given.check and not all(row.holds for row in rows))
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown."""
-    lines = [
-        f"| {row.what} | {row.bar} | {row.found} | {('held' if row.holds else 'MISSED') if row.bar else ''} |"
-        for row in rows
-    ]
-    return "\n".join(["| nightly gate | bar | found | |", "|---|---|---|---|", *lines, ""])

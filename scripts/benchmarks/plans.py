@@ -18,8 +18,6 @@ seeds; PSNR 1.00, .97 and .985, the second below its bar with 7 verified plans a
 from __future__ import annotations
 
 import itertools
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -33,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import parser_of
+from benchmarks.shared.host import circumstances
 from edgedeploy.evidence.layers import LayerTime, Profile
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
@@ -293,7 +292,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--only", choices=("time", "quality"), help="one of the two parts")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many denoisers are trained (3)")
     given = parser.parse_args(argv)
-    sys.stdout.write(f"{platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f}, one thread\n")
+    sys.stdout.write(f"{circumstances()}, one thread\n")
     holds: list[bool] = []
 
     def bar(text: str, held: bool) -> None:

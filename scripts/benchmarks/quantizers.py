@@ -21,13 +21,13 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks import PAGES, parser_of
+from benchmarks.shared.host import machine
 from edgedeploy.files import write_atomic
 from edgedeploy.files.writing import read_json
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import Reference, describe, reference_outputs
 from edgedeploy.reference.parity import compare
-from edgedeploy.runtime.sensors.probe import cpu_model, isa_here
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.study.store import utc_now
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
@@ -39,7 +39,6 @@ EXTRAS: Final = ("study",)
 PAGE: Final = PAGES / "quantizers.md"
 ROUNDS: Final = 20
 QUERIES: Final = 6
-FLAGS: Final = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16")
 
 
 @dataclass(frozen=True)
@@ -150,14 +149,12 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def page(rows: Sequence[Row], load: str) -> str:
-    cpu = cpu_model(Path("/proc/cpuinfo").read_text())
-    flags = ", ".join(flag for flag in FLAGS if flag in isa_here())
     return "\n".join(
         (
             "# int8 by each quantizer",
             "",
             f"Made by `scripts/bench quantizers` on {utc_now()[:10]}; do not edit by hand.",
-            f"Machine: {cpu}, {os.cpu_count()} cores ({flags}); load {load}.",
+            f"Machine: {machine()}; load {load}.",
             "",
             "The trained UNets of a demo study, one float model a width, calibrated on the task's 32 calibration cases;",
             "SQNR against the float model on its selection cases, all together and the worst one. One thread;",

@@ -10,7 +10,8 @@ import warnings
 from pathlib import Path
 from typing import Final
 
-from benchmarks.evidence_kit.rows import Asked, Row
+from benchmarks.evidence_kit.rows import Asked
+from benchmarks.shared.rows import Row
 
 DAMAGED: Final = 5000
 HEADER_BYTES: Final = 6000

@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.evidence_kit.rows import Asked, Maker, Row
+from benchmarks.evidence_kit.rows import Asked
+from benchmarks.shared.rows import Row, RowMaker
 from edgedeploy.evidence.bootstrap import times_drawn
 from edgedeploy.evidence.noninferiority import LEVEL, Differences, Floats, holm_levels, lost_cases
 
@@ -131,7 +132,7 @@ def broken_cases_caught(asked: Asked) -> Row:
     return Row(what, found, f">= {CAUGHT_BAR:.0%}", caught >= CAUGHT_BAR)
 
 
-ROWS: Final[tuple[Maker, ...]] = (
+ROWS: Final[tuple[RowMaker, ...]] = (
     false_at_20_cases,
     false_at_40_cases,
     false_at_8_groups_of_5,

@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.evidence_kit.rows import Asked, Maker, Row
+from benchmarks.evidence_kit.rows import Asked
+from benchmarks.shared.rows import Row, RowMaker
 from edgedeploy.evidence.auroc import auroc_of, difference_error, placements
 from edgedeploy.evidence.bootstrap import times_drawn
 from edgedeploy.evidence.noninferiority import LEVEL, Differences, Floats, t_quantile
@@ -101,4 +102,4 @@ def _share(count: int, of: int) -> str:
     return f"{count / of:.1%} of {of}" if of else "nothing"
 
 
-ROWS: Final[tuple[Maker, ...]] = (power_promised_for_40_cases, false_auroc_of_80_cases, false_auroc_of_20_patients)
+ROWS: Final[tuple[RowMaker, ...]] = (power_promised_for_40_cases, false_auroc_of_80_cases, false_auroc_of_20_patients)

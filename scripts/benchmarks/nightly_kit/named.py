@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from benchmarks import ROOT
-from benchmarks.nightly_kit.rows import Asked, Maker, Row
+from benchmarks.nightly_kit.rows import Asked
+from benchmarks.shared.rows import Row, RowMaker
 
 TESTS: Final = "tests/faults/nightly/test_what_changed.py"
 
@@ -64,7 +65,7 @@ def _word(case: ET.Element) -> str:
     return "named" if case.find("failure") is None and case.find("error") is None else "FAILED"
 
 
-ROWS: Final[tuple[Maker, ...]] = (
+ROWS: Final[tuple[RowMaker, ...]] = (
     changed_golden_output,
     drifted_golden_output,
     swapped_runtime,

@@ -20,7 +20,8 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks import ROOT
-from benchmarks.nightly_kit.rows import Asked, Maker, Row
+from benchmarks.nightly_kit.rows import Asked
+from benchmarks.shared.rows import Row, RowMaker
 
 sys.path.append(str(ROOT / "tests"))  # night_kit and product_kit
 
@@ -175,4 +176,4 @@ class _Network:
         return path
 
 
-ROWS: Final[tuple[Maker, ...]] = (real_nights_calm, real_nights_slower)
+ROWS: Final[tuple[RowMaker, ...]] = (real_nights_calm, real_nights_slower)

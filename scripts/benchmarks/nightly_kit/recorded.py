@@ -22,7 +22,8 @@ from benchmarks.nightly_kit.bars import (
     nearest,
 )
 from benchmarks.nightly_kit.noises import Record, drawn, read_record
-from benchmarks.nightly_kit.rows import Asked, Maker, Row
+from benchmarks.nightly_kit.rows import Asked
+from benchmarks.shared.rows import Row, RowMaker
 from edgedeploy.evidence.nights import widened
 
 SERIES: Final = 4000
@@ -83,7 +84,7 @@ def recorded_5_percent(asked: Asked) -> Row:
     return Row(what, found, f"p90 within {WITHIN_NIGHTS}", last <= WITHIN_NIGHTS)
 
 
-ROWS: Final[tuple[Maker, ...]] = (
+ROWS: Final[tuple[RowMaker, ...]] = (
     recorded_noise,
     recorded_false_alarms_of_a_lab,
     recorded_false_alarms_of_25,

@@ -1,10 +1,8 @@
-"""What a row of the table is, and where rows are found."""
+"""Which modules of this folder have rows, and what the command line asks of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Final
 
 PARTS: Final = ("recorded", "theory", "named", "scale", "year_page", "nights")
@@ -19,22 +17,3 @@ class Asked:
     labs: int = 50
     seed: int = 0
     nights: int = 30
-
-
-@dataclass(frozen=True)
-class Row:
-    """What was asked, what was found, the bar in words, and whether it holds; no bar always holds."""
-
-    what: str
-    found: str
-    bar: str = ""
-    holds: bool = True
-
-
-Maker = Callable[[Asked], Row]
-
-
-def makers() -> dict[str, Maker]:
-    """Every function of every part's ``ROWS`` by its name."""
-    found = [maker for part in PARTS for maker in import_module(f"benchmarks.nightly_kit.{part}").ROWS]
-    return {maker.__name__: maker for maker in found}

@@ -11,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.nightly_kit.rows import Asked, Maker, Row
+from benchmarks.nightly_kit.rows import Asked
 from benchmarks.nightly_kit.waiting import Shape, WaitingLab, overhead, postgresql, survive
+from benchmarks.shared.rows import Row, RowMaker
 
 LARGE: Final = Shape(boards=100, entries=1000, job_s=4.0, processes=5)
 OVERHEAD_BAR_S: Final = 0.05
@@ -64,4 +65,4 @@ def _none(part: str) -> Row:
     return Row(f"{WHAT}: {part}", "PostgreSQL is not installed: apt-get install postgresql", "measured", holds=False)
 
 
-ROWS: Final[tuple[Maker, ...]] = (scale_overhead, scale_kills)
+ROWS: Final[tuple[RowMaker, ...]] = (scale_overhead, scale_kills)

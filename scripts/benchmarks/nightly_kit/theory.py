@@ -7,7 +7,8 @@ from typing import Final
 
 from benchmarks.nightly_kit.bars import LAB, MOST_ALARMS, Alarms, Power, false_alarms, power
 from benchmarks.nightly_kit.noises import made_up
-from benchmarks.nightly_kit.rows import Asked, Maker, Row
+from benchmarks.nightly_kit.rows import Asked
+from benchmarks.shared.rows import Row, RowMaker
 from edgedeploy.evidence.nights import widened
 
 SD: Final = 0.013
@@ -67,4 +68,4 @@ def _both(asked: Asked, kind: str, sd: float) -> tuple[Alarms, Power]:
     )
 
 
-ROWS: Final[tuple[Maker, ...]] = (normal, t4, ar, disturbed, t4_nights, conflict)
+ROWS: Final[tuple[RowMaker, ...]] = (normal, t4, ar, disturbed, t4_nights, conflict)

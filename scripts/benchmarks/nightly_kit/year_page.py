@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import ROOT
-from benchmarks.nightly_kit.rows import Asked, Maker, Row
+from benchmarks.nightly_kit.rows import Asked
+from benchmarks.shared.rows import Row, RowMaker
 
 sys.path.append(str(ROOT / "tests"))  # made_up_night and browser_kit
 
@@ -80,4 +81,4 @@ def _opened_s(chromium: str, page: Path) -> float:
     return taken_s
 
 
-ROWS: Final[Sequence[Maker]] = (year_page_size, year_page_opens)
+ROWS: Final[Sequence[RowMaker]] = (year_page_size, year_page_opens)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from board_kit import TRANSPORTS, open_transport
 
+from edgedeploy.boards import local
+from edgedeploy.boards.local import LocalTransport
 from edgedeploy.errors import CommandFailed, Unreachable
 from edgedeploy.interfaces.board import Transport
 
@@ -52,6 +56,21 @@ def test_large_streams_in_all_directions_at_once(transport: Transport) -> None:
 
 def test_input_that_nobody_reads_is_no_failure(transport: Transport) -> None:
     assert transport.run(["true"], timeout_s=10, stdin=b"x" * (4 * MIB)).exit_status == 0
+
+
+def test_input_that_comes_after_the_end_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine lets the thread that writes it begin when the command has ended already."""
+    ended, written, feed = threading.Event(), threading.Event(), local._feed
+
+    def late(stream: IO[bytes], data: bytes) -> None:
+        ended.wait(10)
+        feed(stream, data)
+        written.set()
+
+    monkeypatch.setattr(local, "_feed", late)
+    assert LocalTransport().run(["true"], timeout_s=10, stdin=b"x").exit_status == 0
+    ended.set()
+    assert written.wait(10)
 
 
 @pytest.mark.fault(5)

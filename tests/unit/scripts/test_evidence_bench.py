@@ -12,7 +12,8 @@ from benchmarks.evidence_kit.pick import (
     false_share,
     grouped_at_the_margin,
 )
-from benchmarks.evidence_kit.rows import Asked, makers
+from benchmarks.evidence_kit.rows import Asked
+from benchmarks.shared.rows import makers_of
 
 FEW = Asked(repeats=800)
 GROUPS = [place // 5 for place in range(40)]
@@ -40,7 +41,7 @@ def test_broken_cases_behind_a_good_mean_are_caught() -> None:
 
 
 def test_rows_can_be_asked_for_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(makers()) >= {"false_at_20_cases", "broken_cases_caught"}
+    assert set(makers_of("evidence_kit")) >= {"false_at_20_cases", "broken_cases_caught"}
     assert main(["--only", "broken_cases_caught", "--repeats", "200", "--check"]) == 0
     assert "refused by the second endpoint" in capsys.readouterr().out
     with pytest.raises(SystemExit):

@@ -7,12 +7,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-from benchmarks.nightly import table
 from benchmarks.nightly_kit.bars import Alarms, false_alarms, found_after, nearest
 from benchmarks.nightly_kit.noises import SESSIONS, drawn, made_up, read_record
 from benchmarks.nightly_kit.recorded import nights_of
-from benchmarks.nightly_kit.rows import Row, makers
+from benchmarks.nightly_kit.rows import PARTS
 from benchmarks.nightly_kit.simulation import judge
+from benchmarks.shared.rows import makers_of
 
 from edgedeploy.evidence.nights import FIRST_SESSIONS, Limits, Past, judge_series, widened
 
@@ -75,11 +75,10 @@ def test_the_share_is_that_of_the_smallest_value_that_reaches_it() -> None:
     assert nearest(np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10]), 0.9) == 9
 
 
-def test_a_missed_bar_is_told() -> None:
-    rows = [Row("a", "2", "1", holds=False), Row("b", "1", "1"), Row("c", "x")]
-    assert [line.rsplit("|", 2)[1].strip() for line in table(rows).splitlines()[2:]] == ["MISSED", "held", ""]
+def test_a_rate_above_its_bar_does_not_hold() -> None:
     assert not Alarms(1, 100, 1.01, 0.1, 0.0).holds
 
 
 def test_every_row_has_a_name_of_its_own() -> None:
-    assert {"recorded_false_alarms_of_a_lab", "recorded_10_percent", "recorded_5_percent"} <= set(makers())
+    found = makers_of("nightly_kit", PARTS)
+    assert {"recorded_false_alarms_of_a_lab", "recorded_10_percent", "recorded_5_percent"} <= set(found)

@@ -1,0 +1,25 @@
+"""Tables of bars: rows are found by themselves, and one that misses its bar says so."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.shared.rows import Row, made, makers_of, table
+
+
+@pytest.mark.parametrize("kit", ["evidence_kit", "nightly_kit"])
+def test_the_rows_of_a_kit_are_found(kit: str) -> None:
+    found = makers_of(kit)
+    assert len(found) >= 5
+    assert all(maker.__name__ == name for name, maker in found.items())
+
+
+def test_rows_are_made_in_the_order_asked_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    makers = {name: lambda asked, name=name: Row(name, str(asked)) for name in "abc"}
+    assert [row.what for row in made(makers, ["c", "a"], 7)] == ["c", "a"]
+    assert capsys.readouterr().err.startswith("c: 7 (")
+    assert [row.what for row in made(makers, None, 7)] == ["a", "b", "c"]
+
+
+def test_a_missed_bar_stands_in_the_table() -> None:
+    told = table("speed", [Row("a", "2", "at most 1", holds=False), Row("b", "1", "at most 1"), Row("c", "3")])
+    assert [line.rsplit("|", 2)[1].strip() for line in told.splitlines()[2:]] == ["MISSED", "held", ""]
