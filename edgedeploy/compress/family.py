@@ -12,9 +12,8 @@ from functools import partial
 from torch import nn
 
 from edgedeploy.compress.allocation import Sensitivity
-from edgedeploy.compress.batch import first_inputs
 from edgedeploy.compress.elastic import Cut, cut_of, cut_out, train_elastic
-from edgedeploy.compress.model import RECALIBRATION_BATCHES, SENSITIVITY_BATCHES, example_inputs, inherited
+from edgedeploy.compress.model import RECALIBRATION_BATCHES, SENSITIVITY_BATCHES, inherited, one_case
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.prune import prune
 from edgedeploy.compress.sensitivity import gate_gradients
@@ -56,7 +55,7 @@ def train_family(
     arch, recipe, epochs = variant.arch_kwargs, task.recovery_recipe, variant.elastic.epochs
     model, _ = inherited(task, variant, baseline_model, own_weights)
     whole: nn.Module = baked(copied(plain_model(model)))
-    inputs = example_inputs(task.input_specs(**arch), first_inputs(task, arch))
+    inputs = one_case(task, arch)
     gates = gate_gradients(whole, task, arch, SENSITIVITY_BATCHES, recipe.seed)
     cuts: dict[Named, Cut] = {}
     refused: dict[Named, Unsupported] = {}

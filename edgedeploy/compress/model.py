@@ -24,10 +24,21 @@ from edgedeploy.compress.prune import channel_widths, outputs_of, prune
 from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.recalibration import recalibrate
 from edgedeploy.compress.sensitivity import gate_gradients
+from edgedeploy.compress.shrink.apply import shrunk
+from edgedeploy.compress.student import recipe_of_student, student_of
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import BuildError, DataError, SpecError, Unsupported
 from edgedeploy.files import write_atomic
-from edgedeploy.interfaces.task import Array, Recoverable, Task, Trainable, Trainer, baseline_arch, can_recover
+from edgedeploy.interfaces.task import (
+    Array,
+    Recoverable,
+    Task,
+    Trainable,
+    Trainer,
+    TrainRecipe,
+    baseline_arch,
+    can_recover,
+)
 from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.variant import Scalar, Variant
@@ -43,6 +54,8 @@ WAYS_TO_WEIGHTS: Final = (
 
 RECALIBRATION_BATCHES: Final = 16
 """How many batches of the train split give a model without training the statistics of its batch norms."""
+SHRINK_CASES: Final = 64
+"""How many calibration cases decide at most which heads, features and blocks a network does without."""
 SENSITIVITY_BATCHES: Final = 8
 """How many batches of the train split weigh the layers' channels."""
 
@@ -97,7 +110,8 @@ def derive(
 
     1. Every tensor whose name and shape match is inherited from the baseline. With ``own_weights``, models of another
        architecture keep the trained weights that ``build`` gave them.
-    2. The least important channels are pruned: the same share in every layer, or by the layers' sensitivity.
+    2. The least important channels are pruned: the same share in every layer, or by the layers' sensitivity. What the
+       variant leaves out besides goes next (:mod:`edgedeploy.compress.shrink`). A student is neither inherited nor pruned.
     3. Where the task can train, the model is trained with the baseline as its teacher (recovery): by the task's recipe, or
        as ``further`` says. Without any epoch of training, the statistics of its batch norms are taken anew.
 
@@ -109,7 +123,8 @@ def derive(
     Raises ``Unsupported`` when torch-pruning cannot trace the model, or layers have no weights and the task cannot train;
     ``BuildError`` when recovery diverges.
     """
-    if variant.width == 1.0 and _is_baselines(task, variant) and not variant.recovered:
+    whole = variant.width == 1.0 and not variant.shrink
+    if whole and _is_baselines(task, variant) and not variant.recovered:
         twin: nn.Module = copied(baseline_model)
         return twin.eval()
     like = further.start if further else None  # the rungs of one variant have the same shapes
@@ -126,12 +141,16 @@ def derive(
     arch = variant.arch_kwargs
     if further is not None:
         assert isinstance(task, Recoverable)
-        return _trained_further(model, task, arch, baseline_model, further, oversight)
+        return _trained_further(model, task, variant, baseline_model, further, oversight)
     if isinstance(task, Trainer):
         fit_by_task(model, task, arch=arch, purpose="recovery", teacher=baseline_model, oversight=oversight)
     elif isinstance(task, Recoverable):
-        fit(model, task, task.recovery_recipe, arch=arch, teacher=baseline_model, oversight=oversight)
+        fit(model, task, _recipe(task, variant), arch=arch, teacher=baseline_model, oversight=oversight)
     return model.eval()
+
+
+def _recipe(task: Recoverable, variant: Variant) -> TrainRecipe:
+    return recipe_of_student(task) if variant.shrink.student else task.recovery_recipe
 
 
 @dataclass(frozen=True)
@@ -153,7 +172,7 @@ def _narrowed(
     assert further.wider is not None
     wider = restore(task, further.wider[0], baseline_model, further.wider[1], own_weights=own_weights)
     arch = variant.arch_kwargs
-    inputs = example_inputs(task.input_specs(**arch), first_inputs(task, arch))
+    inputs = one_case(task, arch)
     widths = channel_widths(model)
     try:
         cut = prune(wider, inputs, variant.width, widths=widths)
@@ -167,16 +186,16 @@ def _narrowed(
 def _trained_further(
     model: nn.Module,
     task: Recoverable,
-    arch: Mapping[str, Scalar],
+    variant: Variant,
     teacher: nn.Module,
     further: Further,
     oversight: Oversight,
 ) -> nn.Module:
+    arch, recipe = variant.arch_kwargs, _recipe(task, variant)
     if further.start is not None:
         model = load_weights(model, further.start)
     if not further.epochs:
         return recalibrate(model, task, arch, RECALIBRATION_BATCHES, task.recovery_recipe.seed)
-    recipe = task.recovery_recipe
     recipe = replace(recipe, epochs=further.epochs, early_epochs=min(recipe.early_epochs, further.epochs - 1))
     fit(model, task, recipe, arch=arch, teacher=teacher, oversight=oversight)
     return model.eval()
@@ -241,10 +260,14 @@ def _shaped(
 ) -> tuple[nn.Module, InheritReport]:
     """The variant's model before any training of its own: inherited and pruned; by sensitivity, unless the weights in the
     file ``like`` tell the width of every layer."""
+    if variant.shrink.student:
+        model = student_of(task, variant.shrink.student, variant.arch_kwargs)
+        return model.eval(), inherit(model, model)
     model, report = inherited(task, variant, baseline_model, own_weights)
-    inputs = example_inputs(task.input_specs(**variant.arch_kwargs), first_inputs(task, variant.arch_kwargs))
+    inputs = one_case(task, variant.arch_kwargs)
     if not variant.allocation:
-        return prune(model, inputs, variant.width), report
+        model = prune(model, inputs, variant.width)
+        return (_smaller(task, variant, model, inputs, like) if variant.shrink else model), report
     if like is not None:
         return prune(model, inputs, variant.width, widths=widths_in(like, model)), report
     if not isinstance(task, Recoverable):
@@ -255,6 +278,26 @@ def _shaped(
     gates = gate_gradients(model, task, variant.arch_kwargs, SENSITIVITY_BATCHES, task.recovery_recipe.seed)
     sensitivity = Sensitivity("compute" if variant.allocation == "compute" else "bytes", gates)
     return prune(model, inputs, variant.width, sensitivity=sensitivity), report
+
+
+def _smaller(task: Task, variant: Variant, model: nn.Module, inputs: Any, like: Path | None) -> nn.Module:
+    """``model`` without what the variant leaves out besides channels: by the calibration cases, or as the weights in the
+    file ``like`` have it. Raises ``Unsupported`` for a task without calibration cases."""
+    if like is not None:
+        return shrunk(model, variant.shrink, inputs, None, list(_read_weights(like, model)))
+    arch = variant.arch_kwargs
+    cases, specs = task.cases("calibration")[:SHRINK_CASES], task.input_specs(**arch)
+    if not cases:
+        found = f"task {task.name!r} has no calibration cases to choose by"
+        raise Unsupported(f"a network with {variant.shrink.label}", found, "Give it some")
+
+    def feeds() -> Iterator[dict[str, torch.Tensor]]:
+        for case in cases:
+            with their_code(task, f"inputs of case {case.id}"):
+                feed = task.inputs(case, **arch)
+            yield example_inputs(specs, feed)
+
+    return shrunk(model, variant.shrink, inputs, feeds)
 
 
 def widths_in(path: Path, model: nn.Module) -> dict[str, int]:
@@ -289,6 +332,11 @@ def example_inputs(specs: tuple[TensorSpec, ...], feed: Mapping[str, Array] | No
 
     values = feed or random_feed(specs, 0)
     return {spec.name: torch.from_numpy(np.array(values[spec.name])) for spec in specs}
+
+
+def one_case(task: Task, arch: Mapping[str, Scalar]) -> dict[str, torch.Tensor]:
+    """The inputs of the task's first calibration case by name; random ones where it has none."""
+    return example_inputs(task.input_specs(**arch), first_inputs(task, arch))
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedeploy.records.goals import Objective
+from edgedeploy.records.shrink import SHRINK_KEYS
 from edgedeploy.records.variant import UNIFORM, Scalar, Variant
 
 Floats = NDArray[np.float64]
@@ -62,6 +63,7 @@ def settings_of(variants: Sequence[Variant]) -> dict[str, list[Scalar]]:
         "width": [variant.width for variant in variants],
         "allocation": [variant.allocation or UNIFORM for variant in variants],
         "recovery epochs": ["none" if item.recovery_epochs is None else item.recovery_epochs for item in variants],
+        **{name: [variant.shrink.settings[name] for variant in variants] for name in SHRINK_KEYS},
         **{name: [variant.arch_kwargs.get(name, "none") for variant in variants] for name in arch},
         "threads": [variant.threads for variant in variants],
         "power mode": [variant.power_mode or "unchanged" for variant in variants],

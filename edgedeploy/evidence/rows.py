@@ -51,6 +51,7 @@ def _settings(variant: Variant) -> Row:
         "width": variant.width,
         "allocation": variant.allocation,
         **{f"arch.{name}": value for name, value in variant.arch},
+        **variant.shrink.as_json(),
         "threads": variant.threads,
     }
 

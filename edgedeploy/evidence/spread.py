@@ -88,8 +88,8 @@ def first_float(measurements: Iterable[Measurement], baselines: Sequence[Variant
         for item in measurements
         if item.valid
         and not item.variant.recovered
-        and (item.variant.target, item.variant.precision, item.variant.arch, item.variant.width)
-        == (first.target, first.precision, first.arch, first.width)
+        and (item.variant.target, item.variant.precision, *_network(item.variant))
+        == (first.target, first.precision, *_network(first))
     ]
     return min(found, key=lambda item: (item.digest != first.digest, item.created_utc, item.digest), default=None)
 
@@ -97,4 +97,8 @@ def first_float(measurements: Iterable[Measurement], baselines: Sequence[Variant
 def is_int8_baseline(variant: Variant, baselines: Sequence[Variant]) -> bool:
     """The untouched float network, quantized to int8 by calibration."""
     whole = variant.precision == "int8" and not variant.training and not variant.recovered
-    return whole and any((variant.arch, variant.width) == (item.arch, item.width) for item in baselines)
+    return whole and any(_network(variant) == _network(item) for item in baselines)
+
+
+def _network(variant: Variant) -> tuple[object, ...]:
+    return variant.arch, variant.width, variant.shrink

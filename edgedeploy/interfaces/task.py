@@ -135,6 +135,18 @@ class Trainer(Protocol):
         """
 
 
+@runtime_checkable
+class Teaching(Protocol):
+    """A task with networks that may stand in the place of its own. A protocol of its own because most tasks have none.
+
+    A student is a function that makes a ``torch.nn.Module`` of the architecture's keywords, or keywords of
+    :meth:`Task.build` with the values that make a smaller network of the same class (``{"features": 96}``), which need not
+    be among those of the architecture. It takes the task's inputs and answers in the same names and shapes.
+    """
+
+    students: Mapping[str, Callable[..., Any] | Mapping[str, Scalar]]
+
+
 def is_trained(task: Task) -> bool:
     """Whether every model that the task's ``build`` makes has its trained weights: the optional member ``trained``."""
     return getattr(task, "trained", False) is True

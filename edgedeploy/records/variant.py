@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
 
 from edgedeploy.records.elastic import NO_ELASTIC, Elastic
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NO_RULES, PrecisionPlan
+from edgedeploy.records.shrink import NO_SHRINK, SHRINK_KEYS, Shrink
 
 Scalar = bool | int | float | str
 
@@ -45,7 +46,8 @@ DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
     *("weight_bits", "quantizer", "recovery_epochs", "allocation"),
 )
-"""Search parameters that edgedeploy itself understands; every other one belongs to the task's architecture."""
+"""Search parameters that edgedeploy itself understands, besides those of :mod:`edgedeploy.records.shrink`; every other one
+belongs to the task's architecture."""
 
 
 def canonical_json(value: object) -> str:
@@ -77,6 +79,7 @@ class Variant:
       baseline.
     - ``from_wider``: the training starts from the nearest wider model that is trained by then, not from the baseline; the
       model's record says which one that was.
+    - ``shrink``: what is left out of the network besides channels, or which student is in its place.
     - ``recovered``: the baseline after as much further training as recovered variants get; no search proposes it.
     """
 
@@ -97,6 +100,7 @@ class Variant:
     elastic: Elastic = NO_ELASTIC
     recovered: bool = False
     from_wider: bool = False
+    shrink: Shrink = NO_SHRINK
 
     @property
     def arch_kwargs(self) -> dict[str, Scalar]:
@@ -114,6 +118,7 @@ class Variant:
             **self._recovery,
             **self._allocated,
             **self._cut_of,
+            **self._left_out,
             **self._start,
             **({"recovered": True} if self.recovered else {}),
         }
@@ -129,6 +134,10 @@ class Variant:
     @property
     def _cut_of(self) -> dict[str, Any]:
         return {"elastic": self.elastic.as_json()} if self.elastic else {}
+
+    @property
+    def _left_out(self) -> dict[str, Any]:
+        return {"shrink": self.shrink.as_json()} if self.shrink else {}
 
     @property
     def _start(self) -> dict[str, bool]:
@@ -175,6 +184,7 @@ class Variant:
             elastic=Elastic.from_json(data["elastic"]) if "elastic" in data else NO_ELASTIC,
             recovered=bool(data.get("recovered", False)),
             from_wider=bool(data.get("from_wider", False)),
+            shrink=Shrink.from_json(data.get("shrink", {})),
         )
 
     @cached_property
@@ -193,7 +203,7 @@ class Variant:
             trained["weight_bits"] = self.weight_bits
         if self.recovered:
             trained["recovered"] = True
-        network = {"width": self.width, "arch": dict(self.arch), **self._allocated, **self._cut_of}
+        network = {"width": self.width, "arch": dict(self.arch), **self._allocated, **self._cut_of, **self._left_out}
         return digest_of({**network, **self._recovery, **self._start, **trained})[:16]
 
     @property
@@ -220,7 +230,7 @@ class Variant:
     @property
     def label(self) -> str:
         """Short text for people. It is unique within a study that searches no other settings."""
-        parts = [self.target, self.recipe, self.width_label]
+        parts = [self.target, self.recipe, self.width_label, self.shrink.label]
         parts += [*(str(value) for _, value in self.arch), f"t{self.threads}", self.power_mode]
         return " ".join(part for part in parts if part)
 
@@ -296,14 +306,16 @@ def canonical(
     - recovery epochs are dropped for the baseline's own architecture at full width, which is not recovered.
     - a model of full width has no allocation, and neither has the uniform one;
     - a model without allocation is not cut out of an elastic network;
-    - a model of full width, one that is not trained, and one that is cut out of an elastic network start from no wider one.
+    - a model of full width, one that is not trained, one that is cut out of an elastic network and one that leaves out more
+      than channels start from no wider one;
+    - a student has full width and all of its heads, features, blocks, rank and tokens.
     """
     target = str(params["target"])
     precision = str(params.get("precision", "float32"))
     if precision not in target_precisions[target]:
         precision = AS_GIVEN if AS_GIVEN in target_precisions[target] else "float32"
     arch = dict(arch_defaults)
-    arch.update({key: value for key, value in params.items() if key not in DEPLOYMENT_KEYS})
+    arch.update({key: value for key, value in params.items() if key not in _ours(arch_defaults)})
     name = str(params.get("plan", NO_PLAN))
     made = choices.made.get(target, {}).get(name) if precision == "int8" and arch == dict(arch_defaults) else None
     plan = (made or choices.plans.get(name, NO_RULES)).allowed(precision, choices.layers.get(target, ()))
@@ -323,8 +335,9 @@ def canonical(
         cases = cases if cases < choices.cases else 0
     narrow = choices.seven_bits.get(target, ())
     can_choose = any(name in narrow for name in (precision, *plan.precisions))
-    width = round(float(params.get("width", 1.0)), 6)
-    recovers = width < 1.0 or arch != dict(arch_defaults)
+    shrink = Shrink.of(params, arch_defaults)
+    width = 1.0 if shrink.student else round(float(params.get("width", 1.0)), 6)
+    recovers = width < 1.0 or bool(shrink) or arch != dict(arch_defaults)
     allocation = str(params.get("allocation", UNIFORM)) if width < 1.0 else UNIFORM
     elastic = NO_ELASTIC if allocation == UNIFORM else choices.elastic
     epochs = int(params["recovery_epochs"]) if recovers and "recovery_epochs" in params else None
@@ -344,5 +357,11 @@ def canonical(
         quantizer=quantizer,
         allocation="" if allocation == UNIFORM else allocation,
         elastic=elastic,
-        from_wider=choices.from_wider and width < 1.0 and epochs != 0 and not elastic,
+        from_wider=choices.from_wider and width < 1.0 and epochs != 0 and not elastic and not shrink,
+        shrink=shrink,
     )
+
+
+def _ours(arch: Collection[str]) -> set[str]:
+    """Search parameters that are no keywords of the task's ``build``."""
+    return {*DEPLOYMENT_KEYS, *(name for name in SHRINK_KEYS if name not in arch)}

@@ -84,7 +84,7 @@ def all_variants_table(report: Front) -> Table:
     lines = []
     for row in report.rows:
         v = row.variant
-        arch = " ".join(f"{key}={value}" for key, value in v.arch)
+        arch = " ".join((*(f"{key}={value}" for key, value in v.arch), v.shrink.label)).rstrip()
         where = (f"{row.role}; " if row.role else "") + status_text(row, report)
         cells = [
             *(Cell(text, sort=text) for text in (v.target, v.recipe)),

@@ -14,6 +14,7 @@ import optuna
 
 from edgedeploy.records.conditions import Condition
 from edgedeploy.records.precision import AS_GIVEN
+from edgedeploy.records.shrink import NO_SHRINK
 from edgedeploy.records.variant import NO_CHOICES, NO_PLAN, Choices, Scalar, Variant, canonical
 
 ENUMERATION_LIMIT = 20_000
@@ -100,8 +101,10 @@ class Space:
         """Parameters whose canonical variant is ``variant``; None when the space has none, as for a baseline outside of
         it. Several values of a calibration, a quantizer or a plan can mean the same: they are tried until one gives the
         variant."""
-        facts = {**variant.arch_kwargs, "precision": variant.precision, "width": variant.width}
-        facts |= {"threads": variant.threads, "power_mode": variant.power_mode}
+        facts = {**variant.shrink.settings, "width": variant.width, **variant.arch_kwargs}
+        if variant.shrink.student:  # which has no shares, whatever they are
+            facts = {**variant.arch_kwargs, "student": variant.shrink.student}
+        facts |= {"precision": variant.precision, "threads": variant.threads, "power_mode": variant.power_mode}
         facts |= {} if variant.recovery_epochs is None else {"recovery_epochs": variant.recovery_epochs}
         if variant.target not in self.targets or any(
             name in self.parameters and value not in self.parameters[name] for name, value in facts.items()
@@ -146,6 +149,8 @@ class Space:
             wanted = min(values)
         elif name in FIRST_IS_THE_BASELINES:
             wanted = values[0]
+        elif name not in self.arch_defaults:
+            wanted = NO_SHRINK.settings[name]
         else:
             wanted = self.arch_defaults[name]
         return wanted if wanted in values else values[0]

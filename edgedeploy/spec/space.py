@@ -9,6 +9,7 @@ from typing import Any, Final
 from edgedeploy.errors import nearest
 from edgedeploy.records.precision import CALIBRATED, LAYER_PRECISIONS
 from edgedeploy.records.variant import ALLOCATIONS, NO_PLAN, Scalar
+from edgedeploy.spec.shrink import SHRINK_TEXTS
 from edgedeploy.spec.source import SpecSource
 
 MAX_CHOICES = 64
@@ -33,6 +34,7 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     "one before it, 0 trains nothing; those of the task's recipe when left out.",
     "quantizer": "Which tool makes int8 of the float model, as far as a target has it: nncf, nncf-minmax, onnxruntime; "
     "the target's own when left out.",
+    **SHRINK_TEXTS,
     "weight_bits": "Bits of int8 weights, 8 or 7; the board chooses when left out.",
 }
 """Parameters of ``[space]`` that edgedeploy itself understands; every other one is a keyword of the task's ``build``."""

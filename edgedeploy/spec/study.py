@@ -17,6 +17,7 @@ from edgedeploy.errors import SpecError, nearest
 from edgedeploy.records.metric_table import BOARD_METRICS, RUN_METRICS, not_told_by
 from edgedeploy.records.metrics import Clock, Direction, MetricInfo
 from edgedeploy.records.precision import PrecisionPlan
+from edgedeploy.records.shrink import SHRINK_KEYS
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, PRECISIONS, TRAININGS, Scalar
 from edgedeploy.records.weightbits import WEIGHT_BITS
@@ -29,6 +30,7 @@ from edgedeploy.spec.recovery import RecoveryTable, check_elastic
 from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
 from edgedeploy.spec.search import MAX_POINTS, Combination, Point, SearchTable, check_points, check_stop
+from edgedeploy.spec.shrink import check_shrink
 from edgedeploy.spec.source import SpecSource, first_error
 from edgedeploy.spec.space import (
     MAX_CHOICES,
@@ -316,7 +318,7 @@ class StudySpec(_Table):
         architecture: Mapping[str, Sequence[Scalar]],
         known_targets: Mapping[str, tuple[str, ...]],
     ) -> None:
-        known = [*architecture, *(key for key in DEPLOYMENT_KEYS if key != "target")]
+        known = [*architecture, *(key for key in DEPLOYMENT_KEYS if key != "target"), *SHRINK_KEYS]
         for key, values in self.space.items():
             path = f"space.{key}"
             if key == "target":
@@ -329,6 +331,7 @@ class StudySpec(_Table):
                 subset(source, path, values, tuple(architecture[key]), "the task's values are")
         subset(source, "space.precision", self.space.get("precision", ()), PRECISIONS, "precisions are")
         check_allocations(source, self.space)
+        check_shrink(source, self.space, architecture)
         offered = {precision for name in self.study.targets for precision in known_targets[name]}
         for precision in self.space.get("precision", ()):
             if precision not in offered:

@@ -21,6 +21,7 @@ from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.cases import inputs_of, scores_of
 from edgedeploy.study.front import weights_of
+from edgedeploy.study.shrinking import leaves_out
 
 RECOVERY_MEMBERS: Final = ("batches", "loss", "recovery_recipe")
 
@@ -98,7 +99,8 @@ def recovered_baseline(space: Space, task: Task) -> Variant | None:
         if name in space.arch_defaults
         for value in values
     )
-    return replace(space.baseline_variant(space.targets[0]), recovered=True) if narrow or other else None
+    baseline = space.baseline_variant(space.targets[0])
+    return replace(baseline, recovered=True) if narrow or other or leaves_out(space.parameters, task) else None
 
 
 def _own_network(spec: StudySpec) -> bool:
@@ -163,6 +165,6 @@ def _training_notes(task: Task) -> tuple[str, ...]:
 
 def _pruning_notes(spec: StudySpec, task: Task) -> tuple[str, ...]:
     narrow = any(not isinstance(width, (str, bool)) and width < 1.0 for width in spec.space.get("width", ()))
-    if can_recover(task) or not narrow:
+    if can_recover(task) or not (narrow or leaves_out(spec.space, task)):
         return ()
     return ("pruned variants keep the weights that are left: the task has no training that recovers them",)

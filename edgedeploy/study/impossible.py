@@ -18,11 +18,12 @@ from edgedeploy.records.goals import Constraint
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.precision import AS_GIVEN
-from edgedeploy.records.variant import DEPLOYMENT_KEYS, UNIFORM, Scalar
+from edgedeploy.records.variant import UNIFORM, Scalar
 from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.layout import IMPOSSIBLE
 from edgedeploy.study.reading import read_record
+from edgedeploy.study.shrinking import leaves_out
 from edgedeploy.study.store import Store
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _by_weights(constraint: Constraint, info: MetricInfo, task: Task, space: Spa
     memory = constraint.metric == "peak_memory_bytes" and IN_OWN_MEMORY.issuperset(space.targets)
     if constraint.at_most is None or not (memory or constraint.metric == "size_bytes") or isinstance(task, ReadyMade):
         return None
-    bits = _least_bits(space)
+    bits = None if leaves_out(space.parameters, task) else _least_bits(space)  # else no width is the smallest network
     architectures = list(_architectures(space))
     if bits is None or len(architectures) > MOST_ARCHITECTURES:
         return None
@@ -111,7 +112,7 @@ def _least_bits(space: Space) -> int | None:
 
 
 def _architectures(space: Space) -> Iterator[dict[str, Scalar]]:
-    names = [name for name in space.parameters if name not in DEPLOYMENT_KEYS]
+    names = [name for name in space.parameters if name in space.arch_defaults]
     yield dict(space.arch_defaults)
     for values in itertools.islice(
         itertools.product(*(space.parameters[name] for name in names)), MOST_ARCHITECTURES + 1

@@ -11,6 +11,7 @@ from edgedeploy.interfaces.task import Task
 from edgedeploy.records.goals import Constraint
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.ladder import Ladder
@@ -94,6 +95,13 @@ def _limits(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, tup
     }
 
 
+def _kept(shrink: Shrink) -> float:
+    """Of a transformer's weights: a third is attention's, two thirds are the MLPs'; a student is taken for a quarter."""
+    if shrink.student:
+        return 0.25
+    return shrink.depth * (shrink.heads + 2 * shrink.mlp) / 3 * min(1.0, 4 / 3 * shrink.rank)
+
+
 def _bounds(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[int, float]:
     bounds = ((index, metrics[goal.metric].bound) for index, goal in enumerate(spec.objectives))
     return {index: bound for index, bound in bounds if bound is not None}
@@ -118,7 +126,7 @@ class Sizes:
         if variant.arch not in self._known:
             few = len(self._known) < MOST_ARCHITECTURES
             self._known[variant.arch] = size_of(self._task, variant.arch_kwargs) if few else {}
-        kept = variant.width**2
+        kept = variant.width**2 * _kept(variant.shrink)
         found = {name: value * kept for name, value in self._known[variant.arch].items()}
         if "parameters" in found:
             found["bytes"] = found["parameters"] * _BITS.get(variant.precision, _FLOAT_BITS) / 8

@@ -261,6 +261,7 @@ class Modeller:
         parts = (
             f"width {variant.width:g}",
             variant.allocation,
+            variant.shrink.label,
             *map(str, variant.arch_kwargs.values()),
             *trained,
             *further,

@@ -50,6 +50,7 @@ from edgedeploy.study.baseline import RECOVERY_MEMBERS, TRAINS_HERE, Baseline, f
 from edgedeploy.study.cases import check_cases
 from edgedeploy.study.clusters import check_groups
 from edgedeploy.study.gathering import Found, gather
+from edgedeploy.study.shrinking import check_network
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import Plugin, demands_of, find_targets, quantizers_of, sessions_of
 from edgedeploy.tasks.load import load_task
@@ -296,6 +297,7 @@ def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Seq
         found = f"layers are weighed by the loss of training batches, but task {task.name!r} has none"
         remedy = f"Remove it from the space, or give the task {', '.join(RECOVERY_MEMBERS)}"
         raise source.error("space.allocation", found, remedy)
+    check_network(source, spec.space, task)
     if "qat" not in spec.space.get("training", ()):
         return
     if not isinstance(task, Recoverable):

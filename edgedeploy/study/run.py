@@ -300,7 +300,9 @@ class StudyRun:
         return None if further in known else further
 
     def _is_recovered(self, variant: Variant) -> bool:
-        changed = variant.width < 1.0 or variant.arch_kwargs != dict(self._ready.space.arch_defaults)
+        changed = (
+            variant.width < 1.0 or bool(variant.shrink) or variant.arch_kwargs != dict(self._ready.space.arch_defaults)
+        )
         return changed and variant.recovery_epochs != 0
 
     def _compare_at_the_end(self) -> None:

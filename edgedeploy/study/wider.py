@@ -99,5 +99,9 @@ class Wider:
     def _trained(self, variant: Variant) -> Iterator[Variant]:
         for folder in sorted((self._store.root / "models").glob("*/")):
             other = kept_network(folder)
-            if other is not None and other.arch == variant.arch and not (other.training or other.recovered):
+            if (
+                other is not None
+                and other.arch == variant.arch
+                and not (other.training or other.recovered or other.shrink)
+            ):
                 yield other

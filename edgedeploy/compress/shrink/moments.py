@@ -1,0 +1,122 @@
+"""Means and second moments of what layers read, over calibration cases; and weights that fit them.
+
+This module needs torch: import it inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from edgedeploy.compress.shrink.parts import unfused
+from edgedeploy.reference.calling import call
+
+MOST_BYTES: Final = 256 << 20
+"""Memory for the moments of the layers that are looked at in one pass."""
+
+RIDGE: Final = 1e-3
+"""Share of the mean variance that is added to every direction: few cases leave some of them unseen."""
+
+Feeds = Callable[[], Iterable[Any]]
+"""Gives the inputs of the calibration cases, one case at a time, on every call from the first one on."""
+
+
+@dataclass
+class Moment:
+    """Of ``count`` rows of features: their ``total`` (features) and the sum ``square`` of their outer products (features x
+    features)."""
+
+    count: int
+    total: torch.Tensor
+    square: torch.Tensor
+
+    def add(self, rows: torch.Tensor) -> None:
+        self.count += len(rows)
+        self.total += rows.sum(0).double()
+        self.square += (rows.T @ rows).double()
+
+    @property
+    def mean(self) -> torch.Tensor:
+        return self.total / self.count
+
+    def spread(self, centred: bool) -> torch.Tensor:
+        """Second moment about the mean (``centred``) or about zero, with the ridge on its diagonal."""
+        found = self.square / self.count
+        if centred:
+            found = found - torch.outer(self.mean, self.mean)
+        least = RIDGE * found.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+        return found + least * torch.eye(len(found), dtype=found.dtype)
+
+
+def moments_of(model: nn.Module, names: Sequence[str], feeds: Feeds) -> dict[str, Moment]:
+    """Moments of what linear layers read, and of the channels that convolutions read, by the layer's name. A layer that is
+    never called has none."""
+    found: dict[str, Moment] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: Any, args: tuple[Any, ...]) -> None:
+            rows = rows_of(module, args[0].detach())
+            if name not in found:
+                width = rows.shape[1]
+                found[name] = Moment(0, torch.zeros(width).double(), torch.zeros(width, width).double())
+            found[name].add(rows)
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in names]
+    try:
+        with torch.no_grad(), unfused():
+            for inputs in feeds():
+                call(model.eval(), inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def rows_of(layer: nn.Module, values: torch.Tensor) -> torch.Tensor:
+    """What a layer reads as (rows, features): of a convolution, one row per position."""
+    moved = values if isinstance(layer, nn.Linear) else values.movedim(1, -1)
+    return moved.reshape(-1, moved.shape[-1]).float()
+
+
+def in_passes(model: nn.Module, names: Sequence[str]) -> Iterator[list[str]]:
+    """The layers in their order, as many at a time as the memory for their moments allows."""
+    part: list[str] = []
+    size = 0
+    for name in names:
+        layer = model.get_submodule(name)
+        features = int(layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels)  # type: ignore[arg-type]
+        own = 8 * features**2
+        if part and size + own > MOST_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(name)
+        size += own
+    if part:
+        yield part
+
+
+def weighed(layer: nn.Linear, moment: Moment) -> torch.Tensor:
+    """How much each feature that ``layer`` reads moves its outputs: the feature's variance (its mean, where there is no
+    bias to take it) times the squared norm of its column."""
+    spread = moment.spread(layer.bias is not None).diagonal()
+    return spread * layer.weight.detach().double().square().sum(0)
+
+
+def refitted(layer: nn.Linear, moment: Moment | None, kept: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight and bias of ``layer`` for the features ``kept`` alone, such that its outputs change least over the rows of the
+    moment (least squares); without a moment, those that it has."""
+    weight, bias = layer.weight.detach().double(), None if layer.bias is None else layer.bias.detach().double()
+    at = torch.tensor(list(kept))
+    if moment is None:
+        return layer.weight.detach()[:, at], None if layer.bias is None else layer.bias.detach()
+    spread = moment.spread(bias is not None)
+    fitted = torch.linalg.solve(spread[at][:, at], (weight @ spread[:, at]).T).T
+    if bias is not None:
+        bias = bias + weight @ moment.mean - fitted @ moment.mean[at]
+    return fitted.float(), None if bias is None else bias.float()
