@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         ReadyMade,
         Split,
         Task,
+        Teaching,
         Trainable,
         Trainer,
         TrainRecipe,
@@ -91,6 +92,7 @@ __all__ = [
     "BundleOptions",
     # to write a task
     "Task",
+    "Teaching",
     "Trainable",
     "Trainer",
     "ReadyMade",
@@ -162,6 +164,7 @@ _HOMES: Final = {
     "make_bundle": "study.bundle.make",
     "BundleOptions": "study.bundle.options",
     "Task": "interfaces.task",
+    "Teaching": "interfaces.task",
     "Trainable": "interfaces.task",
     "Trainer": "interfaces.task",
     "ReadyMade": "interfaces.task",

@@ -123,8 +123,7 @@ def derive(
     Raises ``Unsupported`` when torch-pruning cannot trace the model, or layers have no weights and the task cannot train;
     ``BuildError`` when recovery diverges.
     """
-    whole = variant.width == 1.0 and not variant.shrink
-    if whole and _is_baselines(task, variant) and not variant.recovered:
+    if variant.whole and _is_baselines(task, variant) and not variant.recovered:
         twin: nn.Module = copied(baseline_model)
         return twin.eval()
     like = further.start if further else None  # the rungs of one variant have the same shapes

@@ -45,7 +45,8 @@ class Shrink:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Shrink:
         """Raises ``ValueError`` or ``TypeError`` for data that :meth:`as_json` cannot have written."""
-        found = cls(**{name: str(value) if name == "student" else float(value) for name, value in data.items()})
+        read: dict[str, Any] = {name: (str if name == "student" else float)(value) for name, value in data.items()}
+        found = cls(**read)
         if not all(0.0 < getattr(found, name) <= 1.0 for name in SHARES):
             raise ValueError(f"shares: expected numbers above 0 and at most 1, but got {dict(data)!r}"[:160])
         return found
@@ -58,7 +59,8 @@ class Shrink:
         student = str(ours.pop("student", NO_STUDENT))
         if student != NO_STUDENT:
             return cls(student=student)
-        return cls(**{name: round(float(value), 6) for name, value in ours.items()})
+        shares: dict[str, Any] = {name: round(float(value), 6) for name, value in ours.items()}
+        return cls(**shares)
 
     @property
     def settings(self) -> dict[str, Value]:

@@ -103,6 +103,11 @@ class Variant:
     shrink: Shrink = NO_SHRINK
 
     @property
+    def whole(self) -> bool:
+        """Whether nothing of the architecture's network is left out, and no student stands in its place."""
+        return self.width == 1.0 and not self.shrink
+
+    @property
     def arch_kwargs(self) -> dict[str, Scalar]:
         return dict(self.arch)
 

@@ -300,9 +300,7 @@ class StudyRun:
         return None if further in known else further
 
     def _is_recovered(self, variant: Variant) -> bool:
-        changed = (
-            variant.width < 1.0 or bool(variant.shrink) or variant.arch_kwargs != dict(self._ready.space.arch_defaults)
-        )
+        changed = not variant.whole or variant.arch_kwargs != dict(self._ready.space.arch_defaults)
         return changed and variant.recovery_epochs != 0
 
     def _compare_at_the_end(self) -> None:

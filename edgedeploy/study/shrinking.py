@@ -36,7 +36,7 @@ def check_network(source: SpecSource, space: Mapping[str, Sequence[Scalar]], tas
             _check_students(source, task, [str(value) for value in space[name] if value != NO_STUDENT])
             continue
         try:
-            _make(task, Shrink(**{name: min(float(value) for value in space[name])}))
+            _make(task, Shrink.of({name: min(float(value) for value in space[name])}, ()))
         except EdgeDeployError as exc:
             raise source.error(f"space.{name}", f"{exc.asked}: {exc.found}", exc.remedy) from exc
 

@@ -163,8 +163,8 @@ def _fused(given: list[nn.Linear], heads: int, inner: int) -> Iterable[tuple[tor
     """Weight and bias of one layer for queries, keys and values."""
     if len(given) == 3:
         biased = any(one.bias is not None for one in given)
-        biases = [one.weight.new_zeros(inner) if one.bias is None else one.bias for one in given]
-        yield torch.cat([one.weight for one in given]), torch.cat(biases) if biased else None
+        biases = [one.weight.new_zeros(inner) if one.bias is None else one.bias.detach() for one in given]
+        yield torch.cat([one.weight.detach() for one in given]), torch.cat(biases) if biased else None
         return
     weight, bias = given[0].weight, given[0].bias
     yield weight, bias

@@ -59,8 +59,17 @@ def attentions_of(model: nn.Module, inputs: Any) -> dict[str, Attention]:
     ``inputs`` are one case's."""
     asked = {name: module for name, module in model.named_modules() if _may_attend(module)}
     calls = calls_of(model, inputs, list(asked))
-    found = {name: _attention(module, calls[name][0]) for name, module in asked.items() if calls.get(name)}
-    return {name: made for name, made in found.items() if made is not None}
+    found: dict[str, Attention] = {}
+    for name in sorted(asked, key=len, reverse=True):  # a wrapper around attention answers as that does
+        inside = any(other.startswith(f"{name}.") for other in found) or _holds_attention(asked[name])
+        made = _attention(asked[name], calls[name][0]) if not inside and name in calls else None
+        if made is not None:
+            found[name] = made
+    return {name: found[name] for name in asked if name in found}
+
+
+def _holds_attention(module: nn.Module) -> bool:
+    return any(isinstance(one, Attention) for one in module.modules() if one is not module)
 
 
 def _may_attend(module: nn.Module) -> bool:

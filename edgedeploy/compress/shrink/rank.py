@@ -85,17 +85,14 @@ def _candidates(model: nn.Module, given: Given) -> list[str]:
 def _saves(layer: Any, share: float) -> bool:
     """Whether the factors multiply less than the layer, for each of its outputs' positions."""
     if isinstance(layer, nn.Linear):
-        whole = layer.in_features * layer.out_features
-        return (
-            at_least(share, min(layer.in_features, layer.out_features), STEP) * (layer.in_features + layer.out_features)
-            < whole
-        )
+        sides = layer.in_features, layer.out_features
+        return at_least(share, min(sides), STEP) * sum(sides) < math.prod(sides)
     if layer.groups != 1 or min(layer.in_channels, layer.out_channels) < 2 * STEP:
         return False
     before, after = _ranks(layer, share)
     kernel, stride = math.prod(layer.kernel_size), math.prod(layer.stride)
     factors = stride * layer.in_channels * before + kernel * before * after + after * layer.out_channels
-    return factors < kernel * layer.in_channels * layer.out_channels
+    return bool(factors < kernel * layer.in_channels * layer.out_channels)
 
 
 def _ranks(layer: Any, share: float) -> tuple[int, int]:
@@ -162,4 +159,5 @@ def tucker(layer: Any, share: float, moment: Moment | None) -> nn.Sequential:
 def _leading(values: torch.Tensor, rank: int) -> torch.Tensor:
     """The ``rank`` leading left singular vectors of the matrix of the first axis against all others."""
     flat = values.flatten(1)
-    return torch.linalg.eigh(flat @ flat.T)[1].flip(1)[:, :rank]
+    vectors: torch.Tensor = torch.linalg.eigh(flat @ flat.T)[1]
+    return vectors.flip(1)[:, :rank]

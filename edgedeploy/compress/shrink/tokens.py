@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from edgedeploy.compress.shrink.attention import plain_inputs
 from edgedeploy.compress.shrink.depth import Skip
 from edgedeploy.compress.shrink.given import NO_BLOCKS, Given, refused
-from edgedeploy.compress.shrink.parts import Stack, calls_of, first_of, like_answer, plain_inputs
+from edgedeploy.compress.shrink.parts import Stack, calls_of, first_of, like_answer
 
 
 def start_of(blocks: int) -> int:

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from edgedeploy.cli.app import app
+from edgedeploy.records.shrink import SHRINK_KEYS
 from edgedeploy.records.variant import DEPLOYMENT_KEYS
 from edgedeploy.spec.lab import LabSpec, parse_lab
 from edgedeploy.spec.schema import lab_schema, quantity_text, study_schema
@@ -79,7 +80,7 @@ def test_every_key_stands_on_the_page() -> None:
 
 
 def test_the_space_names_what_edgedeploy_understands() -> None:
-    assert set(SPACE_KEYS) == set(DEPLOYMENT_KEYS) - {"target"}  # targets are named in [study]
+    assert set(SPACE_KEYS) == {*DEPLOYMENT_KEYS, *SHRINK_KEYS} - {"target"}  # targets are named in [study]
 
 
 def test_the_command_prints_the_schema() -> None:
