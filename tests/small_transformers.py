@@ -179,5 +179,5 @@ def small_cnn(**arch: Scalar) -> nn.Module:
         )
 
 
-def make_task() -> BlobTask:
-    return BlobTask()
+def make_task(depth: int = 4, cases: int = 512) -> BlobTask:
+    return BlobTask(depth, cases)
