@@ -79,11 +79,13 @@ class Block(nn.Module):
 class SmallViT(nn.Module):
     """Gray images (cases, 1, 64, 64) to four logits; ``kind`` is its attention, or "torch" for ``nn.TransformerEncoder``."""
 
-    def __init__(self, kind: type[nn.Module] | str = Joint, dim: int = 64, depth: int = 4, heads: int = 4) -> None:
+    def __init__(
+        self, kind: type[nn.Module] | str = Joint, dim: int = 64, depth: int = 4, heads: int = 4, patch: int = PATCH
+    ) -> None:
         super().__init__()
-        self.patches = nn.Conv2d(1, dim, PATCH, PATCH)
+        self.patches = nn.Conv2d(1, dim, patch, patch)
         self.first = nn.Parameter(torch.zeros(1, 1, dim))
-        self.places = nn.Parameter(0.02 * torch.randn(1, (SIZE // PATCH) ** 2 + 1, dim))
+        self.places = nn.Parameter(0.02 * torch.randn(1, (SIZE // patch) ** 2 + 1, dim))
         if isinstance(kind, str):
             layer = nn.TransformerEncoderLayer(dim, heads, 4 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
             self.blocks: nn.Module = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
@@ -130,11 +132,11 @@ class BlobTask:
     baseline_recipe = TrainRecipe(14, 32, 2e-3)
     students: Mapping[str, Callable[..., Any] | Mapping[str, Scalar]]
 
-    def __init__(self, depth: int = 4, cases: int = 512) -> None:
+    def __init__(self, depth: int = 4, cases: int = 512, seed: int = 0) -> None:
         self._depth = depth
-        self._drawn = {
-            split: images(count, seed)
-            for seed, (split, count) in enumerate(
+        self.drawn = {
+            split: images(count, 10 * seed + place)
+            for place, (split, count) in enumerate(
                 {"train": cases, "calibration": 32, "selection": 96, "confirmation": 8}.items()
             )
         }
@@ -149,19 +151,19 @@ class BlobTask:
         return (TensorSpec("image", "float32", (1, 1, SIZE, SIZE)),)
 
     def cases(self, split: Split) -> Sequence[Case]:
-        return tuple(Case(f"{split}-{number}", split) for number in range(len(self._drawn[split][1])))
+        return tuple(Case(f"{split}-{number}", split) for number in range(len(self.drawn[split][1])))
 
     def inputs(self, case: Case, **arch: Scalar) -> dict[str, Array]:
-        return {"image": self._drawn[case.split][0][int(case.id.partition("-")[2])][None].numpy()}
+        return {"image": self.drawn[case.split][0][int(case.id.partition("-")[2])][None].numpy()}
 
     def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
         (scores,) = outputs.values()
         return {
-            "right": float(int(np.argmax(scores)) == int(self._drawn[case.split][1][int(case.id.partition("-")[2])]))
+            "right": float(int(np.argmax(scores)) == int(self.drawn[case.split][1][int(case.id.partition("-")[2])]))
         }
 
     def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
-        given, labels = self._drawn["train"]
+        given, labels = self.drawn["train"]
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
         for at in order.split(batch_size):
             yield given[at], labels[at]

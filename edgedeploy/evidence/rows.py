@@ -51,7 +51,7 @@ def _settings(variant: Variant) -> Row:
         "width": variant.width,
         "allocation": variant.allocation,
         **{f"arch.{name}": value for name, value in variant.arch},
-        **variant.shrink.as_json(),
+        **{f"shrink.{name}": value for name, value in variant.shrink.as_json().items()},
         "threads": variant.threads,
     }
 

@@ -90,7 +90,7 @@ class Tracker:
 
     def _write(self, run_id: str, row: Mapping[str, Any], front: Front, fresh: bool) -> None:
         now_ms = int(time.time() * 1000)
-        words = [name for name in row if name in _PARAMETERS or name.startswith("arch.")]
+        words = [name for name in row if name in _PARAMETERS or name.startswith(("arch.", "shrink."))]
         numbers = {
             name: float(value)
             for name, value in row.items()

@@ -211,6 +211,11 @@ def names_text(report: Front) -> str:
         "target",
         "precision and how it came about",
         "width (w0.5: half of each layer's channels)",
+        *(
+            ["what stays of the network (mlp=0.5: half of each MLP's features)"]
+            if any(v.shrink for v in variants)
+            else []
+        ),
         *map(_plain, arch),
     ]
     parts.append("threads (t2: two)")

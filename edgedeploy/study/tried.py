@@ -19,7 +19,8 @@ from edgedeploy.study.preflight import Ready
 
 @dataclass(frozen=True)
 class Kind:
-    """Variants of one target and precision: the ``widths`` that they have, and how many architectures."""
+    """Variants of one target and precision: the ``widths`` that they have, and how many architectures, each time with
+    something else left out counted for itself."""
 
     target: str
     precision: str
@@ -103,7 +104,7 @@ def _kinds(variants: Iterable[Variant]) -> tuple[Kind, ...]:
         Kind(
             *key,
             tuple(sorted({item.width for item in of[key]}, reverse=True)),
-            len({item.arch for item in of[key]}),
+            len({(item.arch, item.shrink) for item in of[key]}),
             count,
         )
         for key, count in counts.items()
