@@ -15,7 +15,7 @@ from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 
-SIZE, PATCH = 64, 8
+SIZE, PATCH = 64, 16
 
 
 class Joint(nn.Module):
@@ -85,7 +85,7 @@ class SmallViT(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(1, dim, patch, patch)
         self.first = nn.Parameter(torch.zeros(1, 1, dim))
-        self.places = nn.Parameter(0.02 * torch.randn(1, (SIZE // patch) ** 2 + 1, dim))
+        self.places = nn.Parameter(0.3 * torch.randn(1, (SIZE // patch) ** 2 + 1, dim))
         if isinstance(kind, str):
             layer = nn.TransformerEncoderLayer(dim, heads, 4 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
             self.blocks: nn.Module = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
@@ -114,8 +114,8 @@ def images(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     drawn = torch.Generator().manual_seed(seed)
     place = torch.rand(count, 2, 2, generator=drawn) * (SIZE - 12) + 6
     at = torch.arange(SIZE)
-    found = 0.2 * torch.randn(count, 1, SIZE, SIZE, generator=drawn)
-    for blob, bright in enumerate((2.0, 1.0)):
+    found = 0.1 * torch.randn(count, 1, SIZE, SIZE, generator=drawn)
+    for blob, bright in enumerate((2.0, 0.5)):
         y, x = at[None, :, None] - place[:, blob, 0, None, None], at[None, None, :] - place[:, blob, 1, None, None]
         found[:, 0] += bright * torch.exp(-(x**2 + y**2) / 18.0)
     halves = (place[:, 0] > SIZE / 2).long()
@@ -128,8 +128,8 @@ class BlobTask:
     name = "blobs"
     architecture: Mapping[str, Sequence[Scalar]] = {"kind": ("joint", "torch")}
     metrics: Mapping[str, MetricInfo] = {"right": MetricInfo("maximize", "1", "share of right answers", 1.0)}
-    recovery_recipe = TrainRecipe(3, 32, 2e-3, distill_weight=0.5)
-    baseline_recipe = TrainRecipe(14, 32, 2e-3)
+    recovery_recipe = TrainRecipe(4, 16, 2e-3, distill_weight=0.5)
+    baseline_recipe = TrainRecipe(16, 16, 2e-3)
     students: Mapping[str, Callable[..., Any] | Mapping[str, Scalar]]
 
     def __init__(self, depth: int = 4, cases: int = 512, seed: int = 0) -> None:
@@ -163,10 +163,8 @@ class BlobTask:
         }
 
     def batches(self, seed: int, batch_size: int, **arch: Scalar) -> Iterator[tuple[Any, Any]]:
-        given, labels = self.drawn["train"]
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-        for at in order.split(batch_size):
-            yield given[at], labels[at]
+        given, labels = images(len(self.drawn["train"][1]), 1000 + seed)  # others in each epoch
+        yield from zip(given.split(batch_size), labels.split(batch_size), strict=True)
 
     def loss(self, outputs: Any, target: Any) -> Any:
         return F.cross_entropy(outputs, target)

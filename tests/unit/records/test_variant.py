@@ -230,3 +230,64 @@ def test_parameters_are_found_again_for_every_variant_of_a_space(target: str) ->
         assert space.variant(found) == space.variant(params)
     assert space.params_of(make(target=target)) is None, "another architecture"
     assert space.baseline(target)["training"] == "ptq"
+
+
+def test_what_stays_of_a_network_leaves_other_digests_as_they_were() -> None:
+    plain = make(target="onnxruntime", width=0.5)
+    assert "shrink" not in plain.as_json()
+    whole = make(target="onnxruntime", width=0.5, heads=1.0, mlp=1.0, depth=1, rank=1.0, tokens=1.0, student="none")
+    assert (whole, whole.digest, whole.model_digest) == (plain, plain.digest, plain.model_digest)
+
+
+def test_the_digests_of_earlier_releases_stay() -> None:
+    """Of a folder that was begun before there were shares of heads, features, blocks, rank and tokens."""
+    assert make(target="openvino", precision="int8", width=0.5, resolution=64).digest == "083904d7f912c380"
+    assert make(target="openvino", precision="int8", width=0.5, resolution=64).model_digest == "9e65f6ab47ed4c17"
+
+
+def test_what_stays_of_a_network_names_it_and_survives_json() -> None:
+    variant = make(target="onnxruntime", heads=0.5, depth=0.75)
+    assert "heads=0.5 depth=0.75" in variant.label
+    assert Variant.from_json(variant.as_json()) == variant
+    assert variant.model_digest != make(target="onnxruntime", heads=0.5).model_digest
+    assert variant.model_digest == make(target="openvino", precision="int8", heads=0.5, depth=0.75).model_digest
+    for damaged in ({"heads": 0.0}, {"heads": 1.5}, {"heads": "x"}, {"arms": 0.5}, {"rank": float("nan")}):
+        with pytest.raises((ValueError, TypeError)):
+            Variant.from_json({**variant.as_json(), "shrink": damaged})
+
+
+def test_a_student_is_a_network_of_its_own() -> None:
+    student = make(target="onnxruntime", student="cnn")
+    assert make(target="onnxruntime", student="cnn", width=0.5, heads=0.5, rank=0.5) == student
+    assert student.recovery_epochs is None
+    assert make(target="onnxruntime", student="cnn", recovery_epochs=4).recovery_epochs == 4
+
+
+def test_a_parameter_that_the_task_has_itself_is_the_tasks() -> None:
+    variant = canonical(
+        {"target": "onnxruntime", "depth": 6, "heads": 0.5},
+        arch_defaults={"depth": 12},
+        target_precisions=PRECISIONS,
+        default_threads=1,
+    )
+    assert variant.arch_kwargs == {"depth": 6}
+    assert variant.shrink.as_json() == {"heads": 0.5}
+
+
+def test_parameters_of_a_variant_are_found_again() -> None:
+    space = Space(
+        ("onnxruntime",),
+        {"heads": (1.0, 0.5), "student": ("none", "cnn"), "width": (1.0, 0.5), "depth": (4, 2)},
+        {"depth": 4},
+        PRECISIONS,
+        1,
+    )
+    for params in space.combinations():
+        found = space.params_of(space.variant(params))
+        assert found is not None
+        assert space.variant(found) == space.variant(params)
+    assert space.baseline_variant("onnxruntime").whole
+    assert space.baseline("onnxruntime") == {
+        **{"target": "onnxruntime", "heads": 1.0},
+        **{"student": "none", "width": 1.0, "depth": 4},
+    }
