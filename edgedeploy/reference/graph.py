@@ -34,6 +34,22 @@ def strip_metadata(model: Any) -> None:
         part.doc_string = ""
 
 
+def outline(model: Any) -> Any:
+    """A copy of a model without the values of its weights: for who looks at names alone, while the model itself is given
+    back to the system."""
+    import onnx
+
+    copy = onnx.ModelProto(ir_version=model.ir_version)
+    copy.opset_import.extend(model.opset_import)
+    graph = copy.graph
+    graph.name = model.graph.name
+    for field in ("node", "input", "output", "value_info"):
+        getattr(graph, field).extend(getattr(model.graph, field))
+    for tensor in model.graph.initializer:
+        graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    return copy
+
+
 def rename_outputs(model: Any, names: Sequence[str]) -> None:
     """Give the outputs ``names``, in place, and weights the names they have in the user's own module. A value inside the
     graph that has such a name already gets another."""

@@ -39,6 +39,7 @@ from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_art
 from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.disk import require_whole
 from edgedeploy.study.evidence_files import move_aside
+from edgedeploy.study.fits import Fits
 from edgedeploy.study.inputs import InputSet, Rivals, held_out
 from edgedeploy.study.modeller import Modeller
 from edgedeploy.study.store import Store
@@ -60,6 +61,7 @@ class Workbench:
       (:func:`edgedeploy.interfaces.ability.sums_int8_exactly`).
     - ``rungs``: the ladder on which changed architectures are recovered.
     - ``weights_file``: the user's file of the baseline's trained weights.
+    - ``memory_limit_bytes``: what a variant may have in memory on the study's boards; ``fits`` holds its weights to it.
     - ``out_of_time`` ends a training between two steps with ``OutOfTime``. Each epoch saves a checkpoint in the store,
       which is removed when the model is stored.
     """
@@ -78,8 +80,10 @@ class Workbench:
         exact_sums: bool = True,
         weights_file: WeightsFile | None = None,
         rungs: Rungs = NO_RUNGS,
+        memory_limit_bytes: int | None = None,
     ) -> None:
         self.task = task
+        self.fits = Fits(task, memory_limit_bytes)
         self.models = Modeller(
             task,
             targets,
