@@ -23,7 +23,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from edgedeploy.errors import BuildError, DataError, ParityError, Unsupported
-from edgedeploy.files import read_arrays, read_json, write_arrays, write_json
+from edgedeploy.files import read_arrays, read_json, write_json, write_stacked
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.reference import graph
@@ -244,13 +244,14 @@ def kept_outputs(
             found = "the file is not the one that was exported"
             raise DataError(f"reference {reference.path}", found, f"Remove {reference.path.parent}: it is made again")
         apart(reference, feeds)
-        rows = list(reference_outputs(reference, feeds))
-        kept = {name: np.stack([row[name] for row in rows]) for name in names}
         for place in (path, note):
             if place.is_dir():
                 shutil.rmtree(place)
-        write_arrays(path, {f"out{place}": kept[name] for place, name in enumerate(names)})
+        rows = reference_outputs(reference, feeds)
+        write_stacked(path, ({f"out{place}": row[name] for place, name in enumerate(names)} for row in rows))
         write_json(note, {**computed_from, "sha256": sha256_file(path)})
+        stacked = read_arrays(path)
+        kept = {name: stacked[f"out{place}"] for place, name in enumerate(names)}
     return [{name: values[index] for name, values in kept.items()} for index in range(len(feeds))]
 
 

@@ -30,7 +30,7 @@ from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
 from edgedeploy.evidence.noise import variances
 from edgedeploy.evidence.statistics import stability
-from edgedeploy.files import read_arrays, write_arrays
+from edgedeploy.files import mapped_arrays, write_stacked
 from edgedeploy.interfaces.board import Board
 from edgedeploy.interfaces.scores import ScoresSplit
 from edgedeploy.interfaces.task import Array, Split
@@ -423,8 +423,9 @@ class Trials:
     def _keep_outputs(self, variant: Variant, split: Split, inputs: InputSet, outputs: Mapping[str, Array]) -> None:
         """Store the outputs for the report's pictures, rounded to float16. Metrics were computed before rounding."""
         path = self.store.outputs_path(variant.digest, split)
-        small = {name: rows[inputs.golden :].astype(np.float16) for name, rows in outputs.items()}
-        write_arrays(path, small)
+        if inputs.cases:
+            rows = _rows_of(outputs, inputs)
+            write_stacked(path, ({name: value.astype(np.float16) for name, value in row.items()} for row in rows))
 
 
 def in_order(outputs: Mapping[str, Array], artifact: Artifact) -> dict[str, Array]:
@@ -435,7 +436,7 @@ def in_order(outputs: Mapping[str, Array], artifact: Artifact) -> dict[str, Arra
 def _load_outputs(raw: RawRun) -> dict[str, Array]:
     if raw.outputs is None:
         raise CommandFailed("outputs of the run", "the board sent none", "Run it again; keep the agent's log")
-    return read_arrays(raw.outputs)
+    return mapped_arrays(raw.outputs)
 
 
 def _rows_of(outputs: Mapping[str, Array], inputs: InputSet) -> list[dict[str, Array]]:

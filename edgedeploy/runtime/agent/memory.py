@@ -29,8 +29,8 @@ MOST = 0.5
 
 @dataclass(frozen=True)
 class Kill:
-    """``cause`` is ``memory_exceeded`` or ``memory_taken`` (by other processes) on the kernel's word, ``killed_at_limit``
-    or ``killed`` without it."""
+    """``cause`` is ``memory_limit`` (the board's own for a variant); ``memory_exceeded`` or ``memory_taken`` (by other
+    processes) on the kernel's word; ``killed_at_limit`` or ``killed`` without it."""
 
     cause: str
     message: str
@@ -51,7 +51,7 @@ class KillCount:
 def past_limit(peak_bytes: int, limit_bytes: int, by: str) -> Kill:
     """What is told of a process that was ended because its board gives a variant ``limit_bytes``."""
     held = f"the {_megabytes(limit_bytes)} that this board gives a variant (`memory`, held by {by})"
-    return Kill("memory_exceeded", f"it needs more than {held}: it had {_megabytes(peak_bytes)} when it was ended")
+    return Kill("memory_limit", f"it needs more than {held}: it had {_megabytes(peak_bytes)} when it was ended")
 
 
 def explain_kill(pid: int, peak_bytes: int, ours_bytes: int, before: KillCount, proc: Path = _PROC) -> Kill:

@@ -23,7 +23,7 @@ from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, Int8Scheme, Layer, assign
-from edgedeploy.reference.graph import nodes_named
+from edgedeploy.reference.graph import nodes_named, outline
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
@@ -131,6 +131,7 @@ def _write(request: BuildRequest, path: Path) -> None:
     named = path.with_name("named.onnx")
     paired = _paired(request, source, path.parent) if narrow and not request.quantized else source
     onnx.save(paired, str(named))
+    was_paired, source, paired = paired is not source, outline(source), None  # the weights are in the file from here on
     with (
         nodes_named(request.reference),
         translated(
@@ -143,7 +144,7 @@ def _write(request: BuildRequest, path: Path) -> None:
         model = ov.convert_model(str(named)) if folded else ov.Core().read_model(str(named))
     named.unlink()
     sources = label_operations(model, source)
-    if paired is not source:
+    if was_paired:
         name_ranges(model, source)
     _name_layers(model, "converted")
     if narrow and not request.quantized:
