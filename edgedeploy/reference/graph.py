@@ -15,6 +15,9 @@ from edgedeploy.records.artifact import TensorSpec
 _COUNTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose multiply-accumulates are counted: nearly all of the arithmetic in the networks we measured."""
 
+_SMALL: Final = 64
+"""Elements of a constant that may be a shape, or a part of one."""
+
 RANDOM_OPERATORS: Final = (
     *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
 )
@@ -35,8 +38,8 @@ def strip_metadata(model: Any) -> None:
 
 
 def outline(model: Any) -> Any:
-    """A copy of a model without the values of its weights: for who looks at names alone, while the model itself is given
-    back to the system."""
+    """A copy of a model without the values of its weights, but those of small constants, which shapes are computed from:
+    for who looks at names and shapes alone, while the model itself is given back to the system."""
     import onnx
 
     copy = onnx.ModelProto(ir_version=model.ir_version)
@@ -46,7 +49,10 @@ def outline(model: Any) -> Any:
     for field in ("node", "input", "output", "value_info"):
         getattr(graph, field).extend(getattr(model.graph, field))
     for tensor in model.graph.initializer:
-        graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        if math.prod(tensor.dims) <= _SMALL:
+            graph.initializer.add().CopyFrom(tensor)
+        else:
+            graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     return copy
 
 

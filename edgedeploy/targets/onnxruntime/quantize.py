@@ -22,6 +22,7 @@ from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import NARROW, Assignment, assign
 from edgedeploy.reference.export import open_onnx
+from edgedeploy.reference.external import save
 from edgedeploy.reference.graph import outline
 from edgedeploy.reference.layers import check_alive, check_followed, fused_from, layers_of, name_nodes
 from edgedeploy.reference.translate import translated
@@ -61,7 +62,6 @@ class Scheme:
 
 def write_narrow(request: BuildRequest, path: Path) -> None:
     """The reference with its narrow layers, written to ``path``. Raises ``Unsupported`` or ``BuildError``."""
-    import onnx
 
     open_onnx(request.reference, threads=1)  # raises with the operator's name; the preparation hides such errors
     source = outline(_named(request.reference))
@@ -89,7 +89,7 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
         raise Unsupported(f"{request.precision} layers", found, "Search float32 instead")
     if "int8" in wanted:
         compact(model, source)
-    onnx.save(model, str(path))
+    save(model, path)
 
 
 def _named(reference: Path) -> Any:

@@ -24,7 +24,7 @@ ENCODERS: Final[Mapping[str, tuple[int, int, int]]] = {"encoder-22m": (384, 12, 
 """Name to width, blocks and heads of a ViT with patches of 16 x 16 of a 224 x 224 image."""
 
 IMAGE: Final = (TensorSpec("image", "float32", (1, 3, 224, 224)),)
-FRAME: Final = (TensorSpec("image", "float32", (1, 1, 256, 256)),)
+FRAME: Final = (TensorSpec("image", "float32", (1, 1, 128, 128)),)
 
 
 def cases(specs: tuple[TensorSpec, ...], count: int) -> Iterator[dict[str, Array]]:
@@ -76,6 +76,27 @@ def build(order: Mapping[str, Any]) -> dict[str, Any]:
     return {"size_bytes": artifact.size_bytes}
 
 
+def take_in(order: Mapping[str, Any]) -> dict[str, Any]:
+    """A clean copy of the reference's file as if a user had given it: the limited process that makes it, and this one."""
+    import resource
+
+    from edgedeploy.reference.take_in import take_in as taken
+
+    found = taken(Path(order["folder"]) / order["reference"]["file"], {})
+    child_bytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return {"size_bytes": len(found.data), "child_peak_bytes": child_bytes}
+
+
+def golden(order: Mapping[str, Any]) -> dict[str, Any]:
+    """The reference's outputs on ``cases``, kept beside it."""
+    from edgedeploy.reference.export import Reference, kept_outputs
+
+    folder = Path(order["folder"])
+    reference = Reference.from_json(order["reference"], folder)
+    kept_outputs(reference, list(cases(reference.inputs, order["cases"])), folder / "golden.npz")
+    return {"size_bytes": (folder / "golden.npz").stat().st_size}
+
+
 def by_tool(order: Mapping[str, Any]) -> dict[str, Any]:
     """int8 of the same reference by the toolchain as its documentation has it, on the same cases, one at a time."""
     from edgedeploy.reference.export import Reference
@@ -109,7 +130,9 @@ def by_tool(order: Mapping[str, Any]) -> dict[str, Any]:
 
 DEEDS: Final[Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
     "export": export,
+    "take_in": take_in,
     "build": build,
+    "golden": golden,
     "by_tool": by_tool,
 }
 
