@@ -16,7 +16,7 @@ from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 from edgedeploy.spec.measuring import MeasureTable
-from edgedeploy.study.trial import stability_limits
+from edgedeploy.study.limits import stability_limits
 
 LIMITS = stability_limits(MeasureTable())
 """What a study file that says nothing of it allows a run to do."""

@@ -10,6 +10,7 @@ from edgedeploy.files.arrays import (
     write_arrays,
 )
 from edgedeploy.files.parsing import MOST_DEPTH, parsed, parsed_value, read_plain
+from edgedeploy.files.stacking import mapped_arrays, write_stacked
 from edgedeploy.files.writing import (
     PARTIAL_PREFIX,
     append_line,
@@ -35,6 +36,8 @@ __all__ = [
     "host_memory_bytes",
     "read_arrays",
     "write_arrays",
+    "mapped_arrays",
+    "write_stacked",
     "MOST_DEPTH",
     "parsed",
     "parsed_value",

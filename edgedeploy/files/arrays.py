@@ -25,6 +25,12 @@ MOST_ARRAYS: Final = 10_000
 NUMBERS: Final = "biufc"
 """Kinds of numpy's types that are numbers."""
 
+_LOCAL_HEADER: Final = 30
+_NAME_LENGTHS: Final = 26
+"""Bytes of a zip's header before a member's name, and before the lengths of name and extra field."""
+
+_ENCRYPTED: Final = 1
+
 _BROKEN_ZIP: Final = (
     zipfile.BadZipFile,
     zlib.error,
@@ -77,6 +83,31 @@ def array_forms(
         if whole and (broken := archive.testzip()) is not None:
             raise ValueError(f"array {broken[:80]!r} is damaged")
         return forms
+
+
+def stored_arrays(path: Path, most_bytes: int | None = None) -> dict[str, tuple[int, tuple[int, ...], Any]] | None:
+    """Where the values of each array begin in the file, in C order, with shape and type; None where one is packed or
+    turned. Raises as :func:`read_arrays`."""
+    import numpy as np
+
+    found: dict[str, tuple[int, tuple[int, ...], Any]] = {}
+    with _archive(path) as archive, path.open("rb") as stream:
+        for name, (member, shape, dtype) in _members(archive, most_bytes).items():
+            if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
+                return None
+            stream.seek(member.header_offset + _NAME_LENGTHS)
+            name_bytes, extra_bytes = struct.unpack("<HH", stream.read(4))
+            stream.seek(member.header_offset + _LOCAL_HEADER + name_bytes + extra_bytes)
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            told_shape, turned, told_dtype = read(stream)
+            if turned or (told_shape, told_dtype) != (shape, dtype):
+                return None
+            found[name] = stream.tell(), shape, dtype
+        size_bytes = stream.seek(0, os.SEEK_END)
+    if any(offset + math.prod(shape) * dtype.itemsize > size_bytes for offset, shape, dtype in found.values()):
+        return None
+    return found
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from edgedeploy.runtime.bundle.arrays import read_array
 from edgedeploy.runtime.bundle.manifest import ARTIFACT_FOLDER, Manifest, Tensor
 from edgedeploy.runtime.bundle.tree import Tree
 from edgedeploy.runtime.bundle.verify import Verified, verify
-from edgedeploy.study.bundle.make import REFERENCE
+from edgedeploy.study.bundle.make import REFERENCE, REFERENCE_WEIGHTS
 from edgedeploy.study.bundle.rebuild import recipe_of
 from edgedeploy.study.bundle.refused import refusals_told
 from edgedeploy.study.reading import FAULTS
@@ -141,19 +141,20 @@ def _portable(
         raise BundleError(f"bundle {place}", f"it has no {REFERENCE}, so that it is timed beside nothing", remedy)
     told = recipe.get("reference")
     own = isinstance(told, Mapping) and (told.get("quantized") or told.get("as_given"))
+    parts = {Path(part).name: part for part in (REFERENCE, REFERENCE_WEIGHTS) if part in tree.files}
     name = Path(REFERENCE).name
     artifact = replace(
         shipped,
         target="onnxruntime",
         precision=AS_GIVEN if own else "float32",
         entry=name,
-        files=(_file(name, tree, REFERENCE),),
+        files=tuple(_file(own_name, tree, part) for own_name, part in parts.items()),
         settings=(),
         built_with=(),
     )
     return Shipped(
         artifact=artifact,
-        source={name: tree.read(REFERENCE)},
+        source={own_name: tree.read(part) for own_name, part in parts.items()},
         threads=manifest.artifact.session.threads,
         states=dict(manifest.artifact.session.states),
         state=state_of(artifact, manifest.release, manifest.artifact.session.threads),

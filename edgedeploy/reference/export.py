@@ -23,10 +23,10 @@ from zipfile import BadZipFile
 import numpy as np
 
 from edgedeploy.errors import BuildError, DataError, ParityError, Unsupported
-from edgedeploy.files import read_arrays, read_json, write_arrays, write_json
+from edgedeploy.files import read_arrays, read_json, write_json, write_stacked
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec, random_feed
-from edgedeploy.reference import graph
+from edgedeploy.reference import external, graph
 from edgedeploy.reference.calling import call, flat_model, named_tensors, plain_model
 from edgedeploy.reference.copies import baked, copied
 from edgedeploy.reference.parity import compare, within
@@ -114,8 +114,9 @@ def describe(path: Path, *, own: bool = False) -> Reference:
     if not own:
         check_onnx(path)
     with translated(f"{path.name} as a valid ONNX model", "Export it again"):
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model, full_check=True)
+        outside = external.has_weights_file(path)
+        model = onnx.load(str(path), load_external_data=not outside)
+        onnx.checker.check_model(str(path) if outside else model, full_check=True)
     return Reference(
         path=path,
         sha256=sha256_file(path),
@@ -173,7 +174,7 @@ def export_checked(
         reference = finish(part)
         for found, wanted in zip(reference_outputs(reference, feeds), expected, strict=True):
             _check_export(wanted, found, tolerance)
-        part.replace(path)
+        external.move(part, path)
     return Reference(**{**vars(reference), "path": path})
 
 
@@ -243,14 +244,16 @@ def kept_outputs(
         if sha256_file(reference.path) != reference.sha256:
             found = "the file is not the one that was exported"
             raise DataError(f"reference {reference.path}", found, f"Remove {reference.path.parent}: it is made again")
+        external.check_weights(reference.path)
         apart(reference, feeds)
-        rows = list(reference_outputs(reference, feeds))
-        kept = {name: np.stack([row[name] for row in rows]) for name in names}
         for place in (path, note):
             if place.is_dir():
                 shutil.rmtree(place)
-        write_arrays(path, {f"out{place}": kept[name] for place, name in enumerate(names)})
+        rows = reference_outputs(reference, feeds)
+        write_stacked(path, ({f"out{place}": row[name] for place, name in enumerate(names)} for row in rows))
         write_json(note, {**computed_from, "sha256": sha256_file(path)})
+        stacked = read_arrays(path)
+        kept = {name: stacked[f"out{place}"] for place, name in enumerate(names)}
     return [{name: values[index] for name, values in kept.items()} for index in range(len(feeds))]
 
 
@@ -348,6 +351,7 @@ def _export(model: Any, arguments: tuple[Any, ...], inputs: list[str], outputs: 
     import onnx
     import torch
 
+    outside = sum(value.nbytes for value in model.state_dict().values()) > external.MOST_INSIDE_BYTES
     try:
         with _quiet_exporter():
             torch.onnx.export(
@@ -355,7 +359,7 @@ def _export(model: Any, arguments: tuple[Any, ...], inputs: list[str], outputs: 
                 arguments,
                 str(path),
                 dynamo=True,
-                external_data=False,
+                external_data=outside,
                 input_names=inputs,
                 output_names=[f"out{place}" for place in range(len(outputs))],
                 verbose=False,
@@ -366,7 +370,7 @@ def _export(model: Any, arguments: tuple[Any, ...], inputs: list[str], outputs: 
     graph.strip_metadata(proto)
     graph.rename_outputs(proto, outputs)
     check_random_nodes(proto.graph)
-    onnx.save(proto, str(path))
+    external.save(proto, path)
 
 
 def _export_error(exc: BaseException) -> BuildError:

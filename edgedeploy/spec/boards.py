@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.spec.scenarios import Seconds, Table
+from edgedeploy.records.units import human, parse_quantity
+from edgedeploy.spec.scenarios import Seconds, Table, quantity_schema
 
 DEFAULT_PORT = 22
 DEFAULT_ROOT = "~/.edgedeploy"
@@ -19,6 +21,22 @@ MACHINES: tuple[Machine, ...] = get_args(Machine)
 _SSH_WORD = re.compile(
     r"(?:(?P<user>[^@:\s-][^@:\s]*)@)?(?P<host>[A-Za-z0-9_][A-Za-z0-9._-]*|\[[0-9a-fA-F:]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
+
+PEAK: Final = "peak_memory_bytes"
+"""The metric that a board's `memory` limits."""
+
+LEAST_MEMORY_BYTES: Final = 16_000_000
+"""An interpreter with numpy alone has more: a smaller limit is a slip."""
+
+
+def _size(text: str) -> str:
+    size_bytes = parse_quantity(text, "bytes")
+    if size_bytes < LEAST_MEMORY_BYTES:
+        raise ValueError(f"expected {human(LEAST_MEMORY_BYTES, 'bytes')} or more, but got {text!r}")
+    return text
+
+
+Size = Annotated[str, AfterValidator(_size), quantity_schema("bytes", "B", "KB", "MB", "GB", "KiB", "MiB", "GiB")]
 
 
 class BoardTable(Table):
@@ -59,6 +77,11 @@ class BoardTable(Table):
     """The board's labgrid place. It is acquired for each session, and also turns the board off and on."""
     labgrid_coordinator: str | None = None
     """``HOST[:PORT]``; labgrid's own default otherwise, which is LG_COORDINATOR of the environment."""
+    memory: Size | None = None
+    """The most memory that the process of a variant may have on the board, its interpreter and runtime included, such as
+    "512 MB". A variant with more is ended there, and is not on the front; the baseline runs without a limit, because
+    ratios need it. The boards of a study have one `memory`, which is also a constraint on peak_memory_bytes, and brings
+    the scenario `resources`."""
     machine: Machine | None = None
     """An emulated processor instead of this host's: ``kind = "emulated:arm64"`` says both in one word."""
 
@@ -77,6 +100,8 @@ class BoardTable(Table):
     def _machine_goes_with_emulated(self) -> BoardTable:
         if self.machine is not None and self.kind != "emulated":
             raise ValueError('`machine` goes with kind = "emulated", and only with it')
+        if self.machine is not None and self.memory is not None:
+            raise ValueError("an emulated processor has its emulator's memory: `memory` would say nothing of a board")
         return self
 
     @model_validator(mode="after")
@@ -90,6 +115,38 @@ class BoardTable(Table):
         if self.kind == "emulated" and self.labgrid is not None:
             raise ValueError("an emulated board is no place of a labgrid")
         return self
+
+
+def memory_bytes(boards: Iterable[BoardTable]) -> int | None:
+    """What a variant may have in memory on these boards, None for no limit. Raises ``ValueError`` when they differ: a
+    variant would be feasible on one and not on the other, and a front is of one kind of board."""
+    given = {board.name: board.memory for board in boards}
+    sizes = {None if size is None else round(parse_quantity(size, "bytes")) for size in given.values()}
+    if len(sizes) > 1:
+        told = ", ".join(f"{name} {size or 'none'}" for name, size in given.items())
+        raise ValueError(f"the boards of a study have one `memory`, but got {told}")
+    return next(iter(sizes), None)
+
+
+def with_memory_limit(spec: dict[str, Any]) -> dict[str, Any]:
+    """A study file's content whose boards have a `memory`, with what follows from it: a constraint on the peak, and the
+    scenario that records memory over time. Anything else is left as it is, for its own check to tell."""
+    boards = spec.get("boards")
+    sizes = [board.get("memory") for board in boards if isinstance(board, dict)] if isinstance(boards, list) else []
+    measure, constraints = spec.get("measure", {}), spec.get("constraints", [])
+    if not sizes or not isinstance(sizes[0], str) or not isinstance(measure, dict) or not isinstance(constraints, list):
+        return spec
+    key = "protocols" if "protocols" in measure else "scenarios"
+    scenarios = measure.get(key, [])
+    if isinstance(scenarios, list) and "resources" not in scenarios:
+        measure = {**measure, key: [*scenarios, "resources"]}
+    if not any(_limits_peak(item, sizes[0]) for item in constraints):
+        constraints = [*constraints, {"metric": PEAK, "at_most": sizes[0]}]
+    return {**spec, "measure": measure, "constraints": constraints}
+
+
+def _limits_peak(constraint: Any, size: str) -> bool:
+    return isinstance(constraint, Mapping) and constraint.get("metric") == PEAK and constraint.get("at_most") == size
 
 
 def board_of_word(word: str, python: str | None = None) -> BoardTable:

@@ -169,6 +169,10 @@ class LabSpec(Table):
         if self.measure.scenarios:
             found = "a night runs none: it times what is shipped beside its baseline"
             raise source.error("measure.scenarios", found, "Remove it, and search with it in a study")
+        for index, board in enumerate(self.boards):
+            if board.memory is not None:
+                found = "a night ends nothing for its memory: it times what is shipped"
+                raise source.error(f"boards.{index}.memory", found, "Remove it; a study's board may have it")
         for study in self.idle.studies:
             self._check_board(source, "idle.studies", study.board)
 

@@ -53,7 +53,7 @@ def _percent(value: float) -> float:
     return value
 
 
-def _quantity_schema(unit: str, *units: str) -> WithJsonSchema:
+def quantity_schema(unit: str, *units: str) -> WithJsonSchema:
     """Of a text with a unit; ``unit`` is the base unit that the model holds it in."""
     number = r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?"
     return WithJsonSchema({"type": "string", "pattern": rf"^\s*{number}\s*({'|'.join(units)})\s*$", BASE_UNIT: unit})
@@ -62,8 +62,8 @@ def _quantity_schema(unit: str, *units: str) -> WithJsonSchema:
 BASE_UNIT: Final = "x-base-unit"
 """Key of the JSON schema at quantities: the unit of the default."""
 
-Seconds = Annotated[float, BeforeValidator(_seconds), _quantity_schema("s", "s", "min", "h")]
-Nanoseconds = Annotated[int, BeforeValidator(_nanoseconds), _quantity_schema("ns", "ns", "us", "ms", "s", "min", "h")]
+Seconds = Annotated[float, BeforeValidator(_seconds), quantity_schema("s", "s", "min", "h")]
+Nanoseconds = Annotated[int, BeforeValidator(_nanoseconds), quantity_schema("ns", "ns", "us", "ms", "s", "min", "h")]
 Percent = Annotated[
     float, AfterValidator(_percent), WithJsonSchema({"type": "number", "enum": [*QUERIES_FOR_PERCENTILE]})
 ]

@@ -21,7 +21,7 @@ from edgedeploy.records.shrink import SHRINK_KEYS
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, PRECISIONS, TRAININGS, Scalar
 from edgedeploy.records.weightbits import WEIGHT_BITS
-from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
+from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board, memory_bytes, with_memory_limit
 from edgedeploy.spec.conditions import OnlyTable, check_conditions
 from edgedeploy.spec.evidence import EvidenceTable, NotNegative, check_evidence
 from edgedeploy.spec.measuring import MeasureTable
@@ -198,11 +198,11 @@ class StudySpec(_Table):
     def _one_board(cls, spec: Any) -> Any:
         """Accepts ``board = "emulated:arm64"`` or one table ``[board]`` for a study with one board."""
         if not isinstance(spec, dict) or "board" not in spec:
-            return spec
+            return with_memory_limit(spec) if isinstance(spec, dict) else spec
         if "boards" in spec:
             raise ValueError("`board` and `boards` both name boards: keep one of them")
         rest = {key: value for key, value in spec.items() if key != "board"}
-        return {**rest, "boards": [spec["board"]]}
+        return with_memory_limit({**rest, "boards": [spec["board"]]})
 
     @field_validator("space", mode="before")
     @classmethod
@@ -225,7 +225,13 @@ class StudySpec(_Table):
             double = sorted({name for name in names if names.count(name) > 1})
             if double:
                 raise ValueError(f"{what} must differ, but {', '.join(double)} stands twice")
+        memory_bytes(self.boards)  # raises when they differ
         return self
+
+    @property
+    def memory_limit_bytes(self) -> int | None:
+        """What a variant may have in memory on the study's boards."""
+        return memory_bytes(self.boards)
 
     def board(self, name: str | None) -> BoardTable:
         """The named board, or the first one; ``SpecError`` for a name that is not in the file."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Final
 
+from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.task import can_recover
 from edgedeploy.records.variant import DEPLOYMENT_KEYS, Variant
 from edgedeploy.study.preflight import Ready
@@ -26,7 +27,8 @@ def ahead_of(ready: Ready, bench: Workbench, host: AbstractContextManager[object
         return None
 
     def prepare(variant: Variant) -> None:
-        with host:
+        with host, suppress(Unsupported):  # what has no room on the board is told when its turn comes
+            bench.fits.require(variant)
             bench.reference(variant)
 
     return prepare

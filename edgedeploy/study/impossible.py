@@ -21,6 +21,7 @@ from edgedeploy.records.precision import AS_GIVEN
 from edgedeploy.records.variant import UNIFORM, Scalar
 from edgedeploy.spec.goals import constraints_of
 from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.fits import AT_MOST, IN_OWN_MEMORY, LEAST_BITS, LEAST_FLOAT_BITS
 from edgedeploy.study.layout import IMPOSSIBLE
 from edgedeploy.study.reading import read_record
 from edgedeploy.study.shrinking import leaves_out
@@ -31,16 +32,6 @@ if TYPE_CHECKING:
 
 MOST_ARCHITECTURES: Final = 64
 """Architectures of which the narrowest is looked for, at most: with more there is no proof."""
-
-IN_OWN_MEMORY: Final = frozenset({"onnxruntime", "openvino", "litert"})
-"""Targets whose sessions here hold the weights in the memory of their process, not of a device."""
-
-_LEAST_BITS: Final[Mapping[str, int]] = {"int8": 8, "int8-dynamic": 8, "int4-weights": 4}
-_LEAST_FLOAT_BITS: Final = 16
-"""OpenVINO keeps float32 weights as float16 where nothing is lost."""
-
-_AT_MOST: Final = 2.0
-"""Weights of a pruned network over what the square of its width lets expect, at most: the first and last layers stay."""
 
 _FEWEST: Final = 0.02
 """Share of its weights that a network keeps with a few channels in each layer, at least."""
@@ -82,7 +73,7 @@ def _by_weights(constraint: Constraint, info: MetricInfo, task: Task, space: Spa
     for arch in architectures:
         whole = least_weights(task, arch, 1.0)
         width = _least_width(space)
-        if whole is None or constraint.violation(max(_AT_MOST * width**2, _FEWEST) * whole * bits / 8) <= 0:
+        if whole is None or constraint.violation(max(AT_MOST * width**2, _FEWEST) * whole * bits / 8) <= 0:
             return None  # far from certain, and pruning takes its time
         found = least_weights(task, arch, width) if width < 1.0 else whole
         if found is None or constraint.violation(found * bits / 8) <= 0:
@@ -108,7 +99,7 @@ def _least_bits(space: Space) -> int | None:
     asked |= {name for plan in plans for name in plan.precisions}
     if any(AS_GIVEN in offered for offered in space.target_precisions.values()):
         return None
-    return min(_LEAST_BITS.get(name, _LEAST_FLOAT_BITS) for name in asked)
+    return min(LEAST_BITS.get(name, LEAST_FLOAT_BITS) for name in asked)
 
 
 def _architectures(space: Space) -> Iterator[dict[str, Scalar]]:

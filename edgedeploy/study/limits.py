@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from edgedeploy.errors import SpecError
+from edgedeploy.evidence.statistics import StabilityLimits
 from edgedeploy.records.measurement import LIMITS_CHANGED
+from edgedeploy.records.units import human
+from edgedeploy.runtime.agent.memory_limit import CONTROL_GROUP, LOOKING
+from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.store import Store
 
@@ -15,6 +19,28 @@ RAISED: Final = ("max_drift", "max_spread", "max_background_cores", "max_heating
 
 EITHER: Final = ("retries", "cool_down")
 """Keys that say when an invalid run is repeated: they make no valid run invalid, whichever way they change."""
+
+
+def stability_limits(table: MeasureTable) -> StabilityLimits:
+    """The study file's limits for a stable run."""
+    return StabilityLimits(
+        max_drift=table.max_drift,
+        max_background_cores=table.max_background_cores,
+        max_spread=table.max_spread,
+        max_heating_c=table.max_heating_c,
+        max_clock_drift=table.max_clock_drift,
+    )
+
+
+def memory_notes(environment: Mapping[str, Any]) -> tuple[str, ...]:
+    """What held a run's candidate to the board's `memory`, as a note; ``environment`` is as the board told it."""
+    told = environment.get("memory_limit")
+    if not isinstance(told, Mapping) or not isinstance(told.get("bytes"), int):
+        return ()
+    by = told.get("held_by")
+    if by not in (CONTROL_GROUP, LOOKING):
+        return ()
+    return (f"its process had {human(told['bytes'], 'bytes')} of memory at most, held by {by}",)
 
 
 def limits_of(spec: StudySpec) -> dict[str, float]:

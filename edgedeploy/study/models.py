@@ -10,6 +10,7 @@ from edgedeploy.compress.oversight import TrainReport
 from edgedeploy.files import parsed, write_json
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import Reference
+from edgedeploy.reference.external import weights_file
 from edgedeploy.reference.program import PROGRAM_FILE
 from edgedeploy.study.reading import FAULTS, fault
 from edgedeploy.study.whole import NOT_AS_MADE, damaged, sums_of
@@ -24,7 +25,7 @@ _SUMS: Final = "sha256_of"
 
 def write_reference(reference: Reference, folder: Path, **more: Any) -> None:
     """Keep the record of a reference that was just made in ``folder``, with the hashes of the files beside it."""
-    sums = sums_of(folder, (WEIGHTS, PROGRAM_FILE))
+    sums = sums_of(folder, (WEIGHTS, PROGRAM_FILE, weights_file(reference.path).name))
     write_json(folder / RECORD, {**reference.as_json(), **more, **({_SUMS: sums} if sums else {})})
 
 

@@ -106,6 +106,7 @@ class StudyRun:
             exact_sums=all(sums_int8_exactly(info.arch, info.isa) for _, info in ready.boards),
             weights_file=ready.baseline.file,
             rungs=self._rungs,
+            memory_limit_bytes=spec.memory_limit_bytes,
         )
         self._machines = Machines()
         found = probe()

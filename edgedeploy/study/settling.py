@@ -23,8 +23,9 @@ from edgedeploy.search.outcomes import Failed, Outcome, Scored
 from edgedeploy.spec.goals import constraints_of, objectives_of
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.front import summarised
+from edgedeploy.study.limits import stability_limits
 from edgedeploy.study.store import Store
-from edgedeploy.study.trial import Trials, stability_limits
+from edgedeploy.study.trial import Trials
 
 UNSURE: Final = (0.05, 0.95)
 """Between these bounds of P(on front) nobody knows whether a variant is on it."""

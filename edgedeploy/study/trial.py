@@ -29,8 +29,8 @@ from edgedeploy.errors import (
 from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
 from edgedeploy.evidence.noise import variances
-from edgedeploy.evidence.statistics import StabilityLimits, stability
-from edgedeploy.files import read_arrays, write_arrays
+from edgedeploy.evidence.statistics import stability
+from edgedeploy.files import mapped_arrays, write_stacked
 from edgedeploy.interfaces.board import Board
 from edgedeploy.interfaces.scores import ScoresSplit
 from edgedeploy.interfaces.task import Array, Split
@@ -45,12 +45,12 @@ from edgedeploy.reference.layers import with_sources
 from edgedeploy.reference.parity import Judged, check_executed, judge, worst_distance
 from edgedeploy.search.loop import Failed, Outcome, Scored
 from edgedeploy.spec.goals import named_constraints
-from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.disk import raise_if_of_the_disk
 from edgedeploy.study.inputs import InputSet, Rivals
 from edgedeploy.study.known import Known
+from edgedeploy.study.limits import memory_notes, stability_limits
 from edgedeploy.study.scores import score
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.whole import look_again
@@ -142,6 +142,8 @@ class Trials:
             with self.host:
                 self.bench.artifact(self.reference_baseline)
                 phase = "build"
+                if variant.digest != self.reference_baseline.digest:  # which is measured without a limit
+                    self.bench.fits.require(variant)
                 rivals = self.bench.rivals(variant)
                 if rivals is None:
                     self.bench.artifact(variant)
@@ -244,7 +246,8 @@ class Trials:
 
     def _distance(self, payload: Payload, wanted: Sequence[Mapping[str, Array]]) -> float:
         """The largest distance of any output on the board from ``wanted`` in any case; infinite for a broken output."""
-        job = Job(payload, None, replace(self._plan(False, None), warmup=0))
+        limit_bytes = self.spec.memory_limit_bytes
+        job = Job(payload, None, replace(self._plan(False, None), warmup=0, memory_limit_bytes=limit_bytes))
         with tempfile.TemporaryDirectory(prefix="edgedeploy-") as folder:
             try:
                 with self.place, self.account.phase("measure"):
@@ -287,6 +290,8 @@ class Trials:
             candidate = self.bench.payload(variant, split)
             baseline = self.bench.payload(self.reference_baseline, split) if timed else None
         plan = self._plan(timed, cool_to_c)
+        if variant.digest != self.reference_baseline.digest:
+            plan = replace(plan, memory_limit_bytes=self.spec.memory_limit_bytes)
         if variant.power_mode:
             # Set for the whole run: after a switch between blocks, the board's settling would be timed as well.
             plan = replace(plan, power_mode=((self.power_modes[variant.power_mode], variant.power_mode),))
@@ -370,7 +375,10 @@ class Trials:
             parity=parity.figures,
             parity_case=parity.worst_case,
             weight_bits=self.bench.weight_bits(variant),
-            notes=(*self.marks, *self.bench.start_notes(variant), *self._parity_notes(parity, scores.metrics)),
+            notes=(
+                *(*self.marks, *self.bench.start_notes(variant), *memory_notes(raw.environment)),
+                *self._parity_notes(parity, scores.metrics),
+            ),
             created_utc=utc_now(),
         )
 
@@ -415,19 +423,9 @@ class Trials:
     def _keep_outputs(self, variant: Variant, split: Split, inputs: InputSet, outputs: Mapping[str, Array]) -> None:
         """Store the outputs for the report's pictures, rounded to float16. Metrics were computed before rounding."""
         path = self.store.outputs_path(variant.digest, split)
-        small = {name: rows[inputs.golden :].astype(np.float16) for name, rows in outputs.items()}
-        write_arrays(path, small)
-
-
-def stability_limits(table: MeasureTable) -> StabilityLimits:
-    """The study file's limits for a stable run."""
-    return StabilityLimits(
-        max_drift=table.max_drift,
-        max_background_cores=table.max_background_cores,
-        max_spread=table.max_spread,
-        max_heating_c=table.max_heating_c,
-        max_clock_drift=table.max_clock_drift,
-    )
+        if inputs.cases:
+            rows = _rows_of(outputs, inputs)
+            write_stacked(path, ({name: value.astype(np.float16) for name, value in row.items()} for row in rows))
 
 
 def in_order(outputs: Mapping[str, Array], artifact: Artifact) -> dict[str, Array]:
@@ -438,7 +436,7 @@ def in_order(outputs: Mapping[str, Array], artifact: Artifact) -> dict[str, Arra
 def _load_outputs(raw: RawRun) -> dict[str, Array]:
     if raw.outputs is None:
         raise CommandFailed("outputs of the run", "the board sent none", "Run it again; keep the agent's log")
-    return read_arrays(raw.outputs)
+    return mapped_arrays(raw.outputs)
 
 
 def _rows_of(outputs: Mapping[str, Array], inputs: InputSet) -> list[dict[str, Array]]:

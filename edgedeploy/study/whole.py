@@ -6,12 +6,12 @@ sent to a board, because a variant or a board would be blamed for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.files import parsed, remove, write_arrays, write_json
+from edgedeploy.files import parsed, remove, write_json, write_stacked
 from edgedeploy.interfaces.task import Array
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.study.reading import FAULTS, fault
@@ -59,8 +59,9 @@ def flaw_of(path: Path) -> str | None:
         return fault(exc)
 
 
-def kept_arrays(path: Path, make: Callable[[], dict[str, Array]], note: Callable[[str], None]) -> None:
-    """Make the ``.npz`` of arrays at ``path`` unless it is there and whole; ``note`` hears of one that is not."""
+def kept_rows(path: Path, rows: Iterable[Mapping[str, Array]], note: Callable[[str], None]) -> None:
+    """Make the ``.npz`` of stacked ``rows`` at ``path`` unless it is there and whole, one row in memory at a time; ``note``
+    hears of one that is not. Rows are asked for only when it is made."""
     flaw = flaw_of(path)
     if flaw == "":
         return
@@ -68,7 +69,7 @@ def kept_arrays(path: Path, make: Callable[[], dict[str, Array]], note: Callable
         note(f"{path.parent.name}/{path.name} is not used and made anew: {flaw}")
     note_of(path).unlink(missing_ok=True)
     remove(path)
-    write_arrays(path, make())
+    write_stacked(path, rows)
     keep_note(path)
 
 

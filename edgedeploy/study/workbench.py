@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from edgedeploy.compress.oversight import TrainProgress
 from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import BuildError
@@ -39,10 +37,11 @@ from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_art
 from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.disk import require_whole
 from edgedeploy.study.evidence_files import move_aside
+from edgedeploy.study.fits import Fits
 from edgedeploy.study.inputs import InputSet, Rivals, held_out
 from edgedeploy.study.modeller import Modeller
 from edgedeploy.study.store import Store
-from edgedeploy.study.whole import flaw_of, kept_arrays
+from edgedeploy.study.whole import flaw_of, kept_rows
 from edgedeploy.targets.steady import build_steadily
 
 
@@ -60,6 +59,7 @@ class Workbench:
       (:func:`edgedeploy.interfaces.ability.sums_int8_exactly`).
     - ``rungs``: the ladder on which changed architectures are recovered.
     - ``weights_file``: the user's file of the baseline's trained weights.
+    - ``memory_limit_bytes``: what a variant may have in memory on the study's boards; ``fits`` holds its weights to it.
     - ``out_of_time`` ends a training between two steps with ``OutOfTime``. Each epoch saves a checkpoint in the store,
       which is removed when the model is stored.
     """
@@ -78,8 +78,10 @@ class Workbench:
         exact_sums: bool = True,
         weights_file: WeightsFile | None = None,
         rungs: Rungs = NO_RUNGS,
+        memory_limit_bytes: int | None = None,
     ) -> None:
         self.task = task
+        self.fits = Fits(task, memory_limit_bytes)
         self.models = Modeller(
             task,
             targets,
@@ -218,7 +220,7 @@ class Workbench:
         name = f"held-out-{digest_of([split, variant.calibration_cases, dict(variant.arch)])[:16]}"
         path = self._store.inputs_path(name)
         with self._account.phase("bookkeeping"):
-            kept_arrays(path, lambda: {key: np.stack([feed[key] for feed in feeds]) for key in feeds[0]}, self._note)
+            kept_rows(path, feeds, self._note)
         states = self.reference(variant).states
         payloads = {bits: Payload(*found, path, variant.threads, states) for bits, found in built.items()}
         return Rivals(payloads, feeds, split, name)
@@ -261,14 +263,9 @@ class Workbench:
         golden = self.models.golden
         cases = tuple(self.task.cases(split))
         path = self._store.inputs_path(f"{split}-{digest_of(dict(arch))[:16]}")
-
-        def stacked() -> dict[str, Array]:
-            rows = [inputs_of(self.task, case, arch) for case in (*golden, *cases)]
-            return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
         if flaw_of(path) != "":
             with self._account.phase("bookkeeping"):
-                kept_arrays(path, stacked, self._note)
+                kept_rows(path, (inputs_of(self.task, case, arch) for case in (*golden, *cases)), self._note)
         return InputSet(path, tuple(case.id for case in golden), cases)
 
     def golden_outputs(self, variant: Variant) -> list[dict[str, Array]]:

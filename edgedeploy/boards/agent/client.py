@@ -119,6 +119,9 @@ _OUTPUT_CAUSES: Final = {
     "non_finite": "Do not ship this artifact",
     "constant_output": "Do not ship this artifact",
 }
+_LIMIT_CAUSES: Final = {
+    "memory_limit": "Take a smaller model, or give variants more in the board's table: memory = ...",
+}
 _RUN_CAUSES: Final = {
     "open_failed": "The board's runtime cannot load this artifact; compare its version with the one that built it",
     "run_failed": "The board's runtime cannot run this artifact",
@@ -138,7 +141,7 @@ _KINDS: Final[Mapping[type[EdgeDeployError], Mapping[str, str]]] = {
     Hung: {"hung": "Turn the board off and on"},
     DidNotRun: _RUN_CAUSES,
     Unstable: _CONDITIONS,
-    MeasurementError: _OUTPUT_CAUSES,
+    MeasurementError: {**_OUTPUT_CAUSES, **_LIMIT_CAUSES},
 }
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgedeploy.runtime.agent.job import IMPORTING, LOADING
-from edgedeploy.runtime.agent.memory import KillCount, explain_kill, resident_bytes
+from edgedeploy.runtime.agent.memory import KillCount, explain_kill, past_limit, resident_bytes
+from edgedeploy.runtime.agent.memory_limit import MemoryLimit
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.processes import cpu_time_ns, self_command, start_ticks, with_argument
@@ -31,9 +32,11 @@ NOT_TIMED = "no timed queries were asked for"
 
 
 class Workers:
-    """Starts a job's worker processes and can end them all, from another thread too."""
+    """Starts a job's worker processes and can end them all, from another thread too. Those of the candidate have at most
+    ``limit_bytes`` of memory, where it is given."""
 
-    def __init__(self, folder: Path, job_id: str, log: IO[bytes]) -> None:
+    def __init__(self, folder: Path, job_id: str, log: IO[bytes], limit_bytes: int | None = None) -> None:
+        self._limit_bytes = limit_bytes
         self._command = [*self_command(), "worker", str(folder), job_id]
         self._job_id = job_id
         self._log = log
@@ -45,7 +48,8 @@ class Workers:
         with self._lock:
             if self._ended:
                 raise RuntimeFault("internal", "a worker was started after the job's end")
-            worker = WorkerProcess(side, [*self._command, side, *options], self._log, self._resident_bytes)
+            limit = MemoryLimit(self._limit_bytes) if side == "candidate" and self._limit_bytes else None
+            worker = WorkerProcess(side, [*self._command, side, *options], self._log, self._resident_bytes, limit)
             self._live.append(worker)
             return worker
 
@@ -58,6 +62,8 @@ class Workers:
             self._ended = True
             for worker in self._live:
                 worker.kill()
+            for worker in self._live:
+                worker.release()
 
     def left_after(self, patience_s: float) -> list[int]:
         """Process ids of workers that are still there ``patience_s`` after :meth:`end_all`."""
@@ -73,10 +79,16 @@ class WorkerProcess:
     """One worker: requests in, answers out."""
 
     def __init__(
-        self, side: str, argv: Sequence[str], log: IO[bytes], resident_bytes: Callable[[], int] = lambda: 0
+        self,
+        side: str,
+        argv: Sequence[str],
+        log: IO[bytes],
+        resident_bytes: Callable[[], int] = lambda: 0,
+        limit: MemoryLimit | None = None,
     ) -> None:
         """``resident_bytes`` is what the job's processes have in memory, asked when one of them was killed."""
         self.side = side
+        self.limit = limit
         self._resident_bytes = resident_bytes
         self._kills = KillCount.now()
         self.cores: list[int] = []
@@ -84,6 +96,8 @@ class WorkerProcess:
         self._importing = "Python"  # empty from the moment on that the artifact is loaded
         self._started_ns = time.monotonic_ns()
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        if limit is not None:
+            limit.hold(self.pid)
 
     @property
     def pid(self) -> int:
@@ -122,6 +136,10 @@ class WorkerProcess:
 
     def _death(self) -> RuntimeFault:
         status, peak_bytes = self._reap()
+        self.release()
+        if self.limit is not None and not self._killed and self.limit.ended_it:
+            kill = past_limit(peak_bytes, self.limit.limit_bytes, self.limit.by)
+            return RuntimeFault(kill.cause, f"{self.side}: {kill.message}", self.side)
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         if self._importing:
             ended = "was ended" if self._killed else f"ended with {how}"
@@ -149,6 +167,12 @@ class WorkerProcess:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
+        self.release()
+
+    def release(self) -> None:
+        """Give back what held it to its limit."""
+        if self.limit is not None:
+            self.limit.release()
 
     def kill(self) -> None:
         self._killed = True
@@ -168,6 +192,8 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> AgentResult:
     live = {name: workers.start(name) for name in job.sides}
     for worker in live.values():
         worker.wait_ready()
+    if live["candidate"].limit is not None:
+        environment["memory_limit"] = {"bytes": plan.memory_limit_bytes, "held_by": live["candidate"].limit.by}
     environment["cores"] = {name: worker.cores for name, worker in live.items()}
     meter = _background_meter(live)
     recorder = ConditionRecorder(sorted({core for worker in live.values() for core in worker.cores}))

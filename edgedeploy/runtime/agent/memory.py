@@ -29,8 +29,8 @@ MOST = 0.5
 
 @dataclass(frozen=True)
 class Kill:
-    """``cause`` is ``memory_exceeded`` or ``memory_taken`` (by other processes) on the kernel's word, ``killed_at_limit``
-    or ``killed`` without it."""
+    """``cause`` is ``memory_limit`` (the board's own for a variant); ``memory_exceeded`` or ``memory_taken`` (by other
+    processes) on the kernel's word; ``killed_at_limit`` or ``killed`` without it."""
 
     cause: str
     message: str
@@ -46,6 +46,12 @@ class KillCount:
     @classmethod
     def now(cls, proc: Path = _PROC) -> KillCount:
         return cls(_kills(proc), time.monotonic())
+
+
+def past_limit(peak_bytes: int, limit_bytes: int, by: str) -> Kill:
+    """What is told of a process that was ended because its board gives a variant ``limit_bytes``."""
+    held = f"the {_megabytes(limit_bytes)} that this board gives a variant (`memory`, held by {by})"
+    return Kill("memory_limit", f"it needs more than {held}: it had {_megabytes(peak_bytes)} when it was ended")
 
 
 def explain_kill(pid: int, peak_bytes: int, ours_bytes: int, before: KillCount, proc: Path = _PROC) -> Kill:
@@ -70,7 +76,7 @@ def resident_bytes(pid: int, proc: Path = _PROC) -> int:
 
 
 def _kills(proc: Path) -> int:
-    for folder in _groups(proc):
+    for folder in groups(proc):
         for name in _COUNT_FILES:
             count = _lines(_text(folder / name)).get("oom_kill")
             if count is not None:
@@ -83,7 +89,7 @@ def _memory(proc: Path) -> tuple[int, int]:
     machine = _lines(_text(proc / "meminfo"), ":")
     limit_bytes = machine.get("MemTotal", 0) * 1024
     used_bytes = limit_bytes - machine.get("MemAvailable", 0) * 1024
-    for folder in _groups(proc):
+    for folder in groups(proc):
         for name, in_use in zip(_LIMIT_FILES, _IN_USE):
             text = _text(folder / name).strip()
             if text.isdigit() and int(text) < limit_bytes:
@@ -92,7 +98,7 @@ def _memory(proc: Path) -> tuple[int, int]:
     return limit_bytes, used_bytes
 
 
-def _groups(proc: Path, mounted: Path = Path("/sys/fs/cgroup")) -> list[Path]:
+def groups(proc: Path = _PROC, mounted: Path = Path("/sys/fs/cgroup")) -> list[Path]:
     """The folders of this process's control groups for memory, the innermost first. In a container the paths that the kernel
     tells may be those outside of it: then only the container's own is found."""
     found = []

@@ -114,7 +114,7 @@ def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
     from edgedeploy.runtime.sensors.powermode import PowerModes
 
     with (folder / "log").open("ab") as log:
-        workers = Workers(folder, job.job_id, log)
+        workers = Workers(folder, job.job_id, log, job.plan.memory_limit_bytes)
         watch = Watch(root, job, workers, status)
         try:
             status.write("waiting")

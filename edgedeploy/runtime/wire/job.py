@@ -26,7 +26,8 @@ class MeasurePlan:
     which run in their order on the candidate alone, after the interleaved blocks and the outputs; resource curves before
     them. ``cool_to_c`` lets the board cool down to that temperature first, for at most ``cool_down_s``. ``power_mode``
     pairs what is set (``governor``, ``nvpmodel``) with its value, for both sides alike. ``profile_runs`` inferences of each
-    side are profiled layer by layer at the end, apart from everything that is timed.
+    side are profiled layer by layer at the end, apart from everything that is timed. ``memory_limit_bytes`` is the most
+    memory that a process of the candidate may have; the baseline's have no limit.
     """
 
     queries: int = 662
@@ -40,6 +41,7 @@ class MeasurePlan:
     cool_down_s: float = 0.0
     power_mode: Tuple[Tuple[str, str], ...] = ()
     profile_runs: int = 0
+    memory_limit_bytes: Optional[int] = None
 
     @property
     def timed(self) -> bool:

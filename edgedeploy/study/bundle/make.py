@@ -17,6 +17,7 @@ from typing import Any, Final
 from edgedeploy.errors import BundleError, SpecError
 from edgedeploy.files import new_folder, place_told
 from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.reference import external
 from edgedeploy.runtime.bundle.manifest import (
     ARTIFACT_FOLDER,
     FORMAT,
@@ -46,6 +47,7 @@ from edgedeploy.study.bundle.sbom import sbom
 from edgedeploy.study.oneshot.desk import require_absent
 
 REFERENCE: Final = "model/reference.onnx"
+REFERENCE_WEIGHTS: Final = f"{REFERENCE}{external.SUFFIX}"
 EPOCH: Final = "SOURCE_DATE_EPOCH"
 
 
@@ -109,7 +111,9 @@ def _fill(part: Path, material: Material, options: BundleOptions, golden: Golden
     (part / ARTIFACT_FOLDER).mkdir()
     for item in material.artifact.files:
         shutil.copyfile(material.artifact_folder / item.name, part / ARTIFACT_FOLDER / item.name)
-    _write(part, {REFERENCE: material.reference.path.read_bytes(), **golden.files})
+    _write(part, golden.files)
+    (part / REFERENCE).parent.mkdir(exist_ok=True)
+    external.copy(material.reference.path, part / REFERENCE)
     _write(part, {file: _json(value) for file, value in _facts(material, options, golden, name, created).items()})
     draft = _manifest(material, options, golden, name, created, {})
     pages = {"MODEL_CARD.md": model_card(material, options, draft, golden), "CHANGES.md": changes(material)}

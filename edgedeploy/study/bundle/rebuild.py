@@ -20,6 +20,7 @@ from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import CALIBRATED
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import describe
+from edgedeploy.reference.external import check_weights, weights_file
 from edgedeploy.reference.program import FromProgram
 from edgedeploy.runtime.bundle.manifest import Manifest
 from edgedeploy.runtime.bundle.tree import Tree
@@ -115,7 +116,11 @@ def _table(recipe: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _by_recipe(tree: Tree, variant: Variant, target: Target, folder: Path, *, quantized: bool) -> Artifact:
     model = folder / REFERENCE
     model.parent.mkdir(parents=True)
-    model.write_bytes(tree.read(REFERENCE))
+    for path in (model, weights_file(model)):
+        name = f"{REFERENCE}{path.name.removeprefix(model.name)}"
+        if name in tree.files:
+            path.write_bytes(tree.read(name))
+    check_weights(model)
     reference = describe(model)
     request = BuildRequest(
         reference=model,

@@ -19,6 +19,7 @@ import numpy as np
 
 from edgedeploy.records.precision import Assignment
 from edgedeploy.records.weightbits import LARGEST_WEIGHT
+from edgedeploy.reference.graph import outline
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -141,7 +142,7 @@ def _inferred(model: Any) -> list[Any]:
     import onnx
 
     known = {value.name for value in model.graph.value_info}
-    found = onnx.shape_inference.infer_shapes(model).graph.value_info
+    found = onnx.shape_inference.infer_shapes(outline(model)).graph.value_info  # with its weights it may pass 2 GB
     return [value for value in found if value.name not in known]
 
 

@@ -1,9 +1,10 @@
 """Quantization for ONNX Runtime: int8 as QDQ pairs with calibrated ranges, 4-bit weights as MatMulNBits. Dynamic int8
 is in :mod:`.dynamic`.
 
-Min-max calibration keeps two numbers per tensor and case. The histogram methods (percentile, entropy) would keep every
-activation of every case until the last one has run. They get one case at a time instead: ONNX Runtime then merges its
-histograms and frees the activations.
+ONNX Runtime's calibration keeps what each case gave until the last one has run: two numbers per tensor for min-max, every
+activation for the histogram methods (percentile, entropy). It gets one case at a time instead, and merges ranges and
+histograms then. Weights lie in a file meanwhile, which its session maps: with those inside the model, the quantizer, the
+calibrator and the session would have them three times.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import NARROW, Assignment, assign
 from edgedeploy.reference.export import open_onnx
+from edgedeploy.reference.external import save
+from edgedeploy.reference.graph import outline
 from edgedeploy.reference.layers import check_alive, check_followed, fused_from, layers_of, name_nodes
 from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import calibration_feeds
@@ -59,21 +62,25 @@ class Scheme:
 
 def write_narrow(request: BuildRequest, path: Path) -> None:
     """The reference with its narrow layers, written to ``path``. Raises ``Unsupported`` or ``BuildError``."""
-    import onnx
 
     open_onnx(request.reference, threads=1)  # raises with the operator's name; the preparation hides such errors
-    source = onnx.load(str(request.reference))
-    name_nodes(source)
+    source = outline(_named(request.reference))
     assignment = assign(request.plan, layers_of(source), request.precision)
     wanted = set(assignment.precisions.values())
-    model = onnx.ModelProto.FromString(source.SerializeToString())
-    if "int4-weights" in wanted:
-        model = _four_bits(model, assignment)
-    if dynamic.PRECISION in wanted:
-        dynamic.dynamic_eight_bits(model, assignment, weight_bits=request.weight_bits)
-    if "int8" in wanted:
-        scheme = Scheme(reduce_range=request.weight_bits == 7)
-        model = eight_bits(request, source, model, assignment, path.with_name("prepared.onnx"), scheme)
+
+    def narrowed_weights() -> Any:
+        model = _named(request.reference)
+        if "int4-weights" in wanted:
+            model = _four_bits(model, assignment)
+        if dynamic.PRECISION in wanted:
+            dynamic.dynamic_eight_bits(model, assignment, weight_bits=request.weight_bits)
+        return model
+
+    if "int8" in wanted:  # nobody here holds the model meanwhile: calibration is what takes the most memory
+        scheme, prepared = Scheme(reduce_range=request.weight_bits == 7), path.with_name("prepared.onnx")
+        model = eight_bits(request, source, narrowed_weights(), assignment, prepared, scheme)
+    else:
+        model = narrowed_weights()
     narrow = narrow_nodes(model)
     sources = fused_from(source, model)
     check_followed(request.plan, assignment, sources, narrow)
@@ -82,7 +89,15 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
         raise Unsupported(f"{request.precision} layers", found, "Search float32 instead")
     if "int8" in wanted:
         compact(model, source)
-    onnx.save(model, str(path))
+    save(model, path)
+
+
+def _named(reference: Path) -> Any:
+    import onnx
+
+    model = onnx.load(str(reference))
+    name_nodes(model)
+    return model
 
 
 def narrow_nodes(model: Any) -> dict[str, str]:
@@ -127,17 +142,12 @@ def eight_bits(
     method = request.calibrator or CALIBRATIONS[0]
     given, written = prepared.with_name("given.onnx"), prepared.with_name("written.onnx")
     onnx.save(model, str(given))
+    del model
     with translated("int8 quantization by ONNX Runtime", "Search float32 for this architecture"):
         # Shapes are static: the symbolic pass would add nothing but a dependency on sympy.
         quant_pre_process(str(given), str(prepared), skip_symbolic_shape=True)
-        ready = onnx.load(str(prepared))
-        name_nodes(ready)
-        onnx.save(ready, str(prepared))
-        sources = fused_from(source, ready)
-        check_alive(request.plan, assignment, sources.values())
-        others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
-        others += [node.name for node in ready.graph.node if node.op_type in NEVER_INT8]
-        extra: dict[str, Any] = {**scheme.options, **({} if method == "minmax" else {"CalibStridedMinMax": 1})}
+        others = _left_float(request, source, assignment, prepared)
+        extra: dict[str, Any] = {**scheme.options, "CalibStridedMinMax": 1}
         if method == "percentile":
             extra["CalibPercentile"] = PERCENTILE
         with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print their progress
@@ -153,11 +163,24 @@ def eight_bits(
                 calibrate_method=methods[method],
                 nodes_to_exclude=others,
                 extra_options=extra,
+                use_external_data_format=True,
             )
     quantized = onnx.load(str(written))
-    for scratch in (given, prepared, written):
-        scratch.unlink()
+    for scratch in (given, prepared, written, written.with_name(f"{written.name}.data")):
+        scratch.unlink(missing_ok=True)
     return quantized
+
+
+def _left_float(request: BuildRequest, source: Any, assignment: Assignment, prepared: Path) -> list[str]:
+    """Nodes of the prepared file that are not to be int8, which get names of their own there."""
+    import onnx
+
+    ready = _named(prepared)
+    onnx.save(ready, str(prepared))
+    sources = fused_from(source, ready)
+    check_alive(request.plan, assignment, sources.values())
+    others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
+    return others + [node.name for node in ready.graph.node if node.op_type in NEVER_INT8]
 
 
 def _reader(request: BuildRequest) -> Any:

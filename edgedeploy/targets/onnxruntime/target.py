@@ -13,7 +13,6 @@ float16 is not offered: ONNX Runtime's CPU kernels are float32, and such files r
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -25,6 +24,7 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, Int8Scheme
 from edgedeploy.reference.export import open_onnx
+from edgedeploy.reference.external import copy
 from edgedeploy.reference.quantized import unsigned_activations
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
@@ -66,7 +66,8 @@ class OnnxRuntimeTarget:
         return look_for(("onnxruntime", "onnx"), self.extra)
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
-        """See :class:`edgedeploy.interfaces.target.Target`. One file; session settings for a quantized reference only."""
+        """See :class:`edgedeploy.interfaces.target.Target`. One file, and that of its weights where the
+        reference has one; session settings for a quantized reference only."""
 
         def write(scratch: Path, versions: dict[str, str]) -> Mapping[str, str]:
             path = scratch / ENTRY
@@ -75,7 +76,7 @@ class OnnxRuntimeTarget:
             if request.quantized:
                 _write_unsigned(request.reference, path)
             elif request.precision in ("float32", AS_GIVEN) and not request.plan.rules:
-                shutil.copyfile(request.reference, path)
+                copy(request.reference, path)
             else:
                 write_narrow(request, path)
             _prove(path, request, feed)

@@ -23,7 +23,8 @@ from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, Int8Scheme, Layer, assign
-from edgedeploy.reference.graph import nodes_named
+from edgedeploy.reference.external import save, weights_file
+from edgedeploy.reference.graph import nodes_named, outline
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
@@ -130,7 +131,8 @@ def _write(request: BuildRequest, path: Path) -> None:
     narrow = request.precision in NARROW or bool(request.plan.rules)
     named = path.with_name("named.onnx")
     paired = _paired(request, source, path.parent) if narrow and not request.quantized else source
-    onnx.save(paired, str(named))
+    save(paired, named)
+    was_paired, source, paired = paired is not source, outline(source), None  # the weights are in the file from here on
     with (
         nodes_named(request.reference),
         translated(
@@ -141,9 +143,10 @@ def _write(request: BuildRequest, path: Path) -> None:
         # convolution.
         folded = narrow or _float_hint(request) != "f32"
         model = ov.convert_model(str(named)) if folded else ov.Core().read_model(str(named))
-    named.unlink()
+    for part in (named, weights_file(named)):
+        part.unlink(missing_ok=True)
     sources = label_operations(model, source)
-    if paired is not source:
+    if was_paired:
         name_ranges(model, source)
     _name_layers(model, "converted")
     if narrow and not request.quantized:

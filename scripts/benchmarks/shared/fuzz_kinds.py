@@ -45,9 +45,9 @@ from edgedeploy.study.account import summarise
 from edgedeploy.study.artifacts import artifact_manifest, kept_artifact
 from edgedeploy.study.events import read_events
 from edgedeploy.study.front import evidence_of, front_of, stored_spec
+from edgedeploy.study.limits import stability_limits
 from edgedeploy.study.store import Store
 from edgedeploy.study.told import early_end, passing_failures
-from edgedeploy.study.trial import stability_limits
 
 LONGEST_NS: Final = 600 * 10**9
 """What the host is said to have waited for the recorded run: longer than it took, and far from no limit."""

@@ -143,12 +143,12 @@ def mobilenet() -> Any:
     return settled(nn.Sequential(*blocks), (1, 3, 224, 224))
 
 
-def small_vit() -> Any:
+def small_vit(width: int = 192, depth: int = 6, heads: int = 3) -> Any:
     import torch
     from torch import nn
 
     class SmallViT(nn.Module):
-        def __init__(self, width: int = 192, depth: int = 6, heads: int = 3) -> None:
+        def __init__(self) -> None:
             super().__init__()
             self.patches = nn.Conv2d(3, width, 16, 16)
             self.places = nn.Parameter(0.02 * torch.randn(1, 196, width))

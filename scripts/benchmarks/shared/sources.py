@@ -22,8 +22,8 @@ from edgedeploy.reference.export import Reference, describe, export_reference, r
 from edgedeploy.reference.program import PROGRAM_FILE, export_program
 from edgedeploy.reference.take_in import take_in
 from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.study.limits import stability_limits
 from edgedeploy.study.modeller import GOLDEN_CASES
-from edgedeploy.study.trial import stability_limits
 from edgedeploy.targets.steady import build_steadily
 from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound
 

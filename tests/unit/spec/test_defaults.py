@@ -22,7 +22,7 @@ from edgedeploy.runtime.agent.commands import main
 from edgedeploy.runtime.agent.lease import hold
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.measuring import MeasureTable
-from edgedeploy.study.trial import stability_limits
+from edgedeploy.study.limits import stability_limits
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from levels_task import ARCH, LeveledEdges
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.space import Space
 from edgedeploy.study.ahead import ahead_of
+from edgedeploy.study.fits import Fits
 from edgedeploy.study.preflight import Ready
 
 SPACE = Space(("none",), {"width": (1.0, 0.5)}, ARCH, {"none": ("float32",)}, 1)
@@ -21,8 +22,9 @@ READY = Ready(LeveledEdges(), {}, (), None, SPACE, (), (), ())
 class Bench:
     """Whether the host was locked while each model was made."""
 
-    def __init__(self, host: Any) -> None:
+    def __init__(self, host: Any, limit_bytes: int | None = None) -> None:
         self.locked: list[bool] = []
+        self.fits = Fits(READY.task, limit_bytes)
         self._host = host
 
     def reference(self, variant: Variant) -> None:
@@ -58,3 +60,12 @@ def test_only_where_models_are_trained_at_all() -> None:
 def test_not_while_a_board_may_come_that_is_this_host() -> None:
     away: Any = ("a board that does not answer",)
     assert not trains(replace(READY, away=away))
+
+
+def test_not_what_has_no_room_on_the_board() -> None:
+    host = threading.RLock()
+    bench: Any = Bench(host, limit_bytes=1)
+    prepare = ahead_of(READY, bench, host)
+    assert prepare is not None
+    prepare(replace(SPACE.variant({"target": "none", "width": 1.0}), target="onnxruntime"))
+    assert bench.locked == []

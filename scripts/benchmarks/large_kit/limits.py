@@ -1,0 +1,81 @@
+"""Memory on the host that builds: calibration, a large encoder from export to golden outputs, and a model past 2 GB."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any, Final
+
+from benchmarks import FOLDER
+from benchmarks.large_kit.asked import Asked
+from benchmarks.shared.rows import Row
+
+CHILD: Final = FOLDER / "large_kit" / "limits_child.py"
+CALIBRATION_BAR_BYTES: Final = 600_000_000
+HOST_BAR_BYTES: Final = 2_000_000_000
+CALIBRATED_ON: Final[Mapping[str, int]] = {"encoder-22m": 32, "unet": 256}
+TOOLS: Final = ("onnxruntime", "openvino")
+
+
+def told(**order: Any) -> dict[str, Any]:
+    """What a process of its own says that does ``order``. Raises ``RuntimeError`` with its last words when it fails."""
+    places = {"PYTHONPATH": os.pathsep.join([str(FOLDER.parent), *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(CHILD), json.dumps(order)], capture_output=True, check=False, env={**os.environ, **places}
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{order['do']}: {done.stderr.decode(errors='replace')[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def _megabytes(size_bytes: float) -> str:
+    return f"{size_bytes / 1e6:.0f} MB"
+
+
+def calibration_memory(asked: Asked) -> Row:
+    """Peak of the process that makes a static int8 build, beyond the network's weights: by edgedeploy, and by the tool as it
+    is documented. The imports are in it: NNCF's alone, which bring torch along, have some 340 MB."""
+    texts, peaks = [], []
+    for network, count in CALIBRATED_ON.items():
+        with tempfile.TemporaryDirectory(prefix="edgedeploy-limits-") as folder:
+            made = told(do="export", network=network, folder=folder)
+            for target in TOOLS:
+                given = {"folder": folder, "reference": made["reference"], "target": target, "cases": count}
+                ours = told(do="build", name=f"ours-{target}", precision="int8", **given)
+                theirs = told(do="by_tool", name=f"tool-{target}", calibrator="", **given)
+                peaks.append(ours["peak_bytes"] - made["weights_bytes"])
+                beside = _megabytes(theirs["peak_bytes"] - made["weights_bytes"])
+                texts.append(f"{network} {target} {_megabytes(peaks[-1])} (tool {beside})")
+    return Row(
+        f"static int8, {' and '.join(f'{name} on {count} cases' for name, count in CALIBRATED_ON.items())}: "
+        "peak of the process beyond the weights",
+        "; ".join(texts),
+        f"<= {_megabytes(CALIBRATION_BAR_BYTES)}",
+        max(peaks) <= CALIBRATION_BAR_BYTES,
+    )
+
+
+def encoder_of_100m_parameters(asked: Asked) -> Row:
+    """Each step in a process of its own, the largest peak beyond the weights; a file that is taken in has two processes."""
+    with tempfile.TemporaryDirectory(prefix="edgedeploy-limits-") as folder:
+        made = told(do="export", network="encoder-100m", folder=folder)
+        given = {"folder": folder, "reference": made["reference"], "target": "onnxruntime", "cases": 4}
+        steps = {"export": made, "take in": told(do="take_in", **given), "golden": told(do="golden", **given)}
+        for precision in ("float32", "int8-dynamic"):
+            steps[precision] = told(do="build", name=precision, precision=precision, **given)
+        steps["take in, its process"] = {"peak_bytes": steps["take in"]["child_peak_bytes"]}
+    beyond = {name: step["peak_bytes"] - made["weights_bytes"] for name, step in steps.items()}
+    return Row(
+        f"an encoder of {made['reference']['parameters'] / 1e6:.0f} M parameters on the host, peak beyond its weights",
+        ", ".join(f"{name} {_megabytes(size_bytes)}" for name, size_bytes in beyond.items()),
+        f"<= {_megabytes(HOST_BAR_BYTES)}",
+        max(beyond.values()) <= HOST_BAR_BYTES,
+    )
+
+
+ROWS = (calibration_memory, encoder_of_100m_parameters)
