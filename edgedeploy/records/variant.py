@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from edgedeploy.records.elastic import NO_ELASTIC, Elastic
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NO_RULES, PrecisionPlan
+from edgedeploy.records.tiles import EXACT, overlap_of, tile_of
 
 Scalar = bool | int | float | str
 
@@ -43,7 +44,7 @@ TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
 
 DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
-    *("weight_bits", "quantizer", "recovery_epochs", "allocation"),
+    *("weight_bits", "quantizer", "recovery_epochs", "allocation", "tile", "overlap"),
 )
 """Search parameters that edgedeploy itself understands; every other one belongs to the task's architecture."""
 
@@ -77,6 +78,8 @@ class Variant:
       baseline.
     - ``from_wider``: the training starts from the nearest wider model that is trained by then, not from the baseline; the
       model's record says which one that was.
+    - ``tile``: how volumes are cut (:mod:`edgedeploy.records.tiles`), empty for whole ones; ``overlap``: what neighbours
+      share in voxels, empty for as much as makes the result that of the whole volume.
     - ``recovered``: the baseline after as much further training as recovered variants get; no search proposes it.
     """
 
@@ -97,6 +100,8 @@ class Variant:
     elastic: Elastic = NO_ELASTIC
     recovered: bool = False
     from_wider: bool = False
+    tile: str = ""
+    overlap: str = ""
 
     @property
     def arch_kwargs(self) -> dict[str, Scalar]:
@@ -145,6 +150,8 @@ class Variant:
             "training": self.training,
             "weight_bits": self.weight_bits,
             "quantizer": self.quantizer,
+            "tile": self.tile,
+            "overlap": self.overlap,
         }
         return {name: value for name, value in settings.items() if value}
 
@@ -175,6 +182,8 @@ class Variant:
             elastic=Elastic.from_json(data["elastic"]) if "elastic" in data else NO_ELASTIC,
             recovered=bool(data.get("recovered", False)),
             from_wider=bool(data.get("from_wider", False)),
+            tile=str(data.get("tile", "")),
+            overlap=str(data.get("overlap", "")),
         )
 
     @cached_property
@@ -238,9 +247,10 @@ class Variant:
         cut = "elastic" if self.elastic else ""
         epochs = "" if self.recovery_epochs is None else f"{self.recovery_epochs}ep"
         tool = f"by {self.quantizer}" if self.quantizer else ""
+        tiles = f"tile {self.tile}{f' overlap {self.overlap}' if self.overlap else ''}" if self.tile else ""
         parts = (
             *(self.precision, bits, self.training, cut, epochs, further),
-            *(self.plan.label, tool, self.calibration, cases),
+            *(self.plan.label, tool, self.calibration, cases, tiles),
         )
         return " ".join(part for part in parts if part)
 
@@ -296,6 +306,7 @@ def canonical(
     - recovery epochs are dropped for the baseline's own architecture at full width, which is not recovered.
     - a model of full width has no allocation, and neither has the uniform one;
     - a model without allocation is not cut out of an elastic network;
+    - volumes that are not cut have no overlap;
     - a model of full width, one that is not trained, and one that is cut out of an elastic network start from no wider one.
     """
     target = str(params["target"])
@@ -327,6 +338,8 @@ def canonical(
     recovers = width < 1.0 or arch != dict(arch_defaults)
     allocation = str(params.get("allocation", UNIFORM)) if width < 1.0 else UNIFORM
     elastic = NO_ELASTIC if allocation == UNIFORM else choices.elastic
+    tile = tile_of(params.get("tile", 0)).text
+    overlap = overlap_of(params.get("overlap", EXACT)) if tile else None
     epochs = int(params["recovery_epochs"]) if recovers and "recovery_epochs" in params else None
     return Variant(
         target=target,
@@ -344,5 +357,7 @@ def canonical(
         quantizer=quantizer,
         allocation="" if allocation == UNIFORM else allocation,
         elastic=elastic,
+        tile=tile,
+        overlap="" if overlap is None else str(overlap),
         from_wider=choices.from_wider and width < 1.0 and epochs != 0 and not elastic,
     )

@@ -1,8 +1,8 @@
 """A volume in tiles: cut out with the context that each needs, run one after the other, put together.
 
 The plan is data: where tiles begin along each axis, and which part of each tile's answer is kept. It is made on the host
-from the network's graph, travels with the artifact, and is held to cover every voxel of the answer once before anything runs.
-Uses numpy only.
+from the network's graph, travels with the artifact, and is held to cover every voxel of the answer once before anything
+runs. Uses numpy only.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from edgedeploy.runtime.pipeline.numpy_later import np
 Feeds = typing.Mapping[str, Any]  # before Python 3.9 that of collections.abc takes no types
 
 SETTING = "edgedeploy.tiles"
-"""Name under which an artifact's settings have the plan."""
+"""Name under which an artifact's settings name the file that has the plan."""
 
+MOST_TEXT_BYTES = 8 << 20
 MOST_TILES = 100_000
 MOST_VOXELS = 1 << 34
 FIRST_AXIS = 2

@@ -112,7 +112,7 @@ def open_session(
         if SETTING in settings:
             from edgedeploy.runtime.sessions.tiles import in_tiles
 
-            session = in_tiles(session, settings[SETTING])
+            session = in_tiles(session, folder / Path(settings[SETTING]).name)
         return cast(Session, session)
     except Exception as exc:  # a backend's own exceptions have no common base
         raise from_exception(exc, "open_failed") from exc

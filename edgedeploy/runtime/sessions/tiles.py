@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault
-from edgedeploy.runtime.pipeline.tiles import SETTING, TileError, Tiling, check_feeds, run_tiles, tile_of
+from edgedeploy.runtime.pipeline.tiles import (
+    MOST_TEXT_BYTES,
+    SETTING,
+    TileError,
+    Tiling,
+    check_feeds,
+    run_tiles,
+    tile_of,
+)
 
 Feeds = typing.Mapping[str, Any]  # before Python 3.9 that of collections.abc takes no types
 
@@ -49,10 +58,12 @@ class ProfiledTiles(TiledSession):
         return layers
 
 
-def in_tiles(session: Any, text: str) -> TiledSession:
-    """``session`` by the plan in ``text``. Raises :class:`RuntimeFault` ``open_failed`` for a plan that is none."""
+def in_tiles(session: Any, path: Path) -> TiledSession:
+    """``session`` by the plan in the file ``path``. Raises :class:`RuntimeFault` ``open_failed`` for a plan that is none."""
     try:
-        plan = Tiling.from_text(text)
-    except TileError as exc:
+        if path.stat().st_size > MOST_TEXT_BYTES:
+            raise TileError(f"{path.name} has more than {MOST_TEXT_BYTES} bytes")
+        plan = Tiling.from_text(path.read_text(encoding="utf-8"))
+    except (TileError, OSError, UnicodeDecodeError) as exc:
         raise RuntimeFault("open_failed", f"{SETTING}: {exc}") from exc
     return (ProfiledTiles if hasattr(session, "profile") else TiledSession)(session, plan)

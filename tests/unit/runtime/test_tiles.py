@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,16 +55,19 @@ def test_tiles_are_put_together_and_each_is_told() -> None:
     assert session.seen == [(1, 1, 4, 4)] * 2 and told == [(1, 2), (2, 2)]
 
 
-def test_a_session_in_tiles_answers_whole_volumes() -> None:
-    session = in_tiles(Doubling(), PLAN.as_text())
+def test_a_session_in_tiles_answers_whole_volumes(tmp_path: Path) -> None:
+    (tmp_path / "tiles.json").write_text(PLAN.as_text(), encoding="utf-8")
+    session = in_tiles(Doubling(), tmp_path / "tiles.json")
     assert isinstance(session, ProfiledTiles)
     assert np.array_equal(session.run({"x": VOLUME})["y"], VOLUME * 2)
     assert session.executed() == {"float32": 1} and session.device == "cpu"
     assert session.profile([{"x": VOLUME}])[0]["shape"] == (1, 1, 4, 4)
     with pytest.raises(RuntimeFault, match=r"the plan is for volumes of \(6, 4\)"):
         session.run({"x": VOLUME[:, :, :5]})
-    with pytest.raises(RuntimeFault, match="damaged"):
-        in_tiles(Doubling(), "{")
+    (tmp_path / "tiles.json").write_text("{", encoding="utf-8")
+    for name, found in (("tiles.json", "damaged"), ("none.json", "No such file")):
+        with pytest.raises(RuntimeFault, match=found):
+            in_tiles(Doubling(), tmp_path / name)
 
 
 def _at(*path: Any, value: Any) -> Callable[[Any], None]:
