@@ -220,3 +220,27 @@ def test_a_spacing_that_asks_for_too_much_is_refused(root: Path) -> None:
 def test_options_that_are_wrong(root: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         load(root, **options)
+
+
+def test_a_series_is_an_image_and_its_answer_lies_where_the_image_does(root: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    affine = np.array([[0, -1.0, 0, 5], [-2.0, 0, 0, 7], [0, 0, 1.5, -9], [0, 0, 0, 1]])
+    for number in range(6):
+        label = np.zeros((9, 12, 10), np.uint8)
+        label[2:5, 3:9, 4:8] = 7
+        picture_kit.dicom_series(
+            tmp_path / "images" / f"c{number}", label * 50 + rng.integers(0, 20, label.shape), affine
+        )
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(label, affine), tmp_path / "labels" / f"c{number}.nii.gz")
+    task = load(tmp_path, classes={"block": 7})
+    case = task.cases("selection")[0]
+    truth = placed(task.load(case)[1], (16, 16, 16))
+    assert task.evaluate(logits_of(truth), case)["dice_block"] == 1
+    task.write_answer(logits_of(truth), case, tmp_path / "answer.nii.gz")
+    answer = nibabel.load(tmp_path / "answer.nii.gz")
+    assert np.array_equal(answer.affine, affine)
+    assert np.array_equal(np.asarray(answer.dataobj), label)
+    (next((tmp_path / "images" / "c0").iterdir())).unlink()
+    with pytest.raises(DataError, match=r"series .*c0"):
+        load(tmp_path, classes={"block": 7})
