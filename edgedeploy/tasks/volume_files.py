@@ -92,18 +92,29 @@ def write_labels(path: Path, labels: npt.NDArray[np.int32], affine: Affine) -> N
         ) from None
 
 
-def onto(labels: Labels, grid: Affine, shape: Iterable[int], affine: Affine) -> Labels:
-    """``labels``, whose voxels lie by ``grid``, at the voxels of an array of ``shape`` that lie by ``affine``: the nearest
-    label, 0 outside. One plane at a time is in memory."""
+def onto(values: npt.NDArray[Any], grid: Affine, shape: Iterable[int], affine: Affine) -> npt.NDArray[Any]:
+    """``values``, whose voxels lie by ``grid``, at the voxels of an array of ``shape`` that lie by ``affine``: the nearest
+    one, 0 outside. One plane at a time is in memory."""
     sides = tuple(shape)
-    to_labels = np.linalg.inv(grid) @ affine
+    there = np.linalg.inv(grid) @ affine
     plane = np.stack(np.meshgrid(*(np.arange(side) for side in sides[1:]), indexing="ij"), axis=-1).reshape(-1, 2)
-    result = np.zeros(sides, np.uint8)
+    result = np.zeros(sides, values.dtype)
     for place in range(sides[0]):
-        where = plane @ to_labels[:3, 1:3].T + (to_labels[:3, 0] * place + to_labels[:3, 3])
+        where = plane @ there[:3, 1:3].T + (there[:3, 0] * place + there[:3, 3])
         near = np.rint(where).astype(np.int64)
-        inside = ((near >= 0) & (near < labels.shape)).all(axis=1)
-        found = np.zeros(len(near), np.uint8)
-        found[inside] = labels[tuple(near[inside].T)]
+        inside = ((near >= 0) & (near < values.shape)).all(axis=1)
+        found = np.zeros(len(near), values.dtype)
+        found[inside] = values[tuple(near[inside].T)]
         result[place] = found.reshape(sides[1:])
     return result
+
+
+def same_voxels(grid: Affine, shape: Iterable[int], affine: Affine, other: Iterable[int]) -> bool:
+    """Whether two arrays have the same voxels, perhaps along other axes or backwards: converters of DICOM turn them."""
+    there = (np.linalg.inv(grid) @ affine)[:3]
+    turned = there[:, :3]
+    sides, ours = np.array(tuple(shape)), np.array(tuple(other))
+    far = there @ [*(ours - 1), 1]
+    corners = np.sort(np.stack([there[:, 3], far]), axis=0)
+    whole = np.abs(turned - np.rint(turned)).max() < 1e-3
+    return bool(whole and np.abs(corners - np.stack([np.zeros(3), sides - 1])).max() < 1e-2)

@@ -38,6 +38,7 @@ from edgedeploy.tasks.volume_files import (
     onto,
     read_nifti,
     read_volume,
+    same_voxels,
     stem_of,
     volume_files,
     write_labels,
@@ -308,9 +309,11 @@ class Volumes:
         spacing. Raises ``DataError``."""
         entry = self._entries[case]
         (values, affine), (marks, other) = read_volume(entry.image), read_nifti(_truth(entry))
-        if values.shape != marks.shape or not np.allclose(affine, other, atol=1e-3):
+        if not same_voxels(other, marks.shape, affine, values.shape):
             found = f"the image has {values.shape} voxels, the labels {marks.shape}, or they lie elsewhere"
-            raise DataError(f"labels {entry.truth}", found, "Image and labels must have one size and one affine")
+            raise DataError(f"labels {entry.truth}", found, "Image and labels must have the same voxels")
+        if not np.allclose(affine, other, atol=1e-3):
+            marks, other = onto(marks, other, values.shape, affine), affine
         volume, grid = self._regular(values, affine, "bilinear")
         self._spacing_mm[case] = tuple(float(np.linalg.norm(grid[:3, axis])) for axis in range(3))
         self._places[case] = _Place(grid, values.shape, affine)

@@ -15,6 +15,7 @@ from edgedeploy import Grouped, Pictured, Task, Trainable, TrainRecipe
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import SPLITS
+from edgedeploy.runtime.dicom import open_series
 from edgedeploy.tasks.load import load_task
 from edgedeploy.tasks.volumes import Volumes, placed
 
@@ -161,7 +162,7 @@ def test_distances_are_in_millimetres(tmp_path: Path) -> None:
     ("of", "message"),
     [
         ({"label": np.full((20, 18, 12), 5, np.uint8)}, "unknown label 5.*structure = 1"),
-        ({"label": np.zeros((20, 18, 11), np.uint8)}, "must have one size and one affine"),
+        ({"label": np.zeros((20, 18, 11), np.uint8)}, "must have the same voxels"),
         ({"values": np.full((20, 18, 12), np.nan, np.float32)}, "NaN or Inf"),
         ({"values": np.zeros((20, 18, 12, 3), np.float32)}, "One volume of at most"),
         ({"values": np.ones((20, 18, 12), np.complex64)}, "its voxels are complex64"),
@@ -239,8 +240,11 @@ def test_a_series_is_an_image_and_its_answer_lies_where_the_image_does(root: Pat
     assert task.evaluate(logits_of(truth), case)["dice_block"] == 1
     task.write_answer(logits_of(truth), case, tmp_path / "answer.nii.gz")
     answer = nibabel.load(tmp_path / "answer.nii.gz")
-    assert np.array_equal(answer.affine, affine)
-    assert np.array_equal(np.asarray(answer.dataobj), label)
+    assert np.allclose(answer.affine, open_series(tmp_path / "images" / "c0").affine)
+    assert np.allclose(
+        answer.affine[:3, 2], [0, 0, -1.5]
+    )  # DICOM counts slices along the normal, these labels against it
+    assert np.array_equal(np.asarray(answer.dataobj), label[:, :, ::-1])
     (next((tmp_path / "images" / "c0").iterdir())).unlink()
     with pytest.raises(DataError, match=r"series .*c0"):
         load(tmp_path, classes={"block": 7})
