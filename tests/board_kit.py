@@ -18,7 +18,14 @@ from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.records.job import Job, MeasurePlan, Payload
-from edgedeploy.spec.scenarios import MultiStreamTable, OfflineTable, RealtimeTable, ResourcesTable, SustainedTable
+from edgedeploy.spec.scenarios import (
+    FlareTable,
+    MultiStreamTable,
+    OfflineTable,
+    RealtimeTable,
+    ResourcesTable,
+    SustainedTable,
+)
 
 SHAPE = (1, 3, 16, 16)
 TRANSPORTS = ("local", "embedded", "sshd")
@@ -48,6 +55,7 @@ SHORT_SCENARIOS = (
     SHORT_REALTIME.plan(Path()),
     MultiStreamTable(interval="2 ms", percentile=90, queries=64, most=8).plan(),  # type: ignore[arg-type]
     OfflineTable(samples=100, chunks=7).plan(),
+    FlareTable(cases=2, period="10 ms").plan(),  # type: ignore[arg-type]
     ResourcesTable(inferences=3, repeats=2, period="10 ms").plan(),  # type: ignore[arg-type]
 )
 """Every scenario as a study file would have it, but short."""

@@ -130,3 +130,32 @@ def volume(root: Path, name: str, seed: int, shape: tuple[int, int, int] = (20, 
     for folder, data in (("images", of.get("values", values)), ("labels", of.get("label", label))):
         (root / folder).mkdir(parents=True, exist_ok=True)
         nibabel.save(nibabel.Nifti1Image(data, affine), root / folder / f"{name}.nii.gz")
+
+
+def dicom_series(folder: Path, values: Any, affine: Any) -> None:
+    """``values`` (X, Y, Z), whole numbers, as slices ``0.dcm`` ... of a CT that lie by ``affine`` (RAS+). From 10 slices on
+    their order is not that of the names."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir(parents=True, exist_ok=True)
+    patient = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    along, down = (patient[:3, axis] / np.linalg.norm(patient[:3, axis]) for axis in (0, 1))
+    series = generate_uid()
+    for place in range(values.shape[2]):
+        data = Dataset()
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = CTImageStorage
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
+        data.PatientName, data.Modality, data.SeriesInstanceUID = "Somebody", "CT", series
+        data.ImagePositionPatient = [round(float(v), 6) for v in patient[:3] @ [0, 0, place, 1]]
+        data.ImageOrientationPatient = [round(float(v), 6) for v in (*along, *down)]
+        data.PixelSpacing = [float(np.linalg.norm(affine[:3, axis])) for axis in (1, 0)]
+        data.Rows, data.Columns = values.shape[1], values.shape[0]
+        data.BitsAllocated = data.BitsStored = 16
+        data.HighBit, data.PixelRepresentation, data.SamplesPerPixel = 15, 0, 1
+        data.PhotometricInterpretation = "MONOCHROME2"
+        data.RescaleSlope, data.RescaleIntercept = 1, -1024
+        data.PixelData = (values[:, :, place].T + 1024).astype(np.uint16).tobytes()
+        data.save_as(folder / f"{place}.dcm", enforce_file_format=True)

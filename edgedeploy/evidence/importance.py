@@ -60,6 +60,8 @@ def settings_of(variants: Sequence[Variant]) -> dict[str, list[Scalar]]:
         "calibration cases": [variant.calibration_cases or "all" for variant in variants],
         "weight bits": [variant.weight_bits or "default" for variant in variants],
         "training": [variant.training or "ptq" for variant in variants],
+        "tile": [variant.tile or "whole" for variant in variants],
+        "overlap": [variant.overlap or "exact" for variant in variants],
         "width": [variant.width for variant in variants],
         "allocation": [variant.allocation or UNIFORM for variant in variants],
         "recovery epochs": ["none" if item.recovery_epochs is None else item.recovery_epochs for item in variants],

@@ -145,6 +145,23 @@ def _memory_area(raw: Mapping[str, Any], at_ns: Floats) -> float:
     return float((np.diff(at_ns, prepend=0.0) * raw["resident_bytes"]).sum()) / 1e9
 
 
+def _of_cases(read: Callable[[Mapping[str, Any], Floats], float], scale: float = 1.0) -> Reader:
+    """A reader of the mean over cases that ran in processes of their own; ``read`` is given each one's times of looking."""
+
+    def reader(run: Run) -> Series:
+        values = [read(item, np.asarray(item["at_ns"], np.float64)) for item in run.scenario("flare")["runs"]]
+        return Pairs(np.array([[value, 1.0] for value in values], dtype=np.float64), scale)
+
+    return reader
+
+
+def _case_duration(run: Run) -> Series:
+    """In ns; a case that failed counts with the limit, because the answer that it owes is later than that."""
+    raw = run.scenario("flare")
+    taken_ns = [raw["limit_ns"] if item["failed"] else item["at_ns"][-1] for item in raw["runs"]]
+    return Pairs(np.array([[value, 1.0] for value in taken_ns], dtype=np.float64))
+
+
 SCENARIO_SERIES: Final[Mapping[str, Reader]] = {
     "sustained medians": _sustained_medians,
     "sustained course": _sustained_course,
@@ -163,6 +180,10 @@ SCENARIO_SERIES: Final[Mapping[str, Reader]] = {
     "offline chunks": _offline_chunks,
     "memory of runs": _of_runs("memory of a run", _memory_area),
     "CPU of runs": _of_runs("CPU of a run", lambda raw, _: float(raw["cpu_ns"][-1] / 1e9)),
+    "failed cases": _of_cases(lambda raw, _: float(bool(raw["failed"])), scale=100.0),
+    "memory of cases": _of_cases(_memory_area),
+    "CPU of cases": _of_cases(lambda raw, _: float(raw["cpu_ns"][-1] / 1e9)),
+    "durations of cases": _case_duration,
     "durations of runs": _of_runs("duration of a run", lambda _, at_ns: float(at_ns[-1])),
 }
 """What each scenario gives where it was asked for. The single stream is the interleaved blocks themselves."""

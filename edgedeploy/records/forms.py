@@ -144,3 +144,14 @@ class CurvesForm:
 @dataclass(frozen=True)
 class ResourcesForm:
     runs: tuple[CurvesForm, ...]
+
+
+@dataclass(frozen=True)
+class CaseCurvesForm(CurvesForm):
+    failed: str
+
+
+@dataclass(frozen=True)
+class FlareForm:
+    limit_ns: int
+    runs: tuple[CaseCurvesForm, ...]

@@ -340,6 +340,38 @@ METRICS: Final[Sequence[Metric]] = (
         source=Source("durations of runs", "median"),
         scenario="resources",
     ),
+    Metric(
+        name="flare_failed_percent",
+        heading="Cases without an answer",
+        unit="percent",
+        text="cases that were stuck, killed or crashed, each in a process of its own",
+        source=Source("failed cases", "share"),
+        scenario="flare",
+    ),
+    Metric(
+        name="flare_duration_ns",
+        heading="Time of a case",
+        unit="ns",
+        text="process start to the answer of one case, mean; a failed case counts with the limit",
+        source=Source("durations of cases", "share"),
+        scenario="flare",
+    ),
+    Metric(
+        name="flare_memory_area_byte_s",
+        heading="Memory over a case",
+        unit="B*s",
+        text="area under the curve of resident memory of a case, mean",
+        source=Source("memory of cases", "share"),
+        scenario="flare",
+    ),
+    Metric(
+        name="flare_cpu_area_core_s",
+        heading="CPU over a case",
+        unit="s",
+        text="area under the curve of cores in use of a case: CPU seconds, mean",
+        source=Source("CPU of cases", "share"),
+        scenario="flare",
+    ),
 )
 """Every metric that a board can produce, in the order of the report's tables; a task adds its own accuracy metrics."""
 
@@ -350,6 +382,7 @@ SCENARIO_TITLES: Final[Mapping[str, str]] = {
     "multi_stream": "Several streams at once",
     "offline": "All samples at once",
     "resources": "Resources of a whole run, from process start to its end",
+    "flare": "Every case in a process of its own, by the rules of the FLARE challenge",
 }
 """What the report writes above a scenario's metrics."""
 

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from edgedeploy.records.elastic import NO_ELASTIC, Elastic
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NO_RULES, PrecisionPlan
 from edgedeploy.records.shrink import NO_SHRINK, SHRINK_KEYS, Shrink
+from edgedeploy.records.tiles import EXACT, overlap_of, tile_of
 
 Scalar = bool | int | float | str
 
@@ -44,7 +45,7 @@ TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
 
 DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
-    *("weight_bits", "quantizer", "recovery_epochs", "allocation"),
+    *("weight_bits", "quantizer", "recovery_epochs", "allocation", "tile", "overlap"),
 )
 """Search parameters that edgedeploy itself understands, besides those of :mod:`edgedeploy.records.shrink`; every other one
 belongs to the task's architecture."""
@@ -80,6 +81,8 @@ class Variant:
     - ``from_wider``: the training starts from the nearest wider model that is trained by then, not from the baseline; the
       model's record says which one that was.
     - ``shrink``: what is left out of the network besides channels, or which student is in its place.
+    - ``tile``: how volumes are cut (:mod:`edgedeploy.records.tiles`), empty for whole ones; ``overlap``: what neighbours
+      share in voxels, empty for as much as makes the result that of the whole volume.
     - ``recovered``: the baseline after as much further training as recovered variants get; no search proposes it.
     """
 
@@ -106,6 +109,8 @@ class Variant:
     def whole(self) -> bool:
         """Whether nothing of the architecture's network is left out, and no student stands in its place."""
         return self.width == 1.0 and not self.shrink
+    tile: str = ""
+    overlap: str = ""
 
     @property
     def arch_kwargs(self) -> dict[str, Scalar]:
@@ -159,6 +164,8 @@ class Variant:
             "training": self.training,
             "weight_bits": self.weight_bits,
             "quantizer": self.quantizer,
+            "tile": self.tile,
+            "overlap": self.overlap,
         }
         return {name: value for name, value in settings.items() if value}
 
@@ -190,6 +197,8 @@ class Variant:
             recovered=bool(data.get("recovered", False)),
             from_wider=bool(data.get("from_wider", False)),
             shrink=Shrink.from_json(data.get("shrink", {})),
+            tile=str(data.get("tile", "")),
+            overlap=str(data.get("overlap", "")),
         )
 
     @cached_property
@@ -253,9 +262,10 @@ class Variant:
         cut = "elastic" if self.elastic else ""
         epochs = "" if self.recovery_epochs is None else f"{self.recovery_epochs}ep"
         tool = f"by {self.quantizer}" if self.quantizer else ""
+        tiles = f"tile {self.tile}{f' overlap {self.overlap}' if self.overlap else ''}" if self.tile else ""
         parts = (
             *(self.precision, bits, self.training, cut, epochs, further),
-            *(self.plan.label, tool, self.calibration, cases),
+            *(self.plan.label, tool, self.calibration, cases, tiles),
         )
         return " ".join(part for part in parts if part)
 
@@ -313,6 +323,7 @@ def canonical(
     - a model without allocation is not cut out of an elastic network;
     - a model of full width, one that is not trained, one that is cut out of an elastic network and one that leaves out more
       than channels start from no wider one;
+    - volumes that are not cut have no overlap;
     - a student has full width and all of its heads, features, blocks, rank and tokens.
     """
     target = str(params["target"])
@@ -345,6 +356,8 @@ def canonical(
     recovers = width < 1.0 or bool(shrink) or arch != dict(arch_defaults)
     allocation = str(params.get("allocation", UNIFORM)) if width < 1.0 else UNIFORM
     elastic = NO_ELASTIC if allocation == UNIFORM else choices.elastic
+    tile = tile_of(params.get("tile", 0)).text
+    overlap = overlap_of(params.get("overlap", EXACT)) if tile else None
     epochs = int(params["recovery_epochs"]) if recovers and "recovery_epochs" in params else None
     return Variant(
         target=target,
@@ -364,6 +377,8 @@ def canonical(
         elastic=elastic,
         from_wider=choices.from_wider and width < 1.0 and epochs != 0 and not elastic and not shrink,
         shrink=shrink,
+        tile=tile,
+        overlap="" if overlap is None else str(overlap),
     )
 
 

@@ -22,7 +22,7 @@ ENUMERATION_LIMIT = 20_000
 _MOST_KEPT: Final = 100_000
 
 FIRST_IS_THE_BASELINES: Final = frozenset(
-    ("calibration", "calibration_cases", "power_mode", "weight_bits", "quantizer", "allocation")
+    ("calibration", "calibration_cases", "power_mode", "weight_bits", "quantizer", "allocation", "tile", "overlap")
 )
 """Parameters of which a baseline has the first value."""
 
@@ -85,8 +85,9 @@ class Space:
         return {}
 
     def _canonical(self, params: Mapping[str, Scalar]) -> Variant:
-        if "power_mode" in self.parameters:
-            params = {"power_mode": self.parameters["power_mode"][0], **params}
+        for name in ("power_mode", "tile", "overlap"):
+            if name in self.parameters:
+                params = {name: self.parameters[name][0], **params}
         if "threads" in self.parameters:  # which may not hold the default: a baseline has what is searched
             params = {"threads": self._baseline_value("threads", self.parameters["threads"]), **params}
         return canonical(

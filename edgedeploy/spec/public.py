@@ -41,8 +41,9 @@ PUBLIC: Final = frozenset(
         *(f"measure.sustained.{key}" for key in ("duration", "window")),
         *(f"measure.realtime.{key}" for key in ("deadline", "policy", "stages")),
         "measure.multi_stream.interval",
-        "measure.resources.period",
-        *(f"measure.{name}.stuck_after" for name in ("sustained", "realtime", "multi_stream", "offline", "resources")),
+        *(f"measure.{name}.period" for name in ("resources", "flare")),
+        *(f"measure.{name}.stuck_after" for name in ("sustained", "realtime", "multi_stream", "offline")),
+        *(f"measure.{name}.stuck_after" for name in ("resources", "flare")),
     }
 )
 """Keys whose texts are shown, items of lists by the key of the list."""

@@ -24,6 +24,7 @@ ScenarioName = Literal[
     "multi_stream",
     "offline",
     "resources",
+    "flare",
 ]
 
 
@@ -240,6 +241,21 @@ class ResourcesTable(ScenarioTable):
         return ScenarioPlan("resources", settings, self.repeats * self.stuck_after)
 
 
+class FlareTable(ScenarioTable):
+    """Every case in a process of its own, as the FLARE challenge runs them: time, memory and CPU over time, failures."""
+
+    cases: int = Field(default=16, ge=1, le=10_000)
+    """Cases that are run at most, the first ones of the split, after the golden ones."""
+    stuck_after: Seconds = Field(default=60.0, gt=0)
+    """A case that takes longer is stuck: a failure of that case, which counts with this time."""
+    period: Nanoseconds = Field(default=100_000_000, ge=1_000_000)
+    """Time between two samples: the challenge's 0.1 s."""
+
+    def plan(self) -> ScenarioPlan:
+        settings = {"cases": self.cases, "limit_ns": round(self.stuck_after * _S_NS), "period_ns": self.period}
+        return ScenarioPlan("flare", settings, self.cases * (self.stuck_after + 10.0))
+
+
 class Scenarios(Table):
     """The part of ``[measure]`` that is about scenarios."""
 
@@ -257,6 +273,8 @@ class Scenarios(Table):
     """All samples at once: throughput."""
     resources: ResourcesTable = ResourcesTable()
     """Memory and CPU over time."""
+    flare: FlareTable = FlareTable()
+    """Every case in a process of its own, by the rules of the FLARE challenge."""
 
     @model_validator(mode="before")
     @classmethod

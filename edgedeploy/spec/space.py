@@ -35,6 +35,10 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     "quantizer": "Which tool makes int8 of the float model, as far as a target has it: nncf, nncf-minmax, onnxruntime; "
     "the target's own when left out.",
     **SHRINK_TEXTS,
+    "tile": 'How volumes are cut, for networks that answer each voxel: a side in voxels, sides such as "96x96x64", memory '
+    'such as "2 GiB" (the tile that computes the fewest voxels and is predicted to stay within it), 0 for the whole volume.',
+    "overlap": 'What tiles share to each side: "exact" (what the network reads, so that the result is that of the whole '
+    "volume; when left out), or voxels.",
     "weight_bits": "Bits of int8 weights, 8 or 7; the board chooses when left out.",
 }
 """Parameters of ``[space]`` that edgedeploy itself understands; every other one is a keyword of the task's ``build``."""

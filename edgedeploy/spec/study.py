@@ -42,6 +42,7 @@ from edgedeploy.spec.space import (
     subset,
     whole_numbers,
 )
+from edgedeploy.spec.tiles import check_tiles
 from edgedeploy.spec.toml import read_file, read_toml
 
 WHOLE_NUMBERS = (("threads", 1, 256), ("calibration_cases", 1, 1_000_000), ("recovery_epochs", 0, 100_000))
@@ -361,6 +362,7 @@ class StudySpec(_Table):
             if not isinstance(mode, str) or not mode:
                 raise source.error("space.power_mode", f"expected names of modes, but got {mode!r}")
         subset(source, "space.weight_bits", self.space.get("weight_bits", ()), WEIGHT_BITS, "int8 weights have")
+        check_tiles(source, self.space)
         check_plans(source, self.space, self.plans)
         subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
         subset(source, "space.training", self.space.get("training", ()), TRAININGS, "trainings are")

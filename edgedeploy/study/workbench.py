@@ -41,6 +41,7 @@ from edgedeploy.study.fits import Fits
 from edgedeploy.study.inputs import InputSet, Rivals, held_out
 from edgedeploy.study.modeller import Modeller
 from edgedeploy.study.store import Store
+from edgedeploy.study.tiled import cut_request, of_volumes
 from edgedeploy.study.whole import flaw_of, kept_rows
 from edgedeploy.targets.steady import build_steadily
 
@@ -134,7 +135,10 @@ class Workbench:
             self._tell("note", f"artifact {folder.name} is not used and built anew: {flaw}")
         if artifact is None:
             with self._account.phase("build"), new_folder(folder) as part:
-                artifact, failures = self._build_steadily(variant, self._request(variant, reference, bits), part)
+                whole = self._request(variant, reference, bits)
+                request, plan = cut_request(whole, variant)
+                artifact, failures = self._build_steadily(variant, request, part)
+                artifact = of_volumes(artifact, plan, whole, part)
                 require_whole(part)
                 told = {"failed_builds": [str(failure) for failure in failures]} if failures else {}
                 write_json(part / MANIFEST, {**artifact.as_json(), **told})

@@ -1,4 +1,4 @@
-"""Segmentation of volumes: NIfTI images with label volumes of the same name.
+"""Segmentation of volumes: NIfTI images, or folders with a DICOM series, with label volumes of the same name.
 
     ROOT/images/*.nii.gz  ROOT/labels/*.nii.gz                splits are drawn
     ROOT/SPLIT/images/*   ROOT/SPLIT/labels/*                 train, val, test as they are; what is not there is drawn
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,20 @@ from edgedeploy.tasks.pictures.entries import Entry, data_folder, pairs_of, spli
 from edgedeploy.tasks.segmentation.base import CONTOUR_COLOURS, outline
 from edgedeploy.tasks.segmentation.metrics import mean_of_defined, structure_metrics
 from edgedeploy.tasks.splitting import check_shares, shares_of
+from edgedeploy.tasks.volume_files import (
+    MAX_VOXELS,
+    Affine,
+    Labels,
+    Volume,
+    onto,
+    read_nifti,
+    read_volume,
+    same_voxels,
+    stem_of,
+    volume_files,
+    write_labels,
+)
 
-Volume = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.uint8]
-
-SUFFIXES: Final = (".nii.gz", ".nii")
-MAX_VOXELS: Final = 1 << 28
 MAX_CLASSES: Final = 254
 """Label maps are of 8 bits."""
 
@@ -120,6 +128,14 @@ class VolumeOptions:
             raise ValueError(f"every class needs a value of its own that is not 0, but got {dict(self.classes)}")
 
 
+class _Place(NamedTuple):
+    """``grid``: the affine of a case's voxels as the network sees them; ``shape`` and ``affine``: those of its file."""
+
+    grid: Affine
+    shape: tuple[int, ...]
+    affine: Affine
+
+
 class Volumes:
     """See :class:`edgedeploy.Task`, ``Trainable``, ``Grouped`` and ``Pictured``. The constructor reads every volume once, so
     that a bad file is reported before anything starts."""
@@ -129,7 +145,7 @@ class Volumes:
 
     def __init__(self, options: VolumeOptions, base: Path, maker: Maker | None = None) -> None:
         root = data_folder(options.root, base, f"{options.images}/ and {options.labels}/")
-        entries = pairs_of(root, (options.images, options.labels), options.groups, volume_files, _stem)
+        entries = pairs_of(root, (options.images, options.labels), options.groups, volume_files, stem_of)
         self.options = options
         self._maker = maker
         self.baseline_recipe: TrainRecipe = options.baseline
@@ -138,6 +154,7 @@ class Volumes:
         self._entries = {case: entry for cases in self._splits.values() for case, entry in cases.items()}
         self.groups_known = any(entry.group is not None for entry in entries)
         self._spacing_mm: dict[Case, tuple[float, ...]] = {}
+        self._places: dict[Case, _Place] = {}
         self.load = lru_cache(maxsize=VOLUMES_IN_MEMORY)(self._load)
         for case in self._entries:
             self.load(case)
@@ -280,20 +297,31 @@ class Volumes:
             canvas[outline(marks == index + 1)] = CONTOUR_COLOURS[index % len(CONTOUR_COLOURS)]
         return canvas
 
+    def write_answer(self, outputs: Mapping[str, Array], case: Case, path: Path) -> None:
+        """The answer as a NIfTI file of the image's own voxels and affine; values are those of ``classes``. Raises
+        ``DataError``, ``MeasurementError``."""
+        place = self._places[case]
+        labels = onto(self.answer(outputs, self.load(case)[1].shape), place.grid, place.shape, place.affine)
+        write_labels(path, np.array([0, *self.options.classes.values()], np.int32)[labels], place.affine)
+
     def _load(self, case: Case) -> tuple[Volume, Labels]:
         """The volume, its values brought to the network's, and its label map, both at the options' orientation and
         spacing. Raises ``DataError``."""
         entry = self._entries[case]
-        (values, affine), (marks, other) = read_nifti(entry.image), read_nifti(_truth(entry))
-        if values.shape != marks.shape or not np.allclose(affine, other, atol=1e-3):
+        (values, affine), (marks, other) = read_volume(entry.image), read_nifti(_truth(entry))
+        if not same_voxels(other, marks.shape, affine, values.shape):
             found = f"the image has {values.shape} voxels, the labels {marks.shape}, or they lie elsewhere"
-            raise DataError(f"labels {entry.truth}", found, "Image and labels must have one size and one affine")
-        volume, self._spacing_mm[case] = self._regular(values, affine, "bilinear")
+            raise DataError(f"labels {entry.truth}", found, "Image and labels must have the same voxels")
+        if not np.allclose(affine, other, atol=1e-3):
+            marks, other = onto(marks, other, values.shape, affine), affine
+        volume, grid = self._regular(values, affine, "bilinear")
+        self._spacing_mm[case] = tuple(float(np.linalg.norm(grid[:3, axis])) for axis in range(3))
+        self._places[case] = _Place(grid, values.shape, affine)
         labels, _ = self._regular(_numbered(_truth(entry), marks, self.options.classes), affine, "nearest")
         return self._normalised(volume), np.asarray(np.rint(labels), np.uint8)
 
-    def _regular(self, values: Volume, affine: npt.NDArray[np.float64], mode: str) -> tuple[Volume, tuple[float, ...]]:
-        """``values`` at the options' orientation and spacing, and the spacing that they have then, in mm."""
+    def _regular(self, values: Volume, affine: Affine, mode: str) -> tuple[Volume, Affine]:
+        """``values`` at the options' orientation and spacing, and the affine that they have then."""
         import torch
         from monai.data import MetaTensor
         from monai.transforms import Orientation, Spacing
@@ -308,8 +336,7 @@ class Volumes:
                 asked = f"volumes of spacing {', '.join(f'{side:g}' for side in wanted)} mm"
                 raise DataError(asked, f"one has {voxels:.3g} voxels then", f"At most {MAX_VOXELS}: widen spacing_mm")
             volume = Spacing(wanted, mode=mode)(volume)
-        spacing_mm = tuple(float(side) for side in volume.pixdim.tolist())
-        return np.ascontiguousarray(volume[0].numpy(), np.float32), spacing_mm
+        return np.ascontiguousarray(volume[0].numpy(), np.float32), np.asarray(volume.affine.numpy(), np.float64)
 
     def _normalised(self, volume: Volume) -> Volume:
         low, high = self.options.window
@@ -329,43 +356,6 @@ def placed(values: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
         theirs.append(slice((there - kept) // 2, (there - kept) // 2 + kept))
     result[tuple(ours)] = values[tuple(theirs)]
     return result
-
-
-def read_nifti(path: Path) -> tuple[Volume, npt.NDArray[np.float64]]:
-    """Values (X, Y, Z) and affine. Raises ``DataError`` for what is no NIfTI file, no single volume, or far too large."""
-    import nibabel
-
-    asked = f"volume {path}"
-    try:
-        file = nibabel.load(path)
-        shape = tuple(int(side) for side in file.shape)
-        while len(shape) > 3 and shape[-1] == 1:
-            shape = shape[:-1]
-        if not isinstance(file, nibabel.Nifti1Image) or len(shape) != 3 or not 0 < math.prod(shape) <= MAX_VOXELS:
-            found = f"it is {type(file).__name__} of {file.shape} voxels"
-            raise DataError(asked, found, f"One volume of at most {MAX_VOXELS} voxels in a NIfTI file")
-        if file.get_data_dtype().kind not in "iuf":
-            found = f"its voxels are {file.get_data_dtype()}"
-            raise DataError(
-                asked, found, "One real number a voxel: write magnitude, or one channel, to a file of its own"
-            )
-        values = np.asarray(file.dataobj, np.float32).reshape(shape)
-        affine = np.asarray(file.affine, np.float64)
-    except DataError:
-        raise
-    except Exception as exc:  # a damaged file fails in many ways inside nibabel
-        raise DataError(asked, f"it cannot be read ({type(exc).__name__})", "Replace or remove the file") from None
-    if not np.isfinite(values).all() or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise DataError(asked, "it holds NaN or Inf, or its affine is none", "Replace or remove the file")
-    return values, affine
-
-
-def volume_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
-
-
-def _stem(path: Path) -> str:
-    return path.name[: path.name.lower().rindex(".nii")]
 
 
 def _truth(entry: Entry) -> Path:

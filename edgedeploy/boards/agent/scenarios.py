@@ -12,14 +12,19 @@ from typing import Any, Final
 
 from edgedeploy.records.forms import (
     CurvesForm,
+    FlareForm,
     MultiStreamForm,
     OfflineForm,
     RealtimeForm,
     ResourcesForm,
     SustainedForm,
 )
+from edgedeploy.runtime.scenarios.resources import CASE_FAILURES
 
 Settings = Mapping[str, Any]
+
+_KILL_NS: Final = 10_000_000_000
+"""What a busy board may take to kill a process and to see it gone."""
 
 TICK_NS: Final = 10_000_000
 """A kernel that counts CPU time by ticks has 100 a second, and may charge one to whoever runs at its end, on each core."""
@@ -130,6 +135,20 @@ def _resources(raw: ResourcesForm, settings: Settings, cores: int, memory_bytes:
     return sum(run.at_ns[-1] for run in raw.runs)
 
 
+def _flare(raw: FlareForm, settings: Settings, cores: int, memory_bytes: int, least_ns: int) -> int:
+    if raw.limit_ns != settings["limit_ns"]:
+        raise ValueError(f"limit_ns: {raw.limit_ns}, {settings['limit_ns']} were asked for")
+    if not 1 <= len(raw.runs) <= settings["cases"]:
+        raise ValueError(f"runs: {len(raw.runs)}, 1 to {settings['cases']} were asked for")
+    for run in raw.runs:
+        if run.failed not in ("", *CASE_FAILURES):
+            raise ValueError(f"runs: failed by {run.failed[:80]!r}")
+        _check_curves(run, cores, memory_bytes, 0 if run.failed else least_ns)
+        if not run.failed and run.at_ns[-1] > settings["limit_ns"] + _KILL_NS:
+            raise ValueError(f"runs: a case of {run.at_ns[-1]} ns, stuck after {settings['limit_ns']}")
+    return sum(run.at_ns[-1] for run in raw.runs)
+
+
 def _check_curves(run: CurvesForm, cores: int, memory_bytes: int, least_ns: int) -> None:
     columns: tuple[Sequence[int], ...] = (run.at_ns, run.resident_bytes, run.cpu_ns)
     if not run.at_ns or len({len(column) for column in columns}) != 1:
@@ -150,6 +169,7 @@ SCENARIOS: Final[Mapping[str, Kind]] = {
     "realtime": Kind(RealtimeForm, _realtime, lambda s, limit_s: 10 * len(s["arrivals_ns"])),
     "multi_stream": Kind(MultiStreamForm, _multi_stream, lambda s, limit_s: _levels(s) * (int(s["queries"]) + 4)),
     "offline": Kind(OfflineForm, _offline, lambda s, limit_s: 2 * int(s["chunks"])),
+    "flare": Kind(FlareForm, _flare, lambda s, limit_s: 3 * (limit_s * 1e9 / s["period_ns"] + 3 * s["cases"])),
     "resources": Kind(
         ResourcesForm, _resources, lambda s, limit_s: 3 * (limit_s * 1e9 / s["period_ns"] + 2 * s["repeats"])
     ),

@@ -6,7 +6,7 @@
     start JOB SHA256:BYTES ...              start the job given as JSON on standard input, in the background; or say which of
                                             the blobs that it needs are missing, and the bytes free
     status JOB                              the job's status, corrected when its supervisor is gone
-    worker FOLDER JOB SIDE [--cold]         (the supervisor's own) one artifact in a process of its own
+    worker FOLDER JOB SIDE [--cold | --case N]  (the supervisor's own) one artifact in a process of its own
 
     verify, activate, run                   a product's: see ``edgedeploy.runtime.bundle.commands``
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "worker":
         from edgedeploy.runtime.agent.worker import work
 
-        return work(Path(arguments.folder), arguments.side, arguments.cold)
+        return work(Path(arguments.folder), arguments.side, arguments.cold, arguments.case)
     try:
         answer = _answer(arguments)
         if answer is not None:
@@ -123,4 +123,5 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("job")
     worker.add_argument("side")
     worker.add_argument("--cold", action="store_true")
+    worker.add_argument("--case", type=int)
     return parser

@@ -20,7 +20,7 @@ from edgedeploy.runtime.agent.memory_limit import MemoryLimit
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.processes import cpu_time_ns, self_command, start_ticks, with_argument
-from edgedeploy.runtime.scenarios.resources import RESOURCES, Recorder
+from edgedeploy.runtime.scenarios.resources import CASE_FAILURES, FLARE, RESOURCES, Recorder
 from edgedeploy.runtime.sensors.conditions import ConditionRecorder, cool_down
 from edgedeploy.runtime.sensors.energy import measure_energy
 from edgedeploy.runtime.sensors.environment import BackgroundMeter, snapshot
@@ -92,6 +92,7 @@ class WorkerProcess:
         self._resident_bytes = resident_bytes
         self._kills = KillCount.now()
         self.cores: list[int] = []
+        self.has_case = True
         self._killed = False
         self._importing = "Python"  # empty from the moment on that the artifact is loaded
         self._started_ns = time.monotonic_ns()
@@ -108,7 +109,8 @@ class WorkerProcess:
 
     def wait_ready(self) -> int:
         """Wait for the first output; nanoseconds since the process was started."""
-        self.cores = self._answer()["cores"]
+        answer = self._answer()
+        self.cores, self.has_case = answer["cores"], answer.get("event") != "no_case"
         return time.monotonic_ns() - self._started_ns
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> AgentResult:
         environment["cool_down"] = cool_down(plan.cool_to_c, plan.cool_down_s)
     environment["before"] = snapshot()
     cold_ns = cold_starts(workers, list(job.sides), plan.cold_starts)
-    scenarios = {item.name: resource_curves(workers, item) for item in plan.scenarios if item.name == RESOURCES}
+    scenarios = {item.name: WHOLE[item.name](workers, item) for item in plan.scenarios if item.name in WHOLE}
     live = {name: workers.start(name) for name in job.sides}
     for worker in live.values():
         worker.wait_ready()
@@ -204,7 +206,7 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> AgentResult:
     facts = {name: worker.ask("facts") for name, worker in live.items()}
     outputs = _collect(live["candidate"], folder) if plan.collect_outputs else None
     environment["after"] = snapshot()
-    loads = [item for item in plan.scenarios if item.name != RESOURCES]
+    loads = [item for item in plan.scenarios if item.name not in WHOLE]
     if loads:
         # Apart from the conditions above: a board that throttles under a sustained load is a finding, not a void run.
         meter = _background_meter(live)
@@ -337,6 +339,35 @@ def resource_curves(workers: Workers, scenario: ScenarioPlan) -> dict[str, Any]:
         worker.finish()
         runs.append(curves)
     return {"runs": runs}
+
+
+def case_runs(workers: Workers, scenario: ScenarioPlan) -> dict[str, Any]:
+    """As the FLARE challenge runs containers: every case in a fresh process, with its memory and CPU time until the answer
+    is there. A case that has none (stuck past its limit, killed, crashed) is a failure with its cause; the next is run."""
+    settings = scenario.settings
+    each = replace(scenario, limit_s=settings["limit_ns"] / 1e9)
+    runs = []
+    for case in range(settings["cases"]):
+        worker, failed = workers.start("candidate", f"--case={case}"), ""
+        recorder = Recorder(worker.pid, period_ns=settings["period_ns"])
+        try:
+            with unless_stuck(worker, each):
+                worker.wait_ready()
+        except RuntimeFault as exc:
+            failed = exc.cause
+            if failed not in CASE_FAILURES:
+                recorder.stop()
+                raise
+        curves = recorder.stop_dead() if failed else recorder.stop()
+        worker.finish()
+        if not worker.has_case:
+            break
+        runs.append({**curves, "failed": failed})
+    return {"limit_ns": settings["limit_ns"], "runs": runs}
+
+
+WHOLE: Mapping[str, Callable[[Workers, ScenarioPlan], dict[str, Any]]] = {RESOURCES: resource_curves, FLARE: case_runs}
+"""Scenarios of whole processes, which this one starts itself."""
 
 
 def _collect(worker: WorkerProcess, folder: Path) -> OutputsFile:

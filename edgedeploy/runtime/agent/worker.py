@@ -1,4 +1,4 @@
-"""One artifact in a process of its own: ``agent worker JOBDIR JOBID SIDE [--cold]``.
+"""One artifact in a process of its own: ``agent worker JOBDIR JOBID SIDE [--cold | --case N]``.
 
 It says ``{"importing": PACKAGE}`` before each package of the runtime, ``{"loading": TARGET}`` before it touches the
 artifact, ``{"event": "ready"}`` after its first output, and then answers one JSON line per JSON line on its standard
@@ -38,8 +38,10 @@ FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 _CPUS = Path("/sys/devices/system/cpu")
 
 
-def work(folder: Path, side_name: str, cold: bool) -> int:
-    """Serve until the input ends; the exit status. ``cold`` stops after the first output."""
+def work(folder: Path, side_name: str, cold: bool, case: int | None = None) -> int:
+    """Serve until the input ends; the exit status. ``cold`` stops after the first output. With ``case`` that one alone is
+    run, and the process waits for its input's end; there is no such case where it says ``no_case`` in place of ``ready``.
+    """
     answers = _claim_stdout()
     try:
         side = JobSpec.from_json(read_json(folder / "job.json")).sides[side_name]
@@ -48,9 +50,16 @@ def work(folder: Path, side_name: str, cold: bool) -> int:
         _say(answers, {LOADING: side.target})
         cases = Cases(folder / side_name / "inputs")
         session = open_session(side.target, folder / side_name, side.entry, side.settings, side.threads)
-        session.run(cases.first(side.states))
-        _say(answers, {"event": "ready", "cores": cores})
-        if not cold:
+        there = case is None or case < cases.count
+        if case is None:
+            session.run(cases.first(side.states))
+        elif there:
+            feeds = cases.feeds(case)
+            check_finite(clip_outputs(session.run, feeds, side.states) if side.states else session.run(feeds), case)
+        _say(answers, {"event": "ready" if there else "no_case", "cores": cores})
+        if case is not None:
+            sys.stdin.read()
+        elif not cold:
             _serve(Worker(session, cases, folder, side.states), answers)
     except Exception as exc:  # every failure has to reach the supervisor as a cause
         _say(answers, from_exception(exc, "internal").as_json())

@@ -17,6 +17,10 @@ from edgedeploy.runtime.processes import cpu_time_ns
 from edgedeploy.runtime.scenarios.schedule import Clock, MonotonicClock
 
 RESOURCES = "resources"
+FLARE = "flare"
+CASE_FAILURES = ("time_limit", "memory_exceeded", "worker_crashed", "run_failed", "non_finite")
+"""Causes by which a case has no answer; any other is about the board or the job."""
+
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -50,6 +54,15 @@ class Recorder:
     def _look(self) -> None:
         at_ns = self._clock.now_ns() - self._start_ns
         self._samples.append((at_ns, resident_bytes(self._pid), cpu_time_ns(self._pid)))
+
+    def stop_dead(self) -> dict[str, Any]:
+        """As :meth:`stop`, of a process that was killed: what it had before stands until now."""
+        curves = self.stop()
+        for name in ("resident_bytes", "cpu_ns"):
+            values = curves[name]
+            for place in range(1, len(values)):
+                values[place] = values[place] or values[place - 1]
+        return curves
 
     def stop(self) -> dict[str, Any]:
         """Take a last sample and return all of them by column: time since the start, resident bytes, CPU time so

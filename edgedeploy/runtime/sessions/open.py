@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
+from edgedeploy.runtime.pipeline.tiles import SETTING
 from edgedeploy.runtime.sessions.sources import SessionSource, known
 
 Feeds = typing.Mapping[str, Any]  # before Python 3.9 that of collections.abc takes no types
@@ -92,8 +93,9 @@ def open_session(
     threads: int,
     source: SessionSource | None = None,
 ) -> Session:
-    """Load ``folder/entry``. ``settings`` are the artifact's own and go to the backend as they are; ``source`` is the
-    target's declaration, the table's row when it is not given.
+    """Load ``folder/entry``. ``settings`` are the artifact's own and go to the backend as they are, but for a plan of tiles,
+    by which the session then answers whole volumes; ``source`` is the target's declaration, the table's row when it is not
+    given.
 
     Raises :class:`RuntimeFault`: ``runtime_missing`` (no such backend here), ``runtime_broken``, ``open_failed``,
     ``memory_exceeded``.
@@ -106,6 +108,11 @@ def open_session(
         raise RuntimeFault("open_failed", f"{path} does not exist")
     try:
         module = importlib.import_module(source.module)
-        return cast(Session, module.open_model(path, settings, threads))
+        session = module.open_model(path, {name: settings[name] for name in settings if name != SETTING}, threads)
+        if SETTING in settings:
+            from edgedeploy.runtime.sessions.tiles import in_tiles
+
+            session = in_tiles(session, folder / Path(settings[SETTING]).name)
+        return cast(Session, session)
     except Exception as exc:  # a backend's own exceptions have no common base
         raise from_exception(exc, "open_failed") from exc

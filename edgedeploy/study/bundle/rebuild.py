@@ -31,6 +31,7 @@ from edgedeploy.study.models import kept_reference
 from edgedeploy.study.preflight import ready_targets
 from edgedeploy.study.reading import FAULTS
 from edgedeploy.study.store import Store
+from edgedeploy.study.tiled import cut_request, of_volumes
 from edgedeploy.study.workbench import Workbench
 from edgedeploy.targets.registry import find_targets
 
@@ -134,7 +135,8 @@ def _by_recipe(tree: Tree, variant: Variant, target: Target, folder: Path, *, qu
         quantized=quantized,
         weight_bits=variant.weight_bits or BuildRequest.weight_bits,
     )
-    return target.build(request, folder / "artifact")
+    cut, plan = cut_request(request, variant)
+    return of_volumes(target.build(cut, folder / "artifact"), plan, request, folder / "artifact")
 
 
 def _no_cases() -> Iterator[dict[str, Array]]:

@@ -29,7 +29,7 @@ def split_entries(
     entries: Sequence[Entry], shares: Mapping[Split, float], seed: int, where: str
 ) -> dict[Split, dict[Case, Entry]]:
     """The cases of each split in a fixed order; a file that is there twice is one group. Raises ``DataError``."""
-    files = [sha256_file(entry.image) for entry in entries]
+    files = [_content(entry.image) for entry in entries]
     _check_labels(entries, files)
     groups = joined_groups([entry.group for entry in entries], files)
     items = [Item(entry.name, entry.label, group, entry.split) for entry, group in zip(entries, groups, strict=True)]
@@ -38,6 +38,13 @@ def split_entries(
         split: {Case(f"{split}/{entries[place].name}", split): entries[place] for place in dealt[split]}
         for split in SPLITS
     }
+
+
+def _content(image: Path) -> str:
+    """A hash of the file; of a folder, of what all its files hold, whatever their names."""
+    if not image.is_dir():
+        return sha256_file(image)
+    return " ".join(sorted(sha256_file(path) for path in image.iterdir() if path.is_file()))
 
 
 def pairs_of(

@@ -133,6 +133,11 @@ LIES: dict[str, tuple[Callable[[Any], None], str]] = {
         put("scenarios", "resources", "runs", 0, "at_ns", to=lambda a: a[::-1]),
         "resources.runs",
     ),
+    "a case that failed by nothing known": (
+        put("scenarios", "flare", "runs", 0, "failed", to="luck"),
+        "flare.runs: failed by",
+    ),
+    "another limit of a case": (put("scenarios", "flare", "limit_ns", to=1), "flare.limit_ns: 1"),
     "layers in words": (put("layers", "candidate", to={"layers": ["conv"], "runs": 2}), "layers.candidate"),
     "another number of runs": (put("layers", "candidate", "runs", to=7), "layers.candidate.runs: 7, 2"),
     "outputs of a terabyte": (put("outputs", "size_bytes", to=1 << 40), "outputs.size_bytes"),

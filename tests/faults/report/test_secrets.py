@@ -152,7 +152,10 @@ SHOWN: Final = {
         "measure.multi_stream.interval",
     ),
     *("measure.sustained.duration", "measure.sustained.window", "measure.resources.period"),
-    *(f"measure.{name}.stuck_after" for name in ("sustained", "realtime", "multi_stream", "offline", "resources")),
+    *(
+        f"measure.{name}.stuck_after"
+        for name in ("sustained", "realtime", "multi_stream", "offline", "resources", "flare")
+    ),
 }
 """What is published, said a second time: who adds to it decides twice."""
 

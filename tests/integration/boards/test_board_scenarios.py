@@ -90,6 +90,25 @@ def test_resource_curves_cover_a_whole_run(run: RawRun) -> None:
         assert curves["resident_bytes"][0] < curves["resident_bytes"][-1] and curves["resident_bytes"][-1] > 20_000_000
 
 
+def test_each_case_has_a_process_of_its_own(run: RawRun) -> None:
+    runs = run.scenarios["flare"]["runs"]
+    assert len(runs) == 2 and {curves["failed"] for curves in runs} == {""}
+    assert all(curves["cpu_ns"][-1] > 0 and curves["resident_bytes"][-1] > 20_000_000 for curves in runs)
+
+
+def test_cases_that_are_stuck_or_too_large_are_failures_and_the_rest_is_measured(tmp_path: Path) -> None:
+    settings = {"cases": 8, "limit_ns": 60 * 10**9, "period_ns": 10**7}
+    stuck = ScenarioPlan("flare", {**settings, "cases": 2, "limit_ns": 10**6}, limit_s=60.0)
+    payload = make_payload(tmp_path / "job", cases=3)
+    with here(tmp_path).session() as session:
+        ended = session.measure(Job(payload, None, plan(stuck)), tmp_path).scenarios["flare"]
+        whole = session.measure(Job(payload, None, plan(ScenarioPlan("flare", settings, 500.0))), tmp_path).scenarios[
+            "flare"
+        ]
+    assert [curves["failed"] for curves in ended["runs"]] == ["time_limit"] * 2
+    assert [curves["failed"] for curves in whole["runs"]] == [""] * 3
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("policy", ["latest", "bounded", "block"])
 def test_a_real_recordings_frames_are_all_accounted_for(policy: str, shared: Path, tmp_path: Path) -> None:

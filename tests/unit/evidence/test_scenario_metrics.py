@@ -164,6 +164,22 @@ def test_areas_are_the_medians_over_runs() -> None:
     assert found["resources_duration_ns"] == 250_000_000
 
 
+def test_a_stuck_case_is_a_failure_that_counts_with_the_limit() -> None:
+    def case(seconds: int, failed: str = "") -> dict[str, Any]:
+        return {
+            "at_ns": [seconds * 10**9 // 2, seconds * 10**9],
+            "resident_bytes": [10**6, 2 * 10**6],
+            "cpu_ns": [0, seconds * 10**9],
+            "failed": failed,
+        }
+
+    found, _ = metrics("flare", {"limit_ns": 60 * 10**9, "runs": [case(2), case(4), case(6), case(8, "time_limit")]})
+    assert found["flare_failed_percent"] == pytest.approx(25)
+    assert found["flare_duration_ns"] == pytest.approx((2 + 4 + 6 + 60) / 4 * 1e9)
+    assert found["flare_memory_area_byte_s"] == pytest.approx(1.5e6 * 5)
+    assert found["flare_cpu_area_core_s"] == pytest.approx(5)
+
+
 def test_a_scenario_the_board_is_silent_about_is_a_failure() -> None:
     with pytest.raises(MeasurementError, match="the board sent nothing"):
         metrics("offline")

@@ -15,6 +15,7 @@ from edgedeploy import Grouped, Pictured, Task, Trainable, TrainRecipe
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import SPLITS
+from edgedeploy.runtime.dicom import open_series
 from edgedeploy.tasks.load import load_task
 from edgedeploy.tasks.volumes import Volumes, placed
 
@@ -161,7 +162,7 @@ def test_distances_are_in_millimetres(tmp_path: Path) -> None:
     ("of", "message"),
     [
         ({"label": np.full((20, 18, 12), 5, np.uint8)}, "unknown label 5.*structure = 1"),
-        ({"label": np.zeros((20, 18, 11), np.uint8)}, "must have one size and one affine"),
+        ({"label": np.zeros((20, 18, 11), np.uint8)}, "must have the same voxels"),
         ({"values": np.full((20, 18, 12), np.nan, np.float32)}, "NaN or Inf"),
         ({"values": np.zeros((20, 18, 12, 3), np.float32)}, "One volume of at most"),
         ({"values": np.ones((20, 18, 12), np.complex64)}, "its voxels are complex64"),
@@ -220,3 +221,30 @@ def test_a_spacing_that_asks_for_too_much_is_refused(root: Path) -> None:
 def test_options_that_are_wrong(root: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         load(root, **options)
+
+
+def test_a_series_is_an_image_and_its_answer_lies_where_the_image_does(root: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    affine = np.array([[0, -1.0, 0, 5], [-2.0, 0, 0, 7], [0, 0, 1.5, -9], [0, 0, 0, 1]])
+    for number in range(6):
+        label = np.zeros((9, 12, 10), np.uint8)
+        label[2:5, 3:9, 4:8] = 7
+        picture_kit.dicom_series(
+            tmp_path / "images" / f"c{number}", label * 50 + rng.integers(0, 20, label.shape), affine
+        )
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(label, affine), tmp_path / "labels" / f"c{number}.nii.gz")
+    task = load(tmp_path, classes={"block": 7})
+    case = task.cases("selection")[0]
+    truth = placed(task.load(case)[1], (16, 16, 16))
+    assert task.evaluate(logits_of(truth), case)["dice_block"] == 1
+    task.write_answer(logits_of(truth), case, tmp_path / "answer.nii.gz")
+    answer = nibabel.load(tmp_path / "answer.nii.gz")
+    assert np.allclose(answer.affine, open_series(tmp_path / "images" / "c0").affine)
+    assert np.allclose(
+        answer.affine[:3, 2], [0, 0, -1.5]
+    )  # DICOM counts slices along the normal, these labels against it
+    assert np.array_equal(np.asarray(answer.dataobj), label[:, :, ::-1])
+    (next((tmp_path / "images" / "c0").iterdir())).unlink()
+    with pytest.raises(DataError, match=r"series .*c0"):
+        load(tmp_path, classes={"block": 7})
