@@ -64,6 +64,8 @@ def settings_of(variants: Sequence[Variant]) -> dict[str, list[Scalar]]:
         "recovery epochs": ["none" if item.recovery_epochs is None else item.recovery_epochs for item in variants],
         **{name: [variant.arch_kwargs.get(name, "none") for variant in variants] for name in arch},
         "threads": [variant.threads for variant in variants],
+        "instances": [variant.instances for variant in variants],
+        "batch": [variant.max_batch for variant in variants],
         "power mode": [variant.power_mode or "unchanged" for variant in variants],
     }
     return {name: values for name, values in columns.items() if len(set(map(repr, values))) > 1}

@@ -43,7 +43,7 @@ TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
 
 DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
-    *("weight_bits", "quantizer", "recovery_epochs", "allocation"),
+    *("weight_bits", "quantizer", "recovery_epochs", "allocation", "max_batch", "instances"),
 )
 """Search parameters that edgedeploy itself understands; every other one belongs to the task's architecture."""
 
@@ -77,6 +77,8 @@ class Variant:
       baseline.
     - ``from_wider``: the training starts from the nearest wider model that is trained by then, not from the baseline; the
       model's record says which one that was.
+    - ``max_batch``: the most requests that the artifact answers at once; ``instances``: sessions that serve side by side.
+      Both are of a server (``[measure.server]``); everything else is measured with one request and one session.
     - ``recovered``: the baseline after as much further training as recovered variants get; no search proposes it.
     """
 
@@ -97,6 +99,8 @@ class Variant:
     elastic: Elastic = NO_ELASTIC
     recovered: bool = False
     from_wider: bool = False
+    max_batch: int = 1
+    instances: int = 1
 
     @property
     def arch_kwargs(self) -> dict[str, Scalar]:
@@ -116,6 +120,7 @@ class Variant:
             **self._cut_of,
             **self._start,
             **({"recovered": True} if self.recovered else {}),
+            **({"instances": self.instances} if self.instances > 1 else {}),
         }
 
     @property
@@ -145,6 +150,7 @@ class Variant:
             "training": self.training,
             "weight_bits": self.weight_bits,
             "quantizer": self.quantizer,
+            "max_batch": self.max_batch if self.max_batch > 1 else 0,
         }
         return {name: value for name, value in settings.items() if value}
 
@@ -175,6 +181,8 @@ class Variant:
             elastic=Elastic.from_json(data["elastic"]) if "elastic" in data else NO_ELASTIC,
             recovered=bool(data.get("recovered", False)),
             from_wider=bool(data.get("from_wider", False)),
+            max_batch=int(data.get("max_batch", 1)),
+            instances=int(data.get("instances", 1)),
         )
 
     @cached_property
@@ -221,8 +229,14 @@ class Variant:
     def label(self) -> str:
         """Short text for people. It is unique within a study that searches no other settings."""
         parts = [self.target, self.recipe, self.width_label]
-        parts += [*(str(value) for _, value in self.arch), f"t{self.threads}", self.power_mode]
+        parts += [*(str(value) for _, value in self.arch), f"t{self.threads}", self.served_label, self.power_mode]
         return " ".join(part for part in parts if part)
+
+    @property
+    def served_label(self) -> str:
+        """Text for people: instances and batch, where there are more than one."""
+        batch = f"batch{self.max_batch}" if self.max_batch > 1 else ""
+        return " ".join(filter(None, (f"{self.instances}inst" if self.instances > 1 else "", batch)))
 
     @property
     def width_label(self) -> str:
@@ -254,7 +268,8 @@ class Choices:
     ``seven_bits`` maps a target to the precisions in which it supports 7-bit weights, ``quantizers`` to its quantizers,
     the default first, each with its calibration methods. ``made`` are the plans of budgets by target and name, made for
     its int8 model from calibration cases at the baseline's architecture. ``elastic`` is what allocated widths are
-    cut out of. ``from_wider``: trainings start from wider models.
+    cut out of. ``from_wider``: trainings start from wider models. ``batched`` are the targets whose artifacts can answer
+    several requests at once.
     """
 
     plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
@@ -267,6 +282,7 @@ class Choices:
     made: Mapping[str, Mapping[str, PrecisionPlan]] = field(default_factory=dict)
     elastic: Elastic = NO_ELASTIC
     from_wider: bool = False
+    batched: tuple[str, ...] = ()
 
 
 NO_CHOICES: Final = Choices()
@@ -294,6 +310,7 @@ def canonical(
     - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
       calibration;
     - recovery epochs are dropped for the baseline's own architecture at full width, which is not recovered.
+    - a target whose artifacts answer one request at once has no batches;
     - a model of full width has no allocation, and neither has the uniform one;
     - a model without allocation is not cut out of an elastic network;
     - a model of full width, one that is not trained, and one that is cut out of an elastic network start from no wider one.
@@ -345,4 +362,6 @@ def canonical(
         allocation="" if allocation == UNIFORM else allocation,
         elastic=elastic,
         from_wider=choices.from_wider and width < 1.0 and epochs != 0 and not elastic,
+        max_batch=int(params.get("max_batch", 1)) if target in choices.batched else 1,
+        instances=int(params.get("instances", 1)),
     )

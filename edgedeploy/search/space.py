@@ -101,7 +101,7 @@ class Space:
         it. Several values of a calibration, a quantizer or a plan can mean the same: they are tried until one gives the
         variant."""
         facts = {**variant.arch_kwargs, "precision": variant.precision, "width": variant.width}
-        facts |= {"threads": variant.threads, "power_mode": variant.power_mode}
+        facts |= {"threads": variant.threads, "power_mode": variant.power_mode, "instances": variant.instances}
         facts |= {} if variant.recovery_epochs is None else {"recovery_epochs": variant.recovery_epochs}
         if variant.target not in self.targets or any(
             name in self.parameters and value not in self.parameters[name] for name, value in facts.items()
@@ -138,6 +138,8 @@ class Space:
             wanted = 1.0
         elif name == "threads":
             wanted = self.default_threads
+        elif name in ("max_batch", "instances"):
+            wanted = 1
         elif name == "plan":
             wanted = NO_PLAN
         elif name == "training":

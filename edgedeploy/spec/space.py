@@ -33,6 +33,9 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     "one before it, 0 trains nothing; those of the task's recipe when left out.",
     "quantizer": "Which tool makes int8 of the float model, as far as a target has it: nncf, nncf-minmax, onnxruntime; "
     "the target's own when left out.",
+    "max_batch": "The most requests that are answered at once, 1 to 64, as far as a target can. For "
+    '`scenarios = ["server"]`.',
+    "instances": 'Sessions that answer side by side, 1 to 16, each with its threads. For `scenarios = ["server"]`.',
     "weight_bits": "Bits of int8 weights, 8 or 7; the board chooses when left out.",
 }
 """Parameters of ``[space]`` that edgedeploy itself understands; every other one is a keyword of the task's ``build``."""
@@ -153,6 +156,14 @@ def check_quantizers(
     if asked and not {*CALIBRATED} & {*precisions}:
         found = f"quantizers make {' and '.join(CALIBRATED)}, and the space asks for none"
         raise source.error("space.quantizer", found, f'Add "{CALIBRATED[0]}" to precision, or remove `quantizer`')
+
+
+def check_serving(source: SpecSource, space: Mapping[str, Sequence[Scalar]], scenarios: Sequence[str]) -> None:
+    """Refuse batches and instances that nothing would use."""
+    for key in ("max_batch", "instances"):
+        if key in space and "server" not in scenarios:
+            found = "only a server answers several requests at once, and the study measures none"
+            raise source.error(f"space.{key}", found, 'Add "server" to scenarios in [measure], or remove it')
 
 
 def check_allocations(source: SpecSource, space: Mapping[str, Sequence[Scalar]]) -> None:
