@@ -58,8 +58,8 @@ SHORT_SCENARIOS = (
     SHORT_REALTIME.plan(Path()),
     MultiStreamTable(interval="2 ms", percentile=90, queries=64, most=8).plan(),  # type: ignore[arg-type]
     OfflineTable(samples=100, chunks=7).plan(),
-    ResourcesTable(inferences=3, repeats=2, period="10 ms").plan(),  # type: ignore[arg-type]
     SHORT_SERVER.plan(Path()),
+    ResourcesTable(inferences=3, repeats=2, period="10 ms").plan(),  # type: ignore[arg-type]
 )
 """Every scenario as a study file would have it, but short."""
 

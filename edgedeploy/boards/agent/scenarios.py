@@ -210,7 +210,7 @@ def _server_numbers(settings: Settings, limit_s: float) -> float:
     """All requests of all loads, and service times with late wakes as often as they are measured."""
     cells = len(sizes(settings["max_batch"])) * settings["instances"] * (settings["instances"] + 1)
     samples = settings["samples"] * (1 + MOST_LEVELS / BETWEEN) + MOST_LEVELS
-    return (MOST_LEVELS + 2) * (len(settings["gaps"]) + 8) + cells * samples
+    return float((MOST_LEVELS + 2) * (len(settings["gaps"]) + 8) + cells * samples)
 
 
 # A window's conditions are a snapshot, which has a temperature for each of a board's zones.

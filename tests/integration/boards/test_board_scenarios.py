@@ -132,8 +132,8 @@ def test_a_fault_inside_a_protocol_keeps_its_own_cause(tmp_path: Path) -> None:
 
 
 def test_settings_that_the_agent_does_not_know_are_about_the_board(tmp_path: Path) -> None:
-    job = Job(make_payload(tmp_path / "job", conv_model), None, plan(ScenarioPlan("server", {}, 10.0)))
-    with here(tmp_path).session() as session, pytest.raises(CommandFailed, match=r"bad_job.*no scenario 'server'"):
+    job = Job(make_payload(tmp_path / "job", conv_model), None, plan(ScenarioPlan("closed_loop", {}, 10.0)))
+    with here(tmp_path).session() as session, pytest.raises(CommandFailed, match=r"bad_job.*no scenario 'closed_loop'"):
         session.measure(job, tmp_path)
 
 
