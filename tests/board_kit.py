@@ -24,6 +24,7 @@ from edgedeploy.spec.scenarios import (
     OfflineTable,
     RealtimeTable,
     ResourcesTable,
+    ServerTable,
     SustainedTable,
 )
 
@@ -50,12 +51,16 @@ SHORT_REALTIME = RealtimeTable(
     frame_rows=60,
     frame_columns=80,
 )
+SHORT_SERVER = ServerTable.model_validate(
+    {"deadline": "1 s", "percentile": 90, "queries": 64, "every": "0.1 s", "most": 50, "samples": 8}
+)
 SHORT_SCENARIOS = (
     SustainedTable(duration="1 s", window="0.1 s").plan(),  # type: ignore[arg-type]
     SHORT_REALTIME.plan(Path()),
     MultiStreamTable(interval="2 ms", percentile=90, queries=64, most=8).plan(),  # type: ignore[arg-type]
     OfflineTable(samples=100, chunks=7).plan(),
     FlareTable(cases=2, period="10 ms").plan(),  # type: ignore[arg-type]
+    SHORT_SERVER.plan(Path()),
     ResourcesTable(inferences=3, repeats=2, period="10 ms").plan(),  # type: ignore[arg-type]
 )
 """Every scenario as a study file would have it, but short."""

@@ -198,6 +198,10 @@ def export(
     variant: Annotated[
         str | None, typer.Option(help="Digest of a measured variant (its beginning).", show_default=False)
     ] = None,
+    repository: Annotated[
+        str | None,
+        typer.Option(help="Layout of a model server instead: triton, triton-python or ovms.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy one artifact out of a study's folder, with its measurement, hashes, and how to load it.
@@ -211,12 +215,17 @@ def export(
     if pick == (variant is not None):
         given = "both were given" if pick else "neither was given"
         raise SpecError("--pick and --variant", given, "Give --pick, or --variant with a digest of `front --json`")
-    made = copy(folder, out_folder, variant)
+    made = copy(folder, out_folder, variant, repository)
     if as_json:
         print_json(made.as_json())
         return
     what = "the pick" if made.picked else "not the study's pick"
-    lines = [f"{made.measurement.variant.label}, {what}. {made.reason}".strip(), f"File: {made.file}", NO_BUNDLE]
+    lines = [
+        f"{made.measurement.variant.label}, {what}. {made.reason}".strip(),
+        f"File: {made.file}",
+        *made.notes,
+        NO_BUNDLE,
+    ]
     for line in lines:
         out.print(escape(line), highlight=False)
 

@@ -68,6 +68,8 @@ def settings_of(variants: Sequence[Variant]) -> dict[str, list[Scalar]]:
         **{name: [variant.shrink.settings[name] for variant in variants] for name in SHRINK_KEYS},
         **{name: [variant.arch_kwargs.get(name, "none") for variant in variants] for name in arch},
         "threads": [variant.threads for variant in variants],
+        "instances": [variant.instances for variant in variants],
+        "batch": [variant.max_batch for variant in variants],
         "power mode": [variant.power_mode or "unchanged" for variant in variants],
     }
     return {name: values for name, values in columns.items() if len(set(map(repr, values))) > 1}

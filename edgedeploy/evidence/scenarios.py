@@ -162,6 +162,43 @@ def _case_duration(run: Run) -> Series:
     return Pairs(np.array([[value, 1.0] for value in taken_ns], dtype=np.float64))
 
 
+# -- many users
+
+
+def _users(run: Run) -> Series | str:
+    raw = run.scenario("server")
+    if raw["cut"]:
+        return "the search for the most users did not end in its time: raise `time_limit`, or lower `queries`"
+    if raw["users"] == raw["most"]:
+        return f"all of {raw['most']} users are answered in time: raise `most`"
+    return float(raw["users"])
+
+
+def _of_load(read: Callable[[Mapping[str, Any], int], Series]) -> Reader:
+    """A reader of the load that is stated, with the deadline; None where none was."""
+
+    def reader(run: Run) -> Series | None:
+        raw = run.scenario("server")
+        return None if raw["at"] is None else read(raw["at"], raw["deadline_ns"])
+
+    return reader
+
+
+def _server_latencies(level: Mapping[str, Any], deadline_ns: int) -> Series:
+    return Neighbours(_blocks(require_positive(level["latencies_ns"], "latency of a request")), "answers")
+
+
+def _server_missed(level: Mapping[str, Any], deadline_ns: int) -> Series:
+    """By request, in their order: turned away, or answered too late."""
+    shed, answers = set(level["shed"]), iter(level["latencies_ns"])
+    return Pairs(_sums([n in shed or next(answers) > deadline_ns for n in range(level["sent"])]), 100.0)
+
+
+def _server_shed(level: Mapping[str, Any], deadline_ns: int) -> Series:
+    shed = set(level["shed"])
+    return Pairs(_sums([number in shed for number in range(level["sent"])]), 100.0)
+
+
 SCENARIO_SERIES: Final[Mapping[str, Reader]] = {
     "sustained medians": _sustained_medians,
     "sustained course": _sustained_course,
@@ -178,6 +215,10 @@ SCENARIO_SERIES: Final[Mapping[str, Reader]] = {
     "realtime overlay": _stage("overlay"),
     "streams": _streams,
     "offline chunks": _offline_chunks,
+    "users": _users,
+    "server latencies": _of_load(_server_latencies),
+    "server missed": _of_load(_server_missed),
+    "server shed": _of_load(_server_shed),
     "memory of runs": _of_runs("memory of a run", _memory_area),
     "CPU of runs": _of_runs("CPU of a run", lambda raw, _: float(raw["cpu_ns"][-1] / 1e9)),
     "failed cases": _of_cases(lambda raw, _: float(bool(raw["failed"])), scale=100.0),

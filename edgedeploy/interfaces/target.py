@@ -29,6 +29,7 @@ __all__ = [
     "Readiness",
     "SessionSource",
     "TakesAsGiven",
+    "TakesBatches",
     "TakesQuantized",
     "Target",
     "TellsInt8",
@@ -54,7 +55,8 @@ class BuildRequest:
     same model as ``torch.export`` saved it, where it came from torch and a target asks for it
     (``reference.program.FromProgram``). ``quantized`` says that the reference is int8 already and taken as it is
     (:class:`TakesQuantized`). ``weight_bits`` is how much of int8 the weights may use: 7 keeps them within -64 and 64, so
-    that kernels that add two products in 16 bits cannot saturate (:class:`HasSevenBitWeights`)."""
+    that kernels that add two products in 16 bits cannot saturate (:class:`HasSevenBitWeights`). The artifact has to answer
+    up to ``max_batch`` cases at once, stacked along the first axis, each as if it were alone (:class:`TakesBatches`)."""
 
     reference: Path
     inputs: tuple[TensorSpec, ...]
@@ -68,6 +70,7 @@ class BuildRequest:
     quantized: bool = False
     weight_bits: int = 8
     quantizer: str = ""
+    max_batch: int = 1
 
 
 @runtime_checkable
@@ -181,6 +184,14 @@ class TakesAsGiven(Protocol):
 
     def check_given(self, reference: Path) -> None:
         """Raises ``Unsupported``, which names an operator, for a file that it would not run as it is."""
+
+
+@runtime_checkable
+class TakesBatches(Protocol):
+    """A target that can build an artifact for several cases at once. A protocol of its own because models are exported with
+    one case, and not every toolchain can open that afterwards. ``takes_batches`` is true."""
+
+    takes_batches: bool
 
 
 @runtime_checkable

@@ -106,6 +106,7 @@ def pack_request(request: BuildRequest) -> dict[str, Any]:
         "quantized": request.quantized,
         "weight_bits": request.weight_bits,
         "quantizer": request.quantizer,
+        "max_batch": request.max_batch,
     }
 
 
@@ -132,6 +133,7 @@ def unpack_request(packed: Mapping[str, Any], folder: Path) -> BuildRequest:
         quantized=packed["quantized"],
         weight_bits=packed["weight_bits"],
         quantizer=packed["quantizer"],
+        max_batch=packed["max_batch"],
     )
     return replace(request, program=folder / packed["program"]) if packed["program"] else request
 

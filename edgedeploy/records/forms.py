@@ -155,3 +155,48 @@ class CaseCurvesForm(CurvesForm):
 class FlareForm:
     limit_ns: int
     runs: tuple[CaseCurvesForm, ...]
+
+
+@dataclass(frozen=True)
+class LoadForm:
+    users: int
+    sent: int
+    held: bool
+    late: int
+    batches: int
+    shed: tuple[int, ...]
+    pending: tuple[int, ...]
+    latencies_ns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ServiceForm:
+    """Service times of batches of that size while so many instances were busy."""
+
+    batch: int
+    busy: int
+    ns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RulesForm:
+    max_batch: int
+    max_wait_ns: int
+    capacity: int
+    instances: int
+
+
+@dataclass(frozen=True)
+class ServerForm:
+    users: int
+    cut: bool
+    levels: tuple[LoadForm, ...]
+    at: LoadForm | None
+    services: tuple[ServiceForm, ...]
+    wakes_ns: tuple[int, ...]
+    gaps: tuple[int, ...]
+    every_ns: int
+    deadline_ns: int
+    percent: float
+    most: int
+    rules: RulesForm

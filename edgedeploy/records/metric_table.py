@@ -372,6 +372,41 @@ METRICS: Final[Sequence[Metric]] = (
         source=Source("CPU of cases", "share"),
         scenario="flare",
     ),
+    Metric(
+        name="users_within_deadline",
+        heading="Users",
+        direction="maximize",
+        unit="users",
+        text="most users whose requests are answered within the deadline",
+        source=Source("users"),
+        scenario="server",
+    ),
+    Metric(
+        name="server_latency_p99_ns",
+        unit="ns",
+        text="99th percentile of the time from scheduled arrival to answer (662 answers or more)",
+        source=Source("server latencies", "percentile", 99),
+        missing="no load held",
+        scenario="server",
+    ),
+    Metric(
+        name="server_missed_percent",
+        heading="Requests missed",
+        unit="percent",
+        text="requests without an answer within the deadline",
+        source=Source("server missed", "share"),
+        missing="no load held",
+        scenario="server",
+    ),
+    Metric(
+        name="server_shed_percent",
+        heading="Requests turned away",
+        unit="percent",
+        text="requests that found the queue full and were turned away",
+        source=Source("server shed", "share"),
+        missing="no load held",
+        scenario="server",
+    ),
 )
 """Every metric that a board can produce, in the order of the report's tables; a task adds its own accuracy metrics."""
 
@@ -383,6 +418,7 @@ SCENARIO_TITLES: Final[Mapping[str, str]] = {
     "offline": "All samples at once",
     "resources": "Resources of a whole run, from process start to its end",
     "flare": "Every case in a process of its own, by the rules of the FLARE challenge",
+    "server": "Many users at one server: requests come when they like, wait in one queue and are answered in batches",
 }
 """What the report writes above a scenario's metrics."""
 

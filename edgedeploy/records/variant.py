@@ -45,7 +45,7 @@ TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
 
 DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
-    *("weight_bits", "quantizer", "recovery_epochs", "allocation", "tile", "overlap"),
+    *("weight_bits", "quantizer", "recovery_epochs", "allocation", "tile", "overlap", "max_batch", "instances"),
 )
 """Search parameters that edgedeploy itself understands, besides those of :mod:`edgedeploy.records.shrink`; every other one
 belongs to the task's architecture."""
@@ -83,6 +83,8 @@ class Variant:
     - ``shrink``: what is left out of the network besides channels, or which student is in its place.
     - ``tile``: how volumes are cut (:mod:`edgedeploy.records.tiles`), empty for whole ones; ``overlap``: what neighbours
       share in voxels, empty for as much as makes the result that of the whole volume.
+    - ``max_batch``: the most requests that the artifact answers at once; ``instances``: sessions that serve side by side.
+      Both are of a server (``[measure.server]``); everything else is measured with one request and one session.
     - ``recovered``: the baseline after as much further training as recovered variants get; no search proposes it.
     """
 
@@ -104,13 +106,15 @@ class Variant:
     recovered: bool = False
     from_wider: bool = False
     shrink: Shrink = NO_SHRINK
+    tile: str = ""
+    overlap: str = ""
+    max_batch: int = 1
+    instances: int = 1
 
     @property
     def whole(self) -> bool:
         """Whether nothing of the architecture's network is left out, and no student stands in its place."""
         return self.width == 1.0 and not self.shrink
-    tile: str = ""
-    overlap: str = ""
 
     @property
     def arch_kwargs(self) -> dict[str, Scalar]:
@@ -131,6 +135,7 @@ class Variant:
             **self._left_out,
             **self._start,
             **({"recovered": True} if self.recovered else {}),
+            **({"instances": self.instances} if self.instances > 1 else {}),
         }
 
     @property
@@ -166,6 +171,7 @@ class Variant:
             "quantizer": self.quantizer,
             "tile": self.tile,
             "overlap": self.overlap,
+            "max_batch": self.max_batch if self.max_batch > 1 else 0,
         }
         return {name: value for name, value in settings.items() if value}
 
@@ -199,6 +205,8 @@ class Variant:
             shrink=Shrink.from_json(data.get("shrink", {})),
             tile=str(data.get("tile", "")),
             overlap=str(data.get("overlap", "")),
+            max_batch=int(data.get("max_batch", 1)),
+            instances=int(data.get("instances", 1)),
         )
 
     @cached_property
@@ -245,8 +253,14 @@ class Variant:
     def label(self) -> str:
         """Short text for people. It is unique within a study that searches no other settings."""
         parts = [self.target, self.recipe, self.width_label, self.shrink.label]
-        parts += [*(str(value) for _, value in self.arch), f"t{self.threads}", self.power_mode]
+        parts += [*(str(value) for _, value in self.arch), f"t{self.threads}", self.served_label, self.power_mode]
         return " ".join(part for part in parts if part)
+
+    @property
+    def served_label(self) -> str:
+        """Text for people: instances and batch, where there are more than one."""
+        batch = f"batch{self.max_batch}" if self.max_batch > 1 else ""
+        return " ".join(filter(None, (f"{self.instances}inst" if self.instances > 1 else "", batch)))
 
     @property
     def width_label(self) -> str:
@@ -279,7 +293,8 @@ class Choices:
     ``seven_bits`` maps a target to the precisions in which it supports 7-bit weights, ``quantizers`` to its quantizers,
     the default first, each with its calibration methods. ``made`` are the plans of budgets by target and name, made for
     its int8 model from calibration cases at the baseline's architecture. ``elastic`` is what allocated widths are
-    cut out of. ``from_wider``: trainings start from wider models.
+    cut out of. ``from_wider``: trainings start from wider models. ``batched`` are the targets whose artifacts can answer
+    several requests at once.
     """
 
     plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
@@ -292,6 +307,7 @@ class Choices:
     made: Mapping[str, Mapping[str, PrecisionPlan]] = field(default_factory=dict)
     elastic: Elastic = NO_ELASTIC
     from_wider: bool = False
+    batched: tuple[str, ...] = ()
 
 
 NO_CHOICES: Final = Choices()
@@ -319,6 +335,7 @@ def canonical(
     - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
       calibration;
     - recovery epochs are dropped for the baseline's own architecture at full width, which is not recovered.
+    - a target whose artifacts answer one request at once has no batches;
     - a model of full width has no allocation, and neither has the uniform one;
     - a model without allocation is not cut out of an elastic network;
     - a model of full width, one that is not trained, one that is cut out of an elastic network and one that leaves out more
@@ -379,6 +396,8 @@ def canonical(
         shrink=shrink,
         tile=tile,
         overlap="" if overlap is None else str(overlap),
+        max_batch=int(params.get("max_batch", 1)) if target in choices.batched else 1,
+        instances=int(params.get("instances", 1)),
     )
 
 

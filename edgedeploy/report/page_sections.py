@@ -40,6 +40,7 @@ from edgedeploy.report.plans import plans_section
 from edgedeploy.report.plot import BASELINES, DOMINATED, FRONT, MISSED, choose_axes, front_plot, pareto
 from edgedeploy.report.rivals import rivals_section
 from edgedeploy.report.search_section import search_section
+from edgedeploy.report.serving import serving_section
 from edgedeploy.report.tables import CHANCE, all_variants_table, line, metrics_table, weight_bits_table
 from edgedeploy.report.words import (
     board_metrics_present,
@@ -94,6 +95,7 @@ def _parts(data: ReportData) -> tuple[Summary, list[Section]]:
         plans_section(data),
         not_tried_section(data),
         sustained_section(data),
+        serving_section(data),
         confirmation_section(data),
         failures_section(data),
         time_section(data),

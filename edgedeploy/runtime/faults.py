@@ -23,8 +23,8 @@ class RuntimeFault(Exception):
     """``cause`` is one of the codes below, ``message`` one sentence for people.
 
     About the artifact: ``open_failed``, ``run_failed``, ``non_finite``, ``constant_output``, ``memory_limit``,
-    ``memory_exceeded``, ``killed_at_limit``, ``killed``, ``worker_crashed``, ``time_limit``. About what else ran there:
-    ``memory_taken``.
+    ``memory_exceeded``, ``killed_at_limit``, ``killed``, ``worker_crashed``, ``time_limit``, ``unfit_batch``. About what
+    else ran there: ``memory_taken``.
     About the board: ``runtime_missing``, ``runtime_broken``, ``runtime_too_old``, ``disk_full``, ``corrupt_blob``,
     ``bad_job``, ``unfit_stages``, ``output_lost``, ``power_mode_refused``, ``supervisor_died``, ``rebooted``,
     ``hung``, ``internal``.

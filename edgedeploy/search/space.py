@@ -106,6 +106,7 @@ class Space:
         if variant.shrink.student:  # which has no shares, whatever they are
             facts = {**variant.arch_kwargs, "student": variant.shrink.student}
         facts |= {"precision": variant.precision, "threads": variant.threads, "power_mode": variant.power_mode}
+        facts |= {"instances": variant.instances}
         facts |= {} if variant.recovery_epochs is None else {"recovery_epochs": variant.recovery_epochs}
         if variant.target not in self.targets or any(
             name in self.parameters and value not in self.parameters[name] for name, value in facts.items()
@@ -142,6 +143,8 @@ class Space:
             wanted = 1.0
         elif name == "threads":
             wanted = self.default_threads
+        elif name in ("max_batch", "instances"):
+            wanted = 1
         elif name == "plan":
             wanted = NO_PLAN
         elif name == "training":

@@ -1,4 +1,5 @@
-"""When the frames of a recording were taken: time stamps of MetaImage sequences and of DICOM clips.
+"""When the frames of a recording were taken, or requests of users came: time stamps of MetaImage sequences and of DICOM
+clips, lists of times.
 
 A recording is not trusted: its header is read line by line within limits, and its pixels are not read.
 """
@@ -17,6 +18,7 @@ from edgedeploy.errors import DataError
 MAX_FRAMES: Final = 20_000
 MAX_HEADER_BYTES: Final = 32 << 20
 MAX_LINE_BYTES: Final = 64 << 10
+MAX_LIST_BYTES: Final = 1 << 20
 MAX_SPAN_S: Final = 24 * 3600.0
 
 _TIMESTAMP: Final = re.compile(rb"Seq_Frame(\d{1,6})_Timestamp")
@@ -80,11 +82,26 @@ def metaimage_timestamps_s(path: Path) -> list[float]:
     return [found[frame] for frame in range(len(found))]
 
 
-def _number(asked: str, value: bytes) -> float:
+def listed_arrivals_ns(path: Path) -> list[int]:
+    """Arrival of each request in nanoseconds after the first, from a text file with one time in seconds a line; empty lines
+    and what stands behind ``#`` count for nothing. Raises ``DataError``."""
+    asked = f"arrival times of {path}"
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(MAX_LIST_BYTES + 1)
+    except OSError as exc:
+        raise DataError(asked, f"it cannot be read ({exc})") from None
+    if len(text) > MAX_LIST_BYTES:
+        raise DataError(asked, f"it has more than {MAX_LIST_BYTES} bytes", "Cut the recording")
+    words = [line.partition(b"#")[0].strip() for line in text.splitlines()]
+    return arrivals_ns([_number(asked, word, "One time in seconds a line") for word in words if word], path)
+
+
+def _number(asked: str, value: bytes, remedy: str = "Give rate_hz instead") -> float:
     try:
         return float(value)
     except ValueError:
-        raise DataError(asked, f"{value[:40]!r} is no number of seconds", "Give rate_hz instead") from None
+        raise DataError(asked, f"{value[:40]!r} is no number of seconds", remedy) from None
 
 
 def dicom_timestamps_s(path: Path) -> list[float]:

@@ -6,16 +6,19 @@ A scenario runs when ``[measure] scenarios`` names it. Its table ``[measure.NAME
 from __future__ import annotations
 
 import itertools
+import random
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from edgedeploy.errors import DataError
 from edgedeploy.records.job import ScenarioPlan
 from edgedeploy.records.metric_table import SCENARIO_METRICS
 from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE, MetricInfo
 from edgedeploy.records.units import parse_quantity
-from edgedeploy.spec.recordings import MAX_FRAMES, dicom_arrivals_ns, metaimage_arrivals_ns
+from edgedeploy.runtime.scenarios.queueing import GAP_UNIT
+from edgedeploy.spec.recordings import MAX_FRAMES, dicom_arrivals_ns, listed_arrivals_ns, metaimage_arrivals_ns
 
 ScenarioName = Literal[
     "single_stream",
@@ -25,6 +28,7 @@ ScenarioName = Literal[
     "offline",
     "resources",
     "flare",
+    "server",
 ]
 
 
@@ -256,6 +260,83 @@ class FlareTable(ScenarioTable):
         return ScenarioPlan("flare", settings, self.cases * (self.stuck_after + 10.0))
 
 
+class ServerTable(ScenarioTable):
+    """Many users at one server: how many of them the deadline holds for (MLPerf's server scenario).
+
+    Requests arrive by a Poisson process, or as a recording says, and do not wait for one another. How they are served, the
+    search decides: ``instances`` and ``max_batch`` of ``[space]``."""
+
+    deadline: Nanoseconds = Field(default=100_000_000, gt=0)
+    """Time from a request's scheduled arrival to its answer."""
+    percentile: Percent = 99.0
+    """Share of requests, in percent, that have to keep the deadline, at 99 % confidence: 50, 90, 99 or 99.9."""
+    every: Seconds = Field(default=10.0, gt=0)
+    """Mean time between two requests of one user: n users together send n requests in that time. Nobody waits for an
+    answer before asking again."""
+    queries: int = Field(default=1000, ge=1, le=MAX_FRAMES)
+    """Requests of each load: at least as many as the percentile needs. Of a recording, the first ones."""
+    arrivals: str | None = None
+    """A text file with the times at which requests came, in seconds, one a line, relative to the study file. It is replayed
+    faster or slower for other numbers of users. A Poisson process when left out."""
+    seed: int = Field(default=0, ge=0, lt=1 << 32)
+    """Of the Poisson process. All loads and all variants get the same requests, at their own pace."""
+    users: int | None = Field(default=None, ge=1, le=1_000_000)
+    """The load that the latencies and shares are stated of; those of the recording at its own pace, or else the most users
+    within the deadline, when left out."""
+    most: int = Field(default=1_000_000, ge=1, le=1_000_000)
+    """Users that are tried at most."""
+    queue: int = Field(default=64, ge=1, le=10_000)
+    """Requests that wait at most. One that finds no place is turned away at once, and counts as not answered."""
+    max_wait: Nanoseconds = Field(default=0, ge=0)
+    """How long a request may wait for others to fill its batch, where the search has batches."""
+    samples: int = Field(default=200, ge=8, le=10_000)
+    """Service times that are measured apart from any queue, for the prediction that stands beside the measured answer."""
+    time_limit: Seconds = Field(default=600.0, gt=0, le=24 * 3600)
+    """How long the search for the most users may take, at most 24 h."""
+
+    @model_validator(mode="after")
+    def _enough_queries(self) -> ServerTable:
+        needed = QUERIES_FOR_PERCENTILE[self.percentile]
+        if self.queries < needed:
+            raise ValueError(f"percentile {self.percentile:g} needs {needed} queries or more, but got {self.queries}")
+        return self
+
+    def plan(self, folder: Path) -> ScenarioPlan:
+        """Paths are relative to ``folder``. Raises ``DataError`` for a recording that cannot be read or is too short."""
+        gaps, users = self._requests(folder)
+        settings = {
+            "gaps": gaps,
+            "every_ns": round(self.every * _S_NS),
+            "deadline_ns": self.deadline,
+            "percent": self.percentile,
+            "users": users,
+            "most": self.most,
+            "samples": self.samples,
+            "time_limit_ns": round(self.time_limit * _S_NS),
+            "max_batch": 1,
+            "max_wait_ns": self.max_wait,
+            "capacity": self.queue,
+            "instances": 1,
+        }
+        one_load_s = len(gaps) * self.every / (users or 1)
+        return ScenarioPlan("server", settings, 2 * self.time_limit + (one_load_s if users else 0) + self.stuck_after)
+
+    def _requests(self, folder: Path) -> tuple[list[int], int]:
+        """Gaps between requests in units of their mean, and the load to state, 0 for the most that holds."""
+        if self.arrivals is None:
+            draw = random.Random(self.seed)
+            return [round(draw.expovariate(1.0) * GAP_UNIT) for _ in range(self.queries)], self.users or 0
+        path = folder / self.arrivals
+        times_ns = listed_arrivals_ns(path)[: self.queries]
+        needed = QUERIES_FOR_PERCENTILE[self.percentile]
+        if len(times_ns) < needed or not times_ns[-1]:
+            found = f"{len(times_ns)} requests in {times_ns[-1] / _S_NS:g} s"
+            raise DataError(f"arrival times of {path}", found, f"percentile {self.percentile:g} needs {needed} or more")
+        mean_ns = times_ns[-1] / (len(times_ns) - 1)
+        gaps = [round((after - before) / mean_ns * GAP_UNIT) for before, after in itertools.pairwise([0, *times_ns])]
+        return gaps, self.users or min(self.most, max(1, round(self.every * _S_NS / mean_ns)))
+
+
 class Scenarios(Table):
     """The part of ``[measure]`` that is about scenarios."""
 
@@ -275,6 +356,8 @@ class Scenarios(Table):
     """Memory and CPU over time."""
     flare: FlareTable = FlareTable()
     """Every case in a process of its own, by the rules of the FLARE challenge."""
+    server: ServerTable = ServerTable()
+    """Many users at one server."""
 
     @model_validator(mode="before")
     @classmethod
@@ -312,5 +395,7 @@ class Scenarios(Table):
     def _plan(self, name: str, folder: Path) -> ScenarioPlan:
         if name == "realtime":
             return self.realtime.plan(folder)
+        if name == "server":
+            return self.server.plan(folder)
         plan: ScenarioPlan = getattr(self, name).plan()
         return plan

@@ -39,6 +39,9 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     'such as "2 GiB" (the tile that computes the fewest voxels and is predicted to stay within it), 0 for the whole volume.',
     "overlap": 'What tiles share to each side: "exact" (what the network reads, so that the result is that of the whole '
     "volume; when left out), or voxels.",
+    "max_batch": "The most requests that are answered at once, 1 to 64, as far as a target can. For "
+    '`scenarios = ["server"]`.',
+    "instances": 'Sessions that answer side by side, 1 to 16, each with its threads. For `scenarios = ["server"]`.',
     "weight_bits": "Bits of int8 weights, 8 or 7; the board chooses when left out.",
 }
 """Parameters of ``[space]`` that edgedeploy itself understands; every other one is a keyword of the task's ``build``."""
@@ -159,6 +162,14 @@ def check_quantizers(
     if asked and not {*CALIBRATED} & {*precisions}:
         found = f"quantizers make {' and '.join(CALIBRATED)}, and the space asks for none"
         raise source.error("space.quantizer", found, f'Add "{CALIBRATED[0]}" to precision, or remove `quantizer`')
+
+
+def check_serving(source: SpecSource, space: Mapping[str, Sequence[Scalar]], scenarios: Sequence[str]) -> None:
+    """Refuse batches and instances that nothing would use."""
+    for key in ("max_batch", "instances"):
+        if key in space and "server" not in scenarios:
+            found = "only a server answers several requests at once, and the study measures none"
+            raise source.error(f"space.{key}", found, 'Add "server" to scenarios in [measure], or remove it')
 
 
 def check_allocations(source: SpecSource, space: Mapping[str, Sequence[Scalar]]) -> None:

@@ -37,6 +37,7 @@ from edgedeploy.spec.space import (
     check_allocations,
     check_plan_metrics,
     check_plans,
+    check_serving,
     expand,
     plan_goal,
     subset,
@@ -45,7 +46,10 @@ from edgedeploy.spec.space import (
 from edgedeploy.spec.tiles import check_tiles
 from edgedeploy.spec.toml import read_file, read_toml
 
-WHOLE_NUMBERS = (("threads", 1, 256), ("calibration_cases", 1, 1_000_000), ("recovery_epochs", 0, 100_000))
+WHOLE_NUMBERS = (
+    *(("threads", 1, 256), ("calibration_cases", 1, 1_000_000), ("recovery_epochs", 0, 100_000)),
+    *(("max_batch", 1, 64), ("instances", 1, 16)),
+)
 """Parameters that are whole numbers, from and to. Thousands of threads bring a board to a standstill."""
 
 
@@ -364,6 +368,7 @@ class StudySpec(_Table):
         subset(source, "space.weight_bits", self.space.get("weight_bits", ()), WEIGHT_BITS, "int8 weights have")
         check_tiles(source, self.space)
         check_plans(source, self.space, self.plans)
+        check_serving(source, self.space, self.measure.scenarios)
         subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
         subset(source, "space.training", self.space.get("training", ()), TRAININGS, "trainings are")
         if "qat" in self.space.get("training", ()) and "int8" not in self.space.get("precision", ()):

@@ -25,6 +25,7 @@ from edgedeploy.interfaces.target import (
     FitsBoard,
     HasSevenBitWeights,
     PerLayer,
+    TakesBatches,
     TakesQuantized,
     Target,
 )
@@ -361,6 +362,9 @@ def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: B
         },
         elastic=elastic_of(spec.space, spec.recovery.elastic_epochs),
         from_wider=spec.recovery.from_wider and isinstance(task, Recoverable),
+        batched=tuple(
+            name for name, target in targets.items() if isinstance(target, TakesBatches) and target.takes_batches
+        ),
     )
 
 

@@ -52,6 +52,7 @@ from edgedeploy.study.inputs import InputSet, Rivals
 from edgedeploy.study.known import Known
 from edgedeploy.study.limits import memory_notes, stability_limits
 from edgedeploy.study.scores import score
+from edgedeploy.study.serving import serving
 from edgedeploy.study.store import Store, utc_now
 from edgedeploy.study.whole import look_again
 from edgedeploy.study.workbench import Workbench
@@ -295,7 +296,7 @@ class Trials:
         if variant.power_mode:
             # Set for the whole run: after a switch between blocks, the board's settling would be timed as well.
             plan = replace(plan, power_mode=((self.power_modes[variant.power_mode], variant.power_mode),))
-        job = Job(candidate, baseline, plan)
+        job = Job(candidate, baseline, serving(plan, variant))
         with tempfile.TemporaryDirectory(prefix="edgedeploy-") as folder:
             with self.place, self.account.phase("measure"):
                 board, raw = self._on_board(job, Path(folder))

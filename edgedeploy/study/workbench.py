@@ -247,6 +247,7 @@ class Workbench:
             plan=NO_RULES if reference.quantized else variant.plan,  # a quantized reference has it already
             calibrator=variant.calibration,
             quantizer=variant.quantizer,
+            max_batch=variant.max_batch,
             program=program if program.is_file() else None,
             quantized=reference.quantized,
             weight_bits=weight_bits,

@@ -23,12 +23,14 @@ from edgedeploy.interfaces.target import (
     PerLayer,
     Readiness,
     TakesAsGiven,
+    TakesBatches,
     TakesQuantized,
     Target,
 )
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, TensorSpec, random_feed
 from edgedeploy.records.precision import AS_GIVEN
+from edgedeploy.reference.parity import TOLERANCE
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sensors.probe import isa_here
 
@@ -82,6 +84,9 @@ def require_abilities(target: Target, request: BuildRequest) -> None:
             asked = f"{request.weight_bits}-bit weights in {request.precision} by target {target.name!r}"
             found = f"it has 7-bit weights in {', '.join(offered)}" if offered else "it has 8-bit weights only"
             raise Unsupported(asked, found, "Build with 8 bits")
+    if request.max_batch > 1 and not (isinstance(target, TakesBatches) and target.takes_batches):
+        asked = f"batches of {request.max_batch} by target {target.name!r}"
+        raise Unsupported(asked, "its artifacts answer one case at once", "Leave max_batch out, or take another target")
     for precision in request.plan.precisions:
         offered = target.layer_precisions if isinstance(target, PerLayer) else ()
         _require_offered(target, "precision of single layers", precision, offered)
@@ -168,6 +173,31 @@ def no_cases(precision: str) -> DataError:
     return DataError(
         f"calibration cases for {precision}", "the task has none", "Give the calibration split at least one case"
     )
+
+
+def check_batch(
+    run: Callable[[dict[str, Array]], Mapping[str, Array]], feed: Mapping[str, Array], request: BuildRequest
+) -> None:
+    """Each case of a full batch gets the answer that it gets alone, within the tolerance of the precision. Cases are
+    ``feed`` and shares of it. Raises ``Unsupported``, and whatever ``run`` raises."""
+    count, asked = request.max_batch, f"batches of {request.max_batch} of {request.reference.name}"
+    cases = [{name: _share(value, row, count) for name, value in feed.items()} for row in range(count)]
+    together = run({name: np.concatenate([case[name] for case in cases]) for name in feed})
+    limit = max(TOLERANCE[name] for name in (request.precision, *request.plan.precisions))
+    for row, case in enumerate(cases):
+        for name, alone in run(case).items():
+            if alone.shape[:1] != (1,) or together[name].shape != (count, *alone.shape[1:]):
+                found = f"output {name!r} is {together[name].shape}, {alone.shape} for one case"
+                raise Unsupported(asked, found, "Leave max_batch out")
+            wanted, found_row = alone[0].astype(np.float64), together[name][row].astype(np.float64)
+            if not np.linalg.norm(found_row - wanted) <= limit * np.linalg.norm(wanted):
+                found = f"output {name!r} of case {row} is not what it is alone"
+                raise Unsupported(asked, found, "Leave max_batch out")
+
+
+def _share(value: Array, row: int, count: int) -> Array:
+    """Another case of the same kind: floats are scaled, so that their order and their zeros stay."""
+    return (value * np.asarray(1 - row / (2 * count), value.dtype)) if value.dtype.kind == "f" else value
 
 
 def check_outputs(what: str, outputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> None:

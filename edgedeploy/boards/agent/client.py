@@ -129,6 +129,7 @@ _RUN_CAUSES: Final = {
     "killed_at_limit": "Memory is the likely cause: take a smaller model, or a board with more memory",
     "killed": "Look on the board for who ends processes: a watchdog, a limit of its system, somebody by hand",
     "worker_crashed": "The runtime crashed on this artifact; the board's log says more",
+    "unfit_batch": "Leave max_batch out of [space]: this model mixes up the requests of a batch",
     "time_limit": "Allow the run more time, or ask for fewer queries",
 }
 _CONDITIONS: Final = {

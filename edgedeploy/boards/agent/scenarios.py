@@ -13,13 +13,19 @@ from typing import Any, Final
 from edgedeploy.records.forms import (
     CurvesForm,
     FlareForm,
+    LoadForm,
     MultiStreamForm,
     OfflineForm,
     RealtimeForm,
     ResourcesForm,
+    ServerForm,
     SustainedForm,
 )
+from edgedeploy.runtime.scenarios.earlystopping import slow_allowed
+from edgedeploy.runtime.scenarios.queueing import arrivals_ns
 from edgedeploy.runtime.scenarios.resources import CASE_FAILURES
+from edgedeploy.runtime.scenarios.server import BETWEEN, MOST_LEVELS, sizes
+from edgedeploy.runtime.wire.serde import to_json
 
 Settings = Mapping[str, Any]
 
@@ -163,6 +169,69 @@ def _check_curves(run: CurvesForm, cores: int, memory_bytes: int, least_ns: int)
         raise ValueError(f"runs: {run.cpu_ns[-1]} ns of CPU time in {run.at_ns[-1]} ns on {cores} cores")
 
 
+def _server(raw: ServerForm, settings: Settings, cores: int, memory_bytes: int, least_ns: int) -> int:
+    for name in ("gaps", "every_ns", "deadline_ns", "percent", "most"):
+        if to_json(getattr(raw, name)) != settings[name]:
+            raise ValueError(f"{name}: not what was asked for")
+    if any(value != settings[name] for name, value in vars(raw.rules).items()):
+        raise ValueError("rules: not those that were asked for")
+    if not len(raw.levels) <= MOST_LEVELS:
+        raise ValueError(f"levels: {len(raw.levels)}, {MOST_LEVELS} are tried at most")
+    loads = [*raw.levels, *([raw.at] if raw.at else [])]
+    for load in loads:
+        _check_load(load, settings, least_ns)
+    if raw.users != (0 if raw.cut else max((level.users for level in raw.levels if level.held), default=0)):
+        raise ValueError(f"users: {raw.users} are not the most that held")
+    stated = 0 if raw.cut else settings["users"] or raw.users
+    if (raw.at.users if raw.at else 0) != stated or (raw.at and raw.at.sent != len(settings["gaps"])):
+        raise ValueError(f"at: not the load of {stated} users")
+    wanted = {(size, busy + 1) for size in sizes(settings["max_batch"]) for busy in range(settings["instances"])}
+    if {(cell.batch, cell.busy) for cell in raw.services} != wanted or len(raw.services) != len(wanted):
+        raise ValueError("services: not the batches and instances that were asked for")
+    if any(not cell.ns or min(cell.ns) < least_ns for cell in raw.services) or min(raw.wakes_ns, default=0) < 0:
+        raise ValueError(f"services: nothing takes less than {least_ns} ns")
+    took_ns = sum(sum(cell.ns) for cell in raw.services if cell.busy == 1)
+    return took_ns + sum(_arrivals(settings, load.users)[load.sent - 1] for load in loads)
+
+
+def _arrivals(settings: Settings, users: int) -> Sequence[int]:
+    return arrivals_ns(settings["gaps"], users, settings["every_ns"])
+
+
+def _check_load(load: LoadForm, settings: Settings, least_ns: int) -> None:
+    requests = len(settings["gaps"])
+    lost = [*load.shed, *load.pending]
+    if not 1 <= load.users <= settings["most"] or not 1 <= load.sent <= requests:
+        raise ValueError(f"levels: {load.sent} requests of {load.users} users")
+    if (
+        len({*lost}) != len(lost)
+        or not {*lost} <= {*range(load.sent)}
+        or len(load.latencies_ns) + len(lost) != load.sent
+    ):
+        raise ValueError(f"levels: {load.sent} requests were sent, {len(load.latencies_ns) + len(lost)} accounted for")
+    if min(load.latencies_ns, default=least_ns) < least_ns:
+        raise ValueError(f"levels: {min(load.latencies_ns)} ns for an answer")
+    if load.late != sum(latency > settings["deadline_ns"] for latency in load.latencies_ns):
+        raise ValueError(f"levels: {load.late} late answers")
+    if (
+        not len(load.latencies_ns)
+        <= load.batches * settings["max_batch"]
+        <= len(load.latencies_ns) * settings["max_batch"]
+    ):
+        raise ValueError(f"levels: {len(load.latencies_ns)} answers in {load.batches} batches")
+    allowed = slow_allowed(requests, settings["percent"])
+    held = load.sent == requests and not load.pending and load.late + len(load.shed) <= allowed
+    if load.held != held:
+        raise ValueError(f"levels: {load.late + len(load.shed)} of {load.sent} missed, {allowed} are allowed")
+
+
+def _server_numbers(settings: Settings, limit_s: float) -> float:
+    """All requests of all loads, and service times with late wakes as often as they are measured."""
+    cells = len(sizes(settings["max_batch"])) * settings["instances"] * (settings["instances"] + 1)
+    samples = settings["samples"] * (1 + MOST_LEVELS / BETWEEN) + MOST_LEVELS
+    return float((MOST_LEVELS + 2) * (len(settings["gaps"]) + 8) + cells * samples)
+
+
 # A window's conditions are a snapshot, which has a temperature for each of a board's zones.
 SCENARIOS: Final[Mapping[str, Kind]] = {
     "sustained": Kind(SustainedForm, _sustained, lambda s, limit_s: 256 * (_windows(s) + 1)),
@@ -170,6 +239,7 @@ SCENARIOS: Final[Mapping[str, Kind]] = {
     "multi_stream": Kind(MultiStreamForm, _multi_stream, lambda s, limit_s: _levels(s) * (int(s["queries"]) + 4)),
     "offline": Kind(OfflineForm, _offline, lambda s, limit_s: 2 * int(s["chunks"])),
     "flare": Kind(FlareForm, _flare, lambda s, limit_s: 3 * (limit_s * 1e9 / s["period_ns"] + 3 * s["cases"])),
+    "server": Kind(ServerForm, _server, _server_numbers),
     "resources": Kind(
         ResourcesForm, _resources, lambda s, limit_s: 3 * (limit_s * 1e9 / s["period_ns"] + 2 * s["repeats"])
     ),

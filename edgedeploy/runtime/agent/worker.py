@@ -16,7 +16,8 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -49,7 +50,8 @@ def work(folder: Path, side_name: str, cold: bool, case: int | None = None) -> i
         import_runtime(side.target, lambda package: _say(answers, {IMPORTING: package}))
         _say(answers, {LOADING: side.target})
         cases = Cases(folder / side_name / "inputs")
-        session = open_session(side.target, folder / side_name, side.entry, side.settings, side.threads)
+        another = partial(open_session, side.target, folder / side_name, side.entry, side.settings, side.threads)
+        session = another()
         there = case is None or case < cases.count
         if case is None:
             session.run(cases.first(side.states))
@@ -60,7 +62,7 @@ def work(folder: Path, side_name: str, cold: bool, case: int | None = None) -> i
         if case is not None:
             sys.stdin.read()
         elif not cold:
-            _serve(Worker(session, cases, folder, side.states), answers)
+            _serve(Worker(session, cases, folder, side.states, another), answers)
     except Exception as exc:  # every failure has to reach the supervisor as a cause
         _say(answers, from_exception(exc, "internal").as_json())
         return 3
@@ -153,15 +155,21 @@ class Cases:
 
 class Worker:
     """Answers requests with a session. With ``states`` a case is a clip; what is timed are its first frames, each with the
-    state that it had in the clip."""
+    state that it had in the clip. ``another`` opens the artifact once more."""
 
     def __init__(
-        self, session: Session, cases: Cases, folder: Path, states: Mapping[str, str] = MappingProxyType({})
+        self,
+        session: Session,
+        cases: Cases,
+        folder: Path,
+        states: Mapping[str, str] = MappingProxyType({}),
+        another: Callable[[], Session] | None = None,
     ) -> None:
         self._session = session
         self._cases = cases
         self._folder = folder
         self._states = states
+        self._another = another
         if states:
             clip = islice(run_clip(session.run, cases.feeds(0), states), CYCLED_CASES)
             self._cycle = [frame for frame, _ in clip]
@@ -203,7 +211,8 @@ class Worker:
         from edgedeploy.runtime.sensors.environment import snapshot
 
         gc.collect()
-        return make_scenario(name, settings).run(Bench(self._session, self._cycle, MonotonicClock(), snapshot))
+        bench = Bench(self._session, self._cycle, MonotonicClock(), snapshot, self._another)
+        return make_scenario(name, settings).run(bench)
 
     def stretch(self, for_ns: int) -> dict[str, Any]:
         """Queries one after the other until the time is over, for sensors that are slower than one query."""

@@ -21,6 +21,7 @@ SCENARIOS = {
     "realtime": "edgedeploy.runtime.scenarios.realtime",
     "multi_stream": "edgedeploy.runtime.scenarios.multi_stream",
     "offline": "edgedeploy.runtime.scenarios.offline",
+    "server": "edgedeploy.runtime.scenarios.server",
 }
 """Scenario name -> module with a ``from_settings`` function. CONTRIBUTING.md says
 what else a new scenario takes."""
@@ -28,12 +29,14 @@ what else a new scenario takes."""
 
 @dataclass(frozen=True)
 class Bench:
-    """What a scenario runs on: ``cycle`` are inputs to repeat in turn, ``conditions`` reads the board's current state."""
+    """What a scenario runs on: ``cycle`` are inputs to repeat in turn, ``conditions`` reads the board's current state.
+    ``another`` opens the artifact once more; None where that cannot be."""
 
     session: Session
     cycle: Sequence[Feeds]
     clock: Clock
     conditions: Callable[[], Mapping[str, Any]]
+    another: Callable[[], Session] | None = None
 
 
 class Scenario(Protocol):

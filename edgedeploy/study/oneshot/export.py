@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from edgedeploy.study.artifacts import artifact_manifest
 from edgedeploy.study.front import read_front, read_measurement
 from edgedeploy.study.oneshot.desk import require_absent
 from edgedeploy.study.oneshot.folder import artifact_of, write_folder
+from edgedeploy.study.oneshot.repository import VERSION, Served, write_repository
 from edgedeploy.study.store import Store
 
 NO_BUNDLE: Final = (
@@ -29,13 +31,15 @@ NO_BUNDLE: Final = (
 
 @dataclass(frozen=True)
 class Exported:
-    """``file`` is what a runtime opens; ``picked`` whether it is the study's pick, with its ``reason``."""
+    """``file`` is what a runtime opens; ``picked`` whether it is the study's pick, with its ``reason``. ``notes`` are of a
+    server's repository."""
 
     folder: Path
     file: Path
     measurement: Measurement
     picked: bool
     reason: str
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -46,11 +50,13 @@ class Exported:
             "artifact": self.measurement.artifact.digest,
             "picked": self.picked,
             "reason": self.reason,
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
 
-def export(folder: str | Path, out: str | Path, variant: str | None = None) -> Exported:
-    """Copy the artifact of a study's pick, or of the ``variant`` whose digest begins so, into the new folder ``out``.
+def export(folder: str | Path, out: str | Path, variant: str | None = None, repository: str | None = None) -> Exported:
+    """Copy the artifact of a study's pick, or of the ``variant`` whose digest begins so, into the new folder ``out``: by
+    itself, or as the ``repository`` of a model server (:mod:`edgedeploy.study.oneshot.repository`).
 
     Raises ``SpecError`` for a folder without a study, an unknown variant and an ``out`` that exists; ``GoalNotMet`` when
     there is no pick; ``DataError`` when the artifact is not in the study's folder any more.
@@ -68,6 +74,11 @@ def export(folder: str | Path, out: str | Path, variant: str | None = None) -> E
     artifact, reference = artifact_of(place)
     picked = front.pick is not None and front.pick.digest == found.digest
     reason = front.pick.reason if picked and front.pick else ""
+    if repository is not None:
+        name = _server_name(out)
+        notes = write_repository(repository, Served.of(name, found, place), out)
+        file = out / name / str(VERSION) / artifact.entry
+        return Exported(out, file, found, picked, reason, tuple(notes))
     write_folder(
         out,
         artifact,
@@ -78,6 +89,11 @@ def export(folder: str | Path, out: str | Path, variant: str | None = None) -> E
         threads=found.variant.threads,
     )
     return Exported(out, out / artifact.entry, found, picked, reason)
+
+
+def _server_name(out: Path) -> str:
+    """A model's name from the folder's: what servers take in an address."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", out.name).strip("-.") or "model"
 
 
 def stored_artifact(store: Store, found: Measurement) -> Path:

@@ -23,12 +23,13 @@ from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, Int8Scheme
+from edgedeploy.reference.batches import open_batch
 from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.external import copy
 from edgedeploy.reference.quantized import unsigned_activations
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
-from edgedeploy.targets.common import check_outputs, first_feed, look_for, probe_feed, staged_artifact
+from edgedeploy.targets.common import check_batch, check_outputs, first_feed, look_for, probe_feed, staged_artifact
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, write_narrow
 
 ENTRY: Final = "model.onnx"
@@ -57,6 +58,7 @@ class OnnxRuntimeTarget:
     quantizers: Mapping[str, tuple[str, ...]] = {"onnxruntime": CALIBRATIONS}
     seven_bit_precisions: tuple[str, ...] = ("int8", "int8-dynamic")
     takes_quantized = True
+    takes_batches = True
     extra = "study"
 
     def check_given(self, reference: Path) -> None:
@@ -79,6 +81,8 @@ class OnnxRuntimeTarget:
                 copy(request.reference, path)
             else:
                 write_narrow(request, path)
+            if request.max_batch > 1:
+                open_batch(path)
             _prove(path, request, feed)
             return QUANTIZED_SETTINGS if request.quantized else {}
 
@@ -100,3 +104,6 @@ def _prove(path: Path, request: BuildRequest, feed: dict[str, Array]) -> None:
     with translated(f"one inference of the {request.precision} model", "Try a wider precision", Unsupported):
         values = session.run(names, feed)
     check_outputs(f"the {request.precision} model", dict(zip(names, values, strict=True)), request.outputs)
+    if request.max_batch > 1:
+        with translated(f"a batch of {request.max_batch}", "Leave max_batch out", Unsupported):
+            check_batch(lambda case: dict(zip(names, session.run(names, case), strict=True)), feed, request)

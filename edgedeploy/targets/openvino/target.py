@@ -23,12 +23,13 @@ from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, Int8Scheme, Layer, assign
+from edgedeploy.reference.batches import open_model_batch
 from edgedeploy.reference.external import save, weights_file
 from edgedeploy.reference.graph import nodes_named, outline
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
-from edgedeploy.targets.common import check_outputs, first_feed, look_for, probe_feed, staged_artifact
+from edgedeploy.targets.common import check_batch, check_outputs, first_feed, look_for, probe_feed, staged_artifact
 from edgedeploy.targets.openvino.compact import save_compact
 from edgedeploy.targets.openvino.constants import narrow_weights
 from edgedeploy.targets.openvino.layers import label_operations, name_ranges
@@ -64,6 +65,7 @@ class OpenVinoTarget:
     quantizers: Mapping[str, tuple[str, ...]] = QUANTIZERS
     seven_bit_precisions: tuple[str, ...] = ("int8",)
     takes_quantized = True
+    takes_batches = True
     extra = "study"
 
     def check_given(self, reference: Path) -> None:
@@ -131,6 +133,8 @@ def _write(request: BuildRequest, path: Path) -> None:
     narrow = request.precision in NARROW or bool(request.plan.rules)
     named = path.with_name("named.onnx")
     paired = _paired(request, source, path.parent) if narrow and not request.quantized else source
+    if request.max_batch > 1:
+        open_model_batch(paired)
     save(paired, named)
     was_paired, source, paired = paired is not source, outline(source), None  # the weights are in the file from here on
     with (
@@ -155,7 +159,22 @@ def _write(request: BuildRequest, path: Path) -> None:
     narrow_weights(model, _float_hint(request))
     _name_layers(model, "stored")
     _name_tensors(model, request)
+    if request.max_batch > 1:
+        _open_batch(model, request)
     save_compact(model, path)
+
+
+def _open_batch(model: Any, request: BuildRequest) -> None:
+    """Let the first axis of all inputs be 1 to ``max_batch``."""
+    import openvino as ov
+
+    shapes = {}
+    for spec in request.inputs:
+        first = ov.Dimension(1, request.max_batch) if spec.shape[:1] == (1,) else ov.Dimension(*spec.shape[:1])
+        shapes[spec.name] = ov.PartialShape([first, *spec.shape[1:]])
+    asked = f"batches of {request.max_batch} of {request.reference.name} in OpenVINO"
+    with translated(asked, "Leave max_batch out", Unsupported):
+        model.reshape(shapes)
 
 
 def _paired(request: BuildRequest, source: Any, scratch: Path) -> Any:
@@ -221,4 +240,10 @@ def _prove(path: Path, request: BuildRequest, settings: dict[str, str]) -> None:
     with translated(f"{what} on OpenVINO's CPU device", "Try another precision", Unsupported):
         compiled = ov.Core().compile_model(str(path), "CPU", settings)
         results = compiled(probe_feed(request))
-    check_outputs(what, {port.get_any_name(): value for port, value in results.items()}, request.outputs)
+        if request.max_batch > 1:
+            check_batch(lambda case: _named(compiled(case)), probe_feed(request), request)
+    check_outputs(what, _named(results), request.outputs)
+
+
+def _named(results: Any) -> dict[str, Any]:
+    return {port.get_any_name(): value.copy() for port, value in results.items()}

@@ -128,6 +128,14 @@ LIES: dict[str, tuple[Callable[[Any], None], str]] = {
     ),
     "no window": (put("scenarios", "sustained", "windows", to=[]), "sustained.windows: 0"),
     "windows of nothing": (put("scenarios", "sustained", "windows", 0, "p50_ns", to=1), "sustained.windows"),
+    "a request that is lost": (
+        put("scenarios", "server", "at", "latencies_ns", to=lambda n: n[1:]),
+        "server.levels: 64",
+    ),
+    "more users than held": (put("scenarios", "server", "users", to=51), "server.users: 51"),
+    "another deadline": (put("scenarios", "server", "deadline_ns", to=5), "server.deadline_ns"),
+    "a service in no time": (put("scenarios", "server", "services", 0, "ns", 0, to=1), "server.services"),
+    "a service of no batch": (put("scenarios", "server", "services", 0, "batch", to=2), "server.services"),
     "a run too few": (put("scenarios", "resources", "runs", to=lambda r: r[:1]), "resources.runs: 1, 2"),
     "curves of a lost clock": (
         put("scenarios", "resources", "runs", 0, "at_ns", to=lambda a: a[::-1]),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from board_kit import SHORT_REALTIME, SHORT_SCENARIOS, conv_model, huge_model, make_payload
+from board_kit import SHORT_REALTIME, SHORT_SCENARIOS, SHORT_SERVER, conv_model, huge_model, make_payload
 
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.metrics import scenario_metrics
+from edgedeploy.evidence.serving import predicted_users
 from edgedeploy.interfaces.board import Board
 from edgedeploy.records.job import Job, MeasurePlan, RawRun, ScenarioPlan
 from edgedeploy.records.metric_table import SCENARIO_METRICS
@@ -42,8 +44,12 @@ def test_every_scenario_gives_its_metrics(run: RawRun) -> None:
     asked = ["single_stream", *run.scenarios]
     metrics, missing = scenario_metrics(asked, run.candidate, run.scenarios)
     assert set(metrics) | set(missing) == {name for table in SCENARIO_METRICS.values() for name in table}
-    # 8 queries and 80 frames carry no far percentile, a host may lack sensors, and 8 streams may all fit.
-    optional = ("latency_p", "realtime_result_age_p99_ns", "sustained_temperature", "multi_stream_streams")
+    # 8 queries, 80 frames and 64 requests carry no far percentile, a host may lack sensors, and 8 streams and 50 users may
+    # all fit.
+    optional = (
+        *("latency_p", "realtime_result_age_p99_ns", "sustained_temperature", "multi_stream_streams"),
+        *("users_within_deadline", "server_latency_p99_ns"),
+    )
     assert all(name.startswith(optional) for name in missing)
 
 
@@ -145,6 +151,34 @@ def test_a_fault_inside_a_protocol_keeps_its_own_cause(tmp_path: Path) -> None:
 
 
 def test_settings_that_the_agent_does_not_know_are_about_the_board(tmp_path: Path) -> None:
-    job = Job(make_payload(tmp_path / "job", conv_model), None, plan(ScenarioPlan("server", {}, 10.0)))
-    with here(tmp_path).session() as session, pytest.raises(CommandFailed, match=r"bad_job.*no scenario 'server'"):
+    job = Job(make_payload(tmp_path / "job", conv_model), None, plan(ScenarioPlan("closed_loop", {}, 10.0)))
+    with here(tmp_path).session() as session, pytest.raises(CommandFailed, match=r"bad_job.*no scenario 'closed_loop'"):
         session.measure(job, tmp_path)
+
+
+def test_requests_of_a_server_are_all_accounted_for(run: RawRun) -> None:
+    raw = run.scenarios["server"]
+    assert [cell["busy"] for cell in raw["services"]] == [1]
+    for load in (*raw["levels"], raw["at"]):
+        assert len(load["latencies_ns"]) + len(load["shed"]) + len(load["pending"]) == load["sent"]
+    assert raw["users"] == max((load["users"] for load in raw["levels"] if load["held"]), default=0)
+    predicted = predicted_users(raw)
+    assert predicted.provenance == "predicted"
+    assert 0 <= predicted.least <= predicted.users <= predicted.most <= 50
+
+
+def test_two_instances_answer_from_a_session_each(tmp_path: Path) -> None:
+    asked = SHORT_SERVER.plan(Path())
+    served = replace(asked, settings={**asked.settings, "instances": 2, "most": 20})
+    with here(tmp_path).session() as session:
+        raw = session.measure(Job(make_payload(tmp_path / "job"), None, plan(served)), tmp_path).scenarios["server"]
+    assert [(cell["batch"], cell["busy"]) for cell in raw["services"]] == [(1, 1), (1, 2)]
+    assert raw["rules"]["instances"] == 2
+    assert len(raw["services"][1]["ns"]) == 2 * len(raw["services"][0]["ns"])  # both of them were timed at once
+
+
+def test_a_model_that_takes_no_batches_is_refused(tmp_path: Path) -> None:
+    asked = SHORT_SERVER.plan(Path())
+    served = replace(asked, settings={**asked.settings, "max_batch": 2})
+    with here(tmp_path).session() as session, pytest.raises(MeasurementError, match="a batch of 2"):
+        session.measure(Job(make_payload(tmp_path / "job"), None, plan(served)), tmp_path)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import made_up
 import numpy as np
 import pytest
-from simulated_clock import SimulatedClock
+from simulated_clock import SimulatedClock, SimulatedSession
 
 from edgedeploy.errors import MeasurementError
 from edgedeploy.evidence.bootstrap import Resampler
 from edgedeploy.evidence.front import build_front
 from edgedeploy.evidence.metrics import scenario_metrics
 from edgedeploy.evidence.samples import trend
+from edgedeploy.evidence.serving import predicted_latency_ns, predicted_users
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metric_table import SCENARIO_METRICS
+from edgedeploy.runtime.scenarios.base import Bench, make_scenario
+from edgedeploy.runtime.scenarios.queueing import GAP_UNIT
 from edgedeploy.runtime.scenarios.schedule import Waiting, replay
 
 
@@ -178,6 +182,62 @@ def test_a_stuck_case_is_a_failure_that_counts_with_the_limit() -> None:
     assert found["flare_duration_ns"] == pytest.approx((2 + 4 + 6 + 60) / 4 * 1e9)
     assert found["flare_memory_area_byte_s"] == pytest.approx(1.5e6 * 5)
     assert found["flare_cpu_area_core_s"] == pytest.approx(5)
+
+
+class TestServer:
+    SETTINGS: ClassVar[dict[str, Any]] = {
+        **{"every_ns": 10_000_000, "deadline_ns": 40_000, "percent": 90.0, "users": 0, "most": 100_000, "samples": 8},
+        **{"time_limit_ns": 10**15, "max_batch": 1, "max_wait_ns": 0, "capacity": 64, "instances": 1},
+    }
+
+    def raw(self, *durations_ns: int, **changes: Any) -> dict[str, Any]:
+        """Made up: a simulated session on a simulated clock, which is asked once in a while."""
+        clock = SimulatedClock()
+        cycle = [{"x": np.ones((1, 2), np.float32)}]
+        bench = Bench(SimulatedSession(clock, *durations_ns), cycle, clock, dict)
+        draw = random.Random(0)
+        gaps = [round(draw.expovariate(1.0) * GAP_UNIT) for _ in range(700)]
+        return make_scenario("server", {"gaps": gaps, **self.SETTINGS, **changes}).run(bench)
+
+    def test_numbers_are_of_the_load_that_is_stated(self) -> None:
+        raw = self.raw(10_000)
+        found, missing = metrics("server", raw)
+        assert missing == {}
+        assert found["users_within_deadline"] == raw["users"]
+        late = sum(latency > 40_000 for latency in raw["at"]["latencies_ns"])
+        assert found["server_missed_percent"] == pytest.approx(100 * late / 700)
+        assert found["server_shed_percent"] == 0
+        assert found["server_latency_p99_ns"] == sorted(raw["at"]["latencies_ns"])[692]
+
+    def test_requests_that_were_turned_away_are_missed(self) -> None:
+        raw = self.raw(10_000, users=5000)
+        found, _ = metrics("server", raw)
+        shed = len(raw["at"]["shed"])
+        late = sum(latency > 40_000 for latency in raw["at"]["latencies_ns"])
+        assert found["server_shed_percent"] == pytest.approx(100 * shed / 700)
+        assert found["server_missed_percent"] == pytest.approx(100 * (shed + late) / 700)
+
+    def test_a_search_without_an_end_or_without_a_limit_is_no_number(self) -> None:
+        _, missing = metrics("server", self.raw(10_000, time_limit_ns=1))
+        assert "did not end in its time" in missing["users_within_deadline"]
+        assert missing["server_latency_p99_ns"] == "no load held"
+        _, missing = metrics("server", self.raw(10_000, most=5))
+        assert "raise `most`" in missing["users_within_deadline"]
+
+    def test_the_prediction_is_said_beside_what_was_measured(self) -> None:
+        raw = self.raw(10_000)
+        predicted = predicted_users(raw)
+        assert predicted.users == pytest.approx(raw["users"], rel=0.04)
+        assert predicted.text(raw["users"]).endswith("(predicted from service times)")
+        latency_ns = predicted_latency_ns(raw, raw["users"], 99)
+        assert latency_ns == pytest.approx(metrics("server", raw)[0]["server_latency_p99_ns"], rel=0.01)
+
+    def test_no_metric_is_a_prediction(self) -> None:
+        """What stands on a front are the table's metrics, and each is read from what the board measured."""
+        raw = self.raw(10_000)
+        doubled = {**raw, "services": [{**cell, "ns": [2 * time for time in cell["ns"]]} for cell in raw["services"]]}
+        assert predicted_users(doubled).users < 0.8 * predicted_users(raw).users
+        assert metrics("server", doubled) == metrics("server", raw)
 
 
 def test_a_scenario_the_board_is_silent_about_is_a_failure() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -174,7 +175,7 @@ def test_settings_that_the_agent_does_not_know_are_a_bad_job(name: str) -> None:
 
 def test_an_unknown_scenario_is_a_bad_job() -> None:
     with pytest.raises(RuntimeFault, match=f"known: {', '.join(sorted(SCENARIOS))}"):
-        make_scenario("server", {})
+        make_scenario("closed_loop", {})
 
 
 def test_one_class_serves_all_scenarios_the_same_way() -> None:
@@ -184,6 +185,7 @@ def test_one_class_serves_all_scenarios_the_same_way() -> None:
         "sustained": {"duration_ns": MS, "window_ns": MS},
         "multi_stream": {"interval_ns": MS, "queries": 64, "percent": 90.0, "most": 2},
         "realtime": TestRealtime.SETTINGS,
+        "server": dict(MeasureTable().server.plan(Path()).settings),
     }
     others = set(SCENARIOS) - set(settings)  # these run as a study file asks for them by default
     settings |= {name: dict(getattr(MeasureTable(), name).plan().settings) for name in others}

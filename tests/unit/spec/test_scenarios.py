@@ -181,3 +181,52 @@ def test_study_files_of_before_say_protocols() -> None:
     assert older_keys(SpecSource(Path("study.toml"), text.replace("protocols", "scenarios"))) == ()
     with pytest.raises(SpecError, match="older name of `scenarios`: keep one"):
         parse('\n[measure]\nprotocols = ["offline"]\nscenarios = ["offline"]\n')
+
+
+SERVER = '\n[measure]\nscenarios = ["server"]\n[measure.server]\n'
+
+
+class TestServer:
+    def test_all_loads_get_the_same_requests_by_their_seed(self) -> None:
+        first, again, other = (plan(f"{SERVER}seed = {seed}\n").settings["gaps"] for seed in (1, 1, 2))
+        assert first == again != other
+        assert len(first) == 1000
+        assert sum(first) / len(first) == pytest.approx(1e6, rel=0.1)  # a Poisson process in units of its mean gap
+
+    def test_a_recording_keeps_its_pattern_and_states_its_own_pace(self, tmp_path: Path) -> None:
+        times = [4.0 * index + (index % 2) for index in range(700)]
+        lines = ["# a clinic's morning", "", *(f"{time:.3f}  # s" for time in times)]
+        (tmp_path / "clinic.txt").write_text("\n".join(lines))
+        settings = plan(f'{SERVER}arrivals = "clinic.txt"\nevery = "60 s"\n', tmp_path).settings
+        assert len(settings["gaps"]) == 700
+        assert settings["gaps"][1] / settings["gaps"][2] == pytest.approx(5 / 3, rel=1e-5)
+        assert settings["users"] == 15  # one request in 4 s
+
+    @pytest.mark.parametrize(
+        ("content", "found"),
+        [
+            (b"1\n2\n3\n", "3 requests in 2 s"),
+            (b"0\n" * 700, "700 requests in 0 s"),
+            (b"1\n0\n" * 400, "before the one before it"),
+            (b"soon\n" * 700, "no number of seconds"),
+            (b"nan\n" * 700, "frame 0 is at nan s"),
+            (b"1\n" * (1 << 20), "more than 1048576 bytes"),
+        ],
+    )
+    def test_a_recording_that_says_nothing_is_refused(self, content: bytes, found: str, tmp_path: Path) -> None:
+        (tmp_path / "clinic.txt").write_bytes(content)
+        with pytest.raises(DataError, match=found):
+            plan(f'{SERVER}arrivals = "clinic.txt"\n', tmp_path)
+
+    def test_a_percentile_needs_its_requests(self) -> None:
+        with pytest.raises(SpecError, match=r"percentile 99\.9 needs 6636 queries"):
+            parse(f"{SERVER}percentile = 99.9\n")
+
+    @pytest.mark.parametrize("key", ["max_batch", "instances"])
+    def test_batches_and_instances_need_a_server(self, key: str) -> None:
+        text = GOOD.replace("width = [1.0, 0.5]", f"width = [1.0, 0.5]\n{key} = [1, 2]")
+        with pytest.raises(SpecError, match=r'Add "server" to scenarios'):
+            check(text)
+        check(text + '\n[measure]\nscenarios = ["server"]\n')
+        with pytest.raises(SpecError, match="whole numbers from 1"):
+            check(text.replace("[1, 2]", "[0, 2]") + '\n[measure]\nscenarios = ["server"]\n')

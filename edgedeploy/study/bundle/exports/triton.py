@@ -5,7 +5,6 @@ Triton serves tensors: the steps before and after inference stay with the client
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,12 +13,9 @@ from edgedeploy.errors import BundleError
 from edgedeploy.runtime.bundle.arrays import read_array
 from edgedeploy.runtime.bundle.manifest import ARTIFACT_FOLDER, Manifest, Tensor
 from edgedeploy.runtime.bundle.tree import Tree
+from edgedeploy.study.oneshot.pbtxt import TYPES, ModelConfig, Port, form, quoted
 
 BACKENDS: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
-_TYPES: Final = {
-    **{"float16": "TYPE_FP16", "float32": "TYPE_FP32", "float64": "TYPE_FP64", "bool": "TYPE_BOOL"},
-    **{f"{kind}{bits}": f"TYPE_{kind.upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
-}
 
 
 def write_triton(tree: Tree, manifest: Manifest, folder: Path) -> None:
@@ -27,7 +23,7 @@ def write_triton(tree: Tree, manifest: Manifest, folder: Path) -> None:
     if manifest.target not in BACKENDS:
         found = f"Triton has no backend for files of target {manifest.target!r}"
         raise BundleError("a Triton repository of that bundle", found, f"Bundle one for {' or '.join(BACKENDS)}")
-    unknown = sorted({tensor.dtype for tensor in (*manifest.inputs, *manifest.outputs)} - set(_TYPES))
+    unknown = sorted({tensor.dtype for tensor in (*manifest.inputs, *manifest.outputs)} - set(TYPES))
     if unknown:
         found = f"Triton has no name for tensors of {', '.join(unknown)}"
         raise BundleError("a Triton repository of that bundle", found, "Hand it over as oci, which takes it as it is")
@@ -51,31 +47,25 @@ def _warmup_name(case: str, tensor: str) -> str:
 
 def _config(manifest: Manifest) -> Iterator[str]:
     session = manifest.artifact.session
-    yield f"name: {_text(manifest.name)}"
-    yield f"backend: {_text(BACKENDS[manifest.target])}"
-    yield f"default_model_filename: {_text(session.entry)}"
-    yield "max_batch_size: 0"
-    for key, tensors in (("input", manifest.inputs), ("output", manifest.outputs)):
-        for tensor in tensors:
-            yield f"{key} {{ name: {_text(tensor.name)} {_form(tensor)} }}"
-    yield f"version_policy {{ specific {{ versions: [ {manifest.release} ] }} }}"
-    yield "instance_group { count: 1 kind: KIND_CPU }"
-    if manifest.target == "onnxruntime":
-        yield f'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{session.threads}" }} }}'
+    threads = {"intra_op_thread_count": str(session.threads)} if manifest.target == "onnxruntime" else {}
+    config = ModelConfig(
+        name=manifest.name,
+        backend=BACKENDS[manifest.target],
+        file=session.entry,
+        inputs=[_port(tensor) for tensor in manifest.inputs],
+        outputs=[_port(tensor) for tensor in manifest.outputs],
+        version=manifest.release,
+        parameters=threads,
+    )
+    yield config.text().rstrip("\n")
     for case in manifest.golden.cases:
         inputs = " ".join(
-            f"inputs {{ key: {_text(tensor.name)} value {{ {_form(tensor)} "
-            f"input_data_file: {_text(_warmup_name(case.id, tensor.name))} }} }}"
+            f"inputs {{ key: {quoted(tensor.name)} value {{ {form(_port(tensor))} "
+            f"input_data_file: {quoted(_warmup_name(case.id, tensor.name))} }} }}"
             for tensor in manifest.inputs
         )
-        yield f"model_warmup {{ name: {_text(case.id)} {inputs} }}"
+        yield f"model_warmup {{ name: {quoted(case.id)} {inputs} }}"
 
 
-def _form(tensor: Tensor) -> str:
-    sizes = ", ".join(str(-1 if size is None else size) for size in tensor.shape)
-    return f"data_type: {_TYPES[tensor.dtype]} dims: [ {sizes} ]"
-
-
-def _text(value: str) -> str:
-    """A text of the protocol buffers' text format; JSON's escapes are among its own."""
-    return json.dumps(value)
+def _port(tensor: Tensor) -> Port:
+    return Port(tensor.name, tensor.dtype, tuple(-1 if size is None else size for size in tensor.shape))

@@ -1,0 +1,312 @@
+"""Server: requests of many users arrive when they like, wait in one bounded queue, and are answered in batches.
+
+MLPerf's server scenario (Reddi et al., "MLPerf Inference Benchmark"; LoadGen's early stopping at 99 % confidence): the load
+is open, so a slow server is asked no less; a latency counts from the scheduled arrival; the result is the largest load at
+which the deadline holds. Two things are added: how the load was found is kept as a curve, and between the loads service
+times are measured apart from any queue, so that the host can predict the result from them (``queueing.py``) and say
+how far that is off.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from edgedeploy.runtime.faults import RuntimeFault
+from edgedeploy.runtime.scenarios.base import Bench
+from edgedeploy.runtime.scenarios.queueing import TRIES, Account, Level, Load, Rules, Services, most_users
+from edgedeploy.runtime.scenarios.schedule import Clock
+from edgedeploy.runtime.sessions.open import Feeds, Session
+
+REST = 0.5
+"""A sampled batch is followed by a rest of this share of its time: a processor that is never idle is slower than one of a
+server that meets its deadline, where others want it too."""
+
+BETWEEN = 8
+"""Service times are measured again after each load, this part of the first time's."""
+
+
+MOST_LEVELS = 80
+"""Loads that a search tries at most, all tries counted: it begins near its end."""
+
+LARGEST_DISTANCE = 0.05
+"""Of an answer in a batch from the answer alone, relative L2: dynamic quantization has one range for a whole batch."""
+
+
+def from_settings(settings: Mapping[str, Any]) -> Server:
+    values = dict(settings)
+    rules = Rules(**{name: values.pop(name) for name in ("max_batch", "max_wait_ns", "capacity", "instances")})
+    load = Load(rules=rules, **{name: values.pop(name) for name in ("gaps", "every_ns", "deadline_ns", "percent")})
+    return Server(load, **values)
+
+
+@dataclass(frozen=True)
+class Server:
+    """``users`` is a load that is measured to its end, 0 for the most that holds; ``most`` is tried at most. Service
+    times are measured ``samples`` times for each batch size and number of busy instances."""
+
+    load: Load
+    users: int
+    most: int
+    samples: int
+    time_limit_ns: int
+
+    def run(self, bench: Bench) -> dict[str, Any]:
+        started_ns = bench.clock.now_ns()
+        staff = Staff(bench, self.load.rules)
+        notes = Notes()
+        try:
+            staff.check_batches()
+            staff.sample(self.samples, notes)
+            levels: list[Level] = []
+
+            def holds(users: int) -> bool:
+                late = bench.clock.now_ns() - started_ns > self.time_limit_ns
+                if late or len(levels) + TRIES > MOST_LEVELS:
+                    raise _TooLongError
+                for _ in range(TRIES):
+                    levels.append(staff.serve(self.load, users))
+                    staff.sample(-(-self.samples // BETWEEN), notes)
+                    if levels[-1].held:
+                        break
+                return levels[-1].held
+
+            found, cut = 0, False
+            try:
+                found = most_users(holds, self._first(notes), self.most)
+            except _TooLongError:
+                cut = True
+            stated = None if cut else self.users or found
+            at = staff.serve(self.load, stated, to_the_end=True) if stated else None
+        finally:
+            staff.dismiss()
+        return {
+            "users": found,
+            "cut": cut,
+            "levels": [level.as_json() for level in levels],
+            "at": at.as_json() if at else None,
+            **notes.as_json(),
+            **self._asked(),
+        }
+
+    def _first(self, notes: Notes) -> int:
+        """Where the search begins: at what the simulation of this queue expects."""
+        services = notes.services(0.0)
+        rules, load = self.load.rules, self.load
+        each_ns = services.service_ns(rules.max_batch, rules.instances) / (rules.max_batch * rules.instances)
+        rough = max(1, int(load.every_ns / max(1.0, each_ns)))
+        return load.predicted_users(notes.services, rough, self.most) or 1
+
+    def _asked(self) -> dict[str, Any]:
+        """What the host needs for a prediction of its own."""
+        return {
+            "gaps": list(self.load.gaps),
+            "every_ns": self.load.every_ns,
+            "deadline_ns": self.load.deadline_ns,
+            "percent": self.load.percent,
+            "most": self.most,
+            "rules": dict(vars(self.load.rules)),
+        }
+
+
+class _TooLongError(Exception):
+    """The search did not end within its time."""
+
+
+class Notes:
+    """Service times and late wakes in ns, in the order in which they were measured."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[int, int], list[int]] = {}
+        self.wakes_ns: list[int] = []
+        self._lock = threading.Lock()
+
+    def add(self, batch: int, busy: int, taken_ns: int) -> None:
+        with self._lock:
+            self.cells.setdefault((batch, busy), []).append(taken_ns)
+
+    def services(self, start: float) -> Services:
+        return Services(self.cells, self.wakes_ns, start)
+
+    def as_json(self) -> dict[str, Any]:
+        cells = [{"batch": batch, "busy": busy, "ns": times} for (batch, busy), times in sorted(self.cells.items())]
+        return {"services": cells, "wakes_ns": self.wakes_ns}
+
+
+class Staff:
+    """The instances: a session each, on cores of its own while there are some. The first is the one that was measured, in
+    the calling thread."""
+
+    def __init__(self, bench: Bench, rules: Rules) -> None:
+        if rules.instances > 1 and bench.another is None:
+            raise RuntimeFault("bad_job", f"{rules.instances} instances of what can be opened once")
+        self._bench = bench
+        self._rules = rules
+        self._cores = _cores()
+        self._per_instance = _own_cores()
+        self._sessions: dict[int, Session] = {0: bench.session}
+        if rules.instances > 1:
+            self._all(rules.instances, self._open)
+
+    def dismiss(self) -> None:
+        """Close the sessions that were opened here."""
+        self._sessions = {0: self._bench.session}
+
+    def _open(self, instance: int) -> None:
+        # Threads that a runtime starts are bound to the cores of the thread that opens the session.
+        if instance and self._bench.another is not None:
+            self._sessions[instance] = self._bench.another()
+
+    def check_batches(self) -> None:
+        """Each request of a batch gets the answer that it gets alone. Raises :class:`RuntimeFault` ``unfit_batch``."""
+        most = self._rules.max_batch
+        if most == 1:
+            return
+        session = self._bench.session
+        batch = [self._bench.cycle[request % len(self._bench.cycle)] for request in range(most)]
+        try:
+            together = session.run(stacked(batch))
+        except RuntimeFault as exc:
+            raise RuntimeFault("unfit_batch", f"a batch of {most}: {exc.message}") from exc
+        for row, feeds in enumerate(batch[: len(self._bench.cycle)]):
+            for name, alone in session.run(feeds).items():
+                _check_row(name, together[name], alone, row, most)
+
+    def sample(self, count: int, notes: Notes) -> None:
+        """Service times of each batch size with each number of busy instances, in turn, apart from any queue."""
+        for busy in range(1, self._rules.instances + 1):
+            self._all(busy, partial(self._samples, busy, count, notes))
+
+    def _samples(self, busy: int, count: int, notes: Notes, instance: int) -> None:
+        for _ in range(count):
+            for size in sizes(self._rules.max_batch):
+                self._timed(instance, size, busy, notes)
+
+    def _timed(self, instance: int, size: int, busy: int, notes: Notes) -> None:
+        clock = self._bench.clock
+        start_ns = clock.now_ns()
+        self._run(instance, range(size))
+        taken_ns = clock.now_ns() - start_ns
+        notes.add(size, busy, taken_ns)
+        if busy == 1:
+            due_ns = clock.now_ns() + int(REST * taken_ns)
+            clock.sleep_until_ns(due_ns)
+            notes.wakes_ns.append(clock.now_ns() - due_ns)
+
+    def _run(self, instance: int, requests: Sequence[int]) -> None:
+        session, cycle = self._sessions[instance], self._bench.cycle
+        feeds = [cycle[request % len(cycle)] for request in requests]
+        session.run(feeds[0] if len(feeds) == 1 else stacked(feeds))
+
+    def serve(self, load: Load, users: int, *, to_the_end: bool = False) -> Level:
+        """Let the load of ``users`` arrive, and answer it."""
+        account = load.account(users, to_the_end=to_the_end)
+        desk = Desk(account, self._bench.clock, self._run)
+        self._all(self._rules.instances, desk.work)
+        return account.close(load.allowed)
+
+    def _all(self, count: int, work: Callable[[int], None]) -> None:
+        """``work`` in ``count`` instances at once. What one of them raises is raised here."""
+        failures: list[BaseException] = []
+
+        def guarded(instance: int) -> None:
+            try:
+                if instance:
+                    self._bind(instance)
+                work(instance)
+            except BaseException as exc:
+                failures.append(exc)
+
+        threads = [threading.Thread(target=guarded, args=(instance,), daemon=True) for instance in range(1, count)]
+        for thread in threads:
+            thread.start()
+        guarded(0)
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _bind(self, instance: int) -> None:
+        """This thread to its cores: next to those of the instance before it, from the start again when all are taken."""
+        first = instance * self._per_instance
+        wanted = {self._cores[(first + core) % len(self._cores)] for core in range(self._per_instance)}
+        with suppress(OSError):
+            os.sched_setaffinity(0, wanted)
+
+
+class Desk:
+    """Where instances take batches. ``run`` answers requests by an instance."""
+
+    def __init__(self, account: Account, clock: Clock, run: Callable[[int, Sequence[int]], None]) -> None:
+        self._account = account
+        self._clock = clock
+        self._run = run
+        self._lock = threading.Lock()
+        self._start_ns = clock.now_ns()
+
+    def work(self, instance: int) -> None:
+        """Take batches until all requests have left or the load is lost."""
+        while True:
+            with self._lock:
+                if self._account.lost:
+                    return
+                now_ns = self._clock.now_ns() - self._start_ns
+                self._account.line.admit(now_ns)
+                when_ns = self._account.line.look_ns(now_ns)
+                batch = self._account.line.take() if when_ns is not None and when_ns <= now_ns else []
+            if when_ns is None:
+                return
+            if not batch:
+                self._clock.sleep_until_ns(self._start_ns + when_ns)
+                continue
+            self._run(instance, batch)
+            with self._lock:
+                self._account.answered(batch, self._clock.now_ns() - self._start_ns)
+
+
+def sizes(max_batch: int) -> list[int]:
+    """The batch sizes whose times are measured: powers of two, and the largest."""
+    found = [1]
+    while found[-1] * 2 <= max_batch:
+        found.append(found[-1] * 2)
+    return found if found[-1] == max_batch else [*found, max_batch]
+
+
+def stacked(feeds: Sequence[Feeds]) -> dict[str, Any]:
+    """One batch of single cases, along the first axis."""
+    import numpy as np
+
+    return {name: np.concatenate([item[name] for item in feeds]) for name in feeds[0]}
+
+
+def _check_row(name: str, together: Any, alone: Any, row: int, batch: int) -> None:
+    import numpy as np
+
+    if together.shape != (batch * alone.shape[0], *alone.shape[1:]) or alone.shape[0] != 1:
+        found = f"output {name!r} of a batch of {batch} has shape {together.shape}, alone {alone.shape}"
+        raise RuntimeFault("unfit_batch", found)
+    mine, wanted = together[row].astype(np.float64), alone[0].astype(np.float64)
+    size = float(np.sqrt((wanted**2).sum()))
+    apart = float(np.sqrt(((mine - wanted) ** 2).sum()))
+    if not apart <= LARGEST_DISTANCE * size:
+        raise RuntimeFault("unfit_batch", f"output {name!r}: row {row} of a batch of {batch} is not its answer alone")
+
+
+def _own_cores() -> int:
+    """How many cores this thread is bound to."""
+    return len(os.sched_getaffinity(0))
+
+
+def _cores() -> list[int]:
+    """All that there are for this job: those of the process that started this one, its own last ones first."""
+    own = os.sched_getaffinity(0)
+    try:
+        given = os.sched_getaffinity(os.getppid())
+    except OSError:
+        given = own
+    return [*sorted(own), *sorted(given - own, reverse=True)]
