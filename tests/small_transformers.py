@@ -130,12 +130,6 @@ class SmallViT(nn.Module):
 KINDS: Mapping[str, type[nn.Module] | str] = {
     **{"joint": Joint, "apart": Apart, "elsewhere": Elsewhere, "several": Several, "torch": "torch"}
 }
-    "joint": Joint,
-    "apart": Apart,
-    "elsewhere": Elsewhere,
-    "several": Several,
-    "torch": "torch",
-}
 
 
 def vit(kind: str = "joint", seed: int = 0, **sizes: int) -> nn.Module:
