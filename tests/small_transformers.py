@@ -122,7 +122,7 @@ class SmallViT(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         tokens = self.patches(image).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.first.expand(len(tokens), -1, -1), tokens], 1) + self.places
+        tokens = torch.cat([self.first.expand(tokens.shape[0], -1, -1), tokens], 1) + self.places
         answer: torch.Tensor = self.head(self.norm(self.blocks(tokens))[:, 0])
         return answer
 
