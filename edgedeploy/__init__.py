@@ -92,7 +92,6 @@ __all__ = [
     "BundleOptions",
     # to write a task
     "Task",
-    "Teaching",
     "Trainable",
     "Trainer",
     "ReadyMade",
@@ -102,6 +101,7 @@ __all__ = [
     "RanksCases",
     "FixedOnBaseline",
     "Grouped",
+    "Teaching",
     "Case",
     "Split",
     "SPLITS",

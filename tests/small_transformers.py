@@ -51,6 +51,32 @@ class Apart(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2)), None
 
 
+class Mixed(nn.Module):
+    """Queries, keys and values alone: the last layer is elsewhere, as in BERT."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.num_attention_heads = heads
+        self.query, self.key, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (one(x).unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2) for one in self.children())
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class Elsewhere(nn.Module):
+    """Attention whose last layer is in another module than the heads."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.mixed = Mixed(dim, heads)
+        self.dense, self.norm = nn.Linear(dim, dim), nn.LayerNorm(dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.norm(self.dense(self.mixed(x)))
+        return answer
+
+
 class Several(nn.Module):
     """torch's own attention layer."""
 
@@ -96,12 +122,14 @@ class SmallViT(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         tokens = self.patches(image).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.first.expand(len(tokens), -1, -1), tokens], 1) + self.places
+        tokens = torch.cat([self.first.expand(tokens.shape[0], -1, -1), tokens], 1) + self.places
         answer: torch.Tensor = self.head(self.norm(self.blocks(tokens))[:, 0])
         return answer
 
 
-KINDS: Mapping[str, type[nn.Module] | str] = {"joint": Joint, "apart": Apart, "several": Several, "torch": "torch"}
+KINDS: Mapping[str, type[nn.Module] | str] = {
+    **{"joint": Joint, "apart": Apart, "elsewhere": Elsewhere, "several": Several, "torch": "torch"}
+}
 
 
 def vit(kind: str = "joint", seed: int = 0, **sizes: int) -> nn.Module:

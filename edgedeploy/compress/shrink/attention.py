@@ -20,14 +20,14 @@ class Attention(nn.Module):
     """Softmax attention among the tokens (cases, tokens, features) that it is given; ``heads`` of equal size.
 
     - ``qkv``: features -> 3 x heads x size, in the order (queries, keys, values), (heads), (size).
-    - ``proj``: heads x size -> features.
+    - ``proj``: heads x size -> features; the identity where another module of the network has that layer.
     - ``returned``: how many things it returns: 0 for the tokens alone, else a tuple of so many whose others are None.
 
     One further tensor that it is called with is a mask: added to the scores, or true where attention is allowed. Dropout of
     the layer that it stands for is not applied in training.
     """
 
-    def __init__(self, qkv: nn.Linear, proj: nn.Linear, heads: int, returned: int = 0) -> None:
+    def __init__(self, qkv: nn.Linear, proj: nn.Linear | nn.Identity, heads: int, returned: int = 0) -> None:
         super().__init__()
         self.qkv = qkv
         self.proj = proj
@@ -37,7 +37,7 @@ class Attention(nn.Module):
     @property
     def size(self) -> int:
         """Features of one head."""
-        return int(self.proj.in_features // self.heads)
+        return int(self.qkv.out_features // (3 * self.heads))
 
     def forward(self, tokens: torch.Tensor, *others: Any, **named: Any) -> Any:
         masks = [value for value in (*others, *named.values()) if isinstance(value, torch.Tensor)]
@@ -53,12 +53,11 @@ class Attention(nn.Module):
         answer: torch.Tensor = self.proj(mixed.transpose(1, 2).reshape(cases, count, self.heads * self.size))
         return answer
 
-    def keep_heads(self, kept: list[int], weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Keep these heads alone, in place; ``weight`` and ``bias`` are what ``proj`` has for them."""
+    def keep_heads(self, kept: list[int]) -> None:
+        """Keep these heads alone, in place. Whoever reads their features has to lose the others' columns."""
         rows = head_columns(kept, self.size)
         own = [part * self.heads * self.size + row for part in range(3) for row in rows]
         self.qkv = linear_like(self.qkv, self.qkv.weight[own], None if self.qkv.bias is None else self.qkv.bias[own])
-        self.proj = linear_like(self.proj, weight, bias)
         self.heads = len(kept)
 
 
@@ -128,24 +127,22 @@ def of_multihead(layer: nn.MultiheadAttention) -> Multihead | None:
 
 def guesses(layer: nn.Module, returned: int) -> Iterable[Attention]:
     """What the linear layers of ``layer`` may be together: attention by one layer for queries, keys and values or by three,
-    in each order of them and with each number of heads that the layer names. Who asks holds them against the layer."""
+    with or without a last layer, in each order of heads and with each number of them that the layer names. Who asks holds
+    them against the layer."""
     linears = [module for module in layer.modules() if isinstance(module, nn.Linear)]
     own = {id(value) for module in linears for value in module.parameters()}
-    if any(id(value) not in own for value in layer.parameters()) or len(linears) not in (2, 4):
+    if any(id(value) not in own for value in layer.parameters()) or len(linears) not in (2, 3, 4):
         return
-    *given, out = linears
-    inner = out.in_features
-    if len(given) == 1 and given[0].out_features != 3 * inner:
+    given, out = (linears, None) if len(linears) == 3 else (linears[:-1], linears[-1])
+    inner = given[0].out_features // 3 if len(given) == 1 else given[0].out_features
+    if any((one.in_features, one.out_features) != (given[0].in_features, given[0].out_features) for one in given):
         return
-    if any(one.in_features != given[0].in_features for one in given):
-        return
-    if len(given) == 3 and any(one.out_features != inner for one in given):
+    if out is not None and out.in_features != inner:
         return
     for heads in _head_counts(layer, inner):
         for weight, bias in _fused(given, heads, inner):
-            yield Attention(
-                linear_like(given[0], weight, bias), linear_like(out, out.weight, out.bias), heads, returned
-            )
+            last = nn.Identity() if out is None else linear_like(out, out.weight, out.bias)
+            yield Attention(linear_like(given[0], weight, bias), last, heads, returned)
 
 
 def _head_counts(layer: nn.Module, inner: int) -> list[int]:

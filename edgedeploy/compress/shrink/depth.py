@@ -43,10 +43,13 @@ def fewer_blocks(model: nn.Module, share: float, given: Given) -> None:
     removed = 0
     for stack in stacks:
         count = len(stack.blocks) - at_least(share, len(stack.blocks))
-        if given.feeds is None:
-            gone = [name for name in stack.blocks if not _has(given.names, name)][:count] or stack.blocks[1 : count + 1]
+        later = stack.blocks[1:]
+        if given.feeds is not None:
+            gone = sorted(later, key=lambda name: -likeness[name])[:count]
+        elif given.names:
+            gone = [name for name in later if not _has(given.names, name)]
         else:
-            gone = sorted(stack.blocks[1:], key=lambda name: -likeness[name])[:count]
+            gone = list(later[:count])
         for name in gone:
             model.set_submodule(name, Skip(forms[name]))
             removed += 1

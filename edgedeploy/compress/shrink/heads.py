@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgedeploy.compress.shrink.attention import Attention, head_columns
+from edgedeploy.compress.shrink.attention import Attention, head_columns, linear_like
 from edgedeploy.compress.shrink.given import Given, at_least, refused
 from edgedeploy.compress.shrink.moments import Moment, in_passes, refitted
-from edgedeploy.compress.shrink.parts import attentions_of
+from edgedeploy.compress.shrink.parts import attentions_of, calls_of, first_of
 
 
 def fewer_heads(model: nn.Module, share: float, given: Given) -> None:
@@ -23,10 +23,26 @@ def fewer_heads(model: nn.Module, share: float, given: Given) -> None:
         raise refused("heads", "no layer of the network is softmax self-attention as far as its answers tell")
     if all(_layer(model, name).heads == 1 for name in names):
         raise refused("heads", f"each of its {len(names)} attention layers has one head")
-    for part in in_passes(model, [f"{name}.proj" for name in names]):
+    last = _last_layers(model, names, given)
+    if not last:
+        raise refused("heads", "what its attention layers answer is not read by one linear layer")
+    for part in in_passes(model, list(last)):
         moments = given.moments(model, part)
         for name in part:
-            _keep(_layer(model, name.removesuffix(".proj")), share, moments.get(name))
+            _keep(model, _layer(model, last[name]), name, share, moments.get(name))
+
+
+def _last_layers(model: nn.Module, names: list[str], given: Given) -> dict[str, str]:
+    """By the name of the linear layer that alone reads an attention layer's heads, that layer's name."""
+    own = {name for name in names if isinstance(_layer(model, name).proj, nn.Linear)}
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    calls = calls_of(model, given.inputs, [*names, *linears] if len(own) < len(names) else [])
+    found = {f"{name}.proj": name for name in own}
+    for name in [name for name in names if name not in own and name in calls]:
+        mixed = first_of(calls[name][0].answer)
+        readers = [linear for linear in linears if any(seen.args[0] is mixed for seen in calls.get(linear, ()))]
+        found |= {readers[0]: name} if len(readers) == 1 else {}
+    return found
 
 
 def with_own_heads(model: nn.Module, given: Given) -> list[str]:
@@ -48,17 +64,21 @@ def _layer(model: nn.Module, name: str) -> Attention:
     return layer
 
 
-def _keep(layer: Attention, share: float, moment: Moment | None) -> None:
+def _keep(model: nn.Module, layer: Attention, last: str, share: float, moment: Moment | None) -> None:
     count = at_least(share, layer.heads)
     if count == layer.heads:
         return
-    kept = list(range(count)) if moment is None else _best(layer, moment, count)
-    layer.keep_heads(kept, *refitted(layer.proj, moment, head_columns(kept, layer.size)))
+    read = model.get_submodule(last)
+    assert isinstance(read, nn.Linear)
+    kept = list(range(count)) if moment is None else _best(layer, read, moment, count)
+    fitted = refitted(read, moment, head_columns(kept, layer.size))
+    layer.keep_heads(kept)
+    model.set_submodule(last, linear_like(read, *fitted))
 
 
-def _best(layer: Attention, moment: Moment, count: int) -> list[int]:
-    spread = moment.spread(layer.proj.bias is not None)
-    weight = layer.proj.weight.detach().double()
+def _best(layer: Attention, last: nn.Linear, moment: Moment, count: int) -> list[int]:
+    spread = moment.spread(last.bias is not None)
+    weight = last.weight.detach().double()
     adds = []
     for head in range(layer.heads):
         at = torch.tensor(head_columns([head], layer.size))

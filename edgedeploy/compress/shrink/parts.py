@@ -76,7 +76,7 @@ def _may_attend(module: nn.Module) -> bool:
     """Whether it has as many linear layers as attention may; a layer within such a one has fewer."""
     if isinstance(module, nn.MultiheadAttention):
         return True
-    return bool(list(module.children())) and sum(isinstance(one, nn.Linear) for one in module.modules()) in (2, 4)
+    return bool(list(module.children())) and sum(isinstance(one, nn.Linear) for one in module.modules()) in (2, 3, 4)
 
 
 def _attention(layer: nn.Module, seen: Seen) -> Attention | None:

@@ -56,7 +56,7 @@ def groups_of(tokens: torch.Tensor, merged: int) -> torch.Tensor:
     rank = (order[:, :, None] == torch.arange(others)).to(tokens.dtype).argmax(1)  # a token's place in that order
     alone = rank - merged
     place = torch.where(alone >= 0, alone, others - merged + 1 + nearest)
-    targets = (others - merged + torch.arange(even.shape[1])).expand(len(tokens), -1)
+    targets = (others - merged + torch.arange(even.shape[1])).expand(tokens.shape[0], -1)
     places = torch.cat([place, targets], 1)[:, _interleaved(others, total)]
     return (places[:, :, None] == torch.arange(total - merged)).to(tokens.dtype)
 

@@ -75,6 +75,17 @@ def test_the_weights_of_every_choice_are_read_back(kind: str, name: str, tmp_pat
     torch.testing.assert_close(answers(load_weights(again, tmp_path / "weights.pt")), answers(smaller))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", WAYS)
+def test_a_network_without_weights_is_made_smaller_without_a_case(kind: str, name: str) -> None:
+    model = small(kind)
+    shapes = {
+        key: value.shape for key, value in shrunk(model, Shrink(**{name: LEAST[name]}), ONE, None).state_dict().items()
+    }
+    made = shrunk(model, Shrink(**{name: LEAST[name]}), ONE, feeds).state_dict()
+    assert sorted(map(str, shapes.values())) == sorted(str(value.shape) for value in made.values())
+
+
 def test_all_choices_stand_together_and_are_read_back() -> None:
     model, shrink = small("several", depth=4), Shrink(0.5, 0.5, 0.5, 0.5, 0.6)
     smaller = shrunk(model, shrink, ONE, feeds)
