@@ -291,7 +291,7 @@ def live_bytes(model: Any) -> int:
         most = max(most, sum(alive.values()))
         for name in ending:
             alive.pop(name, None)
-    return most
+    return int(most)
 
 
 def _fixed_bytes(model: Any) -> int:
