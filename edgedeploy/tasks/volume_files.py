@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedeploy.errors import DataError
-from edgedeploy.runtime.dicom.series import DicomError, open_series
+from edgedeploy.runtime.dicom import DicomError, open_series
 
 Volume = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -78,6 +78,7 @@ def write_labels(path: Path, labels: npt.NDArray[np.int32], affine: Affine) -> N
     """A label map (X, Y, Z) as a NIfTI file with this affine, in one byte a voxel where that is enough. Raises ``DataError``
     where it cannot be written."""
     import nibabel
+    from nibabel.filebasedimages import ImageFileError
 
     small = labels.min() >= 0 and labels.max() <= 255
     image: Any = nibabel.Nifti1Image(labels.astype(np.uint8) if small else labels, affine)
@@ -86,7 +87,7 @@ def write_labels(path: Path, labels: npt.NDArray[np.int32], affine: Affine) -> N
     image.header.set_xyzt_units("mm")
     try:
         nibabel.save(image, path)
-    except (OSError, nibabel.filebasedimages.ImageFileError) as exc:
+    except (OSError, ImageFileError) as exc:
         raise DataError(
             f"write {path}", str(exc), "Name a .nii or .nii.gz file in a folder that can be written"
         ) from None

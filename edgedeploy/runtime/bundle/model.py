@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Callable
 
 from edgedeploy.runtime.bundle.golden import Proof
 from edgedeploy.runtime.bundle.manifest import Manifest, Tensor
@@ -12,6 +12,7 @@ from edgedeploy.runtime.bundle.stream import Stream
 from edgedeploy.runtime.pipeline.run import finish, prepare
 from edgedeploy.runtime.pipeline.steps import Steps
 from edgedeploy.runtime.sessions.open import Session
+from edgedeploy.runtime.sessions.tiles import TiledSession
 
 
 class Model:
@@ -74,16 +75,22 @@ class Model:
             raise ValueError(f"{self.name} has no steps that make its {len(self.inputs)} inputs: give them by name")
         return {self.inputs[0].name: frame}
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, inputs: Mapping[str, Any], progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Tensors by input name to tensors by output name, without the bundle's steps. Of a network that carries state,
-        the state is an input and an output too.
+        the state is an input and an output too. ``progress(done, of)`` is called after each tile of a volume that is run
+        in tiles, and once after anything else.
 
         Raises ``ValueError`` for other names, types or shapes than the model takes, :class:`RuntimeFault` where the
         backend fails.
         """
         self._check(inputs)
         with self._one_at_a_time:
-            return self._session.run(inputs)
+            if progress is not None and isinstance(self._session, TiledSession):
+                return self._session.run(inputs, progress)
+            outputs = self._session.run(inputs)
+        if progress is not None:
+            progress(1, 1)
+        return outputs
 
     def _check(self, inputs: Mapping[str, Any]) -> None:
         import numpy as np

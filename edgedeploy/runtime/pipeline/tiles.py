@@ -164,6 +164,7 @@ def run_tiles(
             if name not in outputs:
                 raise TileError(f"expected an output {name!r}, but got {', '.join(outputs)}")
             _put(answer, name, output, np.asarray(outputs[name]), place)
+        del outputs  # not beside the next tile's tensors
         progress(done, plan.count)
     return answer
 

@@ -108,7 +108,10 @@ def open_session(
         raise RuntimeFault("open_failed", f"{path} does not exist")
     try:
         module = importlib.import_module(source.module)
-        session = module.open_model(path, {name: settings[name] for name in settings if name != SETTING}, threads)
+        own = {name: settings[name] for name in settings if name != SETTING}
+        if SETTING in settings:
+            own.update(getattr(module, "IN_TILES", {}))
+        session = module.open_model(path, own, threads)
         if SETTING in settings:
             from edgedeploy.runtime.sessions.tiles import in_tiles
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.pipeline.tiles import (
@@ -33,10 +33,10 @@ class TiledSession:
         self.version: str = session.version
         self.memory_note: str = getattr(session, "memory_note", "")
 
-    def run(self, feeds: Feeds) -> dict[str, Any]:
-        """See :class:`edgedeploy.runtime.sessions.open.Session`."""
+    def run(self, feeds: Feeds, progress: Callable[[int, int], None] = lambda done, of: None) -> dict[str, Any]:
+        """See :class:`edgedeploy.runtime.sessions.open.Session`; ``progress`` hears of each tile that is done."""
         try:
-            return run_tiles(self.session.run, feeds, self.plan)
+            return run_tiles(self.session.run, feeds, self.plan, progress)
         except TileError as exc:
             raise RuntimeFault("run_failed", str(exc)) from exc
 

@@ -96,7 +96,7 @@ def _files(folder: Path, network: Any, target: str, seed: int) -> tuple[str, int
     from edgedeploy.records.artifact import TensorSpec
     from edgedeploy.reference.export import export_reference
     from edgedeploy.reference.receptive import fields_of
-    from edgedeploy.reference.tiles import at_size, tiled, tiled_within
+    from edgedeploy.reference.tiles import KEPT_BY_RUNTIMES, at_size, tiled, tiled_within
 
     small = TensorSpec("x", "float32", (1, 1, 64, 64, 64))
     export_reference(network, (small,), folder / "small.onnx")
@@ -106,7 +106,7 @@ def _files(folder: Path, network: Any, target: str, seed: int) -> tuple[str, int
         node.output[:] = ["y" if name == inside else name for name in node.output]
     model = at_size(model, fields_of(model), (SIDE,) * 3)
     whole = tiled(model, (SIDE,) * 3)
-    cut = tiled_within(model, round(SHARE * 0.9 * whole.peak_bytes))
+    cut = tiled_within(model, round(SHARE * whole.peak_bytes / KEPT_BY_RUNTIMES))
     for name, each in (("whole", model), ("tiled", cut.model)):
         onnx.save(each, str(folder / f"{name}.onnx"))
         if target == "openvino":

@@ -48,7 +48,7 @@ metric = "peak_memory_bytes"
 min_effect = "1 MB"
 
 [measure]
-queries = 4
+queries = 8
 warmup = 1
 cold_starts = 1
 max_drift = 50.0
