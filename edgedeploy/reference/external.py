@@ -16,8 +16,9 @@ from typing import Any, Final
 from edgedeploy.errors import DataError
 from edgedeploy.runtime.files import sha256_file
 
-MOST_INSIDE_BYTES: Final = 1 << 30
-"""Weights inside the model, at most. The largest protobuf has twice as much, and tools hold a copy while they write it."""
+MOST_INSIDE_BYTES: Final = 256 << 20
+"""Weights inside the model, at most. A protobuf may have eight times as much, but whoever reads or writes one has its
+weights twice, while ONNX Runtime maps a file of weights."""
 
 SMALL_BYTES: Final = 1024
 """Tensors up to this size stay inside: shapes are computed from them."""
@@ -46,6 +47,14 @@ def save(model: Any, path: Path, most_inside_bytes: int | None = None) -> None:
     beside.unlink(missing_ok=True)
     if sum(_size(tensor) for tensor in model.graph.initializer) > most:
         _move_out(model, beside)
+    onnx.save(model, str(path))
+
+
+def seal(model: Any, path: Path) -> None:
+    """Write a model whose weights an exporter has put into :func:`weights_file` of ``path``, with their hash."""
+    import onnx
+
+    model.metadata_props.add(key=_HASH, value=sha256_file(weights_file(path)))
     onnx.save(model, str(path))
 
 

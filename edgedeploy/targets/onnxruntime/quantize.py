@@ -23,8 +23,8 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import NARROW, Assignment, assign
 from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.external import save
-from edgedeploy.reference.graph import outline
 from edgedeploy.reference.layers import check_alive, check_followed, fused_from, layers_of, name_nodes
+from edgedeploy.reference.safety_child import outline
 from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import calibration_feeds
 from edgedeploy.targets.onnxruntime import dynamic
