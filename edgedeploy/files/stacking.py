@@ -86,14 +86,14 @@ class _Stack:
 
 def mapped_arrays(path: Path, most_bytes: int | None = None) -> dict[str, Any]:
     """As :func:`edgedeploy.files.read_arrays`, but arrays that are stored as they are (what a board sends) are mapped: what
-    is not looked at is not read, and what was looked at can be dropped. Nobody may write the file meanwhile; it may be
-    removed."""
+    is not looked at is not read, and what was looked at can be dropped. Whoever writes into them changes this process's copy
+    alone. Nobody may write the file meanwhile; it may be removed."""
     import numpy as np
 
     places = stored_arrays(path, most_bytes)
     if places is None:
         return read_arrays(path, most_bytes)
     return {
-        name: np.memmap(path, dtype, "r", offset, shape) if 0 not in shape else np.empty(shape, dtype)
+        name: np.memmap(path, dtype, "c", offset, shape).view(np.ndarray) if 0 not in shape else np.empty(shape, dtype)
         for name, (offset, shape, dtype) in places.items()
     }

@@ -20,6 +20,7 @@ from edgedeploy.reference.flow import GIVE_LISTS, UNSHAPED, fold, has_flow, unsh
 from edgedeploy.reference.foreign import load, name_all, nodes_of
 from edgedeploy.reference.given import computes_doubles, quantized_by
 from edgedeploy.reference.graph import RANDOM_OPERATORS, strip_metadata
+from edgedeploy.reference.safety_child import outline
 from edgedeploy.reference.take_in import TakenIn
 
 LOWEST_OPSET: Final = 13
@@ -27,6 +28,9 @@ LOWEST_OPSET: Final = 13
 
 PLAIN_IR_VERSION: Final = 10
 """The IR version that the copy is written in where the file's own is newer: boards' runtimes read it."""
+
+KEPT_BYTES: Final = 64 << 20
+"""An original up to this size stays in memory beside its copy; a larger one is read again to be compared with it."""
 
 SAME: Final = 1e-4
 """Largest relative L2 distance between the original and the copy, per output."""
@@ -46,10 +50,8 @@ def clean(
     """See :func:`edgedeploy.reference.take_in.take_in`."""
     import onnx
 
-    model, sha256 = load(path, file_bytes, tensor_bytes)
-    notes = _readable(path, model)
-    name_all(model.graph)  # a runtime refuses two nodes of one name
-    original = model.SerializeToString()
+    model, notes, sha256 = _loaded(path, file_bytes, tensor_bytes)
+    original = model.SerializeToString() if model.ByteSize() <= KEPT_BYTES else None
     del model.training_info[:]
     model = _written_out(path, model)
     _check_operators(path, model)
@@ -74,8 +76,22 @@ def clean(
     data: bytes = model.SerializeToString()
     as_given = given or computes_doubles(model)
     del model  # two sessions follow, each of which has the weights twice
+    if original is None:
+        again, _, found = _loaded(path, file_bytes, tensor_bytes)
+        if found != sha256:
+            raise DataError(f"model {path.name}", "it changed while it was read", "Try it again when it is whole")
+        original = again.SerializeToString()
+        del again
     _prove(path, original, data, fixed, (inputs, outputs))
     return TakenIn(data, sha256, inputs, outputs, tuple(notes), as_given)
+
+
+def _loaded(path: Path, file_bytes: int, tensor_bytes: int) -> tuple[Any, list[str], str]:
+    """The model as a runtime reads it, what was changed for that, and the file's SHA-256."""
+    model, sha256 = load(path, file_bytes, tensor_bytes)
+    notes = _readable(path, model)
+    name_all(model.graph)  # a runtime refuses two nodes of one name
+    return model, notes, sha256
 
 
 def _readable(path: Path, model: Any) -> list[str]:
@@ -257,7 +273,14 @@ def _close(path: Path, model: Any) -> Any:
     """
     import onnx
 
-    model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    told = {"check_type": True, "strict_mode": True, "data_prop": True}
+    if has_flow(model):
+        model = onnx.shape_inference.infer_shapes(model, **told)
+    else:
+        inferred = onnx.shape_inference.infer_shapes(outline(model), **told)
+        for field in ("value_info", "output"):
+            getattr(model.graph, field).clear()
+            getattr(model.graph, field).extend(getattr(inferred.graph, field))
     known = {tensor.name for tensor in model.graph.initializer}
     known |= {
         value.name for value in (*model.graph.input, *model.graph.value_info, *model.graph.output) if _fixed(value)

@@ -366,11 +366,11 @@ def _export(model: Any, arguments: tuple[Any, ...], inputs: list[str], outputs: 
             )
     except Exception as exc:  # the exporter wraps whatever went wrong inside, several levels deep
         raise _export_error(exc) from exc
-    proto = onnx.load(str(path))
+    proto = onnx.load(str(path), load_external_data=not outside)
     graph.strip_metadata(proto)
     graph.rename_outputs(proto, outputs)
     check_random_nodes(proto.graph)
-    external.save(proto, path)
+    (external.seal if outside else external.save)(proto, path)
 
 
 def _export_error(exc: BaseException) -> BuildError:

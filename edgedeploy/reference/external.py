@@ -13,11 +13,15 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.errors import DataError
+from edgedeploy.errors import DataError, Unsupported
 from edgedeploy.runtime.files import sha256_file
 
-MOST_INSIDE_BYTES: Final = 1 << 30
-"""Weights inside the model, at most. The largest protobuf has twice as much, and tools hold a copy while they write it."""
+MOST_INSIDE_BYTES: Final = 256 << 20
+"""Weights inside the model, at most. A protobuf may have eight times as much, but whoever reads or writes one has its
+weights twice, while ONNX Runtime maps a file of weights."""
+
+MOST_IN_ONE_FILE_BYTES: Final = 2_000_000_000
+"""Of weights in a protobuf, whose own limit is 2 GiB with everything else in it."""
 
 SMALL_BYTES: Final = 1024
 """Tensors up to this size stay inside: shapes are computed from them."""
@@ -49,6 +53,14 @@ def save(model: Any, path: Path, most_inside_bytes: int | None = None) -> None:
     onnx.save(model, str(path))
 
 
+def seal(model: Any, path: Path) -> None:
+    """Write a model whose weights an exporter has put into :func:`weights_file` of ``path``, with their hash."""
+    import onnx
+
+    model.metadata_props.add(key=_HASH, value=sha256_file(weights_file(path)))
+    onnx.save(model, str(path))
+
+
 def _size(tensor: Any) -> int:
     return len(tensor.raw_data)
 
@@ -71,6 +83,14 @@ def _move_out(model: Any, beside: Path) -> None:
                 tensor.external_data.add(key=key, value=value)
             at += size_bytes
     model.metadata_props.add(key=_HASH, value=digest.hexdigest())
+
+
+def require_in_one_file(path: Path, asked: str) -> None:
+    """For tools that hand a whole model on as one protobuf. Raises ``Unsupported`` for a reference past its size."""
+    size_bytes = weights_file(path).stat().st_size if has_weights_file(path) else 0
+    if size_bytes > MOST_IN_ONE_FILE_BYTES:
+        found = f"its weights have {size_bytes} bytes, and the tool takes {MOST_IN_ONE_FILE_BYTES}"
+        raise Unsupported(f"{asked} of {path.name}", found, "Choose float32, int8-dynamic or int4-weights")
 
 
 def check_weights(path: Path) -> None:

@@ -33,6 +33,7 @@ def load(path: Path, file_bytes: int, tensor_bytes: int) -> tuple[Any, str]:
     if (count := sum(1 for _ in nodes_of(model.graph))) > MAX_NODES:
         raise DataError(asked, f"it has {count} nodes", f"At most {MAX_NODES} are read")
     digest = hashlib.sha256(data)
+    del data  # what follows has copies enough
     problem = model_problem(model, path, tensor_bytes)
     if problem is not None:
         raise unsafe(asked, problem)

@@ -15,9 +15,6 @@ from edgedeploy.records.artifact import TensorSpec
 _COUNTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose multiply-accumulates are counted: nearly all of the arithmetic in the networks we measured."""
 
-_SMALL: Final = 64
-"""Elements of a constant that may be a shape, or a part of one."""
-
 RANDOM_OPERATORS: Final = (
     *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
 )
@@ -35,25 +32,6 @@ def strip_metadata(model: Any) -> None:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
-
-
-def outline(model: Any) -> Any:
-    """A copy of a model without the values of its weights, but those of small constants, which shapes are computed from:
-    for who looks at names and shapes alone, while the model itself is given back to the system."""
-    import onnx
-
-    copy = onnx.ModelProto(ir_version=model.ir_version)
-    copy.opset_import.extend(model.opset_import)
-    graph = copy.graph
-    graph.name = model.graph.name
-    for field in ("node", "input", "output", "value_info"):
-        getattr(graph, field).extend(getattr(model.graph, field))
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) <= _SMALL:
-            graph.initializer.add().CopyFrom(tensor)
-        else:
-            graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    return copy
 
 
 def rename_outputs(model: Any, names: Sequence[str]) -> None:

@@ -39,6 +39,32 @@ def model_problem(model: Any, path: Path, tensor_bytes: int) -> str | None:
     return _graph_problem(onnx, model, tensor_bytes)
 
 
+SMALL = 64
+"""Elements of a constant that may be a shape, or a part of one."""
+
+
+def outline(model: Any) -> Any:
+    """A copy of a model without the values of its weights, but those of small constants, which shapes are computed from:
+    for who looks at names and shapes alone. Tools that infer shapes have four copies of what they are given."""
+    import onnx
+
+    copy = onnx.ModelProto(ir_version=model.ir_version)
+    copy.opset_import.extend(model.opset_import)
+    copy.functions.extend(model.functions)
+    copy.graph.name = model.graph.name
+    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(copy.graph, field).extend(getattr(model.graph, field))
+    for tensor in model.graph.initializer:
+        elements = 1
+        for dimension in tensor.dims:
+            elements *= dimension
+        if elements <= SMALL:
+            copy.graph.initializer.add().CopyFrom(tensor)
+        else:
+            copy.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    return copy
+
+
 def model_tensors(model: Any) -> Any:
     """Every constant tensor of a model: of its graph, its functions, and the graphs that it was trained with."""
     yield from _tensors(model.graph)
@@ -106,6 +132,7 @@ def weights_place(path: Path, location: str) -> tuple[Path | None, str]:
 
 def _graph_problem(onnx: Any, model: Any, tensor_bytes: int) -> str | None:
     """A problem with an inferred shape, such as a constant that is expanded to terabytes."""
+    model = outline(model)
     try:
         if model.functions:
             from onnx.inliner import inline_local_functions

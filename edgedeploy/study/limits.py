@@ -35,12 +35,12 @@ def stability_limits(table: MeasureTable) -> StabilityLimits:
 def memory_notes(environment: Mapping[str, Any]) -> tuple[str, ...]:
     """What held a run's candidate to the board's `memory`, as a note; ``environment`` is as the board told it."""
     told = environment.get("memory_limit")
-    if not isinstance(told, Mapping) or not isinstance(told.get("bytes"), int):
+    if not isinstance(told, Mapping):
         return ()
-    by = told.get("held_by")
-    if by not in (CONTROL_GROUP, LOOKING):
+    size_bytes, by = told.get("bytes"), told.get("held_by")
+    if not isinstance(size_bytes, int) or not 0 < size_bytes < 1 << 63 or by not in (CONTROL_GROUP, LOOKING):
         return ()
-    return (f"its process had {human(told['bytes'], 'bytes')} of memory at most, held by {by}",)
+    return (f"its process had {human(size_bytes, 'bytes')} of memory at most, held by {by}",)
 
 
 def limits_of(spec: StudySpec) -> dict[str, float]:

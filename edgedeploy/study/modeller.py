@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -22,7 +23,7 @@ from edgedeploy.compress.model import (
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import DataError, SpecError
-from edgedeploy.files import new_folder, read_json, write_atomic, write_json
+from edgedeploy.files import new_folder, read_json, write_atomic
 from edgedeploy.interfaces.target import Target
 from edgedeploy.interfaces.task import (
     Case,
@@ -38,6 +39,7 @@ from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weightbits import TRAINED_FOR_BOARD
 from edgedeploy.reference.export import Reference, describe, export_reference
+from edgedeploy.reference.external import check_weights, weights_file
 from edgedeploy.reference.layers import kept_float
 from edgedeploy.reference.program import PROGRAM_FILE, FromProgram, export_program
 from edgedeploy.reference.quantized import export_quantized
@@ -275,10 +277,14 @@ class Modeller:
         if self._kept_reference(folder, "source_sha256") is None:
             with self._account.phase("build"), new_folder(folder) as part:
                 write_atomic(part / "reference.onnx", task.reference_model())
+                beside: Path | None = getattr(task, "weights_beside", None)  # of a reference that was exported before
+                if beside is not None:
+                    shutil.copyfile(beside, weights_file(part / "reference.onnx"))
+                    check_weights(part / "reference.onnx")
                 states = dict(task.states) if isinstance(task, Stateful) else {}
                 given = isinstance(task, TakenAsGiven) and bool(task.as_given)
                 reference = replace(describe(part / "reference.onnx"), states=states, as_given=given)
-                write_json(part / manifest.name, {**reference.as_json(), "source_sha256": task.source_sha256})
+                write_reference(reference, part, source_sha256=task.source_sha256)
         kept = read_json(manifest)
         if kept["source_sha256"] != task.source_sha256:
             raise SpecError(

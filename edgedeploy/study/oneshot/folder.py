@@ -18,6 +18,7 @@ from edgedeploy.errors import SpecError
 from edgedeploy.files import new_folder, place_told, write_atomic, write_json
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.measurement import Measurement
+from edgedeploy.reference import external
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.study.artifacts import artifact_manifest
 from edgedeploy.study.oneshot.desk import require_absent
@@ -54,7 +55,7 @@ def write_folder(
             shutil.copyfile(built / file.name, part / file.name)
         write_json(part / MANIFEST, artifact.as_json())
         (part / REFERENCE).parent.mkdir()
-        shutil.copyfile(reference, part / REFERENCE)
+        external.copy(reference, part / REFERENCE)
         if reference.with_suffix(".json").is_file():
             shutil.copyfile(reference.with_suffix(".json"), (part / REFERENCE).with_suffix(".json"))
         if measurement is not None:

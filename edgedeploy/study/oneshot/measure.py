@@ -17,6 +17,7 @@ from edgedeploy.interfaces.target import Target
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED
+from edgedeploy.reference.external import has_weights_file, weights_file
 from edgedeploy.reference.parity import UNJUDGED, Judged, judge
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.spec.boards import BoardTable, board_of_word
@@ -101,7 +102,7 @@ def measure(
     """
     subject = _subject(Path(model), target, precision, shapes or {})
     cases = _cases(subject, inputs, images)
-    task = OneModel(subject.data, subject.sha256, cases, subject.as_given)
+    task = OneModel(subject.data, subject.sha256, cases, subject.as_given, subject.weights)
     wanted = {"precision": subject.precision, **({"threads": threads} if threads else {})}
     with desk(
         task,
@@ -133,6 +134,7 @@ class _Subject:
     folder: Path = Path()
     quantized: bool = False
     as_given: str = ""
+    weights: Path | None = None
 
 
 def _subject(model: Path, target: str, precision: str, shapes: Mapping[str, Sequence[int]]) -> _Subject:
@@ -147,6 +149,7 @@ def _subject(model: Path, target: str, precision: str, shapes: Mapping[str, Sequ
             artifact=artifact,
             folder=model,
             quantized=is_quantized(reference),
+            weights=weights_file(reference) if has_weights_file(reference) else None,
             as_given="the artifact was built from a model of fixed precision" if artifact.precision == AS_GIVEN else "",
         )
     if not model.exists():
@@ -169,7 +172,7 @@ def _subject(model: Path, target: str, precision: str, shapes: Mapping[str, Sequ
 
 
 def _cases(subject: _Subject, inputs: str | Path | None, images: Mapping[str, Any] | None) -> Inputs:
-    task = OneModel(subject.data, subject.sha256, Inputs({}, {}, ""))
+    task = OneModel(subject.data, subject.sha256, Inputs({}, {}, ""), weights=subject.weights)
     if inputs is None:
         return random_cases(task.inputs_taken)
     found = cases_of(Path(inputs), task.inputs_taken, images, "--inputs")

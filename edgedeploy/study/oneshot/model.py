@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,6 +17,7 @@ from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.export import describe, reference_outputs
+from edgedeploy.reference.external import check_weights, weights_file
 from edgedeploy.reference.parity import apart
 from edgedeploy.reference.take_in import TakenIn, take_in
 from edgedeploy.tasks.onnx.inputs import Preprocessing, Sources
@@ -125,15 +127,17 @@ class OneModel:
     name = "one model"
     architecture: Mapping[str, Sequence[Scalar]] = {}
 
-    def __init__(self, data: bytes, sha256: str, inputs: Inputs, as_given: str = "") -> None:
+    def __init__(
+        self, data: bytes, sha256: str, inputs: Inputs, as_given: str = "", weights: Path | None = None
+    ) -> None:
+        """``weights`` is the file in which the model has them, where it is one of :mod:`edgedeploy.reference.external`."""
         self._data = data
+        self.weights_beside = weights
         self.as_given = as_given
         self.source_sha256 = sha256
         self._inputs = inputs
         with TemporaryDirectory(prefix="edgedeploy-") as folder:
-            path = Path(folder) / "reference.onnx"
-            path.write_bytes(data)
-            reference = describe(path)
+            reference = describe(self._placed(Path(folder)))
         self.inputs_taken, self.outputs_given = reference.inputs, reference.outputs
         self.slugs = {spec.name: f"{index}_{_slug(spec.name)}" for index, spec in enumerate(self.outputs_given)}
         self.metrics: Mapping[str, MetricInfo] = {
@@ -141,6 +145,14 @@ class OneModel:
             for name, slug in self.slugs.items()
             for kind, text in (("rel_l2", "relative L2 distance"), ("max_abs", "largest difference"))
         }
+
+    def _placed(self, folder: Path) -> Path:
+        path = folder / "reference.onnx"
+        path.write_bytes(self._data)
+        if self.weights_beside is not None:
+            shutil.copyfile(self.weights_beside, weights_file(path))
+            check_weights(path)
+        return path
 
     def build(self, **arch: Scalar) -> Any:
         raise SpecError("a torch model", "an ONNX file can be neither trained nor pruned", "Search its precisions only")
@@ -171,10 +183,9 @@ class OneModel:
     def _expected(self) -> dict[str, dict[str, Array]]:
         """The float model's outputs of each compared case, by ONNX Runtime."""
         with TemporaryDirectory(prefix="edgedeploy-") as folder:
-            path = Path(folder) / "reference.onnx"
-            path.write_bytes(self._data)
+            reference = describe(self._placed(Path(folder)))
             names, loads = zip(*self._inputs.compared.items(), strict=True)
-            rows = reference_outputs(describe(path), (load() for load in loads))
+            rows = reference_outputs(reference, (load() for load in loads))
             return dict(zip(names, rows, strict=True))
 
 

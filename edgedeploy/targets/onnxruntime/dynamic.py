@@ -19,7 +19,7 @@ import numpy as np
 
 from edgedeploy.records.precision import Assignment
 from edgedeploy.records.weightbits import LARGEST_WEIGHT
-from edgedeploy.reference.graph import outline
+from edgedeploy.reference.safety_child import outline
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -22,9 +22,9 @@ from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import NARROW, Assignment, assign
 from edgedeploy.reference.export import open_onnx
-from edgedeploy.reference.external import save
-from edgedeploy.reference.graph import outline
+from edgedeploy.reference.external import require_in_one_file, save
 from edgedeploy.reference.layers import check_alive, check_followed, fused_from, layers_of, name_nodes
+from edgedeploy.reference.safety_child import outline
 from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import calibration_feeds
 from edgedeploy.targets.onnxruntime import dynamic
@@ -62,7 +62,6 @@ class Scheme:
 
 def write_narrow(request: BuildRequest, path: Path) -> None:
     """The reference with its narrow layers, written to ``path``. Raises ``Unsupported`` or ``BuildError``."""
-
     open_onnx(request.reference, threads=1)  # raises with the operator's name; the preparation hides such errors
     source = outline(_named(request.reference))
     assignment = assign(request.plan, layers_of(source), request.precision)
@@ -134,6 +133,7 @@ def eight_bits(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    require_in_one_file(request.reference, "static int8 by ONNX Runtime")
     methods = {
         "minmax": CalibrationMethod.MinMax,
         "percentile": CalibrationMethod.Percentile,

@@ -18,6 +18,9 @@ CHILD: Final = FOLDER / "large_kit" / "limits_child.py"
 CALIBRATION_BAR_BYTES: Final = 600_000_000
 HOST_BAR_BYTES: Final = 2_000_000_000
 CALIBRATED_ON: Final[Mapping[str, int]] = {"encoder-22m": 32, "unet": 256}
+SIDE: Final = 16_400
+"""Of the square layers: two of them have more than 2 GiB of float32 weights."""
+
 TOOLS: Final = ("onnxruntime", "openvino")
 
 
@@ -78,4 +81,25 @@ def encoder_of_100m_parameters(asked: Asked) -> Row:
     )
 
 
-ROWS = (calibration_memory, encoder_of_100m_parameters)
+def model_past_2_gb(asked: Asked) -> Row:
+    """Two square layers with 2.1 GB of weights: exported, built, sent to this host as a board, run there, compared."""
+    with tempfile.TemporaryDirectory(prefix="edgedeploy-limits-") as folder:
+        made = told(do="export", network=f"wide-{SIDE}", folder=folder, samples=1)
+        given = {"folder": folder, "reference": made["reference"], "cases": 2}
+        built = told(do="build", name="float32", precision="float32", target="onnxruntime", **given)
+        ran = told(do="on_board", name="float32", artifact=built["artifact"], **given)
+        files = ", ".join(f"{item['name']} {_megabytes(item['size_bytes'])}" for item in built["artifact"]["files"])
+    found = f"{files}; relative L2 to the reference {ran['distance']:.1g}; peak beyond the weights: "
+    peaks = {"export": made, "build": built, "on the board": {"peak_bytes": ran["board_peak_bytes"]}}
+    found += ", ".join(
+        f"{name} {_megabytes(step['peak_bytes'] - made['weights_bytes'])}" for name, step in peaks.items()
+    )
+    return Row(
+        f"a model with {made['weights_bytes'] / 1e9:.2f} GB of float32 weights on a board",
+        found,
+        "it runs, within 1e-3 of its reference",
+        made["weights_bytes"] > 2 << 30 and ran["distance"] <= 1e-3,
+    )
+
+
+ROWS = (calibration_memory, encoder_of_100m_parameters, model_past_2_gb)

@@ -24,6 +24,9 @@ ENCODERS: Final[Mapping[str, tuple[int, int, int]]] = {"encoder-22m": (384, 12, 
 """Name to width, blocks and heads of a ViT with patches of 16 x 16 of a 224 x 224 image."""
 
 IMAGE: Final = (TensorSpec("image", "float32", (1, 3, 224, 224)),)
+WIDE: Final = "wide-"
+"""A network of two square layers: the name ends with their side."""
+
 FRAME: Final = (TensorSpec("image", "float32", (1, 1, 128, 128)),)
 
 
@@ -40,6 +43,14 @@ def network(name: str) -> tuple[Any, tuple[TensorSpec, ...]]:
 
     if name in ENCODERS:
         return small_vit(*ENCODERS[name]), IMAGE
+    if name.startswith(WIDE):
+        import torch
+        from torch import nn
+
+        side = int(name.removeprefix(WIDE))
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.Linear(side, side), nn.ReLU(), nn.Linear(side, side)).eval()
+        return layers, (TensorSpec("features", "float32", (1, side)),)
     from edgedeploy.tasks.segmentation.unet import build_unet
 
     model = build_unet(in_channels=1, classes=3, base=32, depth=4, upsampling="resize", seed=0)
@@ -52,7 +63,7 @@ def export(order: Mapping[str, Any]) -> dict[str, Any]:
 
     model, specs = network(order["network"])
     path = Path(order["folder"]) / f"{order['network']}.onnx"
-    reference = export_reference(model, specs, path, samples=cases(specs, 4))
+    reference = export_reference(model, specs, path, samples=cases(specs, order.get("samples", 4)))
     return {"reference": reference.as_json(), "weights_bytes": 4 * reference.parameters}
 
 
@@ -73,7 +84,7 @@ def build(order: Mapping[str, Any]) -> dict[str, Any]:
         calibrator=order.get("calibrator", ""),
     )
     artifact = target.build(request, folder / order["name"])
-    return {"size_bytes": artifact.size_bytes}
+    return {"size_bytes": artifact.size_bytes, "artifact": artifact.as_json()}
 
 
 def take_in(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +106,40 @@ def golden(order: Mapping[str, Any]) -> dict[str, Any]:
     reference = Reference.from_json(order["reference"], folder)
     kept_outputs(reference, list(cases(reference.inputs, order["cases"])), folder / "golden.npz")
     return {"size_bytes": (folder / "golden.npz").stat().st_size}
+
+
+def on_board(order: Mapping[str, Any]) -> dict[str, Any]:
+    """The artifact ``name`` on this host as a board, and how far its outputs are from the reference's."""
+    from dataclasses import replace
+
+    from edgedeploy.boards.agent.board import RemoteBoard
+    from edgedeploy.boards.agent.session import BoardOptions
+    from edgedeploy.boards.local import LocalTransport
+    from edgedeploy.files import mapped_arrays, write_stacked
+    from edgedeploy.records.artifact import Artifact
+    from edgedeploy.records.job import Job, MeasurePlan, Payload
+    from edgedeploy.reference.export import Reference, kept_outputs
+    from edgedeploy.reference.parity import worst_distance
+
+    folder = Path(order["folder"])
+    reference = Reference.from_json(order["reference"], folder)
+    feeds = list(cases(reference.inputs, order["cases"]))
+    write_stacked(folder / "inputs.npz", feeds)
+    artifact = Artifact.from_json(order["artifact"])
+    payload = Payload(artifact, folder / order["name"], folder / "inputs.npz", 1)
+    options = BoardOptions(python=sys.executable, root=str(folder / "board"))
+    board = RemoteBoard("here", LocalTransport, provenance="measured", options=options)
+    plan = replace(MeasurePlan(queries=0, cold_starts=0), time_limit_s=300.0)
+    with board.session() as session:
+        run = session.measure(Job(payload, None, plan), folder)
+    assert run.outputs is not None
+    outputs = mapped_arrays(run.outputs)
+    wanted = kept_outputs(reference, feeds, folder / "golden.npz")
+    found = [{name: rows[index] for name, rows in outputs.items()} for index in range(len(feeds))]
+    return {
+        "distance": worst_distance(zip(wanted, found, strict=True)),
+        "board_peak_bytes": run.candidate.peak_memory_bytes,
+    }
 
 
 def by_tool(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,6 +178,7 @@ DEEDS: Final[Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
     "take_in": take_in,
     "build": build,
     "golden": golden,
+    "on_board": on_board,
     "by_tool": by_tool,
 }
 

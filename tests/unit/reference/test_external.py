@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgedeploy.errors import DataError
+from edgedeploy.errors import DataError, Unsupported
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
@@ -116,3 +116,12 @@ def test_weights_that_are_not_those_that_were_written_are_refused(
         kept_outputs(outside, list(cases()), tmp_path / "golden.npz")
     with pytest.raises(DataError):
         external.copy(outside.path, tmp_path / "model.onnx")
+
+
+def test_a_tool_that_takes_one_file_is_told_before_it_fails(
+    tmp_path: Path, outside: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(external, "MOST_IN_ONE_FILE_BYTES", 1000)
+    request = BuildRequest(outside.path, outside.inputs, outside.outputs, "int8", cases)
+    with pytest.raises(Unsupported, match=r"static int8 by ONNX Runtime of reference\.onnx.*the tool takes 1000"):
+        OnnxRuntimeTarget().build(request, tmp_path / "artifact")

@@ -1,4 +1,4 @@
-"""`memory` of a board: a limit in words, a constraint and a scenario that follow from it; one for all boards."""
+"""`memory` of a board: a limit in words, the constraint and scenario that follow, one for all boards of a study."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from edgedeploy.records.measurement import LIMITS_CHANGED
 from edgedeploy.report.terminal import front_table
 from edgedeploy.spec.study import StudySpec, parse_spec
 from edgedeploy.study.front import read_front
-from edgedeploy.study.limits import changed_limits, limit_marks, limits_of
+from edgedeploy.study.limits import changed_limits, limit_marks, limits_of, memory_notes
 from edgedeploy.study.store import Store
 
 
@@ -96,3 +96,12 @@ def test_the_recorded_limits_count_where_the_file_in_the_folder_was_edited(store
     store.study_path.write_text(json.dumps({**kept, "limits": limits_of(spec())}))
     change, notes = changed_limits(store, spec(max_drift=2), spec(max_drift=2))
     assert change["limits"] == {"max_drift": 2.0} and "max_drift 2, was 0.25" in notes[0]
+
+
+def test_what_held_a_process_to_its_memory_is_a_note_and_no_board_can_make_another() -> None:
+    held = {"bytes": 512_000_000, "held_by": "control group"}
+    said = "its process had 512 MB of memory at most, held by control group"
+    assert memory_notes({"memory_limit": held}) == (said,)
+    for odd in ({}, {**held, "held_by": "<b>me</b>"}, {**held, "bytes": 10**400}, {**held, "bytes": "512"}, [], None):
+        assert memory_notes({"memory_limit": odd}) == ()
+    assert memory_notes({}) == ()
