@@ -42,6 +42,7 @@ PUBLIC: Final = frozenset(
         *(f"measure.realtime.{key}" for key in ("deadline", "policy", "stages")),
         "measure.multi_stream.interval",
         "measure.resources.period",
+        *(f"measure.server.{key}" for key in ("deadline", "every", "max_wait", "time_limit", "stuck_after")),
         *(f"measure.{name}.stuck_after" for name in ("sustained", "realtime", "multi_stream", "offline", "resources")),
     }
 )
