@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgedeploy.records.artifact import Artifact
+from edgedeploy.runtime.scenarios.queueing import GAP_UNIT
 from edgedeploy.runtime.wire.job import MeasurePlan, ScenarioPlan
 from edgedeploy.runtime.wire.result import RawSeries, RawSide
 
-__all__ = ["Job", "MeasurePlan", "Payload", "ScenarioPlan", "RawRun", "RawSide"]
+__all__ = ["GAP_UNIT", "Job", "MeasurePlan", "Payload", "ScenarioPlan", "RawRun", "RawSide"]
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ PUBLIC: Final = frozenset(
         *(f"measure.{name}.period" for name in ("resources", "flare")),
         *(f"measure.{name}.stuck_after" for name in ("sustained", "realtime", "multi_stream", "offline")),
         *(f"measure.{name}.stuck_after" for name in ("resources", "flare")),
+        *(f"measure.server.{key}" for key in ("deadline", "every", "max_wait", "time_limit", "stuck_after")),
     }
 )
 """Keys whose texts are shown, items of lists by the key of the list."""

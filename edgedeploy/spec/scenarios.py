@@ -13,11 +13,10 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from edgedeploy.errors import DataError
-from edgedeploy.records.job import ScenarioPlan
+from edgedeploy.records.job import GAP_UNIT, ScenarioPlan
 from edgedeploy.records.metric_table import SCENARIO_METRICS
 from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE, MetricInfo
 from edgedeploy.records.units import parse_quantity
-from edgedeploy.runtime.scenarios.queueing import GAP_UNIT
 from edgedeploy.spec.recordings import MAX_FRAMES, dicom_arrivals_ns, listed_arrivals_ns, metaimage_arrivals_ns
 
 ScenarioName = Literal[

@@ -23,9 +23,9 @@ from edgedeploy.runtime.scenarios.queueing import TRIES, Account, Level, Load, R
 from edgedeploy.runtime.scenarios.schedule import Clock
 from edgedeploy.runtime.sessions.open import Feeds, Session
 
-REST = 0.5
-"""A sampled batch is followed by a rest of this share of its time: a processor that is never idle is slower than one of a
-server that meets its deadline, where others want it too."""
+WAKES = 4
+"""An instance is woken once for this many sampled batches. Batches are sampled without a rest: where others want the
+processor too, who rests is served at once, and a server at its limit hardly rests."""
 
 BETWEEN = 8
 """Service times are measured again after each load, this part of the first time's."""
@@ -124,11 +124,13 @@ class Notes:
     def __init__(self) -> None:
         self.cells: dict[tuple[int, int], list[int]] = {}
         self.wakes_ns: list[int] = []
+        self.latest_ns = 0
         self._lock = threading.Lock()
 
     def add(self, batch: int, busy: int, taken_ns: int) -> None:
         with self._lock:
             self.cells.setdefault((batch, busy), []).append(taken_ns)
+            self.latest_ns = taken_ns
 
     def services(self, start: float) -> Services:
         return Services(self.cells, self.wakes_ns, start)
@@ -178,9 +180,15 @@ class Staff:
                 _check_row(name, together[name], alone, row, most)
 
     def sample(self, count: int, notes: Notes) -> None:
-        """Service times of each batch size with each number of busy instances, in turn, apart from any queue."""
+        """Service times of each batch size with each number of busy instances, in turn, apart from any queue; then how late
+        an idle instance wakes."""
         for busy in range(1, self._rules.instances + 1):
             self._all(busy, partial(self._samples, busy, count, notes))
+        clock, rest_ns = self._bench.clock, notes.latest_ns
+        for _ in range(-(-count // WAKES)):
+            due_ns = clock.now_ns() + rest_ns
+            clock.sleep_until_ns(due_ns)
+            notes.wakes_ns.append(clock.now_ns() - due_ns)
 
     def _samples(self, busy: int, count: int, notes: Notes, instance: int) -> None:
         for _ in range(count):
@@ -191,12 +199,7 @@ class Staff:
         clock = self._bench.clock
         start_ns = clock.now_ns()
         self._run(instance, range(size))
-        taken_ns = clock.now_ns() - start_ns
-        notes.add(size, busy, taken_ns)
-        if busy == 1:
-            due_ns = clock.now_ns() + int(REST * taken_ns)
-            clock.sleep_until_ns(due_ns)
-            notes.wakes_ns.append(clock.now_ns() - due_ns)
+        notes.add(size, busy, clock.now_ns() - start_ns)
 
     def _run(self, instance: int, requests: Sequence[int]) -> None:
         session, cycle = self._sessions[instance], self._bench.cycle

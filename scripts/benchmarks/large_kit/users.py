@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.large_kit.asked import Asked
-from benchmarks.shared.networks import mobilenet, small_vit
+from benchmarks.shared.networks import mobilenet
 from benchmarks.shared.rows import Row
 from edgedeploy.boards.open import open_board
 from edgedeploy.evidence.serving import predicted_users
@@ -89,10 +89,33 @@ def _plan(seed: int) -> MeasurePlan:
 def _networks(seed: int) -> Sequence[tuple[str, Any, tuple[int, ...]]]:
     unet = build_unet(in_channels=1, classes=3, base=8, depth=3, upsampling="resize", seed=seed).eval()
     return (
-        ("MobileNetV2-like 128 px", mobilenet(), (1, 3, 128, 128)),
-        ("UNet (8 channels) 128 px", unet, (1, 1, 128, 128)),
-        ("small ViT 224 px", small_vit(), (1, 3, 224, 224)),
+        ("MobileNetV2-like 96 px", mobilenet(), (1, 3, 96, 96)),
+        ("UNet (8 channels) 64 px", unet, (1, 1, 64, 64)),
+        ("small ViT 128 px", _small_vit(seed), (1, 3, 128, 128)),
     )
+
+
+def _small_vit(seed: int) -> Any:
+    """Patches of 16, six blocks, 192 wide, 3 heads (Dosovitskiy et al. 2021)."""
+    import torch
+    from torch import nn
+
+    class SmallViT(nn.Module):
+        def __init__(self, width: int = 192) -> None:
+            super().__init__()
+            self.patches = nn.Conv2d(3, width, 16, 16)
+            self.places = nn.Parameter(0.02 * torch.randn(1, 64, width))
+            block = nn.TransformerEncoderLayer(width, 3, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+            self.blocks = nn.TransformerEncoder(block, 6, enable_nested_tensor=False)
+            self.head = nn.Linear(width, 1000)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            tokens = self.patches(image).flatten(2).transpose(1, 2) + self.places
+            answer: torch.Tensor = self.head(self.blocks(tokens).mean(1))
+            return answer
+
+    torch.manual_seed(seed)
+    return SmallViT().eval()
 
 
 def _served(name: str, module: Any, shape: tuple[int, ...], folder: Path, seed: int) -> Served:

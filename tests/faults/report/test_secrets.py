@@ -151,6 +151,8 @@ SHOWN: Final = {
         "measure.realtime.deadline",
         "measure.multi_stream.interval",
     ),
+    *("measure.server.deadline", "measure.server.every", "measure.server.max_wait", "measure.server.time_limit"),
+    "measure.server.stuck_after",
     *("measure.sustained.duration", "measure.sustained.window", "measure.resources.period"),
     *(
         f"measure.{name}.stuck_after"

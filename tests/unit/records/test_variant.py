@@ -21,6 +21,7 @@ def make(
     seven_bits: Mapping[str, tuple[str, ...]] | None = None,
     tools: Mapping[str, Mapping[str, tuple[str, ...]]] | None = None,
     elastic: Elastic = NO_ELASTIC,
+    batched: tuple[str, ...] = (),
     **params: bool | int | float | str,
 ) -> Variant:
     return canonical(
@@ -36,6 +37,7 @@ def make(
             seven_bits=seven_bits or {},
             quantizers=tools or {},
             elastic=elastic,
+            batched=batched,
         ),
     )
 
@@ -99,6 +101,25 @@ def test_a_power_mode_is_another_variant_of_the_same_artifact() -> None:
     assert low.artifact_name == plain.artifact_name
     assert Variant.from_json(low.as_json()) == low
     assert "15W" in low.label
+
+
+def test_batches_are_of_an_artifact_and_instances_of_its_run() -> None:
+    alone = make(target="onnxruntime", batched=("onnxruntime",))
+    served = make(target="onnxruntime", batched=("onnxruntime",), max_batch=4, instances=2)
+    assert (served.max_batch, served.instances) == (4, 2)
+    assert Variant.from_json(served.as_json()) == served
+    assert served.model_digest == alone.model_digest
+    assert served.artifact_name == replace(served, instances=1).artifact_name != alone.artifact_name
+    assert len({served.digest, alone.digest, replace(served, instances=1).digest}) == 3
+    assert served.label == f"{alone.label} 2inst batch4"
+
+
+def test_one_case_and_one_instance_are_the_variant_that_there_was_before() -> None:
+    before = make(target="onnxruntime")
+    assert make(target="onnxruntime", batched=("onnxruntime",), max_batch=1, instances=1).digest == before.digest
+    assert (
+        make(target="onnxruntime", max_batch=8).digest == before.digest
+    )  # a target without batches answers one at once
 
 
 def test_an_allocation_is_another_model_where_it_changes_one() -> None:
