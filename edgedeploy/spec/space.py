@@ -16,8 +16,8 @@ MAX_CHOICES = 64
 BUDGET_WORD: Final = "auto:"
 
 SPACE_KEYS: Final[Mapping[str, str]] = {
-    "precision": "Numeric precisions: float32, bfloat16, float16, int8, int8-dynamic, int4-weights; a target that lacks one "
-    "builds float32.",
+    "precision": "Numeric precisions: float32, bfloat16, float16, int8, int8-dynamic, int8-weights, int4-weights; a target "
+    "that lacks one builds float32.",
     "width": "Shares of channels that structured pruning keeps, above 0 and at most 1. For tasks in PyTorch.",
     "allocation": 'How a width is spread over the layers: "uniform" (the same share of channels in each), or by the loss '
     'that channels are worth, for the multiplications ("compute") or the weights ("bytes") of the uniform width.',

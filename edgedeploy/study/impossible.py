@@ -34,7 +34,7 @@ MOST_ARCHITECTURES: Final = 64
 IN_OWN_MEMORY: Final = frozenset({"onnxruntime", "openvino", "litert"})
 """Targets whose sessions here hold the weights in the memory of their process, not of a device."""
 
-_LEAST_BITS: Final[Mapping[str, int]] = {"int8": 8, "int8-dynamic": 8, "int4-weights": 4}
+_LEAST_BITS: Final[Mapping[str, int]] = {"int8": 8, "int8-dynamic": 8, "int8-weights": 8, "int4-weights": 4}
 _LEAST_FLOAT_BITS: Final = 16
 """OpenVINO keeps float32 weights as float16 where nothing is lost."""
 

@@ -1,5 +1,5 @@
-"""Quantization for ONNX Runtime: int8 as QDQ pairs with calibrated ranges, 4-bit weights as MatMulNBits. Dynamic int8
-is in :mod:`.dynamic`.
+"""Quantization for ONNX Runtime: int8 as QDQ pairs with calibrated ranges. Dynamic int8 is in :mod:`.dynamic`, weights
+alone in :mod:`.blocks`.
 
 Min-max calibration keeps two numbers per tensor and case. The histogram methods (percentile, entropy) would keep every
 activation of every case until the last one has run. They get one case at a time instead: ONNX Runtime then merges its
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +23,9 @@ from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.layers import check_alive, check_followed, fused_from, layers_of, name_nodes
 from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import calibration_feeds
-from edgedeploy.targets.onnxruntime import dynamic
+from edgedeploy.targets.onnxruntime import blocks, dynamic
 from edgedeploy.targets.onnxruntime.compact import compact
+from edgedeploy.targets.share import check_share
 
 CALIBRATIONS: Final = ("minmax", "percentile", "entropy")
 """The calibration methods that ONNX Runtime has of ``records.variant.CALIBRATIONS``, the default first."""
@@ -33,13 +33,10 @@ PERCENTILE: Final = 99.99
 """Percentage of values within the range, counting both tails. Chosen by measurement on the trained UNet of
 :mod:`edgedeploy.targets.onnxruntime.target`."""
 
-BLOCK: Final = 32
-"""Weights that share one scale in 4 bits."""
-
-
 NARROWED: Final = {
     "int8": "Conv, ConvTranspose, Gemm, MatMul",
-    "int4-weights": "MatMul",
+    "int8-weights": "MatMul, Gemm",
+    "int4-weights": "MatMul, Gemm",
     dynamic.PRECISION: "MatMul, Gemm",
 }
 """The operators that each precision quantizes."""
@@ -67,8 +64,8 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
     assignment = assign(request.plan, layers_of(source), request.precision)
     wanted = set(assignment.precisions.values())
     model = onnx.ModelProto.FromString(source.SerializeToString())
-    if "int4-weights" in wanted:
-        model = _four_bits(model, assignment)
+    if wanted & {*blocks.TABLE_BITS}:
+        blocks.weights_only(model, assignment)
     if dynamic.PRECISION in wanted:
         dynamic.dynamic_eight_bits(model, assignment, weight_bits=request.weight_bits)
     if "int8" in wanted:
@@ -80,6 +77,7 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
     if request.precision in NARROW and request.precision in wanted - set(narrow.values()):
         found = f"the model has no {NARROWED[request.precision]} with constant weights"
         raise Unsupported(f"{request.precision} layers", found, "Search float32 instead")
+    check_share(request.precision, source, assignment, {name for node in narrow for name in sources[node]})
     if "int8" in wanted:
         compact(model, source)
     onnx.save(model, str(path))
@@ -90,8 +88,8 @@ def narrow_nodes(model: Any) -> dict[str, str]:
     dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     found: dict[str, str] = {}
     for node in model.graph.node:
-        if node.op_type == "MatMulNBits":
-            found[node.name] = "int4-weights"
+        if node.op_type == blocks.OPERATOR:
+            found[node.name] = next(name for name, bits in blocks.BITS.items() if bits == _bits_of(node))
         elif node.op_type == dynamic.OPERATOR:
             found[node.name] = dynamic.PRECISION
         elif node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.input[1] in dequantized:
@@ -99,15 +97,8 @@ def narrow_nodes(model: Any) -> dict[str, str]:
     return found
 
 
-def _four_bits(model: Any, assignment: Assignment) -> Any:
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-
-    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)  # it tells of every node it skips
-    others = [name for name, precision in assignment.precisions.items() if precision != "int4-weights"]
-    with translated("4-bit weights by ONNX Runtime", "Search float32 for this architecture"):
-        quantizer = MatMulNBitsQuantizer(model, block_size=BLOCK, is_symmetric=True, nodes_to_exclude=others)
-        quantizer.process()
-    return quantizer.model.model
+def _bits_of(node: Any) -> int:
+    return next(int(item.i) for item in node.attribute if item.name == "bits")
 
 
 def eight_bits(

@@ -1,5 +1,5 @@
-"""ONNX Runtime on CPUs: float32 as exported, int8 as QDQ, dynamic int8 and 4-bit weights of matrix products; single layers
-by a plan.
+"""ONNX Runtime on CPUs: float32 as exported, int8 as QDQ, dynamic int8 and weights in 8 or 4 bits of matrix products; single
+layers by a plan.
 
 The int8 recipe was chosen by measurement (trained 16-channel UNet, 128 x 128, 2 threads of a Zen 4 with VNNI, interleaved
 medians; relative L2 to float32; Dice was 0.938 to 0.940 for all):
@@ -41,12 +41,12 @@ class OnnxRuntimeTarget:
 
     name = "onnxruntime"
     session = BUILTIN["onnxruntime"]
-    precisions: tuple[str, ...] = ("float32", "int8", "int8-dynamic", "int4-weights")
+    precisions: tuple[str, ...] = ("float32", "int8", "int8-dynamic", "int8-weights", "int4-weights")
     demands: Mapping[str, Demand] = {
         "int8": Demand(fast_with=INT8_DOT_PRODUCTS),
         "int8-dynamic": Demand(fast_with=INT8_DOT_PRODUCTS),
     }
-    layer_precisions: tuple[str, ...] = ("float32", "int8", "int8-dynamic", "int4-weights")
+    layer_precisions: tuple[str, ...] = ("float32", "int8", "int8-dynamic", "int8-weights", "int4-weights")
     int8_scheme = Int8Scheme(
         operators=(
             *("Concat", "Add", "Mul", "MatMul", "AveragePool", "GlobalAveragePool", "Softmax", "Sigmoid", "LeakyRelu"),
