@@ -31,8 +31,8 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     "power_mode": "The board's power modes: governors, or a Jetson's nvpmodel.",
     "recovery_epochs": "Epochs of recovery of a changed architecture, such as [0, 4, 12, 36]: each value starts from the "
     "one before it, 0 trains nothing; those of the task's recipe when left out.",
-    "quantizer": "Which tool makes int8 of the float model, as far as a target has it: nncf, nncf-minmax, onnxruntime; "
-    "the target's own when left out.",
+    "quantizer": "Which tool makes int8 of the float model, as far as a target has it: nncf, nncf-minmax, "
+    "nncf-transformer, onnxruntime, onnxruntime-products, onnxruntime-smooth; the target's own when left out.",
     "weight_bits": "Bits of int8 weights, 8 or 7; the board chooses when left out.",
 }
 """Parameters of ``[space]`` that edgedeploy itself understands; every other one is a keyword of the task's ``build``."""

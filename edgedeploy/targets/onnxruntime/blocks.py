@@ -10,6 +10,7 @@ Every node and tensor that stays keeps the reference's name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -42,9 +43,9 @@ SMALLEST_TABLE: Final = 4096
 """Numbers in a table, at least, that is worth two more tensors."""
 
 
-def weights_only(model: Any, assignment: Assignment) -> None:
-    """Narrow, in place, the products that ``assignment`` gives a precision of ``BITS``, and tables by ``TABLE_BITS``. What
-    cannot be narrowed stays: count it. Nodes must have unique names."""
+def weights_only(model: Any, assignment: Assignment, tables: Mapping[str, int]) -> None:
+    """Narrow, in place, the products that ``assignment`` gives a precision of ``BITS``, and the tables that it gives one of
+    ``tables``, with their bits. What cannot be narrowed stays: count it. Nodes must have unique names."""
     import onnx
 
     constants = Constants(model)
@@ -54,8 +55,8 @@ def weights_only(model: Any, assignment: Assignment) -> None:
     for node in model.graph.node:
         precision = assignment.precisions.get(node.name, "")
         made = None
-        if node.op_type == "Gather" and precision in TABLE_BITS:
-            made = _table(model, node, TABLE_BITS[precision], written)
+        if node.op_type == "Gather" and precision in tables:
+            made = _table(model, node, tables[precision], written)
         elif precision in BITS and node.name in assignment.weighted:
             product = constant_product(node, constants)
             made = [_product(model, node, product, BITS[precision], written)] if product else None

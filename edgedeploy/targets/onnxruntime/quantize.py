@@ -25,6 +25,8 @@ from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import calibration_feeds
 from edgedeploy.targets.onnxruntime import blocks, dynamic
 from edgedeploy.targets.onnxruntime.compact import compact
+from edgedeploy.targets.onnxruntime.products import drop_unused
+from edgedeploy.targets.onnxruntime.smooth import OPERATORS, PRODUCTS, PRODUCTS_ALONE, SMOOTH, smooth
 from edgedeploy.targets.share import check_share
 
 CALIBRATIONS: Final = ("minmax", "percentile", "entropy")
@@ -64,8 +66,9 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
     assignment = assign(request.plan, layers_of(source), request.precision)
     wanted = set(assignment.precisions.values())
     model = onnx.ModelProto.FromString(source.SerializeToString())
-    if wanted & {*blocks.TABLE_BITS}:
-        blocks.weights_only(model, assignment)
+    tables = {**blocks.TABLE_BITS, **({"int8": 8} if request.quantizer in (PRODUCTS_ALONE, SMOOTH) else {})}
+    if wanted & {*tables}:
+        blocks.weights_only(model, assignment, tables)
     if dynamic.PRECISION in wanted:
         dynamic.dynamic_eight_bits(model, assignment, weight_bits=request.weight_bits)
     if "int8" in wanted:
@@ -128,9 +131,12 @@ def eight_bits(
         check_alive(request.plan, assignment, sources.values())
         others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
         others += [node.name for node in ready.graph.node if node.op_type in NEVER_INT8]
-        extra: dict[str, Any] = {**scheme.options, **({} if method == "minmax" else {"CalibStridedMinMax": 1})}
-        if method == "percentile":
-            extra["CalibPercentile"] = PERCENTILE
+        products_alone = request.quantizer in (PRODUCTS_ALONE, SMOOTH)
+        if request.quantizer == SMOOTH:
+            narrow = {name for name, names in sources.items() if names} - {*others}
+            others += smooth(ready, narrow, calibration_feeds(request), prepared.with_name("exposed.onnx"))
+            drop_unused(ready)
+            onnx.save(ready, str(prepared))
         with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print their progress
             quantize_static(
                 str(prepared),
@@ -143,12 +149,24 @@ def eight_bits(
                 weight_type=QuantType.QInt8,
                 calibrate_method=methods[method],
                 nodes_to_exclude=others,
-                extra_options=extra,
+                op_types_to_quantize=list(OPERATORS) if products_alone else None,
+                extra_options=_more(scheme, method, products_alone),
             )
     quantized = onnx.load(str(written))
     for scratch in (given, prepared, written):
         scratch.unlink()
     return quantized
+
+
+def _more(scheme: Scheme, method: str, products_alone: bool) -> dict[str, Any]:
+    more: dict[str, Any] = dict(scheme.options)
+    if method != "minmax":
+        more["CalibStridedMinMax"] = 1
+    if method == "percentile":
+        more["CalibPercentile"] = PERCENTILE
+    if products_alone:  # their kernels give floats; a convolution's has to give integers
+        more["OpTypesToExcludeOutputQuantization"] = list(PRODUCTS)
+    return more
 
 
 def _reader(request: BuildRequest) -> Any:

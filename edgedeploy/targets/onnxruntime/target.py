@@ -30,6 +30,7 @@ from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import check_outputs, first_feed, look_for, probe_feed, staged_artifact
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, write_narrow
+from edgedeploy.targets.onnxruntime.smooth import PRODUCTS_ALONE, SMOOTH
 
 ENTRY: Final = "model.onnx"
 QUANTIZED_SETTINGS: Final = {"optimization.disable_specified_optimizers": "MatMulAddFusion"}
@@ -54,7 +55,7 @@ class OnnxRuntimeTarget:
         )
     )
     calibrations: tuple[str, ...] = CALIBRATIONS
-    quantizers: Mapping[str, tuple[str, ...]] = {"onnxruntime": CALIBRATIONS}
+    quantizers: Mapping[str, tuple[str, ...]] = dict.fromkeys(("onnxruntime", PRODUCTS_ALONE, SMOOTH), CALIBRATIONS)
     seven_bit_precisions: tuple[str, ...] = ("int8", "int8-dynamic")
     takes_quantized = True
     extra = "study"

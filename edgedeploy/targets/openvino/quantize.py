@@ -26,6 +26,8 @@ from edgedeploy.targets.openvino.constants import PRODUCTS
 
 CALIBRATIONS: Final = ("mean-minmax", "minmax", "percentile", "mse")
 """The calibration methods that NNCF has of ``records.variant.CALIBRATIONS``, its default first."""
+TRANSFORMER: Final = "nncf-transformer"
+"""The quantizer that is NNCF with what it knows of transformers: SmoothQuant, softmax and sums of attention."""
 UNCORRECTED: Final = "nncf-minmax"
 """The quantizer that is NNCF with the extremes over all cases for ranges and without bias correction."""
 LOOKED_AT: Final = 16
@@ -57,7 +59,7 @@ def quantize(model: Any, request: BuildRequest, assignment: Assignment, sources:
     NNCF writes its parameters into the file, so that it says which one it is.
     """
     own = _quantized(model.clone(), request, assignment, sources)
-    if request.quantizer == UNCORRECTED or request.calibrator not in ("", CALIBRATIONS[0]):
+    if request.quantizer in (UNCORRECTED, TRANSFORMER) or request.calibrator not in ("", CALIBRATIONS[0]):
         return own
     distance = _distance(model, own, request)
     if distance <= TOLERANCE["int8"]:
@@ -142,6 +144,7 @@ def _quantized(
             model,
             nncf.Dataset(_Cases(request)),
             preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER if request.quantizer == TRANSFORMER else None,
             subset_size=CALIBRATION_LIMIT,
             ignored_scope=nncf.IgnoredScope(names=sorted(set(others)), validate=False) if others else None,
             advanced_parameters=_advanced(nncf, request),
