@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgedeploy.records.precision import Assignment
-from edgedeploy.targets.onnxruntime.products import Constants, constant_product, drop_unused, inferred
+from edgedeploy.reference.constants import Constants
+from edgedeploy.targets.onnxruntime.products import constant_product, drop_unused, inferred
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -51,6 +52,7 @@ def weights_only(model: Any, assignment: Assignment, tables: Mapping[str, int]) 
     constants = Constants(model)
     types = inferred(model)  # inference cannot pass the new nodes later: their operators are not part of ONNX
     nodes: list[Any] = []
+    changed = False
     written: dict[tuple[Any, ...], list[str]] = {}
     for node in model.graph.node:
         precision = assignment.precisions.get(node.name, "")
@@ -63,10 +65,11 @@ def weights_only(model: Any, assignment: Assignment, tables: Mapping[str, int]) 
         elif node.op_type == "Slice" and node.name not in assignment.precisions:  # it depends on no input
             made = _cut(model, node, constants)
         nodes += [node] if made is None else made
+        changed |= made is not None
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(copies)
-    if written:
+    if changed:
         drop_unused(model)
         known = {value.name for value in model.graph.value_info}
         model.graph.value_info.extend(value for value in types if value.name not in known)
@@ -110,7 +113,8 @@ def _nearest_ranges(rows: Floats, largest: int) -> tuple[Floats, Bytes]:
 
 
 def _levels(rows: Floats, scales: Floats, zeros: Bytes, largest: int) -> Bytes:
-    return np.clip(np.rint(rows / scales) + zeros, 0, largest).astype(np.uint8)
+    levels: Bytes = np.clip(np.rint(rows / scales) + zeros, 0, largest).astype(np.uint8)
+    return levels
 
 
 def _packed(values: Bytes, bits: int) -> Bytes:
@@ -183,12 +187,12 @@ def _byte_rows(model: Any, node: Any, values: Floats, key: Any, written: dict[tu
         scales = np.where(bounds > 0, bounds / np.float32(127), np.float32(1)).astype(np.float32)
         tensors = {"rows": np.rint(values / scales).astype(np.int8), "scales": scales}
         written[key] = _added(model, node.name, tensors)
-    rows, scales = written[key]
+    rows, factors = written[key]
     name, output = node.name, node.output[0]
     make = onnx.helper.make_node
     return [
         make("Gather", [rows, node.input[1]], [f"{output}:rows"], name=f"{name}/rows"),
-        make("Gather", [scales, node.input[1]], [f"{output}:scales"], name=f"{name}/scales"),
+        make("Gather", [factors, node.input[1]], [f"{output}:scales"], name=f"{name}/scales"),
         make("Cast", [f"{output}:rows"], [f"{output}:wide"], name=f"{name}/wide", to=onnx.TensorProto.FLOAT),
         make("Mul", [f"{output}:wide", f"{output}:scales"], [output], name=name),
     ]

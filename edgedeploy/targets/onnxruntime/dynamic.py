@@ -18,7 +18,8 @@ import numpy as np
 
 from edgedeploy.records.precision import Assignment
 from edgedeploy.records.weightbits import LARGEST_WEIGHT
-from edgedeploy.targets.onnxruntime.products import Constants, constant_product, drop_unused, inferred
+from edgedeploy.reference.constants import Constants
+from edgedeploy.targets.onnxruntime.products import constant_product, drop_unused, inferred
 
 if TYPE_CHECKING:
     import numpy.typing as npt
