@@ -134,9 +134,7 @@ def eight_bits(
         products_alone = request.quantizer in (PRODUCTS_ALONE, SMOOTH)
         if request.quantizer == SMOOTH:
             narrow = {name for name, names in sources.items() if names} - {*others}
-            others += smooth(ready, narrow, calibration_feeds(request), prepared.with_name("exposed.onnx"))
-            drop_unused(ready)
-            onnx.save(ready, str(prepared))
+            others += _smoothed(ready, narrow, request, prepared)
         with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print their progress
             quantize_static(
                 str(prepared),
@@ -156,6 +154,16 @@ def eight_bits(
     for scratch in (given, prepared, written):
         scratch.unlink()
     return quantized
+
+
+def _smoothed(ready: Any, narrow: set[str], request: BuildRequest, prepared: Path) -> list[str]:
+    """Write ``ready`` with smoothed inputs of the products ``narrow`` to ``prepared``. Returns the nodes that were added."""
+    import onnx
+
+    added = smooth(ready, narrow, calibration_feeds(request), prepared.with_name("exposed.onnx"))
+    drop_unused(ready)
+    onnx.save(ready, str(prepared))
+    return added
 
 
 def _more(scheme: Scheme, method: str, products_alone: bool) -> dict[str, Any]:

@@ -85,7 +85,8 @@ def _largest(model: Any, tensors: list[str], feeds: Iterable[Mapping[str, Array]
     scratch.unlink()
     found: dict[str, Floats] = {}
     for feed in feeds:
-        values = dict(zip(wanted, session.run(wanted, dict(feed)), strict=True))
+        ran = session.run(wanted, dict(feed)) if wanted else []  # no names would mean all outputs
+        values = dict(zip(wanted, ran, strict=True))
         for name in tensors:
             value = np.asarray(values.get(name, feed.get(name)))
             bounds = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)

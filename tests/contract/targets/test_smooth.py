@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from small_onnx import feeds, request
+from small_onnx import feeds, request, transformer_block
 
 from edgedeploy.reference.export import describe, open_onnx, run_reference
 from edgedeploy.reference.parity import compare
@@ -77,6 +77,14 @@ def test_it_is_nearer_than_products_alone_and_than_the_default(tmp_path: Path) -
         assert session.executed() == {"int8": 3}
         sqnr_db[tool] = compare(exact, session.run(fresh))["out"]["sqnr_db"]
     assert sqnr_db[""] <= sqnr_db["onnxruntime-products"] < sqnr_db["onnxruntime-smooth"] - 3
+
+
+def test_what_reads_the_models_input_is_smoothed_too(tmp_path: Path) -> None:
+    path = transformer_block(tmp_path / "m.onnx")
+    model = onnx.load(str(path))
+    rows = list(feeds(describe(path).inputs[0], count=2))
+    assert smooth(model, {"/mlp/fc1"}, rows, tmp_path / "scratch.onnx") == ["image/smooth"]
+    assert smooth(onnx.load(str(path)), set(), rows, tmp_path / "scratch.onnx") == []
 
 
 @pytest.mark.parametrize("way", ["minmax", "percentile", "entropy"])
