@@ -10,7 +10,7 @@ import typer
 
 from edgedeploy.errors import SpecError
 
-PRECISIONS = ("int8", "int8-dynamic", "float16", "bfloat16", "int4-weights", "float32")
+PRECISIONS = ("int8", "int8-dynamic", "float16", "bfloat16", "int8-weights", "int4-weights", "float32")
 COLOURS = ("rgb", "bgr", "grey")
 
 
@@ -57,7 +57,7 @@ BuiltIn = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="int8, int8-dynamic, float16, bfloat16, int4-weights, float32: what the target builds.",
+        help="int8, int8-dynamic, float16, bfloat16, int8-weights, int4-weights, float32: what the target builds.",
         autocompletion=complete_precision,
     ),
 ]

@@ -15,9 +15,9 @@ from typing import Final
 
 from edgedeploy.errors import BuildError, Unsupported, nearest
 
-LAYER_PRECISIONS: Final = ("float32", "float16", "bfloat16", "int8", "int8-dynamic", "int4-weights")
-"""``int8-dynamic`` quantizes a layer's input at each query. ``int4-weights`` stores a layer's weights in 4 bits; its
-products are computed in the float precision around it."""
+LAYER_PRECISIONS: Final = ("float32", "float16", "bfloat16", "int8", "int8-dynamic", "int8-weights", "int4-weights")
+"""``int8-dynamic`` quantizes a layer's input at each query. ``int8-weights`` and ``int4-weights`` store a layer's weights
+in 8 and 4 bits; how its products are computed the runtime decides, in float or with inputs rounded to 8 bits on the way."""
 
 AS_GIVEN: Final = "as-given"
 """The precision of a model whose file says itself what computes in what: quantized already, or float64."""
@@ -28,7 +28,10 @@ CALIBRATED: Final = ("int8",)
 SHOWN_RULES: Final = 6
 """A plan with more rules is not written out in labels."""
 
-NARROW: Final = ("int8", "int8-dynamic", "int4-weights")
+WEIGHTS_ONLY: Final = ("int8-weights", "int4-weights")
+"""Precisions that are about stored weights alone: they need no calibration cases. Tables of embeddings shrink too."""
+
+NARROW: Final = ("int8", "int8-dynamic", *WEIGHTS_ONLY)
 """Precisions that only layers with constant weights of their own can take."""
 
 

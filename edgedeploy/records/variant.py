@@ -29,7 +29,7 @@ ALLOCATIONS: Final = (UNIFORM, "compute", "bytes")
 """How a width is spread over the layers: the same share of channels everywhere, or by the layers' sensitivity so that the
 model's multiplications, or the bytes of its weights, are those of the uniform width."""
 
-PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int8-dynamic", "int4-weights", AS_GIVEN)
+PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int8-dynamic", "int8-weights", "int4-weights", AS_GIVEN)
 """Numeric precisions a variant may ask for; a target names the ones it has."""
 
 CALIBRATIONS: Final = ("minmax", "mean-minmax", "percentile", "entropy", "mse")

@@ -34,6 +34,7 @@ TOLERANCE: Final[Mapping[str, float]] = {
     "float16": 1e-2,
     "int8": 0.25,
     "int8-dynamic": 0.25,
+    "int8-weights": 0.25,
     "int4-weights": 0.25,
     AS_GIVEN: 0.25,
 }

@@ -17,8 +17,8 @@ MAX_CHOICES = 64
 BUDGET_WORD: Final = "auto:"
 
 SPACE_KEYS: Final[Mapping[str, str]] = {
-    "precision": "Numeric precisions: float32, bfloat16, float16, int8, int8-dynamic, int4-weights; a target that lacks one "
-    "builds float32.",
+    "precision": "Numeric precisions: float32, bfloat16, float16, int8, int8-dynamic, int8-weights, int4-weights; a target "
+    "that lacks one builds float32.",
     "width": "Shares of channels that structured pruning keeps, above 0 and at most 1. For tasks in PyTorch.",
     "allocation": 'How a width is spread over the layers: "uniform" (the same share of channels in each), or by the loss '
     'that channels are worth, for the multiplications ("compute") or the weights ("bytes") of the uniform width.',
@@ -32,8 +32,8 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     "power_mode": "The board's power modes: governors, or a Jetson's nvpmodel.",
     "recovery_epochs": "Epochs of recovery of a changed architecture, such as [0, 4, 12, 36]: each value starts from the "
     "one before it, 0 trains nothing; those of the task's recipe when left out.",
-    "quantizer": "Which tool makes int8 of the float model, as far as a target has it: nncf, nncf-minmax, onnxruntime; "
-    "the target's own when left out.",
+    "quantizer": "Which tool makes int8 of the float model, as far as a target has it: nncf, nncf-minmax, "
+    "nncf-transformer, onnxruntime, onnxruntime-products, onnxruntime-smooth; the target's own when left out.",
     **SHRINK_TEXTS,
     "tile": 'How volumes are cut, for networks that answer each voxel: a side in voxels, sides such as "96x96x64", memory '
     'such as "2 GiB" (the tile that computes the fewest voxels and is predicted to stay within it), 0 for the whole volume.',

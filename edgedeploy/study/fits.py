@@ -14,7 +14,7 @@ from edgedeploy.records.variant import Scalar, Variant
 IN_OWN_MEMORY: Final = frozenset({"onnxruntime", "openvino", "litert"})
 """Targets whose sessions here hold the weights in the memory of their process, not of a device."""
 
-LEAST_BITS: Final[Mapping[str, int]] = {"int8": 8, "int8-dynamic": 8, "int4-weights": 4}
+LEAST_BITS: Final[Mapping[str, int]] = {"int8": 8, "int8-dynamic": 8, "int8-weights": 8, "int4-weights": 4}
 LEAST_FLOAT_BITS: Final = 16
 """OpenVINO keeps float32 weights as float16 where nothing is lost."""
 

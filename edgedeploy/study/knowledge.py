@@ -30,7 +30,10 @@ NOT_FOR_ACCURACY: Final = frozenset({"threads", "power_mode"})
 OF_WEIGHTS_ALONE: Final = frozenset({"recovery_epochs"})
 NOT_FOR_SIZE: Final = frozenset({"threads", "power_mode", "calibration", "calibration_cases"}) | OF_WEIGHTS_ALONE
 
-_BITS: Final[Mapping[str, int]] = {"bfloat16": 16, "float16": 16, "int8": 8, "int8-dynamic": 8, "int4-weights": 4}
+_BITS: Final[Mapping[str, int]] = {
+    **{"bfloat16": 16, "float16": 16, "int8": 8, "int8-dynamic": 8},
+    **{"int8-weights": 8, "int4-weights": 4},
+}
 _FLOAT_BITS: Final = 32
 
 

@@ -23,6 +23,10 @@ IN_TILES = {LEAN: "1"}
 what it had, and no plan of memory, which is made after the first run beside what that one took. MeshNet on 110x146x146
 voxels (Zen 4, 2026-11-29): 257 MiB in place of 357 after five tiles, for 12 % more CPU time."""
 
+BLOCKWISE = "MatMulNBits"
+"""Products with weights in blocks. How many bits they have is told by the shape of the weights, which a profile leaves out
+where a kernel has packed them for itself: ``executed`` then looks at a session that packs nothing."""
+
 _KERNEL_TIME = "_kernel_time"
 
 _REWRITTEN = re.compile(r"(_token_\d+|_nchwc)+$")
@@ -71,7 +75,7 @@ class OnnxRuntimeSession:
         self.device = self._session.get_providers()[0]
         self.version = str(onnxruntime.__version__)
 
-    def _open(self, profile_prefix: str | None) -> Any:
+    def _open(self, profile_prefix: str | None, more: Mapping[str, str] | None = None) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -82,7 +86,7 @@ class OnnxRuntimeSession:
         # of the one that waits would steal the core of the one that runs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_cpu_mem_arena = options.enable_mem_pattern = LEAN not in self._settings
-        for key, value in self._settings.items():
+        for key, value in {**self._settings, **(more or {})}.items():
             if key != LEAN:
                 options.add_session_config_entry(key, value)
         if profile_prefix is not None:
@@ -111,16 +115,19 @@ class OnnxRuntimeSession:
             item.name: np.ones([n if isinstance(n, int) else 1 for n in item.shape], _numpy_type(item.type))
             for item in self._session.get_inputs()
         }
-        return executed_from_profile(self._events([feeds]))
+        events = self._events([feeds])
+        if any(_operator(event) == BLOCKWISE for event in events):
+            events = self._events([feeds], {"session.disable_prepacking": "1"})
+        return executed_from_profile(events)
 
     def profile(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """See :class:`edgedeploy.runtime.sessions.open.Profiled`."""
         return layers_from_profile(self._events(feeds))
 
-    def _events(self, feeds: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """ONNX Runtime's profile of one inference for each of ``feeds``, in a second session."""
+    def _events(self, feeds: Sequence[Mapping[str, Any]], more: Mapping[str, str] | None = None) -> list[Any]:
+        """ONNX Runtime's profile of one inference for each of ``feeds``, in a second session with ``more`` settings."""
         with tempfile.TemporaryDirectory(prefix="edgedeploy-profile-") as folder:
-            session = self._open(profile_prefix=str(Path(folder) / "run"))
+            session = self._open(profile_prefix=str(Path(folder) / "run"), more=more)
             for values in feeds:
                 session.run(None, dict(values))
             events: list[Any] = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -192,8 +199,7 @@ def _layer_precision(operator: str, input_types: list[Any]) -> str | None:
     either.
 
     The names of integer operators decide, because some of them have a float input (DynamicQuantizeMatMul quantizes it
-    at each query). For other operators the type of the first input decides. MatMulNBits multiplies 4-bit weights in the
-    precision of its input.
+    at each query). For other operators the type of the first input decides. MatMulNBits has weights of 4 or 8 bits.
     """
     if not any(name in operator for name in COMPUTE_OPERATORS):
         return None
@@ -201,9 +207,21 @@ def _layer_precision(operator: str, input_types: list[Any]) -> str | None:
         return "int8-dynamic"
     if operator.startswith(("QLinear", "QGemm")) or "Integer" in operator:
         return "int8"
-    if operator == "MatMulNBits":
-        return "int4-weights"
+    if operator == BLOCKWISE:
+        return "int8-weights" if _has_whole_bytes(input_types) else "int4-weights"
     return _first_precision(input_types)
+
+
+def _operator(event: Mapping[str, Any]) -> str:
+    return str(event.get("args", {}).get("op_name", ""))
+
+
+def _has_whole_bytes(input_types: list[Any]) -> bool:
+    """Whether the weights (outputs, blocks, bytes of a block) hold a byte for each number that an output multiplies."""
+    shapes = [shape for entry in input_types[:2] for shape in entry.values()]
+    if len(shapes) < 2 or len(shapes[1]) != 3 or not shapes[0]:
+        return False
+    return bool(shapes[1][1] * shapes[1][2] >= shapes[0][-1])
 
 
 def _first_precision(input_types: list[Any]) -> str | None:

@@ -82,6 +82,8 @@ class OpenVinoSession:
                 continue
             found = _text(info["runtimePrecision"])
             precision = _PRECISIONS.get(found, found)
+            if precision == "int8" and kind == "FullyConnected" and _reads_floats(layer):
+                precision = "int8-weights"
             (layers if kind in COMPUTE_LAYERS else others).append(precision)
         return count_layers(layers, others)
 
@@ -114,6 +116,12 @@ class OpenVinoSession:
             {**layer, "ns": round(statistics.median(times_ns[name][1:] or times_ns[name]))}
             for name, layer in found.items()
         ]
+
+
+def _reads_floats(layer: Any) -> bool:
+    """Whether a layer's first input is floats, so that what is narrow of it is its weights. The kernel may round it on
+    the way; the compiled graph does not say."""
+    return str(layer.get_input_element_type(0).get_type_name()) in ("f32", "f16", "bf16")
 
 
 def _text(value: Any) -> str:

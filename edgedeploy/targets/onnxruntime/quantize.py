@@ -1,5 +1,5 @@
-"""Quantization for ONNX Runtime: int8 as QDQ pairs with calibrated ranges, 4-bit weights as MatMulNBits. Dynamic int8
-is in :mod:`.dynamic`.
+"""Quantization for ONNX Runtime: int8 as QDQ pairs with calibrated ranges. Dynamic int8 is in :mod:`.dynamic`, weights
+alone in :mod:`.blocks`.
 
 ONNX Runtime's calibration keeps what each case gave until the last one has run: two numbers per tensor for min-max, every
 activation for the histogram methods (percentile, entropy). It gets one case at a time instead, and merges ranges and
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +26,11 @@ from edgedeploy.reference.layers import check_alive, check_followed, fused_from,
 from edgedeploy.reference.safety_child import outline
 from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import calibration_feeds
-from edgedeploy.targets.onnxruntime import dynamic
+from edgedeploy.targets.onnxruntime import blocks, dynamic
 from edgedeploy.targets.onnxruntime.compact import compact
+from edgedeploy.targets.onnxruntime.products import drop_unused
+from edgedeploy.targets.onnxruntime.smooth import OPERATORS, PRODUCTS, PRODUCTS_ALONE, SMOOTH, smooth
+from edgedeploy.targets.share import check_share
 
 CALIBRATIONS: Final = ("minmax", "percentile", "entropy")
 """The calibration methods that ONNX Runtime has of ``records.variant.CALIBRATIONS``, the default first."""
@@ -36,13 +38,10 @@ PERCENTILE: Final = 99.99
 """Percentage of values within the range, counting both tails. Chosen by measurement on the trained UNet of
 :mod:`edgedeploy.targets.onnxruntime.target`."""
 
-BLOCK: Final = 32
-"""Weights that share one scale in 4 bits."""
-
-
 NARROWED: Final = {
     "int8": "Conv, ConvTranspose, Gemm, MatMul",
-    "int4-weights": "MatMul",
+    "int8-weights": "MatMul, Gemm",
+    "int4-weights": "MatMul, Gemm",
     dynamic.PRECISION: "MatMul, Gemm",
 }
 """The operators that each precision quantizes."""
@@ -66,11 +65,12 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
     source = outline(_named(request.reference))
     assignment = assign(request.plan, layers_of(source), request.precision)
     wanted = set(assignment.precisions.values())
+    tables = {**blocks.TABLE_BITS, **({"int8": 8} if request.quantizer in (PRODUCTS_ALONE, SMOOTH) else {})}
 
     def narrowed_weights() -> Any:
         model = _named(request.reference)
-        if "int4-weights" in wanted:
-            model = _four_bits(model, assignment)
+        if wanted & {*tables}:
+            blocks.weights_only(model, assignment, tables)
         if dynamic.PRECISION in wanted:
             dynamic.dynamic_eight_bits(model, assignment, weight_bits=request.weight_bits)
         return model
@@ -86,6 +86,7 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
     if request.precision in NARROW and request.precision in wanted - set(narrow.values()):
         found = f"the model has no {NARROWED[request.precision]} with constant weights"
         raise Unsupported(f"{request.precision} layers", found, "Search float32 instead")
+    check_share(request.precision, source, assignment, {name for node in narrow for name in sources[node]})
     if "int8" in wanted:
         compact(model, source)
     save(model, path)
@@ -104,8 +105,8 @@ def narrow_nodes(model: Any) -> dict[str, str]:
     dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     found: dict[str, str] = {}
     for node in model.graph.node:
-        if node.op_type == "MatMulNBits":
-            found[node.name] = "int4-weights"
+        if node.op_type == blocks.OPERATOR:
+            found[node.name] = next(name for name, bits in blocks.BITS.items() if bits == _bits_of(node))
         elif node.op_type == dynamic.OPERATOR:
             found[node.name] = dynamic.PRECISION
         elif node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.input[1] in dequantized:
@@ -113,15 +114,8 @@ def narrow_nodes(model: Any) -> dict[str, str]:
     return found
 
 
-def _four_bits(model: Any, assignment: Assignment) -> Any:
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-
-    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)  # it tells of every node it skips
-    others = [name for name, precision in assignment.precisions.items() if precision != "int4-weights"]
-    with translated("4-bit weights by ONNX Runtime", "Search float32 for this architecture"):
-        quantizer = MatMulNBitsQuantizer(model, block_size=BLOCK, is_symmetric=True, nodes_to_exclude=others)
-        quantizer.process()
-    return quantizer.model.model
+def _bits_of(node: Any) -> int:
+    return next(int(item.i) for item in node.attribute if item.name == "bits")
 
 
 def eight_bits(
@@ -146,10 +140,8 @@ def eight_bits(
     with translated("int8 quantization by ONNX Runtime", "Search float32 for this architecture"):
         # Shapes are static: the symbolic pass would add nothing but a dependency on sympy.
         quant_pre_process(str(given), str(prepared), skip_symbolic_shape=True)
+        products_alone = request.quantizer in (PRODUCTS_ALONE, SMOOTH)
         others = _left_float(request, source, assignment, prepared)
-        extra: dict[str, Any] = {**scheme.options, "CalibStridedMinMax": 1}
-        if method == "percentile":
-            extra["CalibPercentile"] = PERCENTILE
         with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print their progress
             quantize_static(
                 str(prepared),
@@ -162,7 +154,8 @@ def eight_bits(
                 weight_type=QuantType.QInt8,
                 calibrate_method=methods[method],
                 nodes_to_exclude=others,
-                extra_options=extra,
+                op_types_to_quantize=list(OPERATORS) if products_alone else None,
+                extra_options=_more(scheme, method, products_alone),
                 use_external_data_format=True,
             )
     quantized = onnx.load(str(written))
@@ -172,7 +165,8 @@ def eight_bits(
 
 
 def _left_float(request: BuildRequest, source: Any, assignment: Assignment, prepared: Path) -> list[str]:
-    """Nodes of the prepared file that are not to be int8, which get names of their own there."""
+    """Nodes of the prepared file that are not to be int8, which get names of their own there. The inputs of products are
+    smoothed on the way, where that is asked for."""
     import onnx
 
     ready = _named(prepared)
@@ -180,7 +174,30 @@ def _left_float(request: BuildRequest, source: Any, assignment: Assignment, prep
     sources = fused_from(source, ready)
     check_alive(request.plan, assignment, sources.values())
     others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
-    return others + [node.name for node in ready.graph.node if node.op_type in NEVER_INT8]
+    others += [node.name for node in ready.graph.node if node.op_type in NEVER_INT8]
+    if request.quantizer == SMOOTH:
+        narrow = {name for name, names in sources.items() if names} - {*others}
+        others += _smoothed(ready, narrow, request, prepared)
+    return others
+
+
+def _smoothed(ready: Any, narrow: set[str], request: BuildRequest, prepared: Path) -> list[str]:
+    """Write ``ready`` with smoothed inputs of the products ``narrow`` to ``prepared``. Returns the nodes that were added."""
+    import onnx
+
+    added = smooth(ready, narrow, calibration_feeds(request), prepared.with_name("exposed.onnx"))
+    drop_unused(ready)
+    onnx.save(ready, str(prepared))
+    return added
+
+
+def _more(scheme: Scheme, method: str, products_alone: bool) -> dict[str, Any]:
+    more: dict[str, Any] = {**scheme.options, "CalibStridedMinMax": 1}
+    if method == "percentile":
+        more["CalibPercentile"] = PERCENTILE
+    if products_alone:  # their kernels give floats; a convolution's has to give integers
+        more["OpTypesToExcludeOutputQuantization"] = list(PRODUCTS)
+    return more
 
 
 def _reader(request: BuildRequest) -> Any:

@@ -1,5 +1,5 @@
-"""ONNX Runtime on CPUs: float32 as exported, int8 as QDQ, dynamic int8 and 4-bit weights of matrix products; single layers
-by a plan.
+"""ONNX Runtime on CPUs: float32 as exported, int8 as QDQ, dynamic int8 and weights in 8 or 4 bits of matrix products; single
+layers by a plan.
 
 The int8 recipe was chosen by measurement (trained 16-channel UNet, 128 x 128, 2 threads of a Zen 4 with VNNI, interleaved
 medians; relative L2 to float32; Dice was 0.938 to 0.940 for all):
@@ -31,6 +31,7 @@ from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import check_batch, check_outputs, first_feed, look_for, probe_feed, staged_artifact
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, write_narrow
+from edgedeploy.targets.onnxruntime.smooth import PRODUCTS_ALONE, SMOOTH
 
 ENTRY: Final = "model.onnx"
 QUANTIZED_SETTINGS: Final = {"optimization.disable_specified_optimizers": "MatMulAddFusion"}
@@ -42,12 +43,12 @@ class OnnxRuntimeTarget:
 
     name = "onnxruntime"
     session = BUILTIN["onnxruntime"]
-    precisions: tuple[str, ...] = ("float32", "int8", "int8-dynamic", "int4-weights")
+    precisions: tuple[str, ...] = ("float32", "int8", "int8-dynamic", "int8-weights", "int4-weights")
     demands: Mapping[str, Demand] = {
         "int8": Demand(fast_with=INT8_DOT_PRODUCTS),
         "int8-dynamic": Demand(fast_with=INT8_DOT_PRODUCTS),
     }
-    layer_precisions: tuple[str, ...] = ("float32", "int8", "int8-dynamic", "int4-weights")
+    layer_precisions: tuple[str, ...] = ("float32", "int8", "int8-dynamic", "int8-weights", "int4-weights")
     int8_scheme = Int8Scheme(
         operators=(
             *("Concat", "Add", "Mul", "MatMul", "AveragePool", "GlobalAveragePool", "Softmax", "Sigmoid", "LeakyRelu"),
@@ -55,7 +56,7 @@ class OnnxRuntimeTarget:
         )
     )
     calibrations: tuple[str, ...] = CALIBRATIONS
-    quantizers: Mapping[str, tuple[str, ...]] = {"onnxruntime": CALIBRATIONS}
+    quantizers: Mapping[str, tuple[str, ...]] = dict.fromkeys(("onnxruntime", PRODUCTS_ALONE, SMOOTH), CALIBRATIONS)
     seven_bit_precisions: tuple[str, ...] = ("int8", "int8-dynamic")
     takes_quantized = True
     takes_batches = True

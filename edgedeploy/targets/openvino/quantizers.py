@@ -1,4 +1,4 @@
-"""The quantizers that OpenVINO's int8 may come from: NNCF in two ways, and ONNX Runtime's static quantizer.
+"""The quantizers that OpenVINO's int8 may come from: NNCF in three ways, and ONNX Runtime's static quantizer.
 
 ONNX Runtime writes QuantizeLinear/DequantizeLinear pairs, and OpenVINO keeps their scales. What differs from NNCF:
 activations have the extremes over all calibration cases for ranges, joined tensors keep ranges of their own, and no bias is
@@ -15,12 +15,13 @@ from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.records.precision import Assignment
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS as ONNXRUNTIME_CALIBRATIONS
 from edgedeploy.targets.onnxruntime.quantize import Scheme, eight_bits
-from edgedeploy.targets.openvino.quantize import CALIBRATIONS, UNCORRECTED
+from edgedeploy.targets.openvino.quantize import CALIBRATIONS, TRANSFORMER, UNCORRECTED
 
 ONNXRUNTIME: Final = "onnxruntime"
 QUANTIZERS: Final[Mapping[str, tuple[str, ...]]] = {
     "nncf": CALIBRATIONS,
     UNCORRECTED: ("minmax",),
+    TRANSFORMER: CALIBRATIONS,
     ONNXRUNTIME: ONNXRUNTIME_CALIBRATIONS,
 }
 """The quantizers with the calibration methods of each; the defaults first."""

@@ -1,4 +1,4 @@
-"""OpenVINO on CPUs: float32, bfloat16, int8 and 4-bit weights (NNCF) as IR; single layers by a plan.
+"""OpenVINO on CPUs: float32, bfloat16, int8 and weights in 8 or 4 bits (NNCF) as IR; single layers by a plan.
 
 The precision hint is always written down: without one, OpenVINO silently runs bfloat16 on CPUs that have it. Measured
 (trained 16-channel UNet, 128 x 128, 2 threads of a Zen 4 with VNNI and AVX512-BF16, interleaved medians; relative L2 to
@@ -22,7 +22,7 @@ from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, Int8Scheme, Layer, assign
+from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, WEIGHTS_ONLY, Int8Scheme, assign
 from edgedeploy.reference.batches import open_model_batch
 from edgedeploy.reference.external import save, weights_file
 from edgedeploy.reference.graph import nodes_named
@@ -36,6 +36,7 @@ from edgedeploy.targets.openvino.constants import narrow_weights
 from edgedeploy.targets.openvino.layers import label_operations, name_ranges
 from edgedeploy.targets.openvino.quantize import CALIBRATIONS, check_narrow, compress, narrow_nodes, quantize
 from edgedeploy.targets.openvino.quantizers import ONNXRUNTIME, QUANTIZERS, pairs_of_onnxruntime
+from edgedeploy.targets.share import check_share
 
 ENTRY: Final = "model.xml"
 BF16_INSTRUCTIONS: Final = ("avx512_bf16", "amx_bf16")
@@ -43,7 +44,7 @@ BF16_INSTRUCTIONS: Final = ("avx512_bf16", "amx_bf16")
 slower than float32; Arm CPUs have no bfloat16 there."""
 
 FLOATS: Final = ("float32", "bfloat16")
-PRECISION_HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "int8": "f32", "int4-weights": "f32", AS_GIVEN: "f32"}
+PRECISION_HINTS: Final = {"bfloat16": "bf16", **dict.fromkeys(("float32", "int8", *WEIGHTS_ONLY, AS_GIVEN), "f32")}
 
 
 _COUNTED: Final = re.compile(r"(.*)_\d+(?:\.\d+)?")
@@ -55,12 +56,12 @@ class OpenVinoTarget:
 
     name = "openvino"
     session = BUILTIN["openvino"]
-    precisions: tuple[str, ...] = ("float32", "bfloat16", "int8", "int4-weights")
+    precisions: tuple[str, ...] = ("float32", "bfloat16", "int8", "int8-weights", "int4-weights")
     demands: Mapping[str, Demand] = {
         "bfloat16": Demand(runs_with=BF16_INSTRUCTIONS, fast_with=BF16_INSTRUCTIONS),
         "int8": Demand(fast_with=INT8_DOT_PRODUCTS),
     }
-    layer_precisions: tuple[str, ...] = ("float32", "bfloat16", "int8", "int4-weights")
+    layer_precisions: tuple[str, ...] = ("float32", "bfloat16", "int8", "int8-weights", "int4-weights")
     int8_scheme = Int8Scheme(outputs=False, mean_extremes=True)
     calibrations: tuple[str, ...] = CALIBRATIONS
     quantizers: Mapping[str, tuple[str, ...]] = QUANTIZERS
@@ -155,7 +156,7 @@ def _write(request: BuildRequest, path: Path) -> None:
         name_ranges(model, source)
     _name_layers(model, "converted")
     if narrow and not request.quantized:
-        model = _narrowed(request, model, layers_of(source), sources)
+        model = _narrowed(request, model, source, sources)
         _name_layers(model, "quantized")
     narrow_weights(model, _float_hint(request))
     _name_layers(model, "stored")
@@ -186,18 +187,20 @@ def _paired(request: BuildRequest, source: Any, scratch: Path) -> Any:
     return pairs_of_onnxruntime(request, source, assignment, scratch)
 
 
-def _narrowed(request: BuildRequest, model: Any, layers: tuple[Layer, ...], sources: dict[str, tuple[str, ...]]) -> Any:
+def _narrowed(request: BuildRequest, model: Any, source: Any, sources: dict[str, tuple[str, ...]]) -> Any:
     """``model`` as precision and plan want it, and shown to be so."""
-    assignment = assign(request.plan, layers, request.precision)
+    assignment = assign(request.plan, layers_of(source), request.precision)
     wanted = set(assignment.precisions.values())
     check_alive(request.plan, assignment, sources.values())
     if "int8" in wanted and request.quantizer != ONNXRUNTIME:
         model = quantize(model, request, assignment, sources)
-    if "int4-weights" in wanted:
-        model = compress(model, request, assignment, sources)
     narrow = narrow_nodes(model)
+    for precision in (name for name in WEIGHTS_ONLY if name in wanted):
+        model = compress(model, request, assignment, sources, precision)
+        narrow = {name: narrow.get(name, precision) for name in narrow_nodes(model)}
     check_narrow(request, wanted, narrow)
     check_followed(request.plan, assignment, sources, narrow)
+    check_share(request.precision, source, assignment, {name for node in narrow for name in sources.get(node, ())})
     return model
 
 

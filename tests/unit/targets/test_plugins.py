@@ -70,7 +70,7 @@ def found(name: str) -> Plugin:
 def test_a_checkout_has_the_targets_that_come_with_it() -> None:
     plugins = {plugin.name: plugin for plugin in find_targets()}
     assert {"litert", "onnxruntime", "openvino"} <= set(plugins)
-    assert plugins["openvino"].load().precisions == ("float32", "bfloat16", "int8", "int4-weights")
+    assert plugins["openvino"].load().precisions == ("float32", "bfloat16", "int8", "int8-weights", "int4-weights")
     assert [plugin.name for plugin in find_targets()] == sorted(plugins)
 
 

@@ -1,0 +1,78 @@
+"""Products with constant weights in an ONNX graph: what they multiply with, wherever the constant comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedeploy.reference.constants import Constants
+from edgedeploy.reference.safety_child import outline
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+
+
+def constant_product(node: Any, constants: Constants) -> tuple[tuple[Any, ...], Floats, Floats | None] | None:
+    """A key that is equal for equal weights, the weights (inputs, outputs), and the bias (outputs,) or None. Returns
+    None when the kernel cannot compute ``node``."""
+    import onnx
+
+    if node.op_type not in ("MatMul", "Gemm"):
+        return None
+    weights = constants.get(node.input[1])
+    if weights is None or weights.ndim != 2 or weights.dtype != np.float32:
+        return None
+    if node.op_type == "MatMul":
+        return (node.input[1],), weights, None
+    options = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    if options.get("transA"):
+        return None
+    turned, alpha = bool(options.get("transB")), options.get("alpha", 1.0)
+    weights = np.ascontiguousarray(weights.T if turned else weights) * np.float32(alpha)
+    bias = None
+    if len(node.input) > 2 and node.input[2]:
+        bias = constants.get(node.input[2])
+        if bias is None or bias.size != weights.shape[1]:  # added by rows, or computed
+            return None
+        bias = bias.reshape(-1) * np.float32(options.get("beta", 1.0))
+    return (node.input[1], turned, alpha), weights, bias
+
+
+def inferred(model: Any) -> list[Any]:
+    """Inferred types of tensors that the file does not record."""
+    import onnx
+
+    known = {value.name for value in model.graph.value_info}
+    found = onnx.shape_inference.infer_shapes(outline(model)).graph.value_info  # with its weights it may pass 2 GB
+    return [value for value in found if value.name not in known]
+
+
+def drop_unused(model: Any) -> None:
+    """Remove nodes and weights that nothing reads any more, also from the inputs, where older files list weights."""
+    wanted = {value.name for value in model.graph.output}
+    nodes = []
+    for node in reversed(model.graph.node):
+        if wanted & set(node.output):
+            wanted.update(_read(node))
+            nodes.append(node)
+    weights = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
+    gone = {tensor.name for tensor in model.graph.initializer} - wanted
+    inputs = [value for value in model.graph.input if value.name not in gone]
+    for field, values in (("node", nodes[::-1]), ("initializer", weights), ("input", inputs)):
+        copies = [type(value).FromString(value.SerializeToString()) for value in values]
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(copies)
+
+
+def _read(node: Any) -> Iterator[str]:
+    """Tensors that a node reads, including those that its subgraphs take from outside."""
+    yield from node.input
+    for item in node.attribute:
+        for graph in (item.g, *item.graphs):
+            for inner in graph.node:
+                yield from _read(inner)
+            yield from (value.name for value in graph.output)
