@@ -148,11 +148,16 @@ class ImageToImage(PictureTask):
         truth = self.truth(case)
         return image_metrics(self.answer(outputs, truth.shape[1:]), np.clip(truth, 0, 1))
 
+    def shown(self, image: Image) -> Image:
+        """An image of the network's values, black 0 to white 1 as a picture has it."""
+        return image
+
     def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> npt.NDArray[np.uint8]:
         """The target, or the answer in ``outputs``, right of the input."""
         truth = self.truth(case)
         shown = truth if outputs is None else self.answer(outputs, truth.shape[1:])
         pair = np.concatenate([self.resize(self.image_of(case), *truth.shape[1:]), shown], axis=2)
+        pair = self.shown(pair)
         pixels = np.round(np.clip(pair, 0, 1) * 255).astype(np.uint8)
         return (
             np.ascontiguousarray(np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels).transpose(1, 2, 0).copy()

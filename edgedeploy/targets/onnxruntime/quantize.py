@@ -22,6 +22,7 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import NARROW, Assignment, assign
 from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.layers import check_alive, check_followed, fused_from, layers_of, name_nodes
+from edgedeploy.reference.skips import input_skips, reading_again
 from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import calibration_feeds
 from edgedeploy.targets.onnxruntime import dynamic
@@ -113,7 +114,8 @@ def _four_bits(model: Any, assignment: Assignment) -> Any:
 def eight_bits(
     request: BuildRequest, source: Any, model: Any, assignment: Assignment, prepared: Path, scheme: Scheme
 ) -> Any:
-    """``model`` with the int8 layers of ``assignment`` as QDQ pairs. ``prepared`` is a path for scratch; files beside it are
+    """``model`` with the int8 layers of ``assignment`` as QDQ pairs; what carries an input to an output stays float
+    (:mod:`edgedeploy.reference.skips`). ``prepared`` is a path for scratch; files beside it are
     written and removed. Raises ``Unsupported`` or ``BuildError``."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -137,6 +139,7 @@ def eight_bits(
         check_alive(request.plan, assignment, sources.values())
         others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
         others += [node.name for node in ready.graph.node if node.op_type in NEVER_INT8]
+        others += (skips := input_skips(ready))
         extra: dict[str, Any] = {**scheme.options, **({} if method == "minmax" else {"CalibStridedMinMax": 1})}
         if method == "percentile":
             extra["CalibPercentile"] = PERCENTILE
@@ -155,6 +158,7 @@ def eight_bits(
                 extra_options=extra,
             )
     quantized = onnx.load(str(written))
+    reading_again(quantized, ready, skips)
     for scratch in (given, prepared, written):
         scratch.unlink()
     return quantized

@@ -22,9 +22,10 @@ from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, Int8Scheme, Layer, assign
+from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, Int8Scheme, assign
 from edgedeploy.reference.graph import nodes_named
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
+from edgedeploy.reference.skips import input_skips
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import check_outputs, first_feed, look_for, probe_feed, staged_artifact
@@ -147,7 +148,7 @@ def _write(request: BuildRequest, path: Path) -> None:
         name_ranges(model, source)
     _name_layers(model, "converted")
     if narrow and not request.quantized:
-        model = _narrowed(request, model, layers_of(source), sources)
+        model = _narrowed(request, model, source, sources)
         _name_layers(model, "quantized")
     narrow_weights(model, _float_hint(request))
     _name_layers(model, "stored")
@@ -163,13 +164,15 @@ def _paired(request: BuildRequest, source: Any, scratch: Path) -> Any:
     return pairs_of_onnxruntime(request, source, assignment, scratch)
 
 
-def _narrowed(request: BuildRequest, model: Any, layers: tuple[Layer, ...], sources: dict[str, tuple[str, ...]]) -> Any:
+def _narrowed(request: BuildRequest, model: Any, source: Any, sources: dict[str, tuple[str, ...]]) -> Any:
     """``model`` as precision and plan want it, and shown to be so."""
-    assignment = assign(request.plan, layers, request.precision)
+    assignment = assign(request.plan, layers_of(source), request.precision)
     wanted = set(assignment.precisions.values())
     check_alive(request.plan, assignment, sources.values())
     if "int8" in wanted and request.quantizer != ONNXRUNTIME:
-        model = quantize(model, request, assignment, sources)
+        skips = input_skips(source)
+        own = [name for name, names in sources.items() if names and skips.keys() >= set(names)]
+        model = quantize(model, request, assignment, sources, own)
     if "int4-weights" in wanted:
         model = compress(model, request, assignment, sources)
     narrow = narrow_nodes(model)

@@ -24,6 +24,13 @@ def pairs(folder: Path) -> None:
     picture_kit.noisy_pairs(folder / "data", 10)
 
 
+def low_and_normal_dose(folder: Path) -> None:
+    ct_kit.hu_pairs(folder / "data", 10, side=128)
+    study = folder / "low-dose-ct.toml"
+    text = files("edgedeploy.recipes").joinpath(study.name).read_text(encoding="utf-8")
+    study.write_text(text.replace("# root =", "root ="), encoding="utf-8")
+
+
 def detection(folder: Path) -> None:
     picture_kit.coco_data(folder / "data", 10)
     picture_kit.detector(folder / "detector.onnx")
