@@ -74,6 +74,10 @@ class ImageToImageOptions(PictureOptions):
         at_least(self, depth=1)
         if self.intensity != "fixed":
             raise ValueError('intensity is "fixed": an image brought to unit variance has lost the values to answer')
+        if self.value_range == "raw":
+            raise ValueError(
+                'value_range is two numbers, "window" or left out: answers are scored from black 0 to white 1'
+            )
         step = 2**self.depth
         if any(side % step for side in self.resolutions):
             raise ValueError(f"resolutions must be multiples of {step} (2^depth), but got {list(self.resolutions)}")

@@ -22,7 +22,7 @@ from edgedeploy.tasks.lowdose.making import Making, cache_folder, made_pairs
 from edgedeploy.tasks.lowdose.network import build_denoiser
 from edgedeploy.tasks.lowdose.phantoms import phantom
 from edgedeploy.tasks.lowdose.scan import WATER_PER_MM, Scanner, noisy, projected, reconstructed, scanned
-from edgedeploy.tasks.lowdose.task import HU_12_BITS, LowDoseCt, LowDoseOptions
+from edgedeploy.tasks.lowdose.task import HU_12_BITS, LowDoseCt
 
 ARCH = {"resolution": 32, "blocks": 1}
 
@@ -215,7 +215,3 @@ def test_the_network_starts_from_its_input_and_gets_narrower() -> None:
     assert all(after[name] == before[name] // 2 for name in before if name != "head")
     assert narrow(image).shape == image.shape
     assert not torch.equal(narrow(image), image)
-
-
-def test_options_have_the_defaults_that_the_recipe_says() -> None:
-    assert LowDoseOptions().range_hu == HU_12_BITS
