@@ -85,14 +85,14 @@ def denoised(folder: Path, outer: str = "add") -> Model:
             self.first = nn.Conv2d(1, 8, 3, padding=1)
             self.last = nn.Conv2d(8, 1, 3, padding=1)
             with torch.no_grad():
-                self.last.weight.mul_(0.01)
-                self.last.bias.mul_(0.01)
+                for parameter in self.last.parameters():
+                    parameter.mul_(0.01)
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             if outer == "enlarged":
                 image = nn.functional.interpolate(image, scale_factor=2, mode="nearest")
             change = self.last(torch.relu(self.first(image)))
-            return image - change if outer == "sub" else image + change
+            return image - change if outer == "sub" else image + change  # type: ignore[no-any-return]
 
     return _exported(Denoised, (IMAGE,), folder, shades)
 

@@ -35,7 +35,7 @@ def _denoiser_class() -> Any:
             self.second = nn.Conv2d(width, width, 3, padding=1)
 
         def forward(self, value: torch.Tensor) -> torch.Tensor:
-            return value + self.second(torch.relu(self.first(value)))
+            return value + self.second(torch.relu(self.first(value)))  # type: ignore[no-any-return]
 
     class Denoiser(nn.Module):
         def __init__(self, channels: int, widths: list[int], blocks: int) -> None:
@@ -48,16 +48,18 @@ def _denoiser_class() -> Any:
             self.decode = nn.ModuleList([_chain(width, blocks) for width in widths[:-1]])
             self.head = nn.Conv2d(widths[0], channels, 3, padding=1)
             nn.init.zeros_(self.head.weight)
+            assert self.head.bias is not None
             nn.init.zeros_(self.head.bias)
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            value, skips = self.stem(image), []
+            skips: list[torch.Tensor] = []
+            value = self.stem(image)
             for level, stage in enumerate(self.encode):
                 value = stage(self.down[level - 1](skips[-1]) if level else value)
                 skips.append(value)
             for level in reversed(range(len(self.up))):
                 value = self.decode[level](self.up[level](value) + skips[level])
-            return image + self.head(value)
+            return image + self.head(value)  # type: ignore[no-any-return]
 
     def _chain(width: int, blocks: int) -> nn.Sequential:
         return nn.Sequential(*(Block(width) for _ in range(blocks)))
