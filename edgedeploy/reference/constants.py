@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,12 +38,14 @@ class Constants:
         (value,) = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=self._opsets)).run(None, {})
         return value
 
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        """Its shape; nothing is computed for an initializer."""
-        if name in self._held:
-            return tuple(self._held[name].dims)
-        value = self.get(name)
-        return None if value is None else value.shape
+    def numbers(self, name: str) -> int:
+        """How many numbers it has, by the largest initializer that it is made of; 0 for what depends on an input. Nothing is
+        computed, so that a model without the values of its weights will do."""
+        nodes: dict[str, Any] = {}
+        if not self._collect(name, nodes):
+            return 0
+        read = {name, *(tensor for node in nodes.values() for tensor in node.input)}
+        return max((math.prod(self._held[tensor].dims) for tensor in read if tensor in self._held), default=0)
 
     def _collect(self, name: str, nodes: dict[str, Any]) -> bool:
         """Collect the nodes that compute tensor ``name`` in topological order. Returns whether it depends on constants

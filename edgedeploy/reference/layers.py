@@ -27,12 +27,18 @@ def name_nodes(model: Any) -> None:
         taken.add(node.name)
 
 
-def layers_of(model: Any) -> tuple[Layer, ...]:
-    """The nodes of a model, in order. Call :func:`name_nodes` first."""
+def constants_of(model: Any) -> set[str]:
+    """Tensors that no input of the model changes."""
     constants = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:  # constants may be nodes, and so may what is made of constants alone
         if all(name in constants for name in node.input if name):
             constants.update(node.output)
+    return constants
+
+
+def layers_of(model: Any) -> tuple[Layer, ...]:
+    """The nodes of a model, in order. Call :func:`name_nodes` first."""
+    constants = constants_of(model)
     return tuple(
         Layer(
             node.name,

@@ -8,7 +8,7 @@ only passes numbers on (a maximum, a reshape) has the precision of what it reads
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
@@ -18,6 +18,7 @@ import numpy as np
 from edgedeploy.errors import Unsupported
 from edgedeploy.records.precision import Int8Scheme
 from edgedeploy.reference.layers import fused_from, layers_of, name_nodes
+from edgedeploy.reference.skips import input_skips
 from edgedeploy.reference.translate import translated
 
 PASSING: Final = (
@@ -62,7 +63,8 @@ class Roundings:
     """The prepared model with its layers, what rounds, and who hands whom a tensor of how many elements.
 
     ``groups`` holds the places of layers that have one precision together. ``owners`` maps each node of the reference to the
-    layer that it runs with, or that it follows."""
+    layer that it runs with, or that it follows. ``spared`` are the nodes that read the places named there unrounded
+    (:mod:`edgedeploy.reference.skips`)."""
 
     model: Any
     layers: tuple[Decided, ...]
@@ -70,6 +72,7 @@ class Roundings:
     links: tuple[tuple[int, int, int], ...]
     groups: tuple[tuple[int, ...], ...]
     owners: Mapping[str, int]
+    spared: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def roundings_of(reference: Path, scheme: Int8Scheme) -> Roundings:
@@ -82,6 +85,7 @@ def roundings_of(reference: Path, scheme: Int8Scheme) -> Roundings:
     graph = _Graph(model)
     sources = fused_from(source, model)
     weighted = {layer.name for layer in layers_of(source) if layer.weighted}
+    skips = input_skips(model)
     layers: list[Decided] = []
     merged: list[tuple[int, ...]] = []
     for node in model.graph.node:
@@ -90,6 +94,8 @@ def roundings_of(reference: Path, scheme: Int8Scheme) -> Roundings:
             first = len(layers)
             layers += [_product(name, node, graph.constants[node.input[1]]) for name in own]
             merged.append(tuple(range(first, len(layers))))
+        elif node.name in skips:
+            continue
         elif node.op_type in scheme.operators and sources[node.name] and graph.is_float(node.output[0]):
             layers.append(Decided(sources[node.name][0], node.name))
     if not any(layer.weight for layer in layers):
@@ -103,6 +109,7 @@ def roundings_of(reference: Path, scheme: Int8Scheme) -> Roundings:
         links=analysis.links(),
         groups=analysis.groups(merged),
         owners=analysis.owners(sources),
+        spared=skips,
     )
 
 

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -73,7 +74,7 @@ def measure_sensitivity(
     worse: list[dict[str, float]] = []
     for done, place in enumerate(found.places):
         progress(done, len(found.places))
-        rounded = _Session(_with_rounding(found.model, place, ranges.get(place.tensor)))
+        rounded = _Session(_with_rounding(found.model, place, ranges.get(place.tensor), found.spared))
         answers = [rounded.run(feed) for feed, _ in cases]
         losses.append(float(np.mean([_noise(own, found) for (_, own), found in zip(cases, answers, strict=True)])))
         after = [judge(number, rounded.named(outputs)) for number, outputs in enumerate(answers)]
@@ -201,13 +202,18 @@ def _with_outputs(model: Any, names: Sequence[str]) -> Any:
     return changed
 
 
-def _with_rounding(model: Any, place: Rounding, extremes: tuple[float, float] | None) -> Any:
+def _with_rounding(
+    model: Any,
+    place: Rounding,
+    extremes: tuple[float, float] | None,
+    spared: Mapping[str, Sequence[int]] = MappingProxyType({}),
+) -> Any:
     changed = _copy(model)
     if place.kind == "weights":
         _round_weights(changed, place)
     else:
         assert extremes is not None
-        _round_tensor(changed, place.tensor, *extremes)
+        _round_tensor(changed, place.tensor, *extremes, spared)
     return changed
 
 
@@ -227,8 +233,9 @@ def rounded_weights(values: Array, axis: int) -> Array:
     return np.asarray(np.rint(values / scales) * scales, dtype=values.dtype)
 
 
-def _round_tensor(model: Any, name: str, low: float, high: float) -> None:
-    """Put a QuantizeLinear/DequantizeLinear pair behind ``name``, for everyone who reads it and for who runs the model."""
+def _round_tensor(model: Any, name: str, low: float, high: float, spared: Mapping[str, Sequence[int]]) -> None:
+    """Put a QuantizeLinear/DequantizeLinear pair behind ``name``, for everyone who reads it and for who runs the model, but
+    not for the inputs of nodes in ``spared``."""
     import onnx
 
     scale = max((high - low) / _TOP, float(np.finfo(np.float32).tiny))
@@ -248,6 +255,10 @@ def _round_tensor(model: Any, name: str, low: float, high: float) -> None:
             _rename(node.input, name, after)
     else:
         _rename(made.output, name, before)
+    for node in model.graph.node:
+        for index in spared.get(node.name, ()):
+            if node.input[index] == after:
+                node.input[index] = before
     place = 0 if made is None else list(model.graph.node).index(made) + 1
     model.graph.node.insert(place, onnx.helper.make_node("QuantizeLinear", [before, *names[:2]], [names[2]]))
     model.graph.node.insert(place + 1, onnx.helper.make_node("DequantizeLinear", names[2:3] + names[:2], [after]))

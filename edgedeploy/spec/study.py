@@ -74,6 +74,7 @@ class TaskTable(_Table):
         "classification",
         "segmentation-folder",
         "image-to-image",
+        "low-dose-ct",
         "detection",
         "volumes",
         "synthetic-ultrasound",

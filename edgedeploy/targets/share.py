@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-import numpy as np
-
 from edgedeploy.errors import Unsupported
 from edgedeploy.records.precision import WEIGHTS_ONLY, Assignment
 from edgedeploy.reference.constants import Constants
@@ -51,6 +49,5 @@ def linear_weights(source: Any, assignment: Assignment) -> dict[str, int]:
     found = {}
     for node in source.graph.node:
         if node.op_type in LINEAR and node.name in assignment.weighted:
-            shape = constants.shape(node.input[1])
-            found[node.name] = int(np.prod(shape)) if shape is not None else 0
+            found[node.name] = constants.numbers(node.input[1])
     return found

@@ -74,6 +74,10 @@ class ImageToImageOptions(PictureOptions):
         at_least(self, depth=1)
         if self.intensity != "fixed":
             raise ValueError('intensity is "fixed": an image brought to unit variance has lost the values to answer')
+        if self.value_range == "raw":
+            raise ValueError(
+                'value_range is two numbers, "window" or left out: answers are scored from black 0 to white 1'
+            )
         step = 2**self.depth
         if any(side % step for side in self.resolutions):
             raise ValueError(f"resolutions must be multiples of {step} (2^depth), but got {list(self.resolutions)}")
@@ -148,11 +152,16 @@ class ImageToImage(PictureTask):
         truth = self.truth(case)
         return image_metrics(self.answer(outputs, truth.shape[1:]), np.clip(truth, 0, 1))
 
+    def shown(self, image: Image) -> Image:
+        """An image of the network's values, black 0 to white 1 as a picture has it."""
+        return image
+
     def picture(self, case: Case, outputs: Mapping[str, Array] | None) -> npt.NDArray[np.uint8]:
         """The target, or the answer in ``outputs``, right of the input."""
         truth = self.truth(case)
         shown = truth if outputs is None else self.answer(outputs, truth.shape[1:])
         pair = np.concatenate([self.resize(self.image_of(case), *truth.shape[1:]), shown], axis=2)
+        pair = self.shown(pair)
         pixels = np.round(np.clip(pair, 0, 1) * 255).astype(np.uint8)
         return (
             np.ascontiguousarray(np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels).transpose(1, 2, 0).copy()

@@ -35,6 +35,7 @@ class Kind:
 KINDS: Final[Mapping[str, Kind]] = {
     "classification": Kind("classification", "Classification", "ClassificationOptions", own_network=True),
     "image-to-image": Kind("image_to_image", "ImageToImage", "ImageToImageOptions", own_network=True),
+    "low-dose-ct": Kind("lowdose.task", "LowDoseCt", "LowDoseOptions", own_network=True),
     "detection": Kind("detection.task", "make_detection", "DetectionOptions", own_network=True),
     "volumes": Kind("volumes", "Volumes", "VolumeOptions", own_network=True),
     "synthetic-ultrasound": Kind(
@@ -42,7 +43,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "segmentation-folder": Kind("segmentation.folder", "SegmentationFolder", "FolderOptions", own_network=True),
 }
-EXTRAS: Final[Mapping[str, str]] = {"nibabel": "volumes", "pycocotools": "detection"}
+EXTRAS: Final[Mapping[str, str]] = {"nibabel": "volumes", "pycocotools": "detection", "skimage": "ct"}
 """The extra that a package of one kind alone comes with; all others come with ``study``."""
 
 TASK_KINDS: Final = (*KINDS, "onnx", "python")

@@ -72,6 +72,38 @@ def two_heads(folder: Path, seed: int = 0) -> Model:
     return _exported(TwoHeads, (IMAGE,), folder, images, seed)
 
 
+def denoised(folder: Path, outer: str = "add") -> Model:
+    """A small network whose answer is its input and a hundredth of what two convolutions compute: shows an input that
+    is rounded on its way. ``outer`` is how they are put together: ``add``, ``sub``, or ``enlarged`` of an input of half
+    the size."""
+    import torch
+    from torch import nn
+
+    class Denoised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(1, 8, 3, padding=1)
+            self.last = nn.Conv2d(8, 1, 3, padding=1)
+            with torch.no_grad():
+                for parameter in self.last.parameters():
+                    parameter.mul_(0.01)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            if outer == "enlarged":
+                image = nn.functional.interpolate(image, scale_factor=2, mode="nearest")
+            change = self.last(torch.relu(self.first(image)))
+            return image - change if outer == "sub" else image + change  # type: ignore[no-any-return]
+
+    return _exported(Denoised, (IMAGE,), folder, shades)
+
+
+def shades() -> Iterator[dict[str, Array]]:
+    """Images of values from 0 to 1."""
+    generator = np.random.default_rng(5)
+    for _ in range(8):
+        yield {IMAGE.name: generator.uniform(0, 1, IMAGE.shape).astype(np.float32)}
+
+
 def west_and_east(folder: Path) -> Model:
     """Two inputs of equal shape whose names are in reverse order, and two outputs of equal shape: shows swapped
     tensors."""

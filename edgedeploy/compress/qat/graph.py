@@ -9,6 +9,8 @@ What is quantized, and why:
   have integer outputs. Outputs of linear layers may stay float.
 - Both inputs and the output of an addition that reads a convolution's output. Residual streams of transformers stay
   float: a few of their channels are a hundred times larger than the others.
+- Nothing of an addition that carries an input of the network to an output (:mod:`edgedeploy.reference.skips`): its own
+  side stays float, and so does the sum.
 - Operators that only move values (max pooling, reshaping, nearest-neighbour resizing) have the same scale before and
   after; all inputs and the output of a concatenation share one scale. Integer values then pass through unchanged.
 
@@ -31,6 +33,7 @@ from torch import fx, nn
 from edgedeploy.compress.qat.fakequant import ActivationQuantizer, FrozenQuantizer, Ranges, WeightQuantizer
 from edgedeploy.errors import Unsupported
 from edgedeploy.reference.copies import baked, copied
+from edgedeploy.reference.skips import Step, untouched
 from edgedeploy.reference.translate import untraceable
 from edgedeploy.reference.weights import Numbers, numbers, same
 
@@ -114,12 +117,13 @@ def place_quantizers(
     if not layers:
         found = "the plan keeps every layer" if kept else "no convolution or linear layer has weights of its own"
         raise Unsupported("int8 layers", found, "Search float32")
+    skips = _input_skips(model.graph)
     for number, group in enumerate(quantized_groups(model.graph, kept)):
         name = f"activation_quantizer_{number}"
         quantizer = ActivationQuantizer(ranges, sites=len(group), percentile=percentile, momentum=momentum)
         model.add_submodule(name, quantizer)
         for site, node in enumerate(group):
-            _put_after(model.graph, node, name, site)
+            _put_after(model.graph, node, name, site, skips)
     for number, layer in enumerate(layers):
         name = f"weight_quantizer_{number}"
         model.add_submodule(name, WeightQuantizer(channel_axis(layer), weight_bits))
@@ -241,7 +245,30 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+def _input_skips(graph: fx.Graph) -> dict[fx.Node, tuple[fx.Node, ...]]:
+    """Nodes that stay float, each with those that it reads as they are."""
+    computed = {node.name: node for node in graph.nodes if node.op not in ("get_attr", "placeholder", "output")}
+    steps = [
+        Step(
+            node.name,
+            tuple("" if read.op == "get_attr" else read.name for read in node.all_input_nodes),
+            (node.name,),
+            kind(node) in WEIGHTED,
+            kind(node) in ("add", "sub"),
+        )
+        for node in computed.values()
+    ]
+    given = [node.name for node in graph.nodes if node.op == "placeholder" and node.meta["val"].is_floating_point()]
+    answers = [read.name for node in graph.nodes if node.op == "output" for read in node.all_input_nodes]
+    found = untouched(steps, given, answers)
+    return {
+        computed[name]: tuple(computed[name].all_input_nodes[place] for place in places)
+        for name, places in found.items()
+    }
+
+
 def _seeds(graph: fx.Graph, kept: Collection[fx.Node]) -> Iterator[fx.Node]:
+    skips = _input_skips(graph)
     for node in graph.nodes:
         if kind(node) in WEIGHTED and _owns_weights(node):
             if node in kept:
@@ -249,7 +276,7 @@ def _seeds(graph: fx.Graph, kept: Collection[fx.Node]) -> Iterator[fx.Node]:
             yield node.args[0]
             if kind(node) in CONVOLUTIONS:
                 yield _block_output(node)
-        elif kind(node) == "add" and _adds_convolution(node, kept):
+        elif kind(node) == "add" and node not in skips and _adds_convolution(node, kept):
             yield from node.args
             yield _block_output(node)
 
@@ -308,10 +335,14 @@ def _owns_weights(layer: fx.Node) -> bool:
     return isinstance(weights, fx.Node) and weights.op == "get_attr" and len(weights.users) == 1
 
 
-def _put_after(graph: fx.Graph, node: fx.Node, name: str, site: int) -> None:
+def _put_after(
+    graph: fx.Graph, node: fx.Node, name: str, site: int, skips: Mapping[fx.Node, tuple[fx.Node, ...]]
+) -> None:
     with graph.inserting_after(node):
         quantized = graph.call_module(name, (node, site))
-    node.replace_all_uses_with(quantized, delete_user_cb=lambda user: user is not quantized)
+    node.replace_all_uses_with(
+        quantized, delete_user_cb=lambda user: user is not quantized and node not in skips.get(user, ())
+    )
 
 
 def _fold(model: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:

@@ -17,6 +17,7 @@ from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import Assignment, PrecisionPlan, assign
 from edgedeploy.reference.layers import layers_of, name_nodes, weights_of
+from edgedeploy.reference.skips import Step, untouched
 from edgedeploy.reference.weights import numbers, same
 from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
 
@@ -102,24 +103,53 @@ def _check_found(plan: PrecisionPlan, assignment: Assignment, found: set[str]) -
             raise Unsupported(asked, f"the converted model has no layer with the weights of {lost[0]!r}", remedy)
 
 
+def input_skips(floating: Path) -> list[str]:
+    """The quantizer's names of operators that stay float in an int8 model (:mod:`edgedeploy.reference.skips`)."""
+    interpreter = _opened(floating)
+    nodes = interpreter._get_ops_details()
+    made = {int(index) for node in nodes for index in node["outputs"]}
+    inputs = {int(item["index"]) for item in interpreter.get_input_details() if item["dtype"] == np.float32}
+    steps = [
+        Step(
+            str(place),
+            tuple(str(index) if index in made or index in inputs else "" for index in map(int, node["inputs"])),
+            tuple(str(int(index)) for index in node["outputs"]),
+            node["op_name"] in COMPUTE_OPERATORS,
+            node["op_name"] in ("ADD", "SUB"),
+        )
+        for place, node in enumerate(nodes)
+    ]
+    answers = [str(int(item["index"])) for item in interpreter.get_output_details()]
+    scopes = _scopes(interpreter)
+    return [scopes[int(place)] for place in untouched(steps, map(str, inputs), answers)]
+
+
 def _operations_of(floating: Path) -> list[tuple[str, Array]]:
     """Scope and sorted weights of each compute operator; no weights where they are computed."""
+    interpreter = _opened(floating)
+    nodes = interpreter._get_ops_details()
+    made = {int(index) for node in nodes for index in node["outputs"]}
+    return [
+        (scope, _constant(interpreter, int(node["inputs"][1]), made))
+        for scope, node in zip(_scopes(interpreter), nodes, strict=True)
+        if node["op_name"] in COMPUTE_OPERATORS
+    ]
+
+
+def _opened(floating: Path) -> Any:
+    """An interpreter of the file's own operators, none of them handed to a delegate."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(model_path=str(floating), experimental_op_resolver_type=plain)
     interpreter.allocate_tensors()
-    nodes = interpreter._get_ops_details()
+    return interpreter
+
+
+def _scopes(interpreter: Any) -> list[str]:
+    """What the quantizer calls each operator: the names of its outputs."""
     names = {int(item["index"]): str(item["name"]) for item in interpreter.get_tensor_details()}
-    made = {int(index) for node in nodes for index in node["outputs"]}
-    return [
-        (
-            "".join(f"{names[int(index)]};" for index in node["outputs"]),
-            _constant(interpreter, int(node["inputs"][1]), made),
-        )
-        for node in nodes
-        if node["op_name"] in COMPUTE_OPERATORS
-    ]
+    return ["".join(f"{names[int(index)]};" for index in node["outputs"]) for node in interpreter._get_ops_details()]
 
 
 def _constant(interpreter: Any, index: int, made: set[int]) -> Array:

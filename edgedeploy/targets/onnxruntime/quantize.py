@@ -24,6 +24,7 @@ from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.external import require_in_one_file, save
 from edgedeploy.reference.layers import check_alive, check_followed, fused_from, layers_of, name_nodes
 from edgedeploy.reference.safety_child import outline
+from edgedeploy.reference.skips import input_skips, reading_again
 from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import calibration_feeds
 from edgedeploy.targets.onnxruntime import blocks, dynamic
@@ -121,7 +122,8 @@ def _bits_of(node: Any) -> int:
 def eight_bits(
     request: BuildRequest, source: Any, model: Any, assignment: Assignment, prepared: Path, scheme: Scheme
 ) -> Any:
-    """``model`` with the int8 layers of ``assignment`` as QDQ pairs. ``prepared`` is a path for scratch; files beside it are
+    """``model`` with the int8 layers of ``assignment`` as QDQ pairs; what carries an input to an output stays float
+    (:mod:`edgedeploy.reference.skips`). ``prepared`` is a path for scratch; files beside it are
     written and removed. Raises ``Unsupported`` or ``BuildError``."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -141,7 +143,8 @@ def eight_bits(
         # Shapes are static: the symbolic pass would add nothing but a dependency on sympy.
         quant_pre_process(str(given), str(prepared), skip_symbolic_shape=True)
         products_alone = request.quantizer in (PRODUCTS_ALONE, SMOOTH)
-        others = _left_float(request, source, assignment, prepared)
+        others, ready = _left_float(request, source, assignment, prepared)
+        others += (skips := input_skips(ready))
         with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print their progress
             quantize_static(
                 str(prepared),
@@ -159,14 +162,17 @@ def eight_bits(
                 use_external_data_format=True,
             )
     quantized = onnx.load(str(written))
+    reading_again(quantized, ready, skips)
     for scratch in (given, prepared, written, written.with_name(f"{written.name}.data")):
         scratch.unlink(missing_ok=True)
     return quantized
 
 
-def _left_float(request: BuildRequest, source: Any, assignment: Assignment, prepared: Path) -> list[str]:
-    """Nodes of the prepared file that are not to be int8, which get names of their own there. The inputs of products are
-    smoothed on the way, where that is asked for."""
+def _left_float(
+    request: BuildRequest, source: Any, assignment: Assignment, prepared: Path
+) -> tuple[list[str], Any]:
+    """Nodes of the prepared file that are not to be int8, which get names of their own there, and its graph without its
+    weights. The inputs of products are smoothed on the way, where that is asked for."""
     import onnx
 
     ready = _named(prepared)
@@ -178,7 +184,7 @@ def _left_float(request: BuildRequest, source: Any, assignment: Assignment, prep
     if request.quantizer == SMOOTH:
         narrow = {name for name, names in sources.items() if names} - {*others}
         others += _smoothed(ready, narrow, request, prepared)
-    return others
+    return others, outline(ready)
 
 
 def _smoothed(ready: Any, narrow: set[str], request: BuildRequest, prepared: Path) -> list[str]:

@@ -47,8 +47,15 @@ _RECURRENT: Final = ("LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "
 _ON_THE_WAY: Final = ("Convert", "Multiply", "Subtract", "Reshape", "Transpose", "FakeQuantize")
 
 
-def quantize(model: Any, request: BuildRequest, assignment: Assignment, sources: dict[str, tuple[str, ...]]) -> Any:
-    """``model`` with the layers that ``assignment`` gives to int8; nothing else is touched.
+def quantize(
+    model: Any,
+    request: BuildRequest,
+    assignment: Assignment,
+    sources: dict[str, tuple[str, ...]],
+    skips: Sequence[str] = (),
+) -> Any:
+    """``model`` with the layers that ``assignment`` gives to int8; nothing else is touched, and no operation in ``skips``
+    (:mod:`edgedeploy.reference.skips`).
 
     A ``quantizer`` or ``calibrator`` of the request is taken alone. Without one NNCF's default is tried first: ranges from
     the mean of the cases' extremes, one range for all inputs of a concatenation. If a calibration case misses the parity
@@ -59,17 +66,17 @@ def quantize(model: Any, request: BuildRequest, assignment: Assignment, sources:
 
     NNCF writes its parameters into the file, so that it says which one it is.
     """
-    own = _quantized(model.clone(), request, assignment, sources)
+    own = _quantized(model.clone(), request, assignment, sources, skips)
     if request.quantizer in (UNCORRECTED, TRANSFORMER) or request.calibrator not in ("", CALIBRATIONS[0]):
         return own
     distance = _distance(model, own, request)
     if distance <= TOLERANCE["int8"]:
         return own
     tried = [(distance, own)]
-    whole = _quantized(model.clone(), replace(request, calibrator="minmax"), assignment, sources)
+    whole = _quantized(model.clone(), replace(request, calibrator="minmax"), assignment, sources, skips)
     tried.append((_distance(model, whole, request), whole))
     if apart := _unequal(model, request):
-        free = _quantized(model.clone(), request, assignment, sources, apart)
+        free = _quantized(model.clone(), request, assignment, sources, (*skips, *apart))
         tried.append((_distance(model, free, request), free))
     return min(tried, key=lambda pair: pair[0])[1]
 

@@ -28,6 +28,7 @@ from edgedeploy.reference.external import save, weights_file
 from edgedeploy.reference.graph import nodes_named
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
 from edgedeploy.reference.safety_child import outline
+from edgedeploy.reference.skips import input_skips
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import check_batch, check_outputs, first_feed, look_for, probe_feed, staged_artifact
@@ -193,7 +194,9 @@ def _narrowed(request: BuildRequest, model: Any, source: Any, sources: dict[str,
     wanted = set(assignment.precisions.values())
     check_alive(request.plan, assignment, sources.values())
     if "int8" in wanted and request.quantizer != ONNXRUNTIME:
-        model = quantize(model, request, assignment, sources)
+        skips = input_skips(source)
+        own = [name for name, names in sources.items() if names and skips.keys() >= set(names)]
+        model = quantize(model, request, assignment, sources, own)
     narrow = narrow_nodes(model)
     for precision in (name for name in WEIGHTS_ONLY if name in wanted):
         model = compress(model, request, assignment, sources, precision)

@@ -114,7 +114,11 @@ def test_a_folder_without_pairs_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"resolutions": [18]}, "multiples of 4"), ({"intensity": "image"}, 'intensity is "fixed"')],
+    [
+        ({"resolutions": [18]}, "multiples of 4"),
+        ({"intensity": "image"}, 'intensity is "fixed"'),
+        ({"value_range": "raw"}, "black 0 to white 1"),
+    ],
 )
 def test_options_that_are_wrong(pairs: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
