@@ -69,6 +69,7 @@ class TaskTable(_Table):
         "image-to-image",
         "detection",
         "volumes",
+        "promptable",
         "synthetic-ultrasound",
         "onnx",
         "python",

@@ -37,6 +37,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "image-to-image": Kind("image_to_image", "ImageToImage", "ImageToImageOptions", own_network=True),
     "detection": Kind("detection.task", "make_detection", "DetectionOptions", own_network=True),
     "volumes": Kind("volumes", "Volumes", "VolumeOptions", own_network=True),
+    "promptable": Kind("promptable.task", "Promptable", "PromptableOptions"),
     "synthetic-ultrasound": Kind(
         "segmentation.ultrasound", "SyntheticUltrasound", "UltrasoundOptions", reads_files=False
     ),
