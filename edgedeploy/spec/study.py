@@ -70,6 +70,7 @@ class TaskTable(_Table):
         "detection",
         "volumes",
         "promptable",
+        "multi-modal",
         "synthetic-ultrasound",
         "onnx",
         "python",

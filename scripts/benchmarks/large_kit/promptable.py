@@ -34,9 +34,9 @@ from edgedeploy.targets.openvino.target import OpenVinoTarget
 from edgedeploy.tasks.promptable.options import PromptableOptions
 from edgedeploy.tasks.promptable.task import Promptable
 
-SIDE_PX: Final = 128
+SIDE_PX: Final = 96
 VIT: Final = "vit-6"
-STUDENT: Final = "cnn-16"
+STUDENT: Final = "cnn-8"
 TARGETS: Final = {"onnxruntime": OnnxRuntimeTarget(), "openvino": OpenVinoTarget()}
 REAL: Final = "data/usgra-seg/dataset"
 CANDIDATES: Final = (
@@ -98,20 +98,20 @@ def _task(seed: int) -> tuple[Promptable, str]:
     bf16: dict[str, Any] = {"batch_size": 8, "bfloat16": True, "seed": seed}
     settings: dict[str, Any] = {
         "resolutions": (SIDE_PX,),
-        "teacher": "cnn-24",
+        "teacher": "cnn-16",
         "seed": seed,
-        "taught": TrainRecipe(epochs=16, learning_rate=3e-3, weight_decay=1e-2, **bf16),
+        "taught": TrainRecipe(epochs=12, learning_rate=3e-3, weight_decay=1e-2, **bf16),
         "baseline": TrainRecipe(
-            epochs=44,
+            epochs=34,
             learning_rate=5e-4,
             weight_decay=5e-2,
             warmup_epochs=2,
             distill_weight=0.5,
-            early_epochs=34,
+            early_epochs=26,
             early_arch={"resolution": 64},
             **bf16,
         ),
-        "recovery": TrainRecipe(epochs=18, learning_rate=3e-3, weight_decay=1e-2, distill_weight=0.5, **bf16),
+        "recovery": TrainRecipe(epochs=16, learning_rate=3e-3, weight_decay=1e-2, distill_weight=0.5, **bf16),
     }
     shared = os.environ.get("EDGEDEPLOY_SHARED")
     if shared and (Path(shared) / REAL).is_dir():

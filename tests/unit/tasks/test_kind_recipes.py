@@ -42,6 +42,7 @@ def volumes(folder: Path) -> None:
         ("detection", detection),
         ("volumes", volumes),
         ("promptable", lambda folder: None),
+        ("multi-modal", lambda folder: None),
     ],
 )
 def test_a_recipe_holds_with_its_data(name: str, make: Callable[[Path], None], tmp_path: Path) -> None:
@@ -56,4 +57,12 @@ def test_a_recipe_holds_with_its_data(name: str, make: Callable[[Path], None], t
 
 
 def test_a_kind_is_one_row() -> None:
-    assert {"classification", "segmentation-folder", "image-to-image", "detection", "volumes", "promptable"} <= set(KINDS)
+    assert {
+        "classification",
+        "segmentation-folder",
+        "image-to-image",
+        "detection",
+        "volumes",
+        "promptable",
+        "multi-modal",
+    } <= set(KINDS)

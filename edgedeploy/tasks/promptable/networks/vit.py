@@ -19,7 +19,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from edgedeploy.tasks.promptable.networks.attention import Attention, Block, TwoWay
+from edgedeploy.tasks.attention import Attention, Block, TwoWay
 
 KINDS: Final = 3
 """What a row of a prompt may be; see :mod:`edgedeploy.tasks.promptable.prompts`."""

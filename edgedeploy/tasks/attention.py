@@ -1,4 +1,5 @@
-"""Attention, and the two blocks made of it: of tokens among each other, and both ways between a prompt and an image."""
+"""Attention, and the two blocks made of it: of tokens among each other, and both ways between a prompt and an image. Imports
+torch, and is imported inside functions."""
 
 from __future__ import annotations
 
