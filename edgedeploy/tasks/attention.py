@@ -24,7 +24,7 @@ class Attention(nn.Module):
 
     def split(self, tokens: torch.Tensor) -> torch.Tensor:
         """(N, T, dim) to (N, heads, T, dim / heads)."""
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return tokens.reshape(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
 
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None

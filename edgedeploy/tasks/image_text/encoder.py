@@ -62,7 +62,8 @@ class TextEncoder(nn.Module):
         hidden = ((1 - there) * HIDDEN)[:, None, None, :]
         for block in self.blocks:
             tokens = block(tokens, hidden)
-        return (tokens * there[:, :, None]).sum(dim=1) / there.sum(dim=1, keepdim=True)
+        found: torch.Tensor = (tokens * there[:, :, None]).sum(dim=1) / there.sum(dim=1, keepdim=True)
+        return found
 
 
 class TwoTowers(nn.Module):

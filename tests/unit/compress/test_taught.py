@@ -38,7 +38,10 @@ def test_the_teacher_is_trained_first_and_teaches_all_there_is_to_learn() -> Non
     """With ``distill_weight = 1`` no label reaches the baseline."""
     task, epochs = TaughtEdges(), list[int]()
     assert isinstance(task, Taught)
-    model = train_baseline(task, ARCH, oversight=Oversight(progress=lambda state: epochs.append(state.epochs)))
+    notes = list[str]()
+    overseen = Oversight("net", progress=lambda state: epochs.append(state.epochs), note=notes.append)
+    model = train_baseline(task, ARCH, oversight=overseen)
+    assert notes == ["net has a teacher, which is trained first: 4 epochs"]
     assert task.built == ["wide", "narrow"]
     assert epochs == [4] * 4 + [6] * 6
     assert not model.training

@@ -112,7 +112,7 @@ class MaskDecoder(nn.Module):
         if each > 1:
             image, *maps = (values.repeat_interleave(each, dim=0) for values in (image, *maps))
         tokens, image = self._attended(image, self.position(grid), prompt)
-        value = image.transpose(1, 2).unflatten(-1, size)
+        value = image.transpose(1, 2).reshape(prompt.shape[0], -1, *size)
         for up, skip, merge, early in zip(self.up, self.skip, self.merge, reversed(maps), strict=True):
             value = merge(up(value) + skip(early))
         weights = self.product(tokens[:, 0])
