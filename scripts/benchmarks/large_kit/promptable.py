@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.large_kit.asked import Asked
 from benchmarks.shared.host import circumstances
 from benchmarks.shared.rows import Row
+from edgedeploy.compress.checkpoint import drop_checkpoint
 from edgedeploy.compress.model import built, load_weights, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight
 from edgedeploy.compress.training import fit
@@ -130,12 +131,14 @@ def _trained(task: Promptable) -> tuple[Any, Any]:
     if not paths[VIT].is_file():
         oversight = Oversight("the transformer", checkpoint=folder / "vit.checkpoint")
         save_weights(train_baseline(task, _arch(VIT), oversight=oversight), paths[VIT])
+        drop_checkpoint(folder / "vit.checkpoint")
     vit = load_weights(built(task, _arch(VIT)), paths[VIT])
     if not paths[STUDENT].is_file():
         student = built(task, _arch(STUDENT))
         oversight = Oversight("the student", checkpoint=folder / "student.checkpoint")
         fit(student, task, task.recovery_recipe, arch=_arch(STUDENT), teacher=vit, oversight=oversight)
         save_weights(student, paths[STUDENT])
+        drop_checkpoint(folder / "student.checkpoint")
     return vit, load_weights(built(task, _arch(STUDENT)), paths[STUDENT])
 
 
