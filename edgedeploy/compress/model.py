@@ -17,6 +17,7 @@ import numpy as np
 
 from edgedeploy.compress.allocation import Sensitivity
 from edgedeploy.compress.batch import first_inputs
+from edgedeploy.compress.checkpoint import drop_checkpoint
 from edgedeploy.compress.inherit import InheritReport, inherit
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.own_fit import fit_by_task
@@ -33,6 +34,7 @@ from edgedeploy.interfaces.task import (
     Array,
     Recoverable,
     Task,
+    Taught,
     Trainable,
     Trainer,
     TrainRecipe,
@@ -93,7 +95,24 @@ def train_baseline(task: Task, arch: Mapping[str, Scalar], *, oversight: Oversig
         return model
     if not isinstance(task, Trainable):
         raise SpecError(f"the baseline's weights of task {task.name!r}", NO_WEIGHTS, WAYS_TO_WEIGHTS)
+    if isinstance(task, Taught) and task.teacher_arch and task.baseline_recipe.distill_weight:
+        return _taught(task, model, built(task, task.teacher_arch), arch, oversight)
     fit(model, task, task.baseline_recipe, arch=arch, oversight=oversight)
+    return model.eval()
+
+
+def _taught(
+    task: Taught, model: nn.Module, teacher: nn.Module, arch: Mapping[str, Scalar], oversight: Oversight
+) -> nn.Module:
+    """Train ``teacher``, then ``model`` with it. The teacher's last checkpoint stays until ``model`` is trained, so that a
+    resumed training has its teacher."""
+    kept = oversight.checkpoint and oversight.checkpoint.with_name(f"teacher-{oversight.checkpoint.name}")
+    alone = replace(oversight, what=f"the teacher of {oversight.what}", checkpoint=kept, done=ALONE.done)
+    oversight.note(f"{oversight.what} has a teacher, which is trained first: {task.teacher_recipe.epochs} epochs")
+    fit(teacher, task, task.teacher_recipe, arch=task.teacher_arch, oversight=alone)
+    fit(model, task, task.baseline_recipe, arch=arch, teacher=teacher.eval(), oversight=oversight)
+    if kept is not None:
+        drop_checkpoint(kept)
     return model.eval()
 
 

@@ -104,6 +104,19 @@ class Trainable(Recoverable, Protocol):
 
 
 @runtime_checkable
+class Taught(Trainable, Protocol):
+    """A task whose baseline learns from a teacher of another architecture, by ``distill_weight`` of its recipe. The teacher
+    is trained first, from labels alone, and answers as the baseline does.
+
+    A protocol of its own because most baselines learn from labels alone.
+    """
+
+    teacher_arch: Mapping[str, Scalar]
+    """Keywords of :meth:`Task.build` that make the teacher, which the search need not know; empty: there is none."""
+    teacher_recipe: TrainRecipe
+
+
+@runtime_checkable
 class Trainer(Protocol):
     """A task that trains by code of its own: the baseline and recovery of pruned models, in the place of edgedeploy's loop.
 

@@ -77,6 +77,8 @@ class TaskTable(_Table):
         "low-dose-ct",
         "detection",
         "volumes",
+        "promptable",
+        "multi-modal",
         "synthetic-ultrasound",
         "onnx",
         "python",

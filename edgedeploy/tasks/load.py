@@ -38,12 +38,19 @@ KINDS: Final[Mapping[str, Kind]] = {
     "low-dose-ct": Kind("lowdose.task", "LowDoseCt", "LowDoseOptions", own_network=True),
     "detection": Kind("detection.task", "make_detection", "DetectionOptions", own_network=True),
     "volumes": Kind("volumes", "Volumes", "VolumeOptions", own_network=True),
+    "promptable": Kind("promptable.task", "Promptable", "PromptableOptions"),
+    "multi-modal": Kind("image_text.task", "ImageText", "ImageTextOptions"),
     "synthetic-ultrasound": Kind(
         "segmentation.ultrasound", "SyntheticUltrasound", "UltrasoundOptions", reads_files=False
     ),
     "segmentation-folder": Kind("segmentation.folder", "SegmentationFolder", "FolderOptions", own_network=True),
 }
-EXTRAS: Final[Mapping[str, str]] = {"nibabel": "volumes", "pycocotools": "detection", "skimage": "ct"}
+EXTRAS: Final[Mapping[str, str]] = {
+    "nibabel": "volumes",
+    "pycocotools": "detection",
+    "skimage": "ct",
+    "tokenizers": "text",
+}
 """The extra that a package of one kind alone comes with; all others come with ``study``."""
 
 TASK_KINDS: Final = (*KINDS, "onnx", "python")

@@ -14,7 +14,7 @@ from edgedeploy.interfaces.scores import metrics_of
 from edgedeploy.spec.study import parse_spec
 from edgedeploy.tasks.load import KINDS, load_task
 
-KNOWN_TARGETS = {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "int8")}
+KNOWN_TARGETS = {"onnxruntime": ("float32", "int8", "int8-dynamic"), "openvino": ("float32", "int8")}
 
 
 def classification(folder: Path) -> None:
@@ -47,6 +47,8 @@ def volumes(folder: Path) -> None:
         ("low-dose-ct", low_and_normal_dose),
         ("detection", detection),
         ("volumes", volumes),
+        ("promptable", lambda folder: None),
+        ("multi-modal", lambda folder: None),
     ],
 )
 def test_a_recipe_holds_with_its_data(name: str, make: Callable[[Path], None], tmp_path: Path) -> None:
@@ -62,6 +64,13 @@ def test_a_recipe_holds_with_its_data(name: str, make: Callable[[Path], None], t
 
 
 def test_a_kind_is_one_row() -> None:
-    assert {"classification", "segmentation-folder", "image-to-image", "low-dose-ct", "detection", "volumes"} <= set(
-        KINDS
-    )
+    assert {
+        "classification",
+        "segmentation-folder",
+        "image-to-image",
+        "low-dose-ct",
+        "detection",
+        "volumes",
+        "promptable",
+        "multi-modal",
+    } <= set(KINDS)

@@ -1,0 +1,1 @@
+"""Image and text in one space: which description belongs to an image."""

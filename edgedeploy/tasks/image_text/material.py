@@ -1,0 +1,89 @@
+"""The text's side: a tokenizer, and an encoder with real weights or a small random one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edgedeploy.errors import DataError, SpecError
+from edgedeploy.tasks.image_text.descriptions import UNKNOWN, WORDS
+from edgedeploy.tasks.pictures.table import read_limited
+
+FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
+MOST_JSON_BYTES: Final = 1 << 24
+RANDOM_DIM, RANDOM_BLOCKS, RANDOM_HEADS = 32, 1, 2
+
+
+class Material:
+    """``folder`` holds :data:`FILES` of a BERT encoder, as sentence encoders are published; None: a random encoder, whose
+    vocabulary is that of the descriptions. Raises ``DataError``, and ``ModuleNotFoundError`` without ``tokenizers``."""
+
+    def __init__(self, folder: Path | None, tokens: int) -> None:
+        from tokenizers import Tokenizer
+        from tokenizers.models import WordLevel
+        from tokenizers.pre_tokenizers import Whitespace
+
+        self.folder, self.tokens = folder, tokens
+        if folder is None:
+            self.tokenizer = Tokenizer(WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token=UNKNOWN))
+            self.tokenizer.pre_tokenizer = Whitespace()
+        else:
+            self.tokenizer = self._read(
+                "tokenizer.json", MOST_JSON_BYTES, lambda data: Tokenizer.from_str(data.decode())
+            )
+        self.tokenizer.enable_padding(length=tokens)
+        self.tokenizer.enable_truncation(tokens)
+
+    def encode(self, text: str) -> tuple[Any, Any]:
+        """ids and mask of a text, int64 (1, tokens)."""
+        found = self.tokenizer.encode(text)
+        return np.array([found.ids], np.int64), np.array([found.attention_mask], np.int64)
+
+    def encoder(self) -> tuple[Any, int]:
+        """The encoder, and channels of what it gives. One with real weights is frozen."""
+        from edgedeploy.tasks.image_text.encoder import TextEncoder, TextShape, load_bert
+
+        if self.folder is None:
+            shape = TextShape(len(WORDS), self.tokens, RANDOM_DIM, RANDOM_BLOCKS, RANDOM_HEADS)
+            return TextEncoder(shape), RANDOM_DIM
+        from safetensors.torch import load
+
+        config = self._read("config.json", MOST_JSON_BYTES, json.loads)
+        weights = self._read("model.safetensors", 1 << 31, load)
+        try:
+            encoder = load_bert(weights, int(config["num_attention_heads"]))
+        except (KeyError, RuntimeError, ValueError, TypeError) as exc:
+            found = f"no BERT encoder: {next(iter(str(exc).splitlines()), '')}"
+            raise DataError(
+                f"text encoder {self.folder}", found, "Name the folder of a BERT sentence encoder"
+            ) from None
+        places = encoder.places.num_embeddings
+        if self.tokens > places:
+            found = f"the text encoder of {self.folder} has {places} places"
+            raise SpecError(f"task.options.tokens = {self.tokens}", found, f"At most {places}")
+        return encoder, encoder.words.embedding_dim
+
+    def _read(self, name: str, most_bytes: int, read: Any) -> Any:
+        assert self.folder is not None
+        try:
+            return read(read_limited(self.folder / name, most_bytes))
+        except Exception as exc:  # a Rust library raises bare exceptions
+            if isinstance(exc, MemoryError):
+                raise
+            remedy = f"Name a folder with {', '.join(FILES)}"
+            raise DataError(f"text encoder {self.folder / name}", str(exc)[:200], remedy) from None
+
+
+def text_folder(name: str, base: Path) -> Path | None:
+    """The folder of ``task.options.text_encoder``; None where it is left out. Raises ``SpecError``."""
+    if not name:
+        return None
+    folder = (base / name).expanduser()
+    lacking = [file for file in FILES if not (folder / file).is_file()]
+    if lacking:
+        asked = f"task.options.text_encoder = {name!r}"
+        raise SpecError(asked, f"{folder} has no {lacking[0]}", f"A folder with {', '.join(FILES)}")
+    return folder
