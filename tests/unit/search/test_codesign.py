@@ -174,7 +174,8 @@ def network_of_edges(variant: Variant) -> tuple[float, Scored]:
 
 
 def test_times_that_no_work_allows_are_soon_left_alone() -> None:
-    """Where the figure is named otherwise, nobody knows it for work."""
+    """Where the figure is named otherwise, nobody knows it for work. Of 256 networks 28 guess, and useful accuracies lie so
+    far apart that one of them more must not make those that guess look useful."""
 
     def guessing(name: str, seed: int) -> int:
         knowledge = Knowledge(
@@ -185,7 +186,7 @@ def test_times_that_no_work_allows_are_soon_left_alone() -> None:
         return sum(outcome.values[0] < 0.1 for _, outcome in found if isinstance(outcome, Scored))
 
     knowing, not_knowing = (sum(guessing(name, seed) for seed in range(2)) for name in ("macs", "size"))
-    assert knowing < 0.7 * not_knowing, f"{knowing} and {not_knowing} of 50"
+    assert knowing < not_knowing < 20, f"{knowing} and {not_knowing} of 50"
 
 
 def test_what_has_to_come_before_is_proposed_first_and_what_is_left_out_never() -> None:
