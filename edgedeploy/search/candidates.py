@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 SAMPLE: Final = 4096
 """Random variants of a space that is too large to be enumerated; neighbours of the front join them."""
 
+WORK: Final = "macs"
+"""The static figure that says how much a variant computes."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -98,9 +101,11 @@ class Candidates:
         """Shape (candidates, static figures): their logarithms, NaN where a figure is missing or not positive."""
         names = sorted({name for figures in self._statics for name in figures})
         found = np.array([[figures.get(name, np.nan) for name in names] for figures in self._statics], dtype=float)
-        found = found.reshape(len(self._statics), len(names))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(found > 0, np.log(found), np.nan)
+        return _logarithms(found.reshape(len(self._statics), len(names)))
+
+    def work(self) -> Floats:
+        """Shape (candidates,): logarithms of multiply-accumulates, NaN where they are unknown."""
+        return _logarithms(np.array([figures.get(WORK, np.nan) for figures in self._statics], dtype=float))
 
     def _code(self, variant: Variant, params: Mapping[str, Scalar]) -> tuple[int, ...]:
         """Of canonical values where the variant has them: a precision that the target lacks is what is built instead."""
@@ -112,6 +117,11 @@ class Candidates:
             value = value if isinstance(value, Scalar) else params.get(name, "")
             found.append(levels.setdefault(_level(value), len(levels)))
         return tuple(found)
+
+
+def _logarithms(figures: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(figures > 0, np.log(figures), np.nan)
 
 
 def _sample(space: Space, seed: int) -> Iterable[Params]:

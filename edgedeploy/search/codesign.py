@@ -17,7 +17,7 @@ from edgedeploy.records.metrics import Direction
 from edgedeploy.records.variant import Scalar
 from edgedeploy.search.beliefs import LATER, NO_CHANGE, Belief, Beliefs, Left
 from edgedeploy.search.candidates import Candidates, Params
-from edgedeploy.search.failures import success_by_figures, success_of
+from edgedeploy.search.failures import success_by_figures, success_by_pace, success_of
 from edgedeploy.search.improvement import Below, cut, hypervolume, improvement
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Outcome, Scored
@@ -278,7 +278,7 @@ class CoDesign:
             weighed.append(np.append(weighing.of(values), weighing.of(scale.back(mean[list(pending)]))))
             useless = seen.useless(index)
             if wholly_known:  # else the fast end has to be tried before anybody knows what is of use there
-                of_use *= self._of_use(self._without(index), seen.rows, useless)
+                of_use *= self._of_use(index, seen, useless)
             margin = 0.0 if useless.any() else _MARGIN
             reference = weighed[-1].max() + margin * np.ptp(weighed[-1])
             if index in wholly_known and index not in self._knowledge.linear:
@@ -378,12 +378,17 @@ class CoDesign:
         limit = -float(scale_of(values, -1.0).of(np.zeros(1))[0])
         return np.asarray(ndtr((limit - mean) / spread), dtype=float)
 
-    def _of_use(self, without: frozenset[str], rows: NDArray[np.intp], useless: NDArray[np.bool_]) -> Floats:
+    def _of_use(self, index: int, seen: Seen, useless: NDArray[np.bool_]) -> Floats:
         """Probability that a candidate is not among those that are ``useless`` in one objective. Without it the fastest of a
         space, which may be fast because they compute nothing, come again and again where their times are known."""
-        features = self._features(without)
-        found = success_of(features, rows, useless)
-        return found * success_by_figures(features, rows, useless)
+        features = self._features(self._without(index))
+        found = success_of(features, seen.rows, useless) * success_by_figures(features, seen.rows, useless)
+        if useless.any():
+            work = self._candidates().work()
+            for other, costs in self._wholly_known().items():
+                if seen.scale(other).logarithmic:
+                    found = found * success_by_pace(work - np.log(costs), seen.rows, useless)
+        return found
 
     def _success(self) -> Floats:
         key = (len(self._candidates()), len(self._told))

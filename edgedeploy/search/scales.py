@@ -19,7 +19,11 @@ _OF_USE: Final = 0.5
 """Share of the way from the best to the worst value seen that is of use."""
 
 _TAIL: Final = 4.0
-"""Units beyond the knee that are of use, too."""
+"""Units beyond the knee that are of use, too, unless a gap lies before them."""
+
+_GAP: Final = 1 / 3
+_BEHIND_GAP: Final = 3
+"""So many values behind a gap of that share of the range are at chance level, however far apart the others lie."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,16 @@ class Scale:
         """As it is modelled, after ``values`` were seen: a network at chance level is of no use, however fast it is."""
         if self.logarithmic or np.isinf(self.knee):
             return np.inf
-        signed = self.sign * values
-        half = signed.min() + _OF_USE * np.ptp(signed)
-        return float(self.of(self.sign * np.array([max(half, self.knee + _TAIL * self.unit)]))[0])
+        signed = np.sort(self.sign * values)
+        half = signed[0] + _OF_USE * np.ptp(signed)
+        worst = max(half, self.knee + _TAIL * self.unit)
+        gaps = (np.diff(signed) > _GAP * np.ptp(signed)) & (signed[1:] > half)
+        before = np.flatnonzero(gaps[: max(len(gaps) + 1 - _BEHIND_GAP, 0)])
+        if len(
+            before
+        ):  # a value more or less among the others must not decide whether the rest is tried again and again
+            worst = min(worst, max(half, float(signed[before[0]])))
+        return float(self.of(self.sign * np.array([worst]))[0])
 
     def variance(self, variances: Floats, values: Floats) -> Floats:
         """Variances of ``values`` as they are modelled, to first order."""
