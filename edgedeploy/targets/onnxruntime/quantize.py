@@ -168,9 +168,7 @@ def eight_bits(
     return quantized
 
 
-def _left_float(
-    request: BuildRequest, source: Any, assignment: Assignment, prepared: Path
-) -> tuple[list[str], Any]:
+def _left_float(request: BuildRequest, source: Any, assignment: Assignment, prepared: Path) -> tuple[list[str], Any]:
     """Nodes of the prepared file that are not to be int8, which get names of their own there, and its graph without its
     weights. The inputs of products are smoothed on the way, where that is asked for."""
     import onnx
