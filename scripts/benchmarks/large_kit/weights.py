@@ -8,8 +8,6 @@ time beside float32's in the same round, with quartiles.
 from __future__ import annotations
 
 import functools
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -253,42 +251,4 @@ def weights_avx2_agreement(asked: Asked) -> Row:
     return Row(what, text, bar, bool(near[0].mean() >= LEAST_AGREEMENT))
 
 
-def weights_avx2_openvino(asked: Asked) -> Row:
-    """OpenVINO alone can be held to AVX2 on a newer processor; ONNX Runtime's kernels ask the processor itself."""
-    what = "MiniLM: OpenVINO held to AVX2 (ONEDNN_MAX_CPU_ISA), CPU time beside its own float32 so held"
-    try:
-        kinds = [Build("openvino", precision) for precision in ("float32", "int8-weights", "int8")]
-        folders = [[str(built(wanted)[1]), built(wanted)[0].entry] for wanted in kinds]
-        feeds = encoder().feeds[:QUERIES]
-    except NotAtHand as error:
-        return absent(what, "", error)
-    given = {"folders": folders, "feeds": [{name: value.tolist() for name, value in feed.items()} for feed in feeds]}
-    command = [sys.executable, "-c", f"from {__name__} import held_times; held_times()"]
-    scripts = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
-    environment["PYTHONPATH"] = os.pathsep.join([scripts, str(Path(scripts).parent)])
-    done = subprocess.run(
-        command, input=json.dumps(given), env=environment, check=True, capture_output=True, text=True, timeout=600
-    )
-    times = np.array(json.loads(done.stdout.splitlines()[-1]))
-    quartiles = [np.percentile(row / times[0], [25, 50, 75]) for row in times[1:]]
-    text = "; ".join(
-        f"{wanted.name} {middle:.2f}x ({low:.2f} to {high:.2f})"
-        for wanted, (low, middle, high) in zip(kinds[1:], quartiles, strict=True)
-    )
-    return Row(what, f"{text}; float32 {np.median(times[0]) / QUERIES / 1e6:.1f} ms")
-
-
-def held_times() -> None:
-    """In a process of its own, whose environment holds oneDNN to an instruction set: times to standard output."""
-    given = json.load(sys.stdin)
-    feeds = [{name: np.array(value, np.int64) for name, value in feed.items()} for feed in given["feeds"]]
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    sessions = [open_session("openvino", Path(folder), entry, settings, 1) for folder, entry in given["folders"]]
-    sys.stdout.write(json.dumps(cpu_times(sessions, feeds).tolist()) + "\n")
-
-
-ROWS: Final = (
-    *(weights_static, weights_smooth, weights_fast, weights_four_bits),
-    *(weights_avx2_agreement, weights_avx2_openvino),
-)
+ROWS: Final = (weights_static, weights_smooth, weights_fast, weights_four_bits, weights_avx2_agreement)
