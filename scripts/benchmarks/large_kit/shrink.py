@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from benchmarks import ROOT
 from benchmarks.large_kit.asked import Asked
-from benchmarks.shared.host import circumstances
 from benchmarks.shared.rows import Row
 
 sys.path.append(str(ROOT / "tests"))  # small_transformers
@@ -52,7 +51,7 @@ def low_rank_by_what_is_read(asked: Asked) -> Row:
         )
     return Row(
         f"low rank, {DEPTH} blocks of 64 features: relative error of the logits on held-out images, {SEEDS} seeds",
-        "; ".join(found) + f"; {circumstances()}",
+        "; ".join(found),
     )
 
 
@@ -102,9 +101,9 @@ def answers_of_each_choice(asked: Asked) -> Row:
             f"untrained, {_right(task, after):.3f} after {epochs} epochs"
         )
     what = (
-        f"{DEPTH} blocks of 64 features, 65 tokens: share of right answers on {len(task.drawn['selection'][1])} images"
+        f"{DEPTH} blocks of 64 features, 17 tokens: share of right answers on {len(task.drawn['selection'][1])} images"
     )
-    return Row(what, "; ".join(found) + f"; {circumstances()}")
+    return Row(what, "; ".join(found))
 
 
 def time_of_each_choice(asked: Asked) -> Row:
@@ -127,7 +126,7 @@ def time_of_each_choice(asked: Asked) -> Row:
         f"{LARGER['depth']} blocks of {LARGER['dim']} features, 257 tokens, ONNX Runtime float32, 1 thread: "
         f"median (range) of {PAIRS} pairs of {QUERIES} queries"
     )
-    return Row(what, "; ".join(found) + f"; {circumstances()}")
+    return Row(what, "; ".join(found))
 
 
 def _variant(choice: Mapping[str, Any]) -> Any:
