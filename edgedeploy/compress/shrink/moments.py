@@ -6,7 +6,6 @@ This module needs torch: import it inside functions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -25,29 +24,37 @@ Feeds = Callable[[], Iterable[Any]]
 """Gives the inputs of the calibration cases, one case at a time, on every call from the first one on."""
 
 
-@dataclass
 class Moment:
-    """Of ``count`` rows of features: their ``total`` (features) and the sum ``square`` of their outer products (features x
-    features)."""
+    """Mean and second moment of rows of features (rows, features), which are added a case at a time.
 
-    count: int
-    total: torch.Tensor
-    square: torch.Tensor
+    They are summed about the mean of the first rows: where features vary little about a large mean, sums about zero would
+    lose the variance to rounding.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._origin = self._total = self._square = torch.zeros(0).double()
 
     def add(self, rows: torch.Tensor) -> None:
+        if not self.count:
+            self._origin = rows.mean(0).double()
+            self._total = torch.zeros_like(self._origin)
+            self._square = torch.zeros(rows.shape[1], rows.shape[1]).double()
+        off = rows - self._origin.to(rows.dtype)
         self.count += len(rows)
-        self.total += rows.sum(0).double()
-        self.square += (rows.T @ rows).double()
+        self._total += off.sum(0).double()
+        self._square += (off.T @ off).double()
 
     @property
     def mean(self) -> torch.Tensor:
-        return self.total / self.count
+        return self._origin.float().double() + self._total / self.count
 
     def spread(self, centred: bool) -> torch.Tensor:
         """Second moment about the mean (``centred``) or about zero, with the ridge on its diagonal."""
-        found = self.square / self.count
-        if centred:
-            found = found - torch.outer(self.mean, self.mean)
+        off = self._total / self.count
+        found = self._square / self.count - torch.outer(off, off)
+        if not centred:
+            found = found + torch.outer(self.mean, self.mean)
         least = RIDGE * found.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
         return found + least * torch.eye(len(found), dtype=found.dtype)
 
@@ -60,10 +67,7 @@ def moments_of(model: nn.Module, names: Sequence[str], feeds: Feeds) -> dict[str
     def watch(name: str) -> Callable[..., None]:
         def hook(module: Any, args: tuple[Any, ...]) -> None:
             rows = rows_of(module, args[0].detach())
-            if name not in found:
-                width = rows.shape[1]
-                found[name] = Moment(0, torch.zeros(width).double(), torch.zeros(width, width).double())
-            found[name].add(rows)
+            found.setdefault(name, Moment()).add(rows)
 
         return hook
 

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from benchmarks import ROOT
 from benchmarks.large_kit.asked import Asked
-from benchmarks.shared.host import circumstances
 from benchmarks.shared.rows import Row
 
 sys.path.append(str(ROOT / "tests"))  # small_transformers
@@ -39,6 +38,9 @@ PAIRS: Final = 9
 QUERIES: Final = 4
 """Of one block; candidate and float network take turns in blocks."""
 
+Run = Callable[[Mapping[str, Any]], Any]
+"""Answers one feed."""
+
 
 def low_rank_by_what_is_read(asked: Asked) -> Row:
     """Every linear layer at the same rank: error of the outputs on images that no factor was fitted to."""
@@ -52,7 +54,7 @@ def low_rank_by_what_is_read(asked: Asked) -> Row:
         )
     return Row(
         f"low rank, {DEPTH} blocks of 64 features: relative error of the logits on held-out images, {SEEDS} seeds",
-        "; ".join(found) + f"; {circumstances()}",
+        "; ".join(found),
     )
 
 
@@ -102,9 +104,9 @@ def answers_of_each_choice(asked: Asked) -> Row:
             f"untrained, {_right(task, after):.3f} after {epochs} epochs"
         )
     what = (
-        f"{DEPTH} blocks of 64 features, 65 tokens: share of right answers on {len(task.drawn['selection'][1])} images"
+        f"{DEPTH} blocks of 64 features, 17 tokens: share of right answers on {len(task.drawn['selection'][1])} images"
     )
-    return Row(what, "; ".join(found) + f"; {circumstances()}")
+    return Row(what, "; ".join(found))
 
 
 def time_of_each_choice(asked: Asked) -> Row:
@@ -116,18 +118,19 @@ def time_of_each_choice(asked: Asked) -> Row:
 
     model = vit("joint", asked.seed, **LARGER)
     given = images(4, asked.seed)[0]
+    whole = _session(model, given[:1])
     found = [f"whole: {_weights(model) / 1e6:.1f} M weights"]
     for choice in CHOICES:
         shrink = _variant(choice).shrink
         smaller = shrunk(model, shrink, {"image": given[:1]}, lambda: ({"image": image[None]} for image in given))
-        ratios = _ratios(model, smaller, given[:1])
+        ratios = _ratios(whole, _session(smaller, given[:1]), given[:1])
         share = _weights(smaller) / _weights(model)
         found.append(f"{shrink.label}: CPU time x{_spread(ratios)}, weights x{share:.2f}")
     what = (
         f"{LARGER['depth']} blocks of {LARGER['dim']} features, 257 tokens, ONNX Runtime float32, 1 thread: "
         f"median (range) of {PAIRS} pairs of {QUERIES} queries"
     )
-    return Row(what, "; ".join(found) + f"; {circumstances()}")
+    return Row(what, "; ".join(found))
 
 
 def _variant(choice: Mapping[str, Any]) -> Any:
@@ -172,29 +175,29 @@ def _weights(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _ratios(whole: Any, smaller: Any, image: Any) -> list[float]:
+def _ratios(whole: Run, smaller: Run, image: Any) -> list[float]:
     """CPU time of ``smaller`` over that of ``whole``, for each pair of blocks."""
-    with tempfile.TemporaryDirectory() as folder:
-        runs = [_session(model, Path(folder) / f"{place}.onnx", image) for place, model in enumerate((whole, smaller))]
-        feed = {"image": image.numpy()}
-        return [_block(runs[1], feed) / _block(runs[0], feed) for _ in range(PAIRS)]
+    feed = {"image": image.numpy()}
+    return [_block(smaller, feed) / _block(whole, feed) for _ in range(PAIRS)]
 
 
-def _session(model: Any, path: Path, image: Any) -> Callable[[Mapping[str, Any]], Any]:
+def _session(model: Any, image: Any) -> Run:
     import onnxruntime
 
     from edgedeploy.records.artifact import TensorSpec
     from edgedeploy.reference.export import export_reference
 
     specs = (TensorSpec("image", "float32", tuple(image.shape)),)
-    export_reference(model, specs, path, samples=[{"image": image.numpy()}])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_reference(model, specs, path, samples=[{"image": image.numpy()}])
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda feed: session.run(None, dict(feed))
 
 
-def _block(run: Callable[[Mapping[str, Any]], Any], feed: Mapping[str, Any]) -> float:
+def _block(run: Run, feed: Mapping[str, Any]) -> float:
     run(feed)
     started_s = time.process_time()
     for _ in range(QUERIES):

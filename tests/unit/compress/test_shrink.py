@@ -130,8 +130,7 @@ def test_the_block_that_changes_nothing_goes_first() -> None:
 
 
 def moment_of(rows: torch.Tensor) -> Moment:
-    width = rows.shape[1]
-    found = Moment(0, torch.zeros(width).double(), torch.zeros(width, width).double())
+    found = Moment()
     found.add(rows)
     return found
 
@@ -274,3 +273,14 @@ def test_moments_are_those_of_what_was_read() -> None:
     handle.remove()
     assert found.count == len(IMAGES)
     torch.testing.assert_close(found.mean.float(), rows[0].mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_moments_hold_what_varies_little_about_a_large_mean() -> None:
+    torch.manual_seed(0)
+    rows = (1000.0 + 1e-2 * torch.randn(4000, 6)).float()
+    found = Moment()
+    for part in rows.split(1000):
+        found.add(part)
+    wanted = torch.cov(rows.double().T, correction=0)
+    torch.testing.assert_close(found.spread(centred=True), wanted, rtol=5e-3, atol=1e-6)
+    torch.testing.assert_close(found.mean, rows.double().mean(0), rtol=1e-7, atol=1e-4)
