@@ -28,7 +28,8 @@ class PromptableOptions(FolderOptions):
     - ``networks``: what ``network`` in ``[space]`` may name, the baseline first: ``"vit-N"`` is the transformer with N
       blocks, ``"cnn-N"`` a U-Net with N channels at half resolution.
     - ``teacher``: the network that is trained first and teaches the baseline, by ``distill_weight`` of ``baseline``.
-    - ``dim``, ``heads``: channels of a token in the encoder, and heads that divide them.
+    - ``dim``: channels of a token in the encoder, a multiple of 4 times the ``heads``.
+    - ``heads``: of the encoder's attention.
     - ``patch``: pixels of a patch along each side: 4, 8 or 16.
     - ``decoder_dim``: channels of a token in the mask decoder.
     - ``prompts``: kinds of prompts that cases have: ``"box"``, ``"point"``.
@@ -37,8 +38,10 @@ class PromptableOptions(FolderOptions):
     - ``image_size``, ``train_cases``, ``confirmation_cases``: of synthetic images.
     - ``calibration_cases``, ``selection_cases``: how many images the split takes.
     - ``network``: without effect, networks are named in ``networks``.
-    - ``base_channels``: without effect, as before.
+    - ``base_channels``: without effect, ``networks`` say their channels.
     - ``depth``: without effect, and 4 alone.
+    - ``resolutions``: sides of the square that images are squeezed to, the baseline's first; multiples of 16.
+    - ``seed``: decides synthetic images, and first weights.
     - ``taught``: how the teacher is trained.
     - ``recovery``: how another network than the baseline's is trained, with the baseline as its teacher.
     """

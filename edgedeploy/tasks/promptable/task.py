@@ -47,6 +47,7 @@ class Promptable:
         self.baseline_recipe: TrainRecipe = self.options.baseline
         self.recovery_recipe: TrainRecipe = self.options.recovery
         self.groups_known = getattr(self._source, "groups_known", True)
+        self.notes: tuple[str, ...] = getattr(self._source, "notes", ())
         self._found = cache(self._find)
         self._masks = lru_cache(maxsize=MASKS_IN_MEMORY)(self._structures)
 
