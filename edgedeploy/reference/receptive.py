@@ -53,6 +53,11 @@ class Reach:
         """Of an output whose position p is position p + ``by`` of this one."""
         return replace(self, low=self.low + self.stride * by, high=self.high + self.stride * by)
 
+    def there(self) -> Reach:
+        """With the place of the position itself: a tile computes no position of a tensor that lies before its origin or
+        behind its end, whatever that position reads (a crop reads further on than where it lies)."""
+        return replace(self, low=min(self.low, Fraction(0)), high=max(self.high, self.stride - 1))
+
     def joined(self, other: Reach) -> Reach:
         return Reach(self.stride, min(self.low, other.low), max(self.high, other.high))
 
@@ -178,6 +183,7 @@ def _step(walk: _Walk, node: Any) -> None:
         rule = _in_between
     spread = _mixing(walk, node) if rule is None else rule(walk, node)
     if spread is not None:
+        spread = replace(spread, reaches=tuple(reach.there() for reach in spread.reaches))
         walk.spreads.update({name: spread for name in node.output if name})
 
 
@@ -392,6 +398,7 @@ _KNOWN_TO_MIX: Final = (
     *("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceL2", "MatMul", "Gemm", "Attention", "Flatten"),
 )
 _DEFAULT_AXIS: Final = {
+    "Split": 0,
     "Softmax": -1,
     "LogSoftmax": -1,
     "Hardmax": -1,

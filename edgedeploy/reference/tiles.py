@@ -20,9 +20,10 @@ from edgedeploy.errors import Unsupported
 from edgedeploy.reference.receptive import Fields, Reach, fields_of
 from edgedeploy.runtime.pipeline.tiles import Piece, TiledOutput, Tiling
 
-KEPT_BY_RUNTIMES: Final = 1.4
-"""What a session takes of memory for a tile, over :func:`live_bytes`: blocks that the allocator keeps, scratch of
-convolutions. The largest that was measured (a U-Net at 152 voxels a side, ONNX Runtime 1.32, Zen 4, 2026-11-29: 1.38)."""
+KEPT_BY_RUNTIMES: Final = 2.0
+"""What a session takes of memory for a tile, over :func:`live_bytes`: blocks that allocators keep, scratch of convolutions.
+The largest that were measured, rounded up (tiles of 110x146x146 and 120x152x152, Zen 4, 2026-11-29): MeshNet by OpenVINO
+2026.4 1.96, a U-Net by ONNX Runtime 1.32 1.47."""
 
 MOST_CUTS: Final = 16
 """Tiles along one axis that are considered where the tile's size is chosen."""

@@ -21,6 +21,18 @@ from edgedeploy.runtime.pipeline.tiles import (
 Feeds = typing.Mapping[str, Any]  # before Python 3.9 that of collections.abc takes no types
 
 
+def give_back_memory() -> None:
+    """Let glibc return what is free to the system; nothing where there is no glibc.
+
+    Tensors of 1 to 32 MiB lie in its heap, whose gaps stay resident: a U-Net in 24 tiles took more than in 12 larger ones.
+    """
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 class TiledSession:
     """``session`` answers one tile; this one answers whole volumes by ``plan``."""
 
@@ -35,8 +47,13 @@ class TiledSession:
 
     def run(self, feeds: Feeds, progress: Callable[[int, int], None] = lambda done, of: None) -> dict[str, Any]:
         """See :class:`edgedeploy.runtime.sessions.open.Session`; ``progress`` hears of each tile that is done."""
+
+        def told(done: int, of: int) -> None:
+            give_back_memory()
+            progress(done, of)
+
         try:
-            return run_tiles(self.session.run, feeds, self.plan, progress)
+            return run_tiles(self.session.run, feeds, self.plan, told)
         except TileError as exc:
             raise RuntimeFault("run_failed", str(exc)) from exc
 

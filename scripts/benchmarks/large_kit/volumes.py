@@ -64,7 +64,9 @@ def _row(what: str, network: Any, target: str, asked: Asked) -> Row:
 
     with tempfile.TemporaryDirectory(prefix="edgedeploy-volume-") as place:
         folder = Path(place)
-        plan, predicted = _files(folder, network, target, asked.seed)
+        model = _write_whole(folder, network, target, asked.seed)
+        cap_bytes = round(SHARE * _child(folder, "whole", target, "")["peak_bytes"])
+        plan, predicted = _write_tiled(folder, model, target, cap_bytes)
         runs: dict[str, list[dict[str, float]]] = {"whole": [], "tiled": []}
         for number in range(ROUNDS):
             for name in ("whole", "tiled") if number % 2 == 0 else ("tiled", "whole"):
@@ -88,15 +90,15 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
 
 
-def _files(folder: Path, network: Any, target: str, seed: int) -> tuple[str, int]:
-    """Writes the volume, the network at both sizes, and the plan; the plan in words and the peak that is predicted."""
+def _write_whole(folder: Path, network: Any, target: str, seed: int) -> Any:
+    """Writes the volume and the network at its size; the ONNX model."""
     import numpy as np
     import onnx
 
     from edgedeploy.records.artifact import TensorSpec
     from edgedeploy.reference.export import export_reference
     from edgedeploy.reference.receptive import fields_of
-    from edgedeploy.reference.tiles import KEPT_BY_RUNTIMES, at_size, tiled, tiled_within
+    from edgedeploy.reference.tiles import at_size
 
     small = TensorSpec("x", "float32", (1, 1, 64, 64, 64))
     export_reference(network, (small,), folder / "small.onnx")
@@ -105,20 +107,32 @@ def _files(folder: Path, network: Any, target: str, seed: int) -> tuple[str, int
     for node in model.graph.node:
         node.output[:] = ["y" if name == inside else name for name in node.output]
     model = at_size(model, fields_of(model), (SIDE,) * 3)
-    whole = tiled(model, (SIDE,) * 3)
-    cut = tiled_within(model, round(SHARE * whole.peak_bytes / KEPT_BY_RUNTIMES))
-    for name, each in (("whole", model), ("tiled", cut.model)):
-        onnx.save(each, str(folder / f"{name}.onnx"))
-        if target == "openvino":
-            import openvino
+    _save(model, folder, "whole", target)
+    np.save(folder / "volume.npy", np.random.default_rng(seed).standard_normal((1, 1, *(SIDE,) * 3), np.float32))
+    return model
 
-            converted = openvino.convert_model(str(folder / f"{name}.onnx"))
-            openvino.save_model(converted, str(folder / f"{name}.xml"), compress_to_fp16=False)
+
+def _write_tiled(folder: Path, model: Any, target: str, cap_bytes: int) -> tuple[str, int]:
+    """Writes the network at the size of the tile that is chosen for ``cap_bytes``; its plan in words, and the peak that is
+    predicted."""
+    from edgedeploy.reference.tiles import tiled_within
+
+    cut = tiled_within(model, cap_bytes)
+    _save(cut.model, folder, "tiled", target)
     (folder / "tiles.json").write_text(cut.plan.as_text(), encoding="utf-8")
-    volume = np.random.default_rng(seed).standard_normal((1, 1, *(SIDE,) * 3), np.float32)
-    np.save(folder / "volume.npy", volume)
     sides = "x".join(map(str, cut.plan.tile))
     return f"{cut.plan.count} tiles of {sides}, halo {cut.halo[0][0]}, {cut.plan.work:.2f} x the voxels", cut.peak_bytes
+
+
+def _save(model: Any, folder: Path, name: str, target: str) -> None:
+    import onnx
+
+    onnx.save(model, str(folder / f"{name}.onnx"))
+    if target == "openvino":
+        import openvino
+
+        converted = openvino.convert_model(str(folder / f"{name}.onnx"))
+        openvino.save_model(converted, str(folder / f"{name}.xml"), compress_to_fp16=False)
 
 
 def _child(folder: Path, name: str, target: str, kept: str) -> dict[str, float]:

@@ -36,7 +36,7 @@ name = "here"
 kind = "local"
 
 [space]
-tile = [0, "12x16x16", "120 KiB"]
+tile = [0, "12x16x16", "200 KiB"]
 threads = [1]
 
 [[objectives]]
@@ -92,7 +92,7 @@ def test_variants_that_cut_volumes_answer_whole_ones(tmp_path: Path) -> None:
     records = [json.loads(path.read_bytes()) for path in (tmp_path / "out" / "measurements").glob("*.json")]
     cut = [record for record in records if record["variant"].get("tile")]
     assert {(r["variant"]["target"], r["variant"]["tile"]) for r in cut} == {
-        (target, tile) for target in ("onnxruntime", "openvino") for tile in ("12x16x16", "120 KiB")
+        (target, tile) for target in ("onnxruntime", "openvino") for tile in ("12x16x16", "200 KiB")
     }
     for record in cut:
         distances = [case["reference_max_abs"] for case in record["cases"].values()]

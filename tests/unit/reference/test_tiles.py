@@ -80,6 +80,17 @@ OPERATORS = {
         ],
         {"b": np.array([3]), "e": np.array([LENGTH]), "a": np.array([2]), "p": np.array([0, 0, 0, 0, 0, 3])},
     ),
+    "cut": (
+        [
+            helper.make_node("Slice", ["x", "b", "e", "a"], ["c"]),
+            helper.make_node("Pad", ["c", "p"], ["d"]),
+            conv("w", "d", "y", pads=[1, 1]),
+        ],
+        {
+            **{"b": np.array([3]), "e": np.array([LENGTH]), "a": np.array([2]), "p": np.array([0, 0, 0, 0, 0, 3])},
+            "w": THREE,
+        },
+    ),
     "down, up and across": (
         [
             conv("w", "x", "a", pads=[1, 1]),
@@ -110,7 +121,7 @@ def test_an_answer_depends_on_no_position_outside_its_field(name: str) -> None:
         behind += [place - reach.stride * position for position in reached]
     assert reach.low <= min(before) and max(behind) <= reach.high
     slack = max(1, math.ceil(2 / reach.stride)) * reach.stride if reach.stride < 1 else 0
-    assert min(before) - reach.low <= slack + (name == "shifted") * 3 and reach.high - max(behind) <= slack + 1
+    assert min(before) - reach.low <= slack + (name in ("shifted", "cut")) * 3 and reach.high - max(behind) <= slack + 1
 
 
 @pytest.mark.parametrize("name", OPERATORS)
