@@ -37,7 +37,8 @@ def untouched(steps: Sequence[Step], inputs: Iterable[str], outputs: Iterable[st
 
     ``inputs`` are those of floating-point numbers.
     """
-    plain, given = set(inputs), set(inputs)
+    given = set(inputs)
+    plain = set(given)
     for step in steps:
         read = [name for name in step.inputs if name]
         if read and not step.weighted and plain.issuperset(read):
