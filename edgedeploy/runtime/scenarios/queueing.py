@@ -18,7 +18,7 @@ GAP_UNIT = 1_000_000
 """Gaps between requests are whole numbers whose mean is this: what they take is decided by the number of users."""
 
 STEP = 1.25
-"""A load that holds is raised by this factor until one does not, and the other way round."""
+"""A load that holds is raised by this factor, then by its square and so on, until one does not; and the other way round."""
 
 TRIES = 2
 """A load that was lost is tried once more: what disturbed it was perhaps no request."""
@@ -236,12 +236,13 @@ def most_users(holds: Callable[[int], bool], first: int, most: int) -> int:
     """The most users whose load holds, within ``RESOLUTION``; 0 when that of one does not. ``first`` is tried first. Assumes
     that more users never hold more easily."""
     users = min(max(1, first), most)
-    good, bad = 0, most + 1
+    good, bad, step = 0, most + 1, STEP
     while bad - good > max(1, int(RESOLUTION * good)):
         if holds(users):
             good = users
-            users = min(max(users + 1, int(users * STEP)), most) if bad > most else (good + bad) // 2
+            users = min(max(users + 1, int(users * step)), most) if bad > most else (good + bad) // 2
         else:
             bad = users
-            users = max(1, min(users - 1, int(users / STEP))) if not good else (good + bad) // 2
+            users = max(1, min(users - 1, int(users / step))) if not good else (good + bad) // 2
+        step *= STEP
     return good
