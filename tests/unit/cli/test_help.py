@@ -86,7 +86,7 @@ def test_a_shell_completes(line: str, expected: set[str]) -> None:
 
 def test_words_of_options_are_completed() -> None:
     assert complete_board("emulated:arm") == ["emulated:arm64", "emulated:arm64-system"]
-    assert complete_precision("int8") == ["int8", "int8-dynamic"]
+    assert complete_precision("int8") == ["int8", "int8-dynamic", "int8-weights"]
     assert complete_colour("b") == ["bgr"]
     assert complete_target("open") == ["openvino"]
 
