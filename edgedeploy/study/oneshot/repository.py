@@ -74,7 +74,9 @@ def write_repository(kind: str, served: Served, out: Path) -> list[str]:
         raise SpecError(f"--repository {kind}", "there is no such repository", nearest(kind, _WRITERS))
     if SETTING in dict(served.artifact.settings) and kind != "triton-python":
         found = "its artifact is the network of one tile, and such a server puts no tiles together"
-        raise SpecError(f"--repository {kind}", found, "Export with --repository triton-python, or a variant without tiles")
+        raise SpecError(
+            f"--repository {kind}", found, "Export with --repository triton-python, or a variant without tiles"
+        )
     require_absent(out)
     with place_told(out), new_folder(out) as part:
         return [NOT_LOADED[kind], *_WRITERS[kind](served, part)]

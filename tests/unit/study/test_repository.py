@@ -200,7 +200,7 @@ def test_what_a_server_does_not_take_is_refused(kind: str, target: str, found: s
 @pytest.mark.parametrize(("kind", "target"), [("triton", "onnxruntime"), ("ovms", "openvino")])
 def test_a_server_that_opens_the_file_itself_gets_no_tile_for_a_volume(kind: str, target: str, tmp_path: Path) -> None:
     cut = served(tmp_path, target, {SETTING: "tiles.json"})
-    with pytest.raises(SpecError, match="the network of one tile.*triton-python"):
+    with pytest.raises(SpecError, match=r"the network of one tile.*triton-python"):
         write_repository(kind, cut, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     write_repository("triton-python", cut, tmp_path / "python")
