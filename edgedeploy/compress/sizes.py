@@ -13,16 +13,19 @@ from edgedeploy.records.variant import Scalar
 LOG: Final = logging.getLogger(__name__)
 
 
-def size_of(task: Task, arch: Mapping[str, Scalar]) -> Mapping[str, float]:
-    """Parameters of the model that the task builds, and multiply-accumulates of one inference where its forward can be
-    followed by shapes alone. Empty for a task that builds no model, or whose ``build`` fails: a trial tells that."""
+def size_of(task: Task, arch: Mapping[str, Scalar], student: str = "") -> Mapping[str, float]:
+    """Parameters of the model that the task builds, or of its ``student`` of that name, and multiply-accumulates of one
+    inference where its forward can be followed by shapes alone. Empty for a task that builds no model, or whose ``build``
+    fails: a trial tells that."""
     if isinstance(task, ReadyMade):
         return {}
     import torch
 
+    from edgedeploy.compress.student import student_of
+
     try:
         with torch.random.fork_rng(devices=[]):
-            model = task.build(**arch).eval()
+            model = (student_of(task, student, arch) if student else task.build(**arch)).eval()
     except Exception as exc:  # the user's own code
         LOG.debug("no size of %s: %s", dict(arch), exc)
         return {}

@@ -330,7 +330,8 @@ def canonical(
       as given, every precision becomes that;
     - rules of a plan, quantizers and calibration methods that the target does not support are dropped, and calibration
       methods that the quantizer does not support;
-    - the plan of a budget is dropped in a model that it was not made for;
+    - the plan of a budget is dropped in a model that it was not made for, as one that leaves out more than channels, whose
+      layers have other names;
     - calibration settings are dropped for a model that needs none;
     - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
       calibration;
@@ -350,7 +351,9 @@ def canonical(
     arch = dict(arch_defaults)
     arch.update({key: value for key, value in params.items() if key not in _ours(arch_defaults)})
     name = str(params.get("plan", NO_PLAN))
-    made = choices.made.get(target, {}).get(name) if precision == "int8" and arch == dict(arch_defaults) else None
+    shrink = Shrink.of(params, arch_defaults)
+    as_planned = precision == "int8" and arch == dict(arch_defaults) and not shrink
+    made = choices.made.get(target, {}).get(name) if as_planned else None
     plan = (made or choices.plans.get(name, NO_RULES)).allowed(precision, choices.layers.get(target, ()))
     trainable = (
         made is None and precision == "int8" and {*plan.precisions} <= TRAINED_LAYERS and target in choices.trained
@@ -368,7 +371,6 @@ def canonical(
         cases = cases if cases < choices.cases else 0
     narrow = choices.seven_bits.get(target, ())
     can_choose = any(name in narrow for name in (precision, *plan.precisions))
-    shrink = Shrink.of(params, arch_defaults)
     width = 1.0 if shrink.student else round(float(params.get("width", 1.0)), 6)
     recovers = width < 1.0 or bool(shrink) or arch != dict(arch_defaults)
     allocation = str(params.get("allocation", UNIFORM)) if width < 1.0 else UNIFORM

@@ -26,8 +26,8 @@ class Fits:
     """Holds variants of one task against ``limit_bytes``; without a limit everything fits.
 
     The bound is certain and not close: weights of convolutions and linear layers alone, each in the fewest bits that its
-    variant's precisions can keep it in. A shared width, targets with a process of their own, and models that are built here
-    have one; everything else is left to the board.
+    variant's precisions can keep it in. A shared width of the task's own network, targets with a process of their own, and
+    models that are built here have one; everything else is left to the board.
     """
 
     def __init__(self, task: Task, limit_bytes: int | None) -> None:
@@ -50,7 +50,7 @@ class Fits:
             )
 
     def _is_told(self, variant: Variant) -> bool:
-        uniform = not (variant.allocation or variant.elastic)
+        uniform = not (variant.allocation or variant.elastic or variant.shrink)
         return variant.target in IN_OWN_MEMORY and uniform and not isinstance(self._task, ReadyMade)
 
     def _weights(self, variant: Variant, most: int) -> int | None:

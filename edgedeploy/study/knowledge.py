@@ -26,9 +26,9 @@ from edgedeploy.study.store import Store
 MOST_ARCHITECTURES: Final = 64
 """Architectures that are built to see how large they are, at most: each takes part of a second."""
 
-NOT_FOR_ACCURACY: Final = frozenset({"threads", "power_mode"})
+NOT_FOR_ACCURACY: Final = frozenset({"threads", "power_mode", "instances"})
 OF_WEIGHTS_ALONE: Final = frozenset({"recovery_epochs"})
-NOT_FOR_SIZE: Final = frozenset({"threads", "power_mode", "calibration", "calibration_cases"}) | OF_WEIGHTS_ALONE
+NOT_FOR_SIZE: Final = NOT_FOR_ACCURACY | {"calibration", "calibration_cases"} | OF_WEIGHTS_ALONE
 
 _BITS: Final[Mapping[str, int]] = {
     **{"bfloat16": 16, "float16": 16, "int8": 8, "int8-dynamic": 8},
@@ -99,9 +99,7 @@ def _limits(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, tup
 
 
 def _kept(shrink: Shrink) -> float:
-    """Of a transformer's weights: a third is attention's, two thirds are the MLPs'; a student is taken for a quarter."""
-    if shrink.student:
-        return 0.25
+    """Of a transformer's weights: a third is attention's, two thirds are the MLPs'."""
     return shrink.depth * (shrink.heads + 2 * shrink.mlp) / 3 * min(1.0, 4 / 3 * shrink.rank)
 
 
@@ -119,18 +117,26 @@ def without_effect(metric: str) -> frozenset[str]:
 
 class Sizes:
     """Estimates of how large variants are, for the search alone: a width keeps its square of what the whole architecture
-    has. They are no result and stand nowhere."""
+    has, and of a transformer what it leaves out is taken from it. They are no result and stand nowhere."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._known: dict[tuple[tuple[str, Scalar], ...], Mapping[str, float]] = {}
+        self._known: dict[tuple[tuple[tuple[str, Scalar], ...], str], Mapping[str, float]] = {}
 
     def of(self, variant: Variant) -> dict[str, float]:
-        if variant.arch not in self._known:
-            few = len(self._known) < MOST_ARCHITECTURES
-            self._known[variant.arch] = size_of(self._task, variant.arch_kwargs) if few else {}
         kept = variant.width**2 * _kept(variant.shrink)
-        found = {name: value * kept for name, value in self._known[variant.arch].items()}
+        found = {name: value * kept for name, value in self._whole(variant).items()}
+        if "macs" in found:
+            found["macs"] *= (1 + 2 * variant.shrink.tokens) / 3  # a third of the blocks sees all tokens
         if "parameters" in found:
             found["bytes"] = found["parameters"] * _BITS.get(variant.precision, _FLOAT_BITS) / 8
         return found
+
+    def _whole(self, variant: Variant) -> Mapping[str, float]:
+        """Of the variant's architecture, or of its student, which is a network of its own."""
+        network = variant.arch, variant.shrink.student
+        if network not in self._known:
+            named = (variant.shrink.student,) if variant.shrink.student else ()
+            few = len(self._known) < MOST_ARCHITECTURES
+            self._known[network] = size_of(self._task, variant.arch_kwargs, *named) if few else {}
+        return self._known[network]

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgedeploy.errors import EdgeDeployError, nearest
 from edgedeploy.interfaces.task import ReadyMade, Task, Teaching, baseline_arch, can_recover
+from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.shrink import NO_STUDENT, SHARES, SHRINK_KEYS, Shrink
 from edgedeploy.records.variant import Scalar
 from edgedeploy.spec.source import SpecSource
@@ -48,7 +49,7 @@ def _make(task: Task, shrink: Shrink) -> None:
     from edgedeploy.compress.shrink.apply import shrunk
 
     arch = baseline_arch(task)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), their_code(task, f"one inference with {shrink.label}"):
         shrunk(built(task, arch), shrink, one_case(task, arch), None)
 
 
@@ -69,14 +70,15 @@ def _check_students(source: SpecSource, task: Task, names: Sequence[str]) -> Non
         raise source.error("space.student", f"task {task.name!r} has no training for it", "Remove it from the space")
     arch = baseline_arch(task)
 
-    def shapes(model: Any) -> dict[str, tuple[int, ...]]:
-        outputs = named_tensors(call(model.eval(), one_case(task, arch)))
+    def shapes(model: Any, what: str) -> dict[str, tuple[int, ...]]:
+        with their_code(task, f"one inference of {what}"):
+            outputs = named_tensors(call(model.eval(), one_case(task, arch)))
         return {name: tuple(tensor.shape) for name, tensor in outputs.items()}
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        wanted = shapes(built(task, arch))
+        wanted = shapes(built(task, arch), "the task's network")
         for name in names:
-            found_shapes = shapes(student_of(task, name, arch))
+            found_shapes = shapes(student_of(task, name, arch), f"student {name!r}")
             if found_shapes != wanted:
                 found = f"student {name!r} answers {found_shapes}, the task's network {wanted}"
                 raise source.error("space.student", found, "Let it answer in the same names and shapes")

@@ -17,6 +17,7 @@ from edgedeploy.errors import SpecError, nearest
 from edgedeploy.files import new_folder, place_told, write_atomic, write_json
 from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.records.measurement import Measurement
+from edgedeploy.runtime.pipeline.tiles import SETTING
 from edgedeploy.study.oneshot.desk import require_absent
 from edgedeploy.study.oneshot.pbtxt import TYPES, ModelConfig, Port
 
@@ -71,6 +72,11 @@ def write_repository(kind: str, served: Served, out: Path) -> list[str]:
     """
     if kind not in _WRITERS:
         raise SpecError(f"--repository {kind}", "there is no such repository", nearest(kind, _WRITERS))
+    if SETTING in dict(served.artifact.settings) and kind != "triton-python":
+        found = "its artifact is the network of one tile, and such a server puts no tiles together"
+        raise SpecError(
+            f"--repository {kind}", found, "Export with --repository triton-python, or a variant without tiles"
+        )
     require_absent(out)
     with place_told(out), new_folder(out) as part:
         return [NOT_LOADED[kind], *_WRITERS[kind](served, part)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,11 @@ from edgedeploy.tasks.pictures.table import read_limited
 
 FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
 MOST_JSON_BYTES: Final = 1 << 24
+COMPUTED: Final = {
+    **{"model_type": "bert", "hidden_act": "gelu"},
+    **{"position_embedding_type": "absolute", "layer_norm_eps": 1e-12, "is_decoder": False},
+}
+"""What an encoder's configuration says of its computing, where it says it: BERT's own values."""
 RANDOM_DIM, RANDOM_BLOCKS, RANDOM_HEADS = 32, 1, 2
 
 
@@ -54,13 +60,19 @@ class Material:
         config = self._read("config.json", MOST_JSON_BYTES, json.loads)
         weights = self._read("model.safetensors", 1 << 31, load)
         try:
-            encoder = load_bert(weights, int(config["num_attention_heads"]))
-        except (KeyError, RuntimeError, ValueError, TypeError) as exc:
+            dim = int(weights["embeddings.word_embeddings.weight"].shape[1])
+            encoder = load_bert(weights, _heads_of(config, dim))
+        except (KeyError, IndexError, RuntimeError, ValueError, TypeError) as exc:
             found = f"no BERT encoder: {next(iter(str(exc).splitlines()), '')}"
             raise DataError(
                 f"text encoder {self.folder}", found, "Name the folder of a BERT sentence encoder"
             ) from None
-        places = encoder.places.num_embeddings
+        places, words = encoder.places.num_embeddings, encoder.words.num_embeddings
+        if self.tokenizer.get_vocab_size() > words:
+            found = f"its tokenizer has {self.tokenizer.get_vocab_size()} words, its weights are of {words}"
+            raise DataError(
+                f"text encoder {self.folder}", found, "Name the folder of one encoder with its own tokenizer"
+            )
         if self.tokens > places:
             found = f"the text encoder of {self.folder} has {places} places"
             raise SpecError(f"task.options.tokens = {self.tokens}", found, f"At most {places}")
@@ -75,6 +87,18 @@ class Material:
                 raise
             remedy = f"Name a folder with {', '.join(FILES)}"
             raise DataError(f"text encoder {self.folder / name}", str(exc)[:200], remedy) from None
+
+
+def _heads_of(config: Mapping[str, Any], dim: int) -> int:
+    """The heads of an encoder of ``dim`` channels that computes what ours does. Raises ``ValueError`` for another one, whose
+    tensors may have the same names (RoBERTa counts places from 2 on), and ``KeyError`` or ``TypeError``."""
+    for name, ours in COMPUTED.items():
+        if config.get(name, ours) != ours:
+            raise ValueError(f"its {name} is {config[name]!r}, and only {ours!r} is computed")
+    heads = int(config["num_attention_heads"])
+    if heads < 1 or dim % heads:
+        raise ValueError(f"{heads} heads do not share {dim} channels")
+    return heads
 
 
 def text_folder(name: str, base: Path) -> Path | None:

@@ -141,3 +141,20 @@ def test_a_network_without_heads_is_told_before_anything_is_trained(tmp_path: Pa
     with pytest.raises(SpecError, match="no layer of the network is softmax self-attention"):
         edgedeploy.load_study(file).run(edgedeploy.RunOptions(out=tmp_path / "out", board="here"))
     assert not (tmp_path / "out" / "baseline").exists()
+
+
+@pytest.mark.parametrize(
+    ("student", "found"),
+    [
+        ("torch.nn.Linear(3, 4)", r"one inference of student 'cnn': .*: RuntimeError"),
+        ("torch.nn.Flatten()", "student 'cnn' answers .*, the task's network"),
+        ("7", "student 'cnn' of task 'blobs': it is a int"),
+    ],
+)
+def test_a_student_that_does_not_answer_as_the_network_is_told(tmp_path: Path, student: str, found: str) -> None:
+    file = study(tmp_path, 'student = ["none", "cnn"]')
+    module = tmp_path / "small_transformers.py"
+    module.write_text(module.read_text().replace('"cnn": small_cnn}', f'"cnn": lambda **arch: {student}}}'))
+    with pytest.raises(SpecError, match=found):
+        edgedeploy.load_study(file).run(edgedeploy.RunOptions(out=tmp_path / "out", board="here"))
+    assert not (tmp_path / "out" / "baseline").exists()

@@ -9,6 +9,7 @@ from levels_task import ARCH, LeveledEdges
 
 from edgedeploy.compress.sizes import least_weights
 from edgedeploy.errors import Unsupported
+from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Variant
 from edgedeploy.study.fits import Fits
 
@@ -45,6 +46,8 @@ def test_what_is_not_certain_is_left_to_the_board() -> None:
     assert fits(WHOLE, None)
     assert fits(replace(WHOLE, target="tensorrt"), 1), "its weights lie in a device's memory"
     assert fits(replace(WHOLE, width=0.5, allocation="sensitivity"), 1), "how many it keeps is not known yet"
+    assert fits(replace(WHOLE, shrink=Shrink(rank=0.25)), 1), "factors have fewer weights than the network"
+    assert fits(replace(WHOLE, shrink=Shrink(student="small")), 1), "another network has weights of its own"
 
 
 def test_the_message_names_both_numbers() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from made_up_search import SPACE
+from small_transformers import BlobTask, small_cnn
 
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.shrink import Shrink
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.rungs import Rungs
 from edgedeploy.spec.study import parse_spec
@@ -39,7 +41,18 @@ def test_a_task_without_sizes_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Sizes(object()).of(SPACE.baseline_variant("openvino")) == {}  # type: ignore[arg-type]
 
 
-def test_threads_change_neither_accuracy_nor_size() -> None:
+def test_a_student_is_weighed_itself_and_fewer_tokens_are_less_work() -> None:
+    task, whole = BlobTask(depth=2, cases=8), replace(SPACE.baseline_variant("openvino"), arch=(("kind", "joint"),))
+    sizes = Sizes(task)
+    student = sizes.of(replace(whole, shrink=Shrink(student="cnn")))
+    assert student["parameters"] == sum(value.numel() for value in small_cnn().parameters())
+    fewer, all_of_it = sizes.of(replace(whole, shrink=Shrink(tokens=0.5))), sizes.of(whole)
+    assert fewer["parameters"] == all_of_it["parameters"] > student["parameters"]
+    assert fewer["macs"] == pytest.approx(2 / 3 * all_of_it["macs"])
+
+
+def test_threads_and_instances_change_neither_accuracy_nor_size() -> None:
+    assert {"threads", "instances"} <= without_effect("dice_mean") & without_effect("size_bytes")
     assert "threads" in without_effect("dice_mean") and "calibration" not in without_effect("dice_mean")
     assert {"threads", "calibration"} <= without_effect("size_bytes")
     assert "threads" not in without_effect("latency_p50_ns")

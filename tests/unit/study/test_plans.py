@@ -97,9 +97,11 @@ def test_a_made_plan_is_the_variant_of_the_same_plan_by_hand() -> None:
         {"precision": "bfloat16", "target": "openvino"},
         {"target": "openvino"},
         {"resolution": 64},
+        {"depth": 0.5},
+        {"student": "small"},
     ],
 )
-def test_a_made_plan_is_dropped_in_a_model_that_it_was_not_made_for(change: dict[str, str | int]) -> None:
+def test_a_made_plan_is_dropped_in_a_model_that_it_was_not_made_for(change: dict[str, str | float]) -> None:
     space = with_plans(PLANNED, {"onnxruntime": made_plans(THREE, {"auto:0.5": 0.5})})
     params = {**INT8, **change}
     assert space.variant(params) == space.variant({**params, "plan": "none"})

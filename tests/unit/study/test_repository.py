@@ -11,6 +11,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 
 from edgedeploy.errors import SpecError
 from edgedeploy.records.artifact import Artifact, TensorSpec
+from edgedeploy.runtime.pipeline.tiles import SETTING
 from edgedeploy.study.oneshot.repository import REPOSITORIES, Served, write_repository
 
 Field = descriptor_pb2.FieldDescriptorProto
@@ -194,6 +195,17 @@ def test_what_a_server_does_not_take_is_refused(kind: str, target: str, found: s
     with pytest.raises(SpecError, match=found):
         write_repository(kind, served(tmp_path, target), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("kind", "target"), [("triton", "onnxruntime"), ("ovms", "openvino")])
+def test_a_server_that_opens_the_file_itself_gets_no_tile_for_a_volume(kind: str, target: str, tmp_path: Path) -> None:
+    cut = served(tmp_path, target, {SETTING: "tiles.json"})
+    with pytest.raises(SpecError, match=r"the network of one tile.*triton-python"):
+        write_repository(kind, cut, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    write_repository("triton-python", cut, tmp_path / "python")
+    config = parsed((tmp_path / "python" / "cart" / "config.pbtxt").read_text())
+    assert {item.key: item.value.string_value for item in config.parameters}[f"setting:{SETTING}"] == "tiles.json"
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:

@@ -126,6 +126,8 @@ def test_an_encoder_of_real_weights_is_read_from_its_files(tmp_path: Path) -> No
     """A small BERT of random weights stands for the published one."""
     transformers = pytest.importorskip("transformers")
     from safetensors.torch import save_file
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
 
     config = transformers.BertConfig(
         vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
@@ -141,6 +143,19 @@ def test_an_encoder_of_real_weights_is_read_from_its_files(tmp_path: Path) -> No
     long = load_task({"kind": "multi-modal", "options": {**options, "tokens": 513}}, tmp_path)
     with pytest.raises(SpecError, match="512 places"):
         long.build(**baseline_arch(task))
+    for config, found in (
+        ({"num_attention_heads": 2, "model_type": "roberta"}, "its model_type is 'roberta'"),
+        ({"num_attention_heads": 2, "hidden_act": "relu"}, "its hidden_act is 'relu'"),
+        ({"num_attention_heads": 3}, "3 heads do not share 16 channels"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(DataError, match=found):
+            task.build(**baseline_arch(task))
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 2, "model_type": "bert"}))
+    more = Tokenizer(WordLevel({f"word{place}": place for place in range(len(WORDS) + 1)}, unk_token="word0"))
+    more.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(DataError, match=f"its tokenizer has {len(WORDS) + 1} words"):
+        load_task({"kind": "multi-modal", "options": options}, tmp_path).build(**baseline_arch(task))
     (tmp_path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     with pytest.raises(DataError, match="BERT"):
         task.build(**baseline_arch(task))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 
 from edgedeploy import Grouped, Pictured, Piped, Task, Trainable
 from edgedeploy.compress.prune import channel_widths, prune
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import SpecError, StorageError
 from edgedeploy.interfaces.task import SPLITS
 from edgedeploy.tasks.load import load_task
 from edgedeploy.tasks.lowdose.making import Making, cache_folder, made_pairs
@@ -156,13 +157,15 @@ def test_pairs_are_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.Monke
     more = made_pairs(replace(making, cases=13), tmp_path)
     assert (more / "low" / "0003.tif").read_bytes() == files[folder / "low" / "0003.tif"]
     monkeypatch.setattr("edgedeploy.tasks.lowdose.making.scanned", _full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(StorageError):
         made_pairs(replace(making, seed=1), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {folder.name, more.name, "other"}
+    with pytest.raises(SpecError, match="EDGEDEPLOY_CACHE"):
+        made_pairs(making, folder / "groups.csv" / "cache")
 
 
 def _full_disk(*given: Any) -> Any:
-    raise OSError("no space")
+    raise OSError(errno.ENOSPC, "no space")
 
 
 def test_without_a_folder_bodies_are_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

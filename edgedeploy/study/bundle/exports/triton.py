@@ -13,16 +13,21 @@ from edgedeploy.errors import BundleError
 from edgedeploy.runtime.bundle.arrays import read_array
 from edgedeploy.runtime.bundle.manifest import ARTIFACT_FOLDER, Manifest, Tensor
 from edgedeploy.runtime.bundle.tree import Tree
+from edgedeploy.runtime.pipeline.tiles import SETTING
 from edgedeploy.study.oneshot.pbtxt import TYPES, ModelConfig, Port, form, quoted
 
 BACKENDS: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 
 
 def write_triton(tree: Tree, manifest: Manifest, folder: Path) -> None:
-    """Into the empty ``folder``. Raises ``BundleError`` for a target that no backend of Triton serves from such files."""
+    """Into the empty ``folder``. Raises ``BundleError`` for a target that no backend of Triton serves from such files,
+    for tensors that it has no name for, and for an artifact that runs in tiles."""
     if manifest.target not in BACKENDS:
         found = f"Triton has no backend for files of target {manifest.target!r}"
         raise BundleError("a Triton repository of that bundle", found, f"Bundle one for {' or '.join(BACKENDS)}")
+    if SETTING in manifest.artifact.session.settings:
+        found = "its artifact is the network of one tile, and Triton puts no tiles together"
+        raise BundleError("a Triton repository of that bundle", found, "Hand it over as oci, or bundle a whole variant")
     unknown = sorted({tensor.dtype for tensor in (*manifest.inputs, *manifest.outputs)} - set(TYPES))
     if unknown:
         found = f"Triton has no name for tensors of {', '.join(unknown)}"
