@@ -48,6 +48,7 @@ def save(model: Any, path: Path, most_inside_bytes: int | None = None) -> None:
     most = MOST_INSIDE_BYTES if most_inside_bytes is None else most_inside_bytes
     beside = weights_file(path)
     beside.unlink(missing_ok=True)
+    _forget_hash(model)
     if sum(_size(tensor) for tensor in model.graph.initializer) > most:
         _move_out(model, beside)
     onnx.save(model, str(path))
@@ -83,6 +84,14 @@ def _move_out(model: Any, beside: Path) -> None:
                 tensor.external_data.add(key=key, value=value)
             at += size_bytes
     model.metadata_props.add(key=_HASH, value=digest.hexdigest())
+
+
+def _forget_hash(model: Any) -> None:
+    """A model that was read may have one, and no checker takes two."""
+    others = [(item.key, item.value) for item in model.metadata_props if item.key != _HASH]
+    del model.metadata_props[:]
+    for key, value in others:
+        model.metadata_props.add(key=key, value=value)
 
 
 def require_in_one_file(path: Path, asked: str) -> None:
