@@ -182,7 +182,8 @@ def check_batch(
     those of the calibration in turn, or where there is none ``feed``, and shares of them. Raises ``Unsupported``,
     ``DataError``, and whatever ``run`` raises."""
     count, asked = request.max_batch, f"batches of {request.max_batch} of {request.reference.name}"
-    given = list(islice(calibration_feeds(request), count)) or [feed]  # equal ones would hide that they are mixed
+    given: list[Mapping[str, Array]] = [*islice(calibration_feeds(request), count)]
+    given = given or [feed]  # equal ones would hide that they are mixed
     rows = [given[row % len(given)] for row in range(count)]
     cases = [{name: _share(value, row, count) for name, value in values.items()} for row, values in enumerate(rows)]
     together = run({name: np.concatenate([case[name] for case in cases]) for name in feed})
