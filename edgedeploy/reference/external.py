@@ -94,12 +94,12 @@ def _forget_hash(model: Any) -> None:
         model.metadata_props.add(key=key, value=value)
 
 
-def require_in_one_file(path: Path, asked: str) -> None:
+def require_in_one_file(path: Path, asked: str, remedy: str = "Choose float32, int8-dynamic or int4-weights") -> None:
     """For tools that hand a whole model on as one protobuf. Raises ``Unsupported`` for a reference past its size."""
     size_bytes = weights_file(path).stat().st_size if has_weights_file(path) else 0
     if size_bytes > MOST_IN_ONE_FILE_BYTES:
         found = f"its weights have {size_bytes} bytes, and the tool takes {MOST_IN_ONE_FILE_BYTES}"
-        raise Unsupported(f"{asked} of {path.name}", found, "Choose float32, int8-dynamic or int4-weights")
+        raise Unsupported(f"{asked} of {path.name}", found, remedy)
 
 
 def check_weights(path: Path) -> None:

@@ -17,6 +17,7 @@ from edgedeploy.records.artifact import Artifact, ArtifactFile
 from edgedeploy.records.tiles import overlap_of, tile_of
 from edgedeploy.records.variant import Variant, digest_of
 from edgedeploy.reference import graph
+from edgedeploy.reference.external import require_in_one_file
 from edgedeploy.reference.tiles import TiledModel, tiled, tiled_within
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.pipeline.tiles import SETTING, Tiling
@@ -54,6 +55,7 @@ def cut_request(request: BuildRequest, variant: Variant) -> tuple[BuildRequest, 
 def _tiled(request: BuildRequest, variant: Variant) -> TiledModel:
     import onnx
 
+    require_in_one_file(request.reference, f"tiles of {variant.tile}", "Search tile = [0], or a smaller network")
     model: Any = onnx.load(str(request.reference))
     tile, overlap = tile_of(variant.tile), overlap_of(variant.overlap)
     if tile.limit_bytes:

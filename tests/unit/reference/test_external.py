@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ from edgedeploy.errors import DataError, Unsupported
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array, TrainRecipe
 from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.variant import canonical
 from edgedeploy.reference import external
 from edgedeploy.reference.export import Reference, describe, export_reference, kept_outputs, reference_outputs
 from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.runtime.sessions.open import open_session
+from edgedeploy.study.tiled import cut_request
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
+from edgedeploy.targets.tensorrt.recipes import write_model
 
 SPECS = (TensorSpec("tokens", "float32", (1, 8, 32)),)
 
@@ -175,10 +178,26 @@ def test_weights_that_are_not_those_that_were_written_are_refused(
         external.copy(outside.path, tmp_path / "model.onnx")
 
 
-def test_a_tool_that_takes_one_file_is_told_before_it_fails(
-    tmp_path: Path, outside: Reference, monkeypatch: pytest.MonkeyPatch
+CUT = canonical({"target": "t", "tile": 96}, arch_defaults={}, target_precisions={"t": ("float32",)}, default_threads=1)
+
+
+@pytest.mark.parametrize(
+    ("use", "asked"),
+    [
+        (lambda request, folder: OnnxRuntimeTarget().build(request, folder), "static int8 by ONNX Runtime"),
+        (lambda request, folder: write_model(request, folder / "model.onnx"), "a file for TensorRT"),
+        (lambda request, folder: cut_request(request, CUT), "tiles of 96"),
+    ],
+    ids=["onnxruntime", "tensorrt", "tiles"],
+)
+def test_who_takes_one_file_is_told_before_it_fails(
+    use: Callable[[BuildRequest, Path], object],
+    asked: str,
+    tmp_path: Path,
+    outside: Reference,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(external, "MOST_IN_ONE_FILE_BYTES", 1000)
     request = BuildRequest(outside.path, outside.inputs, outside.outputs, "int8", cases)
-    with pytest.raises(Unsupported, match=r"static int8 by ONNX Runtime of reference\.onnx.*the tool takes 1000"):
-        OnnxRuntimeTarget().build(request, tmp_path / "artifact")
+    with pytest.raises(Unsupported, match=rf"{asked} of reference\.onnx.*the tool takes 1000"):
+        use(request, tmp_path / "artifact")
