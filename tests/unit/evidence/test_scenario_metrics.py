@@ -278,6 +278,18 @@ def test_no_miss_in_400_frames_is_not_certainty() -> None:
     assert estimate.high == pytest.approx(0.62, abs=0.15)
 
 
+def test_cases_that_took_no_tick_of_the_cpu_are_no_share_of_anything() -> None:
+    """Seconds are no events: none in eight cases is none, and Jeffreys' limit of events would say up to 0.26 s."""
+    case = {"at_ns": [10**6], "resident_bytes": [10**6], "cpu_ns": [0], "failed": ""}
+    base = measured([4], 1.0, 10**6)
+    raw = {"flare": {"limit_ns": 10**9, "runs": [case] * 8}}
+    found, missing = scenario_metrics(["flare"], base.candidate, raw)
+    assert not missing
+    kept = dataclasses.replace(base, scenarios={**base.scenarios, **raw}, metrics={**base.metrics, **found})
+    assert Resampler(0).estimate(kept, "flare_cpu_area_core_s").high == 0
+    assert Resampler(0).estimate(kept, "flare_failed_percent").high > 10
+
+
 def test_raw_series_survive_the_store() -> None:
     kept = Measurement.from_json(measured([4], 1.0, 10**6).as_json())
     assert kept.scenarios["realtime"]["arrivals_ns"][:2] == [0, 10]
