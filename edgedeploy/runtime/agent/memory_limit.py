@@ -123,9 +123,9 @@ def _limited(group: Path, limit_bytes: int) -> bool:
 
 
 def ended_by(group: Path, limit_bytes: int) -> bool:
-    """Whether the kernel ended a process of the control group ``group`` because the group was at its limit. The kernel counts
-    there too whom it ends because the whole machine, or a group around this one, has no memory left (its documentation of
-    ``memory.events``); ``oom`` counts this very group's, and version 1 keeps the most memory that it had."""
+    """Whether the kernel ended a process of the control group ``group`` because the group was at its limit. It counts there
+    too whom it ends because the whole machine, or a group around this one, has no memory left (the kernel's documentation
+    of ``memory.events``); ``oom`` counts this very group's, and version 1 keeps the most memory that it had."""
     events = _text(group / "memory.events")
     if events:
         return _counted(events, "oom_kill") > 0 and _counted(events, "oom") > 0
