@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import made_up
 import pytest
 
+from edgedeploy.evidence.front import build_front
+from edgedeploy.evidence.rows import front_rows
+from edgedeploy.records.goals import Objective
 from edgedeploy.report.serving import HEADERS, load_line
+from edgedeploy.report.tables import all_variants_table
+from edgedeploy.report.words import names_text
 
 RAW: dict[str, Any] = {
     "gaps": [1_000_000] * 1000,
@@ -33,3 +40,15 @@ def test_a_p99_is_stated_of_as_many_answers_as_it_needs(answers: int, p50: str, 
     assert (shown["Answered"], shown["Turned away"]) == (f"{answers} of {answers + 1}", "1")
     assert (shown["p50"], shown["p99"]) == (p50, p99)
     assert shown["p99, predicted"] == "5.00 ms"
+
+
+def test_who_serves_otherwise_is_told_apart() -> None:
+    alone = made_up.variant()
+    served = dataclasses.replace(alone, instances=2, max_batch=4)
+    items = [made_up.measurement(alone), made_up.measurement(served)]
+    front = build_front(items, [Objective("latency_p50_ns", "minimize")], margin=None, metrics=made_up.TASK_METRICS)
+    found = {row["digest"]: (row["instances"], row["max_batch"]) for row in front_rows(front)}
+    assert found == {alone.digest: (1, 1), served.digest: (2, 4)}
+    shown = {line.cells[4].text for line in all_variants_table(front).lines}
+    assert shown == {"2", "2 2inst batch4"}
+    assert "sessions side by side" in names_text(front)
