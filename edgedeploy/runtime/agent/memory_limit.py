@@ -22,10 +22,12 @@ from edgedeploy.runtime.agent.memory import groups
 
 LOOK_EVERY_S = 0.05
 GONE_WITHIN_S = 1.0
+LEFT_AFTER_S = 60.0
 CONTROL_GROUP = "control group"
 LOOKING = "looking"
 """What held a worker to its limit, as a run's environment says it."""
 
+_NAME = "edgedeploy-"
 _LIMIT = ("memory.max", "memory.limit_in_bytes")
 _SWAP = (("memory.swap.max", "0"), ("memory.memsw.limit_in_bytes", "{limit}"))
 """By the names of version 2 of control groups, and of version 1."""
@@ -95,8 +97,9 @@ def _group_for(pid: int, limit_bytes: int) -> Path | None:
     """A new control group that holds ``pid`` to the limit, in the innermost of our own that has room for one; None where
     the kernel does not let us make one."""
     for parent in groups():
-        group = parent / f"edgedeploy-{uuid.uuid4().hex[:12]}"
+        group = parent / f"{_NAME}{uuid.uuid4().hex[:12]}"
         try:
+            clear_left(parent)
             group.mkdir()
         except OSError:
             continue
@@ -109,6 +112,15 @@ def _group_for(pid: int, limit_bytes: int) -> Path | None:
         with suppress(OSError):
             group.rmdir()
     return None
+
+
+def clear_left(parent: Path) -> None:
+    """Remove the groups in ``parent`` whose supervisor was killed before it could: those that have been there for a while.
+    The kernel keeps one with a process in it."""
+    for left in parent.glob(f"{_NAME}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_AFTER_S:
+                left.rmdir()
 
 
 def _limited(group: Path, limit_bytes: int) -> bool:
