@@ -38,12 +38,18 @@ def serving_section(data: ReportData) -> Section | None:
 def _blocks(label: str, raw: Mapping[str, Any]) -> list[Block]:
     lines = [load_line(raw, level) for level in curve(raw)]
     table = Table(HEADERS, lines, numbers=range(len(HEADERS) - 1), look="narrow")
-    within = quantity(raw["deadline_ns"], "deadline_ns", "ns")
-    measured = (
-        "The search did not end in its time." if raw["cut"] else f"Measured: {raw['users']} users within {within}."
-    )
-    text = f"{measured} Expected: {predicted_users(raw).text(raw['users'])}."
+    text = f"{measured_text(raw)} Expected: {predicted_users(raw).text(raw['users'])}."
     return [Text(label, "heading"), Text(text), table]
+
+
+def measured_text(raw: Mapping[str, Any]) -> str:
+    """What the board found, and whether that load held when it was run once more, to its end."""
+    if raw["cut"]:
+        return "The search did not end in its time."
+    found = f"Measured: {raw['users']} users within {quantity(raw['deadline_ns'], 'deadline_ns', 'ns')}."
+    again = raw["at"]
+    lost = again is not None and again["users"] == raw["users"] and not again["held"]
+    return f"{found} Run once more, that load did not hold: the number is at the edge." if lost else found
 
 
 def curve(raw: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

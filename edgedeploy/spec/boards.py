@@ -28,11 +28,16 @@ PEAK: Final = "peak_memory_bytes"
 LEAST_MEMORY_BYTES: Final = 16_000_000
 """An interpreter with numpy alone has more: a smaller limit is a slip."""
 
+MOST_MEMORY_BYTES: Final = 1 << 50
+"""More is a slip too, and no board's."""
+
 
 def _size(text: str) -> str:
     size_bytes = parse_quantity(text, "bytes")
     if size_bytes < LEAST_MEMORY_BYTES:
         raise ValueError(f"expected {human(LEAST_MEMORY_BYTES, 'bytes')} or more, but got {text!r}")
+    if size_bytes > MOST_MEMORY_BYTES:
+        raise ValueError(f"expected what a board can have, but got {text!r}")
     return text
 
 

@@ -164,12 +164,18 @@ def check_quantizers(
         raise source.error("space.quantizer", found, f'Add "{CALIBRATED[0]}" to precision, or remove `quantizer`')
 
 
-def check_serving(source: SpecSource, space: Mapping[str, Sequence[Scalar]], scenarios: Sequence[str]) -> None:
-    """Refuse batches and instances that nothing would use."""
+def check_serving(
+    source: SpecSource, space: Mapping[str, Sequence[Scalar]], scenarios: Sequence[str], queue: int
+) -> None:
+    """Refuse batches and instances that nothing would use, and batches that no ``queue`` of so many requests can fill."""
     for key in ("max_batch", "instances"):
         if key in space and "server" not in scenarios:
             found = "only a server answers several requests at once, and the study measures none"
             raise source.error(f"space.{key}", found, 'Add "server" to scenarios in [measure], or remove it')
+    largest = max((value for value in space.get("max_batch", ()) if isinstance(value, int)), default=1)
+    if largest > queue:
+        found = f"a batch of {largest} never fills while {queue} requests wait at most"
+        raise source.error("space.max_batch", found, "Raise `queue` in [measure.server], or search smaller batches")
 
 
 def check_allocations(source: SpecSource, space: Mapping[str, Sequence[Scalar]]) -> None:

@@ -371,7 +371,7 @@ class StudySpec(_Table):
         subset(source, "space.weight_bits", self.space.get("weight_bits", ()), WEIGHT_BITS, "int8 weights have")
         check_tiles(source, self.space)
         check_plans(source, self.space, self.plans)
-        check_serving(source, self.space, self.measure.scenarios)
+        check_serving(source, self.space, self.measure.scenarios, self.measure.server.queue)
         subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
         subset(source, "space.training", self.space.get("training", ()), TRAININGS, "trainings are")
         if "qat" in self.space.get("training", ()) and "int8" not in self.space.get("precision", ()):

@@ -72,28 +72,28 @@ def explain_kill(pid: int, peak_bytes: int, ours_bytes: int, before: KillCount, 
 
 def resident_bytes(pid: int, proc: Path = _PROC) -> int:
     """What a process has in memory now; 0 when it is gone."""
-    return _lines(_text(proc / str(pid) / "status"), ":").get("VmRSS", 0) * 1024
+    return numbers_in(text_of(proc / str(pid) / "status"), ":").get("VmRSS", 0) * 1024
 
 
 def _kills(proc: Path) -> int:
     for folder in groups(proc):
         for name in _COUNT_FILES:
-            count = _lines(_text(folder / name)).get("oom_kill")
+            count = numbers_in(text_of(folder / name)).get("oom_kill")
             if count is not None:
                 return count
-    return _lines(_text(proc / "vmstat")).get("oom_kill", 0)
+    return numbers_in(text_of(proc / "vmstat")).get("oom_kill", 0)
 
 
 def _memory(proc: Path) -> tuple[int, int]:
     """The smallest limit that holds for this process, and what is in use below it, in bytes."""
-    machine = _lines(_text(proc / "meminfo"), ":")
+    machine = numbers_in(text_of(proc / "meminfo"), ":")
     limit_bytes = machine.get("MemTotal", 0) * 1024
     used_bytes = limit_bytes - machine.get("MemAvailable", 0) * 1024
     for folder in groups(proc):
         for name, in_use in zip(_LIMIT_FILES, _IN_USE):
-            text = _text(folder / name).strip()
+            text = text_of(folder / name).strip()
             if text.isdigit() and int(text) < limit_bytes:
-                stat = _lines(_text(folder / "memory.stat"))
+                stat = numbers_in(text_of(folder / "memory.stat"))
                 limit_bytes, used_bytes = int(text), sum(stat.get(key, 0) for key in in_use)
     return limit_bytes, used_bytes
 
@@ -102,7 +102,7 @@ def groups(proc: Path = _PROC, mounted: Path = Path("/sys/fs/cgroup")) -> list[P
     """The folders of this process's control groups for memory, the innermost first. In a container the paths that the kernel
     tells may be those outside of it: then only the container's own is found."""
     found = []
-    for line in _text(proc / "self/cgroup").splitlines():
+    for line in text_of(proc / "self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0":
@@ -142,7 +142,7 @@ def _is_logged(pid: int, since_s: float) -> bool:
         os.close(log)
 
 
-def _lines(text: str, separator: str = " ") -> dict[str, int]:
+def numbers_in(text: str, separator: str = " ") -> dict[str, int]:
     """``NAME NUMBER ...`` lines as numbers."""
     found = {}
     for line in text.splitlines():
@@ -157,7 +157,8 @@ def _megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.0f} MB"
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """A file of the kernel's; empty where there is none that we may read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

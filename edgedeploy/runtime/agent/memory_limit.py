@@ -11,21 +11,22 @@ Both leave address space alone (``RLIMIT_AS``, ``RLIMIT_DATA``): runtimes reserv
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from edgedeploy.runtime.agent.memory import groups
+from edgedeploy.runtime.agent.memory import groups, numbers_in, text_of
 
 LOOK_EVERY_S = 0.05
 GONE_WITHIN_S = 1.0
+LEFT_AFTER_S = 60.0
 CONTROL_GROUP = "control group"
 LOOKING = "looking"
 """What held a worker to its limit, as a run's environment says it."""
 
+_NAME = "edgedeploy-"
 _LIMIT = ("memory.max", "memory.limit_in_bytes")
 _SWAP = (("memory.swap.max", "0"), ("memory.memsw.limit_in_bytes", "{limit}"))
 """By the names of version 2 of control groups, and of version 1."""
@@ -33,8 +34,6 @@ _SWAP = (("memory.swap.max", "0"), ("memory.memsw.limit_in_bytes", "{limit}"))
 _PEAKS = ("memory.max_usage_in_bytes", "memory.memsw.max_usage_in_bytes")
 _ONE_CHARGE_BYTES = 4 << 20
 """More than the kernel charges at once (a huge page): how far below its limit a group that is full may be."""
-
-_PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
 class MemoryLimit:
@@ -84,19 +83,16 @@ class MemoryLimit:
 
 def _peak_bytes(pid: int) -> int:
     """The highest resident set of a process so far; 0 when it is gone."""
-    try:
-        found = _PEAK.search(Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace"))
-    except OSError:
-        return 0
-    return int(found.group(1)) * 1024 if found else 0
+    return numbers_in(text_of(Path(f"/proc/{pid}/status")), ":").get("VmHWM", 0) * 1024
 
 
 def _group_for(pid: int, limit_bytes: int) -> Path | None:
     """A new control group that holds ``pid`` to the limit, in the innermost of our own that has room for one; None where
     the kernel does not let us make one."""
     for parent in groups():
-        group = parent / f"edgedeploy-{uuid.uuid4().hex[:12]}"
+        group = parent / f"{_NAME}{uuid.uuid4().hex[:12]}"
         try:
+            clear_left(parent)
             group.mkdir()
         except OSError:
             continue
@@ -109,6 +105,15 @@ def _group_for(pid: int, limit_bytes: int) -> Path | None:
         with suppress(OSError):
             group.rmdir()
     return None
+
+
+def clear_left(parent: Path) -> None:
+    """Remove the groups in ``parent`` whose supervisor was killed before it could: those that have been there for a while.
+    The kernel keeps one with a process in it."""
+    for left in parent.glob(f"{_NAME}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_AFTER_S:
+                left.rmdir()
 
 
 def _limited(group: Path, limit_bytes: int) -> bool:
@@ -126,22 +131,10 @@ def ended_by(group: Path, limit_bytes: int) -> bool:
     """Whether the kernel ended a process of the control group ``group`` because the group was at its limit. It counts there
     too whom it ends because the whole machine, or a group around this one, has no memory left (the kernel's documentation
     of ``memory.events``); ``oom`` counts this very group's, and version 1 keeps the most memory that it had."""
-    events = _text(group / "memory.events")
+    events = numbers_in(text_of(group / "memory.events"))
     if events:
-        return _counted(events, "oom_kill") > 0 and _counted(events, "oom") > 0
-    peaks = [_text(group / name).strip() for name in _PEAKS]
+        return events.get("oom_kill", 0) > 0 and events.get("oom", 0) > 0
+    peaks = [text_of(group / name).strip() for name in _PEAKS]
     peak_bytes = max((int(text) for text in peaks if text.isdigit()), default=0)
-    killed = _counted(_text(group / "memory.oom_control"), "oom_kill") > 0
+    killed = numbers_in(text_of(group / "memory.oom_control")).get("oom_kill", 0) > 0
     return killed and peak_bytes >= limit_bytes - _ONE_CHARGE_BYTES
-
-
-def _counted(text: str, name: str) -> int:
-    found = re.search(rf"^{name} (\d+)$", text, re.MULTILINE)
-    return int(found.group(1)) if found else 0
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""

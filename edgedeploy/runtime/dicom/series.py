@@ -45,7 +45,10 @@ class _Slice(NamedTuple):
 def open_series(folder: str | os.PathLike[str]) -> Series:
     """The one series whose slices are the files of ``folder``; hidden files are passed by. Raises :class:`DicomError` for
     files that are no slices of one regular grid."""
-    paths = sorted(path for path in Path(folder).iterdir() if path.is_file() and not path.name.startswith("."))
+    try:
+        paths = sorted(path for path in Path(folder).iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as exc:
+        raise DicomError(f"no folder of slices: {exc.strerror or exc}") from None
     if not 2 <= len(paths) <= MOST_SLICES:
         raise DicomError(f"{len(paths)} files; a series of 2 to {MOST_SLICES} is read")
     with unquoted():
@@ -88,7 +91,8 @@ def _slice(path: Path) -> _Slice:
         raise DicomError(f"{path.name}: it lacks one of {wanted}: it is no slice of a volume") from None
     along, down = cosines[:3], cosines[3:]
     lengths = (float(np.linalg.norm(along)), float(np.linalg.norm(down)))
-    sound = len(position) == 3 and len(cosines) == 6 and len(spacing) == 2 and np.isfinite([*position, *cosines]).all()
+    sound = len(position) == 3 and len(cosines) == 6 and len(spacing) == 2
+    sound = sound and bool(np.isfinite([*position, *cosines, *spacing]).all())
     if not sound or min(spacing) <= 0 or max(abs(length - 1) for length in lengths) > DIRECTION_APART:
         raise DicomError(f"{path.name}: its position, orientation or spacing is none")
     if abs(float(along @ down)) > DIRECTION_APART:

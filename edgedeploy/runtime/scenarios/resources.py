@@ -18,7 +18,7 @@ from edgedeploy.runtime.scenarios.schedule import Clock, MonotonicClock
 
 RESOURCES = "resources"
 FLARE = "flare"
-CASE_FAILURES = ("time_limit", "memory_exceeded", "worker_crashed", "run_failed", "non_finite")
+CASE_FAILURES = ("time_limit", "memory_exceeded", "killed_at_limit", "worker_crashed", "run_failed", "non_finite")
 """Causes by which a case has no answer; any other is about the board or the job."""
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -44,9 +44,9 @@ metric = "server_missed_percent"
 trials = 4
 
 [measure]
-queries = 16
+queries = 8
 warmup = 1
-cold_starts = 1
+cold_starts = 0
 max_drift = 50.0
 max_spread = 50.0
 max_background_cores = 64.0

@@ -11,7 +11,7 @@ import pytest
 from edgedeploy.evidence.front import build_front
 from edgedeploy.evidence.rows import front_rows
 from edgedeploy.records.goals import Objective
-from edgedeploy.report.serving import HEADERS, load_line
+from edgedeploy.report.serving import HEADERS, load_line, measured_text
 from edgedeploy.report.tables import all_variants_table
 from edgedeploy.report.words import names_text
 
@@ -52,3 +52,11 @@ def test_who_serves_otherwise_is_told_apart() -> None:
     shown = {line.cells[4].text for line in all_variants_table(front).lines}
     assert shown == {"2", "2 2inst batch4"}
     assert "sessions side by side" in names_text(front)
+
+
+def test_a_load_that_does_not_hold_again_is_told() -> None:
+    raw = {"cut": False, "users": 7, "deadline_ns": 100_000_000, "at": {"users": 7, "held": True}}
+    assert measured_text(raw) == "Measured: 7 users within 100 ms."
+    assert "did not hold" in measured_text({**raw, "at": {"users": 7, "held": False}})
+    assert "did not hold" not in measured_text({**raw, "at": {"users": 90, "held": False}})  # a load that was asked for
+    assert measured_text({**raw, "cut": True}) == "The search did not end in its time."

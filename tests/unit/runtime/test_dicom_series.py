@@ -22,6 +22,16 @@ def changed(folder: Path, name: str, **values: Any) -> None:
     data.save_as(folder / name)
 
 
+def of_no_number(path: Path) -> bytes:
+    """The file with ``nan`` as distance between columns, which pydicom does not write."""
+    data = pydicom.dcmread(path)
+    data.PixelSpacing = [1, 7.5]
+    data.save_as(path)
+    raw = path.read_bytes()
+    assert raw.count(b"\\7.5") == 1
+    return raw.replace(b"\\7.5", b"\\nan")
+
+
 def test_a_series_is_a_volume_with_its_place(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(-900, 900, (5, 4, 3))
     affine = np.array([[-0.5, 0, 0, 10], [0, -0.75, 0, 20], [0, 0, 2.5, -30], [0, 0, 0, 1]], float)
@@ -58,6 +68,10 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "turned": (lambda f: changed(f, "2.dcm", ImageOrientationPatient=[0, 1, 0, 1, 0, 0]), "another orientation"),
     "stretched": (lambda f: changed(f, "2.dcm", PixelSpacing=[1, 2]), "another pixel spacing"),
     "no place": (lambda f: changed(f, "2.dcm", ImagePositionPatient=None), "2.dcm: it lacks one of"),
+    "spacing of nothing": (
+        lambda f: [(f / f"{n}.dcm").write_bytes(of_no_number(f / f"{n}.dcm")) for n in range(8)],
+        "spacing is none",
+    ),
     "inverted": (lambda f: changed(f, "2.dcm", PhotometricInterpretation="MONOCHROME1"), "inverted"),
     "other size": (lambda f: changed(f, "2.dcm", Rows=2, Columns=8), "2.dcm has 8x2 pixels"),
     "alone": (lambda f: [(f / f"{n}.dcm").unlink() for n in range(1, 8)], "1 files; a series of 2"),
@@ -73,3 +87,10 @@ def test_what_is_no_regular_grid_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(DicomError, match=found) as caught:
         open_series(tmp_path)
     assert "Somebody" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    for place in (tmp_path / "absent", tmp_path / "file"):
+        (tmp_path / "file").touch()
+        with pytest.raises(DicomError, match="no folder of slices"):
+            open_series(place)

@@ -65,6 +65,7 @@ def test_what_is_there_already_stays_as_it_is() -> None:
         ('"20 ms"', "expected a quantity in bytes"),
         ("512", "string"),
         ('"2 MB"', "expected 16 MB or more, but got '2 MB'"),
+        ('"1e20 GB"', "expected what a board can have, but got '1e20 GB'"),
     ],
 )
 def test_what_is_no_memory_is_refused(memory: str, said: str) -> None:

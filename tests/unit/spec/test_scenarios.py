@@ -240,3 +240,9 @@ class TestServer:
         check(text + '\n[measure]\nscenarios = ["server"]\n')
         with pytest.raises(SpecError, match="whole numbers from 1"):
             check(text.replace("[1, 2]", "[0, 2]") + '\n[measure]\nscenarios = ["server"]\n')
+
+    def test_a_batch_is_one_that_the_queue_can_fill(self) -> None:
+        text = GOOD.replace("width = [1.0, 0.5]", "width = [1.0, 0.5]\nmax_batch = [1, 8]")
+        with pytest.raises(SpecError, match="a batch of 8 never fills while 7 requests wait at most"):
+            check(f"{text}{SERVER}queue = 7\n")
+        check(f"{text}{SERVER}queue = 8\n")
