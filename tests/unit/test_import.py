@@ -59,8 +59,8 @@ __version__
 load_study Study RunOptions Event StudyResult
 quantize measure
 make_bundle BundleOptions
-Task Trainable Trainer ReadyMade Pictured Piped ScoresSplit RanksCases FixedOnBaseline Grouped Teaching Case Split SPLITS
-TensorSpec MetricInfo TrainRecipe
+Task Trainable Trainer ReadyMade Pictured Piped ScoresSplit RanksCases FixedOnBaseline Grouped Teaching Taught
+Case Split SPLITS TensorSpec MetricInfo TrainRecipe
 Target SessionSource Readiness BuildRequest Artifact BoardInfo Demand INT8_DOT_PRODUCTS look_for build_artifact
 read_front Front Variant Measurement
 EdgeDeployError SpecError DataError TargetUnavailable BuildError Unsupported Unrepeatable BoardError Unreachable HostKeyError
