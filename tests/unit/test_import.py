@@ -49,6 +49,21 @@ def test_import_stays_under_a_third_of_a_second() -> None:
     assert statistics.median(float(str(probe()["seconds"])) for _ in range(5)) < 0.3
 
 
+def test_torch_is_imported_where_a_network_is_made_and_not_before() -> None:
+    rooms = (
+        "api",
+        "compress.model",
+        "study.preflight",
+        "study.run",
+        "study.bundle.make",
+        "diagnose.doctor",
+        "tasks.load",
+    )
+    names = ", ".join(f"edgedeploy.{room}" for room in rooms)
+    code = f"import sys; sys.modules['torch'] = None; import {names}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_import_loads_and_needs_no_heavy_dependency() -> None:
     assert not set(HEAVY) & set(probe()["modules"])  # type: ignore[call-overload]
     probe(*HEAVY)
