@@ -53,6 +53,8 @@ def _settings(variant: Variant) -> Row:
         **{f"arch.{name}": value for name, value in variant.arch},
         **{f"shrink.{name}": value for name, value in variant.shrink.as_json().items()},
         "threads": variant.threads,
+        "instances": variant.instances,
+        "max_batch": variant.max_batch,
     }
 
 

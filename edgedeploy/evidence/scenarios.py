@@ -165,20 +165,25 @@ def _case_duration(run: Run) -> Series:
 # -- many users
 
 
+_CUT: Final = "the search for the most users did not end in its time: raise `time_limit`, or lower `queries`"
+
+
 def _users(run: Run) -> Series | str:
     raw = run.scenario("server")
     if raw["cut"]:
-        return "the search for the most users did not end in its time: raise `time_limit`, or lower `queries`"
+        return _CUT
     if raw["users"] == raw["most"]:
         return f"all of {raw['most']} users are answered in time: raise `most`"
     return float(raw["users"])
 
 
 def _of_load(read: Callable[[Mapping[str, Any], int], Series]) -> Reader:
-    """A reader of the load that is stated, with the deadline; None where none was."""
+    """A reader of the load that is stated, with the deadline; None where none was, the reason where nobody knows which."""
 
-    def reader(run: Run) -> Series | None:
+    def reader(run: Run) -> Series | str | None:
         raw = run.scenario("server")
+        if raw["cut"]:
+            return _CUT
         return None if raw["at"] is None else read(raw["at"], raw["deadline_ns"])
 
     return reader

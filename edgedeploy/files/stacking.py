@@ -87,7 +87,8 @@ class _Stack:
 def mapped_arrays(path: Path, most_bytes: int | None = None) -> dict[str, Any]:
     """As :func:`edgedeploy.files.read_arrays`, but arrays that are stored as they are (what a board sends) are mapped: what
     is not looked at is not read, and what was looked at can be dropped. Whoever writes into them changes this process's copy
-    alone. Nobody may write the file meanwhile; it may be removed."""
+    alone. Nobody may write the file meanwhile; it may be removed. Checksums are not looked at: whoever took the file in has
+    held it against them (:func:`edgedeploy.files.array_forms`)."""
     import numpy as np
 
     places = stored_arrays(path, most_bytes)

@@ -143,7 +143,7 @@ SCENARIO_ROWS: Final[Sequence[Metric]] = (
         heading="Time of a case",
         unit="ns",
         text="process start to the answer of one case, mean; a failed case counts with the limit",
-        source=Source("durations of cases", "share"),
+        source=Source("durations of cases", "ratio"),
         scenario="flare",
     ),
     Metric(
@@ -151,7 +151,7 @@ SCENARIO_ROWS: Final[Sequence[Metric]] = (
         heading="Memory over a case",
         unit="B*s",
         text="area under the curve of resident memory of a case, mean",
-        source=Source("memory of cases", "share"),
+        source=Source("memory of cases", "ratio"),
         scenario="flare",
     ),
     Metric(
@@ -159,7 +159,7 @@ SCENARIO_ROWS: Final[Sequence[Metric]] = (
         heading="CPU over a case",
         unit="s",
         text="area under the curve of cores in use of a case: CPU seconds, mean",
-        source=Source("CPU of cases", "share"),
+        source=Source("CPU of cases", "ratio"),
         scenario="flare",
     ),
     Metric(

@@ -13,7 +13,7 @@ EXACT: Final = "exact"
 
 MOST_SIDE: Final = 4096
 MOST_OVERLAP: Final = 1024
-_SIDES: Final = re.compile(r"\d+(x\d+){0,2}")
+_SIDES: Final = re.compile(r"[0-9]{1,9}(x[0-9]{1,9}){0,2}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def tile_of(value: object) -> Tile:
     sides = tuple(int(side) for side in text.split("x"))
     if not all(1 <= side <= MOST_SIDE for side in sides):
         raise ValueError(f"sides have 1 to {MOST_SIDE} voxels, but got {value!r}")
-    return Tile(text, sides)
+    return Tile("x".join(map(str, sides)), sides)  # "064" is who 64 is
 
 
 def overlap_of(value: object) -> int | None:

@@ -336,7 +336,7 @@ def canonical(
     - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
       calibration;
     - recovery epochs are dropped for the baseline's own architecture at full width, which is not recovered.
-    - a target whose artifacts answer one request at once has no batches;
+    - a target whose artifacts answer one request at once has no batches, and neither have volumes that are cut;
     - a model of full width has no allocation, and neither has the uniform one;
     - a model without allocation is not cut out of an elastic network;
     - a model of full width, one that is not trained, one that is cut out of an elastic network and one that leaves out more
@@ -398,7 +398,7 @@ def canonical(
         shrink=shrink,
         tile=tile,
         overlap="" if overlap is None else str(overlap),
-        max_batch=int(params.get("max_batch", 1)) if target in choices.batched else 1,
+        max_batch=int(params.get("max_batch", 1)) if target in choices.batched and not tile else 1,
         instances=int(params.get("instances", 1)),
     )
 

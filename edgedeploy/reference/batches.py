@@ -18,10 +18,10 @@ _RESIZE_HAS_AXES: Final = 18
 
 
 def open_batch(path: Path) -> None:
-    """Rewrite the file at ``path``."""
+    """Rewrite the file at ``path``; weights that lie in a file of their own stay there."""
     import onnx
 
-    model = onnx.load(str(path))
+    model = onnx.load(str(path), load_external_data=False)
     open_model_batch(model)
     onnx.save(model, str(path))
 
@@ -50,10 +50,11 @@ def open_model_batch(model: Any) -> None:
 
 
 def _constants(graph: Any) -> dict[str, Any]:
-    """Whole numbers that the file holds, by name."""
+    """Whole numbers that the file itself holds, by name."""
     from onnx import TensorProto, numpy_helper
 
-    found = {item.name: item for item in graph.initializer if item.data_type == TensorProto.INT64}
+    inside = (item for item in graph.initializer if item.data_location != TensorProto.EXTERNAL)
+    found = {item.name: item for item in inside if item.data_type == TensorProto.INT64}
     for node in graph.node:
         if node.op_type == "Constant":
             found.update((node.output[0], item.t) for item in node.attribute if item.t.data_type == TensorProto.INT64)

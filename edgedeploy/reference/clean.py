@@ -279,7 +279,7 @@ def _close(path: Path, model: Any) -> Any:
     else:
         inferred = onnx.shape_inference.infer_shapes(outline(model), **told)
         for field in ("value_info", "output"):
-            getattr(model.graph, field).clear()
+            model.graph.ClearField(field)
             getattr(model.graph, field).extend(getattr(inferred.graph, field))
     known = {tensor.name for tensor in model.graph.initializer}
     known |= {

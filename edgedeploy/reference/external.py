@@ -48,6 +48,7 @@ def save(model: Any, path: Path, most_inside_bytes: int | None = None) -> None:
     most = MOST_INSIDE_BYTES if most_inside_bytes is None else most_inside_bytes
     beside = weights_file(path)
     beside.unlink(missing_ok=True)
+    _forget_hash(model)
     if sum(_size(tensor) for tensor in model.graph.initializer) > most:
         _move_out(model, beside)
     onnx.save(model, str(path))
@@ -85,12 +86,20 @@ def _move_out(model: Any, beside: Path) -> None:
     model.metadata_props.add(key=_HASH, value=digest.hexdigest())
 
 
-def require_in_one_file(path: Path, asked: str) -> None:
+def _forget_hash(model: Any) -> None:
+    """A model that was read may have one, and no checker takes two."""
+    others = [(item.key, item.value) for item in model.metadata_props if item.key != _HASH]
+    del model.metadata_props[:]
+    for key, value in others:
+        model.metadata_props.add(key=key, value=value)
+
+
+def require_in_one_file(path: Path, asked: str, remedy: str = "Choose float32, int8-dynamic or int4-weights") -> None:
     """For tools that hand a whole model on as one protobuf. Raises ``Unsupported`` for a reference past its size."""
     size_bytes = weights_file(path).stat().st_size if has_weights_file(path) else 0
     if size_bytes > MOST_IN_ONE_FILE_BYTES:
         found = f"its weights have {size_bytes} bytes, and the tool takes {MOST_IN_ONE_FILE_BYTES}"
-        raise Unsupported(f"{asked} of {path.name}", found, "Choose float32, int8-dynamic or int4-weights")
+        raise Unsupported(f"{asked} of {path.name}", found, remedy)
 
 
 def check_weights(path: Path) -> None:

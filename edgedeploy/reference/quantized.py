@@ -31,6 +31,7 @@ from edgedeploy.errors import BuildError
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.reference.export import Reference, describe, export_checked
+from edgedeploy.reference.external import save
 
 QUANTIZED_EXPORT_TOLERANCE: Final = 0.05
 """Largest relative L2 distance between the trained model and its file. Another order of summation can move a value to
@@ -58,7 +59,7 @@ def _finish(path: Path) -> Reference:
     store_weights(model)
     split_linear(model)
     check_rules(model)
-    onnx.save(model, str(path))
+    save(model, path)
     return replace(describe(path, own=True), quantized=True)
 
 

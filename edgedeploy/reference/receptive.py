@@ -65,11 +65,11 @@ class Reach:
 @dataclass(frozen=True)
 class Spread:
     """A tensor with spatial axes: ``axes`` are where they stand in its shape, in the input's order, ``reaches`` what each
-    reads. ``flat``: a reshape has merged the axes, and another will take them apart."""
+    reads. ``flat``: a reshape has merged the axes, which had these sides, and another will take them apart."""
 
     axes: tuple[int, ...]
     reaches: tuple[Reach, ...]
-    flat: bool = False
+    flat: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -225,10 +225,10 @@ def _reshape(walk: _Walk, node: Any) -> Spread:
     before, after = walk.shapes[name], walk.shapes[node.output[0]]
     if before == after:
         return spread
-    if spread.flat and len(after) == max(spread.axes) + 1:
-        return replace(spread, flat=False)
     if not spread.flat:
-        return replace(spread, flat=True)
+        return replace(spread, flat=tuple(before[axis] for axis in spread.axes))
+    if len(after) == max(spread.axes) + 1 and tuple(after[axis] for axis in spread.axes) == spread.flat:
+        return replace(spread, flat=())
     raise Unsupported(EXACT, f"{named(node)} moves positions", _REMEDY)
 
 
@@ -326,6 +326,8 @@ def _pads_before(
 def _pad(walk: _Walk, node: Any) -> Spread:
     (name, spread), *_ = walk.spread_inputs(node)
     rank = len(walk.shapes[name])
+    if attributes(node).get("mode") == b"wrap":
+        raise Unsupported(EXACT, f"{named(node)} takes values from the other end", _REMEDY)
     listed = attributes(node).get("pads") or walk.constant(node, 1, "pads")
     axes = [int(axis) % rank for axis in walk.constant(node, 3, "axes")] or list(range(rank))
     before = dict(zip(axes, (int(value) for value in listed[: len(axes)]), strict=True))
@@ -344,7 +346,7 @@ def _slice(walk: _Walk, node: Any) -> Spread:
     for axis, reach in zip(spread.axes, spread.reaches, strict=True):
         start, step = by_axis.get(axis, (0, 1))
         whole = walk.shapes[node.output[0]][axis] == shape[axis]
-        if not whole and (start < 0 or step < 1):
+        if step < 1 or (start < 0 and not whole):
             raise Unsupported(EXACT, f"{named(node)} counts from the end of a spatial axis", _REMEDY)
         moved = reach if whole else reach.moved(start)
         reaches.append(moved if whole else replace(moved, stride=moved.stride * step))

@@ -213,14 +213,22 @@ def at_size(model: Any, fields: Fields, sides: Sequence[int]) -> Any:
     used = {name for node in graph.node for name in node.input}
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
+    asked, remedy = f"the network at {tuple(sides)} voxels", "Export it without fixed shapes inside"
     try:
         onnx.checker.check_model(copy, full_check=True)
     except Exception as exc:  # of several kinds, with the node that does not fit
         found = f"the graph has its size written into it: {str(exc).strip().splitlines()[-1]}"[:300]
-        raise Unsupported(
-            f"the network at {tuple(sides)} voxels", found, "Export it without fixed shapes inside"
-        ) from None
+        raise Unsupported(asked, found, remedy) from None
+    _check_same_fields(copy, fields, asked, remedy)
     return copy
+
+
+def _check_same_fields(model: Any, fields: Fields, asked: str, remedy: str) -> None:
+    """A size inside that fits the tile by chance makes another network of it: one that interpolates by another factor."""
+    found = fields_of(model, approximate=True).tensors
+    others = [name for name, spread in fields.tensors.items() if found[name].reaches != spread.reaches]
+    if others:
+        raise Unsupported(asked, f"tensor {others[0]!r} is then made of other positions", remedy)
 
 
 def _resize_constant(

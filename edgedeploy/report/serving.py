@@ -9,7 +9,8 @@ import numpy as np
 
 from edgedeploy.evidence.quantities import quantity
 from edgedeploy.evidence.serving import predicted_latency_ns, predicted_users
-from edgedeploy.evidence.statistics import nearest_rank
+from edgedeploy.evidence.statistics import Floats, nearest_rank
+from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE
 from edgedeploy.report.blocks import Block, Line, Section, Table, Text
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.pictures import pick_and_reference
@@ -19,8 +20,9 @@ HEADERS: Final = ("Users", "Answered", "Late", "Turned away", "p50", "p99", "p99
 CAPTION: Final = (
     "Open loop: requests come when they like, whether the server is ready or not, and their times count from then on. A "
     "load holds when so few requests miss the deadline that, at 99 % confidence, the stated share keeps it; one that is "
-    "lost ends early, so its times are of its beginning. Predictions are a simulation of the same queue with service times "
-    "that the board measured apart from it. They are no measurement and decide nothing."
+    "lost ends early, so its times are of its beginning. A p99 is stated of 662 answers or more. Predictions are a "
+    "simulation of the same queue with service times that the board measured apart from it. They are no measurement and "
+    "decide nothing."
 )
 
 
@@ -34,7 +36,7 @@ def serving_section(data: ReportData) -> Section | None:
 
 
 def _blocks(label: str, raw: Mapping[str, Any]) -> list[Block]:
-    lines = [_line(raw, level) for level in curve(raw)]
+    lines = [load_line(raw, level) for level in curve(raw)]
     table = Table(HEADERS, lines, numbers=range(len(HEADERS) - 1), look="narrow")
     within = quantity(raw["deadline_ns"], "deadline_ns", "ns")
     measured = (
@@ -50,7 +52,8 @@ def curve(raw: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return [found[users] for users in sorted(found)]
 
 
-def _line(raw: Mapping[str, Any], level: Mapping[str, Any]) -> Line:
+def load_line(raw: Mapping[str, Any], level: Mapping[str, Any]) -> Line:
+    """A load's row under ``HEADERS``; ``raw`` is the scenario's series, ``level`` one of its loads."""
     latencies = np.sort(np.asarray(level["latencies_ns"], dtype=np.float64))
     expected = predicted_latency_ns(raw, level["users"], 99)
     return line(
@@ -58,10 +61,16 @@ def _line(raw: Mapping[str, Any], level: Mapping[str, Any]) -> Line:
         f"{latencies.size} of {level['sent']}",
         str(level["late"]),
         str(len(level["shed"])),
-        *(_time(nearest_rank(latencies, percent) if latencies.size else None) for percent in (50, 99)),
+        *(_time(_percentile(latencies, percent)) for percent in (50.0, 99.0)),
         _time(expected),
         "yes" if level["held"] else "no",
     )
+
+
+def _percentile(latencies_ns: Floats, percent: float) -> float | None:
+    """Nearest rank of sorted times in ns; None of fewer than LoadGen's early stopping asks for, as for a metric."""
+    enough = latencies_ns.size >= QUERIES_FOR_PERCENTILE[percent]
+    return nearest_rank(latencies_ns, percent) if enough else None
 
 
 def _time(value_ns: float | None) -> str:

@@ -90,7 +90,7 @@ def all_variants_table(report: Front) -> Table:
             *(Cell(text, sort=text) for text in (v.target, v.recipe)),
             Cell(f"{v.width:g} {v.allocation}".rstrip(), sort=v.width),
             Cell(arch, sort=arch),
-            Cell(str(v.threads), sort=v.threads),
+            Cell(f"{v.threads} {v.served_label}".rstrip(), sort=v.threads),
             *(_estimate(row, name, report) for name in metrics),
             _chance(row),
             Cell(where, sort=where),

@@ -28,7 +28,7 @@ LONGEST_VALUE: Final = 500
 _DIGEST: Final = "edgedeploy.digest"
 _STUDY: Final = "edgedeploy.study"
 _PASSWORD: Final = re.compile(r"://[^/@]*@")
-_PARAMETERS: Final = ("target", "recipe", "precision", "width", "threads")
+_PARAMETERS: Final = ("target", "recipe", "precision", "width", "threads", "instances", "max_batch")
 
 
 class Tracker:

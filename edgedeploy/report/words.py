@@ -219,6 +219,8 @@ def names_text(report: Front) -> str:
         *map(_plain, arch),
     ]
     parts.append("threads (t2: two)")
+    if any(variant.served_label for variant in variants):
+        parts.append("sessions side by side and requests answered at once (2inst batch4: two, and four)")
     if any(variant.power_mode for variant in variants):
         parts.append("power mode")
     return f"A variant's name says, in this order: {', '.join(parts)}."

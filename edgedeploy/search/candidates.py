@@ -110,11 +110,13 @@ class Candidates:
     def _code(self, variant: Variant, params: Mapping[str, Scalar]) -> tuple[int, ...]:
         """Of canonical values where the variant has them: a precision that the target lacks is what is built instead."""
         facts = variant.as_json()
-        facts |= facts["arch"]
+        facts |= {"max_batch": variant.max_batch, **facts["arch"]}
         found = []
         for name, levels in zip(self._names, self._levels, strict=True):
-            value = facts.get(name, params.get(name, ""))
-            value = value if isinstance(value, Scalar) else params.get(name, "")
+            given = params.get(name, "")
+            value = facts.get(name, given)
+            if not isinstance(value, Scalar) or str(value) == str(given):
+                value = given  # a variant keeps a tile's side as text: numbers are ordered
             found.append(levels.setdefault(_level(value), len(levels)))
         return tuple(found)
 

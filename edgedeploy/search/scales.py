@@ -73,9 +73,7 @@ class Scale:
         worst = max(half, self.knee + _TAIL * self.unit)
         gaps = (np.diff(signed) > _GAP * np.ptp(signed)) & (signed[1:] > half)
         before = np.flatnonzero(gaps[: max(len(gaps) + 1 - _BEHIND_GAP, 0)])
-        if len(
-            before
-        ):  # a value more or less among the others must not decide whether the rest is tried again and again
+        if len(before):  # one more value among the others must not decide whether the rest is tried again and again
             worst = min(worst, max(half, float(signed[before[0]])))
         return float(self.of(self.sign * np.array([worst]))[0])
 

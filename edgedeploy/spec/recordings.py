@@ -36,18 +36,21 @@ def dicom_arrivals_ns(path: Path) -> list[int]:
     return arrivals_ns(dicom_timestamps_s(path), path)
 
 
-def arrivals_ns(timestamps_s: Sequence[float], path: Path) -> list[int]:
-    """Time stamps in seconds as nanoseconds after the first; ``path`` names them in errors."""
+def arrivals_ns(
+    timestamps_s: Sequence[float],
+    path: Path,
+    what: str = "frame",
+    remedy: str = "Sort its frames, or give rate_hz instead",
+) -> list[int]:
+    """Time stamps in seconds as nanoseconds after the first; ``path`` and ``what`` name them in errors."""
     asked = f"time stamps of {path}"
     if not 2 <= len(timestamps_s) <= MAX_FRAMES:
-        raise DataError(asked, f"it has {len(timestamps_s)} frames with a time", f"2 to {MAX_FRAMES} are needed")
-    for frame, stamp in enumerate(timestamps_s):
-        if not math.isfinite(stamp) or (frame and stamp < timestamps_s[frame - 1]):
-            raise DataError(
-                asked,
-                f"frame {frame} is at {stamp} s, before the one before it",
-                "Sort its frames, or give rate_hz instead",
-            )
+        raise DataError(asked, f"it has {len(timestamps_s)} {what}s with a time", f"2 to {MAX_FRAMES} are needed")
+    for place, stamp in enumerate(timestamps_s):
+        if not math.isfinite(stamp):
+            raise DataError(asked, f"{what} {place} is at {stamp} s, which is no time", remedy)
+        if place and stamp < timestamps_s[place - 1]:
+            raise DataError(asked, f"{what} {place} is at {stamp} s, before the one before it", remedy)
     if timestamps_s[-1] - timestamps_s[0] > MAX_SPAN_S:
         raise DataError(asked, f"it spans {timestamps_s[-1] - timestamps_s[0]:g} s", f"At most {MAX_SPAN_S:g} s")
     return [round((stamp - timestamps_s[0]) * _S_NS) for stamp in timestamps_s]
@@ -94,7 +97,8 @@ def listed_arrivals_ns(path: Path) -> list[int]:
     if len(text) > MAX_LIST_BYTES:
         raise DataError(asked, f"it has more than {MAX_LIST_BYTES} bytes", "Cut the recording")
     words = [line.partition(b"#")[0].strip() for line in text.splitlines()]
-    return arrivals_ns([_number(asked, word, "One time in seconds a line") for word in words if word], path)
+    times_s = [_number(asked, word, "One time in seconds a line") for word in words if word]
+    return arrivals_ns(times_s, path, "request", "Sort the times")
 
 
 def _number(asked: str, value: bytes, remedy: str = "Give rate_hz instead") -> float:

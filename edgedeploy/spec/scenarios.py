@@ -289,15 +289,18 @@ class ServerTable(ScenarioTable):
     max_wait: Nanoseconds = Field(default=0, ge=0)
     """How long a request may wait for others to fill its batch, where the search has batches."""
     samples: int = Field(default=200, ge=8, le=10_000)
-    """Service times that are measured apart from any queue, for the prediction that stands beside the measured answer."""
+    """Service times that are measured apart from any queue, for the prediction that stands beside the measured answer; fewer
+    where they would take more than a quarter of `time_limit`."""
     time_limit: Seconds = Field(default=600.0, gt=0, le=24 * 3600)
-    """How long the search for the most users may take, at most 24 h."""
+    """How long the search for the most users may take, at most 24 h. Where it did not end by then, there is no number."""
 
     @model_validator(mode="after")
     def _enough_queries(self) -> ServerTable:
         needed = QUERIES_FOR_PERCENTILE[self.percentile]
         if self.queries < needed:
             raise ValueError(f"percentile {self.percentile:g} needs {needed} queries or more, but got {self.queries}")
+        if self.users is not None and self.users > self.most:
+            raise ValueError(f"`most` is {self.most}, which is fewer than `users`, {self.users}")
         return self
 
     def plan(self, folder: Path) -> ScenarioPlan:
@@ -317,7 +320,7 @@ class ServerTable(ScenarioTable):
             "capacity": self.queue,
             "instances": 1,
         }
-        one_load_s = len(gaps) * self.every / (users or 1)
+        one_load_s = sum(gaps) / GAP_UNIT * self.every / (users or 1)
         return ScenarioPlan("server", settings, 2 * self.time_limit + (one_load_s if users else 0) + self.stuck_after)
 
     def _requests(self, folder: Path) -> tuple[list[int], int]:

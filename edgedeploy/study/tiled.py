@@ -16,8 +16,8 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, ArtifactFile
 from edgedeploy.records.tiles import overlap_of, tile_of
 from edgedeploy.records.variant import Variant, digest_of
-from edgedeploy.reference import external, graph
-from edgedeploy.reference.external import has_weights_file, weights_file
+from edgedeploy.reference import graph
+from edgedeploy.reference.external import require_in_one_file
 from edgedeploy.reference.tiles import TiledModel, tiled, tiled_within
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.pipeline.tiles import SETTING, Tiling
@@ -55,10 +55,7 @@ def cut_request(request: BuildRequest, variant: Variant) -> tuple[BuildRequest, 
 def _tiled(request: BuildRequest, variant: Variant) -> TiledModel:
     import onnx
 
-    size_bytes = weights_file(request.reference).stat().st_size if has_weights_file(request.reference) else 0
-    if size_bytes > external.MOST_IN_ONE_FILE_BYTES:
-        found = f"the network's weights have {size_bytes} bytes, and at a tile's size it is one file"
-        raise Unsupported(f"tile = {variant.tile}", found, f"At most {external.MOST_IN_ONE_FILE_BYTES}: leave tile out")
+    require_in_one_file(request.reference, f"tiles of {variant.tile}", "Search tile = [0], or a smaller network")
     model: Any = onnx.load(str(request.reference))
     tile, overlap = tile_of(variant.tile), overlap_of(variant.overlap)
     if tile.limit_bytes:

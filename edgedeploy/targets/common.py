@@ -179,9 +179,13 @@ def check_batch(
     run: Callable[[dict[str, Array]], Mapping[str, Array]], feed: Mapping[str, Array], request: BuildRequest
 ) -> None:
     """Each case of a full batch gets the answer that it gets alone, within the tolerance of the precision. Cases are
-    ``feed`` and shares of it. Raises ``Unsupported``, and whatever ``run`` raises."""
+    those of the calibration in turn, or where there is none ``feed``, and shares of them. Raises ``Unsupported``,
+    ``DataError``, and whatever ``run`` raises."""
     count, asked = request.max_batch, f"batches of {request.max_batch} of {request.reference.name}"
-    cases = [{name: _share(value, row, count) for name, value in feed.items()} for row in range(count)]
+    given: list[Mapping[str, Array]] = [*islice(calibration_feeds(request), count)]
+    given = given or [feed]  # equal ones would hide that they are mixed
+    rows = [given[row % len(given)] for row in range(count)]
+    cases = [{name: _share(value, row, count) for name, value in values.items()} for row, values in enumerate(rows)]
     together = run({name: np.concatenate([case[name] for case in cases]) for name in feed})
     limit = max(TOLERANCE[name] for name in (request.precision, *request.plan.precisions))
     for row, case in enumerate(cases):

@@ -159,6 +159,8 @@ def _scenario_ns(name: str, settings: Mapping[str, Any], result: AgentResult, as
     kind = SCENARIOS[name]
     try:
         series = from_json(kind.form, raw, kept=True)
+        if "cases" in settings:  # of those that there are, none may be left out
+            settings = {**settings, "cases": min(settings["cases"], _cases_of(asked.job.candidate.inputs))}
         spent_ns = kind.check(series, settings, asked.cores, asked.memory_bytes, LEAST_QUERY_NS)
     except (WireError, ValueError) as exc:
         raise Odd(f"scenarios.{name}.{exc}") from exc

@@ -144,8 +144,8 @@ def _resources(raw: ResourcesForm, settings: Settings, cores: int, memory_bytes:
 def _flare(raw: FlareForm, settings: Settings, cores: int, memory_bytes: int, least_ns: int) -> int:
     if raw.limit_ns != settings["limit_ns"]:
         raise ValueError(f"limit_ns: {raw.limit_ns}, {settings['limit_ns']} were asked for")
-    if not 1 <= len(raw.runs) <= settings["cases"]:
-        raise ValueError(f"runs: {len(raw.runs)}, 1 to {settings['cases']} were asked for")
+    if len(raw.runs) != settings["cases"]:
+        raise ValueError(f"runs: {len(raw.runs)}, {settings['cases']} were asked for")
     for run in raw.runs:
         if run.failed not in ("", *CASE_FAILURES):
             raise ValueError(f"runs: failed by {run.failed[:80]!r}")

@@ -30,6 +30,10 @@ _LIMIT = ("memory.max", "memory.limit_in_bytes")
 _SWAP = (("memory.swap.max", "0"), ("memory.memsw.limit_in_bytes", "{limit}"))
 """By the names of version 2 of control groups, and of version 1."""
 
+_PEAKS = ("memory.max_usage_in_bytes", "memory.memsw.max_usage_in_bytes")
+_ONE_CHARGE_BYTES = 4 << 20
+"""More than the kernel charges at once (a huge page): how far below its limit a group that is full may be."""
+
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
@@ -54,7 +58,7 @@ class MemoryLimit:
     def release(self) -> None:
         """When the process has ended or was killed. A group in which one hangs stays; the next one has another name."""
         self._done.set()
-        if self._group is not None and _kills_in(self._group):
+        if self._group is not None and ended_by(self._group, self.limit_bytes):
             self.ended_it = True
         give_up_s = time.monotonic() + GONE_WITHIN_S
         while self._group is not None:
@@ -118,10 +122,26 @@ def _limited(group: Path, limit_bytes: int) -> bool:
     return False
 
 
-def _kills_in(group: Path) -> int:
-    for name in ("memory.events", "memory.oom_control"):
-        with suppress(OSError):
-            found = re.search(r"^oom_kill (\d+)", (group / name).read_text(encoding="ascii"), re.MULTILINE)
-            if found:
-                return int(found.group(1))
-    return 0
+def ended_by(group: Path, limit_bytes: int) -> bool:
+    """Whether the kernel ended a process of the control group ``group`` because the group was at its limit. It counts there
+    too whom it ends because the whole machine, or a group around this one, has no memory left (the kernel's documentation
+    of ``memory.events``); ``oom`` counts this very group's, and version 1 keeps the most memory that it had."""
+    events = _text(group / "memory.events")
+    if events:
+        return _counted(events, "oom_kill") > 0 and _counted(events, "oom") > 0
+    peaks = [_text(group / name).strip() for name in _PEAKS]
+    peak_bytes = max((int(text) for text in peaks if text.isdigit()), default=0)
+    killed = _counted(_text(group / "memory.oom_control"), "oom_kill") > 0
+    return killed and peak_bytes >= limit_bytes - _ONE_CHARGE_BYTES
+
+
+def _counted(text: str, name: str) -> int:
+    found = re.search(rf"^{name} (\d+)$", text, re.MULTILINE)
+    return int(found.group(1)) if found else 0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

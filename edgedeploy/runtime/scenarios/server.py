@@ -30,6 +30,8 @@ processor too, who rests is served at once, and a server at its limit hardly res
 BETWEEN = 8
 """Service times are measured again after each load, this part of the first time's."""
 
+SAMPLING = 0.25
+"""Share of the search's time that service times may take before it, where they are slow."""
 
 MOST_LEVELS = 80
 """Loads that a search tries at most, all tries counted: it begins near its end."""
@@ -57,21 +59,21 @@ class Server:
     time_limit_ns: int
 
     def run(self, bench: Bench) -> dict[str, Any]:
-        started_ns = bench.clock.now_ns()
+        until_ns = bench.clock.now_ns() + self.time_limit_ns
+        sampling_ns = int(SAMPLING * self.time_limit_ns)
         staff = Staff(bench, self.load.rules)
         notes = Notes()
         try:
             staff.check_batches()
-            staff.sample(self.samples, notes)
+            staff.sample(self.samples, notes, sampling_ns)
             levels: list[Level] = []
 
             def holds(users: int) -> bool:
-                late = bench.clock.now_ns() - started_ns > self.time_limit_ns
-                if late or len(levels) + TRIES > MOST_LEVELS:
+                if len(levels) + TRIES > MOST_LEVELS:
                     raise _TooLongError
                 for _ in range(TRIES):
-                    levels.append(staff.serve(self.load, users))
-                    staff.sample(-(-self.samples // BETWEEN), notes)
+                    levels.append(staff.serve(self.load, users, until_ns))
+                    staff.sample(-(-self.samples // BETWEEN), notes, sampling_ns // BETWEEN)
                     if levels[-1].held:
                         break
                 return levels[-1].held
@@ -82,7 +84,7 @@ class Server:
             except _TooLongError:
                 cut = True
             stated = None if cut else self.users or found
-            at = staff.serve(self.load, stated, to_the_end=True) if stated else None
+            at = staff.serve(self.load, stated) if stated else None
         finally:
             staff.dismiss()
         return {
@@ -179,19 +181,24 @@ class Staff:
             for name, alone in session.run(feeds).items():
                 _check_row(name, together[name], alone, row, most)
 
-    def sample(self, count: int, notes: Notes) -> None:
+    def sample(self, count: int, notes: Notes, for_ns: int) -> None:
         """Service times of each batch size with each number of busy instances, in turn, apart from any queue; then how late
-        an idle instance wakes."""
+        an idle instance wakes. Each of them once at least, and no more after ``for_ns``."""
+        until_ns = self._bench.clock.now_ns() + for_ns
         for busy in range(1, self._rules.instances + 1):
-            self._all(busy, partial(self._samples, busy, count, notes))
+            self._all(busy, partial(self._samples, busy, count, notes, until_ns))
         clock, rest_ns = self._bench.clock, notes.latest_ns
-        for _ in range(-(-count // WAKES)):
+        for wake in range(-(-count // WAKES)):
+            if wake and clock.now_ns() >= until_ns:
+                return
             due_ns = clock.now_ns() + rest_ns
             clock.sleep_until_ns(due_ns)
             notes.wakes_ns.append(clock.now_ns() - due_ns)
 
-    def _samples(self, busy: int, count: int, notes: Notes, instance: int) -> None:
-        for _ in range(count):
+    def _samples(self, busy: int, count: int, notes: Notes, until_ns: int, instance: int) -> None:
+        for turn in range(count):
+            if turn and self._bench.clock.now_ns() >= until_ns:
+                return
             for size in sizes(self._rules.max_batch):
                 self._timed(instance, size, busy, notes)
 
@@ -206,11 +213,14 @@ class Staff:
         feeds = [cycle[request % len(cycle)] for request in requests]
         session.run(feeds[0] if len(feeds) == 1 else stacked(feeds))
 
-    def serve(self, load: Load, users: int, *, to_the_end: bool = False) -> Level:
-        """Let the load of ``users`` arrive, and answer it."""
-        account = load.account(users, to_the_end=to_the_end)
-        desk = Desk(account, self._bench.clock, self._run)
+    def serve(self, load: Load, users: int, until_ns: int | None = None) -> Level:
+        """Let the load of ``users`` arrive, and answer it: until it is lost, or to its end where there is no ``until_ns``.
+        Raises :class:`_TooLongError` where it is neither at its end nor lost by then."""
+        account = load.account(users, to_the_end=until_ns is None)
+        desk = Desk(account, self._bench.clock, self._run, until_ns)
         self._all(self._rules.instances, desk.work)
+        if desk.cut:
+            raise _TooLongError
         return account.close(load.allowed)
 
     def _all(self, count: int, work: Callable[[int], None]) -> None:
@@ -243,17 +253,26 @@ class Staff:
 
 
 class Desk:
-    """Where instances take batches. ``run`` answers requests by an instance."""
+    """Where instances take batches. ``run`` answers requests by an instance. From ``until_ns`` of the clock on nobody takes
+    any more; ``cut`` says that this ended the load."""
 
-    def __init__(self, account: Account, clock: Clock, run: Callable[[int, Sequence[int]], None]) -> None:
+    def __init__(
+        self,
+        account: Account,
+        clock: Clock,
+        run: Callable[[int, Sequence[int]], None],
+        until_ns: int | None = None,
+    ) -> None:
         self._account = account
         self._clock = clock
         self._run = run
         self._lock = threading.Lock()
         self._start_ns = clock.now_ns()
+        self._until_ns = None if until_ns is None else until_ns - self._start_ns
+        self.cut = False
 
     def work(self, instance: int) -> None:
-        """Take batches until all requests have left or the load is lost."""
+        """Take batches until all requests have left, the load is lost, or the time is over."""
         while True:
             with self._lock:
                 if self._account.lost:
@@ -261,6 +280,11 @@ class Desk:
                 now_ns = self._clock.now_ns() - self._start_ns
                 self._account.line.admit(now_ns)
                 when_ns = self._account.line.look_ns(now_ns)
+                if when_ns is not None and self._until_ns is not None:
+                    if now_ns >= self._until_ns:
+                        self.cut = True
+                        return
+                    when_ns = min(when_ns, self._until_ns)
                 batch = self._account.line.take() if when_ns is not None and when_ns <= now_ns else []
             if when_ns is None:
                 return

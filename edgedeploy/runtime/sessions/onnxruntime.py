@@ -26,6 +26,8 @@ voxels (Zen 4, 2026-11-29): 257 MiB in place of 357 after five tiles, for 12 % m
 BLOCKWISE = "MatMulNBits"
 """Products with weights in blocks. How many bits they have is told by the shape of the weights, which a profile leaves out
 where a kernel has packed them for itself: ``executed`` then looks at a session that packs nothing."""
+SMALLEST_BLOCK = 16
+"""Numbers of weights that share a scale there, at least."""
 
 _KERNEL_TIME = "_kernel_time"
 
@@ -217,11 +219,12 @@ def _operator(event: Mapping[str, Any]) -> str:
 
 
 def _has_whole_bytes(input_types: list[Any]) -> bool:
-    """Whether the weights (outputs, blocks, bytes of a block) hold a byte for each number that an output multiplies."""
+    """Whether the weights (outputs, blocks, bytes of a block) hold a byte for each number that an output multiplies. Blocks
+    of fewer than 16 numbers do not exist: so few bytes are 4 bits of a product that is narrower than its block."""
     shapes = [shape for entry in input_types[:2] for shape in entry.values()]
     if len(shapes) < 2 or len(shapes[1]) != 3 or not shapes[0]:
         return False
-    return bool(shapes[1][1] * shapes[1][2] >= shapes[0][-1])
+    return bool(shapes[1][2] >= SMALLEST_BLOCK and shapes[1][1] * shapes[1][2] >= shapes[0][-1])
 
 
 def _first_precision(input_types: list[Any]) -> str | None:

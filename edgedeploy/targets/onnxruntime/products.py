@@ -57,7 +57,7 @@ def drop_unused(model: Any) -> None:
     nodes = []
     for node in reversed(model.graph.node):
         if wanted & set(node.output):
-            wanted.update(_read(node))
+            wanted.update(read_by(node))
             nodes.append(node)
     weights = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
     gone = {tensor.name for tensor in model.graph.initializer} - wanted
@@ -68,11 +68,11 @@ def drop_unused(model: Any) -> None:
         getattr(model.graph, field).extend(copies)
 
 
-def _read(node: Any) -> Iterator[str]:
+def read_by(node: Any) -> Iterator[str]:
     """Tensors that a node reads, including those that its subgraphs take from outside."""
     yield from node.input
     for item in node.attribute:
         for graph in (item.g, *item.graphs):
             for inner in graph.node:
-                yield from _read(inner)
+                yield from read_by(inner)
             yield from (value.name for value in graph.output)

@@ -21,6 +21,7 @@ import numpy as np
 
 from edgedeploy.interfaces.task import Array
 from edgedeploy.reference.export import open_onnx
+from edgedeploy.targets.onnxruntime.products import read_by
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -100,7 +101,7 @@ def _divide(model: Any, tensor: str, products: list[Any], by: Floats) -> list[st
 
     held = {item.name: item for item in model.graph.initializer}
     place, maker = next(((i, node) for i, node in enumerate(model.graph.node) if tensor in node.output), (-1, None))
-    readers = [node for node in model.graph.node if tensor in node.input]
+    readers = [node for node in model.graph.node if tensor in read_by(node)]
     alone = len(readers) == len(products) and tensor not in {value.name for value in model.graph.output}
     own = maker is not None and maker.op_type == "LayerNormalization" and all(name in held for name in maker.input[1:])
     if maker is not None and alone and own:

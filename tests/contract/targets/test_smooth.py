@@ -18,9 +18,9 @@ from edgedeploy.targets.onnxruntime.smooth import smooth
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 
 
-def outliers(path: Path) -> Path:
+def outliers(path: Path, *, branch: bool = False) -> Path:
     """image (1, 16, 64) -> out (1, 16, 64): a LayerNorm whose third channel is 60 times as large as the others, two products
-    of it, and one of their product, which a sum reads too."""
+    of it, and one of their product, which a sum reads too; with ``branch`` the norm is read inside an If as well."""
     rng = np.random.default_rng(0)
     scale = np.where(np.arange(64) == 3, 60.0, 1.0)
     values = {
@@ -39,6 +39,19 @@ def outliers(path: Path) -> Path:
         make("MatMul", ["both", "w3"], ["mixed"], name="/mix"),
         make("Add", ["mixed", "both"], ["out"], name="/sum"),
     ]
+    if branch:
+        inner = helper.make_tensor_value_info("inner", TensorProto.FLOAT, [1, 16, 64])
+        ways = [
+            helper.make_graph([make(operator, ["normed"], ["inner"])], operator, [], [inner])
+            for operator in ("Relu", "Neg")
+        ]
+        nodes[-1].output[0] = "sum"
+        nodes += [
+            make("ReduceMean", ["image"], ["mean"], keepdims=0),
+            make("Cast", ["mean"], ["way"], to=TensorProto.BOOL),
+            make("If", ["way"], ["chosen"], name="/if", then_branch=ways[0], else_branch=ways[1]),
+            make("Add", ["sum", "chosen"], ["out"], name="/all"),
+        ]
     graph = helper.make_graph(
         nodes,
         "outliers",
@@ -50,13 +63,15 @@ def outliers(path: Path) -> Path:
     return path
 
 
-def test_smoothing_changes_nothing_in_float(tmp_path: Path) -> None:
-    path = outliers(tmp_path / "m.onnx")
+@pytest.mark.parametrize("branch", [False, True], ids=["plain", "branch"])
+def test_smoothing_changes_nothing_in_float(branch: bool, tmp_path: Path) -> None:
+    path = outliers(tmp_path / "m.onnx", branch=branch)
     reference = describe(path)
     rows = list(feeds(reference.inputs[0], count=3))
     model = onnx.load(str(path))
     added = smooth(model, {"/left", "/right", "/mix"}, rows, tmp_path / "scratch.onnx")
-    assert added == ["both/smooth"], "the norm takes its division in; what the sum reads too gets a Mul"
+    own = ["normed/smooth"] if branch else []
+    assert added == [*own, "both/smooth"], "the norm takes its division in; what others read too gets a Mul"
     assert not (tmp_path / "scratch.onnx").exists()
     onnx.save(model, str(tmp_path / "smooth.onnx"))
     session = open_onnx(tmp_path / "smooth.onnx", threads=1)

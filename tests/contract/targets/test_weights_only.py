@@ -122,6 +122,26 @@ def test_products_of_every_form_and_tables_shrink(
     assert artifact.size_bytes < wide.size_bytes
 
 
+@pytest.mark.parametrize("precision", ["int8-weights", "int4-weights"])
+@pytest.mark.parametrize("inputs", [6, 16, 17])
+def test_products_that_are_narrower_than_a_block_are_counted_as_they_are(
+    precision: str, inputs: int, tmp_path: Path
+) -> None:
+    weights = np.random.default_rng(0).standard_normal((inputs, 5)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="/fc")],
+        "narrow",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, inputs])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 5])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    artifact = OnnxRuntimeTarget().build(request(path, precision), tmp_path / "out")
+    session = open_session("onnxruntime", tmp_path / "out", artifact.entry, {}, 1)
+    assert session.executed() == {precision: 1}
+
+
 @each_target
 def test_a_plan_names_single_layers(make: Any, tmp_path: Path) -> None:
     path = encoder(tmp_path / "m.onnx")

@@ -145,6 +145,7 @@ LIES: dict[str, tuple[Callable[[Any], None], str]] = {
         put("scenarios", "flare", "runs", 0, "failed", to="luck"),
         "flare.runs: failed by",
     ),
+    "a case that is left out": (put("scenarios", "flare", "runs", to=lambda r: r[1:]), "flare.runs: 1, 2"),
     "another limit of a case": (put("scenarios", "flare", "limit_ns", to=1), "flare.limit_ns: 1"),
     "layers in words": (put("layers", "candidate", to={"layers": ["conv"], "runs": 2}), "layers.candidate"),
     "another number of runs": (put("layers", "candidate", "runs", to=7), "layers.candidate.runs: 7, 2"),

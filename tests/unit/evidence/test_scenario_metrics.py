@@ -219,7 +219,9 @@ class TestServer:
 
     def test_a_search_without_an_end_or_without_a_limit_is_no_number(self) -> None:
         _, missing = metrics("server", self.raw(10_000, time_limit_ns=1))
-        assert "did not end in its time" in missing["users_within_deadline"]
+        assert len(missing) == 4
+        assert all("did not end in its time" in reason for reason in missing.values())
+        _, missing = metrics("server", self.raw(50_000))
         assert missing["server_latency_p99_ns"] == "no load held"
         _, missing = metrics("server", self.raw(10_000, most=5))
         assert "raise `most`" in missing["users_within_deadline"]
@@ -276,6 +278,18 @@ def test_no_miss_in_400_frames_is_not_certainty() -> None:
     estimate = Resampler(0).estimate(measured([4], 1.0, 10**6), "realtime_deadline_miss_percent")
     assert estimate.value == 0
     assert estimate.high == pytest.approx(0.62, abs=0.15)
+
+
+def test_cases_that_took_no_tick_of_the_cpu_are_no_share_of_anything() -> None:
+    """Seconds are no events: none in eight cases is none, and Jeffreys' limit of events would say up to 0.26 s."""
+    case = {"at_ns": [10**6], "resident_bytes": [10**6], "cpu_ns": [0], "failed": ""}
+    base = measured([4], 1.0, 10**6)
+    raw = {"flare": {"limit_ns": 10**9, "runs": [case] * 8}}
+    found, missing = scenario_metrics(["flare"], base.candidate, raw)
+    assert not missing
+    kept = dataclasses.replace(base, scenarios={**base.scenarios, **raw}, metrics={**base.metrics, **found})
+    assert Resampler(0).estimate(kept, "flare_cpu_area_core_s").high == 0
+    assert Resampler(0).estimate(kept, "flare_failed_percent").high > 10
 
 
 def test_raw_series_survive_the_store() -> None:

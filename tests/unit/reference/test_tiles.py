@@ -188,6 +188,14 @@ def test_memory_is_what_lives_at_once() -> None:
         ),
         (helper.make_node("Softmax", ["c"], ["y"], name="attend", axis=2), "Softmax attend"),
         (helper.make_node("Add", ["c", "places"], ["y"], name="where"), "Add where has a value of its own"),
+        (
+            helper.make_node("Slice", ["c", "b", "e", "axes", "back"], ["y"], name="turn"),
+            "Slice turn counts from the end",
+        ),
+        (
+            helper.make_node("Pad", ["c", "two"], ["y"], name="ring", mode="wrap"),
+            "Pad ring takes values from the other",
+        ),
         (helper.make_node("CumSum", ["c", "axis"], ["y"], name="sum"), "CumSum sum is not known"),
         (
             helper.make_node(
@@ -201,12 +209,38 @@ def test_what_no_halo_is_enough_for_is_named(node: Any, found: str) -> None:
     weights = {
         **{"w": THREE, "one": np.ones(1, np.float32), "axis": np.array(2), "s": DOUBLED},
         "places": np.ones((1, 1, LENGTH), np.float32),
+        "two": np.array([0, 0, 2, 0, 0, 2]),
+        **{"b": np.array([-1]), "e": np.array([-LENGTH - 1]), "axes": np.array([2]), "back": np.array([-1])},
     }
     model = model_of(
         [conv("w", "x", "c", pads=[1, 1]), node], {k: v for k, v in weights.items() if k == "w" or k in node.input}
     )
     with pytest.raises(Unsupported, match=found):
         tiled(model, (32,))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "size", "found"),
+    [(3, 124, "depend on the volume's size"), (5, 840, "is then made of other positions")],
+)
+def test_a_size_inside_that_fits_the_tile_by_chance_is_refused(kernel: int, size: int, found: str) -> None:
+    """Without padding 64 voxels become 62 and 32 become 30 (60 and 28): half of the answer's size is no multiple of that, or
+    another one (15 in place of 14)."""
+    nodes = [conv("w", "x", "c"), helper.make_node("Resize", ["c", "", "", "size"], ["y"], name="up", mode="nearest")]
+    model = model_of(nodes, {"w": np.ones((1, 1, kernel), np.float32), "size": np.array([1, 1, size])})
+    for overlap in (None, 4):
+        with pytest.raises(Unsupported, match=found):
+            tiled(model, (32,), overlap)
+
+
+def test_axes_that_change_places_are_no_tiles() -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "flat"], ["f"]),
+        helper.make_node("Reshape", ["f", "turned"], ["y"], "turn"),
+    ]
+    model = model_of(nodes, {"flat": np.array([1, 1, -1]), "turned": np.array([1, 1, 8, 16])}, (1, 1, 16, 8))
+    with pytest.raises(Unsupported, match="Reshape turn moves positions"):
+        fields_of(model)
 
 
 def test_an_overlap_approximates_what_cannot_be_exact_and_names_it() -> None:

@@ -200,6 +200,20 @@ class TestScenario:
         raw = self.run(bench(10_000), time_limit_ns=1)
         assert (raw["users"], raw["at"], raw["cut"]) == (0, None, True)
 
+    def test_a_load_that_takes_longer_than_the_search_may_is_given_up(self) -> None:
+        """One user asks 200 times, every 10 ms: the search ends within its second, and not after the load."""
+        on = bench(10_000)
+        began_ns = on.clock.now_ns()
+        raw = self.run(on, time_limit_ns=10**9, most=1)
+        assert (raw["users"], raw["at"], raw["cut"], raw["levels"]) == (0, None, True, [])
+        assert on.clock.now_ns() - began_ns < 1.01 * 10**9
+
+    def test_slow_batches_are_sampled_as_often_as_the_time_allows(self) -> None:
+        raw = self.run(bench(10_000_000), samples=1000, max_batch=4, time_limit_ns=4 * 10**9)
+        assert (raw["users"], raw["cut"]) == (0, False)
+        counts = [len(cell["ns"]) for cell in raw["services"]]
+        assert min(counts) == max(counts) < 4e9 / 3e7  # all three sizes take 30 ms together
+
     def test_batches_carry_more_users_where_they_take_no_longer(self) -> None:
         alone, together = self.run(bench(10_000)), self.run(bench(10_000), max_batch=4)
         assert together["users"] > 1.5 * alone["users"]

@@ -10,7 +10,8 @@ import pytest
 from made_up_search import SPACE, landscape
 
 from edgedeploy.records.conditions import Condition
-from edgedeploy.records.variant import Scalar, Variant
+from edgedeploy.records.variant import Choices, Scalar, Variant
+from edgedeploy.search.candidates import Candidates
 from edgedeploy.search.codesign import CoDesign
 from edgedeploy.search.improvement import hypervolume
 from edgedeploy.search.knowledge import Knowledge
@@ -187,6 +188,22 @@ def test_times_that_no_work_allows_are_soon_left_alone() -> None:
 
     knowing, not_knowing = (sum(guessing(name, seed) for seed in range(2)) for name in ("macs", "size"))
     assert knowing < not_knowing < 20, f"{knowing} and {not_knowing} of 50"
+
+
+def test_sides_of_tiles_are_numbers_and_batches_those_that_are_built() -> None:
+    space = Space(
+        targets=("batching", "single"),
+        parameters={"tile": (32, 64, 96), "overlap": (4, 8, 16), "max_batch": (4, 1)},
+        arch_defaults={},
+        target_precisions=dict.fromkeys(("batching", "single"), ("float32",)),
+        default_threads=1,
+        choices=Choices(batched=("batching",)),
+    )
+    found = Candidates(space, Knowledge(), seed=0)
+    _, tile, overlap, batch = found.columns()
+    assert (tile.values, overlap.values, batch.values) == ((32, 64, 96), (4, 8, 16), (4, 1))
+    assert tile.places is not None and overlap.places is not None
+    assert {batch.values[code] for code in found.codes()[:, 3]} == {1}, "what is cut has no batches"
 
 
 def test_what_has_to_come_before_is_proposed_first_and_what_is_left_out_never() -> None:

@@ -80,6 +80,7 @@ def test_a_lab_says_its_entries_and_their_boards() -> None:
         ('"6 h"', '"30 h"', "less than or equal to 86400"),
         ("importance = 2.0", "importance = 0", "greater than 0"),
         ("queries = 64", 'queries = 64\nscenarios = ["offline"]', "measure.scenarios: a night runs none"),
+        ('kind = "local"', 'kind = "local"\nmemory = "1 GB"', "boards.1.memory: a night ends nothing for its memory"),
         ('command = ["mail", "-s", "nightly", "lab@example.org"]', "command = []", "alarm.command"),
     ],
 )

@@ -207,9 +207,9 @@ class TestServer:
         [
             (b"1\n2\n3\n", "3 requests in 2 s"),
             (b"0\n" * 700, "700 requests in 0 s"),
-            (b"1\n0\n" * 400, "before the one before it"),
+            (b"1\n0\n" * 400, "request 1 is at 0.0 s, before the one before it. Sort the times"),
             (b"soon\n" * 700, "no number of seconds"),
-            (b"nan\n" * 700, "frame 0 is at nan s"),
+            (b"nan\n" * 700, "request 0 is at nan s"),
             (b"1\n" * (1 << 20), "more than 1048576 bytes"),
         ],
     )
@@ -221,6 +221,16 @@ class TestServer:
     def test_a_percentile_needs_its_requests(self) -> None:
         with pytest.raises(SpecError, match=r"percentile 99\.9 needs 6636 queries"):
             parse(f"{SERVER}percentile = 99.9\n")
+
+    def test_a_load_to_state_is_one_that_may_be_tried(self) -> None:
+        with pytest.raises(SpecError, match="`most` is 10, which is fewer than `users`, 20"):
+            parse(f"{SERVER}users = 20\nmost = 10\n")
+        assert plan(f"{SERVER}users = 20\nmost = 20\n").settings["users"] == 20
+
+    def test_a_stated_load_has_the_time_that_its_requests_take(self) -> None:
+        """Gaps are drawn: their sum is not the mean times their number."""
+        one = plan(f'{SERVER}users = 1\nseed = 3\ntime_limit = "1 s"\nstuck_after = "1 s"\n')
+        assert one.limit_s >= sum(one.settings["gaps"]) / 1e6 * 10
 
     @pytest.mark.parametrize("key", ["max_batch", "instances"])
     def test_batches_and_instances_need_a_server(self, key: str) -> None:

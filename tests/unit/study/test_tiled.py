@@ -62,7 +62,7 @@ def test_a_network_with_its_weights_in_a_file_runs_in_tiles(tmp_path: Path) -> N
 def test_one_that_is_too_large_for_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = request(tmp_path)
     monkeypatch.setattr(external, "MOST_IN_ONE_FILE_BYTES", 1000)
-    with pytest.raises(Unsupported, match=r"tile = 6: the network's weights have 2592 bytes.*leave tile out"):
+    with pytest.raises(Unsupported, match=r"tiles of 6 of .*its weights have 2592 bytes.*tile = \[0\]"):
         cut_request(whole, CUT)
 
 

@@ -97,6 +97,32 @@ def test_a_model_that_mixes_its_cases_is_refused(name: str, tmp_path: Path) -> N
     assert not list((tmp_path / "artifact").iterdir())
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_whole_numbers_that_are_mixed_are_refused_too(name: str, tmp_path: Path) -> None:
+    """A mean over the batch, of numbers that have no shares: cases that were equal would not show it."""
+    pytest.importorskip(name)
+    reference = tmp_path / "model.onnx"
+    table = numpy_helper.from_array(np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32), "table")
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["x"]),
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Add", ["x", "mean"], ["y"]),
+    ]
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, (1, 4))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, SHAPE)
+    graph = helper.make_graph(nodes, "g", [ids], [y], [table])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(reference))
+
+    def cases() -> Iterator[dict[str, Any]]:
+        for seed in range(2):
+            yield {"ids": np.random.default_rng(seed).integers(0, 9, (1, 4))}
+
+    specs = (TensorSpec("ids", "int64", (1, 4)),), (TensorSpec("y", "float32", SHAPE),)
+    asked = BuildRequest(reference, *specs, "float32", cases, max_batch=3)
+    with pytest.raises(Unsupported, match="not what it is alone"):
+        TARGETS[name]().build(asked, tmp_path / "artifact")
+
+
 def test_a_target_without_batches_says_so(tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
     with pytest.raises(Unsupported, match="one case at once"):
