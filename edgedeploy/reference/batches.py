@@ -1,7 +1,8 @@
 """Opens the first axis of an ONNX model that was exported with one case, so that it takes several cases at once.
 
-What exporters write down for one case is rewritten: shapes that inputs, outputs, Reshape and Resize are given, and constants that
-stand beside a case. Nothing here proves that cases stay apart: whoever builds an artifact of it runs a batch and each case alone.
+What exporters write down for one case is rewritten: shapes that inputs, outputs, Reshape and Resize are given, and
+constants that stand beside a case. Nothing here proves that cases stay apart: whoever builds an artifact of it runs a batch
+and each case alone.
 """
 
 from __future__ import annotations
