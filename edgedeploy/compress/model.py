@@ -25,7 +25,6 @@ from edgedeploy.compress.prune import channel_widths, outputs_of, prune
 from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.recalibration import recalibrate
 from edgedeploy.compress.sensitivity import gate_gradients
-from edgedeploy.compress.shrink.apply import shrunk
 from edgedeploy.compress.student import recipe_of_student, student_of
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import BuildError, DataError, SpecError, Unsupported
@@ -301,6 +300,8 @@ def _shaped(
 def _smaller(task: Task, variant: Variant, model: nn.Module, inputs: Any, like: Path | None) -> nn.Module:
     """``model`` without what the variant leaves out besides channels: by the calibration cases, or as the weights in the
     file ``like`` have it. Raises ``Unsupported`` for a task without calibration cases."""
+    from edgedeploy.compress.shrink.apply import shrunk
+
     if like is not None:
         return shrunk(model, variant.shrink, inputs, None, list(_read_weights(like, model)))
     arch = variant.arch_kwargs

@@ -1,7 +1,8 @@
 """Opens the first axis of an ONNX model that was exported with one case, so that it takes several cases at once.
 
-What exporters write down for one case is rewritten: shapes that inputs, outputs, Reshape and Resize are given. Nothing here
-proves that cases stay apart: whoever builds an artifact of it runs a batch and each case alone.
+What exporters write down for one case is rewritten: shapes that inputs, outputs, Reshape and Resize are given, and
+constants that stand beside a case. Nothing here proves that cases stay apart: whoever builds an artifact of it runs a batch
+and each case alone.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def open_model_batch(model: Any) -> None:
     constants = _constants(graph)
     for index, node in enumerate(list(graph.node)):
         if node.op_type == "Reshape" and node.input[1] in constants:
-            _replace(graph, node, 1, _open_reshape(constants[node.input[1]]), index)
+            shape = constants[node.input[1]]
+            _replace(graph, node, 1, _open_reshape(shape), index)
+            if 0 not in shape:  # torch writes allowzero, with which a 0 would be no size of before
+                _remove_attribute(node, "allowzero")
         elif (
             node.op_type == "Resize"
             and opset >= _RESIZE_HAS_AXES
@@ -47,6 +51,50 @@ def open_model_batch(model: Any) -> None:
             and node.input[3] in constants
         ):
             _open_resize(graph, node, constants[node.input[3]], index)
+    _repeat_constants(graph)
+
+
+def _repeat_constants(graph: Any) -> None:
+    """What is put beside the cases along another axis, as a class token beside an image's, is there once for each case."""
+    from onnx import helper, numpy_helper
+
+    held = {item.name: tuple(item.dims) for item in graph.initializer}
+    written = [node for node in graph.node if node.op_type == "Constant"]
+    held |= {node.output[0]: tuple(item.t.dims) for node in written for item in node.attribute}
+    opened = [value.name for value in graph.input if value.type.tensor_type.shape.dim[:1] and _is_open(value)]
+    nodes = []
+    for node in graph.node:
+        once = [name for name in node.input if held.get(name, ())[:1] == (1,)]
+        axis = next((item.i for item in node.attribute if item.name == "axis"), 0)
+        beside = node.op_type == "Concat" and once and not {*node.input} <= {*held}
+        if beside and opened and axis % len(held[once[0]]):
+            count = f"{node.output[0]}_{BATCH}"
+            graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), f"{count}_first"))
+            nodes.append(helper.make_node("Shape", [opened[0]], [f"{count}_shape"], f"{count}_shape"))
+            nodes.append(helper.make_node("Gather", [f"{count}_shape", f"{count}_first"], [count], count))
+            for name in dict.fromkeys(once):
+                rest, sizes, made = (f"{count}_{name}_{word}" for word in ("rest", "sizes", "each"))
+                graph.initializer.append(numpy_helper.from_array(np.ones(len(held[name]) - 1, np.int64), rest))
+                nodes.append(helper.make_node("Concat", [count, rest], [sizes], sizes, axis=0))
+                nodes.append(helper.make_node("Expand", [name, sizes], [made], made))
+                for place, other in enumerate(node.input):
+                    if other == name:
+                        node.input[place] = made
+        nodes.append(node)
+    kept = [item.SerializeToString() for item in nodes]
+    del graph.node[:]
+    for data in kept:
+        graph.node.add().ParseFromString(data)
+
+
+def _remove_attribute(node: Any, name: str) -> None:
+    place = next((index for index, item in enumerate(node.attribute) if item.name == name), None)
+    if place is not None:
+        del node.attribute[place]
+
+
+def _is_open(value: Any) -> bool:
+    return bool(value.type.tensor_type.shape.dim[0].dim_param == BATCH)
 
 
 def _constants(graph: Any) -> dict[str, Any]:

@@ -49,6 +49,21 @@ def test_import_stays_under_a_third_of_a_second() -> None:
     assert statistics.median(float(str(probe()["seconds"])) for _ in range(5)) < 0.3
 
 
+def test_torch_is_imported_where_a_network_is_made_and_not_before() -> None:
+    rooms = (
+        "api",
+        "compress.model",
+        "study.preflight",
+        "study.run",
+        "study.bundle.make",
+        "diagnose.doctor",
+        "tasks.load",
+    )
+    names = ", ".join(f"edgedeploy.{room}" for room in rooms)
+    code = f"import sys; sys.modules['torch'] = None; import {names}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_import_loads_and_needs_no_heavy_dependency() -> None:
     assert not set(HEAVY) & set(probe()["modules"])  # type: ignore[call-overload]
     probe(*HEAVY)
@@ -59,8 +74,8 @@ __version__
 load_study Study RunOptions Event StudyResult
 quantize measure
 make_bundle BundleOptions
-Task Trainable Trainer ReadyMade Pictured Piped ScoresSplit RanksCases FixedOnBaseline Grouped Teaching Case Split SPLITS
-TensorSpec MetricInfo TrainRecipe
+Task Trainable Trainer ReadyMade Pictured Piped ScoresSplit RanksCases FixedOnBaseline Grouped Teaching Taught
+Case Split SPLITS TensorSpec MetricInfo TrainRecipe
 Target SessionSource Readiness BuildRequest Artifact BoardInfo Demand INT8_DOT_PRODUCTS look_for build_artifact
 read_front Front Variant Measurement
 EdgeDeployError SpecError DataError TargetUnavailable BuildError Unsupported Unrepeatable BoardError Unreachable HostKeyError

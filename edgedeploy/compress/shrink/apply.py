@@ -74,7 +74,8 @@ def _no_longer_runs(name: str, share: float, found: str) -> Unsupported:
 
 def _as_unmerged(name: str) -> str:
     """A tensor's name without the place of :class:`MergedBlocks` in it: ``blocks.4.merged_blocks.2.`` is block 6."""
-    return re.sub(r"\.(\d+)\.merged_blocks\.(\d+)\.", lambda found: f".{int(found[1]) + int(found[2])}.", name, count=1)
+    place = r"(^|\.)(\d+)\.merged_blocks\.(\d+)\."
+    return re.sub(place, lambda found: f"{found[1]}{int(found[2]) + int(found[3])}.", name, count=1)
 
 
 def _shapes(model: nn.Module, inputs: Any) -> list[tuple[int, ...]]:

@@ -78,7 +78,7 @@ def _halves(
     for place in places:
         if not place.is_dir():
             raise DataError("read the data", f"no folder at {place}", "Correct the two folders in [task.options]")
-    images, truths = ({stem(path): path for path in files(place)} for place in places)
+    images, truths = (_by_stem(files(place), stem) for place in places)
     if not images:
         raise DataError(f"cases in {places[0]}", "the folder holds none", "Put the files there")
     alone = sorted(set(images) ^ set(truths))
@@ -86,6 +86,16 @@ def _halves(
         found = f"{alone[0]} is in {places[0 if alone[0] in images else 1].name} alone"
         raise DataError(f"pairs in {folder}", found, "Add its other half, or remove it")
     return [(path, truths[name]) for name, path in images.items()]
+
+
+def _by_stem(paths: Iterable[Path], stem: Callable[[Path], str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        other = found.setdefault(stem(path), path)
+        if other != path:
+            asked = f"pairs of {path.parent}"
+            raise DataError(asked, f"{other.name} and {path.name} have one name", "Keep the one that is meant")
+    return found
 
 
 def _check_labels(entries: Sequence[Entry], pictures: Sequence[str]) -> None:

@@ -94,6 +94,16 @@ def test_all_choices_stand_together_and_are_read_back() -> None:
     torch.testing.assert_close(answers(again), answers(smaller))
 
 
+def test_a_network_that_is_a_list_of_blocks_is_read_back() -> None:
+    model, shrink = nn.Sequential(*small(depth=6).get_submodule("blocks").children()), Shrink(depth=0.7, tokens=0.6)
+    torch.manual_seed(0)
+    cases = [{"tokens": tokens} for tokens in torch.randn(3, 1, 17, 32)]
+    smaller = shrunk(model, shrink, cases[0], lambda: cases)
+    again = shrunk(model, shrink, cases[0], None, list(smaller.state_dict()))
+    again.load_state_dict(smaller.state_dict())
+    torch.testing.assert_close(again(cases[1]["tokens"]), smaller(cases[1]["tokens"]))
+
+
 @pytest.mark.parametrize("name", ["heads", "mlp"])
 def test_what_calibration_chooses_and_fits_is_nearer_than_what_comes_first(name: str) -> None:
     model = small()

@@ -88,3 +88,10 @@ def test_a_plan_s_simulation_lets_the_input_through(tmp_path: Any) -> None:
     rounded = np.rint(image * 255 / image.max()) * image.max() / 255
     whole = float(np.square(rounded - image).sum() / np.square(image).sum())
     assert 0 < losses.losses[place] < 0.01 * whole
+
+
+def test_what_forks_and_joins_again_is_walked_once() -> None:
+    """50 sums of a value with itself are 2^50 ways from the input to the last of them."""
+    doubled = [node("Add", [f"d{step}" if step else "image"] * 2, f"d{step + 1}") for step in range(50)]
+    found = input_skips(model(CONV, *doubled, node("Add", ["d50", "c"], "out")))
+    assert set(found) == {f"add d{step + 1}" for step in range(50)} | {"add out"}

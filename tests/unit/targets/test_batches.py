@@ -42,6 +42,21 @@ def attention_like(path: Path) -> None:
     save(path, nodes, [weight, ints("heads", 1, 4, 2, 3), ints("whole", 1, -1, 6)])
 
 
+def with_class_token(path: Path) -> None:
+    """Puts a constant beside the case's rows, as vision transformers do, and takes its rows again; torch's Reshapes have
+    ``allowzero``."""
+    token = numpy_helper.from_array(np.full((1, 1, 6), 0.5, np.float32), "token")
+    nodes = [
+        helper.make_node("Concat", ["token", "x"], ["both"], axis=1),
+        helper.make_node("Reshape", ["both", "heads"], ["apart"], allowzero=1),
+        helper.make_node("Softmax", ["apart"], ["mixed"], axis=1),
+        helper.make_node("Reshape", ["mixed", "whole"], ["again"], allowzero=1),
+        helper.make_node("Slice", ["again", "one", "five", "rows"], ["y"]),
+    ]
+    held = [token, ints("heads", 1, 5, 2, -1), ints("whole", 1, 5, 6), ints("one", 1), ints("five", 5), ints("rows", 1)]
+    save(path, nodes, held)
+
+
 def mixing(path: Path) -> None:
     """Takes the mean over all cases away from each."""
     save(
@@ -67,10 +82,11 @@ def request(folder: Path, write: Callable[[Path], None], max_batch: int) -> Buil
     return BuildRequest(reference, *specs, "float32", cases, max_batch=max_batch)
 
 
+@pytest.mark.parametrize("write", [attention_like, with_class_token])
 @pytest.mark.parametrize("name", TARGETS)
-def test_each_case_of_a_batch_gets_its_own_answer(name: str, tmp_path: Path) -> None:
+def test_each_case_of_a_batch_gets_its_own_answer(name: str, write: Callable[[Path], None], tmp_path: Path) -> None:
     pytest.importorskip(name)
-    artifact = TARGETS[name]().build(request(tmp_path, attention_like, 4), tmp_path / "artifact")
+    artifact = TARGETS[name]().build(request(tmp_path, write, 4), tmp_path / "artifact")
     session = open_session(name, tmp_path / "artifact", artifact.entry, dict(artifact.settings), 1)
     cases = np.random.default_rng(2).normal(size=(3, *SHAPE[1:])).astype(np.float32)
     together = session.run({"x": cases})["y"]

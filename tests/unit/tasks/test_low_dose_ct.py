@@ -16,7 +16,7 @@ import torch
 
 from edgedeploy import Grouped, Pictured, Piped, Task, Trainable
 from edgedeploy.compress.prune import channel_widths, prune
-from edgedeploy.errors import SpecError, StorageError
+from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.task import SPLITS
 from edgedeploy.tasks.load import load_task
 from edgedeploy.tasks.lowdose.making import Making, cache_folder, made_pairs
@@ -157,7 +157,7 @@ def test_pairs_are_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.Monke
     more = made_pairs(replace(making, cases=13), tmp_path)
     assert (more / "low" / "0003.tif").read_bytes() == files[folder / "low" / "0003.tif"]
     monkeypatch.setattr("edgedeploy.tasks.lowdose.making.scanned", _full_disk)
-    with pytest.raises(StorageError):
+    with pytest.raises(SpecError, match="No space left"):
         made_pairs(replace(making, seed=1), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {folder.name, more.name, "other"}
     with pytest.raises(SpecError, match="EDGEDEPLOY_CACHE"):

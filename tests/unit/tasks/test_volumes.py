@@ -245,6 +245,10 @@ def test_a_series_is_an_image_and_its_answer_lies_where_the_image_does(root: Pat
         answer.affine[:3, 2], [0, 0, -1.5]
     )  # DICOM counts slices along the normal, these labels against it
     assert np.array_equal(np.asarray(answer.dataobj), label[:, :, ::-1])
+    (tmp_path / "images" / "c1.nii").write_bytes(b"")
+    with pytest.raises(DataError, match=r"c1 and c1\.nii have one name"):
+        load(tmp_path, classes={"block": 7})
+    (tmp_path / "images" / "c1.nii").unlink()
     (next((tmp_path / "images" / "c0").iterdir())).unlink()
     with pytest.raises(DataError, match=r"series .*c0"):
         load(tmp_path, classes={"block": 7})
