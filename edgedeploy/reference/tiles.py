@@ -75,11 +75,11 @@ def tiled_within(model: Any, limit_bytes: int, overlap: int | None = None) -> Ti
     options = [
         list(_cuts(side, step, reach)) for side, step, reach in zip(volume, fields.alignment(), reaches, strict=True)
     ]
-    live, fixed, whole = live_bytes(model), _fixed_bytes(model), math.prod(volume)
+    live, fixed, whole = live_bytes(model), _fixed_bytes(model) + _io_bytes(model), math.prod(volume)
     found = []
     for choice in itertools.product(*options):
         voxels = math.prod(side for side, _ in choice)
-        peak = fixed + _io_bytes(model) + round(KEPT_BY_RUNTIMES * live * voxels / whole)
+        peak = fixed + round(KEPT_BY_RUNTIMES * live * voxels / whole)
         found.append((voxels * math.prod(count for _, count in choice), peak, tuple(side for side, _ in choice)))
     fitting = [each for each in found if each[1] <= limit_bytes]
     if not fitting:
