@@ -132,6 +132,7 @@ def _by_recipe(tree: Tree, variant: Variant, target: Target, folder: Path, *, qu
         plan=BuildRequest.plan if quantized else variant.plan,
         calibrator=variant.calibration,
         quantizer=variant.quantizer,
+        max_batch=variant.max_batch,
         quantized=quantized,
         weight_bits=variant.weight_bits or BuildRequest.weight_bits,
     )
