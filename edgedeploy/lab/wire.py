@@ -89,7 +89,8 @@ def pack_request(request: BuildRequest) -> dict[str, Any]:
     rows = list(request.calibration())
     arrays: dict[str, Any] = {f"{index} {name}": value for index, row in enumerate(rows) for name, value in row.items()}
     np.savez(buffer, **arrays)
-    wanted = [path for path in request.reference.parent.iterdir() if path.name.startswith(request.reference.stem)]
+    beside = f"{request.reference.stem}."  # its weights; the graphs of tiles have longer stems
+    wanted = [path for path in request.reference.parent.iterdir() if path.name.startswith(beside)]
     wanted += [request.program] if request.program is not None else []
     return {
         "files": {path.name: _hashed(path.read_bytes()) for path in wanted},

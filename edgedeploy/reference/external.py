@@ -94,7 +94,9 @@ def _forget_hash(model: Any) -> None:
         model.metadata_props.add(key=key, value=value)
 
 
-def require_in_one_file(path: Path, asked: str, remedy: str = "Choose float32, int8-dynamic or int4-weights") -> None:
+def require_in_one_file(
+    path: Path, asked: str, remedy: str = "Choose float32, int8-dynamic, int8-weights or int4-weights"
+) -> None:
     """For tools that hand a whole model on as one protobuf. Raises ``Unsupported`` for a reference past its size."""
     size_bytes = weights_file(path).stat().st_size if has_weights_file(path) else 0
     if size_bytes > MOST_IN_ONE_FILE_BYTES:

@@ -53,10 +53,12 @@ class Reach:
         """Of an output whose position p is position p + ``by`` of this one."""
         return replace(self, low=self.low + self.stride * by, high=self.high + self.stride * by)
 
-    def there(self) -> Reach:
-        """With the place of the position itself: a tile computes no position of a tensor that lies before its origin or
-        behind its end, whatever that position reads (a crop reads further on than where it lies)."""
-        return replace(self, low=min(self.low, Fraction(0)), high=max(self.high, self.stride - 1))
+    def there(self, whole: int, count: int) -> Reach:
+        """With the place of the position itself, of ``count`` along an axis of ``whole`` voxels: a tile computes no position
+        of a tensor that lies before its origin or behind its end, whatever that position reads (a crop reads further on
+        than where it lies). What is cut off at the end of the whole is cut off at the end of each tile."""
+        end = whole - self.stride * (count - 1) - 1
+        return replace(self, low=min(self.low, Fraction(0)), high=max(self.high, self.stride - 1, end))
 
     def joined(self, other: Reach) -> Reach:
         return Reach(self.stride, min(self.low, other.low), max(self.high, other.high))
@@ -111,6 +113,7 @@ class _Walk:
 
     shapes: Mapping[str, tuple[int, ...]]
     constants: Mapping[str, Any]
+    volume: tuple[int, ...]
     approximate: bool
     spreads: dict[str, Spread] = field(default_factory=dict)
     mixing: dict[str, str] = field(default_factory=dict)
@@ -141,10 +144,9 @@ def fields_of(model: Any, *, approximate: bool = False) -> Fields:
     shapes = {name: value.shape for name, value in constants.items()}
     for value in (*graph.input, *graph.value_info, *graph.output):
         shapes[value.name] = tuple(int(size.dim_value) for size in value.type.tensor_type.shape.dim)
-    walk = _Walk(shapes, constants, approximate)
-    for value in graph.input:
-        if value.name not in constants:
-            walk.spreads[value.name] = _whole(value.name, shapes)
+    given = [value.name for value in graph.input if value.name not in constants]
+    walk = _Walk(shapes, constants, shapes[given[0]][2:] if given else (), approximate)
+    walk.spreads.update({name: _whole(name, shapes) for name in given})
     for node in graph.node:
         _step(walk, node)
     outputs = {value.name: walk.spreads.get(value.name) for value in graph.output}
@@ -183,7 +185,10 @@ def _step(walk: _Walk, node: Any) -> None:
         rule = _in_between
     spread = _mixing(walk, node) if rule is None else rule(walk, node)
     if spread is not None:
-        spread = replace(spread, reaches=tuple(reach.there() for reach in spread.reaches))
+        if not spread.flat:
+            counts = (walk.shapes[node.output[0]][axis] for axis in spread.axes)
+            places = zip(spread.reaches, walk.volume, counts, strict=True)
+            spread = replace(spread, reaches=tuple(reach.there(whole, count) for reach, whole, count in places))
         walk.spreads.update({name: spread for name in node.output if name})
 
 

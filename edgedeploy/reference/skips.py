@@ -77,6 +77,8 @@ def _between(producers: Mapping[str, Step], tensors: Iterable[str], given: set[s
     waiting = [name for name in tensors if name not in given]
     while waiting:
         step = producers[waiting.pop()]
+        if step.name in found:
+            continue
         found[step.name] = tuple(place for place, name in enumerate(step.inputs) if name)
         waiting += [name for name in step.inputs if name and name not in given]
     return found

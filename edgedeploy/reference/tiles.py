@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.errors import Unsupported
-from edgedeploy.reference.receptive import Fields, Reach, fields_of
+from edgedeploy.reference.receptive import Fields, Reach, Spread, fields_of
 from edgedeploy.runtime.pipeline.tiles import Piece, TiledOutput, Tiling
 
 KEPT_BY_RUNTIMES: Final = 2.0
@@ -75,11 +75,11 @@ def tiled_within(model: Any, limit_bytes: int, overlap: int | None = None) -> Ti
     options = [
         list(_cuts(side, step, reach)) for side, step, reach in zip(volume, fields.alignment(), reaches, strict=True)
     ]
-    live, fixed, whole = live_bytes(model), _fixed_bytes(model), math.prod(volume)
+    live, fixed, whole = live_bytes(model), _fixed_bytes(model) + _io_bytes(model), math.prod(volume)
     found = []
     for choice in itertools.product(*options):
         voxels = math.prod(side for side, _ in choice)
-        peak = fixed + _io_bytes(model) + round(KEPT_BY_RUNTIMES * live * voxels / whole)
+        peak = fixed + round(KEPT_BY_RUNTIMES * live * voxels / whole)
         found.append((voxels * math.prod(count for _, count in choice), peak, tuple(side for side, _ in choice)))
     fitting = [each for each in found if each[1] <= limit_bytes]
     if not fitting:
@@ -196,20 +196,20 @@ def at_size(model: Any, fields: Fields, sides: Sequence[int]) -> Any:
     import onnx
 
     volume = _sides(model)
-    ratios = [Fraction(side, whole) for side, whole in zip(sides, volume, strict=True)]
+    less = [whole - side for side, whole in zip(sides, volume, strict=True)]
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
     shapes = _all_shapes(model)
     for node in graph.node:
         if node.op_type in ("Reshape", "Resize") and node.output[0] in fields.tensors:
-            _resize_constant(graph, node, fields, shapes, ratios)
+            _resize_constant(graph, node, fields, shapes, less)
     del graph.value_info[:]
     for value in graph.input:
         if value.name in fields.tensors:
-            _set_sides(value, fields.tensors[value.name].axes, ratios)
+            _set_sides(value, fields.tensors[value.name], less)
     for value in graph.output:
-        _set_sides(value, fields.outputs[value.name].axes, ratios)
+        _set_sides(value, fields.outputs[value.name], less)
     used = {name for node in graph.node for name in node.input}
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
@@ -232,7 +232,7 @@ def _check_same_fields(model: Any, fields: Fields, asked: str, remedy: str) -> N
 
 
 def _resize_constant(
-    graph: Any, node: Any, fields: Fields, shapes: Mapping[str, tuple[int, ...]], ratios: Sequence[Fraction]
+    graph: Any, node: Any, fields: Fields, shapes: Mapping[str, tuple[int, ...]], less: Sequence[int]
 ) -> None:
     """A Reshape's or Resize's target in the size of the tile, as a constant of the node's own."""
     from onnx import numpy_helper
@@ -244,17 +244,24 @@ def _resize_constant(
     if spread.flat:
         wanted[-1] = -1
     else:
-        for axis, ratio in zip(spread.axes, ratios, strict=True):
-            wanted[axis] = int(wanted[axis] * ratio)
+        for axis, fewer in _fewer(spread, less):
+            wanted[axis] -= fewer
     name = f"{node.output[0]}_tile_shape"
     graph.initializer.append(numpy_helper.from_array(np.array(wanted, np.int64), name))
     node.input[place] = name
 
 
-def _set_sides(value: Any, axes: Sequence[int], ratios: Sequence[Fraction]) -> None:
+def _fewer(spread: Spread, less: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """By axis of a tensor, how many positions fewer it has where the volume is ``less`` voxels shorter. Its borders are as
+    wide as before, so this is no ratio."""
+    for axis, reach, voxels in zip(spread.axes, spread.reaches, less, strict=True):
+        yield axis, int(voxels / reach.stride)
+
+
+def _set_sides(value: Any, spread: Spread, less: Sequence[int]) -> None:
     dims = value.type.tensor_type.shape.dim
-    for axis, ratio in zip(axes, ratios, strict=True):
-        dims[axis].dim_value = int(dims[axis].dim_value * ratio)
+    for axis, fewer in _fewer(spread, less):
+        dims[axis].dim_value -= fewer
 
 
 def _shape(value: Any) -> tuple[int, ...]:

@@ -117,7 +117,10 @@ def test_what_arrives_damaged_is_not_built(tmp_path: Path) -> None:
     (tmp_path / "given").mkdir()
     (tmp_path / "there").mkdir()
     request = request_in(tmp_path / "given", cases=2)
+    for name in ("reference.onnx.data", "reference-tile-0123abcd.onnx"):
+        (tmp_path / "given" / name).write_bytes(b"1")
     packed = pack_request(request)
+    assert {*packed["files"]} == {"reference.onnx", "reference.onnx.data"}, "weights go along, graphs of tiles do not"
     again = unpack_request(packed, tmp_path / "there")
     assert again.reference.read_bytes() == request.reference.read_bytes()
     both = zip(request.calibration(), again.calibration(), strict=True)

@@ -17,6 +17,7 @@ from edgedeploy.nightly.rebuild import UNREPEATABLE, rebuilt
 from edgedeploy.nightly.states import artifact_changes
 from edgedeploy.nightly.subject import Subject, prepare
 from edgedeploy.records.artifact import Artifact
+from edgedeploy.runtime.bundle.tree import Tree
 from edgedeploy.study.bundle import rebuild
 from edgedeploy.study.bundle.make import make_bundle
 from edgedeploy.study.bundle.rebuild import NO_CASES, NO_RECIPE
@@ -75,6 +76,20 @@ def test_a_bundle_is_built_again_from_its_portable_model(lab: Path) -> None:
     entry = Entry(id="float", bundle="float32", rebuild=True)
     again = rebuilt(subject_of(lab, entry), entry, lab).state
     assert again.rebuilt is not None and again.rebuilt.same, again
+
+
+def test_a_bundle_is_built_again_with_its_batches(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe that asks for batches of two is not that of this artifact, which answers one case."""
+    told = rebuild.recipe_of
+
+    def batched(tree: Tree) -> dict[str, Any]:
+        recipe = dict(told(tree))
+        return {**recipe, "variant": {**recipe["variant"], "max_batch": 2}}
+
+    entry = Entry(id="float", bundle="float32", rebuild=True)
+    monkeypatch.setattr(rebuild, "recipe_of", batched)
+    found = rebuilt(subject_of(lab, entry), entry, lab).state.rebuilt
+    assert found is not None and "model.onnx has other bytes" in found.differences
 
 
 def test_a_calibrated_bundle_says_why_it_is_not(lab: Path) -> None:
