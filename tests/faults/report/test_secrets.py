@@ -154,6 +154,7 @@ SHOWN: Final = {
     *("measure.server.deadline", "measure.server.every", "measure.server.max_wait", "measure.server.time_limit"),
     "measure.server.stuck_after",
     *("measure.sustained.duration", "measure.sustained.window", "measure.resources.period"),
+    "measure.flare.period",
     *(
         f"measure.{name}.stuck_after"
         for name in ("sustained", "realtime", "multi_stream", "offline", "resources", "flare")
