@@ -30,8 +30,9 @@ PRODUCT: dict[str, object] = {"reconnect_pause_s": BoardOptions.reconnect_pause_
 """What the kit's boards shorten, as a study has it."""
 
 
-DISK_MB = 128
-"""Room for one job of the largest upload here (its inputs twice, and its outputs), and for little more."""
+DISK_MB = 144
+"""Room for one job of the largest upload here (its inputs twice, and its outputs), for what the server of a connection that
+was cut still holds of it, and for little more."""
 
 
 @pytest.fixture(scope="module")

@@ -85,10 +85,9 @@ def test_disk_that_fills_during_the_upload(kind: str, tmp_path: Path) -> None:
         def crowd() -> None:
             """As soon as the upload has begun, all the room that is left is taken."""
             wait_for("the upload to begin", lambda: any(path.stat().st_size for path in blobs.glob(".part-*")))
-            with taken.open("wb") as stream, suppress(OSError):
+            with suppress(OSError), taken.open("wb", buffering=0) as stream:
                 while True:
                     stream.write(bytes(1 << 16))
-                    stream.flush()
 
         crowded: list[Path] = []
 

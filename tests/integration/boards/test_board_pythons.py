@@ -217,8 +217,10 @@ def test_all_scenarios_run(old: OldBoard, tmp_path: Path) -> None:
     run = old.session.measure(make_job(tmp_path / "job", plan=plan), tmp_path)
     assert set(run.scenarios) == {item.name for item in SHORT_SCENARIOS}
     _, missing = scenario_metrics(list(run.scenarios), run.candidate, run.scenarios)
-    # Few frames carry no far percentile, a host may lack sensors, and 8 streams may all fit.
-    assert missing.keys() <= {"realtime_result_age_p99_ns", "sustained_temperature_rise_c", "multi_stream_streams"}
+    # Few frames carry no far percentile, a host may lack sensors, and all streams and users that are tried may fit; the
+    # 64 requests here are too few for a 99th percentile.
+    few = {"realtime_result_age_p99_ns", "server_latency_p99_ns"}
+    assert missing.keys() <= few | {"sustained_temperature_rise_c", "multi_stream_streams", "users_within_deadline"}
 
 
 @pytest.mark.slow
