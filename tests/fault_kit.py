@@ -89,13 +89,19 @@ def running_jobs(root: Path) -> list[str]:
     found = []
     for path in root.glob("jobs/*/status.json"):
         with contextlib.suppress(OSError, ValueError):
-            if json.loads(path.read_text())["state"] == "running" and len(processes_of(path.parent)) >= 2:
+            alive = set(with_argument(path.parent.name))
+            if (
+                json.loads(path.read_text())["state"] == "running"
+                and len(alive) >= 2
+                and alive & {*with_argument("worker")}
+            ):
                 found.append(path.parent.name)
     return found
 
 
 def processes_of(job: Path) -> list[int]:
-    """The supervisor and the workers of the job in a board's folder, without the commands that ask how it is."""
+    """The supervisor and the workers of the job in a board's folder, without the commands that ask how it is. The board is
+    this machine: in a container the supervisor has another number."""
     alive = set(with_argument(job.name))
     supervisor = json.loads((job / "status.json").read_text())["supervisor"]["pid"]
     return sorted(alive & {int(supervisor), *with_argument("worker")})
