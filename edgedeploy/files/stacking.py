@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-import uuid
 import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from edgedeploy.files.arrays import read_arrays, stored_arrays
-from edgedeploy.files.writing import PARTIAL_PREFIX, disk_told
+from edgedeploy.files.writing import disk_told, whole_or_nothing
 
 _PIECE: Final = 1 << 20
 
@@ -32,15 +30,8 @@ def write_stacked(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
             stack.add(row)
         if not stack.rows:
             raise ValueError("there is no case to stack")
-        part = path.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex}")
-        try:
-            with part.open("xb") as stream:
-                stack.pack(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_or_nothing(path) as stream:
+            stack.pack(stream)
         return stack.rows
 
 

@@ -70,15 +70,22 @@ def write_atomic(path: Path, data: bytes) -> None:
     ``StorageError`` where the disk is full or fails, ``OSError`` for what else there is."""
     with disk_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex}")
-        try:
-            with part.open("xb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_or_nothing(path) as stream:
+            stream.write(data)
+
+
+@contextmanager
+def whole_or_nothing(path: Path) -> Iterator[IO[bytes]]:
+    """A stream beside ``path`` that takes its place when it is on the disk, and is gone when that fails."""
+    part = path.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex}")
+    try:
+        with part.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_new(path: Path, data: bytes) -> None:

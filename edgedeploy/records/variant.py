@@ -335,7 +335,7 @@ def canonical(
     - calibration settings are dropped for a model that needs none;
     - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
       calibration;
-    - recovery epochs are dropped for the baseline's own architecture at full width, which is not recovered.
+    - recovery epochs are dropped for the baseline's own architecture at full width, which is not recovered;
     - a target whose artifacts answer one request at once has no batches, and neither have volumes that are cut;
     - a model of full width has no allocation, and neither has the uniform one;
     - a model without allocation is not cut out of an elastic network;
@@ -359,16 +359,8 @@ def canonical(
         made is None and precision == "int8" and {*plan.precisions} <= TRAINED_LAYERS and target in choices.trained
     )
     training = "qat" if trainable and params.get("training") == "qat" else ""
-    quantizer, calibration, cases = "", "", 0
-    if not training and any(name in CALIBRATED for name in (precision, *plan.precisions)):
-        tools = choices.quantizers.get(target, {})
-        asked = str(params.get("quantizer", ""))
-        quantizer = asked if asked in tuple(tools)[1:] else ""
-        offered = tools[quantizer] if quantizer else choices.calibrations.get(target, ())
-        asked = str(params.get("calibration", ""))
-        calibration = asked if asked in offered[1:] else ""
-        cases = int(params.get("calibration_cases", 0))
-        cases = cases if cases < choices.cases else 0
+    calibrated = not training and any(name in CALIBRATED for name in (precision, *plan.precisions))
+    quantizer, calibration, cases = _calibrated(params, target, choices) if calibrated else ("", "", 0)
     narrow = choices.seven_bits.get(target, ())
     can_choose = any(name in narrow for name in (precision, *plan.precisions))
     width = 1.0 if shrink.student else round(float(params.get("width", 1.0)), 6)
@@ -401,6 +393,17 @@ def canonical(
         max_batch=int(params.get("max_batch", 1)) if target in choices.batched and not tile else 1,
         instances=int(params.get("instances", 1)),
     )
+
+
+def _calibrated(params: Mapping[str, Scalar], target: str, choices: Choices) -> tuple[str, str, int]:
+    """Quantizer, calibration method and number of cases, each empty or 0 where it is the target's own."""
+    tools = choices.quantizers.get(target, {})
+    asked = str(params.get("quantizer", ""))
+    quantizer = asked if asked in tuple(tools)[1:] else ""
+    offered = tools[quantizer] if quantizer else choices.calibrations.get(target, ())
+    asked = str(params.get("calibration", ""))
+    cases = int(params.get("calibration_cases", 0))
+    return quantizer, asked if asked in offered[1:] else "", cases if cases < choices.cases else 0
 
 
 def _ours(arch: Collection[str]) -> set[str]:
