@@ -111,7 +111,16 @@ class WorkerProcess:
         """Wait for the first output; nanoseconds since the process was started."""
         answer = self._answer()
         self.cores, self.has_case = answer["cores"], answer.get("event") != "no_case"
-        return time.monotonic_ns() - self._started_ns
+        ready_ns = time.monotonic_ns() - self._started_ns
+        self.end_past_limit()
+        return ready_ns
+
+    def end_past_limit(self) -> None:
+        """Where it has a limit and had more: end it. A control group is not charged with pages of libraries that another
+        process read first, so that a worker may pass in one what its board has no room for. Raises :class:`RuntimeFault`."""
+        if self.limit is not None and self.limit.is_passed_by(self.pid):
+            self._process.kill()
+            raise self._death()
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """One request and its answer. Raises the worker's :class:`RuntimeFault`, or says how it died."""
@@ -212,6 +221,7 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> AgentResult:
         meter = _background_meter(live)
         scenarios.update(run_loads(live["candidate"], loads))
         environment["scenarios"] = {**meter.stop(), "after": snapshot()}
+    live["candidate"].end_past_limit()  # before layers: what a profiler needs is not the variant's
     layers = {name: profiled(worker, plan.profile_runs) for name, worker in live.items()} if plan.profile_runs else {}
     for worker in live.values():
         worker.finish()

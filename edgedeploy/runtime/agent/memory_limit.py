@@ -18,10 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgedeploy.runtime.agent.memory import groups, numbers_in, text_of
+from edgedeploy.runtime.processes import start_ticks
 
 LOOK_EVERY_S = 0.05
 GONE_WITHIN_S = 1.0
-LEFT_AFTER_S = 60.0
 CONTROL_GROUP = "control group"
 LOOKING = "looking"
 """What held a worker to its limit, as a run's environment says it."""
@@ -71,11 +71,14 @@ class MemoryLimit:
                     return
                 time.sleep(0.01)
 
+    def is_passed_by(self, pid: int) -> bool:
+        """Whether ``pid`` had more than the limit so far. The caller ends it then."""
+        self.ended_it = self.ended_it or _peak_bytes(pid) > self.limit_bytes
+        return self.ended_it
+
     def _watch(self, pid: int) -> None:
         while not self._done.wait(LOOK_EVERY_S):
-            peak_bytes = _peak_bytes(pid)
-            if peak_bytes > self.limit_bytes:
-                self.ended_it = True
+            if self.is_passed_by(pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, 9)
                 return
@@ -90,7 +93,7 @@ def _group_for(pid: int, limit_bytes: int) -> Path | None:
     """A new control group that holds ``pid`` to the limit, in the innermost of our own that has room for one; None where
     the kernel does not let us make one."""
     for parent in groups():
-        group = parent / f"{_NAME}{uuid.uuid4().hex[:12]}"
+        group = parent / f"{_NAME}{os.getpid()}-{uuid.uuid4().hex[:12]}"
         try:
             clear_left(parent)
             group.mkdir()
@@ -108,11 +111,12 @@ def _group_for(pid: int, limit_bytes: int) -> Path | None:
 
 
 def clear_left(parent: Path) -> None:
-    """Remove the groups in ``parent`` whose supervisor was killed before it could: those that have been there for a while.
-    The kernel keeps one with a process in it."""
-    for left in parent.glob(f"{_NAME}*"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > LEFT_AFTER_S:
+    """Remove the groups in ``parent`` whose supervisor was killed before it could: each is named after its own. The kernel
+    keeps one with a process in it."""
+    for left in parent.glob(f"{_NAME}*-*"):
+        supervisor = left.name[len(_NAME) :].partition("-")[0]
+        if supervisor.isdigit() and start_ticks(int(supervisor)) is None:
+            with suppress(OSError):
                 left.rmdir()
 
 

@@ -79,6 +79,19 @@ def test_a_variant_past_the_limit_is_ended_and_one_within_it_is_measured(way: st
 
 
 @pytest.mark.fault(23)
+def test_libraries_that_another_process_has_in_memory_count_too(tmp_path: Path) -> None:
+    """The kernel charges their pages to the baseline, which ran first: the group alone would let the variant pass."""
+    payload = make_payload(tmp_path / "c", conv_model)
+    _, run = Attempts(local_board(tmp_path / "root"), patience=QUICK).run(Job(payload, payload, OUTPUTS_ONLY), tmp_path)
+    plan = replace(OUTPUTS_ONLY, memory_limit_bytes=int(0.9 * run.candidate.peak_memory_bytes))
+    with (
+        board_that_holds_by(CONTROL_GROUP, tmp_path) as board,
+        pytest.raises(MeasurementError, match=r"memory_limit: candidate: .*it had \d+ MB"),
+    ):
+        Attempts(board, patience=QUICK).run(Job(payload, payload, plan), tmp_path)
+
+
+@pytest.mark.fault(23)
 def test_the_baseline_has_no_limit(tmp_path: Path) -> None:
     plan = replace(OUTPUTS_ONLY, memory_limit_bytes=LIMIT_BYTES)
     job = Job(make_payload(tmp_path / "c"), make_payload(tmp_path / "b", too_much), plan)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from edgedeploy.runtime.agent.memory_limit import LEFT_AFTER_S, clear_left, ended_by
+from edgedeploy.runtime.agent.memory_limit import clear_left, ended_by
 
 LIMIT_BYTES = 500_000_000
 KILLED = "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"
@@ -38,11 +39,11 @@ def test_only_a_group_that_was_at_its_limit_ended_its_process(
 
 
 def test_groups_that_a_killed_supervisor_left_are_removed(tmp_path: Path) -> None:
-    old_s = time.time() - 2 * LEFT_AFTER_S
-    for name in ("edgedeploy-left", "edgedeploy-in-use", "edgedeploy-new", "somebody-else"):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, in_use, own = f"edgedeploy-{gone.pid}-0a", f"edgedeploy-{gone.pid}-0b", f"edgedeploy-{os.getpid()}-0c"
+    for name in (left, in_use, own, "edgedeploy-theirs", "somebody-else"):
         (tmp_path / name).mkdir()
-    (tmp_path / "edgedeploy-in-use" / "inside").touch()
-    for name in ("edgedeploy-left", "edgedeploy-in-use", "somebody-else"):
-        os.utime(tmp_path / name, (old_s, old_s))
+    (tmp_path / in_use / "inside").touch()
     clear_left(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"edgedeploy-in-use", "edgedeploy-new", "somebody-else"}
+    assert {path.name for path in tmp_path.iterdir()} == {in_use, own, "edgedeploy-theirs", "somebody-else"}
