@@ -50,10 +50,12 @@ Range = tuple[float, float]
 @dataclass(frozen=True, eq=False)
 class Histograms:
     """``counts`` (tensors, 2, BINS) of the values of ``tensors`` over ``cases``; axis 1 is (from zero up, negative).
-    ``model`` is the SHA-256 of the reference that was observed."""
+    ``extremes`` (tensors, 2) are the largest magnitudes on each side, which stay at the site but for the part of a bin they
+    lie in. ``model`` is the SHA-256 of the reference that was observed."""
 
     tensors: tuple[str, ...]
     counts: Counts
+    extremes: Floats
     cases: int
     model: str
 
@@ -74,7 +76,9 @@ class Histograms:
     def save(self, path: Path) -> None:
         """Written whole or not at all."""
         header = json.dumps({"form": FORM, "tensors": self.tensors, "cases": self.cases, "model": self.model})
-        write_arrays(path, {"header": np.frombuffer(header.encode(), np.uint8), "counts": self.counts})
+        write_arrays(
+            path, {"header": np.frombuffer(header.encode(), np.uint8), "counts": self.counts, "extremes": self.extremes}
+        )
 
 
 def read_histograms(path: Path) -> Histograms:
@@ -83,6 +87,7 @@ def read_histograms(path: Path) -> Histograms:
     try:
         arrays = read_arrays(path, MOST_FILE_BYTES)
         header, counts = parsed(np.asarray(arrays["header"], np.uint8).tobytes()), arrays["counts"]
+        extremes = arrays["extremes"]
         tensors, cases, model = header["tensors"], header["cases"], header["model"]
         if header["form"] != FORM:
             raise ValueError(f"its form is {str(header['form'])[:60]!r}, not {FORM!r}")
@@ -96,9 +101,11 @@ def read_histograms(path: Path) -> Histograms:
             raise ValueError(f"it says {cases!r} cases")
         if counts.shape != (len(tensors), 2, BINS) or counts.dtype != np.int64 or int(counts.min(initial=0)) < 0:
             raise ValueError(f"its counts are {counts.dtype} of shape {counts.shape}, or negative")
+        if extremes.shape != (len(tensors), 2) or not np.all((extremes >= 0) & (extremes < 2.0**HIGHEST)):
+            raise ValueError(f"its extremes are of shape {extremes.shape}, or no magnitudes")
     except (OSError, ValueError, KeyError, RecursionError) as exc:
         raise DataError(asked, str(exc) or type(exc).__name__, remedy) from exc
-    return Histograms(tuple(tensors), counts, cases, model)
+    return Histograms(tuple(tensors), counts, np.asarray(extremes, np.float64), cases, model)
 
 
 def merged(parts: Sequence[Histograms]) -> Histograms:
@@ -113,7 +120,8 @@ def merged(parts: Sequence[Histograms]) -> Histograms:
     counts = first.counts.copy()
     for part in parts[1:]:
         counts += part.counts
-    return Histograms(first.tensors, counts, sum(part.cases for part in parts), first.model)
+    extremes = np.max([part.extremes for part in parts], axis=0)
+    return Histograms(first.tensors, counts, extremes, sum(part.cases for part in parts), first.model)
 
 
 def edges() -> Floats:
@@ -236,14 +244,21 @@ def observed(
         )
     digest = sha256_file(reference)
     for feed in feeds:
-        counts = np.zeros((len(names), 2, BINS), np.int64)
+        counts, extremes = np.zeros((len(names), 2, BINS), np.int64), np.zeros((len(names), 2))
         places = {name: place for place, name in enumerate(names)}
-        for name in [name for name in names if name in inputs]:
-            counts[places[name]] = counted(feed[name], name)
-        for group in _groups([name for name in names if name not in inputs], sizes):
-            for name, values in zip(group, session.run(list(group), dict(feed)), strict=True):
-                counts[places[name]] = counted(values, name)
-        yield Histograms(names, counts, 1, digest)
+        for name, values in _values(session, feed, names, sizes, inputs):
+            counts[places[name]] = counted(values, name)
+            extremes[places[name]] = max(float(values.max(initial=0)), 0.0), max(-float(values.min(initial=0)), 0.0)
+        yield Histograms(names, counts, extremes, 1, digest)
+
+
+def _values(
+    session: Any, feed: Mapping[str, Array], names: Sequence[str], sizes: Mapping[str, int], inputs: set[str]
+) -> Iterator[tuple[str, Any]]:
+    """Every tensor of one case by name, no more in memory at once than fits."""
+    yield from ((name, feed[name]) for name in names if name in inputs)
+    for group in _groups([name for name in names if name not in inputs], sizes):
+        yield from zip(group, session.run(list(group), dict(feed)), strict=True)
 
 
 def _exposed(reference: Path, threads: int) -> tuple[Any, dict[str, int], set[str]]:

@@ -88,8 +88,9 @@ def checked(arrays: Sequence[npt.NDArray[Any]], clip: float) -> list[Floats]:
     return found
 
 
-def sum_app(planes: Callable[[], Sequence[npt.NDArray[Any]]], clip: float) -> ClientApp:
-    """A site's app: ``planes`` is asked for its arrays when the coordinator asks for the sum, and they leave it masked."""
+def sum_app(planes: Callable[[Sequence[npt.NDArray[Any]]], Sequence[npt.NDArray[Any]]], clip: float) -> ClientApp:
+    """A site's app: ``planes`` is asked for its arrays when the coordinator asks for the sum, and they leave it masked. It
+    gets the arrays that the coordinator sent with the question, whose shapes and values are the site's to check."""
     from flwr.app import Context
     from flwr.client import NumPyClient
     from flwr.client.mod import secaggplus_mod
@@ -97,7 +98,7 @@ def sum_app(planes: Callable[[], Sequence[npt.NDArray[Any]]], clip: float) -> Cl
 
     class Site(NumPyClient):
         def fit(self, parameters: Any, config: Any) -> tuple[list[Floats], int, dict[str, Any]]:
-            return checked(planes(), clip), 1, {}
+            return checked(planes(parameters), clip), 1, {}
 
     def client(context: Context) -> Any:
         return Site().to_client()
@@ -105,8 +106,9 @@ def sum_app(planes: Callable[[], Sequence[npt.NDArray[Any]]], clip: float) -> Cl
     return ClientApp(client, mods=[secaggplus_mod])
 
 
-def secure_sum(grid: Grid, settings: SumSettings) -> Summed:
-    """The sum of what the sites on ``grid`` send, each an app of :func:`sum_app` with the same clip.
+def secure_sum(grid: Grid, settings: SumSettings, ask: Sequence[npt.NDArray[Any]] = ()) -> Summed:
+    """The sum of what the sites on ``grid`` send, each an app of :func:`sum_app` with the same clip. ``ask`` are arrays that
+    every site gets with the question.
 
     A site that drops out before it shared its seeds makes a round fail; it is begun anew without that site. Later ones are
     left out of the sum. Raises ``NoAggregate`` where fewer than ``least`` sites are left or a round ends without a sum,
@@ -119,7 +121,7 @@ def secure_sum(grid: Grid, settings: SumSettings) -> Summed:
         alive = [node for node in nodes if node not in dropped]
         if len(alive) < settings.least:
             raise _too_few(alive, dropped, settings)
-        arrays, count, errors = _round(grid, alive, settings)
+        arrays, count, errors = _round(grid, alive, settings, ask)
         refused = {node: reason for node, reason in errors.items() if REFUSED in reason}
         if refused:
             node, reason = next(iter(refused.items()))
@@ -157,7 +159,9 @@ def _too_few(alive: Sequence[int], dropped: Mapping[int, str], settings: SumSett
     )
 
 
-def _round(grid: Grid, nodes: Sequence[int], settings: SumSettings) -> tuple[list[Floats] | None, int, dict[int, str]]:
+def _round(
+    grid: Grid, nodes: Sequence[int], settings: SumSettings, ask: Sequence[npt.NDArray[Any]]
+) -> tuple[list[Floats] | None, int, dict[int, str]]:
     """Mean of each array over the sites that took part, their number, and what the others answered; None without a mean."""
     from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
     from flwr.server.compat.legacy_context import LegacyContext
@@ -167,7 +171,7 @@ def _round(grid: Grid, nodes: Sequence[int], settings: SumSettings) -> tuple[lis
     from edgedeploy.federated.grid import WatchedGrid, quiet_flower, server_identity
 
     watched = WatchedGrid(grid)
-    strategy = _kept_sum(watched, nodes)
+    strategy = _kept_sum(watched, nodes, ask)
     state = RecordDict({MAIN_CONFIGS_RECORD: ConfigRecord({Key.CURRENT_ROUND: 1}), MAIN_PARAMS_RECORD: ArrayRecord()})
     workflow = SecAggPlusWorkflow(
         num_shares=1.0,
@@ -184,7 +188,7 @@ def _round(grid: Grid, nodes: Sequence[int], settings: SumSettings) -> tuple[lis
     return strategy.arrays, strategy.sites, watched.errors
 
 
-def _kept_sum(grid: Any, nodes: Sequence[int]) -> Any:
+def _kept_sum(grid: Any, nodes: Sequence[int], asked: Sequence[npt.NDArray[Any]] = ()) -> Any:
     """The strategy that the workflow asks whom to call and tells the mean: it keeps it, and nothing else."""
     from flwr.common import FitIns, ndarrays_to_parameters, parameters_to_ndarrays
     from flwr.server.compat.grid_client_proxy import GridClientProxy
@@ -195,7 +199,7 @@ def _kept_sum(grid: Any, nodes: Sequence[int]) -> Any:
         sites = 0
 
         def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> list[Any]:
-            ask = FitIns(ndarrays_to_parameters([]), {})
+            ask = FitIns(ndarrays_to_parameters(list(asked)), {})
             return [(GridClientProxy(node_id=node, grid=grid, run_id=grid.run.run_id), ask) for node in nodes]
 
         def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> tuple[None, dict[str, Any]]:

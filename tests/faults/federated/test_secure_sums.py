@@ -22,7 +22,7 @@ class Silent(LocalGrid):
 
 
 def apps() -> dict[int, Callable[..., Any]]:
-    return {site: sum_app(lambda: [np.ones(3)], 1.0) for site in (1, 2, 3)}
+    return {site: sum_app(lambda _: [np.ones(3)], 1.0) for site in (1, 2, 3)}
 
 
 @pytest.mark.fault(58)

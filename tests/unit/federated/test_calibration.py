@@ -22,7 +22,7 @@ from edgedeploy.federated.calibration import (
 )
 from edgedeploy.federated.grid import LocalGrid
 from edgedeploy.federated.histograms import BINS, WIDTH, Histograms, merged, observe
-from edgedeploy.federated.secure_sum import step_of
+from edgedeploy.federated.secure_sum import NoAggregate, step_of
 from edgedeploy.files import read_json
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.reference.export import describe
@@ -51,10 +51,10 @@ def sites(model: Path) -> dict[int, Histograms]:
     return {site: observe(model, cases_of(site)) for site in SCALES}
 
 
-def merge(sites: dict[int, Histograms], model: Histograms | None = None) -> Any:
+def merge(sites: dict[int, Histograms], model: Histograms | None = None, *, refine: bool = False) -> Any:
     grid = LocalGrid({site: calibration_app(lambda site=site: sites[site]) for site in sites})
     first = model or next(iter(sites.values()))
-    return merge_sites(grid, first.model, first.tensors)
+    return merge_sites(grid, first.model, first.tensors, refine=refine)
 
 
 def request_of(model: Path, cases: list[dict[str, Any]] | None) -> BuildRequest:
@@ -89,8 +89,8 @@ def test_the_plane_of_presence_brings_tails_that_are_less_than_a_step_of_the_sum
     """One value of a tensor of 64 million: its share vanishes among the steps, and it sets the range."""
     counts = np.zeros((1, 2, BINS), np.int64)
     counts[0, 0, 100] = 2**26
-    plain = Histograms(("x",), counts, 1, "m")
-    tail = Histograms(("x",), counts + np.eye(1, 2 * BINS, 300, dtype=np.int64).reshape(1, 2, BINS), 1, "m")
+    plain = Histograms(("x",), counts, np.zeros((1, 2)), 1, "m")
+    tail = replace(plain, counts=counts + np.eye(1, 2 * BINS, 300, dtype=np.int64).reshape(1, 2, BINS))
     found = merge({1: plain, 2: plain, 3: tail})
     assert planes(tail)[2][0, 0, 300] < step_of(1.0, 3) / 100
     assert found.presence[0, 0, 300] == 1
@@ -115,6 +115,31 @@ def test_int8_by_merged_ranges_is_within_a_bin_of_int8_by_pooled_calibration(
     assert ratios.max() > 1.001, "they are not read from the same cases"
 
 
+def test_a_second_sum_brings_the_ranges_within_a_tenth_of_a_percent(sites: dict[int, Histograms]) -> None:
+    found, extremes = merge(sites, refine=True), merged(list(sites.values())).extremes
+    for (name, (low, high)), (most, least) in zip(found.ranges().items(), extremes, strict=True):
+        assert most * (1 - 1e-6) <= high <= max(most * 2 ** (1 / 1024) * (1 + 1e-6), 2.0**-14), name
+        assert least * (1 - 1e-6) <= -low <= least * 2 ** (1 / 1024) * (1 + 1e-6), name
+    assert found.ranges(99.0) == merge(sites).ranges(99.0)
+
+
+def test_a_second_sum_of_other_sites_is_no_refinement(sites: dict[int, Histograms]) -> None:
+    """The third site, whose tails set the ranges, goes between the two sums."""
+    answered = []
+    apps: dict[int, Any] = {site: calibration_app(lambda site=site: sites[site]) for site in sites}
+    inner = apps[3]
+
+    def going(message: Any, context: Any) -> Any:
+        answered.append(message)
+        if len(answered) > 4:
+            raise ConnectionError("gone")
+        return inner(message, context)
+
+    grid = LocalGrid({**apps, 3: going})
+    with pytest.raises(NoAggregate, match="2 sites answered, and 3 the first"):
+        merge_sites(grid, sites[1].model, sites[1].tensors)
+
+
 def test_the_ranges_that_are_given_are_those_in_the_file(model: Path, tmp_path: Path) -> None:
     ranges = observe(model, cases_of(1)).ranges()
     wide = {name: (4 * low, 4 * high) for name, (low, high) in ranges.items()}
@@ -134,15 +159,14 @@ def test_ranges_that_are_missing_or_of_another_precision_are_told(model: Path, t
 
 
 def test_a_site_with_another_network_is_found(sites: dict[int, Histograms], tmp_path: Path, model: Path) -> None:
-    other = Histograms(sites[2].tensors, sites[2].counts, sites[2].cases, "0" * 64)
+    other = replace(sites[2], model="0" * 64)
     with pytest.raises(DataError, match="another network"):
         merge({**sites, 2: other}, sites[1])
 
 
 def test_a_site_of_too_many_cases_is_told(sites: dict[int, Histograms]) -> None:
-    one = sites[1]
     with pytest.raises(DataError, match="4097 cases"):
-        planes(Histograms(one.tensors, one.counts, MOST_SITE_CASES + 1, one.model))
+        planes(replace(sites[1], cases=MOST_SITE_CASES + 1))
 
 
 def test_ranges_are_written_with_what_they_were_made_of(sites: dict[int, Histograms], tmp_path: Path) -> None:

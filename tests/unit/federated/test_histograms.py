@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,7 @@ def test_histograms_of_sites_add_up_to_those_of_all_cases(tmp_path: Path) -> Non
     both = observe(model, [*feeds(2, 1), *feeds(3, 2, 4.0)])
     added = merged([first, second])
     assert np.array_equal(added.counts, both.counts)
+    assert np.array_equal(added.extremes, both.extremes)
     assert added.cases == both.cases == 5
     assert added.ranges() == both.ranges()
     assert not np.array_equal(added.presence, first.presence)
@@ -93,7 +95,7 @@ def test_outputs_are_taken_in_groups_that_fit_in_memory(tmp_path: Path, monkeypa
 
 def test_a_percentile_cuts_both_tails_alike(tmp_path: Path) -> None:
     values = np.concatenate([np.full(9_000, 0.5), np.full(980, -0.5), np.full(10, 100.0), np.full(10, -200.0)])
-    one = Histograms(("x",), counted(values, "x")[None], 1, "m")
+    one = Histograms(("x",), counted(values, "x")[None], np.zeros((1, 2)), 1, "m")
     assert one.ranges()["x"][1] > 100
     low, high = one.ranges(percentile=99.7)["x"]
     assert 0.5 <= high <= 0.5 * WIDTH
@@ -102,9 +104,9 @@ def test_a_percentile_cuts_both_tails_alike(tmp_path: Path) -> None:
 
 
 def test_other_networks_are_not_added(tmp_path: Path) -> None:
-    one = Histograms(("x",), np.ones((1, 2, histograms.BINS), np.int64), 1, "a")
+    one = Histograms(("x",), np.ones((1, 2, histograms.BINS), np.int64), np.zeros((1, 2)), 1, "a")
     with pytest.raises(DataError, match="two networks"):
-        merged([one, Histograms(("x",), one.counts, 1, "b")])
+        merged([one, replace(one, model="b")])
     with pytest.raises(DataError, match="there are none"):
         merged([])
 
@@ -125,10 +127,11 @@ def test_a_file_of_histograms_is_read_back_and_others_are_refused(tmp_path: Path
     assert (back.tensors, back.cases, back.model) == (kept.tensors, kept.cases, kept.model)
     assert np.array_equal(back.counts, kept.counts)
     bad = {
-        "negative": Histograms(kept.tensors, -kept.counts, 2, kept.model),
-        "tensors too few": Histograms(kept.tensors[1:], kept.counts, 2, kept.model),
-        "no cases": Histograms(kept.tensors, kept.counts, 0, kept.model),
-        "twice": Histograms((kept.tensors[0],) * len(kept.tensors), kept.counts, 2, kept.model),
+        "negative": replace(kept, counts=-kept.counts),
+        "tensors too few": replace(kept, tensors=kept.tensors[1:]),
+        "no cases": replace(kept, cases=0),
+        "twice": replace(kept, tensors=(kept.tensors[0],) * len(kept.tensors)),
+        "no magnitudes": replace(kept, extremes=kept.extremes * np.nan),
     }
     for name, wrong in bad.items():
         wrong.save(tmp_path / f"{name}.npz")

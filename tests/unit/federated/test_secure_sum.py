@@ -23,7 +23,7 @@ def parts(seed: int = 0) -> dict[int, list[np.ndarray]]:
 
 
 def grid_of(arrays: dict[int, list[np.ndarray]], clip: float = 1.0, seen: list[Any] | None = None) -> LocalGrid:
-    return LocalGrid({site: sum_app(lambda site=site: arrays[site], clip) for site in arrays}, seen)
+    return LocalGrid({site: sum_app(lambda _, site=site: arrays[site], clip) for site in arrays}, seen)
 
 
 def after(stages: int, app: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,7 +86,7 @@ def test_the_coordinator_sees_masked_vectors_alone() -> None:
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_site_that_drops_out_at_any_stage_does_not_end_the_sum(stage: int) -> None:
     arrays = parts()
-    apps: dict[int, Any] = {site: sum_app(lambda site=site: arrays[site], 1.0) for site in SITES}
+    apps: dict[int, Any] = {site: sum_app(lambda _, site=site: arrays[site], 1.0) for site in SITES}
     apps[13] = after(stage, apps[13])
     found = secure_sum(LocalGrid(apps), SumSettings(least=2))
     inside = SITES if stage == 3 else SITES[:2]  # its values were there before it went
@@ -98,7 +98,7 @@ def test_a_site_that_drops_out_at_any_stage_does_not_end_the_sum(stage: int) -> 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_with_fewer_sites_than_the_least_nothing_is_opened(stage: int) -> None:
     arrays = parts()
-    apps: dict[int, Any] = {site: sum_app(lambda site=site: arrays[site], 1.0) for site in SITES}
+    apps: dict[int, Any] = {site: sum_app(lambda _, site=site: arrays[site], 1.0) for site in SITES}
     apps[12], apps[13] = after(stage, apps[12]), after(stage, apps[13])
     with pytest.raises(NoAggregate, match="fewest whose sum is opened") as told:
         secure_sum(LocalGrid(apps), SumSettings(least=2))
