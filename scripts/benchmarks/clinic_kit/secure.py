@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -12,15 +15,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx
 
+from benchmarks import ROOT
 from benchmarks.clinic_kit.asked import Asked
 from benchmarks.clinic_kit.secure_sites import SITES, Material, material
 from benchmarks.shared.rows import Row
+from edgedeploy.errors import DataError
 from edgedeploy.federated.calibration import calibration_app, int8_from_ranges, merge_sites
 from edgedeploy.federated.grid import LocalGrid
-from edgedeploy.federated.histograms import Histograms, Range, _exposed, merged, observe
-from edgedeploy.federated.secure_sum import SumSettings, secure_sum, sum_app
+from edgedeploy.federated.histograms import Histograms, Range, _exposed, merged, observe, observed
+from edgedeploy.federated.privacy import Centres, PrivacySettings, ends_of, private_plane, private_ranges
+from edgedeploy.federated.secure_sum import Summed, SumSettings, secure_sum, sum_app
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
+from edgedeploy.tasks.segmentation.ultrasound import SyntheticUltrasound, UltrasoundOptions
 
 RANGE_BAR: Final = 0.05
 DICE_BAR: Final = 0.002
@@ -179,4 +187,88 @@ def whole_sums_are_exact(asked: Asked) -> Row:
     return Row("whole numbers by a secure sum of 2 to 8 sites", f"{wrong} of 160,000 sums differ", "none", wrong == 0)
 
 
-ROWS = (ranges_within_pooled, dice_within_pooled, secure_sum_cost, whole_sums_are_exact)
+EPSILONS: Final = (1.0, 4.0, 8.0)
+NOISES: Final = 20
+COPIES: Final = (1, 10)
+
+
+def ranges_under_privacy(asked: Asked) -> Row:
+    """How far ranges with differential privacy lie from the pooled ones, for 45 images and for ten times as many."""
+    held = material(asked.seed)
+    exact = _exact(held)
+    observed_units = {
+        site: list(observed(held.reference.path, map(held.feed, held.calibration[site]))) for site in SITES
+    }
+    model = onnx.load(str(held.reference.path))
+    ends = ends_of(model, observed_units["A"][0].tensors)
+    ends = tuple((name, side) for name, side in ends if abs(exact[name][1 - side]) > 2.0**-14)
+    made_up = SyntheticUltrasound(UltrasoundOptions(resolutions=(128,)))
+    public = [dict(made_up.inputs(case, **held.arch)) for case in made_up.cases("calibration")[:16]]
+    centres = Centres.of(list(observed(held.reference.path, public)), ends)
+    truth = np.log2([abs(exact[name][1 - side]) for name, side in ends])
+    without = np.abs(centres.log2 + centres.headroom - truth)
+    told = [f"made-up images alone {_octaves(without)}"]
+    for copies in COPIES:
+        units = {site: each * copies for site, each in observed_units.items()}
+        count = sum(map(len, units.values()))
+        for epsilon in EPSILONS:
+            told.append(f"{count} images, epsilon {epsilon:g}: {_private_errors(units, centres, epsilon, truth)}")
+    found = f"{len(ends)} ends, delta 1e-5, {NOISES} draws of the noise, {held.data} images; {'; '.join(told)}"
+    return Row("ranges with differential privacy of an image, off by (median, worst)", found)
+
+
+def _private_errors(units: Mapping[str, Sequence[Histograms]], centres: Centres, epsilon: float, truth: Any) -> str:
+    """By the sum in the open: the secure sum gives the same whole numbers."""
+    settings, errors, refused = PrivacySettings(epsilon), [], 0
+    for _ in range(NOISES):
+        planes = [private_plane(each, centres, settings)[0] for each in units.values()]
+        try:
+            summed = Summed((np.sum(planes, axis=0),), len(planes), {}, 1.0)
+            ranges = private_ranges(summed, centres, settings, "image").ranges
+        except DataError:
+            refused += 1
+            continue
+        errors.append(np.abs(np.log2([abs(ranges[name][1 - side]) for name, side in centres.ends]) - truth))
+    lost = f", {refused} of {NOISES} refused" if refused else ""
+    return f"{_octaves(np.array(errors)) if errors else 'none'}{lost}"
+
+
+def _octaves(errors: Any) -> str:
+    """Distances in octaves, as ratios."""
+    return f"x {2.0 ** float(np.median(errors)):.2f}, x {2.0 ** min(60.0, float(np.max(errors))):.3g}"
+
+
+def recovery_survives(asked: Asked) -> Row:
+    """Rounds over three processes, of which one is killed by SIGKILL in round 2; the server is killed in round 3 and begun
+    again. The sites' training is made up (each adds a number): what is shown is what survives, not what is learned."""
+    with tempfile.TemporaryDirectory(prefix="edgedeploy-rounds-") as place:
+        folder = Path(place)
+        (folder / "3.kill-2").touch()
+        (folder / "slow").touch()
+        command = [sys.executable, str(ROOT / "tests" / "faults" / "federated" / "rounds_server.py"), str(folder), "4"]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        while not (folder / "2.in-3").exists() and server.poll() is None:
+            time.sleep(0.02)
+        server.kill()
+        server.communicate()
+        (folder / "slow").unlink()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rounds, value, *_ = json.loads(done.stdout)
+        first = (folder / "1.log").read_text().split()
+    expected = 3 * 14 / 6 + 5 / 3
+    whole = rounds == 4 and abs(value - expected) < 1e-9 and first.count("1") == first.count("2") == 1
+    found = (
+        f"{rounds} rounds, weights {value:.6f} where {expected:.6f} is due; site 1 trained rounds {', '.join(first)} (a "
+        f"simulation of training, real processes and SIGKILL)"
+    )
+    return Row("rounds with a killed site and a killed server", found, "all rounds, none lost", whole)
+
+
+ROWS = (
+    ranges_within_pooled,
+    dice_within_pooled,
+    secure_sum_cost,
+    whole_sums_are_exact,
+    ranges_under_privacy,
+    recovery_survives,
+)

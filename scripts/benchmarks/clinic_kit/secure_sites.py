@@ -36,12 +36,12 @@ MOST_CALIBRATION: Final = 16
 SITES: Final = ("A", "B", "C")
 
 RECIPE: Final = TrainRecipe(
-    epochs=140,
+    epochs=60,
     batch_size=4,
     learning_rate=2e-3,
     weight_decay=1e-2,
     warmup_epochs=2,
-    early_epochs=100,
+    early_epochs=40,
     early_arch={"resolution": 96},
 )
 
