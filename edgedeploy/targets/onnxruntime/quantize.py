@@ -10,6 +10,7 @@ calibrator and the session would have them three times.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,9 @@ PERCENTILE: Final = 99.99
 """Percentage of values within the range, counting both tails. Chosen by measurement on the trained UNet of
 :mod:`edgedeploy.targets.onnxruntime.target`."""
 
+Ranges = Mapping[str, tuple[float, float]]
+"""The least and the largest value of tensors of the reference, by name."""
+
 NARROWED: Final = {
     "int8": "Conv, ConvTranspose, Gemm, MatMul",
     "int8-weights": "MatMul, Gemm",
@@ -60,8 +64,9 @@ class Scheme:
     options: Mapping[str, bool] = field(default_factory=dict)
 
 
-def write_narrow(request: BuildRequest, path: Path) -> None:
-    """The reference with its narrow layers, written to ``path``. Raises ``Unsupported`` or ``BuildError``."""
+def write_narrow(request: BuildRequest, path: Path, ranges: Ranges | None = None) -> None:
+    """The reference with its narrow layers, written to ``path``. With ``ranges`` of the reference's tensors no calibration
+    case is read. Raises ``Unsupported`` or ``BuildError``."""
     open_onnx(request.reference, threads=1)  # raises with the operator's name; the preparation hides such errors
     source = outline(_named(request.reference))
     assignment = assign(request.plan, layers_of(source), request.precision)
@@ -78,7 +83,7 @@ def write_narrow(request: BuildRequest, path: Path) -> None:
 
     if "int8" in wanted:  # nobody here holds the model meanwhile: calibration is what takes the most memory
         scheme, prepared = Scheme(reduce_range=request.weight_bits == 7), path.with_name("prepared.onnx")
-        model = eight_bits(request, source, narrowed_weights(), assignment, prepared, scheme)
+        model = eight_bits(request, source, narrowed_weights(), assignment, prepared, scheme, ranges)
     else:
         model = narrowed_weights()
     narrow = narrow_nodes(model)
@@ -120,11 +125,18 @@ def _bits_of(node: Any) -> int:
 
 
 def eight_bits(
-    request: BuildRequest, source: Any, model: Any, assignment: Assignment, prepared: Path, scheme: Scheme
+    request: BuildRequest,
+    source: Any,
+    model: Any,
+    assignment: Assignment,
+    prepared: Path,
+    scheme: Scheme,
+    ranges: Ranges | None = None,
 ) -> Any:
     """``model`` with the int8 layers of ``assignment`` as QDQ pairs; what carries an input to an output stays float
     (:mod:`edgedeploy.reference.skips`). ``prepared`` is a path for scratch; files beside it are
-    written and removed. Raises ``Unsupported`` or ``BuildError``."""
+    written and removed. Ranges of activations are ``ranges``, or taken from the request's calibration cases. Raises
+    ``Unsupported`` or ``BuildError``."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -149,7 +161,7 @@ def eight_bits(
             quantize_static(
                 str(prepared),
                 str(written),
-                _reader(request),
+                None if ranges is not None else _reader(request),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 reduce_range=scheme.reduce_range,
@@ -160,12 +172,33 @@ def eight_bits(
                 op_types_to_quantize=list(OPERATORS) if products_alone else None,
                 extra_options=_more(scheme, method, products_alone),
                 use_external_data_format=True,
+                **({} if ranges is None else {"calibration_cache_path": _kept_ranges(ranges, prepared)}),
             )
     quantized = onnx.load(str(written))
     reading_again(quantized, ready, skips)
-    for scratch in (given, prepared, written, written.with_name(f"{written.name}.data")):
+    for scratch in (given, prepared, written, written.with_name(f"{written.name}.data"), _cache(prepared)):
         scratch.unlink(missing_ok=True)
     return quantized
+
+
+def _cache(prepared: Path) -> Path:
+    return prepared.with_name("ranges.json")
+
+
+def _kept_ranges(ranges: Ranges, prepared: Path) -> Path:
+    """The ranges in the file that the quantizer reads instead of calibrating. Raises ``Unsupported`` for a release of ONNX
+    Runtime that reads none."""
+    import numpy as np
+    from onnxruntime.quantization import CalibrationMethod, quantize_static
+
+    if "calibration_cache_path" not in inspect.signature(quantize_static).parameters:
+        asked = "int8 from given ranges by this release of ONNX Runtime"
+        raise Unsupported(asked, "its quantizer takes calibration cases only", "Install a later one: 1.32 takes ranges")
+    from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
+
+    data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    save_tensors_data(TensorsData(CalibrationMethod.MinMax, data), _cache(prepared))
+    return _cache(prepared)
 
 
 def _left_float(request: BuildRequest, source: Any, assignment: Assignment, prepared: Path) -> tuple[list[str], Any]:

@@ -14,6 +14,7 @@ float16 is not offered: ONNX Runtime's CPU kernels are float32, and such files r
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ from edgedeploy.reference.quantized import unsigned_activations
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import check_batch, check_outputs, first_feed, look_for, probe_feed, staged_artifact
-from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, write_narrow
+from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, Ranges, write_narrow
 from edgedeploy.targets.onnxruntime.smooth import PRODUCTS_ALONE, SMOOTH
 
 ENTRY: Final = "model.onnx"
@@ -71,17 +72,28 @@ class OnnxRuntimeTarget:
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
         """See :class:`edgedeploy.interfaces.target.Target`. One file, and that of its weights where the
         reference has one; session settings for a quantized reference only."""
+        return self._built(request, folder, None)
 
+    def build_from_ranges(self, request: BuildRequest, ranges: Ranges, folder: Path) -> Artifact:
+        """int8 by ``ranges`` of the reference's float tensors, whoever measured them: the request's calibration cases are
+        not read. Raises as :meth:`build` does, and ``Unsupported`` for what is calibrated otherwise."""
+        if request.precision != "int8" or request.quantized or request.quantizer or request.calibrator:
+            asked = f"{request.precision} from given ranges"
+            found = "ranges are given for int8 by ONNX Runtime's own quantizer"
+            raise Unsupported(asked, found, "Leave the quantizer and the calibrator out")
+        return self._built(replace(request, calibration=lambda: iter(())), folder, ranges)
+
+    def _built(self, request: BuildRequest, folder: Path, ranges: Ranges | None) -> Artifact:
         def write(scratch: Path, versions: dict[str, str]) -> Mapping[str, str]:
             path = scratch / ENTRY
             calibrated = any(name in CALIBRATED for name in (request.precision, *request.plan.precisions))
-            feed = first_feed(request) if calibrated else probe_feed(request)
+            feed = first_feed(request) if calibrated and ranges is None else probe_feed(request)
             if request.quantized:
                 _write_unsigned(request.reference, path)
             elif request.precision in ("float32", AS_GIVEN) and not request.plan.rules:
                 copy(request.reference, path)
             else:
-                write_narrow(request, path)
+                write_narrow(request, path, ranges)
             if request.max_batch > 1:
                 open_batch(path)
             _prove(path, request, feed)
