@@ -108,27 +108,58 @@ def _is_narrow(weights: Floats) -> bool:
     return half or not np.any(single.view(np.uint32) & 0xFFFF)
 
 
-def _float_weights(reference: Path) -> dict[str, Floats]:
-    """Weights of layers as (output channels, rest) after the folding that comes before quantization, by layer."""
+def folded(reference: Path) -> Any:
+    """The ONNX model as it is before quantization: batch norms are in the weights."""
     import onnx
-    from onnx import helper, numpy_helper
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with TemporaryDirectory(prefix="edgedeploy-") as place, translated("read the float weights", "Audit another model"):
-        folded = Path(place) / "folded.onnx"
-        quant_pre_process(str(reference), str(folded), skip_symbolic_shape=True)
-        model = onnx.load(str(folded))
+        path = Path(place) / "folded.onnx"
+        quant_pre_process(str(reference), str(path), skip_symbolic_shape=True)
+        return onnx.load(str(path))
+
+
+def round_weights(model: Any, path: Path) -> None:
+    """Write the model with the weights of its layers rounded to 127 steps a channel."""
+    import onnx
+    from onnx import numpy_helper
+
     held = {item.name: item for item in model.graph.initializer}
-    found: dict[str, Floats] = {}
+    for name, axis in {name: axis for _, name, axis in _weighted(model)}.items():
+        weights = numpy_helper.to_array(held[name])
+        flat = np.moveaxis(weights, axis, 0)
+        largest = np.abs(flat).reshape(len(flat), -1).max(axis=1)
+        scales = np.where(largest > 0, largest / LEVELS["max/127"], 1).reshape(-1, *[1] * (weights.ndim - 1))
+        rounded = np.moveaxis(np.rint(flat / scales) * scales, 0, axis).astype(weights.dtype)
+        held[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(rounded), name))
+    onnx.save(model, str(path))
+
+
+def _weighted(model: Any) -> Iterator[tuple[str, str, int]]:
+    """Layer, name of its constant weights, and their axis of output channels."""
+    from onnx import helper
+
+    held = {item.name: len(item.dims) for item in model.graph.initializer}
     for index, node in enumerate(model.graph.node):
         name = node.input[1] if node.op_type in LAYERS and len(node.input) > 1 else ""
-        if name not in held or len(held[name].dims) < 2:
+        if held.get(name, 0) < 2:
             continue
-        weights = numpy_helper.to_array(held[name]).astype(np.float64)
         given = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         turned = node.op_type == "ConvTranspose" or (node.op_type == "Gemm" and not given.get("transB"))
-        axis = weights.ndim - 1 if node.op_type == "MatMul" else int(turned)
+        axis = held[name] - 1 if node.op_type == "MatMul" else int(turned)
+        yield node.name or f"{node.op_type}_{index}", name, axis
+
+
+def _float_weights(reference: Path) -> dict[str, Floats]:
+    """Weights of layers as (output channels, rest) after the folding that comes before quantization, by layer."""
+    from onnx import numpy_helper
+
+    model = folded(reference)
+    held = {item.name: item for item in model.graph.initializer}
+    found: dict[str, Floats] = {}
+    for layer, name, axis in _weighted(model):
+        weights = numpy_helper.to_array(held[name]).astype(np.float64)
         flat = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
         if flat.size >= SMALLEST:
-            found[node.name or f"{node.op_type}_{index}"] = flat
+            found[layer] = flat
     return found
