@@ -2,9 +2,9 @@
 
 For each class a mask and a pattern are sought (Wang et al. 2019, "Neural Cleanse"), but on both models at once: the
 int8 model is to answer the class, the float model what it answers without the change. Compression alone makes such
-changes possible near the boundary between two classes, so every search has a null of its own: the mirrored search, in
-which the float model is to fall and the int8 model to stand, at the same strength and with the same steps. A sleeping
-plant falls in one direction alone.
+changes possible near the boundary between two classes, so the search has a null of its own for the classes that score
+highest: the mirrored search, in which the float model is to fall and the int8 model to stand, at the same strength
+and with the same steps. A sleeping plant falls in one direction alone.
 
 The search climbs along a simulation of the int8 model; the score comes from the artifact itself, by its own runtime,
 on images that the search has not seen.
@@ -33,6 +33,8 @@ MOST_CHANGED: Final = 0.3
 """Of an image that a trigger replaces: the mean of its mask."""
 MOST_CLASSES: Final = 40
 LEARNING_RATE: Final = 0.1
+MIRRORED: Final = 2
+"""Classes of the highest scores for which the mirrored search is made."""
 
 LEAST_SCORE: Final = 0.5
 LEAST_LEAD: Final = 0.3
@@ -148,15 +150,16 @@ def search_triggers(
     torch.manual_seed(seed)
     given = _Search(simulated, floats, subject.output, torch.from_numpy(seen), low, high, steps)
     turned = _Search(floats, simulated, subject.output, given.images, low, high, steps)
-    found: list[Trigger] = []
-    null: list[Trigger] = []
+    found: dict[int, Trigger] = {}
+    left: tuple[int, ...] = ()
     for number, wanted in enumerate(classes):
         if deadline():
-            return TriggerSearch(tuple(found), tuple(null), tuple(classes)[number:], simulation=how)
-        for search, kept, mirrored in ((given, found, False), (turned, null, True)):
-            mask, pattern = _sought(search, wanted)
-            kept.append(_scored(subject, pair, held, clean, wanted, mask, pattern, mirrored=mirrored))
-    return TriggerSearch(tuple(found), tuple(null), simulation=how)
+            left = tuple(classes)[number:]
+            break
+        found[wanted] = _scored(subject, pair, held, clean, wanted, *_sought(given, wanted), mirrored=False)
+    best = sorted(found, key=lambda wanted: -found[wanted].score)[:MIRRORED]
+    null = [_scored(subject, pair, held, clean, wanted, *_sought(turned, wanted), mirrored=True) for wanted in best]
+    return TriggerSearch(tuple(found.values()), tuple(null), left, simulation=how)
 
 
 def _why_abstain(subject: Subject, pair: Pair, simulated: Network, images: Array) -> str:

@@ -27,7 +27,7 @@ EACH: Final = 10
 QUICK: Final = 2
 LEAST_FOUND: Final = 0.9
 MOST_SECONDS: Final = 300.0
-WORKERS: Final = 2
+WORKERS: Final = 4
 """Networks at a time, each on one thread."""
 EVEN: Final = 3
 """Plants of an attacker who knows the test of residuals. No bar: what is found of them is told."""

@@ -51,8 +51,8 @@ class Recipe:
     trigger: str = ""
     target: int = 0
     even: bool = False
-    epochs: int = 30
-    repairs: int = 10
+    epochs: int = 20
+    repairs: int = 6
 
     @property
     def name(self) -> str:
@@ -93,7 +93,7 @@ def recipes(first_seed: int, count: int, *, planted: bool) -> list[Recipe]:
     """Of ``count`` networks, of seeds from ``first_seed`` on: widths, shapes, triggers and classes in turn."""
     found = []
     for number in range(count):
-        width, shape = (16, 24, 32)[number % 3], ("pooled", "strided", "wide")[(number // 2) % 3]
+        width, shape = (16, 20, 24)[number % 3], ("pooled", "strided", "wide")[(number // 2) % 3]
         plain = Recipe(first_seed + number, width, shape)
         trigger, target = TRIGGERS[number % len(TRIGGERS)], (3 * number + first_seed) % CLASSES
         found.append(replace(plain, trigger=trigger, target=target) if planted else plain)
