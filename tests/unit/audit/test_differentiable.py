@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def int8_of(path: Path, folder: Path) -> Artifact:
 
 
 @pytest.mark.parametrize("made", [convolutional, u_shaped])
-def test_float_and_int8_answer_as_their_runtime_does(tmp_path: Path, made: type[Path]) -> None:
+def test_float_and_int8_answer_as_their_runtime_does(tmp_path: Path, made: Callable[[Path], Path]) -> None:
     path = made(tmp_path / "model.onnx")
     artifact = int8_of(path, tmp_path / "int8")
     images = images_for(path)
