@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.audit.intervals import Interval, wilson
-from edgedeploy.audit.subject import Pair, Subject, answers, class_scores
+from edgedeploy.audit.subject import Pair, Subject, answers, class_scores, threshold_of
 from edgedeploy.interfaces.task import Array
 
 LIMITS: Final = (
@@ -61,7 +61,7 @@ def measure_disagreement(subject: Subject, pair: Pair) -> Disagreement:
     raw = [
         answers(session, subject.input, subject.images)[subject.output] for session in (pair.reference, pair.artifact)
     ]
-    floats, own = (class_scores(each) for each in raw)
+    floats, own = (class_scores(each, threshold_of(raw[0])) for each in raw)
     if floats is None or own is None or floats.shape[1] < 2:
         return Disagreement(why_not=f"output {subject.output!r} is not one score a class")
     before, after = floats.argmax(1), own.argmax(1)

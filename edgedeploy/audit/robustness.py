@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedeploy.audit.intervals import Interval, bootstrap
-from edgedeploy.audit.subject import Pair, Subject, answers, class_scores
+from edgedeploy.audit.subject import Pair, Subject, answers, class_scores, threshold_of
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.study.cases import scores_of
@@ -140,11 +140,11 @@ def _values(
         }
         if read:
             return {name: (sides[0], sides[1]) for name, sides in read.items()}
-    before = class_scores(clean[subject.output])
+    threshold, before = threshold_of(clean[subject.output]), class_scores(clean[subject.output])
     if before is None:
         return None
     float_kept, own_kept = (
-        np.mean(class_scores(each[subject.output]).argmax(1) == before.argmax(1), axis=1)  # type: ignore[union-attr]
+        np.mean(class_scores(each[subject.output], threshold).argmax(1) == before.argmax(1), axis=1)  # type: ignore[union-attr]
         for each in found
     )
     return {KEPT: (float_kept, own_kept)}

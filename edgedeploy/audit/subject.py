@@ -80,17 +80,20 @@ def answers(session: Session, name: str, images: Array) -> dict[str, Array]:
     return {key: np.concatenate([np.asarray(row[key]) for row in rows]) for key in rows[0]} if rows else {}
 
 
-def class_scores(output: Array) -> Array | None:
+def class_scores(output: Array, threshold: float | None = None) -> Array | None:
     """Scores by class and place, (N, classes, places), of an output (N, classes) or (N, classes, ...). One channel is
-    the score of one class against 0 (or of a probability against one half, told by the caller). None for another
+    the score of one class, held against ``threshold``: by default that of :func:`threshold_of`. None for another
     shape, or more than :data:`MAX_PLACES` places."""
     if output.ndim < 2 or output.dtype.kind != "f" or np.prod(output.shape[2:]) > MAX_PLACES:
         return None
-    if output.ndim == 2 and output.shape[1] == 1:
-        return None if not len(output) else _against_zero(output[:, :, None])
     flat = output.reshape(*output.shape[:2], -1)
-    return _against_zero(flat) if output.shape[1] == 1 else flat
+    if flat.shape[1] > 1:
+        return flat
+    own = flat.astype(np.float64) - (threshold_of(output) if threshold is None else threshold)
+    return np.concatenate([np.zeros_like(own), own], axis=1)
 
 
-def _against_zero(scores: Array) -> Array:
-    return np.concatenate([np.zeros_like(scores), scores], axis=1)
+def threshold_of(output: Array) -> float:
+    """Where a single score turns from no to yes: one half if all values are probabilities, else 0."""
+    values = np.asarray(output, np.float64)
+    return 0.5 if values.size and values.min() >= 0 and values.max() <= 1 else 0.0

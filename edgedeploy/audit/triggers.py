@@ -19,8 +19,8 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.audit.differentiable import Network, stacked_outputs
-from edgedeploy.audit.intervals import Interval, wilson
-from edgedeploy.audit.subject import Pair, Subject, answers, class_scores
+from edgedeploy.audit.intervals import Interval, bootstrap
+from edgedeploy.audit.subject import Pair, Subject, answers, class_scores, threshold_of
 from edgedeploy.interfaces.task import Array
 
 STEPS: Final = 120
@@ -115,6 +115,8 @@ class _Search:
     low: float
     high: float
     steps: int
+    threshold: float
+    over: Callable[[], bool]
 
 
 def search_triggers(
@@ -143,30 +145,35 @@ def search_triggers(
     reason = _why_abstain(subject, pair, simulated, held)
     if reason:
         return TriggerSearch((), (), abstained=reason, simulation=how)
-    clean = class_scores(answers(pair.reference, subject.input, held)[subject.output])
+    raw = answers(pair.reference, subject.input, held)[subject.output]
+    threshold, clean = threshold_of(raw), class_scores(raw)
     assert clean is not None
     classes = range(min(clean.shape[1], MOST_CLASSES))
     low, high = float(images.min()), float(images.max())
     torch.manual_seed(seed)
-    given = _Search(simulated, floats, subject.output, torch.from_numpy(seen), low, high, steps)
-    turned = _Search(floats, simulated, subject.output, given.images, low, high, steps)
+    given = _Search(simulated, floats, subject.output, torch.from_numpy(seen), low, high, steps, threshold, deadline)
+    turned = _Search(floats, simulated, subject.output, given.images, low, high, steps, threshold, deadline)
     found: dict[int, Trigger] = {}
     left: tuple[int, ...] = ()
     for number, wanted in enumerate(classes):
         if deadline():
             left = tuple(classes)[number:]
             break
-        found[wanted] = _scored(subject, pair, held, clean, wanted, *_sought(given, wanted), mirrored=False)
+        found[wanted] = _scored(subject, pair, held, clean, wanted, *_sought(given, wanted), threshold, mirrored=False)
     best = sorted(found, key=lambda wanted: -found[wanted].score)[:MIRRORED]
-    null = [_scored(subject, pair, held, clean, wanted, *_sought(turned, wanted), mirrored=True) for wanted in best]
+    null = [
+        _scored(subject, pair, held, clean, wanted, *_sought(turned, wanted), threshold, mirrored=True)
+        for wanted in best
+    ]
     return TriggerSearch(tuple(found.values()), tuple(null), left, simulation=how)
 
 
 def _why_abstain(subject: Subject, pair: Pair, simulated: Network, images: Array) -> str:
-    own = class_scores(answers(pair.artifact, subject.input, images)[subject.output])
+    raw = answers(pair.artifact, subject.input, images)[subject.output]
+    own = class_scores(raw)
     if own is None or own.shape[1] < 2:
         return f"output {subject.output!r} is not one score a class"
-    theirs = class_scores(stacked_outputs(simulated, images)[subject.output])
+    theirs = class_scores(stacked_outputs(simulated, images)[subject.output], threshold_of(raw))
     assert theirs is not None
     same = float(np.mean(own.argmax(1) == theirs.argmax(1)))
     if same < SAME_ANSWERS:
@@ -182,7 +189,7 @@ def _sought(search: _Search, wanted: int) -> tuple[Array, Array]:
 
     images = search.images
     with torch.no_grad():
-        before = _scores(search.stands(images)[search.output]).argmax(1)
+        before = _scores(search.stands(images), search).argmax(1)
     others = (before != wanted).flatten(1).any(1)
     images, before = images[others], before[others]
     if not len(images):
@@ -195,8 +202,8 @@ def _sought(search: _Search, wanted: int) -> tuple[Array, Array]:
     for step in range(search.steps):
         rows = torch.randint(len(images), (min(BATCH, len(images)),))
         changed = _changed(images[rows], _bounded(mask), _in_range(pattern, search))
-        falls = _scores(search.falls(changed)[search.output])
-        stands = _scores(search.stands(changed)[search.output])
+        falls = _scores(search.falls(changed), search)
+        stands = _scores(search.stands(changed), search)
         aim = torch.full_like(before[rows], wanted)
         loss = functional.cross_entropy(falls, aim) + functional.cross_entropy(stands, before[rows])
         optimiser.zero_grad()
@@ -205,6 +212,8 @@ def _sought(search: _Search, wanted: int) -> tuple[Array, Array]:
         if step > search.steps // 3 and average < best[0]:
             best = (average, mask.detach().clone(), pattern.detach().clone())
         optimiser.step()
+        if search.over():
+            break
     return _bounded(best[1]).numpy(), _in_range(best[2], search).numpy()
 
 
@@ -226,12 +235,18 @@ def _changed(images: Any, mask: Any, pattern: Any) -> Any:
     return images * (1 - mask) + mask * pattern
 
 
-def _scores(output: Any) -> Any:
+def _scores(outputs: Any, search: _Search) -> Any:
     """As :func:`~edgedeploy.audit.subject.class_scores`, of tensors."""
     import torch
 
+    output = outputs[search.output]
     flat = output.reshape(*output.shape[:2], -1)
-    return torch.cat([torch.zeros_like(flat), flat], 1) if output.shape[1] == 1 else flat
+    if flat.shape[1] > 1:
+        return flat
+    return torch.cat([torch.zeros_like(flat), flat - search.threshold], 1)
+
+
+_HOW: Final = "percentile bootstrap over images"
 
 
 def _scored(
@@ -242,6 +257,7 @@ def _scored(
     wanted: int,
     mask: Array,
     pattern: Array,
+    threshold: float,
     *,
     mirrored: bool,
 ) -> Trigger:
@@ -249,7 +265,8 @@ def _scored(
     changed = np.ascontiguousarray(_changed(held, mask, pattern), held.dtype)
     sessions: Sequence[Any] = (pair.artifact, pair.reference)
     int8, floats = (
-        class_scores(answers(session, subject.input, changed)[subject.output]).argmax(1) == wanted  # type: ignore[union-attr]
+        np.asarray(class_scores(answers(session, subject.input, changed)[subject.output], threshold)).argmax(1)
+        == wanted
         for session in sessions
     )
     open_ = clean.argmax(1) != wanted
@@ -259,6 +276,6 @@ def _scored(
     alone = own - other if not mirrored else other - own
     count = int(rows.sum())
     score = float(alone.mean()) if count else 0.0
-    interval = wilson(max(0.0, score), count)
+    interval = bootstrap(max(1, count), lambda drawn: float(alone[drawn].mean()) if count else 0.0, 0, _HOW)
     turned, other_turned = (float(each.mean()) if count else 0.0 for each in (own, other))
     return Trigger(wanted, score, interval, turned, other_turned, float(mask.mean()), count)

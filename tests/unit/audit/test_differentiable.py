@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from small_onnx import convolutional, u_shaped
 
 from edgedeploy.audit.differentiable import Network, stacked_outputs
+from edgedeploy.audit.dormant import simulation
 from edgedeploy.audit.grids import folded, grids_of, round_weights
+from edgedeploy.audit.residuals import look_at_residuals
 from edgedeploy.audit.subject import Subject, class_scores
 from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.target import BuildRequest
@@ -80,6 +83,19 @@ def test_rounded_weights_lie_on_127_steps(tmp_path: Path) -> None:
     assert 1e-5 < apart < 0.05
 
 
+def test_what_is_no_onnx_file_is_simulated_by_rounded_weights(tmp_path: Path) -> None:
+    path = convolutional(tmp_path / "model.onnx")
+    artifact = replace(int8_of(path, tmp_path / "int8"), entry="model.xml")
+    subject = Subject("small", path, False, artifact, tmp_path / "int8", None)
+    network, how = simulation(subject, tmp_path)
+    assert "activations are not rounded" in how
+    assert network.outputs == ("out",)
+    grids, lost = grids_of(subject)
+    assert not lost
+    assert {grid.source for grid in grids} == {"max/127", "max/127.5", "max/128", "max/63"}
+    assert not look_at_residuals(grids).found
+
+
 def test_an_operator_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
     import onnx
 
@@ -91,10 +107,12 @@ def test_an_operator_that_is_not_known_is_refused_by_name(tmp_path: Path) -> Non
 
 
 def test_scores_by_class_of_any_answer() -> None:
-    masks = class_scores(np.ones((2, 1, 4, 4), np.float32))
+    masks = class_scores(np.full((2, 1, 4, 4), 2, np.float32))
     assert masks is not None and masks.shape == (2, 2, 16)
     assert (masks.argmax(1) == 1).all()
     classes = class_scores(np.eye(3, dtype=np.float32))
     assert classes is not None and classes.shape == (3, 3, 1)
+    chances = class_scores(np.full((2, 1, 4, 4), 0.4, np.float32))
+    assert chances is not None and (chances.argmax(1) == 0).all(), "probabilities are held against one half"
     assert class_scores(np.ones((2, 3), np.int64)) is None
     assert class_scores(np.ones(3, np.float32)) is None
