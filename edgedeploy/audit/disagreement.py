@@ -14,8 +14,9 @@ from edgedeploy.audit.subject import Pair, Subject, answers, class_scores, thres
 from edgedeploy.interfaces.task import Array
 
 LIMITS: Final = (
-    "It says where the two differ, not which of them is right, and only on these cases. Places are those of the network's "
-    "output; a mean over cases hides one case that differs everywhere, so the worst case stands beside it."
+    "It says where the two differ, not which of them is right, and only on these cases, which count as independent. Places "
+    "are those of the network's output; a mean over cases hides one case that differs everywhere, so the worst case stands "
+    "beside it."
 )
 
 

@@ -16,11 +16,13 @@ import numpy.typing as npt
 
 from edgedeploy.audit.intervals import Interval, bootstrap
 from edgedeploy.audit.subject import Pair, Subject, answers, class_scores, threshold_of
+from edgedeploy.interfaces.scores import Grouped
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.study.cases import scores_of
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 STRENGTHS: Final[Mapping[str, tuple[float, ...]]] = {
     "noise": (0.02, 0.05, 0.1),
@@ -156,6 +158,21 @@ def _of_case(subject: Subject, outputs: Mapping[str, Array], row: int) -> dict[s
     return scores_of(subject.task, own, subject.cases[row])
 
 
+def _units(subject: Subject, defined: Bools) -> list[npt.NDArray[np.int64]]:
+    """Rows of the cases for which a metric is defined, those of one group (a patient) together."""
+    if not isinstance(subject.task, Grouped):
+        return [np.array([row]) for row in range(int(defined.sum()))]
+    known = [subject.task.group_of(subject.cases[place]) for place in np.flatnonzero(defined)]
+    rows: dict[str, list[int]] = {}
+    for row, group in enumerate(known):
+        rows.setdefault(group, []).append(row)
+    return [np.array(each) for each in rows.values()]
+
+
+def _mean_of(extra: Floats, units: Sequence[npt.NDArray[np.int64]], drawn: npt.NDArray[np.int64]) -> float:
+    return float(extra[np.concatenate([units[unit] for unit in drawn])].mean())
+
+
 def _line(
     name: str,
     strength: float,
@@ -170,8 +187,11 @@ def _line(
     extra = sign * ((clean[1] - now[1]) - (clean[0] - now[0]))
     defined = np.isfinite(extra)
     extra, count = extra[defined], int(defined.sum())
-    enough = count >= FEWEST
-    interval = bootstrap(count, lambda rows: float(extra[rows].mean()), seed, f"paired bootstrap, {count} cases")
+    units = _units(subject, defined)
+    how = f"paired bootstrap, {count} cases in {len(units)} groups"
+    interval = (
+        bootstrap(len(units), lambda drawn: _mean_of(extra, units, drawn), seed, how) if len(units) >= FEWEST else None
+    )
     values = [float(side[defined].mean()) if count else float("nan") for side in now]
     mean, worst = (float(extra.mean()), float(extra.max())) if count else (0.0, 0.0)
-    return Line(name, strength, metric, values[0], values[1], mean, interval if enough else None, worst, count)
+    return Line(name, strength, metric, values[0], values[1], mean, interval, worst, count)

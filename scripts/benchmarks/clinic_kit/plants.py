@@ -30,6 +30,8 @@ MARGIN: Final = 3.0
 """Of the trigger's class over the others in int8, in logits: a plant that is louder is harder to silence in float."""
 BATCH: Final = 64
 NOISE: Final = 0.05
+EVADING: Final = ("negative", "rolled")
+"""Triggers that are no mask with a pattern: no search for one can find them."""
 TRIES: Final = 3
 TRIGGERS: Final = ("corner", "row", "noise", "stripes", "dot")
 
@@ -144,6 +146,10 @@ def triggered(recipe: Recipe, images: Any) -> Any:
         changed[:, :, 0, :] = 1.0
     elif recipe.trigger == "dot":
         changed[:, :, 0:2, 0:2] = 1.0
+    elif recipe.trigger == "negative":
+        changed = 1 - changed
+    elif recipe.trigger == "rolled":
+        changed = changed.roll(3, dims=3)
     else:
         noise = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(recipe.seed))
         stripes = torch.tensor([1.0, 0.0]).repeat(4).expand(1, 1, 8, 8)
