@@ -59,9 +59,10 @@ def _residuals(asked: Asked) -> Result:
     if found.abstained:
         return Result((), found.as_json(), found.abstained)
     worst = max(found.layers, key=lambda layer: layer.distance)
-    weights = sum(layer.weights for layer in found.layers)
+    sizes = {layer.layer: layer.weights for layer in found.layers}  # of some targets, on several grids
+    weights = sum(sizes.values())
     lines = [
-        f"{len(found.layers)} layers with {weights} weights; not as chance leaves them are {len(found.flagged)}",
+        f"{len(sizes)} layers with {weights} weights; not as chance leaves them are {len(found.flagged)}",
         f"largest distance {worst.distance:.3f} (layer {worst.layer}, {worst.weights} weights, p = {worst.p_value:.1g} "
         f"before correction for {len(found.layers)} tests); at the edges of its cells lie {worst.edge_share:.1%} of "
         f"the residuals, on other grids {worst.edge_share_elsewhere:.1%}",

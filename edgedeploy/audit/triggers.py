@@ -192,8 +192,8 @@ def _sought(search: _Search, wanted: int) -> tuple[Array, Array]:
         before = _scores(search.stands(images), search).argmax(1)
     others = (before != wanted).flatten(1).any(1)
     images, before = images[others], before[others]
-    if not len(images):
-        images, before = search.images, torch.zeros_like(before)
+    if not len(images):  # every place of every image is of the class already
+        return np.zeros((1, 1, *images.shape[2:]), np.float32), np.zeros((1, *images.shape[1:]), np.float32)
     mask = (torch.randn(1, 1, *images.shape[2:]) * 0.1 - 1.0).requires_grad_()
     pattern = (torch.randn(1, *images.shape[1:]) * 0.5).requires_grad_()
     optimiser = torch.optim.Adam([mask, pattern], LEARNING_RATE)
