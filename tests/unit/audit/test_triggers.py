@@ -1,5 +1,5 @@
-"""When a search for triggers calls something found, and what it says where it cannot search. It is tried on real
-plants in tests/integration/audit."""
+"""When a search for triggers calls something found, and what it says where it cannot search. It is tried on
+real plants in tests/integration/audit."""
 
 from __future__ import annotations
 
