@@ -107,6 +107,14 @@ def _robustness(asked: Asked) -> Result:
         f"worst case {line.worst:.4g}, n = {line.cases}"
         for line in found.lines
     ]
+    worst = found.surest
+    lines.insert(
+        0,
+        f"{len(found.lines)} lines; the surest extra loss is {worst.extra_loss:.4g} in {worst.metric} by "
+        f"{worst.disturbance} {worst.strength:g} ({f'95 % {worst.interval}' if worst.interval else 'too few cases'})",
+    )
+    if found.left_out:
+        lines.append(f"left out for want of time: {', '.join(found.left_out)}")
     return Result(tuple(lines), found.as_json(), complete=not found.left_out)
 
 

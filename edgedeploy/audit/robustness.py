@@ -73,8 +73,9 @@ class Robustness:
     why_not: str = ""
 
     @property
-    def worst(self) -> Line | None:
-        return max(self.lines, key=lambda line: line.extra_loss, default=None)
+    def surest(self) -> Line:
+        """The line whose interval begins highest: a mean of few cases may be large by chance."""
+        return max(self.lines, key=lambda line: (line.interval.low if line.interval else 0.0, line.extra_loss))
 
     def as_json(self) -> dict[str, Any]:
         return {
