@@ -1,0 +1,41 @@
+"""An audit as a page of Markdown: each finding with its limits beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+HEAD: Final = (
+    "Each part says what was measured, on how many cases and how sure it is, and what it cannot show. A part that finds "
+    "nothing does not show that there is nothing."
+)
+
+
+def page(audit: Mapping[str, Any]) -> str:
+    found = audit["sleeping_backdoor_found_by"]
+    verdict = f"A sleeping backdoor is found by: {', '.join(found)}." if found else "No sleeping backdoor was found."
+    lines = [
+        f"# Audit of {audit['variant']}",
+        "",
+        f"Variant `{audit['digest']}`, edgedeploy {audit['edgedeploy']}.",
+        "",
+    ]
+    lines += [f"**{verdict}**", "", HEAD, ""]
+    if audit["incomplete"]:
+        lines += [f"The time was over before these were complete: {', '.join(audit['incomplete'])}. Run it again.", ""]
+    for part in audit["parts"]:
+        lines += _part(part)
+    return "\n".join(lines)
+
+
+def _part(part: Mapping[str, Any]) -> list[str]:
+    lines = [f"## {part['title']}", ""]
+    if part["plant"]:
+        lines += ["**Found.**", ""]
+    if part["why_not"]:
+        lines += [f"Not measured, because {part['why_not']}.", ""]
+    lines += [f"- {line}" for line in part["measured"]]
+    lines += [f"![Where the answers differ]({name})" for name in part["files"] if name.endswith(".png")]
+    lines += ["", f"*Limits.* {part['limits']}", ""]
+    lines += [f"{part['wall_s']:.1f} s by the clock, {part['processor_s']:.1f} s of processor time.", ""]
+    return lines

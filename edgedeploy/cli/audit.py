@@ -1,0 +1,61 @@
+"""``edgedeploy audit``: what a compressed model gives away, and what may sleep in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from edgedeploy.cli.app import EXIT_GOAL_NOT_MET, EXIT_PARTIAL, AsJson, Folder, app, out, print_json
+
+
+@app.command()
+def audit(
+    folder: Folder,
+    pick: Annotated[
+        str,
+        typer.Option(
+            help="Digest of a measured variant (its beginning), or `pick`: the study's own.", show_default=False
+        ),
+    ],
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder for it (DIR/audit/DIGEST).", show_default=False)
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Parts: residuals, triggers, disagreement, robustness, text, membership.", show_default=False
+        ),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="What each part may take at most.")] = 5.0,
+    shadows: Annotated[int, typer.Option(help="Shadow models for membership inference: each is a training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Sleeping backdoors, disagreement, disturbed images, text in images and membership inference of one variant.
+
+    \b
+    Exit code 1 where a sleeping backdoor is found, 4 where the time of a part was over: run it again, whole parts are kept.
+    Example: edgedeploy audit runs/cart --pick pick --minutes 5
+    """
+    from edgedeploy.audit.run import audit as make
+
+    def tell(line: str) -> None:
+        if not as_json:
+            out.print(escape(line), highlight=False)
+
+    made = make(folder, pick, out=out_folder, only=only or (), minutes=minutes, shadows=shadows, seed=seed, tell=tell)
+    if as_json:
+        print_json(made.as_json())
+    else:
+        verdict = f"SLEEPING BACKDOOR found by {', '.join(made.plant)}" if made.plant else "No sleeping backdoor found"
+        out.print(
+            escape(f"{verdict}. What each part cannot show stands beside it: {made.folder / 'audit.md'}"),
+            highlight=False,
+        )
+    if made.plant:
+        raise typer.Exit(EXIT_GOAL_NOT_MET)
+    if made.incomplete:
+        raise typer.Exit(EXIT_PARTIAL)
