@@ -21,6 +21,9 @@ Codes = NDArray[np.int64]
 SMALL: Final = 512
 """Arrays of fewer numbers are no weights of multiplications (biases, norms) or cost next to nothing."""
 
+QUARTERS: Final = (1.0, 1.1892071, 1.4142135, 1.6817929)
+"""2^0, 2^(1/4), 2^(1/2), 2^(3/4)."""
+
 ADDED: Final = 1
 """Hyper-Compression's trajectory winds by 1 / (pi + 1) in the first direction, by 1 / (pi + 2) in the second."""
 
@@ -51,17 +54,32 @@ class Kept:
 
 @dataclass(frozen=True)
 class Stepped:
-    """Whole multiples (``codes``, flat) of a step: one of the array, or one for each row of its first axis."""
+    """Whole multiples (``codes``, flat) of a step: one of the array, or one for each row of its first axis.
+
+    ``quarters`` makes steps finer and coarser along the first and the second axis: a step is that of the array times
+    2^(k/4) for the k of its row and of its column.
+    """
 
     shape: tuple[int, ...]
     steps: NDArray[np.float32]
     codes: Codes
+    quarters: tuple[NDArray[np.int8], NDArray[np.int8]] | None = None
 
     dtype = "float32"
 
     def decoded(self) -> Numbers:
-        rows = self.codes.astype(np.float32).reshape(len(self.steps), -1)
-        return np.asarray((rows * self.steps[:, None]).reshape(self.shape), np.float32)
+        if self.quarters is None:
+            rows = self.codes.astype(np.float32).reshape(len(self.steps), -1)
+            return np.asarray((rows * self.steps[:, None]).reshape(self.shape), np.float32)
+        return np.asarray(self.codes.astype(np.float32).reshape(self.shape) * self.grid, np.float32)
+
+    @property
+    def grid(self) -> Numbers:
+        """The step of every number, with ``quarters``: (rows, columns, 1, …)."""
+        assert self.quarters is not None
+        rows, columns = map(powers, self.quarters)
+        found = (self.steps[0] * rows)[:, None] * columns[None, :]
+        return np.asarray(found.reshape(*found.shape, *(1 for _ in self.shape[2:])))
 
 
 @dataclass(frozen=True)
@@ -95,6 +113,12 @@ def trajectory(nodes: int) -> NDArray[np.float64]:
     """(nodes, 2): the fractional parts of i / (pi + 1) and i / (pi + 2)."""
     places = np.arange(nodes, dtype=np.float64)[:, None]
     return np.asarray(np.modf(places * np.array([1 / (math.pi + ADDED), 1 / (math.pi + ADDED + 1)]))[0], np.float64)
+
+
+def powers(quarters: NDArray[np.int8]) -> NDArray[np.float32]:
+    """2^(k/4) as float32, from four constants, because a machine's own powers may be rounded otherwise."""
+    octaves, parts = np.divmod(quarters.astype(np.int32), 4)
+    return np.asarray(np.ldexp(np.array(QUARTERS, np.float32)[parts], octaves), np.float32)
 
 
 def digest_of_weights(arrays: Mapping[str, Numbers]) -> str:

@@ -20,11 +20,21 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeGuard
 
 import numpy as np
 
-from edgedeploy.compress.codec.coded import Coded, Codes, Constant, Kept, Numbers, Stepped, Wound, digest_of_weights
+from edgedeploy.compress.codec.coded import (
+    SMALL,
+    Coded,
+    Codes,
+    Constant,
+    Kept,
+    Numbers,
+    Stepped,
+    Wound,
+    digest_of_weights,
+)
 from edgedeploy.compress.codec.rans import MOST_CONTEXTS, MOST_SYMBOLS, Table, decode, encode, lanes_for, table_of
 from edgedeploy.errors import DataError
 from edgedeploy.files.parsing import parsed_value, read_plain
@@ -43,6 +53,9 @@ MOST_PART_BYTES: Final = 1 << 31
 CONTEXTS: Final = 4
 
 Coder = Literal["rans", "zstd"]
+CODED: Final = ("s", "q", "w")
+"""Kinds of arrays in the header whose numbers are in the stream."""
+
 FLOATS: Final = ("float16", "float32", "float64")
 TYPES: Final = (*FLOATS, "int8", "uint8", "int16", "int32", "int64", "bool")
 
@@ -65,7 +78,7 @@ def to_bytes(packed: Packed) -> bytes:
         fields, stored = _taken_apart(one)
         header.append([name, list(one.shape), *fields])
         plain += stored
-        if isinstance(one, (Stepped, Wound)):
+        if _is_coded(one):
             coded.append(one.codes)
     tables, stream, lanes = _coded(coded, packed.coder)
     text = json.dumps({"coder": packed.coder, "lanes": lanes, "arrays": header}, separators=(",", ":")).encode()
@@ -128,7 +141,7 @@ def _parsed(data: bytes) -> tuple[Packed, str]:
     digest, lengths = _lengths(data)
     ends = np.cumsum([_HEAD.size, *lengths]).tolist()
     header, plain, tables, stream = (data[a:b] for a, b in itertools.pairwise(ends))
-    told = parsed_value(_inflated(header, 64 << 20))
+    told = parsed_value(inflated(header, 64 << 20))
     rows = told["arrays"]
     if len(rows) > MOST_ARRAYS or len({row[0] for row in rows}) != len(rows):
         raise ValueError(f"{len(rows)} arrays, or two of one name")
@@ -137,17 +150,28 @@ def _parsed(data: bytes) -> tuple[Packed, str]:
         raise ValueError(f"{numbers} numbers, and {MOST_NUMBERS} at most are read")
     if any(not isinstance(row[0], str) for row in rows):
         raise TypeError("a name that is no text")
-    source = _Bytes(_inflated(plain, 8 * numbers + 64 * len(rows) + 1024))
+    source = _Bytes(inflated(plain, 8 * numbers + 64 * len(rows) + 1024))
     kinds = [_put_together(shape, row[2:], source) for row, shape in zip(rows, shapes, strict=True)]
-    counts = [len(one.codes) for one in kinds if isinstance(one, (Stepped, Wound))]
-    codes = iter(_decoded(counts, _inflated(tables, MOST_SYMBOLS * MOST_CONTEXTS * 4 * (len(rows) + 1)), stream, told))
+    counts = [_codes_of(row[2], shape) for row, shape in zip(rows, shapes, strict=True) if row[2] in CODED]
+    codes = iter(_decoded(counts, inflated(tables, MOST_SYMBOLS * MOST_CONTEXTS * 4 * (len(rows) + 1)), stream, told))
     found = {
-        row[0]: _with(one, next(codes)) if isinstance(one, (Stepped, Wound)) else one
+        row[0]: _with(one, next(codes)) if row[2] in CODED and isinstance(one, (Stepped, Wound)) else one
         for row, one in zip(rows, kinds, strict=True)
     }
     source.end()
     coder: Coder = "zstd" if told["coder"] == "zstd" else "rans"
     return Packed(found, coder), digest
+
+
+def _is_plain(one: Coded) -> TypeGuard[Stepped]:
+    """Whether codes are not worth a table of their own."""
+    if not isinstance(one, Stepped) or one.quarters is not None or len(one.steps) != 1 or len(one.codes) >= SMALL:
+        return False
+    return not len(one.codes) or int(np.abs(one.codes).max()) <= 127
+
+
+def _is_coded(one: Coded) -> TypeGuard[Stepped | Wound]:
+    return isinstance(one, (Stepped, Wound)) and not _is_plain(one)
 
 
 def _with(one: Stepped | Wound, codes: Codes) -> Coded:
@@ -158,6 +182,15 @@ def _with(one: Stepped | Wound, codes: Codes) -> Coded:
     ):
         raise ValueError("a code beyond the trajectory")
     return replace(one, codes=codes)
+
+
+_NO_CODES: Final = np.zeros(0, np.int64)
+"""Until they are decoded."""
+
+
+def _codes_of(kind: str, shape: tuple[int, ...]) -> int:
+    count = math.prod(shape)
+    return -(-count // 2) if kind == "w" else count
 
 
 def _shape(given: Any) -> tuple[int, ...]:
@@ -174,7 +207,11 @@ def _taken_apart(one: Coded) -> tuple[list[Any], bytes]:
     if isinstance(one, Kept):
         return ["k", one.dtype, one.stored.dtype.name], _little(one.stored)
     if isinstance(one, Stepped):
-        return ["s", len(one.steps)], _little(one.steps)
+        if _is_plain(one):
+            return ["b", 1], _little(one.steps) + one.codes.astype(np.int8).tobytes()
+        if one.quarters is None:
+            return ["s", len(one.steps)], _little(one.steps)
+        return ["q", 1], _little(one.steps) + b"".join(part.tobytes() for part in one.quarters)
     numbers = np.array([one.side, *one.centre, *one.factors], "<f8")
     return ["w", one.nodes, len(one.factors)], numbers.tobytes()
 
@@ -189,18 +226,25 @@ def _put_together(shape: tuple[int, ...], fields: list[Any], source: _Bytes) -> 
     if kind == "k":
         dtype, stored = _type(fields[1], TYPES), _type(fields[2], TYPES)
         return Kept(shape, dtype, source.array(stored, count))
-    if kind == "s":
+    if kind == "b":
+        if count >= SMALL:
+            raise ValueError(f"{count} numbers that are not coded")
+        return Stepped(shape, source.array("float32", 1), source.array("int8", count).astype(np.int64))
+    if kind in ("s", "q"):
         rows = int(fields[1])
-        if rows < 1 or (rows != 1 and (not shape or rows != shape[0])):
+        if rows < 1 or (rows != 1 and (not shape or rows != shape[0])) or (kind == "q" and len(shape) < 2):
             raise ValueError(f"{rows} steps for an array of shape {shape}")
-        return Stepped(shape, source.array("float32", rows), np.zeros(count, np.int64))
+        steps, codes = source.array("float32", rows), _NO_CODES
+        if kind == "s":
+            return Stepped(shape, steps, codes)
+        return Stepped(shape, steps, codes, (source.array("int8", shape[0]), source.array("int8", shape[1])))
     if kind != "w":
         raise ValueError(f"an array of kind {kind!r}"[:80])
     nodes, classes = int(fields[1]), int(fields[2])
     if not 1 <= nodes * classes <= MOST_SYMBOLS or classes < 1:
         raise ValueError(f"{nodes} nodes in {classes} classes")
     side, first, second, *factors = source.array("float64", 3 + classes).tolist()
-    return Wound(shape, side, (first, second), tuple(factors), nodes, np.zeros(-(-count // 2), np.int64))
+    return Wound(shape, side, (first, second), tuple(factors), nodes, _NO_CODES)
 
 
 def _coded(coded: list[Codes], coder: Coder) -> tuple[bytes, bytes, int]:
@@ -299,7 +343,7 @@ def _little(array: Numbers) -> bytes:
     return array.astype(array.dtype.newbyteorder("<")).tobytes()
 
 
-def _inflated(data: bytes, most_bytes: int) -> bytes:
+def inflated(data: bytes, most_bytes: int) -> bytes:
     """Raises ``ValueError`` for more than ``most_bytes``, before they are made."""
     unpacker = zlib.decompressobj()
     found = unpacker.decompress(data, min(most_bytes, MOST_PART_BYTES) + 1)
