@@ -16,6 +16,9 @@ from edgedeploy.study.reading import FAULTS, fault
 from edgedeploy.study.whole import NOT_AS_MADE, damaged, sums_of
 
 WEIGHTS: Final = "weights.pt"
+PACKED: Final = "weights.edpack"
+"""What is shipped of a model, for variants with `storage`."""
+
 TRAINING: Final = "training.json"
 NETWORK: Final = "network.json"
 RECORD: Final = "reference.json"
@@ -25,7 +28,7 @@ _SUMS: Final = "sha256_of"
 
 def write_reference(reference: Reference, folder: Path, **more: Any) -> None:
     """Keep the record of a reference that was just made in ``folder``, with the hashes of the files beside it."""
-    sums = sums_of(folder, (WEIGHTS, PROGRAM_FILE, weights_file(reference.path).name))
+    sums = sums_of(folder, (WEIGHTS, PACKED, PROGRAM_FILE, weights_file(reference.path).name))
     write_json(folder / RECORD, {**reference.as_json(), **more, **({_SUMS: sums} if sums else {})})
 
 

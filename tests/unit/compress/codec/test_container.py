@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ def weights() -> dict[str, np.ndarray]:
     }
 
 
+@cache
 def packed(coder: str = "rans") -> Packed:
     arrays = weights()
     return Packed(
@@ -40,6 +42,11 @@ def packed(coder: str = "rans") -> Packed:
         },
         coder,  # type: ignore[arg-type]
     )
+
+
+@cache
+def whole() -> bytes:
+    return to_bytes(packed())
 
 
 @pytest.mark.parametrize("coder", ["rans", "zstd"])
@@ -90,14 +97,14 @@ def test_constants_and_halves() -> None:
 
 @pytest.mark.parametrize("place", range(0, 1400, 37))
 def test_a_bit_that_was_turned_anywhere_is_found(place: int) -> None:
-    data = bytearray(to_bytes(packed()))
+    data = bytearray(whole())
     data[place % len(data)] ^= 4
     with pytest.raises(DataError):
         from_bytes(bytes(data))
 
 
 def test_every_file_that_was_cut_off_is_refused() -> None:
-    data = to_bytes(packed())
+    data = whole()
     for length in range(0, len(data), 61):
         with pytest.raises(DataError):
             from_bytes(data[:length])
