@@ -49,8 +49,13 @@ class Layer:
 def within(model: nn.Module, batches: Iterable[Any], most_bytes: int, seed: int) -> Packed:
     """The weights of ``model`` in at most ``most_bytes``. ``batches`` are inputs that it is used on.
 
-    Raises ``Unsupported`` where that would leave less than a bit a weight.
+    Raises ``Unsupported`` where that would leave less than a bit a weight, or cannot be had.
     """
+    return priced(model, batches, most_bytes, seed)[0]
+
+
+def priced(model: nn.Module, batches: Iterable[Any], most_bytes: int, seed: int) -> tuple[Packed, float]:
+    """As :func:`within`, with the price of a bit: an update of the release is made at the same."""
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     count = sum(array.size for array in arrays.values() if is_weight(array))
     if 8 * most_bytes < FEWEST_BITS * count:
@@ -62,14 +67,14 @@ def within(model: nn.Module, batches: Iterable[Any], most_bytes: int, seed: int)
         packed = at_price(arrays, layers, price)
         size_bytes = len(to_bytes(packed))
         if size_bytes <= most_bytes and (best is None or size_bytes > best[0]):
-            best = size_bytes, packed
+            best = size_bytes, packed, price
         if best is not None and best[0] >= (1 - SHORT_OF) * most_bytes:
             break
         bits = 8 * (size_bytes - (1 - SHORT_OF / 2) * most_bytes) / max(1, count)
         price *= 2.0 ** float(np.clip(2.2 * bits, -step, step))
     if best is None:
         raise Unsupported("weights in so few bytes", f"{size_bytes} bytes came nearest to {most_bytes}", "Allow more")
-    return best[1]
+    return best[1], best[2]
 
 
 def layers_of(model: nn.Module, found: Mapping[str, Curvature]) -> dict[str, Layer]:
@@ -89,6 +94,13 @@ def _first_price(layers: Mapping[str, Layer]) -> float:
         return 1.0
     logs = [float(one.log_cost.mean()) + 2 * math.log2(float(one.weight.std()) / 2) for one in layers.values()]
     return float(2.0 ** np.median(logs)) / STEP_OF_RATE
+
+
+def following(model: nn.Module, batches: Iterable[Any], before: Packed, price: float, seed: int) -> Packed:
+    """The next release of a model, packed so that its update from ``before`` is short: on the same steps, and near its
+    codes where the difference is not worth its bits."""
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    return at_price(arrays, layers_of(model, curvatures(model, batches, seed)), price, before)
 
 
 def at_price(
