@@ -45,6 +45,9 @@ def test_variants_are_built_from_decoded_weights(tmp_path: Path) -> None:
         shipped = [numpy_helper.to_array(one) for one in model.graph.initializer]
         largest = max(arrays.values(), key=lambda array: array.size)
         assert any(one.shape == largest.shape and np.array_equal(one, largest) for one in shipped)
+        assert found["onnxruntime", way].metrics["shipped_bytes"] == (folder / PACKED).stat().st_size
+    whole = found["onnxruntime", ""].metrics
+    assert whole["shipped_bytes"] == whole["size_bytes"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "shipped uniform:6x" in page
 
