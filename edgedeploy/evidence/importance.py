@@ -60,6 +60,7 @@ def settings_of(variants: Sequence[Variant]) -> dict[str, list[Scalar]]:
         "calibration cases": [variant.calibration_cases or "all" for variant in variants],
         "weight bits": [variant.weight_bits or "default" for variant in variants],
         "training": [variant.training or "ptq" for variant in variants],
+        "storage": [variant.storage or "none" for variant in variants],
         "tile": [variant.tile or "whole" for variant in variants],
         "overlap": [variant.overlap or "exact" for variant in variants],
         "width": [variant.width for variant in variants],

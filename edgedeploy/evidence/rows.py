@@ -52,6 +52,7 @@ def _settings(variant: Variant) -> Row:
         "allocation": variant.allocation,
         **{f"arch.{name}": value for name, value in variant.arch},
         **{f"shrink.{name}": value for name, value in variant.shrink.as_json().items()},
+        **({"storage": variant.storage} if variant.storage else {}),
         "threads": variant.threads,
         "instances": variant.instances,
         "max_batch": variant.max_batch,

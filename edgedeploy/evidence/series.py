@@ -163,6 +163,13 @@ def _size(run: Run) -> Series | None:
     return None if run.artifact is None else float(require_positive([run.artifact.size_bytes], "size")[0])
 
 
+def _shipped(run: Run) -> Series | None:
+    """What goes over the link to a device."""
+    if run.artifact is None:
+        return None
+    return float(require_positive([run.artifact.shipped_bytes or run.artifact.size_bytes], "shipped bytes")[0])
+
+
 def _energy(run: Run) -> Series | str | None:
     if run.power is None:
         return None
@@ -178,6 +185,7 @@ RUN_SERIES: Final[Mapping[str, Reader]] = {
     "cold starts": _cold_starts,
     "peak memory": _peak_memory,
     "size": _size,
+    "shipped": _shipped,
     "energy": _energy,
 }
 """What every run gives, timed or not."""

@@ -101,4 +101,4 @@ def is_int8_baseline(variant: Variant, baselines: Sequence[Variant]) -> bool:
 
 
 def _network(variant: Variant) -> tuple[object, ...]:
-    return variant.arch, variant.width, variant.shrink
+    return variant.arch, variant.width, variant.shrink, variant.storage

@@ -72,6 +72,7 @@ class Artifact:
 
     ``entry`` is the file a session opens; ``settings`` are passed to the session unchanged (such as a precision hint);
     ``reference_sha256`` identifies the ONNX file it is compared with; ``built_with`` maps tool to version.
+    ``shipped_bytes`` is the size of the packed weights that it was built from; 0 where weights are shipped as they are.
     """
 
     target: str
@@ -83,6 +84,7 @@ class Artifact:
     settings: tuple[tuple[str, str], ...]
     reference_sha256: str
     built_with: tuple[tuple[str, str], ...]
+    shipped_bytes: int = 0
 
     @property
     def digest(self) -> str:
@@ -113,6 +115,7 @@ class Artifact:
             "reference_sha256": self.reference_sha256,
             "built_with": dict(self.built_with),
             "digest": self.digest,
+            **({"shipped_bytes": self.shipped_bytes} if self.shipped_bytes else {}),
         }
 
     @classmethod
@@ -127,6 +130,7 @@ class Artifact:
             settings=tuple(sorted((str(k), str(v)) for k, v in data["settings"].items())),
             reference_sha256=str(data["reference_sha256"]),
             built_with=tuple(sorted((str(k), str(v)) for k, v in data["built_with"].items())),
+            shipped_bytes=int(data.get("shipped_bytes", 0)),
         )
 
     @classmethod

@@ -133,6 +133,15 @@ METRICS: Final[Sequence[Metric]] = (
         key=True,
     ),
     Metric(
+        name="shipped_bytes",
+        heading="Shipped",
+        unit="bytes",
+        text="size of the packed weights (`storage`), or of the artifact's files where weights are shipped as they are",
+        source=Source("shipped"),
+        exact=True,
+        across_boards=True,
+    ),
+    Metric(
         name="energy_j",
         heading="Energy",
         unit="J",

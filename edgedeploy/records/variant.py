@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from edgedeploy.records.elastic import NO_ELASTIC, Elastic
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NO_RULES, PrecisionPlan
 from edgedeploy.records.shrink import NO_SHRINK, SHRINK_KEYS, Shrink
+from edgedeploy.records.storage import NO_STORAGE, storage_of
 from edgedeploy.records.tiles import EXACT, overlap_of, tile_of
 
 Scalar = bool | int | float | str
@@ -46,6 +47,7 @@ TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
 DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
     *("weight_bits", "quantizer", "recovery_epochs", "allocation", "tile", "overlap", "max_batch", "instances"),
+    "storage",
 )
 """Search parameters that edgedeploy itself understands, besides those of :mod:`edgedeploy.records.shrink`; every other one
 belongs to the task's architecture."""
@@ -81,6 +83,8 @@ class Variant:
     - ``from_wider``: the training starts from the nearest wider model that is trained by then, not from the baseline; the
       model's record says which one that was.
     - ``shrink``: what is left out of the network besides channels, or which student is in its place.
+    - ``storage``: how the weights are shipped (:mod:`edgedeploy.records.storage`); the model is what they decode to. Empty
+      for weights as they are.
     - ``tile``: how volumes are cut (:mod:`edgedeploy.records.tiles`), empty for whole ones; ``overlap``: what neighbours
       share in voxels, empty for as much as makes the result that of the whole volume.
     - ``max_batch``: the most requests that the artifact answers at once; ``instances``: sessions that serve side by side.
@@ -110,6 +114,7 @@ class Variant:
     overlap: str = ""
     max_batch: int = 1
     instances: int = 1
+    storage: str = ""
 
     @property
     def whole(self) -> bool:
@@ -134,6 +139,7 @@ class Variant:
             **self._cut_of,
             **self._left_out,
             **self._start,
+            **self._shipped,
             **({"recovered": True} if self.recovered else {}),
             **({"instances": self.instances} if self.instances > 1 else {}),
         }
@@ -157,6 +163,10 @@ class Variant:
     @property
     def _start(self) -> dict[str, bool]:
         return {"from_wider": True} if self.from_wider else {}
+
+    @property
+    def _shipped(self) -> dict[str, str]:
+        return {"storage": self.storage} if self.storage else {}
 
     @property
     def _build_settings(self) -> dict[str, Any]:
@@ -207,6 +217,7 @@ class Variant:
             overlap=str(data.get("overlap", "")),
             max_batch=int(data.get("max_batch", 1)),
             instances=int(data.get("instances", 1)),
+            storage=storage_of(str(data.get("storage", ""))).text,
         )
 
     @cached_property
@@ -226,7 +237,7 @@ class Variant:
         if self.recovered:
             trained["recovered"] = True
         network = {"width": self.width, "arch": dict(self.arch), **self._allocated, **self._cut_of, **self._left_out}
-        return digest_of({**network, **self._recovery, **self._start, **trained})[:16]
+        return digest_of({**network, **self._recovery, **self._start, **trained, **self._shipped})[:16]
 
     @property
     def elastic_digest(self) -> str:
@@ -279,7 +290,7 @@ class Variant:
         tiles = f"tile {self.tile}{f' overlap {self.overlap}' if self.overlap else ''}" if self.tile else ""
         parts = (
             *(self.precision, bits, self.training, cut, epochs, further),
-            *(self.plan.label, tool, self.calibration, cases, tiles),
+            *(self.plan.label, tool, self.calibration, cases, tiles, f"shipped {self.storage}" if self.storage else ""),
         )
         return " ".join(part for part in parts if part)
 
@@ -342,6 +353,7 @@ def canonical(
     - a model of full width, one that is not trained, one that is cut out of an elastic network and one that leaves out more
       than channels start from no wider one;
     - volumes that are not cut have no overlap;
+    - weights of a model that is trained to be int8 are shipped as they are;
     - a student has full width and all of its heads, features, blocks, rank and tokens.
     """
     target = str(params["target"])
@@ -392,6 +404,7 @@ def canonical(
         overlap="" if overlap is None else str(overlap),
         max_batch=int(params.get("max_batch", 1)) if target in choices.batched and not tile else 1,
         instances=int(params.get("instances", 1)),
+        storage="" if training else storage_of(params.get("storage", NO_STORAGE)).text,
     )
 
 

@@ -15,6 +15,7 @@ import optuna
 from edgedeploy.records.conditions import Condition
 from edgedeploy.records.precision import AS_GIVEN
 from edgedeploy.records.shrink import NO_SHRINK
+from edgedeploy.records.storage import NO_STORAGE
 from edgedeploy.records.variant import NO_CHOICES, NO_PLAN, Choices, Scalar, Variant, canonical
 
 ENUMERATION_LIMIT = 20_000
@@ -107,6 +108,7 @@ class Space:
             facts = {**variant.arch_kwargs, "student": variant.shrink.student}
         facts |= {"precision": variant.precision, "threads": variant.threads, "power_mode": variant.power_mode}
         facts |= {"instances": variant.instances}
+        facts |= {} if variant.storage else {"storage": NO_STORAGE}
         facts |= {} if variant.recovery_epochs is None else {"recovery_epochs": variant.recovery_epochs}
         if variant.target not in self.targets or any(
             name in self.parameters and value not in self.parameters[name] for name, value in facts.items()
@@ -145,6 +147,8 @@ class Space:
             wanted = self.default_threads
         elif name in ("max_batch", "instances"):
             wanted = 1
+        elif name == "storage":
+            wanted = NO_STORAGE
         elif name == "plan":
             wanted = NO_PLAN
         elif name == "training":

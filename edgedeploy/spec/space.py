@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from edgedeploy.errors import nearest
 from edgedeploy.records.precision import CALIBRATED, LAYER_PRECISIONS
+from edgedeploy.records.storage import storage_of
 from edgedeploy.records.variant import ALLOCATIONS, NO_PLAN, Scalar
 from edgedeploy.spec.shrink import SHRINK_TEXTS
 from edgedeploy.spec.source import SpecSource
@@ -42,6 +43,9 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     "max_batch": "The most requests that are answered at once, 1 to 64, as far as a target can. For "
     '`scenarios = ["server"]`.',
     "instances": 'Sessions that answer side by side, 1 to 16, each with its threads. For `scenarios = ["server"]`.',
+    "storage": 'How weights are shipped, and decoded before anything is built of them: "none", "int8-zstd", "uniform:0.3" '
+    '(a step of so many standard deviations of a layer), "uniform:12x" (within that share of float32, by what errors cost), '
+    '"hyper:4" (Hyper-Compression, the side in standard deviations). For tasks in PyTorch.',
     "weight_bits": "Bits of int8 weights, 8 or 7; the board chooses when left out.",
 }
 """Parameters of ``[space]`` that edgedeploy itself understands; every other one is a keyword of the task's ``build``."""
@@ -162,6 +166,21 @@ def check_quantizers(
     if asked and not {*CALIBRATED} & {*precisions}:
         found = f"quantizers make {' and '.join(CALIBRATED)}, and the space asks for none"
         raise source.error("space.quantizer", found, f'Add "{CALIBRATED[0]}" to precision, or remove `quantizer`')
+
+
+def check_storage(source: SpecSource, space: Mapping[str, Sequence[Scalar]]) -> None:
+    """Refuse ways to ship weights that are none, and two values that mean one."""
+    found = []
+    for value in space.get("storage", ()):
+        try:
+            found.append(storage_of(value).text)
+        except ValueError as exc:
+            raise source.error("space.storage", str(exc), 'For example ["none", "uniform:12x"]') from None
+    if found and "" not in found:
+        text = "the baseline's weights are shipped as they are, and the space has no such value"
+        raise source.error("space.storage", text, 'Add "none"')
+    if len(set(found)) != len(found):
+        raise source.error("space.storage", f"two values of {list(space['storage'])!r} mean the same", "Remove one")
 
 
 def check_serving(

@@ -38,6 +38,7 @@ from edgedeploy.spec.space import (
     check_plan_metrics,
     check_plans,
     check_serving,
+    check_storage,
     expand,
     plan_goal,
     subset,
@@ -370,6 +371,7 @@ class StudySpec(_Table):
                 raise source.error("space.power_mode", f"expected names of modes, but got {mode!r}")
         subset(source, "space.weight_bits", self.space.get("weight_bits", ()), WEIGHT_BITS, "int8 weights have")
         check_tiles(source, self.space)
+        check_storage(source, self.space)
         check_plans(source, self.space, self.plans)
         check_serving(source, self.space, self.measure.scenarios, self.measure.server.queue)
         subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from edgedeploy.compress.checkpoint import drop_checkpoint
+from edgedeploy.compress.codec.method import shipped
 from edgedeploy.compress.model import (
     Further,
     built,
@@ -36,6 +37,7 @@ from edgedeploy.interfaces.task import (
     is_trained,
 )
 from edgedeploy.records.precision import NO_RULES
+from edgedeploy.records.storage import storage_of
 from edgedeploy.records.variant import Variant
 from edgedeploy.records.weightbits import TRAINED_FOR_BOARD
 from edgedeploy.reference.export import Reference, describe, export_reference
@@ -48,6 +50,7 @@ from edgedeploy.study.account import Account
 from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.elastic import Elastics
 from edgedeploy.study.models import (
+    PACKED,
     WEIGHTS,
     is_whole_beside,
     kept_network,
@@ -165,11 +168,15 @@ class Modeller:
             return self._ready_made(self.task, folder)
         kept = self._kept_reference(folder)
         if kept is None:
-            make = self._make_quantized if variant.training else self._make_float
-            make(variant, folder)
+            self._maker(variant)(variant, folder)
             kept = Reference.from_json(read_json(folder / "reference.json"), folder)
         drop_checkpoint(self._store.checkpoint(variant.model_digest))
         return kept
+
+    def _maker(self, variant: Variant) -> Callable[[Variant, Path], None]:
+        if variant.storage:
+            return self._make_shipped
+        return self._make_quantized if variant.training else self._make_float
 
     def _kept_reference(self, folder: Path, *also: str) -> Reference | None:
         return kept_reference(folder, also, self._note)
@@ -189,16 +196,30 @@ class Modeller:
                     further=further,
                 )
         with self._account.phase("build"), new_folder(folder) as part:
-            specs = self.task.input_specs(**variant.arch_kwargs)
-            samples = [inputs_of(self.task, case, variant.arch_kwargs) for case in self.golden]
-            reference = export_reference(model, specs, part / "reference.onnx", samples=samples)
-            save_weights(model, part / WEIGHTS)
             if reports or before is not None:
                 write_network(variant, self._wider.chosen(variant), part)
-            if any(isinstance(target, FromProgram) for target in self._targets.values()):
-                export_program(model, specs, part / PROGRAM_FILE, samples[0])
             write_reports(reports, part)
-            write_reference(reference, part)
+            self._export_float(model, variant, part)
+
+    def _make_shipped(self, variant: Variant, folder: Path) -> None:
+        """The float model of the same network, packed and decoded: what is measured is what arrives. The file that is
+        shipped lies beside it."""
+        twin = replace(variant, storage="")
+        weights = self.reference(twin).path.with_name(WEIGHTS)
+        model = restore(self.task, twin, self.baseline_model, weights, own_weights=self._own_weights)
+        with self._account.phase("build"), new_folder(folder) as part:
+            data, arrived = shipped(model, self.task, variant.arch_kwargs, storage_of(variant.storage))
+            write_atomic(part / PACKED, data)
+            self._export_float(arrived, variant, part)
+
+    def _export_float(self, model: Any, variant: Variant, part: Path) -> None:
+        specs = self.task.input_specs(**variant.arch_kwargs)
+        samples = [inputs_of(self.task, case, variant.arch_kwargs) for case in self.golden]
+        reference = export_reference(model, specs, part / "reference.onnx", samples=samples)
+        save_weights(model, part / WEIGHTS)
+        if any(isinstance(target, FromProgram) for target in self._targets.values()):
+            export_program(model, specs, part / PROGRAM_FILE, samples[0])
+        write_reference(reference, part)
 
     def _further(self, variant: Variant) -> Further | None:
         """How a variant on a rung is trained from the model of the rung below, or on the lowest one from what is cut out of

@@ -16,6 +16,9 @@ from edgedeploy.study.reading import FAULTS, fault
 from edgedeploy.study.whole import NOT_AS_MADE, damaged, sums_of
 
 WEIGHTS: Final = "weights.pt"
+PACKED: Final = "weights.edpack"
+"""What is shipped of a model, for variants with `storage`."""
+
 TRAINING: Final = "training.json"
 NETWORK: Final = "network.json"
 RECORD: Final = "reference.json"
@@ -23,9 +26,15 @@ _SUMS: Final = "sha256_of"
 """Where the record has the hashes of the files beside it; records of before have none."""
 
 
+def packed_bytes(folder: Path) -> int:
+    """The size of what is shipped of the model in ``folder``; 0 where its weights are shipped as they are."""
+    path = folder / PACKED
+    return path.stat().st_size if path.is_file() else 0
+
+
 def write_reference(reference: Reference, folder: Path, **more: Any) -> None:
     """Keep the record of a reference that was just made in ``folder``, with the hashes of the files beside it."""
-    sums = sums_of(folder, (WEIGHTS, PROGRAM_FILE, weights_file(reference.path).name))
+    sums = sums_of(folder, (WEIGHTS, PACKED, PROGRAM_FILE, weights_file(reference.path).name))
     write_json(folder / RECORD, {**reference.as_json(), **more, **({_SUMS: sums} if sums else {})})
 
 

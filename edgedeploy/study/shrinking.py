@@ -9,6 +9,7 @@ from edgedeploy.errors import EdgeDeployError, nearest
 from edgedeploy.interfaces.task import ReadyMade, Task, Teaching, baseline_arch, can_recover
 from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.shrink import NO_STUDENT, SHARES, SHRINK_KEYS, Shrink
+from edgedeploy.records.storage import NO_STORAGE
 from edgedeploy.records.variant import Scalar
 from edgedeploy.spec.source import SpecSource
 
@@ -29,6 +30,9 @@ def _smaller(parameters: Parameters, task: Task) -> list[str]:
 def check_network(source: SpecSource, space: Mapping[str, Sequence[Scalar]], task: Task) -> None:
     """Refuse parameters of which the task's network has nothing to leave out, by making its untrained network smaller by
     the least share of each; and students that it does not have, or that answer in other shapes."""
+    if isinstance(task, ReadyMade) and any(value != NO_STORAGE for value in space.get("storage", ())):
+        found = "a ready-made model's weights are packed in no study: it is no network in PyTorch"
+        raise source.error("space.storage", found, "Remove it from the space")
     for name in _smaller(space, task):
         if isinstance(task, ReadyMade):
             found = "a ready-made model cannot be made smaller: it is no network in PyTorch"

@@ -6,6 +6,7 @@ Everything here depends on the study and the variant alone, so a stored result e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +41,7 @@ from edgedeploy.study.evidence_files import move_aside
 from edgedeploy.study.fits import Fits
 from edgedeploy.study.inputs import InputSet, Rivals, held_out
 from edgedeploy.study.modeller import Modeller
+from edgedeploy.study.models import packed_bytes
 from edgedeploy.study.store import Store
 from edgedeploy.study.tiled import cut_request, of_volumes
 from edgedeploy.study.whole import flaw_of, kept_rows
@@ -139,6 +141,7 @@ class Workbench:
                 request, plan = cut_request(whole, variant)
                 artifact, failures = self._build_steadily(variant, request, part)
                 artifact = of_volumes(artifact, plan, whole, part)
+                artifact = replace(artifact, shipped_bytes=packed_bytes(reference.path.parent))
                 require_whole(part)
                 told = {"failed_builds": [str(failure) for failure in failures]} if failures else {}
                 write_json(part / MANIFEST, {**artifact.as_json(), **told})

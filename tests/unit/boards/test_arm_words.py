@@ -120,8 +120,8 @@ def test_a_goal_that_the_board_cannot_have_is_refused_before_anything_starts(
 def test_an_emulators_pace_becomes_no_number() -> None:
     side = made_up.side(3.0)
     metrics, missing = board_metrics(side, None, ARTIFACT, clock="none")
-    assert set(metrics) == {"size_bytes"}
-    assert set(missing) == set(RUN_METRICS) - {"size_bytes"}
+    assert set(metrics) == {"size_bytes", "shipped_bytes"}
+    assert set(missing) == set(RUN_METRICS) - {"size_bytes", "shipped_bytes"}
     times = {name for name, row in RUN_METRICS.items() if row.unit == "ns"} | {"latency_ratio", "cpu_time_ratio"}
     assert all("no board's" in missing[name] for name in times)
 
@@ -129,7 +129,7 @@ def test_an_emulators_pace_becomes_no_number() -> None:
 def test_a_counting_clock_gives_virtual_time_under_no_other_name() -> None:
     side = dataclasses.replace(made_up.side(3.0), blocks_ns=((9, 9), (9, 9), (9, 9)), cpu_ns=(208, 200, 264))
     metrics, missing = board_metrics(side, None, ARTIFACT, clock="virtual")
-    assert set(metrics) == {"virtual_ns", "peak_memory_bytes", "size_bytes"}
+    assert set(metrics) == {"virtual_ns", "peak_memory_bytes", "size_bytes", "shipped_bytes"}
     assert metrics["virtual_ns"] == 100  # an interrupt only adds
     assert set(metrics) | set(missing) == set(RUN_METRICS)
     assert not set(metrics) & set(missing)
