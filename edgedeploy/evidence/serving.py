@@ -49,9 +49,12 @@ def load_of(raw: Mapping[str, Any]) -> Load:
 
 
 def services_of(raw: Mapping[str, Any], start: float) -> Services:
-    """The service times that the board measured apart from any queue."""
-    cells = {(cell["batch"], cell["busy"]): cell["ns"] for cell in raw["services"]}
-    return Services(cells, raw["wakes_ns"], start)
+    """The service times that the board measured apart from any queue. Series of releases before those after a rest were kept
+    apart have no ``rested``."""
+    cells, rested = (
+        {(cell["batch"], cell["busy"]): cell["ns"] for cell in raw.get(part, ())} for part in ("services", "rested")
+    )
+    return Services(cells, raw["wakes_ns"], start, rested)
 
 
 def predicted_users(raw: Mapping[str, Any]) -> Predicted:

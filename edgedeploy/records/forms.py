@@ -193,6 +193,7 @@ class ServerForm:
     levels: tuple[LoadForm, ...]
     at: LoadForm | None
     services: tuple[ServiceForm, ...]
+    rested: tuple[ServiceForm, ...]
     wakes_ns: tuple[int, ...]
     gaps: tuple[int, ...]
     every_ns: int

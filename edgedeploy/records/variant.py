@@ -63,6 +63,13 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+MOST_BATCH: Final = 64
+"""The most requests that an artifact answers at once."""
+
+MOST_INSTANCES: Final = 16
+"""The most sessions that serve side by side."""
+
+
 @dataclass(frozen=True, order=True)
 class Variant:
     """Architecture, compression, target and runtime settings.
@@ -215,8 +222,8 @@ class Variant:
             shrink=Shrink.from_json(data.get("shrink", {})),
             tile=str(data.get("tile", "")),
             overlap=str(data.get("overlap", "")),
-            max_batch=int(data.get("max_batch", 1)),
-            instances=int(data.get("instances", 1)),
+            max_batch=_served(data, "max_batch", MOST_BATCH),
+            instances=_served(data, "instances", MOST_INSTANCES),
             storage=storage_of(str(data.get("storage", ""))).text,
         )
 
@@ -293,6 +300,14 @@ class Variant:
             *(self.plan.label, tool, self.calibration, cases, tiles, f"shipped {self.storage}" if self.storage else ""),
         )
         return " ".join(part for part in parts if part)
+
+
+def _served(data: Mapping[str, Any], name: str, most: int) -> int:
+    """A board opens as many sessions, and makes batches as large, as a variant says."""
+    value = int(data.get(name, 1))
+    if not 1 <= value <= most:
+        raise ValueError(f"variant: {name} is 1 to {most}, but got {value}")
+    return value
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,15 @@ from edgedeploy.records.metrics import Clock, Direction, MetricInfo
 from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.shrink import SHRINK_KEYS
 from edgedeploy.records.units import parse_quantity
-from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, PRECISIONS, TRAININGS, Scalar
+from edgedeploy.records.variant import (
+    CALIBRATIONS,
+    DEPLOYMENT_KEYS,
+    MOST_BATCH,
+    MOST_INSTANCES,
+    PRECISIONS,
+    TRAININGS,
+    Scalar,
+)
 from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board, memory_bytes, with_memory_limit
 from edgedeploy.spec.conditions import OnlyTable, check_conditions
@@ -49,7 +57,7 @@ from edgedeploy.spec.toml import read_file, read_toml
 
 WHOLE_NUMBERS = (
     *(("threads", 1, 256), ("calibration_cases", 1, 1_000_000), ("recovery_epochs", 0, 100_000)),
-    *(("max_batch", 1, 64), ("instances", 1, 16)),
+    *(("max_batch", 1, MOST_BATCH), ("instances", 1, MOST_INSTANCES)),
 )
 """Parameters that are whole numbers, from and to. Thousands of threads bring a board to a standstill."""
 

@@ -188,9 +188,13 @@ def _server(raw: ServerForm, settings: Settings, cores: int, memory_bytes: int, 
     wanted = {(size, busy + 1) for size in sizes(settings["max_batch"]) for busy in range(settings["instances"])}
     if {(cell.batch, cell.busy) for cell in raw.services} != wanted or len(raw.services) != len(wanted):
         raise ValueError("services: not the batches and instances that were asked for")
-    if any(not cell.ns or min(cell.ns) < least_ns for cell in raw.services) or min(raw.wakes_ns, default=0) < 0:
+    after_rests = {(cell.batch, cell.busy) for cell in raw.rested}
+    if not after_rests <= wanted or len(raw.rested) != len(after_rests):
+        raise ValueError("rested: not the batches and instances that were asked for")
+    cells = (*raw.services, *raw.rested)
+    if any(not cell.ns or min(cell.ns) < least_ns for cell in cells) or min(raw.wakes_ns, default=0) < 0:
         raise ValueError(f"services: nothing takes less than {least_ns} ns")
-    took_ns = sum(sum(cell.ns) for cell in raw.services if cell.busy == 1)
+    took_ns = sum(sum(cell.ns) for cell in cells if cell.busy == 1)
     return took_ns + sum(_arrivals(settings, load.users)[load.sent - 1] for load in loads)
 
 

@@ -7,10 +7,12 @@ of the same queue, whose only other input are service times. All times are integ
 from __future__ import annotations
 
 import heapq
+import typing
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Tuple
 
 from edgedeploy.runtime.scenarios.earlystopping import slow_allowed
 
@@ -137,17 +139,26 @@ class Account:
         return level
 
 
+Cells = typing.Mapping[
+    Tuple[int, int], typing.Sequence[int]
+]  # before Python 3.9 those of collections.abc take no types
+"""Times in ns by (batch, busy instances)."""
+
+
 class Services:
     """Service times that were measured, drawn in the order in which they were measured, so that a disturbance that lasted
-    lasts here too. ``cells`` maps (batch, busy instances) to times in ns; ``wakes_ns`` is how late an idle instance wakes.
-    ``start`` is the share of each series at which drawing begins."""
+    lasts here too. ``cells`` maps (batch, busy instances) to times in ns of batches that followed another one, ``rested`` to
+    those of batches after a rest, where there are some; ``wakes_ns`` is how late an idle instance wakes. ``start`` is the
+    share of each series at which drawing begins."""
 
-    def __init__(self, cells: Mapping[tuple[int, int], Sequence[int]], wakes_ns: Sequence[int], start: float) -> None:
-        self._cells = cells
+    def __init__(
+        self, cells: Cells, wakes_ns: Sequence[int], start: float, rested: Cells = MappingProxyType({})
+    ) -> None:
+        self._cells = {**{(*cell, False): times for cell, times in cells.items()}, **_rested(cells, rested)}
         self._batches = sorted({batch for batch, _ in cells})
         self._busy = max(busy for _, busy in cells)
         self._wakes_ns = wakes_ns
-        self._next = {cell: int(start * len(times)) for cell, times in cells.items()}
+        self._next = {cell: int(start * len(times)) for cell, times in self._cells.items()}
         self._wake = int(start * len(wakes_ns))
 
     def wake_ns(self) -> int:
@@ -156,29 +167,33 @@ class Services:
         self._wake += 1
         return self._wakes_ns[self._wake % len(self._wakes_ns)]
 
-    def service_ns(self, batch: int, busy: int) -> int:
+    def service_ns(self, batch: int, busy: int, *, rested: bool = False) -> int:
         """A batch size between two that were measured takes what lies between their times."""
         busy = min(busy, self._busy)
         above = next(size for size in self._batches if size >= batch)
         if above == batch:
-            return self._draw(batch, busy)
+            return self._draw((batch, busy, rested))
         below = max(size for size in self._batches if size < batch)
-        low, high = self._draw(below, busy), self._draw(above, busy)
+        low, high = self._draw((below, busy, rested)), self._draw((above, busy, rested))
         return low + (high - low) * (batch - below) // (above - below)
 
-    def _draw(self, batch: int, busy: int) -> int:
-        cell = (batch, busy)
+    def _draw(self, cell: tuple[int, int, bool]) -> int:
+        if cell not in self._cells:
+            cell = (*cell[:2], False)
         self._next[cell] += 1
         return self._cells[cell][self._next[cell] % len(self._cells[cell])]
 
 
+def _rested(cells: Cells, rested: Cells) -> dict[tuple[int, int, bool], Sequence[int]]:
+    return {(*cell, True): times for cell, times in rested.items() if cell in cells and times}
+
+
 def simulated(account: Account, rules: Rules, services: Services) -> None:
     """Run one load without a server: discrete events, each batch takes a service time."""
-    idle_at = [0] * rules.instances
-    heapq.heapify(idle_at)
+    idle_at = [(0, True)] * rules.instances  # when, and whether after a rest
     ends: list[tuple[int, list[int]]] = []
     while not account.lost:
-        now_ns = heapq.heappop(idle_at)
+        now_ns, rested = heapq.heappop(idle_at)
         while ends and ends[0][0] <= now_ns:
             end_ns, batch = heapq.heappop(ends)
             account.answered(batch, end_ns)
@@ -187,12 +202,12 @@ def simulated(account: Account, rules: Rules, services: Services) -> None:
         if when_ns is None:
             break
         if when_ns > now_ns:
-            heapq.heappush(idle_at, when_ns + services.wake_ns())
+            heapq.heappush(idle_at, (when_ns + services.wake_ns(), True))
             continue
         batch = account.line.take()
-        end_ns = now_ns + services.service_ns(len(batch), 1 + len(ends))
+        end_ns = now_ns + services.service_ns(len(batch), 1 + len(ends), rested=rested)
         heapq.heappush(ends, (end_ns, batch))
-        heapq.heappush(idle_at, end_ns)
+        heapq.heappush(idle_at, (end_ns, False))
     for end_ns, batch in sorted(ends):
         account.answered(batch, end_ns)
 

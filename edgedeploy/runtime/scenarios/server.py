@@ -10,6 +10,7 @@ how far that is off.
 from __future__ import annotations
 
 import os
+import statistics
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,13 +20,21 @@ from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.scenarios.base import Bench
-from edgedeploy.runtime.scenarios.queueing import TRIES, Account, Level, Load, Rules, Services, most_users
+from edgedeploy.runtime.scenarios.queueing import GAP_UNIT, TRIES, Account, Level, Load, Rules, Services, most_users
 from edgedeploy.runtime.scenarios.schedule import Clock
 from edgedeploy.runtime.sessions.open import Feeds, Session
 
 WAKES = 4
-"""An instance is woken once for this many sampled batches. Batches are sampled without a rest: where others want the
-processor too, who rests is served at once, and a server at its limit hardly rests."""
+"""An instance is woken once for this many sampled batches."""
+
+ROUGH = 4
+"""This part of the samples is taken before the others and without a rest, to see how busy a server at its limit is. The
+others rest as it does, and what follows a rest is kept apart: it meets cold caches and a slower clock, and where others want
+the processor too, who rests is served at once."""
+
+BUSIEST = 0.98
+IDLEST = 0.25
+"""Bounds on the share of the time that sampled batches take: with fewer, sampling would wait for long."""
 
 BETWEEN = 8
 """Service times are measured again after each load, this part of the first time's."""
@@ -65,7 +74,9 @@ class Server:
         notes = Notes()
         try:
             staff.check_batches()
-            staff.sample(self.samples, notes, sampling_ns)
+            staff.sample(-(-self.samples // ROUGH), notes, sampling_ns // ROUGH)
+            pace = self._pace(notes)
+            staff.sample(self.samples, notes, sampling_ns, pace)
             levels: list[Level] = []
 
             def holds(users: int) -> bool:
@@ -73,7 +84,7 @@ class Server:
                     raise _TooLongError
                 for _ in range(TRIES):
                     levels.append(staff.serve(self.load, users, until_ns))
-                    staff.sample(-(-self.samples // BETWEEN), notes, sampling_ns // BETWEEN)
+                    staff.sample(-(-self.samples // BETWEEN), notes, sampling_ns // BETWEEN, pace)
                     if levels[-1].held:
                         break
                 return levels[-1].held
@@ -98,11 +109,23 @@ class Server:
 
     def _first(self, notes: Notes) -> int:
         """Where the search begins: at what the simulation of this queue expects."""
-        services = notes.services(0.0)
-        rules, load = self.load.rules, self.load
-        each_ns = services.service_ns(rules.max_batch, rules.instances) / (rules.max_batch * rules.instances)
-        rough = max(1, int(load.every_ns / max(1.0, each_ns)))
-        return load.predicted_users(notes.services, rough, self.most) or 1
+        return self._expected(notes) or 1
+
+    def _expected(self, notes: Notes) -> int:
+        rough = max(1, int(self.load.every_ns / max(1.0, self._each_ns(notes))))
+        return self.load.predicted_users(notes.services, rough, self.most)
+
+    def _each_ns(self, notes: Notes) -> float:
+        """What a request takes of a server whose batches are full, median."""
+        rules = self.load.rules
+        times_ns = notes.cells[rules.max_batch, rules.instances]
+        return float(statistics.median(times_ns)) / (rules.max_batch * rules.instances)
+
+    def _pace(self, notes: Notes) -> Pace:
+        """As busy as the server is with the users that ``notes`` let expect."""
+        users = self._expected(notes)
+        share = users * self._each_ns(notes) / self.load.every_ns if users else BUSIEST
+        return Pace(self.load.gaps, min(max(share, IDLEST), BUSIEST))
 
     def _asked(self) -> dict[str, Any]:
         """What the host needs for a prediction of its own."""
@@ -120,26 +143,44 @@ class _TooLongError(Exception):
     """The search did not end within its time."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How sampled batches follow each other: as requests come that arrive when they like, with these ``gaps``, and take the
+    ``share`` of the time. A batch that is due while another one runs waits for it."""
+
+    gaps: Sequence[int]
+    share: float
+
+    def next_ns(self, due_ns: int, number: int, taken_ns: float) -> int:
+        """When the batch after that with this ``number`` is due, where batches take ``taken_ns``."""
+        return due_ns + int(self.gaps[number % len(self.gaps)] * taken_ns / (GAP_UNIT * self.share))
+
+
 class Notes:
-    """Service times and late wakes in ns, in the order in which they were measured."""
+    """Service times by (batch, busy instances), those after a rest apart, and late wakes; in ns, in the order in which they
+    were measured."""
 
     def __init__(self) -> None:
         self.cells: dict[tuple[int, int], list[int]] = {}
+        self.rested: dict[tuple[int, int], list[int]] = {}
         self.wakes_ns: list[int] = []
         self.latest_ns = 0
         self._lock = threading.Lock()
 
-    def add(self, batch: int, busy: int, taken_ns: int) -> None:
+    def add(self, batch: int, busy: int, taken_ns: int, *, rested: bool = False) -> None:
         with self._lock:
-            self.cells.setdefault((batch, busy), []).append(taken_ns)
+            (self.rested if rested else self.cells).setdefault((batch, busy), []).append(taken_ns)
             self.latest_ns = taken_ns
 
     def services(self, start: float) -> Services:
-        return Services(self.cells, self.wakes_ns, start)
+        return Services(self.cells, self.wakes_ns, start, self.rested)
 
     def as_json(self) -> dict[str, Any]:
-        cells = [{"batch": batch, "busy": busy, "ns": times} for (batch, busy), times in sorted(self.cells.items())]
-        return {"services": cells, "wakes_ns": self.wakes_ns}
+        return {"services": _told(self.cells), "rested": _told(self.rested), "wakes_ns": self.wakes_ns}
+
+
+def _told(cells: Mapping[tuple[int, int], Sequence[int]]) -> list[dict[str, Any]]:
+    return [{"batch": batch, "busy": busy, "ns": list(times)} for (batch, busy), times in sorted(cells.items())]
 
 
 class Staff:
@@ -181,12 +222,13 @@ class Staff:
             for name, alone in session.run(feeds).items():
                 _check_row(name, together[name], alone, row, most)
 
-    def sample(self, count: int, notes: Notes, for_ns: int) -> None:
-        """Service times of each batch size with each number of busy instances, in turn, apart from any queue; then how late
-        an idle instance wakes. Each of them once at least, and no more after ``for_ns``."""
+    def sample(self, count: int, notes: Notes, for_ns: int, pace: Pace | None = None) -> None:
+        """Service times of each batch size with each number of busy instances, in turn, apart from any queue: without a
+        rest, or at a ``pace``. Then how late an idle instance wakes. Each of them once at least, and no more after
+        ``for_ns``."""
         until_ns = self._bench.clock.now_ns() + for_ns
         for busy in range(1, self._rules.instances + 1):
-            self._all(busy, partial(self._samples, busy, count, notes, until_ns))
+            self._all(busy, partial(self._samples, busy, count, notes, until_ns, pace))
         clock, rest_ns = self._bench.clock, notes.latest_ns
         for wake in range(-(-count // WAKES)):
             if wake and clock.now_ns() >= until_ns:
@@ -195,18 +237,27 @@ class Staff:
             clock.sleep_until_ns(due_ns)
             notes.wakes_ns.append(clock.now_ns() - due_ns)
 
-    def _samples(self, busy: int, count: int, notes: Notes, until_ns: int, instance: int) -> None:
+    def _samples(self, busy: int, count: int, notes: Notes, until_ns: int, pace: Pace | None, instance: int) -> None:
+        clock = self._bench.clock
+        spent_ns = dict.fromkeys(sizes(self._rules.max_batch), 0)
+        due_ns, begun = clock.now_ns(), len(notes.cells.get((1, busy), ()))
         for turn in range(count):
-            if turn and self._bench.clock.now_ns() >= until_ns:
+            if turn and clock.now_ns() >= until_ns:
                 return
-            for size in sizes(self._rules.max_batch):
-                self._timed(instance, size, busy, notes)
+            for size in spent_ns:
+                rested = pace is not None and clock.now_ns() < due_ns
+                clock.sleep_until_ns(due_ns)
+                spent_ns[size] += self._timed(instance, range(turn * size, (turn + 1) * size), busy, notes, rested)
+                if pace is not None:
+                    due_ns = pace.next_ns(due_ns, begun + turn, spent_ns[size] / (turn + 1))
 
-    def _timed(self, instance: int, size: int, busy: int, notes: Notes) -> None:
+    def _timed(self, instance: int, requests: Sequence[int], busy: int, notes: Notes, rested: bool) -> int:
         clock = self._bench.clock
         start_ns = clock.now_ns()
-        self._run(instance, range(size))
-        notes.add(size, busy, clock.now_ns() - start_ns)
+        self._run(instance, requests)
+        taken_ns = clock.now_ns() - start_ns
+        notes.add(len(requests), busy, taken_ns, rested=rested)
+        return taken_ns
 
     def _run(self, instance: int, requests: Sequence[int]) -> None:
         session, cycle = self._sessions[instance], self._bench.cycle

@@ -20,7 +20,7 @@ NO_LAYERS = ("Input", "Output", "Const", "Reorder", "Reshape")
 """What stands in the compiled graph beside its layers."""
 
 _PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": "int8", "i8": "int8", "f64": "float64"}
-_PRECISIONS.update({"u4": "int4-weights", "i4": "int4-weights"})  # weights; the products are computed in float
+_PRECISIONS.update({"u4": "int4-weights", "i4": "int4-weights"})  # of weights; inputs may be rounded on the way
 
 
 def import_runtime() -> None:

@@ -8,11 +8,9 @@ so that a plan's layers can be told in its terms.
 from __future__ import annotations
 
 import itertools
-import logging
 import math
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -24,6 +22,7 @@ from edgedeploy.reference.parity import TOLERANCE, worst_distance
 from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import CALIBRATION_LIMIT, calibration_feeds
 from edgedeploy.targets.openvino.constants import PRODUCTS
+from edgedeploy.targets.openvino.toolkit import quiet_nncf
 
 CALIBRATIONS: Final = ("mean-minmax", "minmax", "percentile", "mse")
 """The calibration methods that NNCF has of ``records.variant.CALIBRATIONS``, its default first."""
@@ -267,28 +266,3 @@ class _Cases:
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
         return calibration_feeds(self.request)
-
-
-def quiet_nncf() -> Any:
-    """NNCF without telemetry, progress bars and log lines.
-
-    A build must not call home, and a second live progress bar breaks the first one. NNCF offers a switch for neither: its
-    own continuous-integration variable turns telemetry off, its progress classes are replaced.
-    """
-    os.environ.setdefault("NNCF_CI", "1")
-    import nncf
-    from nncf.common.logging import track_progress
-
-    for name in ("Progress", "WeightedProgress"):
-        progress = getattr(track_progress, name, None)
-        if isinstance(progress, type):
-            setattr(track_progress, name, _silent(progress))
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    return nncf
-
-
-def _silent(progress: type) -> Callable[..., Any]:
-    def make(*columns: Any, **options: Any) -> Any:
-        return progress(*columns, **{**options, "disable": True})
-
-    return make

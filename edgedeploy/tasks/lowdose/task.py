@@ -10,7 +10,7 @@ window's width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -44,6 +44,8 @@ class LowDoseOptions(ImageToImageOptions):
     - ``value_range``: the HU that are 0 and 1 in the network; values beyond them are clipped.
     - ``window_hu``: the HU that answers are scored in; values beyond them are clipped.
     - ``blocks``: residual blocks of a level that ``blocks`` in ``[space]`` may name, the baseline's first.
+    - ``depth``: steps down of the kind's own network. Its students ("folded-16", "folded-24" and "folded-32" of 16
+      channels), which ``student`` in ``[space]`` may name, have one less: they work at half of the resolution.
     - ``residual``: ``true`` alone: the network learns the noise.
     - ``upsampling``: the kind's own network has none to choose.
     - ``bodies``: how many slices are made, each of a body of its own.
@@ -100,8 +102,15 @@ class LowDoseOptions(ImageToImageOptions):
         return Making(self.bodies, max(self.resolutions), self.photons, self.field_mm, self.data_seed)
 
 
+def folded(options: LowDoseOptions) -> dict[str, int]:
+    """Students that work at half of the resolution, by name, with the channels of their first level: as many as the kind's
+    own network has at its first level, one and a half times as many, and those of its second level."""
+    base = options.base_channels
+    return {f"folded-{channels}": channels for channels in (base, base * 3 // 2, base * 2)}
+
+
 class LowDoseCt(ImageToImage):
-    """See :class:`edgedeploy.tasks.image_to_image.ImageToImage`."""
+    """See :class:`edgedeploy.tasks.image_to_image.ImageToImage` and :class:`edgedeploy.interfaces.task.Teaching`."""
 
     def __init__(self, options: LowDoseOptions, base: Path, maker: Maker | None = None) -> None:
         if not options.root:
@@ -111,6 +120,9 @@ class LowDoseCt(ImageToImage):
         self._range_hu, self._window_hu = options.range_hu, options.window_hu
         if maker is None:
             self.architecture = {"resolution": options.resolutions, "blocks": options.blocks}
+        self.students = (
+            {} if maker is not None else {name: self._folded(base) for name, base in folded(options).items()}
+        )
         low, high = options.window_hu
         window = f"window of {low:g} to {high:g} HU"
         self.metrics: Mapping[str, MetricInfo] = {
@@ -120,12 +132,25 @@ class LowDoseCt(ImageToImage):
         }
 
     def own_network(self, **arch: Scalar) -> Any:
+        return self._denoiser(self.options.base_channels, self._options.depth, int(arch["blocks"]))
+
+    def _folded(self, base: int) -> Callable[..., Any]:
+        def make(**arch: Scalar) -> Any:
+            return self._denoiser(base, self._options.depth - 1, int(arch["blocks"]), fold=2)
+
+        return make
+
+    def _denoiser(self, base: int, depth: int, blocks: int, fold: int = 1) -> Any:
+        """Its layers see the width of the window as 1."""
+        (low, high), (black, white) = self._range_hu, self._window_hu
         return build_denoiser(
             channels=self.options.channels,
-            base=self.options.base_channels,
-            depth=self._options.depth,
-            blocks=int(arch["blocks"]),
+            base=base,
+            depth=depth,
+            blocks=blocks,
             seed=self.options.seed,
+            fold=fold,
+            gain=(high - low) / (white - black),
         )
 
     def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:

@@ -48,18 +48,34 @@ data_seed = SEED
 seed = SEED
 base_channels = 16
 blocks = [1]
-baseline = {{ epochs = 30, learning_rate = 2e-3 }}
-recovery = {{ epochs = 10, learning_rate = 1e-3 }}
+baseline = {{ epochs = 30, batch_size = 4, learning_rate = 2e-3 }}
+recovery = {{ epochs = 16, batch_size = 4, learning_rate = 1e-3 }}
 
 [[boards]]
 name = "here"
 kind = "local"
 
 [space]
-width = [1.0, 0.75, 0.5]
+student = ["none", "folded-32"]
+recovery_epochs = [60]
 precision = ["float32", "int8"]
 training = ["ptq", "qat"]
 threads = [1]
+
+[[try]]
+target = "openvino"
+precision = "int8"
+student = "folded-32"
+
+[[try]]
+target = "openvino"
+precision = "int8"
+student = "folded-32"
+training = "qat"
+
+[[try]]
+target = "openvino"
+precision = "int8"
 
 [[objectives]]
 metric = "psnr_db"
@@ -73,8 +89,9 @@ min_effect = 0.02
 margin = {{ psnr_db = {MOST_PSNR_DB}, ssim = {MOST_SSIM} }}
 
 [budget]
-trials = 12
-wall_clock = "30 min"
+trials = 5
+recovered_baseline = false
+wall_clock = "60 min"
 
 [measure] # the times of the row are taken below; a busy machine may make the search's own uncertain
 queries = 64

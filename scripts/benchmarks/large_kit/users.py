@@ -142,7 +142,7 @@ def _answer(item: Served, plan: MeasurePlan, folder: Path) -> Answer:
     board = open_board({"name": "this machine", "kind": "local", "root": str(folder / "board")})
     with TemporaryDirectory(dir=folder) as scratch, board.session() as session:
         raw: Mapping[str, Any] = session.measure(Job(item.payload, None, plan), Path(scratch)).scenarios["server"]
-    times_ns = [time_ns for cell in raw["services"] for time_ns in cell["ns"]]
+    times_ns = [time_ns for cell in (*raw["services"], *raw["rested"]) for time_ns in cell["ns"]]
     return Answer(predicted_users(raw).users, raw["users"], statistics.median(times_ns))
 
 

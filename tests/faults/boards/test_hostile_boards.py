@@ -136,6 +136,14 @@ LIES: dict[str, tuple[Callable[[Any], None], str]] = {
     "another deadline": (put("scenarios", "server", "deadline_ns", to=5), "server.deadline_ns"),
     "a service in no time": (put("scenarios", "server", "services", 0, "ns", 0, to=1), "server.services"),
     "a service of no batch": (put("scenarios", "server", "services", 0, "batch", to=2), "server.services"),
+    "a rest of no batch": (
+        put("scenarios", "server", "rested", to=[{"batch": 2, "busy": 1, "ns": [10**6]}]),
+        "server.rested",
+    ),
+    "rests without a time": (
+        put("scenarios", "server", "rested", to=[{"batch": 1, "busy": 1, "ns": []}]),
+        "server.services",
+    ),
     "a run too few": (put("scenarios", "resources", "runs", to=lambda r: r[:1]), "resources.runs: 1, 2"),
     "curves of a lost clock": (
         put("scenarios", "resources", "runs", 0, "at_ns", to=lambda a: a[::-1]),

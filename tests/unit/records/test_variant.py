@@ -8,7 +8,7 @@ import pytest
 
 from edgedeploy.records.elastic import NO_ELASTIC, Elastic
 from edgedeploy.records.precision import PrecisionPlan
-from edgedeploy.records.variant import Choices, Variant, canonical
+from edgedeploy.records.variant import MOST_BATCH, MOST_INSTANCES, Choices, Variant, canonical
 from edgedeploy.search.space import Space
 
 PRECISIONS = {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16", "int8")}
@@ -312,3 +312,12 @@ def test_parameters_of_a_variant_are_found_again() -> None:
         **{"target": "onnxruntime", "heads": 1.0},
         **{"student": "none", "width": 1.0, "depth": 4},
     }
+
+
+@pytest.mark.parametrize(("name", "most"), [("max_batch", MOST_BATCH), ("instances", MOST_INSTANCES)])
+def test_what_serves_is_bounded(name: str, most: int) -> None:
+    data = Variant("onnxruntime", "int8", 1.0, (), 1).as_json()
+    assert getattr(Variant.from_json({**data, name: most}), name) == most
+    for value in (0, -1, most + 1):
+        with pytest.raises(ValueError, match=f"{name} is 1 to {most}"):
+            Variant.from_json({**data, name: value})

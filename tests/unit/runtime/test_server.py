@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from simulated_clock import SimulatedClock, SimulatedSession
 
+from edgedeploy.evidence.serving import predicted_users
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.scenarios.base import Bench, make_scenario
 from edgedeploy.runtime.scenarios.queueing import (
@@ -47,6 +48,11 @@ def served(arrivals: list[int], rules: Rules, *durations_ns: int, deadline_ns: i
     work = clock.work(*durations_ns)
     Desk(account, clock, lambda instance, batch: work()).work(0)
     return account.close(allowed=0)
+
+
+def timed(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Cells of the service times that a server scenario sent."""
+    return [*raw["services"], *raw["rested"]]
 
 
 def constant(cells: Mapping[tuple[int, int], int]) -> Services:
@@ -178,11 +184,39 @@ class TestScenario:
 
     def test_measured_and_predicted_agree_where_nothing_disturbs(self) -> None:
         raw = self.run(bench(10_000))
-        cells = {(cell["batch"], cell["busy"]): cell["ns"] for cell in raw["services"]}
-        load = Load(raw["gaps"], raw["every_ns"], raw["deadline_ns"], raw["percent"], ALONE)
-        predicted = load.predicted_users(lambda start: Services(cells, raw["wakes_ns"], start), 1, 100_000)
-        assert predicted == pytest.approx(raw["users"], rel=2 * RESOLUTION)
+        assert predicted_users(raw).users == pytest.approx(raw["users"], rel=2 * RESOLUTION)
         assert 0.3 < raw["users"] * 10_000 / raw["every_ns"] < 1  # of what one instance can do at all
+
+    @pytest.mark.parametrize(("rested_ns", "max_batch"), [(18_000, 1), (5_000, 1), (18_000, 4)])
+    def test_what_a_rest_does_to_a_service_time_is_predicted(self, rested_ns: int, max_batch: int) -> None:
+        """A batch after a rest takes longer (cold caches) or shorter (a processor that others want too)."""
+
+        class Resting(SimulatedSession):
+            def run(self, feeds: Any) -> dict[str, Any]:
+                rested = clock.now_ns() > self.ended_ns
+                clock.time_ns += rested_ns if rested else 10_000
+                self.ended_ns = clock.time_ns
+                return dict(feeds)
+
+            ended_ns = 0
+
+        clock = SimulatedClock()
+        cycle = [{"x": np.full((1, 2), case, np.float32)} for case in (1, 2, 3)]
+        raw = self.run(
+            Bench(Resting(clock, 1), cycle, clock, dict), gaps=poisson(1000), samples=400, max_batch=max_batch
+        )
+        assert predicted_users(raw).users == pytest.approx(raw["users"], rel=0.1)
+
+    def test_sampled_batches_are_as_busy_as_the_server_and_see_all_cases(self) -> None:
+        on = bench(10_000)
+        raw = self.run(on, samples=400)
+        (cell,) = raw["services"]
+        (rested,) = raw["rested"]
+        share = len(cell["ns"]) / (
+            len(cell["ns"]) + len(rested["ns"])
+        )  # in M/G/1, of who comes while another is served
+        assert share == pytest.approx(raw["users"] * 10_000 / raw["every_ns"], abs=0.15)
+        assert {float(feeds["x"][0, 0]) for feeds in on.session.fed[:30]} == {1.0, 2.0, 3.0}
 
     def test_the_load_that_is_stated_is_the_most_that_held_or_the_one_asked_for(self) -> None:
         raw = self.run(bench(10_000))
@@ -211,7 +245,7 @@ class TestScenario:
     def test_slow_batches_are_sampled_as_often_as_the_time_allows(self) -> None:
         raw = self.run(bench(10_000_000), samples=1000, max_batch=4, time_limit_ns=4 * 10**9)
         assert (raw["users"], raw["cut"]) == (0, False)
-        counts = [len(cell["ns"]) for cell in raw["services"]]
+        counts = [sum(len(cell["ns"]) for cell in timed(raw) if cell["batch"] == size) for size in (1, 2, 4)]
         assert min(counts) == max(counts) < 4e9 / 3e7  # all three sizes take 30 ms together
 
     def test_batches_carry_more_users_where_they_take_no_longer(self) -> None:

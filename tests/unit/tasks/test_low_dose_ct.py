@@ -16,8 +16,9 @@ import torch
 
 from edgedeploy import Grouped, Pictured, Piped, Task, Trainable
 from edgedeploy.compress.prune import channel_widths, prune
+from edgedeploy.compress.student import student_of
 from edgedeploy.errors import SpecError
-from edgedeploy.interfaces.task import SPLITS
+from edgedeploy.interfaces.task import SPLITS, Teaching
 from edgedeploy.tasks.load import load_task
 from edgedeploy.tasks.lowdose.making import Making, cache_folder, made_pairs
 from edgedeploy.tasks.lowdose.network import build_denoiser
@@ -218,3 +219,44 @@ def test_the_network_starts_from_its_input_and_gets_narrower() -> None:
     assert all(after[name] == before[name] // 2 for name in before if name != "head")
     assert narrow(image).shape == image.shape
     assert not torch.equal(narrow(image), image)
+
+
+def conv_sides(network: Any, image: Any) -> list[int]:
+    """The side of what each convolution gives."""
+    seen: list[int] = []
+    for layer in (module for module in network.modules() if isinstance(module, torch.nn.Conv2d)):
+        layer.register_forward_hook(lambda module, given, found: seen.append(found.shape[-1]))
+    network(image)
+    return seen
+
+
+def test_layers_see_the_window_as_one(pairs: Path) -> None:
+    network = load(pairs, window_hu=[0, 400]).build(**ARCH).eval()
+    seen: list[Any] = []
+    network.stem.register_forward_hook(lambda module, given, found: seen.append(given[0]))
+    network(torch.from_numpy(unit(np.full((1, 1, 32, 32), 400.0))) - torch.from_numpy(unit(np.zeros((1, 1, 32, 32)))))
+    assert float(seen[0].mean()) == pytest.approx(1.0, rel=1e-4)
+    older = {name: value for name, value in network.state_dict().items() if name != "gain"}
+    with pytest.raises(RuntimeError, match="gain"):
+        network.load_state_dict(older)
+
+
+def test_students_fold_the_image_and_start_from_it(pairs: Path) -> None:
+    task = load(pairs, base_channels=4)
+    assert isinstance(task, Teaching)
+    assert set(task.students) == {"folded-4", "folded-6", "folded-8"}
+    image = torch.rand(1, 1, 32, 32)
+    for name, channels in (("folded-4", 4), ("folded-6", 6), ("folded-8", 8)):
+        network = student_of(task, name, ARCH).eval()
+        assert torch.equal(network(image), image)
+        assert network.stem.weight.shape == (channels, 4, 3, 3), "the four pixels of a square are its channels"
+        torch.nn.init.normal_(network.head.weight)
+        assert network(image).shape == image.shape
+        assert set(conv_sides(network, image)) == {16}, "no convolution has full resolution"
+
+
+def test_a_network_of_the_user_s_own_has_no_student(pairs: Path) -> None:
+    (pairs.parent / "net.py").write_text(
+        "import torch\n\n\ndef make(in_channels):\n    return torch.nn.Conv2d(in_channels, 1, 3, padding=1)\n"
+    )
+    assert load(pairs, network="net.py:make").students == {}
