@@ -74,18 +74,27 @@ Series = Neighbours | Repeats | Pairs | Course | float
 @dataclass(frozen=True, eq=False)
 class Run:
     """What came back from a board, as far as numbers are made of it. ``power`` is what the agent recorded of the board's
-    power, ``scenarios`` the raw series of scenarios. A series is read once."""
+    power, ``scenarios`` the raw series of scenarios, ``images`` the bytes of each case's coded image. A series is read
+    once."""
 
     candidate: RawSide
     baseline: RawSide | None = None
     artifact: Artifact | None = None
     power: Mapping[str, Any] | None = None
     scenarios: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, measurement: Measurement) -> Run:
         power = measurement.environment.get("energy")
-        return cls(measurement.candidate, measurement.baseline, measurement.artifact, power, measurement.scenarios)
+        return cls(
+            measurement.candidate,
+            measurement.baseline,
+            measurement.artifact,
+            power,
+            measurement.scenarios,
+            measurement.images,
+        )
 
     def scenario(self, name: str) -> Mapping[str, Any]:
         """The raw series of a scenario. Raises ``MeasurementError`` when the board sent none."""
@@ -163,6 +172,11 @@ def _size(run: Run) -> Series | None:
     return None if run.artifact is None else float(require_positive([run.artifact.size_bytes], "size")[0])
 
 
+def _image_bytes(run: Run) -> Series | None:
+    sizes = require_positive(list(run.images.values()), "size of an image")
+    return float(sizes.mean()) if sizes.size else None
+
+
 def _energy(run: Run) -> Series | str | None:
     if run.power is None:
         return None
@@ -178,6 +192,7 @@ RUN_SERIES: Final[Mapping[str, Reader]] = {
     "cold starts": _cold_starts,
     "peak memory": _peak_memory,
     "size": _size,
+    "image bytes": _image_bytes,
     "energy": _energy,
 }
 """What every run gives, timed or not."""

@@ -133,6 +133,16 @@ METRICS: Final[Sequence[Metric]] = (
         key=True,
     ),
     Metric(
+        name="image_bytes",
+        heading="Bytes of an image",
+        unit="bytes",
+        text="mean size of the coded images, or of their pixels where nothing is coded",
+        source=Source("image bytes"),
+        missing="the study searches no image_codec",
+        exact=True,
+        across_boards=True,
+    ),
+    Metric(
         name="energy_j",
         heading="Energy",
         unit="J",

@@ -22,6 +22,7 @@ from edgedeploy.records.units import parse_quantity
 from edgedeploy.records.variant import CALIBRATIONS, DEPLOYMENT_KEYS, PRECISIONS, TRAININGS, Scalar
 from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board, memory_bytes, with_memory_limit
+from edgedeploy.spec.codecs import check_codecs
 from edgedeploy.spec.conditions import OnlyTable, check_conditions
 from edgedeploy.spec.evidence import EvidenceTable, NotNegative, check_evidence
 from edgedeploy.spec.measuring import MeasureTable
@@ -370,6 +371,7 @@ class StudySpec(_Table):
                 raise source.error("space.power_mode", f"expected names of modes, but got {mode!r}")
         subset(source, "space.weight_bits", self.space.get("weight_bits", ()), WEIGHT_BITS, "int8 weights have")
         check_tiles(source, self.space)
+        check_codecs(source, self.space, self.measure.scenarios, self.measure.realtime.stages)
         check_plans(source, self.space, self.plans)
         check_serving(source, self.space, self.measure.scenarios, self.measure.server.queue)
         subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
