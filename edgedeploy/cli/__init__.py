@@ -14,5 +14,6 @@ from edgedeploy.cli import signing  # isort: skip
 from edgedeploy.cli import activate  # isort: skip
 from edgedeploy.cli import nightly  # isort: skip
 from edgedeploy.cli import look  # isort: skip
+from edgedeploy.cli import recode  # isort: skip
 
-__all__ = ["activate", "begin", "bundle", "look", "nightly", "oneshot", "plan", "show", "signing", "study"]
+__all__ = ["activate", "begin", "bundle", "look", "nightly", "oneshot", "plan", "recode", "show", "signing", "study"]

@@ -4,8 +4,8 @@ A **codec** is a family and, where something is lost, how much: ``jpeg-q75``, ``
 ``j2k-psnr45``, ``htj2k``, ``htj2k-step0.02``, ``jxl``, ``jxl-d1``. An **image** is (H, W), or (H, W, 3) of 8 bits:
 ``uint8``, or ``uint16`` with 9 to 16 bits. imagecodecs is imported when it is used.
 
-Bytes may come from strangers: the size that they say of themselves has to be the one that is expected, before a decoder sees
-them, and what the decoder gives has to be it too.
+The size that bytes say of themselves has to be the one that is expected, before a decoder sees them, and what the decoder
+gives has to be it too. Strangers' bytes belong into :mod:`edgedeploy.runtime.pipeline.coded_apart`: decoders hang on some.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def encode(codec: Codec, image: Any, bits: int = 8, *, bare: bool = False) -> by
 
     Lossy HTJ2K of 8 bits is coded with 16, of which 8 are empty: OpenJPH's decoder in imagecodecs does not cut what passes
     white or black by a rounding, so that 254 may come back as 0. ``bare`` codes it with 8, for decoders that cut:
-    OpenJPEG's, which :func:`decode` then takes, does, and is slower.
+    OpenJPEG's, which :func:`decode` then takes, does, and is slower. ``bare`` is what a DICOM file gets.
     """
     check_image(codec, image, bits)
     coders = _imagecodecs(codec)
@@ -172,6 +172,8 @@ def decode(codec: Codec, data: bytes, shape: tuple[int, ...], bits: int = 8, *, 
         raise CodecError(f"{codec.name} does not decode the bytes: {type(exc).__name__}: {str(exc)[:200]}") from None
     if _is_wide(codec, bits) and found.dtype == np.uint16:
         found = np.clip(found.view(np.int16), 0, (1 << bits) - 1).astype(np.uint8 if bits == 8 else np.uint16)
+    elif found.dtype == np.uint16 and bits < 16:
+        found = np.minimum(found, (1 << bits) - 1).astype(np.uint16)  # JPEG-LS has 16 bits of 12, and may pass white
     wanted = np.uint8 if bits == 8 else np.uint16
     if found.shape != tuple(shape) or found.dtype != wanted:
         raise CodecError(f"{codec.name}: decoded {found.dtype} {found.shape}, expected {np.dtype(wanted)} {shape}")
@@ -192,8 +194,9 @@ def _imagecodecs(codec: Codec) -> Any:
 
 
 def _jpeg(coders: Any, codec: Codec, image: Any, bits: int, bare: bool) -> Any:
-    """Chroma at full size; Huffman tables of the image's own cost the encoder alone."""
-    colour = {"subsampling": "444"} if image.ndim == 3 else {}
+    """Chroma at full size, or halved as DICOM's YBR_FULL_422 has it. Huffman tables of the image's own cost the encoder
+    alone."""
+    colour = {"subsampling": "422" if bare else "444"} if image.ndim == 3 else {}
     return coders.jpeg8_encode(image, level=int(codec.level or 0), optimize=True, bitspersample=bits, **colour)
 
 

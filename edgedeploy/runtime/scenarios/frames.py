@@ -15,11 +15,11 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from edgedeploy.runtime.faults import BundleError, RuntimeFault
 from edgedeploy.runtime.pipeline.codecs import Codec, CodecError, CodecMissing, codec_of, decode
-from edgedeploy.runtime.pipeline.coded_check import DECODERS_DIFFER
+from edgedeploy.runtime.pipeline.coded_check import may_differ
 from edgedeploy.runtime.pipeline.numpy_later import np
 from edgedeploy.runtime.pipeline.run import FrameError, prepare
 from edgedeploy.runtime.pipeline.steps import Steps, read_steps
-from edgedeploy.runtime.wire.serde import WireError, from_json, to_json
+from edgedeploy.runtime.wire.serde import from_json, to_json
 
 MOST_FRAMES = 64
 MOST_FILE_BYTES = 1 << 30
@@ -76,7 +76,7 @@ class CodedFrames:
                 numbers = range(len(self.forms))
                 self._codes = [data[f"code{number}"].tobytes() for number in numbers]
                 wanted = [data[f"image{number}"] for number in numbers] if self.codec else []
-        except (OSError, ValueError, KeyError, TypeError, WireError, BundleError, zipfile.BadZipFile) as exc:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BundleError, zipfile.BadZipFile) as exc:
             raise RuntimeFault("bad_job", f"coded frames: {type(exc).__name__}: {exc}") from exc
         self.largest_difference = self._differs(wanted)
 
@@ -120,7 +120,7 @@ class CodedFrames:
             error = int(np.abs(found - form.frame(image).astype(np.float64)).max() + 0.5)
             top = 255 if form.dtype == "float32" else (1 << form.bits) - 1
             lossless = self.codec is not None and self.codec.near is not None
-            if error > (0 if lossless else DECODERS_DIFFER * top):
+            if error > (0 if lossless else may_differ(image) * top):
                 text = f"this board's decoder ({_version()}) gives frame {number} another pixel by {error} of {top}"
                 raise RuntimeFault("codec_differs", f"{text} than the host's, on whose image accuracy is scored")
             largest = max(largest, error)
