@@ -15,5 +15,19 @@ from edgedeploy.cli import activate  # isort: skip
 from edgedeploy.cli import audit  # isort: skip
 from edgedeploy.cli import nightly  # isort: skip
 from edgedeploy.cli import look  # isort: skip
+from edgedeploy.cli import recode  # isort: skip
 
-__all__ = ["activate", "audit", "begin", "bundle", "look", "nightly", "oneshot", "plan", "show", "signing", "study"]
+__all__ = [
+    "activate",
+    "audit",
+    "begin",
+    "bundle",
+    "look",
+    "nightly",
+    "oneshot",
+    "plan",
+    "recode",
+    "show",
+    "signing",
+    "study",
+]

@@ -71,6 +71,7 @@ def settings_of(variants: Sequence[Variant]) -> dict[str, list[Scalar]]:
         "threads": [variant.threads for variant in variants],
         "instances": [variant.instances for variant in variants],
         "batch": [variant.max_batch for variant in variants],
+        "image codec": [variant.image_codec or "none" for variant in variants],
         "power mode": [variant.power_mode or "unchanged" for variant in variants],
     }
     return {name: values for name, values in columns.items() if len(set(map(repr, values))) > 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from edgedeploy.evidence.samples import Sample, sample_from
@@ -10,7 +11,7 @@ from edgedeploy.evidence.scenarios import SCENARIO_SERIES
 from edgedeploy.evidence.series import RUN_SERIES, Reader, Run
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.job import RawSide
-from edgedeploy.records.metric_table import METRICS, RUN_METRICS, SCENARIO_METRICS
+from edgedeploy.records.metric_table import METRICS, OF_IMAGES, RUN_METRICS, SCENARIO_METRICS
 from edgedeploy.records.metrics import Clock, Metric
 
 SERIES: Final[Mapping[str, Reader]] = {**RUN_SERIES, **SCENARIO_SERIES}
@@ -37,15 +38,18 @@ def board_metrics(
     artifact: Artifact,
     power: Mapping[str, Any] | None = None,
     clock: Clock = "wall",
+    images: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Every name of ``RUN_METRICS`` either as a number or as the reason why there is none.
 
-    ``power`` is what the agent recorded of the board's power. What a board with this ``clock`` cannot tell is not read. On
-    a virtual clock the process's CPU time is its instruction count: time that the server or the kernel took between is not
-    in it, which a reading of the clock itself would have. Of the blocks the smallest counts there: interrupts within a
-    block add to its count, nothing takes from it, and how many fall into a block differs from boot to boot.
+    ``power`` is what the agent recorded of the board's power, ``images`` the bytes of coded images.
+    What a board with this ``clock`` cannot tell is not read. On a virtual clock the process's CPU time is its
+    instruction count: time that the server or the kernel took between is not in it, which a reading of the clock itself
+    would have. Of the blocks the smallest counts there: interrupts within a block add to its count, nothing takes from
+    it, and how many fall into a block differs from boot to boot.
     """
-    return _numbers(RUN_METRICS.values(), Run(candidate, baseline, artifact, power), clock)
+    rows = [*RUN_METRICS.values(), *(SCENARIO_METRICS[OF_IMAGES].values() if images else ())]
+    return _numbers(rows, Run(candidate, baseline, artifact, power, images=images), clock)
 
 
 def scenario_metrics(

@@ -54,7 +54,7 @@ def with_rerun(item: Measurement, later: Measurement, limits: StabilityLimits) -
         found = f"put together, {moved}"
         raise Unstable(f"add a run of {item.variant.label}", found, "The first run counts alone")
     metrics, missing = board_metrics(
-        candidate, baseline, item.artifact, item.environment.get("energy"), item.board.clock
+        candidate, baseline, item.artifact, item.environment.get("energy"), item.board.clock, item.images
     )
     others = {name: value for name, value in item.metrics.items() if name not in missing}
     reasons = {name: value for name, value in item.missing.items() if name not in metrics}

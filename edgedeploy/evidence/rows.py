@@ -56,6 +56,7 @@ def _settings(variant: Variant) -> Row:
         "threads": variant.threads,
         "instances": variant.instances,
         "max_batch": variant.max_batch,
+        "image_codec": variant.image_codec,
     }
 
 

@@ -74,18 +74,27 @@ Series = Neighbours | Repeats | Pairs | Course | float
 @dataclass(frozen=True, eq=False)
 class Run:
     """What came back from a board, as far as numbers are made of it. ``power`` is what the agent recorded of the board's
-    power, ``scenarios`` the raw series of scenarios. A series is read once."""
+    power, ``scenarios`` the raw series of scenarios, ``images`` the bytes of each case's coded image. A series is read
+    once."""
 
     candidate: RawSide
     baseline: RawSide | None = None
     artifact: Artifact | None = None
     power: Mapping[str, Any] | None = None
     scenarios: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, measurement: Measurement) -> Run:
         power = measurement.environment.get("energy")
-        return cls(measurement.candidate, measurement.baseline, measurement.artifact, power, measurement.scenarios)
+        return cls(
+            measurement.candidate,
+            measurement.baseline,
+            measurement.artifact,
+            power,
+            measurement.scenarios,
+            measurement.images,
+        )
 
     def scenario(self, name: str) -> Mapping[str, Any]:
         """The raw series of a scenario. Raises ``MeasurementError`` when the board sent none."""
@@ -170,6 +179,11 @@ def _shipped(run: Run) -> Series | None:
     return float(require_positive([run.artifact.shipped_bytes or run.artifact.size_bytes], "shipped bytes")[0])
 
 
+def _image_bytes(run: Run) -> Series | None:
+    sizes = require_positive(list(run.images.values()), "size of an image")
+    return float(sizes.mean()) if sizes.size else None
+
+
 def _energy(run: Run) -> Series | str | None:
     if run.power is None:
         return None
@@ -186,6 +200,7 @@ RUN_SERIES: Final[Mapping[str, Reader]] = {
     "peak memory": _peak_memory,
     "size": _size,
     "shipped": _shipped,
+    "image bytes": _image_bytes,
     "energy": _energy,
 }
 """What every run gives, timed or not."""

@@ -35,6 +35,7 @@ def pack(job: Job) -> dict[str, Any]:
                 "inputs": payload.inputs.read_bytes(),
                 "threads": payload.threads,
                 "states": dict(payload.states),
+                "frames": payload.frames.read_bytes() if payload.frames is not None else None,
             }
             for name, payload in job.sides.items()
         },
@@ -54,7 +55,10 @@ def unpack(packed: Mapping[str, Any], folder: Path) -> Job:
             (place / file.name).write_bytes(side["files"][file.name])
         inputs = folder / f"{name}-inputs.npz"
         inputs.write_bytes(side["inputs"])
-        payloads[name] = Payload(artifact, place, inputs, side["threads"], side["states"])
+        frames = folder / f"{name}-frames.npz" if side["frames"] is not None else None
+        if frames is not None:
+            frames.write_bytes(side["frames"])
+        payloads[name] = Payload(artifact, place, inputs, side["threads"], side["states"], frames)
     return Job(payloads["candidate"], payloads.get("baseline"), _read(MeasurePlan, packed["plan"]))
 
 

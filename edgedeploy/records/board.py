@@ -45,6 +45,7 @@ class BoardInfo:
     accelerators: tuple[str, ...] = ()
     isa_known: tuple[str, ...] = ()
     host_key: str = ""
+    codecs: str = ""
 
     @property
     def kernel(self) -> str:
@@ -115,6 +116,7 @@ class BoardInfo:
             "serial": self.serial,
             "image": self.image,
             "accelerators": list(self.accelerators),
+            **({"codecs": self.codecs} if self.codecs else {}),  # older files have none
         }
 
     @classmethod

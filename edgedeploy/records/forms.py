@@ -103,6 +103,17 @@ class SustainedForm:
 
 
 @dataclass(frozen=True)
+class CodedForm:
+    """What the board decoded: ``bytes`` of each of ``frames`` images, by ``codec`` (empty: they are not coded)."""
+
+    codec: str
+    frames: int
+    bytes: tuple[int, ...]
+    largest_difference: int
+    decoder: str
+
+
+@dataclass(frozen=True)
 class RealtimeForm:
     arrivals_ns: tuple[int, ...]
     deadline_ns: int
@@ -111,6 +122,7 @@ class RealtimeForm:
     pending: tuple[int, ...]
     blocked: int
     stages_ns: Mapping[str, tuple[int, ...]]
+    coded: CodedForm | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class Payload:
     """One artifact's folder with the inputs it is run on.
 
     ``inputs`` is an ``.npz`` of one array per model input, stacked along a new first axis: shape (cases, \\*input shape).
+    ``frames`` is a file of coded images (:mod:`edgedeploy.runtime.scenarios.frames`), None without.
     With ``states`` each case is a clip, and its arrays are those of :mod:`edgedeploy.runtime.sessions.clips`.
     """
 
@@ -30,6 +31,7 @@ class Payload:
     inputs: Path
     threads: int
     states: Mapping[str, str] = field(default_factory=dict)
+    frames: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ LIMITS_CHANGED: Final = "measured under other limits of [measure] than the study
 BEYOND_TOLERANCE: Final = "parity: "
 """How the note begins of a measurement whose worst golden case is further from the float model than the tolerance."""
 
-_LATER: Final = ("parity_case", "groups", "draws", "placements")
+_LATER: Final = ("parity_case", "groups", "draws", "placements", "images")
 _KEPT_SCENARIOS: Final = "protocols"  # the name of the field in files of schema 1
 
 
@@ -52,6 +52,7 @@ class _Kept:
     groups: Mapping[str, int] = field(default_factory=dict)
     draws: Mapping[str, SplitDraws] = field(default_factory=dict)
     placements: Mapping[str, Placements] = field(default_factory=dict)
+    images: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,8 @@ class Measurement(RawSeries, _Kept):
     ``parity`` holds the figures of :class:`edgedeploy.reference.parity.Judged`, ``parity_case`` the id of the worst case.
     ``cases`` maps case id to the task's metrics for that case (None when the task defines none), ``groups`` case id to the
     number of its group where the task names groups, ``draws`` the metrics of the whole split to their values on resampled
-    cases, ``placements`` AUROCs to where each case is ranked; older files have none of these three. ``valid`` is False for
+    cases, ``placements`` AUROCs to where each case is ranked, ``images`` case id to the bytes of its coded image in a study
+    that searches codecs; older files have none of these four. ``valid`` is False for
     a run whose conditions drifted; ``cause`` says how. The raw series are kept beside the results; a layer in
     ``layers`` also names the reference's layer that it computes (``evidence/layers.py``).
     """

@@ -26,6 +26,9 @@ _NO_ENERGY: Final = "an emulated board has no energy of its own"
 _NO_QUERIES: Final = "no timed queries were asked for"
 _NO_CPU_TIME: Final = "the board gives no CPU time"
 
+OF_IMAGES: Final = "images"
+"""What a study measures that searches ``image_codec``, beside the scenarios that it names."""
+
 METRICS: Final[Sequence[Metric]] = (
     Metric(
         name="latency_p50_ns",
@@ -142,6 +145,16 @@ METRICS: Final[Sequence[Metric]] = (
         across_boards=True,
     ),
     Metric(
+        name="image_bytes",
+        heading="Bytes of an image",
+        unit="bytes",
+        text="mean size of the coded images, or of their pixels where nothing is coded",
+        source=Source("image bytes"),
+        scenario=OF_IMAGES,
+        exact=True,
+        across_boards=True,
+    ),
+    Metric(
         name="energy_j",
         heading="Energy",
         unit="J",
@@ -241,6 +254,7 @@ SCENARIO_TITLES: Final[Mapping[str, str]] = {
     "offline": "All samples at once",
     "resources": "Resources of a whole run, from process start to its end",
     "flare": "Every case in a process of its own, by the rules of the FLARE challenge",
+    OF_IMAGES: "Images on their way to the model, as their codec leaves them",
     "server": "Many users at one server: requests come when they like, wait in one queue and are answered in batches",
 }
 """What the report writes above a scenario's metrics."""

@@ -41,6 +41,9 @@ TRAININGS: Final = ("ptq", "qat")
 
 NO_PLAN: Final = "none"
 
+NO_CODEC: Final = "none"
+"""Images reach the model as they are."""
+
 TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
 """Precisions that single layers may have in a model with ``training = "qat"``."""
 
@@ -48,6 +51,7 @@ DEPLOYMENT_KEYS: Final = (
     *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
     *("weight_bits", "quantizer", "recovery_epochs", "allocation", "tile", "overlap", "max_batch", "instances"),
     "storage",
+    "image_codec",
 )
 """Search parameters that edgedeploy itself understands, besides those of :mod:`edgedeploy.records.shrink`; every other one
 belongs to the task's architecture."""
@@ -96,6 +100,8 @@ class Variant:
       share in voxels, empty for as much as makes the result that of the whole volume.
     - ``max_batch``: the most requests that the artifact answers at once; ``instances``: sessions that serve side by side.
       Both are of a server (``[measure.server]``); everything else is measured with one request and one session.
+    - ``image_codec``: what images are coded and decoded by before they are the model's input
+      (:mod:`edgedeploy.runtime.pipeline.codecs`), empty for none. Training and calibration see them as they are.
     - ``recovered``: the baseline after as much further training as recovered variants get; no search proposes it.
     """
 
@@ -122,6 +128,7 @@ class Variant:
     max_batch: int = 1
     instances: int = 1
     storage: str = ""
+    image_codec: str = ""
 
     @property
     def whole(self) -> bool:
@@ -149,6 +156,7 @@ class Variant:
             **self._shipped,
             **({"recovered": True} if self.recovered else {}),
             **({"instances": self.instances} if self.instances > 1 else {}),
+            **({"image_codec": self.image_codec} if self.image_codec else {}),
         }
 
     @property
@@ -225,6 +233,7 @@ class Variant:
             max_batch=_served(data, "max_batch", MOST_BATCH),
             instances=_served(data, "instances", MOST_INSTANCES),
             storage=storage_of(str(data.get("storage", ""))).text,
+            image_codec=str(data.get("image_codec", "")),
         )
 
     @cached_property
@@ -272,6 +281,7 @@ class Variant:
         """Short text for people. It is unique within a study that searches no other settings."""
         parts = [self.target, self.recipe, self.width_label, self.shrink.label]
         parts += [*(str(value) for _, value in self.arch), f"t{self.threads}", self.served_label, self.power_mode]
+        parts += [self.image_codec]
         return " ".join(part for part in parts if part)
 
     @property
@@ -420,6 +430,7 @@ def canonical(
         max_batch=int(params.get("max_batch", 1)) if target in choices.batched and not tile else 1,
         instances=int(params.get("instances", 1)),
         storage="" if training else storage_of(params.get("storage", NO_STORAGE)).text,
+        image_codec="" if params.get("image_codec", NO_CODEC) == NO_CODEC else str(params["image_codec"]),
     )
 
 

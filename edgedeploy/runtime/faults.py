@@ -26,8 +26,8 @@ class RuntimeFault(Exception):
     ``memory_exceeded``, ``killed_at_limit``, ``killed``, ``worker_crashed``, ``time_limit``, ``unfit_batch``. About what
     else ran there: ``memory_taken``.
     About the board: ``runtime_missing``, ``runtime_broken``, ``runtime_too_old``, ``disk_full``, ``corrupt_blob``,
-    ``bad_job``, ``unfit_stages``, ``output_lost``, ``power_mode_refused``, ``supervisor_died``, ``rebooted``,
-    ``hung``, ``internal``.
+    ``bad_job``, ``unfit_stages``, ``codec_missing``, ``codec_differs``, ``output_lost``, ``power_mode_refused``,
+    ``supervisor_died``, ``rebooted``, ``hung``, ``internal``.
     About who holds it: ``busy``, ``stale_token``, ``lease_lost``. ``side`` is the job's side that failed, where it is
     one's alone.
     """

@@ -16,7 +16,7 @@ from edgedeploy.records.conditions import Condition
 from edgedeploy.records.precision import AS_GIVEN
 from edgedeploy.records.shrink import NO_SHRINK
 from edgedeploy.records.storage import NO_STORAGE
-from edgedeploy.records.variant import NO_CHOICES, NO_PLAN, Choices, Scalar, Variant, canonical
+from edgedeploy.records.variant import NO_CHOICES, NO_CODEC, NO_PLAN, Choices, Scalar, Variant, canonical
 
 ENUMERATION_LIMIT = 20_000
 
@@ -107,7 +107,7 @@ class Space:
         if variant.shrink.student:  # which has no shares, whatever they are
             facts = {**variant.arch_kwargs, "student": variant.shrink.student}
         facts |= {"precision": variant.precision, "threads": variant.threads, "power_mode": variant.power_mode}
-        facts |= {"instances": variant.instances}
+        facts |= {"instances": variant.instances, "image_codec": variant.image_codec or NO_CODEC}
         facts |= {} if variant.storage else {"storage": NO_STORAGE}
         facts |= {} if variant.recovery_epochs is None else {"recovery_epochs": variant.recovery_epochs}
         if variant.target not in self.targets or any(
@@ -151,6 +151,8 @@ class Space:
             wanted = NO_STORAGE
         elif name == "plan":
             wanted = NO_PLAN
+        elif name == "image_codec":
+            wanted = NO_CODEC
         elif name == "training":
             wanted = "ptq"
         elif name == "recovery_epochs":

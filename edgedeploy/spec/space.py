@@ -46,6 +46,9 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     "storage": 'How weights are shipped, and decoded before anything is built of them: "none", "int8-zstd", "uniform:0.3" '
     '(a step of so many standard deviations of a layer), "uniform:12x" (within that share of float32, by what errors cost), '
     '"hyper:4" (Hyper-Compression, the side in standard deviations). For tasks in PyTorch.',
+    "image_codec": "Codecs that images pass before they are the model's input: none, jpeg-q1 to q100, jpegls, "
+    "jpegls-near1 to near255, j2k, j2k-psnr20 to psnr100, htj2k, htj2k-step0.00001 to step0.5, jxl, jxl-d0.01 to d15. Their "
+    "bytes are the metric `image_bytes`; their decoders run in the real-time scenario. For tasks whose frames are images.",
     "weight_bits": "Bits of int8 weights, 8 or 7; the board chooses when left out.",
 }
 """Parameters of ``[space]`` that edgedeploy itself understands; every other one is a keyword of the task's ``build``."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.records.metric_table import BOARD_METRICS, RUN_METRICS, not_told_by
+from edgedeploy.records.metric_table import BOARD_METRICS, OF_IMAGES, RUN_METRICS, SCENARIO_METRICS, not_told_by
 from edgedeploy.records.metrics import Clock, Direction, MetricInfo
 from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.shrink import SHRINK_KEYS
@@ -30,6 +30,7 @@ from edgedeploy.records.variant import (
 )
 from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board, memory_bytes, with_memory_limit
+from edgedeploy.spec.codecs import check_codecs
 from edgedeploy.spec.conditions import OnlyTable, check_conditions
 from edgedeploy.spec.evidence import EvidenceTable, NotNegative, check_evidence
 from edgedeploy.spec.measuring import MeasureTable
@@ -279,7 +280,8 @@ class StudySpec(_Table):
                     raise source.error(f"{kind}.{index}.metric", found, remedies.get(clock, "Choose another metric"))
 
     def metric_table(self, task_metrics: Mapping[str, MetricInfo]) -> dict[str, MetricInfo]:
-        return {**RUN_METRICS, **self.measure.metrics(), **task_metrics}
+        of_images = SCENARIO_METRICS[OF_IMAGES] if "image_codec" in self.space else {}
+        return {**RUN_METRICS, **self.measure.metrics(), **of_images, **task_metrics}
 
     def check(
         self,
@@ -380,6 +382,7 @@ class StudySpec(_Table):
         subset(source, "space.weight_bits", self.space.get("weight_bits", ()), WEIGHT_BITS, "int8 weights have")
         check_tiles(source, self.space)
         check_storage(source, self.space)
+        check_codecs(source, self.space, self.measure.scenarios, self.measure.realtime.stages)
         check_plans(source, self.space, self.plans)
         check_serving(source, self.space, self.measure.scenarios, self.measure.server.queue)
         subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")

@@ -28,7 +28,7 @@ MOST_ARCHITECTURES: Final = 64
 
 NOT_FOR_ACCURACY: Final = frozenset({"threads", "power_mode", "instances"})
 OF_WEIGHTS_ALONE: Final = frozenset({"recovery_epochs"})
-NOT_FOR_SIZE: Final = NOT_FOR_ACCURACY | {"calibration", "calibration_cases"} | OF_WEIGHTS_ALONE
+NOT_FOR_SIZE: Final = NOT_FOR_ACCURACY | {"calibration", "calibration_cases", "image_codec"} | OF_WEIGHTS_ALONE
 
 _BITS: Final[Mapping[str, int]] = {
     **{"bfloat16": 16, "float16": 16, "int8": 8, "int8-dynamic": 8},

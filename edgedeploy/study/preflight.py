@@ -50,6 +50,7 @@ from edgedeploy.study.as_given import check_given, check_given_space
 from edgedeploy.study.baseline import RECOVERY_MEMBERS, TRAINS_HERE, Baseline, find_baseline
 from edgedeploy.study.cases import check_cases
 from edgedeploy.study.clusters import check_groups
+from edgedeploy.study.codecs_here import check_codecs_here, require_codecs
 from edgedeploy.study.gathering import Found, gather
 from edgedeploy.study.shrinking import check_network
 from edgedeploy.targets.common import CALIBRATION_LIMIT
@@ -127,6 +128,7 @@ def prepare(
     _check_model(spec, source, task, names, given)
     check_cases(task, spec.space)
     check_groups(task)
+    check_codecs_here(source, spec, task)
     baseline = find_baseline(spec, source, task)
     scenarios = spec.measure.plans(source.path.resolve().parent)
     targets = ready_targets([names[name] for name in spec.study.targets])
@@ -198,6 +200,7 @@ def _check_boards(
         spec.check_clock(source, info.name, info.clock)
         spec.check_power_modes(source, info.name, named.get(info.name), info.power_modes)
         require_runtimes(info, targets)
+        require_codecs(spec, info)
     require_alike(infos)
     if max(len(infos), len(tables)) > 1:
         require_comparable([objective.metric for objective in spec.objectives])

@@ -107,10 +107,10 @@ class StudyRun:
             weights_file=ready.baseline.file,
             rungs=self._rungs,
             memory_limit_bytes=spec.memory_limit_bytes,
+            codecs="image_codec" in spec.space,
         )
         self._machines = Machines()
-        found = probe()
-        here = found["boot_id"] or found["identity"]
+        here = (found := probe())["boot_id"] or found["identity"]
         self._host = self._machines.of(here)
         self._at_home = any(info.kernel == here for _, info in ready.boards)
         self._counting = threading.Lock()

@@ -148,6 +148,7 @@ class Trials:
                 rivals = self.bench.rivals(variant)
                 if rivals is None:
                     self.bench.artifact(variant)
+                self.bench.images(variant, "selection")
             phase = "measure"
             if rivals is not None:
                 self.choose_weight_bits(variant, rivals)
@@ -339,7 +340,8 @@ class Trials:
         raw: RawRun,
         outputs: Mapping[str, Array],
     ) -> Measurement:
-        inputs = self.bench.inputs(split, variant.arch_kwargs)
+        inputs, images = self.bench.inputs_of(variant, split), self.bench.images(variant, split)
+        sizes = images.sizes if images is not None else {}
         check_executed(variant.precision, raw.candidate.executed, variant.plan.precisions)
         parity = self._parity(variant, inputs, outputs)
         self.bench.fix_on(self.reference_baseline)
@@ -349,7 +351,7 @@ class Trials:
         cause = None
         if split not in self.untimed:
             power = raw.environment.get("energy")
-            metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, power, board.clock)
+            metrics, missing = board_metrics(raw.candidate, raw.baseline, artifact, power, board.clock, sizes)
         if board.clock == "wall" and raw.baseline is not None:
             table = self.spec.measure
             more, why = scenario_metrics(table.scenarios, raw.candidate, raw.scenarios)
@@ -372,6 +374,7 @@ class Trials:
             groups=scores.groups,
             draws=scores.draws,
             placements=scores.placements,
+            images=sizes,
             baseline_variant=self.reference_baseline.digest if raw.baseline else None,
             parity=parity.figures,
             parity_case=parity.worst_case,
@@ -379,6 +382,7 @@ class Trials:
             notes=(
                 *(*self.marks, *self.bench.start_notes(variant), *memory_notes(raw.environment)),
                 *self._parity_notes(parity, scores.metrics),
+                *((images.text(variant.image_codec or "not coded"),) if images is not None else ()),
             ),
             created_utc=utc_now(),
         )

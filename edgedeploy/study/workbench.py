@@ -36,12 +36,14 @@ from edgedeploy.search.rungs import NO_RUNGS, Rungs
 from edgedeploy.study.account import Account
 from edgedeploy.study.artifacts import adopt_manifest, forget_artifact, kept_artifact
 from edgedeploy.study.cases import inputs_of
+from edgedeploy.study.coded import CodedImages, coded_images
 from edgedeploy.study.disk import require_whole
 from edgedeploy.study.evidence_files import move_aside
 from edgedeploy.study.fits import Fits
 from edgedeploy.study.inputs import InputSet, Rivals, held_out
 from edgedeploy.study.modeller import Modeller
 from edgedeploy.study.models import packed_bytes
+from edgedeploy.study.steps import steps_of
 from edgedeploy.study.store import Store
 from edgedeploy.study.tiled import cut_request, of_volumes
 from edgedeploy.study.whole import flaw_of, kept_rows
@@ -62,6 +64,7 @@ class Workbench:
       (:func:`edgedeploy.interfaces.ability.sums_int8_exactly`).
     - ``rungs``: the ladder on which changed architectures are recovered.
     - ``weights_file``: the user's file of the baseline's trained weights.
+    - ``codecs``: the study searches codecs of images, so that every variant is timed with an image's whole way.
     - ``memory_limit_bytes``: what a variant may have in memory on the study's boards; ``fits`` holds its weights to it.
     - ``out_of_time`` ends a training between two steps with ``OutOfTime``. Each epoch saves a checkpoint in the store,
       which is removed when the model is stored.
@@ -82,6 +85,7 @@ class Workbench:
         weights_file: WeightsFile | None = None,
         rungs: Rungs = NO_RUNGS,
         memory_limit_bytes: int | None = None,
+        codecs: bool = False,
     ) -> None:
         self.task = task
         self.fits = Fits(task, memory_limit_bytes)
@@ -98,6 +102,7 @@ class Workbench:
             rungs=rungs,
         )
         self._exact_sums = exact_sums
+        self._codecs = codecs
         self._build = build
         self._targets = targets
         self._store = store
@@ -263,8 +268,36 @@ class Workbench:
     def payload(self, variant: Variant, split: Split) -> Payload:
         """The artifact with the inputs of a split, ready for a board."""
         artifact, folder = self.artifact(variant)
-        inputs, states = self.inputs(split, variant.arch_kwargs), self.reference(variant).states
-        return Payload(artifact, folder, inputs.path, variant.threads, states)
+        inputs, states, images = (
+            self.inputs_of(variant, split),
+            self.reference(variant).states,
+            self.images(variant, split),
+        )
+        return Payload(
+            artifact, folder, inputs.path, variant.threads, states, images.frames if images is not None else None
+        )
+
+    def inputs_of(self, variant: Variant, split: Split) -> InputSet:
+        """The inputs that a variant is measured on: as :meth:`inputs`, of decoded images where it has a codec. Raises what
+        :func:`~edgedeploy.study.coded.coded_images` raises."""
+        if not variant.image_codec:
+            return self.inputs(split, variant.arch_kwargs)
+        found = self.images(variant, split)
+        assert found is not None and found.inputs is not None
+        golden = tuple(case.id for case in self.models.golden)
+        return InputSet(found.inputs, golden, tuple(self.task.cases(split)))
+
+    def images(self, variant: Variant, split: Split) -> CodedImages | None:
+        """The coded images of a split; None in a study that searches no codec."""
+        cases = tuple(self.task.cases(split))
+        if not (self._codecs or variant.image_codec) or not cases:
+            return None
+        arch, codec = variant.arch_kwargs, variant.image_codec
+        steps = steps_of(self.task, arch, self.reference(variant))
+        name = f"{split}-{digest_of(arch)[:16]}{f'-{codec}' if codec else ''}"
+        with self._account.phase("bookkeeping"):
+            path = self._store.inputs_path(name)
+            return coded_images(self.task, steps, arch, codec, self.models.golden, cases, path, self._note)
 
     def inputs(self, split: Split, arch: Mapping[str, Scalar]) -> InputSet:
         """Golden cases, then all cases of ``split``, stacked per model input: (cases, *input shape)."""

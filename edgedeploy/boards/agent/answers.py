@@ -105,6 +105,7 @@ class Probe:
     image: str = ""
     accelerators: tuple[str, ...] = ()
     isa_known: tuple[str, ...] = ()
+    codecs: str = ""
 
 
 def object_of(text: bytes) -> dict[str, Any]:

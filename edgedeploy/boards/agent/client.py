@@ -105,6 +105,8 @@ _BOARD_CAUSES: Final = {
     "disk_full": "Free space on the board",
     "corrupt_blob": "The damaged file was removed from the board; run it again",
     "bad_job": "The agent and this program disagree; install one version of edgedeploy",
+    "codec_missing": "On the board: pip install imagecodecs, for the Python that the board's table names",
+    "codec_differs": "Install the host's imagecodecs on the board, or leave the codec out of [space]",
     "unfit_stages": "In [measure.realtime], name only stages that fit the task's arrays",
     "power_mode_refused": "Ask for a mode that the board has, or let the board's user set it without a password (sudoers)",
     "supervisor_died": "The run ended without a word: look for a reboot or the kernel's out-of-memory killer; run it again",

@@ -345,6 +345,8 @@ def job_blobs(job: Job) -> dict[Path, Blob]:
             blobs[payload.folder / file.name] = Blob(file.sha256, file.size_bytes)
         if payload.inputs not in blobs:
             blobs[payload.inputs] = Blob(sha256_file(payload.inputs), payload.inputs.stat().st_size)
+        if payload.frames is not None:
+            blobs[payload.frames] = Blob(sha256_file(payload.frames), payload.frames.stat().st_size)
     return blobs
 
 
@@ -359,6 +361,7 @@ def job_spec(job: Job, job_id: str, token: int, blobs: Mapping[Path, Blob], opti
             files={file.name: file.sha256 for file in payload.artifact.files},
             inputs=blobs[payload.inputs].sha256,
             states=dict(payload.states),
+            frames=blobs[payload.frames].sha256 if payload.frames is not None else "",
         )
         for name, payload in job.sides.items()
     }

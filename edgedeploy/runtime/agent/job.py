@@ -1,7 +1,8 @@
 """What a job's folder holds.
 
 ``job.json`` (the job), ``status.json`` (the truth about it), ``log`` (what the processes said), ``candidate/`` and
-``baseline/`` (the artifact's files with ``inputs/0.npy`` ...), ``outputs.npz`` and ``result.json`` (what came out).
+``baseline/`` (the artifact's files with ``inputs/0.npy`` ... and ``inputs/frames``, coded images),
+``outputs.npz`` and ``result.json`` (what came out).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from edgedeploy.runtime.wire.job import JobSpec
 
 FINAL_STATES = ("done", "failed")
 
+FRAMES = "frames"
+"""In the folder of inputs, whose other files have endings: no artifact's file lies there."""
+
 IMPORTING, LOADING = "importing", "loading"
 """What a worker says before it imports a package, and before it touches its artifact."""
 
@@ -29,6 +33,8 @@ def materialise(root: Root, job: JobSpec, folder: Path) -> None:
         for file_name, sha256 in side.files.items():
             _link(root.blob(sha256), place / file_name)
         _unpack_inputs(root.blob(side.inputs), place / "inputs")
+        if side.frames:
+            _link(root.blob(side.frames), place / "inputs" / FRAMES)
 
 
 def _link(source: Path, destination: Path) -> None:

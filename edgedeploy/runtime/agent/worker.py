@@ -23,7 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 
-from edgedeploy.runtime.agent.job import IMPORTING, LOADING
+from edgedeploy.runtime.agent.job import FRAMES, IMPORTING, LOADING
 from edgedeploy.runtime.faults import RuntimeFault, from_exception
 from edgedeploy.runtime.files import read_json
 from edgedeploy.runtime.sessions.clips import clip_outputs, frame_of, run_clip
@@ -62,7 +62,8 @@ def work(folder: Path, side_name: str, cold: bool, case: int | None = None) -> i
         if case is not None:
             sys.stdin.read()
         elif not cold:
-            _serve(Worker(session, cases, folder, side.states, another), answers)
+            frames = folder / side_name / "inputs" / FRAMES if side.frames else None
+            _serve(Worker(session, cases, folder, side.states, another, frames), answers)
     except Exception as exc:  # every failure has to reach the supervisor as a cause
         _say(answers, from_exception(exc, "internal").as_json())
         return 3
@@ -155,7 +156,7 @@ class Cases:
 
 class Worker:
     """Answers requests with a session. With ``states`` a case is a clip; what is timed are its first frames, each with the
-    state that it had in the clip. ``another`` opens the artifact once more."""
+    state that it had in the clip. ``another`` opens the artifact once more; ``frames`` is the file of coded images."""
 
     def __init__(
         self,
@@ -164,12 +165,14 @@ class Worker:
         folder: Path,
         states: Mapping[str, str] = MappingProxyType({}),
         another: Callable[[], Session] | None = None,
+        frames: Path | None = None,
     ) -> None:
         self._session = session
         self._cases = cases
         self._folder = folder
         self._states = states
         self._another = another
+        self._frames = frames
         if states:
             clip = islice(run_clip(session.run, cases.feeds(0), states), CYCLED_CASES)
             self._cycle = [frame for frame, _ in clip]
@@ -207,11 +210,13 @@ class Worker:
     def run_scenario(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The raw series of one scenario. Imported here, so that no cold start pays for it."""
         from edgedeploy.runtime.scenarios.base import Bench, make_scenario
+        from edgedeploy.runtime.scenarios.frames import CodedFrames
         from edgedeploy.runtime.scenarios.schedule import MonotonicClock
         from edgedeploy.runtime.sensors.environment import snapshot
 
         gc.collect()
-        bench = Bench(self._session, self._cycle, MonotonicClock(), snapshot, self._another)
+        frames = partial(CodedFrames, self._frames) if self._frames is not None else None
+        bench = Bench(self._session, self._cycle, MonotonicClock(), snapshot, self._another, frames)
         return make_scenario(name, settings).run(bench)
 
     def stretch(self, for_ns: int) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
+from edgedeploy.runtime.pipeline.coded_header import frame_size
 from edgedeploy.runtime.pipeline.numpy_later import np
 
 MAX_FILE_BYTES = 1 << 30
@@ -219,27 +219,6 @@ def _check_frame(data: Any, index: int) -> None:
         raise DicomError(
             f"frame {index} is {size[1]}x{size[0]} pixels by itself, and {data.Columns}x{data.Rows} by the file's header"
         )
-
-
-def frame_size(frame: bytes) -> tuple[int, int] | None:
-    """Rows and columns of a frame of JPEG (T.81 B.2.2), JPEG-LS (T.87) or JPEG 2000 (T.800 A.5.1), from its markers; None
-    for another kind."""
-    if frame[:4] == b"\xff\x4f\xff\x51" and len(frame) >= 24:
-        width, height, left, top = struct.unpack(">IIII", frame[8:24])
-        return height - top, width - left
-    if frame[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker == 0xFF:  # filling
-            at += 1
-            continue
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            rows, columns = struct.unpack(">HH", frame[at + 5 : at + 9])
-            return rows, columns
-        at += 2 + struct.unpack(">H", frame[at + 2 : at + 4])[0]
-    return None
 
 
 def _shown(data: Any, values: Any) -> Any:

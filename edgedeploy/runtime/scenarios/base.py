@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from edgedeploy.runtime.faults import RuntimeFault
+from edgedeploy.runtime.scenarios.frames import CodedFrames
 from edgedeploy.runtime.scenarios.schedule import Clock
 from edgedeploy.runtime.sessions.open import Feeds, Session
 
@@ -30,13 +31,15 @@ what else a new scenario takes."""
 @dataclass(frozen=True)
 class Bench:
     """What a scenario runs on: ``cycle`` are inputs to repeat in turn, ``conditions`` reads the board's current state.
-    ``another`` opens the artifact once more; None where that cannot be."""
+    ``another`` opens the artifact once more; None where that cannot be. ``frames`` reads the coded images that the job
+    brings; None where it brings none."""
 
     session: Session
     cycle: Sequence[Feeds]
     clock: Clock
     conditions: Callable[[], Mapping[str, Any]]
     another: Callable[[], Session] | None = None
+    frames: Callable[[], CodedFrames] | None = None
 
 
 class Scenario(Protocol):

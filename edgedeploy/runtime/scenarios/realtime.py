@@ -35,11 +35,13 @@ class Realtime:
 
     def run(self, bench: Bench) -> dict[str, Any]:
         """The replay's record of every frame, and the stages' times by result."""
-        pipeline = Pipeline(bench.session, bench.cycle, self.stages, self.frame, bench.clock)
+        frames = bench.frames() if bench.frames is not None else None
+        pipeline = Pipeline(bench.session, bench.cycle, self.stages, self.frame, bench.clock, frames)
         for number in range(WARM_UP_FRAMES):
             pipeline.process(number)
         for times_ns in pipeline.times_ns.values():
             times_ns.clear()
         waiting = Waiting(self.policy, self.capacity)
         done = replay(self.arrivals_ns, self.deadline_ns, waiting, pipeline.process, bench.clock)
-        return {**done.as_json(), "stages_ns": pipeline.times_ns}
+        coded = {"coded": frames.told()} if frames is not None else {}
+        return {**done.as_json(), "stages_ns": pipeline.times_ns, **coded}

@@ -1,7 +1,7 @@
 """The stages of a frame around the model: it is decoded, resized to the model's input, and overlaid with the result.
 
 The frames are made from the job's own cases before the clock starts: grey, 8 bits, at the size that an ultrasound probe
-would send. Uses numpy only.
+would send. A job may bring coded images in their place (``frames.py``). Uses numpy only, and imagecodecs for these.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgedeploy.runtime.faults import RuntimeFault
+from edgedeploy.runtime.scenarios.frames import CodedFrames
 from edgedeploy.runtime.scenarios.schedule import Clock
 from edgedeploy.runtime.sessions.open import Feeds, Session
 
@@ -30,23 +31,35 @@ class Pipeline:
     - ``resize`` brings it to the model's input (bilinear, float32, the case's own value range).
     - ``overlay`` draws the class with the highest score at each pixel on the frame.
 
-    Without ``decode`` and ``resize`` the cases are used unchanged.
+    Without ``decode`` and ``resize`` the cases are used unchanged. With ``coded`` images, ``decode`` decodes one by its own
+    codec, and ``resize`` makes the model's input of it by the task's own steps; both are stages then.
     """
 
     def __init__(
-        self, session: Session, cycle: Sequence[Feeds], stages: Sequence[str], frame: tuple[int, int], clock: Clock
+        self,
+        session: Session,
+        cycle: Sequence[Feeds],
+        stages: Sequence[str],
+        frame: tuple[int, int],
+        clock: Clock,
+        coded: CodedFrames | None = None,
     ) -> None:
         unknown = sorted(set(stages) - set(STAGES))
         if unknown:
             raise RuntimeFault("bad_job", f"no stage {unknown[0]!r}; known: {', '.join(STAGES)}")
+        if coded is not None and not {"decode", "resize"} <= set(stages):
+            raise RuntimeFault("bad_job", "coded images need the stages decode and resize")
         self._session = session
+        self._coded = coded
         self._stages = [name for name in STAGES if name in stages or name == "inference"]
         self._clock = clock
         self._cycle = cycle
         self._frame = frame
-        self._images = {"decode", "resize", "overlay"} & set(stages)
-        self._sources = [_source(feeds, frame) for feeds in cycle] if self._images else []
-        self._packed = [zlib.compress(source.tobytes()) for source in self._sources] if "decode" in stages else []
+        made = coded is None and bool({"decode", "resize", "overlay"} & set(stages))
+        self._sources = [_source(feeds, frame) for feeds in cycle] if made else []
+        self._packed = (
+            [zlib.compress(source.tobytes()) for source in self._sources] if made and "decode" in stages else []
+        )
         self.times_ns: dict[str, list[int]] = {name: [] for name in self._stages}
         self.shown: Any = None
 
@@ -54,21 +67,25 @@ class Pipeline:
         """Take one frame through all stages. Its result is in ``shown``."""
         import numpy as np
 
-        case = number % len(self._cycle)
-        feeds = self._cycle[case]
-        image = self._sources[case] if self._images else None
+        case = number % len(self._cycle if self._coded is None else self._coded)
+        feeds = self._cycle[number % len(self._cycle)]
+        image = self._sources[case] if self._sources else None
         self.shown = None
         outputs: Mapping[str, Any] = {}
         for name in self._stages:
             start_ns = self._clock.now_ns()
-            if name == "decode":
+            if name == "decode" and self._coded is not None:
+                image = self._coded.decoded(case)
+            elif name == "resize" and self._coded is not None:
+                feeds = self._coded.feeds(image)
+            elif name == "decode":
                 image = np.frombuffer(zlib.decompress(self._packed[case]), np.uint8).reshape(self._frame)
             elif name == "resize":
                 feeds = _as_input(image, feeds)
             elif name == "inference":
                 outputs = self._session.run(feeds)
             else:
-                self.shown = overlay(image, next(iter(outputs.values())))
+                self.shown = overlay(_grey(image), next(iter(outputs.values())))
             self.times_ns[name].append(self._clock.now_ns() - start_ns)
         if self.shown is None:
             self.shown = outputs
@@ -82,6 +99,17 @@ def _source(feeds: Feeds, frame: tuple[int, int]) -> Any:
     grey = array[0].mean(axis=0)
     low, high = float(grey.min()), float(grey.max())
     return np.round((resize(grey, frame) - low) / max(high - low, _FLAT) * _LEVELS).astype(np.uint8)
+
+
+def _grey(image: Any) -> Any:
+    """Uint8 (rows, columns) of a frame."""
+    import numpy as np
+
+    grey = image if image.ndim == 2 else image.mean(axis=2)
+    if grey.dtype == np.uint8:
+        return grey
+    top = 255.0 if grey.dtype == np.float32 or image.ndim == 3 else max(1.0, float(grey.max()))
+    return (grey * (_LEVELS / top)).astype(np.uint8)
 
 
 def _image_input(feeds: Feeds) -> Any:

@@ -64,6 +64,7 @@ def probe() -> dict[str, Any]:
         "serial": serial_number(),
         "image": image_name(),
         "accelerators": accelerators(),
+        "codecs": _installed(("imagecodecs",)) or "",
     }
 
 

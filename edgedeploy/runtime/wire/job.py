@@ -51,8 +51,9 @@ class MeasurePlan:
 
 @dataclass(frozen=True)
 class Side:
-    """One artifact of a job. ``files`` maps its file names to hashes, ``inputs`` is the hash of the ``.npz`` of cases. With
-    ``states`` a case is a clip (:mod:`edgedeploy.runtime.sessions.clips`)."""
+    """One artifact of a job. ``files`` maps its file names to hashes, ``inputs`` is the hash of the ``.npz`` of cases,
+    ``frames`` that of coded images (:mod:`edgedeploy.runtime.scenarios.frames`), empty for none. With ``states`` a case is a
+    clip (:mod:`edgedeploy.runtime.sessions.clips`)."""
 
     target: str
     entry: str
@@ -61,6 +62,7 @@ class Side:
     files: Mapping[str, str]
     inputs: str
     states: Mapping[str, str] = field(default_factory=dict)
+    frames: str = ""
 
 
 @dataclass(frozen=True)

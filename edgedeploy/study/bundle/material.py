@@ -8,29 +8,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from edgedeploy.errors import BundleError, SpecError
 from edgedeploy.evidence.front import Front
-from edgedeploy.interfaces.task import Piped, Task
-from edgedeploy.interfaces.their_code import their_code
+from edgedeploy.interfaces.task import Task
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.export import Reference
-from edgedeploy.runtime.faults import BundleError as Refused
-from edgedeploy.runtime.pipeline.run import FrameError, prepare
-from edgedeploy.runtime.pipeline.steps import Steps, check_steps
+from edgedeploy.runtime.pipeline.steps import Steps
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.spec.public import SHORTEST_SECRET, private_words, without
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.bundle.choice import Choice, chosen
-from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.front import read_front, stored_spec
 from edgedeploy.study.models import RECORD
 from edgedeploy.study.oneshot.export import stored_artifact
 from edgedeploy.study.oneshot.folder import artifact_of
 from edgedeploy.study.reading import read_record
+from edgedeploy.study.steps import steps_of
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.load import load_task, task_sources
 
@@ -88,7 +83,7 @@ def gather(folder: str | Path, pick: str) -> Material:
     table = spec.task.model_dump()
     task = load_task(table, base)
     _require_same_code(study, task_sources(table, base))
-    steps = _steps(task, choice.measurement, reference)
+    steps = steps_of(task, choice.measurement.variant.arch_kwargs, reference)
     private = private_words(tomllib.loads(store.study_text()))
     cases = _case_names(store, choice.measurement)
     choice = replace(choice, text=without(choice.text, (*private, *cases)))
@@ -127,41 +122,3 @@ def _require_same_code(study: Mapping[str, Any], now: Mapping[str, str]) -> None
     if changed:
         found = f"{', '.join(Path(name).name for name in changed)} changed since"
         raise SpecError("the task that the study was measured with", found, "Put the files back, or measure again")
-
-
-def _steps(task: Task, measured: Measurement, reference: Reference) -> Steps:
-    """The task's steps, which are shown to give its inputs. Raises ``SpecError``."""
-    if not isinstance(task, Piped) or reference.states:
-        return Steps()
-    arch = measured.variant.arch_kwargs
-    asked = f"the pipeline of task {task.name!r}"
-    with their_code(task, asked):
-        steps = task.pipeline(reference.told, **arch)
-    if not isinstance(steps, Steps):
-        raise SpecError(asked, f"it is a {type(steps).__name__}", "Return edgedeploy.runtime.pipeline.steps.Steps")
-    try:
-        check_steps(steps)
-    except Refused as exc:
-        raise SpecError(asked, exc.message, "Correct the steps") from None
-    if steps.input:
-        _require_inputs(task, steps, arch, asked)
-    return steps
-
-
-def _require_inputs(task: Any, steps: Steps, arch: Mapping[str, Scalar], asked: str) -> None:
-    case = next(iter(task.cases("calibration") or task.cases("selection")))
-    wanted = inputs_of(task, case, arch)
-    with their_code(task, asked):
-        frame = task.frame(case)
-    try:
-        made, _ = prepare(steps, frame)
-    except FrameError as exc:
-        raise SpecError(f"{asked} on case {case.id}", str(exc), "Correct `frame` or the steps") from None
-    same = set(made) == set(wanted) and all(
-        made[name].dtype == wanted[name].dtype and np.array_equal(made[name], wanted[name]) for name in made
-    )
-    if not same:
-        found = "the steps make other inputs of its frame than the study measured with"
-        raise SpecError(
-            f"{asked} on case {case.id}", found, "Let `inputs` run the same steps: runtime.pipeline.run.prepare"
-        )

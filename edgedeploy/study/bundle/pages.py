@@ -159,6 +159,11 @@ def _unknown(material: Material) -> str:
     confirmed = any(item.digest == found.digest for item in material.store.confirmations())
     lines += [] if confirmed else ["- The confirmation split was not opened for this variant."]
     lines += [] if found.groups else ["- Clusters of cases (patients, clips, sites) are unknown: the task names none."]
+    if found.variant.image_codec:
+        coded = code(found.variant.image_codec)
+        lines.append(
+            f"- Images that were coded otherwise than by {coded}: accuracy was measured on those that it decoded."
+        )
     if found.provenance != "measured":
         lines.append(f"- Times and memory of a real device: these numbers are {found.provenance}.")
     return "\n".join(lines) + "\n" if lines else "Nothing that the study asked for.\n"

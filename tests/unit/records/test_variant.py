@@ -122,6 +122,14 @@ def test_one_case_and_one_instance_are_the_variant_that_there_was_before() -> No
     )  # a target without batches answers one at once
 
 
+def test_a_codec_is_of_the_run_and_no_codec_is_the_variant_that_there_was_before() -> None:
+    before, coded = make(target="onnxruntime"), make(target="onnxruntime", image_codec="jpeg-q75")
+    assert make(target="onnxruntime", image_codec="none").digest == before.digest
+    assert coded.digest != before.digest and coded.artifact_name == before.artifact_name
+    assert Variant.from_json(coded.as_json()) == coded
+    assert coded.label == f"{before.label} jpeg-q75"
+
+
 def test_an_allocation_is_another_model_where_it_changes_one() -> None:
     uniform = make(target="openvino", width=0.5)
     by_bytes = make(target="openvino", width=0.5, allocation="bytes")

@@ -15,7 +15,8 @@ pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("PIL")
 
 from edgedeploy.runtime.dicom import Clip, DicomError, Segment, open_clip, write_segmentation  # noqa: E402
-from edgedeploy.runtime.dicom.clip import MAX_CLIP_BYTES, NoDecoder, frame_size  # noqa: E402
+from edgedeploy.runtime.dicom.clip import MAX_CLIP_BYTES, NoDecoder  # noqa: E402
+from edgedeploy.runtime.pipeline.coded_header import frame_size  # noqa: E402
 
 ULTRASOUND = "ybr_color"
 """A clip of 30 frames: YBR_FULL_422 in JPEG baseline."""

@@ -241,6 +241,21 @@ class TestServer:
         with pytest.raises(SpecError, match="whole numbers from 1"):
             check(text.replace("[1, 2]", "[0, 2]") + '\n[measure]\nscenarios = ["server"]\n')
 
+    def test_a_deadline_of_coded_images_has_their_decoder(self) -> None:
+        text = GOOD.replace("width = [1.0, 0.5]", 'width = [1.0, 0.5]\nimage_codec = ["none", "jpegls"]')
+        check(text)
+        realtime = '\n[measure]\nscenarios = ["realtime"]\n[measure.realtime]\nrate_hz = 30\n'
+        with pytest.raises(SpecError, match="the deadline has no stage for it"):
+            check(f'{text}{realtime}stages = ["resize"]\n')
+        check(f'{text}{realtime}stages = ["decode", "resize", "overlay"]\n')
+
+    def test_codecs_are_named_as_they_are_kept(self) -> None:
+        text = GOOD.replace("width = [1.0, 0.5]", 'width = [1.0, 0.5]\nimage_codec = ["none", "jxl-d1.0"]')
+        with pytest.raises(SpecError, match=r"'jxl-d1\.0' is written 'jxl-d1'"):
+            check(text)
+        with pytest.raises(SpecError, match="expected a codec such as"):
+            check(text.replace("jxl-d1.0", "webp"))
+
     def test_a_batch_is_one_that_the_queue_can_fill(self) -> None:
         text = GOOD.replace("width = [1.0, 0.5]", "width = [1.0, 0.5]\nmax_batch = [1, 8]")
         with pytest.raises(SpecError, match="a batch of 8 never fills while 7 requests wait at most"):
