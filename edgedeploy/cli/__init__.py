@@ -13,6 +13,7 @@ from edgedeploy.cli import bundle  # isort: skip
 from edgedeploy.cli import signing  # isort: skip
 from edgedeploy.cli import activate  # isort: skip
 from edgedeploy.cli import nightly  # isort: skip
+from edgedeploy.cli import federated  # isort: skip
 from edgedeploy.cli import look  # isort: skip
 
-__all__ = ["activate", "begin", "bundle", "look", "nightly", "oneshot", "plan", "show", "signing", "study"]
+__all__ = ["activate", "begin", "bundle", "federated", "look", "nightly", "oneshot", "plan", "show", "signing", "study"]
