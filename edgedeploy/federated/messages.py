@@ -43,7 +43,7 @@ Value = bool | int | float | Name
 Point = dict[MetricName, Value]
 
 Word = Literal["non-inferior", "inferior", "not shown", "no verdict", "failed"]
-NoTime = Literal["", "the board is an instruction emulator and has no time of its own", "fewer than 662 timed queries"]
+NoTime = Literal["", "an instruction emulator has no time", "fewer than 662 queries"]
 
 
 class Message(BaseModel):
@@ -104,7 +104,8 @@ class CellSaid(Message):
     """One candidate at one site on its board.
 
     ``accuracy`` and ``worst`` are the mean and the worst case of the metric, ``worst_loss`` the largest loss of a case
-    against the float baseline, ``lost`` how many cases lose more than may be; ``p99_ns`` is None with the reason.
+    against the float baseline, ``lost`` how many cases lose more than may be; ``p99_ns`` is None with the
+    reason, and ``p99_beside_ns`` is the float baseline's in the same run.
     ``failure`` is the class of the error where there is no number. ``per_case`` are the metric's values in the order of
     the site's cases, without ids, where the site shares them.
     """
@@ -123,6 +124,7 @@ class CellSaid(Message):
     lost_shown: bool | None = None
     endpoints: tuple[EndpointSaid, ...] = Field(default=(), max_length=MOST_ENDPOINTS)
     p99_ns: int | None = Field(default=None, gt=0, lt=1 << 60)
+    p99_beside_ns: int | None = Field(default=None, gt=0, lt=1 << 60)
     no_p99: NoTime = ""
     cases_wanted: Count | None = None
     failure: Kind = ""
@@ -143,8 +145,6 @@ class BaselineSaid(Message):
     cases: Count
     accuracy: Number | None
     worst: Number | None
-    p99_ns: int | None = Field(default=None, gt=0, lt=1 << 60)
-    no_p99: NoTime = ""
     per_case: tuple[Number | None, ...] = Field(default=(), max_length=MOST_CASES)
 
 

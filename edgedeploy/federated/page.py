@@ -54,9 +54,14 @@ def _confirmed(state: SiteState) -> str:
 
 
 def _numbers(item: CellSaid | BaselineSaid) -> tuple[str, ...]:
-    p99 = human(item.p99_ns, "ns") if item.p99_ns is not None else f"none: {item.no_p99}" if item.no_p99 else "none"
+    if isinstance(item, BaselineSaid):
+        return item.artifact, str(item.cases), _number(item.accuracy), _number(item.worst), "", ""
+    p99 = f"none: {item.no_p99}" if item.no_p99 else "none"
+    if item.p99_ns is not None:
+        beside = f" (baseline beside {human(item.p99_beside_ns, 'ns')})" if item.p99_beside_ns else ""
+        p99 = human(item.p99_ns, "ns") + beside
     loss = ""
-    if isinstance(item, CellSaid) and item.endpoints:
+    if item.endpoints:
         first = item.endpoints[0]
         bound = "no bound" if first.lower is None else f"at most {-first.lower:.4f}"
         loss = f"{-first.gain:+.4f} ({bound}, margin {first.margin:g})"

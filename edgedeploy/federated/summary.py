@@ -22,8 +22,8 @@ from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.variant import Scalar, Variant
 
 P99 = "latency_p99_ns"
-NO_TIME: NoTime = "the board is an instruction emulator and has no time of its own"
-TOO_FEW: NoTime = "fewer than 662 timed queries"
+NO_TIME: NoTime = "an instruction emulator has no time"
+TOO_FEW: NoTime = "fewer than 662 queries"
 
 
 def board_said(measured: Measurement) -> BoardSaid:
@@ -40,8 +40,6 @@ def baseline_said(measured: Measurement, metric: str, minimized: bool, per_case:
         cases=len(measured.cases),
         accuracy=rounded(measured.metrics.get(metric)),
         worst=_worst(values, minimized),
-        p99_ns=_p99(measured),
-        no_p99=_no_p99(measured),
         per_case=_shared(values) if per_case else (),
     )
 
@@ -79,6 +77,7 @@ def cell_said(
         lost_shown=lost.shown if lost else None,
         endpoints=tuple(endpoint_said(one) for one in judged.endpoints) if judged else (),
         p99_ns=_p99(item),
+        p99_beside_ns=round(row.beside[P99]) if _p99(item) is not None and P99 in row.beside else None,
         no_p99=_no_p99(item),
         cases_wanted=judged.cases_wanted if judged else None,
         per_case=_shared(values) if per_case else (),

@@ -6,10 +6,12 @@ A site has its scanner's tone (how bright what lies around a lesion is), and so 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from edgedeploy import Case, MetricInfo, Split, TensorSpec
@@ -24,10 +26,8 @@ class SiteTask:
     architecture: Mapping[str, Sequence[Any]] = {}
     metrics: Mapping[str, MetricInfo] = {"dice": MetricInfo("maximize", "1", "Dice of the lesion")}
 
-    def __init__(self, tone: float, seed: int, cases: int = 0) -> None:
-        self._tone = tone
-        self._seed = seed
-        self._counts = {split: cases or count for split, count in CASES.items()}
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def build(self, **arch: Any) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -38,7 +38,7 @@ class SiteTask:
         return (TensorSpec("image", "float32", (1, 1, SIDE, SIDE)),)
 
     def cases(self, split: Split) -> Sequence[Case]:
-        return tuple(Case(f"{split}-{number:03d}", split) for number in range(self._counts.get(split, 0)))
+        return tuple(Case(path.stem, split) for path in sorted(self._folder.glob(f"{split}-*.image.png")))
 
     def group_of(self, case: Case) -> str:
         return case.id
@@ -52,9 +52,21 @@ class SiteTask:
         return {"dice": float(2 * (found & truth).sum() / (found.sum() + truth.sum()))}
 
     def _load(self, case: Case) -> tuple[Any, Any]:
-        split, _, number = case.id.partition("-")
-        place = (*CASES,).index(split)
-        return frame(np.random.default_rng((self._seed, place, int(number))), self._tone)
+        """Values from 0 to 1, and the mask."""
+        with Image.open(self._folder / f"{case.id}.png") as image:
+            values = np.asarray(image, np.float32) / 255
+        with Image.open(self._folder / f"{case.id.removesuffix('.image')}.mask.png") as mask:
+            return values, np.asarray(mask) > 0
+
+
+def write_images(folder: Path, tone: float, seed: int, cases: Mapping[str, int] = CASES) -> None:
+    """A site's images and masks as 8-bit PNG files, ``cases`` of each split."""
+    folder.mkdir(parents=True)
+    for place, (split, count) in enumerate(cases.items()):
+        for number in range(count):
+            image, mask = frame(np.random.default_rng((seed, place, number)), tone)
+            Image.fromarray((image * 255).astype(np.uint8)).save(folder / f"{split}-{number:03d}.image.png")
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{split}-{number:03d}.mask.png")
 
 
 def frame(rng: np.random.Generator, tone: float) -> tuple[Any, Any]:
@@ -98,6 +110,6 @@ def trained(tones: Sequence[float], seed: int, steps: int = 400) -> nn.Module:
     return model.eval()
 
 
-def make_task(tone: float, seed: int, cases: int = 0) -> SiteTask:
-    """The task of the site whose scanner has this tone; ``cases`` of each split instead of the usual number."""
-    return SiteTask(tone, seed, cases)
+def make_task(folder: str = "images") -> SiteTask:
+    """The task of the site whose images lie in ``folder``, beside this file."""
+    return SiteTask(Path(__file__).resolve().parent / folder)
