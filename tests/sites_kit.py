@@ -7,7 +7,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from PIL import Image
 CASES = {"calibration": 6, "selection": 10, "confirmation": 10}
 FEW = {"calibration": 6, "selection": 3, "confirmation": 10}
 TOKEN = "a-token-of-the-tests-0123456789"
-CANDIDATES = (
+CANDIDATES: tuple[dict[str, str | int], ...] = (
     {"target": "onnxruntime", "precision": "int8", "weight_bits": 7, "calibration_cases": 1},
     {"target": "onnxruntime", "precision": "int8", "weight_bits": 7},
 )
@@ -25,7 +25,16 @@ CANDIDATES = (
 
 
 def write_site(
-    folder: Path, tone: float, seed: int, *, dark: bool, way: str, board: str = "local", cases: dict[str, int] = CASES
+    folder: Path,
+    tone: float,
+    seed: int,
+    *,
+    dark: bool,
+    way: str,
+    board: str = "local",
+    cases: dict[str, int] = CASES,
+    margin: float = 0.05,
+    queries: int = 8,
 ) -> Path:
     """A site whose first calibration image is black (``dark``); ``way`` are the keys of how it hears of requests."""
     sites_task.write_images(folder / "images", tone, seed, cases)
@@ -45,10 +54,10 @@ object = "lesions.py:make_task"
 name = "cart"
 kind = "{board}"
 [evidence]
-margin = 0.05
+margin = {margin}
 lost_case = 0.5
 [measure]
-queries = 8
+queries = {queries}
 warmup = 0
 cold_starts = 0
 max_background_cores = 64
@@ -60,17 +69,32 @@ max_clock_drift = 50.0
     return path
 
 
-def write_sites(folder: Path, names: Sequence[str], extra: str = "", each: str = "") -> Path:
+def write_sites(
+    folder: Path,
+    names: Sequence[str],
+    extra: str = "",
+    candidates: Sequence[dict[str, str | int]] = CANDIDATES,
+    margin: float = 0.05,
+) -> Path:
+    """``names`` have a token each, in NAME.token, where ``extra`` says where to listen."""
     points = "\n".join(
         "[[candidate]]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in point.items())
-        for point in CANDIDATES
+        for point in candidates
     )
-    sites = "\n".join(f'[[site]]\nname = "{name}"\nmargin = 0.05\n{each}' for name in names)
+    each = 'token_file = "{name}.token"\n' if "listen" in extra else ""
+    sites = "\n".join(f'[[site]]\nname = "{name}"\nmargin = {margin}\n{each.format(name=name)}' for name in names)
     path = folder / "sites.toml"
     path.write_text(
         f'[federate]\nname = "lesions"\ncheckpoint = "global.pt"\nmetric = "dice"\n{extra}\n{points}\n{sites}\n'
     )
     return path
+
+
+def write_tokens(folder: Path, name: str) -> None:
+    """Of both sides: the site's own file, and the coordinator's."""
+    for path in (folder / name / "token", folder / f"{name}.token"):
+        path.write_text(TOKEN + name)
+        path.chmod(0o600)
 
 
 def write_checkpoint(path: Path) -> None:
@@ -103,10 +127,8 @@ def recorded(port: int) -> Iterator[Wire]:
             pass
         finally:
             for end in (source, to):
-                try:
+                with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
 
     def accept() -> None:
         while True:

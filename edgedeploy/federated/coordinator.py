@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import DataError, SpecError
+from edgedeploy.federated.checkpoints import plain_weights
 from edgedeploy.federated.mailbox import FROM_SITE, MOST_CHECKPOINT_BYTES, Spool
 from edgedeploy.federated.messages import MOST_CASES, MOST_REQUEST_BYTES, Answer, Request, plain, read_message
 from edgedeploy.federated.release import Release, SiteState, decide, next_step
 from edgedeploy.federated.specs import SiteEntry, SitesSpec, margin_of
-from edgedeploy.files import append_line, disk_told, parsed, read_plain, write_json
+from edgedeploy.files import append_line, disk_told, parsed, read_plain, write_atomic, write_json
 from edgedeploy.records.variant import digest_of
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.study.store import utc_now
 
 POLL_S: Final = 1.0
+TAKEN_IN: Final = "checkpoint.safetensors"
 MARKER: Final = "federate.json"
 RECEIVED: Final = "received.jsonl"
 MOST_ANSWER_BYTES: Final = (64 << 10) + 24 * MOST_CASES * 17
@@ -55,18 +57,30 @@ class Coordinator:
         return self.source.path.resolve().parent
 
     @property
-    def checkpoint(self) -> Path:
+    def given(self) -> Path:
+        """The checkpoint as the file names it."""
         return self.base / self.spec.federate.checkpoint
+
+    @property
+    def checkpoint(self) -> Path:
+        """What sites get: the checkpoint itself, or what was taken in of it."""
+        return self.given if self.converted is None else self.out / TAKEN_IN
+
+    @cached_property
+    def converted(self) -> bytes | None:
+        """Weights of Flower or NVFLARE by name, as safetensors; None for a file that sites read as it is."""
+        like = self.spec.federate.like
+        return plain_weights(self.given, None if like is None else self.base / like)
 
     @cached_property
     def checkpoint_sha256(self) -> str:
         """Raises ``SpecError`` where there is no such file, ``DataError`` for one that is too large."""
-        path = self.checkpoint
+        path = self.given
         if not path.is_file():
             raise self.source.error("federate.checkpoint", f"no file at {path}", "Paths are relative to the sites file")
         if path.stat().st_size > MOST_CHECKPOINT_BYTES:
             raise DataError(f"checkpoint {path}", f"{path.stat().st_size} bytes are too many", "Save the weights alone")
-        return sha256_file(path)
+        return sha256_file(path) if self.converted is None else hashlib.sha256(self.converted).hexdigest()
 
     @cached_property
     def candidates(self) -> tuple[dict[str, Any], ...]:
@@ -131,14 +145,16 @@ class Coordinator:
             with disk_told(path):
                 self.out.mkdir(parents=True, exist_ok=True)
             write_json(path, said)
-            return
+            found = said
         except (OSError, ValueError, RecursionError) as exc:
             raise SpecError(f"--out {self.out}", f"its {MARKER} cannot be read ({exc})", "Choose another one") from None
         if found.get("release") != self.release:
             remedy = "Choose another --out: another checkpoint, metric or candidate is another release"
             raise SpecError(f"--out {self.out}", "it holds another release", remedy)
-        if not resume:
+        if not resume and found is not said:
             raise SpecError(f"--out {self.out}", "it holds this release already", "Add --resume, or choose another one")
+        if self.converted is not None:
+            write_atomic(self.checkpoint, self.converted)
 
     def _advance(self, again: bool) -> tuple[list[SiteState], bool]:
         """Take in what came, and ask what follows of it; whether anything was asked. ``again``: sites that could not do what
@@ -174,7 +190,7 @@ class Coordinator:
             upto=upto,
             checkpoint_sha256=self.checkpoint_sha256,
             checkpoint_bytes=path.stat().st_size,
-            checkpoint_key=self.spec.federate.checkpoint_key,
+            checkpoint_key=self.spec.federate.checkpoint_key if self.converted is None else "",
             outcome=outcome,  # type: ignore[arg-type]
         )
         spool.put_checkpoint(path, self.checkpoint_sha256)

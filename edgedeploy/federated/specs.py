@@ -113,6 +113,8 @@ class FederateTable(Table):
     """File with the trained weights, the same for every site: of torch, safetensors, Flower or NVFLARE."""
     checkpoint_key: str = Field(default="", max_length=200)
     """Where in the file they are, if it has to be told."""
+    like: PathText | None = None
+    """With a checkpoint of arrays without names (Flower's lists): any file of weights of the same network, for its names."""
     metric: MetricName
     """The metric of the sites' tasks that decides."""
     out: PathText = "federate"
