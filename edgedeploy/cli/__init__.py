@@ -14,6 +14,7 @@ from edgedeploy.cli import signing  # isort: skip
 from edgedeploy.cli import activate  # isort: skip
 from edgedeploy.cli import audit  # isort: skip
 from edgedeploy.cli import nightly  # isort: skip
+from edgedeploy.cli import federated  # isort: skip
 from edgedeploy.cli import look  # isort: skip
 from edgedeploy.cli import recode  # isort: skip
 
@@ -22,6 +23,7 @@ __all__ = [
     "audit",
     "begin",
     "bundle",
+    "federated",
     "look",
     "nightly",
     "oneshot",

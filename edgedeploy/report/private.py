@@ -18,7 +18,7 @@ def shown(study_text: str) -> str:
     """The study file with the values of :data:`edgedeploy.spec.public.PUBLIC`, and without its author's comments, which may
     say anything; :data:`NOT_READ` for one that is no TOML."""
     try:
-        return _toml(published(tomllib.loads(study_text)))
+        return toml_text(published(tomllib.loads(study_text)))
     except (tomllib.TOMLDecodeError, RecursionError):
         return NOT_READ
 
@@ -31,7 +31,7 @@ def private_in(study_text: str) -> tuple[str, ...]:
         return ()
 
 
-def _toml(data: Mapping[str, Any]) -> str:
+def toml_text(data: Mapping[str, Any]) -> str:
     """Plain keys first, then a table or an array of tables each."""
     lines = [f"{_key(name)} = {_value(value)}" for name, value in data.items() if not _is_table(value)]
     for name, value in data.items():

@@ -1,0 +1,110 @@
+"""The one door of a site: what leaves is checked against the allow-list and its bounds, written down, and only then sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgedeploy.errors import DataError, SpecError
+from edgedeploy.federated.messages import Answer, read_message
+from edgedeploy.files import append_line, write_atomic
+from edgedeploy.study.store import utc_now
+
+LOG: Final = "left.jsonl"
+KEPT: Final = "left"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a site lets out: ``message_bytes`` of one answer, ``total_bytes`` of all that ever left by this log, and whether
+    values of single cases may (``per_case``)."""
+
+    message_bytes: int = 16 << 10
+    total_bytes: int = 1 << 20
+    per_case: bool = False
+
+
+class Door:
+    """Where messages leave a site. ``folder`` keeps ``left.jsonl``, a line for each message before it leaves (time, number,
+    kind, bytes, SHA-256, fields), and in ``left/`` the very bytes."""
+
+    def __init__(self, folder: Path, bounds: Bounds) -> None:
+        self._folder = folder
+        self._bounds = bounds
+
+    @property
+    def log(self) -> Path:
+        return self._folder / LOG
+
+    def left(self) -> list[dict[str, Any]]:
+        """What has left, as the log has it. Raises ``DataError`` for a log with a line that cannot be read: what it hides
+        would not count against the bound."""
+        if not self.log.exists():
+            return []
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        try:
+            return [json.loads(line) for line in lines if line]
+        except ValueError:
+            raise DataError(
+                f"log {self.log}", "a line cannot be read", "Mend it by hand: bytes that left are counted by it"
+            ) from None
+
+    def passed(self, answer: Answer) -> bytes:
+        """The bytes of ``answer``, which are in the log now and may be sent. The same answer again is logged again, and
+        counts once.
+
+        Raises ``SpecError`` where the site's bounds refuse it. Nothing has left then.
+        """
+        data = answer.as_bytes()
+        read_message(Answer, data, "what is about to leave", self._bounds.message_bytes)  # as the other side reads it
+        self._refuse_cases(answer)
+        sha256 = hashlib.sha256(data).hexdigest()
+        before = self.left()
+        gone = {str(line["sha256"]): int(line["bytes"]) for line in before}
+        total = sum(gone.values()) + (0 if sha256 in gone else len(data))
+        if total > self._bounds.total_bytes:
+            found = (
+                f"with {len(data)} bytes more, {total} would have left, and most_bytes is {self._bounds.total_bytes}"
+            )
+            raise SpecError("[leaves] most_bytes", found, "Read the log, then raise it if that is right")
+        write_atomic(self._folder / KEPT / f"{answer.release}-{answer.number:03d}.json", data)
+        line = {
+            "utc": utc_now(),
+            "release": answer.release,
+            "number": answer.number,
+            "kind": answer.kind,
+            "bytes": len(data),
+            "sha256": sha256,
+            "again": sha256 in gone,
+            "fields": fields_of(answer.model_dump(mode="json")),
+        }
+        append_line(self.log, json.dumps(line, sort_keys=True).encode())
+        return data
+
+    def _refuse_cases(self, answer: Answer) -> None:
+        said: list[Any] = [*answer.cells, *([answer.baseline] if answer.baseline else [])]
+        if not self._bounds.per_case and any(item.per_case for item in said):
+            raise SpecError(
+                "[leaves] share", "the answer has values of single cases, and this site shares sums", "A bug: tell us"
+            )
+
+
+def fields_of(value: Any, where: str = "") -> list[str]:
+    """Dotted names of all fields that hold something; a list of values counts its length."""
+    found: dict[str, int] = {}
+    _walk(value, where, found)
+    return [f"{name} x {count}" if count > 1 else name for name, count in sorted(found.items())]
+
+
+def _walk(value: Any, where: str, found: dict[str, int]) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _walk(item, f"{where}.{name}" if where else str(name), found)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _walk(item, where, found)
+    elif value is not None and value != "":
+        found[where] = found.get(where, 0) + 1

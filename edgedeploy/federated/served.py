@@ -1,0 +1,187 @@
+"""The coordinator's end of connections: it opens each site's spool to the site that has its token, and to nobody else.
+
+GET /v1/SITE/requests            the numbers that are there        GET /v1/SITE/checkpoints/SHA256
+GET /v1/SITE/requests/003        a request                         PUT /v1/SITE/answers/003
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+import shutil
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+from edgedeploy.errors import EdgeDeployError, SpecError
+from edgedeploy.federated.coordinator import MOST_ANSWER_BYTES, Coordinator, Serving, Told, nobody_connects
+from edgedeploy.federated.mailbox import Spool
+from edgedeploy.federated.messages import Answer, read_message
+from edgedeploy.federated.tokens import is_loopback, token_in
+
+_PATH: Final = re.compile(r"/v1/([A-Za-z0-9._-]{1,40})/(requests|checkpoints|answers)(?:/([0-9a-f]{1,64}))?")
+TIMEOUT_S: Final = 60.0
+_WORD: Final = "Bearer "
+
+
+@dataclass(frozen=True)
+class Room:
+    """What one site may reach, and the requests that it has fetched."""
+
+    spool: Spool
+    token: str = field(repr=False)
+    fetched: set[int] = field(default_factory=set)
+
+    def up_to_date(self) -> bool:
+        return set(self.spool.numbers()) <= self.fetched | set(self.spool.answered())
+
+
+def serving_of(coordinator: Coordinator) -> Serving:
+    """Listens where the sites file says so. Raises ``SpecError`` for an address beyond this host without a certificate."""
+    listen = coordinator.spec.federate.listen
+    if listen is None:
+        return nobody_connects
+    host, _, port = listen.rpartition(":")
+    certificate = coordinator.spec.federate.certificate
+    if certificate is None and not is_loopback(host):
+        found = f"{listen} can be reached from other hosts, and without a certificate anybody on the way reads along"
+        raise coordinator.source.error("federate.listen", found, "Add `certificate`, or listen on 127.0.0.1")
+    tokens = {
+        entry.name: token_in(coordinator.base / entry.token_file, f"site {entry.name}: token_file")
+        for entry in coordinator.spec.site
+        if entry.token_file is not None
+    }
+    context = None if certificate is None else _context(coordinator.base / certificate)
+
+    @contextmanager
+    def serving(spools: Mapping[str, Spool]) -> Iterator[Told]:
+        rooms = {name: Room(spools[name], token) for name, token in tokens.items()}
+        with served(rooms, host.strip("[]"), int(port), context) as address:
+            coordinator.tell(f"sites connect to {'https' if context else 'http'}://{address}")
+            yield lambda: all(room.up_to_date() for room in rooms.values())
+
+    return serving
+
+
+def _context(path: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(path)
+    except OSError as exc:
+        found = f"{path}: {exc.strerror or 'no certificate with its key'}"
+        raise SpecError("federate.certificate", found, "A PEM file that has both") from None
+    return context
+
+
+@contextmanager
+def served(rooms: Mapping[str, Room], host: str, port: int, context: ssl.SSLContext | None) -> Iterator[str]:
+    """A server for as long as it is held; its HOST:PORT. Raises ``SpecError`` for an address that cannot be had."""
+    handler = type("SiteHandler", (_Handler,), {"rooms": rooms})
+    try:
+        server = _Server((host, port), handler)
+    except OSError as exc:
+        raise SpecError(f"listen {host}:{port}", exc.strerror or str(exc), "Choose another port") from None
+    server.context = context
+    thread = threading.Thread(target=server.serve_forever, name="sites", daemon=True)
+    thread.start()
+    try:
+        yield f"{host}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    context: ssl.SSLContext | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the connection's own thread: a client that says nothing holds up no other one."""
+        request.settimeout(TIMEOUT_S)
+        if self.context is not None:
+            request = self.context.wrap_socket(request, server_side=True)
+        super().finish_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that broke off: the site asks again."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    rooms: Mapping[str, Room] = {}
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "edgedeploy", ""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class names it so
+        """What was asked is in the spool."""
+
+    def do_GET(self) -> None:
+        found = self._room()
+        if found is None:
+            return
+        room, kind, name = found
+        if kind == "requests" and name is None:
+            self._say(HTTPStatus.OK, json.dumps({"numbers": room.spool.numbers()}).encode())
+        elif kind == "requests" and name and name.isdigit() and int(name) in room.spool.numbers():
+            self._say(HTTPStatus.OK, room.spool.request(int(name)))
+            room.fetched.add(int(name))
+        elif kind == "checkpoints" and name and len(name) == 64 and room.spool.checkpoint_path(name).is_file():
+            self._say_file(room.spool.checkpoint_path(name))
+        else:
+            self._say(HTTPStatus.NOT_FOUND)
+
+    def do_PUT(self) -> None:
+        found = self._room()
+        if found is None:
+            return
+        room, kind, name = found
+        length = self.headers.get("Content-Length", "")
+        if not length.isdigit() or int(length) > MOST_ANSWER_BYTES:
+            self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return
+        data = self.rfile.read(int(length))
+        if kind != "answers" or not name or not name.isdigit() or int(name) not in room.spool.numbers():
+            self._say(HTTPStatus.NOT_FOUND)
+            return
+        try:
+            read_message(Answer, data, "an answer", MOST_ANSWER_BYTES)
+        except EdgeDeployError:
+            self._say(HTTPStatus.BAD_REQUEST)
+            return
+        room.spool.answer(int(name), data)
+        self._say(HTTPStatus.CREATED)
+
+    def _room(self) -> tuple[Room, str, str | None] | None:
+        """The site's own, where its token is right; else the connection is told and closed."""
+        match = _PATH.fullmatch(self.path)
+        given = self.headers.get("Authorization", "").removeprefix(_WORD).encode()
+        room = self.rooms.get(match[1]) if match else None
+        right = hmac.compare_digest(given, (room.token if room else "").encode()) and room is not None
+        if not match or not right or room is None:
+            self.close_connection = True
+            self._say(HTTPStatus.FORBIDDEN)
+            return None
+        return room, match[2], match[3]
+
+    def _say(self, status: HTTPStatus, data: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _say_file(self, path: Path) -> None:
+        with path.open("rb") as stream:
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Length", str(path.stat().st_size))
+            self.send_header("Content-Type", "application/octet-stream")
+            self.end_headers()
+            shutil.copyfileobj(stream, self.wfile)

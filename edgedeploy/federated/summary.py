@@ -1,0 +1,172 @@
+"""What a site says of its own study: made of the front and of measurements, as the allow-list has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from edgedeploy.evidence.front import Front
+from edgedeploy.evidence.pick import Endpoint, Judged
+from edgedeploy.evidence.standing import Row
+from edgedeploy.federated.messages import (
+    BaselineSaid,
+    BoardSaid,
+    CellSaid,
+    ConfirmedSaid,
+    EndpointSaid,
+    NoTime,
+    Word,
+    rounded,
+)
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.variant import Scalar, Variant
+
+P99 = "latency_p99_ns"
+NO_TIME: NoTime = "an instruction emulator has no time"
+TOO_FEW: NoTime = "fewer than 662 queries"
+
+
+def board_said(measured: Measurement) -> BoardSaid:
+    board = measured.board
+    isa = tuple(flag.lower() for flag in sorted(board.isa))
+    return BoardSaid(name=board.name, provenance=board.provenance, clock=board.clock, arch=board.arch.lower(), isa=isa)
+
+
+def baseline_said(measured: Measurement, metric: str, minimized: bool, per_case: bool) -> BaselineSaid:
+    values = _values(measured, metric)
+    return BaselineSaid(
+        artifact=measured.artifact.digest,
+        size_bytes=measured.artifact.size_bytes,
+        cases=len(measured.cases),
+        accuracy=rounded(measured.metrics.get(metric)),
+        worst=_worst(values, minimized),
+        per_case=_shared(values) if per_case else (),
+    )
+
+
+def cell_said(
+    candidate: int,
+    point: Mapping[str, Scalar],
+    front: Front,
+    measured: Mapping[str, Measurement],
+    metric: str,
+    *,
+    per_case: bool,
+) -> CellSaid:
+    """One candidate as the study found it."""
+    row = row_of(point, front.rows)
+    if row is None:
+        failed = [item for item in (*front.failures, *front.passing) if _fits(point, item.variant)]
+        return CellSaid(candidate=candidate, word="failed", failure=failed[0].kind if failed else "Unsupported")
+    item, judged = measured[row.digest], front.decision.judged.get(row.digest)
+    minimized = front.metrics[metric].direction == "minimize"
+    values = _values(item, metric)
+    lost = judged.lost if judged else None
+    return CellSaid(
+        candidate=candidate,
+        word=_word(judged),
+        variant=row.digest,
+        artifact=item.artifact.digest,
+        size_bytes=item.artifact.size_bytes,
+        weight_bits=_bits(item),
+        cases=len(item.cases),
+        accuracy=rounded(item.metrics.get(metric)),
+        worst=_worst(values, minimized),
+        worst_loss=rounded(-lost.worst) if lost else None,
+        lost=len(lost.lost) if lost else None,
+        lost_shown=lost.shown if lost else None,
+        endpoints=tuple(endpoint_said(one) for one in judged.endpoints) if judged else (),
+        p99_ns=_p99(item),
+        p99_beside_ns=round(row.beside[P99]) if _p99(item) is not None and P99 in row.beside else None,
+        no_p99=_no_p99(item),
+        cases_wanted=judged.cases_wanted if judged else None,
+        per_case=_shared(values) if per_case else (),
+    )
+
+
+def confirmed_said(front: Front, opened_before: int) -> ConfirmedSaid:
+    """What the confirmation split says of the front's pick."""
+    found = front.confirmation
+    if found is None:
+        return ConfirmedSaid(outcome="not opened", opened_before=opened_before)
+    judged = found.judged
+    lost = judged.lost if judged else None
+    endpoints = tuple(endpoint_said(one) for one in judged.endpoints) if judged else ()
+    return ConfirmedSaid(
+        outcome=found.outcome,
+        cases=max((one.comparison.units for one in judged.endpoints), default=0) if judged else 0,
+        endpoints=endpoints,
+        worst_loss=rounded(-lost.worst) if lost else None,
+        opened_before=opened_before,
+    )
+
+
+def endpoint_said(one: Endpoint) -> EndpointSaid:
+    compared = one.comparison
+    gain, lower, upper = rounded(compared.gain), rounded(compared.lower), rounded(compared.upper)
+    assert gain is not None
+    return EndpointSaid(metric=compared.metric, gain=gain, lower=lower, upper=upper, margin=one.margin)
+
+
+def row_of(point: Mapping[str, Scalar], rows: Sequence[Row]) -> Row | None:
+    """The measured variant that the candidate stands for. What the target takes for its own default is left out of a
+    variant, so of several the one that says most of what the candidate says."""
+    fitting = [row for row in rows if _fits(point, row.variant)]
+    return max(fitting, key=lambda row: (_said(point, row.variant), row.digest), default=None)
+
+
+def _fits(point: Mapping[str, Scalar], variant: Variant) -> bool:
+    """As :func:`edgedeploy.records.variant.canonical` keeps or drops what was asked."""
+    if variant.recovered or (variant.target, variant.precision) != (point["target"], point["precision"]):
+        return False
+    bits = int(point.get("weight_bits", 0))
+    if variant.weight_bits not in (bits, 0):  # 0: the board chooses, or the target has no others
+        return False
+    same = all(getattr(variant, name) in (point.get(name, empty), empty) for name, empty in _DEFAULTS)
+    return same and ("threads" not in point or variant.threads == point["threads"])
+
+
+_DEFAULTS: tuple[tuple[str, Scalar], ...] = (("calibration", ""), ("calibration_cases", 0), ("quantizer", ""))
+
+
+def _said(point: Mapping[str, Scalar], variant: Variant) -> int:
+    return sum(getattr(variant, name, None) == value for name, value in point.items())
+
+
+def _word(judged: Judged | None) -> Word:
+    """A variant that is no candidate for the pick (it saves nothing, or misses a limit) is not shown fit to ship."""
+    if judged is None:
+        return "no verdict"
+    if judged.word == "baseline":
+        return "no verdict"
+    return "not shown" if judged.word == "non-inferior" and not judged.compared else judged.word
+
+
+def _bits(item: Measurement) -> Literal[7, 8] | None:
+    chosen = item.variant.weight_bits or (item.weight_bits.bits if item.weight_bits else 0)
+    return 7 if chosen == 7 else 8 if chosen == 8 else None
+
+
+def _values(item: Measurement, metric: str) -> list[float | None]:
+    """In the order of the cases' ids, which do not leave."""
+    return [item.cases[case].get(metric) for case in sorted(item.cases)]
+
+
+def _worst(values: Sequence[float | None], minimized: bool) -> float | None:
+    known = [value for value in values if value is not None]
+    return rounded((max if minimized else min)(known)) if known else None
+
+
+def _shared(values: Sequence[float | None]) -> tuple[float | None, ...]:
+    return tuple(rounded(value) for value in values)
+
+
+def _p99(item: Measurement) -> int | None:
+    found = item.metrics.get(P99) if item.board.clock == "wall" else None
+    return None if found is None else round(found)
+
+
+def _no_p99(item: Measurement) -> NoTime:
+    if _p99(item) is not None:
+        return ""
+    return TOO_FEW if item.board.clock == "wall" else NO_TIME

@@ -1,0 +1,193 @@
+"""How messages travel: folders, and connections that nobody else can use."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from federated_said import ASKED, SAID
+
+from edgedeploy.errors import DataError, LoginRefused, SpecError, Unreachable
+from edgedeploy.federated.connection import Connection, mailbox_of
+from edgedeploy.federated.coordinator import Coordinator
+from edgedeploy.federated.mailbox import Spool
+from edgedeploy.federated.messages import Answer, Request
+from edgedeploy.federated.served import Room, served, serving_of
+from edgedeploy.federated.specs import load_site, load_sites
+from edgedeploy.federated.tokens import token_in
+
+TOKEN = "a-token-of-the-tests-0123456789"
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> dict[str, Room]:
+    return {name: Room(Spool(tmp_path / name), TOKEN + name) for name in ("north", "south")}
+
+
+@pytest.fixture
+def port(rooms: dict[str, Room]) -> Iterator[int]:
+    with served(rooms, "127.0.0.1", 0, None) as address:
+        yield int(address.rpartition(":")[2])
+
+
+def test_a_request_a_checkpoint_and_an_answer_go_over_a_connection(
+    rooms: dict[str, Room], port: int, tmp_path: Path
+) -> None:
+    spool, site = rooms["north"].spool, Connection("north", "127.0.0.1", port, TOKEN + "north")
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(bytes(range(256)) * 9000)
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    spool.put_checkpoint(weights, sha256)
+    data = Request(**{**ASKED, "checkpoint_sha256": sha256}).as_bytes()
+    spool.ask(1, data)
+    spool.ask(1, data)  # once more is nothing new
+    with pytest.raises(FileExistsError):
+        spool.ask(1, data + b" ")
+    assert site.numbers() == (1,) and site.request(1) == data and not rooms["south"].fetched
+    site.checkpoint(sha256, weights.stat().st_size, tmp_path / "got.pt")
+    assert (tmp_path / "got.pt").read_bytes() == weights.read_bytes()
+    answer = Answer(**SAID).as_bytes()
+    site.answer(1, answer)
+    assert spool.answer_bytes(1, 1 << 16) == answer and spool.answered() == (1,)
+    assert rooms["north"].up_to_date()
+
+
+def test_a_checkpoint_that_is_not_what_was_said_is_not_taken(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(b"weights")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    spool.put_checkpoint(weights, sha256)
+    spool.checkpoint_path(sha256).write_bytes(b"others!")
+    with pytest.raises(DataError, match="another file"):
+        spool.checkpoint(sha256, 7, tmp_path / "got.pt")
+    assert not (tmp_path / "got.pt").exists()
+    with pytest.raises(DataError, match="Carry the whole folder"):
+        spool.checkpoint("0" * 64, 7, tmp_path / "got.pt")
+
+
+@pytest.mark.parametrize("token", ["", TOKEN, TOKEN + "south", "x" * 200])
+def test_a_site_reaches_its_own_spool_only(rooms: dict[str, Room], port: int, token: str) -> None:
+    rooms["north"].spool.ask(1, Request(**ASKED).as_bytes())
+    with pytest.raises(LoginRefused):
+        Connection("north", "127.0.0.1", port, token).numbers()
+    with pytest.raises(LoginRefused):
+        Connection("nobody", "127.0.0.1", port, token).numbers()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/v1/north/requests/../../../etc/passwd", b"", 403),
+        ("GET", "/v1/north/checkpoints/" + "0" * 64, b"", 404),
+        ("GET", "/v1/north/requests/2", b"", 404),
+        ("PUT", "/v1/north/answers/001", b"\x89PNG image", 400),
+        ("PUT", "/v1/north/answers/002", b"{}", 404),
+        ("PUT", "/v1/north/answers/001", b"x" * (1 << 26), 413),
+    ],
+)
+def test_what_is_no_message_is_refused(
+    rooms: dict[str, Room], port: int, method: str, path: str, body: bytes, status: int
+) -> None:
+    rooms["north"].spool.ask(1, Request(**ASKED).as_bytes())
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    headers = {"Authorization": f"Bearer {TOKEN}north"}
+    if status == 413:
+        connection.putrequest(method, path)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+    else:
+        connection.request(method, path, body, headers)
+    assert connection.getresponse().status == status
+    assert rooms["north"].spool.answered() == ()
+    connection.close()
+
+
+SITE = """
+[site]
+name = "north"
+coordinator = "{url}"
+token_file = "token"
+[task]
+kind = "synthetic-ultrasound"
+[board]
+name = "cart"
+kind = "local"
+[evidence]
+margin = 0.02
+"""
+SITES = """
+[federate]
+name = "r"
+checkpoint = "w.pt"
+metric = "dice"
+listen = "{listen}"
+[[candidate]]
+target = "onnxruntime"
+precision = "int8"
+[[site]]
+name = "north"
+margin = 0.02
+token_file = "token"
+"""
+
+
+def test_plain_http_stays_on_this_host_and_a_token_with_its_owner(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o644)
+    for name, text in (
+        ("site.toml", SITE.format(url="http://10.0.0.1:1")),
+        ("far.toml", SITES.format(listen="0.0.0.0:1")),
+    ):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(SpecError, match="https"):
+        mailbox_of(*load_site(tmp_path / "site.toml"))
+    spec, source = load_sites(tmp_path / "far.toml")
+    with pytest.raises(SpecError, match="certificate"):
+        serving_of(Coordinator(spec, source, tmp_path / "out", print))
+    with pytest.raises(SpecError, match="chmod 600"):
+        token_in(token, "token")
+    token.chmod(0o600)
+    assert token_in(token, "token") == TOKEN
+    token.write_text("short")
+    with pytest.raises(SpecError, match="no token"):
+        token_in(token, "token")
+    with pytest.raises(Unreachable):
+        Connection("north", "127.0.0.1", 1, TOKEN).numbers()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("margin = 0.02", "lost_case = 0.1", "margin must say"),
+        ('kind = "synthetic-ultrasound"', 'kind = "onnx"\nmodel = "m.onnx"', "built in torch"),
+        ('token_file = "token"', "", "token_file"),
+        ('token_file = "token"', 'token_file = "token"\nspool = "x"', "exactly one"),
+        ('name = "north"', 'name = "../north"', "pattern"),
+    ],
+)
+def test_a_site_file_that_says_too_little_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(SITE.format(url="https://a:1").replace(old, new, 1))
+    with pytest.raises(SpecError, match=said):
+        load_site(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('precision = "int8"', 'precision = "float32"', "baseline"),
+        ('precision = "int8"', 'precision = "int8"\nwidth = 0.5', "width"),
+        ("[[site]]", '[[site]]\nname = "NORTH"\nmargin = 1\n[[site]]', "twice"),
+    ],
+)
+def test_a_sites_file_with_a_mistake_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = tmp_path / "sites.toml"
+    path.write_text(SITES.format(listen="127.0.0.1:1").replace(old, new, 1))
+    with pytest.raises(SpecError, match=said):
+        load_sites(path)
