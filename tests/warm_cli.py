@@ -35,6 +35,11 @@ def command() -> tuple[str, ...]:
     return _served("edgedeploy")
 
 
+def interpreter() -> tuple[str, ...]:
+    """What to put before the text of a program in Python: it finds imported what commands import."""
+    return (*command(), "-c")
+
+
 def converter() -> tuple[str, ...]:
     """What to put before the converter's job."""
     return _served("converter")
@@ -166,12 +171,16 @@ def run(program: str, asked: dict[str, Any], streams: list[int]) -> None:
     os.environ.update(asked["environ"])
     sys.argv = [program, *asked["argv"]]
     sys.path[0] = asked["cwd"]
+    if threads := os.environ.get("OMP_NUM_THREADS"):  # as where torch is loaded anew
+        sys.modules["torch"].set_num_threads(int(threads))
     status = 0
     try:
         if program == "converter":
             from edgedeploy.targets.litert.tool import main as convert
 
             status = convert(*asked["argv"])
+        elif sys.argv[1:2] == ["-c"]:
+            exec(compile(asked["argv"][1], "<string>", "exec"), {"__name__": "__main__"})
         else:
             from edgedeploy.__main__ import main
 

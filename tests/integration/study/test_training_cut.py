@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm_cli
 from board_kit import STUDY_LIMIT_S
 from typer.testing import CliRunner
 
@@ -90,7 +91,7 @@ def with_one_thread() -> dict[str, str]:
 
 def search(study: Path, out: Path, *more: str) -> None:
     done = subprocess.run(
-        command(study, out, *more),
+        [*warm_cli.command(), *command(study, out, *more)[3:]],
         capture_output=True,
         text=True,
         check=False,
