@@ -53,6 +53,7 @@ def runs_of(events: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [events[start:end] for start, end in zip(starts, [*starts[1:], len(events)], strict=True)]
 
 
+@pytest.mark.slow
 def test_search_front_and_report_over_ssh(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     searched = run("search", study, "--out", out)
@@ -144,6 +145,7 @@ def begun_by_other_code(out: Path) -> None:
     (out / "study.json").write_text(json.dumps({**kept, "spec_digest": "0123456789abcdef"}))
 
 
+@pytest.mark.slow
 def test_python_front_door(study: Path, tmp_path: Path) -> None:
     events = []
     result = edgedeploy.load_study(study).run(

@@ -120,6 +120,7 @@ def weights(out: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: torch.load(path, weights_only=True) for path in paths}
 
 
+@pytest.mark.slow
 def test_a_kill_in_mid_training_costs_one_epoch_at_most(study: Path, tmp_path: Path) -> None:
     """Killed in the baseline's training, then in the recovery of a pruned model."""
     search(study, tmp_path / "undisturbed")
