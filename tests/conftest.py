@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-log", type=Path, metavar="FILE", help="append what became of each test with a fault mark")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     for item in items:
         if BESIDE & set(item.path.relative_to(REPO).parts):
             item.add_marker(pytest.mark.beside)
@@ -38,6 +40,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs a real board: give --hardware"))
         if "long" in item.keywords and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="takes many minutes: give --long"))
+    yield  # what is not asked for is left out now
+    items[:] = slow_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def slow_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Slow tests at the heads of two workers' shares: each worker gets an even part of the list, and one that is done takes
+    from the end of another's. So what is left for the end is short, and few of the tests that measure on this machine wait
+    for one another. Tests of a file stay together, as what they share is made once."""
+    if workers == 1:
+        return [*items]
+    slow = [item for item in items if "slow" in item.keywords]
+    quick = [item for item in items if "slow" not in item.keywords]
+    half = len(slow) // 2
+    while 0 < half < len(slow) and slow[half].path == slow[half - 1].path:
+        half += 1
+    before = max(0, len(items) // workers * (workers // 2) - half)
+    return [*slow[:half], *quick[:before], *slow[half:], *quick[before:]]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -97,6 +116,21 @@ def chromium() -> str:
     if program is None:
         pytest.skip("no chromium on this machine: apt-get install chromium")
     return program
+
+
+@pytest.fixture(scope="class")
+def warm_converter() -> Iterator[None]:
+    """LiteRT files are built by processes that need not load torch and the converter anew: ``warm_cli.py``."""
+    if importlib.util.find_spec("litert_torch") is None:
+        yield
+        return
+    import warm_cli
+
+    from edgedeploy.targets.litert import target
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, "TOOL", warm_cli.converter())
+        yield
 
 
 @pytest.fixture(autouse=True)

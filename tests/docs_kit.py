@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import warm_cli
 from markdown_it import MarkdownIt
 
 REPO: Final = Path(__file__).resolve().parents[1]
@@ -112,7 +113,9 @@ def smaller_study(text: str, board_lines: str) -> str:
 def run_block(block: Block, folder: Path, environment: Mapping[str, str]) -> str:
     """Run a block; what it printed. Fails with its output when it ends otherwise than the page says."""
     command = (
-        ["bash", "-euo", "pipefail", "-c", block.text] if block.language == "sh" else [sys.executable, "-c", block.text]
+        ["bash", "-euo", "pipefail", "-c", block.text]
+        if block.language == "sh"
+        else [*warm_cli.interpreter(), block.text]
     )
     run = subprocess.run(
         command,

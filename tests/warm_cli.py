@@ -1,14 +1,17 @@
-"""The command line as processes that need not import everything anew: ``[*warm_cli.command(), "search", ...]``.
+"""The command line as processes that need not import everything anew: ``[*warm_cli.command(), "search", ...]``; and
+LiteRT's converter the same way: ``[*warm_cli.converter(), JOB, RESULT]``.
 
 A server imports what commands use, once in a test run, and forks for each command; the fork has the arguments, folder,
 environment and standard streams of whoever asked, and its exit status goes back. What is tested is a process of its own with
-the code of ``python -m edgedeploy``. Tests of how a process starts, of terminals, and those that kill it start a real one.
+the code of ``python -m edgedeploy``, or of ``python -m edgedeploy.targets.litert.tool``. Tests of how a process starts, of
+terminals, and those that kill it start a real one.
 """
 
 from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import json
 import os
 import select
@@ -27,15 +30,29 @@ START_LIMIT_S: Final = 300.0
 UP: Final = b"up\n"
 
 
-@functools.cache
 def command() -> tuple[str, ...]:
-    """What to put before the arguments."""
+    """What to put before the arguments of a command."""
+    return _served("edgedeploy")
+
+
+def interpreter() -> tuple[str, ...]:
+    """What to put before the text of a program in Python: it finds imported what commands import."""
+    return (*command(), "-c")
+
+
+def converter() -> tuple[str, ...]:
+    """What to put before the converter's job."""
+    return _served("converter")
+
+
+@functools.cache
+def _served(program: str) -> tuple[str, ...]:
     folder = Path(tempfile.mkdtemp(prefix="edgedeploy-warm-"))
     place = folder / "socket"
     repo = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(repo), os.environ.get("PYTHONPATH", "")])}
     server = subprocess.Popen(
-        [sys.executable, __file__, str(place)],
+        [sys.executable, __file__, program, str(place)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=(folder / "log").open("wb"),
@@ -53,8 +70,9 @@ def command() -> tuple[str, ...]:
 # -- the server
 
 
-def serve(place: str) -> None:
-    import_all()
+def serve(program: str, place: str) -> None:
+    {"edgedeploy": import_all, "converter": import_converter}[program]()
+    gc.freeze()  # what is imported stays shared with the forks
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(place)
         listening.listen(16)
@@ -71,24 +89,29 @@ def serve(place: str) -> None:
                 pid = os.fork()
                 if pid == 0:
                     listening.close()
-                    os._exit(keep(link))
+                    os._exit(keep(program, link))
                 keepers.add(pid)
                 link.close()
 
 
 def import_all() -> None:
     """What a search, and commands that read its folder, import; nothing is started by it."""
+    import alembic.runtime.migration  # noqa: F401
+    import jinja2  # noqa: F401
     import nncf  # noqa: F401
     import onnx  # noqa: F401
     import onnxruntime  # noqa: F401
-    import onnxscript  # noqa: F401
+    import onnxscript.function_libs.torch_lib.ops  # noqa: F401
     import openvino  # noqa: F401
-    import optuna  # noqa: F401
+    import optuna.storages._rdb.storage  # noqa: F401
     import paramiko  # noqa: F401
     import plotly  # noqa: F401
     import scipy.optimize
     import scipy.stats  # noqa: F401
-    import torch  # noqa: F401
+    import sqlalchemy.orm  # noqa: F401
+    import torch._dynamo.callback
+    import torch._inductor.metrics
+    import torch.onnx._internal.exporter._core  # noqa: F401
     import torch_pruning  # noqa: F401
 
     import edgedeploy
@@ -98,14 +121,23 @@ def import_all() -> None:
         getattr(edgedeploy, name)
 
 
-def keep(link: socket.socket) -> int:
+def import_converter() -> None:
+    """What a conversion imports; its messages go to the server's log."""
+    import ai_edge_quantizer.quantizer
+    import ai_edge_quantizer.recipe_manager  # noqa: F401
+    import litert_torch  # noqa: F401
+
+    import edgedeploy.targets.litert.tool  # noqa: F401
+
+
+def keep(program: str, link: socket.socket) -> int:
     """In a fork of the server: start what is asked for in another one, and tell how it ended."""
     head, streams, _, _ = socket.recv_fds(link, 4, 3)
     asked = json.loads(_read(link, int.from_bytes(head, "big")))
     child = os.fork()
     if child == 0:
         link.close()
-        run(asked, streams)
+        run(program, asked, streams)
     for descriptor in streams:
         os.close(descriptor)
     watched = os.pidfd_open(child)
@@ -129,21 +161,30 @@ def _read(link: socket.socket, size: int) -> bytes:
     return data
 
 
-def run(asked: dict[str, Any], streams: list[int]) -> None:
-    """As ``python -m edgedeploy`` would; it does not come back."""
+def run(program: str, asked: dict[str, Any], streams: list[int]) -> None:
+    """As ``python -m`` would; it does not come back."""
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environ"])
-    sys.argv = ["edgedeploy", *asked["argv"]]
+    sys.argv = [program, *asked["argv"]]
     sys.path[0] = asked["cwd"]
+    if threads := os.environ.get("OMP_NUM_THREADS"):  # as where torch is loaded anew
+        sys.modules["torch"].set_num_threads(int(threads))
     status = 0
     try:
-        from edgedeploy.__main__ import main
+        if program == "converter":
+            from edgedeploy.targets.litert.tool import main as convert
 
-        main()
+            status = convert(*asked["argv"])
+        elif sys.argv[1:2] == ["-c"]:
+            exec(compile(asked["argv"][1], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            from edgedeploy.__main__ import main
+
+            main()
     except SystemExit as exc:
         status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
     except BaseException:
@@ -158,4 +199,4 @@ def run(asked: dict[str, Any], streams: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

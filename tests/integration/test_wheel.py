@@ -15,7 +15,7 @@ import numpy as np
 import product_kit
 import pytest
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.slow]
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -71,10 +71,21 @@ def commit(root: Root, parts: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def discard_parts(root: Root) -> None:
-    """Remove what interrupted uploads left; only the holder of the lease may."""
-    if root.blobs.is_dir():
-        for path in root.blobs.glob(f"{PART_PREFIX}*"):
-            path.unlink()
+    """Remove what interrupted uploads left; only the holder of the lease may.
+
+    The server of a lost connection may hold a part open for minutes, so it is emptied as well: the disk has its room back
+    at once. It is emptied under another name, which no :func:`commit` that is still under way takes for what it hashed.
+    """
+    if not root.blobs.is_dir():
+        return
+    for path in list(root.blobs.glob(f"{PART_PREFIX}*")):
+        gone = path.with_name(f"{PART_PREFIX}gone")
+        try:
+            path.replace(gone)
+        except FileNotFoundError:
+            continue  # it became a blob
+        os.truncate(gone, 0)
+        gone.unlink()
 
 
 def _sync(path: Path) -> None:

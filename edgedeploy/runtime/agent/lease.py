@@ -99,8 +99,8 @@ def _take(root: Root, owner: str, resume: int | None) -> dict[str, Any]:
     else:
         _end_jobs(root)
         _restore_power_mode(root)
-        discard_parts(root)
         token = int(before.get("token", 0)) + 1
+    discard_parts(root)  # of the connection that was lost, too: each would take its room until the lease is given back
     lease = {"token": token, "owner": owner, "boot_id": boot_id(), "holder": identity(os.getpid())}
     write_json(root.lease, lease)
     return lease

@@ -45,6 +45,9 @@ from edgedeploy.targets.litert.tool import ToolJob, error_of, write_cases
 
 ENTRY: Final = "model.tflite"
 
+TOOL = (sys.executable, "-m", "edgedeploy.targets.litert.tool")
+"""The command of the process that converts and quantizes, before its job."""
+
 LAYOUT: Final = "contiguous"
 """Of the weights that are converted. Files that were kept from others may have a layer's weights in another one's place."""
 
@@ -148,7 +151,7 @@ def _run_tool(job: ToolJob, cases: Iterator[dict[str, Array]], desk: Path) -> Ma
     artifact's session settings."""
     result = desk / "result.json"
     (desk / "job.json").write_text(json.dumps(job.as_json()), encoding="utf-8")
-    argv = [sys.executable, "-m", "edgedeploy.targets.litert.tool", str(desk / "job.json"), str(result)]
+    argv = [*TOOL, str(desk / "job.json"), str(result)]
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with (desk / "log.txt").open("w+b") as log:

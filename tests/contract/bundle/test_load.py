@@ -23,7 +23,7 @@ from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
 from edgedeploy.testing import models
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.usefixtures("warm_converter")]
 
 
 class BundleContract:

@@ -25,6 +25,8 @@ from edgedeploy.targets.tensorrt.recipes import write_model
 from edgedeploy.testing import models
 from edgedeploy.testing.models import IMAGE, Model
 
+pytestmark = pytest.mark.usefixtures("warm_converter")
+
 STEP = 1 / 255
 """Of an input of 0 to 1 in int8: rounding it moves a value by up to half of that."""
 WAYS = ("add", "sub", "enlarged")

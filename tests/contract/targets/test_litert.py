@@ -57,7 +57,8 @@ np.savez(
 """
 
 
-@pytest.mark.slow  # each build loads torch, jax and the converter
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm_converter")
 class TestLiteRt(TargetContract):
     def make(self) -> Target:
         return LiteRtTarget()
@@ -304,6 +305,7 @@ def converter() -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_converter")
 class TestLiteRtFromOnnx(TargetContract):
     """The same contract where the torch program is missing: ONNX by onnx2tf."""
 

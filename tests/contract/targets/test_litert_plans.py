@@ -19,7 +19,7 @@ from edgedeploy.testing import models
 from edgedeploy.testing.models import Model
 from edgedeploy.testing.targets import compared
 
-pytestmark = pytest.mark.slow  # each build loads torch, jax and the converter
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_converter")]
 
 
 @pytest.fixture(scope="module")

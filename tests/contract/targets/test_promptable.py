@@ -20,6 +20,8 @@ from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
 from edgedeploy.tasks.promptable.task import Promptable
 
+pytestmark = pytest.mark.usefixtures("warm_converter")
+
 TASK = Promptable(SMALL)
 ARCH = baseline_arch(TASK)
 

@@ -22,6 +22,8 @@ from edgedeploy.targets.litert.target import LiteRtTarget
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
 
+pytestmark = pytest.mark.usefixtures("warm_converter")
+
 
 class Volume(nn.Module):
     def __init__(self) -> None:

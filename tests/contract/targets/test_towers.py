@@ -21,6 +21,8 @@ from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
 from edgedeploy.tasks.image_text.task import ImageText, ImageTextOptions
 
+pytestmark = pytest.mark.usefixtures("warm_converter")
+
 TASK = ImageText(
     ImageTextOptions(
         tokens=40, dim=16, resolutions=(32,), image_size=48, train_cases=4, calibration_cases=4, selection_cases=2

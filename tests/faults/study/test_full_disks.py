@@ -30,7 +30,7 @@ from edgedeploy.study.events import EventLog
 from edgedeploy.study.store import Store
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.slow]
 
 EXAMPLES: Final = Path(__file__).resolve().parents[3] / "docs" / "examples"
 ENOUGH: Final = "256m"

@@ -46,7 +46,7 @@ from edgedeploy.testing import models
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 PLAN = MeasurePlan(queries=64, warmup=2, block=8, cold_starts=2, time_limit_s=250.0)
-pytestmark = [pytest.mark.timeout(900), pytest.mark.beside]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.beside, pytest.mark.usefixtures("warm_converter")]
 
 ISA = ("avx", "avx2", "f16c", "fma", "sse4_1", "ssse3")
 """The flags of a Haswell that decide which kernels run."""

@@ -13,7 +13,7 @@ from board_kit import STUDY_LIMIT_S
 
 from edgedeploy.study.store import Store
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.slow]
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 SECOND = '[[boards]]\nname = "second"\nkind = "emulated"\nserver = "embedded"\nroot = "{root}"\n\n[space]'

@@ -11,7 +11,7 @@ pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'ed
 
 from benchmarks.nightly_kit.waiting import Shape, WaitingLab, postgresql, survive
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.slow]
 
 SMALL = Shape(boards=10, entries=60, job_s=0.3, processes=2)
 

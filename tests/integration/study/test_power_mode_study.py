@@ -27,7 +27,7 @@ from edgedeploy.runtime.processes import end_all_with_argument
 from edgedeploy.runtime.sensors.powermode import JOURNAL
 from edgedeploy.study.store import Store
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.slow]
 
 STUDY = """\
 [study]

@@ -16,7 +16,7 @@ from edgedeploy.errors import SpecError
 from edgedeploy.study.account import summarise
 from edgedeploy.study.store import Store
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.slow]
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 

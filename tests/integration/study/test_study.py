@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import warm_cli
-from board_kit import STUDY_LIMIT_S
+from board_kit import STUDY_LIMIT_S, squares_study
 
 import edgedeploy
 from edgedeploy.errors import SpecError
@@ -53,6 +53,7 @@ def runs_of(events: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [events[start:end] for start, end in zip(starts, [*starts[1:], len(events)], strict=True)]
 
 
+@pytest.mark.slow
 def test_search_front_and_report_over_ssh(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     searched = run("search", study, "--out", out)
@@ -112,19 +113,23 @@ def test_search_front_and_report_over_ssh(study: Path, tmp_path: Path) -> None:
     assert second[0]["options"] == {"out": str(out), "resume": True}
 
 
-def test_the_order_of_candidates_is_fixed_before_the_split_that_confirms_the_pick_is_opened(
-    study: Path, tmp_path: Path
-) -> None:
-    """Everything may be lost here: what is cheaper than the baseline is shown, and confirmed."""
+def test_the_order_of_candidates_is_fixed_before_the_split_that_confirms_the_pick_is_opened(tmp_path: Path) -> None:
+    """Everything may be lost here: what is smaller than the baseline is shown, and confirmed."""
     out = tmp_path / "out"
+    study = squares_study(
+        tmp_path,
+        ('targets = ["onnxruntime", "openvino"]', 'targets = ["onnxruntime"]'),
+        ("kernel = [3, 5]\n", ""),
+        ('"latency_ratio"', '"size_bytes"'),  # what is smaller is so on a busy host too
+        ("trials = 6", "trials = 4"),
+    )
     study.write_text(study.read_text() + "\n[evidence]\nmargin = 1.0\nlost_case = 1.0\n")
     searched = run("search", study, "--out", out, "--board", "here")
     front, openings = json.loads(run("front", out, "--json").stdout), Store(out).openings()
     order = front["decision"]["order"]
-    if not order:  # on a busy host nothing may have been faster
-        assert front["decision"]["outcome"] == "nothing cheaper" and openings == []
-        assert "the confirmation split stays closed" in searched.stderr
-        return
+    sizes = {item.digest: item.metrics["size_bytes"] for item in Store(out).measurements()}
+    assert len(sizes) == 4 and len(order) == 3
+    assert [sizes[digest] for digest in order] == sorted(sizes.values())[:3]
     assert front["pick"]["digest"] == order[0]
     (opening,) = openings
     assert opening["order"] == order and set(order) <= set(opening["variants"])
@@ -140,6 +145,7 @@ def begun_by_other_code(out: Path) -> None:
     (out / "study.json").write_text(json.dumps({**kept, "spec_digest": "0123456789abcdef"}))
 
 
+@pytest.mark.slow
 def test_python_front_door(study: Path, tmp_path: Path) -> None:
     events = []
     result = edgedeploy.load_study(study).run(

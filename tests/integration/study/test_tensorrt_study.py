@@ -18,7 +18,7 @@ import edgedeploy
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.study.store import Store
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.slow]
 
 STUDY = """\
 [study]

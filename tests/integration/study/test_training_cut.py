@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm_cli
 from board_kit import STUDY_LIMIT_S
 from typer.testing import CliRunner
 
@@ -90,7 +91,7 @@ def with_one_thread() -> dict[str, str]:
 
 def search(study: Path, out: Path, *more: str) -> None:
     done = subprocess.run(
-        command(study, out, *more),
+        [*warm_cli.command(), *command(study, out, *more)[3:]],
         capture_output=True,
         text=True,
         check=False,
@@ -119,6 +120,7 @@ def weights(out: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: torch.load(path, weights_only=True) for path in paths}
 
 
+@pytest.mark.slow
 def test_a_kill_in_mid_training_costs_one_epoch_at_most(study: Path, tmp_path: Path) -> None:
     """Killed in the baseline's training, then in the recovery of a pruned model."""
     search(study, tmp_path / "undisturbed")

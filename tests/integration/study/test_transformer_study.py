@@ -13,7 +13,7 @@ from edgedeploy.errors import SpecError
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.study.store import Store
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.slow]
 
 TRIES = (
     "heads = 0.5\nmlp = 0.5",

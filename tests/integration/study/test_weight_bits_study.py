@@ -20,7 +20,7 @@ from edgedeploy.report.make import make_report
 from edgedeploy.study.store import Store
 from edgedeploy.study.trial import Trials
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from edgedeploy.targets.litert.target import LiteRtTarget
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.usefixtures("warm_converter")]
 
 Write = Callable[[Path], Path]
 

@@ -21,7 +21,7 @@ from extending_kit import REPO, Tree, promised
 
 from edgedeploy.boards.emulated.board import serve
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.slow]
 
 PACKAGE = REPO / "tests" / "thirdparty"
 PAGE = REPO / "docs" / "extend" / "target.md"

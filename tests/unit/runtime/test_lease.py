@@ -201,10 +201,12 @@ def test_only_a_lease_that_is_given_back_ends_its_jobs(
     held = Held(root, resume=7)
     assert held.leases[0]["token"] == 7 and held.leases[0]["owner"] == "me"
     assert job.poll() is None and (root.jobs / JOB).is_dir() and restored == []
-    assert len(list(root.blobs.iterdir())) == 1
+    assert list(root.blobs.iterdir()) == [], "of the connection before: nobody goes on with it"
+    (root.blobs / f"{PART_PREFIX}other").write_bytes(b"half")
     if how == "lost":
         held.end()
         assert job.poll() is None and (root.jobs / JOB).is_dir() and restored == []
+        assert len(list(root.blobs.iterdir())) == 1
     else:
         held.say(b"beat\n")
         held.release()
@@ -242,6 +244,25 @@ def test_resuming_ends_the_holder_that_a_dead_connection_left(root: Root, restor
     back = Held(root, owner="me", wait_s=LONG_S, resume=left.granted["token"])
     assert back.leases[0]["token"] == left.granted["token"]
     assert os.waitstatus_to_exitcode(os.waitpid(left.pid, 0)[1]) == -signal.SIGKILL
+    left.pid = 0
+    left.end()
+    back.end()
+
+
+def test_an_upload_that_was_cut_gives_its_room_back_when_the_lease_is_resumed(root: Root, restored: list[Path]) -> None:
+    """Though the server of the lost connection still has it open. What became a blob stays."""
+    left = Holder(root.folder, "me")
+    assert left.granted is not None
+    root.blobs.mkdir(exist_ok=True)
+    (root.blobs / "whole").write_bytes(b"all of it")
+    with (root.blobs / ".part-1").open("wb", buffering=0) as first, (root.blobs / ".part-2").open("wb") as second:
+        first.write(bytes(1 << 16))
+        back = Held(root, owner="me", wait_s=LONG_S, resume=left.granted["token"])
+        assert back.leases
+        assert os.fstat(first.fileno()).st_size == os.fstat(second.fileno()).st_size == 0
+        assert [path.name for path in root.blobs.iterdir()] == ["whole"]
+        assert (root.blobs / "whole").read_bytes() == b"all of it"
+    os.waitpid(left.pid, 0)
     left.pid = 0
     left.end()
     back.end()
