@@ -2,7 +2,7 @@
 
 Flower's simulation needs Ray, which starts a cluster of processes; this does not, and a site that fails is told as
 Flower's SuperLink tells it: by a reply that holds an error. It is for tests, for benchmarks and for sites whose folders all
-lie on one host. Sites on hosts of their own run the same apps under Flower's SuperLink and SuperNodes.
+lie on one host. The apps are Flower's ClientApps.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ def observed(
     from edgedeploy.runtime.files import sha256_file
 
     require_in_one_file(reference, "histograms of its activations")
-    session, sizes, inputs = _exposed(reference, threads)
+    session, sizes, inputs = exposed(reference, threads)
     names = tuple(sizes) if tensors is None else tuple(tensors)
     unknown = [name for name in names if name not in sizes]
     if unknown:
@@ -261,7 +261,7 @@ def _values(
         yield from zip(group, session.run(list(group), dict(feed)), strict=True)
 
 
-def _exposed(reference: Path, threads: int) -> tuple[Any, dict[str, int], set[str]]:
+def exposed(reference: Path, threads: int) -> tuple[Any, dict[str, int], set[str]]:
     """A session in which every float tensor can be asked for; the bytes of each, and which of them are inputs."""
     import onnx
     import onnxruntime

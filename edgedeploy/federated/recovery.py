@@ -28,6 +28,7 @@ from edgedeploy.files import parsed, read_arrays, write_arrays
 if TYPE_CHECKING:
     from flwr.app import Message
     from flwr.clientapp import ClientApp
+    from flwr.serverapp import ServerApp
     from flwr.serverapp.grid import Grid
 
     from edgedeploy.interfaces.task import Recoverable
@@ -225,8 +226,6 @@ def recovery_app(
     from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
     from flwr.clientapp import ClientApp
 
-    from edgedeploy.compress.training import fit
-
     app = ClientApp()
 
     @app.train()  # type: ignore[untyped-decorator, unused-ignore]
@@ -234,11 +233,36 @@ def recovery_app(
         own = load_into(model(), _arrays(message))
         config: Any = message.content["config"]
         number = int(config["server-round"])
-        recipe = task.recovery_recipe
-        recipe = replace(recipe, epochs=epochs, early_epochs=0, warmup_epochs=0.0, seed=recipe.seed + number)
-        report = fit(own, task, recipe, arch=arch, teacher=teacher() if teacher else None)
+        loss = train_here(own, task, arch=arch, epochs=epochs, seed=number, teacher=teacher() if teacher else None)
         arrays = ArrayRecord({name: Array(value) for name, value in weights_of(own).items()})
-        metrics = MetricRecord({CASES: cases, "loss": float(report.final_loss or 0.0)})
+        metrics = MetricRecord({CASES: cases, "loss": loss})
         return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+    return app
+
+
+def train_here(
+    model: Any, task: Recoverable, *, arch: Mapping[str, Any], epochs: int, seed: int = 0, teacher: Any | None = None
+) -> float:
+    """Train ``model`` in place on a site's own images by the task's recovery recipe: in a round, or for a copy of its own
+    after the last one. Returns the mean loss of the last epoch; raises what :func:`edgedeploy.compress.training.fit`
+    raises."""
+    from edgedeploy.compress.training import fit
+
+    recipe = task.recovery_recipe
+    recipe = replace(recipe, epochs=epochs, early_epochs=0, warmup_epochs=0.0, seed=recipe.seed + seed)
+    return float(fit(model, task, recipe, arch=arch, teacher=teacher).final_loss or 0.0)
+
+
+def recovery_server(start: Callable[[], Weights], folder: Path, settings: RecoverySettings) -> ServerApp:
+    """:func:`recover` as the ServerApp of a Flower app: it raises what that raises, and Flower tells the run as failed."""
+    from flwr.app import Context
+    from flwr.serverapp import ServerApp
+
+    app = ServerApp()
+
+    @app.main()  # type: ignore[untyped-decorator, unused-ignore]
+    def main(grid: Grid, context: Context) -> None:
+        recover(grid, start(), folder, settings)
 
     return app

@@ -2,7 +2,7 @@
 
 It is for sites whose data lie on one host, and for tests that kill them. Messages are Flower's own, as its protocol writes
 them, over the pipes of the process: eight bytes of length, then the message. A process that dies is told as a site's error;
-it is started again for the next message. Sites on hosts of their own run the same apps under Flower's SuperNodes.
+it is started again for the next message. The apps are Flower's ClientApps.
 """
 
 from __future__ import annotations

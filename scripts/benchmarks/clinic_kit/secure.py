@@ -24,7 +24,7 @@ from benchmarks.shared.rows import Row
 from edgedeploy.errors import DataError
 from edgedeploy.federated.calibration import calibration_app, int8_from_ranges, merge_sites
 from edgedeploy.federated.grid import LocalGrid
-from edgedeploy.federated.histograms import Histograms, Range, _exposed, merged, observe, observed
+from edgedeploy.federated.histograms import Histograms, Range, exposed, merged, observe, observed
 from edgedeploy.federated.privacy import Centres, PrivacySettings, ends_of, private_plane, private_ranges
 from edgedeploy.federated.secure_sum import Summed, SumSettings, secure_sum, sum_app
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
@@ -60,7 +60,7 @@ def _pooled_cases(held: Material) -> list[Any]:
 
 def _exact(held: Material) -> dict[str, Range]:
     """The least and the largest value of each tensor over the cases of all sites, zero inside, as if they were pooled."""
-    session, sizes, inputs = _exposed(held.reference.path, 1)
+    session, sizes, inputs = exposed(held.reference.path, 1)
     names = [name for name in sizes if name not in inputs]
     low, high = dict.fromkeys(sizes, 0.0), dict.fromkeys(sizes, 0.0)
     for case in _pooled_cases(held):
