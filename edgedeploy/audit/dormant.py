@@ -9,15 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgedeploy.audit import residuals, triggers
 from edgedeploy.audit.differentiable import Network
 from edgedeploy.audit.grids import folded, grids_of, round_weights
 from edgedeploy.audit.residuals import Residuals, look_at_residuals
 from edgedeploy.audit.subject import Pair, Subject
 from edgedeploy.audit.triggers import TriggerSearch, search_triggers
 from edgedeploy.errors import Unsupported
-
-LIMITS = (residuals.LIMITS, triggers.LIMITS)
 
 
 def residuals_of(subject: Subject, seed: int = 0) -> Residuals:

@@ -28,7 +28,7 @@ class Interval:
         return {"low": self.low, "high": self.high, "level": LEVEL, "how": self.how}
 
     def __str__(self) -> str:
-        return f"{self.low:.3f} to {self.high:.3f}"
+        return f"{self.low:.3g} to {self.high:.3g}"
 
 
 def wilson(share: float, count: int) -> Interval:

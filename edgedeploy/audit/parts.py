@@ -22,10 +22,11 @@ from edgedeploy.records.variant import Variant
 
 @dataclass(frozen=True)
 class Asked:
-    """What all parts are given. ``over()`` says that the time of this part is over."""
+    """What all parts are given. ``over()`` says that the time of this part is over. ``pair()`` opens both models, once;
+    raises ``MeasurementError`` where one of them does not run here."""
 
     subject: Subject
-    pair: Pair
+    pair: Callable[[], Pair]
     variant: Variant
     seed: int
     shadows: int
@@ -35,14 +36,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Result:
-    """``lines`` are what was measured, in words; ``why_not`` is why nothing was. ``plant``: a sleeping backdoor is
-    found. ``complete`` is False where the time was over first. ``files`` by name lie beside the audit."""
+    """``lines`` are what was measured, in words; ``why_not`` is why nothing was. ``plant``: a sleeping backdoor is found.
+    ``complete`` is False where the time was over first; ``again`` says that the next run may have what this one lacked.
+    ``files`` by name lie beside the audit."""
 
     lines: tuple[str, ...]
     data: Mapping[str, Any]
     why_not: str = ""
     plant: bool = False
     complete: bool = True
+    again: bool = False
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -75,7 +78,7 @@ def _residuals(asked: Asked) -> Result:
 
 
 def _triggers(asked: Asked) -> Result:
-    found = triggers_of(asked.subject, asked.pair, asked.seed, asked.over)
+    found = triggers_of(asked.subject, asked.pair(), asked.seed, asked.over)
     best = found.best
     if found.abstained or best is None:
         return Result(
@@ -96,7 +99,7 @@ def _triggers(asked: Asked) -> Result:
 
 
 def _robustness(asked: Asked) -> Result:
-    found = measure_robustness(asked.subject, asked.pair, seed=asked.seed, deadline=asked.over)
+    found = measure_robustness(asked.subject, asked.pair(), seed=asked.seed, deadline=asked.over)
     if found.why_not or not found.lines:
         return Result(
             (), found.as_json(), found.why_not or "the time was over before the first line", complete=not found.left_out
@@ -119,7 +122,7 @@ def _robustness(asked: Asked) -> Result:
 
 
 def _disagreement(asked: Asked) -> Result:
-    found = measure_disagreement(asked.subject, asked.pair)
+    found = measure_disagreement(asked.subject, asked.pair())
     if found.why_not:
         return Result((), found.as_json(), found.why_not)
     lines = (
@@ -137,7 +140,8 @@ def _membership(asked: Asked) -> Result:
     subject = asked.subject
     if subject.task is None:
         return Result((), {}, "there is no task to train shadows of")
-    sessions = {"float": asked.pair.reference, asked.variant.precision: asked.pair.artifact}
+    pair = asked.pair()
+    sessions = {"float": pair.reference, asked.variant.precision: pair.artifact}
     if asked.variant.precision == "float32":
         del sessions["float32"]
     found = measure_membership(
@@ -162,7 +166,7 @@ def _membership(asked: Asked) -> Result:
 def _text(asked: Asked) -> Result:
     found = look_for_text(_pictures(asked.subject), asked.over)
     if found.why_not:
-        return Result((), found.as_json(), found.why_not)
+        return Result((), found.as_json(), found.why_not, again=True)
     lines = [f"{found.images_with_text} of {found.images} images have text in their pixels"]
     lines += [
         f"image {item.image}: {item.characters} characters in the box {item.box}, certainty {item.certainty:.2f}"

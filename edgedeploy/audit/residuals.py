@@ -39,9 +39,9 @@ CLOSE: Final = 1e-3
 EDGE: Final = 0.45
 
 LIMITS: Final = (
-    "It sees that float weights sit otherwise in the cells than chance leaves them, not what for: weights trained with "
-    "quantizers in the loop do so too. It does not see a plant whose residuals were spread evenly, nor one that is awake "
-    "in the float model already."
+    "It sees that float weights sit otherwise in the cells than chance leaves them, not what for: long training with "
+    "quantizers in the loop may move them too. It does not see a plant whose residuals were spread evenly, nor one that is "
+    "awake in the float model already."
 )
 
 

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +20,9 @@ import numpy as np
 
 from edgedeploy._version import __version__
 from edgedeploy.audit.page import page
-from edgedeploy.audit.parts import NAMES, PARTS, Asked, Part
+from edgedeploy.audit.parts import NAMES, PARTS, Asked, Part, Result
 from edgedeploy.audit.subject import Subject, open_pair
-from edgedeploy.errors import SpecError, nearest
+from edgedeploy.errors import MeasurementError, SpecError, TargetUnavailable, nearest
 from edgedeploy.files.writing import write_atomic
 from edgedeploy.interfaces.task import Array, Case
 from edgedeploy.study.bundle.material import Material, gather
@@ -33,6 +33,11 @@ MOST_CASES: Final = 256
 MOST_VALUES: Final = 64 * 2**20
 """Numbers of all images that are held at once: 256 MiB."""
 FOLDER: Final = "audit"
+KEPT: Final = {
+    *("name", "title", "measured", "why_not", "plant", "complete", "again", "limits", "wall_s", "processor_s"),
+    *("files", "data", "made_from"),
+}
+"""Keys of a part's file."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def audit(
     subject = subject_of(material)
     identity = _identity(material, shadows, seed)
     variant = material.measurement.variant
-    pair = open_pair(subject)
+    pair = cache(partial(open_pair, subject))
     found = []
     for part in wanted:
         kept = _kept(place, part, identity)
@@ -167,15 +172,17 @@ def _kept(place: Path, part: Part, identity: dict[str, Any]) -> dict[str, Any] |
         data = json.loads((place / "parts" / f"{part.name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(data, dict) or data.get("made_from") != identity or not data.get("complete"):
+    if not isinstance(data, dict) or set(data) != KEPT or data["name"] != part.name or data["made_from"] != identity:
         return None
-    again = data.get("why_not", "").startswith("not looked for")  # a reader may be installed by now
-    return None if again or data.get("name") != part.name else data
+    return data if data["complete"] and not data["again"] else None
 
 
 def _made(part: Part, asked: Asked, place: Path, identity: dict[str, Any]) -> dict[str, Any]:
     wall_s, cpu_s = time.perf_counter(), time.process_time()
-    result = part.make(asked)
+    try:
+        result = part.make(asked)
+    except (MeasurementError, TargetUnavailable) as exc:  # of a machine that does not run the artifact
+        result = Result((), {}, f"{exc.asked}: {exc.found}", again=True)
     data = {
         "name": part.name,
         "title": part.title,
@@ -183,6 +190,7 @@ def _made(part: Part, asked: Asked, place: Path, identity: dict[str, Any]) -> di
         "why_not": result.why_not,
         "plant": result.plant,
         "complete": result.complete,
+        "again": result.again,
         "limits": part.limits,
         "wall_s": round(time.perf_counter() - wall_s, 2),
         "processor_s": round(time.process_time() - cpu_s, 2),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from edgedeploy.errors import MeasurementError
 from edgedeploy.interfaces.task import Array, Case, Task
@@ -17,7 +16,6 @@ from edgedeploy.records.variant import Scalar
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.open import Session, open_session
 
-Floats = npt.NDArray[np.float64]
 MAX_PLACES: Final = 65_536
 """Answers of one case that are looked at, for each class: a mask of 256 by 256 pixels."""
 

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from edgedeploy.audit import run as audits
 from edgedeploy.audit.run import audit
+from edgedeploy.audit.subject import Pair, Subject
 from edgedeploy.cli.app import app
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import MeasurementError, SpecError
 
 pytestmark = pytest.mark.beside
 
@@ -57,6 +58,21 @@ def test_a_part_of_other_things_or_half_a_file_is_made_again(study: Path, tmp_pa
     )
     other = audit(study, INT8.digest, out=out, only=["membership"], seed=1)
     assert other.parts[0]["made_from"]["seed"] == 1
+
+
+def test_an_artifact_that_does_not_run_here_is_told_part_by_part_and_tried_again(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(subject: Subject) -> Pair:
+        raise MeasurementError("open it", "it is for arm64", "Audit it there")
+
+    monkeypatch.setattr(audits, "open_pair", refuses)
+    wanted = ["residuals", "disagreement"]
+    first, second = audit(study, INT8.digest, out=tmp_path / "audit", only=wanted).parts
+    assert first["measured"] and not first["why_not"]
+    assert second["why_not"] == "open it: it is for arm64"
+    monkeypatch.undo()
+    assert audit(study, INT8.digest, out=tmp_path / "audit", only=wanted).parts[1]["measured"]
 
 
 def test_time_that_is_over_is_told_and_exits_partial(

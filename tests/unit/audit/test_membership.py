@@ -44,11 +44,11 @@ def test_a_leak_is_found_as_large_as_theory_says() -> None:
 
 def test_without_a_leak_the_interval_holds_one_half() -> None:
     inside = 0
-    for seed in range(10):
-        signals, audited_on, trained_on = simulated(leak=0.0, seed=seed)
+    for seed in range(6):
+        signals, audited_on, trained_on = simulated(leak=0.0, models=1, seed=seed)
         interval = attack({"int8": signals["int8"]}, audited_on, trained_on).auc_interval
         inside += interval.low <= 0.5 <= interval.high
-    assert inside >= 8
+    assert inside >= 5
 
 
 def test_two_artifacts_tell_more_where_their_noise_is_their_own_and_no_more_where_it_is_shared() -> None:
