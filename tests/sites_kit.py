@@ -42,6 +42,7 @@ def write_site(
         Image.new("L", (sites_task.SIDE, sites_task.SIDE)).save(folder / "images" / "calibration-000.image.png")
     shutil.copy(sites_task.__file__, folder / "lesions.py")
     path = folder / "site.toml"
+    root = "" if ":" in board else f'root = "{folder / "agent"}"'  # of its own: other tests hold this user's
     path.write_text(
         f"""
 [site]
@@ -53,6 +54,7 @@ object = "lesions.py:make_task"
 [board]
 name = "cart"
 kind = "{board}"
+{root}
 [evidence]
 margin = {margin}
 lost_case = 0.5
