@@ -60,8 +60,8 @@ def cell_said(
     row = row_of(point, front.rows, points)
     if row is None:
         failed = [item for item in front.failures if _fits(point, item.variant)]
-        undecided = [item for item in (*front.passing, *front.invalid) if _fits(point, item.variant)]
-        if undecided and not failed:
+        disturbed = [item.variant for item in front.passing] + [item.variant for item in front.invalid]
+        if not failed and any(_fits(point, variant) for variant in disturbed):
             found = "its runs were disturbed or ended otherwise each time: that says nothing of it"
             raise Unstable(
                 f"candidate {candidate + 1}", found, "Have the board at rest; the coordinator's --resume asks again"
