@@ -92,7 +92,7 @@ class Site:
         give_up_s = time.monotonic() + AWAY_S
         while True:
             try:
-                return self.mailbox.numbers()
+                return self.mailbox.open()
             except LoginRefused:
                 raise
             except Unreachable:
