@@ -19,7 +19,7 @@ FEW = {"calibration": 6, "selection": 3, "confirmation": 10}
 TOKEN = "a-token-of-the-tests-0123456789"
 CANDIDATES: tuple[dict[str, str | int], ...] = (
     {"target": "onnxruntime", "precision": "int8", "weight_bits": 7, "calibration_cases": 1},
-    {"target": "onnxruntime", "precision": "int8", "weight_bits": 7},
+    {"target": "onnxruntime", "precision": "int8", "weight_bits": 7, "calibration_cases": 1000},
 )
 """The first one is bad where a site's first calibration image is black: whatever processor runs it."""
 

@@ -183,6 +183,11 @@ def test_a_site_file_that_says_too_little_is_told(tmp_path: Path, old: str, new:
     [
         ('precision = "int8"', 'precision = "float32"', "baseline"),
         ('precision = "int8"', 'precision = "int8"\nwidth = 0.5', "width"),
+        (
+            "[[site]]",
+            '[[candidate]]\ntarget = "onnxruntime"\nprecision = "int8"\nthreads = 1\n[[site]]',
+            "same parameters",
+        ),
         ("[[site]]", '[[site]]\nname = "NORTH"\nmargin = 1\n[[site]]', "twice"),
     ],
 )
