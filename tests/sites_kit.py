@@ -19,7 +19,7 @@ FEW = {"calibration": 6, "selection": 3, "confirmation": 10}
 TOKEN = "a-token-of-the-tests-0123456789"
 CANDIDATES: tuple[dict[str, str | int], ...] = (
     {"target": "onnxruntime", "precision": "int8", "weight_bits": 7, "calibration_cases": 1},
-    {"target": "onnxruntime", "precision": "int8", "weight_bits": 7},
+    {"target": "onnxruntime", "precision": "int8", "weight_bits": 7, "calibration_cases": 1000},
 )
 """The first one is bad where a site's first calibration image is black: whatever processor runs it."""
 
@@ -42,6 +42,7 @@ def write_site(
         Image.new("L", (sites_task.SIDE, sites_task.SIDE)).save(folder / "images" / "calibration-000.image.png")
     shutil.copy(sites_task.__file__, folder / "lesions.py")
     path = folder / "site.toml"
+    root = "" if ":" in board else f'root = "{folder / "agent"}"'  # of its own: other tests hold this user's
     path.write_text(
         f"""
 [site]
@@ -53,6 +54,7 @@ object = "lesions.py:make_task"
 [board]
 name = "cart"
 kind = "{board}"
+{root}
 [evidence]
 margin = {margin}
 lost_case = 0.5

@@ -63,7 +63,7 @@ class Connection:
     def where(self) -> str:
         return f"{'https' if self.context else 'http'}://{self.host}:{self.port}"
 
-    def numbers(self) -> tuple[int, ...]:
+    def open(self) -> tuple[int, ...]:
         data = self._get("requests", 1 << 14)
         try:
             found = [int(number) for number in json.loads(data)["numbers"]]

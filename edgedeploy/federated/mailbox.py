@@ -31,8 +31,8 @@ class Mailbox(Protocol):
     def where(self) -> str:
         """For people."""
 
-    def numbers(self) -> tuple[int, ...]:
-        """Of the requests that are there, ascending."""
+    def open(self) -> tuple[int, ...]:
+        """Numbers of the requests that have no answer yet, ascending."""
 
     def request(self, number: int) -> bytes: ...
 
@@ -54,6 +54,9 @@ class Spool:
 
     def numbers(self) -> tuple[int, ...]:
         return self._numbers(TO_SITE)
+
+    def open(self) -> tuple[int, ...]:
+        return tuple(sorted(set(self.numbers()) - set(self.answered())))
 
     def answered(self) -> tuple[int, ...]:
         return self._numbers(FROM_SITE)

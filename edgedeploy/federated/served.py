@@ -1,6 +1,6 @@
 """The coordinator's end of connections: it opens each site's spool to the site that has its token, and to nobody else.
 
-GET /v1/SITE/requests            the numbers that are there        GET /v1/SITE/checkpoints/SHA256
+GET /v1/SITE/requests            numbers without an answer         GET /v1/SITE/checkpoints/SHA256
 GET /v1/SITE/requests/003        a request                         PUT /v1/SITE/answers/003
 """
 
@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         room, kind, name = found
         if kind == "requests" and name is None:
-            self._say(HTTPStatus.OK, json.dumps({"numbers": room.spool.numbers()}).encode())
+            self._say(HTTPStatus.OK, json.dumps({"numbers": room.spool.open()}).encode())
         elif kind == "requests" and name and name.isdigit() and int(name) in room.spool.numbers():
             self._say(HTTPStatus.OK, room.spool.request(int(name)))
             room.fetched.add(int(name))

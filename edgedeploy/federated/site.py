@@ -92,7 +92,7 @@ class Site:
         give_up_s = time.monotonic() + AWAY_S
         while True:
             try:
-                return self.mailbox.numbers()
+                return self.mailbox.open()
             except LoginRefused:
                 raise
             except Unreachable:
@@ -199,8 +199,8 @@ class Site:
             raise DataError("the float baseline", "it has no valid measurement here", "Look at the study's folder")
         per_case = self.spec.leaves.share == "per_case"
         cells = [
-            cell_said(number, point, front, measured, metric, per_case=per_case)
-            for number, point in enumerate(request.candidates[: request.upto])
+            cell_said(number, request.candidates, front, measured, metric, per_case=per_case)
+            for number in range(request.upto)
         ]
         picked = front.pick.digest if front.pick else None
         pick = next((cell.candidate for cell in cells if cell.variant is not None and cell.variant == picked), None)

@@ -158,6 +158,10 @@ class SitesSpec(Table):
             raise ValueError(f"site {double[0]!r} stands twice")
         for number, point in enumerate(self.candidate, 1):
             _check_point(number, point)
+            if set(point) != set(self.candidate[0]):
+                raise ValueError(
+                    f"candidate {number}: all candidates name the same parameters, or a study fills them in"
+                )
             if any(point == other for other in self.candidate[: number - 1]):
                 raise ValueError(f"candidate {number} stands twice")
         for item in self.site:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from edgedeploy.errors import Unstable
 from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.pick import Endpoint, Judged
 from edgedeploy.evidence.standing import Row
@@ -46,17 +47,25 @@ def baseline_said(measured: Measurement, metric: str, minimized: bool, per_case:
 
 def cell_said(
     candidate: int,
-    point: Mapping[str, Scalar],
+    points: Sequence[Mapping[str, Scalar]],
     front: Front,
     measured: Mapping[str, Measurement],
     metric: str,
     *,
     per_case: bool,
 ) -> CellSaid:
-    """One candidate as the study found it."""
-    row = row_of(point, front.rows)
+    """One of ``points`` as the study found it. Raises ``Unstable`` where its run says nothing of it, and is to be tried
+    again."""
+    point = points[candidate]
+    row = row_of(point, front.rows, points)
     if row is None:
-        failed = [item for item in (*front.failures, *front.passing) if _fits(point, item.variant)]
+        failed = [item for item in front.failures if _fits(point, item.variant)]
+        disturbed = [item.variant for item in front.passing] + [item.variant for item in front.invalid]
+        if not failed and any(_fits(point, variant) for variant in disturbed):
+            found = "its runs were disturbed or ended otherwise each time: that says nothing of it"
+            raise Unstable(
+                f"candidate {candidate + 1}", found, "Have the board at rest; the coordinator's --resume asks again"
+            )
         return CellSaid(candidate=candidate, word="failed", failure=failed[0].kind if failed else "Unsupported")
     item, judged = measured[row.digest], front.decision.judged.get(row.digest)
     minimized = front.metrics[metric].direction == "minimize"
@@ -108,10 +117,11 @@ def endpoint_said(one: Endpoint) -> EndpointSaid:
     return EndpointSaid(metric=compared.metric, gain=gain, lower=lower, upper=upper, margin=one.margin)
 
 
-def row_of(point: Mapping[str, Scalar], rows: Sequence[Row]) -> Row | None:
+def row_of(point: Mapping[str, Scalar], rows: Sequence[Row], points: Sequence[Mapping[str, Scalar]] = ()) -> Row | None:
     """The measured variant that the candidate stands for. What the target takes for its own default is left out of a
-    variant, so of several the one that says most of what the candidate says."""
-    fitting = [row for row in rows if _fits(point, row.variant)]
+    variant, so of several the one that says most of what the candidate says; one of which another of ``points`` says more
+    is that one's."""
+    fitting = [row for row in rows if _fits(point, row.variant) and not _anothers(point, row.variant, points)]
     return max(fitting, key=lambda row: (_said(point, row.variant), row.digest), default=None)
 
 
@@ -127,6 +137,12 @@ def _fits(point: Mapping[str, Scalar], variant: Variant) -> bool:
 
 
 _DEFAULTS: tuple[tuple[str, Scalar], ...] = (("calibration", ""), ("calibration_cases", 0), ("quantizer", ""))
+
+
+def _anothers(point: Mapping[str, Scalar], variant: Variant, points: Sequence[Mapping[str, Scalar]]) -> bool:
+    """Whether another candidate means the variant, and asks for less that it has not."""
+    lacking = len(point) - _said(point, variant)
+    return any(len(other) - _said(other, variant) < lacking for other in points if _fits(other, variant))
 
 
 def _said(point: Mapping[str, Scalar], variant: Variant) -> int:

@@ -46,13 +46,13 @@ def test_a_request_a_checkpoint_and_an_answer_go_over_a_connection(
     spool.ask(1, data)  # once more is nothing new
     with pytest.raises(FileExistsError):
         spool.ask(1, data + b" ")
-    assert site.numbers() == (1,) and site.request(1) == data and not rooms["south"].fetched
+    assert site.open() == (1,) and site.request(1) == data and not rooms["south"].fetched
     site.checkpoint(sha256, weights.stat().st_size, tmp_path / "got.pt")
     assert (tmp_path / "got.pt").read_bytes() == weights.read_bytes()
     answer = Answer(**SAID).as_bytes()
     site.answer(1, answer)
     assert spool.answer_bytes(1, 1 << 16) == answer and spool.answered() == (1,)
-    assert rooms["north"].up_to_date()
+    assert rooms["north"].up_to_date() and site.open() == (), "what was answered is not sent again"
 
 
 def test_a_checkpoint_that_is_not_what_was_said_is_not_taken(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_a_checkpoint_that_is_not_what_was_said_is_not_taken(tmp_path: Path) -> 
 def test_a_site_reaches_its_own_spool_only(rooms: dict[str, Room], port: int, token: str) -> None:
     rooms["north"].spool.ask(1, Request(**ASKED).as_bytes())
     with pytest.raises(LoginRefused):
-        Connection("north", "127.0.0.1", port, token).numbers()
+        Connection("north", "127.0.0.1", port, token).open()
     with pytest.raises(LoginRefused):
-        Connection("nobody", "127.0.0.1", port, token).numbers()
+        Connection("nobody", "127.0.0.1", port, token).open()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_plain_http_stays_on_this_host_and_a_token_with_its_owner(tmp_path: Path
     with pytest.raises(SpecError, match="no token"):
         token_in(token, "token")
     with pytest.raises(Unreachable):
-        Connection("north", "127.0.0.1", 1, TOKEN).numbers()
+        Connection("north", "127.0.0.1", 1, TOKEN).open()
 
 
 @pytest.mark.parametrize(
@@ -183,6 +183,11 @@ def test_a_site_file_that_says_too_little_is_told(tmp_path: Path, old: str, new:
     [
         ('precision = "int8"', 'precision = "float32"', "baseline"),
         ('precision = "int8"', 'precision = "int8"\nwidth = 0.5', "width"),
+        (
+            "[[site]]",
+            '[[candidate]]\ntarget = "onnxruntime"\nprecision = "int8"\nthreads = 1\n[[site]]',
+            "same parameters",
+        ),
         ("[[site]]", '[[site]]\nname = "NORTH"\nmargin = 1\n[[site]]', "twice"),
     ],
 )
