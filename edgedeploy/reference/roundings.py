@@ -17,6 +17,7 @@ import numpy as np
 
 from edgedeploy.errors import Unsupported
 from edgedeploy.records.precision import Int8Scheme
+from edgedeploy.reference.external import require_in_one_file
 from edgedeploy.reference.layers import fused_from, layers_of, name_nodes
 from edgedeploy.reference.skips import input_skips
 from edgedeploy.reference.translate import translated
@@ -76,9 +77,11 @@ class Roundings:
 
 
 def roundings_of(reference: Path, scheme: Int8Scheme) -> Roundings:
-    """Raises ``Unsupported`` for a reference that has no layer to decide, ``BuildError`` for one that is not prepared."""
+    """Raises ``Unsupported`` for a reference that has no layer to decide, or more weights than one protobuf holds;
+    ``BuildError`` for one that is not prepared."""
     import onnx
 
+    require_in_one_file(reference, "precision plans", "Search without them")
     source = onnx.load(str(reference))
     name_nodes(source)
     model = prepared(source)

@@ -16,6 +16,7 @@ from edgedeploy.errors import DataError, OutOfTime, Unsupported
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import Int8Scheme
 from edgedeploy.reference import sensitivity
+from edgedeploy.reference.external import MOST_IN_ONE_FILE_BYTES, weights_file
 from edgedeploy.reference.roundings import Roundings, roundings_of
 from edgedeploy.reference.sensitivity import measure_sensitivity, rounded_weights, sqnr_db
 
@@ -80,6 +81,14 @@ def test_a_network_without_weights_has_no_plans(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(_model(graph), str(path))
     with pytest.raises(Unsupported, match="no layer multiplies with constant weights"):
+        roundings_of(path, ORT)
+
+
+def test_weights_past_one_protobuf_have_no_plans_and_are_not_read(tmp_path: Path) -> None:
+    path = convolutional(tmp_path / "m.onnx")
+    with weights_file(path).open("wb") as file:
+        file.truncate(MOST_IN_ONE_FILE_BYTES + 1)  # a hole: it takes no room
+    with pytest.raises(Unsupported, match=r"its weights have 2000000001 bytes.*Search without them"):
         roundings_of(path, ORT)
 
 
