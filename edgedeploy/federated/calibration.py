@@ -38,6 +38,7 @@ from edgedeploy.federated.histograms import (
 from edgedeploy.federated.secure_sum import NoAggregate, Summed, SumSettings, secure_sum, sum_app
 from edgedeploy.files import write_json
 from edgedeploy.interfaces.target import BuildRequest
+from edgedeploy.reference.export import describe
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 
@@ -180,6 +181,13 @@ def int8_from_ranges(request: BuildRequest, ranges: Mapping[str, Range], folder:
     """An int8 artifact for ONNX Runtime in ``folder``, its activations quantized by ``ranges``. The request's calibration
     cases are not read. Raises what :meth:`OnnxRuntimeTarget.build_from_ranges` raises."""
     return OnnxRuntimeTarget().build_from_ranges(request, ranges, folder)
+
+
+def int8_file(reference: Path, ranges: Mapping[str, Range], folder: Path) -> Artifact:
+    """As :func:`int8_from_ranges`, of a float32 ONNX file by itself."""
+    told = describe(reference)
+    request = BuildRequest(reference, told.inputs, told.outputs, "int8", lambda: iter(()))
+    return int8_from_ranges(request, ranges, folder)
 
 
 def write_ranges(path: Path, ranges: Mapping[str, Range], merged: MergedHistograms, percentile: float = 100.0) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from edgedeploy.errors import nearest
 from edgedeploy.records.precision import CALIBRATED, LAYER_PRECISIONS
 from edgedeploy.records.storage import storage_of
-from edgedeploy.records.variant import ALLOCATIONS, NO_PLAN, Scalar
+from edgedeploy.records.variant import ALLOCATIONS, CALIBRATIONS, NO_PLAN, TRAININGS, Scalar
 from edgedeploy.spec.shrink import SHRINK_TEXTS
 from edgedeploy.spec.source import SpecSource
 
@@ -169,6 +169,15 @@ def check_quantizers(
     if asked and not {*CALIBRATED} & {*precisions}:
         found = f"quantizers make {' and '.join(CALIBRATED)}, and the space asks for none"
         raise source.error("space.quantizer", found, f'Add "{CALIBRATED[0]}" to precision, or remove `quantizer`')
+
+
+def check_training(source: SpecSource, space: Mapping[str, Sequence[Scalar]]) -> None:
+    """Refuse calibrations and trainings that are none, and training to int8 where nothing is int8."""
+    subset(source, "space.calibration", space.get("calibration", ()), CALIBRATIONS, "calibrations are")
+    subset(source, "space.training", space.get("training", ()), TRAININGS, "trainings are")
+    if "qat" in space.get("training", ()) and "int8" not in space.get("precision", ()):
+        found = f'"qat" trains int8 models, but `precision` is {list(space.get("precision", ("float32",)))}'
+        raise source.error("space.training", found, 'Add "int8" to precision, or remove `training`')
 
 
 def check_storage(source: SpecSource, space: Mapping[str, Sequence[Scalar]]) -> None:

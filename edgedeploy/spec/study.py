@@ -20,12 +20,10 @@ from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.shrink import SHRINK_KEYS
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.records.variant import (
-    CALIBRATIONS,
     DEPLOYMENT_KEYS,
     MOST_BATCH,
     MOST_INSTANCES,
     PRECISIONS,
-    TRAININGS,
     Scalar,
 )
 from edgedeploy.records.weightbits import WEIGHT_BITS
@@ -48,6 +46,7 @@ from edgedeploy.spec.space import (
     check_plans,
     check_serving,
     check_storage,
+    check_training,
     expand,
     plan_goal,
     subset,
@@ -385,11 +384,7 @@ class StudySpec(_Table):
         check_codecs(source, self.space, self.measure.scenarios, self.measure.realtime.stages)
         check_plans(source, self.space, self.plans)
         check_serving(source, self.space, self.measure.scenarios, self.measure.server.queue)
-        subset(source, "space.calibration", self.space.get("calibration", ()), CALIBRATIONS, "calibrations are")
-        subset(source, "space.training", self.space.get("training", ()), TRAININGS, "trainings are")
-        if "qat" in self.space.get("training", ()) and "int8" not in self.space.get("precision", ()):
-            found = f'"qat" trains int8 models, but `precision` is {list(self.space.get("precision", ("float32",)))}'
-            raise source.error("space.training", found, 'Add "int8" to precision, or remove `training`')
+        check_training(source, self.space)
 
     def check_power_modes(
         self, source: SpecSource, board: str, table: BoardTable | None, offered: Mapping[str, str]

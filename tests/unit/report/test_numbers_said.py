@@ -110,6 +110,7 @@ def test_every_recipe_asks_for_its_margins_and_says_what_they_are_of(name: str) 
     text = resources.files("edgedeploy.recipes").joinpath(name).read_text(encoding="utf-8")
     recipe = tomllib.loads(text)
     assert all("min_effect" in goal for goal in recipe["objectives"])
-    assert {"margin", "lost_case", "lost_share"} == set(recipe["evidence"])
+    asked = {"margin", "lost_case"} | ({"lost_share"} if name != "codec.toml" else set())  # there none may be lost
+    assert asked == set(recipe["evidence"])
     margins = [line for line in text.splitlines() if line.startswith(("min_effect", "margin", "lost_"))]
     assert [line for line in margins if " # " not in line] == []

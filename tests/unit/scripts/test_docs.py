@@ -59,11 +59,14 @@ PUBLIC_MODULES = {
     "edgedeploy.errors",
     "edgedeploy.testing",
     *(f"edgedeploy.runtime{part}" for part in ("", ".dicom", ".faults", ".pipeline.run", ".pipeline.steps")),
+    *(f"edgedeploy.runtime.pipeline.{part}" for part in ("codecs", "coded_check")),
+    *(f"edgedeploy.federated.{part}" for part in ("calibration", "grid", "histograms")),
+    *(f"edgedeploy.compress.codec.{part}" for part in ("coded", "container", "delta")),
 }
 DOTTED = re.compile(r"\bedgedeploy\.(\w+)")
-NO_ATTRIBUTES = {"targets", "runtime", *MOVED_NAMES}
+NO_ATTRIBUTES = {"targets", "runtime", "federated", "compress", *MOVED_NAMES}
 """``edgedeploy.targets`` is the group of entry points too, ``edgedeploy.runtime`` all that there is on a board; modules that
-have moved are told of as deprecated."""
+have moved are told of as deprecated. ``federated`` and ``compress`` have the experimental modules among those above."""
 
 
 OF_THE_INSIDE = REPO / "docs" / "extend" / "scenario.md"
