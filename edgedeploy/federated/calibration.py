@@ -38,8 +38,8 @@ from edgedeploy.federated.histograms import (
 from edgedeploy.federated.secure_sum import NoAggregate, Summed, SumSettings, secure_sum, sum_app
 from edgedeploy.files import write_json
 from edgedeploy.interfaces.target import BuildRequest
-from edgedeploy.reference.export import describe
 from edgedeploy.records.artifact import Artifact
+from edgedeploy.reference.export import describe
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
 
 if TYPE_CHECKING:

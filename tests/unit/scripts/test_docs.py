@@ -60,7 +60,7 @@ PUBLIC_MODULES = {
     "edgedeploy.testing",
     *(f"edgedeploy.runtime{part}" for part in ("", ".dicom", ".faults", ".pipeline.run", ".pipeline.steps")),
     *(f"edgedeploy.runtime.pipeline.{part}" for part in ("codecs", "coded_check")),
-    *(f"edgedeploy.federated.{part}" for part in ("calibration", "grid", "histograms")),
+    *(f"edgedeploy.federated.{part}" for part in ("calibration", "flower", "grid", "histograms")),
     *(f"edgedeploy.compress.codec.{part}" for part in ("coded", "container", "delta")),
 }
 DOTTED = re.compile(r"\bedgedeploy\.(\w+)")
