@@ -244,6 +244,9 @@ def observed(
         )
     digest = sha256_file(reference)
     for feed in feeds:
+        if inputs - set(feed):
+            found = f"no value of input {min(inputs - set(feed))!r}, but of {', '.join(sorted(feed)) or 'none'}"
+            raise DataError(f"observe {reference.name}", found, "Feed every input by the name that it has in the file")
         counts, extremes = np.zeros((len(names), 2, BINS), np.int64), np.zeros((len(names), 2))
         places = {name: place for place, name in enumerate(names)}
         for name, values in _values(session, feed, names, sizes, inputs):

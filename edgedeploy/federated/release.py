@@ -59,16 +59,11 @@ class SiteState:
         """What keeps the cell from being released, in words; empty for nothing."""
         if cell.word == "failed":
             return f"no number ({cell.failure})"
+        if cell.word == "no verdict":
+            return f"no verdict: with {cell.cases} cases there are too few cases to bound a loss, or too few groups of them"
         if problem := self.other_margin(cell.endpoints):
             return problem
-        if cell.shown:
-            return ""
-        for item in cell.endpoints:
-            if item.lower is None or item.lower < -item.margin:
-                return _missed(item, cell)
-        if cell.lost_shown is False:
-            return f"{cell.lost} of {cell.cases} cases lose too much (the worst {cell.worst_loss:g})"
-        return f"it is {cell.word}"
+        return "" if cell.shown else _not_shown(cell)
 
     def other_margin(self, endpoints: Sequence[EndpointSaid]) -> str:
         """That the site judged by a wider margin than was agreed, or not by this metric; empty where it did."""
@@ -78,6 +73,15 @@ class SiteState:
         if item.margin > self.margin:
             return f"judged by a margin of {item.margin:g}, wider than the {self.margin:g} that was agreed"
         return ""
+
+
+def _not_shown(cell: CellSaid) -> str:
+    for item in cell.endpoints:
+        if item.lower is None or item.lower < -item.margin:
+            return _missed(item, cell)
+    if cell.lost_shown is False:
+        return f"{cell.lost} of {cell.cases} cases lose too much (the worst {cell.worst_loss:g})"
+    return f"it is {cell.word}"
 
 
 def _missed(item: EndpointSaid, cell: CellSaid) -> str:

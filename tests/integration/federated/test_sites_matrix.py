@@ -163,7 +163,7 @@ def test_a_site_that_dies_goes_on_and_one_with_few_cases_keeps_the_release(place
     assert "too few cases to bound a loss" in release.failing["west"]
     assert not list((first.work / "releases").glob("*/study/*opening*")), "cases are kept for later"
     assert first.serve(once=False, poll_s=0.01) == "refused"
-    argv = [*warm_cli.command(), "federate", str(listed), "--resume", "--once"]
+    argv = [*warm_cli.command(), "federate", str(listed), "--out", str(folder / "out"), "--resume", "--once"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == EXIT_GOAL_NOT_MET, done.stderr
     assert "Refused: 1 of 1 sites fail." in done.stdout

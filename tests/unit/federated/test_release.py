@@ -97,6 +97,7 @@ def test_what_is_not_confirmed_is_refused(last: Answer, why: str) -> None:
         (cell(0, -0.001, endpoints=()), "non-inferior"),
         (cell(0, -0.001, lost=2, lost_shown=False, worst_loss=0.4), "2 of 20 cases lose too much"),
         (cell(0, -0.001, endpoints=({**endpoint(-0.001), "lower": None, "upper": None},)), "too few cases"),
+        (cell(0, -0.001, word="no verdict", endpoints=(), lost_shown=None), "20 cases there are too few"),
         (cell(0, 0.0, word="failed", failure="BuildError", endpoints=()), r"no number \(BuildError\)"),
     ],
 )
