@@ -205,7 +205,9 @@ def _jpegls(coders: Any, codec: Codec, image: Any, bits: int, bare: bool) -> Any
 
 
 def _j2k(coders: Any, codec: Codec, image: Any, bits: int, bare: bool) -> Any:
-    settings = {"reversible": True} if codec.lossless else {"reversible": False, "level": codec.level}
+    settings: dict[str, Any] = {"reversible": codec.lossless}
+    if not codec.lossless:
+        settings["level"] = codec.level
     return coders.jpeg2k_encode(image, codecformat="j2k", bitspersample=bits, **settings)
 
 
@@ -220,7 +222,9 @@ def _htj2k(coders: Any, codec: Codec, image: Any, bits: int, bare: bool) -> Any:
 
 
 def _jxl(coders: Any, codec: Codec, image: Any, bits: int, bare: bool) -> Any:
-    settings = {"lossless": True, "effort": 3} if codec.lossless else {"distance": codec.level, "effort": 4}
+    settings: dict[str, Any] = {"effort": 3, "lossless": True} if codec.lossless else {"effort": 4}
+    if not codec.lossless:
+        settings["distance"] = codec.level
     return coders.jpegxl_encode(image, usecontainer=False, bitspersample=bits, numthreads=1, **settings)
 
 
