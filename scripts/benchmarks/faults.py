@@ -84,7 +84,7 @@ LINES: Final = {
     59: "a toolchain answers the same question differently: found by building twice, not the model's fault",
     60: "int8 that saturates on this processor: found, the 7-bit file is taken",
 }
-ASKED: Final = tuple(range(1, 59))
+ASKED: Final = tuple(range(1, 58))
 """The bar. The others are listed; lines without any test belong to parts that edgedeploy does not have yet."""
 
 CANNOT: Final = {
