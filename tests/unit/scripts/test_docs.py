@@ -48,7 +48,7 @@ DOCUMENTED = sorted(
     [
         REPO / "README.md",
         *REPO.glob("docs/**/*.md"),
-        *REPO.glob("docs/examples/**/*.*"),
+        *(path for path in REPO.glob("docs/examples/**/*.*") if path.parent.name != "__pycache__"),
         *REPO.glob("edgedeploy/recipes/*.*"),
         *REPO.glob("tests/thirdparty/**/*.py"),
     ]
