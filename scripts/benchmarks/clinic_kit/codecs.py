@@ -92,7 +92,7 @@ def row_of(what: str, out: Path) -> Row:
     from edgedeploy.study.store import Store
 
     store = Store(out)
-    front = read_front(store)
+    front = read_front(out)
     measured = {item.digest: item for item in store.measurements()}
     confirmed = {item.digest: item for item in store.confirmations()}
     raw = measured[front.reference or ""]
@@ -159,7 +159,7 @@ def table_of(out: Path, root: Path, codecs: Sequence[str] = TABLE) -> str:
     from edgedeploy.tasks.load import load_task
 
     store = Store(out)
-    raw = store.measurement(read_front(store).reference or "")
+    raw = store.measurement(read_front(out).reference or "")
     assert raw is not None
     options = {"root": str(root), "selection_cases": 40, "resolutions": [96], "base_channels": 16, "depth": 3}
     task: Any = load_task({"kind": "segmentation-folder", "options": options}, out)
