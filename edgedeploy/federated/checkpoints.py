@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -94,7 +95,10 @@ def packed(arrays: Mapping[str, Any], asked: str) -> bytes:
         raise TargetUnavailable(asked, "it needs the package safetensors", "pip install 'edgedeploy[study]'") from None
     plain = {}
     for name, array in arrays.items():
-        values = np.asarray(array.numpy() if hasattr(array, "numpy") else array, order="C")
+        try:
+            values = np.asarray(array.detach().numpy() if hasattr(array, "detach") else array, order="C")
+        except TypeError:
+            raise DataError(asked, f"{name} holds {array.dtype}", "Save float32 or float16") from None
         if values.dtype.kind not in "fiub":
             raise DataError(asked, f"{name} holds {values.dtype}, which are no numbers", "Save plain arrays")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -136,7 +140,7 @@ def _numpy(path: Path, asked: str) -> dict[str, Any]:
             return {name: data[name] for name in data.files}
     except FileNotFoundError:
         raise DataError(asked, f"no file at {path}", "Name the file that the training wrote") from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as exc:
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zlib.error, zipfile.BadZipFile) as exc:
         found = "it holds Python objects, which are not read" if "pickle" in str(exc) else f"it is damaged ({exc})"
         raise DataError(asked, found[:200], "Save plain arrays: numpy.savez(PATH, *arrays)") from None
 

@@ -29,15 +29,18 @@ def mailbox_of(spec: SiteSpec, source: SpecSource) -> Mailbox:
     if site.coordinator is None:
         assert site.spool is not None
         return Spool(base / site.spool)
-    parts = urlsplit(site.coordinator)
-    host = parts.hostname or ""
+    try:
+        parts = urlsplit(site.coordinator)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as exc:
+        raise source.error("site.coordinator", str(exc), "Write https://HOST:PORT") from None
     if parts.scheme == "http" and not is_loopback(host):
         found = f"http to {host}: anybody on the way reads along, the token too"
         raise source.error("site.coordinator", found, "Write https://")
     assert site.token_file is not None
     authority = base / site.authority if site.authority is not None else None
     context = _context(authority) if parts.scheme == "https" else None
-    port = parts.port or (443 if context else 80)
+    port = port or (443 if context else 80)
     return Connection(site.name, host, port, token_in(base / site.token_file, "site.token_file"), context)
 
 

@@ -88,13 +88,15 @@ class Coordinator:
 
     @cached_property
     def release(self) -> str:
-        """Names checkpoint, metric and candidates: another of these is another release."""
+        """Names checkpoint, metric, candidates, sites and margins: another of these is another release, so that no site that
+        fails is left out of one that was refused."""
         asked = {
             "name": self.spec.federate.name,
             "checkpoint": self.checkpoint_sha256,
             "key": self.spec.federate.checkpoint_key,
             "metric": self.spec.federate.metric,
             "candidates": list(self.candidates),
+            "sites": {entry.name: margin_of(entry, "1") for entry in self.spec.site},
         }
         return digest_of(asked)[:16]
 
@@ -149,7 +151,7 @@ class Coordinator:
         except (OSError, ValueError, RecursionError) as exc:
             raise SpecError(f"--out {self.out}", f"its {MARKER} cannot be read ({exc})", "Choose another one") from None
         if found.get("release") != self.release:
-            remedy = "Choose another --out: another checkpoint, metric or candidate is another release"
+            remedy = "Choose another --out: another checkpoint, metric, candidate, site or margin is another release"
             raise SpecError(f"--out {self.out}", "it holds another release", remedy)
         if not resume and found is not said:
             raise SpecError(f"--out {self.out}", "it holds this release already", "Add --resume, or choose another one")
@@ -238,8 +240,23 @@ class Coordinator:
             raise DataError(
                 asked, found, f"Remove {spool.folder / FROM_SITE / f'{number:03d}.json'}: the site sends it again"
             )
+        self._fits(answer, read_message(Request, request, asked, MOST_REQUEST_BYTES), asked)
         self._log(entry.name, number, data)
         return answer
+
+    def _fits(self, answer: Answer, request: Request, asked: str) -> None:
+        """Raises ``DataError`` for an answer that is none to what was asked."""
+        if answer.kind == "failed":
+            return
+        kind = {"measure": "measured", "confirm": "confirmed"}.get(request.kind)
+        cells = [cell.candidate for cell in answer.cells]
+        if (
+            answer.kind != kind
+            or (answer.confirmed is None) == (kind == "confirmed")
+            or cells != [*range(request.upto)]
+        ):
+            found = f"it says {answer.kind} of candidates {cells}, and {request.kind} up to {request.upto} was asked"
+            raise DataError(asked, found, "Both ends must be of one release")
 
     def _log(self, site: str, number: int, data: bytes) -> None:
         """What came in, once each, so that it can be held against the site's own log of what left."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.federated.messages import BaselineSaid, CellSaid
-from edgedeploy.federated.release import Release, SiteState, label
+from edgedeploy.federated.release import Release, SiteState, endpoint_of, label
 from edgedeploy.files import write_atomic, write_json
 from edgedeploy.records.units import human
 from edgedeploy.records.variant import Scalar
@@ -42,7 +42,7 @@ def _site_rows(
         verdict = "shown" + (_confirmed(state) if taken else "") if taken else state.why_not(cell) or "not picked"
         name = label(candidates[cell.candidate])
         bits = f" (the board chose {cell.weight_bits} bits)" if cell.weight_bits and "bit" not in name else ""
-        yield state.name, board, name + bits, *_numbers(cell), verdict
+        yield state.name, board, name + bits, *_numbers(cell, state.metric), verdict
 
 
 def _confirmed(state: SiteState) -> str:
@@ -53,7 +53,7 @@ def _confirmed(state: SiteState) -> str:
     return f", {said.outcome} on {said.cases} cases{again}"
 
 
-def _numbers(item: CellSaid | BaselineSaid) -> tuple[str, ...]:
+def _numbers(item: CellSaid | BaselineSaid, metric: str = "") -> tuple[str, ...]:
     if isinstance(item, BaselineSaid):
         return item.artifact, str(item.cases), _number(item.accuracy), _number(item.worst), "", ""
     p99 = f"none: {item.no_p99}" if item.no_p99 else "none"
@@ -61,8 +61,7 @@ def _numbers(item: CellSaid | BaselineSaid) -> tuple[str, ...]:
         beside = f" (baseline beside {human(item.p99_beside_ns, 'ns')})" if item.p99_beside_ns else ""
         p99 = human(item.p99_ns, "ns") + beside
     loss = ""
-    if item.endpoints:
-        first = item.endpoints[0]
+    if (first := endpoint_of(item, metric)) is not None:
         bound = "no bound" if first.lower is None else f"at most {-first.lower:.4f}"
         loss = f"{-first.gain:+.4f} ({bound}, margin {first.margin:g})"
     return item.artifact or "", str(item.cases), _number(item.accuracy), _number(item.worst), loss, p99

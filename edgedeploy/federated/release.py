@@ -67,7 +67,7 @@ class SiteState:
 
     def other_margin(self, endpoints: Sequence[EndpointSaid]) -> str:
         """That the site judged by a wider margin than was agreed, or not by this metric; empty where it did."""
-        item = next((one for one in endpoints if one.metric == self.metric), None)
+        item = _endpoint(endpoints, self.metric)
         if item is None:
             return f"the site has no verdict on {self.metric}" if endpoints else ""
         if item.margin > self.margin:
@@ -75,12 +75,22 @@ class SiteState:
         return ""
 
 
+def _endpoint(endpoints: Sequence[EndpointSaid], metric: str) -> EndpointSaid | None:
+    return next((one for one in endpoints if one.metric == metric), None)
+
+
+def endpoint_of(cell: CellSaid, metric: str) -> EndpointSaid | None:
+    """What the site says of ``metric``, among the endpoints that it judged."""
+    return _endpoint(cell.endpoints, metric)
+
+
 def _not_shown(cell: CellSaid) -> str:
     for item in cell.endpoints:
         if item.lower is None or item.lower < -item.margin:
             return _missed(item, cell)
     if cell.lost_shown is False:
-        return f"{cell.lost} of {cell.cases} cases lose too much (the worst {cell.worst_loss:g})"
+        worst = "" if cell.worst_loss is None else f" (the worst {cell.worst_loss:g})"
+        return f"{cell.lost} of {cell.cases} cases lose too much{worst}"
     return f"it is {cell.word}"
 
 
@@ -194,11 +204,12 @@ def _not_confirmed(state: SiteState) -> str:
 def _mean(states: Sequence[SiteState], candidate: int) -> Mean | None:
     """None where not every site measured the candidate with a number."""
     cells = [state.measured.cell(candidate) if state.measured else None for state in states]
-    known = [cell for cell in cells if cell is not None and cell.accuracy is not None and cell.endpoints]
+    found = [cell for cell in cells if cell is not None and cell.accuracy is not None]
+    known = [(cell, item) for cell in found if (item := endpoint_of(cell, states[0].metric)) is not None]
     if not known or len(known) < len(states):
         return None
-    gain = fmean(cell.endpoints[0].gain for cell in known)
-    accuracy = fmean(cell.accuracy for cell in known if cell.accuracy is not None)
+    gain = fmean(item.gain for _, item in known)
+    accuracy = fmean(cell.accuracy for cell, _ in known if cell.accuracy is not None)
     return Mean(candidate, len(known), accuracy, gain, gain >= -max(state.margin for state in states))
 
 

@@ -87,8 +87,9 @@ def served(rooms: Mapping[str, Room], host: str, port: int, context: ssl.SSLCont
     handler = type("SiteHandler", (_Handler,), {"rooms": rooms})
     try:
         server = _Server((host, port), handler)
-    except OSError as exc:
-        raise SpecError(f"listen {host}:{port}", exc.strerror or str(exc), "Choose another port") from None
+    except (OSError, OverflowError) as exc:
+        found = getattr(exc, "strerror", None) or str(exc)
+        raise SpecError(f"listen {host}:{port}", found, "Choose another port") from None
     server.context = context
     thread = threading.Thread(target=server.serve_forever, name="sites", daemon=True)
     thread.start()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from edgedeploy.api import Study
 from edgedeploy.errors import BoardError, DataError, EdgeDeployError, LoginRefused, SpecError, StorageError, Unreachable
 from edgedeploy.federated.leaving import KEPT, Bounds, Door
@@ -151,6 +153,9 @@ class Site:
         except EdgeDeployError as exc:  # its text may name paths and cases: it stays here
             self.tell(f"request {request.number:03d} cannot be done: {exc}")
             return Answer(**said, kind="failed", failure=type(exc).__name__, exit_code=exc.exit_code)
+        except ValidationError as exc:  # more cases or endpoints, or other names, than may leave
+            self.tell(f"request {request.number:03d}: what was found may not leave: {exc.errors()[0]['msg']}")
+            return Answer(**said, kind="failed", failure="ValidationError", exit_code=SpecError.exit_code)
 
     def _measured(self, request: Request) -> dict[str, Any]:
         folder = self.work / "releases" / request.release
@@ -161,13 +166,16 @@ class Site:
         )
         out = folder / "study"
         options = RunOptions(out=out, resume=Store(out).exists(), confirm=confirm)
-        Study(spec, source).run(options, observer=self.observer)
-        return self._summary(request, out)
+        ended = Study(spec, source).run(options, observer=self.observer).reason
+        return self._summary(request, out, out_of_time=ended == "wall_clock")
 
     def _checkpoint(self, request: Request) -> Path:
         path = self.work / "checkpoints" / f"{request.checkpoint_sha256}.bin"
         if not path.exists() or sha256_file(path) != request.checkpoint_sha256:
-            self.mailbox.checkpoint(request.checkpoint_sha256, request.checkpoint_bytes, path)
+            try:
+                self.mailbox.checkpoint(request.checkpoint_sha256, request.checkpoint_bytes, path)
+            except DataError as exc:  # cut on its way, or half carried: nothing of the site is wrong
+                raise Unreachable(exc.asked, exc.found, "Run the same command again, once it is there whole") from None
         return path
 
     def _study_text(self, request: Request, checkpoint: Path) -> str:
@@ -191,7 +199,7 @@ class Site:
         }
         return toml_text({name: value for name, value in study.items() if value != []})
 
-    def _summary(self, request: Request, out: Path) -> dict[str, Any]:
+    def _summary(self, request: Request, out: Path, *, out_of_time: bool) -> dict[str, Any]:
         front, metric = read_front(out), request.metric
         measured = {item.digest: item for item in Store(out).measurements() if item.valid}
         reference = measured.get(front.reference or "")
@@ -199,7 +207,7 @@ class Site:
             raise DataError("the float baseline", "it has no valid measurement here", "Look at the study's folder")
         per_case = self.spec.leaves.share == "per_case"
         cells = [
-            cell_said(number, request.candidates, front, measured, metric, per_case=per_case)
+            cell_said(number, request.candidates, front, measured, metric, per_case=per_case, out_of_time=out_of_time)
             for number in range(request.upto)
         ]
         picked = front.pick.digest if front.pick else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from edgedeploy.errors import Unstable
+from edgedeploy.errors import OutOfTime, Unstable
 from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.pick import Endpoint, Judged
 from edgedeploy.evidence.standing import Row
@@ -53,9 +53,10 @@ def cell_said(
     metric: str,
     *,
     per_case: bool,
+    out_of_time: bool = False,
 ) -> CellSaid:
-    """One of ``points`` as the study found it. Raises ``Unstable`` where its run says nothing of it, and is to be tried
-    again."""
+    """One of ``points`` as the study found it, which ended because its time was over if ``out_of_time``. Raises
+    ``Unstable`` where its run says nothing of it, ``OutOfTime`` where there was none: it is to be tried again."""
     point = points[candidate]
     row = row_of(point, front.rows, points)
     if row is None:
@@ -66,6 +67,9 @@ def cell_said(
             raise Unstable(
                 f"candidate {candidate + 1}", found, "Have the board at rest; the coordinator's --resume asks again"
             )
+        if not failed and out_of_time:
+            found = "the time was over before it was measured"
+            raise OutOfTime(f"candidate {candidate + 1}", found, "Raise [site] wall_clock; the coordinator asks again")
         return CellSaid(candidate=candidate, word="failed", failure=failed[0].kind if failed else "Unsupported")
     item, judged = measured[row.digest], front.decision.judged.get(row.digest)
     minimized = front.metrics[metric].direction == "minimize"
