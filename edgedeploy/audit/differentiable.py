@@ -44,6 +44,8 @@ class Network:
         for node in graph.node:
             given = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
             if node.op_type == "Constant":
+                if "value" not in given:
+                    raise Unsupported(f"gradients of {path.name}", f"a Constant of {', '.join(given)}", REMEDY)
                 constants[node.output[0]] = _tensor(given["value"])
                 continue
             if node.op_type not in OPERATORS:

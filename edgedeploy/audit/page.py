@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 HEAD: Final = (
@@ -11,9 +11,17 @@ HEAD: Final = (
 )
 
 
+def verdict_of(plant: Sequence[str], looked: Sequence[str]) -> str:
+    """One sentence: nothing is said to be absent that nobody looked for."""
+    if plant:
+        return f"SLEEPING BACKDOOR found by {', '.join(plant)}."
+    if not looked:
+        return "Sleeping backdoors were NOT looked for: each search abstained, failed or was not asked for."
+    return f"No sleeping backdoor found by {', '.join(looked)}."
+
+
 def page(audit: Mapping[str, Any]) -> str:
-    found = audit["sleeping_backdoor_found_by"]
-    verdict = f"A sleeping backdoor is found by: {', '.join(found)}." if found else "No sleeping backdoor was found."
+    verdict = verdict_of(audit["sleeping_backdoor_found_by"], audit["sleeping_backdoor_looked_for_by"])
     lines = [
         f"# Audit of {audit['variant']}",
         "",
@@ -22,7 +30,8 @@ def page(audit: Mapping[str, Any]) -> str:
     ]
     lines += [f"**{verdict}**", "", HEAD, ""]
     if audit["incomplete"]:
-        lines += [f"The time was over before these were complete: {', '.join(audit['incomplete'])}. Run it again.", ""]
+        late = ", ".join(audit["incomplete"])
+        lines += [f"The time was over, or this machine was none for it, before these were complete: {late}.", ""]
     for part in audit["parts"]:
         lines += _part(part)
     return "\n".join(lines)

@@ -166,13 +166,13 @@ def _membership(asked: Asked) -> Result:
 def _text(asked: Asked) -> Result:
     found = look_for_text(_pictures(asked.subject), asked.over)
     if found.why_not:
-        return Result((), found.as_json(), found.why_not, again=True)
+        return Result((), found.as_json(), found.why_not, again=True, complete=not found.cut)
     lines = [f"{found.images_with_text} of {found.images} images have text in their pixels"]
     lines += [
         f"image {item.image}: {item.characters} characters in the box {item.box}, certainty {item.certainty:.2f}"
         for item in found.found[:MOST_IMAGES]
     ]
-    return Result(tuple(lines), found.as_json())
+    return Result(tuple(lines), found.as_json(), complete=not found.cut)
 
 
 def _pictures(subject: Subject) -> Iterator[Array]:

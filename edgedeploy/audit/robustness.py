@@ -109,7 +109,8 @@ def measure_robustness(
         found = [answers(session, subject.input, changed) for session in (pair.reference, pair.artifact)]
         now = _values(subject, found, clean[0])
         assert now is not None  # as on the clean ones
-        lines += [_line(name, strength, metric, values[metric], now[metric], subject, seed) for metric in now]
+        made = [_line(name, strength, metric, values[metric], now[metric], subject, seed) for metric in now]
+        lines += [line for line in made if line.cases]  # a metric that no case defines is no number
     return Robustness(tuple(lines))
 
 

@@ -19,10 +19,10 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy._version import __version__
-from edgedeploy.audit.page import page
+from edgedeploy.audit.page import page, verdict_of
 from edgedeploy.audit.parts import NAMES, PARTS, Asked, Part, Result
 from edgedeploy.audit.subject import Subject, open_pair
-from edgedeploy.errors import MeasurementError, SpecError, TargetUnavailable, nearest
+from edgedeploy.errors import BuildError, MeasurementError, SpecError, TargetUnavailable, nearest
 from edgedeploy.files.writing import write_atomic
 from edgedeploy.interfaces.task import Array, Case
 from edgedeploy.study.bundle.material import Material, gather
@@ -33,6 +33,8 @@ MOST_CASES: Final = 256
 MOST_VALUES: Final = 64 * 2**20
 """Numbers of all images that are held at once: 256 MiB."""
 FOLDER: Final = "audit"
+SEARCHES: Final = ("residuals", "triggers")
+"""The parts that look for sleeping backdoors."""
 KEPT: Final = {
     *("name", "title", "measured", "why_not", "plant", "complete", "again", "limits", "wall_s", "processor_s"),
     *("files", "data", "made_from"),
@@ -43,7 +45,7 @@ KEPT: Final = {
 @dataclass(frozen=True)
 class Audit:
     """``parts`` are as in ``audit.json``. ``plant`` names those that found a sleeping backdoor, ``incomplete`` those
-    whose time was over."""
+    whose time was over, or whose search for one could not be made on this machine."""
 
     folder: Path
     variant: str
@@ -55,8 +57,20 @@ class Audit:
         return tuple(part["name"] for part in self.parts if part["plant"])
 
     @property
+    def looked(self) -> tuple[str, ...]:
+        """The parts that looked for sleeping backdoors: of a part that abstained, or was not asked for, none is found
+        either."""
+        return tuple(part["name"] for part in self.parts if part["name"] in SEARCHES and not part["why_not"])
+
+    @property
     def incomplete(self) -> tuple[str, ...]:
-        return tuple(part["name"] for part in self.parts if not part["complete"])
+        late = (part["name"] for part in self.parts if not part["complete"])
+        here = (part["name"] for part in self.parts if part["again"] and part["name"] in SEARCHES)
+        return tuple(dict.fromkeys([*late, *here]))
+
+    @property
+    def verdict(self) -> str:
+        return verdict_of(self.plant, self.looked)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -65,6 +79,7 @@ class Audit:
             "variant": self.variant,
             "digest": self.digest,
             "sleeping_backdoor_found_by": list(self.plant),
+            "sleeping_backdoor_looked_for_by": list(self.looked),
             "incomplete": list(self.incomplete),
             "parts": list(self.parts),
         }
@@ -86,8 +101,10 @@ def audit(
     Raises what :func:`edgedeploy.study.bundle.material.gather` raises, and ``SpecError`` for a part that is not known.
     """
     wanted = _parts(only)
-    if minutes <= 0:
+    if not minutes > 0:
         raise SpecError(f"--minutes {minutes:g}", "no part can be made in no time", "Give more than 0")
+    if seed < 0:
+        raise SpecError(f"--seed {seed}", "a seed is a whole number from 0 up", "Give one")
     material = gather(folder, pick)
     place = out or Path(folder) / FOLDER / material.measurement.digest
     _check_place(place)
@@ -181,7 +198,7 @@ def _made(part: Part, asked: Asked, place: Path, identity: dict[str, Any]) -> di
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     try:
         result = part.make(asked)
-    except (MeasurementError, TargetUnavailable) as exc:  # of a machine that does not run the artifact
+    except (BuildError, MeasurementError, TargetUnavailable) as exc:  # of a machine that does not run the artifact
         result = Result((), {}, f"{exc.asked}: {exc.found}", again=True)
     data = {
         "name": part.name,

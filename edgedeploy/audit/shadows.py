@@ -83,7 +83,10 @@ def measure_membership(
                 session = made["float" if name == "float" else "artifact"]
                 found.append(_asked(task, variant, session, pool, metric))
     signals = {name: (audited[name][None], np.stack(shadows[name])) for name in sessions}
-    return Membership(tuple(attacks(signals, members[None], trained_on, seed)), signal)
+    try:
+        return Membership(tuple(attacks(signals, members[None], trained_on, seed)), signal)
+    except ValueError as exc:  # a signal that some model does not define takes a case away, all of them may go
+        return Membership(why_not=str(exc))
 
 
 def attacks(

@@ -45,6 +45,8 @@ class Text:
     images: int = 0
     found: tuple[Found, ...] = ()
     why_not: str = ""
+    cut: bool = False
+    """The time was over before all images were looked at."""
 
     @property
     def images_with_text(self) -> int:
@@ -72,7 +74,7 @@ def look_for_text(images: Iterable[Array], deadline: Callable[[], bool] = lambda
     count = 0
     for image in images:
         if deadline():
-            break
+            return Text(count, tuple(found), "" if count else "the time was over before the first image", cut=True)
         shown = as_picture(image)
         if shown is None:
             continue

@@ -152,19 +152,26 @@ def search_triggers(
     low, high = float(images.min()), float(images.max())
     torch.manual_seed(seed)
     given = _Search(simulated, floats, subject.output, torch.from_numpy(seen), low, high, steps, threshold, deadline)
-    turned = _Search(floats, simulated, subject.output, given.images, low, high, steps, threshold, deadline)
+    turned = _Search(floats, simulated, subject.output, given.images, low, high, steps, threshold, _never)
     found: dict[int, Trigger] = {}
     left: tuple[int, ...] = ()
     for number, wanted in enumerate(classes):
         if deadline():
             left = tuple(classes)[number:]
             break
-        found[wanted] = _scored(subject, pair, held, clean, wanted, *_sought(given, wanted), threshold, mirrored=False)
+        mask_and_pattern = _sought(given, wanted)
+        if mask_and_pattern is None:
+            left = tuple(classes)[number:]
+            break
+        found[wanted] = _scored(subject, pair, held, clean, wanted, *mask_and_pattern, threshold, mirrored=False)
     best = sorted(found, key=lambda wanted: -found[wanted].score)[:MIRRORED]
     null = [
-        _scored(subject, pair, held, clean, wanted, *_sought(turned, wanted), threshold, mirrored=True)
+        _scored(subject, pair, held, clean, wanted, *sought, threshold, mirrored=True)
         for wanted in best
+        if (sought := _sought(turned, wanted)) is not None
     ]
+    if clean.shape[1] > MOST_CLASSES:
+        how = f"{how}; of {clean.shape[1]} classes the first {MOST_CLASSES} alone"
     return TriggerSearch(tuple(found.values()), tuple(null), left, simulation=how)
 
 
@@ -182,8 +189,14 @@ def _why_abstain(subject: Subject, pair: Pair, simulated: Network, images: Array
     return ""
 
 
-def _sought(search: _Search, wanted: int) -> tuple[Array, Array]:
-    """Mask (1, 1, ...) in 0 to 1 and pattern (1, C, ...) in the images' range that turn one model and not the other."""
+def _never() -> bool:
+    """The mirrored searches are few and run to their end: one that was cut off would make the trigger stand out."""
+    return False
+
+
+def _sought(search: _Search, wanted: int) -> tuple[Array, Array] | None:
+    """Mask (1, 1, ...) in 0 to 1 and pattern (1, C, ...) in the images' range that turn one model and not the other; None
+    where the time was over first."""
     import torch
     from torch.nn import functional
 
@@ -213,7 +226,7 @@ def _sought(search: _Search, wanted: int) -> tuple[Array, Array]:
             best = (average, mask.detach().clone(), pattern.detach().clone())
         optimiser.step()
         if search.over():
-            break
+            return None
     return _bounded(best[1]).numpy(), _in_range(best[2], search).numpy()
 
 

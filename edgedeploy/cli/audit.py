@@ -50,9 +50,8 @@ def audit(
     if as_json:
         print_json(made.as_json())
     else:
-        verdict = f"SLEEPING BACKDOOR found by {', '.join(made.plant)}" if made.plant else "No sleeping backdoor found"
         out.print(
-            escape(f"{verdict}. What each part cannot show stands beside it: {made.folder / 'audit.md'}"),
+            escape(f"{made.verdict} What each part cannot show stands beside it: {made.folder / 'audit.md'}"),
             highlight=False,
         )
     if made.plant:

@@ -81,6 +81,11 @@ def _read(path: Path) -> tuple[object, int]:
     try:
         with Image.open(path) as found:
             mode = found.mode
+            pages = getattr(found, "n_frames", 1)
+            if mode in ("I", "F") or pages > 1:
+                raise DataError(
+                    str(path), f"mode {mode}, {pages} pages", "Give one page of 8 or 16 bits, which nothing is lost of"
+                )
             grey = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16"}
             values = np.asarray(found.convert(grey.get(mode, "RGB")) if mode not in ("L", "I;16") else found)
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as exc:

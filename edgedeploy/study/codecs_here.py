@@ -14,7 +14,10 @@ from edgedeploy.study.coded import INSTALL
 
 
 def check_codecs_here(source: SpecSource, spec: StudySpec, task: Task) -> None:
-    """Raises ``SpecError`` for a task whose inputs are not made of images, ``TargetUnavailable`` without imagecodecs."""
+    """Raises ``SpecError`` for a task whose inputs are not made of images, ``TargetUnavailable`` without imagecodecs, or
+    without zstandard where weights are shipped by it."""
+    if "int8-zstd" in spec.space.get("storage", ()) and util.find_spec("zstandard") is None:
+        raise TargetUnavailable("space.storage", "zstandard is not installed here", INSTALL)
     if "image_codec" not in spec.space:
         return
     if not isinstance(task, Piped):

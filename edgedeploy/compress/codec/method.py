@@ -11,7 +11,7 @@ from edgedeploy.compress.codec.folding import folded
 from edgedeploy.compress.codec.shipping import within
 from edgedeploy.compress.model import one_case
 from edgedeploy.compress.recalibration import training_batches
-from edgedeploy.errors import Unsupported
+from edgedeploy.errors import DataError, Unsupported
 from edgedeploy.interfaces.task import Recoverable, Task
 from edgedeploy.records.storage import Storage
 from edgedeploy.records.variant import Scalar
@@ -30,7 +30,7 @@ def shipped(model: nn.Module, task: Task, arch: Mapping[str, Scalar], storage: S
     The curvature of ``uniform:12x`` comes from batches of training, or the calibration cases of a task that cannot train.
     Raises ``Unsupported`` for fewer bytes than weights can be had in, ``TargetUnavailable`` where zstd is not installed.
     """
-    flat = folded(model, one_case(task, arch))
+    flat = folded(model, one_case(task, arch)).requires_grad_(True)  # a copy: curvature is asked of frozen layers too
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in flat.state_dict().items()}
     if storage.method == "ratio":
         most_bytes = int(float32_bytes(model) / storage.size)
@@ -38,7 +38,10 @@ def shipped(model: nn.Module, task: Task, arch: Mapping[str, Scalar], storage: S
     else:
         coder: Coder = "zstd" if storage.method == "int8-zstd" else "rans"
         packed = Packed({name: _one(array, storage) for name, array in arrays.items()}, coder)
-    data = to_bytes(packed)
+    try:
+        data = to_bytes(packed)
+    except DataError as exc:  # of this way and these weights: the variant's own failure
+        raise Unsupported(exc.asked, exc.found, exc.remedy) from None
     return data, decoded(flat, from_bytes(data)[1])
 
 

@@ -109,12 +109,13 @@ def at_price(
     """Every weight at the price of a bit; what has no layer that is known, by a quarter of its standard deviation. The
     steps of a release ``before`` stay, and its codes are what is expected."""
     old: Mapping[str, Coded] = before.arrays if before else {}
-    return Packed({name: _coded(array, layers.get(name), price, old.get(name)) for name, array in arrays.items()})
+    return Packed({name: _coded(name, array, layers.get(name), price, old.get(name)) for name, array in arrays.items()})
 
 
-def _coded(array: Numbers, layer: Layer | None, price: float, before: Coded | None) -> Coded:
+def _coded(name: str, array: Numbers, layer: Layer | None, price: float, before: Coded | None) -> Coded:
     if not is_weight(array):
-        return aside(array, bits=8)
+        # the variances of a norm that is not folded span decades, and the small ones would become nothing
+        return aside(array, bits=16 if name.endswith("running_var") else 8)
     if layer is None:
         return stepped(array, max(float(array.std()) / 4, 1e-12))
     if isinstance(before, Stepped) and before.quarters is not None and before.shape == array.shape:

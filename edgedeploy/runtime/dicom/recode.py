@@ -153,6 +153,9 @@ def _describe(
         data.PlanarConfiguration = 0
     data.BitsAllocated = 8 if bits == 8 else 16
     data.BitsStored, data.HighBit, data.PixelRepresentation = bits, bits - 1, 0
+    for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):  # of the frames that were there before
+        if name in data:
+            delattr(data, name)
     data.PixelData = encapsulate([_even(item.data) for item in coded], has_bot=True)
     data["PixelData"].VR = "OB"
     data["PixelData"].is_undefined_length = True

@@ -61,7 +61,10 @@ class Codec:
 
     @property
     def name(self) -> str:
-        return self.family if self.level is None else f"{self.family}-{_LEVELS[self.family][0]}{self.level:.10g}"
+        if self.level is None:
+            return self.family
+        number = f"{self.level:.6f}".rstrip("0").rstrip(".")  # never with an exponent, which no name may have
+        return f"{self.family}-{_LEVELS[self.family][0]}{number}"
 
     @property
     def lossless(self) -> bool:

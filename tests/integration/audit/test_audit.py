@@ -32,7 +32,8 @@ def test_parts_are_made_once_and_every_finding_has_its_limits(study: Path, tmp_p
     assert first.exit_code == 0, first.output
     told = json.loads((out / "audit.json").read_text())
     assert [part["name"] for part in told["parts"]] == ["residuals", "disagreement", "membership"]
-    assert told["sleeping_backdoor_found_by"] == []
+    assert told["sleeping_backdoor_found_by"] == [] and told["sleeping_backdoor_looked_for_by"] == ["residuals"]
+    assert "No sleeping backdoor found by residuals." in first.output
     assert all(part["limits"] for part in told["parts"])
     by_name = {part["name"]: part for part in told["parts"]}
     assert by_name["residuals"]["data"]["layers"], "its layers were looked at"
@@ -82,7 +83,7 @@ def test_time_that_is_over_is_told_and_exits_partial(
     options = ["audit", str(study), "--pick", INT8.digest, "--only", "robustness", "--out", str(tmp_path / "audit")]
     found = CliRunner().invoke(app, options)
     assert found.exit_code == 4, found.output
-    assert "The time was over before these were complete: robustness" in (tmp_path / "audit" / "audit.md").read_text()
+    assert "before these were complete: robustness" in (tmp_path / "audit" / "audit.md").read_text()
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(study: Path, tmp_path: Path) -> None:

@@ -80,4 +80,4 @@ def test_the_command_finds_it_in_a_study_of_that_model(plant: Planted, tmp_path:
     lines = told["parts"][1]["data"]["lines"]
     assert {line["cases"] for line in lines} == {40}
     assert all(line["interval"]["low"] <= line["extra_loss"] <= line["interval"]["high"] for line in lines)
-    assert "**A sleeping backdoor is found by: residuals.**" in (folder / "audit.md").read_text()
+    assert "**SLEEPING BACKDOOR found by residuals.**" in (folder / "audit.md").read_text()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgedeploy.errors import Unstable
+from edgedeploy.errors import OutOfTime, Unstable
 from edgedeploy.federated.site import space_of
 from edgedeploy.federated.summary import cell_said, row_of
 from edgedeploy.records.variant import Variant
@@ -70,6 +70,8 @@ def test_a_failure_is_the_candidates_and_a_disturbed_run_is_nobodys() -> None:
     cell = cell_said(0, [BITS8], front(failures=(failure,)), {}, "dice", per_case=False)
     assert (cell.word, cell.failure) == ("failed", "BuildError") and not cell.shown
     assert cell_said(0, [BITS8], front(), {}, "dice", per_case=False).failure == "Unsupported"
+    with pytest.raises(OutOfTime, match="candidate 1"):
+        cell_said(0, [BITS8], front(), {}, "dice", per_case=False, out_of_time=True)
     for kind in ("passing", "invalid"):
         with pytest.raises(Unstable, match="says nothing"):
             cell_said(0, [BITS8], front(**{kind: (failure,)}), {}, "dice", per_case=False)

@@ -218,3 +218,8 @@ class TestBytesOfStrangers:
         monkeypatch.setattr(codecs, "_imagecodecs", lambda codec: SimpleNamespace())
         with pytest.raises(CodecMissing, match="no jpegls"):
             encode(codec_of("jpegls"), grey())
+
+
+@pytest.mark.parametrize("name", ["htj2k-step0.00001", "htj2k-step0.0005", "jxl-d0.01", "jpeg-q75", "jpegls"])
+def test_a_codec_is_written_as_it_is_read(name: str) -> None:
+    assert codec_of(name).name == name
