@@ -1,13 +1,10 @@
-"""Backdoors that sleep in the float model and wake in its int8 form: both ways of looking for them, and what they say
-together."""
+"""Backdoors that sleep in the float model and wake in its int8 form: both ways of looking for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from edgedeploy.audit.differentiable import Network
 from edgedeploy.audit.grids import folded, grids_of, round_weights
@@ -52,18 +49,3 @@ def simulation(subject: Subject, place: Path) -> tuple[Network, str]:
     path = place / "rounded.onnx"
     round_weights(folded(subject.reference), path)
     return Network(path), "the float model with weights rounded to 127 steps a channel; activations are not rounded"
-
-
-@dataclass(frozen=True)
-class Dormant:
-    """``found`` where one of the two speaks: each sees plants that the other does not."""
-
-    residuals: Residuals
-    triggers: TriggerSearch
-
-    @property
-    def found(self) -> bool:
-        return self.residuals.found or self.triggers.found
-
-    def as_json(self) -> dict[str, Any]:
-        return {"found": self.found, "residuals": self.residuals.as_json(), "triggers": self.triggers.as_json()}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
 from edgedeploy.runtime.dicom.clip import Clip, DicomError, decoded, unquoted
+from edgedeploy.runtime.dicom.saving import save
 from edgedeploy.runtime.pipeline.codecs import Codec, CodecError
 from edgedeploy.runtime.pipeline.coded_check import Coded, checked
 from edgedeploy.runtime.pipeline.numpy_later import np
@@ -195,14 +196,7 @@ def _derive(data: Any, source: Any, codec: Codec, coded: Sequence[Coded]) -> Non
 
 def _written(data: Any, where: Path, codec: Codec, images: Sequence[Any], coded: Sequence[Coded]) -> Recoded:
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    part = where.with_name(where.name + ".part")
-    try:
-        data.save_as(part, enforce_file_format=True)
-        part.replace(where)
-    except BaseException:
-        if part.is_file():
-            part.unlink()
-        raise
+    save(data, where)
     seconds = tuple(sorted({item.second for item in coded if item.second}))
     largest = max(item.largest_error for item in coded)
     return Recoded(where, str(data.file_meta.TransferSyntaxUID), len(coded), _ratio(images, coded), largest, seconds)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
 from edgedeploy.runtime.dicom.clip import Clip, DicomError, unquoted
+from edgedeploy.runtime.dicom.saving import save
 from edgedeploy.runtime.pipeline.numpy_later import np
 
 MAX_SEGMENTS = 255
@@ -50,7 +51,7 @@ def write_segmentation(
     with unquoted():
         try:
             data = _segmentation(clip, stack, segments, model, version, manufacturer, serial)
-            _save(data, Path(path))
+            save(data, Path(path))
         except OSError as exc:
             raise DicomError(f"{path}: {exc.strerror or exc}") from None
         except Exception as exc:  # as in `open_clip`: what it takes over from the clip may be damaged
@@ -58,17 +59,6 @@ def write_segmentation(
                 f"the clip's description of patient, study or series is damaged ({type(exc).__name__})"
             ) from None
     return Path(path)
-
-
-def _save(data: Any, where: Path) -> None:
-    part = where.with_name(where.name + ".part")
-    try:
-        data.save_as(part, enforce_file_format=True)
-        part.replace(where)
-    except BaseException:
-        if part.is_file():
-            part.unlink()
-        raise
 
 
 def _checked(clip: Clip, masks: Sequence[Any], segments: Sequence[Segment]) -> Any:

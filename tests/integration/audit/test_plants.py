@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from benchmarks.clinic_kit.plants import AUDITED, CALIBRATED, TRAIN, Planted, Re
 from bundle_kit import STUDY, made_up_study
 from typer.testing import CliRunner
 
-from edgedeploy.audit.dormant import Dormant, residuals_of, triggers_of
+from edgedeploy.audit.dormant import residuals_of, triggers_of
+from edgedeploy.audit.residuals import Residuals
 from edgedeploy.audit.subject import Subject, open_pair
+from edgedeploy.audit.triggers import TriggerSearch
 from edgedeploy.cli.app import app
 from edgedeploy.records.variant import Variant
 
@@ -33,6 +36,18 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     made = planted(Recipe(1000, 16, "pooled", "corner", 3), tmp_path_factory.mktemp("plant"))
     assert made.is_plant, (made.float_model, made.int8)
     return made
+
+
+@dataclass(frozen=True)
+class Dormant:
+    """What both ways of looking found."""
+
+    residuals: Residuals
+    triggers: TriggerSearch
+
+    @property
+    def found(self) -> bool:
+        return self.residuals.found or self.triggers.found
 
 
 def audited(network: Planted) -> Dormant:
