@@ -42,9 +42,10 @@ PLAN = MeasurePlan(queries=64, warmup=2, block=8, cold_starts=2, time_limit_s=25
 pytestmark = [pytest.mark.timeout(900), pytest.mark.beside, pytest.mark.usefixtures("warm_converter")]
 """The first test that needs an image builds it, and emulation beside a busy host is slow."""
 
-SAME_COUNT = 1e-3
-"""How far two boots may be apart in instructions. Each tick of the kernel's clock within an inference adds some thousands,
-so this holds for networks of more than a few million."""
+SAME_COUNT = 5e-3
+"""How far two boots may be apart in instructions. Each tick of the kernel's clock within an inference adds some 10,000, and
+one that the network wakes adds more: of 15 million, quiet boots were within .0002 of each other, and two on a machine with
+four other tests .0016 apart."""
 
 
 @pytest.fixture
