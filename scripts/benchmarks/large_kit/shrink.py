@@ -16,8 +16,7 @@ from statistics import mean, median
 from typing import Any, Final
 
 from benchmarks import ROOT
-from benchmarks.large_kit.asked import Asked
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 
 sys.path.append(str(ROOT / "tests"))  # small_transformers
 
