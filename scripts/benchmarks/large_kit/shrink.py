@@ -133,7 +133,7 @@ def time_of_each_choice(asked: Asked) -> Row:
 
 
 def _variant(choice: Mapping[str, Any]) -> Any:
-    from edgedeploy.records.variant import canonical
+    from edgedeploy.records.canonical import canonical
 
     return canonical(
         {"target": "onnxruntime", **choice},
