@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from foreign_networks import recurrent_cell
+from made_up_study import measure_table, write_cases
 from quantized_onnx import operators, pairs
 from small_onnx import convolutional
 from typer.testing import CliRunner
@@ -58,23 +59,13 @@ metric = "latency_ratio"
 [budget]
 trials = {trials}
 
-# Tests run on busy machines and judge no speed: few queries, wide limits on what counts as stable.
-[measure]
-queries = 16
-warmup = 1
-cold_starts = 1
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
-"""
+""" + measure_table()
 
 
 def study(
     folder: Path, model: Path, name: str, shape: tuple[int, ...], wide: str, trials: int, options: str = ""
 ) -> Path:
-    for seed, split in enumerate(("calibration", "selection", "confirmation")):
-        rows = np.random.default_rng(seed).random((6, *shape)).astype(np.float32)
-        np.savez(folder / f"{split}.npz", **{name: rows})
+    write_cases(folder, *shape, name=name)
     path = folder / "study.toml"
     path.write_text(STUDY.format(model=model, wide=wide, trials=trials, options=options), encoding="utf-8")
     return path
