@@ -77,6 +77,39 @@ def bare(tmp_path: Path) -> Path:
     return study(tmp_path, model, "image", (1, 3, 16, 16), "Conv:c1", 8)
 
 
+CLOSED = (
+    ('targets = ["onnxruntime", "openvino"]', 'targets = ["onnxruntime"]'),
+    ('"latency_ratio"', '"size_bytes"'),  # which is the same on a busy host
+    ('plan = ["none", "wide"]\ncalibration = ["minmax", "percentile"]\ncalibration_cases = [2, 6]\n', ""),
+    ('[plans.wide]\n"Conv:c1" = "float32"\n', "[evidence]\nmargin = 1e-9\n"),
+    ("trials = 8", "trials = 2"),
+)
+
+
+@pytest.mark.parametrize(
+    ("precisions", "outcome"), [('["float32", "int8"]', "none shown"), ('["float32"]', "nothing cheaper")]
+)
+def test_with_nothing_shown_non_inferior_the_confirmation_split_stays_closed(
+    bare: Path, tmp_path: Path, precisions: str, outcome: str
+) -> None:
+    """int8 rounds, so it is further from the float reference than the margin, which is next to nothing."""
+    text = bare.read_text(encoding="utf-8")
+    for old, new in (*CLOSED, ('["float32", "int8"]', precisions)):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    bare.write_text(text, encoding="utf-8")
+    told: list[str] = []
+    out = tmp_path / "out"
+    result = edgedeploy.load_study(bare).run(
+        edgedeploy.RunOptions(out=out), observer=lambda event: told.append(event.text)
+    )
+    decision, store = result.front.decision, Store(out)
+    assert (decision.outcome, decision.order, result.front.pick) == (outcome, (), None)
+    assert len(store.measurements()) == (2 if outcome == "none shown" else 1)
+    assert store.openings() == [] and store.confirmations() == ()
+    assert "the confirmation split stays closed: nothing is shown fit to ship that it could confirm" in told
+
+
 def was_elsewhere(out: Path, flag: str) -> None:
     """As if all had been measured before the board, a virtual machine, came to a processor without ``flag``."""
     for path in (out / "measurements").glob("*.json"):
