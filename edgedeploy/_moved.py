@@ -20,7 +20,7 @@ MOVED: Final = {
     "edgedeploy.measurement": ("records.metrics", "records.job", "records.board", "records.measurement"),
     "edgedeploy.precision": ("records.precision",),
     "edgedeploy.protocols": ("interfaces.task", "interfaces.target", "interfaces.board"),
-    "edgedeploy.variant": ("records.variant",),
+    "edgedeploy.variant": ("records.variant", "records.canonical"),
 }
 """Where what stood in each module is now, below this package."""
 

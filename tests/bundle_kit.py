@@ -17,6 +17,7 @@ from edgedeploy.interfaces.scores import metrics_of
 from edgedeploy.interfaces.task import Task
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.variant import Variant
+from edgedeploy.runtime.bundle.manifest import Manifest, parse
 from edgedeploy.runtime.sensors.probe import ARM_FLAGS, X86_FLAGS, cpu_flags
 from edgedeploy.spec.study import parse_spec
 from edgedeploy.study.kept_cases import names_of, record_of
@@ -153,3 +154,14 @@ def _measured(store: Store, task: Task, variant: Variant, latency_ms: float) -> 
         parity={"rel_l2": 0.002, "worst_rel_l2": 0.003},
         notes=(f"a note that names {SECRET}", "parity: worst case selection-0003"),
     )
+
+
+def manifest_of(place: Path) -> Manifest:
+    """Of a bundle's folder."""
+    return parse((place / "bundle.json").read_bytes())
+
+
+def array(place: Path, name: str | None) -> Any:
+    """A golden vector of a bundle's folder."""
+    assert name is not None
+    return np.load(place / name, allow_pickle=False)

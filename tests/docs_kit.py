@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 import warm_cli
+from made_up_study import TOLERANT
 from markdown_it import MarkdownIt
 
 REPO: Final = Path(__file__).resolve().parents[1]
@@ -44,9 +45,6 @@ SMALLER: Final[Mapping[str, str]] = {
 
 QUERIES: Final = {False: 64, True: 664}
 """Timed queries without and with a p99, which is stated from 662 on."""
-
-TOLERANT: Final = "max_drift = 50.0\nmax_spread = 50.0\nmax_background_cores = 64.0\n"
-"""Lines of ``[measure]``: tests run on busy machines and judge no speed."""
 
 
 @dataclass(frozen=True)

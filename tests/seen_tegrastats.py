@@ -1,16 +1,22 @@
-"""What stands on the recorded lines of tegrastats, read off by eye, not by the parser."""
+"""What stands on the recorded lines of tegrastats, read off by eye, not by the parser: ``data/tegrastats/seen.json``."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
 
 from edgedeploy.runtime.sensors.tegrastats import Load
+
+RECORDED: Final = Path(__file__).resolve().parent / "data" / "tegrastats"
 
 
 @dataclass(frozen=True)
 class Seen:
     """What stands on a line. A core is (percent, MHz) or None when it is off; ``off`` names the sensors at -256 C;
-    ``emc`` is (percent, MHz), MHz None where none is printed."""
+    ``emc`` is (percent, MHz), MHz None where none is printed. Memory is in MB (``lfb``: blocks, and kB of one),
+    temperatures in C, rails are (name, mW now, mW on average)."""
 
     ram: tuple[int, int]
     lfb: tuple[int, int]
@@ -25,526 +31,35 @@ class Seen:
     stamp: str | None = None
 
 
-def cores(mhz: int, *percents: int) -> list[tuple[int, int] | None]:
-    return [(percent, mhz) for percent in percents]
+def _load(data: dict[str, Any]) -> Load:
+    return Load(data.get("percent"), tuple(data.get("mhz", ())), on=data.get("on", True))
 
 
-def gpu(percent: int | None, *mhz: int) -> list[Load]:
-    return [Load(percent, mhz)]
+def _pair(data: list[Any] | None) -> Any:
+    return None if data is None else tuple(data)
 
 
-OFF = Load(on=False)
-L4T36_OFF = dict.fromkeys(("NVDEC", "NVJPG", "NVJPG1", "OFA", "NVDLA0", "NVDLA1", "PVA0_FREQ"), OFF)
-THOR = {
-    **{f"{name}_FREQ": Load(None, (0,)) for name in ("NVENC0", "NVENC1", "NVDEC0", "NVDEC1", "NVJPG0", "OFA")},
-    "VIC": OFF,
-    "PVA0_FREQ": OFF,
-    "APE": Load(None, (300,)),
+def _seen(data: dict[str, Any] | None) -> Seen | None:
+    """None for a line that was cut by the recording."""
+    if data is None:
+        return None
+    return Seen(
+        ram=_pair(data["ram"]),
+        lfb=_pair(data["lfb"]),
+        swap=_pair(data.get("swap")),
+        cpus=[_pair(core) for core in data["cpus"]],
+        emc=_pair(data.get("emc")),
+        gpus=[_load(gpu) for gpu in data["gpus"]],
+        temperatures=data["temperatures"],
+        rails=[_pair(rail) for rail in data["rails"]],
+        off=set(data.get("off", ())),
+        engines={name: _load(engine) for name, engine in data.get("engines", {}).items()},
+        stamp=data.get("stamp"),
+    )
+
+
+SEEN: Final[dict[str, list[Seen | None]]] = {
+    name: [_seen(line) for line in lines]
+    for name, lines in json.loads((RECORDED / "seen.json").read_text(encoding="utf-8")).items()
 }
-SEEN: dict[str, list[Seen | None]] = {
-    "agx_orin_l4t35.txt": [
-        Seen(
-            (1282, 62795),
-            (15152, 4096),
-            (0, 31398),
-            cores(729, *[0] * 12),
-            (0, 2133),
-            [Load(0, (0,)), Load(0, (0,))],
-            {
-                "CPU": 42.593,
-                "Tboard": 32.0,
-                "SOC2": 39.343,
-                "Tdiode": 33.25,
-                "SOC0": 39.375,
-                "tj": 42.593,
-                "SOC1": 40.468,
-            },
-            [
-                ("VDD_GPU_SOC", 2399, 2399),
-                ("VDD_CPU_CV", 400, 400),
-                ("VIN_SYS_5V0", 4032, 4032),
-                ("NC", 0, 0),
-                ("VDDQ_VDD2_1V8AO", 301, 301),
-                ("NC", 0, 0),
-            ],
-            off={"CV0", "CV1", "GPU", "CV2"},
-            engines={"VIC_FREQ": Load(None, (729,)), "APE": Load(None, (174,))},
-            stamp="04-24-2023 00:01:24",
-        ),
-        Seen(
-            (1205, 30623),
-            (6429, 4096),
-            (0, 15311),
-            [(0, 729), (0, 729), (1, 729), (0, 729), (0, 729), (0, 730), (0, 730), *cores(729, *[0] * 5)],
-            (0, 204),
-            [Load(0, (114,)), Load(0, (114,))],
-            {"CPU": 43.5, "Tdiode": 32.5, "SOC2": 40.062, "SOC0": 40.5, "GPU": 38.156, "SOC1": 39.125},
-            [
-                ("VDD_GPU_SOC", 4788, 4788),
-                ("VDD_CPU_CV", 798, 798),
-                ("VIN_SYS_5V0", 3842, 3842),
-                ("NC", 0, 0),
-                ("VDDQ_VDD2_1V8AO", 707, 707),
-                ("NC", 0, 0),
-            ],
-            off={"CV0", "CV1", "CV2"},
-            engines={"NVJPG1": Load(None, (729,)), "VIC_FREQ": Load(None, (729,)), "APE": Load(None, (233,))},
-            stamp="10-16-2023 10:59:22",
-        ),
-        Seen(
-            (1206, 30623),
-            (6429, 4096),
-            (0, 15311),
-            [
-                (1, 732),
-                *cores(729, *[0] * 6),
-                (0, 728),
-                (0, 728),
-                (0, 729),
-                (0, 730),
-                (0, 729),
-            ],
-            (0, 204),
-            [Load(0, (114,)), Load(0, (114,))],
-            {"CPU": 43.906, "Tdiode": 32.75, "SOC2": 40.093, "SOC0": 40.593, "GPU": 38.0, "SOC1": 39.031},
-            [
-                ("VDD_GPU_SOC", 4788, 4788),
-                ("VDD_CPU_CV", 798, 798),
-                ("VIN_SYS_5V0", 3842, 3842),
-                ("NC", 0, 0),
-                ("VDDQ_VDD2_1V8AO", 707, 707),
-                ("NC", 0, 0),
-            ],
-            off={"CV0", "CV1", "CV2"},
-            engines={"NVJPG1": Load(None, (729,)), "VIC_FREQ": Load(None, (729,)), "APE": Load(None, (233,))},
-            stamp="10-16-2023 10:59:23",
-        ),
-        Seen(
-            (4321, 62801),
-            (1759, 4096),
-            (19, 31400),
-            cores(729, *[0] * 12),
-            (0, 2133),
-            gpu(0, 0, 0),
-            {
-                "CPU": 44.562,
-                "Tboard": 32.0,
-                "SOC2": 40.093,
-                "Tdiode": 33.0,
-                "SOC0": 41.093,
-                "tj": 44.343,
-                "SOC1": 41.25,
-            },
-            [
-                ("VDD_GPU_SOC", 2340, 2340),
-                ("VDD_CPU_CV", 390, 390),
-                ("VIN_SYS_5V0", 4025, 4025),
-                ("NC", 0, 0),
-                ("VDDQ_VDD2_1V8AO", 301, 301),
-                ("NC", 0, 0),
-            ],
-            off={"CV0", "CV1", "GPU", "CV2"},
-            engines={"VIC_FREQ": Load(None, (729,)), "APE": Load(None, (174,))},
-            stamp="04-11-2025 10:36:27",
-        ),
-    ],
-    "agx_orin_l4t36.txt": [
-        Seen(
-            (17953, 62841),
-            (9, 4096),
-            (0, 31420),
-            [(7, 1728), (31, 1036), (7, 1036), (42, 1036), (4, 1420), (5, 729), (6, 729), (1, 729), *[None] * 4],
-            (12, 204),
-            gpu(39, 305, 0),
-            {"cpu": 43.906, "soc2": 40.406, "soc0": 41.187, "gpu": 40.093, "tj": 43.906, "soc1": 40.437},
-            [("VDD_GPU_SOC", 2798, 2798), ("VDD_CPU_CV", 799, 799), ("VIN_SYS_5V0", 3315, 3315)],
-            engines={**L4T36_OFF, "NVENC": OFF, "VIC": OFF, "APE": Load(None, (174,))},
-            stamp="07-21-2025 16:33:42",
-        ),
-        Seen(
-            (17956, 62841),
-            (9, 4096),
-            (0, 31420),
-            [(9, 960), (66, 960), (1, 960), (0, 960), (3, 729), (9, 729), (7, 729), (2, 729), *[None] * 4],
-            (12, 204),
-            gpu(35, 305, 0),
-            {"cpu": 43.468, "soc2": 40.562, "soc0": 41.062, "gpu": 39.781, "tj": 43.75, "soc1": 40.281},
-            [("VDD_GPU_SOC", 2798, 2798), ("VDD_CPU_CV", 799, 799), ("VIN_SYS_5V0", 3215, 3248)],
-            engines={**L4T36_OFF, "NVENC": OFF, "VIC": OFF, "APE": Load(None, (174,))},
-            stamp="07-21-2025 16:33:44",
-        ),
-        Seen(
-            (17957, 62841),
-            (9, 4096),
-            (0, 31420),
-            [(3, 806), (3, 729), (2, 729), (6, 729), (2, 729), (0, 729), (5, 729), (0, 729), *[None] * 4],
-            (1, 204),
-            gpu(0, 305, 0),
-            {"cpu": 43.437, "soc2": 40.531, "soc0": 41.218, "gpu": 39.843, "tj": 43.437, "soc1": 40.437},
-            [("VDD_GPU_SOC", 2399, 2692), ("VDD_CPU_CV", 399, 666), ("VIN_SYS_5V0", 2813, 3061)],
-            engines={**L4T36_OFF, "NVENC": OFF, "VIC": OFF, "APE": Load(None, (174,))},
-            stamp="07-21-2025 16:33:57",
-        ),
-        Seen(
-            (18207, 62841),
-            (466, 4096),
-            (86, 31420),
-            [
-                (14, 2188),
-                (5, 2112),
-                (8, 2035),
-                (14, 2201),
-                (46, 1267),
-                (47, 1267),
-                (2, 1267),
-                (10, 1267),
-                (4, 1036),
-                (5, 1036),
-                (6, 1036),
-                (10, 1036),
-            ],
-            (3, 2133),
-            gpu(0, 0, 0),
-            {"cpu": 52.562, "soc2": 48.437, "soc0": 49.093, "tj": 52.562, "soc1": 49.656},
-            [("VDD_GPU_SOC", 2412, 2412), ("VDD_CPU_CV", 1607, 1607), ("VIN_SYS_5V0", 4707, 4707)],
-            engines={**L4T36_OFF, "NVENC": Load(79, (166,)), "VIC": Load(36, (115,)), "APE": Load(None, (174,))},
-            stamp="05-09-2026 18:42:06",
-        ),
-        Seen(
-            (18202, 62841),
-            (466, 4096),
-            (86, 31420),
-            [
-                (16, 1949),
-                (6, 1761),
-                (4, 1222),
-                (4, 2201),
-                (4, 1036),
-                (33, 1036),
-                (0, 1036),
-                (40, 1036),
-                (3, 1190),
-                (46, 1190),
-                (6, 1190),
-                (2, 1190),
-            ],
-            (3, 2133),
-            gpu(0, 0, 0),
-            {"cpu": 52.343, "soc2": 48.343, "soc0": 49.062, "tj": 52.343, "soc1": 49.531},
-            [("VDD_GPU_SOC", 2412, 2412), ("VDD_CPU_CV", 1607, 1607), ("VIN_SYS_5V0", 4607, 4657)],
-            engines={**L4T36_OFF, "NVENC": Load(78, (166,)), "VIC": Load(32, (115,)), "APE": Load(None, (174,))},
-            stamp="05-09-2026 18:42:07",
-        ),
-    ],
-    "agx_thor_l4t38.txt": [
-        Seen(
-            (4208, 125773),
-            (31, 4096),
-            (0, 2048),
-            cores(972, 1, 0, 0, 0, 1, 0, 1, 1, 0, 0, 3, 0, 0, 1),
-            (0, 665),
-            gpu(None, 0, 0, 0),
-            {"cpu": 34.468, "tj": 34.5, "soc012": 33.781, "soc345": 34.5},
-            [("VDD_GPU", 0, 0), ("VDD_CPU_SOC_MSS", 4165, 4165), ("VIN_SYS_5V0", 4126, 4126)],
-            engines=THOR,
-            stamp="05-17-2026 10:00:32",
-        ),
-        Seen(
-            (4280, 125773),
-            (29, 4096),
-            (0, 2048),
-            [*cores(972, 0, 0, 0, 0, 1, 0, 1, 0), (0, 2601), (17, 2601), *cores(972, 1, 9, 0, 1)],
-            (0, 665),
-            gpu(None, 0, 0, 0),
-            {"cpu": 35.25, "tj": 36.031, "soc012": 36.062, "soc345": 34.5},
-            [("VDD_GPU", 0, 0), ("VDD_CPU_SOC_MSS", 4923, 4544), ("VIN_SYS_5V0", 4327, 4227)],
-            engines=THOR,
-            stamp="05-17-2026 10:00:33",
-        ),
-        Seen(
-            (4309, 125773),
-            (23, 4096),
-            (0, 2048),
-            cores(972, 9, 2, 1, 0, 2, 11, 9, 17, 1, 20, 2, 2, 16, 3),
-            (1, 665),
-            gpu(None, 0, 0, 0),
-            {"cpu": 34.468, "tj": 34.468, "soc012": 33.843, "soc345": 34.468},
-            [("VDD_GPU", 0, 0), ("VDD_CPU_SOC_MSS", 4544, 4544), ("VIN_SYS_5V0", 4428, 4294)],
-            engines=THOR,
-            stamp="05-17-2026 10:00:34",
-        ),
-    ],
-    "agx_xavier_jp42.txt": [
-        Seen(
-            (14700, 15692),
-            (3, 2048),
-            (898, 8192),
-            cores(1190, *[0] * 8),
-            (0, None),
-            gpu(0),
-            {
-                "AO": 30.0,
-                "GPU": 30.5,
-                "Tboard": 31.0,
-                "Tdiode": 32.0,
-                "AUX": 30.5,
-                "CPU": 31.5,
-                "thermal": 30.8,
-                "PMIC": 100.0,
-            },
-            [
-                ("GPU", 463, 463),
-                ("CPU", 618, 618),
-                ("SOC", 2936, 2936),
-                ("CV", 0, 0),
-                ("VDDRQ", 309, 309),
-                ("SYS5V", 3306, 3306),
-            ],
-        ),
-    ],
-    "nano_jp4.txt": [
-        Seen(
-            (1923, 3964),
-            (2, 2048),
-            (191, 1982),
-            cores(1224, 5, 4, 3, 6),
-            (0, 1600),
-            gpu(0, 76),
-            {"PLL": 37.0, "CPU": 40.0, "PMIC": 50.0, "GPU": 40.0, "AO": 45.0, "thermal": 40.0},
-            [("POM_5V_IN", 1750, 1628), ("POM_5V_GPU", 0, 0), ("POM_5V_CPU", 366, 406)],
-            engines={"APE": Load(None, (25,))},
-        ),
-        Seen(
-            (1409, 3964),
-            (28, 4096),
-            (0, 1982),
-            [(22, 518), (67, 518), None, None],
-            (0, 1600),
-            gpu(0, 76),
-            {"PLL": 28.5, "CPU": 32.0, "PMIC": 50.0, "GPU": 30.5, "AO": 39.5, "thermal": 31.25},
-            [("POM_5V_IN", 2003, 2003), ("POM_5V_GPU", 0, 0), ("POM_5V_CPU", 320, 320)],
-            engines={"APE": Load(None, (25,))},
-        ),
-        Seen(
-            (2015, 3964),
-            (98, 4096),
-            (29, 1982),
-            cores(102, 6, 5, 4, 3),
-            (0, None),
-            gpu(0),
-            {"PLL": 28.0, "CPU": 31.5, "PMIC": 100.0, "GPU": 30.5, "AO": 36.0, "thermal": 31.25},
-            [("POM_5V_IN", 1388, 1388), ("POM_5V_GPU", 122, 122), ("POM_5V_CPU", 163, 163)],
-        ),
-        Seen(
-            (1738, 3956),
-            (172, 4096),
-            (0, 1978),
-            cores(1224, 7, 0, 3, 7),
-            (0, None),
-            gpu(0),
-            {"PLL": 29.0, "CPU": 31.0, "PMIC": 100.0, "GPU": 31.5, "AO": 37.0, "thermal": 31.25},
-            [("POM_5V_IN", 1997, 2089), ("POM_5V_GPU", 40, 57), ("POM_5V_CPU", 203, 289)],
-        ),
-    ],
-    "orin_nano_l4t36.txt": [
-        Seen(
-            (1343, 7620),
-            (157, 4096),
-            (165, 3810),
-            [(0, 1497), *cores(729, *[0] * 5)],
-            (15, 204),
-            gpu(0, 305),
-            {"cpu": 48.562, "soc2": 46.593, "soc0": 48.625, "gpu": 49.625, "tj": 49.312, "soc1": 47.937},
-            [("VDD_IN", 5251, 8535), ("VDD_CPU_GPU_CV", 512, 1944), ("VDD_SOC", 2720, 3659)],
-            engines={"NVDEC": OFF, "NVJPG": OFF, "VIC": OFF, "OFA": OFF, "APE": Load(None, (200,))},
-            stamp="10-08-2026 04:38:21",
-        ),
-        Seen(
-            (6712, 7620),
-            (12, 4096),
-            (369, 3810),
-            [(38, 1497), *cores(729, 2, 1, 0, 1, 0)],
-            (61, 2133),
-            gpu(99, 612),
-            {"cpu": 57.125, "soc2": 55.093, "soc0": 56.625, "gpu": 58.625, "tj": 58.312, "soc1": 55.937},
-            [("VDD_IN", 16321, 11204), ("VDD_CPU_GPU_CV", 7104, 4944), ("VDD_SOC", 3120, 3659)],
-            engines={"NVDEC": OFF, "NVJPG": OFF, "VIC": OFF, "OFA": OFF, "APE": Load(None, (200,))},
-            stamp="10-08-2026 04:35:02",
-        ),
-    ],
-    "orin_nx_l4t36_nosudo.txt": [
-        Seen(
-            (1224, 15656),
-            (8, 4096),
-            (0, 7828),
-            cores(729, 1, 0, 0, 0, 0, 0, 0, 0),
-            None,
-            gpu(0),
-            {
-                "cv0": 41.156,
-                "cpu": 45.843,
-                "soc2": 39.593,
-                "soc0": 42.562,
-                "cv1": 42.156,
-                "gpu": 43.406,
-                "tj": 45.843,
-                "soc1": 40.25,
-                "cv2": 38.593,
-            },
-            [("VDD_IN", 4304, 4304), ("VDD_CPU_GPU_CV", 573, 573), ("VDD_SOC", 1218, 1218)],
-            stamp="07-16-2026 13:03:45",
-        ),
-    ],
-    "tx2_l4t28.txt": [
-        Seen(
-            (284, 7860),
-            (1808, 4096),
-            None,
-            [(48, 2034), None, None, (53, 2034), (43, 2033), (41, 2034)],
-            (2, 1600),
-            gpu(None, 0),
-            {
-                "PLL": 29.5,
-                "MCPU": 29.5,
-                "PMIC": 100.0,
-                "Tboard": 26.0,
-                "GPU": 27.5,
-                "BCPU": 29.5,
-                "thermal": 28.7,
-                "Tdiode": 25.0,
-            },
-            [
-                ("VDD_SYS_GPU", 192, 192),
-                ("VDD_SYS_SOC", 529, 529),
-                ("VDD_4V0_WIFI", 38, 38),
-                ("VDD_IN", 3566, 3566),
-                ("VDD_SYS_CPU", 1156, 1156),
-                ("VDD_SYS_DDR", 902, 902),
-            ],
-            engines={"APE": Load(None, (150,))},
-        ),
-        Seen(
-            (288, 7860),
-            (1808, 4096),
-            None,
-            [(45, 2033), None, None, (39, 2030), (43, 2030), (42, 2033)],
-            (2, 1600),
-            gpu(None, 0),
-            {
-                "PLL": 29.5,
-                "MCPU": 29.5,
-                "PMIC": 100.0,
-                "Tboard": 26.0,
-                "GPU": 27.5,
-                "BCPU": 29.5,
-                "thermal": 28.7,
-                "Tdiode": 25.0,
-            },
-            [
-                ("VDD_SYS_GPU", 192, 192),
-                ("VDD_SYS_SOC", 529, 529),
-                ("VDD_4V0_WIFI", 38, 38),
-                ("VDD_IN", 3445, 3505),
-                ("VDD_SYS_CPU", 1060, 1108),
-                ("VDD_SYS_DDR", 883, 892),
-            ],
-            engines={"APE": Load(None, (150,))},
-        ),
-    ],
-    "xavier_nx_jp4.txt": [
-        Seen(
-            (5246, 7771),
-            (7, 4096),
-            (983, 20269),
-            cores(1420, 47, 23, 32, 22, 31, 96),
-            (2, 1600),
-            gpu(0, 1109),
-            {"AO": 29.0, "GPU": 31.5, "PMIC": 100.0, "AUX": 30.0, "CPU": 33.5, "thermal": 31.35},
-            [("VDD_IN", 6140, 5510), ("VDD_CPU_GPU_CV", 2706, 2119), ("VDD_SOC", 1074, 1051)],
-            engines={"APE": Load(None, (150,))},
-        ),
-    ],
-    "xavier_nx_jp5.txt": [
-        Seen(
-            (3168, 6851),
-            (2, 4096),
-            (161, 3426),
-            [(23, 1397), (17, 1192), (16, 1190), (13, 1190), (23, 1190), (10, 1190)],
-            (2, 204),
-            gpu(0, 114),
-            {"AUX": 45.0, "CPU": 46.5, "thermal": 45.6, "AO": 45.0, "GPU": 45.5, "PMIC": 50.0},
-            [("VDD_IN", 2763, 2846), ("VDD_CPU_GPU_CV", 650, 670), ("VDD_SOC", 650, 711)],
-            engines={"VIC_FREQ": Load(None, (115,)), "APE": Load(None, (150,))},
-            stamp="07-09-2024 13:31:31",
-        ),
-        Seen(
-            (2690, 6854),
-            (6, 1024),
-            (479, 3427),
-            [(3, 1904), (7, 1906), (1, 1905), (0, 1907), None, None],
-            (0, 1600),
-            gpu(0, 510),
-            {"AUX": 39.0, "CPU": 39.5, "AO": 37.5, "GPU": 37.5, "PMIC": 50.0},
-            [("VDD_IN", 5079, 5079), ("VDD_CPU_GPU_CV", 696, 696), ("VDD_SOC", 1104, 1104)],
-            engines={"VIC_FREQ": Load(None, (601,)), "APE": Load(None, (150,))},
-        ),
-    ],
-    "xavier_nx_jp5_burn_nosudo.txt": [
-        Seen(
-            (2274, 6834),
-            (27, 4096),
-            (542, 3417),
-            [(99, 1189), (100, 1188), (100, 1189), (98, 1189), None, None],
-            (0, None),
-            gpu(22),
-            {"AUX": 36.5, "CPU": 40.0, "thermal": 37.85, "AO": 37.5, "GPU": 38.0, "PMIC": 50.0},
-            [("VDD_IN", 5542, 5542), ("VDD_CPU_GPU_CV", 1594, 1594), ("VDD_SOC", 1234, 1234)],
-            stamp="10-01-2025 20:05:55",
-        ),
-        Seen(
-            (5408, 6834),
-            (2, 128),
-            (542, 3417),
-            [(100, 1188), (100, 1190), (100, 1190), (100, 1190), None, None],
-            (0, None),
-            gpu(0),
-            {"AUX": 37.0, "CPU": 40.0, "thermal": 38.2, "AO": 37.5, "GPU": 38.0, "PMIC": 50.0},
-            [("VDD_IN", 5821, 5589), ("VDD_CPU_GPU_CV", 1714, 1634), ("VDD_SOC", 1273, 1238)],
-            stamp="10-01-2025 20:06:04",
-        ),
-        Seen(
-            (5453, 6834),
-            (54, 128),
-            (542, 3417),
-            [(100, 1190), (99, 1190), (100, 1189), (100, 1190), None, None],
-            (0, None),
-            gpu(99),
-            {"AUX": 37.0, "CPU": 40.5, "thermal": 38.2, "AO": 38.0, "GPU": 41.0, "PMIC": 50.0},
-            [("VDD_IN", 9315, 5909), ("VDD_CPU_GPU_CV", 4371, 1868), ("VDD_SOC", 1589, 1267)],
-            stamp="10-01-2025 20:06:06",
-        ),
-        Seen(
-            (5451, 6834),
-            (38, 128),
-            (542, 3417),
-            [(100, 1190), (100, 1190), (100, 1190), (96, 1190), None, None],
-            (0, None),
-            gpu(99),
-            {"AUX": 37.0, "CPU": 41.0, "thermal": 39.7, "AO": 39.0, "GPU": 42.5, "PMIC": 50.0},
-            [("VDD_IN", 13353, 6482), ("VDD_CPU_GPU_CV", 7340, 2289), ("VDD_SOC", 1944, 1319)],
-            stamp="10-01-2025 20:06:07",
-        ),
-        Seen(
-            (5482, 6834),
-            (2, 4096),
-            (542, 3417),
-            [*cores(1190, 100, 100, 100, 100), None, None],
-            (0, None),
-            gpu(99),
-            {"AUX": 47.0, "CPU": 48.5, "thermal": 47.15, "AO": 47.0, "GPU": 50.5, "PMIC": 50.0},
-            [("VDD_IN", 13791, 11735), ("VDD_CPU_GPU_CV", 7499, 6112), ("VDD_SOC", 2063, 1826)],
-            stamp="10-01-2025 20:06:44",
-        ),
-        None,  # cut after the GPU's temperature
-    ],
-}
+"""By the recorded file, in the order of its lines."""

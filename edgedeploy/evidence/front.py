@@ -228,43 +228,30 @@ def build_front(
     table = {**BOARD_METRICS, **(metrics or {})}
     known = derived or {}
     resampler = Resampler(seed, resamples, {digest: item.samples for digest, item in known.items()})
-    complete = [item for item in valid if all(goal.metric in item.metrics for goal in objectives)]
-    feasible = [item for item in complete if not shortfalls(item.metrics, constraints)]
-    by_digest = {item.digest: item for item in valid}
-    winners = non_dominated([_candidate(item) for item in feasible], objectives)
-    members = sorted((by_digest[item.digest] for item in winners), key=lambda item: rank(item, objectives))
-    judge = _Judge(members, objectives, effects, resampler)
-    reference = by_digest.get(baseline_digests[0]) if baseline_digests else None
+    standings = _Standings(valid, objectives, constraints, effects, resampler, baseline_digests)
     made = {item.digest: known.get(item.digest) or derive(item, resampler) for item in valid}
-    rows = [_row(item, made[item.digest], judge, constraints, baseline_digests) for item in valid]
-    places = {status: place for place, status in enumerate(get_args(Status))}
-    unsure = {row.digest for row in rows if row.status in ("front", "indistinguishable")}
-    chances = chances_on_front(feasible, unsure, objectives, resampler)
-    rows = [replace(row, p_on_front=chances.get(row.digest)) for row in rows]
     asked = _rules(rules, margin, objectives)
+    reference = standings.reference
     decision = decide(
-        [hold(item, reference, asked, resampler) for item in feasible],
-        {item.digest for item in members},
+        [hold(item, reference, asked, resampler) for item in standings.feasible],
+        {item.digest for item in standings.members},
         reference,
         objectives,
         asked,
     )
-    rows.sort(key=lambda row: (places[row.status], rank(by_digest[row.digest], objectives)))
     return Front(
         provenance=valid[0].provenance if valid else None,
         board=" + ".join(sorted({item.board.name for item in valid})) or None,
-        processors={
-            item.board.name: Processor.of(item.board) for item in sorted(valid, key=lambda item: item.board.name)
-        },
+        processors=dict(sorted({item.board.name: Processor.of(item.board) for item in valid}.items())),
         objectives=tuple(objectives),
         constraints=tuple(constraints),
         min_effect=effects,
         reference=reference.digest if reference else None,
-        rows=tuple(rows),
+        rows=standings.rows(made),
         invalid=_invalid(measurements),
         pick=picked(decision, objectives, table),
         decision=decision,
-        impossible=explain_infeasible([_candidate(item) for item in complete], constraints),
+        impossible=explain_infeasible([_candidate(item) for item in standings.complete], constraints),
         metrics=table,
         seed=seed,
         resamples=resamples,
@@ -279,13 +266,77 @@ def _rules(rules: Rules | None, margin: float | None, objectives: Sequence[Objec
 
 
 @dataclass(frozen=True)
-class _Judge:
-    """Who on the front dominates a variant, and whether the evidence confirms it."""
+class _Standings:
+    """The valid variants of a front: which of them can be on it, who is, and who dominates whom."""
 
-    members: Sequence[Measurement]
+    valid: Sequence[Measurement]
     objectives: Sequence[Objective]
+    constraints: Sequence[Constraint]
     effects: Mapping[str, float]
     resampler: Resampler
+    baseline_digests: Sequence[str]
+
+    @cached_property
+    def complete(self) -> list[Measurement]:
+        return [item for item in self.valid if all(goal.metric in item.metrics for goal in self.objectives)]
+
+    @cached_property
+    def feasible(self) -> list[Measurement]:
+        return [item for item in self.complete if not shortfalls(item.metrics, self.constraints)]
+
+    @cached_property
+    def by_digest(self) -> dict[str, Measurement]:
+        return {item.digest: item for item in self.valid}
+
+    @cached_property
+    def members(self) -> list[Measurement]:
+        """Whom no values beat, best on the first objective first."""
+        winners = non_dominated([_candidate(item) for item in self.feasible], self.objectives)
+        return sorted((self.by_digest[item.digest] for item in winners), key=lambda item: rank(item, self.objectives))
+
+    @property
+    def reference(self) -> Measurement | None:
+        return self.by_digest.get(self.baseline_digests[0]) if self.baseline_digests else None
+
+    def rows(self, made: Mapping[str, Derived]) -> tuple[Row, ...]:
+        """One of each valid variant, in the order of a front; ``made`` is by digest."""
+        rows = [self._row(item, made[item.digest]) for item in self.valid]
+        unsure = {row.digest for row in rows if row.status in ("front", "indistinguishable")}
+        chances = chances_on_front(self.feasible, unsure, self.objectives, self.resampler)
+        places = {status: place for place, status in enumerate(get_args(Status))}
+        rows.sort(key=lambda row: (places[row.status], rank(self.by_digest[row.digest], self.objectives)))
+        return tuple(replace(row, p_on_front=chances.get(row.digest)) for row in rows)
+
+    def _row(self, item: Measurement, made: Derived) -> Row:
+        missed = shortfalls(item.metrics, self.constraints)
+        status: Status = "front"
+        dominated_by: str | None = None
+        confidence: Confidence | None = None
+        if any(goal.metric not in item.metrics for goal in self.objectives):
+            status = "incomplete"
+        elif missed:
+            status = "infeasible"
+        elif verdict := self.verdict(item):
+            dominated_by, confidence = verdict
+            status = "dominated" if confidence == "confirmed" else "indistinguishable"
+        else:
+            dominated_by = self.overshadows(item)
+        return Row(
+            variant=item.variant,
+            baseline=item.digest in self.baseline_digests,
+            status=status,
+            estimates=made.estimates,
+            missing=dict(sorted(item.missing.items())),
+            executed=dict(sorted(item.candidate.executed.items())),
+            shortfalls=missed,
+            dominated_by=dominated_by,
+            confidence=confidence,
+            verdict=made.verdict,
+            board=item.board.name,
+            beside=made.beside,
+            file=item.file,
+            notes=item.notes,
+        )
 
     def verdict(self, item: Measurement) -> tuple[str, Confidence] | None:
         """None for a variant that no member dominates by its values."""
@@ -304,44 +355,6 @@ class _Judge:
     def _confirmed(self, ours: Measurement, theirs: Measurement) -> bool:
         compared = [self.resampler.compare(ours, theirs, goal) for goal in self.objectives]
         return confirms_dominance(compared, [self.effects[goal.metric] for goal in self.objectives])
-
-
-def _row(
-    item: Measurement,
-    made: Derived,
-    judge: _Judge,
-    constraints: Sequence[Constraint],
-    baseline_digests: Sequence[str],
-) -> Row:
-    missed = shortfalls(item.metrics, constraints)
-    status: Status = "front"
-    dominated_by: str | None = None
-    confidence: Confidence | None = None
-    if any(goal.metric not in item.metrics for goal in judge.objectives):
-        status = "incomplete"
-    elif missed:
-        status = "infeasible"
-    elif verdict := judge.verdict(item):
-        dominated_by, confidence = verdict
-        status = "dominated" if confidence == "confirmed" else "indistinguishable"
-    else:
-        dominated_by = judge.overshadows(item)
-    return Row(
-        variant=item.variant,
-        baseline=item.digest in baseline_digests,
-        status=status,
-        estimates=made.estimates,
-        missing=dict(sorted(item.missing.items())),
-        executed=dict(sorted(item.candidate.executed.items())),
-        shortfalls=missed,
-        dominated_by=dominated_by,
-        confidence=confidence,
-        verdict=made.verdict,
-        board=item.board.name,
-        beside=made.beside,
-        file=item.file,
-        notes=item.notes,
-    )
 
 
 def _candidate(item: Measurement) -> Candidate:

@@ -130,7 +130,7 @@ def row_of(point: Mapping[str, Scalar], rows: Sequence[Row], points: Sequence[Ma
 
 
 def _fits(point: Mapping[str, Scalar], variant: Variant) -> bool:
-    """As :func:`edgedeploy.records.variant.canonical` keeps or drops what was asked."""
+    """As :func:`edgedeploy.records.canonical.canonical` keeps or drops what was asked."""
     if variant.recovered or (variant.target, variant.precision) != (point["target"], point["precision"]):
         return False
     bits = int(point.get("weight_bits", 0))

@@ -1,7 +1,7 @@
 """A variant: one point of the search space, in canonical form, named by its digest.
 
 Proposals that would build the same artifact must give the same variant, or the search would evaluate it twice. Only
-:func:`canonical` turns proposed parameters into a variant.
+:func:`~edgedeploy.records.canonical.canonical` turns proposed parameters into a variant.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from edgedeploy.records.elastic import NO_ELASTIC, Elastic
-from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NO_RULES, PrecisionPlan
-from edgedeploy.records.shrink import NO_SHRINK, SHRINK_KEYS, Shrink
-from edgedeploy.records.storage import NO_STORAGE, storage_of
-from edgedeploy.records.tiles import EXACT, overlap_of, tile_of
+from edgedeploy.records.precision import AS_GIVEN, NO_RULES, PrecisionPlan
+from edgedeploy.records.shrink import NO_SHRINK, Shrink
+from edgedeploy.records.storage import storage_of
 
 Scalar = bool | int | float | str
 
@@ -44,18 +43,6 @@ NO_PLAN: Final = "none"
 NO_CODEC: Final = "none"
 """Images reach the model as they are."""
 
-TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
-"""Precisions that single layers may have in a model with ``training = "qat"``."""
-
-DEPLOYMENT_KEYS: Final = (
-    *("target", "precision", "threads", "width", "plan", "calibration", "calibration_cases", "training", "power_mode"),
-    *("weight_bits", "quantizer", "recovery_epochs", "allocation", "tile", "overlap", "max_batch", "instances"),
-    "storage",
-    "image_codec",
-)
-"""Search parameters that edgedeploy itself understands, besides those of :mod:`edgedeploy.records.shrink`; every other one
-belongs to the task's architecture."""
-
 
 def canonical_json(value: object) -> str:
     """Deterministic JSON text: sorted keys, no white space, NaN and Inf refused (``ValueError``)."""
@@ -73,10 +60,37 @@ MOST_BATCH: Final = 64
 MOST_INSTANCES: Final = 16
 """The most sessions that serve side by side."""
 
+Part = Literal["artifact", "model", "run"]
+"""What a setting changes: how an artifact is built of a model, the torch model (and so every artifact of it), or only how
+an artifact is run."""
+
+
+def setting(part: Part, read: Callable[[Any], Any], *, searched: bool = True) -> Mapping[str, Any]:
+    """What is told of a field of :class:`Variant` that is left out of its JSON, and so of every digest, where it has its
+    default: variants keep their digests when a setting is added. ``read`` makes it of the JSON; ``searched``: it is a
+    parameter of the search, by the same name."""
+    return {"part": part, "read": read, "searched": searched}
+
+
+def _at_most(most: int, name: str) -> Callable[[Any], int]:
+    """A board opens as many sessions, and makes batches as large, as a variant says."""
+
+    def read(value: Any) -> int:
+        if not 1 <= (count := int(value)) <= most:
+            raise ValueError(f"variant: {name} is 1 to {most}, but got {count}")
+        return count
+
+    return read
+
+
+def _epochs(value: Any) -> int | None:
+    return None if value is None else int(value)
+
 
 @dataclass(frozen=True, order=True)
 class Variant:
-    """Architecture, compression, target and runtime settings.
+    """Architecture, compression, target and runtime settings. A new setting is one field here and one property of
+    :class:`edgedeploy.records.canonical.Proposal`.
 
     - ``arch``: the task's own keywords as sorted pairs (hashable).
     - ``width``: share of channels that structured pruning keeps (1.0 is unpruned).
@@ -110,25 +124,25 @@ class Variant:
     width: float
     arch: tuple[tuple[str, Scalar], ...]
     threads: int
-    plan: PrecisionPlan = NO_RULES
-    calibration: str = ""
-    calibration_cases: int = 0
-    power_mode: str = ""
-    training: str = ""
-    weight_bits: int = 0
-    recovery_epochs: int | None = None
-    quantizer: str = ""
-    allocation: str = ""
-    elastic: Elastic = NO_ELASTIC
-    recovered: bool = False
-    from_wider: bool = False
-    shrink: Shrink = NO_SHRINK
-    tile: str = ""
-    overlap: str = ""
-    max_batch: int = 1
-    instances: int = 1
-    storage: str = ""
-    image_codec: str = ""
+    plan: PrecisionPlan = field(default=NO_RULES, metadata=setting("artifact", PrecisionPlan.from_json))
+    calibration: str = field(default="", metadata=setting("artifact", str))
+    calibration_cases: int = field(default=0, metadata=setting("artifact", int))
+    power_mode: str = field(default="", metadata=setting("run", str))
+    training: str = field(default="", metadata=setting("artifact", str))
+    weight_bits: int = field(default=0, metadata=setting("artifact", int))
+    recovery_epochs: int | None = field(default=None, metadata=setting("model", _epochs))
+    quantizer: str = field(default="", metadata=setting("artifact", str))
+    allocation: str = field(default="", metadata=setting("model", str))
+    elastic: Elastic = field(default=NO_ELASTIC, metadata=setting("model", Elastic.from_json, searched=False))
+    recovered: bool = field(default=False, metadata=setting("model", bool, searched=False))
+    from_wider: bool = field(default=False, metadata=setting("model", bool, searched=False))
+    shrink: Shrink = field(default=NO_SHRINK, metadata=setting("model", Shrink.from_json, searched=False))
+    tile: str = field(default="", metadata=setting("artifact", str))
+    overlap: str = field(default="", metadata=setting("artifact", str))
+    max_batch: int = field(default=1, metadata=setting("artifact", _at_most(MOST_BATCH, "max_batch")))
+    instances: int = field(default=1, metadata=setting("run", _at_most(MOST_INSTANCES, "instances")))
+    storage: str = field(default="", metadata=setting("model", lambda value: storage_of(str(value)).text))
+    image_codec: str = field(default="", metadata=setting("run", str))
 
     @property
     def whole(self) -> bool:
@@ -146,59 +160,17 @@ class Variant:
             "width": self.width,
             "arch": dict(self.arch),
             "threads": self.threads,
-            **self._build_settings,
-            **({"power_mode": self.power_mode} if self.power_mode else {}),
-            **self._recovery,
-            **self._allocated,
-            **self._cut_of,
-            **self._left_out,
-            **self._start,
-            **self._shipped,
-            **({"recovered": True} if self.recovered else {}),
-            **({"instances": self.instances} if self.instances > 1 else {}),
-            **({"image_codec": self.image_codec} if self.image_codec else {}),
+            **self._settings("artifact", "model", "run"),
         }
 
-    @property
-    def _recovery(self) -> dict[str, int]:
-        return {} if self.recovery_epochs is None else {"recovery_epochs": self.recovery_epochs}
-
-    @property
-    def _allocated(self) -> dict[str, str]:
-        return {"allocation": self.allocation} if self.allocation else {}
-
-    @property
-    def _cut_of(self) -> dict[str, Any]:
-        return {"elastic": self.elastic.as_json()} if self.elastic else {}
-
-    @property
-    def _left_out(self) -> dict[str, Any]:
-        return {"shrink": self.shrink.as_json()} if self.shrink else {}
-
-    @property
-    def _start(self) -> dict[str, bool]:
-        return {"from_wider": True} if self.from_wider else {}
-
-    @property
-    def _shipped(self) -> dict[str, str]:
-        return {"storage": self.storage} if self.storage else {}
-
-    @property
-    def _build_settings(self) -> dict[str, Any]:
-        """The build settings besides the precision that differ from the target's defaults. Defaults are left out, so
-        that variants keep their digest when a new setting is added."""
-        settings = {
-            "plan": self.plan.as_json(),
-            "calibration": self.calibration,
-            "calibration_cases": self.calibration_cases,
-            "training": self.training,
-            "weight_bits": self.weight_bits,
-            "quantizer": self.quantizer,
-            "tile": self.tile,
-            "overlap": self.overlap,
-            "max_batch": self.max_batch if self.max_batch > 1 else 0,
+    def _settings(self, *parts: Part) -> dict[str, Any]:
+        """The settings of ``parts`` that differ from their defaults, as JSON."""
+        values = {name: getattr(self, name) for name, (_, part, _) in SETTINGS.items() if part in parts}
+        return {
+            name: value.as_json() if hasattr(value, "as_json") else value
+            for name, value in values.items()
+            if value != SETTINGS[name].default
         }
-        return {name: value for name, value in settings.items() if value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Variant:
@@ -215,25 +187,7 @@ class Variant:
             width=float(data["width"]),
             arch=tuple(sorted(data["arch"].items())),
             threads=int(data["threads"]),
-            plan=PrecisionPlan.from_json(data.get("plan", ())),
-            calibration=str(data.get("calibration", "")),
-            calibration_cases=int(data.get("calibration_cases", 0)),
-            power_mode=str(data.get("power_mode", "")),
-            training=str(data.get("training", "")),
-            weight_bits=int(data.get("weight_bits", 0)),
-            recovery_epochs=None if (epochs := data.get("recovery_epochs")) is None else int(epochs),
-            quantizer=str(data.get("quantizer", "")),
-            allocation=str(data.get("allocation", "")),
-            elastic=Elastic.from_json(data["elastic"]) if "elastic" in data else NO_ELASTIC,
-            recovered=bool(data.get("recovered", False)),
-            from_wider=bool(data.get("from_wider", False)),
-            shrink=Shrink.from_json(data.get("shrink", {})),
-            tile=str(data.get("tile", "")),
-            overlap=str(data.get("overlap", "")),
-            max_batch=_served(data, "max_batch", MOST_BATCH),
-            instances=_served(data, "instances", MOST_INSTANCES),
-            storage=storage_of(str(data.get("storage", ""))).text,
-            image_codec=str(data.get("image_codec", "")),
+            **{name: row.read(data[name]) for name, row in SETTINGS.items() if name in data},
         )
 
     @cached_property
@@ -245,26 +199,24 @@ class Variant:
     def model_digest(self) -> str:
         """Names the variant's torch model. A float model is shared by all targets and precisions, an int8 model from
         training by all targets that follow its plan."""
-        trained: dict[str, Any] = {"training": self.training} if self.training else {}
-        if self.training and self.plan.rules:
-            trained["plan"] = self.plan.as_json()
-        if self.training and self.weight_bits:
-            trained["weight_bits"] = self.weight_bits
-        if self.recovered:
-            trained["recovered"] = True
-        network = {"width": self.width, "arch": dict(self.arch), **self._allocated, **self._cut_of, **self._left_out}
-        return digest_of({**network, **self._recovery, **self._start, **trained, **self._shipped})[:16]
+        settings = self._settings("model")
+        if self.training:
+            made = self._settings("artifact")
+            settings |= {name: made[name] for name in ("training", "plan", "weight_bits") if name in made}
+        return digest_of({"width": self.width, "arch": dict(self.arch), **settings})[:16]
 
     @property
     def elastic_digest(self) -> str:
         """Names the elastic network of the variant's architecture."""
-        return digest_of({"arch": dict(self.arch), **self._cut_of})[:16]
+        cuts = {"elastic": self.elastic.as_json()} if self.elastic else {}
+        return digest_of({"arch": dict(self.arch), **cuts})[:16]
 
     @property
     def artifact_name(self) -> str:
         """Names the artifact, which is shared by variants that differ only in how it runs."""
         name = f"{self.target}-{self.precision}-{self.model_digest}"
-        return f"{name}-{digest_of(self._build_settings)[:8]}" if self._build_settings else name
+        settings = self._settings("artifact")
+        return f"{name}-{digest_of(settings)[:8]}" if settings else name
 
     def artifact_folder(self, weight_bits: int = 8) -> str:
         """The artifact's folder below ``artifacts``; ``weight_bits`` are those that a board chose, if one did."""
@@ -312,139 +264,22 @@ class Variant:
         return " ".join(part for part in parts if part)
 
 
-def _served(data: Mapping[str, Any], name: str, most: int) -> int:
-    """A board opens as many sessions, and makes batches as large, as a variant says."""
-    value = int(data.get(name, 1))
-    if not 1 <= value <= most:
-        raise ValueError(f"variant: {name} is 1 to {most}, but got {value}")
-    return value
+class _Setting(NamedTuple):
+    default: Any
+    part: Part
+    read: Callable[[Any], Any]
 
 
-@dataclass(frozen=True)
-class Choices:
-    """The choices of a study besides the model's precision.
+SETTINGS: Final = {
+    item.name: _Setting(item.default, item.metadata["part"], item.metadata["read"])
+    for item in fields(Variant)
+    if item.metadata
+}
+"""Every :func:`setting` of a variant."""
 
-    ``layers`` (precisions of single layers) and ``calibrations`` are by target; a missing target has none. ``cases`` is
-    the number of available calibration cases. ``trained`` are the targets that support models trained to be int8;
-    ``seven_bits`` maps a target to the precisions in which it supports 7-bit weights, ``quantizers`` to its quantizers,
-    the default first, each with its calibration methods. ``made`` are the plans of budgets by target and name, made for
-    its int8 model from calibration cases at the baseline's architecture. ``elastic`` is what allocated widths are
-    cut out of. ``from_wider``: trainings start from wider models. ``batched`` are the targets whose artifacts can answer
-    several requests at once.
-    """
-
-    plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
-    layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    calibrations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    cases: int = 0
-    trained: tuple[str, ...] = ()
-    seven_bits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    quantizers: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    made: Mapping[str, Mapping[str, PrecisionPlan]] = field(default_factory=dict)
-    elastic: Elastic = NO_ELASTIC
-    from_wider: bool = False
-    batched: tuple[str, ...] = ()
-
-
-NO_CHOICES: Final = Choices()
-
-
-def canonical(
-    params: Mapping[str, Scalar],
-    *,
-    arch_defaults: Mapping[str, Scalar],
-    target_precisions: Mapping[str, tuple[str, ...]],
-    default_threads: int,
-    choices: Choices = NO_CHOICES,
-) -> Variant:
-    """The variant that ``params`` stands for.
-
-    Parameters that were not proposed take the baseline's value. Parameters without effect are normalised, so that equal
-    builds are one variant:
-
-    - a precision that the target does not support becomes float32, which is what would be built; of a model that is taken
-      as given, every precision becomes that;
-    - rules of a plan, quantizers and calibration methods that the target does not support are dropped, and calibration
-      methods that the quantizer does not support;
-    - the plan of a budget is dropped in a model that it was not made for, as one that leaves out more than channels, whose
-      layers have other names;
-    - calibration settings are dropped for a model that needs none;
-    - training is kept for int8 models only. A trained model may keep layers in float32 by a plan, and needs no
-      calibration;
-    - recovery epochs are dropped for the baseline's own architecture at full width, which is not recovered;
-    - a target whose artifacts answer one request at once has no batches, and neither have volumes that are cut;
-    - a model of full width has no allocation, and neither has the uniform one;
-    - a model without allocation is not cut out of an elastic network;
-    - a model of full width, one that is not trained, one that is cut out of an elastic network and one that leaves out more
-      than channels start from no wider one;
-    - volumes that are not cut have no overlap;
-    - weights of a model that is trained to be int8 are shipped as they are;
-    - a student has full width and all of its heads, features, blocks, rank and tokens.
-    """
-    target = str(params["target"])
-    precision = str(params.get("precision", "float32"))
-    if precision not in target_precisions[target]:
-        precision = AS_GIVEN if AS_GIVEN in target_precisions[target] else "float32"
-    arch = dict(arch_defaults)
-    arch.update({key: value for key, value in params.items() if key not in _ours(arch_defaults)})
-    name = str(params.get("plan", NO_PLAN))
-    shrink = Shrink.of(params, arch_defaults)
-    as_planned = precision == "int8" and arch == dict(arch_defaults) and not shrink
-    made = choices.made.get(target, {}).get(name) if as_planned else None
-    plan = (made or choices.plans.get(name, NO_RULES)).allowed(precision, choices.layers.get(target, ()))
-    trainable = (
-        made is None and precision == "int8" and {*plan.precisions} <= TRAINED_LAYERS and target in choices.trained
-    )
-    training = "qat" if trainable and params.get("training") == "qat" else ""
-    calibrated = not training and any(name in CALIBRATED for name in (precision, *plan.precisions))
-    quantizer, calibration, cases = _calibrated(params, target, choices) if calibrated else ("", "", 0)
-    narrow = choices.seven_bits.get(target, ())
-    can_choose = any(name in narrow for name in (precision, *plan.precisions))
-    width = 1.0 if shrink.student else round(float(params.get("width", 1.0)), 6)
-    recovers = width < 1.0 or bool(shrink) or arch != dict(arch_defaults)
-    allocation = str(params.get("allocation", UNIFORM)) if width < 1.0 else UNIFORM
-    elastic = NO_ELASTIC if allocation == UNIFORM else choices.elastic
-    tile = tile_of(params.get("tile", 0)).text
-    overlap = overlap_of(params.get("overlap", EXACT)) if tile else None
-    epochs = int(params["recovery_epochs"]) if recovers and "recovery_epochs" in params else None
-    return Variant(
-        target=target,
-        precision=precision,
-        width=width,
-        arch=tuple(sorted(arch.items())),
-        threads=int(params.get("threads", default_threads)),
-        plan=plan,
-        calibration=calibration,
-        calibration_cases=cases,
-        power_mode=str(params.get("power_mode", "")),
-        training=training,
-        weight_bits=int(params.get("weight_bits", 0)) if can_choose else 0,
-        recovery_epochs=epochs,
-        quantizer=quantizer,
-        allocation="" if allocation == UNIFORM else allocation,
-        elastic=elastic,
-        from_wider=choices.from_wider and width < 1.0 and epochs != 0 and not elastic and not shrink,
-        shrink=shrink,
-        tile=tile,
-        overlap="" if overlap is None else str(overlap),
-        max_batch=int(params.get("max_batch", 1)) if target in choices.batched and not tile else 1,
-        instances=int(params.get("instances", 1)),
-        storage="" if training else storage_of(params.get("storage", NO_STORAGE)).text,
-        image_codec="" if params.get("image_codec", NO_CODEC) == NO_CODEC else str(params["image_codec"]),
-    )
-
-
-def _calibrated(params: Mapping[str, Scalar], target: str, choices: Choices) -> tuple[str, str, int]:
-    """Quantizer, calibration method and number of cases, each empty or 0 where it is the target's own."""
-    tools = choices.quantizers.get(target, {})
-    asked = str(params.get("quantizer", ""))
-    quantizer = asked if asked in tuple(tools)[1:] else ""
-    offered = tools[quantizer] if quantizer else choices.calibrations.get(target, ())
-    asked = str(params.get("calibration", ""))
-    cases = int(params.get("calibration_cases", 0))
-    return quantizer, asked if asked in offered[1:] else "", cases if cases < choices.cases else 0
-
-
-def _ours(arch: Collection[str]) -> set[str]:
-    """Search parameters that are no keywords of the task's ``build``."""
-    return {*DEPLOYMENT_KEYS, *(name for name in SHRINK_KEYS if name not in arch)}
+DEPLOYMENT_KEYS: Final = (
+    *("target", "precision", "threads", "width"),
+    *(item.name for item in fields(Variant) if item.metadata.get("searched")),
+)
+"""Search parameters that edgedeploy itself understands, besides those of :mod:`edgedeploy.records.shrink`; every other one
+belongs to the task's architecture."""

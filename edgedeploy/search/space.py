@@ -12,11 +12,12 @@ from typing import Final
 import numpy as np
 import optuna
 
+from edgedeploy.records.canonical import NO_CHOICES, Choices, canonical
 from edgedeploy.records.conditions import Condition
 from edgedeploy.records.precision import AS_GIVEN
 from edgedeploy.records.shrink import NO_SHRINK
 from edgedeploy.records.storage import NO_STORAGE
-from edgedeploy.records.variant import NO_CHOICES, NO_CODEC, NO_PLAN, Choices, Scalar, Variant, canonical
+from edgedeploy.records.variant import NO_CODEC, NO_PLAN, Scalar, Variant
 
 ENUMERATION_LIMIT = 20_000
 

@@ -33,10 +33,11 @@ from edgedeploy.interfaces.task import ReadyMade, Recoverable, TakenAsGiven, Tas
 from edgedeploy.lab.cluster import Cluster
 from edgedeploy.lab.kinds import require_alike, require_comparable
 from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.canonical import Choices
 from edgedeploy.records.job import ScenarioPlan
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.precision import AS_GIVEN
-from edgedeploy.records.variant import UNIFORM, Choices, Scalar
+from edgedeploy.records.variant import UNIFORM, Scalar
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable

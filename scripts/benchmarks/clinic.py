@@ -7,25 +7,10 @@ exit 1 when a bar does not hold.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from typing import Final
 
-from benchmarks import parser_of
-from benchmarks.clinic_kit.asked import Asked
-from benchmarks.shared.host import circumstances
-from benchmarks.shared.rows import made, makers_of, table
+from benchmarks.shared.rows import Table
 
 EXTRAS: Final = ("study", "federated", "codecs")
 
-
-def main(argv: Sequence[str]) -> int:
-    parser = parser_of("clinic", __doc__)
-    known = makers_of("clinic_kit")
-    parser.add_argument("--only", nargs="+", choices=sorted(known), help="these rows alone", metavar="ROW")
-    parser.add_argument("--seed", type=int, default=Asked.seed, help=f"of all of them ({Asked.seed})")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a bar does not hold")
-    given = parser.parse_args(argv)
-    rows = made(known, given.only, Asked(given.seed))
-    sys.stdout.write(f"{circumstances()}\n\n{table('the clinic', rows)}")
-    return int(given.check and not all(row.holds for row in rows))
+main = Table("clinic", __doc__, "the clinic", "clinic_kit").main

@@ -122,18 +122,10 @@ def quantize(
     require_absent(out)
     chosen = target_named(target, precision)
     wanted = _settings(chosen, precision, calibrator, weight_bits, quantizer)
-    weights = None if checkpoint is None else Path(checkpoint)
     if task is not None:
-        if model is not None or calibration is not None:
-            given, remedy = ("an ONNX file", "Give one of them") if model else ("--calibration", "The task has its own")
-            raise SpecError("--task", f"{given} was given too", remedy)
-        subject = _of_task(task, weights, checkpoint_key)
-    elif model is None:
-        raise SpecError("the model", "none was named", "Name an .onnx file, or --task file.py:factory")
-    elif weights is not None:
-        raise SpecError("--checkpoint", "an ONNX file has its weights", "Leave it out, or give --task file.py:factory")
+        subject = _of_task(task, model, calibration, checkpoint, checkpoint_key)
     else:
-        subject = _of_file(Path(model), precision, calibration, images, shapes or {})
+        subject = _of_file(model, precision, calibration, images, shapes or {}, checkpoint)
     place = board_of_word(board) if isinstance(board, str) else board
     golden = GoldenOutputs()
     with desk(
@@ -172,12 +164,18 @@ class _Subject:
 
 
 def _of_file(
-    model: Path,
+    named: str | Path | None,
     precision: str,
     calibration: str | Path | None,
     images: Mapping[str, Any] | None,
     shapes: Mapping[str, Sequence[int]],
+    checkpoint: str | Path | None,
 ) -> _Subject:
+    if named is None:
+        raise SpecError("the model", "none was named", "Name an .onnx file, or --task file.py:factory")
+    if checkpoint is not None:
+        raise SpecError("--checkpoint", "an ONNX file has its weights", "Leave it out, or give --task file.py:factory")
+    model = Path(named)
     taken = take(model, shapes)
     if taken.as_given:
         remedy = "Name the float model that it was made from. `edgedeploy measure` and a study take the file as it is"
@@ -195,10 +193,21 @@ def _of_file(
     return _Subject(task, model.name, cases.text, "confirmation", notes=(*taken.notes, *cases.notes))
 
 
-def _of_task(task: str | Task, checkpoint: Path | None, key: str) -> _Subject:
-    found, weights_file = load_trained(task, checkpoint, key)
+def _of_task(
+    task: str | Task,
+    model: str | Path | None,
+    calibration: str | Path | None,
+    checkpoint: str | Path | None,
+    key: str,
+) -> _Subject:
+    """Raises ``SpecError`` where a model or calibration cases were given, which the task has itself."""
+    if model is not None or calibration is not None:
+        given, remedy = ("an ONNX file", "Give one of them") if model else ("--calibration", "The task has its own")
+        raise SpecError("--task", f"{given} was given too", remedy)
+    weights = None if checkpoint is None else Path(checkpoint)
+    found, weights_file = load_trained(task, weights, key)
     count = min(GOLDEN_CASES, len(found.cases("calibration")))
-    name = f"task {found.name}" + (f" with {checkpoint.name}" if checkpoint else "")
+    name = f"task {found.name}" + (f" with {weights.name}" if weights else "")
     return _Subject(found, name, f"{count} calibration cases, which its ranges have seen", SPLIT, weights_file)
 
 

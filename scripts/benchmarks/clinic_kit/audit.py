@@ -18,7 +18,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.clinic_kit.asked import Asked
 from benchmarks.clinic_kit.plants import (
     AUDITED,
     EVADING,
@@ -32,7 +31,7 @@ from benchmarks.clinic_kit.plants import (
     recipes,
     trained,
 )
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 
 FIRST_SEED: Final = 2000
 EACH: Final = 10

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.clinic_kit.asked import Asked
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 
 STUDY: Final = Path(__file__).with_suffix(".toml")
 METRIC: Final = "dice_mean"

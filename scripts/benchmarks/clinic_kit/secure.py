@@ -18,9 +18,8 @@ import numpy as np
 import onnx
 
 from benchmarks import ROOT
-from benchmarks.clinic_kit.asked import Asked
 from benchmarks.clinic_kit.secure_sites import SITES, Material, material
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 from edgedeploy.errors import DataError
 from edgedeploy.federated.calibration import calibration_app, int8_from_ranges, merge_sites
 from edgedeploy.federated.grid import LocalGrid

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import ROOT
-from benchmarks.clinic_kit.asked import Asked
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 
 SITES: Final = {
     "north": (0.2, "emulated:arm64", 8),

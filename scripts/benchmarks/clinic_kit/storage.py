@@ -18,10 +18,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.clinic_kit.asked import Asked
 from benchmarks.contest_kit.checkpoint import Source, train_once
 from benchmarks.contest_kit.task import DEFAULTS, ContestTask
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 from benchmarks.shared.sources import trained_unet
 from edgedeploy.compress.codec.coded import digest_of_weights
 from edgedeploy.compress.codec.container import from_bytes, to_bytes

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import ROOT
-from benchmarks.evidence_kit.rows import Asked
+from benchmarks.evidence_kit.asked import Asked
 from benchmarks.shared.rows import Row
 
 sys.path.append(str(ROOT / "tests"))  # bundle_kit and product_kit

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Final
 
-from benchmarks.evidence_kit.rows import Asked
+from benchmarks.evidence_kit.asked import Asked
 from benchmarks.shared.rows import Row
 
 DAMAGED: Final = 5000

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.evidence_kit.rows import Asked
+from benchmarks.evidence_kit.asked import Asked
 from benchmarks.shared.rows import Row, RowMaker
 from edgedeploy.evidence.bootstrap import times_drawn
 from edgedeploy.evidence.noninferiority import LEVEL, Differences, Floats, holm_levels, lost_cases
@@ -118,7 +118,7 @@ def false_at_8_groups_of_5(asked: Asked) -> Row:
 
 
 def false_of_any_of_20_variants(asked: Asked) -> Row:
-    few = Asked(max(1, asked.repeats // 4), asked.seed)
+    few = Asked(repeats=max(1, asked.repeats // 4), seed=asked.seed)
     return _false_row("any of 20 variants, 40 cases, after Holm", false_of_any(20, 40, few), few)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.evidence_kit.rows import Asked
+from benchmarks.evidence_kit.asked import Asked
 from benchmarks.shared.rows import Row, RowMaker
 from edgedeploy.evidence.auroc import auroc_of, difference_error, placements
 from edgedeploy.evidence.bootstrap import times_drawn

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import ROOT
-from benchmarks.evidence_kit.rows import Asked
+from benchmarks.evidence_kit.asked import Asked
 from benchmarks.shared.rows import Row
 
 sys.path.append(str(ROOT / "tests"))  # signed_kit and bundle_mutations

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from benchmarks import FOLDER
-from benchmarks.large_kit.asked import Asked
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 
 CHILD: Final = FOLDER / "large_kit" / "limits_child.py"
 CALIBRATION_BAR_BYTES: Final = 600_000_000

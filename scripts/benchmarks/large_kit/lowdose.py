@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from benchmarks.large_kit.asked import Asked
-from benchmarks.shared.rows import Row, RowMaker
+from benchmarks.shared.rows import Asked, Row, RowMaker
 from edgedeploy import RunOptions, Study, StudyResult, load_study
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.interfaces.task import Case, Task

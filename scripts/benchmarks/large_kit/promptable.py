@@ -18,9 +18,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.large_kit.asked import Asked
 from benchmarks.shared.host import circumstances
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 from edgedeploy.compress.checkpoint import drop_checkpoint
 from edgedeploy.compress.model import built, load_weights, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight

@@ -16,8 +16,7 @@ from statistics import mean, median
 from typing import Any, Final
 
 from benchmarks import ROOT
-from benchmarks.large_kit.asked import Asked
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 
 sys.path.append(str(ROOT / "tests"))  # small_transformers
 
@@ -134,7 +133,7 @@ def time_of_each_choice(asked: Asked) -> Row:
 
 
 def _variant(choice: Mapping[str, Any]) -> Any:
-    from edgedeploy.records.variant import canonical
+    from edgedeploy.records.canonical import canonical
 
     return canonical(
         {"target": "onnxruntime", **choice},

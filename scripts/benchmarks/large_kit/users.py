@@ -19,9 +19,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.large_kit.asked import Asked
 from benchmarks.shared.networks import mobilenet
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 from edgedeploy.boards.open import open_board
 from edgedeploy.evidence.serving import predicted_users
 from edgedeploy.records.artifact import Artifact, TensorSpec

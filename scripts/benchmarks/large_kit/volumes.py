@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.large_kit.asked import Asked
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 
 SIDE: Final = 256
 SHARE: Final = 0.40

@@ -13,16 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.large_kit.asked import Asked
 from benchmarks.large_kit.minilm import Material, NotAtHand, material
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.runtime.sessions.open import open_session
@@ -177,53 +176,55 @@ def told(found: Mapping[Build, Found]) -> str:
     return "; ".join(f"{wanted.name} {result.text}" for wanted, result in found.items())
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A bar in words, and whether one build reaches it."""
+
+    text: str
+    reached: Callable[[Found], bool]
+
+
+NO_BAR: Final = Bar("", lambda found: True)
+FAST_AND_NEAR: Final = Bar(
+    f"a build at <= {MOST_TIME}x with agreement >= {LEAST_AGREEMENT}",
+    lambda found: found.ratio[1] <= MOST_TIME and found.mean >= LEAST_AGREEMENT,
+)
+SMALL_AND_NEAR: Final = Bar(
+    f"a file of <= {MOST_MB:g} MB at agreement >= {LEAST_BY_FOUR_BITS}",
+    lambda found: found.size_bytes <= MOST_MB * 1e6 and found.mean >= LEAST_BY_FOUR_BITS,
+)
+
+
 def absent(what: str, bar: str, error: NotAtHand) -> Row:
     """A row that says why it could not be made; where there is a bar, it is not held."""
     return Row(what, f"skipped: {error}", bar, holds=False)
 
 
+def beside_float(what: str, builds: Sequence[Build], bar: Bar = NO_BAR) -> Row:
+    """Builds beside ONNX Runtime's float32. One that reaches the bar is enough."""
+    try:
+        found = compared(builds)
+    except NotAtHand as error:
+        return absent(what, bar.text, error)
+    return Row(what, told(found), bar.text, any(bar.reached(item) for item in found.values()))
+
+
 def weights_static(asked: Asked) -> Row:
     """What calibrated int8 makes of the encoder, without a bar: the baseline."""
-    what = "MiniLM (22.6 M parameters, 128 tokens, 1 thread): static int8"
-    try:
-        found = compared(STATIC)
-    except NotAtHand as error:
-        return absent(what, "", error)
-    return Row(what, told(found))
+    return beside_float("MiniLM (22.6 M parameters, 128 tokens, 1 thread): static int8", STATIC)
 
 
 def weights_smooth(asked: Asked) -> Row:
     """What is left of static int8's error where products alone are narrowed, and where their inputs are smoothed."""
-    what = "MiniLM: static int8 by the quantizers for transformers"
-    bar = f"a build at <= {MOST_TIME}x with agreement >= {LEAST_AGREEMENT}"
-    try:
-        found = compared(FOR_TRANSFORMERS)
-    except NotAtHand as error:
-        return absent(what, bar, error)
-    holds = any(item.ratio[1] <= MOST_TIME and item.mean >= LEAST_AGREEMENT for item in found.values())
-    return Row(what, told(found), bar, holds)
+    return beside_float("MiniLM: static int8 by the quantizers for transformers", FOR_TRANSFORMERS, FAST_AND_NEAR)
 
 
 def weights_fast(asked: Asked) -> Row:
-    what = "MiniLM: CPU time beside ONNX Runtime float32, on this processor"
-    bar = f"a build at <= {MOST_TIME}x with agreement >= {LEAST_AGREEMENT}"
-    try:
-        found = compared(FAST)
-    except NotAtHand as error:
-        return absent(what, bar, error)
-    holds = any(item.ratio[1] <= MOST_TIME and item.mean >= LEAST_AGREEMENT for item in found.values())
-    return Row(what, told(found), bar, holds)
+    return beside_float("MiniLM: CPU time beside ONNX Runtime float32, on this processor", FAST, FAST_AND_NEAR)
 
 
 def weights_four_bits(asked: Asked) -> Row:
-    what = "MiniLM: 4-bit weights"
-    bar = f"a file of <= {MOST_MB:g} MB at agreement >= {LEAST_BY_FOUR_BITS}"
-    try:
-        found = compared(FOUR_BITS)
-    except NotAtHand as error:
-        return absent(what, bar, error)
-    holds = any(item.size_bytes <= MOST_MB * 1e6 and item.mean >= LEAST_BY_FOUR_BITS for item in found.values())
-    return Row(what, told(found), bar, holds)
+    return beside_float("MiniLM: 4-bit weights", FOUR_BITS, SMALL_AND_NEAR)
 
 
 def weights_avx2_agreement(asked: Asked) -> Row:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from benchmarks import ROOT
-from benchmarks.nightly_kit.rows import Asked
+from benchmarks.nightly_kit.asked import Asked
 from benchmarks.shared.rows import Row, RowMaker
 
 TESTS: Final = "tests/faults/nightly/test_what_changed.py"

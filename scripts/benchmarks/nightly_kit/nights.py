@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks import ROOT
-from benchmarks.nightly_kit.rows import Asked
+from benchmarks.nightly_kit.asked import Asked
 from benchmarks.shared.rows import Row, RowMaker
 
 sys.path.append(str(ROOT / "tests"))  # night_kit and product_kit

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from benchmarks.nightly_kit.asked import Asked
 from benchmarks.nightly_kit.bars import (
     FOUND_AT_ONCE,
     LAB,
@@ -22,7 +23,6 @@ from benchmarks.nightly_kit.bars import (
     nearest,
 )
 from benchmarks.nightly_kit.noises import Record, drawn, read_record
-from benchmarks.nightly_kit.rows import Asked
 from benchmarks.shared.rows import Row, RowMaker
 from edgedeploy.evidence.nights import widened
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.nightly_kit.rows import Asked
+from benchmarks.nightly_kit.asked import Asked
 from benchmarks.nightly_kit.waiting import Shape, WaitingLab, overhead, postgresql, survive
 from benchmarks.shared.rows import Row, RowMaker
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+from benchmarks.nightly_kit.asked import Asked
 from benchmarks.nightly_kit.bars import LAB, MOST_ALARMS, Alarms, Power, false_alarms, power
 from benchmarks.nightly_kit.noises import made_up
-from benchmarks.nightly_kit.rows import Asked
 from benchmarks.shared.rows import Row, RowMaker
 from edgedeploy.evidence.nights import widened
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import ROOT
-from benchmarks.nightly_kit.rows import Asked
+from benchmarks.nightly_kit.asked import Asked
 from benchmarks.shared.rows import Row, RowMaker
 
 sys.path.append(str(ROOT / "tests"))  # made_up_night and browser_kit

@@ -19,9 +19,10 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.files import read_arrays
+from edgedeploy.records.canonical import Choices
 from edgedeploy.records.metrics import Direction
 from edgedeploy.records.precision import PrecisionPlan
-from edgedeploy.records.variant import Choices, Scalar, Variant
+from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.improvement import hypervolume
 from edgedeploy.search.outcomes import Failed, Outcome, Scored
 from edgedeploy.search.space import Space

@@ -8,6 +8,7 @@ from pathlib import Path
 import picture_kit
 import pytest
 from board_kit import STUDY_LIMIT_S
+from made_up_study import measure_table
 
 from edgedeploy import Measurement, RunOptions, load_study
 
@@ -51,14 +52,7 @@ non_inferiority_margin = 0.2
 [budget]
 trials = 2
 
-[measure]
-queries = 64
-warmup = 2
-cold_starts = 1
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
-"""
+""" + measure_table(64, warmup=2)
 
 
 @pytest.mark.beside

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_study import measure_table
 from mask_folders import fill
 
 import edgedeploy
@@ -15,7 +16,7 @@ from edgedeploy.study.store import Store
 pytest.importorskip("imagecodecs")
 pytestmark = pytest.mark.beside
 
-STUDY = """\
+STUDY = f"""\
 [study]
 name = "coded"
 targets = ["onnxruntime"]
@@ -63,14 +64,7 @@ lost_case = 0.9
 trials = 4
 recovered_baseline = false
 
-[measure]
-queries = 8
-warmup = 1
-cold_starts = 0
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
-scenarios = ["realtime"]
+{measure_table(8, cold_starts=0)}scenarios = ["realtime"]
 
 [measure.realtime]
 rate_hz = 500

@@ -7,6 +7,7 @@ from pathlib import Path
 import ct_kit
 import pytest
 from board_kit import STUDY_LIMIT_S
+from made_up_study import measure_table
 
 from edgedeploy import RunOptions, load_study
 from edgedeploy.tasks.load import load_task
@@ -52,14 +53,7 @@ metric = "latency_ratio"
 trials = 5
 recovered_baseline = false
 
-[measure]
-queries = 64
-warmup = 2
-cold_starts = 0
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
-"""
+""" + measure_table(64, warmup=2, cold_starts=0)
 
 
 @pytest.mark.beside

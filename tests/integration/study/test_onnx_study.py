@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from foreign_networks import recurrent_cell
+from made_up_study import measure_table, write_cases
 from quantized_onnx import operators, pairs
 from small_onnx import convolutional
 from typer.testing import CliRunner
@@ -58,23 +59,13 @@ metric = "latency_ratio"
 [budget]
 trials = {trials}
 
-# Tests run on busy machines and judge no speed: few queries, wide limits on what counts as stable.
-[measure]
-queries = 16
-warmup = 1
-cold_starts = 1
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
-"""
+""" + measure_table()
 
 
 def study(
     folder: Path, model: Path, name: str, shape: tuple[int, ...], wide: str, trials: int, options: str = ""
 ) -> Path:
-    for seed, split in enumerate(("calibration", "selection", "confirmation")):
-        rows = np.random.default_rng(seed).random((6, *shape)).astype(np.float32)
-        np.savez(folder / f"{split}.npz", **{name: rows})
+    write_cases(folder, *shape, name=name)
     path = folder / "study.toml"
     path.write_text(STUDY.format(model=model, wide=wide, trials=trials, options=options), encoding="utf-8")
     return path
@@ -84,6 +75,39 @@ def study(
 def bare(tmp_path: Path) -> Path:
     model = convolutional(tmp_path / "model.onnx", named=False)
     return study(tmp_path, model, "image", (1, 3, 16, 16), "Conv:c1", 8)
+
+
+CLOSED = (
+    ('targets = ["onnxruntime", "openvino"]', 'targets = ["onnxruntime"]'),
+    ('"latency_ratio"', '"size_bytes"'),  # which is the same on a busy host
+    ('plan = ["none", "wide"]\ncalibration = ["minmax", "percentile"]\ncalibration_cases = [2, 6]\n', ""),
+    ('[plans.wide]\n"Conv:c1" = "float32"\n', "[evidence]\nmargin = 1e-9\n"),
+    ("trials = 8", "trials = 2"),
+)
+
+
+@pytest.mark.parametrize(
+    ("precisions", "outcome"), [('["float32", "int8"]', "none shown"), ('["float32"]', "nothing cheaper")]
+)
+def test_with_nothing_shown_non_inferior_the_confirmation_split_stays_closed(
+    bare: Path, tmp_path: Path, precisions: str, outcome: str
+) -> None:
+    """int8 rounds, so it is further from the float reference than the margin, which is next to nothing."""
+    text = bare.read_text(encoding="utf-8")
+    for old, new in (*CLOSED, ('["float32", "int8"]', precisions)):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    bare.write_text(text, encoding="utf-8")
+    told: list[str] = []
+    out = tmp_path / "out"
+    result = edgedeploy.load_study(bare).run(
+        edgedeploy.RunOptions(out=out), observer=lambda event: told.append(event.text)
+    )
+    decision, store = result.front.decision, Store(out)
+    assert (decision.outcome, decision.order, result.front.pick) == (outcome, (), None)
+    assert len(store.measurements()) == (2 if outcome == "none shown" else 1)
+    assert store.openings() == [] and store.confirmations() == ()
+    assert "the confirmation split stays closed: nothing is shown fit to ship that it could confirm" in told
 
 
 def was_elsewhere(out: Path, flag: str) -> None:

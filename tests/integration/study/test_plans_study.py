@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from made_up_study import ONNX_TASK, measure_table, write_cases
 from small_onnx import convolutional
 
 import edgedeploy
@@ -21,20 +21,12 @@ from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.beside
 
-STUDY = """\
+STUDY = f"""\
 [study]
 name = "planned"
 targets = ["onnxruntime"]
 
-[task]
-kind = "onnx"
-model = "model.onnx"
-
-[task.options]
-calibration = "calibration.npz"
-selection = "selection.npz"
-confirmation = "confirmation.npz"
-
+{ONNX_TASK}
 [[boards]]
 name = "here"
 kind = "local"
@@ -52,23 +44,13 @@ metric = "latency_ratio"
 [budget]
 trials = 4
 
-# Tests run on busy machines and judge no speed: few queries, wide limits on what counts as stable.
-[measure]
-queries = 16
-warmup = 1
-cold_starts = 1
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
-"""
+{measure_table()}"""
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     convolutional(tmp_path / "model.onnx", side=96)
-    for seed, split in enumerate(("calibration", "selection", "confirmation")):
-        rows = np.random.default_rng(seed).random((3, 3, 96, 96)).astype(np.float32)
-        np.savez(tmp_path / f"{split}.npz", image=rows)
+    write_cases(tmp_path, 3, 96, 96, count=3)
     path = tmp_path / "study.toml"
     path.write_text(STUDY, encoding="utf-8")
     return path

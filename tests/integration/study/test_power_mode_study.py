@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import simulated_nvpmodel
 from board_kit import ENDLESS, MACHINE_WAIT_S, make_job
 from fault_kit import local_board
+from made_up_study import ONNX_TASK, measure_table, write_cases
 from small_onnx import convolutional
 
 import edgedeploy
@@ -29,19 +29,15 @@ from edgedeploy.study.store import Store
 
 pytestmark = [pytest.mark.beside, pytest.mark.slow]
 
-STUDY = """\
+STUDY = (
+    """\
 [study]
 name = "modes"
 targets = ["onnxruntime"]
 
-[task]
-kind = "onnx"
-model = "model.onnx"
-
-[task.options]
-calibration = "cases.npz"
-selection = "more.npz"
-confirmation = "last.npz"
+"""
+    + ONNX_TASK
+    + """\
 
 [[boards]]
 name = "here"
@@ -57,14 +53,9 @@ metric = "latency_p50_ns"
 [budget]
 trials = 2
 
-[measure]
-queries = 16
-warmup = 1
-cold_starts = 1
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
 """
+    + measure_table()
+)
 MODES = "< POWER_MODEL ID=0 NAME=MODE_0 >\n< POWER_MODEL ID=2 NAME=MODE_2 >\n< POWER_MODEL ID=3 NAME=MODE_3 >\n"
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="nvpmodel is run through sudo without root")
@@ -98,9 +89,7 @@ def python_with_modes(folder: Path) -> Path:
 
 def write_study(folder: Path, kind: str, **table: str) -> Path:
     convolutional(folder / "model.onnx", named=False)
-    for seed, name in enumerate(("cases", "more", "last")):
-        rows = np.random.default_rng(seed).random((6, 1, 3, 16, 16)).astype(np.float32)
-        np.savez(folder / f"{name}.npz", image=rows)
+    write_cases(folder, 1, 3, 16, 16)
     path = folder / "study.toml"
     lines = "\n".join(f'{key} = "{value}"' for key, value in {"root": str(folder / "root"), **table}.items())
     path.write_text(STUDY.format(kind=kind, table=lines if kind == "local" else ""))

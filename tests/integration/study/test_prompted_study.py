@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from board_kit import STUDY_LIMIT_S
+from made_up_study import measure_table
 
 from edgedeploy import RunOptions, load_study
 from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.beside
 
-HEAD = """
+HEAD = f"""
 [study]
 name = "small"
 targets = ["onnxruntime"]
@@ -28,14 +29,7 @@ metric = "latency_ratio"
 trials = 2
 recovered_baseline = false
 
-[measure]
-queries = 16
-warmup = 1
-cold_starts = 1
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
-"""
+{measure_table()}"""
 STEP = "epochs = 1, batch_size = 4"
 PROMPTABLE = f"""
 [task]

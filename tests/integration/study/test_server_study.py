@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+from made_up_study import ONNX_TASK, measure_table, write_cases
 from small_onnx import convolutional
 
 import edgedeploy
@@ -14,20 +14,12 @@ from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.beside
 
-STUDY = """\
+STUDY = f"""\
 [study]
 name = "served"
 targets = ["onnxruntime"]
 
-[task]
-kind = "onnx"
-model = "model.onnx"
-
-[task.options]
-calibration = "cases.npz"
-selection = "more.npz"
-confirmation = "last.npz"
-
+{ONNX_TASK}
 [[boards]]
 name = "here"
 kind = "local"
@@ -43,14 +35,7 @@ metric = "server_missed_percent"
 [budget]
 trials = 4
 
-[measure]
-queries = 8
-warmup = 1
-cold_starts = 0
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
-scenarios = ["server"]
+{measure_table(8, cold_starts=0)}scenarios = ["server"]
 
 [measure.server]
 deadline = "200 ms"
@@ -64,9 +49,7 @@ samples = 8
 
 def test_batches_and_instances_are_values_of_the_search(tmp_path: Path) -> None:
     convolutional(tmp_path / "model.onnx", named=False)
-    for seed, name in enumerate(("cases", "more", "last")):
-        rows = np.random.default_rng(seed).random((6, 1, 3, 16, 16)).astype(np.float32)
-        np.savez(tmp_path / f"{name}.npz", image=rows)
+    write_cases(tmp_path, 1, 3, 16, 16)
     path = tmp_path / "study.toml"
     path.write_text(STUDY.replace('"board"', f'"{tmp_path / "board"}"'))
     result = edgedeploy.load_study(path).run(edgedeploy.RunOptions(out=tmp_path / "out", confirm=False))

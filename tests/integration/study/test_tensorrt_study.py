@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import simulated_tensorrt
 from board_kit import need_sshd
+from made_up_study import measure_table
 from small_onnx import convolutional
 
 import edgedeploy
@@ -52,15 +53,7 @@ metric = "latency_ratio"
 [budget]
 trials = 6
 
-# Tests run on busy machines and judge no speed: few queries, wide limits on what counts as stable.
-[measure]
-queries = 16
-warmup = 1
-cold_starts = 2
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
-"""
+""" + measure_table(cold_starts=2)
 
 
 @pytest.fixture

@@ -11,26 +11,19 @@ import onnx
 import pytest
 import warm_cli
 from board_kit import STUDY_LIMIT_S
+from made_up_study import ONNX_TASK, measure_table
 from onnx import TensorProto, helper, numpy_helper
 
 from edgedeploy.runtime.pipeline.tiles import Tiling
 
 SIDES = (16, 24, 16)
-STUDY = """
+STUDY = f"""
 [study]
 name = "tiles"
 seed = 1
 targets = ["onnxruntime", "openvino"]
 
-[task]
-kind = "onnx"
-model = "model.onnx"
-
-[task.options]
-calibration = "calibration.npz"
-selection = "selection.npz"
-confirmation = "confirmation.npz"
-
+{ONNX_TASK}
 [[boards]]
 name = "here"
 kind = "local"
@@ -47,14 +40,7 @@ min_effect = 0.001
 metric = "peak_memory_bytes"
 min_effect = "1 MB"
 
-[measure]
-queries = 8
-warmup = 1
-cold_starts = 1
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
-
+{measure_table(8)}
 [budget]
 trials = 6
 wall_clock = "10 min"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import small_transformers
+from made_up_study import measure_table
 
 import edgedeploy
 from edgedeploy.errors import SpecError
@@ -47,14 +48,7 @@ metric = "right"
 trials = 5
 recovered_baseline = false
 
-[measure]
-queries = 16
-warmup = 2
-cold_starts = 0
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
-"""
+""" + measure_table(warmup=2, cold_starts=0)
 SPACE = """heads = [1.0, 0.5]
 mlp = [1.0, 0.5]
 depth = [1.0, 0.5]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from board_kit import MACHINE_WAIT_S, make_job, make_payload
 from fault_kit import local_board
+from made_up_study import ONNX_TASK, measure_table, write_cases
 from small_onnx import convolutional, request, transformer_block
 from typer.testing import CliRunner
 
@@ -83,19 +84,15 @@ def test_a_run_brings_both_sides_and_times_them_apart_from_it(tmp_path: Path) ->
     assert without.layers == {}
 
 
-STUDY = """\
+STUDY = (
+    """\
 [study]
 name = "layers"
 targets = ["onnxruntime", "openvino"]
 
-[task]
-kind = "onnx"
-model = "model.onnx"
-
-[task.options]
-calibration = "cases.npz"
-selection = "more.npz"
-confirmation = "last.npz"
+"""
+    + ONNX_TASK
+    + """\
 
 [[boards]]
 name = "here"
@@ -111,21 +108,14 @@ metric = "latency_ratio"
 [budget]
 trials = 2
 
-[measure]
-queries = 16
-warmup = 1
-cold_starts = 0
-max_drift = 50.0
-max_spread = 50.0
-max_background_cores = 64.0
 """
+    + measure_table(cold_starts=0)
+)
 
 
 def test_a_study_shows_layers_beside_the_baselines(tmp_path: Path) -> None:
     convolutional(tmp_path / "model.onnx")
-    for seed, name in enumerate(("cases", "more", "last")):
-        rows = np.random.default_rng(seed).random((6, 1, 3, 16, 16)).astype(np.float32)
-        np.savez(tmp_path / f"{name}.npz", image=rows)
+    write_cases(tmp_path, 1, 3, 16, 16)
     (tmp_path / "study.toml").write_text(STUDY.format(root=tmp_path / "root"))
     out = tmp_path / "out"
     result = edgedeploy.load_study(tmp_path / "study.toml").run(edgedeploy.RunOptions(out=out, confirm=False))

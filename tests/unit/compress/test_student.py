@@ -15,7 +15,8 @@ from edgedeploy.compress.model import Further, derive, restore, save_weights, tr
 from edgedeploy.compress.student import recipe_of_student, student_of
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.task import Teaching
-from edgedeploy.records.variant import Variant, canonical
+from edgedeploy.records.canonical import canonical
+from edgedeploy.records.variant import Variant
 
 ARCH = {"kind": "joint"}
 

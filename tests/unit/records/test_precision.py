@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.records.canonical import Choices, canonical
 from edgedeploy.records.precision import Layer, PrecisionPlan, assign
-from edgedeploy.records.variant import Choices, Scalar, Variant, canonical
+from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.space import Space
 
 LAYERS = (

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from edgedeploy.records.canonical import canonical
 from edgedeploy.records.storage import storage_of
-from edgedeploy.records.variant import Variant, canonical
+from edgedeploy.records.variant import Variant
 
 ARCH = {"kernel": 3}
 TARGETS = {"onnxruntime": ("float32", "int8")}

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from edgedeploy.errors import SpecError
+from edgedeploy.records.canonical import Choices, canonical
 from edgedeploy.records.tiles import Tile, overlap_of, tile_of
-from edgedeploy.records.variant import Choices, Variant, canonical
+from edgedeploy.records.variant import Variant
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.tiles import check_tiles
 

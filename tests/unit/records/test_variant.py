@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from edgedeploy.records.canonical import Choices, canonical
 from edgedeploy.records.elastic import NO_ELASTIC, Elastic
 from edgedeploy.records.precision import PrecisionPlan
-from edgedeploy.records.variant import MOST_BATCH, MOST_INSTANCES, Choices, Variant, canonical
+from edgedeploy.records.variant import MOST_BATCH, MOST_INSTANCES, Variant
 from edgedeploy.search.space import Space
 
 PRECISIONS = {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16", "int8")}

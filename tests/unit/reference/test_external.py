@@ -16,7 +16,7 @@ from edgedeploy.errors import DataError, Unsupported
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array, TrainRecipe
 from edgedeploy.records.artifact import TensorSpec
-from edgedeploy.records.variant import canonical
+from edgedeploy.records.canonical import canonical
 from edgedeploy.reference import external
 from edgedeploy.reference.export import Reference, describe, export_reference, kept_outputs, reference_outputs
 from edgedeploy.reference.quantized import export_quantized

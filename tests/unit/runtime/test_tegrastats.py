@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from seen_tegrastats import SEEN, Seen
+from seen_tegrastats import RECORDED, SEEN, Seen
 
 from edgedeploy.runtime.sensors.tegrastats import Load, TegraReading, TegrastatsError, parse
-
-DATA = Path(__file__).resolve().parents[2] / "data" / "tegrastats"
 
 
 def check(reading: TegraReading, seen: Seen) -> None:
@@ -50,7 +48,7 @@ def test_no_recorded_file_is_left_out(shared: Path) -> None:
     assert sum(len(lines) for lines in SEEN.values()) == 31
 
 
-@pytest.mark.parametrize("path", sorted(DATA.glob("*.txt")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("*.txt")), ids=lambda path: path.name)
 def test_committed_lines(path: Path) -> None:
     """The same values, over the lines that are part of the project."""
     stamps = {(seen.stamp, seen.ram): seen for seen in SEEN[path.name] if seen}
@@ -63,7 +61,7 @@ def test_committed_lines(path: Path) -> None:
         check(reading, stamps[reading.stamp, (reading.ram_used_mb, reading.ram_total_mb)])
 
 
-@pytest.mark.parametrize("path", sorted(DATA.glob("*.txt")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("*.txt")), ids=lambda path: path.name)
 def test_a_line_cut_anywhere_is_refused(path: Path) -> None:
     """With the rails of the line before. Where no unit is printed, a cut inside the very last number cannot show."""
     line = path.read_text(encoding="utf-8").splitlines()[0]
@@ -75,13 +73,13 @@ def test_a_line_cut_anywhere_is_refused(path: Path) -> None:
 
 
 def test_a_rail_and_a_sensor_of_one_name_are_two_things() -> None:
-    reading = parse((DATA / "agx_xavier_jp42.txt").read_text(encoding="utf-8"))
+    reading = parse((RECORDED / "agx_xavier_jp42.txt").read_text(encoding="utf-8"))
     assert reading.temperatures_c["GPU"] == 30.5
     assert reading.rail_mw("GPU") == 463
 
 
 def test_a_rail_that_is_there_twice_has_no_value() -> None:
-    reading = parse((DATA / "agx_orin_l4t35.txt").read_text(encoding="utf-8"))
+    reading = parse((RECORDED / "agx_orin_l4t35.txt").read_text(encoding="utf-8"))
     assert reading.rail_mw("VIN_SYS_5V0") == 4032
     with pytest.raises(LookupError, match="2 rails"):
         reading.rail_mw("NC")
@@ -102,7 +100,7 @@ def test_a_rail_that_is_there_twice_has_no_value() -> None:
     ],
 )
 def test_an_unknown_field_or_unit_fails_loudly_and_keeps_the_line(old: str, new: str) -> None:
-    line = (DATA / "orin_nano_l4t36.txt").read_text(encoding="utf-8").rstrip("\n")
+    line = (RECORDED / "orin_nano_l4t36.txt").read_text(encoding="utf-8").rstrip("\n")
     assert line.count(old) == 1
     with pytest.raises(TegrastatsError) as caught:
         parse(line.replace(old, new))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from benchmarks.nightly import main as nightly
 from benchmarks.shared.rows import Row, made, makers_of, table
 
 
-@pytest.mark.parametrize("kit", ["evidence_kit", "nightly_kit"])
+@pytest.mark.parametrize("kit", ["evidence_kit", "nightly_kit", "large_kit", "clinic_kit"])
 def test_the_rows_of_a_kit_are_found(kit: str) -> None:
     found = makers_of(kit)
     assert len(found) >= 5
@@ -23,3 +24,10 @@ def test_rows_are_made_in_the_order_asked_and_told(capsys: pytest.CaptureFixture
 def test_a_missed_bar_stands_in_the_table() -> None:
     told = table("speed", [Row("a", "2", "at most 1", holds=False), Row("b", "1", "at most 1"), Row("c", "3")])
     assert [line.rsplit("|", 2)[1].strip() for line in told.splitlines()[2:]] == ["MISSED", "held", ""]
+
+
+@pytest.mark.parametrize("wrong", ["--labs", "--nights"])
+def test_nothing_is_counted_from_none(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        nightly([wrong, "0"])
+    assert f"at least 1 is needed of {wrong}" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from benchmarks.evidence import main
+from benchmarks.evidence_kit.asked import Asked
 from benchmarks.evidence_kit.pick import (
     FALSE_BAR,
     at_the_margin,
@@ -12,7 +13,6 @@ from benchmarks.evidence_kit.pick import (
     false_share,
     grouped_at_the_margin,
 )
-from benchmarks.evidence_kit.rows import Asked
 from benchmarks.shared.rows import makers_of
 
 FEW = Asked(repeats=800)

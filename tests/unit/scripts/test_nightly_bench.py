@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+from benchmarks.nightly_kit.asked import PARTS
 from benchmarks.nightly_kit.bars import Alarms, false_alarms, found_after, nearest
 from benchmarks.nightly_kit.noises import SESSIONS, drawn, made_up, read_record
 from benchmarks.nightly_kit.recorded import nights_of
-from benchmarks.nightly_kit.rows import PARTS
 from benchmarks.nightly_kit.simulation import judge
 from benchmarks.shared.rows import makers_of
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks.large_kit import promptable
-from benchmarks.large_kit.asked import Asked
 from benchmarks.large_kit.promptable import Candidate, _chosen, _clustered
+from benchmarks.shared.rows import Asked
 from promptable_kit import SMALL
 
 from edgedeploy.tasks.promptable.task import Promptable

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from made_up_search import SPACE, landscape
 
+from edgedeploy.records.canonical import Choices
 from edgedeploy.records.conditions import Condition
-from edgedeploy.records.variant import Choices, Scalar, Variant
+from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.candidates import Candidates
 from edgedeploy.search.codesign import CoDesign
 from edgedeploy.search.improvement import hypervolume

@@ -13,8 +13,9 @@ import pytest
 from made_up_search import SMALL, SPACE, landscape, one_board
 
 from edgedeploy.errors import OutOfTime
+from edgedeploy.records.canonical import Choices
 from edgedeploy.records.precision import PrecisionPlan
-from edgedeploy.records.variant import Choices, Variant
+from edgedeploy.records.variant import Variant
 from edgedeploy.search.loop import Failed, Finished, Outcome, Scored, Search
 from edgedeploy.search.space import Space
 

@@ -2,52 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from spec_kit import read
 
 from edgedeploy.errors import SpecError
 from edgedeploy.records.conditions import Condition
-from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.spec.conditions import conditions_of
-from edgedeploy.spec.study import StudySpec, parse_spec
 
 RULE = '[[only]]\nparameter = "{}"\nwhen = {{ {} }}\n'
-HEAD = """\
-[study]
-name = "demo"
-targets = ["onnxruntime", "openvino"]
-
-[task]
-kind = "synthetic-ultrasound"
-
-[[boards]]
-name = "here"
-kind = "local"
-
-[space]
-width = { low = 0.1, high = 0.5, step = 0.1 }
-precision = ["float32", "int8"]
-calibration = ["minmax", "entropy"]
-folded = [true, false]
-
-[[objectives]]
-metric = "dice_mean"
-
-[budget]
-trials = 10
-"""
-
-
-def read(more: str) -> StudySpec:
-    spec, source = parse_spec(f"{HEAD}{more}", Path("study.toml"))
-    spec.check(
-        source,
-        architecture={"folded": (False, True)},
-        task_metrics={"dice_mean": MetricInfo("maximize", "1", "mean Dice")},
-        known_targets={"onnxruntime": ("float32", "int8"), "openvino": ("float32", "int8")},
-    )
-    return spec
 
 
 def conditions(more: str) -> tuple[Condition, ...]:

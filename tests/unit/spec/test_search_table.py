@@ -5,54 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from spec_kit import HEAD, read, refused
 
-from edgedeploy.errors import SpecError
-from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.spec.public import published
 from edgedeploy.spec.search import combinations_of, points_of
-from edgedeploy.spec.study import StudySpec, parse_spec
+from edgedeploy.spec.study import parse_spec
 from edgedeploy.spec.toml import read_toml
-
-HEAD = """\
-[study]
-name = "demo"
-targets = ["onnxruntime", "openvino"]
-
-[task]
-kind = "synthetic-ultrasound"
-
-[[boards]]
-name = "here"
-kind = "local"
-
-[space]
-width = { low = 0.1, high = 0.5, step = 0.1 }
-precision = ["float32", "int8"]
-folded = [true, false]
-
-[[objectives]]
-metric = "dice_mean"
-
-[budget]
-trials = 10
-"""
-
-
-def read(more: str) -> StudySpec:
-    spec, source = parse_spec(f"{HEAD}{more}", Path("study.toml"))
-    spec.check(
-        source,
-        architecture={"folded": (False, True)},
-        task_metrics={"dice_mean": MetricInfo("maximize", "1", "mean Dice")},
-        known_targets={"onnxruntime": ("float32", "int8"), "openvino": ("float32", "int8")},
-    )
-    return spec
-
-
-def refused(more: str) -> str:
-    with pytest.raises(SpecError) as caught:
-        read(more)
-    return str(caught.value)
 
 
 def test_points_have_the_values_of_the_space() -> None:

@@ -17,10 +17,10 @@ from small_task import bench as small_bench
 from edgedeploy.errors import DataError, OutOfTime, Unsupported
 from edgedeploy.evidence.layers import LayerTime, Profile
 from edgedeploy.interfaces.task import Array, Case
+from edgedeploy.records.canonical import Choices
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.precision import NO_RULES, PrecisionPlan
-from edgedeploy.records.variant import Choices
 from edgedeploy.reference.roundings import Decided, Rounding, Roundings
 from edgedeploy.reference.sensitivity import Sensitivity
 from edgedeploy.search.plan.table import Cost, Group, Noise, Table

@@ -16,7 +16,8 @@ from made_up_study import new_store
 from edgedeploy.errors import OutOfTime
 from edgedeploy.files import read_json
 from edgedeploy.records.artifact import TensorSpec
-from edgedeploy.records.variant import Choices, Variant, canonical
+from edgedeploy.records.canonical import Choices, canonical
+from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import Reference
 from edgedeploy.search.rungs import NO_RUNGS, Rungs
 from edgedeploy.search.space import Space
