@@ -152,7 +152,9 @@ def unpack(
     base: Before = None,
     trust: Annotated[
         Path | None,
-        typer.Option(help="The maker's public key: nothing is kept unless it signed what comes out.", show_default=False),
+        typer.Option(
+            help="The maker's public key: nothing is kept unless it signed what comes out.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -141,7 +141,8 @@ def _lengths(data: bytes, *, whole: bool = True) -> tuple[str, tuple[int, ...]]:
 @dataclass(frozen=True)
 class Skeleton:
     """A file without its codes: ``arrays`` in the order of the file, where ``counts`` has how many codes each of those
-    takes that have some, by name. ``tables`` is the part of that name, inflated; ``stream`` what is behind the other parts."""
+    takes that have some, by name. ``tables`` is the part of that name, inflated; ``stream`` what stands behind the others.
+    """
 
     digest: str
     arrays: Mapping[str, Coded]

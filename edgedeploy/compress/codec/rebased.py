@@ -38,7 +38,7 @@ _HEAD: Final = struct.Struct("<2IH")
 
 
 def rebased_bytes(old: Mapping[str, Numbers], data: bytes) -> bytes | None:
-    """What makes the packed file ``data`` out of the decoded weights ``old``; None where that is no shorter, or cannot be."""
+    """What makes the packed file ``data`` out of the decoded weights ``old``; None where that is no shorter or cannot be."""
     packed, _ = from_bytes(data)
     found = skeleton_of(data)
     if found.coder != "rans":

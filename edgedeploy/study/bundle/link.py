@@ -7,7 +7,7 @@
 
 A file is its pieces one behind the other: literal bytes, an array of the decoded weights in some form
 (:mod:`edgedeploy.compress.codec.layouts`), or bytes of the bundle that is there already. What comes out has the bundle's
-identity, a hash over all of its files, or nothing comes out. Whose bundle it is says its signature, which is among the files.
+identity, a hash over all of its files, or nothing comes out. Whose bundle it is says its signature, one of the files.
 
 Unpacking needs numpy beside the standard library, and `zstandard` for weights that were packed by it. No torch.
 """
@@ -29,7 +29,7 @@ from edgedeploy.compress.codec.coded import Numbers
 from edgedeploy.compress.codec.container import from_bytes, inflated
 from edgedeploy.compress.codec.layouts import Span, form_of, formed, patched, spans, told_of
 from edgedeploy.compress.codec.rebased import rebased, rebased_bytes
-from edgedeploy.errors import BundleError, DataError
+from edgedeploy.errors import DataError
 from edgedeploy.files.parsing import parsed
 from edgedeploy.runtime.bundle.names import MANIFEST, MOST_BUNDLE_BYTES, MOST_FILE_BYTES, MOST_FILES, SIGNATURE
 from edgedeploy.runtime.bundle.tree import Tree
@@ -67,7 +67,7 @@ class Link:
 
 
 def link_of(tree: Tree, base: Tree | None = None) -> Link:
-    """Pack a bundle, after the bundle ``base`` if that is given. Raises ``DataError`` for packed weights that are damaged."""
+    """Pack a bundle, after the bundle ``base`` if that is given. Raises ``DataError`` for damaged packed weights."""
     maker = _Maker(tree, base)
     files = [maker.file(name) for name in sorted(tree.files, key=lambda name: (name != WEIGHTS, name))]
     told = {"bundle": tree.identity, "base": base.identity if base else "", "files": files}
@@ -75,7 +75,9 @@ def link_of(tree: Tree, base: Tree | None = None) -> Link:
     literals = lzma.compress(b"".join(maker.literals), lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=_XZ)
     rest = header + maker.update + literals
     head = _HEAD.pack(MAGIC, VERSION, hashlib.sha256(rest).digest(), len(header), len(maker.update))
-    return Link(head + rest, tree.identity, tree.size_bytes, maker.of_weights, maker.of_base, base.identity if base else "")
+    return Link(
+        head + rest, tree.identity, tree.size_bytes, maker.of_weights, maker.of_base, base.identity if base else ""
+    )
 
 
 def is_link(data: bytes) -> bool:
@@ -185,7 +187,9 @@ def _require_base(told: Mapping[str, Any], base: Tree | None) -> None:
         raise DataError("unpack an update", found, "Give that bundle with --from, or fetch the whole release")
     if base.identity != wanted:
         found = f"it is for bundle {wanted[:12]}, and {base.identity[:12]} was given"
-        raise DataError("unpack an update", found, "Give the bundle that it is for with --from, or fetch the whole release")
+        raise DataError(
+            "unpack an update", found, "Give the bundle that it is for with --from, or fetch the whole release"
+        )
 
 
 def _made(told: Mapping[str, Any], update: bytes, literals: bytes, base: Tree | None) -> Tree:
@@ -194,7 +198,10 @@ def _made(told: Mapping[str, Any], update: bytes, literals: bytes, base: Tree | 
     pieces = [piece for file in files for piece in file[3]]
     if len(files) > MOST_FILES or len(pieces) > MOST_PIECES:
         raise ValueError(f"{len(files)} files in {len(pieces)} pieces")
-    if any(type(size) is not int or not 0 <= size <= MOST_FILE_BYTES for size in sizes) or sum(sizes) > MOST_BUNDLE_BYTES:
+    if (
+        any(type(size) is not int or not 0 <= size <= MOST_FILE_BYTES for size in sizes)
+        or sum(sizes) > MOST_BUNDLE_BYTES
+    ):
         raise ValueError("more bytes than a bundle may have")
     if (count := sum(map(_literal_bytes, pieces))) > 2 * sum(sizes):
         raise ValueError(f"{count} literal bytes for files of {sum(sizes)}")
@@ -284,9 +291,3 @@ class _Literals:
     def end(self) -> None:
         if self._at != len(self._data):
             raise ValueError("bytes that no file has")
-
-
-def require_bundle(tree: Tree, asked: str) -> None:
-    """Raises ``BundleError`` for files that are no bundle."""
-    if MANIFEST not in tree.files:
-        raise BundleError(asked, f"it has no {MANIFEST}", "Make one with `edgedeploy bundle`")

@@ -64,7 +64,9 @@ def pack(bundle: Path, out: Path, recipients: Sequence[str] = (), base: Path | N
             write_new(out, data)
     except FileExistsError:
         raise SpecError(f"write {out}", "something lies there already", "Give another path, or remove it") from None
-    return Packing(len(data), tree.size_bytes, tree.identity, before.identity if before else "", link.WEIGHTS in tree.files)
+    return Packing(
+        len(data), tree.size_bytes, tree.identity, before.identity if before else "", link.WEIGHTS in tree.files
+    )
 
 
 def unpack(
