@@ -95,7 +95,7 @@ def verify(
 Before = Annotated[
     Path | None,
     typer.Option(
-        "--from", help="A bundle that is there already (folder, .tar or .zip): an update of it.", show_default=False
+        "--from", help="A bundle that is there already (folder, .tar, .zip or whole .edlink).", show_default=False
     ),
 ]
 

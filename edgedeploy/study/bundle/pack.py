@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -54,7 +54,7 @@ def pack(bundle: Path, out: Path, recipients: Sequence[str] = (), base: Path | N
     require_outside(out, bundle)
     with refusals_told(f"pack {bundle}"):
         tree = read_tree(bundle)
-    before = _base(base, "pack an update")
+    before = _base(base, out, "pack an update")
     linked = link.link_of(tree, before) if kind == link.SUFFIX else None
     data = linked.data if linked else as_tar(tree) if kind == ".tar" else as_zip(tree)
     if recipients:
@@ -87,7 +87,7 @@ def unpack(
     """
     if out.exists() or out.is_symlink():
         raise SpecError(f"write {out}", "something lies there already", "Give another path, or remove it")
-    tree = _unpacked(packed, identity, base)
+    tree = _unpacked(packed, identity, lambda: _base(base, out, "unpack an update"))
     with place_told(out), new_folder(out) as part:
         for name, data in tree.files.items():
             path = part / name
@@ -100,7 +100,7 @@ def unpack(
     return tree.size_bytes
 
 
-def _unpacked(packed: Path, identity: Path | None, base: Path | None) -> Tree:
+def _unpacked(packed: Path, identity: Path | None, base: Callable[[], Tree | None]) -> Tree:
     if identity is not None:
         data = age.decrypted(packed, identity)
     elif (found := _link(packed)) is not None:
@@ -108,11 +108,11 @@ def _unpacked(packed: Path, identity: Path | None, base: Path | None) -> Tree:
     else:
         with refusals_told(f"unpack {packed}"):
             tree = read_tree(packed)
-        _require_no_base(base, packed)
+        _require_no_base(base(), packed)
         return tree
     if link.is_link(data):
-        return link.tree_of(data, _base(base, "unpack an update"))
-    _require_no_base(base, packed)
+        return link.tree_of(data, base())
+    _require_no_base(base(), packed)
     with refusals_told(f"unpack {packed}"):
         return Tree(read_archive(io.BytesIO(data), len(data)))
 
@@ -120,22 +120,28 @@ def _unpacked(packed: Path, identity: Path | None, base: Path | None) -> Tree:
 def _link(path: Path) -> bytes | None:
     """The bytes of a link; None for another file, of which its reader says what is wrong."""
     try:
+        if not path.is_file():
+            return None
         with path.open("rb") as stream:
-            if not path.is_file() or not link.is_link(stream.read(len(link.MAGIC))):
+            if not link.is_link(stream.read(len(link.MAGIC))):
                 return None
         return read_plain(path, MOST_BUNDLE_BYTES)
     except OSError:
         return None
 
 
-def _base(base: Path | None, asked: str) -> Tree | None:
+def _base(base: Path | None, out: Path, asked: str) -> Tree | None:
+    """The bundle that the other side has: a folder, an archive, or a link that needs no other bundle."""
     if base is None:
         return None
+    require_outside(out, base)
+    if (data := _link(base)) is not None:
+        return link.tree_of(data)
     with refusals_told(f"{asked}, --from {base}"):
         return read_tree(base)
 
 
-def _require_no_base(base: Path | None, packed: Path) -> None:
+def _require_no_base(base: Tree | None, packed: Path) -> None:
     if base is not None:
         raise SpecError("--from", f"{packed} is no update of another bundle", "Leave it out")
 

@@ -119,6 +119,19 @@ def archive(bundle: Path, folder: Path) -> Path:
     return folder / "base.tar"
 
 
+def test_releases_that_were_packed_are_bases_too(bundle: Path, following: Path, tmp_path: Path) -> None:
+    old, update = tmp_path / "old.edlink", tmp_path / "update.edlink"
+    pack(bundle, old)
+    pack(following, update, base=old)
+    unpack(update, tmp_path / "out", base=old)
+    assert read_tree(tmp_path / "out").files == read_tree(following).files
+    with pytest.raises(DataError, match="no bundle was given"):
+        unpack(update, tmp_path / "again", base=update)
+    with pytest.raises(SpecError, match="lies in the bundle"):
+        unpack(update, bundle / "inside", base=bundle)
+    assert read_tree(bundle).files == link.tree_of(old.read_bytes()).files
+
+
 def test_an_update_is_for_one_base(bundle: Path, following: Path, tmp_path: Path) -> None:
     update, out = tmp_path / "update.edlink", tmp_path / "out"
     pack(following, update, base=bundle)
@@ -225,6 +238,28 @@ def test_an_update_of_other_weights_is_found_out() -> None:
     update = retold(link.link_of(new, old).data, lambda header: header.update(base=other.identity))
     with pytest.raises(DataError, match="Fetch it anew"):
         link.tree_of(update, other)
+
+
+def test_no_change_of_an_update_gets_through() -> None:
+    """Whoever changes an update and its hash gets an error of ours and never other weights."""
+    old, new = Tree(bundle_of(release(0.0))), Tree(bundle_of(release(0.02), 4))
+    data = link.link_of(new, old).data
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+
+        def spoiled(parts: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+            update = bytearray(parts[0])
+            update[rng.integers(len(update))] ^= 1 << rng.integers(8)
+            return bytes(update[: rng.integers(len(update))] if rng.random() < 0.2 else update), parts[1]
+
+        try:
+            found = link.tree_of(retold(data, lambda header: None, of=spoiled), old)
+        except DataError:
+            refused += 1
+        else:
+            assert found.files == new.files
+    assert refused > 50
 
 
 def test_weights_by_zstd_are_updated_whole() -> None:
