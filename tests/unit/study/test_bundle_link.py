@@ -322,15 +322,17 @@ class Refused:
 
 ALLOWED = {*sys.stdlib_module_names, "edgedeploy", "numpy"}
 sys.meta_path.insert(0, Refused())
-from edgedeploy.study.bundle.unpack import main
+from edgedeploy.__main__ import main
 
-raise SystemExit(main(sys.argv[1:]))
+main()
 """
 
 
 def alone(*argv: object) -> subprocess.CompletedProcess[str]:
     """What the command says where nothing but numpy is installed."""
-    return subprocess.run([sys.executable, "-c", ALONE, *map(str, argv)], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", ALONE, "unpack", *map(str, argv)], capture_output=True, text=True, check=False
+    )
 
 
 def test_unpacking_needs_numpy_alone(bundle: Path, following: Path, trust: Path, tmp_path: Path) -> None:
