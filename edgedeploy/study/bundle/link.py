@@ -98,6 +98,9 @@ def tree_of(data: bytes, base: Tree | None = None) -> Tree:
         raise DataError("unpack a link", f"it holds no bundle: {exc.message}", "Fetch it anew") from exc
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, EOFError, lzma.LZMAError) as exc:
         raise DataError("unpack a link", f"it is damaged ({type(exc).__name__}: {exc})"[:200], "Fetch it anew") from exc
+    except MemoryError:
+        found = "what comes out is larger than the memory that is free here"
+        raise DataError("unpack a link", found, "Unpack it on a machine with more") from None
     if tree.identity != told["bundle"]:
         found = f"bundle {tree.identity[:12]} comes out, and {str(told['bundle'])[:12]} went in"
         raise DataError("unpack a link", found, "Fetch it anew")
