@@ -38,6 +38,10 @@ def _run() -> None:
         _tell(str(exc))
         raise SystemExit(exc.exit_code) from None
     except ModuleNotFoundError as exc:
+        if exc.name in ("typer", "rich") and sys.argv[1:2] == ["unpack"]:
+            from edgedeploy.study.bundle.unpack import main as unpack  # a product's host has numpy alone
+
+            raise SystemExit(unpack(sys.argv[2:])) from None
         if (exc.name or "").partition(".")[0] == "edgedeploy":
             raise
         _tell(f"this command needs the package {exc.name!r}: it is not installed. pip install 'edgedeploy[study]'")

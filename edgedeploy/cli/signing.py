@@ -92,28 +92,52 @@ def verify(
         out.print(escape(f"ready on {board or 'the board'}: {loaded.device}, {proved}"))
 
 
+Before = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", help="A bundle that is there already (folder, .tar, .zip or whole .edlink).", show_default=False
+    ),
+]
+
+
 @app.command()
 def pack(
     bundle: Bundle,
     out_file: Annotated[
         Path,
         typer.Argument(
-            metavar="OUT", help="The archive: .tar or .zip, with .age behind it if encrypted.", show_default=False
+            metavar="OUT",
+            help="The file: .edlink (for a slow link), .tar or .zip, with .age behind it if encrypted.",
+            show_default=False,
         ),
     ],
     recipient: Annotated[
         list[str] | None,
         typer.Option(help="A public key of age that may read it (age1...); may be given again.", show_default=False),
     ] = None,
+    base: Before = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Make one file of a bundle: uncompressed, and the same bytes each time.
+    """Make one file of a bundle, the same bytes each time: .tar and .zip as it is, .edlink for a slow link.
 
-    Example: edgedeploy pack bundle/ bundle.tar
+    An .edlink has the packed weights of a variant with `storage` once, and of every other file what they do not say.
+
+    \b
+    Example: edgedeploy pack bundle/ bundle.edlink
+    Example: edgedeploy pack release-3/ release-3.edlink --from release-2/
     """
+    from edgedeploy.study.bundle.link import WEIGHTS
     from edgedeploy.study.bundle.pack import pack as make
 
-    size_bytes = make(bundle, out_file, recipient or ())
-    out.print(escape(f"{out_file}: {size_bytes} bytes"))
+    made = make(bundle, out_file, recipient or (), base)
+    if as_json:
+        print_json({**asdict(made), "path": str(out_file)})
+        return
+    update = f", an update of bundle {made.base[:12]}" if made.base else ""
+    out.print(escape(f"{out_file}: {made.size_bytes} bytes for {made.bundle_bytes} of files{update}"))
+    if out_file.name.removesuffix(".age").endswith(".edlink") and not made.has_weights:
+        told = f"It has no {WEIGHTS}: bundles of variants with `storage` have, and take far fewer bytes"
+        out.print(escape(told), highlight=False)
 
 
 @app.command()
@@ -125,12 +149,28 @@ def unpack(
     identity: Annotated[
         Path | None, typer.Option(help="Private key of age, where it is encrypted.", show_default=False)
     ] = None,
+    base: Before = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            help="The maker's public key: nothing is kept unless it signed what comes out.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a packed bundle into a new folder. Its files are looked at before the first is written; verify it afterwards.
+    """Write a packed bundle into a new folder: byte for byte what was packed, or nothing. Needs no torch.
 
+    Its files are looked at before the first is written. With --trust they are verified before they are kept.
+
+    \b
     Example: edgedeploy unpack bundle.tar.age bundle/ --identity device.txt
+    Example: edgedeploy unpack release-3.edlink release-3/ --from release-2/ --trust lab.pem.pub
     """
     from edgedeploy.study.bundle.pack import unpack as write
 
-    tree_size = write(archive, out_folder, identity)
-    out.print(escape(f"{out_folder}: {tree_size} bytes. Verify it: edgedeploy verify {out_folder} --trust KEY"))
+    tree_size = write(archive, out_folder, identity, base=base, trust=trust)
+    if as_json:
+        print_json({"path": str(out_folder), "size_bytes": tree_size, "verified": trust is not None})
+        return
+    then = f"signed by the key in {trust}" if trust else f"Verify it: edgedeploy verify {out_folder} --trust KEY"
+    out.print(escape(f"{out_folder}: {tree_size} bytes. {then}"))

@@ -11,7 +11,7 @@ from edgedeploy.evidence.scenarios import SCENARIO_SERIES
 from edgedeploy.evidence.series import RUN_SERIES, Reader, Run
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.job import RawSide
-from edgedeploy.records.metric_table import METRICS, OF_IMAGES, RUN_METRICS, SCENARIO_METRICS
+from edgedeploy.records.metric_table import METRICS, OF_IMAGES, OF_PACKED, RUN_METRICS, SCENARIO_METRICS
 from edgedeploy.records.metrics import Clock, Metric
 
 SERIES: Final[Mapping[str, Reader]] = {**RUN_SERIES, **SCENARIO_SERIES}
@@ -48,7 +48,8 @@ def board_metrics(
     would have. Of the blocks the smallest counts there: interrupts within a block add to its count, nothing takes from
     it, and how many fall into a block differs from boot to boot.
     """
-    rows = [*RUN_METRICS.values(), *(SCENARIO_METRICS[OF_IMAGES].values() if images else ())]
+    also = [*[OF_IMAGES] * bool(images), *[OF_PACKED] * bool(artifact.decode_ns)]
+    rows = [*RUN_METRICS.values(), *(row for name in also for row in SCENARIO_METRICS[name].values())]
     return _numbers(rows, Run(candidate, baseline, artifact, power, images=images), clock)
 
 

@@ -179,6 +179,13 @@ def _shipped(run: Run) -> Series | None:
     return float(require_positive([run.artifact.shipped_bytes or run.artifact.size_bytes], "shipped bytes")[0])
 
 
+def _decoding(run: Run) -> Series | None:
+    """CPU times of decoding packed weights, on the host."""
+    if run.artifact is None or not run.artifact.decode_ns:
+        return None
+    return Repeats(require_positive(run.artifact.decode_ns, "decoding"))
+
+
 def _image_bytes(run: Run) -> Series | None:
     sizes = require_positive(list(run.images.values()), "size of an image")
     return float(sizes.mean()) if sizes.size else None
@@ -200,6 +207,7 @@ RUN_SERIES: Final[Mapping[str, Reader]] = {
     "peak memory": _peak_memory,
     "size": _size,
     "shipped": _shipped,
+    "decoding": _decoding,
     "image bytes": _image_bytes,
     "energy": _energy,
 }

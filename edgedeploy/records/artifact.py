@@ -73,6 +73,7 @@ class Artifact:
     ``entry`` is the file a session opens; ``settings`` are passed to the session unchanged (such as a precision hint);
     ``reference_sha256`` identifies the ONNX file it is compared with; ``built_with`` maps tool to version.
     ``shipped_bytes`` is the size of the packed weights that it was built from; 0 where weights are shipped as they are.
+    ``decode_ns`` are CPU times of decoding them on the host that packed them, one each; none where nothing is packed.
     """
 
     target: str
@@ -85,6 +86,7 @@ class Artifact:
     reference_sha256: str
     built_with: tuple[tuple[str, str], ...]
     shipped_bytes: int = 0
+    decode_ns: tuple[int, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -116,6 +118,7 @@ class Artifact:
             "built_with": dict(self.built_with),
             "digest": self.digest,
             **({"shipped_bytes": self.shipped_bytes} if self.shipped_bytes else {}),
+            **({"decode_ns": list(self.decode_ns)} if self.decode_ns else {}),
         }
 
     @classmethod
@@ -131,6 +134,7 @@ class Artifact:
             reference_sha256=str(data["reference_sha256"]),
             built_with=tuple(sorted((str(k), str(v)) for k, v in data["built_with"].items())),
             shipped_bytes=int(data.get("shipped_bytes", 0)),
+            decode_ns=tuple(int(one) for one in data.get("decode_ns", ())),
         )
 
     @classmethod

@@ -7,7 +7,7 @@ add one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from edgedeploy.records.metrics import Clock, Metric, Source
@@ -28,6 +28,9 @@ _NO_CPU_TIME: Final = "the board gives no CPU time"
 
 OF_IMAGES: Final = "images"
 """What a study measures that searches ``image_codec``, beside the scenarios that it names."""
+
+OF_PACKED: Final = "packed"
+"""What a study measures of variants whose weights are packed (`storage`). No goal: what is not packed has none of it."""
 
 METRICS: Final[Sequence[Metric]] = (
     Metric(
@@ -145,6 +148,15 @@ METRICS: Final[Sequence[Metric]] = (
         across_boards=True,
     ),
     Metric(
+        name="storage_decode_ns",
+        heading="Decoding, CPU of the study's host",
+        unit="ns",
+        text="CPU time of decoding the packed weights, on the host that ran the study: no board's time",
+        source=Source("decoding", "median"),
+        missing="nothing is packed, or its decoding was not timed",
+        scenario=OF_PACKED,
+    ),
+    Metric(
         name="image_bytes",
         heading="Bytes of an image",
         unit="bytes",
@@ -254,6 +266,7 @@ SCENARIO_TITLES: Final[Mapping[str, str]] = {
     "offline": "All samples at once",
     "resources": "Resources of a whole run, from process start to its end",
     "flare": "Every case in a process of its own, by the rules of the FLARE challenge",
+    OF_PACKED: "Packed weights, on the host that ran the study",
     OF_IMAGES: "Images on their way to the model, as their codec leaves them",
     "server": "Many users at one server: requests come when they like, wait in one queue and are answered in batches",
 }
@@ -285,6 +298,15 @@ SCENARIO_METRICS: Final[Mapping[str, Mapping[str, Metric]]] = {
     for scenario in dict.fromkeys([*SCENARIO_TITLES, *(row.scenario for row in METRICS if row.scenario)])
 }
 """What each scenario adds when a study names it in ``[measure] scenarios``."""
+
+_OF_KEYS: Final = {"image_codec": OF_IMAGES, "storage": OF_PACKED}
+
+
+def of_space(keys: Iterable[str]) -> dict[str, Metric]:
+    """What a study measures because its space has these keys."""
+    found = [SCENARIO_METRICS[_OF_KEYS[key]] for key in keys if key in _OF_KEYS]
+    return {name: row for table in found for name, row in table.items()}
+
 
 ACROSS_BOARDS: Final = frozenset(row.name for row in METRICS if row.across_boards)
 KEY_METRICS: Final = tuple(row.name for row in METRICS if row.key)

@@ -14,7 +14,8 @@ from edgedeploy.records.measurement import BEYOND_TOLERANCE, LIMITS_CHANGED, TAS
 from edgedeploy.records.metric_table import (
     BOARD_METRICS,
     KEY_METRICS,
-    RUN_METRICS,
+    METRICS,
+    OF_PACKED,
     SCENARIO_METRICS,
     is_relative,
     scenario_title,
@@ -189,13 +190,14 @@ def task_metrics(report: Front) -> list[str]:
 
 
 def board_metrics_present(report: Front) -> list[str]:
-    """Metrics of every run, as far as anybody has them."""
-    return _present(RUN_METRICS, report)
+    """Metrics of every run, as far as anybody has them, and what decoding costs beside what is shipped."""
+    return _present([row.name for row in METRICS if row.scenario in (None, OF_PACKED)], report)
 
 
 def scenario_tables(report: Front) -> dict[str, list[str]]:
     """Title to metrics, for each scenario that gave any."""
-    found = {scenario_title(name): _present(table, report) for name, table in SCENARIO_METRICS.items()}
+    tables = {name: table for name, table in SCENARIO_METRICS.items() if name != OF_PACKED}
+    found = {scenario_title(name): _present(table, report) for name, table in tables.items()}
     return {title: metrics for title, metrics in found.items() if metrics}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.records.metric_table import BOARD_METRICS
+from edgedeploy.records.metric_table import BOARD_METRICS, OF_PACKED, SCENARIO_METRICS
 from edgedeploy.records.metrics import Direction, MetricInfo
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.spec.source import SpecSource
@@ -39,6 +39,9 @@ def check_margin(source: SpecSource, key: str, value: float | str, unit: str, me
 
 
 def known_metric(source: SpecSource, key: str, name: str, table: Mapping[str, MetricInfo]) -> MetricInfo:
+    if name in SCENARIO_METRICS[OF_PACKED]:
+        found = f"{name} is of packed weights alone, and the baseline's are shipped as they are"
+        raise source.error(key, found, "Read it in the report, and choose another metric, such as shipped_bytes")
     if name not in table:
         if name in BOARD_METRICS:
             remedy = f"Add {BOARD_METRICS[name].scenario!r} to scenarios in [measure], and its table if it needs one"

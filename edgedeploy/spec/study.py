@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgedeploy.errors import SpecError, nearest
-from edgedeploy.records.metric_table import BOARD_METRICS, OF_IMAGES, RUN_METRICS, SCENARIO_METRICS, not_told_by
+from edgedeploy.records.metric_table import BOARD_METRICS, RUN_METRICS, not_told_by, of_space
 from edgedeploy.records.metrics import Clock, Direction, MetricInfo
 from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.shrink import SHRINK_KEYS
@@ -279,8 +279,7 @@ class StudySpec(_Table):
                     raise source.error(f"{kind}.{index}.metric", found, remedies.get(clock, "Choose another metric"))
 
     def metric_table(self, task_metrics: Mapping[str, MetricInfo]) -> dict[str, MetricInfo]:
-        of_images = SCENARIO_METRICS[OF_IMAGES] if "image_codec" in self.space else {}
-        return {**RUN_METRICS, **self.measure.metrics(), **of_images, **task_metrics}
+        return {**RUN_METRICS, **self.measure.metrics(), **of_space(self.space), **task_metrics}
 
     def check(
         self,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from edgedeploy.compress.checkpoint import drop_checkpoint
-from edgedeploy.compress.codec.method import shipped
+from edgedeploy.compress.codec.method import decode_times_ns, shipped
 from edgedeploy.compress.model import (
     Further,
     built,
@@ -55,6 +55,7 @@ from edgedeploy.study.models import (
     is_whole_beside,
     kept_network,
     kept_reference,
+    write_decoding,
     write_network,
     write_reference,
     write_reports,
@@ -210,6 +211,7 @@ class Modeller:
         with self._account.phase("build"), new_folder(folder) as part:
             data, arrived = shipped(model, self.task, variant.arch_kwargs, storage_of(variant.storage))
             write_atomic(part / PACKED, data)
+            write_decoding(decode_times_ns(data), part)
             self._export_float(arrived, variant, part)
 
     def _export_float(self, model: Any, variant: Variant, part: Path) -> None:

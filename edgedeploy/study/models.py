@@ -19,6 +19,9 @@ WEIGHTS: Final = "weights.pt"
 PACKED: Final = "weights.edpack"
 """What is shipped of a model, for variants with `storage`."""
 
+DECODING: Final = "decoding.json"
+"""How long decoding that took."""
+
 TRAINING: Final = "training.json"
 NETWORK: Final = "network.json"
 RECORD: Final = "reference.json"
@@ -30,6 +33,20 @@ def packed_bytes(folder: Path) -> int:
     """The size of what is shipped of the model in ``folder``; 0 where its weights are shipped as they are."""
     path = folder / PACKED
     return path.stat().st_size if path.is_file() else 0
+
+
+def write_decoding(times_ns: Sequence[int], folder: Path) -> None:
+    """Record the CPU times of decoding what is shipped of the model in ``folder``, on this host."""
+    write_json(folder / DECODING, {"decode_ns": list(times_ns)})
+
+
+def decoding_of(folder: Path) -> tuple[int, ...]:
+    """Those times; none where nothing is packed, or they were not kept."""
+    try:
+        told = parsed((folder / DECODING).read_bytes())["decode_ns"]
+        return tuple(one for one in told if type(one) is int and one > 0)
+    except (OSError, *FAULTS):
+        return ()
 
 
 def write_reference(reference: Reference, folder: Path, **more: Any) -> None:

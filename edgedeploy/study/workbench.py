@@ -42,7 +42,7 @@ from edgedeploy.study.evidence_files import move_aside
 from edgedeploy.study.fits import Fits
 from edgedeploy.study.inputs import InputSet, Rivals, held_out
 from edgedeploy.study.modeller import Modeller
-from edgedeploy.study.models import packed_bytes
+from edgedeploy.study.models import decoding_of, packed_bytes
 from edgedeploy.study.steps import steps_of
 from edgedeploy.study.store import Store
 from edgedeploy.study.tiled import cut_request, of_volumes
@@ -146,7 +146,8 @@ class Workbench:
                 request, plan = cut_request(whole, variant)
                 artifact, failures = self._build_steadily(variant, request, part)
                 artifact = of_volumes(artifact, plan, whole, part)
-                artifact = replace(artifact, shipped_bytes=packed_bytes(reference.path.parent))
+                model = reference.path.parent
+                artifact = replace(artifact, shipped_bytes=packed_bytes(model), decode_ns=decoding_of(model))
                 require_whole(part)
                 told = {"failed_builds": [str(failure) for failure in failures]} if failures else {}
                 write_json(part / MANIFEST, {**artifact.as_json(), **told})

@@ -80,7 +80,7 @@ def to_bytes(packed: Packed) -> bytes:
         plain += stored
         if _is_coded(one):
             coded.append(one.codes)
-    tables, stream, lanes = _coded(coded, packed.coder)
+    tables, stream, lanes = coded_stream(coded, packed.coder)
     text = json.dumps({"coder": packed.coder, "lanes": lanes, "arrays": header}, separators=(",", ":")).encode()
     parts = [zlib.compress(text, 9), zlib.compress(bytes(plain), 9), zlib.compress(tables, 9), stream]
     digest = bytes.fromhex(digest_of_weights(packed.decoded()))
@@ -125,20 +125,46 @@ def digest_in(data: bytes) -> str:
     return _lengths(data)[0]
 
 
-def _lengths(data: bytes) -> tuple[str, tuple[int, ...]]:
+def _lengths(data: bytes, *, whole: bool = True) -> tuple[str, tuple[int, ...]]:
     if len(data) < _HEAD.size or data[: len(MAGIC)] != MAGIC:
         raise DataError("packed weights", "it is no .edpack file", "Name a file that `edgedeploy` packed")
     _, version, digest, *lengths = _HEAD.unpack_from(data)
     if version != VERSION:
         raise DataError("packed weights", f"version {version}, and {VERSION} is read", "Use the release that packed it")
-    if _HEAD.size + sum(lengths) != len(data):
-        found = f"{len(data)} bytes, and its parts have {_HEAD.size + sum(lengths)}"
+    told = sum(lengths if whole else lengths[:3])
+    if _HEAD.size + told != len(data):
+        found = f"{len(data)} bytes, and its parts have {_HEAD.size + told}"
         raise DataError("packed weights", found, "Fetch the file anew")
     return digest.hex(), tuple(lengths)
 
 
-def _parsed(data: bytes) -> tuple[Packed, str]:
-    digest, lengths = _lengths(data)
+@dataclass(frozen=True)
+class Skeleton:
+    """A file without its codes: ``arrays`` in the order of the file, where ``counts`` has how many codes each of those
+    takes that have some, by name. ``tables`` is the part of that name, inflated; ``stream`` what stands behind the others.
+    """
+
+    digest: str
+    arrays: Mapping[str, Coded]
+    counts: Mapping[str, int]
+    coder: str
+    lanes: int
+    tables: bytes
+    stream: bytes
+
+    def with_codes(self, codes: Iterator[Codes]) -> Packed:
+        """Raises ``ValueError`` for codes that stand for nothing."""
+        found = {
+            name: _with(one, next(codes)) if name in self.counts and isinstance(one, (Stepped, Wound)) else one
+            for name, one in self.arrays.items()
+        }
+        return Packed(found, "zstd" if self.coder == "zstd" else "rans")
+
+
+def skeleton_of(data: bytes, *, whole: bool = True) -> Skeleton:
+    """What a file says of its arrays. With ``whole`` false the stream may be missing. Raises ``DataError`` and what a parse
+    of anything may raise: see :func:`from_bytes`."""
+    digest, lengths = _lengths(data, whole=whole)
     ends = np.cumsum([_HEAD.size, *lengths]).tolist()
     header, plain, tables, stream = (data[a:b] for a, b in itertools.pairwise(ends))
     told = parsed_value(inflated(header, 64 << 20))
@@ -150,17 +176,23 @@ def _parsed(data: bytes) -> tuple[Packed, str]:
         raise ValueError(f"{numbers} numbers, and {MOST_NUMBERS} at most are read")
     if any(not isinstance(row[0], str) for row in rows):
         raise TypeError("a name that is no text")
-    source = _Bytes(inflated(plain, 8 * numbers + 64 * len(rows) + 1024))
-    kinds = [_put_together(shape, row[2:], source) for row, shape in zip(rows, shapes, strict=True)]
-    counts = [_codes_of(row[2], shape) for row, shape in zip(rows, shapes, strict=True) if row[2] in CODED]
-    codes = iter(_decoded(counts, inflated(tables, MOST_SYMBOLS * MOST_CONTEXTS * 4 * (len(rows) + 1)), stream, told))
-    found = {
-        row[0]: _with(one, next(codes)) if row[2] in CODED and isinstance(one, (Stepped, Wound)) else one
-        for row, one in zip(rows, kinds, strict=True)
-    }
+    source = Bytes(inflated(plain, 8 * numbers + 64 * len(rows) + 1024))
+    arrays = {row[0]: _put_together(shape, row[2:], source) for row, shape in zip(rows, shapes, strict=True)}
     source.end()
-    coder: Coder = "zstd" if told["coder"] == "zstd" else "rans"
-    return Packed(found, coder), digest
+    counts = {row[0]: _codes_of(row[2], shape) for row, shape in zip(rows, shapes, strict=True) if row[2] in CODED}
+    inner = inflated(tables, MOST_SYMBOLS * MOST_CONTEXTS * 4 * (len(rows) + 1))
+    return Skeleton(digest, arrays, counts, str(told["coder"]), int(told["lanes"]), inner, stream)
+
+
+def without_stream(data: bytes) -> bytes:
+    """All of a file before its stream."""
+    return data[: len(data) - _lengths(data)[1][3]]
+
+
+def _parsed(data: bytes) -> tuple[Packed, str]:
+    found = skeleton_of(data)
+    codes = decoded_codes(list(found.counts.values()), found.tables, found.stream, found.coder, found.lanes)
+    return found.with_codes(iter(codes)), found.digest
 
 
 def _is_plain(one: Coded) -> TypeGuard[Stepped]:
@@ -216,7 +248,7 @@ def _taken_apart(one: Coded) -> tuple[list[Any], bytes]:
     return ["w", one.nodes, len(one.factors)], numbers.tobytes()
 
 
-def _put_together(shape: tuple[int, ...], fields: list[Any], source: _Bytes) -> Coded:
+def _put_together(shape: tuple[int, ...], fields: list[Any], source: Bytes) -> Coded:
     """An array without its codes, of which there are as many as zeros stand there."""
     kind, count = fields[0], math.prod(shape)
     if kind == "c":
@@ -247,7 +279,8 @@ def _put_together(shape: tuple[int, ...], fields: list[Any], source: _Bytes) -> 
     return Wound(shape, side, (first, second), tuple(factors), nodes, _NO_CODES)
 
 
-def _coded(coded: list[Codes], coder: Coder) -> tuple[bytes, bytes, int]:
+def coded_stream(coded: list[Codes], coder: Coder) -> tuple[bytes, bytes, int]:
+    """Tables, stream and lanes: what :func:`decoded_codes` reads."""
     if coder == "zstd":
         from edgedeploy.compress.codec.zstd import zstd_packed
 
@@ -272,21 +305,32 @@ def _narrow(codes: Codes) -> bytes:
     return bytes([2 if wide else 1]) + codes.astype("<i2" if wide else "i1").tobytes()
 
 
-def _decoded(counts: list[int], tables: bytes, stream: bytes, told: Mapping[str, Any]) -> Iterator[Codes]:
-    if told["coder"] == "zstd":
+def decoded_codes(counts: list[int], tables: bytes, stream: bytes, coder: str, lanes: int) -> list[Codes]:
+    """The codes of arrays with so many each. Raises ``ValueError`` or ``DataError`` for what does not hold them."""
+    if coder == "zstd":
         from edgedeploy.compress.codec.zstd import zstd_unpacked
 
-        source = _Bytes(zstd_unpacked(stream, 2 * sum(counts) + len(counts)))
-        for count in counts:
-            wide = source.take(1) == b"\x02"
-            yield source.array("int16" if wide else "int8", count).astype(np.int64)
-        return source.end()
-    if told["coder"] != "rans":
+        source = Bytes(zstd_unpacked(stream, 2 * sum(counts) + len(counts)))
+        found = [_widened(source, count) for count in counts]
+        source.end()
+        return found
+    if coder != "rans":
         raise ValueError("an unknown coder")
-    source = _Bytes(tables)
-    coded = iter(decode(stream, [(count, _table(source)) for count in counts if count], int(told["lanes"])))
+    coded = iter(decode(stream, tables_of(counts, tables), lanes))
+    return [next(coded) if count else np.zeros(0, np.int64) for count in counts]
+
+
+def _widened(source: Bytes, count: int) -> Codes:
+    wide = source.take(1) == b"\x02"
+    return source.array("int16" if wide else "int8", count).astype(np.int64)
+
+
+def tables_of(counts: list[int], tables: bytes) -> list[tuple[int, Table]]:
+    """Of the arrays that have codes, how many and by what table."""
+    source = Bytes(tables)
+    found = [(count, _table(source)) for count in counts if count]
     source.end()
-    yield from (next(coded) if count else np.zeros(0, np.int64) for count in counts)
+    return found
 
 
 def _table_bytes(table: Table) -> bytes:
@@ -299,7 +343,7 @@ def _table_bytes(table: Table) -> bytes:
     return head + bytes(body)
 
 
-def _table(source: _Bytes) -> Table:
+def _table(source: Bytes) -> Table:
     low, symbols, contexts = struct.unpack("<iHB", source.take(7))
     if not (1 <= symbols <= MOST_SYMBOLS and 1 <= contexts <= MOST_CONTEXTS):
         raise ValueError(f"a table of {symbols} symbols in {contexts} contexts")
@@ -311,7 +355,7 @@ def _table(source: _Bytes) -> Table:
     return Table(low, np.array(often, np.int64).reshape(contexts, symbols), bounds)
 
 
-class _Bytes:
+class Bytes:
     """Bytes that are taken one after the other, never more than there are."""
 
     def __init__(self, data: bytes) -> None:

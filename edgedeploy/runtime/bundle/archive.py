@@ -41,6 +41,7 @@ _FILE_TYPE = 0o170000
 _PLAIN = (0, 0o100000)
 
 _AGE = b"age-encryption.org"
+_LINK = b"EDLINK\0"
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -62,6 +63,9 @@ def read_archive(stream: BinaryIO, size_bytes: int) -> dict[str, bytes]:
     if head.startswith(_AGE):
         remedy = "Decrypt it with the key of whoever may read it: edgedeploy unpack ARCHIVE FOLDER --identity KEY"
         raise BundleError("malformed", "the archive is encrypted with age", remedy)
+    if head.startswith(_LINK):
+        remedy = "Unpack it first: edgedeploy unpack LINK FOLDER --trust KEY"
+        raise BundleError("malformed", "it is packed for a slow link (.edlink)", remedy)
     for magic, name in _COMPRESSED.items():
         if head.startswith(magic):
             raise _refused(f"it is packed by {name}")

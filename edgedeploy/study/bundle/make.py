@@ -39,11 +39,13 @@ from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.study.bundle.facts import claims, provenance, recipe
 from edgedeploy.study.bundle.golden import GoldenSet, golden_of
+from edgedeploy.study.bundle.link import WEIGHTS
 from edgedeploy.study.bundle.material import Material, gather
 from edgedeploy.study.bundle.options import BundleOptions, moment_at, moment_of, name_of
 from edgedeploy.study.bundle.pages import changes, model_card
 from edgedeploy.study.bundle.private import require_nothing_private
 from edgedeploy.study.bundle.sbom import sbom
+from edgedeploy.study.models import PACKED
 from edgedeploy.study.oneshot.desk import require_absent
 
 REFERENCE: Final = "model/reference.onnx"
@@ -114,6 +116,9 @@ def _fill(part: Path, material: Material, options: BundleOptions, golden: Golden
     _write(part, golden.files)
     (part / REFERENCE).parent.mkdir(exist_ok=True)
     external.copy(material.reference.path, part / REFERENCE)
+    packed = material.reference.path.with_name(PACKED)
+    if packed.is_file():
+        shutil.copyfile(packed, part / WEIGHTS)
     _write(part, {file: _json(value) for file, value in _facts(material, options, golden, name, created).items()})
     draft = _manifest(material, options, golden, name, created, {})
     pages = {"MODEL_CARD.md": model_card(material, options, draft, golden), "CHANGES.md": changes(material)}

@@ -179,6 +179,7 @@ _FILES: Final = """\
 | `bundle.json` | the manifest: what a runtime checks and loads |
 | `artifact/` | what the runtime loads, or builds from |
 | `model/reference.onnx` | the ONNX model it was built from |
+| `model/weights.edpack` | its weights as they were packed, if they were (`storage`): `edgedeploy pack` sends these |
 | `golden/` | golden vectors |
 | `recipe.json` | how it was built, with versions |
 | `claims.json` | what was measured, with intervals, where and when |

@@ -23,7 +23,7 @@ from benchmarks.contest_kit.task import DEFAULTS, ContestTask
 from benchmarks.shared.rows import Asked, Row
 from benchmarks.shared.sources import trained_unet
 from edgedeploy.compress.codec.coded import digest_of_weights
-from edgedeploy.compress.codec.container import from_bytes, to_bytes
+from edgedeploy.compress.codec.container import Packed, from_bytes, to_bytes
 from edgedeploy.compress.codec.delta import update_bytes, updated
 from edgedeploy.compress.codec.folding import folded
 from edgedeploy.compress.codec.method import BATCHES, decoded, float32_bytes, shipped
@@ -189,17 +189,36 @@ def _timed(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
+@dataclass(frozen=True)
+class Releases:
+    """A release and the next one, each as its folded network and packed: the second on the steps of the first. ``trained``
+    is the next release's float network."""
+
+    flat: Any
+    old: Packed
+    trained: Any
+    next_flat: Any
+    new: Packed
+
+
+@cache
+def releases(seed: int) -> Releases:
+    """Of :func:`subject`, made once for all rows."""
+    one = subject()
+    flat = folded(one.model, one_case(one.task, one.arch))
+    old, price = priced(flat, one.inputs, int(one.float32_bytes / RATIO), seed)
+    trained = copied(one.model)
+    fit(trained, one.task, replace(one.task.recovery_recipe, **RELEASE, seed=seed + 1), arch=one.arch)
+    next_flat = folded(trained.eval(), one_case(one.task, one.arch))
+    return Releases(flat, old, trained, next_flat, following(next_flat, one.inputs, old, price, seed))
+
+
 def delta_update(asked: Asked) -> Row:
     """The next release: an epoch of further training. Its update beside itself, and beside zstd with the old release as a
     prefix (`zstd --patch-from`)."""
     one = subject()
-    old, price = priced(
-        folded(one.model, one_case(one.task, one.arch)), one.inputs, int(one.float32_bytes / RATIO), asked.seed
-    )
-    trained = copied(one.model)
-    fit(trained, one.task, replace(one.task.recovery_recipe, **RELEASE, seed=asked.seed + 1), arch=one.arch)
-    flat = folded(trained.eval(), one_case(one.task, one.arch))
-    new = following(flat, one.inputs, old, price, asked.seed)
+    two = releases(asked.seed)
+    old, new, flat, trained = two.old, two.new, two.next_flat, two.trained
     update, whole, before = update_bytes(old.decoded(), new), to_bytes(new), to_bytes(old)
     started = time.process_time()
     arrived = updated(old.decoded(), update)

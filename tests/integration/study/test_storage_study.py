@@ -46,10 +46,19 @@ def test_variants_are_built_from_decoded_weights(tmp_path: Path) -> None:
         largest = max(arrays.values(), key=lambda array: array.size)
         assert any(one.shape == largest.shape and np.array_equal(one, largest) for one in shipped)
         assert found["onnxruntime", way].metrics["shipped_bytes"] == (folder / PACKED).stat().st_size
+        times = found["onnxruntime", way].artifact.decode_ns
+        assert len(times) > 2 and found["onnxruntime", way].metrics["storage_decode_ns"] == np.median(times) > 0
+        assert found["openvino", way].artifact.decode_ns == times  # of one model, decoded once for both
     whole = found["onnxruntime", ""].metrics
-    assert whole["shipped_bytes"] == whole["size_bytes"]
+    assert whole["shipped_bytes"] == whole["size_bytes"] and "storage_decode_ns" not in whole
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "shipped uniform:6x" in page
+    assert "shipped uniform:6x" in page and "Decoding, CPU of the study&#39;s host" in page
+
+
+def test_the_time_of_decoding_is_no_goal(tmp_path: Path) -> None:
+    study = squares_study(tmp_path, *SPACE, ('metric = "latency_ratio"', 'metric = "storage_decode_ns"'))
+    with pytest.raises(SpecError, match="of packed weights alone"):
+        edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=tmp_path / "out", board="here"))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from edgedeploy.records.metric_table import (
     BOARD_METRICS,
     METRICS,
     OF_IMAGES,
+    OF_PACKED,
     RUN_METRICS,
     SCENARIO_METRICS,
     by_name,
@@ -35,7 +36,7 @@ def row(name: str = "new_metric_ns", source: Source | None = None, **more: str) 
 
 def test_every_metric_belongs_to_every_run_or_to_what_a_study_file_asks_for() -> None:
     assert set(BOARD_METRICS) == set(RUN_METRICS) | {name for table in SCENARIO_METRICS.values() for name in table}
-    assert set(SCENARIO_METRICS) == {*get_args(ScenarioName), OF_IMAGES}
+    assert set(SCENARIO_METRICS) == {*get_args(ScenarioName), OF_IMAGES, OF_PACKED}
     assert {item.source.series for item in METRICS} <= set(SERIES)
 
 
