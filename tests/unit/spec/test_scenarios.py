@@ -220,7 +220,7 @@ class TestServer:
 
     @pytest.mark.parametrize(("gap_s", "more"), [(30, ""), (7, ""), (0.001, "most = 100\n")])
     def test_a_pace_that_no_number_of_users_has_is_refused(self, gap_s: float, more: str, tmp_path: Path) -> None:
-        """One user asks three times as often as this file, and none 1.4 times as often as another; 10,000 may not be tried."""
+        """One user asks three times as often as the first file, none asks as the second one says."""
         (tmp_path / "clinic.txt").write_text("\n".join(f"{index * gap_s:.3f}" for index in range(700)))
         table = f'{SERVER}arrivals = "clinic.txt"\n{more}'
         with pytest.raises(DataError, match=f'at its own pace: a request comes every {gap_s} s.* every = "{gap_s} s"'):
