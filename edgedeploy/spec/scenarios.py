@@ -31,6 +31,9 @@ ScenarioName = Literal[
 ]
 
 
+PACE_APART: Final = 0.05
+"""Share by which the pace of a whole number of users may differ from a recording's own."""
+
 LONGEST_S: Final = 366 * 24 * 3600
 """A time of more than a year is a slip, and clocks count no longer than centuries."""
 
@@ -336,7 +339,19 @@ class ServerTable(ScenarioTable):
             raise DataError(f"arrival times of {path}", found, f"percentile {self.percentile:g} needs {needed} or more")
         mean_ns = times_ns[-1] / (len(times_ns) - 1)
         gaps = [round((after - before) / mean_ns * GAP_UNIT) for before, after in itertools.pairwise([0, *times_ns])]
-        return gaps, self.users or min(self.most, max(1, round(self.every * _S_NS / mean_ns)))
+        return gaps, self.users or self._users_of(path, mean_ns)
+
+    def _users_of(self, path: Path, mean_ns: float) -> int:
+        """As many users as ask at the recording's own pace. Raises ``DataError`` where no number of them does."""
+        exact = self.every * _S_NS / mean_ns
+        users = max(1, round(exact))
+        if abs(users / exact - 1) > PACE_APART or users > self.most:
+            found = (
+                f"a request comes every {mean_ns / _S_NS:.3g} s, as of {exact:.3g} users who ask every {self.every:g} s"
+            )
+            remedy = f'State `users`, raise `most`, or write every = "{mean_ns / _S_NS:.6g} s"'
+            raise DataError(f"{path} at its own pace", found, remedy)
+        return users
 
 
 class Scenarios(Table):

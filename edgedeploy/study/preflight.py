@@ -54,6 +54,7 @@ from edgedeploy.study.clusters import check_groups
 from edgedeploy.study.codecs_here import check_codecs_here, require_codecs
 from edgedeploy.study.gathering import Found, gather
 from edgedeploy.study.shrinking import check_network
+from edgedeploy.study.tiles_here import check_tiles_here
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import Plugin, demands_of, find_targets, quantizers_of, sessions_of
 from edgedeploy.tasks.load import load_task
@@ -131,6 +132,7 @@ def prepare(
     check_groups(task)
     check_codecs_here(source, spec, task)
     baseline = find_baseline(spec, source, task)
+    cannot_be_cut = check_tiles_here(source, spec.space, task)
     scenarios = spec.measure.plans(source.path.resolve().parent)
     targets = ready_targets([names[name] for name in spec.study.targets])
     if given and isinstance(task, ReadyMade):
@@ -171,7 +173,7 @@ def prepare(
         only=conditions_of(spec.only, {"target": spec.study.targets, **spec.space}),
     )
     told = tuple(map(str, getattr(task, "notes", ())))
-    notes = (*older_keys(source), *baseline.notes, *_saturation(spec, targets, info), *told)
+    notes = (*older_keys(source), *baseline.notes, *_saturation(spec, targets, info), *cannot_be_cut, *told)
     left_out = _left_out(spec, targets, info)
     return Ready(task, targets, boards, cluster, space, left_out, notes, scenarios, baseline, away, admit)
 

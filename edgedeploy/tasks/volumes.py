@@ -53,6 +53,9 @@ STEP: Final = 16
 
 FITS: Final = ("crop", "squeeze")
 
+_ENDS: Final = (("L", "R"), ("P", "A"), ("I", "S"))
+"""Of the axes of RAS+: MONAI's own default has changed."""
+
 
 @dataclass(frozen=True)
 class VolumeOptions:
@@ -255,7 +258,7 @@ class Volumes:
         volume, label = self.load(case)
         if self.options.fit == "squeeze":
             volume = _squeezed(volume, self.options.size, "trilinear")
-            label = np.asarray(_squeezed(label.astype(np.float32), self.options.size, "nearest"), np.uint8)
+            label = np.asarray(_squeezed(label.astype(np.float32), self.options.size, "nearest-exact"), np.uint8)
         row = change({"volume": volume[None], "label": label[None]})
         return row[0] if isinstance(row, list) else row
 
@@ -327,7 +330,7 @@ class Volumes:
         from monai.transforms import Orientation, Spacing
 
         volume: Any = MetaTensor(torch.from_numpy(values)[None], affine=torch.from_numpy(affine))
-        volume = Orientation(self.options.orientation)(volume)
+        volume = Orientation(self.options.orientation, labels=_ENDS)(volume)
         if any(self.options.spacing_mm):
             now = volume.pixdim.tolist()
             wanted = [mine or theirs for mine, theirs in zip(self.options.spacing_mm, now, strict=True)]
@@ -377,6 +380,8 @@ def _numbered(path: Path, marks: Volume, classes: Mapping[str, int]) -> Volume:
 
 
 def _squeezed(values: Volume, size: Sequence[int], mode: str) -> Volume:
+    """Voxels are areas for both modes: torch's plain "nearest" takes them for points, and labels would lie half a voxel of
+    the network's aside of the volume."""
     import torch
     import torch.nn.functional as F  # noqa: N812
 

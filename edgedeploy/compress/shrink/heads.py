@@ -49,9 +49,12 @@ def with_own_heads(model: nn.Module, given: Given) -> list[str]:
     """Put an :class:`Attention` that answers the same in the place of every self-attention layer; returns their names."""
     found = {name: made for name, made in attentions_of(model, given.inputs).items() if name}
     kept = {name: layer for name, layer in model.named_modules() if name and isinstance(layer, Attention)}
+    everywhere = list(model.named_modules(remove_duplicate=False))  # blocks may share one layer
     for name, made in found.items():
         if name not in kept:
-            model.set_submodule(name, made)
+            before = model.get_submodule(name)
+            for place in [place for place, module in everywhere if module is before]:
+                model.set_submodule(place, made)
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False  # which reads the weights of nn.MultiheadAttention

@@ -13,6 +13,9 @@ TYPES: Final[Mapping[str, str]] = {
 }
 """numpy's names of types to those of Triton's ``DataType``."""
 
+NO_AXES: Final = "Triton takes no tensors without axes from a model that makes no batches"
+"""Said of a scalar: its validation refuses both empty dims and a reshape to them there."""
+
 
 @dataclass(frozen=True)
 class Port:
@@ -61,7 +64,9 @@ class ModelConfig:
 
 
 def form(port: Port) -> str:
-    return f"data_type: {TYPES[port.dtype]} dims: [ {', '.join(map(str, port.dims))} ]"
+    """A port without dims is one number a case: the server asks for dims, and for a reshape that takes them away."""
+    dims = f"dims: [ {', '.join(map(str, port.dims))} ]" if port.dims else "dims: [ 1 ] reshape { shape: [ ] }"
+    return f"data_type: {TYPES[port.dtype]} {dims}"
 
 
 def quoted(value: str) -> str:

@@ -19,7 +19,7 @@ from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.runtime.pipeline.tiles import SETTING
 from edgedeploy.study.oneshot.desk import require_absent
-from edgedeploy.study.oneshot.pbtxt import TYPES, ModelConfig, Port
+from edgedeploy.study.oneshot.pbtxt import NO_AXES, TYPES, ModelConfig, Port
 
 VERSION: Final = 1
 PYTHON_MODEL: Final = "triton_model.py"
@@ -149,6 +149,10 @@ def _config(served: Served, backend: str, file: str, parameters: Mapping[str, st
     if unknown:
         found = f"Triton has no name for tensors of {', '.join(unknown)}"
         raise SpecError("a Triton repository", found, "Export the artifact as it is")
+    if any(not spec.shape for spec in (*served.artifact.inputs, *served.artifact.outputs)):
+        raise SpecError(
+            "a Triton repository", NO_AXES, "Give the tensor an axis of one, or export the artifact as it is"
+        )
     return ModelConfig(
         name=served.name,
         backend=backend,

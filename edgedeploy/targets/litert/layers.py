@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import Assignment, PrecisionPlan, assign
 from edgedeploy.reference.layers import layers_of, name_nodes, weights_of
+from edgedeploy.reference.masks import ScoreStep, is_mask, masking
 from edgedeploy.reference.skips import Step, untouched
 from edgedeploy.reference.weights import numbers, same
 from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
@@ -122,6 +123,38 @@ def input_skips(floating: Path) -> list[str]:
     answers = [str(int(item["index"])) for item in interpreter.get_output_details()]
     scopes = _scopes(interpreter)
     return [scopes[int(place)] for place in untouched(steps, map(str, inputs), answers)]
+
+
+_BETWEEN_SCORES: Final = (
+    *("ADD", "SUB", "MUL", "DIV", "SELECT", "SELECT_V2", "MINIMUM", "MAXIMUM", "CAST", "RESHAPE", "TRANSPOSE"),
+    *("SQUEEZE", "EXPAND_DIMS", "BROADCAST_TO", "SLICE", "STRIDED_SLICE", "GATHER"),
+)
+
+
+def masked(floating: Path) -> list[str]:
+    """The quantizer's names of operators that mask scores (:mod:`edgedeploy.reference.masks`)."""
+    interpreter = _opened(floating)
+    nodes = interpreter._get_ops_details()
+    made = {int(index) for node in nodes for index in node["outputs"]}
+    made |= {int(item["index"]) for item in interpreter.get_input_details()}
+
+    def masks(node: Any) -> bool:
+        held = (int(index) for index in node["inputs"] if int(index) >= 0 and int(index) not in made)
+        return any(is_mask(interpreter.get_tensor(index)) for index in held)
+
+    steps = [
+        ScoreStep(
+            str(place),
+            tuple(str(int(index)) for index in node["inputs"] if int(index) in made),
+            tuple(str(int(index)) for index in node["outputs"]),
+            node["op_name"] in ("SOFTMAX", "LOG_SOFTMAX"),
+            between := node["op_name"] in _BETWEEN_SCORES,
+            between and masks(node),
+        )
+        for place, node in enumerate(nodes)
+    ]
+    scopes = _scopes(interpreter)
+    return [scopes[int(place)] for place in masking(steps)]
 
 
 def _operations_of(floating: Path) -> list[tuple[str, Array]]:

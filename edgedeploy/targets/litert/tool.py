@@ -35,7 +35,7 @@ from edgedeploy.reference.translate import first_line, translated
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sessions.litert.session import LAYERS, LiteRtSession, open_model
 from edgedeploy.targets.common import check_outputs
-from edgedeploy.targets.litert.layers import LayerPlan, find_layers, input_skips
+from edgedeploy.targets.litert.layers import LayerPlan, find_layers, input_skips, masked
 from edgedeploy.targets.litert.ranges import Ranges, Run, choose, watch
 from edgedeploy.targets.litert.signature import nameless, repaired
 
@@ -206,7 +206,7 @@ def narrow(job: ToolJob, layers: LayerPlan, floating: Path, cases: Iterator[dict
     recipes = recipe_manager.RecipeManager()  # of the recipes that match an operator, the last one added wins
     RECIPES[job.precision](recipes, ".*")
     if job.precision == "int8":
-        for scope in input_skips(floating):
+        for scope in (*input_skips(floating), *masked(floating)):
             _float32(recipes, f"^{re.escape(scope)}$")
     for scope, precision in layers.of_scope().items():
         RECIPES[precision](recipes, f"^{re.escape(scope)}$")

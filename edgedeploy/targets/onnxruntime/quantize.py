@@ -24,6 +24,7 @@ from edgedeploy.records.precision import NARROW, Assignment, assign
 from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.external import require_in_one_file, save
 from edgedeploy.reference.layers import check_alive, check_followed, fused_from, layers_of, name_nodes
+from edgedeploy.reference.masks import masked
 from edgedeploy.reference.safety_child import outline
 from edgedeploy.reference.skips import input_skips, reading_again
 from edgedeploy.reference.translate import translated
@@ -211,11 +212,18 @@ def _left_float(request: BuildRequest, source: Any, assignment: Assignment, prep
     sources = fused_from(source, ready)
     check_alive(request.plan, assignment, sources.values())
     others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
-    others += [node.name for node in ready.graph.node if node.op_type in NEVER_INT8]
+    others += [node.name for node in ready.graph.node if node.op_type in NEVER_INT8 or _of_groups_with_bias(node)]
+    others += masked(ready)
     if request.quantizer == SMOOTH:
         narrow = {name for name, names in sources.items() if names} - {*others}
         others += _smoothed(ready, narrow, request, prepared)
     return others, outline(ready)
+
+
+def _of_groups_with_bias(node: Any) -> bool:
+    """The quantizer counts a scale for each output channel of one group, and a bias for each of all groups."""
+    grouped = node.op_type == "ConvTranspose" and any(item.name == "group" and item.i > 1 for item in node.attribute)
+    return grouped and len(node.input) > 2
 
 
 def _smoothed(ready: Any, narrow: set[str], request: BuildRequest, prepared: Path) -> list[str]:

@@ -40,6 +40,10 @@ this host's int8 kernels. It is internal to OpenVINO's CPU device (2025.4 and 20
 BLOCK: Final = 32
 """Number of 4-bit weights that share one scale, if a layer's inputs are a multiple of it; else fewer."""
 
+SMALLEST_BLOCK: Final = 16
+"""Inputs that are no multiple of it leave a layer as it is: NNCF's blocks are powers of two that divide them. Its own least
+is 32."""
+
 _RECURRENT: Final = ("LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell")
 """Operations whose weights the CPU device takes as constants alone: it does not load them quantized."""
 
@@ -186,7 +190,9 @@ def compress(
     ]
     options: dict[str, Any] = {"mode": nncf.CompressWeightsMode.INT8_SYM}
     if precision == "int4-weights":
-        parameters = nncf.AdvancedCompressionParameters(group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST)
+        parameters = nncf.AdvancedCompressionParameters(
+            group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST, min_adjusted_group_size=SMALLEST_BLOCK
+        )
         options = {
             "mode": nncf.CompressWeightsMode.INT4_ASYM,
             "ratio": 1.0,
@@ -215,6 +221,8 @@ def check_narrow(request: BuildRequest, wanted: set[str], narrow: dict[str, str]
     """Raises ``Unsupported`` when the model's precision asks for quantized layers and none was quantized."""
     if request.precision in NARROW and request.precision in wanted - set(narrow.values()):
         found = "NNCF found nothing in the model that it can quantize"
+        if request.precision == "int4-weights":
+            found += f": blocks need products whose inputs are a multiple of {SMALLEST_BLOCK}"
         raise Unsupported(f"{request.precision} layers", found, "Search float32 instead")
 
 

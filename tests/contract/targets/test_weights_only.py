@@ -142,6 +142,27 @@ def test_products_that_are_narrower_than_a_block_are_counted_as_they_are(
     assert session.executed() == {precision: 1}
 
 
+@pytest.mark.parametrize(("inputs", "narrow"), [(48, True), (17, False)])
+def test_blocks_of_openvino_are_powers_of_two(inputs: int, narrow: bool, tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).standard_normal((inputs, 5)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="/fc")],
+        "blocks",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, inputs])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 5])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    if not narrow:
+        with pytest.raises(Unsupported, match="products whose inputs are a multiple of 16"):
+            OpenVinoTarget().build(request(path, "int4-weights"), tmp_path / "out")
+        return
+    artifact = OpenVinoTarget().build(request(path, "int4-weights"), tmp_path / "out")
+    session = open_session("openvino", tmp_path / "out", artifact.entry, dict(artifact.settings), 1)
+    assert session.executed() == {"int4-weights": 1}
+
+
 @each_target
 def test_a_plan_names_single_layers(make: Any, tmp_path: Path) -> None:
     path = encoder(tmp_path / "m.onnx")

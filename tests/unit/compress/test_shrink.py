@@ -216,6 +216,17 @@ class Other(Joint):
         return super().forward(1.1 * x)
 
 
+def test_one_layer_that_all_blocks_share_loses_its_heads_in_each_of_them() -> None:
+    model = small(depth=3)
+    (first, *others) = attentions_of(model, ONE)
+    for name in others:
+        model.set_submodule(name, model.get_submodule(first))
+    smaller = shrunk(model, Shrink.of({"heads": 0.5}, ()), ONE, feeds)
+    assert weights(smaller) < weights(model)
+    layers = {id(smaller.get_submodule(name)) for name in (first, *others)}
+    assert len(layers) == 1
+
+
 def test_what_only_looks_like_attention_is_left_alone() -> None:
     model = nn.Sequential(nn.Linear(4, 16), Other(16, 2), nn.Linear(16, 2)).eval()
     with pytest.raises(Unsupported, match="no layer of the network is softmax self-attention"):

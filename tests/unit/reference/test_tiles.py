@@ -221,11 +221,16 @@ def test_memory_is_what_lives_at_once() -> None:
             ),
             "Resize up interpolates by 2",
         ),
+        (
+            helper.make_node("Resize", ["c", "", "drifting"], ["y"], "up", mode="linear"),
+            "Resize up interpolates by 2.01",
+        ),
     ],
 )
 def test_what_no_halo_is_enough_for_is_named(node: Any, found: str) -> None:
     weights = {
         **{"w": THREE, "one": np.ones(1, np.float32), "axis": np.array(2), "s": DOUBLED},
+        "drifting": np.array([1, 1, 2.01], np.float32),
         "places": np.ones((1, 1, LENGTH), np.float32),
         "two": np.array([0, 0, 2, 0, 0, 2]),
         **{"b": np.array([-1]), "e": np.array([-LENGTH - 1]), "axes": np.array([2]), "back": np.array([-1])},
@@ -282,6 +287,23 @@ def test_an_overlap_approximates_what_cannot_be_exact_and_names_it() -> None:
     values = noise(model)
     distance = np.abs(stitched(found, values) - answers(model, values)).max()
     assert 0 < distance < 1
+
+
+def test_a_linear_layer_over_channels_that_stand_last_is_exact() -> None:
+    """Over voxels that stand last it is none."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]),
+        helper.make_node("MatMul", ["t", "w"], ["m"], "linear"),
+        helper.make_node("Transpose", ["m"], ["y"], perm=[0, 3, 1, 2]),
+    ]
+    weights = {"w": np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)}
+    model = model_of(nodes, weights, (1, 3, 16, 8))
+    found, values = tiled(model, (8, 4)), noise(model)
+    assert found.plan.count == 4
+    np.testing.assert_allclose(stitched(found, values), answers(model, values), rtol=1e-5, atol=1e-6)
+    along = model_of([helper.make_node("MatMul", ["x", "w"], ["y"], "linear")], weights, (1, 1, 8, 3))
+    with pytest.raises(Unsupported, match="MatMul linear looks at all positions"):
+        tiled(along, (4, 3))
 
 
 def test_tiles_that_cannot_be_say_what_can() -> None:

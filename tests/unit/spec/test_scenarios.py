@@ -218,6 +218,16 @@ class TestServer:
         with pytest.raises(DataError, match=found):
             plan(f'{SERVER}arrivals = "clinic.txt"\n', tmp_path)
 
+    @pytest.mark.parametrize(("gap_s", "more"), [(30, ""), (7, ""), (0.001, "most = 100\n")])
+    def test_a_pace_that_no_number_of_users_has_is_refused(self, gap_s: float, more: str, tmp_path: Path) -> None:
+        """One user asks three times as often as the first file, none asks as the second one says."""
+        (tmp_path / "clinic.txt").write_text("\n".join(f"{index * gap_s:.3f}" for index in range(700)))
+        table = f'{SERVER}arrivals = "clinic.txt"\n{more}'
+        with pytest.raises(DataError, match=f'at its own pace: a request comes every {gap_s} s.* every = "{gap_s} s"'):
+            plan(table, tmp_path)
+        assert plan(f'{table}every = "{gap_s} s"\n', tmp_path).settings["users"] == 1
+        assert plan(f"{table}users = 3\n", tmp_path).settings["users"] == 3
+
     def test_a_percentile_needs_its_requests(self) -> None:
         with pytest.raises(SpecError, match=r"percentile 99\.9 needs 6636 queries"):
             parse(f"{SERVER}percentile = 99.9\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,15 @@ STRING, INT32, INT64, UINT32, UINT64, ENUM = (
 # What we write of Triton's model_config.proto (triton-inference-server/common, protobuf/): messages with their fields, each
 # with its number, its type, and "*" where there may be many. Names and numbers are those of the published file.
 MESSAGES: dict[str, dict[str, tuple[Any, ...]]] = {
-    "ModelInput": {"name": (1, STRING), "data_type": (2, "DataType"), "dims": (4, INT64, "*")},
-    "ModelOutput": {"name": (1, STRING), "data_type": (2, "DataType"), "dims": (3, INT64, "*")},
+    "ModelTensorReshape": {"shape": (1, INT64, "*")},
+    "ModelInput": {
+        **{"name": (1, STRING), "data_type": (2, "DataType"), "dims": (4, INT64, "*")},
+        "reshape": (5, "ModelTensorReshape"),
+    },
+    "ModelOutput": {
+        **{"name": (1, STRING), "data_type": (2, "DataType"), "dims": (3, INT64, "*")},
+        "reshape": (5, "ModelTensorReshape"),
+    },
     "ModelInstanceGroup": {"count": (2, INT32), "kind": (4, "Kind")},
     "Specific": {"versions": (1, INT64, "*")},
     "ModelVersionPolicy": {"specific": (3, "Specific")},
@@ -154,6 +162,21 @@ def test_without_batches_the_model_has_its_own_shapes(tmp_path: Path) -> None:
     config = parsed((tmp_path / "out" / "cart" / "config.pbtxt").read_text())
     assert (config.max_batch_size, list(config.input[0].dims)) == (0, [1, 3, 8, 8])
     assert not config.HasField("dynamic_batching")
+
+
+def test_one_number_a_case_has_the_form_that_the_server_asks_for(tmp_path: Path) -> None:
+    """Its validation refuses empty dims, and a reshape to none where the model makes no batches."""
+    found = served(tmp_path, max_batch=4)
+    scores = replace(found, artifact=replace(found.artifact, outputs=(TensorSpec("y", "float32", (1,)),)))
+    write_repository("triton", scores, tmp_path / "out")
+    (output,) = parsed((tmp_path / "out" / "cart" / "config.pbtxt").read_text()).output
+    assert list(output.dims) == [1] and output.HasField("reshape") and not output.reshape.shape
+    none = replace(scores, max_batch=1, artifact=replace(found.artifact, outputs=(TensorSpec("y", "float32", ()),)))
+    with pytest.raises(SpecError, match="no tensors without axes"):
+        write_repository("triton", none, tmp_path / "none")
+    write_repository("triton", replace(scores, max_batch=1), tmp_path / "alone")
+    (output,) = parsed((tmp_path / "alone" / "cart" / "config.pbtxt").read_text()).output
+    assert list(output.dims) == [1] and not output.HasField("reshape")
 
 
 def test_what_a_backend_is_not_told_is_said(tmp_path: Path) -> None:

@@ -72,6 +72,21 @@ def test_a_cut_answer_comes_back_to_its_place(root: Path) -> None:
     assert not seen[:, :, :2].any()
 
 
+def test_squeezed_labels_lie_where_the_squeezed_volume_does(tmp_path: Path) -> None:
+    box = np.zeros((48, 48, 48), np.uint8)
+    box[10:38, 10:38, 10:38] = 1
+    for number in range(12):
+        seen = 100 * box
+        seen[0, 0, 0] = number  # equal images would be one group
+        picture_kit.volume(tmp_path, f"v{number:02d}", number, values=seen, label=box)
+    task = load(tmp_path, window=[0.0, 100.0], fit="squeeze", flip=False)
+    volumes, labels = next(task.batches(0, 2))
+    middle = np.argwhere(labels[0, 0].numpy()).mean(axis=0)
+    assert middle == pytest.approx([7.5, 7.5, 7.5])
+    bright = volumes[0, 0].numpy() > volumes[0, 0].numpy().max() / 2
+    assert middle == pytest.approx(np.argwhere(bright).mean(axis=0))
+
+
 def test_placing_there_and_back_keeps_every_voxel() -> None:
     for shape in ((7, 16, 20), (16, 17, 15)):
         values = np.random.default_rng(0).random(shape)

@@ -14,7 +14,7 @@ from edgedeploy.runtime.bundle.arrays import read_array
 from edgedeploy.runtime.bundle.manifest import ARTIFACT_FOLDER, Manifest, Tensor
 from edgedeploy.runtime.bundle.tree import Tree
 from edgedeploy.runtime.pipeline.tiles import SETTING
-from edgedeploy.study.oneshot.pbtxt import TYPES, ModelConfig, Port, form, quoted
+from edgedeploy.study.oneshot.pbtxt import NO_AXES, TYPES, ModelConfig, Port, form, quoted
 
 BACKENDS: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 
@@ -32,6 +32,8 @@ def write_triton(tree: Tree, manifest: Manifest, folder: Path) -> None:
     if unknown:
         found = f"Triton has no name for tensors of {', '.join(unknown)}"
         raise BundleError("a Triton repository of that bundle", found, "Hand it over as oci, which takes it as it is")
+    if any(not tensor.shape for tensor in (*manifest.inputs, *manifest.outputs)):
+        raise BundleError("a Triton repository of that bundle", NO_AXES, "Hand it over as oci, which takes it as it is")
     model = folder / manifest.name
     version = model / str(manifest.release)
     version.mkdir(parents=True)
