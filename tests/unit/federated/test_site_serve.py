@@ -69,5 +69,5 @@ def test_a_folder_whose_marker_is_another_things_is_told(marker: str, tmp_path: 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "federate.json").write_text(marker)
     coordinator = Coordinator(*load_sites(tmp_path / "sites.toml"), tmp_path / "out", print)
-    with pytest.raises(SpecError, match="another release|cannot be read"):
+    with pytest.raises(SpecError, match=r"another release|cannot be read"):
         coordinator.run(resume=True, once=True)
