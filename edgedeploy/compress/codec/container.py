@@ -111,7 +111,10 @@ def from_bytes(data: bytes, name: str = "packed weights") -> tuple[Packed, dict[
         arrays = packed.decoded()
     except DataError as exc:
         raise DataError(f"read {name}", f"{exc.asked}: {exc.found}", "Fetch the file anew") from exc
-    except (ValueError, KeyError, TypeError, IndexError, OverflowError, struct.error, zlib.error) as exc:
+    except (
+        *(ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError, MemoryError),
+        *(struct.error, zlib.error),
+    ) as exc:
         raise DataError(
             f"read {name}", f"it is damaged ({type(exc).__name__}: {exc})"[:300], "Fetch the file anew"
         ) from exc
@@ -283,6 +286,8 @@ def _decoded(counts: list[int], tables: bytes, stream: bytes, told: Mapping[str,
         return source.end()
     if told["coder"] != "rans":
         raise ValueError("an unknown coder")
+    if int(told["lanes"]) < lanes_for(sum(counts)):  # of one lane, a file of a hundred bytes would take minutes
+        raise ValueError(f"{told['lanes']} lanes for {sum(counts)} numbers")
     source = _Bytes(tables)
     coded = iter(decode(stream, [(count, _table(source)) for count in counts if count], int(told["lanes"])))
     source.end()
