@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.audit.intervals import Interval, wilson
-from edgedeploy.audit.subject import Pair, Subject, answers, class_scores, threshold_of
+from edgedeploy.audit.subject import Pair, Subject, answers, class_scores, threshold_of, unanswered
 from edgedeploy.interfaces.task import Array
 
 LIMITS: Final = (
@@ -65,6 +65,10 @@ def measure_disagreement(subject: Subject, pair: Pair) -> Disagreement:
     floats, own = (class_scores(each, threshold_of(raw[0])) for each in raw)
     if floats is None or own is None or floats.shape[1] < 2:
         return Disagreement(why_not=f"output {subject.output!r} is not one score a class")
+    lost = [unanswered(each) for each in raw]
+    if any(lost):
+        told = f"{lost[0]} of {len(raw[0])} cases have NaN in the float model's answer, {lost[1]} in the artifact's"
+        return Disagreement(why_not=told)
     before, after = floats.argmax(1), own.argmax(1)
     differs = before != after
     shares = differs.mean(axis=1)

@@ -49,6 +49,9 @@ class Result:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
+NO_VALUE: Final = "no metric has a value in any case, of the float model or of the artifact"
+
+
 @dataclass(frozen=True)
 class Part:
     name: str
@@ -100,22 +103,24 @@ def _triggers(asked: Asked) -> Result:
 
 def _robustness(asked: Asked) -> Result:
     found = measure_robustness(asked.subject, asked.pair(), seed=asked.seed, deadline=asked.over)
-    if found.why_not or not found.lines:
-        return Result(
-            (), found.as_json(), found.why_not or "the time was over before the first line", complete=not found.left_out
-        )
+    if found.why_not or not (found.lines or found.unanswered):
+        why = found.why_not or ("the time was over before the first line" if found.left_out else NO_VALUE)
+        return Result((), found.as_json(), why, complete=not found.left_out)
     lines = [
         f"{line.disturbance} {line.strength:g}: {line.metric} {line.float_value:.4g} float, {line.artifact_value:.4g} "
         f"artifact; extra loss {line.extra_loss:.4g} ({f'95 % {line.interval}' if line.interval else 'too few cases'}), "
         f"worst case {line.worst:.4g}, n = {line.cases}"
         for line in found.lines
     ]
-    worst = found.surest
-    lines.insert(
-        0,
-        f"{len(found.lines)} lines; the surest extra loss is {worst.extra_loss:.4g} in {worst.metric} by "
-        f"{worst.disturbance} {worst.strength:g} ({f'95 % {worst.interval}' if worst.interval else 'too few cases'})",
-    )
+    if found.lines:
+        worst = found.surest
+        lines.insert(
+            0,
+            f"{len(found.lines)} lines; the surest extra loss is {worst.extra_loss:.4g} in {worst.metric} by "
+            f"{worst.disturbance} {worst.strength:g} ({f'95 % {worst.interval}' if worst.interval else 'too few cases'})",
+        )
+    if found.unanswered:
+        lines.insert(0, f"the artifact has no value where the float model has one: {'; '.join(found.unanswered)}")
     if found.left_out:
         lines.append(f"left out for want of time: {', '.join(found.left_out)}")
     return Result(tuple(lines), found.as_json(), complete=not found.left_out)

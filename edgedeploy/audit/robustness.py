@@ -66,9 +66,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Robustness:
-    """``left_out`` had no time."""
+    """``left_out`` had no time. ``unanswered`` says where the artifact's answer has no value though the float model's has:
+    such cases are in no mean, and worse than any that is."""
 
     lines: tuple[Line, ...] = ()
+    unanswered: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     why_not: str = ""
 
@@ -80,6 +82,7 @@ class Robustness:
     def as_json(self) -> dict[str, Any]:
         return {
             "lines": [line.as_json() for line in self.lines],
+            "artifact_has_no_value": list(self.unanswered),
             "left_out": list(self.left_out),
             "not_measured": self.why_not,
         }
@@ -100,18 +103,29 @@ def measure_robustness(
     if values is None:
         return Robustness(why_not="neither the task's metrics nor classes can be read from its answers")
     lines: list[Line] = []
+    gone = [text for metric in values if (text := _unanswered("as it is", metric, *values[metric]))]
     wanted = [(name, strength) for name, strengths in STRENGTHS.items() for strength in strengths]
     for place, (name, strength) in enumerate(wanted):
         if deadline():
-            return Robustness(tuple(lines), tuple(f"{name} {strength:g}" for name, strength in wanted[place:]))
+            return Robustness(
+                tuple(lines), tuple(gone), tuple(f"{name} {strength:g}" for name, strength in wanted[place:])
+            )
         rng = np.random.default_rng([seed, place])
         changed = disturbed(images, name, strength, low, high, rng)
         found = [answers(session, subject.input, changed) for session in (pair.reference, pair.artifact)]
-        now = _values(subject, found, clean[0])
+        now = _values(subject, found, clean[0], tuple(values))
         assert now is not None  # as on the clean ones
         made = [_line(name, strength, metric, values[metric], now[metric], subject, seed) for metric in now]
+        said = (_unanswered(f"{name} {strength:g}", metric, *now[metric]) for metric in now)
+        gone += [text for text in said if text]
         lines += [line for line in made if line.cases]  # a metric that no case defines is no number
-    return Robustness(tuple(lines))
+    return Robustness(tuple(lines), tuple(gone))
+
+
+def _unanswered(disturbance: str, metric: str, floats: Floats, own: Floats) -> str:
+    """That the artifact has no value where the float model has one; empty where it has."""
+    count = int((np.isfinite(floats) & ~np.isfinite(own)).sum())
+    return f"{disturbance}: no {metric} of the artifact in {count} of {len(own)} cases" if count else ""
 
 
 def disturbed(images: Array, name: str, strength: float, low: float, high: float, rng: np.random.Generator) -> Array:
@@ -131,13 +145,17 @@ def disturbed(images: Array, name: str, strength: float, low: float, high: float
 
 
 def _values(
-    subject: Subject, found: Sequence[Mapping[str, Array]], clean: Mapping[str, Array]
+    subject: Subject,
+    found: Sequence[Mapping[str, Array]],
+    clean: Mapping[str, Array],
+    wanted: Sequence[str] = (),
 ) -> dict[str, tuple[Floats, Floats]] | None:
     """By metric, the values (cases) of the float model and of the artifact; NaN where undefined. None where nothing
-    can be read."""
-    if subject.task is not None:
+    can be read. ``wanted`` are the metrics of the clean images, which are told of the others too."""
+    if subject.task is not None and KEPT not in wanted:
         rows = [[_of_case(subject, each, row) for row in range(len(clean[subject.output]))] for each in found]
-        names = [name for name in subject.task.metrics if any(row[name] is not None for row in rows[0])][:2]
+        known = [name for name in subject.task.metrics if any(row[name] is not None for row in rows[0])][:2]
+        names = list(wanted) or known
         read = {
             name: [np.array([np.nan if row[name] is None else row[name] for row in side], float) for side in rows]
             for name in names
@@ -147,11 +165,15 @@ def _values(
     threshold, before = threshold_of(clean[subject.output]), class_scores(clean[subject.output])
     if before is None:
         return None
-    float_kept, own_kept = (
-        np.mean(class_scores(each[subject.output], threshold).argmax(1) == before.argmax(1), axis=1)  # type: ignore[union-attr]
-        for each in found
-    )
+    float_kept, own_kept = (_kept(before, class_scores(each[subject.output], threshold)) for each in found)
     return {KEPT: (float_kept, own_kept)}
+
+
+def _kept(before: Array, now: Array | None) -> Floats:
+    """By case, the share of answers that are as before; NaN where there are none."""
+    assert now is not None  # of one shape with those before
+    shares = np.mean(now.argmax(1) == before.argmax(1), axis=1)
+    return np.where(np.isnan(before).any(axis=(1, 2)) | np.isnan(now).any(axis=(1, 2)), np.nan, shares)
 
 
 def _of_case(subject: Subject, outputs: Mapping[str, Array], row: int) -> dict[str, float | None]:

@@ -91,6 +91,11 @@ def class_scores(output: Array, threshold: float | None = None) -> Array | None:
     return np.concatenate([np.zeros_like(own), own], axis=1)
 
 
+def unanswered(output: Array) -> int:
+    """Cases (N, ...) with NaN among their answers: its place among classes is the first, and says nothing."""
+    return int(np.isnan(output.reshape(len(output), -1)).any(axis=1).sum()) if output.dtype.kind == "f" else 0
+
+
 def threshold_of(output: Array) -> float:
     """Where a single score turns from no to yes: one half if all values are probabilities, else 0."""
     values = np.asarray(output, np.float64)

@@ -136,11 +136,34 @@ def merge_sites(
     words, plane = _words(model, tensors), (len(tensors), 2, BINS)
     summed = _checked(secure_sum(grid, chosen), words, [(1,), plane, plane])
     _, part, shares, presence = summed.arrays
-    present = np.rint(presence).astype(np.int64)
+    present = _sound(part, shares, presence, summed)
     ends = _refined(grid, chosen, words, present, summed) if refine else None
     cases = round(float(part[0]) * MOST_SITE_CASES)
     most = shares * MOST_SITE_CASES
     return MergedHistograms(tuple(tensors), most, present, cases, summed.sites, model, summed.dropped, ends)
+
+
+def _sound(part: Floats, shares: Floats, presence: Floats, summed: Summed) -> npt.NDArray[np.int64]:
+    """How many sites reached each bin. Raises ``DataError`` where the sums are none of histograms: a site that sends less
+    than nothing would take away what others saw, and make ranges narrower. What is hidden in a sum that is one is not found.
+    """
+    present = np.rint(presence).astype(np.int64)
+    slack = (2 * BINS + 2) * summed.sites * summed.step
+    counted = shares.sum(axis=(1, 2))
+    known = present.any(axis=(1, 2))
+    faults = {
+        "counts of sites that are none": (np.abs(presence - present) > slack).any() or (present < 0).any(),
+        "more sites in a bin than there are": (present > summed.sites).any(),
+        "shares below zero": (shares < -slack).any(),
+        "shares in bins that no site reached": (shares[present == 0] > slack).any(),
+        "shares that are not those of the cases": (np.abs(counted - float(part[0])) > slack)[known].any(),
+        "no cases": float(part[0]) < 0.5 / MOST_SITE_CASES,
+    }
+    fault = next((words for words, found in faults.items() if found), "")
+    if fault:
+        found = f"the sums have {fault}: a site sent what is no histogram"
+        raise DataError("merge the sites' histograms", found, "Ask the sites: which one it is cannot be seen here")
+    return present
 
 
 def _refined(

@@ -11,6 +11,7 @@ read by the sites as it is.
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 import zlib
@@ -49,14 +50,19 @@ def plain_weights(path: Path, like: Path | None = None) -> bytes | None:
 
 def is_list(arrays: Mapping[str, Any]) -> bool:
     """Whether all names are places in a list."""
-    return all(_PLACE.fullmatch(name) for name in arrays)
+    return all(isinstance(name, str) and _PLACE.fullmatch(name) for name in arrays)
 
 
 def named(arrays: Mapping[str, Any], own: Mapping[str, Any], asked: str) -> dict[str, Any]:
     """``arrays`` by the names of ``own``, a network's ``state_dict``: as they are named, or a list in its order. Raises
     ``DataError`` that names the first misfit."""
     if is_list(arrays) and not set(arrays) & set(own):
-        ordered = sorted(arrays, key=lambda name: int(_PLACE.fullmatch(name)[1]))  # type: ignore[index]
+        places = {name: int(_PLACE.fullmatch(name)[1]) for name in arrays}  # type: ignore[index]
+        ordered = sorted(arrays, key=places.__getitem__)
+        first = min(places.values(), default=0)
+        if [places[name] for name in ordered] != [*range(first, first + len(ordered))] or first > 1:
+            found = f"its places are {', '.join(ordered[:8])}{' ...' if len(ordered) > 8 else ''}: one is missing, or double"
+            raise DataError(asked, found, "Save the whole list: numpy.savez(PATH, *arrays)")
         return _in_order([arrays[name] for name in ordered], own, asked)
     for place, (name, tensor) in enumerate(own.items()):
         if name not in arrays:
@@ -80,6 +86,8 @@ def _in_order(arrays: list[Any], own: Mapping[str, Any], asked: str) -> dict[str
 
 
 def _check(name: str, array: Any, tensor: Any, asked: str) -> None:
+    if not hasattr(array, "shape"):
+        raise DataError(asked, f"{name} is no array", "Save plain arrays: numpy.savez(PATH, *arrays)")
     if tuple(array.shape) != tuple(tensor.shape):
         found = f"{name} is {list(array.shape)} in the file and {list(tensor.shape)} in the network"
         raise DataError(asked, found, f"{_OF_TASK}, in the order of its state_dict")
@@ -94,15 +102,22 @@ def packed(arrays: Mapping[str, Any], asked: str) -> bytes:
     except ModuleNotFoundError:
         raise TargetUnavailable(asked, "it needs the package safetensors", "pip install 'edgedeploy[study]'") from None
     plain = {}
+    if sum(4 * math.prod(getattr(array, "shape", ())) for array in arrays.values()) > MOST_BYTES:
+        raise DataError(asked, f"its arrays have more than {MOST_BYTES // 4} numbers", "Save the weights alone")
     for name, array in arrays.items():
+        if not isinstance(name, str):
+            raise DataError(asked, f"an array is named {name!r}"[:200], "Save a state_dict, whose names are texts")
         try:
             values = np.asarray(array.detach().numpy() if hasattr(array, "detach") else array, order="C")
-        except TypeError:
-            raise DataError(asked, f"{name} holds {array.dtype}", "Save float32 or float16") from None
-        if values.dtype.kind not in "fiub":
+        except (TypeError, RuntimeError, NotImplementedError):
+            found = f"{name} holds {array.dtype} in a form that is no plain array"
+            raise DataError(asked, found, "Save dense float32 or float16 on the CPU") from None
+        if values.dtype.kind not in "fiub" or values.dtype.itemsize > 8:
             raise DataError(asked, f"{name} holds {values.dtype}, which are no numbers", "Save plain arrays")
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            found = f"{name} holds NaN or Inf: it was saved by a training that had diverged"
+        with np.errstate(over="ignore"):  # of float64: the network has float32
+            finite = values.dtype.kind != "f" or np.isfinite(values.astype(np.float32)).all()
+        if not finite:
+            found = f"{name} holds NaN, Inf or more than float32 does: it was saved by a training that had diverged"
             raise DataError(asked, found, "Take an earlier round")
         plain[name] = values
     return save(plain)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from edgedeploy.federated.mailbox import Mailbox, Spool, take
 from edgedeploy.federated.messages import MOST_REQUEST_BYTES, MOST_REQUESTS
 from edgedeploy.federated.specs import SiteSpec
 from edgedeploy.federated.tokens import is_loopback, token_in
+from edgedeploy.files import parsed
 from edgedeploy.spec.source import SpecSource
 
 TIMEOUT_S: Final = 60.0
@@ -34,6 +34,8 @@ def mailbox_of(spec: SiteSpec, source: SpecSource) -> Mailbox:
         host, port = parts.hostname or "", parts.port
     except ValueError as exc:
         raise source.error("site.coordinator", str(exc), "Write https://HOST:PORT") from None
+    if not host:
+        raise source.error("site.coordinator", "it names no host", "Write https://HOST:PORT")
     if parts.scheme == "http" and not is_loopback(host):
         found = f"http to {host}: anybody on the way reads along, the token too"
         raise source.error("site.coordinator", found, "Write https://")
@@ -69,7 +71,9 @@ class Connection:
     def open(self) -> tuple[int, ...]:
         data = self._get("requests", 1 << 14)
         try:
-            found = [int(number) for number in json.loads(data)["numbers"]]
+            found = parsed(data)["numbers"]
+            if not isinstance(found, list) or not all(type(number) is int for number in found):
+                raise ValueError("no whole numbers")
         except (ValueError, KeyError, TypeError, RecursionError):
             raise DataError(
                 f"requests at {self.where}", "no list of numbers", "Both ends must be of one release"
@@ -89,7 +93,10 @@ class Connection:
 
     def _get(self, name: str, most_bytes: int) -> bytes:
         with self._exchange("GET", name) as answer:
-            return answer.read(most_bytes + 1)
+            data = answer.read(most_bytes + 1)
+            if answer.length and len(data) <= most_bytes:
+                raise http.client.IncompleteRead(data, answer.length)
+            return data
 
     @contextmanager
     def _exchange(self, method: str, name: str, data: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
@@ -101,9 +108,15 @@ class Connection:
             answer = connection.getresponse()
             if answer.status == HTTPStatus.FORBIDDEN:
                 raise LoginRefused(asked, "the coordinator lets nobody in with this token", "Compare the token files")
+            if answer.status == HTTPStatus.CONFLICT:
+                remedy = "Ask the coordinator: an answer is taken once"
+                raise DataError(asked, f"another answer is there already in place of {name}", remedy)
             if answer.status >= HTTPStatus.BAD_REQUEST:
                 raise DataError(asked, f"{method} {name}: {answer.status}", "Both ends must be of one release")
             yield answer
+        except ssl.SSLCertVerificationError as exc:
+            remedy = "Compare [site] authority with the coordinator's certificate, its names and its dates"
+            raise LoginRefused(asked, f"its certificate is not trusted: {exc.verify_message}", remedy) from None
         except (OSError, http.client.HTTPException) as exc:
             raise Unreachable(asked, str(exc) or type(exc).__name__, "Run the same command again") from None
         finally:

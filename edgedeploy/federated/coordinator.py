@@ -150,7 +150,7 @@ class Coordinator:
             found = said
         except (OSError, ValueError, RecursionError) as exc:
             raise SpecError(f"--out {self.out}", f"its {MARKER} cannot be read ({exc})", "Choose another one") from None
-        if found.get("release") != self.release:
+        if not isinstance(found, dict) or found.get("release") != self.release:
             remedy = "Choose another --out: another checkpoint, metric, candidate, site or margin is another release"
             raise SpecError(f"--out {self.out}", "it holds another release", remedy)
         if not resume and found is not said:
@@ -225,13 +225,19 @@ class Coordinator:
 
     def _state(self, entry: SiteEntry) -> SiteState:
         spool = self.spool(entry)
-        asked = set(self._requests(spool))
+        asked = {number for number, request in self._requests(spool).items() if request.kind != "end"}
         answers = tuple(self._read(entry, spool, number) for number in spool.answered() if number in asked)
         return SiteState(entry.name, self.spec.federate.metric, margin_of(entry, "1"), answers)
 
     def _read(self, entry: SiteEntry, spool: Spool, number: int) -> Answer:
-        asked = f"answer {number:03d} of site {entry.name}"
         data = spool.answer_bytes(number, MOST_ANSWER_BYTES)
+        answer = self.checked(entry, number, data)
+        self._log(entry.name, number, data)
+        return answer
+
+    def checked(self, entry: SiteEntry, number: int, data: bytes) -> Answer:
+        """The answer of a site to its request ``number``. Raises ``DataError`` for bytes that are none."""
+        asked, spool = f"answer {number:03d} of site {entry.name}", self.spool(entry)
         answer = read_message(Answer, data, asked, MOST_ANSWER_BYTES)
         request = spool.request(number)
         right = (entry.name, number, self.release, hashlib.sha256(request).hexdigest())
@@ -241,12 +247,11 @@ class Coordinator:
                 asked, found, f"Remove {spool.folder / FROM_SITE / f'{number:03d}.json'}: the site sends it again"
             )
         self._fits(answer, read_message(Request, request, asked, MOST_REQUEST_BYTES), asked)
-        self._log(entry.name, number, data)
         return answer
 
     def _fits(self, answer: Answer, request: Request, asked: str) -> None:
         """Raises ``DataError`` for an answer that is none to what was asked."""
-        if answer.kind == "failed":
+        if answer.kind == "failed" and request.kind != "end":
             return
         kind = {"measure": "measured", "confirm": "confirmed"}.get(request.kind)
         cells = [cell.candidate for cell in answer.cells]

@@ -44,10 +44,14 @@ class Door:
         would not count against the bound."""
         if not self.log.exists():
             return []
-        lines = self.log.read_text(encoding="utf-8").splitlines()
         try:
-            return [json.loads(line) for line in lines if line]
-        except ValueError:
+            lines = self.log.read_text(encoding="utf-8").splitlines()
+            found = [json.loads(line) for line in lines if line]
+            for line in found:
+                if len(str(line["sha256"])) != 64 or type(line["bytes"]) is not int or line["bytes"] < 0:
+                    raise ValueError("no line of ours")
+            return found
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise DataError(
                 f"log {self.log}", "a line cannot be read", "Mend it by hand: bytes that left are counted by it"
             ) from None
@@ -59,6 +63,11 @@ class Door:
         Raises ``SpecError`` where the site's bounds refuse it. Nothing has left then.
         """
         data = answer.as_bytes()
+        if len(data) > self._bounds.message_bytes:
+            found = f"the answer has {len(data)} bytes, and most_message is {self._bounds.message_bytes}"
+            raise SpecError(
+                "[leaves] most_message", found, "Raise it if that is right, or share sums; then start it again"
+            )
         read_message(Answer, data, "what is about to leave", self._bounds.message_bytes)  # as the other side reads it
         self._refuse_cases(answer)
         sha256 = hashlib.sha256(data).hexdigest()

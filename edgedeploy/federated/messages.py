@@ -29,17 +29,20 @@ SIGNIFICANT_DIGITS: Final = 6
 ASKABLE: Final = ("target", "precision", "weight_bits", "calibration", "calibration_cases", "quantizer", "threads")
 """What a candidate may say: how the one checkpoint is built and run. A coordinator starts no training at a site."""
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}$")]
+NAME: Final = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}"
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 SiteName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,80}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Kind = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{0,40}$")]
 Flag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,20}$")]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+LARGEST: Final = 1e15
+"""Of a metric: means over sites of larger ones would leave the range of floats."""
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
 Bytes = Annotated[int, Field(ge=0, le=1 << 40)]
-Value = bool | int | float | Name
+Value = bool | int | Number | Name
 Point = dict[MetricName, Value]
 
 Word = Literal["non-inferior", "inferior", "not shown", "no verdict", "failed"]
@@ -87,6 +90,11 @@ class Request(Message):
             raise ValueError(f"a candidate says how a checkpoint is built and run ({', '.join(ASKABLE)}), not {odd[0]}")
         if self.upto > len(self.candidates):
             raise ValueError(f"{self.upto} of {len(self.candidates)} candidates")
+        for place, point in enumerate(self.candidates, 1):
+            if not all(isinstance(point.get(name), str) for name in ("target", "precision")):
+                raise ValueError(f"candidate {place} names no target, or no precision")
+            if point in self.candidates[: place - 1]:
+                raise ValueError(f"candidate {place} stands twice")
         return self
 
 
@@ -98,6 +106,11 @@ class EndpointSaid(Message):
     lower: Number | None
     upper: Number | None
     margin: Annotated[Number, Field(ge=0)]
+
+    @property
+    def within(self) -> bool:
+        """Whether no more than the margin is lost; a bound that is better than the average itself is none."""
+        return self.lower is not None and -self.margin <= self.lower and -self.margin <= self.gain
 
 
 class CellSaid(Message):
@@ -133,8 +146,8 @@ class CellSaid(Message):
     @property
     def shown(self) -> bool:
         """Every bound is within its margin, told by the numbers and not by the word."""
-        bounded = all(item.lower is not None and item.lower >= -item.margin for item in self.endpoints)
-        return self.word == "non-inferior" and bool(self.endpoints) and bounded and self.lost_shown is not False
+        bounded = bool(self.endpoints) and all(item.within for item in self.endpoints)
+        return self.word == "non-inferior" and self.cases > 0 and bounded and self.lost_shown is not False
 
 
 class BaselineSaid(Message):

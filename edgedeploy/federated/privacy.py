@@ -50,9 +50,11 @@ class PrivacySettings:
     reach_octaves: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.epsilon < 100 and 0 < self.delta < 1 and self.reach_octaves > 0):
+        if not (0 < self.epsilon < 100 and 0 < self.delta < 1 and 0 < self.reach_octaves <= 64):
             found = f"epsilon {self.epsilon}, delta {self.delta}, reach {self.reach_octaves}"
-            raise SpecError("differential privacy", found, "State an epsilon above 0, a delta between 0 and 1")
+            raise SpecError(
+                "differential privacy", found, "State an epsilon above 0, a delta between 0 and 1, a reach to 64"
+            )
 
     @property
     def rho(self) -> float:
@@ -127,12 +129,21 @@ def _count_weight(ends: int, settings: PrivacySettings) -> int:
     return math.ceil(settings.reach_octaves * PER_OCTAVE * math.sqrt(ends) / 2)
 
 
+def most_units(ends: int, settings: PrivacySettings) -> int:
+    """Of one site: with noise of 12 standard deviations on top, their count is below :data:`CLIP`."""
+    return max(0, int((CLIP - 12 * math.sqrt(sigma2(ends, settings))) / _count_weight(ends, settings)))
+
+
 def private_plane(
     units: Sequence[Histograms], centres: Centres, settings: PrivacySettings, rand_below: RandBelow = secrets.randbelow
 ) -> list[npt.NDArray[np.float64]]:
     """What a site sends: one array (ends + 1,) of whole numbers. ``units`` are the histograms of each image, or of each
-    patient (their images :func:`~edgedeploy.federated.histograms.merged`)."""
+    patient (their images :func:`~edgedeploy.federated.histograms.merged`). Raises ``DataError`` for more of them than the
+    sum has room for: their count would be cut, and all ranges with it."""
     ends = len(centres.ends)
+    most = most_units(ends, settings)
+    if len(units) > most:
+        raise DataError("private ranges", f"{len(units)} units", f"Give at most {most}: ranges settle within hundreds")
     total = np.zeros(ends + 1, np.int64)
     for unit in units:
         part = _logs(unit, centres.ends) - centres.log2

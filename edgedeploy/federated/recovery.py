@@ -39,6 +39,8 @@ CHECKPOINT: Final = "rounds.npz"
 FORM: Final = "edgedeploy.rounds/1"
 CASES: Final = "num-examples"
 MOST_CASES: Final = 10_000_000
+LARGEST: Final = 1e30
+"""Of a weight: times the cases of all sites it is a float32 still."""
 MOST_BYTES: Final = 4 << 30
 
 
@@ -131,11 +133,15 @@ def _fault(reply: Message, like: Weights) -> str:
         return f"its answer cannot be read ({type(exc).__name__})"
     if not 1 <= cases <= MOST_CASES:
         return f"it says it trained on {cases} cases"
-    shapes = {name: np.shape(value) for name, value in like.items()}
-    if {name: value.shape for name, value in arrays.items()} != shapes:
-        return "its weights have other names or shapes"
-    wrong = next((name for name, value in arrays.items() if not np.all(np.isfinite(value))), None)
-    return f"its weights {wrong!r} are not all finite" if wrong else ""
+    shapes = {name: (np.shape(value), np.asarray(value).dtype) for name, value in like.items()}
+    if {name: (value.shape, value.dtype) for name, value in arrays.items()} != shapes:
+        return "its weights have other names, shapes or types"
+    floats = {name: value for name, value in arrays.items() if value.dtype.kind == "f"}
+    wrong = next((name for name, value in floats.items() if not np.all(np.isfinite(value))), None)
+    if wrong is not None:
+        return f"its weights {wrong!r} are not all finite"
+    huge = next((name for name, value in floats.items() if np.abs(value).max(initial=0) > LARGEST), None)
+    return "" if huge is None else f"its weights {huge!r} are beyond {LARGEST:g}"
 
 
 def _cases(reply: Message) -> int:

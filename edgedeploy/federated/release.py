@@ -37,7 +37,8 @@ class SiteState:
 
     @property
     def confirmed(self) -> Answer | None:
-        return next((one for one in reversed(self.answers) if one.kind == "confirmed"), None)
+        """The confirmation of what is chosen: one that more measurements followed is of something else."""
+        return self.measured if self.measured is not None and self.measured.kind == "confirmed" else None
 
     @property
     def failed(self) -> Answer | None:
@@ -86,7 +87,7 @@ def endpoint_of(cell: CellSaid, metric: str) -> EndpointSaid | None:
 
 def _not_shown(cell: CellSaid) -> str:
     for item in cell.endpoints:
-        if item.lower is None or item.lower < -item.margin:
+        if not item.within:
             return _missed(item, cell)
     if cell.lost_shown is False:
         worst = "" if cell.worst_loss is None else f" (the worst {cell.worst_loss:g})"
@@ -111,7 +112,7 @@ def next_step(state: SiteState, candidates: int) -> tuple[Step, int] | None:
         return None
     if state.measured is None:
         return "measure", 1
-    if state.chosen is not None:
+    if state.chosen is not None or state.confirmed is not None:
         return None
     return ("measure", state.tried + 1) if state.tried < candidates else None
 
@@ -184,6 +185,8 @@ def _failing(state: SiteState, candidates: int) -> str:
     """Why nothing can be shipped to the site, as far as it is known; empty for nothing."""
     if state.failed is not None or state.measured is None:
         return ""
+    if state.chosen is None and state.confirmed is not None:
+        return "its confirmation names no candidate that is shown"
     if state.chosen is None:
         last = state.measured.cells[-1]
         why = f"none of {candidates} candidates is shown; the last one: {state.why_not(last) or 'the site picks none'}"
@@ -197,8 +200,8 @@ def _not_confirmed(state: SiteState) -> str:
         return f"the pick is {said.outcome if said else 'not confirmed'} on the confirmation cases"
     if problem := state.other_margin(said.endpoints):
         return problem
-    kept = all(item.lower is not None and item.lower >= -item.margin for item in said.endpoints)
-    return "" if kept and said.endpoints else "the numbers of the confirmation do not show the margin"
+    kept = said.cases > 0 and bool(said.endpoints) and all(item.within for item in said.endpoints)
+    return "" if kept else "the numbers of the confirmation do not show the margin"
 
 
 def _mean(states: Sequence[SiteState], candidate: int) -> Mean | None:

@@ -80,7 +80,7 @@ class Site:
                     request, data = self._request(number)
                     if request.kind == "end":
                         self.tell(f"the release {request.release} is {request.outcome}")
-                        if number == max(self._there(once, poll_s)):
+                        if number >= max(self._there(once, poll_s), default=number):
                             return request.outcome
                     else:
                         self._answer(request, data)
@@ -220,7 +220,7 @@ class Site:
             "pick": pick,
         }
         if request.kind == "confirm":
-            said["confirmed"] = confirmed_said(front, self._opened_before(request.release))
+            said["confirmed"] = confirmed_said(front, self._opened_before(request.release), per_case=per_case)
         return said
 
     def _opened_before(self, release: str) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from edgedeploy.errors import SpecError
-from edgedeploy.federated.messages import ASKABLE, MOST_CANDIDATES, MetricName, SiteName
+from edgedeploy.federated.messages import ASKABLE, MOST_CANDIDATES, NAME, MetricName, SiteName
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.records.variant import Scalar
 from edgedeploy.spec.boards import BoardTable
@@ -25,7 +27,7 @@ QUERIES_FOR_P99: Final = 662
 
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:-]{1,253}$")]
-Margin = Annotated[float, Field(ge=0)]
+Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class SiteTable(Table):
@@ -99,6 +101,8 @@ class SiteSpec(Table):
     def _states_a_margin(self) -> SiteSpec:
         if self.evidence.margin is None:
             raise ValueError("[evidence] margin must say what may be lost here: nothing is shown without it")
+        if not re.fullmatch(NAME, self.boards[0].name):
+            raise ValueError("[board] name leaves the site: letters, digits, blanks and ._- alone, 80 at most")
         if self.task.checkpoint is not None or self.task.kind == "onnx":
             raise ValueError("the checkpoint comes with the request: [task] describes a network that is built in torch")
         return self
@@ -164,10 +168,20 @@ class SitesSpec(Table):
                 )
             if any(point == other for other in self.candidate[: number - 1]):
                 raise ValueError(f"candidate {number} stands twice")
+        self._check_ways()
         for item in self.site:
             if item.token_file is not None and self.federate.listen is None:
                 raise ValueError(f"site {item.name!r} has a token, and [federate] listen is missing")
         return self
+
+    def _check_ways(self) -> None:
+        """Raises ``ValueError`` where two sites share a folder, or a token."""
+        for key in ("spool", "token_file"):
+            named = [(item.name, os.path.normpath(value)) for item in self.site if (value := getattr(item, key))]
+            for place, (name, path) in enumerate(named):
+                other = next((earlier for earlier, taken in named[:place] if taken == path), None)
+                if other is not None:
+                    raise ValueError(f"sites {other!r} and {name!r} have one {key}: each could answer for the other")
 
 
 def _check_point(number: int, point: dict[str, Scalar]) -> None:
@@ -185,9 +199,12 @@ def margin_of(entry: SiteEntry, unit: str) -> float:
     if not isinstance(entry.margin, str):
         return entry.margin
     try:
-        return parse_quantity(entry.margin, unit)
+        found = parse_quantity(entry.margin, unit)
     except ValueError as exc:
         raise SpecError(f"site {entry.name}: margin", str(exc), "Write it in the metric's own unit") from None
+    if found < 0:
+        raise SpecError(f"site {entry.name}: margin", f"{found:g}", "A margin is what may be lost: 0 or more")
+    return found
 
 
 def load_site(path: Path) -> tuple[SiteSpec, SpecSource]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from edgedeploy.errors import OutOfTime, Unstable
 from edgedeploy.evidence.front import Front
+from edgedeploy.evidence.noninferiority import MIN_UNITS
 from edgedeploy.evidence.pick import Endpoint, Judged
 from edgedeploy.evidence.standing import Row
 from edgedeploy.federated.messages import (
@@ -35,6 +36,14 @@ def board_said(measured: Measurement) -> BoardSaid:
 
 def baseline_said(measured: Measurement, metric: str, minimized: bool, per_case: bool) -> BaselineSaid:
     values = _values(measured, metric)
+    if _hidden(measured, per_case):
+        return BaselineSaid(
+            artifact=measured.artifact.digest,
+            size_bytes=measured.artifact.size_bytes,
+            cases=len(measured.cases),
+            accuracy=None,
+            worst=None,
+        )
     return BaselineSaid(
         artifact=measured.artifact.digest,
         size_bytes=measured.artifact.size_bytes,
@@ -75,6 +84,7 @@ def cell_said(
     minimized = front.metrics[metric].direction == "minimize"
     values = _values(item, metric)
     lost = judged.lost if judged else None
+    hidden = _hidden(item, per_case)
     return CellSaid(
         candidate=candidate,
         word=_word(judged),
@@ -83,12 +93,12 @@ def cell_said(
         size_bytes=item.artifact.size_bytes,
         weight_bits=_bits(item),
         cases=len(item.cases),
-        accuracy=rounded(item.metrics.get(metric)),
-        worst=_worst(values, minimized),
-        worst_loss=rounded(-lost.worst) if lost else None,
+        accuracy=None if hidden else rounded(item.metrics.get(metric)),
+        worst=None if hidden else _worst(values, minimized),
+        worst_loss=rounded(-lost.worst) if lost and not hidden else None,
         lost=len(lost.lost) if lost else None,
         lost_shown=lost.shown if lost else None,
-        endpoints=tuple(endpoint_said(one) for one in judged.endpoints) if judged else (),
+        endpoints=tuple(endpoint_said(one) for one in judged.endpoints) if judged and not hidden else (),
         p99_ns=_p99(item),
         p99_beside_ns=round(row.beside[P99]) if _p99(item) is not None and P99 in row.beside else None,
         no_p99=_no_p99(item),
@@ -97,21 +107,29 @@ def cell_said(
     )
 
 
-def confirmed_said(front: Front, opened_before: int) -> ConfirmedSaid:
+def confirmed_said(front: Front, opened_before: int, *, per_case: bool = False) -> ConfirmedSaid:
     """What the confirmation split says of the front's pick."""
     found = front.confirmation
     if found is None:
         return ConfirmedSaid(outcome="not opened", opened_before=opened_before)
     judged = found.judged
     lost = judged.lost if judged else None
-    endpoints = tuple(endpoint_said(one) for one in judged.endpoints) if judged else ()
+    units = max((one.comparison.units for one in judged.endpoints), default=0) if judged else 0
+    hidden = not per_case and units < MIN_UNITS
+    endpoints = tuple(endpoint_said(one) for one in judged.endpoints) if judged and not hidden else ()
     return ConfirmedSaid(
         outcome=found.outcome,
-        cases=max((one.comparison.units for one in judged.endpoints), default=0) if judged else 0,
+        cases=units,
         endpoints=endpoints,
-        worst_loss=rounded(-lost.worst) if lost else None,
+        worst_loss=rounded(-lost.worst) if lost and not hidden else None,
         opened_before=opened_before,
     )
+
+
+def _hidden(item: Measurement, per_case: bool) -> bool:
+    """Whether sums say too much of single cases: the mean and the worst of two are both of them. Nothing can be shown with
+    so few, so that no release hangs on them."""
+    return not per_case and len(item.cases) < MIN_UNITS
 
 
 def endpoint_said(one: Endpoint) -> EndpointSaid:

@@ -111,7 +111,10 @@ def from_bytes(data: bytes, name: str = "packed weights") -> tuple[Packed, dict[
         arrays = packed.decoded()
     except DataError as exc:
         raise DataError(f"read {name}", f"{exc.asked}: {exc.found}", "Fetch the file anew") from exc
-    except (ValueError, KeyError, TypeError, IndexError, OverflowError, struct.error, zlib.error) as exc:
+    except (
+        *(ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError, MemoryError),
+        *(struct.error, zlib.error),
+    ) as exc:
         raise DataError(
             f"read {name}", f"it is damaged ({type(exc).__name__}: {exc})"[:300], "Fetch the file anew"
         ) from exc
@@ -316,6 +319,8 @@ def decoded_codes(counts: list[int], tables: bytes, stream: bytes, coder: str, l
         return found
     if coder != "rans":
         raise ValueError("an unknown coder")
+    if lanes < lanes_for(sum(counts)):  # of one lane, a file of a hundred bytes would take minutes
+        raise ValueError(f"{lanes} lanes for {sum(counts)} numbers")
     coded = iter(decode(stream, tables_of(counts, tables), lanes))
     return [next(coded) if count else np.zeros(0, np.int64) for count in counts]
 

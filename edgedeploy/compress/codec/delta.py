@@ -69,7 +69,7 @@ def updated(old: Mapping[str, Numbers], data: bytes) -> dict[str, Numbers]:
         packed, arrays = from_bytes(data[start:], "an update")
         arrays |= {name: _added(old[name], packed.arrays[name]) for name in differ}
         arrays |= {name: old[name] for name in same}
-    except (ValueError, KeyError, TypeError, RecursionError, zlib.error) as exc:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError, zlib.error) as exc:
         raise DataError("apply an update", f"it is damaged ({type(exc).__name__})", "Fetch it anew") from exc
     if digest_of_weights(arrays) != wanted.hex():
         raise DataError("apply an update", "the weights that come out are not those of the release", "Fetch it anew")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
+from edgedeploy.runtime.dicom.tried import SYNTAXES, Damaged, try_frame
 from edgedeploy.runtime.pipeline.coded_header import frame_size
 from edgedeploy.runtime.pipeline.numpy_later import np
 
@@ -26,6 +27,9 @@ MAX_CLIP_BYTES = 16 << 30
 
 PREFERRED = ("pylibjpeg", "pillow", "pyjpegls", "gdcm", "pydicom")
 """Plugins that decode, the first that is installed for a transfer syntax counts."""
+
+PREFERRED_OF_JPEG_LS = ("pyjpegls", *PREFERRED)
+"""pylibjpeg answers to most damaged JPEG-LS with an image, and no error."""
 
 _PACKAGES = {
     "pylibjpeg": ("pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"),
@@ -174,7 +178,8 @@ def decoder_of(data: Any) -> Decoder:
         there = get_decoder(syntax).available_plugins
     except NotImplementedError:
         there = ()
-    plugin = next((name for name in (*PREFERRED, *there) if name in there), None)
+    preferred = PREFERRED_OF_JPEG_LS if str(syntax) in SYNTAXES else PREFERRED
+    plugin = next((name for name in (*preferred, *there) if name in there), None)
     if plugin is None:
         raise NoDecoder(f"nothing that is installed decodes {syntax.name}")
     return Decoder(plugin, _versions(plugin), str(syntax.name))
@@ -200,16 +205,20 @@ def decoded(data: Any, index: int, plugin: str) -> Any:
     try:
         if not syntax.is_compressed:
             return np.asarray(pixel_array(data, index=index))
-        _check_frame(data, index)
+        frame = _checked_frame(data, index)
+        if plugin == "pyjpegls":
+            try_frame(frame, int(data.Rows) * int(data.Columns))
         return np.asarray(pixel_array(data, index=index, decoding_plugin=plugin))
     except DicomError:
         raise
+    except Damaged as exc:
+        raise DicomError(f"frame {index} is damaged JPEG-LS: {exc}") from None
     except Exception as exc:
         raise DicomError(f"its pixels cannot be decoded ({type(exc).__name__}, {syntax.name})") from None
 
 
-def _check_frame(data: Any, index: int) -> None:
-    """The size that a compressed frame says of itself is what its decoder will allocate."""
+def _checked_frame(data: Any, index: int) -> bytes:
+    """The bytes of a compressed frame. The size that it says of itself is what its decoder will allocate."""
     from pydicom.encaps import get_frame
 
     count = int(data.get("NumberOfFrames") or 1)
@@ -219,6 +228,7 @@ def _check_frame(data: Any, index: int) -> None:
         raise DicomError(
             f"frame {index} is {size[1]}x{size[0]} pixels by itself, and {data.Columns}x{data.Rows} by the file's header"
         )
+    return bytes(frame)
 
 
 def _shown(data: Any, values: Any) -> Any:

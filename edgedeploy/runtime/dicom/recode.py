@@ -39,6 +39,7 @@ _COLOUR = {
 """Photometric interpretation of coded RGB, without and with loss (PS3.5 8.2)."""
 
 _NEWER = {"1.2.840.10008.1.2.4.110": "JPEG XL Lossless", "1.2.840.10008.1.2.4.112": "JPEG XL"}
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 
 
@@ -55,19 +56,24 @@ class Recoded(NamedTuple):
 
 def recode_clip(path: str | os.PathLike[str], clip: Clip, codec: Codec) -> Recoded:
     """Write ``clip`` with all that its file says, its frames coded by ``codec``. Raises ``DicomError`` for pixels that the
-    codec does not hold (signed ones, palettes) or does not give back, and for a place that cannot be written."""
+    codec does not hold (palettes; signed ones but by ``jpegls``) or does not give back, and for a place that cannot be
+    written."""
     source = clip.source
     interpretation = str(source.get("PhotometricInterpretation", ""))
-    if interpretation == "PALETTE COLOR" or int(source.get("PixelRepresentation") or 0):
-        kind = "a palette" if interpretation == "PALETTE COLOR" else "signed pixels"
-        raise DicomError(f"the file has {kind}, which are coded by no codec here; keep its transfer syntax")
+    if interpretation == "PALETTE COLOR":
+        raise DicomError("the file has a palette, which is coded by no codec here; keep its transfer syntax")
+    if str(source.file_meta.TransferSyntaxUID) == _BIG_ENDIAN:
+        raise DicomError("the file is big endian, which DICOM has retired: store it as little endian first")
     with unquoted():
-        bits = 8 if int(source.BitsAllocated) == 8 else max(9, int(source.BitsStored))
+        stored, bits = _bits(source, codec)
         images = [_stored(clip, index, bits) for index in range(len(clip))]
         coded = _coded(codec, images, bits)
         try:
             data = copy.deepcopy(source)
             _describe(data, codec, images, coded, bits, _interpretation(interpretation, codec))
+            # black, white and where MONOCHROME1 turns hang on the bits that the file says
+            data.BitsStored, data.HighBit = stored, stored - 1
+            data.PixelRepresentation = int(source.get("PixelRepresentation") or 0)
             _derive(data, source, codec, coded)
             return _written(data, Path(path), codec, images, coded)
         except OSError as exc:
@@ -120,9 +126,30 @@ def capture(path: str | os.PathLike[str], image: Any, codec: Codec, bits: int = 
             raise DicomError(f"{path}: {exc.strerror or exc}") from None
 
 
+def _bits(source: Any, codec: Codec) -> tuple[int, int]:
+    """What the file says are stored, and what is coded. Signed pixels are coded as the 8 or 16 bits of their two's
+    complement (JPEG-LS knows no sign): a codec that changed these by little might change a sign."""
+    try:
+        stored, allocated = int(source.BitsStored), int(source.BitsAllocated)
+        signed = bool(int(source.get("PixelRepresentation") or 0))
+    except Exception as exc:
+        raise DicomError(f"the file's description of its pixels is damaged ({type(exc).__name__})") from None
+    if not 1 <= stored <= allocated:
+        raise DicomError(f"the file says {stored} bits of {allocated}")
+    if signed and (codec.name != "jpegls" or stored < 8):
+        raise DicomError(
+            f"the file has signed pixels of {stored} bits: from 8 on jpegls codes them, and no other codec"
+        )
+    return stored, 16 if signed and stored > 8 else max(8, stored)
+
+
 def _stored(clip: Clip, index: int, bits: int) -> Any:
     """A frame's stored values, or RGB."""
     values = decoded(clip.source, index, clip.decoder.plugin)
+    if values.dtype.kind == "i":
+        values = values.astype(np.int64) & ((1 << bits) - 1)
+    elif int(values.max(initial=0)) >= 1 << bits:
+        raise DicomError(f"frame {index} has values of more than the {bits} bits that the file says")
     return values.astype(np.uint8) if bits == 8 else values.astype(np.uint16)
 
 

@@ -22,7 +22,7 @@ from edgedeploy.federated.calibration import (
 )
 from edgedeploy.federated.grid import LocalGrid
 from edgedeploy.federated.histograms import BINS, WIDTH, Histograms, merged, observe
-from edgedeploy.federated.secure_sum import NoAggregate, step_of
+from edgedeploy.federated.secure_sum import NoAggregate, SumSettings, step_of, sum_app
 from edgedeploy.files import read_json
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.reference.export import describe
@@ -175,3 +175,32 @@ def test_ranges_are_written_with_what_they_were_made_of(sites: dict[int, Histogr
     kept = read_json(tmp_path / "ranges.json")
     assert (kept["sites"], kept["cases"]) == (3, 9)
     assert {name: tuple(pair) for name, pair in kept["ranges"].items()} == found.ranges()
+
+
+def lying(site: Histograms, plane: int, change: Any) -> Any:
+    """The app of a site that sends something else in place of one of its arrays."""
+
+    def answer(asked: Any) -> list[Any]:
+        sent = planes(site)
+        sent[plane] = change(sent[plane])
+        return sent
+
+    return sum_app(answer, SumSettings.clip)
+
+
+@pytest.mark.parametrize(
+    ("plane", "change", "said"),
+    [
+        (3, lambda presence: -presence, "counts of sites that are none"),
+        (2, lambda shares: -shares, "shares below zero"),
+        (2, lambda shares: shares * 0.5, "not those of the cases"),
+        (1, lambda part: -3 * part, "not those of the cases"),
+        (3, lambda presence: presence * 0.5, "counts of sites that are none"),
+    ],
+)
+def test_a_site_that_takes_away_what_others_saw_is_told(
+    sites: dict[int, Histograms], plane: int, change: Any, said: str
+) -> None:
+    apps = {1: calibration_app(lambda: sites[1]), 2: lying(sites[3], plane, change)}
+    with pytest.raises(DataError, match=said):
+        merge_sites(LocalGrid(apps), sites[1].model, sites[1].tensors, refine=False)

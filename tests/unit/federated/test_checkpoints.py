@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +118,41 @@ def test_a_running_flower_app_keeps_each_round(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"0\.weight"):
         keep(flwr.ArrayRecord([np.ones((2, 2), np.float32)]), path, network())
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        (torch.zeros(2, 3).to_sparse(), "no plain array"),
+        (torch.zeros(2, 3, device="meta"), "no plain array"),
+        (torch.full((2, 3), 1e300, dtype=torch.float64), "more than float32 does"),
+        (torch.zeros(1).expand(1 << 40), "numbers"),
+    ],
+)
+def test_a_tensor_that_is_no_weights_is_told(tensor: torch.Tensor, said: str, tmp_path: Path) -> None:
+    torch.save({"model": {"w": tensor}, "train_conf": {}}, tmp_path / "FL_global_model.pt")
+    with pytest.raises(DataError, match=said):
+        plain_weights(tmp_path / "FL_global_model.pt")
+
+
+def test_names_that_are_no_texts_and_members_that_are_no_arrays_are_told(tmp_path: Path, like: Path) -> None:
+    torch.save({"model": {0: torch.zeros(2)}, "train_conf": {}}, tmp_path / "numbers.pt")
+    with pytest.raises(DataError, match="named 0"):
+        plain_weights(tmp_path / "numbers.pt")
+    with zipfile.ZipFile(tmp_path / "raw.npz", "w") as archive:
+        for name in network().state_dict():
+            archive.writestr(name, "hello")
+    with pytest.raises(DataError, match="is no array"):
+        plain_weights(tmp_path / "raw.npz", like)
+    np.savez(tmp_path / "wide.npz", w=np.zeros(2, np.longdouble))
+    with pytest.raises(DataError, match="no numbers"):
+        plain_weights(tmp_path / "wide.npz")
+
+
+@pytest.mark.parametrize("names", [["0", "arr_0", "1", "2"], ["0", "1", "2", "4"], ["2", "3", "4", "5"]])
+def test_a_list_with_a_place_that_is_missing_or_double_is_not_put_in_order(names: list[str], tmp_path: Path) -> None:
+    """Four arrays of one shape would fit in any order."""
+    torch.save({name: torch.zeros(2) for name in "abcd"}, tmp_path / "initial.pt")
+    np.savez(tmp_path / "list.npz", **{name: np.full(2, number) for number, name in enumerate(names)})
+    with pytest.raises(DataError, match="missing, or double"):
+        plain_weights(tmp_path / "list.npz", tmp_path / "initial.pt")

@@ -28,16 +28,24 @@ def test_every_message_is_in_the_log_with_its_bytes_before_it_leaves(tmp_path: P
 
 def test_bounds_keep_a_message_inside_and_out_of_the_log(tmp_path: Path) -> None:
     size = len(Answer(**SAID).as_bytes())
-    with pytest.raises(DataError, match="bytes"):
+    with pytest.raises(SpecError, match="most_message is"):
         Door(tmp_path, Bounds(message_bytes=size - 1)).passed(Answer(**SAID))
     door = Door(tmp_path, Bounds(total_bytes=2 * size - 1))
     door.passed(Answer(**SAID))
     with pytest.raises(SpecError, match="most_bytes"):
         door.passed(Answer(**{**SAID, "number": 2}))
     assert len(door.left()) == 1
-    (tmp_path / "left.jsonl").write_text("{torn")
-    with pytest.raises(DataError, match="cannot be read"):
-        door.passed(Answer(**SAID))
+    for line in (
+        "{torn",
+        "[]",
+        "7",
+        '{"sha256": "1", "bytes": 5}',
+        '{"bytes": -9, "sha256": "' + "0" * 64 + '"}',
+        "\xff",
+    ):
+        (tmp_path / "left.jsonl").write_bytes(line.encode("latin-1"))
+        with pytest.raises(DataError, match="cannot be read"):
+            door.passed(Answer(**SAID))
 
 
 def test_values_of_single_cases_leave_where_the_site_shares_them_only(tmp_path: Path) -> None:
@@ -61,6 +69,8 @@ def test_values_of_single_cases_leave_where_the_site_shares_them_only(tmp_path: 
         {"cells": ({"candidate": 0, "word": "not shown", "accuracy": float("nan")},)},
         {"cells": tuple({"candidate": 0, "word": "failed"} for _ in range(17))},
         {"cells": ({"candidate": 0, "word": "not shown", "pixels": [1, 2]},)},
+        {"cells": ({"candidate": 0, "word": "not shown", "accuracy": 1e308},)},
+        {"cells": ({"candidate": 0, "word": "not shown", "cases": -1},)},
         {"baseline": {**SAID["baseline"], "artifact": "host-17"}},
     ],
 )
@@ -78,6 +88,10 @@ def test_a_field_that_is_not_listed_or_not_of_its_kind_cannot_be_said(change: di
         {"candidates": ({**POINT, "width": 0.5},)},
         {"candidates": ({**POINT, "training": "qat"},)},
         {"candidates": ({**POINT, "precision": "int8; rm"},)},
+        {"candidates": ({"precision": "int8"},)},
+        {"candidates": ({**POINT, "target": True},)},
+        {"candidates": (POINT, POINT)},
+        {"candidates": ({**POINT, "threads": float("nan")},)},
         {"upto": 2},
         {"checkpoint_sha256": "../../etc/passwd"},
         {"code": "import os"},

@@ -20,6 +20,7 @@ from edgedeploy.federated.privacy import (
     PrivacySettings,
     discrete_gaussian,
     ends_of,
+    most_units,
     private_plane,
     private_ranges,
     sensitivity,
@@ -120,3 +121,16 @@ def test_ends_that_a_graph_rules_out_cost_no_privacy(tmp_path: object) -> None:
     model = onnx.load(str(convolutional(tmp_path / "m.onnx")))  # type: ignore[operator]
     ends = ends_of(model, ["image", "c1", "n1", "r1", "out"])
     assert ends == (("image", 0), ("image", 1), ("c1", 0), ("c1", 1), ("r1", 0), ("out", 0), ("out", 1))
+
+
+def test_more_units_than_the_sum_has_room_for_are_refused_and_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their count divides all ranges: cut at the clip, it made each of them wider without a word."""
+    settings = PrivacySettings(1.0)
+    most = most_units(len(ENDS), settings)
+    one = units(1, 1)
+    found = plain(one * most, settings, monkeypatch)
+    assert found[-1] / plain(one, settings, monkeypatch)[-1] == most, "all of them count"
+    with pytest.raises(DataError, match=f"at most {most}"):
+        private_plane(one * (most + 1), CENTRES, settings)
+    with pytest.raises(SpecError):
+        PrivacySettings(1.0, reach_octaves=math.inf)

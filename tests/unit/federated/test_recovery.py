@@ -89,3 +89,40 @@ def test_values_that_are_not_paired_are_told() -> None:
         judge_personal([1, 2], [1])
     with pytest.raises(DataError, match="no number"):
         judge_personal([float("nan")] * 6, [1.0] * 6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "cases", "said"),
+    [
+        (np.full(3, 3e38, np.float32), 1, "beyond 1e"),
+        (np.full(3, np.inf, np.float32), 1, "not all finite"),
+        (np.full(3, 1e300), 1, "types"),
+        (np.array(["a", "b", "c"]), 1, "types"),
+        (np.ones(3, np.float32), -5, "-5 cases"),
+        (np.ones(3, np.float32), 10**9, "1000000000 cases"),
+    ],
+)
+def test_what_a_site_sends_is_left_out_where_it_would_ruin_the_mean(
+    weights: np.ndarray, cases: int, said: str, tmp_path: Path
+) -> None:
+    """Finite weights of 3e38 by two sites are infinite once they are weighed."""
+    from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+    from flwr.clientapp import ClientApp
+
+    def site(sent: np.ndarray, count: int) -> ClientApp:
+        app = ClientApp()
+
+        @app.train()
+        def train(message: Message, context: object) -> Message:
+            content = RecordDict(
+                {"arrays": ArrayRecord({"w": Array(sent)}), "metrics": MetricRecord({"num-examples": count})}
+            )
+            return Message(content, reply_to=message)
+
+        return app
+
+    sound = np.full(3, 2, np.float32)
+    apps = {1: site(sound, 4), 2: site(sound, 4), 3: site(weights, cases), 4: site(weights, cases)}
+    done = recover(LocalGrid(apps), {"w": np.zeros(3, np.float32)}, tmp_path, RecoverySettings(1))
+    assert np.array_equal(done.weights["w"], sound)
+    assert said in done.told[0]["left_out"]["3"]

@@ -117,3 +117,22 @@ def test_a_site_that_could_not_do_it_decides_nothing() -> None:
     assert release.outcome == "undecided" and release.broken == {"b": "DataError"} and not release.failing
     assert next_step(state("b", failed), 2) is None
     assert ConfirmedSaid(outcome="not opened").endpoints == ()
+
+
+def test_a_confirmation_of_another_candidate_confirms_nothing() -> None:
+    """What was confirmed is gone in the answer itself, or others were measured after it."""
+    gone = answer(GOOD, pick=None, number=2, kind="confirmed", confirmed=confirmed(GOOD, pick=0).confirmed.model_dump())  # type: ignore[union-attr]
+    after = [answer(GOOD, pick=0), gone]
+    assert next_step(state("a", *after), 2) is None, "its confirmation cases were looked at"
+    assert decide([state("a", *after)], 2).outcome == "refused"
+    later = [*after, answer(GOOD, MENDED, pick=1, number=3)]
+    assert decide([state("a", *later)], 2).outcome == "undecided"
+
+
+@pytest.mark.parametrize("change", [{"cases": 0}, {"endpoints": ({**endpoint(-0.5), "lower": 0.0},)}])
+def test_numbers_that_contradict_each_other_show_nothing(change: dict[str, Any]) -> None:
+    release = decide([state("a", answer({**GOOD, **change}, pick=0))], 1)
+    assert release.outcome == "refused" and not release.chosen
+    said = {"outcome": "confirmed", "cases": 20, "endpoints": (endpoint(0.0),), **change}
+    claimed = answer(GOOD, pick=0, number=2, kind="confirmed", confirmed=said)
+    assert decide([state("a", answer(GOOD, pick=0), claimed)], 1).outcome == "refused"

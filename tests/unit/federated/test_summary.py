@@ -9,7 +9,7 @@ import pytest
 
 from edgedeploy.errors import OutOfTime, Unstable
 from edgedeploy.federated.site import space_of
-from edgedeploy.federated.summary import cell_said, row_of
+from edgedeploy.federated.summary import baseline_said, cell_said, row_of
 from edgedeploy.records.variant import Variant
 
 BITS8: dict[str, Any] = {"target": "onnxruntime", "precision": "int8", "weight_bits": 8}
@@ -82,3 +82,13 @@ def test_the_space_of_a_release_holds_every_candidate() -> None:
         "precision": ["float32", "int8"],
         "weight_bits": [8, 7],
     }
+
+
+@pytest.mark.parametrize(("cases", "told"), [(2, False), (4, False), (5, True)])
+def test_sums_of_so_few_cases_that_they_are_those_cases_do_not_leave(cases: int, told: bool) -> None:
+    artifact = SimpleNamespace(digest="1" * 16, size_bytes=9)
+    values = {str(place): {"dice": 0.1 * place} for place in range(cases)}
+    measured: Any = SimpleNamespace(artifact=artifact, cases=values, metrics={"dice": 0.3})
+    said = baseline_said(measured, "dice", False, False)
+    assert (said.accuracy is not None, said.worst is not None, said.cases) == (told, told, cases)
+    assert baseline_said(measured, "dice", False, True).accuracy == 0.3, "a site that shares cases shares their mean"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +13,13 @@ import pytest
 from federated_said import ASKED, SAID
 
 from edgedeploy.errors import DataError, LoginRefused, SpecError, Unreachable
+from edgedeploy.federated import served as served_module
 from edgedeploy.federated.connection import Connection, mailbox_of
 from edgedeploy.federated.coordinator import Coordinator
 from edgedeploy.federated.mailbox import Spool
-from edgedeploy.federated.messages import Answer, Request
+from edgedeploy.federated.messages import Answer, Request, read_message
 from edgedeploy.federated.served import Room, served, serving_of
-from edgedeploy.federated.specs import load_site, load_sites
+from edgedeploy.federated.specs import load_site, load_sites, margin_of
 from edgedeploy.federated.tokens import token_in
 
 TOKEN = "a-token-of-the-tests-0123456789"
@@ -24,7 +27,10 @@ TOKEN = "a-token-of-the-tests-0123456789"
 
 @pytest.fixture
 def rooms(tmp_path: Path) -> dict[str, Room]:
-    return {name: Room(Spool(tmp_path / name), TOKEN + name) for name in ("north", "south")}
+    def check(number: int, data: bytes) -> Answer:
+        return read_message(Answer, data, "an answer", 1 << 20)
+
+    return {name: Room(Spool(tmp_path / name), TOKEN + name, check) for name in ("north", "south")}
 
 
 @pytest.fixture
@@ -169,6 +175,8 @@ def test_plain_http_stays_on_this_host_and_a_token_with_its_owner(tmp_path: Path
         ('token_file = "token"', "", "token_file"),
         ('token_file = "token"', 'token_file = "token"\nspool = "x"', "exactly one"),
         ('name = "north"', 'name = "../north"', "pattern"),
+        ('name = "cart"', 'name = "Wagen für <b>OP</b>"', "letters, digits"),
+        ("margin = 0.02", "margin = inf", "margin"),
     ],
 )
 def test_a_site_file_that_says_too_little_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -189,6 +197,11 @@ def test_a_site_file_that_says_too_little_is_told(tmp_path: Path, old: str, new:
             "same parameters",
         ),
         ("[[site]]", '[[site]]\nname = "NORTH"\nmargin = 1\n[[site]]', "twice"),
+        ("[[site]]", '[[site]]\nname = "b"\nmargin = 1\ntoken_file = "./token"\n[[site]]', "one token_file"),
+        ("[[site]]", '[[site]]\nname = "b"\nmargin = 1\nspool = "usb/"\n[[site]]\nspool = "usb"', "one spool"),
+        ("margin = 0.02", "margin = inf", "finite"),
+        ("margin = 0.02", "margin = nan", "margin"),
+        ("margin = 0.02", "margin = -0.1", "margin"),
     ],
 )
 def test_a_sites_file_with_a_mistake_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -196,3 +209,84 @@ def test_a_sites_file_with_a_mistake_is_told(tmp_path: Path, old: str, new: str,
     path.write_text(SITES.format(listen="127.0.0.1:1").replace(old, new, 1))
     with pytest.raises(SpecError, match=said):
         load_sites(path)
+
+
+def test_a_margin_in_words_is_no_less_than_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "sites.toml"
+    path.write_text(SITES.format(listen="127.0.0.1:1").replace("margin = 0.02", 'margin = "-0.02"'))
+    with pytest.raises(SpecError, match="0 or more"):
+        margin_of(load_sites(path)[0].site[0], "1")
+
+
+def test_an_answer_is_taken_once(rooms: dict[str, Room], port: int) -> None:
+    """Else a site could turn a refusal into a release, days later."""
+    rooms["north"].spool.ask(1, Request(**ASKED).as_bytes())
+    site, first = Connection("north", "127.0.0.1", port, TOKEN + "north"), Answer(**SAID).as_bytes()
+    site.answer(1, first)
+    site.answer(1, first)  # sent again by a site that was killed
+    with pytest.raises(DataError, match="another answer is there"):
+        site.answer(1, Answer(**{**SAID, "pick": 0}).as_bytes())
+    assert rooms["north"].spool.answer_bytes(1, 1 << 16) == first
+
+
+def test_a_body_that_is_too_large_is_not_taken_for_the_next_request(rooms: dict[str, Room], port: int) -> None:
+    rooms["north"].spool.ask(1, Request(**ASKED).as_bytes())
+    head = f"HTTP/1.1\r\nAuthorization: Bearer {TOKEN}north\r\n"
+    inner = f"GET /v1/north/requests/001 {head}\r\n"
+    for length in ("99999999", "²", "-1", "1e3", "9" * 5000):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+            said = f"PUT /v1/north/answers/001 {head}Content-Length: {length}\r\n\r\n{inner}"
+            plain.sendall(said.encode("latin-1"))
+            assert b"".join(iter(lambda: plain.recv(1 << 16), b"")).count(b"HTTP/1.1 413") == 1
+    assert not rooms["north"].fetched
+
+
+def test_who_says_little_and_slowly_is_ended(rooms: dict[str, Room], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served_module, "TIMEOUT_S", 1.5)
+    with served(rooms, "127.0.0.1", 0, None) as address:
+        port = int(address.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
+            begun = time.monotonic()
+            with pytest.raises(OSError):
+                slow.sendall(b"GET /v1/north/requests HTTP/1.1\r\n")
+                while time.monotonic() < begun + 20:  # a letter now and then keeps any wait for the next one short
+                    slow.sendall(b"X")
+                    time.sleep(0.2)
+            assert time.monotonic() - begun < 15
+        assert Connection("north", "127.0.0.1", port, TOKEN + "north").open() == ()
+
+
+def test_no_more_connections_than_are_held_at_once(rooms: dict[str, Room], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served_module, "MOST_CONNECTIONS", 2)
+    with served(rooms, "127.0.0.1", 0, None) as address:
+        where = ("127.0.0.1", int(address.rpartition(":")[2]))
+        connect = socket.create_connection
+        with connect(where), connect(where), connect(where, timeout=10) as third:
+            assert third.recv(1) == b""
+        give_up_s, site = time.monotonic() + 10, Connection("north", *where, TOKEN + "north")
+        while time.monotonic() < give_up_s:
+            try:
+                assert site.open() == ()
+                break
+            except Unreachable:
+                time.sleep(0.05)
+        else:
+            pytest.fail("the places of those that went are not free again")
+
+
+@pytest.mark.parametrize("said", [b'{"numbers": [1e999]}', b'{"numbers": "12"}', b"[]", b'{"numbers": [true]}'])
+def test_a_coordinator_that_says_nonsense_is_one_error(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Connection("north", "127.0.0.1", 1, TOKEN)
+    monkeypatch.setattr(Connection, "_get", lambda self, name, most: said)
+    with pytest.raises(DataError, match="no list of numbers"):
+        site.open()
+
+
+def test_two_sites_with_one_token_are_told(tmp_path: Path) -> None:
+    for name in ("token", "other"):
+        (tmp_path / name).write_text(TOKEN)
+        (tmp_path / name).chmod(0o600)
+    more = '[[site]]\nname = "south"\nmargin = 0.02\ntoken_file = "other"\n'
+    (tmp_path / "sites.toml").write_text(SITES.format(listen="127.0.0.1:0") + more)
+    with pytest.raises(SpecError, match="site north has the same token"):
+        serving_of(Coordinator(*load_sites(tmp_path / "sites.toml"), tmp_path / "out", print))

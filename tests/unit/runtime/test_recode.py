@@ -16,7 +16,7 @@ for needed in ("pylibjpeg", "libjpeg", "openjpeg", "jpeg_ls"):
 
 from pydicom import examples  # noqa: E402
 
-from edgedeploy.runtime.dicom import DicomError, open_clip  # noqa: E402
+from edgedeploy.runtime.dicom import DicomError, open_clip, recode  # noqa: E402
 from edgedeploy.runtime.dicom.recode import capture, recode_clip  # noqa: E402
 from edgedeploy.runtime.pipeline.codecs import codec_of, decode  # noqa: E402
 
@@ -95,8 +95,72 @@ def test_what_is_lost_makes_another_instance_that_names_its_source(tmp_path: Pat
 def test_signed_pixels_and_wrong_bits_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     clip = open_clip(examples.get_path("ct"))
     assert clip.source.PixelRepresentation == 1
-    with pytest.raises(DicomError, match="signed pixels"):
-        recode_clip(tmp_path / "less.dcm", clip, codec_of("jpegls"))
+    for name in ("jpegls-near2", "j2k", "j2k-psnr45", "htj2k"):
+        with pytest.raises(DicomError, match="signed pixels"):
+            recode_clip(tmp_path / "less.dcm", clip, codec_of(name))
     with pytest.raises(DicomError, match="8 or 12 bits"):
         capture(tmp_path / "less.dcm", image(16), codec_of("jpeg-q90"), 16)
     assert not list(tmp_path.iterdir())
+
+
+def test_signed_pixels_of_a_ct_come_back_from_jpeg_ls(tmp_path: Path) -> None:
+    clip = open_clip(examples.get_path("ct"))
+    found = open_clip(recode_clip(tmp_path / "less.dcm", clip, codec_of("jpegls")).path)
+    assert np.array_equal(found[0], clip[0]) and found[0].dtype == clip[0].dtype
+    assert found.source.RescaleIntercept == clip.source.RescaleIntercept
+
+
+def grey_file(path: Path, values: np.ndarray, stored: int, interpretation: str) -> Path:
+    """An uncompressed file of ``values``, of which so many bits are said to be stored."""
+    capture(path, np.zeros(values.shape, np.uint8), codec_of("jpegls"))
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data.PhotometricInterpretation = interpretation
+    data.BitsAllocated = 8 * values.dtype.itemsize
+    data.BitsStored, data.HighBit = stored, stored - 1
+    data.PixelRepresentation = int(values.dtype.kind == "i")
+    data.PixelData = values.tobytes()
+    data["PixelData"].VR = "OW" if data.BitsAllocated == 16 else "OB"
+    data["PixelData"].is_undefined_length = False
+    data.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("interpretation", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(
+    ("dtype", "stored"), [("uint8", 7), ("uint16", 7), ("uint16", 8), ("int8", 8), ("int16", 12), ("int16", 16)]
+)
+def test_black_and_white_stay_where_they_were(dtype: str, stored: int, interpretation: str, tmp_path: Path) -> None:
+    """MONOCHROME1 is turned, and a network's input scaled, by the bits that a file says are stored."""
+    from edgedeploy.tasks.images.dicom import read_dicom
+    from edgedeploy.tasks.images.rules import ImageRules
+
+    levels = np.random.default_rng(0).integers(0, 1 << stored, (20, 30))
+    values = (levels - (1 << (stored - 1)) if dtype[0] == "i" else levels).astype(dtype)
+    source = grey_file(tmp_path / "in.dcm", values, stored, interpretation)
+    told = recode_clip(tmp_path / "out.dcm", open_clip(source), codec_of("jpegls"))
+    assert np.array_equal(open_clip(told.path)[0], open_clip(source)[0])
+    before, after = (read_dicom(path, ImageRules(), 1 << 20) for path in (source, told.path))
+    assert before.stated == after.stated and before.inverted == after.inverted
+    assert np.array_equal(before.values, after.values)
+
+
+def test_what_cannot_be_kept_is_refused_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (8, 8)).astype(np.uint16)
+    narrow = open_clip(grey_file(tmp_path / "narrow.dcm", values % 256, 8, "MONOCHROME2"))
+    with monkeypatch.context() as decoders:  # pydicom cuts such values of uncompressed files itself
+        decoders.setattr(recode, "decoded", lambda *given: values)
+        with pytest.raises(DicomError, match="more than the 8 bits"):
+            recode_clip(tmp_path / "out.dcm", narrow, codec_of("jpegls"))
+    path = grey_file(tmp_path / "big.dcm", values, 12, "MONOCHROME2")
+    data = pydicom.dcmread(path)
+    swapped = pydicom.Dataset({item.tag: item for item in data if item.keyword != "PixelData"})
+    swapped.file_meta = data.file_meta
+    swapped.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
+    swapped.add_new("PixelData", "OW", values.astype(">u2").tobytes())
+    swapped.save_as(path, enforce_file_format=True)
+    clip = open_clip(path)
+    assert np.array_equal(clip[0], values)
+    with pytest.raises(DicomError, match="big endian"):
+        recode_clip(tmp_path / "out.dcm", clip, codec_of("jpegls"))
+    assert not (tmp_path / "out.dcm").exists()

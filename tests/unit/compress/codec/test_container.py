@@ -154,3 +154,23 @@ KNOWN = (
     "627594b2810ad272f2134b8c8d602c4333a5589d68a572900a1d63a01aa02186b1b1b500ba1719d978da63b06338c0c0d060"
     "070006b801bd78dafbffffff7f1606c6a6d5edff9b5637ad06004ca8090f0a7ec706"
 )
+
+
+def made_up(header: bytes, plain: bytes = b"", tables: bytes = b"", stream: bytes = b"") -> bytes:
+    """A file of stranger's parts, whose lengths are right."""
+    parts = [*(zlib.compress(part) for part in (header, plain, tables)), stream]
+    head = struct.pack("<7sB32s4I", b"EDPACK\0", 1, b"\0" * 32, *map(len, parts))
+    return head + b"".join(parts)
+
+
+def test_a_header_that_is_deeper_than_python_reads_is_damage() -> None:
+    with pytest.raises(DataError, match="damaged"):
+        from_bytes(made_up(b"[" * 100_000))
+
+
+def test_a_few_bytes_do_not_decode_for_minutes() -> None:
+    """One symbol in one lane: 2^26 numbers are as many steps, and no byte of the stream."""
+    header = json.dumps({"coder": "rans", "lanes": 1, "arrays": [["x", [1 << 26], "s", 1]]}).encode()
+    table = struct.pack("<iHB", 0, 1, 1) + bytes([128 | 16, 0])
+    with pytest.raises(DataError, match="1 lanes for 67108864 numbers"):
+        from_bytes(made_up(header, np.float32(1).tobytes(), table, struct.pack("<I", 1 << 16)))
