@@ -26,7 +26,7 @@ from board_kit import (
     make_payload,
     nan_model,
 )
-from fault_kit import local_board, machine_claimed
+from fault_kit import has_loaded, local_board, machine_claimed, workers_of
 
 from edgedeploy.boards.agent.board import RemoteBoard
 from edgedeploy.boards.emulated.board import serve
@@ -112,12 +112,9 @@ def test_worker_that_dies_is_told_apart_by_how(
     def shoot() -> None:
         while True:
             for path in (tmp_path / "root" / "jobs").glob("*/candidate"):
-                for pid in with_argument("candidate"):
-                    arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    loaded = "/inputs/0.npy" in Path(f"/proc/{pid}/maps").read_text()
-                    if path.parent.name.encode() in arguments and loaded:
-                        os.kill(pid, number)
-                        return
+                for pid in filter(has_loaded, workers_of(path.parent.name)):
+                    os.kill(pid, number)
+                    return
             time.sleep(0.01)
 
     thread = threading.Thread(target=shoot)

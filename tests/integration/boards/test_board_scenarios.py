@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from board_kit import SHORT_REALTIME, SHORT_SCENARIOS, SHORT_SERVER, conv_model, huge_model, make_payload
+from board_kit import SHORT_REALTIME, SHORT_SCENARIOS, SHORT_SERVER, conv_model, huge_model, make_payload, patient
 
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed, MeasurementError
@@ -28,7 +28,7 @@ def plan(*scenarios: ScenarioPlan) -> MeasurePlan:
 
 
 def here(folder: Path) -> Board:
-    return open_board({"name": "here", "kind": "local", "root": str(folder / "root")})
+    return patient(open_board({"name": "here", "kind": "local", "root": str(folder / "root")}))
 
 
 @pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
