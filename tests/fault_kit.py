@@ -28,7 +28,7 @@ from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.ssh.config import SshTarget, user_name
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.runtime.agent.claim import Claim
-from edgedeploy.runtime.processes import end_all_with_argument, with_argument
+from edgedeploy.runtime.processes import end_all_with_argument, start_ticks, with_argument
 
 _ANY = random.SystemRandom()
 """Test runs beside this one have networks of their own."""
@@ -106,6 +106,11 @@ def processes_of(job: Path) -> list[int]:
     alive = set(with_argument(job.name))
     supervisor = json.loads((job / "status.json").read_text())["supervisor"]["pid"]
     return sorted(alive & {int(supervisor), *with_argument("worker")})
+
+
+def living(job_id: str) -> list[int]:
+    """The job's processes, without those that only wait to be reaped."""
+    return [pid for pid in with_argument(job_id) if start_ticks(pid) is not None]
 
 
 def workers_of(job_id: str, side: str = "candidate") -> list[int]:

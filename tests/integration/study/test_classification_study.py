@@ -54,7 +54,7 @@ trials = 2
 [measure]
 queries = 64
 warmup = 2
-cold_starts = 1
+cold_starts = 0
 max_drift = 50.0
 max_spread = 50.0
 max_background_cores = 64.0

@@ -62,7 +62,7 @@ trials = {trials}
 [measure]
 queries = 16
 warmup = 1
-cold_starts = 1
+cold_starts = 0
 max_drift = 50.0
 max_spread = 50.0
 max_background_cores = 64.0

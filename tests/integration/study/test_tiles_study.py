@@ -50,7 +50,7 @@ min_effect = "1 MB"
 [measure]
 queries = 8
 warmup = 1
-cold_starts = 1
+cold_starts = 0
 max_drift = 50.0
 max_spread = 50.0
 max_background_cores = 64.0
