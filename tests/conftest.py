@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import warm_cli
 
 if TYPE_CHECKING:
     from benchmarks.shared.fault_outcomes import Outcome
@@ -29,6 +31,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hardware", action="store_true", help="run the tests that need a real board")
     parser.addoption("--long", action="store_true", help="run the tests that take many minutes")
     parser.addoption("--fault-log", type=Path, metavar="FILE", help="append what became of each test with a fault mark")
+
+
+_SERVERS = pytest.StashKey[Path]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """In the process that starts xdist's workers: they share the servers of ``warm_cli.py``."""
+    if _SERVERS not in node.config.stash:
+        node.config.stash[_SERVERS] = Path(tempfile.mkdtemp(prefix="edgedeploy-warm-"))
+    folder = node.config.stash[_SERVERS]
+    node.workerinput["servers"] = (str(folder), os.getpid())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if found := getattr(config, "workerinput", {}).get("servers"):
+        warm_cli.shared = warm_cli.Run(Path(found[0]), found[1])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (folder := config.stash.get(_SERVERS, None)) is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -124,8 +148,6 @@ def warm_converter() -> Iterator[None]:
     if importlib.util.find_spec("litert_torch") is None:
         yield
         return
-    import warm_cli
-
     from edgedeploy.targets.litert import target
 
     with pytest.MonkeyPatch.context() as patch:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from board_kit import need_sshd
+from board_kit import MACHINE_WAIT_S, need_sshd
 
 from edgedeploy.boards.agent.board import RemoteBoard
 from edgedeploy.boards.agent.session import BoardOptions
@@ -28,7 +28,7 @@ from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.ssh.config import SshTarget, user_name
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.runtime.agent.claim import Claim
-from edgedeploy.runtime.processes import end_all_with_argument, with_argument
+from edgedeploy.runtime.processes import end_all_with_argument, start_ticks, with_argument
 
 _ANY = random.SystemRandom()
 """Test runs beside this one have networks of their own."""
@@ -50,7 +50,8 @@ def command(*argv: str | Path, input_text: str | None = None) -> None:
     subprocess.run([str(item) for item in argv], check=True, capture_output=True, text=True, input=input_text)
 
 
-def wait_for(what: str, condition: Callable[[], object], patience_s: float = 60.0) -> None:
+def wait_for(what: str, condition: Callable[[], object], patience_s: float = 300.0) -> None:
+    """Look again and again. The patience is for a machine with much other work: it tells what hangs, not what is slow."""
     give_up_s = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < give_up_s, f"waited {patience_s} s for {what}"
@@ -60,7 +61,7 @@ def wait_for(what: str, condition: Callable[[], object], patience_s: float = 60.
 def local_board(
     root: Path, connect: Callable[[], Transport] = LocalTransport, *, python: str = sys.executable, **options: object
 ) -> RemoteBoard:
-    given = {"reconnect_pause_s": 0.0, **options}
+    given = {"reconnect_pause_s": 0.0, "wait_s": MACHINE_WAIT_S, **options}
     settings = BoardOptions(python=python, root=str(root), **given)  # type: ignore[arg-type]
     return RemoteBoard("b", connect, provenance="measured", options=settings)
 
@@ -107,16 +108,28 @@ def processes_of(job: Path) -> list[int]:
     return sorted(alive & {int(supervisor), *with_argument("worker")})
 
 
-def workers_of(job_id: str) -> list[int]:
-    """The job's processes that run the candidate."""
-    return sorted(set(with_argument(job_id)) & set(with_argument("candidate")))
+def living(job_id: str) -> list[int]:
+    """The job's processes, without those that only wait to be reaped."""
+    return [pid for pid in with_argument(job_id) if start_ticks(pid) is not None]
+
+
+def workers_of(job_id: str, side: str = "candidate") -> list[int]:
+    """The job's processes that run the candidate, or the baseline."""
+    return sorted(set(with_argument(job_id)) & set(with_argument(side)))
+
+
+def has_loaded(pid: int) -> bool:
+    """Whether that worker is there and has its artifact in use. Workers come and go while they are looked at."""
+    with contextlib.suppress(OSError):
+        return "/inputs/0.npy" in Path(f"/proc/{pid}/maps").read_text()
+    return False
 
 
 @contextlib.contextmanager
 def machine_claimed() -> Iterator[None]:
     """As long as another board's job would time something on this machine."""
     with Claim() as claim:
-        wait_for("another test run on this machine that is timing right now", claim.take)
+        wait_for("another test on this machine that is timing right now", claim.take, MACHINE_WAIT_S)
         yield
 
 

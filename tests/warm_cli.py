@@ -2,7 +2,8 @@
 LiteRT's converter the same way: ``[*warm_cli.converter(), JOB, RESULT]``.
 
 A server imports what commands use, once in a test run, and forks for each command; the fork has the arguments, folder,
-environment and standard streams of whoever asked, and its exit status goes back. What is tested is a process of its own with
+environment and standard streams of whoever asked, and its exit status goes back. Workers of one run share the servers: the
+first that needs one starts it, and it ends with the run. What is tested is a process of its own with
 the code of ``python -m edgedeploy``, or of ``python -m edgedeploy.targets.litert.tool``. Tests of how a process starts, of
 terminals, and those that kill it start a real one.
 """
@@ -10,6 +11,7 @@ terminals, and those that kill it start a real one.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import functools
 import gc
 import json
@@ -23,11 +25,24 @@ import sys
 import tempfile
 import threading
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 START_LIMIT_S: Final = 300.0
 UP: Final = b"up\n"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A test run of several workers: where their servers are, and the process that all of them belong to."""
+
+    folder: Path
+    pid: int
+
+
+shared: Run | None = None
+"""Set in each worker by ``conftest.py``. It is no environment variable: tests start test runs of their own."""
 
 
 def command() -> tuple[str, ...]:
@@ -47,12 +62,28 @@ def converter() -> tuple[str, ...]:
 
 @functools.cache
 def _served(program: str) -> tuple[str, ...]:
-    folder = Path(tempfile.mkdtemp(prefix="edgedeploy-warm-"))
+    if shared is None:
+        return _asking(_start(program, Path(tempfile.mkdtemp(prefix="edgedeploy-warm-"))))
+    folder = shared.folder / program
+    with (shared.folder / f"{program}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "socket").exists():
+            folder.mkdir(exist_ok=True)
+            _start(program, folder, shared.pid)
+    return _asking(folder / "socket")
+
+
+def _asking(place: Path) -> tuple[str, ...]:
+    return (sys.executable, "-I", "-S", str(Path(__file__).with_name("warm_client.py")), str(place))
+
+
+def _start(program: str, folder: Path, owner: int | None = None) -> Path:
+    """The socket of a new server, which ends with the process ``owner``, or with this one."""
     place = folder / "socket"
     repo = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(repo), os.environ.get("PYTHONPATH", "")])}
     server = subprocess.Popen(
-        [sys.executable, __file__, program, str(place)],
+        [sys.executable, __file__, program, str(place), *([] if owner is None else [str(owner)])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=(folder / "log").open("wb"),
@@ -63,25 +94,26 @@ def _served(program: str) -> tuple[str, ...]:
     ready, _, _ = select.select([server.stdout], [], [], START_LIMIT_S)
     assert ready and server.stdout.readline() == UP, (folder / "log").read_text()
 
-    atexit.register(server.stdin.close)  # it ends when nobody holds the other end
-    return (sys.executable, "-I", "-S", str(Path(__file__).with_name("warm_client.py")), str(place))
+    atexit.register(server.stdin.close)  # one without an owner ends when nobody holds the other end
+    return place
 
 
 # -- the server
 
 
-def serve(program: str, place: str) -> None:
+def serve(program: str, place: str, owner: str = "") -> None:
+    watched = os.pidfd_open(int(owner)) if owner else 0
     {"edgedeploy": import_all, "converter": import_converter}[program]()
     gc.freeze()  # what is imported stays shared with the forks
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(place)
-        listening.listen(16)
+        listening.listen(64)
         os.write(1, UP)
         keepers: set[int] = set()
         while True:
-            ready, _, _ = select.select([listening, 0], [], [], 0.5)
+            ready, _, _ = select.select([listening, watched], [], [], 0.5)
             keepers -= {pid for pid in keepers if os.waitpid(pid, os.WNOHANG)[0]}
-            if 0 in ready and not os.read(0, 1):
+            if watched in ready and (owner or not os.read(0, 1)):
                 shutil.rmtree(Path(place).parent)
                 return
             if listening in ready:

@@ -87,11 +87,12 @@ def command_of(argv: Sequence[str]) -> str:
 
 def record(folder: Path) -> Recording:
     """A run of a tiny network on this host, with every scenario; some seconds."""
+    from board_kit import MACHINE_WAIT_S
+
     recording = Recording(_job(folder))
     transport = type("Recording", (Recorder,), {"recording": recording})
-    board = RemoteBoard(
-        "b", transport, provenance="measured", options=BoardOptions(python=sys.executable, root=str(folder / "root"))
-    )
+    options = BoardOptions(python=sys.executable, root=str(folder / "root"), wait_s=MACHINE_WAIT_S)
+    board = RemoteBoard("b", transport, provenance="measured", options=options)
     board.probe()
     (folder / "outputs").mkdir()
     with board.session() as session:

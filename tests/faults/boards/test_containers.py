@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from board_kit import ENDLESS, OUTPUTS_ONLY, make_job
+from board_kit import ENDLESS, MACHINE_WAIT_S, OUTPUTS_ONLY, make_job
 from fault_kit import local_board, need_program, need_root, running_jobs, wait_for
 
 from edgedeploy.errors import Busy, EdgeDeployError
@@ -61,7 +61,7 @@ def test_of_two_containers_one_measures(namespaces: tuple[str, ...], tmp_path: P
 
         measuring = threading.Thread(target=measure)
         measuring.start()
-        wait_for("the first container to measure", lambda: running_jobs(tmp_path / "one" / "root"))
+        wait_for("the first container to measure", lambda: running_jobs(tmp_path / "one" / "root"), MACHINE_WAIT_S)
         with two.session() as session:
             with pytest.raises(Busy, match="measuring for another board"):
                 session.measure(make_job(tmp_path / "second", plan=replace(ENDLESS, queries=64, block=8)), tmp_path)
@@ -69,7 +69,7 @@ def test_of_two_containers_one_measures(namespaces: tuple[str, ...], tmp_path: P
         stack.close()  # the first container ends, and its claim with it
         measuring.join()
     with Claim() as claim:
-        wait_for("the claim to be free", claim.take)
+        wait_for("the claim to be free", claim.take, MACHINE_WAIT_S)
 
 
 @pytest.mark.fault(50)

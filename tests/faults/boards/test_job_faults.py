@@ -26,7 +26,7 @@ from board_kit import (
     make_payload,
     nan_model,
 )
-from fault_kit import local_board, machine_claimed
+from fault_kit import has_loaded, living, local_board, machine_claimed, wait_for, workers_of
 
 from edgedeploy.boards.agent.board import RemoteBoard
 from edgedeploy.boards.emulated.board import serve
@@ -35,7 +35,6 @@ from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import Busy, CommandFailed, MeasurementError, Unreachable
 from edgedeploy.interfaces.board import Completed, Transport
 from edgedeploy.records.job import Job, MeasurePlan
-from edgedeploy.runtime.processes import start_ticks, with_argument
 
 pytestmark = pytest.mark.waiting
 
@@ -93,7 +92,7 @@ def test_job_past_its_limit_ends_with_its_processes(board: RemoteBoard, tmp_path
         with pytest.raises(MeasurementError, match=r"time_limit.*1 s"):
             session.measure(job, tmp_path)
         (folder,) = (tmp_path / "root" / "jobs").iterdir()
-        assert [pid for pid in with_argument(folder.name) if start_ticks(pid) is not None] == []
+        wait_for("its supervisor, who wrote that it is over, to end", lambda: not living(folder.name))
 
 
 @pytest.mark.fault(23, simulated="who sends the signal")
@@ -112,12 +111,9 @@ def test_worker_that_dies_is_told_apart_by_how(
     def shoot() -> None:
         while True:
             for path in (tmp_path / "root" / "jobs").glob("*/candidate"):
-                for pid in with_argument("candidate"):
-                    arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    loaded = "/inputs/0.npy" in Path(f"/proc/{pid}/maps").read_text()
-                    if path.parent.name.encode() in arguments and loaded:
-                        os.kill(pid, number)
-                        return
+                for pid in filter(has_loaded, workers_of(path.parent.name)):
+                    os.kill(pid, number)
+                    return
             time.sleep(0.01)
 
     thread = threading.Thread(target=shoot)

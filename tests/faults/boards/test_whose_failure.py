@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from board_kit import ENDLESS, OUTPUTS_ONLY, conv_model, hungry_model, make_payload, nan_model, squares_study
-from fault_kit import cgroup_v1, inside, local_board, running_jobs
+from fault_kit import cgroup_v1, has_loaded, inside, local_board, running_jobs, workers_of
 
 import edgedeploy
 from edgedeploy import RunOptions
@@ -23,7 +23,6 @@ from edgedeploy.boards.care.attempts import Attempts, Patience
 from edgedeploy.errors import CommandFailed, DidNotRun, MeasurementError, Unstable
 from edgedeploy.records.job import Job
 from edgedeploy.runtime.agent.memory import KillCount, explain_kill
-from edgedeploy.runtime.processes import with_argument
 from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.waiting
@@ -34,12 +33,7 @@ GROUP_BYTES = 700 << 20
 
 def loaded(root: Path, side: str) -> list[int]:
     """Processes of running jobs that have the artifact of ``side`` in use."""
-    return [
-        pid
-        for job in running_jobs(root)
-        for pid in sorted(set(with_argument(job)) & set(with_argument(side)))
-        if "/inputs/0.npy" in Path(f"/proc/{pid}/maps").read_text()
-    ]
+    return [pid for job in running_jobs(root) for pid in workers_of(job, side) if has_loaded(pid)]
 
 
 @contextmanager
@@ -51,10 +45,11 @@ def shot(root: Path, side: str, times: int, number: int = signal.SIGKILL) -> Ite
     def shoot() -> None:
         while len(hit) < times and not over.wait(0.02):
             for pid in loaded(root, side):
-                if pid not in hit:
-                    os.kill(pid, number)
-                    hit.append(pid)
-                    break
+                with contextlib.suppress(ProcessLookupError):
+                    if pid not in hit:
+                        os.kill(pid, number)
+                        hit.append(pid)
+                        break
 
     thread = threading.Thread(target=shoot)
     thread.start()

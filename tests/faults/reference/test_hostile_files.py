@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -161,10 +160,8 @@ def test_parser_that_exhausts_its_limits_takes_nothing_with_it(tmp_path: Path) -
     """The limits are the kernel's: memory here, on a sound file, because no parser bomb is known for this version."""
     conv_model(tmp_path / "model.onnx")
     check_onnx(tmp_path / "model.onnx")
-    started_s = time.monotonic()
-    with pytest.raises(DataError, match="the process that parses it ended with"):
+    with pytest.raises(DataError, match="the process that parses it ended with"):  # and was not given up after its time
         check_onnx(tmp_path / "model.onnx", Limits(memory_bytes=64 << 20))
-    assert time.monotonic() - started_s < 20
     with pytest.raises(DataError, match="At most 100 are read"):
         check_onnx(tmp_path / "model.onnx", Limits(file_bytes=100))
 

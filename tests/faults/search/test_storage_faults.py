@@ -70,7 +70,7 @@ class Lab:
             evidence=lambda: [variant for variant, _ in self.evidence.values()],
         )
         with one_board(self.evaluate) as board:
-            return search.run(board, trials=trials, deadline_s=time.monotonic() + 60).evaluated
+            return search.run(board, trials=trials, deadline_s=time.monotonic() + 240).evaluated
 
     def told(self) -> list[tuple[str, str]]:
         """(variant, state) of the finished trials, by variant."""

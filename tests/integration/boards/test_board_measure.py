@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import onnxruntime
 import pytest
-from board_kit import OUTPUTS_ONLY, make_job, make_payload, need_sshd
+from board_kit import OUTPUTS_ONLY, make_job, make_payload, need_sshd, patient
 
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import SpecError
@@ -30,7 +31,7 @@ def board(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "sshd":
         need_sshd()
     root = tmp_path_factory.mktemp("root")
-    return open_board({"name": request.param, "root": str(root), **BOARDS[request.param]})
+    return patient(open_board({"name": request.param, "root": str(root), **BOARDS[request.param]}))
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,9 @@ def test_both_sides_have_whole_abba_rounds_of_positive_times(run: RawRun) -> Non
         assert min(time_ns for block in side.blocks_ns for time_ns in block) > 0
         assert len(side.cpu_ns) == 4 and min(side.cpu_ns) > 0
         assert len(side.cold_starts_ns) == 2
-        # Starting a process and loading a runtime takes longer than any one inference of a tiny model.
-        assert min(side.cold_starts_ns) > max(time_ns for block in side.blocks_ns for time_ns in block)
+        # Starting a process and loading a runtime takes longer than an inference of a tiny model. The longest of these says
+        # what else this machine did in that moment.
+        assert min(side.cold_starts_ns) > median(time_ns for block in side.blocks_ns for time_ns in block)
         assert side.peak_memory_bytes > 10_000_000
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import simulated_nvpmodel
-from board_kit import make_job
+from board_kit import make_job, patient
 
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.beside
 
 
 def local_board(root: Path, **table: object) -> Board:
-    return open_board({"name": "here", "kind": "local", "root": str(root), "python": sys.executable, **table})
+    return patient(open_board({"name": "here", "kind": "local", "root": str(root), "python": sys.executable, **table}))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="nvpmodel is run through sudo without root")

@@ -19,7 +19,7 @@ import onnx
 import product_kit
 import pytest
 import simulated_tensorrt
-from board_kit import OUTPUTS_ONLY, SHORT_SCENARIOS, conv_model, make_job, make_payload
+from board_kit import OUTPUTS_ONLY, SHORT_SCENARIOS, conv_model, make_job, make_payload, patient
 
 from edgedeploy.boards.agent.file import agent_file
 from edgedeploy.boards.open import open_board
@@ -116,7 +116,7 @@ def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """An emulated board whose table names an interpreter of that version."""
     python = made_environment(request.param)
     root = str(tmp_path_factory.mktemp("root"))
-    board = open_board({"name": "old", "kind": "emulated", "python": str(python), "root": root})
+    board = patient(open_board({"name": "old", "kind": "emulated", "python": str(python), "root": root}))
     with board.session() as session:
         yield OldBoard(request.param, session)
 
@@ -198,7 +198,8 @@ def test_tensorrt_is_measured_as_jetpack_5_brings_it(tmp_path: Path) -> None:
     python = simulated_tensorrt.install(
         tmp_path / "jetson", "8.5.2", compiler, interpreter=str(made_environment("3.8"))
     )
-    board = open_board({"name": "jetson", "kind": "emulated", "python": python, "root": str(tmp_path / "root")})
+    table = {"name": "jetson", "kind": "emulated", "python": python, "root": str(tmp_path / "root")}
+    board = patient(open_board(table))
     candidate = make_payload(tmp_path / "candidate", target="tensorrt", settings={"precisions": "float32"})
     with board.session() as session:
         run = session.measure(Job(candidate, make_payload(tmp_path / "baseline"), PLAN), tmp_path)

@@ -7,7 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from board_kit import SHORT_REALTIME, SHORT_SCENARIOS, SHORT_SERVER, conv_model, huge_model, make_payload
+from board_kit import SHORT_REALTIME, SHORT_SCENARIOS, SHORT_SERVER, conv_model, huge_model, make_payload, patient
+from fault_kit import living, wait_for
 
 from edgedeploy.boards.open import open_board
 from edgedeploy.errors import CommandFailed, MeasurementError
@@ -16,7 +17,6 @@ from edgedeploy.evidence.serving import predicted_users
 from edgedeploy.interfaces.board import Board
 from edgedeploy.records.job import Job, MeasurePlan, RawRun, ScenarioPlan
 from edgedeploy.records.metric_table import OF_IMAGES, SCENARIO_METRICS
-from edgedeploy.runtime.processes import start_ticks, with_argument
 from edgedeploy.runtime.scenarios.schedule import Replay
 from edgedeploy.spec.scenarios import RealtimeTable
 
@@ -28,7 +28,7 @@ def plan(*scenarios: ScenarioPlan) -> MeasurePlan:
 
 
 def here(folder: Path) -> Board:
-    return open_board({"name": "here", "kind": "local", "root": str(folder / "root")})
+    return patient(open_board({"name": "here", "kind": "local", "root": str(folder / "root")}))
 
 
 @pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
@@ -142,7 +142,7 @@ def test_a_stuck_run_is_a_failure_and_leaves_nothing(name: str, tmp_path: Path) 
         with pytest.raises(MeasurementError, match=f"time_limit: {name} was stuck: it ran over 1 s"):
             session.measure(job, tmp_path)
         (folder,) = (tmp_path / "root" / "jobs").iterdir()
-        assert [pid for pid in with_argument(folder.name) if start_ticks(pid) is not None] == []
+        wait_for("its supervisor, who wrote that it is over, to end", lambda: not living(folder.name))
 
 
 def test_a_fault_inside_a_protocol_keeps_its_own_cause(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from board_kit import STUDY_LIMIT_S
 
 pytestmark = pytest.mark.beside
 
@@ -20,7 +21,7 @@ SECONDS = float(os.environ.get("EDGEDEPLOY_FUZZ_SECONDS", "12"))
 def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, str(REPO / "scripts" / "bench.py"), "fuzz", *arguments]
     env = {**os.environ, "PYTHONPATH": str(REPO)}
-    return subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=SECONDS + 300)
+    return subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=SECONDS + STUDY_LIMIT_S)
 
 
 @pytest.mark.fault(51)

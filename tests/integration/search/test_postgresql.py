@@ -15,11 +15,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from fault_kit import wait_for
 from made_up_search import SPACE, landscape
 
 from edgedeploy.errors import Quarantined, SpecError, StorageError
 from edgedeploy.lab.crew import Crew, Post
 from edgedeploy.records.variant import Variant
+from edgedeploy.runtime.processes import start_ticks
 from edgedeploy.search import history
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.search.loop import Outcome, Search
@@ -59,8 +61,7 @@ class Database:
         """SIGKILL to the server: its connections are gone, nobody says goodbye."""
         pid = int((self._folder / "data" / "postmaster.pid").read_text().splitlines()[0])
         os.kill(pid, signal.SIGKILL)
-        while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
-            time.sleep(0.02)
+        wait_for("the server to end", lambda: start_ticks(pid) is None)
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ lost_case = 0.9
 trials = 4
 recovered_baseline = false
 
-{measure_table(8, cold_starts=0)}scenarios = ["realtime"]
+{measure_table(8)}scenarios = ["realtime"]
 
 [measure.realtime]
 rate_hz = 500

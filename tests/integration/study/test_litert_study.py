@@ -12,7 +12,7 @@ from edgedeploy import RunOptions, load_study
 from edgedeploy.study.store import Store
 from edgedeploy.targets.litert.target import LiteRtTarget
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.usefixtures("warm_converter")]
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 SPACE = 'width = [1.0, 0.5]\nkernel = [3, 5]\nprecision = ["float32", "int8"]'
@@ -30,6 +30,8 @@ def test_every_precision_is_measured_from_a_pruned_network_too(tmp_path: Path) -
         SPACE: 'width = [0.5]\nprecision = ["float32", "float16", "int8", "int8-dynamic"]',
         "trials = 6": "trials = 4",
         "queries = 64": "queries = 16",
+        "cold_starts = 1": "cold_starts = 0",
+        "count = 32": "count = 16",
     }
     for old, new in changes.items():
         assert old in text

@@ -53,7 +53,7 @@ metric = "latency_ratio"
 trials = 5
 recovered_baseline = false
 
-""" + measure_table(64, warmup=2, cold_starts=0)
+""" + measure_table(64, warmup=2)
 
 
 @pytest.mark.beside

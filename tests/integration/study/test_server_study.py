@@ -35,7 +35,7 @@ metric = "server_missed_percent"
 [budget]
 trials = 4
 
-{measure_table(8, cold_starts=0)}scenarios = ["server"]
+{measure_table(8)}scenarios = ["server"]
 
 [measure.server]
 deadline = "200 ms"

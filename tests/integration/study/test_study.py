@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import warm_cli
 from board_kit import STUDY_LIMIT_S, squares_study
+from fault_kit import wait_for
 
 import edgedeploy
 from edgedeploy.errors import SpecError
@@ -239,11 +239,10 @@ def test_ctrl_c_leaves_a_usable_folder(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     argv = [sys.executable, "-c", LISTENING, "search", str(study), "--out", str(out), "--no-confirm"]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list((out / "measurements").glob("*.json")) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    measured = out / "measurements"  # once the machine is free: other tests measure too
+    wait_for("a first variant", lambda: list(measured.glob("*.json")) or process.poll() is not None, STUDY_LIMIT_S)
     process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=60)
+    _, complaint = process.communicate(timeout=120)
     assert process.returncode == 4, complaint
     # the interpreter itself reports an interrupt that fell into a finaliser; any other traceback is ours
     assert complaint.count("Traceback") == complaint.count("Exception ignored in")

@@ -106,7 +106,7 @@ def kill_after(study: Path, out: Path, wanted: int, *more: str) -> None:
     process = subprocess.Popen(
         command(study, out, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=with_one_thread()
     )
-    give_up_s = time.monotonic() + 200
+    give_up_s = time.monotonic() + STUDY_LIMIT_S
     while steps(study) < wanted:
         assert process.poll() is None, "it ended before it was killed"
         assert time.monotonic() < give_up_s

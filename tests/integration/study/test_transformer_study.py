@@ -48,7 +48,7 @@ metric = "right"
 trials = 5
 recovered_baseline = false
 
-""" + measure_table(warmup=2, cold_starts=0)
+""" + measure_table(warmup=2)
 SPACE = """heads = [1.0, 0.5]
 mlp = [1.0, 0.5]
 depth = [1.0, 0.5]

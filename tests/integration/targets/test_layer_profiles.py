@@ -109,7 +109,7 @@ metric = "latency_ratio"
 trials = 2
 
 """
-    + measure_table(cold_starts=0)
+    + measure_table()
 )
 
 

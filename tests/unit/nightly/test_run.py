@@ -239,7 +239,7 @@ def test_a_damaged_frozen_file_costs_its_entry_only_and_is_named(tmp_path: Path)
 def test_what_does_not_fit_into_the_budget_is_not_run_and_says_so(tmp_path: Path) -> None:
     """A session is expected to take 120 s: a pair fits once."""
     boards = Boards()
-    night = run(lab(tmp_path, "a", {"minor": 1, "major": 2}, budget="241 s"), boards)
+    night = run(lab(tmp_path, "a", {"minor": 1, "major": 2}, budget="300 s"), boards)
     assert outcomes(night) == {"minor@a": "young", "major@a": "young"}, "it took less than was expected"
     boards = Boards(takes_s=0.6)
     night = run(lab(tmp_path / "2", "a", {"minor": 1, "major": 2}, budget="241 s"), boards)
