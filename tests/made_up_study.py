@@ -24,8 +24,8 @@ ONNX_TASK: Final = '[task]\nkind = "onnx"\nmodel = "model.onnx"\n\n[task.options
 
 
 def measure_table(queries: int = 16, *, warmup: int = 1, cold_starts: int = 0) -> str:
-    """``[measure]``, of a run that is valid whatever else the machine does. More of its keys may follow. Cold starts are half of
-    the time for which a run of a small network has the machine, and the other tests have to wait: only who needs them asks."""
+    """``[measure]``, of a run that is valid whatever else the machine does. More of its keys may follow.
+    Cold starts are half of the time for which a run of a small network has the machine, while other tests wait for it."""
     return f"[measure]\nqueries = {queries}\nwarmup = {warmup}\ncold_starts = {cold_starts}\n{TOLERANT}"
 
 
