@@ -40,7 +40,6 @@ SHOWN: Final = 4
 USUAL_KEYS: Final = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 """Where checkpoints keep the weights: looked at first when those of no key fit."""
 
-WRAPPERS: Final = ("module", "_orig_mod")
 LIGHTNING: Final = "model"
 _GLOBAL: Final = re.compile(r"GLOBAL ([\w.]+)")
 

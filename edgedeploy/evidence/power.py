@@ -75,11 +75,6 @@ def design_effect(group_size: float, icc: float) -> float:
     return 1.0 + (group_size - 1.0) * icc
 
 
-def effective_cases(cases: int, group_size: float, icc: float) -> float:
-    """As many independent cases are worth as much as ``cases`` in groups of ``group_size``."""
-    return cases / design_effect(group_size, icc)
-
-
 def sd_of_group_means(sd: float, group_size: float, icc: float) -> float:
     """Standard deviation of the means of groups of ``group_size`` cases whose differences have ``sd`` and ``icc``."""
     _check_sd(sd)

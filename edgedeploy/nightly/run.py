@@ -28,7 +28,6 @@ from edgedeploy.records.night import Night, Session, Verdict
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.study.events import Event, Observer, ignore
 
-BUDGET_OVER: Final = "the budget ended"
 _LOOK_S: Final = 0.2
 """How often the night looks at its boards and at the time."""
 

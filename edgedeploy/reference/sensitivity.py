@@ -19,6 +19,7 @@ import numpy as np
 from edgedeploy.errors import DataError, Unsupported
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import Int8Scheme
+from edgedeploy.reference.passes import passes
 from edgedeploy.reference.roundings import Rounding, Roundings
 from edgedeploy.reference.translate import translated
 
@@ -154,7 +155,7 @@ def _ranges(
         for name in tensors
         if name in inputs
     }
-    for names in _in_portions(model, [name for name in tensors if name not in inputs]):
+    for names in passes(_sizes(model, [name for name in tensors if name not in inputs]), LOOKED_BYTES):
         session = _Session(_with_outputs(model, names))
         extremes: list[list[tuple[float, float]]] = [[] for _ in names]
         for feed in feeds:
@@ -168,20 +169,10 @@ def _ranges(
     }
 
 
-def _in_portions(model: Any, names: Sequence[str]) -> Iterator[list[str]]:
-    """The tensors in portions of a bounded size."""
+def _sizes(model: Any, names: Sequence[str]) -> dict[str, int]:
+    """Bytes of the float32 tensors ``names``; an axis without a size counts as one."""
     shapes = {value.name: value.type.tensor_type.shape.dim for value in (*model.graph.value_info, *model.graph.output)}
-    portion: list[str] = []
-    spent = 0
-    for name in names:
-        size = 4 * math.prod(max(1, int(item.dim_value)) for item in shapes.get(name, ()))
-        if portion and spent + size > LOOKED_BYTES:
-            yield portion
-            portion, spent = [], 0
-        portion.append(name)
-        spent += size
-    if portion:
-        yield portion
+    return {name: 4 * math.prod(max(1, int(item.dim_value)) for item in shapes.get(name, ())) for name in names}
 
 
 def _copy(model: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from edgedeploy.errors import BoardError
 from edgedeploy.interfaces.scores import metrics_of
@@ -22,8 +22,6 @@ from edgedeploy.study.preflight import Ready, prepare
 from edgedeploy.study.store import Store
 from edgedeploy.study.tried import Tried, tried_by
 from edgedeploy.tasks.load import load_task
-
-NOT_KNOWN: Final = "not known yet"
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ together. Graph bytes are what the files hold beside one byte a weight.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks import PAGES, parser_of
 from benchmarks.shared.host import machine
+from benchmarks.shared.turns import cpu_times
 from edgedeploy.files import write_atomic
 from edgedeploy.files.writing import read_json
 from edgedeploy.interfaces.target import BuildRequest
@@ -91,7 +92,9 @@ def rows_of(variant: Variant, reference: Reference, task: Any, place: Path) -> l
         built.append(artifact)
         settings = dict(artifact.settings)
         sessions.append(open_session(target.name, place / str(index), artifact.entry, settings, 1))
-    times = cpu_times(sessions, feeds)
+    for session in sessions:
+        session.run(feeds[0])
+    times = cpu_times(sessions, list(itertools.islice(itertools.cycle(feeds), QUERIES)), ROUNDS)
     rows = []
     for index, (target, name) in enumerate(wanted):
         ratios = times[index] / times[0]
@@ -114,22 +117,6 @@ def weight_count(path: Path) -> int:
     import onnx
 
     return sum(int(np.prod(tensor.dims)) for tensor in onnx.load(str(path)).graph.initializer if len(tensor.dims) > 1)
-
-
-def cpu_times(sessions: Sequence[Any], feeds: Sequence[Any]) -> Any:
-    """CPU time of a block of queries in ns: (sessions, rounds). Sessions take turns, every other round backwards."""
-    times = np.zeros((len(sessions), ROUNDS))
-    for session in sessions:
-        session.run(feeds[0])
-    for number in range(ROUNDS):
-        order = range(len(sessions)) if number % 2 == 0 else reversed(range(len(sessions)))
-        for index in order:
-            sessions[index].run(feeds[0])
-            start = time.process_time_ns()
-            for query in range(QUERIES):
-                sessions[index].run(feeds[query % len(feeds)])
-            times[index, number] = time.process_time_ns() - start
-    return times
 
 
 def table(rows: Sequence[Row]) -> str:

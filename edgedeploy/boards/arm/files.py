@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgedeploy.boards.emulated.sshd_config import KEYS_ONLY
+
 CPU: Final = "cortex-a72"
 """The CPU that the emulators model: the Raspberry Pi 4's core, Arm v8.0."""
 
@@ -18,23 +20,21 @@ SHADOW: Final = "root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\nsshd:*:
 GROUP: Final = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"
 HOSTS: Final = "127.0.0.1 localhost edgedeploy-arm64\n"
 
-SSHD_CONFIG: Final = """\
+SSHD_CONFIG: Final = (
+    """\
 ListenAddress {address}
 Port {port}
 HostKey /run/edgedeploy/host_key
 AuthorizedKeysFile /run/edgedeploy/authorized_keys
 AllowUsers root
-PidFile none
-PermitRootLogin prohibit-password
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-UseDNS no
-StrictModes no
+"""
+    + KEYS_ONLY
+    + """\
 LoginGraceTime 0
 SetEnv SHLVL=1 PYTHONHASHSEED=0 QEMU_CPU={cpu}
 Subsystem sftp internal-sftp
 """
+)
 """QEMU_CPU is read by the user-mode emulator, which starts every program of that board. Python's hash seed is fixed,
 because with another seed the same call takes another number of instructions."""
 

@@ -24,6 +24,7 @@ from edgedeploy.boards.agent.board import RemoteBoard
 from edgedeploy.boards.agent.session import BoardOptions, RemoteSession
 from edgedeploy.boards.emulated import embedded_server, guard
 from edgedeploy.boards.emulated.hosting import held_process
+from edgedeploy.boards.emulated.sshd_config import KEYS_ONLY
 from edgedeploy.boards.ssh.config import SshTarget, user_name
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import CommandFailed, SpecError, TargetUnavailable, nearest
@@ -35,22 +36,20 @@ START_TIMEOUT_S: Final = 60.0
 
 NOTE: Final = "emulated: SSH into this host; its times are this host's CPU, not any board's"
 
-_SSHD_CONFIG: Final = """\
+_SSHD_CONFIG: Final = (
+    """\
 ListenAddress 127.0.0.1
 Port {port}
 HostKey {folder}/host_key
 AuthorizedKeysFile {folder}/authorized_keys
 AllowUsers {user}
-PidFile none
-PermitRootLogin prohibit-password
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-UseDNS no
-StrictModes no
+"""
+    + KEYS_ONLY
+    + """\
 SetEnv SHLVL=1
 Subsystem sftp internal-sftp
 """
+)
 """SHLVL: bash reads the user's ~/.bashrc before an SSH command when it is the outermost shell. A real board has no such
 file, and some of them take half a second per command."""
 

@@ -12,14 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from typing import Any
 
-import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from edgedeploy.compress.shrink.given import NO_BLOCKS, Given, at_least, refused
 from edgedeploy.compress.shrink.moments import Feeds
-from edgedeploy.compress.shrink.parts import Stack, first_of, unfused
-from edgedeploy.reference.calling import call
+from edgedeploy.compress.shrink.parts import Stack, first_of, run_watched
 
 
 class Skip(nn.Module):
@@ -94,10 +92,4 @@ def _watched(
 ) -> None:
     names = [name for stack in stacks for name in stack.blocks]
     handles = [model.get_submodule(name).register_forward_hook(watch(name)) for name in names]
-    try:
-        with torch.no_grad(), unfused():
-            for inputs in feeds():
-                call(model.eval(), inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_watched(model, feeds(), handles)

@@ -11,8 +11,8 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from edgedeploy.compress.shrink.parts import unfused
-from edgedeploy.reference.calling import call
+from edgedeploy.compress.shrink.parts import run_watched
+from edgedeploy.reference.passes import passes
 
 MOST_BYTES: Final = 256 << 20
 """Memory for the moments of the layers that are looked at in one pass."""
@@ -72,13 +72,7 @@ def moments_of(model: nn.Module, names: Sequence[str], feeds: Feeds) -> dict[str
         return hook
 
     handles = [model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in names]
-    try:
-        with torch.no_grad(), unfused():
-            for inputs in feeds():
-                call(model.eval(), inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_watched(model, feeds(), handles)
     return found
 
 
@@ -90,19 +84,12 @@ def rows_of(layer: nn.Module, values: torch.Tensor) -> torch.Tensor:
 
 def in_passes(model: nn.Module, names: Sequence[str]) -> Iterator[list[str]]:
     """The layers in their order, as many at a time as the memory for their moments allows."""
-    part: list[str] = []
-    size = 0
-    for name in names:
-        layer = model.get_submodule(name)
-        features = int(layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels)  # type: ignore[arg-type]
-        own = 8 * features**2
-        if part and size + own > MOST_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(name)
-        size += own
-    if part:
-        yield part
+    layers = {name: model.get_submodule(name) for name in names}
+    features = {
+        name: int(layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels)  # type: ignore[arg-type]
+        for name, layer in layers.items()
+    }
+    return passes({name: 8 * count**2 for name, count in features.items()}, MOST_BYTES)
 
 
 def weighed(layer: nn.Linear, moment: Moment) -> torch.Tensor:

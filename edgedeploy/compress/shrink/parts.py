@@ -9,13 +9,14 @@ This module needs torch: import it inside functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from edgedeploy.compress.shrink.attention import Attention, guesses, of_multihead, plain_inputs
 from edgedeploy.reference.calling import call
@@ -137,8 +138,7 @@ def _keeps_tokens(seen: Sequence[Seen]) -> bool:
 
 
 def calls_of(model: nn.Module, inputs: Any, names: Sequence[str]) -> dict[str, list[Seen]]:
-    """The calls of these modules in one forward pass, in evaluation mode and without torch's fused operators, which call no
-    module."""
+    """The calls of these modules in one forward pass."""
     found: dict[str, list[Seen]] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -148,13 +148,20 @@ def calls_of(model: nn.Module, inputs: Any, names: Sequence[str]) -> dict[str, l
         return hook
 
     handles = [model.get_submodule(name).register_forward_hook(keep(name), with_kwargs=True) for name in names]
+    run_watched(model, [inputs], handles)
+    return found
+
+
+def run_watched(model: nn.Module, cases: Iterable[Any], hooks: Sequence[RemovableHandle]) -> None:
+    """Run ``model`` on the inputs of each case, in evaluation mode and without torch's fused operators, which call no
+    module; then remove the ``hooks`` that watch it."""
     try:
         with torch.no_grad(), unfused():
-            call(model.eval(), inputs)
+            for inputs in cases:
+                call(model.eval(), inputs)
     finally:
-        for handle in handles:
-            handle.remove()
-    return found
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ tensors of each target readable.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from edgedeploy.reference.apart import run_apart
 from edgedeploy.reference.export import describe
 from edgedeploy.reference.layers import WEIGHTED_OPERATORS, name_nodes, region
 from edgedeploy.reference.parity import ABSOLUTE_FLOOR
+from edgedeploy.reference.passes import passes
 from edgedeploy.reference.safety import check_onnx
 from edgedeploy.targets.compare.exposed import expose_onnx, expose_openvino, expose_source
 from edgedeploy.targets.compare.exposed_litert import expose_litert
@@ -124,20 +125,6 @@ def compare_layers(
                 for name in names:
                     sums[name].add(expected[name], values[name])
     return _findings(source, sums)
-
-
-def passes(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
-    """The names in order, in groups of at most ``limit`` bytes (or of one name that is larger by itself)."""
-    group: list[str] = []
-    held = 0
-    for name, size in sizes.items():
-        if group and held + size > limit:
-            yield group
-            group, held = [], 0
-        group.append(name)
-        held += size
-    if group:
-        yield group
 
 
 def _findings(source: Any, sums: Mapping[str, _Sums]) -> list[LayerError]:

@@ -16,7 +16,6 @@ from edgedeploy.errors import DataError, SpecError
 ValueRange = tuple[float, float]
 Values = npt.NDArray[Any]
 
-RANGE_WORDS: Final = ("raw", "window")
 MAX_PAGE: Final = 100_000
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from benchmarks.shared.host import circumstances
 from benchmarks.shared.rows import Asked, Row
+from benchmarks.shared.turns import cpu_times
 from edgedeploy.compress.checkpoint import drop_checkpoint
 from edgedeploy.compress.model import built, load_weights, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight
@@ -167,14 +167,7 @@ def _built(task: Promptable, reference: Reference, asked: Sequence[str], folder:
 def _cpu_ratios(sides: Sequence[Candidate], feeds: Sequence[Mapping[str, Any]]) -> Any:
     """CPU time of a block of queries beside that of the first side in the same round: (sides, rounds). One thread each; they
     take turns, every other round backwards."""
-    times = np.zeros((len(sides), ROUNDS))
-    for number in range(ROUNDS):
-        for index in range(len(sides))[:: 1 if number % 2 == 0 else -1]:
-            sides[index].session.run(feeds[0])
-            start_ns = time.process_time_ns()
-            for feed in feeds:
-                sides[index].session.run(feed)
-            times[index, number] = time.process_time_ns() - start_ns
+    times = cpu_times([side.session for side in sides], feeds, ROUNDS)
     return times / times[0]
 
 

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 
 from benchmarks.large_kit.minilm import Material, NotAtHand, material
 from benchmarks.shared.rows import Asked, Row
+from benchmarks.shared.turns import cpu_times
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.runtime.sessions.open import open_session
@@ -145,7 +145,7 @@ def compared(builds: Sequence[Build]) -> dict[Build, Found]:
     """Each beside ONNX Runtime's float32, in turns."""
     feeds = encoder().feeds
     sessions = {wanted: session_of(wanted) for wanted in (FLOAT, *builds)}
-    times = cpu_times(list(sessions.values()), feeds)
+    times = cpu_times(list(sessions.values()), feeds[:QUERIES], ROUNDS)
     exact = answers(sessions[FLOAT], feeds)
     found = {}
     for index, wanted in enumerate(builds, 1):
@@ -156,20 +156,6 @@ def compared(builds: Sequence[Build]) -> dict[Build, Found]:
         size = built(wanted)[0].size_bytes
         found[wanted] = Found((low, middle, high), float(near.mean()), float(near.min()), sqnr_db, size)
     return found
-
-
-def cpu_times(sessions: Sequence[Any], feeds: Sequence[Mapping[str, Any]]) -> Any:
-    """CPU time of a block of queries in ns: (sessions, rounds). Every other round goes backwards."""
-    times = np.zeros((len(sessions), ROUNDS))
-    for number in range(ROUNDS):
-        order = range(len(sessions)) if number % 2 == 0 else reversed(range(len(sessions)))
-        for index in order:
-            sessions[index].run(feeds[0])
-            start = time.process_time_ns()
-            for query in range(QUERIES):
-                sessions[index].run(feeds[query])
-            times[index, number] = time.process_time_ns() - start
-    return times
 
 
 def told(found: Mapping[Build, Found]) -> str:

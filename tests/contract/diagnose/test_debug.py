@@ -21,7 +21,6 @@ from edgedeploy.files import write_json
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.reference.export import describe
 from edgedeploy.targets.common import saturates_here
-from edgedeploy.targets.compare.layers import passes
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
 from edgedeploy.targets.tensorrt import TensorRtTarget
@@ -138,13 +137,6 @@ def test_values_that_are_none_are_found(make: Any, study: Path) -> None:
     assert bad is not None
     assert (bad.layer, bad.non_finite > 0, bad.sqnr_db) == ("/block2/conv", True, -400.0)
     json.dumps(debug(folder).as_json(), allow_nan=False)
-
-
-def test_memory_is_bounded_by_the_pass() -> None:
-    sizes = {f"t{index}": 40 for index in range(10)} | {"large": 1000, "last": 1}
-    groups = list(passes(sizes, 100))
-    assert [name for group in groups for name in group] == list(sizes)
-    assert all(sum(sizes[name] for name in group) <= 100 or len(group) == 1 for group in groups)
 
 
 def test_several_passes_say_what_one_pass_says(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

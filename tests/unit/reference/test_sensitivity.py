@@ -17,6 +17,7 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import Int8Scheme
 from edgedeploy.reference import sensitivity
 from edgedeploy.reference.external import MOST_IN_ONE_FILE_BYTES, weights_file
+from edgedeploy.reference.passes import passes
 from edgedeploy.reference.roundings import Roundings, roundings_of
 from edgedeploy.reference.sensitivity import measure_sensitivity, rounded_weights, sqnr_db
 
@@ -146,7 +147,8 @@ def test_tensors_are_looked_at_in_portions(tmp_path: Path, monkeypatch: pytest.M
     feeds = list(images())
     at_once = sensitivity._ranges(found.model, names, feeds, ORT)
     monkeypatch.setattr(sensitivity, "LOOKED_BYTES", 4 * 8 * 16 * 16)
-    assert list(sensitivity._in_portions(found.model, names)) == [["r1"], ["r2"], ["out"]]
+    sizes = sensitivity._sizes(found.model, names)
+    assert list(passes(sizes, sensitivity.LOOKED_BYTES)) == [["r1"], ["r2"], ["out"]]
     assert sensitivity._ranges(found.model, names, feeds, ORT) == at_once
 
 
