@@ -38,8 +38,8 @@ def _run() -> None:
         _tell(str(exc))
         raise SystemExit(exc.exit_code) from None
     except ModuleNotFoundError as exc:
-        if exc.name in ("typer", "rich") and sys.argv[1:2] == ["unpack"]:
-            from edgedeploy.study.bundle.unpack import main as unpack  # a product's host has numpy alone
+        if exc.name == "typer" and sys.argv[1:2] == ["unpack"]:
+            from edgedeploy.cli.unpack import main as unpack  # a product's host has numpy alone
 
             raise SystemExit(unpack(sys.argv[2:])) from None
         if (exc.name or "").partition(".")[0] == "edgedeploy":

@@ -123,7 +123,6 @@ def pack(
     An .edlink has the packed weights of a variant with `storage` once, and of every other file what they do not say.
 
     \b
-    Example: edgedeploy pack bundle/ bundle.edlink
     Example: edgedeploy pack release-3/ release-3.edlink --from release-2/
     """
     from edgedeploy.study.bundle.link import WEIGHTS
@@ -163,7 +162,6 @@ def unpack(
     Its files are looked at before the first is written. With --trust they are verified before they are kept.
 
     \b
-    Example: edgedeploy unpack bundle.tar.age bundle/ --identity device.txt
     Example: edgedeploy unpack release-3.edlink release-3/ --from release-2/ --trust lab.pem.pub
     """
     from edgedeploy.study.bundle.pack import unpack as write

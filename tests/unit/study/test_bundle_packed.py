@@ -16,7 +16,7 @@ from edgedeploy.study.bundle.link import WEIGHTS, link_of
 from edgedeploy.study.bundle.make import make_bundle
 from edgedeploy.study.bundle.options import BundleOptions
 from edgedeploy.study.bundle.pack import pack, unpack
-from edgedeploy.study.models import PACKED
+from edgedeploy.study.models import DECODING, PACKED, decoding_of
 from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.beside
@@ -70,3 +70,15 @@ def _arrays(packed: bytes) -> list[object]:
 def test_what_is_not_packed_has_no_such_file(store: Store, tmp_path: Path) -> None:
     made = make_bundle(store.root, FLOAT.digest, tmp_path / "bundle")
     assert WEIGHTS not in read_tree(made.folder).files
+
+
+def test_times_of_decoding_are_kept_with_the_model(store: Store, tmp_path: Path) -> None:
+    folder = store.model_folder(VARIANTS[0].model_digest)
+    times = decoding_of(folder)
+    assert len(times) > 2 and min(times) > 0
+    found = {item.variant: item.artifact.decode_ns for item in store.measurements()}
+    assert found == {FLOAT: (), VARIANTS[0]: times, VARIANTS[1]: times}
+    for text in ("{", "[]", '{"decode_ns": 5}', '{"decode_ns": [-1, "x", true]}'):
+        (tmp_path / DECODING).write_text(text)
+        assert decoding_of(tmp_path) == ()
+    assert decoding_of(tmp_path / "nowhere") == ()
