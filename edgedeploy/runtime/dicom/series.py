@@ -40,6 +40,7 @@ class _Slice(NamedTuple):
     along: Any
     down: Any
     spacing: tuple[float, float]
+    rescaled: bool
 
 
 def open_series(folder: str | os.PathLike[str]) -> Series:
@@ -62,7 +63,7 @@ def open_series(folder: str | os.PathLike[str]) -> Series:
             raise DicomError(f"{columns}x{rows}x{len(found)} voxels; at most {MOST_VOXELS} are read")
         values = np.empty((columns, rows, len(found)), np.float32)
         for place, each in enumerate(found):
-            values[:, :, place] = _modality(open_clip(each.path)).T
+            values[:, :, place] = _modality(_opened(each.path)).T
     if not np.isfinite(values).all():
         raise DicomError("its rescale gives NaN or Inf")
     down_mm, along_mm = found[0].spacing
@@ -75,7 +76,7 @@ def open_series(folder: str | os.PathLike[str]) -> Series:
 
 def _slice(path: Path) -> _Slice:
     """One slice's geometry; its pixels are read later, so that one slice at a time is in memory."""
-    clip = open_clip(path)
+    clip = _opened(path)
     data = clip.source
     if len(clip) != 1 or clip.colour:
         raise DicomError(
@@ -97,7 +98,28 @@ def _slice(path: Path) -> _Slice:
         raise DicomError(f"{path.name}: its position, orientation or spacing is none")
     if abs(float(along @ down)) > DIRECTION_APART:
         raise DicomError(f"{path.name}: its rows and columns are not at right angles")
-    return _Slice(path, series, (clip.rows, clip.columns), position, along, down, (spacing[0], spacing[1]))
+    rescaled = _rescaled(path, data)
+    return _Slice(path, series, (clip.rows, clip.columns), position, along, down, (spacing[0], spacing[1]), rescaled)
+
+
+def _opened(path: Path) -> Clip:
+    """A folder has hundreds of files: which one cannot be read is said."""
+    try:
+        return open_clip(path)
+    except DicomError as exc:
+        raise DicomError(f"{path.name}: {exc}") from None
+
+
+def _rescaled(path: Path, data: Any) -> bool:
+    """Whether a slice says what its numbers mean. A slope of 0 would make them all one."""
+    try:
+        slope = data.get("RescaleSlope")
+        none = slope is not None and float(slope) == 0
+    except Exception as exc:  # a damaged number fails in several ways inside pydicom
+        raise DicomError(f"{path.name}: its rescale is damaged ({type(exc).__name__})") from None
+    if none:
+        raise DicomError(f"{path.name}: its rescale slope is 0: all its values would be one")
+    return slope is not None or "ModalityLUTSequence" in data
 
 
 def _kind(clip: Clip) -> str:
@@ -115,6 +137,9 @@ def _check_one_grid(found: list[_Slice]) -> None:
             raise DicomError(
                 f"{each.path.name} has {columns}x{rows} pixels, {first.path.name} {first.shape[1]}x{first.shape[0]}"
             )
+        if each.rescaled != first.rescaled:
+            without = (first if each.rescaled else each).path.name
+            raise DicomError(f"{without} has no rescale, and others of the series have: its values are none of theirs")
         turned = max(np.abs(each.along - first.along).max(), np.abs(each.down - first.down).max())
         stretched = max(abs(mine / theirs - 1) for mine, theirs in zip(each.spacing, first.spacing))
         if turned > DIRECTION_APART or stretched > SPACING_APART:

@@ -21,6 +21,7 @@ from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import NARROW, Assignment, assign
+from edgedeploy.reference.constants import Constants
 from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.external import require_in_one_file, save
 from edgedeploy.reference.layers import check_alive, check_followed, fused_from, layers_of, name_nodes
@@ -31,7 +32,7 @@ from edgedeploy.reference.translate import translated
 from edgedeploy.targets.common import calibration_feeds
 from edgedeploy.targets.onnxruntime import blocks, dynamic
 from edgedeploy.targets.onnxruntime.compact import compact
-from edgedeploy.targets.onnxruntime.products import drop_unused
+from edgedeploy.targets.onnxruntime.products import drop_unused, no_integers, settle_gemms
 from edgedeploy.targets.onnxruntime.smooth import OPERATORS, PRODUCTS, PRODUCTS_ALONE, SMOOTH, smooth
 from edgedeploy.targets.share import check_share
 
@@ -150,6 +151,7 @@ def eight_bits(
     }
     method = request.calibrator or CALIBRATIONS[0]
     given, written = prepared.with_name("given.onnx"), prepared.with_name("written.onnx")
+    settle_gemms(model)
     onnx.save(model, str(given))
     del model
     with translated("int8 quantization by ONNX Runtime", "Search float32 for this architecture"):
@@ -213,6 +215,8 @@ def _left_float(request: BuildRequest, source: Any, assignment: Assignment, prep
     check_alive(request.plan, assignment, sources.values())
     others = [name for name, names in sources.items() if assignment.of(names, request.precision) != "int8"]
     others += [node.name for node in ready.graph.node if node.op_type in NEVER_INT8 or _of_groups_with_bias(node)]
+    constants = Constants(ready)
+    others += [node.name for node in ready.graph.node if no_integers(node, constants)]
     others += masked(ready)
     if request.quantizer == SMOOTH:
         narrow = {name for name, names in sources.items() if names} - {*others}

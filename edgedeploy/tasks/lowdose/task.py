@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from edgedeploy.errors import DataError
 from edgedeploy.interfaces.task import Array, Case, TrainRecipe
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
@@ -30,6 +31,10 @@ from edgedeploy.tasks.pictures.base import Image
 
 HU_12_BITS: Final[ValueRange] = (-1024.0, 3071.0)
 """What the 12 bits of a scanner hold."""
+
+PAIRS_LOOKED_AT: Final = 8
+LEAST_SEEN: Final = 0.05
+"""Share of the window that values of a body take at least: from fat to muscle alone it is a quarter of the default one."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,29 @@ class LowDoseCt(ImageToImage):
             "ssim": MetricInfo("maximize", "1", f"structural similarity, Gaussian of 11 px, {window}", bound=1.0),
             "rmse_hu": MetricInfo("minimize", "HU", f"root mean square error, {window}", bound=0.0),
         }
+
+        self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        """Raises ``DataError`` for pairs of different sizes, and for values that are no HU: where the window sees nothing of
+        them, every answer is perfect. The first ``PAIRS_LOOKED_AT`` that answers are judged on are read."""
+        cases = self.cases("selection")[:PAIRS_LOOKED_AT]
+        seen = 0.0
+        for case in cases:
+            entry, truth = self._entries[case], self.truth(case)
+            if (size := self.read(entry.image).shape[1:]) != truth.shape[1:]:
+                found = f"it is {size[1]}x{size[0]}, and its target {truth.shape[2]}x{truth.shape[1]}"
+                raise DataError(f"pair {entry.image}", found, "Both slices of a pair need the same pixels")
+            seen = max(seen, float(np.ptp(self._windowed(truth))))
+        if cases and seen < LEAST_SEEN:
+            low, high = self._window_hu
+            found = (
+                f"{len(cases)} of {self.root} differ by {seen * (high - low):.3g} HU at most within {low:g} to {high:g}"
+            )
+            remedy = (
+                "Are the files' values HU? Rescale them, or state value_range and window_hu in the files' own numbers"
+            )
+            raise DataError("slices whose values the window shows", found, remedy)
 
     def own_network(self, **arch: Scalar) -> Any:
         return self._denoiser(self.options.base_channels, self._options.depth, int(arch["blocks"]))

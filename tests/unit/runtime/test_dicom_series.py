@@ -75,7 +75,12 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "inverted": (lambda f: changed(f, "2.dcm", PhotometricInterpretation="MONOCHROME1"), "inverted"),
     "other size": (lambda f: changed(f, "2.dcm", Rows=2, Columns=8), "2.dcm has 8x2 pixels"),
     "alone": (lambda f: [(f / f"{n}.dcm").unlink() for n in range(1, 8)], "1 files; a series of 2"),
-    "no DICOM": (lambda f: (f / "9.dcm").write_text("text"), "pydicom cannot read it"),
+    "no DICOM": (lambda f: (f / "9.dcm").write_text("text"), "9.dcm: pydicom cannot read it"),
+    "no rescale": (
+        lambda f: changed(f, "2.dcm", RescaleSlope=None, RescaleIntercept=None),
+        "2.dcm has no rescale, and others of the series have",
+    ),
+    "a slope of nothing": (lambda f: changed(f, "2.dcm", RescaleSlope=0), "2.dcm: its rescale slope is 0"),
 }
 
 

@@ -17,7 +17,7 @@ import torch
 from edgedeploy import Grouped, Pictured, Piped, Task, Trainable
 from edgedeploy.compress.prune import channel_widths, prune
 from edgedeploy.compress.student import student_of
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import SPLITS, Teaching
 from edgedeploy.tasks.load import load_task
 from edgedeploy.tasks.lowdose.making import Making, cache_folder, made_pairs
@@ -63,6 +63,34 @@ def test_real_pairs_are_read_in_hu_and_scored(pairs: Path) -> None:
     assert set(found) == set(task.metrics)
     low, truth = (np.clip(hu, -160, 240) for hu in (ct_kit.low_hu(number), phantom(32, number)))
     assert found["rmse_hu"] == pytest.approx(float(np.sqrt(np.mean((low - truth) ** 2))), rel=1e-3)
+
+
+def grey(folder: Path, low: tuple[int, int], normal: tuple[int, int], offset: float) -> Path:
+    """14 pairs of noise about ``offset``, of these sizes (H, W)."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, size in (("low", low), ("normal", normal)):
+        (folder / name).mkdir()
+        for number in range(14):
+            values = rng.normal(offset, 60, size).astype(np.float32)
+            Image.fromarray(values).save(folder / name / f"{number:02d}.tif")
+    return folder
+
+
+def test_pairs_that_no_window_shows_are_refused(tmp_path: Path) -> None:
+    """All values lie beyond the window: both slices are white, and every answer would be perfect."""
+    with pytest.raises(DataError, match=r"differ by 0 HU at most within -160 to 240. Are the files' values HU"):
+        load(grey(tmp_path, (32, 32), (32, 32), 32768.0))
+    task = load(tmp_path, value_range=[32000.0, 34000.0], window_hu=[32608.0, 33008.0])
+    case = task.cases("selection")[0]
+    found = task.evaluate({"out0": task.inputs(case, **ARCH)["image"]}, case)
+    assert found["psnr_db"] is not None and found["psnr_db"] < 20
+
+
+def test_slices_of_a_pair_have_the_same_pixels(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"\.tif: it is 32x32, and its target 24x40"):
+        load(grey(tmp_path, (32, 32), (40, 24), 0.0))
 
 
 def test_metrics_within_the_window_by_hand(pairs: Path) -> None:
