@@ -177,6 +177,8 @@ def test_plain_http_stays_on_this_host_and_a_token_with_its_owner(tmp_path: Path
         ('name = "north"', 'name = "../north"', "pattern"),
         ('name = "cart"', 'name = "Wagen für <b>OP</b>"', "letters, digits"),
         ("margin = 0.02", "margin = inf", "margin"),
+        ("margin = 0.02", "margin = true", "margin"),
+        ("margin = 0.02", "margin = { dice = true }", "margin"),
     ],
 )
 def test_a_site_file_that_says_too_little_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -202,6 +204,12 @@ def test_a_site_file_that_says_too_little_is_told(tmp_path: Path, old: str, new:
         ("margin = 0.02", "margin = inf", "finite"),
         ("margin = 0.02", "margin = nan", "margin"),
         ("margin = 0.02", "margin = -0.1", "margin"),
+        ("margin = 0.02", "margin = true", "margin"),
+        ('target = "onnxruntime"', "target = 5", "as texts"),
+        ('target = "onnxruntime"', 'target = "a/b"', "letters, digits"),
+        ('precision = "int8"', 'precision = "int7"', "Did you mean 'int8'"),
+        ('precision = "int8"', 'precision = "int8"\nweight_bits = 9', "from 7 to 8"),
+        ('precision = "int8"', 'precision = "int8"\nthreads = 100000', "from 1 to 256"),
     ],
 )
 def test_a_sites_file_with_a_mistake_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
