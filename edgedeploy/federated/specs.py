@@ -194,15 +194,13 @@ def _check_point(number: int, point: dict[str, Scalar]) -> None:
         if isinstance(value, str) and not re.fullmatch(NAME, value):
             raise ValueError(f"candidate {number}: {name} {value!r}: letters, digits, blanks and ._- alone, 80 at most")
     if point["precision"] not in PRECISIONS:
-        raise ValueError(
-            f"candidate {number}: precision {point['precision']!r}. {nearest(str(point['precision']), PRECISIONS)}"
-        )
+        remedy = nearest(str(point["precision"]), PRECISIONS)
+        raise ValueError(f"candidate {number}: precision {point['precision']!r}. {remedy}")
     whole = [item for item in WHOLE_NUMBERS if item[0] in point] + [("weight_bits", 7, 8)] * ("weight_bits" in point)
     for name, least, most in whole:
-        if type(point[name]) is not int or not least <= point[name] <= most:
-            raise ValueError(
-                f"candidate {number}: {name} is a whole number from {least} to {most}, not {point[name]!r}"
-            )
+        number_of = point[name]
+        if not isinstance(number_of, int) or isinstance(number_of, bool) or not least <= number_of <= most:
+            raise ValueError(f"candidate {number}: {name} is a whole number from {least} to {most}, not {number_of!r}")
     if point["precision"] == "float32":
         raise ValueError(f"candidate {number}: float32 is the baseline, which every site measures anyway")
 
