@@ -92,6 +92,10 @@ def _not_shown(cell: CellSaid) -> str:
     if cell.lost_shown is False:
         worst = "" if cell.worst_loss is None else f" (the worst {cell.worst_loss:g})"
         return f"{cell.lost} of {cell.cases} cases lose too much{worst}"
+    if not cell.endpoints:
+        return (
+            f"{cell.cases} cases are too few cases to bound a loss, and so few that no number of them leaves the site"
+        )
     return f"it is {cell.word}"
 
 
