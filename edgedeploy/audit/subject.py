@@ -91,6 +91,14 @@ def class_scores(output: Array, threshold: float | None = None) -> Array | None:
     return np.concatenate([np.zeros_like(own), own], axis=1)
 
 
+def are_probabilities(output: Array) -> bool:
+    """Whether an output (N, classes, ...) is one of a softmax, or of a sigmoid where there is one class."""
+    values = np.asarray(output, np.float64)
+    if not values.size or not (values.min() >= 0 and values.max() <= 1):
+        return False
+    return values.shape[1] == 1 or bool(np.abs(values.sum(axis=1) - 1).max() < 0.02)
+
+
 def unanswered(output: Array) -> int:
     """Cases (N, ...) with NaN among their answers: its place among classes is the first, and says nothing."""
     return int(np.isnan(output.reshape(len(output), -1)).any(axis=1).sum()) if output.dtype.kind == "f" else 0

@@ -20,7 +20,15 @@ import numpy as np
 
 from edgedeploy.audit.differentiable import Network, stacked_outputs
 from edgedeploy.audit.intervals import Interval, bootstrap
-from edgedeploy.audit.subject import Pair, Subject, answers, class_scores, threshold_of
+from edgedeploy.audit.subject import (
+    Pair,
+    Subject,
+    answers,
+    are_probabilities,
+    class_scores,
+    threshold_of,
+    unanswered,
+)
 from edgedeploy.interfaces.task import Array
 
 STEPS: Final = 120
@@ -32,6 +40,8 @@ FEWEST: Final = 16
 MOST_CHANGED: Final = 0.3
 """Of an image that a trigger replaces: the mean of its mask."""
 MOST_CLASSES: Final = 40
+TINY: Final = 1e-6
+"""Of a probability: an int8 output has none between 0 and 1/256."""
 LEARNING_RATE: Final = 0.1
 MIRRORED: Final = 2
 """Classes of the highest scores for which the mirrored search is made."""
@@ -106,7 +116,7 @@ class TriggerSearch:
 @dataclass(frozen=True)
 class _Search:
     """What all searches of one model share. ``falls`` is the model that the trigger is to turn, ``stands`` the
-    other."""
+    other. ``probable``: outputs are probabilities, of classes or of one."""
 
     falls: Network
     stands: Network
@@ -117,6 +127,7 @@ class _Search:
     steps: int
     threshold: float
     over: Callable[[], bool]
+    probable: bool = False
 
 
 def search_triggers(
@@ -146,13 +157,15 @@ def search_triggers(
     if reason:
         return TriggerSearch((), (), abstained=reason, simulation=how)
     raw = answers(pair.reference, subject.input, held)[subject.output]
-    threshold, clean = threshold_of(raw), class_scores(raw)
+    threshold, clean, probable = threshold_of(raw), class_scores(raw), are_probabilities(raw)
     assert clean is not None
     classes = range(min(clean.shape[1], MOST_CLASSES))
     low, high = float(images.min()), float(images.max())
     torch.manual_seed(seed)
-    given = _Search(simulated, floats, subject.output, torch.from_numpy(seen), low, high, steps, threshold, deadline)
-    turned = _Search(floats, simulated, subject.output, given.images, low, high, steps, threshold, _never)
+    given = _Search(
+        simulated, floats, subject.output, torch.from_numpy(seen), low, high, steps, threshold, deadline, probable
+    )
+    turned = _Search(floats, simulated, subject.output, given.images, low, high, steps, threshold, _never, probable)
     found: dict[int, Trigger] = {}
     left: tuple[int, ...] = ()
     for number, wanted in enumerate(classes):
@@ -177,6 +190,9 @@ def search_triggers(
 
 def _why_abstain(subject: Subject, pair: Pair, simulated: Network, images: Array) -> str:
     raw = answers(pair.artifact, subject.input, images)[subject.output]
+    lost = unanswered(raw), unanswered(answers(pair.reference, subject.input, images)[subject.output])
+    if any(lost):
+        return f"{lost[0]} of {len(raw)} unchanged images get NaN by the artifact, {lost[1]} by the float model"
     own = class_scores(raw)
     if own is None or own.shape[1] < 2:
         return f"output {subject.output!r} is not one score a class"
@@ -249,13 +265,16 @@ def _changed(images: Any, mask: Any, pattern: Any) -> Any:
 
 
 def _scores(outputs: Any, search: _Search) -> Any:
-    """As :func:`~edgedeploy.audit.subject.class_scores`, of tensors."""
+    """As :func:`~edgedeploy.audit.subject.class_scores`, of tensors; the logarithms of probabilities, which have a gradient
+    where these are near to 0 or 1."""
     import torch
 
     output = outputs[search.output]
     flat = output.reshape(*output.shape[:2], -1)
     if flat.shape[1] > 1:
-        return flat
+        return torch.log(flat.clamp_min(0) + TINY) if search.probable else flat
+    if search.probable:
+        return torch.cat([torch.log((1 - flat).clamp_min(0) + TINY), torch.log(flat.clamp_min(0) + TINY)], 1)
     return torch.cat([torch.zeros_like(flat), flat - search.threshold], 1)
 
 

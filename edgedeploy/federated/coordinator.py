@@ -195,8 +195,12 @@ class Coordinator:
             checkpoint_key=self.spec.federate.checkpoint_key if self.converted is None else "",
             outcome=outcome,  # type: ignore[arg-type]
         )
-        spool.put_checkpoint(path, self.checkpoint_sha256)
-        spool.ask(number, request.as_bytes())
+        try:
+            spool.put_checkpoint(path, self.checkpoint_sha256)
+            spool.ask(number, request.as_bytes())
+        except (NotADirectoryError, PermissionError) as exc:
+            found = f"{spool.folder}: {exc.strerror}"
+            raise SpecError(f"site {entry.name}: spool", found, "Name a folder that can be written to") from None
         if step != "end":
             self.tell(f"{entry.name}: request {number:03d}, {step} candidate {upto} of {len(self.candidates)}")
 

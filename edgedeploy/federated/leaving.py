@@ -79,7 +79,7 @@ class Door:
                 f"with {len(data)} bytes more, {total} would have left, and most_bytes is {self._bounds.total_bytes}"
             )
             raise SpecError("[leaves] most_bytes", found, "Read the log, then raise it if that is right")
-        write_atomic(self._folder / KEPT / f"{answer.release}-{answer.number:03d}.json", data)
+        self._keep(self._folder / KEPT / f"{answer.release}-{answer.number:03d}.json", data)
         line = {
             "utc": utc_now(),
             "release": answer.release,
@@ -92,6 +92,14 @@ class Door:
         }
         append_line(self.log, json.dumps(line, sort_keys=True).encode())
         return data
+
+    def _keep(self, path: Path, data: bytes) -> None:
+        """The bytes that leave; what left before under this number (the coordinator asked something else by it) stays, with
+        its hash in its name."""
+        earlier = path.read_bytes() if path.exists() else data
+        if earlier != data:
+            write_atomic(path.with_name(f"{path.stem}-{hashlib.sha256(earlier).hexdigest()}.json"), earlier)
+        write_atomic(path, data)
 
     def _refuse_cases(self, answer: Answer) -> None:
         said: list[Any] = [*answer.cells, *([answer.baseline] if answer.baseline else [])]

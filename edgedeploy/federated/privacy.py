@@ -141,9 +141,8 @@ def private_plane(
     patient (their images :func:`~edgedeploy.federated.histograms.merged`). Raises ``DataError`` for more of them than the
     sum has room for: their count would be cut, and all ranges with it."""
     ends = len(centres.ends)
-    most = most_units(ends, settings)
-    if len(units) > most:
-        raise DataError("private ranges", f"{len(units)} units", f"Give at most {most}: ranges settle within hundreds")
+    if len(units) > (room := most_units(ends, settings)):
+        raise DataError("private ranges", f"{len(units)} units", f"Give at most {room}: ranges settle within hundreds")
     total = np.zeros(ends + 1, np.int64)
     for unit in units:
         part = _logs(unit, centres.ends) - centres.log2

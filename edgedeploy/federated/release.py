@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
+from edgedeploy.evidence.noninferiority import MIN_UNITS
 from edgedeploy.federated.messages import Answer, CellSaid, EndpointSaid
 from edgedeploy.records.variant import Scalar
 
@@ -92,6 +93,10 @@ def _not_shown(cell: CellSaid) -> str:
     if cell.lost_shown is False:
         worst = "" if cell.worst_loss is None else f" (the worst {cell.worst_loss:g})"
         return f"{cell.lost} of {cell.cases} cases lose too much{worst}"
+    if not cell.endpoints and cell.cases < MIN_UNITS:
+        return (
+            f"{cell.cases} cases are too few cases to bound a loss, and so few that no number of them leaves the site"
+        )
     return f"it is {cell.word}"
 
 

@@ -31,6 +31,8 @@ from edgedeploy.federated.tokens import is_loopback, token_in
 
 _PATH: Final = re.compile(r"/v1/([A-Za-z0-9._-]{1,40})/(requests|checkpoints|answers)(?:/([0-9a-f]{1,64}))?")
 TIMEOUT_S: Final = 60.0
+LEAST_BYTES_A_SECOND: Final = 16_000
+"""Of an answer: a slow link has so much more time for it."""
 MOST_CONNECTIONS: Final = 512
 """At once; more are closed unheard."""
 _WORD: Final = "Bearer "
@@ -162,8 +164,8 @@ class _Server(ThreadingHTTPServer):
             self.heard(request)
             self.shutdown_request(request)
 
-    def listens_to(self, request: socket.socket) -> None:
-        self._late_s[request] = time.monotonic() + TIMEOUT_S
+    def listens_to(self, request: socket.socket, more_bytes: int = 0) -> None:
+        self._late_s[request] = time.monotonic() + TIMEOUT_S + more_bytes / LEAST_BYTES_A_SECOND
 
     def heard(self, request: socket.socket) -> None:
         self._late_s.pop(request, None)
@@ -223,6 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # its body is not read, and would be taken for the next request
             self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
+        self.server.listens_to(self.connection, int(length))
         data = self.rfile.read(int(length))
         self.server.heard(self.connection)
         if kind != "answers" or not name or not name.isdigit() or int(name) not in room.spool.numbers():

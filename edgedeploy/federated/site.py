@@ -106,7 +106,10 @@ class Site:
     def _alone(self) -> Iterator[None]:
         """The log counts what left: two processes would count past each other."""
         with disk_told(self.work):
-            self.work.mkdir(parents=True, exist_ok=True)
+            try:
+                self.work.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError, PermissionError) as exc:
+                raise self.source.error("site.work", f"{self.work}: {exc.strerror}", "Name a folder") from None
         with lock_file(self.work / ".site.lock") as held:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,16 +9,16 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import SpecError, nearest
 from edgedeploy.federated.messages import ASKABLE, MOST_CANDIDATES, NAME, MetricName, SiteName
 from edgedeploy.records.units import parse_quantity
-from edgedeploy.records.variant import Scalar
+from edgedeploy.records.variant import PRECISIONS, Scalar
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.evidence import EvidenceTable
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.scenarios import Seconds, Table
 from edgedeploy.spec.source import SpecSource, first_error
-from edgedeploy.spec.study import ConstraintTable, TaskTable
+from edgedeploy.spec.study import WHOLE_NUMBERS, ConstraintTable, TaskTable
 from edgedeploy.spec.toml import read_file, read_toml
 
 SITE_FILE: Final = "site file"
@@ -27,7 +27,7 @@ QUERIES_FOR_P99: Final = 662
 
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:-]{1,253}$")]
-Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Margin = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 
 class SiteTable(Table):
@@ -188,8 +188,19 @@ def _check_point(number: int, point: dict[str, Scalar]) -> None:
     odd = sorted(set(point) - {*ASKABLE})
     if odd:
         raise ValueError(f"candidate {number}: expected {', '.join(ASKABLE)}, but got {odd[0]!r}")
-    if "target" not in point or "precision" not in point:
-        raise ValueError(f"candidate {number}: it names a target and a precision")
+    if not all(isinstance(point.get(name), str) for name in ("target", "precision")):
+        raise ValueError(f"candidate {number}: it names a target and a precision, as texts")
+    for name, value in point.items():
+        if isinstance(value, str) and not re.fullmatch(NAME, value):
+            raise ValueError(f"candidate {number}: {name} {value!r}: letters, digits, blanks and ._- alone, 80 at most")
+    if point["precision"] not in PRECISIONS:
+        remedy = nearest(str(point["precision"]), PRECISIONS)
+        raise ValueError(f"candidate {number}: precision {point['precision']!r}. {remedy}")
+    whole = [item for item in WHOLE_NUMBERS if item[0] in point] + [("weight_bits", 7, 8)] * ("weight_bits" in point)
+    for name, least, most in whole:
+        number_of = point[name]
+        if not isinstance(number_of, int) or isinstance(number_of, bool) or not least <= number_of <= most:
+            raise ValueError(f"candidate {number}: {name} is a whole number from {least} to {most}, not {number_of!r}")
     if point["precision"] == "float32":
         raise ValueError(f"candidate {number}: float32 is the baseline, which every site measures anyway")
 

@@ -13,7 +13,7 @@ from edgedeploy.spec.metric_checks import check_margin, known_metric
 from edgedeploy.spec.scenarios import Table
 from edgedeploy.spec.source import SpecSource
 
-NotNegative = Annotated[float, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0, strict=True)]  # true is no number
 PerMetric = NotNegative | str | dict[str, NotNegative | str]
 
 MARGIN: Final = "evidence.margin"

@@ -38,6 +38,8 @@ _PACKAGES = {
     "gdcm": ("python-gdcm",),
     "pydicom": ("pydicom",),
 }
+_RLE = "1.2.840.10008.1.2.5"
+"""Its frames state no size, and decode to that of the file's header alone."""
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT")
@@ -224,7 +226,10 @@ def _checked_frame(data: Any, index: int) -> bytes:
     count = int(data.get("NumberOfFrames") or 1)
     frame = get_frame(data.PixelData, index, number_of_frames=count)
     size = frame_size(frame)
-    if size is not None and size != (int(data.Rows), int(data.Columns)):
+    if size is None:
+        if str(data.file_meta.TransferSyntaxUID) != _RLE:
+            raise DicomError(f"frame {index} says no size that is read: it is no image of its transfer syntax")
+    elif size != (int(data.Rows), int(data.Columns)):
         raise DicomError(
             f"frame {index} is {size[1]}x{size[0]} pixels by itself, and {data.Columns}x{data.Rows} by the file's header"
         )

@@ -7,6 +7,7 @@ import struct
 _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 _JXL_BITS = (9, 13, 18, 30)
 _JXL_FILE = b"\x00\x00\x00\x0cJXL \x0d\x0a\x87\x0a"
+_JP2_FILE = b"\x00\x00\x00\x0cjP  \x0d\x0a\x87\x0a"
 _MOST_BOXES = 64
 
 
@@ -20,6 +21,8 @@ def frame_size(frame: bytes) -> tuple[int, int] | None:
         return _jxl_size(frame[2:14])
     if frame[:12] == _JXL_FILE:
         return frame_size(_jxl_stream(frame))
+    if frame[:12] == _JP2_FILE:
+        return frame_size(_jp2_stream(frame))
     return _jpeg_size(frame) if frame[:2] == b"\xff\xd8" else None
 
 
@@ -48,6 +51,24 @@ def _jxl_stream(frame: bytes) -> bytes:
             begins = at + (8 if kind == b"jxlc" else 12)
             stream = frame[begins : begins + 14]
             return stream if stream[:2] == b"\xff\x0a" else b""
+        if size < 8:
+            break
+        at += size
+    return b""
+
+
+def _jp2_stream(frame: bytes) -> bytes:
+    """The beginning of the codestream in a JPEG 2000 file (T.800 I.4: box ``jp2c``), which some writers put where DICOM has
+    the codestream alone; empty for none."""
+    at = 12
+    for _ in range(_MOST_BOXES):
+        if at + 16 > len(frame):
+            break
+        size, kind, long = struct.unpack(">I4sQ", frame[at : at + 16])
+        if kind == b"jp2c":
+            stream = frame[at + (16 if size == 1 else 8) :][:64]
+            return stream if stream[:4] == b"\xff\x4f\xff\x51" else b""
+        size = long if size == 1 else size
         if size < 8:
             break
         at += size

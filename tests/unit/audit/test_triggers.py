@@ -84,3 +84,35 @@ def test_what_cannot_be_searched_says_why(subject: Subject) -> None:
     assert "too few" in searched(replace(subject, images=subject.images[: 2 * FEWEST - 1])).abstained
     assert searched(replace(subject, images=None, why_no_images="it has two")).abstained == "it has two"
     assert searched(subject, deadline=lambda: True).left_out == (0, 1)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_probabilities_are_searched_as_what_they_were_made_of(classes: int) -> None:
+    """Of a network that ends in a softmax, a loss on its outputs as if they were scores moves nothing: they lie between 0
+    and 1, where no class is far from another."""
+    import torch
+    from torch.nn import functional
+
+    from edgedeploy.audit.subject import are_probabilities
+    from edgedeploy.audit.triggers import _never, _scores, _Search
+
+    logits = 2 * torch.randn(6, classes, 5, generator=torch.Generator().manual_seed(0))
+    made = torch.softmax(logits, 1) if classes > 1 else torch.sigmoid(logits)
+    assert are_probabilities(made.numpy()) and not are_probabilities(logits.numpy())
+    assert classes == 1 or not are_probabilities((made / 2).numpy())
+    search = _Search(None, None, "y", None, 0.0, 1.0, 1, 0.5, _never, are_probabilities(made.numpy()))  # type: ignore[arg-type]
+    plain = logits if classes > 1 else torch.cat([torch.zeros_like(logits), logits], 1)
+    aim = torch.zeros(6, 5, dtype=torch.long)
+    found = functional.cross_entropy(_scores({"y": made}, search), aim)
+    assert float(found) == pytest.approx(float(functional.cross_entropy(plain, aim)), rel=1e-3)
+
+
+def test_an_artifact_that_says_nan_is_not_searched(subject: Subject) -> None:
+    class Nothing:
+        def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {subject.output: np.full((1, 2, 16, 16), np.nan, np.float32)}
+
+    pair = replace(open_pair(subject), artifact=Nothing())
+    network = Network(subject.folder / subject.artifact.entry)
+    found = search_triggers(subject, pair, network, "test", steps=1)
+    assert "images get NaN by the artifact, 0 by the float model" in found.abstained

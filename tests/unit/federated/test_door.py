@@ -108,3 +108,12 @@ def test_a_coordinator_asks_for_builds_and_for_nothing_else(change: dict[str, An
 def test_bytes_that_are_no_message_are_one_error(data: bytes) -> None:
     with pytest.raises(DataError):
         read_message(Answer, data, "an answer", 1 << 20)
+
+
+def test_what_left_under_a_number_stays_when_something_else_leaves_under_it(tmp_path: Path) -> None:
+    """A coordinator that asks another thing by an old number does not wipe what it was told."""
+    door = Door(tmp_path, Bounds())
+    sent = [door.passed(Answer(**{**SAID, "pick": pick})) for pick in (None, 0, 1)]
+    kept = {path.read_bytes() for path in (tmp_path / "left").iterdir()}
+    assert kept == set(sent) and len(door.left()) == 3
+    assert (tmp_path / "left" / f"{'3' * 16}-001.json").read_bytes() == sent[-1]

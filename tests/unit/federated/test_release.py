@@ -136,3 +136,9 @@ def test_numbers_that_contradict_each_other_show_nothing(change: dict[str, Any])
     said = {"outcome": "confirmed", "cases": 20, "endpoints": (endpoint(0.0),), **change}
     claimed = answer(GOOD, pick=0, number=2, kind="confirmed", confirmed=said)
     assert decide([state("a", answer(GOOD, pick=0), claimed)], 1).outcome == "refused"
+
+
+def test_a_site_with_so_few_cases_that_it_says_no_number_is_told() -> None:
+    silent = {**cell(0, 0.0), "word": "not shown", "cases": 3, "endpoints": (), "accuracy": None}
+    release = decide([state("a", answer(silent, pick=None))], 1)
+    assert release.outcome == "refused" and "3 cases are too few cases to bound a loss" in release.failing["a"]

@@ -71,3 +71,15 @@ def test_a_folder_whose_marker_is_another_things_is_told(marker: str, tmp_path: 
     coordinator = Coordinator(*load_sites(tmp_path / "sites.toml"), tmp_path / "out", print)
     with pytest.raises(SpecError, match=r"another release|cannot be read"):
         coordinator.run(resume=True, once=True)
+
+
+def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").write_bytes(b"weights")
+    (tmp_path / "site.toml").write_text(SITE.replace('spool = "spool"', 'spool = "spool"\nwork = "w.pt"'))
+    site = Site(*load_site(tmp_path / "site.toml"), Fickle(), print)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"site\.work.*File exists"):
+        site.serve(once=True)
+    (tmp_path / "sites.toml").write_text(SITES + 'spool = "w.pt"\n')
+    coordinator = Coordinator(*load_sites(tmp_path / "sites.toml"), tmp_path / "out", print)
+    with pytest.raises(SpecError, match=r"site north: spool: .*Not a directory"):
+        coordinator.run(resume=False, once=True)

@@ -177,6 +177,8 @@ def test_plain_http_stays_on_this_host_and_a_token_with_its_owner(tmp_path: Path
         ('name = "north"', 'name = "../north"', "pattern"),
         ('name = "cart"', 'name = "Wagen für <b>OP</b>"', "letters, digits"),
         ("margin = 0.02", "margin = inf", "margin"),
+        ("margin = 0.02", "margin = true", "margin"),
+        ("margin = 0.02", "margin = { dice = true }", "margin"),
     ],
 )
 def test_a_site_file_that_says_too_little_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -202,6 +204,12 @@ def test_a_site_file_that_says_too_little_is_told(tmp_path: Path, old: str, new:
         ("margin = 0.02", "margin = inf", "finite"),
         ("margin = 0.02", "margin = nan", "margin"),
         ("margin = 0.02", "margin = -0.1", "margin"),
+        ("margin = 0.02", "margin = true", "margin"),
+        ('target = "onnxruntime"', "target = 5", "as texts"),
+        ('target = "onnxruntime"', 'target = "a/b"', "letters, digits"),
+        ('precision = "int8"', 'precision = "int7"', "Did you mean 'int8'"),
+        ('precision = "int8"', 'precision = "int8"\nweight_bits = 9', "from 7 to 8"),
+        ('precision = "int8"', 'precision = "int8"\nthreads = 100000', "from 1 to 256"),
     ],
 )
 def test_a_sites_file_with_a_mistake_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -290,3 +298,26 @@ def test_two_sites_with_one_token_are_told(tmp_path: Path) -> None:
     (tmp_path / "sites.toml").write_text(SITES.format(listen="127.0.0.1:0") + more)
     with pytest.raises(SpecError, match="site north has the same token"):
         serving_of(Coordinator(*load_sites(tmp_path / "sites.toml"), tmp_path / "out", print))
+
+
+def test_an_answer_over_a_slow_link_has_the_time_that_its_size_takes(
+    rooms: dict[str, Room], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_module, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(served_module, "LEAST_BYTES_A_SECOND", 20)
+    rooms["north"].spool.ask(1, Request(**ASKED).as_bytes())
+    data = Answer(**SAID).as_bytes()
+    head = (
+        f"PUT /v1/north/answers/001 HTTP/1.1\r\nAuthorization: Bearer {TOKEN}north\r\nContent-Length: {len(data)}\r\n"
+    )
+    with served(rooms, "127.0.0.1", 0, None) as address:
+        where = ("127.0.0.1", int(address.rpartition(":")[2]))
+        with socket.create_connection(where, timeout=20) as slow:
+            slow.sendall(head.encode() + b"\r\n")
+            begun = time.monotonic()
+            for place, byte in enumerate(data):
+                slow.sendall(bytes([byte]))
+                if place % 20 == 0 and time.monotonic() < begun + 4:
+                    time.sleep(0.4)
+            assert time.monotonic() > begun + 3, "longer than what is without a size"
+            assert b" 201 " in slow.recv(1 << 12)

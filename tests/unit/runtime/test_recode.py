@@ -164,3 +164,30 @@ def test_what_cannot_be_kept_is_refused_by_its_name(tmp_path: Path, monkeypatch:
     with pytest.raises(DicomError, match="big endian"):
         recode_clip(tmp_path / "out.dcm", clip, codec_of("jpegls"))
     assert not (tmp_path / "out.dcm").exists()
+
+
+def test_a_jpeg_2000_file_in_place_of_a_codestream_is_held_to_the_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenJPEG reads both, and allocates what either says."""
+    import imagecodecs
+    from pydicom.encaps import encapsulate
+
+    path = capture(tmp_path / "image.dcm", image(), codec_of("j2k")).path
+    data = pydicom.dcmread(path)
+
+    def with_frame(frame: bytes) -> Path:
+        data.PixelData = encapsulate([frame + b"\0" * (len(frame) % 2)])
+        data["PixelData"].is_undefined_length = True
+        data.save_as(path)
+        return path
+
+    whole = bytes(imagecodecs.jpeg2k_encode(image(), codecformat="jp2", reversible=True))
+    assert np.array_equal(open_clip(with_frame(whole))[0], image())
+    large = bytes(imagecodecs.jpeg2k_encode(np.zeros((480, 640), np.uint8), codecformat="jp2", reversible=True))
+    monkeypatch.setattr(pydicom.pixels, "pixel_array", lambda *given, **more: pytest.fail("it was decoded"))
+    with pytest.raises(DicomError, match="640x480 pixels by itself"):
+        open_clip(with_frame(large))[0]
+    for nothing in (whole[:40], b"\0" * 64, b"\xff\xd8\xff\xe0\0\2"):
+        with pytest.raises(DicomError, match=r"says no size|cannot be decoded"):
+            open_clip(with_frame(nothing))[0]
