@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from edgedeploy.compress.layout import sparing
 from edgedeploy.compress.recalibration import training_batches
 from edgedeploy.compress.training import users_line
 from edgedeploy.interfaces.task import Recoverable
@@ -39,7 +40,7 @@ def gate_gradients(
     twin = _as_trained(copied(model))
     found: dict[str, list[torch.Tensor]] = defaultdict(list)
     seen = 0
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), _gated(twin) as gates:
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), sparing(twin), _gated(twin) as gates:
         torch.manual_seed(seed)
         for batch in training_batches(task, arch, batches, seed):
             gates.clear()

@@ -10,13 +10,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from itertools import chain
 from typing import Any, Final, NoReturn
 
-from edgedeploy.compress.batch import Batch, as_batch, channels_last, first_inputs
+from edgedeploy.compress.batch import Batch, as_batch, first_inputs
 from edgedeploy.compress.checkpoint import TrainState, identity_of, read_checkpoint, write_checkpoint
 from edgedeploy.compress.distillation import distillation
 from edgedeploy.compress.host import TrainingPrecision, this_host
+from edgedeploy.compress.layout import contiguous, laid_out
 from edgedeploy.compress.oversight import ALONE, Oversight, TrainProgress, TrainReport, remaining_s
 from edgedeploy.compress.teacher import answers_of
 from edgedeploy.errors import BuildError, DataError, EdgeDeployError, OutOfTime, StorageError
@@ -65,18 +65,18 @@ def fit(
     if kept is None:
         prepare()
     torch.manual_seed(recipe.seed)
-    _channels_last(model)
     if teacher is not None:
         teacher.eval()
-    run = _Run(model, task, recipe, arch, teacher, precision, oversight, identity)
-    if kept is not None:
-        run.go_on_with(kept)
-    model.train()
-    for epoch in range(run.epoch, recipe.epochs):
-        run.train_epoch(epoch)
+    with laid_out(model):
+        run = _Run(model, task, recipe, arch, teacher, precision, oversight, identity)
+        if kept is not None:
+            run.go_on_with(kept)
+        model.train()
+        for epoch in range(run.epoch, recipe.epochs):
+            run.train_epoch(epoch)
     model.eval()
     run.optimiser.zero_grad(set_to_none=True)
-    _contiguous(model)
+    contiguous(model)
     report = TrainReport(recipe.epochs, run.steps, run.mean, run.wall_s, run.cpu_s, precision, host)
     oversight.done(report)
     return report
@@ -318,20 +318,6 @@ def users_line(asked: str, remedy: str) -> Iterator[None]:
         place = users_code(exc)
         found = f"{type(exc).__name__}: {first_line(exc)}{f' ({place})' if place else ''}"
         raise BuildError(asked, found, remedy) from exc
-
-
-def _channels_last(model: Any) -> None:
-    """Lay the model's tensors out as ``channels_last``, in place; convolutions are at least 1.3 times faster in it."""
-    for tensor in chain(model.parameters(), model.buffers()):
-        tensor.data = channels_last(tensor.data)
-
-
-def _contiguous(model: Any) -> None:
-    """Give every tensor its default memory layout again: exporters and converters need not handle ``channels_last``."""
-    import torch
-
-    for tensor in chain(model.parameters(), model.buffers()):
-        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
 
 
 def _autocast(precision: TrainingPrecision) -> AbstractContextManager[Any]:

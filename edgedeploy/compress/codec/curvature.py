@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedeploy.compress.layout import sparing
 from edgedeploy.reference.calling import call, named_tensors
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def curvatures(model: nn.Module, batches: Iterable[Any], seed: int) -> dict[str,
 
     found: dict[str, Curvature] = {}
     total = 0
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), _watched(model, found):
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), sparing(model), _watched(model, found):
         torch.manual_seed(seed)
         for inputs in batches:
             _surprise(call(model, inputs)).backward()  # type: ignore[no-untyped-call]

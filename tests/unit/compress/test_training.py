@@ -178,8 +178,9 @@ def test_models_of_vectors_train_too() -> None:
             for images, labels in super().batches(seed, batch_size):
                 yield images[:, 0, 0], labels[:, 0, 0]
 
-    report = fit(nn.Linear(8, 2), Sign(), replace(RECIPE, epochs=20), arch={})
-    assert report.final_loss < 0.3
+    torch.manual_seed(0)  # whatever ran before
+    report = fit(nn.Linear(8, 2), Sign(), replace(RECIPE, epochs=40), arch={})
+    assert report.final_loss < 0.3  # it is near .21; after 20 epochs some first weights were at .2999
 
 
 def test_distillation_of_two_classes_by_hand() -> None:
