@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgedeploy.federated.messages import Answer, ConfirmedSaid
-from edgedeploy.federated.page import sentences
+from edgedeploy.federated.page import sentences, write_pages
 from edgedeploy.federated.release import SiteState, decide, next_step
 
 POINTS: list[Any] = [
@@ -117,3 +118,11 @@ def test_a_site_that_could_not_do_it_decides_nothing() -> None:
     assert release.outcome == "undecided" and release.broken == {"b": "DataError"} and not release.failing
     assert next_step(state("b", failed), 2) is None
     assert ConfirmedSaid(outcome="not opened").endpoints == ()
+
+
+def test_the_pages_of_a_release_name_the_metric_of_their_numbers(tmp_path: Path) -> None:
+    states = [state("a", answer(GOOD, pick=0))]
+    write_pages(tmp_path, "lesions", {}, states, POINTS, decide(states, 2))
+    for page in ("release.md", "release.html"):
+        text = (tmp_path / page).read_text()
+        assert "Worst case (dice)" in text and "Loss of dice (bound)" in text and "Latency p99" in text
