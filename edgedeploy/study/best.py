@@ -12,7 +12,6 @@ from edgedeploy.evidence.bootstrap import Resampler
 from edgedeploy.evidence.front import rank
 from edgedeploy.evidence.pareto import Candidate, dominates, shortfalls
 from edgedeploy.evidence.pick import Decision, Held, decide, hold
-from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.units import human
@@ -101,11 +100,11 @@ class Best:
         return dominates(one, other, self._objectives)
 
 
-def outcome_text(outcome: Outcome, objectives: Sequence[Objective], metrics: Mapping[str, MetricInfo]) -> str:
-    """For a log: the objectives with their units and the limits that are missed, or why there is no number."""
+def outcome_text(outcome: Outcome, objectives: Sequence[str], metrics: Mapping[str, MetricInfo]) -> str:
+    """For a log: the objectives (names of metrics) with their units and the limits that are missed, or why there is none."""
     if not isinstance(outcome, Scored):
         return f"no number: {outcome.kind}: {outcome.message}"
-    values = zip((goal.metric for goal in objectives), outcome.values, strict=True)
+    values = zip(objectives, outcome.values, strict=True)
     text = ", ".join(f"{name} {human(value, metrics[name].unit)}" for name, value in values)
     violated = [name.partition(" ")[2] for name, value in outcome.constraints.items() if value > 0]
     return f"{text} (misses {', '.join(violated)})" if violated else text

@@ -274,7 +274,7 @@ class StudyRun:
             self._under_way = None  # also of a training that failed
             failed = _failure(variant, outcome) if isinstance(outcome, Failed) else None
             self._take_in(variant)
-            told = outcome_text(outcome, self._spec.objectives, self._metrics)
+            told = outcome_text(outcome, [goal.metric for goal in self._spec.objectives], self._metrics)
             self._say("trial", f"{variant.label}: {told}", failed)
             for line in self._power.now(variant, self._known.measurements):
                 self._say("note", line)
@@ -352,7 +352,7 @@ class StudyRun:
             failed = _failure(further, outcome) if isinstance(outcome, Failed) else None
             self._recovered.append(further)
             self._take_in(further)
-            told = outcome_text(outcome, self._spec.objectives, self._metrics)
+            told = outcome_text(outcome, [goal.metric for goal in self._spec.objectives], self._metrics)
             self._say("trial", f"{further.label} (baseline, recovered): {told}", failed)
 
     def _training(self, what: str, state: TrainProgress) -> None:
