@@ -32,12 +32,14 @@ class Interval:
 
 
 def wilson(share: float, count: int) -> Interval:
-    """Of a share of ``count`` independent cases (Wilson 1927)."""
+    """Of a share of ``count`` independent cases (Wilson 1927); exactly 0 or 1 at the end where
+    the formula has that."""
     if not count:
         return Interval(0.0, 1.0, "no cases")
     centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
     half = _Z / (1 + _Z**2 / count) * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half), f"Wilson, {count} cases")
+    low, high = max(0.0, centre - half) if share else 0.0, min(1.0, centre + half) if share < 1 else 1.0
+    return Interval(low, high, f"Wilson, {count} cases")
 
 
 def bootstrap(

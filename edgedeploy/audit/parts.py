@@ -131,7 +131,7 @@ def _disagreement(asked: Asked) -> Result:
     if found.why_not:
         return Result((), found.as_json(), found.why_not)
     lines = (
-        f"{found.cases_that_differ} of {found.cases} cases have a place where the answers differ (95 % of the share "
+        f"{found.cases_that_differ} of {found.cases} cases have a place where the answers differ (95 % interval: "
         f"{found.interval}); {found.rate:.2%} of all places",
         f"worst case: number {found.worst_case} of those looked at, {found.worst_share:.2%} of its places",
     )

@@ -22,7 +22,7 @@ from edgedeploy._version import __version__
 from edgedeploy.audit.page import page, verdict_of
 from edgedeploy.audit.parts import NAMES, PARTS, Asked, Part, Result
 from edgedeploy.audit.subject import Subject, open_pair
-from edgedeploy.errors import BuildError, MeasurementError, SpecError, TargetUnavailable, nearest
+from edgedeploy.errors import BuildError, GoalNotMet, MeasurementError, SpecError, TargetUnavailable, nearest
 from edgedeploy.files.writing import write_atomic
 from edgedeploy.interfaces.task import Array, Case
 from edgedeploy.study.bundle.material import Material, gather
@@ -105,7 +105,10 @@ def audit(
         raise SpecError(f"--minutes {minutes:g}", "no part can be made in no time", "Give more than 0")
     if seed < 0:
         raise SpecError(f"--seed {seed}", "a seed is a whole number from 0 up", "Give one")
-    material = gather(folder, pick)
+    try:
+        material = gather(folder, pick)
+    except GoalNotMet as exc:  # its exit code says of an audit that a backdoor was found
+        raise SpecError(exc.asked, exc.found, exc.remedy) from None
     place = out or Path(folder) / FOLDER / material.measurement.digest
     _check_place(place)
     subject = subject_of(material)

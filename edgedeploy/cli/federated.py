@@ -33,7 +33,7 @@ def federate(
     Example: edgedeploy federate sites.toml --out releases/thyroid
     """
     from edgedeploy.federated.coordinator import Coordinator
-    from edgedeploy.federated.page import HEADINGS, rows_of, sentences, write_pages
+    from edgedeploy.federated.page import headings, rows_of, sentences, write_pages
     from edgedeploy.federated.served import serving_of
     from edgedeploy.federated.specs import load_sites
 
@@ -51,7 +51,7 @@ def federate(
     if as_json:
         print_json({**facts, **release.as_json()})
     else:
-        print_table(spec.federate.name, HEADINGS, rows_of(states, candidates, release))
+        print_table(spec.federate.name, headings(states), rows_of(states, candidates, release))
         for line in sentences(states, candidates, release):
             out.print(escape(line), highlight=False)
     if release.outcome == "undecided":

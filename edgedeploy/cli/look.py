@@ -114,16 +114,23 @@ def doctor(
         board_findings,
         choose_boards,
         machine_findings,
+        study_findings,
         target_findings,
     )
     from edgedeploy.spec.study import load_spec
 
-    tables = DEFAULT_BOARDS if study is None else load_spec(study)[0].boards
+    spec = None if study is None else load_spec(study)[0]
+    tables = DEFAULT_BOARDS if spec is None else spec.boards
     if board is not None:
         chosen = choose_boards(tables, board)
         _show_findings("Doctor", lambda: board_findings(chosen), as_json)
         return
-    _show_findings("Doctor", lambda: [*machine_findings(), *target_findings(), *board_findings(tables)], as_json)
+
+    def look() -> list[Any]:
+        of_study = [] if spec is None else study_findings(spec.task.model_dump(), spec.space)
+        return [*machine_findings(), *of_study, *target_findings(), *board_findings(tables)]
+
+    _show_findings("Doctor", look, as_json)
 
 
 def _show_findings(title: str, look: Callable[[], Sequence[Any]], as_json: bool) -> None:

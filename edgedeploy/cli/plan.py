@@ -104,7 +104,8 @@ def _show_tried(found: Any) -> None:
     )
     print_table("What is tried", ["target", "precision", "widths", "architectures", "variants"], rows)
     already = f", {tried.done} are evaluated already" if tried.done else ""
-    _say(f"{tried.combinations} combinations are {counted}; at most {tried.budget} are evaluated{already}.")
+    most = min(tried.budget, tried.variants) if tried.whole else tried.budget
+    _say(f"{tried.combinations} combinations are {counted}; at most {most} are evaluated{already}.")
     more = f" and {len(tried.seeds) - MOST_NAMED} more" if len(tried.seeds) > MOST_NAMED else ""
     _say(f"First: {', '.join(tried.seeds[:MOST_NAMED])}{more}.")
     for line in tried.left_out:

@@ -65,6 +65,14 @@ class WeightsFile:
         return BaselineWeights("checkpoint", name, where, sha256_file(self.path))
 
 
+def check_weights(path: Path) -> None:
+    """Raises ``DataError`` where no site could take weights from ``path``: it cannot be read, or holds no tensor.
+    Whether they are a network's says :meth:`WeightsFile.load_into`."""
+    asked = f"checkpoint {path.name}"
+    if next(_tables_of_weights(_read(path, asked)), None) is None:
+        raise DataError(asked, "it holds no tensors", "torch.save(model.state_dict(), PATH) saves a model's")
+
+
 # -- reading
 
 

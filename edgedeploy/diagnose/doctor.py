@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, NATIVE_BFLOAT16, X86, Ability, abilities, sums_int8_exactly
 from edgedeploy.interfaces.target import BoardBound, FitsBoard
 from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.variant import NO_CODEC
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
 from edgedeploy.targets.registry import demands_of, find_targets, sessions_of
@@ -37,6 +38,15 @@ NEEDED: Final = (
 )
 
 
+OF_KINDS: Final[Mapping[str, tuple[str, str]]] = {
+    "volumes": ("nibabel", "pip install 'edgedeploy[volumes]'"),
+    "detection": ("pycocotools", "pip install 'edgedeploy[detection]'"),
+    "multi-modal": ("tokenizers", "pip install 'edgedeploy[text]'"),
+    "low-dose-ct": ("skimage", "pip install 'edgedeploy[ct]'"),
+}
+"""Kinds of task that need more than ``NEEDED``: the package, and the command that brings it."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """The result of one check. ``ok`` is None for something optional that is missing."""
@@ -48,6 +58,24 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         return {"what": self.what, "ok": self.ok, "found": self.found, "remedy": self.remedy}
+
+
+def study_findings(task: Mapping[str, Any], space: Mapping[str, Sequence[Any]]) -> list[Finding]:
+    """Packages that a study with that table of its task and that space needs beside those of every study."""
+    wanted = []
+    kind, own_data = str(task.get("kind")), (task.get("options") or {}).get("root")
+    if kind in OF_KINDS and not (kind == "low-dose-ct" and own_data):  # pairs of one's own are not scanned here
+        wanted.append((*OF_KINDS[kind], f"task kind {kind!r}"))
+    codecs = "pip install 'edgedeploy[codecs]'"
+    if any(value != NO_CODEC for value in space.get("image_codec", ())):
+        wanted.append(("imagecodecs", codecs, "space.image_codec"))
+    if "int8-zstd" in space.get("storage", ()):
+        wanted.append(("zstandard", codecs, "space.storage"))
+    findings = []
+    for name, remedy, use in wanted:
+        there = importlib.util.find_spec(name) is not None
+        findings.append(Finding(f"package {name}", there, use, "" if there else remedy))
+    return findings
 
 
 def target_findings() -> list[Finding]:

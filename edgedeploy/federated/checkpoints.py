@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from edgedeploy.compress.weights_file import check_weights
 from edgedeploy.errors import DataError, TargetUnavailable
 
 MOST_BYTES: Final = 4 << 30
@@ -28,11 +29,12 @@ _OF_TASK: Final = "It has to be of the network that the task builds"
 
 
 def plain_weights(path: Path, like: Path | None = None) -> bytes | None:
-    """The file ``path`` as safetensors; None for one that sites read as it is. ``like`` is any file of weights of the same
-    network: what gives a nameless list its names and shapes.
+    """The file ``path`` as safetensors; None for one that sites read as it is, which is read here too, so that no site is
+    asked for what nobody can read. ``like`` is any file of weights of the same network: what gives a nameless list
+    its names and shapes.
 
-    Raises ``DataError`` where a file cannot be read, where names are needed and ``like`` is None, and for the first array
-    that does not fit.
+    Raises ``DataError`` where a file cannot be read or holds no weights, where names are needed and ``like`` is
+    None, and for the first array that does not fit.
     """
     asked = f"checkpoint {path.name}"
     if path.suffix in (".npz", ".npy"):
@@ -40,6 +42,7 @@ def plain_weights(path: Path, like: Path | None = None) -> bytes | None:
     elif (content := _torch(path)) is not None and _is_nvflare(content):
         arrays, asked = dict(content["model"]), f"{asked} (model)"
     else:
+        check_weights(path)
         return None
     own = _names(like) if like is not None else None
     if own is None and is_list(arrays):

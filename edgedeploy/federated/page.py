@@ -14,11 +14,17 @@ from edgedeploy.records.units import human
 from edgedeploy.records.variant import Scalar
 from edgedeploy.report.markdown import escaped
 
-HEADINGS = ("Site", "Board", "Variant", "Artifact", "Cases", "Accuracy", "Worst case", "Loss (bound)", "p99", "Verdict")
 _STYLE = (
     "body{font:15px system-ui;margin:2rem}table{border-collapse:collapse}"
     "td,th{border:1px solid #999;padding:.3rem .6rem;text-align:left}"
 )
+
+
+def headings(states: Sequence[SiteState]) -> tuple[str, ...]:
+    """Of the columns of :func:`rows_of`, with the metric that the release is judged by."""
+    metric = next((state.metric for state in states), "")
+    numbers = (metric, f"Worst case ({metric})", f"Loss of {metric} (bound)", "Latency p99")
+    return "Site", "Board", "Variant", "Artifact", "Cases", *numbers, "Verdict"
 
 
 def rows_of(
@@ -126,17 +132,21 @@ def write_pages(
         "answers": answers,
     }
     write_json(out / "release.json", kept)
-    write_atomic(out / "release.md", _markdown(name, rows, said).encode())
-    write_atomic(out / "release.html", _html(name, rows, said).encode())
+    write_atomic(out / "release.md", _markdown(name, headings(states), rows, said).encode())
+    write_atomic(out / "release.html", _html(name, headings(states), rows, said).encode())
 
 
-def _markdown(name: str, rows: Sequence[Sequence[str]], said: Sequence[str]) -> str:
-    table = [HEADINGS, ["---"] * len(HEADINGS), *[[escaped(cell) for cell in row] for row in rows]]
+def _markdown(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]], said: Sequence[str]) -> str:
+    table = [
+        [escaped(cell) for cell in heads],
+        ["---"] * len(heads),
+        *[[escaped(cell) for cell in row] for row in rows],
+    ]
     lines = [f"# {escaped(name)}", "", *(f"{escaped(line)}\n" for line in said)]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in table), ""])
 
 
-def _html(name: str, rows: Sequence[Sequence[str]], said: Sequence[str]) -> str:
+def _html(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]], said: Sequence[str]) -> str:
     def cells(kind: str, row: Sequence[str]) -> str:
         return "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row)
 
@@ -144,5 +154,5 @@ def _html(name: str, rows: Sequence[Sequence[str]], said: Sequence[str]) -> str:
     text = "".join(f"<p>{html.escape(line)}</p>" for line in said)
     title = html.escape(name)
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-    table = f"<table><tr>{cells('th', HEADINGS)}</tr>{body}</table>"
+    table = f"<table><tr>{cells('th', heads)}</tr>{body}</table>"
     return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{title}</h1>{text}{table}</body></html>\n'

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedeploy.errors import DamagedFile, SpecError
+from edgedeploy.federated.needs import flower
 from edgedeploy.federated.secure_sum import NoAggregate
 from edgedeploy.files import parsed, read_arrays, write_arrays
 
@@ -229,8 +230,9 @@ def recovery_app(
 ) -> ClientApp:
     """A site's app: ``epochs`` of the task's recovery recipe a round on the site's own ``cases`` images, from the weights
     that the server sends. With a ``teacher`` (the float baseline) it distils, by the recipe's weight of it."""
-    from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
-    from flwr.clientapp import ClientApp
+    with flower("rounds of recovery"):
+        from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+        from flwr.clientapp import ClientApp
 
     app = ClientApp()
 
@@ -262,8 +264,9 @@ def train_here(
 
 def recovery_server(start: Callable[[], Weights], folder: Path, settings: RecoverySettings) -> ServerApp:
     """:func:`recover` as the ServerApp of a Flower app: it raises what that raises, and Flower tells the run as failed."""
-    from flwr.app import Context
-    from flwr.serverapp import ServerApp
+    with flower("rounds of recovery"):
+        from flwr.app import Context
+        from flwr.serverapp import ServerApp
 
     app = ServerApp()
 

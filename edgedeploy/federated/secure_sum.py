@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedeploy.errors import DataError, EdgeDeployError, SpecError
+from edgedeploy.federated.needs import flower
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
@@ -91,10 +92,11 @@ def checked(arrays: Sequence[npt.NDArray[Any]], clip: float) -> list[Floats]:
 def sum_app(planes: Callable[[Sequence[npt.NDArray[Any]]], Sequence[npt.NDArray[Any]]], clip: float) -> ClientApp:
     """A site's app: ``planes`` is asked for its arrays when the coordinator asks for the sum, and they leave it masked. It
     gets the arrays that the coordinator sent with the question, whose shapes and values are the site's to check."""
-    from flwr.app import Context
-    from flwr.client import NumPyClient
-    from flwr.client.mod import secaggplus_mod
-    from flwr.clientapp import ClientApp
+    with flower("a secure sum"):
+        from flwr.app import Context
+        from flwr.client import NumPyClient
+        from flwr.client.mod import secaggplus_mod
+        from flwr.clientapp import ClientApp
 
     class Site(NumPyClient):
         def fit(self, parameters: Any, config: Any) -> tuple[list[Floats], int, dict[str, Any]]:

@@ -43,9 +43,9 @@ def facts_of(data: ReportData) -> list[Fact]:
     front = data.front
     row = front.row(front.featured)
     why = f"{front.pick.reason[:1].upper()}{front.pick.reason[1:]}." if front.pick and row is not None else ""
-    facts = [Fact("What to ship", _what(front, row), why=why), Fact("How sure", _how_sure(front, row))]
+    whose = "" if front.pick or row is None else f" ({row.variant.label})"
+    facts = [Fact("What to ship", _what(front, row), why=why), Fact(f"How sure{whose}", _how_sure(front, row))]
     if row is not None:
-        whose = "" if front.pick else f" ({row.variant.label})"
         facts.append(Fact(f"What it costs{whose}", tiles=tiles_of(front, row)))
     return [*facts, Fact("What was not shown", points=not_shown(data, row))]
 

@@ -5,7 +5,7 @@ A quick look with few resamples: the front at the end is computed from the evide
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from edgedeploy.evidence.bootstrap import Resampler
@@ -16,6 +16,7 @@ from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.units import human
 from edgedeploy.records.variant import Variant
+from edgedeploy.search.outcomes import Outcome, Scored
 from edgedeploy.spec.goals import constraints_of, objectives_of, rules_of
 from edgedeploy.spec.study import StudySpec
 
@@ -71,15 +72,18 @@ class Best:
         return {*self._baselines, *(member.digest for member in self._members), *likely}
 
     def text(self) -> str | None:
-        """The pick with its objectives, or what comes nearest; None while nothing meets the limits."""
-        found = self._held.get(self._decided().featured or "")
+        """The pick with its objectives, or what comes nearest, which is said to be no more; None while nothing meets the
+        limits."""
+        decided = self._decided()
+        found = self._held.get(decided.featured or "")
         if found is None:
             return None
         values = (
             f"{goal.metric} {human(found.item.metrics[goal.metric], self._metrics[goal.metric].unit)}"
             for goal in self._objectives
         )
-        return f"{found.item.variant.label} ({', '.join(values)})"
+        unshown = "" if decided.order else "; not shown fit to ship"
+        return f"{found.item.variant.label} ({', '.join(values)}{unshown})"
 
     def _hold(self, item: Measurement) -> Held:
         return hold(item, self._reference, self._rules, self._resampler)
@@ -94,3 +98,13 @@ class Best:
     def _dominates(self, ours: Measurement, theirs: Measurement) -> bool:
         one, other = (Candidate(item.digest, item.provenance, item.metrics) for item in (ours, theirs))
         return dominates(one, other, self._objectives)
+
+
+def outcome_text(outcome: Outcome, objectives: Sequence[str], metrics: Mapping[str, MetricInfo]) -> str:
+    """For a log: the objectives (names of metrics) with their units and the limits that are missed, or why there is none."""
+    if not isinstance(outcome, Scored):
+        return f"no number: {outcome.kind}: {outcome.message}"
+    values = zip(objectives, outcome.values, strict=True)
+    text = ", ".join(f"{name} {human(value, metrics[name].unit)}" for name, value in values)
+    violated = [name.partition(" ")[2] for name, value in outcome.constraints.items() if value > 0]
+    return f"{text} (misses {', '.join(violated)})" if violated else text

@@ -35,7 +35,7 @@ from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.ahead import ahead_of
 from edgedeploy.study.baseline import recovered_baseline
-from edgedeploy.study.best import Best
+from edgedeploy.study.best import Best, outcome_text
 from edgedeploy.study.eta import Eta, Pace, eta
 from edgedeploy.study.events import Event, Observer
 from edgedeploy.study.front import read_front
@@ -91,7 +91,8 @@ class StudyRun:
         self._best = Best(store.study(), spec, measured)
         self._recovered = [variant for variant in variants if variant.recovered]
         baselines = [ready.space.baseline_variant(target) for target in ready.space.targets]
-        self._power = PowerTold(spec, ready.task, spec.metric_table(ready.task_metrics), baselines)
+        self._metrics = spec.metric_table(ready.task_metrics)
+        self._power = PowerTold(spec, ready.task, self._metrics, baselines)
         build = ready.cluster.build if ready.cluster else build_here
         self._rungs = Rungs.of(ready.space.parameters.get("recovery_epochs", ()))
         self._bench = Workbench(
@@ -145,7 +146,7 @@ class StudyRun:
             known=self._known,
             account=self._account,
             reference_baseline=self._ready.space.baseline_variant(self._ready.space.targets[0]),
-            metrics=self._spec.metric_table(self._ready.task_metrics),
+            metrics=self._metrics,
             tell=tell,
             alive=alive,
             scenarios=self._ready.scenarios,
@@ -273,7 +274,8 @@ class StudyRun:
             self._under_way = None  # also of a training that failed
             failed = _failure(variant, outcome) if isinstance(outcome, Failed) else None
             self._take_in(variant)
-            self._say("trial", f"{variant.label}: {_outcome_text(outcome, self._spec)}", failed)
+            told = outcome_text(outcome, [goal.metric for goal in self._spec.objectives], self._metrics)
+            self._say("trial", f"{variant.label}: {told}", failed)
             for line in self._power.now(variant, self._known.measurements):
                 self._say("note", line)
             self._steadiness.note(outcome, (time.monotonic() - self._started_s) / self._spec.budget.wall_clock)
@@ -350,7 +352,8 @@ class StudyRun:
             failed = _failure(further, outcome) if isinstance(outcome, Failed) else None
             self._recovered.append(further)
             self._take_in(further)
-            self._say("trial", f"{further.label} (baseline, recovered): {_outcome_text(outcome, self._spec)}", failed)
+            told = outcome_text(outcome, [goal.metric for goal in self._spec.objectives], self._metrics)
+            self._say("trial", f"{further.label} (baseline, recovered): {told}", failed)
 
     def _training(self, what: str, state: TrainProgress) -> None:
         """Hears of the one training that may be under way."""
@@ -439,12 +442,3 @@ class StudyRun:
 
 def _failure(variant: Variant, outcome: Failed) -> Failure:
     return Failure(variant, outcome.kind, outcome.phase, outcome.message, utc_now())
-
-
-def _outcome_text(outcome: Outcome, spec: StudySpec) -> str:
-    if isinstance(outcome, Scored):
-        pairs = zip(spec.objectives, outcome.values, strict=True)
-        text = ", ".join(f"{objective.metric} {value:.4g}" for objective, value in pairs)
-        violated = [name.partition(" ")[2] for name, value in outcome.constraints.items() if value > 0]
-        return f"{text} (misses {', '.join(violated)})" if violated else text
-    return f"no number: {outcome.kind}: {outcome.message}"

@@ -72,7 +72,10 @@ def check_recipe(recipe: TrainRecipe) -> None:
     """Raises ``ValueError`` for a recipe that cannot train anything. Batches of one break batch normalisation."""
     at_least(recipe, epochs=1, batch_size=2, seed=0, warmup_epochs=0, weight_decay=0, early_epochs=0)
     if recipe.early_epochs > recipe.epochs:
-        raise ValueError(f"early_epochs are some of the {recipe.epochs} epochs, but got {recipe.early_epochs}")
+        most, got = recipe.epochs, recipe.early_epochs
+        raise ValueError(
+            f"early_epochs are some of the {most} epochs, but got {got}: write them beside epochs, 0 to {most}"
+        )
     if not recipe.learning_rate > 0:
         raise ValueError(f"learning_rate must be positive, but got {recipe.learning_rate}")
     if not 0 <= recipe.distill_weight <= 1:

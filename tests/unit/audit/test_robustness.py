@@ -50,6 +50,7 @@ def test_strengths_are_what_they_say() -> None:
 def test_intervals_are_those_of_textbooks() -> None:
     found = wilson(0.9, 100)
     assert (found.low, found.high) == (pytest.approx(0.8256, abs=1e-3), pytest.approx(0.9448, abs=1e-3))
+    assert str(wilson(0.0, 12)).startswith("0 to 0.24") and str(wilson(1.0, 12)).endswith(" to 1")
     assert wilson(0.0, 0) == wilson(1.0, 0)
     values = np.random.default_rng(0).normal(1.0, 1.0, 400)
     interval = bootstrap(400, lambda rows: float(values[rows].mean()), 0, "test")

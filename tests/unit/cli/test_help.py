@@ -6,11 +6,16 @@ import os
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from packaging.requirements import Requirement
+from packaging.version import Version
 from typer.testing import CliRunner
 
 from edgedeploy.cli.app import app
@@ -95,3 +100,25 @@ def test_completion_can_be_installed() -> None:
     done = CliRunner().invoke(app, ["--help"], catch_exceptions=False)
     assert "--install-completion" in done.stdout
     assert "--show-completion" in done.stdout
+
+
+FITTING = Version(version("typer")) >= Version("0.21") or Version(version("click")) < Version("8.5")
+
+
+@pytest.mark.skipif(not FITTING, reason="typer below 0.21 needs click below 8.5, as the extra federated asks for")
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_the_help_of_a_command_says_what_its_arguments_are(path: tuple[str, ...]) -> None:
+    shown = " ".join(CliRunner().invoke(app, [*path, "--help"], catch_exceptions=False).stdout.split())
+    for argument in COMMANDS[path].params:
+        if argument.param_type_name == "argument":
+            told = getattr(argument, "help", None)
+            assert told, argument.name
+            assert " ".join(told.split()) in shown
+
+
+def test_flower_brings_no_release_that_takes_the_help_of_arguments_away() -> None:
+    """The typer that it holds is below 0.21."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    asked = [Requirement(text) for text in project["optional-dependencies"]["federated"]]
+    click = next((one for one in asked if one.name == "click"), None)
+    assert click is not None and "8.5.1" not in click.specifier

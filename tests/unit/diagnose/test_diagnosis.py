@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgedeploy.compress.host import TrainingHost
-from edgedeploy.diagnose.doctor import NO_VECTORS, Finding, processor_findings
+from edgedeploy.diagnose.doctor import NO_VECTORS, OF_KINDS, Finding, processor_findings, study_findings
+from edgedeploy.tasks.load import EXTRAS
 
 ZEN_4 = ("avx2", "avx512_bf16", "avx512_vnni", "avx512f", "f16c", "fma")
 HASWELL = ("avx2", "f16c", "fma")
@@ -58,3 +59,17 @@ def test_instructions_that_make_it_exact_are_named() -> None:
     assert found["int8 kernels"].found == "exact (avx512_vnni)"
     assert found["bfloat16 training"].found == "native (avx512_bf16)"
     assert "without dot products" in found_on("aarch64", ("asimd",))["int8 kernels"].found
+
+
+def test_what_a_study_needs_beside_others_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    space = {"image_codec": ("none", "jpegls"), "storage": ("none", "int8-zstd")}
+    found = {finding.what: finding for finding in study_findings({"kind": "low-dose-ct", "options": {}}, space)}
+    assert list(found) == ["package skimage", "package imagecodecs", "package zstandard"]
+    assert all(finding.ok is False for finding in found.values())
+    assert found["package imagecodecs"].remedy == "pip install 'edgedeploy[codecs]'"
+    own = {"kind": "low-dose-ct", "options": {"root": "data"}}
+    assert study_findings(own, {"image_codec": ("none",), "storage": ("uniform:0.3",)}) == []
+    assert {package: f"pip install 'edgedeploy[{extra}]'" for package, extra in EXTRAS.items()} == dict(
+        OF_KINDS.values()
+    )

@@ -65,8 +65,16 @@ def test_nvflares_file_goes_by_name_as_tensors_and_as_arrays(tmp_path: Path, lik
 
 def test_files_that_sites_read_are_left_as_they_are(tmp_path: Path, like: Path) -> None:
     assert plain_weights(like) is None
-    (tmp_path / "other.bin").write_bytes(b"what is this")
-    assert plain_weights(tmp_path / "other.bin") is None
+
+
+def test_what_no_site_could_read_is_refused_before_a_site_is_asked(tmp_path: Path, like: Path) -> None:
+    for content in (b"", b"what is this", like.read_bytes()[:-400]):
+        (tmp_path / "other.pt").write_bytes(content)
+        with pytest.raises(DataError, match=r"checkpoint other\.pt"):
+            plain_weights(tmp_path / "other.pt")
+    torch.save({"epoch": 3}, tmp_path / "other.pt")
+    with pytest.raises(DataError, match="holds no tensors"):
+        plain_weights(tmp_path / "other.pt")
 
 
 def test_the_first_misfit_is_named(tmp_path: Path, like: Path) -> None:
@@ -96,7 +104,8 @@ def test_nothing_in_a_strangers_file_is_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Python objects"):
         plain_weights(tmp_path / "evil.npz")
     (tmp_path / "evil.pt").write_bytes(pickle.dumps({"model": Evil(), "train_conf": {}}))
-    assert plain_weights(tmp_path / "evil.pt") is None
+    with pytest.raises(DataError, match=r"holds a Python object|neither a file of torch.save"):
+        plain_weights(tmp_path / "evil.pt")
     (tmp_path / "half.npz").write_bytes(b"PK\x03\x04 and nothing")
     with pytest.raises(DataError, match="damaged"):
         plain_weights(tmp_path / "half.npz")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgedeploy.federated.messages import Answer, ConfirmedSaid
-from edgedeploy.federated.page import sentences
+from edgedeploy.federated.page import sentences, write_pages
 from edgedeploy.federated.release import SiteState, decide, next_step
 
 POINTS: list[Any] = [
@@ -142,3 +143,11 @@ def test_a_site_with_so_few_cases_that_it_says_no_number_is_told() -> None:
     silent = {**cell(0, 0.0), "word": "not shown", "cases": 3, "endpoints": (), "accuracy": None}
     release = decide([state("a", answer(silent, pick=None))], 1)
     assert release.outcome == "refused" and "3 cases are too few cases to bound a loss" in release.failing["a"]
+
+
+def test_the_pages_of_a_release_name_the_metric_of_their_numbers(tmp_path: Path) -> None:
+    states = [state("a", answer(GOOD, pick=0))]
+    write_pages(tmp_path, "lesions", {}, states, POINTS, decide(states, 2))
+    for page in ("release.md", "release.html"):
+        text = (tmp_path / page).read_text()
+        assert "Worst case (dice)" in text and "Loss of dice (bound)" in text and "Latency p99" in text

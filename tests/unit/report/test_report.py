@@ -179,6 +179,7 @@ def test_lost_cases_are_pictured_after_the_worst_and_listed() -> None:
     assert "7 of 40 cases lose more than" in text and "All 7 lost cases" in text
     assert all(name in text for name in names)
     top = Reader(render_report(data)).sections["The answer"]
+    assert f"How sure ({items[1].variant.label})" in top, "of nothing picked, the numbers are of what comes nearest"
     assert "Nothing is shown fit to ship" in top and "That anything may be shipped" in top
 
 

@@ -15,7 +15,9 @@ import pytest
 from edgedeploy.evidence.front import build_front
 from edgedeploy.files import write_arrays, write_json
 from edgedeploy.records.measurement import Measurement
-from edgedeploy.study.best import KEPT_CANDIDATES, Best
+from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.search.outcomes import Failed, Scored
+from edgedeploy.study.best import KEPT_CANDIDATES, Best, outcome_text
 from edgedeploy.study.front import read_front, stored_spec
 from edgedeploy.study.known import Known
 from edgedeploy.study.outputs import prune_outputs
@@ -108,3 +110,23 @@ def _beats(ours: Measurement, theirs: Measurement) -> bool:
         for goal in (made_up_report.DICE, made_up_report.RATIO)
     ]
     return min(gains) >= 0 and max(gains) > 0
+
+
+def test_what_is_best_and_not_shown_is_said_to_be_no_more(store: Store) -> None:
+    reference = made_up_report.BASELINES[0].digest
+    items = made_up_report.measurements()
+    best = Best(store.study(), stored_spec(store), [item for item in items if item.variant.digest == reference])
+    assert (best.text() or "").endswith("; not shown fit to ship)")
+    for item in items:
+        best.add(item)
+    assert "not shown" not in (best.text() or "")
+
+
+def test_a_line_of_the_log_has_units() -> None:
+    goals = ("image_bytes", "latency_p50_ns")
+    units = {"image_bytes": "bytes", "latency_p50_ns": "ns"}
+    table = {name: MetricInfo("minimize", unit, name) for name, unit in units.items()}
+    found = Scored((16384.0, 870_000.0), {"latency latency_p99_ns at most 1 ms": 0.2, "other x": -1.0})
+    told = outcome_text(found, goals, table)
+    assert told == "image_bytes 16.4 KB, latency_p50_ns 870 \N{MICRO SIGN}s (misses latency_p99_ns at most 1 ms)"
+    assert outcome_text(Failed("Unstable", "drift"), goals, table) == "no number: Unstable: drift"

@@ -133,7 +133,15 @@ def test_the_command_prints_tables_and_json(study: Path) -> None:
     assert shown.exit_code == 0, shown.output
     for text in ("What looked at can prove", "What is tried", "16 combinations are 12 variants", "not known yet"):
         assert text in shown.stdout
+    assert "at most 9 are evaluated" in shown.stdout
     data = json.loads(CliRunner().invoke(cli.app, ["plan", str(study), "--json"]).stdout)
     assert data["tried"]["variants"] == 12
     assert data["power"][0]["margin"] == 0.02
     assert data["clusters"]["groups"]["selection"] == 12
+
+
+def test_no_more_are_evaluated_than_there_are(study: Path) -> None:
+    study.write_text(study.read_text().replace("trials = 9", "trials = 99"))
+    shown = CliRunner().invoke(cli.app, ["plan", str(study)])
+    assert shown.exit_code == 0, shown.output
+    assert "16 combinations are 12 variants; at most 12 are evaluated." in shown.stdout

@@ -100,7 +100,10 @@ def test_a_table_without_options_gives_the_defaults(tmp_path: Path) -> None:
         ({"baseline": {"batch_size": 1}}, r"batch_size must be at least 2"),
         ({"baseline": {"learning_rate": 0.0}}, r"learning_rate must be positive"),
         ({"recovery": {"distill_weight": 1.5}}, r"distill_weight is a share, 0 to 1, but got 1.5"),
-        ({"baseline": {"epochs": 3, "early_epochs": 4}}, r"early_epochs are some of the 3 epochs, but got 4"),
+        (
+            {"baseline": {"epochs": 3, "early_epochs": 4}},
+            r"early_epochs are some of the 3 epochs, but got 4: write them beside",
+        ),
         ({"baseline": {"early_arch": {"resolution": 40}}}, r"early_arch.resolution must be a multiple of 16 .* got 40"),
         (
             {"baseline": {"early_arch": {"upsampling": "resize"}}},
