@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.clinic_kit.asked import Asked
 from benchmarks.clinic_kit.storage import Subject, releases, subject
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 from edgedeploy.compress.codec.container import Packed, to_bytes
 from edgedeploy.compress.codec.method import decoded
 from edgedeploy.compress.codec.zstd import zstd_packed
