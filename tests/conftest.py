@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -159,3 +160,10 @@ def warm_converter() -> Iterator[None]:
 def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes what this user's boards are remembered by."""
     monkeypatch.setenv("EDGEDEPLOY_STATE", str(tmp_path_factory.mktemp("state")))
+
+
+@pytest.fixture(autouse=True)
+def own_numbers() -> None:
+    """A network without a seed of its own begins with the same weights whatever test ran before it in this process."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
