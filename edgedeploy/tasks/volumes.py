@@ -54,6 +54,10 @@ STEP: Final = 16
 FITS: Final = ("crop", "squeeze")
 
 
+TOWARDS: Final = (("L", "R"), ("P", "A"), ("I", "S"))
+"""Names of the ends of the axes of NIfTI: said, because MONAI warns of a default that it changes."""
+
+
 @dataclass(frozen=True)
 class VolumeOptions:
     """Where the volumes are, how they become inputs, and how a network is made of them.
@@ -327,7 +331,7 @@ class Volumes:
         from monai.transforms import Orientation, Spacing
 
         volume: Any = MetaTensor(torch.from_numpy(values)[None], affine=torch.from_numpy(affine))
-        volume = Orientation(self.options.orientation)(volume)
+        volume = Orientation(self.options.orientation, labels=TOWARDS)(volume)
         if any(self.options.spacing_mm):
             now = volume.pixdim.tolist()
             wanted = [mine or theirs for mine, theirs in zip(self.options.spacing_mm, now, strict=True)]
