@@ -109,10 +109,20 @@ def _run(folder: Path, listed: Path) -> int:
             process.wait()
 
 
+WHAT = "three sites, three boards"
+BAR = "one failing cell found, mended, confirmed; 0 bytes of image on the wire"
+
+
 def _row(release: dict[str, Any], code: int, up: bytes, shared: int, sees: bool, raw: int) -> Row:
+    mean = next((item for item in release["means_over_sites"] if item["candidate"] == 0), None)
+    if mean is None:  # a site has no number of the first candidate: its runs were disturbed, or it failed
+        why = {site: release["failing"].get(site) or release["broken"].get(site) or "answered" for site in SITES}
+        told = "; ".join(f"{site}: {text}" for site, text in why.items())
+        return Row(
+            WHAT, f"{release['outcome']} (exit status {code}), no mean over sites of 8-bit weights. {told}", BAR, False
+        )
     south = [answer for answer in release["answers"]["south"] if answer["kind"] == "measured"]
     lost = {cell["candidate"]: -cell["endpoints"][0]["gain"] for cell in south[-1]["cells"] if cell["endpoints"]}
-    mean = next(item for item in release["means_over_sites"] if item["candidate"] == 0)
     found_it = south[0]["pick"] is None and release["mended"] == {"south": [0]}
     confirmed = {
         site: answers[-1]["confirmed"]["outcome"] if answers[-1]["confirmed"] else "not confirmed"
@@ -137,8 +147,7 @@ def _row(release: dict[str, Any], code: int, up: bytes, shared: int, sees: bool,
         f"too), {shared} runs of 16 bytes of any image among them (images: {raw} bytes; a planted piece of one is "
         f"{'found' if sees else 'MISSED'})"
     )
-    bar = "one failing cell found, mended, confirmed; 0 bytes of image on the wire"
-    return Row("three sites, three boards", found, bar, found_it and all_confirmed and shared == 0 and sees)
+    return Row(WHAT, found, BAR, found_it and all_confirmed and shared == 0 and sees)
 
 
 def _has_vnni(isa: list[str]) -> bool:

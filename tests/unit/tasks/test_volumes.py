@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,12 @@ def test_spacing_and_orientation_are_made_alike(tmp_path: Path) -> None:
         assert loaded[f"v{number}"][0].shape[2] == pytest.approx(23, abs=1)
         assert loaded[f"v{number}"][0] == pytest.approx(loaded[f"w{number}"][0], abs=1e-4)
         assert (loaded[f"v{number}"][1] == loaded[f"w{number}"][1]).all()
+
+
+def test_nobody_is_warned_of_what_monai_changes(root: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        load(root)
 
 
 def test_a_window_and_squeezed_volumes(root: Path) -> None:
