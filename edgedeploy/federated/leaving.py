@@ -20,11 +20,13 @@ KEPT: Final = "left"
 @dataclass(frozen=True)
 class Bounds:
     """What a site lets out: ``message_bytes`` of one answer, ``total_bytes`` of all that ever left by this log, and whether
-    values of single cases may (``per_case``)."""
+    values of single cases may (``per_case``). With ``histograms`` a part of a secure sum may, of at most ``sum_bytes``."""
 
     message_bytes: int = 16 << 10
     total_bytes: int = 1 << 20
     per_case: bool = False
+    histograms: bool = False
+    sum_bytes: int = 4 << 20
 
 
 class Door:
@@ -59,8 +61,13 @@ class Door:
         Raises ``SpecError`` where the site's bounds refuse it. Nothing has left then.
         """
         data = answer.as_bytes()
-        read_message(Answer, data, "what is about to leave", self._bounds.message_bytes)  # as the other side reads it
+        most_bytes = self._bounds.message_bytes if answer.sum is None else self._bounds.sum_bytes
+        read_message(Answer, data, "what is about to leave", most_bytes)  # as the other side reads it
         self._refuse_cases(answer)
+        if answer.sum is not None and not self._bounds.histograms:
+            raise SpecError(
+                "[leaves] histograms", "the answer is a part of a sum, and none may leave", "A bug: tell us"
+            )
         sha256 = hashlib.sha256(data).hexdigest()
         before = self.left()
         gone = {str(line["sha256"]): int(line["bytes"]) for line in before}

@@ -52,6 +52,7 @@ from edgedeploy.study.cases import check_cases
 from edgedeploy.study.clusters import check_groups
 from edgedeploy.study.codecs_here import check_codecs_here, require_codecs
 from edgedeploy.study.gathering import Found, gather
+from edgedeploy.study.ranges import ranged
 from edgedeploy.study.shrinking import check_network
 from edgedeploy.targets.common import CALIBRATION_LIMIT
 from edgedeploy.targets.registry import Plugin, demands_of, find_targets, quantizers_of, sessions_of
@@ -132,6 +133,8 @@ def prepare(
     baseline = find_baseline(spec, source, task)
     scenarios = spec.measure.plans(source.path.resolve().parent)
     targets = ready_targets([names[name] for name in spec.study.targets])
+    if spec.study.ranges is not None:
+        targets = ranged(spec, source, away=cluster is not None)
     if given and isinstance(task, ReadyMade):
         check_given(task.reference_model(), given, targets)
     boards: tuple[tuple[Board | None, BoardInfo], ...]
