@@ -19,6 +19,7 @@ from edgedeploy.federated.messages import MOST_CASES, MOST_REQUEST_BYTES, Answer
 from edgedeploy.federated.release import Release, SiteState, decide, next_step
 from edgedeploy.federated.specs import SiteEntry, SitesSpec, margin_of
 from edgedeploy.federated.sum_messages import SumAsked, SumSaid
+from edgedeploy.federated.summing import require_flower
 from edgedeploy.files import append_line, disk_told, parsed, read_plain, write_atomic, write_json
 from edgedeploy.records.variant import digest_of
 from edgedeploy.runtime.files import sha256_file
@@ -118,6 +119,8 @@ class Coordinator:
         if self.ranges is not None and once and not self.ranges.exists():
             found = "a sum has eight messages to and fro, and its secrets are in the running coordinator alone"
             raise SpecError("--once", found, "Leave it out until the sum is there: then --resume --once goes on")
+        if self.ranges is not None:
+            require_flower()
         self._begin(resume)
         give_up_s = time.monotonic() + self.spec.federate.wait
         again = resume

@@ -13,10 +13,11 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.errors import DataError, EdgeDeployError, SpecError
+from edgedeploy.errors import DataError, EdgeDeployError, SpecError, TargetUnavailable
 from edgedeploy.federated.histograms import Histograms, read_histograms
 from edgedeploy.federated.sum_messages import MOST_TENSORS, Parameters, SumAsked, SumSaid, content_of, said_of
 from edgedeploy.files import disk_told, read_plain, remove, write_atomic
@@ -50,6 +51,7 @@ class SiteSums:
                 "a sum of histograms", found, "[leaves] histograms = true in the site's file allows it"
             )
         self._check(asked)
+        require_flower()
         with disk_told(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self.folder.chmod(0o700)
@@ -101,6 +103,13 @@ class SiteSums:
         else:
             write_atomic(path, context_to_proto(context).SerializeToString())
         return said
+
+
+def require_flower() -> None:
+    """Raises ``TargetUnavailable`` where the package that sums are made with is missing."""
+    if find_spec("flwr") is None:
+        remedy = "pip install 'edgedeploy[federated]'"
+        raise TargetUnavailable("a secure sum of histograms", "the package flwr is not installed", remedy)
 
 
 def _fault(asked: SumAsked, least: int) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from federated_said import ASKED, SAID
 
-from edgedeploy.errors import DataError, EdgeDeployError, SpecError
+from edgedeploy.errors import DataError, EdgeDeployError, SpecError, TargetUnavailable
 from edgedeploy.federated.histograms import BINS, LOWEST, PER_OCTAVE, Histograms, merged
 from edgedeploy.federated.leaving import Bounds, Door
 from edgedeploy.federated.merging import SiteRanges, SpoolGrid, merge, read_site_ranges
@@ -178,3 +178,13 @@ def test_an_answer_whose_arrays_do_not_fill_their_shapes_is_told() -> None:
     part = Masked(shape=(3,), values="AAAAAA==")
     with pytest.raises(DataError, match="1 values of shape"):
         answer_of(SumSaid(stage="collect_masked_vectors", masked=(part,)))
+
+
+def test_without_flower_a_sum_is_told_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgedeploy.federated import summing
+
+    monkeypatch.setattr(summing, "find_spec", lambda name: None)
+    asked = SumAsked(stage="begin", node=1)
+    with pytest.raises(TargetUnavailable, match="flwr is not installed"):
+        Wire(tmp_path).site(1).answer(asked, RELEASE, NETWORK, lambda: observed(1))
+    assert not (tmp_path / "1").exists()
