@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,7 +128,8 @@ class Coordinator:
             if self.ranges is not None and not self.ranges.exists():
                 self._merge(self.ranges, poll_s)
             while True:
-                states, asked = self._advance(again)
+                waiting = set(self.waiting_for())  # before the answers are read: one may come between
+                states, asked = self._advance(again, waiting)
                 again = False
                 release = decide(states, len(self.candidates))
                 if release.outcome != "undecided":
@@ -137,7 +138,7 @@ class Coordinator:
                     while not told() and time.monotonic() < linger_s:
                         time.sleep(poll_s)
                     return release
-                over = once or time.monotonic() >= give_up_s or not self.waiting_for()
+                over = once or time.monotonic() >= give_up_s or not waiting
                 if not asked and over:
                     return release
                 if not asked:
@@ -175,15 +176,15 @@ class Coordinator:
         if self.converted is not None:
             write_atomic(self.checkpoint, self.converted)
 
-    def _advance(self, again: bool) -> tuple[list[SiteState], bool]:
+    def _advance(self, again: bool, waiting: Collection[str]) -> tuple[list[SiteState], bool]:
         """Take in what came, and ask what follows of it; whether anything was asked. ``again``: sites that could not do what
-        they were asked are asked once more."""
+        they were asked are asked once more. Sites in ``waiting`` have a request still."""
         states = self.states()
         ready = all(state.chosen is not None and state.failed is None for state in states)
         asked = False
         for entry, state in zip(self.spec.site, states, strict=True):
             spool = self.spool(entry)
-            if self._open(spool):
+            if entry.name in waiting:
                 continue
             step = next_step(state, len(self.candidates))
             if state.failed is not None and again:
