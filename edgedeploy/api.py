@@ -40,6 +40,7 @@ from edgedeploy.study.options import RunOptions
 from edgedeploy.study.origin import Origin
 from edgedeploy.study.outlook import Outlook, default_folder, outlook
 from edgedeploy.study.preflight import FROM_WIDER, Ready, prepare, versions
+from edgedeploy.study.ranges import RANGES_SHA256, ranges_sha256, require_same_ranges
 from edgedeploy.study.retry import set_failures_aside
 from edgedeploy.study.run import StudyRun
 from edgedeploy.study.sources import changed_sources, task_sources
@@ -184,6 +185,7 @@ class Study:
             measured = sorted(known.measurements(), key=lambda item: item.created_utc)
             if store.exists():
                 require_same_weights(store.study(), ready.baseline.weights, store.root)
+                require_same_ranges(store.study(), ready.targets, store.root)
                 told = (*told, *require_same_cases(store, ready.task, measured))
             origin = origin_of(self.spec, self._source, ready.task, sources, store, measured=bool(measured))
             ready = _as_begun(ready, store, origin)
@@ -281,6 +283,7 @@ class Study:
             "task_metrics": {name: asdict(info) for name, info in ready.task_metrics.items()},
             "clusters": clusters_of(ready.task).as_json(),
             "left_out": list(ready.left_out),
+            RANGES_SHA256: ranges_sha256(ready.targets),
             FROM_WIDER: ready.space.choices.from_wider,
             "versions": versions(),
             "id": uuid.uuid4().hex,

@@ -36,6 +36,7 @@ def federate(
     from edgedeploy.federated.page import headings, rows_of, sentences, write_pages
     from edgedeploy.federated.served import serving_of
     from edgedeploy.federated.specs import load_sites
+    from edgedeploy.runtime.files import sha256_file
 
     spec, source = load_sites(sites)
     place = out_folder if out_folder is not None else sites.resolve().parent / spec.federate.out
@@ -47,6 +48,8 @@ def federate(
         raise typer.Exit(EXIT_PARTIAL) from None
     states, candidates = coordinator.states(), coordinator.candidates
     facts = {"release": coordinator.release, "checkpoint_sha256": coordinator.checkpoint_sha256}
+    if coordinator.ranges is not None:
+        facts["ranges_sha256"] = sha256_file(coordinator.ranges)
     write_pages(place, spec.federate.name, facts, states, candidates, release)
     if as_json:
         print_json({**facts, **release.as_json()})

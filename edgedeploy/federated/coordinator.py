@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +18,8 @@ from edgedeploy.federated.mailbox import FROM_SITE, MOST_CHECKPOINT_BYTES, Spool
 from edgedeploy.federated.messages import MOST_CASES, MOST_REQUEST_BYTES, Answer, Request, plain, read_message
 from edgedeploy.federated.release import Release, SiteState, decide, next_step
 from edgedeploy.federated.specs import SiteEntry, SitesSpec, margin_of
+from edgedeploy.federated.sum_messages import SumAsked, SumSaid
+from edgedeploy.federated.summing import require_flower
 from edgedeploy.files import append_line, disk_told, parsed, read_plain, write_atomic, write_json
 from edgedeploy.records.variant import digest_of
 from edgedeploy.runtime.files import sha256_file
@@ -25,6 +27,7 @@ from edgedeploy.spec.source import SpecSource
 from edgedeploy.study.store import utc_now
 
 POLL_S: Final = 1.0
+RANGES: Final = "ranges.json"
 TAKEN_IN: Final = "checkpoint.safetensors"
 MARKER: Final = "federate.json"
 RECEIVED: Final = "received.jsonl"
@@ -98,7 +101,14 @@ class Coordinator:
             "candidates": list(self.candidates),
             "sites": {entry.name: margin_of(entry, "1") for entry in self.spec.site},
         }
+        if self.spec.federate.ranges != "own":
+            asked["ranges"] = self.spec.federate.ranges
         return digest_of(asked)[:16]
+
+    @property
+    def ranges(self) -> Path | None:
+        """The file of the ranges of all sites; None where each calibrates by itself."""
+        return self.out / RANGES if self.spec.federate.ranges == "sites" else None
 
     def spool(self, entry: SiteEntry) -> Spool:
         return Spool(self.base / entry.spool if entry.spool is not None else self.out / "spool" / entry.name)
@@ -106,12 +116,20 @@ class Coordinator:
     def run(self, *, resume: bool, once: bool, serving: Serving = nobody_connects, poll_s: float = POLL_S) -> Release:
         """Ask, wait and decide. With ``once``, or when the time to wait is over, the release may be ``undecided``: the same
         command with ``resume`` goes on. Raises ``SpecError``, ``DataError``, ``StorageError``."""
+        if self.ranges is not None and once and not self.ranges.exists():
+            found = "a sum has eight messages to and fro, and its secrets are in the running coordinator alone"
+            raise SpecError("--once", found, "Leave it out until the sum is there: then --resume --once goes on")
+        if self.ranges is not None:
+            require_flower()
         self._begin(resume)
         give_up_s = time.monotonic() + self.spec.federate.wait
         again = resume
         with serving({entry.name: self.spool(entry) for entry in self.spec.site}) as told:
+            if self.ranges is not None and not self.ranges.exists():
+                self._merge(self.ranges, poll_s)
             while True:
-                states, asked = self._advance(again)
+                waiting = set(self.waiting_for())  # before the answers are read: one may come between
+                states, asked = self._advance(again, waiting)
                 again = False
                 release = decide(states, len(self.candidates))
                 if release.outcome != "undecided":
@@ -120,7 +138,7 @@ class Coordinator:
                     while not told() and time.monotonic() < linger_s:
                         time.sleep(poll_s)
                     return release
-                over = once or time.monotonic() >= give_up_s or not self.waiting_for()
+                over = once or time.monotonic() >= give_up_s or not waiting
                 if not asked and over:
                     return release
                 if not asked:
@@ -158,15 +176,15 @@ class Coordinator:
         if self.converted is not None:
             write_atomic(self.checkpoint, self.converted)
 
-    def _advance(self, again: bool) -> tuple[list[SiteState], bool]:
+    def _advance(self, again: bool, waiting: Collection[str]) -> tuple[list[SiteState], bool]:
         """Take in what came, and ask what follows of it; whether anything was asked. ``again``: sites that could not do what
-        they were asked are asked once more."""
+        they were asked are asked once more. Sites in ``waiting`` have a request still."""
         states = self.states()
         ready = all(state.chosen is not None and state.failed is None for state in states)
         asked = False
         for entry, state in zip(self.spec.site, states, strict=True):
             spool = self.spool(entry)
-            if self._open(spool):
+            if entry.name in waiting:
                 continue
             step = next_step(state, len(self.candidates))
             if state.failed is not None and again:
@@ -179,8 +197,33 @@ class Coordinator:
                 asked = True
         return states, asked
 
-    def _ask(self, entry: SiteEntry, step: str, upto: int, outcome: str = "") -> None:
+    def _merge(self, to: Path, poll_s: float) -> None:
+        """Raises ``NoAggregate`` where the sites' histograms have no sum."""
+        from edgedeploy.federated.merging import SpoolGrid, merge
+
+        entries = dict(enumerate(self.spec.site, start=1))
+
+        def ask(node: int, question: SumAsked) -> int:
+            return self._ask(entries[node], "sum", 1, said=question)
+
+        def reply(node: int, number: int) -> SumSaid | str | None:
+            spool = self.spool(entries[node])
+            if number not in spool.answered():
+                return None
+            answer = self._read(entries[node], spool, number)
+            return answer.sum if answer.sum is not None else answer.failure
+
+        names = {node: entry.name for node, entry in entries.items()}
+        found = merge(SpoolGrid(names, ask, reply, poll_s), names, self.spec.federate.wait)
+        found.write(to)
+        self.tell(f"ranges of {len(found.ranges)} tensors over {found.cases} cases of {found.sites} sites")
+
+    def _ask(self, entry: SiteEntry, step: str, upto: int, outcome: str = "", said: SumAsked | None = None) -> int:
         spool, path = self.spool(entry), self.checkpoint
+        ranges: dict[str, Any] = {}
+        if self.ranges is not None and self.ranges.exists():
+            ranges = {"ranges_sha256": sha256_file(self.ranges), "ranges_bytes": self.ranges.stat().st_size}
+            spool.put_checkpoint(self.ranges, ranges["ranges_sha256"])
         number = max(spool.numbers(), default=0) + 1
         request = Request(
             site=entry.name,
@@ -194,6 +237,8 @@ class Coordinator:
             checkpoint_bytes=path.stat().st_size,
             checkpoint_key=self.spec.federate.checkpoint_key if self.converted is None else "",
             outcome=outcome,  # type: ignore[arg-type]
+            sum=said,
+            **ranges,
         )
         try:
             spool.put_checkpoint(path, self.checkpoint_sha256)
@@ -201,8 +246,9 @@ class Coordinator:
         except (NotADirectoryError, PermissionError) as exc:
             found = f"{spool.folder}: {exc.strerror}"
             raise SpecError(f"site {entry.name}: spool", found, "Name a folder that can be written to") from None
-        if step != "end":
+        if step not in ("end", "sum"):
             self.tell(f"{entry.name}: request {number:03d}, {step} candidate {upto} of {len(self.candidates)}")
+        return number
 
     def _end(self, states: list[SiteState], release: Release) -> None:
         """Tell every site how it ended, once."""
@@ -213,12 +259,12 @@ class Coordinator:
     # -- reading
 
     def _requests(self, spool: Spool) -> dict[int, Request]:
-        """Those of this release: a spool may have served others before."""
+        """Those of this release but stages of sums: a spool may have served others before."""
         found = {}
         for number in spool.numbers():
             asked = f"request {number:03d} in {spool.where}"
             request = read_message(Request, spool.request(number), asked, MOST_REQUEST_BYTES)
-            if request.release == self.release:
+            if request.release == self.release and request.sum is None:
                 found[number] = request
         return found
 
@@ -256,6 +302,11 @@ class Coordinator:
     def _fits(self, answer: Answer, request: Request, asked: str) -> None:
         """Raises ``DataError`` for an answer that is none to what was asked."""
         if answer.kind == "failed" and request.kind != "end":
+            return
+        if request.sum is not None:
+            if answer.sum is None or answer.sum.stage != request.sum.stage:
+                found = f"it is no answer to the stage {request.sum.stage}"
+                raise DataError(asked, found, "Both ends must be of one release")
             return
         kind = {"measure": "measured", "confirm": "confirmed"}.get(request.kind)
         cells = [cell.candidate for cell in answer.cells]

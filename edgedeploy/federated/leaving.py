@@ -20,11 +20,13 @@ KEPT: Final = "left"
 @dataclass(frozen=True)
 class Bounds:
     """What a site lets out: ``message_bytes`` of one answer, ``total_bytes`` of all that ever left by this log, and whether
-    values of single cases may (``per_case``)."""
+    values of single cases may (``per_case``). With ``histograms`` a part of a secure sum may, of at most ``sum_bytes``."""
 
     message_bytes: int = 16 << 10
     total_bytes: int = 1 << 20
     per_case: bool = False
+    histograms: bool = False
+    sum_bytes: int = 4 << 20
 
 
 class Door:
@@ -63,13 +65,17 @@ class Door:
         Raises ``SpecError`` where the site's bounds refuse it. Nothing has left then.
         """
         data = answer.as_bytes()
-        if len(data) > self._bounds.message_bytes:
-            found = f"the answer has {len(data)} bytes, and most_message is {self._bounds.message_bytes}"
-            raise SpecError(
-                "[leaves] most_message", found, "Raise it if that is right, or share sums; then start it again"
-            )
-        read_message(Answer, data, "what is about to leave", self._bounds.message_bytes)  # as the other side reads it
+        most_bytes = self._bounds.message_bytes if answer.sum is None else self._bounds.sum_bytes
+        if len(data) > most_bytes:
+            name = "most_message" if answer.sum is None else "most_sum"
+            found = f"the answer has {len(data)} bytes, and {name} is {most_bytes}"
+            raise SpecError(f"[leaves] {name}", found, "Raise it if that is right, or share less; then start it again")
+        read_message(Answer, data, "what is about to leave", most_bytes)  # as the other side reads it
         self._refuse_cases(answer)
+        if answer.sum is not None and not self._bounds.histograms:
+            raise SpecError(
+                "[leaves] histograms", "the answer is a part of a sum, and none may leave", "A bug: tell us"
+            )
         sha256 = hashlib.sha256(data).hexdigest()
         before = self.left()
         gone = {str(line["sha256"]): int(line["bytes"]) for line in before}

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from edgedeploy.errors import DataError
 from edgedeploy.evidence.confirmation import Outcome
+from edgedeploy.federated.sum_messages import SumAsked, SumSaid
 from edgedeploy.files import parsed
 from edgedeploy.records.board import Provenance
 from edgedeploy.records.metrics import Clock
@@ -64,14 +65,15 @@ class Request(Message):
     """What a coordinator asks of a site. It holds data only: names of parameters and hashes, no code and no path.
 
     ``release`` names checkpoint, metric and all candidates together; a site measures the first ``upto`` of them.
-    ``kind``: ``measure`` them, ``confirm`` the site's own pick on cases that nobody has looked at, or ``end`` with the
-    outcome of it all.
+    ``kind``: ``measure`` them, ``confirm`` the site's own pick on cases that nobody has looked at, ``sum`` (a stage of a
+    secure sum of histograms, ``sum``), or ``end`` with the outcome of it all. ``ranges_sha256`` names the file of ranges of
+    all sites, where candidates are built with them.
     """
 
     schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
     site: SiteName
     number: int = Field(ge=1, le=MOST_REQUESTS)
-    kind: Literal["measure", "confirm", "end"]
+    kind: Literal["measure", "confirm", "sum", "end"]
     release: Digest
     metric: MetricName
     candidates: tuple[Point, ...] = Field(min_length=1, max_length=MOST_CANDIDATES)
@@ -80,6 +82,9 @@ class Request(Message):
     checkpoint_bytes: Bytes
     checkpoint_key: str = Field(default="", max_length=200)
     outcome: Literal["", "released", "refused"] = ""
+    ranges_sha256: Sha256 | None = None
+    ranges_bytes: Bytes = 0
+    sum: SumAsked | None = None
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, serialize_by_alias=True)
 
@@ -95,6 +100,8 @@ class Request(Message):
                 raise ValueError(f"candidate {place} names no target, or no precision")
             if point in self.candidates[: place - 1]:
                 raise ValueError(f"candidate {place} stands twice")
+        if (self.kind == "sum") != (self.sum is not None):
+            raise ValueError("a stage of a sum goes with kind = sum, and only with it")
         return self
 
 
@@ -184,12 +191,13 @@ class ConfirmedSaid(Message):
 
 class Answer(Message):
     """All that leaves a site for one request. ``request_sha256`` binds it to that request. ``pick`` is the candidate that
-    the site's own rules choose, None where none is shown; ``failure`` and ``exit_code`` say why there are no numbers."""
+    the site's own rules choose, None where none is shown; ``failure`` and ``exit_code`` say why there are no numbers.
+    ``sum`` is the site's part in a secure sum, masked."""
 
     schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
     site: SiteName
     number: int = Field(ge=1, le=MOST_REQUESTS)
-    kind: Literal["measured", "confirmed", "failed"]
+    kind: Literal["measured", "confirmed", "summed", "failed"]
     release: Digest
     request_sha256: Sha256
     board: BoardSaid | None = None
@@ -199,6 +207,7 @@ class Answer(Message):
     confirmed: ConfirmedSaid | None = None
     failure: Kind = ""
     exit_code: int = Field(default=0, ge=0, le=4)
+    sum: SumSaid | None = None
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, serialize_by_alias=True)
 

@@ -227,9 +227,11 @@ def recovery_app(
     cases: int,
     epochs: int = 1,
     teacher: Callable[[], Any] | None = None,
+    train_site: Callable[..., float] | None = None,
 ) -> ClientApp:
     """A site's app: ``epochs`` of the task's recovery recipe a round on the site's own ``cases`` images, from the weights
-    that the server sends. With a ``teacher`` (the float baseline) it distils, by the recipe's weight of it."""
+    that the server sends. With a ``teacher`` (the float baseline) it distils, by the recipe's weight of it. ``train_site``
+    takes what :func:`train_here` takes, and trains otherwise."""
     with flower("rounds of recovery"):
         from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
         from flwr.clientapp import ClientApp
@@ -241,7 +243,8 @@ def recovery_app(
         own = load_into(model(), _arrays(message))
         config: Any = message.content["config"]
         number = int(config["server-round"])
-        loss = train_here(own, task, arch=arch, epochs=epochs, seed=number, teacher=teacher() if teacher else None)
+        own_teacher = teacher() if teacher else None
+        loss = (train_site or train_here)(own, task, arch=arch, epochs=epochs, seed=number, teacher=own_teacher)
         arrays = ArrayRecord({name: Array(value) for name, value in weights_of(own).items()})
         metrics = MetricRecord({CASES: cases, "loss": loss})
         return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)

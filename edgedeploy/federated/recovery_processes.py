@@ -57,17 +57,27 @@ class ProcessGrid(LocalGrid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """All sites work at once; one that does not answer in ``timeout`` seconds is ended, and its reply is an error."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        sent = [(message, self._sent(message)) for message in messages]
+        asked = list(messages)
+        faults = {message.metadata.dst_node_id: self._started(message.metadata.dst_node_id) for message in asked}
+        sent = [(message, faults[message.metadata.dst_node_id] or self._sent(message)) for message in asked]
         return [self._reply(message, fault, deadline) for message, fault in sent]
 
-    def _sent(self, message: Message) -> str:
-        """Why it could not be sent; empty where it was."""
-        node = message.metadata.dst_node_id
+    def _started(self, node: int) -> str:
+        """Why the site's process cannot be started; empty where it runs. All are started before any is written to: a message
+        that is larger than a pipe waits until its process reads."""
         process = self._running.get(node)
         try:
             if process is None or process.poll() is not None:
-                process = subprocess.Popen(self._commands[node], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-                self._running[node] = process
+                command = self._commands[node]
+                self._running[node] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        except OSError as exc:
+            return f"its process cannot be started ({exc})"
+        return ""
+
+    def _sent(self, message: Message) -> str:
+        """Why it could not be sent; empty where it was."""
+        try:
+            process = self._running[message.metadata.dst_node_id]
             assert process.stdin is not None
             data = message_to_proto(message).SerializeToString()
             process.stdin.write(_LENGTH.pack(len(data)) + data)

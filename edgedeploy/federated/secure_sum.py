@@ -2,7 +2,8 @@
 
 Bell et al. 2020 (arXiv 2002.06511): each site adds masks that cancel in the sum, and shares the seeds of its masks among the
 others, so that the sum can be opened although a site drops out. Flower 1.42 has it in its legacy interface only, and there a
-round can end without a sum and without an error; here that is an error.
+round can end without a sum and without an error; here that is an error. Its masks have 32 bits of entropy; here they have
+their seeds' (:mod:`edgedeploy.federated.masks`).
 
 What it does not hide: the sum itself, and how many sites are in it. Of a sum of two, each site knows the other's part. The
 coordinator is taken to follow the protocol: it hands out the public keys.
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedeploy.errors import DataError, EdgeDeployError, SpecError
+from edgedeploy.federated.masks import full_seeds
 from edgedeploy.federated.needs import flower
 
 if TYPE_CHECKING:
@@ -105,7 +107,11 @@ def sum_app(planes: Callable[[Sequence[npt.NDArray[Any]]], Sequence[npt.NDArray[
     def client(context: Context) -> Any:
         return Site().to_client()
 
-    return ClientApp(client, mods=[secaggplus_mod])
+    def masked(message: Any, context: Any, call_next: Any) -> Any:
+        with full_seeds():
+            return secaggplus_mod(message, context, call_next)
+
+    return ClientApp(client, mods=[masked])
 
 
 def secure_sum(grid: Grid, settings: SumSettings, ask: Sequence[npt.NDArray[Any]] = ()) -> Summed:
@@ -184,7 +190,7 @@ def _round(
         modulus_range=1 << MODULUS_BITS,
         timeout=settings.timeout_s,
     )
-    with quiet_flower(), server_identity():
+    with quiet_flower(), server_identity(), full_seeds():
         context = LegacyContext(Context(watched.run.run_id, 0, {}, state, {}), strategy=strategy)
         workflow(watched, context)
     return strategy.arrays, strategy.sites, watched.errors

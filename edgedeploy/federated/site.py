@@ -15,17 +15,20 @@ from pydantic import ValidationError
 
 from edgedeploy.api import Study
 from edgedeploy.errors import BoardError, DataError, EdgeDeployError, LoginRefused, SpecError, StorageError, Unreachable
+from edgedeploy.federated.histograms import Histograms
 from edgedeploy.federated.leaving import KEPT, Bounds, Door
 from edgedeploy.federated.mailbox import Mailbox
 from edgedeploy.federated.messages import MOST_REQUEST_BYTES, Answer, Request, read_message
+from edgedeploy.federated.observing import observed_by, tensors_by, write_named
 from edgedeploy.federated.specs import SiteSpec
 from edgedeploy.federated.summary import baseline_said, board_said, cell_said, confirmed_said
+from edgedeploy.federated.summing import SiteSums, named_ranges
 from edgedeploy.files import disk_told, lock_file
 from edgedeploy.records.variant import Scalar
 from edgedeploy.report.private import toml_text
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.spec.source import SpecSource
-from edgedeploy.spec.study import parse_spec
+from edgedeploy.spec.study import StudySpec, parse_spec
 from edgedeploy.study.events import Observer, ignore
 from edgedeploy.study.front import read_front
 from edgedeploy.study.options import RunOptions
@@ -62,7 +65,14 @@ class Site:
     @property
     def door(self) -> Door:
         leaves = self.spec.leaves
-        return Door(self.work, Bounds(leaves.most_message, leaves.most_bytes, leaves.share == "per_case"))
+        bounds = Bounds(
+            leaves.most_message, leaves.most_bytes, leaves.share == "per_case", leaves.histograms, leaves.most_sum
+        )
+        return Door(self.work, bounds)
+
+    @property
+    def sums(self) -> SiteSums:
+        return SiteSums(self.work / "sums", self.spec.leaves.histograms, self.spec.leaves.least_sites)
 
     def serve(self, *, once: bool, poll_s: float = POLL_S) -> str:
         """Answer requests until the coordinator ends the release, whose outcome is returned; with ``once`` those that are
@@ -139,7 +149,9 @@ class Site:
         path = self.work / KEPT / f"{request.release}-{request.number:03d}.json"
         if not path.exists():
             return None
-        answer = read_message(Answer, path.read_bytes(), f"file {path}", self.spec.leaves.most_message)
+        leaves = self.spec.leaves
+        most_bytes = leaves.most_message if request.sum is None else leaves.most_sum
+        answer = read_message(Answer, path.read_bytes(), f"file {path}", most_bytes)
         return answer if answer.request_sha256 == sha256 else None
 
     def _made(self, request: Request, sha256: str) -> Answer:
@@ -150,7 +162,7 @@ class Site:
             "request_sha256": sha256,
         }
         try:
-            return Answer(**said, **self._measured(request))
+            return Answer(**said, **(self._measured(request) if request.sum is None else self._summed(request)))
         except TRANSIENT:
             raise
         except EdgeDeployError as exc:  # its text may name paths and cases: it stays here
@@ -164,24 +176,54 @@ class Site:
         folder = self.work / "releases" / request.release
         confirm = request.kind == "confirm"
         checkpoint = self._checkpoint(request)
-        spec, source = parse_spec(
-            self._study_text(request, checkpoint), self.base / f"{self.spec.site.name}-study.toml"
-        )
+        ranges = self._ranges(request, checkpoint)
+        spec, source = self._study(request, checkpoint, ranges)
         out = folder / "study"
         options = RunOptions(out=out, resume=Store(out).exists(), confirm=confirm)
         ended = Study(spec, source).run(options, observer=self.observer).reason
         return self._summary(request, out, out_of_time=ended == "wall_clock")
 
+    def _summed(self, request: Request) -> dict[str, Any]:
+        """A stage of a secure sum of histograms."""
+        assert request.sum is not None
+
+        def observe() -> Histograms:
+            return observed_by(*self._study(request, self._checkpoint(request), None))
+
+        said = self.sums.answer(request.sum, request.release, request.checkpoint_sha256, observe)
+        return {"kind": "summed", "sum": said}
+
+    def _study(self, request: Request, checkpoint: Path, ranges: Path | None) -> tuple[StudySpec, SpecSource]:
+        return parse_spec(
+            self._study_text(request, checkpoint, ranges), self.base / f"{self.spec.site.name}-study.toml"
+        )
+
+    def _ranges(self, request: Request, checkpoint: Path) -> Path | None:
+        """The ranges of all sites by the names of this site's network, where the release has them."""
+        if request.ranges_sha256 is None:
+            return None
+        from edgedeploy.federated.merging import read_site_ranges
+
+        place = self.work / "ranges" / request.ranges_sha256
+        given, named = place.with_suffix(".bin"), place.with_suffix(".json")
+        self._fetch(request.ranges_sha256, request.ranges_bytes, given)
+        names = tensors_by(*self._study(request, checkpoint, None))
+        write_named(named, named_ranges(read_site_ranges(given), names, request.checkpoint_sha256))
+        return named
+
     def _checkpoint(self, request: Request) -> Path:
         path = self.work / "checkpoints" / f"{request.checkpoint_sha256}.bin"
-        if not path.exists() or sha256_file(path) != request.checkpoint_sha256:
-            try:
-                self.mailbox.checkpoint(request.checkpoint_sha256, request.checkpoint_bytes, path)
-            except DataError as exc:  # cut on its way, or half carried: nothing of the site is wrong
-                raise Unreachable(exc.asked, exc.found, "Run the same command again, once it is there whole") from None
+        self._fetch(request.checkpoint_sha256, request.checkpoint_bytes, path)
         return path
 
-    def _study_text(self, request: Request, checkpoint: Path) -> str:
+    def _fetch(self, sha256: str, size_bytes: int, path: Path) -> None:
+        if not path.exists() or sha256_file(path) != sha256:
+            try:
+                self.mailbox.checkpoint(sha256, size_bytes, path)
+            except DataError as exc:  # cut on its way, or half carried: nothing of the site is wrong
+                raise Unreachable(exc.asked, exc.found, "Run the same command again, once it is there whole") from None
+
+    def _study_text(self, request: Request, checkpoint: Path, ranges: Path | None) -> str:
         """The study of a request: the site's own task, board, margin and limits; the coordinator's weights and candidates.
         The space is that of all candidates from the first request on, so that one folder holds the release."""
         site = self.spec
@@ -189,7 +231,10 @@ class Site:
         key = {"checkpoint_key": request.checkpoint_key} if request.checkpoint_key else {}
         written = site.model_dump(mode="json", exclude_unset=True, by_alias=True)
         study = {
-            "study": {"name": site.site.name, "targets": targets, "seed": site.site.seed},
+            "study": {
+                **{"name": site.site.name, "targets": targets, "seed": site.site.seed},
+                **({} if ranges is None else {"ranges": str(ranges)}),
+            },
             "task": {**written["task"], "checkpoint": str(checkpoint), **key},
             "boards": written["boards"],
             "space": space_of(request.candidates),

@@ -70,6 +70,13 @@ class LeavesTable(Table):
     """Bytes of one answer, at most."""
     most_bytes: int = Field(default=1 << 20, ge=1024, le=1 << 30)
     """Bytes that may ever leave, by the log. Beyond it nothing does, until somebody raises it here."""
+    histograms: bool = False
+    """Whether counts of activations may leave, under masks that cancel in the sum over all sites. Two sums of one network
+    leave some 1 MB for 50 tensors, which `most_bytes` counts."""
+    least_sites: int = Field(default=3, ge=2, le=256)
+    """The fewest sites of a sum that this one takes part in: of a sum of two, the other one knows this one's part."""
+    most_sum: int = Field(default=4 << 20, ge=1024, le=8 << 20)
+    """Bytes of one part of such a sum, at most."""
 
 
 class SiteSpec(Table):
@@ -127,6 +134,9 @@ class FederateTable(Table):
     """HOST:PORT that sites connect to. Sites with a `spool` need none."""
     certificate: PathText | None = None
     """File with certificate and key (PEM) for https; without it `listen` is a loopback address."""
+    ranges: Literal["own", "sites"] = "own"
+    """"own": each site calibrates by its own images. "sites": by the ranges over the images of all sites, from a secure sum
+    of their histograms (`edgedeploy[federated]`); candidates are int8 of onnxruntime then."""
     wait: Seconds = Field(default=7 * 24 * 3600.0, ge=0)
     """How long answers are waited for; the same command goes on afterwards."""
 
@@ -169,6 +179,8 @@ class SitesSpec(Table):
             if any(point == other for other in self.candidate[: number - 1]):
                 raise ValueError(f"candidate {number} stands twice")
         self._check_ways()
+        if self.federate.ranges == "sites":
+            _check_summed(self)
         for item in self.site:
             if item.token_file is not None and self.federate.listen is None:
                 raise ValueError(f"site {item.name!r} has a token, and [federate] listen is missing")
@@ -203,6 +215,17 @@ def _check_point(number: int, point: dict[str, Scalar]) -> None:
             raise ValueError(f"candidate {number}: {name} is a whole number from {least} to {most}, not {number_of!r}")
     if point["precision"] == "float32":
         raise ValueError(f"candidate {number}: float32 is the baseline, which every site measures anyway")
+
+
+def _check_summed(spec: SitesSpec) -> None:
+    if len(spec.site) < 3:
+        raise ValueError("ranges = 'sites' needs 3 sites: of a sum of two, each knows the other's part")
+    for number, point in enumerate(spec.candidate, 1):
+        if (point["target"], point["precision"]) != ("onnxruntime", "int8"):
+            raise ValueError(f"candidate {number}: ranges = 'sites' are for int8 of onnxruntime")
+        own = sorted({"calibration", "calibration_cases", "quantizer"} & set(point))
+        if own:
+            raise ValueError(f"candidate {number}: ranges = 'sites' replace {own[0]}")
 
 
 def margin_of(entry: SiteEntry, unit: str) -> float:

@@ -58,7 +58,7 @@ LAB_PUBLIC: Final = frozenset(
 )
 """As :data:`PUBLIC`, of a lab file's own tables."""
 
-FILE_NAMES: Final = frozenset({"task.object", "task.model", "task.checkpoint", "search.warm_start"})
+FILE_NAMES: Final = frozenset({"task.object", "task.model", "task.checkpoint", "search.warm_start", "study.ranges"})
 """Keys of which the name of the file is shown, which says what was deployed, without the folders."""
 
 NO_NUMBERS: Final = ("task.options", "boards.port")

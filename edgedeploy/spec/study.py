@@ -70,10 +70,11 @@ class StudyTable(_Table):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Decides every random choice: proposals, training, bootstrap."""
     targets: tuple[str, ...] = Field(min_length=1, max_length=16)
-    """Runtimes to build for. The first one is the reference target: every candidate is measured interleaved with its
-    float32 baseline."""
+    """Runtimes to build for. The first is the reference target: candidates are measured beside its float32 baseline."""
     storage: str | None = None
     """URL of a PostgreSQL database for the history of proposals, without a password; a SQLite file when left out."""
+    ranges: str | None = Field(default=None, min_length=1)
+    """File of ranges of activations, those of several sites for example, that int8 takes instead of calibrating."""
 
 
 class TaskTable(_Table):

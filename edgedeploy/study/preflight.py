@@ -53,6 +53,7 @@ from edgedeploy.study.cases import check_cases
 from edgedeploy.study.clusters import check_groups
 from edgedeploy.study.codecs_here import check_codecs_here, require_codecs
 from edgedeploy.study.gathering import Found, gather
+from edgedeploy.study.ranges import ranged
 from edgedeploy.study.shrinking import check_network
 from edgedeploy.study.tiles_here import check_tiles_here
 from edgedeploy.targets.common import CALIBRATION_LIMIT
@@ -135,6 +136,8 @@ def prepare(
     cannot_be_cut = check_tiles_here(source, spec.space, task)
     scenarios = spec.measure.plans(source.path.resolve().parent)
     targets = ready_targets([names[name] for name in spec.study.targets])
+    if spec.study.ranges is not None:
+        targets = ranged(spec, source, away=cluster is not None)
     if given and isinstance(task, ReadyMade):
         check_given(task.reference_model(), given, targets)
     boards: tuple[tuple[Board | None, BoardInfo], ...]

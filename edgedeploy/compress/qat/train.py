@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from edgedeploy.compress.batch import as_batch
-from edgedeploy.compress.oversight import ALONE, Oversight
+from edgedeploy.compress.oversight import ALONE, Oversight, TrainReport
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import DataError
 from edgedeploy.interfaces.task import Recoverable, TrainRecipe
@@ -88,12 +88,32 @@ def train_quantized(
     Raises ``Unsupported`` for a model that cannot be traced, has nothing to quantize or lacks a layer of
     ``kept_float``, ``BuildError`` when training diverges, ``DataError`` without training batches.
     """
+    settings = settings or QatSettings()
+    recipe = recipe or qat_recipe(task.recovery_recipe)
+    student = student_of(model, specs, settings, kept_float=kept_float, weight_bits=weight_bits)
+    told = {**asdict(settings), "kept_float": sorted(kept_float or {}), "weight_bits": weight_bits}
+    fit_student(
+        student, task, specs, recipe, arch=arch, teacher=teacher, settings=settings, told=told, oversight=oversight
+    )
+    return frozen(student)
+
+
+def student_of(
+    model: nn.Module,
+    specs: tuple[TensorSpec, ...],
+    settings: QatSettings | None = None,
+    *,
+    kept_float: Mapping[str, Numbers] | None = None,
+    weight_bits: int = 8,
+) -> nn.Module:
+    """``model`` as a graph with quantizers that all observe: what is trained. Its ``state_dict`` has the weights, the ranges
+    and whether they are observed still, so that it can be averaged with others of the same model. Raises as
+    :func:`train_quantized`."""
     import torch
 
     from edgedeploy.compress.qat import graph as quantgraph
 
     settings = settings or QatSettings()
-    recipe = recipe or qat_recipe(task.recovery_recipe)
     names = [spec.name for spec in specs]
     pair = [replace(spec, shape=(2, *spec.shape[1:])) for spec in specs]
     inputs = [torch.from_numpy(value) for value in random_feed(pair, 0).values()]
@@ -106,19 +126,39 @@ def train_quantized(
         kept=quantgraph.layers_with(graph, kept_float or {}),
         weight_bits=weight_bits,
     )
-    shape = _structure(model, dict(zip(names, inputs, strict=True)))
-    student = _structured(placed, shape)
-    fit(
-        student,
-        task,
-        recipe,
-        arch=arch,
-        teacher=teacher,
-        oversight=oversight,
-        prepare=lambda: _watch(student, task, recipe, arch, specs, settings.watched_batches),
-        settings={**asdict(settings), "kept_float": sorted(kept_float or {}), "weight_bits": weight_bits},
-    )
-    return _structured(quantgraph.freeze(placed), shape)
+    return _structured(placed, _structure(model, dict(zip(names, inputs, strict=True))))
+
+
+def fit_student(
+    student: Any,
+    task: Recoverable,
+    specs: tuple[TensorSpec, ...],
+    recipe: TrainRecipe,
+    *,
+    arch: Mapping[str, Scalar],
+    teacher: nn.Module | None,
+    settings: QatSettings | None = None,
+    told: Mapping[str, object] | None = None,
+    oversight: Oversight = ALONE,
+) -> TrainReport:
+    """Train :func:`student_of`'s graph in place; quantizers that observe still first see some batches. ``told`` is as
+    ``settings`` of :func:`edgedeploy.compress.training.fit`, whose errors it raises."""
+    from edgedeploy.compress.qat import graph as quantgraph
+
+    batches = (settings or QatSettings()).watched_batches
+
+    def prepare() -> None:
+        if any(quantizer.observing for quantizer in quantgraph.quantizers(student)):
+            _watch(student, task, recipe, arch, specs, batches)
+
+    return fit(student, task, recipe, arch=arch, teacher=teacher, oversight=oversight, prepare=prepare, settings=told)
+
+
+def frozen(student: Any) -> nn.Module:
+    """The int8 model of a trained student, which is not changed, in evaluation mode."""
+    from edgedeploy.compress.qat import graph as quantgraph
+
+    return _structured(quantgraph.freeze(student.graph), student.structure)
 
 
 def _structure(model: nn.Module, inputs: Mapping[str, Any]) -> Any:

@@ -29,6 +29,7 @@ from edgedeploy.study.bundle.make import REFERENCE
 from edgedeploy.study.bundle.material import Material
 from edgedeploy.study.models import kept_reference
 from edgedeploy.study.preflight import ready_targets
+from edgedeploy.study.ranges import RANGES_SHA256
 from edgedeploy.study.reading import FAULTS
 from edgedeploy.study.store import Store
 from edgedeploy.study.tiled import cut_request, of_volumes
@@ -62,6 +63,9 @@ def of_study(material: Material) -> Build:
     if kept_reference(material.reference.path.parent, (), _ignored) is None:
         found = "it is not what the study made"
         raise DataError(f"model of {material.measurement.variant.label}", found, "Put a copy of it back")
+    if material.study.get(RANGES_SHA256):
+        found = "its int8 has ranges from a file, which is not read here"
+        raise BuildError(f"build {material.measurement.variant.label} again", found, "Run its study in another --out")
     target = _target(material.artifact.target)
     if isinstance(target, FitsBoard):
         target = target.for_board(material.measurement.board)

@@ -121,7 +121,7 @@ class Material:
     def dice(self, artifact: Artifact | None, folder: Path) -> dict[Case, float]:
         """Mean Dice over the structures of each judged case that has any, of the artifact in
         ``folder``; of the float reference for None."""
-        entry, settings = ("reference.onnx", {}) if artifact is None else (artifact.entry, artifact.settings)
+        entry, settings = ("reference.onnx", {}) if artifact is None else (artifact.entry, dict(artifact.settings))
         session = open_session("onnxruntime", folder, entry, settings, 1)
         found = {}
         for case in (case for cases in self.judged.values() for case in cases):

@@ -102,3 +102,22 @@ def test_a_checkpoint_of_other_weights_or_a_damaged_one_is_told(tmp_path: Path, 
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(DamagedFile):
         recover(grid, START, tmp_path / "server", settings(2))
+
+
+def test_all_processes_start_before_any_is_written_to(tmp_path: Path) -> None:
+    """Each site reads only when the other has started; the message is larger than a pipe holds."""
+    code = (
+        "import sys, time, pathlib\n"
+        "here, other = map(pathlib.Path, sys.argv[1:])\n"
+        "here.touch()\n"
+        "give_up = time.monotonic() + 60\n"
+        "while not other.exists() and time.monotonic() < give_up: time.sleep(0.01)\n"
+        "other.exists() and here.with_suffix('.met').touch()\n"
+        "other.exists() and sys.stdin.buffer.read(1 << 20)\n"
+    )
+    places = {1: tmp_path / "1", 2: tmp_path / "2"}
+    commands = {node: [sys.executable, "-c", code, str(places[node]), str(places[3 - node])] for node in places}
+    with ProcessGrid(commands) as grid, pytest.raises(NoAggregate):
+        large = {"w": np.zeros(1 << 17)}
+        recover(grid, large, tmp_path, RecoverySettings(1, attempts=1, timeout_s=5))
+    assert (tmp_path / "1.met").exists()

@@ -212,7 +212,7 @@ def test_only_what_the_allow_list_names_is_published() -> None:
     data = maximal()
     text = shown(as_toml(data))
     there = {key for key in TEXTS if secret_of(key) in text}
-    assert there <= SHOWN | {"task.object", "task.model", "task.checkpoint", "search.warm_start"}
+    assert there <= SHOWN | {"task.object", "task.model", "task.checkpoint", "search.warm_start", "study.ranges"}
     assert not {"study.storage", "boards.host", "boards.power_cycle", "task.options.*", "measure.realtime.clip"} & there
     assert secret_of("comment") not in text
     hidden = private_words(data)

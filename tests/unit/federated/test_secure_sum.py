@@ -122,3 +122,41 @@ def test_settings_that_cannot_be_are_refused() -> None:
         secure_sum(grid_of(parts()), SumSettings(clip=0.0))
     with pytest.raises(NoAggregate, match="3 sites are there"):
         secure_sum(grid_of(parts()), SumSettings(least=4))
+
+
+def test_masks_have_the_entropy_of_their_seeds() -> None:
+    """Flower's own generator folds a seed into 32 bits: these two seeds are one to it."""
+    from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
+
+    from edgedeploy.federated.masks import drawn
+
+    seed = bytes(range(32))
+    other = seed[4:] + seed[:4]
+    (flowers, same), (ours, another) = (
+        [draw(one, 1 << 32, [(1000,)])[0] for one in (seed, other)] for draw in (pseudo_rand_gen, drawn)
+    )
+    assert np.array_equal(flowers, same)
+    assert not np.array_equal(ours, another) and np.array_equal(ours, drawn(seed, 1 << 32, [(1000,)])[0])
+    assert ours.min() >= 0 and ours.max() < 1 << 32 and len(np.unique(ours >> 28)) == 16
+
+
+def test_a_sum_draws_its_masks_from_full_seeds_and_leaves_flower_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from edgedeploy.federated import masks
+
+    drawn: list[bytes] = []
+    before = masks.drawn
+
+    def noted(seed: bytes, *rest: object) -> object:
+        drawn.append(seed)
+        return before(seed, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(masks, "drawn", noted)
+    found = secure_sum(LocalGrid({n: sum_app(lambda _: [np.ones(3)], 1.0) for n in (1, 2, 3)}), SumSettings())
+    assert found.arrays[0].tolist() == [3, 3, 3]
+    assert len(drawn) == 3 * (1 + 2) + 3, (
+        "each site one of its own and two with others, the coordinator three to take off"
+    )
+    mod = sys.modules["flwr.client.mod.secure_aggregation.secaggplus_mod"]
+    assert mod.pseudo_rand_gen.__module__.startswith("flwr")  # type: ignore[attr-defined]

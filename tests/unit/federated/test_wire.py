@@ -18,6 +18,7 @@ from edgedeploy.federated.connection import Connection, mailbox_of
 from edgedeploy.federated.coordinator import Coordinator
 from edgedeploy.federated.mailbox import Spool
 from edgedeploy.federated.messages import Answer, Request, read_message
+from edgedeploy.federated.release import SiteState
 from edgedeploy.federated.served import Room, served, serving_of
 from edgedeploy.federated.specs import load_site, load_sites, margin_of
 from edgedeploy.federated.tokens import token_in
@@ -321,3 +322,27 @@ def test_an_answer_over_a_slow_link_has_the_time_that_its_size_takes(
                     time.sleep(0.4)
             assert time.monotonic() > begun + 3, "longer than what is without a size"
             assert b" 201 " in slow.recv(1 << 12)
+
+
+def test_an_answer_that_comes_while_the_coordinator_looks_is_not_asked_for_again(tmp_path: Path) -> None:
+    text = SITES.replace('listen = "{listen}"\n', "").replace('token_file = "token"', 'spool = "north"')
+    (tmp_path / "sites.toml").write_text(text)
+    (tmp_path / "w.pt").write_bytes(b"weights")
+
+    class Late(Coordinator):
+        def states(self) -> list[SiteState]:
+            found = super().states()
+            spool = Spool(tmp_path / "north")
+            for number in spool.open():
+                request = spool.request(number)
+                said = {**SAID, "number": number, "release": self.release}
+                spool.answer(
+                    number, Answer(**{**said, "request_sha256": hashlib.sha256(request).hexdigest()}).as_bytes()
+                )
+            return found
+
+    late = Late(*load_sites(tmp_path / "sites.toml"), tmp_path / "out", lambda line: None)
+    release = late.run(resume=False, once=False, poll_s=0.001)
+    assert release.outcome == "refused"
+    requests = [read_message(Request, late.spool(late.spec.site[0]).request(n), "r", 1 << 16) for n in (1, 2)]
+    assert [request.kind for request in requests] == ["measure", "end"]
