@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import warm_cli
 
 if TYPE_CHECKING:
     from benchmarks.shared.fault_outcomes import Outcome
@@ -48,6 +47,8 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if found := getattr(config, "workerinput", {}).get("servers"):
+        import warm_cli
+
         warm_cli.shared = warm_cli.Run(Path(found[0]), found[1])
 
 
@@ -149,6 +150,8 @@ def warm_converter() -> Iterator[None]:
     if importlib.util.find_spec("litert_torch") is None:
         yield
         return
+    import warm_cli
+
     from edgedeploy.targets.litert import target
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,8 +1,12 @@
-"""A request and an answer of the site ``north``, as keywords, for tests of what travels and what may leave."""
+"""A request and an answer of the site ``north``, as keywords, and a checkpoint, for tests of what travels and leaves."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+from safetensors.numpy import save_file
 
 POINT: Final = {"target": "onnxruntime", "precision": "int8"}
 SAID: Final[dict[str, Any]] = {
@@ -25,3 +29,8 @@ ASKED: Final[dict[str, Any]] = {
     "checkpoint_sha256": "4" * 64,
     "checkpoint_bytes": 10,
 }
+
+
+def write_weights(path: Path, count: int = 4) -> None:
+    """A checkpoint of one tensor with so many float32: what a release reads before it asks any site."""
+    save_file({"w": np.arange(count, dtype=np.float32)}, path)

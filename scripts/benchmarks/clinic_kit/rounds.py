@@ -14,10 +14,9 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks import ROOT
-from benchmarks.clinic_kit.asked import Asked
 from benchmarks.clinic_kit.rounds_process import EPOCHS, bits, quantized, task_of, trained_cases
 from benchmarks.clinic_kit.secure_sites import SITES, Material, material
-from benchmarks.shared.rows import Row
+from benchmarks.shared.rows import Asked, Row
 from edgedeploy.federated.grid import LocalGrid
 from edgedeploy.federated.recovery import (
     RecoverySettings,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federated_said import ASKED, SAID
+from federated_said import ASKED, SAID, write_weights
 
 pytest.importorskip("cryptography")
 
@@ -135,7 +135,7 @@ def site(folder: Path, address: str, scheme: str = "https") -> Mailbox:
 def test_a_request_a_checkpoint_and_an_answer_go_over_https(tmp_path: Path) -> None:
     write(tmp_path)
     weights = tmp_path / "w.pt"
-    weights.write_bytes(bytes(range(256)) * 20_000)
+    write_weights(weights, 1_280_000)
     with listening(tmp_path) as (coordinator, spool, address):
         sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
         spool.put_checkpoint(weights, sha256)

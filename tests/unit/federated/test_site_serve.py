@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from federated_said import ASKED
+from federated_said import ASKED, write_weights
 
 from edgedeploy.errors import SpecError
 from edgedeploy.federated.coordinator import Coordinator
@@ -65,7 +65,7 @@ def test_an_end_that_is_gone_again_is_an_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("marker", ["[]", "7", '"release"', "{}", "{"])
 def test_a_folder_whose_marker_is_another_things_is_told(marker: str, tmp_path: Path) -> None:
     (tmp_path / "sites.toml").write_text(SITES)
-    (tmp_path / "w.pt").write_bytes(b"weights")
+    write_weights(tmp_path / "w.pt")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "federate.json").write_text(marker)
     coordinator = Coordinator(*load_sites(tmp_path / "sites.toml"), tmp_path / "out", print)
@@ -74,7 +74,7 @@ def test_a_folder_whose_marker_is_another_things_is_told(marker: str, tmp_path: 
 
 
 def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path) -> None:
-    (tmp_path / "w.pt").write_bytes(b"weights")
+    write_weights(tmp_path / "w.pt")
     (tmp_path / "site.toml").write_text(SITE.replace('spool = "spool"', 'spool = "spool"\nwork = "w.pt"'))
     site = Site(*load_site(tmp_path / "site.toml"), Fickle(), print)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match=r"site\.work.*File exists"):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from federated_said import ASKED, SAID
+from federated_said import ASKED, SAID, write_weights
 
 from edgedeploy.errors import DataError, LoginRefused, SpecError, Unreachable
 from edgedeploy.federated import served as served_module
@@ -327,7 +327,7 @@ def test_an_answer_over_a_slow_link_has_the_time_that_its_size_takes(
 def test_an_answer_that_comes_while_the_coordinator_looks_is_not_asked_for_again(tmp_path: Path) -> None:
     text = SITES.replace('listen = "{listen}"\n', "").replace('token_file = "token"', 'spool = "north"')
     (tmp_path / "sites.toml").write_text(text)
-    (tmp_path / "w.pt").write_bytes(b"weights")
+    write_weights(tmp_path / "w.pt")
 
     class Late(Coordinator):
         def states(self) -> list[SiteState]:

@@ -57,7 +57,8 @@ def log(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """The log of a real run of pytest under the conftest of these tests."""
     folder = tmp_path_factory.mktemp("suite")
     (folder / "tests").mkdir()
-    shutil.copy(REPO / "tests" / "conftest.py", folder / "tests")
+    for name in ("conftest.py", "warm_cli.py"):
+        shutil.copy(REPO / "tests" / name, folder / "tests")
     shutil.copy(REPO / "pyproject.toml", folder)
     (folder / "scripts").symlink_to(REPO / "scripts")
     (folder / "tests" / "test_made_up.py").write_text(A_SUITE)

@@ -8,7 +8,7 @@ import pytest
 
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.records.job import ScenarioPlan
-from edgedeploy.records.metric_table import OF_IMAGES, SCENARIO_METRICS
+from edgedeploy.records.metric_table import OF_IMAGES, OF_PACKED, SCENARIO_METRICS
 from edgedeploy.runtime.scenarios.base import SCENARIOS, make_scenario
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec, parse_spec
@@ -64,9 +64,10 @@ def test_a_study_without_scenarios_is_as_before() -> None:
 
 
 def test_every_scenario_with_its_defaults_is_one_the_board_knows() -> None:
-    names = [name for name in SCENARIO_METRICS if name not in ("realtime", OF_IMAGES)]  # images are no load of a board
+    none = {OF_IMAGES, OF_PACKED}  # bytes of images and of packed weights are no load of a board
+    names = [name for name in SCENARIO_METRICS if name not in {"realtime", *none}]
     plans = parse(f"\n[measure]\nscenarios = {names}\n").measure.plans(Path())
-    assert {item.name for item in plans} | {"single_stream", "realtime", OF_IMAGES} == set(SCENARIO_METRICS)
+    assert {item.name for item in plans} | {"single_stream", "realtime", *none} == set(SCENARIO_METRICS)
     for item in plans:
         assert item.limit_s > 0
         if item.name in SCENARIOS:
