@@ -40,7 +40,7 @@ def audit(
     Exit code 1 where a sleeping backdoor is found, 4 where the time of a part was over: run it again, whole parts are kept.
     Example: edgedeploy audit runs/cart --pick pick --minutes 5
     """
-    from edgedeploy.audit.run import audit as make
+    from edgedeploy.diagnose.audit.run import audit as make
 
     def tell(line: str) -> None:
         if not as_json:

@@ -205,7 +205,7 @@ def recipe(
 
 
 def _recipes() -> dict[str, Traversable]:
-    found = {path.name: path for path in resources.files("edgedeploy.recipes").iterdir()}
+    found = {path.name: path for path in resources.files("edgedeploy.study.recipes").iterdir()}
     studies = {name.removesuffix(".toml"): path for name, path in found.items() if name.endswith(".toml")}
     return {**studies, TASK_FILE: found[OF_PYTHON[TASK_FILE]]}
 

@@ -102,8 +102,8 @@ def _audited(recipe: Recipe, place: Path) -> Audited:
     """Plant, then audit the artifact as the command does: with the runtime that it is for."""
     import torch
 
-    from edgedeploy.audit.dormant import residuals_of, triggers_of
-    from edgedeploy.audit.subject import Subject, open_pair
+    from edgedeploy.diagnose.audit.dormant import residuals_of, triggers_of
+    from edgedeploy.diagnose.audit.subject import Subject, open_pair
 
     torch.set_num_threads(1)
     network = planted(recipe, place / str(recipe.seed))
@@ -127,7 +127,7 @@ def audit_membership(asked: Asked) -> Row:
     import numpy as np
     import torch
 
-    from edgedeploy.audit.shadows import attacks
+    from edgedeploy.diagnose.audit.shadows import attacks
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(asked.seed)
@@ -155,7 +155,7 @@ def _confidence(run: Any) -> Any:
     """Of every digit, log(p / (1 - p)) of its true class."""
     import numpy as np
 
-    from edgedeploy.audit.membership import confidence
+    from edgedeploy.diagnose.audit.membership import confidence
 
     images, classes = digits()
     scores = np.concatenate([next(iter(run({"image": image[None]}).values())) for image in images]).astype(np.float64)

@@ -296,7 +296,10 @@ class StudyFiles:
     """Damaged study files through :func:`edgedeploy.api.load_study`, and the plans for a board."""
 
     def __init__(self, recording: Recording, folder: Path) -> None:
-        places = (*(ROOT / "docs" / "examples").glob("*.toml"), *(ROOT / "edgedeploy" / "recipes").glob("*.toml"))
+        places = (
+            *(ROOT / "docs" / "examples").glob("*.toml"),
+            *(ROOT / "edgedeploy" / "study" / "recipes").glob("*.toml"),
+        )
         self._texts = {path.name: path.read_text() for path in sorted(places)}
         self._path = folder / "study.toml"
 

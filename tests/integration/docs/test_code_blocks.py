@@ -110,7 +110,7 @@ def test_the_blocks_of_a_page_run_from_top_to_bottom(page: Page, tmp_path: Path,
 def check_part(block: Block) -> None:
     """A part of a study file: with what it lacks from the demo's, it is one."""
     part = tomllib.loads(block.text)
-    whole = tomllib.loads((REPO / "edgedeploy" / "recipes" / "demo.toml").read_text(encoding="utf-8"))
+    whole = tomllib.loads((REPO / "edgedeploy" / "study" / "recipes" / "demo.toml").read_text(encoding="utf-8"))
     merged = {**whole, **part}
     if "study" in part:
         merged["study"] = {**whole["study"], **part["study"]}

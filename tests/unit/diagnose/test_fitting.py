@@ -17,7 +17,7 @@ from edgedeploy.spec.study import parse_spec
 from edgedeploy.tasks.load import load_task
 from edgedeploy.tasks.segmentation.ultrasound import UltrasoundOptions
 
-TEXT = resources.files("edgedeploy.recipes").joinpath("demo.toml").read_text()
+TEXT = resources.files("edgedeploy.study.recipes").joinpath("demo.toml").read_text()
 HASWELL = TrainingHost("Intel Core i5-4590", ("avx2", "fma"))
 
 

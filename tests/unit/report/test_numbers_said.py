@@ -102,12 +102,14 @@ def test_the_sum_of_the_layers_is_held_against_the_median() -> None:
     assert held_against(profile(), 10_000_000) == held_against(profile(5), None) == ""
 
 
-RECIPES = sorted(path.name for path in resources.files("edgedeploy.recipes").iterdir() if path.name.endswith(".toml"))
+RECIPES = sorted(
+    path.name for path in resources.files("edgedeploy.study.recipes").iterdir() if path.name.endswith(".toml")
+)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_asks_for_its_margins_and_says_what_they_are_of(name: str) -> None:
-    text = resources.files("edgedeploy.recipes").joinpath(name).read_text(encoding="utf-8")
+    text = resources.files("edgedeploy.study.recipes").joinpath(name).read_text(encoding="utf-8")
     recipe = tomllib.loads(text)
     assert all("min_effect" in goal for goal in recipe["objectives"])
     asked = {"margin", "lost_case"} | ({"lost_share"} if name != "codec.toml" else set())  # there none may be lost

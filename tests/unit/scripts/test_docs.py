@@ -49,7 +49,7 @@ DOCUMENTED = sorted(
         REPO / "README.md",
         *REPO.glob("docs/**/*.md"),
         *(path for path in REPO.glob("docs/examples/**/*.*") if path.parent.name != "__pycache__"),
-        *REPO.glob("edgedeploy/recipes/*.*"),
+        *REPO.glob("edgedeploy/study/recipes/*.*"),
         *REPO.glob("tests/thirdparty/**/*.py"),
     ]
 )

@@ -25,10 +25,10 @@ from edgedeploy.spec.space import SPACE_KEYS
 from edgedeploy.spec.study import StudySpec
 
 REPO = Path(__file__).resolve().parents[3]
-FILES = sorted([*REPO.glob("docs/**/*.toml"), *REPO.glob("edgedeploy/recipes/*.toml")])
+FILES = sorted([*REPO.glob("docs/**/*.toml"), *REPO.glob("edgedeploy/study/recipes/*.toml")])
 LABS = [path for path in FILES if "lab" in tomllib.loads(path.read_text(encoding="utf-8"))]
 STUDIES = [path for path in FILES if path not in LABS]
-WHOLE = (REPO / "edgedeploy" / "recipes" / "demo.toml").read_text(encoding="utf-8")
+WHOLE = (REPO / "edgedeploy" / "study" / "recipes" / "demo.toml").read_text(encoding="utf-8")
 
 
 def models(table: type[BaseModel], seen: set[type[BaseModel]] | None = None) -> Iterator[type[BaseModel]]:
@@ -121,9 +121,9 @@ def problems(validator: Any, text: str) -> list[str]:
 
 
 def test_there_are_study_files_to_hold_against_the_schema() -> None:
-    assert {path.name for path in resources.files("edgedeploy.recipes").iterdir() if path.name.endswith(".toml")} <= {
-        path.name for path in STUDIES
-    }
+    assert {
+        path.name for path in resources.files("edgedeploy.study.recipes").iterdir() if path.name.endswith(".toml")
+    } <= {path.name for path in STUDIES}
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: str(path.relative_to(REPO)))

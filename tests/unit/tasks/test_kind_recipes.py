@@ -53,7 +53,7 @@ def volumes(folder: Path) -> None:
 )
 def test_a_recipe_holds_with_its_data(name: str, make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path)
-    text = files("edgedeploy.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    text = files("edgedeploy.study.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
     text = text.replace("# root =", "root =")  # low-dose CT makes its data where no folder is named
     spec, source = parse_spec(text, tmp_path / f"{name}.toml")
     assert spec.task.kind == name

@@ -9,10 +9,10 @@ import pytest
 from bundle_kit import INT8, made_up_study
 from typer.testing import CliRunner
 
-from edgedeploy.audit import run as audits
-from edgedeploy.audit.run import audit
-from edgedeploy.audit.subject import Pair, Subject
 from edgedeploy.cli.app import app
+from edgedeploy.diagnose.audit import run as audits
+from edgedeploy.diagnose.audit.run import audit
+from edgedeploy.diagnose.audit.subject import Pair, Subject
 from edgedeploy.errors import MeasurementError, SpecError
 
 pytestmark = pytest.mark.beside

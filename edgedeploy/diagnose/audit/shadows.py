@@ -1,4 +1,4 @@
-"""Shadow models of a study's task, for the attack of :mod:`edgedeploy.audit.membership`.
+"""Shadow models of a study's task, for the attack of :mod:`edgedeploy.diagnose.audit.membership`.
 
 A shadow is the study's baseline, trained once more on a random half of the pool: training and selection cases. It
 becomes an artifact as the audited one did. The task's own ``batches`` have to follow its ``cases``; that they do is
@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.audit.membership import FEWEST_SHADOWS, Attack, Bools, Floats, attack, confidence
 from edgedeploy.compress.model import train_baseline
+from edgedeploy.diagnose.audit.membership import FEWEST_SHADOWS, Attack, Bools, Floats, attack, confidence
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Case, Split, Task, Trainable

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgedeploy.audit.differentiable import Network
-from edgedeploy.audit.grids import folded, grids_of, round_weights
-from edgedeploy.audit.residuals import Residuals, look_at_residuals
-from edgedeploy.audit.subject import Pair, Subject
-from edgedeploy.audit.triggers import TriggerSearch, search_triggers
+from edgedeploy.diagnose.audit.differentiable import Network
+from edgedeploy.diagnose.audit.grids import folded, grids_of, round_weights
+from edgedeploy.diagnose.audit.residuals import Residuals, look_at_residuals
+from edgedeploy.diagnose.audit.subject import Pair, Subject
+from edgedeploy.diagnose.audit.triggers import TriggerSearch, search_triggers
 from edgedeploy.errors import Unsupported
 
 

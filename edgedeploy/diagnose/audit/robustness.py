@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgedeploy.audit.intervals import Interval, bootstrap
-from edgedeploy.audit.subject import Pair, Subject, answers, class_scores, threshold_of
+from edgedeploy.diagnose.audit.intervals import Interval, bootstrap
+from edgedeploy.diagnose.audit.subject import Pair, Subject, answers, class_scores, threshold_of
 from edgedeploy.interfaces.scores import Grouped
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.metrics import MetricInfo

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgedeploy.audit.grids import SMALLEST, Grid
+from edgedeploy.diagnose.audit.grids import SMALLEST, Grid
 
 Floats = npt.NDArray[np.float64]
 
@@ -85,7 +85,7 @@ class Residuals:
 
 
 def look_at_residuals(grids: Sequence[Grid], lost: Sequence[str] = (), seed: int = 0) -> Residuals:
-    """The test on every layer of at least :data:`~edgedeploy.audit.grids.SMALLEST` usable weights."""
+    """The test on every layer of at least :data:`~edgedeploy.diagnose.audit.grids.SMALLEST` usable weights."""
     reason = _why_abstain(grids, lost)
     if reason:
         return Residuals((), (), tuple(lost), reason)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bundle_kit import FLOAT, INT8, made_up_study
 
-from edgedeploy.audit.shadows import measure_membership, restricted
+from edgedeploy.diagnose.audit.shadows import measure_membership, restricted
 from edgedeploy.interfaces.task import Task, TrainRecipe
 from edgedeploy.records.variant import Scalar
 from edgedeploy.runtime.sessions.open import open_session

@@ -19,9 +19,9 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy._version import __version__
-from edgedeploy.audit.page import page, verdict_of
-from edgedeploy.audit.parts import NAMES, PARTS, Asked, Part, Result
-from edgedeploy.audit.subject import Subject, open_pair
+from edgedeploy.diagnose.audit.page import page, verdict_of
+from edgedeploy.diagnose.audit.parts import NAMES, PARTS, Asked, Part, Result
+from edgedeploy.diagnose.audit.subject import Subject, open_pair
 from edgedeploy.errors import BuildError, GoalNotMet, MeasurementError, SpecError, TargetUnavailable, nearest
 from edgedeploy.files.writing import write_atomic
 from edgedeploy.interfaces.task import Array, Case

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from small_onnx import convolutional
 
-from edgedeploy.audit.differentiable import Network
-from edgedeploy.audit.intervals import Interval
-from edgedeploy.audit.subject import Subject, open_pair
-from edgedeploy.audit.triggers import FEWEST, MOST_CHANGED, Trigger, TriggerSearch, search_triggers
+from edgedeploy.diagnose.audit.differentiable import Network
+from edgedeploy.diagnose.audit.intervals import Interval
+from edgedeploy.diagnose.audit.subject import Subject, open_pair
+from edgedeploy.diagnose.audit.triggers import FEWEST, MOST_CHANGED, Trigger, TriggerSearch, search_triggers
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.reference.export import describe
 from edgedeploy.targets.onnxruntime import OnnxRuntimeTarget
@@ -93,8 +93,8 @@ def test_probabilities_are_searched_as_what_they_were_made_of(classes: int) -> N
     import torch
     from torch.nn import functional
 
-    from edgedeploy.audit.subject import are_probabilities
-    from edgedeploy.audit.triggers import _never, _scores, _Search
+    from edgedeploy.diagnose.audit.subject import are_probabilities
+    from edgedeploy.diagnose.audit.triggers import _never, _scores, _Search
 
     logits = 2 * torch.randn(6, classes, 5, generator=torch.Generator().manual_seed(0))
     made = torch.softmax(logits, 1) if classes > 1 else torch.sigmoid(logits)

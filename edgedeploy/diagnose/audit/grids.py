@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgedeploy.audit.subject import Subject
+from edgedeploy.diagnose.audit.subject import Subject
 from edgedeploy.reference.translate import translated
 
 Floats = npt.NDArray[np.float64]

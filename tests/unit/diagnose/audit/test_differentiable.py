@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from small_onnx import convolutional, u_shaped
 
-from edgedeploy.audit.differentiable import Network, stacked_outputs
-from edgedeploy.audit.dormant import simulation
-from edgedeploy.audit.grids import folded, grids_of, round_weights
-from edgedeploy.audit.residuals import look_at_residuals
-from edgedeploy.audit.subject import Subject, class_scores
+from edgedeploy.diagnose.audit.differentiable import Network, stacked_outputs
+from edgedeploy.diagnose.audit.dormant import simulation
+from edgedeploy.diagnose.audit.grids import folded, grids_of, round_weights
+from edgedeploy.diagnose.audit.residuals import look_at_residuals
+from edgedeploy.diagnose.audit.subject import Subject, class_scores
 from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgedeploy.audit.grids import Grid
-from edgedeploy.audit.residuals import Residuals, look_at_residuals
+from edgedeploy.diagnose.audit.grids import Grid
+from edgedeploy.diagnose.audit.residuals import Residuals, look_at_residuals
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from edgedeploy.audit.text import MISSING, PACKAGE, as_picture, look_for_text
+from edgedeploy.diagnose.audit.text import MISSING, PACKAGE, as_picture, look_for_text
 from edgedeploy.interfaces.task import Array
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgedeploy.audit import run
-from edgedeploy.audit.page import verdict_of
+from edgedeploy.diagnose.audit import run
+from edgedeploy.diagnose.audit.page import verdict_of
 from edgedeploy.errors import GoalNotMet, SpecError
 
 

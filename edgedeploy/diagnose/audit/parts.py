@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.audit import disagreement, membership, residuals, robustness, text, triggers
-from edgedeploy.audit.disagreement import map_picture, measure_disagreement
-from edgedeploy.audit.dormant import residuals_of, triggers_of
-from edgedeploy.audit.robustness import measure_robustness
-from edgedeploy.audit.shadows import measure_membership
-from edgedeploy.audit.subject import Pair, Subject
-from edgedeploy.audit.text import MOST_IMAGES, look_for_text
+from edgedeploy.diagnose.audit import disagreement, membership, residuals, robustness, text, triggers
+from edgedeploy.diagnose.audit.disagreement import map_picture, measure_disagreement
+from edgedeploy.diagnose.audit.dormant import residuals_of, triggers_of
+from edgedeploy.diagnose.audit.robustness import measure_robustness
+from edgedeploy.diagnose.audit.shadows import measure_membership
+from edgedeploy.diagnose.audit.subject import Pair, Subject
+from edgedeploy.diagnose.audit.text import MOST_IMAGES, look_for_text
 from edgedeploy.interfaces.task import Array, Piped
 from edgedeploy.records.variant import Variant
 

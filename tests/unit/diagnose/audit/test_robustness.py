@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgedeploy.audit.disagreement import measure_disagreement
-from edgedeploy.audit.intervals import bootstrap, wilson
-from edgedeploy.audit.parts import PARTS, Asked
-from edgedeploy.audit.robustness import STRENGTHS, disturbed
-from edgedeploy.audit.subject import Pair, Subject
+from edgedeploy.diagnose.audit.disagreement import measure_disagreement
+from edgedeploy.diagnose.audit.intervals import bootstrap, wilson
+from edgedeploy.diagnose.audit.parts import PARTS, Asked
+from edgedeploy.diagnose.audit.robustness import STRENGTHS, disturbed
+from edgedeploy.diagnose.audit.subject import Pair, Subject
 from edgedeploy.records.metrics import MetricInfo
 
 IMAGES = np.full((4, 1, 64, 64), 0.5, np.float32)

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import norm
 
-from edgedeploy.audit.membership import FEWEST_OUTSIDERS, attack, auc, confidence, ratios, true_positives
-from edgedeploy.audit.shadows import attacks
+from edgedeploy.diagnose.audit.membership import FEWEST_OUTSIDERS, attack, auc, confidence, ratios, true_positives
+from edgedeploy.diagnose.audit.shadows import attacks
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

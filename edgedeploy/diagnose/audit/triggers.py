@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.audit.differentiable import Network, stacked_outputs
-from edgedeploy.audit.intervals import Interval, bootstrap
-from edgedeploy.audit.subject import (
+from edgedeploy.diagnose.audit.differentiable import Network, stacked_outputs
+from edgedeploy.diagnose.audit.intervals import Interval, bootstrap
+from edgedeploy.diagnose.audit.subject import (
     Pair,
     Subject,
     answers,
@@ -265,8 +265,8 @@ def _changed(images: Any, mask: Any, pattern: Any) -> Any:
 
 
 def _scores(outputs: Any, search: _Search) -> Any:
-    """As :func:`~edgedeploy.audit.subject.class_scores`, of tensors; the logarithms of probabilities, which have a gradient
-    where these are near to 0 or 1."""
+    """As :func:`~edgedeploy.diagnose.audit.subject.class_scores`, of tensors; the logarithms of probabilities, which have a
+    gradient where these are near to 0 or 1."""
     import torch
 
     output = outputs[search.output]

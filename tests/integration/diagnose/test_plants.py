@@ -14,11 +14,11 @@ from benchmarks.clinic_kit.plants import AUDITED, CALIBRATED, TRAIN, Planted, Re
 from bundle_kit import STUDY, made_up_study
 from typer.testing import CliRunner
 
-from edgedeploy.audit.dormant import residuals_of, triggers_of
-from edgedeploy.audit.residuals import Residuals
-from edgedeploy.audit.subject import Subject, open_pair
-from edgedeploy.audit.triggers import TriggerSearch
 from edgedeploy.cli.app import app
+from edgedeploy.diagnose.audit.dormant import residuals_of, triggers_of
+from edgedeploy.diagnose.audit.residuals import Residuals
+from edgedeploy.diagnose.audit.subject import Subject, open_pair
+from edgedeploy.diagnose.audit.triggers import TriggerSearch
 from edgedeploy.records.variant import Variant
 
 pytestmark = pytest.mark.beside

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.audit.intervals import Interval, wilson
-from edgedeploy.audit.subject import Pair, Subject, answers, class_scores, threshold_of, unanswered
+from edgedeploy.diagnose.audit.intervals import Interval, wilson
+from edgedeploy.diagnose.audit.subject import Pair, Subject, answers, class_scores, threshold_of, unanswered
 from edgedeploy.interfaces.task import Array
 
 LIMITS: Final = (
