@@ -29,7 +29,6 @@ from edgedeploy.files import parsed, read_arrays, write_arrays
 if TYPE_CHECKING:
     from flwr.app import Message
     from flwr.clientapp import ClientApp
-    from flwr.serverapp import ServerApp
     from flwr.serverapp.grid import Grid
 
     from edgedeploy.interfaces.task import Recoverable
@@ -263,18 +262,3 @@ def train_here(
     recipe = task.recovery_recipe
     recipe = replace(recipe, epochs=epochs, early_epochs=0, warmup_epochs=0.0, seed=recipe.seed + seed)
     return float(fit(model, task, recipe, arch=arch, teacher=teacher).final_loss or 0.0)
-
-
-def recovery_server(start: Callable[[], Weights], folder: Path, settings: RecoverySettings) -> ServerApp:
-    """:func:`recover` as the ServerApp of a Flower app: it raises what that raises, and Flower tells the run as failed."""
-    with flower("rounds of recovery"):
-        from flwr.app import Context
-        from flwr.serverapp import ServerApp
-
-    app = ServerApp()
-
-    @app.main()  # type: ignore[untyped-decorator, unused-ignore]
-    def main(grid: Grid, context: Context) -> None:
-        recover(grid, start(), folder, settings)
-
-    return app

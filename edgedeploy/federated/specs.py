@@ -23,7 +23,6 @@ from edgedeploy.spec.toml import read_file, read_toml
 
 SITE_FILE: Final = "site file"
 SITES_FILE: Final = "sites file"
-QUERIES_FOR_P99: Final = 662
 
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:-]{1,253}$")]

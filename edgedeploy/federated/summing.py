@@ -13,12 +13,12 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.errors import DataError, EdgeDeployError, SpecError, TargetUnavailable
+from edgedeploy.errors import DataError, EdgeDeployError, SpecError
 from edgedeploy.federated.histograms import Histograms, read_histograms
+from edgedeploy.federated.needs import flower
 from edgedeploy.federated.sum_messages import MOST_TENSORS, Parameters, SumAsked, SumSaid, content_of, said_of
 from edgedeploy.files import disk_told, read_plain, remove, write_atomic
 
@@ -107,9 +107,8 @@ class SiteSums:
 
 def require_flower() -> None:
     """Raises ``TargetUnavailable`` where the package that sums are made with is missing."""
-    if find_spec("flwr") is None:
-        remedy = "pip install 'edgedeploy[federated]'"
-        raise TargetUnavailable("a secure sum of histograms", "the package flwr is not installed", remedy)
+    with flower("a secure sum of histograms"):
+        import flwr  # noqa: F401
 
 
 def _fault(asked: SumAsked, least: int) -> str:

@@ -38,23 +38,6 @@ def folded(model: nn.Module, inputs: Any) -> nn.Module:
     return twin
 
 
-def norms_that_add(model: nn.Module) -> dict[str, Any]:
-    """The batch norms that only add, by name."""
-    from torch import nn
-
-    kind = nn.modules.batchnorm._BatchNorm
-    return {name: one for name, one in model.named_modules() if isinstance(one, kind) and _adds(one)}
-
-
-def _adds(norm: Any) -> bool:
-    return (
-        norm.running_mean is not None
-        and norm.weight is not None
-        and bool((norm.weight == 1).all() and (norm.running_mean == 0).all())
-        and bool((norm.running_var == 1 - norm.eps).all())
-    )
-
-
 def _pairs(model: nn.Module) -> Iterator[tuple[Any, Any]]:
     from torch import nn
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 
 import pytest
 
 from edgedeploy.errors import TargetUnavailable
 from edgedeploy.federated.calibration import calibration_app
 from edgedeploy.federated.needs import flower
-from edgedeploy.federated.recovery import RecoverySettings, recovery_app, recovery_server
+from edgedeploy.federated.recovery import recovery_app
 
 pytestmark = pytest.mark.beside
 
@@ -32,8 +31,6 @@ def test_what_needs_flower_names_the_extra_that_brings_it() -> None:
         calibration_app(lambda: pytest.fail("nothing is observed"))
     with pytest.raises(TargetUnavailable, match=r"edgedeploy\[federated\]"):
         recovery_app(None, lambda: None, arch={}, cases=1)  # type: ignore[arg-type]
-    with pytest.raises(TargetUnavailable, match=r"edgedeploy\[federated\]"):
-        recovery_server(dict, Path("weights"), RecoverySettings(rounds=1))
 
 
 def test_another_package_that_is_missing_is_not_called_flower() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,9 +182,7 @@ def test_an_answer_whose_arrays_do_not_fill_their_shapes_is_told() -> None:
 
 
 def test_without_flower_a_sum_is_told_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgedeploy.federated import summing
-
-    monkeypatch.setattr(summing, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "flwr", None)
     asked = SumAsked(stage="begin", node=1)
     with pytest.raises(TargetUnavailable, match="flwr is not installed"):
         Wire(tmp_path).site(1).answer(asked, RELEASE, NETWORK, lambda: observed(1))
