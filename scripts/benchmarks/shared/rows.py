@@ -68,7 +68,8 @@ class Table:
     def parser(self) -> argparse.ArgumentParser:
         parser = parser_of(self.name, self.text)
         names = list(makers_of(self.kit, self.parts))
-        parser.add_argument("--only", nargs="+", choices=names, help="these rows alone", metavar="ROW")
+        text = "these rows alone"
+        parser.add_argument("--only", nargs="+", action="extend", choices=names, help=text, metavar="ROW")
         for option in fields(self.asked):
             text = f"{option.metadata['help']} ({option.default})"
             parser.add_argument(f"--{option.name}", type=int, default=option.default, help=text)

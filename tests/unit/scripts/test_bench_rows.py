@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from benchmarks.nightly import main as nightly
-from benchmarks.shared.rows import Row, made, makers_of, table
+from benchmarks.shared.rows import Asked, Row, Table, made, makers_of, table
 
 
 @pytest.mark.parametrize("kit", ["evidence_kit", "nightly_kit", "large_kit", "clinic_kit"])
@@ -31,3 +31,9 @@ def test_nothing_is_counted_from_none(wrong: str, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         nightly([wrong, "0"])
     assert f"at least 1 is needed of {wrong}" in capsys.readouterr().err
+
+
+def test_rows_may_be_asked_for_one_by_one() -> None:
+    table_of_bars = Table("clinic", None, "the clinic", "clinic_kit", (), Asked)
+    given = table_of_bars.parser().parse_args(["--only", "sites_matrix", "--only", "delta_update", "audit_corpus"])
+    assert given.only == ["sites_matrix", "delta_update", "audit_corpus"]
