@@ -44,8 +44,8 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.beside, pytest.mark.usefixtu
 
 SAME_COUNT = 5e-3
 """How far two boots may be apart in instructions. Each tick of the kernel's clock within an inference adds some 10,000, and
-one that the network wakes adds more: of 15 million, quiet boots were within .0002 of each other, and two on a machine with
-four other tests .0016 apart."""
+one that the network wakes adds more: of 15 million, eight quiet boots were within .0003 of each other, and two on a machine
+with four other tests .0016 apart."""
 
 
 @pytest.fixture
