@@ -34,3 +34,35 @@ ASKED: Final[dict[str, Any]] = {
 def write_weights(path: Path, count: int = 4) -> None:
     """A checkpoint of one tensor with so many float32: what a release reads before it asks any site."""
     save_file({"w": np.arange(count, dtype=np.float32)}, path)
+
+
+def site_file(way: str) -> str:
+    """What stands in the file of the site ``north``; ``way``: the lines that say how it meets its coordinator."""
+    return f"""
+[site]
+name = "north"
+{way}
+[task]
+kind = "synthetic-ultrasound"
+[board]
+name = "cart"
+kind = "local"
+[evidence]
+margin = 0.02
+"""
+
+
+def sites_file(listening: str = "", token: str = "") -> str:
+    """What stands in the coordinator's file for it, with lines of ``[federate]`` and of the site after the others."""
+    return f"""
+[federate]
+name = "r"
+checkpoint = "w.pt"
+metric = "dice"
+{listening}[[candidate]]
+target = "onnxruntime"
+precision = "int8"
+[[site]]
+name = "north"
+margin = 0.02
+{token}"""

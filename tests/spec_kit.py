@@ -11,7 +11,7 @@ from edgedeploy.errors import SpecError
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.spec.study import StudySpec, parse_spec
 
-HEAD: Final = """\
+TOP: Final = """\
 [study]
 name = "demo"
 targets = ["onnxruntime", "openvino"]
@@ -24,7 +24,11 @@ name = "here"
 kind = "local"
 
 [space]
-width = { low = 0.1, high = 0.5, step = 0.1 }
+"""
+"""Of study files for two targets, up to the parameters of the space."""
+
+HEAD: Final = f"""\
+{TOP}width = {{ low = 0.1, high = 0.5, step = 0.1 }}
 precision = ["float32", "int8"]
 calibration = ["minmax", "entropy"]
 folded = [true, false]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federated_said import ASKED, SAID, write_weights
+from federated_said import ASKED, SAID, site_file, sites_file, write_weights
 
 pytest.importorskip("cryptography")
 
@@ -36,35 +36,8 @@ pytestmark = pytest.mark.beside
 
 TOKEN = "a-token-of-the-tests-0123456789"
 DAY = dt.timedelta(days=1)
-SITE = """
-[site]
-name = "north"
-coordinator = "{url}"
-token_file = "token"
-authority = "authority.pem"
-[task]
-kind = "synthetic-ultrasound"
-[board]
-name = "cart"
-kind = "local"
-[evidence]
-margin = 0.02
-"""
-SITES = """
-[federate]
-name = "r"
-checkpoint = "w.pt"
-metric = "dice"
-listen = "127.0.0.1:0"
-certificate = "server.pem"
-[[candidate]]
-target = "onnxruntime"
-precision = "int8"
-[[site]]
-name = "north"
-margin = 0.02
-token_file = "token"
-"""
+SITE = site_file('coordinator = "{url}"\ntoken_file = "token"\nauthority = "authority.pem"')
+SITES = sites_file('listen = "127.0.0.1:0"\ncertificate = "server.pem"\n', 'token_file = "token"\n')
 
 Key = ec.EllipticCurvePrivateKey
 

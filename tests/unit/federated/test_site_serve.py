@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from federated_said import ASKED, write_weights
+from federated_said import ASKED, site_file, sites_file, write_weights
 
 from edgedeploy.errors import SpecError
 from edgedeploy.federated.coordinator import Coordinator
@@ -13,30 +13,8 @@ from edgedeploy.federated.messages import Request
 from edgedeploy.federated.site import Site
 from edgedeploy.federated.specs import load_site, load_sites
 
-SITE = """
-[site]
-name = "north"
-spool = "spool"
-[task]
-kind = "synthetic-ultrasound"
-[board]
-name = "cart"
-kind = "local"
-[evidence]
-margin = 0.02
-"""
-SITES = """
-[federate]
-name = "r"
-checkpoint = "w.pt"
-metric = "dice"
-[[candidate]]
-target = "onnxruntime"
-precision = "int8"
-[[site]]
-name = "north"
-margin = 0.02
-"""
+SITE = site_file('spool = "spool"')
+SITES = sites_file()
 
 
 class Fickle:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from federated_said import ASKED, SAID, write_weights
+from federated_said import ASKED, SAID, site_file, sites_file, write_weights
 
 from edgedeploy.errors import DataError, LoginRefused, SpecError, Unreachable
 from edgedeploy.federated import served as served_module
@@ -114,33 +114,8 @@ def test_what_is_no_message_is_refused(
     connection.close()
 
 
-SITE = """
-[site]
-name = "north"
-coordinator = "{url}"
-token_file = "token"
-[task]
-kind = "synthetic-ultrasound"
-[board]
-name = "cart"
-kind = "local"
-[evidence]
-margin = 0.02
-"""
-SITES = """
-[federate]
-name = "r"
-checkpoint = "w.pt"
-metric = "dice"
-listen = "{listen}"
-[[candidate]]
-target = "onnxruntime"
-precision = "int8"
-[[site]]
-name = "north"
-margin = 0.02
-token_file = "token"
-"""
+SITE = site_file('coordinator = "{url}"\ntoken_file = "token"')
+SITES = sites_file('listen = "{listen}"\n', 'token_file = "token"\n')
 
 
 def test_plain_http_stays_on_this_host_and_a_token_with_its_owner(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spec_kit import TOP
 
 from edgedeploy.errors import SpecError
 from edgedeploy.records.elastic import Elastic
@@ -16,20 +17,8 @@ from edgedeploy.spec.source import line_of
 from edgedeploy.spec.space import check_quantizers
 from edgedeploy.spec.study import load_spec, parse_spec
 
-GOOD = """\
-[study]
-name = "demo"
-targets = ["onnxruntime", "openvino"]
-
-[task]
-kind = "synthetic-ultrasound"
-
-[[boards]]
-name = "here"
-kind = "local"
-
-[space]
-width = [1.0, 0.5]
+GOOD = f"""\
+{TOP}width = [1.0, 0.5]
 resolution = [128, 64]
 precision = ["float32", "int8"]
 
