@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from benchmarks import ROOT
 from benchmarks.shared.rows import Asked, Row
+from edgedeploy.boards.arm.build import create
 
 SITES: Final = {
     "north": (0.2, "emulated:arm64", 8),
@@ -35,11 +36,16 @@ CANDIDATES: Final = (
 LIMIT_S: Final = 2400.0
 
 
+def _told(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 def sites_matrix(asked: Asked) -> Row:
     """`edgedeploy federate` and three `edgedeploy site` until the end, through a recorder."""
     sys.path.insert(0, str(ROOT / "tests"))
     import sites_kit
 
+    create("arm64", _told)  # once a host, in minutes: a site does not make its own board
     with tempfile.TemporaryDirectory(prefix="edgedeploy-sites-") as name:
         folder, port = Path(name), sites_kit.free_port()
         _write_checkpoint(folder / "global.pt", asked.seed)
