@@ -14,8 +14,9 @@ LOG: Final = logging.getLogger(__name__)
 
 
 def size_of(task: Task, arch: Mapping[str, Scalar], student: str = "") -> Mapping[str, float]:
-    """Parameters of the model that the task builds, or of its ``student`` of that name, and multiply-accumulates of one
-    inference where its forward can be followed by shapes alone. Empty for a task that builds no model, or whose ``build``
+    """Parameters of the model that the task builds, or of its ``student`` of that name; and where its forward can be
+    followed by shapes alone, multiply-accumulates of one inference and ``depth``: the layers of the longest chain from an
+    input to an answer, 1 where there is none. Empty for a task that builds no model, or whose ``build``
     fails: a trial tells that."""
     if isinstance(task, ReadyMade):
         return {}
@@ -29,14 +30,15 @@ def size_of(task: Task, arch: Mapping[str, Scalar], student: str = "") -> Mappin
     except Exception as exc:  # the user's own code
         LOG.debug("no size of %s: %s", dict(arch), exc)
         return {}
-    found = {"parameters": float(sum(parameter.numel() for parameter in model.parameters()))}
-    macs = _macs(task, arch, model)
-    return {**found, "macs": macs} if macs else found
+    parameters = float(sum(parameter.numel() for parameter in model.parameters()))
+    return {"parameters": parameters, **_followed(task, arch, model)}
 
 
-def _macs(task: Task, arch: Mapping[str, Scalar], model: object) -> float:
+def _followed(task: Task, arch: Mapping[str, Scalar], model: object) -> Mapping[str, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
+
+    from edgedeploy.compress.chain import Chain
 
     counter = FlopCounterMode(display=False)
     try:
@@ -44,12 +46,14 @@ def _macs(task: Task, arch: Mapping[str, Scalar], model: object) -> float:
             torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="meta")
             for spec in task.input_specs(**arch)
         ]
-        with torch.no_grad(), counter:
-            model.to("meta")(*inputs)  # type: ignore[attr-defined]
+        chain = Chain(inputs)
+        with torch.no_grad(), chain, counter:
+            answers = model.to("meta")(*inputs)  # type: ignore[attr-defined]
     except Exception as exc:  # a forward that looks at values, or names its inputs in another order
         LOG.debug("no multiply-accumulates of %s: %s", dict(arch), exc)
-        return 0.0
-    return counter.get_total_flops() / 2
+        return {}
+    macs = counter.get_total_flops() / 2
+    return {"macs": macs, "depth": float(max(1, chain.longest(answers) or 0))} if macs else {}
 
 
 def least_weights(task: Task, arch: Mapping[str, Scalar], width: float) -> int | None:

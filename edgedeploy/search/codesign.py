@@ -228,9 +228,10 @@ class CoDesign:
         return np.asarray(liking)
 
     def _size(self) -> Floats | None:
-        """An objective that is known of all candidates, or else the first static figure; None when there is neither."""
-        for values in self._exact.T:
-            if np.all(np.isfinite(values)):
+        """An objective that is known of all candidates, or else their work, or the first static figure; None when there is
+        none of these."""
+        for values in [*self._exact.T, self._candidates().work()]:
+            if np.all(np.isfinite(values)) and np.ptp(values) > 0:
                 return np.asarray(values)
         statics = self._features(frozenset()).statics
         return np.asarray(statics[:, 0]) if statics.shape[1] else None

@@ -126,6 +126,8 @@ class Sizes:
     def of(self, variant: Variant) -> dict[str, float]:
         kept = variant.width**2 * _kept(variant.shrink)
         found = {name: value * kept for name, value in self._whole(variant).items()}
+        if "depth" in found:  # neither a width nor a rank takes a layer away
+            found["depth"] *= variant.shrink.depth / kept
         if "macs" in found:
             found["macs"] *= (1 + 2 * variant.shrink.tokens) / 3  # a third of the blocks sees all tokens
         if "parameters" in found:

@@ -36,9 +36,11 @@ STAGES: Final = tuple((channels, size * size) for channels, size in ((16, 32), (
 """Channels and positions of the three stages of NAS-Bench-201's network."""
 CELLS: Final = 5
 """Cells in each stage."""
-FIXED_MACS: Final = 7.78e6
-FIXED_PARAMETERS: Final = 73_306
-"""Of the stem, the two reductions and the classifier: those of the network without any operation."""
+FIXED_MACS: Final = 7_788_800
+FIXED_PARAMETERS: Final = 79_156
+FIXED_LAYERS: Final = 6
+"""Of the stem, the two reductions and the classifier of 100 classes: those of the network without any operation. On its
+longest way from the image to the answer are one, two for each reduction, and one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +99,7 @@ def nas_bench_201(folder: Path, devices: Sequence[str]) -> Table:
         names = [OPERATIONS[code] for code in operations]
         digest = space.variant({"target": "table", **dict(zip(EDGES, names, strict=True))}).digest
         values[digest] = tuple(map(float, row))
-        statics[digest] = _size_of(names)
+        statics[digest] = static_figures(names)
     directions: tuple[Direction, ...] = ("maximize", *("minimize" for _ in devices))
     return Table(f"nas-bench-201 on {' and '.join(devices)}", space, directions, values, statics)
 
@@ -107,13 +109,28 @@ def devices_of(folder: Path) -> list[str]:
         return sorted(name.removeprefix("lat_") for name in arrays.files if name.startswith("lat_"))
 
 
-def _size_of(operations: Sequence[str]) -> dict[str, float]:
-    """Multiply-accumulates and parameters, counted from the network's definition."""
+def static_figures(operations: Sequence[str]) -> dict[str, float]:
+    """What a study knows of an architecture before it builds it (``compress/sizes.py``), counted from the definition."""
     kernels = 9 * operations.count("nor_conv_3x3") + operations.count("nor_conv_1x1")
     convolutions = operations.count("nor_conv_3x3") + operations.count("nor_conv_1x1")
     macs = CELLS * sum(kernels * channels**2 * positions for channels, positions in STAGES)
     parameters = CELLS * sum(kernels * channels**2 + 2 * convolutions * channels for channels, _ in STAGES)
-    return {"macs": FIXED_MACS + macs, "parameters": FIXED_PARAMETERS + float(parameters)}
+    behind = _layers_of(operations)
+    return {
+        "macs": float(FIXED_MACS + macs),
+        "parameters": FIXED_PARAMETERS + float(parameters),
+        "depth": 1.0 if behind is None else float(FIXED_LAYERS + CELLS * len(STAGES) * behind),
+    }
+
+
+def _layers_of(operations: Sequence[str]) -> int | None:
+    """Convolutions on the longest way through the cell; None where no way leads through it."""
+    behind: dict[str, int] = {"0": 0}
+    for edge, operation in zip(EDGES, operations, strict=True):  # by the node that an edge leads to
+        source, node = edge[-2:]
+        if operation != "none" and source in behind:
+            behind[node] = max(behind.get(node, 0), behind[source] + operation.startswith("nor_conv"))
+    return behind.get("3")
 
 
 WIDTHS: Final = (1.0, 0.75, 0.5, 0.25)

@@ -40,7 +40,7 @@ def test_parameters_and_multiply_accumulates_are_counted_without_moving_the_rand
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
     found = size_of(Convolutions(), {"channels": 4})  # type: ignore[arg-type]
-    assert found == {"parameters": 4 * 9 + 4 + 2 * 4 + 2, "macs": 80 * (4 * 9 + 2 * 4)}
+    assert found == {"parameters": 4 * 9 + 4 + 2 * 4 + 2, "macs": 80 * (4 * 9 + 2 * 4), "depth": 2}
     assert torch.equal(before, torch.random.get_rng_state())
 
 

@@ -25,14 +25,15 @@ def test_a_width_keeps_its_square_and_an_architecture_is_built_once(monkeypatch:
 
     def size_of(task: object, arch: object) -> dict[str, float]:
         asked.append(arch)
-        return {"parameters": 1000.0, "macs": 8000.0}
+        return {"parameters": 1000.0, "macs": 8000.0, "depth": 12.0}
 
     monkeypatch.setattr(knowledge, "size_of", size_of)
     sizes = Sizes(object())  # type: ignore[arg-type]
     whole = SPACE.baseline_variant("openvino")
-    assert sizes.of(whole) == {"parameters": 1000, "macs": 8000, "bytes": 4000}
+    assert sizes.of(whole) == {"parameters": 1000, "macs": 8000, "bytes": 4000, "depth": 12}
     half = replace(whole, width=0.5, precision="int8")
-    assert sizes.of(half) == {"parameters": 250, "macs": 2000, "bytes": 250}
+    assert sizes.of(half) == {"parameters": 250, "macs": 2000, "bytes": 250, "depth": 12}
+    assert sizes.of(replace(whole, shrink=Shrink(depth=0.75, mlp=0.5)))["depth"] == pytest.approx(9)
     assert asked == [{"resolution": 128}]
 
 

@@ -1,0 +1,57 @@
+"""The longest chain of layers between inputs and answers, followed by shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgedeploy.compress.chain import Chain
+
+Forward = Callable[[Tensor, Tensor], object]
+
+WEIGHT = torch.empty(3, 3, 1, 1, device="meta")
+
+
+def layer(x: Tensor) -> Tensor:
+    return nn.functional.conv2d(x, WEIGHT)
+
+
+def longest(forward: Forward) -> int | None:
+    x, other = (torch.empty(1, 3, 4, 4, device="meta") for _ in range(2))
+    with torch.no_grad(), Chain((x, other)) as chain:
+        answers = forward(x, other)
+    return chain.longest(answers)
+
+
+def written_into_a_part(x: Tensor, _: Tensor) -> Tensor:
+    whole = torch.zeros(1, 6, 4, 4, device="meta")
+    whole[:, :3] = layer(x)
+    return whole
+
+
+def one_by_one(x: Tensor, _: Tensor) -> Tensor:
+    x = layer(x)
+    for _ in range(40):  # memory that is given back may be the next tensor's
+        layer(torch.zeros(1, 3, 4, 4, device="meta"))
+    return x
+
+
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [
+        pytest.param(lambda x, y: layer(layer(x).relu()) + layer(y), 2, id="the longer of two branches"),
+        pytest.param(lambda x, y: (layer(layer(layer(x))), x)[1], 0, id="a branch that leads nowhere"),
+        pytest.param(lambda x, y: layer(torch.zeros_like(layer(x))), None, id="an answer to a shape alone"),
+        pytest.param(lambda x, y: layer(layer(x).mul(0.0)) + y, 0, id="a branch that is multiplied by 0"),
+        pytest.param(lambda x, y: layer(x).mul(0.5), 1, id="a branch that is multiplied by another number"),
+        pytest.param(lambda x, y: {"a": layer(x), "b": [y]}, 1, id="several answers"),
+        pytest.param(lambda x, y: layer(x).permute(0, 2, 3, 1).reshape(-1, 3) @ WEIGHT[:, :, 0, 0], 2, id="a product"),
+        pytest.param(written_into_a_part, 1, id="what is written into a part of the answer"),
+        pytest.param(one_by_one, 1, id="layers of constants"),
+    ],
+)
+def test_the_longest_chain(forward: Forward, expected: int | None) -> None:
+    assert longest(forward) == expected
