@@ -21,6 +21,7 @@ from edgedeploy.search.candidates import Column
 from edgedeploy.search.conformal import NOMINAL, interval
 from edgedeploy.search.improvement import MOST_OBJECTIVES, expected_improvement, front_of
 from edgedeploy.search.outcomes import Outcome, Scored
+from edgedeploy.search.seen import Seen
 from edgedeploy.search.space import Space
 from edgedeploy.search.surrogate import Features
 from edgedeploy.search.transfer import Transfer
@@ -62,7 +63,8 @@ class Predicted:
 
 
 class WarmStart:
-    """Proposes among ``trained``, as far as ``space`` has and allows them. ``on_board`` says of each objective whether it
+    """Proposes among ``trained``, as far as ``space`` has and allows them. What is of no use on any board, such as a network
+    at chance level, is left out: it would be tried for its short time. ``on_board`` says of each objective whether it
     depends on the board; ``statics`` of a variant are positive figures by name."""
 
     def __init__(
@@ -76,11 +78,14 @@ class WarmStart:
     ) -> None:
         found = [(item, space.params_of(item.variant)) for item in trained]
         allowed = [(item, params) for item, params in found if params is not None and space.allows(params)]
+        signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+        useless = _useless(np.array([item.values for item, _ in allowed]), signs, on_board)
+        allowed = [pair for pair, of_no_use in zip(allowed, useless, strict=True) if not of_no_use]
         self.trained = [item for item, _ in allowed]
         self._params = [params for _, params in allowed]
         self._rows = {item.variant.digest: row for row, item in enumerate(self.trained)}
         self._space = space
-        self._signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+        self._signs = signs
         self._on_board = list(on_board)
         self._trials = trials
         self._seen: dict[int, tuple[float, ...]] = {}
@@ -171,6 +176,13 @@ class WarmStart:
         away = np.min([np.abs((mean - mean[row]) / unit).sum(axis=1) for row in known], axis=0)
         on_front = (mean[:, None, :] == front_of(mean)[None, :, :]).all(axis=2).any(axis=1)
         return np.asarray(away + 10.0 * on_front)
+
+
+def _useless(values: Floats, signs: Floats, on_board: Sequence[bool]) -> NDArray[np.bool_]:
+    """Whether what carries over from the other board makes each of the variants useless; ``values`` (variants, objectives)."""
+    seen = Seen(np.arange(len(values)), values.reshape(-1, len(signs)), np.zeros((len(values), len(signs))), signs)
+    carried = [seen.useless(index) for index, on in enumerate(on_board) if not on and len(values)]
+    return np.any([np.zeros(len(values), dtype=bool), *carried], axis=0)
 
 
 def _features(

@@ -147,3 +147,17 @@ def test_points_that_nothing_is_trained_for_do_not_begin_a_search(precision: str
     start = warm([Trained(SPACE.variant(baseline), first_board(SPACE.variant(baseline)))])
     point = {**baseline, "precision": precision}
     assert start.begins_with(point) == (precision == "float32")
+
+
+def test_a_network_at_chance_level_is_not_tried_for_its_short_time() -> None:
+    found = trained()
+    useless = {item.variant.digest for item in found[5:8]}
+
+    def values(variant: Variant, factor: float) -> tuple[float, ...]:
+        accuracy, cost = first_board(variant)
+        return (0.01, cost / 1000) if variant.digest in useless else (accuracy, cost * factor)
+
+    start = warm([replace(item, values=values(item.variant, 1.0)) for item in found])
+    tried = run(start, lambda variant: Scored(values(variant, 2.0), {}))
+    assert len(tried) == FIRST_TRIALS
+    assert not useless & {variant.digest for variant in tried}
