@@ -179,7 +179,7 @@ class WarmStart:
 
 
 def _useless(values: Floats, signs: Floats, on_board: Sequence[bool]) -> NDArray[np.bool_]:
-    """Whether what carries over from the other board makes each of the variants useless; ``values`` (variants, objectives)."""
+    """Whether what carries over from the other board makes a variant useless; ``values`` (variants, objectives)."""
     seen = Seen(np.arange(len(values)), values.reshape(-1, len(signs)), np.zeros((len(values), len(signs))), signs)
     carried = [seen.useless(index) for index, on in enumerate(on_board) if not on and len(values)]
     return np.any([np.zeros(len(values), dtype=bool), *carried], axis=0)
