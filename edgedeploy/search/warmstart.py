@@ -182,7 +182,7 @@ def _useless(values: Floats, signs: Floats, on_board: Sequence[bool]) -> NDArray
     """Whether what carries over from the other board makes a variant useless; ``values`` (variants, objectives)."""
     seen = Seen(np.arange(len(values)), values.reshape(-1, len(signs)), np.zeros((len(values), len(signs))), signs)
     carried = [seen.useless(index) for index, on in enumerate(on_board) if not on and len(values)]
-    return np.any([np.zeros(len(values), dtype=bool), *carried], axis=0)
+    return np.asarray(np.any([np.zeros(len(values), dtype=bool), *carried], axis=0), dtype=bool)
 
 
 def _features(
