@@ -146,8 +146,9 @@ class CoDesign:
         """Of the free candidates that may be evaluated, now or after others."""
         assert self._beliefs is not None
         share, variants = self._beliefs.gain, self._candidates().variants
-        rows = sorted(np.flatnonzero(free).tolist(), key=lambda row: -share[row])
-        return next((float(share[row]) for row in rows if not self._knowledge.left_out(variants[row])), 0.0)
+        rows = np.flatnonzero(free)
+        best_first = rows[np.argsort(-share[rows], kind="stable")]
+        return next((float(share[row]) for row in best_first if not self._knowledge.left_out(variants[int(row)])), 0.0)
 
     def _unreachable(self, scored: Sequence[_Told], free: NDArray[np.bool_], *, still_exploring: bool) -> str:
         """The first constraint that all missed by more than times of equals differ, and no free candidate is expected to
