@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from edgedeploy.compress.sizes import size_of
 from edgedeploy.interfaces.task import Task
 from edgedeploy.records.goals import Constraint
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
-from edgedeploy.records.shrink import Shrink
-from edgedeploy.records.variant import Scalar, Variant
+from edgedeploy.records.variant import Variant
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.ladder import Ladder
 from edgedeploy.search.outcomes import Outcome
@@ -21,25 +19,21 @@ from edgedeploy.spec.goals import named_constraints
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.paces import Paces
+from edgedeploy.study.sizes import Sizes
 from edgedeploy.study.store import Store
 
-MOST_ARCHITECTURES: Final = 64
-"""Architectures that are built to see how large they are, at most: each takes part of a second."""
+if TYPE_CHECKING:
+    from edgedeploy.search.space import Space
 
 NOT_FOR_ACCURACY: Final = frozenset({"threads", "power_mode", "instances"})
 OF_WEIGHTS_ALONE: Final = frozenset({"recovery_epochs"})
 NOT_FOR_SIZE: Final = NOT_FOR_ACCURACY | {"calibration", "calibration_cases", "image_codec"} | OF_WEIGHTS_ALONE
 
-_BITS: Final[Mapping[str, int]] = {
-    **{"bfloat16": 16, "float16": 16, "int8": 8, "int8-dynamic": 8},
-    **{"int8-weights": 8, "int4-weights": 4},
-}
-_FLOAT_BITS: Final = 32
-
 
 def knowledge_of(
     spec: StudySpec,
     task: Task,
+    space: Space,
     metrics: Mapping[str, MetricInfo],
     rungs: Rungs,
     store: Store,
@@ -47,7 +41,7 @@ def knowledge_of(
     left_s: Callable[[], float],
 ) -> Knowledge:
     """Of the study file and the task; with rungs of recovery, of what its folder says trainings took too."""
-    sizes = Sizes(task)
+    sizes = Sizes(task, space)
     limits = _limits(spec, metrics)
     plain = Knowledge(
         statics=sizes.of,
@@ -98,11 +92,6 @@ def _limits(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, tup
     }
 
 
-def _kept(shrink: Shrink) -> float:
-    """Of a transformer's weights: a third is attention's, two thirds are the MLPs'."""
-    return shrink.depth * (shrink.heads + 2 * shrink.mlp) / 3 * min(1.0, 4 / 3 * shrink.rank)
-
-
 def _bounds(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[int, float]:
     bounds = ((index, metrics[goal.metric].bound) for index, goal in enumerate(spec.objectives))
     return {index: bound for index, bound in bounds if bound is not None}
@@ -113,32 +102,3 @@ def without_effect(metric: str) -> frozenset[str]:
     if metric not in BOARD_METRICS:
         return NOT_FOR_ACCURACY
     return NOT_FOR_SIZE if metric == "size_bytes" else OF_WEIGHTS_ALONE
-
-
-class Sizes:
-    """Estimates of how large variants are, for the search alone: a width keeps its square of what the whole architecture
-    has, and of a transformer what it leaves out is taken from it. They are no result and stand nowhere."""
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._known: dict[tuple[tuple[tuple[str, Scalar], ...], str], Mapping[str, float]] = {}
-
-    def of(self, variant: Variant) -> dict[str, float]:
-        kept = variant.width**2 * _kept(variant.shrink)
-        found = {name: value * kept for name, value in self._whole(variant).items()}
-        if "depth" in found:  # neither a width nor a rank takes a layer away
-            found["depth"] *= variant.shrink.depth / kept
-        if "macs" in found:
-            found["macs"] *= (1 + 2 * variant.shrink.tokens) / 3  # a third of the blocks sees all tokens
-        if "parameters" in found:
-            found["bytes"] = found["parameters"] * _BITS.get(variant.precision, _FLOAT_BITS) / 8
-        return found
-
-    def _whole(self, variant: Variant) -> Mapping[str, float]:
-        """Of the variant's architecture, or of its student, which is a network of its own."""
-        network = variant.arch, variant.shrink.student
-        if network not in self._known:
-            named = (variant.shrink.student,) if variant.shrink.student else ()
-            few = len(self._known) < MOST_ARCHITECTURES
-            self._known[network] = size_of(self._task, variant.arch_kwargs, *named) if few else {}
-        return self._known[network]

@@ -69,6 +69,7 @@ class Searching:
         knowledge = knowledge_of(
             self.spec,
             self.ready.task,
+            space,
             self.first.metrics,
             self.rungs,
             self.store,

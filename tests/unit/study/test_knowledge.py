@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_up_search import SPACE
-from small_transformers import BlobTask, small_cnn
 
 from edgedeploy.records.metrics import MetricInfo
-from edgedeploy.records.shrink import Shrink
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.rungs import Rungs
 from edgedeploy.spec.study import parse_spec
-from edgedeploy.study import knowledge
 from edgedeploy.study.account import Account
-from edgedeploy.study.knowledge import Sizes, knowledge_of, without_effect
+from edgedeploy.study.knowledge import knowledge_of, without_effect
 from edgedeploy.study.store import Store
-
-
-def test_a_width_keeps_its_square_and_an_architecture_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
-
-    def size_of(task: object, arch: object) -> dict[str, float]:
-        asked.append(arch)
-        return {"parameters": 1000.0, "macs": 8000.0, "depth": 12.0}
-
-    monkeypatch.setattr(knowledge, "size_of", size_of)
-    sizes = Sizes(object())  # type: ignore[arg-type]
-    whole = SPACE.baseline_variant("openvino")
-    assert sizes.of(whole) == {"parameters": 1000, "macs": 8000, "bytes": 4000, "depth": 12}
-    half = replace(whole, width=0.5, precision="int8")
-    assert sizes.of(half) == {"parameters": 250, "macs": 2000, "bytes": 250, "depth": 12}
-    assert sizes.of(replace(whole, shrink=Shrink(depth=0.75, mlp=0.5)))["depth"] == pytest.approx(9)
-    assert asked == [{"resolution": 128}]
-
-
-def test_a_task_without_sizes_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(knowledge, "size_of", lambda task, arch: {})
-    assert Sizes(object()).of(SPACE.baseline_variant("openvino")) == {}  # type: ignore[arg-type]
-
-
-def test_a_student_is_weighed_itself_and_fewer_tokens_are_less_work() -> None:
-    task, whole = BlobTask(depth=2, cases=8), replace(SPACE.baseline_variant("openvino"), arch=(("kind", "joint"),))
-    sizes = Sizes(task)
-    student = sizes.of(replace(whole, shrink=Shrink(student="cnn")))
-    assert student["parameters"] == sum(value.numel() for value in small_cnn().parameters())
-    fewer, all_of_it = sizes.of(replace(whole, shrink=Shrink(tokens=0.5))), sizes.of(whole)
-    assert fewer["parameters"] == all_of_it["parameters"] > student["parameters"]
-    assert fewer["macs"] == pytest.approx(2 / 3 * all_of_it["macs"])
 
 
 def test_threads_and_instances_change_neither_accuracy_nor_size() -> None:
@@ -102,7 +66,7 @@ def known(tmp_path: Path, text: str = GOALS) -> Knowledge:
     metrics = {**spec.metric_table({}), "dice_mean": MetricInfo("maximize", "1", "overlap", bound=1.0)}
     store = Store(tmp_path / "out")
     rungs = Rungs.of(spec.space.get("recovery_epochs", ()))
-    return knowledge_of(spec, object(), metrics, rungs, store, Account(store), lambda: 1000.0)  # type: ignore[arg-type]
+    return knowledge_of(spec, object(), SPACE, metrics, rungs, store, Account(store), lambda: 1000.0)  # type: ignore[arg-type]
 
 
 def test_a_limit_on_an_objective_says_what_is_of_no_use(tmp_path: Path) -> None:
