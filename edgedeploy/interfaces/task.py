@@ -160,6 +160,21 @@ class Teaching(Protocol):
     students: Mapping[str, Callable[..., Any] | Mapping[str, Scalar]]
 
 
+@runtime_checkable
+class Sized(Protocol):
+    """A task that knows how large an architecture is without building it. A protocol of its own because a search finds that
+    out of most models itself.
+
+    Of a space with more than 64 architectures it builds 64 and estimates the others, which says little of how layers lie
+    behind one another. Nothing but the search reads these figures.
+    """
+
+    def figures(self, **arch: Scalar) -> Mapping[str, float]:
+        """Positive figures by name, the same names for each architecture. ``macs`` (multiply-accumulates of one inference)
+        and ``parameters`` also foretell how long it trains; ``depth`` is the layers between input and answer, 1 where
+        nothing is between them; others may have any name. It is asked thousands of times."""
+
+
 def is_trained(task: Task) -> bool:
     """Whether every model that the task's ``build`` makes has its trained weights: the optional member ``trained``."""
     return getattr(task, "trained", False) is True

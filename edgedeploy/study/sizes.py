@@ -1,4 +1,5 @@
-"""How large the variants of a space are, for its search alone: found of some architectures, estimated of all others."""
+"""How large the variants of a space are, for its search alone: as the task says, or found of some architectures and
+estimated of all others."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedeploy.compress.sizes import size_of
-from edgedeploy.interfaces.task import Task
+from edgedeploy.errors import SpecError
+from edgedeploy.interfaces.task import Sized, Task
 from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Scalar, Variant
 
@@ -41,7 +43,7 @@ _FLOAT_BITS: Final = 32
 
 Floats = NDArray[np.float64]
 Arch = tuple[tuple[str, Scalar], ...]
-Sized = Mapping[str, float]
+Figures = Mapping[str, float]
 
 
 class Sizes:
@@ -49,13 +51,14 @@ class Sizes:
     has, and of a transformer what it leaves out is taken from it. They are no result and stand nowhere.
 
     Of a space with more architectures than ``MOST_ARCHITECTURES`` so many are drawn and built, the same ones each time, and
-    the others are estimated from them.
+    the others are estimated from them; nothing is built or estimated of what the task knows itself
+    (:class:`edgedeploy.interfaces.task.Sized`). Raises ``SpecError`` where what it says is no figures.
     """
 
     def __init__(self, task: Task, space: Space) -> None:
         self._task = task
         self._space = space
-        self._known: dict[tuple[Arch, str], Sized] = {}
+        self._known: dict[tuple[Arch, str], Figures] = {}
         self._built = 0
 
     def of(self, variant: Variant) -> dict[str, float]:
@@ -69,18 +72,20 @@ class Sizes:
             found["bytes"] = found["parameters"] * _BITS.get(variant.precision, _FLOAT_BITS) / 8
         return found
 
-    def _whole(self, variant: Variant) -> Sized:
+    def _whole(self, variant: Variant) -> Figures:
         """Of the variant's architecture, or of its student, which is a network of its own."""
         network = variant.arch, variant.shrink.student
         if network not in self._known:
             student = variant.shrink.student
-            if not student and self._estimated is not None:
+            if not student and isinstance(self._task, Sized):
+                self._known[network] = _checked(self._task.figures(**variant.arch_kwargs), variant.arch)
+            elif not student and self._estimated is not None:
                 self._known.setdefault(network, self._estimated.of(variant.arch))
             else:
                 self._known[network] = self._size_of(variant.arch, *filter(None, [student]))
         return self._known[network]
 
-    def _size_of(self, arch: Arch, *student: str) -> Sized:
+    def _size_of(self, arch: Arch, *student: str) -> Figures:
         if self._built >= MOST_ARCHITECTURES + (STUDENTS if student else 0):
             return {}
         self._built += 1
@@ -96,6 +101,20 @@ class Sizes:
         found = {arch: self._size_of(arch) for arch in _drawn(space)}
         self._known.update({(arch, ""): sized for arch, sized in found.items()})
         return Estimates(found)
+
+
+def _checked(told: object, arch: Arch) -> Figures:
+    found: list[tuple[Any, Any]] = list(told.items()) if isinstance(told, Mapping) else [(None, told)]
+    figures = {name: float(value) for name, value in found if isinstance(name, str) and _is_figure(value)}
+    if len(figures) < len(found):
+        asked = ", ".join(f"{name} = {value!r}" for name, value in arch)
+        remedy = "Return a dict of positive numbers by name, the same names for each architecture"
+        raise SpecError(f"figures({asked}) of the task", f"got {told!r}", remedy)
+    return figures
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
 def _drawn(space: Space) -> Sequence[Arch]:
@@ -117,7 +136,7 @@ class Estimates:
     multiplies the figure by, whichever foretells each of ``found`` better from the others (ridge regression; errors of what
     is left out in closed form: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, section 7.10)."""
 
-    def __init__(self, found: Mapping[Arch, Sized]) -> None:
+    def __init__(self, found: Mapping[Arch, Figures]) -> None:
         sized = {arch: figures for arch, figures in found.items() if figures}
         self._columns: dict[tuple[str, Scalar], int] = {}
         for arch in sized:
@@ -129,7 +148,7 @@ class Estimates:
             name: _fit(name, design, np.array([figures[name] for figures in sized.values()])) for name in sorted(names)
         }
 
-    def of(self, arch: Arch) -> Sized:
+    def of(self, arch: Arch) -> Figures:
         """Empty where none of ``found`` had a size. A sum is no smaller than half of the smallest that was found."""
         row = self._row(arch)
         return {name: fitted.at(row) for name, fitted in self._fitted.items()}

@@ -75,7 +75,7 @@ __version__
 load_study Study RunOptions Event StudyResult
 quantize measure
 make_bundle BundleOptions
-Task Trainable Trainer ReadyMade Pictured Piped ScoresSplit RanksCases FixedOnBaseline Grouped Teaching Taught
+Task Trainable Trainer ReadyMade Pictured Piped ScoresSplit RanksCases FixedOnBaseline Grouped Sized Teaching Taught
 Case Split SPLITS TensorSpec MetricInfo TrainRecipe
 Target SessionSource Readiness BuildRequest Artifact BoardInfo Demand INT8_DOT_PRODUCTS look_for build_artifact
 read_front Front Variant Measurement

@@ -12,6 +12,7 @@ import pytest
 from made_up_search import SPACE
 from small_transformers import BlobTask, small_cnn
 
+from edgedeploy.errors import SpecError
 from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Scalar
 from edgedeploy.search.space import Space
@@ -94,3 +95,27 @@ def test_a_student_is_weighed_where_architectures_are_estimated(monkeypatch: pyt
     assert found.of(whole)["macs"] == cells(whole.arch_kwargs)["macs"]
     found.of(replace(whole, shrink=Shrink(student="cnn")))
     assert len(asked) == MOST_ARCHITECTURES + 1
+
+
+class Counting:
+    """A task in as much as it says how large its architectures are."""
+
+    def __init__(self, figures: object = None) -> None:
+        self.told = figures
+
+    def figures(self, **arch: Scalar) -> Any:
+        return cells(arch) | {"paths": 3} if self.told is None else self.told
+
+
+def test_what_a_task_says_of_an_architecture_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, asked = sizes(monkeypatch, cells, CELLS)
+    variant = CELLS.variant({"target": "onnxruntime", "a": 1, "b": 2, "c": 3, "d": 4})
+    found = Sizes(Counting(), CELLS).of(variant)  # type: ignore[arg-type]
+    assert found == {**cells(variant.arch_kwargs), "paths": 3, "bytes": 4 * cells(variant.arch_kwargs)["parameters"]}
+    assert not asked
+
+
+@pytest.mark.parametrize("told", [{"macs": 0}, {"macs": float("nan")}, {"macs": "many"}, {3: 4.0}, 1e6, [1.0]])
+def test_what_is_no_figure_is_told_with_its_architecture(told: object) -> None:
+    with pytest.raises(SpecError, match=r"figures\(a = 6, b = 6"):
+        Sizes(Counting(told), CELLS).of(CELLS.baseline_variant("onnxruntime"))  # type: ignore[arg-type]
