@@ -45,7 +45,7 @@ from edgedeploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from edgedeploy.search.plan.programme import front, solve
 from edgedeploy.search.plan.table import Plan, Table
 from edgedeploy.study.plan_costs import PROFILED, table_from
-from edgedeploy.targets.onnxruntime.target import ENTRY, OnnxRuntimeTarget
+from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.tasks.segmentation.ultrasound import draw_bmode
 from edgedeploy.tasks.segmentation.unet import build_unet
 
@@ -72,10 +72,9 @@ def pictures(count: int, side: int, seed: int) -> Array:
     return np.stack(drawn).astype(np.float32) / 255
 
 
-def profiled(path: Path, reference: Path, feeds: Sequence[dict[str, Array]]) -> Profile:
+def profiled(session: OnnxRuntimeSession, reference: Path, feeds: Sequence[dict[str, Array]]) -> Profile:
     """The layers of a file by ONNX Runtime on one thread, as a board's measurement has them."""
-    layers = OnnxRuntimeSession(path, {}, 1).profile([feeds[0]] * PROFILE_RUNS)
-    found = with_sources({"layers": layers}, reference)["layers"]
+    found = with_sources({"layers": session.profile([feeds[0]] * PROFILE_RUNS)}, reference)["layers"]
     names = ("name", "source", "operator", "kernel", "device", "ns")
     return Profile(tuple(LayerTime(**{name: layer[name] for name in names}) for layer in found))
 
@@ -88,7 +87,8 @@ class Bench:
     feeds: Sequence[dict[str, Array]]
     folder: Path
 
-    def build(self, plan: PrecisionPlan, precision: str, name: str) -> Path:
+    def build(self, plan: PrecisionPlan, precision: str, name: str) -> OnnxRuntimeSession:
+        """The built file in a session of one thread, with the settings that the target gives it."""
         request = BuildRequest(
             reference=self.reference.path,
             inputs=self.reference.inputs,
@@ -98,12 +98,12 @@ class Bench:
             plan=plan,
         )
         place = self.folder / name
-        OnnxRuntimeTarget().build(request, place)
-        return place / ENTRY
+        artifact = OnnxRuntimeTarget().build(request, place)
+        return OnnxRuntimeSession(place / artifact.entry, dict(artifact.settings), 1)
 
     def profiles(self) -> dict[str, Profile]:
-        files = {precision: self.build(PrecisionPlan(), precision, precision) for precision in PROFILED}
-        return {name: profiled(path, self.reference.path, self.feeds) for name, path in files.items()}
+        ready = {precision: self.build(PrecisionPlan(), precision, precision) for precision in PROFILED}
+        return {name: profiled(session, self.reference.path, self.feeds) for name, session in ready.items()}
 
     def tables(self, profiles: dict[str, Profile], judge: Judge = no_metrics) -> tuple[Roundings, list[Table]]:
         """Tables by noise, then by each metric of ``judge``."""
@@ -183,8 +183,7 @@ def noisy_pairs(count: int, seed: int) -> Iterator[tuple[Array, Array]]:
         yield clean, (clean + 0.1 * rng.standard_normal(clean.shape)).astype(np.float32)
 
 
-def answers(path: Path, inputs: Sequence[Array]) -> Array:
-    session = OnnxRuntimeSession(path, {}, 1)
+def answers(session: OnnxRuntimeSession, inputs: Sequence[Array]) -> Array:
     return np.stack([next(iter(session.run({"image": image}).values())) for image in inputs])
 
 
@@ -220,7 +219,7 @@ def plan_quality(folder: Path, seed: int) -> Quality:
     ran: dict[tuple[str, ...], tuple[float, float, float]] = {}
     assert len(found.layers) == CONVOLUTIONS
     for number, precisions in enumerate(itertools.product(PROFILED, repeat=len(table.groups))):
-        outputs = answers(_file(bench, table, precisions, f"plan-{number}"), inputs)
+        outputs = answers(_built(bench, table, precisions, f"plan-{number}"), inputs)
         time_ns = table.plan(precisions).time_ns
         ran[precisions] = (decibels(clean, outputs, 1.0), min(80.0, decibels(plain, outputs, signal)), time_ns)
     verified = _verified(by_metric, table)
@@ -251,7 +250,7 @@ def _judged(
     return _share([(ran[precisions][quality], ran[precisions][2]) for precisions in verified], every)
 
 
-def _file(bench: Bench, table: Table, precisions: Sequence[str], name: str) -> Path:
+def _built(bench: Bench, table: Table, precisions: Sequence[str], name: str) -> OnnxRuntimeSession:
     floats = [
         layer
         for group, precision in zip(table.groups, precisions, strict=True)
