@@ -293,9 +293,9 @@ def _sha256_of_feeds(reference: Reference, feeds: Iterable[Mapping[str, Array]])
     return digest.hexdigest()
 
 
-def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
-    """A CPU session; with ``as_written``, one without graph optimisations. Raises ``Unsupported`` naming the node or
-    operator that ONNX Runtime refuses."""
+def open_onnx(path: Path, threads: int, *, as_written: bool = False, settings: Mapping[str, str] | None = None) -> Any:
+    """A CPU session with the configuration entries ``settings``; with ``as_written``, one without graph optimisations.
+    Raises ``Unsupported`` naming the node or operator that ONNX Runtime refuses."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -304,6 +304,8 @@ def open_onnx(path: Path, threads: int, *, as_written: bool = False) -> Any:
     if as_written:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a board on this host may be measuring
+    for key, value in (settings or {}).items():
+        options.add_session_config_entry(key, value)
     asked = f"{path.name} in ONNX Runtime {ort.__version__}"
     with graph.nodes_named(path), translated(asked, "Replace the operator it names", Unsupported):
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

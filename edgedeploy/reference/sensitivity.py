@@ -1,4 +1,5 @@
-"""What each rounding of an int8 build costs: the float reference with that one rounding alone, on calibration cases.
+"""What each rounding of an int8 build costs: the float reference with that one rounding alone, on calibration cases; and
+what several cost together.
 
 Simulated in ONNX Runtime: weights are rounded in the file, a tensor by a QuantizeLinear/DequantizeLinear pair that the
 session is told to compute as it is written. One session at a time runs on one thread, so the memory is that of one model
@@ -57,6 +58,69 @@ def sqnr_db(loss: float) -> float:
     return -10 * math.log10(loss) if loss > 0 else math.inf
 
 
+@dataclass(frozen=True)
+class Lost:
+    """What roundings cost together, as one place does in :class:`Sensitivity`."""
+
+    loss: float
+    metrics: Mapping[str, float]
+
+
+class Simulation:
+    """The float reference on its calibration cases ``feeds``, which are model-ready, and with any of its roundings on the
+    same ones. Raises ``DataError`` without a case."""
+
+    def __init__(
+        self, found: Roundings, feeds: Iterator[Mapping[str, Array]], scheme: Int8Scheme, judge: Judge = no_metrics
+    ) -> None:
+        plain = _Session(found.model)
+        self.found, self._judge, self._cases = found, judge, _taken(plain, feeds)
+        tensors = [place.tensor for place in found.places if place.kind == "tensor"]
+        self._ranges = _ranges(found.model, tensors, [feed for feed, _ in self._cases], scheme)
+        self._before = [judge(number, plain.named(outputs)) for number, (_, outputs) in enumerate(self._cases)]
+
+    @property
+    def cases(self) -> int:
+        return len(self._cases)
+
+    def look(self, places: Sequence[Rounding]) -> Lost:
+        """With all of ``places`` rounded. Raises ``Unsupported`` where that gives no numbers."""
+        changed = _copy(self.found.model)
+        for place in places:
+            _round(changed, place, self._ranges.get(place.tensor), self.found.spared)
+        rounded = _Session(changed)
+        answers = [rounded.run(feed) for feed, _ in self._cases]
+        loss = float(np.mean([_noise(own, found) for (_, own), found in zip(self._cases, answers, strict=True)]))
+        if not math.isfinite(loss):
+            alone = f"{places[0].tensor!r} in int8, the rest in float32"
+            asked = alone if len(places) == 1 else f"{len(places)} weights and tensors in int8"
+            raise Unsupported(asked, "the outputs hold NaN or Inf", "Search without plans")
+        after = [self._judge(number, rounded.named(outputs)) for number, outputs in enumerate(answers)]
+        return Lost(loss, _worse(self._before, after))
+
+    def look_at_plan(self, precisions: Sequence[str]) -> Lost:
+        """With all that rounds when the groups of the roundings have ``precisions``."""
+        groups = zip(self.found.groups, precisions, strict=True)
+        narrow = {layer for layers, precision in groups if precision == "int8" for layer in layers}
+        return self.look([place for place in self.found.places if not narrow.isdisjoint(place.layers)])
+
+
+def sensitivity_of(
+    simulation: Simulation, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Sensitivity:
+    """``progress`` gets the number of roundings that are done and of all, and may raise to end it. Raises ``Unsupported``
+    where a rounding gives no numbers."""
+    places = simulation.found.places
+    found: list[Lost] = []
+    for done, place in enumerate(places):
+        progress(done, len(places))
+        found.append(simulation.look([place]))
+    progress(len(places), len(places))
+    common = [name for name in (found[0].metrics if found else ()) if all(name in own.metrics for own in found)]
+    metrics = {name: tuple(own.metrics[name] for own in found) for name in common}
+    return Sensitivity(tuple(own.loss for own in found), simulation.cases, metrics)
+
+
 def measure_sensitivity(
     found: Roundings,
     feeds: Iterator[Mapping[str, Array]],
@@ -64,28 +128,8 @@ def measure_sensitivity(
     progress: Callable[[int, int], None] = lambda done, total: None,
     judge: Judge = no_metrics,
 ) -> Sensitivity:
-    """``feeds`` are model-ready calibration cases. ``progress`` gets the number of roundings that are done and of all, and
-    may raise to end it. Raises ``DataError`` without a case, ``Unsupported`` where a rounding gives no numbers."""
-    plain = _Session(found.model)
-    cases = _taken(plain, feeds)
-    tensors = [place.tensor for place in found.places if place.kind == "tensor"]
-    ranges = _ranges(found.model, tensors, [feed for feed, _ in cases], scheme)
-    before = [judge(number, plain.named(outputs)) for number, (_, outputs) in enumerate(cases)]
-    losses: list[float] = []
-    worse: list[dict[str, float]] = []
-    for done, place in enumerate(found.places):
-        progress(done, len(found.places))
-        rounded = _Session(_with_rounding(found.model, place, ranges.get(place.tensor), found.spared))
-        answers = [rounded.run(feed) for feed, _ in cases]
-        losses.append(float(np.mean([_noise(own, found) for (_, own), found in zip(cases, answers, strict=True)])))
-        after = [judge(number, rounded.named(outputs)) for number, outputs in enumerate(answers)]
-        worse.append(_worse(before, after))
-        if not math.isfinite(losses[-1]):
-            asked = f"{place.tensor!r} in int8, the rest in float32"
-            raise Unsupported(asked, "the outputs hold NaN or Inf", "Search without plans")
-    progress(len(found.places), len(found.places))
-    common = [name for name in (worse[0] if worse else ()) if all(name in own for own in worse)]
-    return Sensitivity(tuple(losses), len(cases), {name: tuple(own[name] for own in worse) for name in common})
+    """As :func:`sensitivity_of` a :class:`Simulation` of these, and raises what both raise."""
+    return sensitivity_of(Simulation(found, feeds, scheme, judge), progress)
 
 
 def _worse(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -200,12 +244,18 @@ def _with_rounding(
     spared: Mapping[str, Sequence[int]] = MappingProxyType({}),
 ) -> Any:
     changed = _copy(model)
+    _round(changed, place, extremes, spared)
+    return changed
+
+
+def _round(
+    model: Any, place: Rounding, extremes: tuple[float, float] | None, spared: Mapping[str, Sequence[int]]
+) -> None:
     if place.kind == "weights":
-        _round_weights(changed, place)
+        _round_weights(model, place)
     else:
         assert extremes is not None
-        _round_tensor(changed, place.tensor, *extremes, spared)
-    return changed
+        _round_tensor(model, place.tensor, *extremes, spared)
 
 
 def _round_weights(model: Any, place: Rounding) -> None:

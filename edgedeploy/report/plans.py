@@ -18,7 +18,8 @@ def plans_section(data: ReportData) -> Section | None:
         for name, made in own.items()
     ]
     caption = (
-        "Made from the profiles of the float32 and the int8 model and from one rounding at a time, simulated on calibration "
-        "cases. Decibels and times are what the plan expects (predicted); what a variant does is in the tables above."
+        "Made from the profiles of the float32 and the int8 model and from roundings, alone and together, simulated on "
+        "calibration cases. Decibels and times are what the plan expects (predicted); what a variant does is in the tables "
+        "above."
     )
     return Section("Precision plans", caption, [Table(["Target", "Budget", "Variant", "The plan"], lines)])

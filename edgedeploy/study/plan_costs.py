@@ -124,5 +124,10 @@ def own_losses(table: Table) -> list[float]:
     return [sum(noise.loss for noise in table.noises if (group, "int8") in noise.members) for group in _places(table)]
 
 
+def alone(table: Table) -> list[tuple[str, ...]]:
+    """For each group the plan in which it alone is int8."""
+    return [tuple("int8" if own == group else "float32" for own in _places(table)) for group in _places(table)]
+
+
 def _places(table: Table) -> Sequence[int]:
     return range(len(table.groups))

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.errors import DataError, EdgeDeployError, OutOfTime, Unsupported
-from edgedeploy.files import read_json, write_json
+from edgedeploy.files import write_json
 from edgedeploy.interfaces.target import PerLayer, Target, TellsInt8
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.measurement import Measurement
@@ -25,8 +25,9 @@ from edgedeploy.records.units import human
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.reference.export import Reference
 from edgedeploy.reference.roundings import Roundings, roundings_of
-from edgedeploy.reference.sensitivity import CASES, Judge, Sensitivity, measure_sensitivity, no_metrics, sqnr_db
+from edgedeploy.reference.sensitivity import CASES, Judge, Simulation, no_metrics, sqnr_db
 from edgedeploy.search.plan.programme import ends_of, solve
+from edgedeploy.search.plan.refined import SHARES, Refined
 from edgedeploy.search.plan.table import Plan, Table
 from edgedeploy.search.proposals import seeds_of
 from edgedeploy.search.space import Space
@@ -34,8 +35,9 @@ from edgedeploy.spec.space import PlanGoal, plan_goal
 from edgedeploy.study.cases import scores_of
 from edgedeploy.study.evidence_files import move_aside
 from edgedeploy.study.layout import PLANS
-from edgedeploy.study.plan_costs import gains_ns, own_losses, table_of
-from edgedeploy.study.reading import FAULTS, read_record
+from edgedeploy.study.plan_costs import alone, gains_ns, own_losses, table_of
+from edgedeploy.study.plan_losses import PlanLosses, finite, looked_at
+from edgedeploy.study.reading import read_record
 from edgedeploy.study.workbench import Workbench
 
 NEEDED: Final = ("float32", "int8")
@@ -81,13 +83,13 @@ class MadePlan:
     def from_json(cls, data: Mapping[str, Any]) -> MadePlan:
         """Raises what reading a record raises."""
         low, high = data["ends_ns"]
-        numbers = {name: _finite(data[name]) for name in ("time_ns", "loss")}
-        kept = [Kept(str(item["layer"]), _finite(item["loss"]), _finite(item["saved_ns"])) for item in data["kept"]]
+        numbers = {name: finite(data[name]) for name in ("time_ns", "loss")}
+        kept = [Kept(str(item["layer"]), finite(item["loss"]), finite(item["saved_ns"])) for item in data["kept"]]
         return cls(
             PrecisionPlan.from_json(data["rules"]),
             tuple(kept),
             int(data["layers"]),
-            ends_ns=(_finite(low), _finite(high)),
+            ends_ns=(finite(low), finite(high)),
             metric=str(data["metric"]),
             **numbers,
         )
@@ -217,14 +219,18 @@ class PlanMaker:
         own = self._targets[target]
         scheme = own.int8_scheme if isinstance(own, TellsInt8) else Int8Scheme()
         found = roundings_of(reference.path, scheme)
-        sensitivity = self._sensitivity(target, measured["int8"].variant, reference, found, scheme)
+        losses = self._losses(target, measured["int8"].variant, reference, found, scheme)
+        losses.keep()
         ends = sum(math.prod(spec.shape) for spec in (*reference.inputs, *reference.outputs))
         self._progress(f"{target}: precision plans of {len(found.layers)} layers")
         made: dict[str, MadePlan] = {}
         for metric in self._metrics("", *(goal.metric for goal in self.budgets.values())):
             shares = {name: goal.budget for name, goal in self.budgets.items() if goal.metric == metric}
-            table = table_of(found, sensitivity, measured, ends_elements=ends, metric=metric)
-            made |= made_plans(table, shares, metric)
+            table = table_of(found, losses.sensitivity, measured, ends_elements=ends, metric=metric)
+            if shares:
+                looked = looked_at(table, losses.sensitivity, losses.of, metric, (*SHARES, *shares.values()))
+                made |= made_plans(looked.table, shares, metric, looked)
+        losses.keep()
         return made
 
     def _metrics(self, *also: str) -> list[str]:
@@ -252,45 +258,48 @@ class PlanMaker:
 
         return judge
 
-    def _sensitivity(
+    def _losses(
         self, target: str, variant: Variant, reference: Reference, found: Roundings, scheme: Int8Scheme
-    ) -> Sensitivity:
-        """Measured once, and kept beside the reference under what it depends on."""
+    ) -> PlanLosses:
+        """Simulated once, and kept beside the reference under what they depend on."""
         cases = hashlib.sha256()
         feeds = [_hashed(feed, cases) for _, feed in zip(range(CASES), self._bench.calibration(variant), strict=False)]
         asked = ", ".join(self._metrics())
         key = {"reference": reference.sha256, "scheme": repr(scheme), "cases": cases.hexdigest(), "asked": asked}
         path = reference.path.with_name(f"sensitivity-{target}.json")
-        kept = _kept_sensitivity(path, key, len(found.places))
-        if kept is not None:
-            return kept
 
-        def progress(done: int, total: int) -> None:
+        def simulation() -> Simulation:
+            return Simulation(found, iter(feeds), scheme, self._judge(variant, reference))
+
+        def show(text: str) -> None:
             self._check()
-            if done * 10 // total > (done - 1) * 10 // total:
-                self._progress(f"{target}: what int8 costs each layer, {done} of {total} roundings")
+            self._progress(f"{target}: {text}")
 
-        measured = measure_sensitivity(found, iter(feeds), scheme, progress, self._judge(variant, reference))
-        metrics = {name: list(values) for name, values in measured.metrics.items()}
-        write_json(path, {**key, "losses": list(measured.losses), "count": measured.cases, "metrics": metrics})
-        return measured
+        return PlanLosses(path, key, len(found.places), simulation, show)
 
 
-def made_plans(table: Table, budgets: Mapping[str, float], metric: str = "") -> dict[str, MadePlan]:
-    """The plan of each budget. One with no layer left in int8 is none, and its budget stands for the model without a
-    plan."""
+def made_plans(
+    table: Table, budgets: Mapping[str, float], metric: str = "", looked: Refined | None = None
+) -> dict[str, MadePlan]:
+    """The plan of each budget: the best of those that were ``looked`` at, or the programme's. One with no layer left in
+    int8 is none, and its budget stands for the model without a plan."""
     ends = ends_of(table)
     found: dict[str, MadePlan] = {}
     for name, share in budgets.items():
-        plan = solve(table, time_ns=ends.budget_ns(share))
+        budget_ns = ends.budget_ns(share)
+        plan = looked.best(budget_ns) if looked else solve(table, time_ns=budget_ns)
         if plan is None:  # a solver that ended early
             plan = ends.quickest
-        found[name] = _made(table, plan, (ends.quickest.time_ns, ends.best.time_ns), metric)
+        found[name] = _made(table, plan, (ends.quickest.time_ns, ends.best.time_ns), metric, looked)
     return found
 
 
-def _made(table: Table, plan: Plan, ends_ns: tuple[float, float], metric: str) -> MadePlan:
+def _made(
+    table: Table, plan: Plan, ends_ns: tuple[float, float], metric: str, looked: Refined | None = None
+) -> MadePlan:
     losses, gains = own_losses(table), gains_ns(table)
+    if looked is not None:  # as it was seen, not as the table fits all plans
+        losses = [looked.losses.get(only, loss) for only, loss in zip(alone(table), losses, strict=True)]
     floats = [place for place, precision in enumerate(plan.precisions) if precision == "float32"]
     narrow = any(
         group.costs["int8"].size_bytes and precision == "int8"
@@ -317,24 +326,3 @@ def _hashed(feed: Mapping[str, Array], digest: Any) -> Mapping[str, Array]:
         digest.update(f"{name} {feed[name].dtype.str} {feed[name].shape}".encode())
         digest.update(np.ascontiguousarray(feed[name]).tobytes())
     return feed
-
-
-def _kept_sensitivity(path: Path, key: Mapping[str, str], places: int) -> Sensitivity | None:
-    """What an earlier run measured; None for another model, scheme or cases, and for a file that is damaged."""
-    try:
-        data = read_json(path)
-        losses = tuple(_finite(loss) for loss in data["losses"])
-        metrics = {str(name): tuple(map(_finite, values)) for name, values in data["metrics"].items()}
-        whole = all(len(values) == places for values in (losses, *metrics.values()))
-        if whole and all(data[name] == value for name, value in key.items()):
-            return Sensitivity(losses, int(data["count"]), metrics)
-    except (OSError, *FAULTS):
-        pass
-    return None
-
-
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"expected a number, but got {value!r}")
-    return number

@@ -45,11 +45,15 @@ class Ends:
 
 
 def ends_of(table: Table) -> Ends:
-    programme = _Programme(table)
+    found = _ends(_Programme(table))
+    assert found is not None  # without a limit every choice is allowed
+    return found
+
+
+def _ends(programme: _Programme) -> Ends | None:
     quickest = programme.least("time", then="loss")
     best = programme.least("loss", then="time")
-    assert quickest is not None and best is not None  # without a limit every choice is allowed
-    return Ends(quickest, best)
+    return None if quickest is None or best is None else Ends(quickest, best)
 
 
 def solve(
@@ -60,9 +64,13 @@ def solve(
     return _Programme(table, without).least("loss", then="time", time=time_ns, size=size_bytes)
 
 
-def front(table: Table, shares: Sequence[float] = BUDGETS) -> tuple[Plan, ...]:
-    """The plans of all budgets between both ends, each once, the quickest first: none is beaten in time and loss."""
-    programme, ends = _Programme(table), ends_of(table)
+def front(table: Table, shares: Sequence[float] = BUDGETS, without: Sequence[Plan] = ()) -> tuple[Plan, ...]:
+    """The plans of all budgets between both ends, each once, the quickest first: none is beaten in time and loss. Plans in
+    ``without`` are left out, and beat none; nothing is left when those are all."""
+    programme = _Programme(table, without)
+    ends = _ends(programme)
+    if ends is None:
+        return ()
     found = [ends.best, ends.quickest]
     reached_ns = ends.best.time_ns
     for share in sorted(shares, reverse=True):

@@ -74,14 +74,18 @@ def expose_onnx(source: Any, artifact: Artifact, folder: Path, scratch: Path) ->
 
     def opener(names: Sequence[str]) -> Runner:
         wanted = {name: theirs[name] for name in names}
-        return _onnx_runner(model, wanted, scratch / "artifact.onnx", as_written=in_float)
+        settings = {} if in_float else dict(artifact.settings)
+        return _onnx_runner(model, wanted, scratch / "artifact.onnx", as_written=in_float, settings=settings)
 
     return ExposedModel(theirs, opener)
 
 
-def _onnx_runner(model: Any, names: Mapping[str, str], path: Path, *, as_written: bool) -> Runner:
+def _onnx_runner(
+    model: Any, names: Mapping[str, str], path: Path, *, as_written: bool, settings: Mapping[str, str] | None = None
+) -> Runner:
     """A runner of ``model`` that returns the tensors of ``names`` (our name -> the model's). It opens a copy at
-    ``path`` that has them as outputs; with ``as_written``, without optimisations and so in float."""
+    ``path`` that has them as outputs, with the artifact's ``settings``; with ``as_written``, without optimisations and so in
+    float."""
     import onnx
 
     copy = onnx.ModelProto.FromString(model.SerializeToString())
@@ -89,7 +93,7 @@ def _onnx_runner(model: Any, names: Mapping[str, str], path: Path, *, as_written
     extra = [name for name in dict.fromkeys(names.values()) if name not in there]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra)
     onnx.save(copy, str(path))
-    session = open_onnx(path, threads=1, as_written=as_written)
+    session = open_onnx(path, threads=1, as_written=as_written, settings=settings)
     inputs = {item.name for item in session.get_inputs()}
 
     def run(feed: Mapping[str, Array]) -> dict[str, Array]:

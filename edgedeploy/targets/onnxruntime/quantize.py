@@ -53,6 +53,13 @@ NARROWED: Final = {
 }
 """The operators that each precision quantizes."""
 
+NARROWED_BY_THE_RUNTIME: Final = ("Conv", "ConvTranspose", "Gemm")
+"""Operators with float weights that ONNX Runtime makes int8 where their input and their output are rounded."""
+KEEPING: Final[Mapping[str, str]] = {"optimization.disable_specified_optimizers": "WeightBiasQuantization"}
+"""Session settings of a file that keeps such a layer in float beside int8 ones. That optimizer (ONNX Runtime 1.21 and later)
+would round the layer's weights with one scale for all channels, and run it in int8: less exact than the int8 layer that the
+plan was to spare. Earlier releases do not have it and pass over its name."""
+
 NEVER_INT8: Final = ("BatchNormalization",)
 """A batch norm that could not be folded computes in float anyway: int8 weights would only add error."""
 
@@ -66,9 +73,9 @@ class Scheme:
     options: Mapping[str, bool] = field(default_factory=dict)
 
 
-def write_narrow(request: BuildRequest, path: Path, ranges: Ranges | None = None) -> None:
-    """The reference with its narrow layers, written to ``path``. With ``ranges`` of the reference's tensors no calibration
-    case is read. Raises ``Unsupported`` or ``BuildError``."""
+def write_narrow(request: BuildRequest, path: Path, ranges: Ranges | None = None) -> Mapping[str, str]:
+    """The reference with its narrow layers, written to ``path``; returns the settings that its sessions need. With
+    ``ranges`` of the reference's tensors no calibration case is read. Raises ``Unsupported`` or ``BuildError``."""
     open_onnx(request.reference, threads=1)  # raises with the operator's name; the preparation hides such errors
     source = outline(_named(request.reference))
     assignment = assign(request.plan, layers_of(source), request.precision)
@@ -98,6 +105,15 @@ def write_narrow(request: BuildRequest, path: Path, ranges: Ranges | None = None
     if "int8" in wanted:
         compact(model, source)
     save(model, path)
+    return settings_of(model)
+
+
+def settings_of(model: Any) -> Mapping[str, str]:
+    """The session settings with which the layers of a written file have the precisions that it gives them."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    rounded = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    wide = any(node.op_type in NARROWED_BY_THE_RUNTIME and node.input[1] in weights for node in model.graph.node)
+    return KEEPING if rounded and wide else {}
 
 
 def _named(reference: Path) -> Any:

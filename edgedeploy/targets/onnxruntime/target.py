@@ -71,7 +71,7 @@ class OnnxRuntimeTarget:
 
     def build(self, request: BuildRequest, folder: Path) -> Artifact:
         """See :class:`edgedeploy.interfaces.target.Target`. One file, and that of its weights where the
-        reference has one; session settings for a quantized reference only."""
+        reference has one; session settings for a quantized reference, and for float layers between int8 ones."""
         return self._built(request, folder, None)
 
     def build_from_ranges(self, request: BuildRequest, ranges: Ranges, folder: Path) -> Artifact:
@@ -86,6 +86,7 @@ class OnnxRuntimeTarget:
     def _built(self, request: BuildRequest, folder: Path, ranges: Ranges | None) -> Artifact:
         def write(scratch: Path, versions: dict[str, str]) -> Mapping[str, str]:
             path = scratch / ENTRY
+            settings: Mapping[str, str] = QUANTIZED_SETTINGS if request.quantized else {}
             calibrated = any(name in CALIBRATED for name in (request.precision, *request.plan.precisions))
             feed = first_feed(request) if calibrated and ranges is None else probe_feed(request)
             if request.quantized:
@@ -93,11 +94,11 @@ class OnnxRuntimeTarget:
             elif request.precision in ("float32", AS_GIVEN) and not request.plan.rules:
                 copy(request.reference, path)
             else:
-                write_narrow(request, path, ranges)
+                settings = write_narrow(request, path, ranges)
             if request.max_batch > 1:
                 open_batch(path)
             _prove(path, request, feed)
-            return QUANTIZED_SETTINGS if request.quantized else {}
+            return settings
 
         return staged_artifact(self, request, folder, ENTRY, write)
 

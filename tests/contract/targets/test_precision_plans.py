@@ -66,6 +66,16 @@ def test_a_layer_is_kept_wide(make: Any, named: bool, tmp_path: Path) -> None:
 
 
 @each_target
+@pytest.mark.parametrize("kept", ["/block1/conv", "/block2/conv", "/head/conv"])
+def test_a_layer_stays_wide_wherever_it_stands(make: Any, kept: str, tmp_path: Path) -> None:
+    """Also between two int8 layers, where ONNX Runtime makes its weights int8 unless it is told not to."""
+    path = convolutional(tmp_path / "m.onnx")
+    _, executed, session = build(make, request(path, "int8", {kept: "float32"}), tmp_path / "planned")
+    assert executed == {"int8": 2, "float32": 1}
+    agrees(path, session, "int8", "float32")
+
+
+@each_target
 def test_a_single_layer_is_narrowed(make: Any, tmp_path: Path) -> None:
     path = convolutional(tmp_path / "m.onnx")
     _, executed, session = build(make, request(path, "float32", {"/block2/*": "int8"}), tmp_path / "out")

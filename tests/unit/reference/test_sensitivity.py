@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +19,13 @@ from edgedeploy.reference import sensitivity
 from edgedeploy.reference.external import MOST_IN_ONE_FILE_BYTES, weights_file
 from edgedeploy.reference.passes import passes
 from edgedeploy.reference.roundings import Roundings, roundings_of
-from edgedeploy.reference.sensitivity import measure_sensitivity, rounded_weights, sqnr_db
+from edgedeploy.reference.sensitivity import (
+    Simulation,
+    measure_sensitivity,
+    rounded_weights,
+    sensitivity_of,
+    sqnr_db,
+)
 
 ORT = Int8Scheme(operators=("Concat",))
 NNCF = Int8Scheme(outputs=False, mean_extremes=True)
@@ -107,6 +113,33 @@ def test_what_each_rounding_costs_adds_up_to_what_all_cost(tmp_path: Path) -> No
     plain, rounded = sensitivity._Session(found.model), sensitivity._Session(model)
     whole = float(np.mean([sensitivity._noise(plain.run(feed), rounded.run(feed)) for feed in feeds]))
     assert sum(losses.losses) == pytest.approx(whole, rel=0.35)
+
+
+def test_a_whole_plan_is_simulated_with_all_that_it_rounds(tmp_path: Path) -> None:
+    found = roundings_of(convolutional(tmp_path / "m.onnx"), ORT)
+    plain = _first_outputs(found.model)
+
+    def judge(case: int, outputs: Mapping[str, Array]) -> dict[str, float]:
+        return {"away": float(np.abs(plain[case] - outputs["out"]).mean())}
+
+    simulation = Simulation(found, images(), ORT, judge)
+    alone = sensitivity_of(simulation)
+    assert simulation.look([found.places[0]]).loss == alone.losses[0]
+    nothing = simulation.look_at_plan(["float32"] * 3)
+    assert (nothing.loss, nothing.metrics) == (0, {"away": 0})
+    every = simulation.look_at_plan(["int8"] * 3)
+    assert every == simulation.look(found.places)
+    assert every.metrics["away"] > max(alone.metrics["away"])
+    first = {place.tensor for place in found.places if 0 in place.layers}
+    assert first == {"image", "r1", found.layers[0].weight}
+    only = simulation.look_at_plan(["int8", "float32", "float32"])
+    assert only == simulation.look([place for place in found.places if place.tensor in first])
+    assert 0 < only.loss < every.loss
+
+
+def _first_outputs(model: onnx.ModelProto) -> list[Array]:
+    session = sensitivity._Session(model)
+    return [session.run(feed)[0] for feed in images()]
 
 
 def test_a_layer_with_weights_that_eight_bits_cannot_hold_is_the_worst(tmp_path: Path) -> None:

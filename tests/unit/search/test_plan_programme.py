@@ -78,6 +78,20 @@ def test_a_front_holds_what_is_not_beaten_and_both_ends(table: Table) -> None:
     assert (ends.budget_ns(0), ends.budget_ns(1)) == (ends.quickest.time_ns, ends.best.time_ns)
 
 
+@settings(max_examples=20, deadline=None)
+@given(tables())
+def test_a_front_without_plans_is_that_of_the_rest(table: Table) -> None:
+    first = front(table, (0.2, 0.4, 0.6, 0.8))
+    rest = [plan for plan in every_plan(table) if plan not in first]
+    second = front(table, (0.2, 0.4, 0.6, 0.8), without=first)
+    assert bool(second) == bool(rest)
+    for plan in second:
+        assert plan in rest
+        assert not any(
+            other.time_ns <= plan.time_ns and other.loss <= plan.loss and goal(other) != goal(plan) for other in rest
+        )
+
+
 def layers(*costs: tuple[float, float]) -> tuple[Group, ...]:
     """Groups of one layer by their times in int8 and float32."""
     return tuple(

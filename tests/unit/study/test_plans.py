@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -227,6 +228,27 @@ def test_plans_are_made_once_and_found_again(tmp_path: Path) -> None:
     more.make()
     assert not any("roundings" in line for line in more.shown)  # what each rounding costs is kept
     assert more.maker.made["onnxruntime"]["auto:0.5"] == made
+
+
+def test_a_plan_is_the_best_of_those_that_were_looked_at_whole(tmp_path: Path) -> None:
+    """And what whole plans lose is kept, for budgets that are asked for later."""
+    task = SmallTask(tmp_path / "task")
+    first = Maker(tmp_path / "study", task, "auto:0.5")
+    first.make()
+    made = first.maker.made["onnxruntime"]["auto:0.5"]
+    kept = json.loads(next((tmp_path / "study").rglob("sensitivity-onnxruntime.json")).read_text(encoding="utf-8"))
+    plans = {name: item["loss"] for name, item in kept["plans"].items()}
+    assert set(plans) == {"".join(bits) for bits in itertools.product("01", repeat=3)}
+    assert plans["000"] == 0
+    asked = {rule.pattern for rule in made.plan.rules}
+    name = "".join("0" if layer in asked else "1" for layer in CONVOLUTIONS)
+    assert made.loss == plans[name] == min(loss for other, loss in plans.items() if other.count("0") == len(asked))
+    alone = {layer: plans["".join("1" if i == at else "0" for i in range(3))] for at, layer in enumerate(CONVOLUTIONS)}
+    assert {kept.layer: kept.loss for kept in made.kept} == {layer: alone[layer] for layer in asked}
+    assert any("whole plans" in line for line in first.shown)
+    more = Maker(tmp_path / "study", task, "auto:0.5", "auto:0.9")
+    more.make()
+    assert not any("whole plans" in line for line in more.shown)
 
 
 def test_a_metric_of_the_task_judges_plans_on_calibration_cases(tmp_path: Path) -> None:
