@@ -165,8 +165,8 @@ class Sized(Protocol):
     """A task that knows how large an architecture is without building it. A protocol of its own because a search finds that
     out of most models itself.
 
-    Of a space with more than 64 architectures it builds 64 and estimates the others, which says little of how layers lie
-    behind one another. Nothing but the search reads these figures.
+    Of a space with more than 64 architectures it builds 64 and estimates the others, or does without figures that cannot be
+    estimated, such as how many layers lie behind one another. Nothing but the search reads these figures.
     """
 
     def figures(self, **arch: Scalar) -> Mapping[str, float]:

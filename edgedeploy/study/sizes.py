@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +33,9 @@ STUDENTS: Final = 16
 DRAWS_EACH: Final = 20
 """Points of a space that are drawn for each architecture wanted, at most: others may be forbidden, or drawn before."""
 
+MOST_ERROR: Final = 0.1
+"""Of a figure that is estimated: with more, a search finds less with it than without."""
+
 _PULL: Final = 1e-3
 """Of every value's share towards nothing, so that what was not drawn has one too."""
 
@@ -51,8 +55,8 @@ class Sizes:
     has, and of a transformer what it leaves out is taken from it. They are no result and stand nowhere.
 
     Of a space with more architectures than ``MOST_ARCHITECTURES`` so many are drawn and built, the same ones each time, and
-    the others are estimated from them; nothing is built or estimated of what the task knows itself
-    (:class:`edgedeploy.interfaces.task.Sized`). Raises ``SpecError`` where what it says is no figures.
+    figures of the others are estimated from them, if they can be. Nothing is built or estimated where the task itself tells
+    figures (:class:`edgedeploy.interfaces.task.Sized`). Raises ``SpecError`` where what it tells is no figures.
     """
 
     def __init__(self, task: Task, space: Space) -> None:
@@ -99,8 +103,10 @@ class Sizes:
         if math.prod(len(space.parameters[name]) for name in names) <= MOST_ARCHITECTURES:
             return None
         found = {arch: self._size_of(arch) for arch in _drawn(space)}
-        self._known.update({(arch, ""): sized for arch, sized in found.items()})
-        return Estimates(found)
+        estimates = Estimates(found)
+        for arch, sized in found.items():  # a figure that the others lack would set these apart
+            self._known[arch, ""] = {name: value for name, value in sized.items() if name in estimates.names}
+        return estimates
 
 
 def _checked(told: object, arch: Arch) -> Figures:
@@ -144,9 +150,16 @@ class Estimates:
                 self._columns.setdefault(value, len(self._columns) + 1)
         design = np.array([self._row(arch) for arch in sized]).reshape(len(sized), len(self._columns) + 1)
         names = set.intersection(*(set(figures) for figures in sized.values())) if sized else set()
-        self._fitted = {
-            name: _fit(name, design, np.array([figures[name] for figures in sized.values()])) for name in sorted(names)
-        }
+        fitted = {name: _fit(design, np.array([figures[name] for figures in sized.values()])) for name in sorted(names)}
+        for name, fit in fitted.items():
+            told = "%s of %d architectures foretells the others' with a median error of %.1f %%"
+            LOG.info(told, name, len(sized), 100 * fit.error)
+        self._fitted = {name: fit for name, fit in fitted.items() if fit.error <= MOST_ERROR}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the figures that are estimated with a median error of at most ``MOST_ERROR``; the others are left out."""
+        return frozenset(self._fitted)
 
     def of(self, arch: Arch) -> Figures:
         """Empty where none of ``found`` had a size. A sum is no smaller than half of the smallest that was found."""
@@ -160,18 +173,22 @@ class Estimates:
         return row
 
 
+@dataclass(frozen=True)
 class _Fitted:
-    """``shares`` of a figure, which is at least ``least``, or of its logarithm where it is ``multiplied``."""
+    """``shares`` of a figure, which is at least ``least``, or of its logarithm where it is ``multiplied``; ``error``: the
+    median of what was left out and foretold, as a logarithm of found over foretold."""
 
-    def __init__(self, shares: Floats, multiplied: bool, least: float) -> None:
-        self._shares, self._multiplied, self._least = shares, multiplied, least
+    shares: Floats
+    multiplied: bool
+    least: float
+    error: float
 
     def at(self, row: Floats) -> float:
-        found = float(row @ self._shares)
-        return math.exp(found) if self._multiplied else max(found, self._least)
+        found = float(row @ self.shares)
+        return math.exp(found) if self.multiplied else max(found, self.least)
 
 
-def _fit(name: str, design: Floats, figures: Floats) -> _Fitted:
+def _fit(design: Floats, figures: Floats) -> _Fitted:
     pull = _PULL * np.eye(design.shape[1])
     pull[0, 0] = 0.0
     inverse = np.linalg.pinv(design.T @ design + pull)
@@ -180,14 +197,10 @@ def _fit(name: str, design: Floats, figures: Floats) -> _Fitted:
     for multiplied in (False, True):
         targets: Any = np.log(figures) if multiplied else figures
         shares = inverse @ design.T @ targets
-        errors = (targets - design @ shares) / np.maximum(1 - leverage, 1e-6)
-        foretold = np.exp(targets - errors) if multiplied else np.maximum(targets - errors, least)
-        kinds.append((float(np.median(np.abs(np.log(foretold / figures)))), multiplied, shares))
-    error, multiplied, shares = min(kinds, key=lambda kind: kind[0])
-    LOG.info(
-        "%s of %d architectures, of others estimated with a median error of %.1f %%", name, len(figures), 100 * error
-    )
-    return _Fitted(shares, multiplied, least)
+        foretold = targets - (targets - design @ shares) / np.maximum(1 - leverage, 1e-6)
+        foretold = np.exp(foretold) if multiplied else np.maximum(foretold, least)
+        kinds.append(_Fitted(shares, multiplied, least, float(np.median(np.abs(np.log(foretold / figures))))))
+    return min(kinds, key=lambda kind: kind.error)
 
 
 def _kept(shrink: Shrink) -> float:

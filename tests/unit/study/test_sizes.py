@@ -89,6 +89,18 @@ def test_of_many_architectures_a_few_are_built_and_the_others_estimated(monkeypa
     assert again.of(variant) == found.of(variant)
 
 
+def test_a_figure_that_can_hardly_be_estimated_is_left_out_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def size_of(arch: Mapping[str, Scalar]) -> dict[str, float]:
+        longest = max(0 if arch[name] == 6 else int(arch[name]) ** 2 for name in STAGES)
+        return cells(arch) | {"depth": 1.0 + longest}
+
+    found, asked = sizes(monkeypatch, size_of, CELLS)
+    for stage in (1, 3, 6):
+        arch = {name: stage if name == "a" else 6 for name in STAGES}
+        assert set(found.of(CELLS.variant({"target": "onnxruntime", **arch}))) == {"parameters", "macs", "bytes"}
+    assert dict.fromkeys(STAGES, 6) in asked
+
+
 def test_a_student_is_weighed_where_architectures_are_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     found, asked = sizes(monkeypatch, cells, CELLS)
     whole = CELLS.baseline_variant("onnxruntime")
