@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgedeploy.runtime.agent.claim import PLACE
+
 if TYPE_CHECKING:
     from benchmarks.shared.fault_outcomes import Outcome
 
@@ -83,6 +85,18 @@ def slow_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
         half += 1
     before = max(0, len(items) // workers * (workers // 2) - half)
     return [*slow[:half], *quick[:before], *slow[half:], *quick[before:]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test that judges no time, with all its fixtures, measures in a place of its worker's own: else four workers would
+    wait for one another. Who tests the machine's place, or takes times, shares the machine's."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "beside" in item.keywords and "alone" not in item.keywords:
+            patch.setenv(PLACE, f"tests-{os.getpid()}")
+        else:
+            patch.delenv(PLACE, raising=False)
+        return (yield)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
