@@ -90,9 +90,9 @@ def slow_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """A test that judges no time, with all its fixtures, measures in a place of its worker's own: else four workers would
-    wait for one another. Who tests the machine's place, or takes times, shares the machine's."""
+    wait for one another. Boards that a test reaches through sshd have the machine's place, as sshd passes nothing on."""
     with pytest.MonkeyPatch.context() as patch:
-        if "beside" in item.keywords and "alone" not in item.keywords:
+        if {"beside", "waiting"} & set(item.keywords) and "alone" not in item.keywords:
             patch.setenv(PLACE, f"tests-{os.getpid()}")
         else:
             patch.delenv(PLACE, raising=False)
@@ -177,6 +177,12 @@ def warm_converter() -> Iterator[None]:
 def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes what this user's boards are remembered by."""
     monkeypatch.setenv("EDGEDEPLOY_STATE", str(tmp_path_factory.mktemp("state")))
+
+
+@pytest.fixture
+def machine_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boards of the test measure in the place of the whole machine: it is tested who may have that."""
+    monkeypatch.delenv(PLACE, raising=False)
 
 
 @pytest.fixture(autouse=True)

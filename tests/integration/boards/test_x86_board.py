@@ -34,7 +34,7 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.job import Job, MeasurePlan, Payload
 from edgedeploy.reference.export import run_reference
-from edgedeploy.runtime.agent.claim import MEASURING_SOCKET, PLACE
+from edgedeploy.runtime.agent.claim import MEASURING_SOCKET
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.study.store import Store
@@ -266,10 +266,10 @@ def test_a_killed_user_leaves_no_board_running() -> None:
     assert processes_after_kill(code, processes_naming) == []
 
 
-def test_a_session_holds_this_host_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("machine_place")
+def test_a_session_holds_this_host_to_itself() -> None:
     """An emulator keeps cores busy: nobody's times are taken beside it."""
     need_avx2_emulation()
-    monkeypatch.delenv(PLACE)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other, board().session():
         with pytest.raises(OSError, match="in use") as refused:
             other.bind(MEASURING_SOCKET)
