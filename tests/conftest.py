@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import kept_registry
 import pytest
 
 from edgedeploy.runtime.agent.claim import PLACE
@@ -202,6 +203,8 @@ def machine_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def own_numbers() -> None:
-    """A network without a seed of its own begins with the same weights whatever test ran before it in this process."""
+    """A network without a seed of its own begins with the same weights whatever test ran before it in this process. What
+    the exporter knows of operators does not depend on the test."""
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(0)
+    kept_registry.keep()

@@ -128,6 +128,7 @@ def serve(program: str, place: str, owner: str = "") -> None:
 
 def import_all() -> None:
     """What a search, and commands that read its folder, import; nothing is started by it."""
+    import alembic.command
     import alembic.runtime.migration  # noqa: F401
     import jinja2  # noqa: F401
     import nncf  # noqa: F401
@@ -135,11 +136,13 @@ def import_all() -> None:
     import onnxruntime  # noqa: F401
     import onnxscript.function_libs.torch_lib.ops  # noqa: F401
     import openvino  # noqa: F401
+    import optuna.storages._rdb.models
     import optuna.storages._rdb.storage  # noqa: F401
     import paramiko  # noqa: F401
     import plotly  # noqa: F401
     import scipy.optimize
     import scipy.stats  # noqa: F401
+    import sqlalchemy.dialects.sqlite.pysqlite
     import sqlalchemy.orm  # noqa: F401
     import torch._dynamo.callback
     import torch._inductor.metrics
@@ -148,9 +151,28 @@ def import_all() -> None:
 
     import edgedeploy
     import edgedeploy.cli.app
+    import edgedeploy.targets.litert.target
+    import edgedeploy.targets.onnxruntime.target
+    import edgedeploy.targets.openvino.target
+    import edgedeploy.targets.tensorrt.target
 
     for name in edgedeploy.__all__:
         getattr(edgedeploy, name)
+    export_once()
+
+
+def export_once() -> None:
+    """What is made at the first export: the exporter reads the source of all operators and lists their decompositions."""
+    import kept_registry
+    import torch
+
+    from edgedeploy.reference.export import _quiet_exporter
+
+    kept_registry.keep()
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.ReLU()).eval()
+    with tempfile.TemporaryDirectory() as folder, _quiet_exporter():
+        path = Path(folder) / "once.onnx"
+        torch.onnx.export(network, (torch.zeros(1, 1, 8, 8),), str(path), dynamo=True, verbose=False)
 
 
 def import_converter() -> None:
