@@ -16,6 +16,7 @@ import functools
 import gc
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -31,6 +32,7 @@ from typing import Any, Final
 
 START_LIMIT_S: Final = 300.0
 UP: Final = b"up\n"
+SCRIPT: Final = "--script"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ def command() -> tuple[str, ...]:
 def interpreter() -> tuple[str, ...]:
     """What to put before the text of a program in Python: it finds imported what commands import."""
     return (*command(), "-c")
+
+
+def script() -> tuple[str, ...]:
+    """The same for the name of a file of Python, with its arguments."""
+    return (*command(), SCRIPT)
 
 
 def converter() -> tuple[str, ...]:
@@ -235,6 +242,10 @@ def run(program: str, asked: dict[str, Any], streams: list[int]) -> None:
             status = convert(*asked["argv"])
         elif sys.argv[1:2] == ["-c"]:
             exec(compile(asked["argv"][1], "<string>", "exec"), {"__name__": "__main__"})
+        elif sys.argv[1:2] == [SCRIPT]:
+            sys.argv = asked["argv"][1:]
+            sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+            runpy.run_path(sys.argv[0], run_name="__main__")
         else:
             from edgedeploy.__main__ import main
 
