@@ -191,8 +191,12 @@ def warm_converter() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes what this user's boards are remembered by."""
-    monkeypatch.setenv("EDGEDEPLOY_STATE", str(tmp_path_factory.mktemp("state")))
+    """No test reads or writes what this user's boards are remembered by. Who writes there makes the folder: thousands of
+    tests need none, and pytest looks through all of its folders for the number of a new one."""
+    monkeypatch.setenv("EDGEDEPLOY_STATE", str(tmp_path_factory.getbasetemp() / "states" / str(next(_STATES))))
+
+
+_STATES = itertools.count()
 
 
 @pytest.fixture
