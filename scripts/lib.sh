@@ -21,17 +21,20 @@ find_python() {
 }
 
 # ensure_env EXTRAS: torch first, because a later resolver would take a build with CUDA. Extras that another script asked for
-# stay, so that scripts may follow one another without installing anew.
+# stay, so that scripts may follow one another without installing anew. pip would compile every file of every package, on one
+# processor and for half of its time; what is imported is compiled then, unless Python is told to keep no bytecode.
 ensure_env() {
-    local wanted stamp python
+    local wanted stamp python compile
     wanted=$(tr ',' '\n' <<<"$1,$(cat "$VENV/.edgedeploy-extras" 2>/dev/null)" | sed '/^$/d' | sort -u | paste -sd, -)
     stamp=$(cat pyproject.toml - <<<"$wanted" | sha256sum | cut -d' ' -f1)
     if [ "$(cat "$VENV/.edgedeploy-stamp" 2>/dev/null)" != "$stamp" ]; then
         python=$(find_python)
         say "installing into $VENV ($("$python" --version))"
         [ -x "$PY" ] || "$python" -m venv "$VENV"
-        "$PY" -m pip install --quiet --disable-pip-version-check "torch>=2.6,<2.14"
-        "$PY" -m pip install --quiet --disable-pip-version-check -e ".[$wanted]"
+        compile=--no-compile
+        [ -z "${PYTHONDONTWRITEBYTECODE:-}" ] || compile=--compile
+        "$PY" -m pip install --quiet $compile --disable-pip-version-check "torch>=2.6,<2.14"
+        "$PY" -m pip install --quiet $compile --disable-pip-version-check -e ".[$wanted]"
         echo "$wanted" >"$VENV/.edgedeploy-extras"
         echo "$stamp" >"$VENV/.edgedeploy-stamp"
     fi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import shutil
 import sys
@@ -11,7 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import kept_registry
 import pytest
+
+from edgedeploy.runtime.agent.claim import PLACE
 
 if TYPE_CHECKING:
     from benchmarks.shared.fault_outcomes import Outcome
@@ -71,18 +75,44 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def slow_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
-    """Slow tests at the heads of two workers' shares: each worker gets an even part of the list, and one that is done takes
-    from the end of another's. So what is left for the end is short, and few of the tests that measure on this machine wait
-    for one another. Tests of a file stay together, as what they share is made once."""
+    """Each worker gets an even part of the list, and one that is done takes from the end of another's. So each part begins
+    with slow tests, studies and boards follow, and the units of milliseconds come last: no worker is left with a long one.
+    Tests of a file stay together, as what they share is made once; a file of more than a worker's part is cut."""
     if workers == 1:
         return [*items]
-    slow = [item for item in items if "slow" in item.keywords]
-    quick = [item for item in items if "slow" not in item.keywords]
-    half = len(slow) // 2
-    while 0 < half < len(slow) and slow[half].path == slow[half - 1].path:
-        half += 1
-    before = max(0, len(items) // workers * (workers // 2) - half)
-    return [*slow[:half], *quick[:before], *slow[half:], *quick[before:]]
+    parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    ranks = [_rank(item) for item in items]
+    for rank in (0, 1):
+        tier = [item for item, found in zip(items, ranks, strict=True) if found == rank]
+        most = max(1, -(-len(tier) // workers))
+        files = [[*tests] for _, tests in itertools.groupby(tier, key=lambda item: item.path)]
+        pieces = [tests[start : start + most] for tests in files for start in range(0, len(tests), most)]
+        counts = [0] * workers
+        for piece in sorted(pieces, key=len, reverse=True):
+            least = counts.index(min(counts))
+            parts[least].extend(piece)
+            counts[least] += len(piece)
+    rest = iter([item for item, found in zip(items, ranks, strict=True) if found == 2])
+    for part in parts:
+        part.extend(itertools.islice(rest, max(0, len(items) // workers - len(part))))
+    return [*itertools.chain(*parts), *rest]
+
+
+def _rank(item: pytest.Item) -> int:
+    rank = 2 if BESIDE & set(item.path.relative_to(REPO).parts) else 1
+    return rank - 1 if "slow" in item.keywords else rank
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test that judges no time, with all its fixtures, measures in a place of its worker's own: else four workers would
+    wait for one another. Boards that a test reaches through sshd have the machine's place, as sshd passes nothing on."""
+    with pytest.MonkeyPatch.context() as patch:
+        if {"beside", "waiting"} & set(item.keywords) and "alone" not in item.keywords:
+            patch.setenv(PLACE, f"tests-{os.getpid()}")
+        else:
+            patch.delenv(PLACE, raising=False)
+        return (yield)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -161,12 +191,24 @@ def warm_converter() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes what this user's boards are remembered by."""
-    monkeypatch.setenv("EDGEDEPLOY_STATE", str(tmp_path_factory.mktemp("state")))
+    """No test reads or writes what this user's boards are remembered by. Who writes there makes the folder: thousands of
+    tests need none, and pytest looks through all of its folders for the number of a new one."""
+    monkeypatch.setenv("EDGEDEPLOY_STATE", str(tmp_path_factory.getbasetemp() / "states" / str(next(_STATES))))
+
+
+_STATES = itertools.count()
+
+
+@pytest.fixture
+def machine_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boards of the test measure in the place of the whole machine: it is tested who may have that."""
+    monkeypatch.delenv(PLACE, raising=False)
 
 
 @pytest.fixture(autouse=True)
 def own_numbers() -> None:
-    """A network without a seed of its own begins with the same weights whatever test ran before it in this process."""
+    """A network without a seed of its own begins with the same weights whatever test ran before it in this process. What
+    the exporter knows of operators does not depend on the test."""
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(0)
+    kept_registry.keep()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import warm_cli
 from board_kit import STUDY_LIMIT_S
 
 REPO: Final = Path(__file__).resolve().parent.parent
@@ -119,7 +120,7 @@ def finished(
 
 def today(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
     """A command of today's code."""
-    return finished([sys.executable, "-m", "edgedeploy", *map(str, arguments)], status=status)
+    return finished([*warm_cli.command(), *map(str, arguments)], status=status)
 
 
 # -- what stays the same: the numbers; words may be said again

@@ -16,6 +16,7 @@ import functools
 import gc
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -31,6 +32,7 @@ from typing import Any, Final
 
 START_LIMIT_S: Final = 300.0
 UP: Final = b"up\n"
+SCRIPT: Final = "--script"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ def command() -> tuple[str, ...]:
 def interpreter() -> tuple[str, ...]:
     """What to put before the text of a program in Python: it finds imported what commands import."""
     return (*command(), "-c")
+
+
+def script() -> tuple[str, ...]:
+    """The same for the name of a file of Python, with its arguments."""
+    return (*command(), SCRIPT)
 
 
 def converter() -> tuple[str, ...]:
@@ -128,6 +135,7 @@ def serve(program: str, place: str, owner: str = "") -> None:
 
 def import_all() -> None:
     """What a search, and commands that read its folder, import; nothing is started by it."""
+    import alembic.command
     import alembic.runtime.migration  # noqa: F401
     import jinja2  # noqa: F401
     import nncf  # noqa: F401
@@ -135,11 +143,13 @@ def import_all() -> None:
     import onnxruntime  # noqa: F401
     import onnxscript.function_libs.torch_lib.ops  # noqa: F401
     import openvino  # noqa: F401
+    import optuna.storages._rdb.models
     import optuna.storages._rdb.storage  # noqa: F401
     import paramiko  # noqa: F401
     import plotly  # noqa: F401
     import scipy.optimize
     import scipy.stats  # noqa: F401
+    import sqlalchemy.dialects.sqlite.pysqlite
     import sqlalchemy.orm  # noqa: F401
     import torch._dynamo.callback
     import torch._inductor.metrics
@@ -148,9 +158,28 @@ def import_all() -> None:
 
     import edgedeploy
     import edgedeploy.cli.app
+    import edgedeploy.targets.litert.target
+    import edgedeploy.targets.onnxruntime.target
+    import edgedeploy.targets.openvino.target
+    import edgedeploy.targets.tensorrt.target
 
     for name in edgedeploy.__all__:
         getattr(edgedeploy, name)
+    export_once()
+
+
+def export_once() -> None:
+    """What is made at the first export: the exporter reads the source of all operators and lists their decompositions."""
+    import kept_registry
+    import torch
+
+    from edgedeploy.reference.export import _quiet_exporter
+
+    kept_registry.keep()
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.ReLU()).eval()
+    with tempfile.TemporaryDirectory() as folder, _quiet_exporter():
+        path = Path(folder) / "once.onnx"
+        torch.onnx.export(network, (torch.zeros(1, 1, 8, 8),), str(path), dynamo=True, verbose=False)
 
 
 def import_converter() -> None:
@@ -213,6 +242,10 @@ def run(program: str, asked: dict[str, Any], streams: list[int]) -> None:
             status = convert(*asked["argv"])
         elif sys.argv[1:2] == ["-c"]:
             exec(compile(asked["argv"][1], "<string>", "exec"), {"__name__": "__main__"})
+        elif sys.argv[1:2] == [SCRIPT]:
+            sys.argv = asked["argv"][1:]
+            sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+            runpy.run_path(sys.argv[0], run_name="__main__")
         else:
             from edgedeploy.__main__ import main
 

@@ -17,7 +17,7 @@ from fault_kit import local_board, need_program, need_root, running_jobs, wait_f
 from edgedeploy.errors import Busy, EdgeDeployError
 from edgedeploy.runtime.agent.claim import NOT_SHARED, Claim
 
-pytestmark = pytest.mark.waiting
+pytestmark = [pytest.mark.waiting, pytest.mark.usefixtures("machine_place")]
 
 CONTAINER = ("--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup")
 """What a container has of its own, with the usual settings."""

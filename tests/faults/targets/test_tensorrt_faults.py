@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import simulated_trtexec
+import warm_cli
 from small_onnx import convolutional
 
 from edgedeploy.boards.local import LocalTransport
@@ -40,7 +40,7 @@ def test_without_tensorrt_a_study_ends_before_it_begins(tmp_path: Path) -> None:
     path = tmp_path / "squares.toml"
     text = path.read_text(encoding="utf-8")
     path.write_text(re.sub(r"^targets = .*$", 'targets = ["tensorrt"]', text, flags=re.MULTILINE), encoding="utf-8")
-    argv = [sys.executable, "-m", "edgedeploy", "search", str(path), "--out", str(tmp_path / "out"), "--board", "here"]
+    argv = [*warm_cli.command(), "search", str(path), "--out", str(tmp_path / "out"), "--board", "here"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()

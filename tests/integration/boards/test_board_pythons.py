@@ -165,6 +165,7 @@ def check_outputs(run: RawRun, built: Built, precision: str) -> None:
 
 @pytest.mark.slow  # as all that may have to make an environment first
 @pytest.mark.waiting
+@pytest.mark.usefixtures("warm_converter")
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("target", agent_pythons.TARGETS)
 def test_what_the_targets_build_is_measured(

@@ -266,6 +266,7 @@ def test_a_killed_user_leaves_no_board_running() -> None:
     assert processes_after_kill(code, processes_naming) == []
 
 
+@pytest.mark.usefixtures("machine_place")
 def test_a_session_holds_this_host_to_itself() -> None:
     """An emulator keeps cores busy: nobody's times are taken beside it."""
     need_avx2_emulation()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_cli
 from PIL import Image
 
 from edgedeploy.boards.emulated.board import make_key, serve
@@ -66,12 +67,13 @@ def folder_study(study: Path) -> Path:
     return study
 
 
-def refused(
-    study: Path, code: int, *words: str, prefix: tuple[str, ...] = (sys.executable, "-m", "edgedeploy")
-) -> None:
+STARTED = (sys.executable, "-m", "edgedeploy")
+
+
+def refused(study: Path, code: int, *words: str, prefix: tuple[str, ...] = ()) -> None:
     out = study.parent / "out"
     before = sorted(study.parent.rglob("*"))
-    argv = [*prefix, "search", str(study), "--out", str(out)]
+    argv = [*(prefix or warm_cli.command()), "search", str(study), "--out", str(out)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == code, done.stdout + done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
@@ -88,7 +90,7 @@ def change(study: Path, old: str, new: str) -> None:
 
 
 def test_missing_study_file(tmp_path: Path) -> None:
-    refused(tmp_path / "absent.toml", 2, "absent.toml", "no such file")
+    refused(tmp_path / "absent.toml", 2, "absent.toml", "no such file", prefix=STARTED)
 
 
 def test_unknown_key_names_the_near_miss(study: Path) -> None:
@@ -107,7 +109,7 @@ def test_a_package_that_is_not_installed_names_the_extra(study: Path) -> None:
 
 def test_unreachable_board(study: Path) -> None:
     change(study, 'kind = "local"', 'kind = "ssh"\nhost = "127.0.0.1"\nport = 9\nuser = "nobody"\naway = "0 s"')
-    refused(study, 3, "127.0.0.1", "refused")
+    refused(study, 3, "127.0.0.1", "refused", prefix=STARTED)
 
 
 @pytest.mark.fault(31)

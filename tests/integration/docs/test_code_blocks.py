@@ -64,15 +64,16 @@ def board_lines() -> Iterator[str]:
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    """The commands of this environment come first; edgedeploy is the one under test."""
+    """The commands of this environment come first; edgedeploy is the one under test. Files of Python find torch loaded."""
     programs = folder / ".programs"
     programs.mkdir(exist_ok=True)
-    for name, words in (
-        ("edgedeploy", warm_cli.command()),
-        ("python", (sys.executable,)),
-        ("python3", (sys.executable,)),
+    a_file = f'case "$1" in *.py) exec {shlex.join(warm_cli.script())} "$@" ;; esac\n'
+    for name, words, before in (
+        ("edgedeploy", warm_cli.command(), ""),
+        ("python", (sys.executable,), a_file),
+        ("python3", (sys.executable,), a_file),
     ):
-        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+        (programs / name).write_text(f'#!/bin/sh\n{before}exec {shlex.join(words)} "$@"\n', encoding="utf-8")
         (programs / name).chmod(0o755)
     return {
         "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import warm_cli
 
 REPO = Path(__file__).resolve().parents[3]
 DOOR = REPO / "scripts" / "bench.py"
@@ -22,8 +23,10 @@ HELP_LIMIT_S = 60
 """About 1 s on an idle machine; a benchmark that begins to work instead takes minutes."""
 
 
-def bench(*arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, *options, str(DOOR), *arguments]
+def bench(
+    *arguments: str, options: tuple[str, ...] = (), python: tuple[str, ...] = (sys.executable,)
+) -> subprocess.CompletedProcess[str]:
+    argv = [*python, *options, str(DOOR), *arguments]
     env = {**os.environ, "PYTHONPATH": str(REPO)}
     return subprocess.run(argv, capture_output=True, text=True, env=env, timeout=HELP_LIMIT_S, check=False)
 
@@ -49,7 +52,7 @@ def test_every_module_is_listed_once_with_its_own_line_before_anything_is_instal
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
 def test_a_benchmark_says_what_it_takes_and_begins_nothing(module: Path) -> None:
-    done = bench(name_of(module), "--help")
+    done = bench(name_of(module), "--help", python=warm_cli.script())
     assert (done.returncode, done.stderr) == (0, "")
     assert f"usage: scripts/bench {name_of(module)} " in done.stdout
     assert line_of(module) in done.stdout

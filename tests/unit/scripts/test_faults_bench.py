@@ -57,7 +57,7 @@ def log(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """The log of a real run of pytest under the conftest of these tests."""
     folder = tmp_path_factory.mktemp("suite")
     (folder / "tests").mkdir()
-    for name in ("conftest.py", "warm_cli.py"):
+    for name in ("conftest.py", "kept_registry.py", "warm_cli.py"):
         shutil.copy(REPO / "tests" / name, folder / "tests")
     shutil.copy(REPO / "pyproject.toml", folder)
     (folder / "scripts").symlink_to(REPO / "scripts")
