@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import optuna
+import scipy.linalg  # noqa: F401 - its BLAS is held to one thread too, if it is loaded by then
 from threadpoolctl import threadpool_limits  # scikit-learn brings it
 
 from benchmarks import ROOT, parser_of
