@@ -56,7 +56,10 @@ def _tensors(of: Any) -> list[torch.Tensor]:
 
 
 def _memory(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # a sparse tensor has several
+        return id(tensor)
 
 
 def _forgets(func: Any, args: Any) -> bool:

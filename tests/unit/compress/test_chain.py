@@ -55,3 +55,10 @@ def one_by_one(x: Tensor, _: Tensor) -> Tensor:
 )
 def test_the_longest_chain(forward: Forward, expected: int | None) -> None:
     assert longest(forward) == expected
+
+
+def test_a_tensor_without_a_memory_of_its_own_is_followed() -> None:
+    x = torch.rand(4, 3)
+    with torch.no_grad(), Chain(x) as chain:
+        answer = torch.mm(x.to_sparse(), torch.rand(3, 2)).relu()
+    assert chain.longest(answer) is not None
