@@ -20,8 +20,7 @@ load of 14 to 22, where other layers are the slow ones, the second seed had 1.00
 
 What was wrong besides: ONNX Runtime made layers int8 that a plan kept in float between int8 ones, with one scale for their
 weights, so that plans lost what nothing foretold. On seeds 10 to 19, profiled at that load, PSNR had a mean of .988 and was
-.941 at least; with those layers in float .995 and .980; corrected by simulated plans and by those that were verified .998 and
-.987.
+.941 at least; with those layers in float .995 and .980; corrected by simulated plans and by verified ones .998 and .987.
 """
 
 from __future__ import annotations
