@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedeploy.compress.sizes import size_of
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import EdgeDeployError, SpecError
 from edgedeploy.interfaces.task import Sized, Task
 from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Scalar, Variant
@@ -82,7 +82,7 @@ class Sizes:
         if network not in self._known:
             student = variant.shrink.student
             if not student and isinstance(self._task, Sized):
-                self._known[network] = _checked(self._task.figures(**variant.arch_kwargs), variant.arch)
+                self._known[network] = _told(self._task, variant.arch)
             elif not student and self._estimated is not None:
                 self._known.setdefault(network, self._estimated.of(variant.arch))
             else:
@@ -109,13 +109,19 @@ class Sizes:
         return estimates
 
 
-def _checked(told: object, arch: Arch) -> Figures:
+def _told(task: Sized, arch: Arch) -> Figures:
+    asked = f"figures({', '.join(f'{name} = {value!r}' for name, value in arch)}) of the task"
+    remedy = "Return a dict of positive numbers by name, the same names for each architecture"
+    try:
+        told: object = task.figures(**dict(arch))
+    except EdgeDeployError:
+        raise
+    except Exception as exc:  # the user's own code
+        raise SpecError(asked, f"it raised {type(exc).__name__}: {exc}", remedy) from exc
     found: list[tuple[Any, Any]] = list(told.items()) if isinstance(told, Mapping) else [(None, told)]
     figures = {name: float(value) for name, value in found if isinstance(name, str) and _is_figure(value)}
     if len(figures) < len(found):
-        asked = ", ".join(f"{name} = {value!r}" for name, value in arch)
-        remedy = "Return a dict of positive numbers by name, the same names for each architecture"
-        raise SpecError(f"figures({asked}) of the task", f"got {told!r}", remedy)
+        raise SpecError(asked, f"got {told!r}", remedy)
     return figures
 
 
