@@ -64,6 +64,8 @@ class Sizes:
         self._space = space
         self._known: dict[tuple[Arch, str], Figures] = {}
         self._built = 0
+        if isinstance(task, Sized):  # what is wrong with its figures is told before anything is searched
+            self.of(space.baseline_variant(space.targets[0]))
 
     def of(self, variant: Variant) -> dict[str, float]:
         kept = variant.width**2 * _kept(variant.shrink)

@@ -130,7 +130,7 @@ def test_what_a_task_says_of_an_architecture_is_taken(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("told", [{"macs": 0}, {"macs": float("nan")}, {"macs": "many"}, {3: 4.0}, 1e6, [1.0]])
 def test_what_is_no_figure_is_told_with_its_architecture(told: object) -> None:
     with pytest.raises(SpecError, match=r"figures\(a = 6, b = 6"):
-        Sizes(Counting(told), CELLS).of(CELLS.baseline_variant("onnxruntime"))  # type: ignore[arg-type]
+        Sizes(Counting(told), CELLS)  # type: ignore[arg-type]
 
 
 def test_figures_that_fail_are_told_with_their_architecture() -> None:
@@ -139,4 +139,4 @@ def test_figures_that_fail_are_told_with_their_architecture() -> None:
             raise KeyError("e")
 
     with pytest.raises(SpecError, match=r"figures\(a = 6, b = 6.*KeyError: 'e'"):
-        Sizes(Failing(), CELLS).of(CELLS.baseline_variant("onnxruntime"))  # type: ignore[arg-type]
+        Sizes(Failing(), CELLS)  # type: ignore[arg-type]
