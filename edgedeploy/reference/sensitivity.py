@@ -12,7 +12,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -121,17 +120,6 @@ def sensitivity_of(
     return Sensitivity(tuple(own.loss for own in found), simulation.cases, metrics)
 
 
-def measure_sensitivity(
-    found: Roundings,
-    feeds: Iterator[Mapping[str, Array]],
-    scheme: Int8Scheme,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    judge: Judge = no_metrics,
-) -> Sensitivity:
-    """As :func:`sensitivity_of` a :class:`Simulation` of these, and raises what both raise."""
-    return sensitivity_of(Simulation(found, feeds, scheme, judge), progress)
-
-
 def _worse(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """By metric the mean over the cases in which it is defined on both sides."""
     pairs = list(zip(before, after, strict=True))
@@ -234,17 +222,6 @@ def _with_outputs(model: Any, names: Sequence[str]) -> Any:
         output = f"edgedeploy-looked-at-{number}"
         changed.graph.node.append(onnx.helper.make_node("Identity", [name], [output]))
         changed.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
-    return changed
-
-
-def _with_rounding(
-    model: Any,
-    place: Rounding,
-    extremes: tuple[float, float] | None,
-    spared: Mapping[str, Sequence[int]] = MappingProxyType({}),
-) -> Any:
-    changed = _copy(model)
-    _round(changed, place, extremes, spared)
     return changed
 
 

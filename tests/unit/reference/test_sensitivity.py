@@ -21,7 +21,6 @@ from edgedeploy.reference.passes import passes
 from edgedeploy.reference.roundings import Roundings, roundings_of
 from edgedeploy.reference.sensitivity import (
     Simulation,
-    measure_sensitivity,
     rounded_weights,
     sensitivity_of,
     sqnr_db,
@@ -102,14 +101,14 @@ def test_weights_past_one_protobuf_have_no_plans_and_are_not_read(tmp_path: Path
 def test_what_each_rounding_costs_adds_up_to_what_all_cost(tmp_path: Path) -> None:
     """The sum of the losses of one rounding at a time, against the network in which everything is rounded."""
     found = roundings_of(convolutional(tmp_path / "m.onnx"), ORT)
-    losses = measure_sensitivity(found, images(), ORT)
+    losses = sensitivity_of(Simulation(found, images(), ORT))
     assert losses.cases == 3
     assert all(20 < sqnr_db(loss) < 80 for loss in losses.losses)
     feeds = list(images())
     ranges = sensitivity._ranges(found.model, [p.tensor for p in found.places if p.kind == "tensor"], feeds, ORT)
-    model = found.model
+    model = sensitivity._copy(found.model)
     for place in found.places:
-        model = sensitivity._with_rounding(model, place, ranges.get(place.tensor))
+        sensitivity._round(model, place, ranges.get(place.tensor), {})
     plain, rounded = sensitivity._Session(found.model), sensitivity._Session(model)
     whole = float(np.mean([sensitivity._noise(plain.run(feed), rounded.run(feed)) for feed in feeds]))
     assert sum(losses.losses) == pytest.approx(whole, rel=0.35)
@@ -152,8 +151,8 @@ def test_a_layer_with_weights_that_eight_bits_cannot_hold_is_the_worst(tmp_path:
     tensor.CopyFrom(numpy_helper.from_array(values, "w2"))
     onnx.save(model, str(path))
     found = roundings_of(path, ORT)
-    costs = by_tensor(found, measure_sensitivity(found, images(), ORT).losses)
-    before = by_tensor(plain, measure_sensitivity(plain, images(), ORT).losses)
+    costs = by_tensor(found, sensitivity_of(Simulation(found, images(), ORT)).losses)
+    before = by_tensor(plain, sensitivity_of(Simulation(plain, images(), ORT)).losses)
     second = found.layers[1].weight
     assert costs[second] > 10 * before[second]
     assert max((costs[layer.weight], layer.name) for layer in found.layers)[1] == "/block2/conv"
@@ -161,7 +160,7 @@ def test_a_layer_with_weights_that_eight_bits_cannot_hold_is_the_worst(tmp_path:
 
 def test_the_range_of_an_image_beside_logits_costs_the_second_stage(tmp_path: Path) -> None:
     found = roundings_of(two_stages(tmp_path / "m.onnx", gain=200.0), ORT)
-    costs = by_tensor(found, measure_sensitivity(found, images(), ORT).losses)
+    costs = by_tensor(found, sensitivity_of(Simulation(found, images(), ORT)).losses)
     assert costs["image"] > 0
     assert costs["both"] > 0
     assert sum(loss > 0 for loss in costs.values()) == len(costs)
@@ -195,10 +194,10 @@ def test_it_ends_when_its_listener_says_so_and_needs_a_case(tmp_path: Path) -> N
             raise OutOfTime("plans", "the time is over", "")
 
     with pytest.raises(OutOfTime):
-        measure_sensitivity(found, images(), ORT, listen)
+        sensitivity_of(Simulation(found, images(), ORT), listen)
     assert heard == [0, 1, 2]
     with pytest.raises(DataError, match="calibration cases"):
-        measure_sensitivity(found, iter([]), ORT)
+        sensitivity_of(Simulation(found, iter([]), ORT))
 
 
 def _value(name: str, channels: int = 3) -> onnx.ValueInfoProto:

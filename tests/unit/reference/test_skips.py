@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgedeploy.records.precision import Int8Scheme
 from edgedeploy.reference.roundings import roundings_of
-from edgedeploy.reference.sensitivity import measure_sensitivity
+from edgedeploy.reference.sensitivity import Simulation, sensitivity_of
 from edgedeploy.reference.skips import input_skips
 
 CONV = helper.make_node("Conv", ["image", "w"], ["c"], name="conv", pads=[1, 1, 1, 1])
@@ -82,7 +82,7 @@ def test_a_plan_s_simulation_lets_the_input_through(tmp_path: Any) -> None:
     found = roundings_of(tmp_path / "m.onnx", Int8Scheme(operators=("Add",)))
     assert [layer.name for layer in found.layers] == ["conv"]
     feeds = [{"image": np.random.default_rng(0).uniform(0, 1, (1, 1, 8, 8)).astype(np.float32)}]
-    losses = measure_sensitivity(found, iter(feeds), Int8Scheme(operators=("Add",)))
+    losses = sensitivity_of(Simulation(found, iter(feeds), Int8Scheme(operators=("Add",))))
     (place,) = (index for index, place in enumerate(found.places) if place.tensor == "image")
     image = feeds[0]["image"]
     rounded = np.rint(image * 255 / image.max()) * image.max() / 255
