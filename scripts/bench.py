@@ -9,6 +9,7 @@ from importlib import import_module
 from benchmarks import catalogue, listing
 
 EXIT_USAGE = 2
+OWN = ("benchmarks", "edgedeploy.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,7 +25,15 @@ def main(argv: Sequence[str]) -> int:
     if name not in found:
         sys.stderr.write(f"no benchmark is named {name!r}\n{listing()}")
         return EXIT_USAGE
-    result: int = import_module(f"benchmarks.{found[name].module}").main(rest)
+    try:
+        result: int = import_module(f"benchmarks.{found[name].module}").main(rest)
+    except ModuleNotFoundError as exc:  # of an extra: what is missing of this project itself is a defect
+        if (exc.name or "").startswith(OWN):
+            raise
+        sys.stderr.write(
+            f"benchmark {name}: {exc.name} is not installed; run scripts/bench {name}, which installs what it needs\n"
+        )
+        return EXIT_USAGE
     return result
 
 

@@ -26,9 +26,9 @@ from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.reference.export import Reference
 from edgedeploy.reference.roundings import Roundings, roundings_of
 from edgedeploy.reference.sensitivity import CASES, Judge, Simulation, no_metrics, sqnr_db
-from edgedeploy.search.plan.programme import ends_of, solve
+from edgedeploy.search.plan.programme import ends_of
 from edgedeploy.search.plan.refined import SHARES, Refined
-from edgedeploy.search.plan.table import Plan, Table
+from edgedeploy.search.plan.table import Plan
 from edgedeploy.search.proposals import seeds_of
 from edgedeploy.search.space import Space
 from edgedeploy.spec.space import PlanGoal, plan_goal
@@ -229,7 +229,7 @@ class PlanMaker:
             table = table_of(found, losses.sensitivity, measured, ends_elements=ends, metric=metric)
             if shares:
                 looked = looked_at(table, losses.sensitivity, losses.of, metric, (*SHARES, *shares.values()))
-                made |= made_plans(looked.table, shares, metric, looked)
+                made |= made_plans(looked, shares, metric)
         losses.keep()
         return made
 
@@ -278,28 +278,24 @@ class PlanMaker:
         return PlanLosses(path, key, len(found.places), simulation, show)
 
 
-def made_plans(
-    table: Table, budgets: Mapping[str, float], metric: str = "", looked: Refined | None = None
-) -> dict[str, MadePlan]:
-    """The plan of each budget: the best of those that were ``looked`` at, or the programme's. One with no layer left in
-    int8 is none, and its budget stands for the model without a plan."""
-    ends = ends_of(table)
+def made_plans(looked: Refined, budgets: Mapping[str, float], metric: str = "") -> dict[str, MadePlan]:
+    """The plan of each budget: the best of those that were looked at. One with no layer left in int8 is none, and its budget
+    stands for the model without a plan."""
+    ends = ends_of(looked.table)
     found: dict[str, MadePlan] = {}
     for name, share in budgets.items():
-        budget_ns = ends.budget_ns(share)
-        plan = looked.best(budget_ns) if looked else solve(table, time_ns=budget_ns)
+        plan = looked.best(ends.budget_ns(share))
         if plan is None:  # a solver that ended early
             plan = ends.quickest
-        found[name] = _made(table, plan, (ends.quickest.time_ns, ends.best.time_ns), metric, looked)
+        found[name] = _made(looked, plan, (ends.quickest.time_ns, ends.best.time_ns), metric)
     return found
 
 
-def _made(
-    table: Table, plan: Plan, ends_ns: tuple[float, float], metric: str, looked: Refined | None = None
-) -> MadePlan:
-    losses, gains = own_losses(table), gains_ns(table)
-    if looked is not None:  # as it was seen, not as the table fits all plans
-        losses = [looked.losses.get(only, loss) for only, loss in zip(alone(table), losses, strict=True)]
+def _made(looked: Refined, plan: Plan, ends_ns: tuple[float, float], metric: str) -> MadePlan:
+    """A layer's own loss is the one that was seen, not what fits all plans."""
+    table = looked.table
+    fitted, gains = own_losses(table), gains_ns(table)
+    losses = [looked.losses.get(only, loss) for only, loss in zip(alone(table), fitted, strict=True)]
     floats = [place for place, precision in enumerate(plan.precisions) if precision == "float32"]
     narrow = any(
         group.costs["int8"].size_bytes and precision == "int8"

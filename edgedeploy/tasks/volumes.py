@@ -24,6 +24,7 @@ from edgedeploy.interfaces.task import Array, Case, Split, TrainRecipe
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
+from edgedeploy.tasks.batching import in_batches
 from edgedeploy.tasks.network import Maker, answered_maps, build_network, logit_channels, with_background
 from edgedeploy.tasks.options import at_least
 from edgedeploy.tasks.pictures.entries import Entry, data_folder, pairs_of, split_entries
@@ -243,13 +244,9 @@ class Volumes:
         import torch
 
         rng = np.random.default_rng(seed)
-        cases = self.cases("train")
-        order = rng.permutation(len(cases))
+        batches = in_batches(self.cases("train"), batch_size, rng)
         change = self._augmentation(int(rng.integers(2**31)))
-        for start in range(0, len(order), batch_size):
-            chosen = [cases[index] for index in order[start : start + batch_size]]
-            if len(chosen) < 2:
-                continue
+        for chosen in batches:
             rows = [self._row(change, case) for case in chosen]
             volumes = torch.stack([torch.as_tensor(np.asarray(row["volume"], np.float32)) for row in rows])
             yield volumes, torch.stack([torch.as_tensor(np.asarray(row["label"])).long() for row in rows])

@@ -18,6 +18,7 @@ from edgedeploy.interfaces.task import SPLITS, Array, Case, Split, TrainRecipe
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
+from edgedeploy.tasks.batching import in_batches
 from edgedeploy.tasks.image_text.descriptions import described
 from edgedeploy.tasks.image_text.material import Material, text_folder
 from edgedeploy.tasks.options import at_least
@@ -149,13 +150,8 @@ class ImageText:
         """Images as they are drawn: turned or mirrored ones need other words. The target is the number of each pair."""
         import torch
 
-        cases = self.cases("train")
-        order = np.random.default_rng(seed).permutation(len(cases))
-        for start in range(0, len(order) - 1, batch_size):
-            chosen = [cases[place] for place in order[start : start + batch_size]]
+        for chosen in in_batches(self.cases("train"), batch_size, np.random.default_rng(seed)):
             feeds = [self.inputs(case, **arch) for case in chosen]
-            if len(feeds) < 2:  # batch norm
-                continue
             inputs = {name: torch.from_numpy(np.concatenate([feed[name] for feed in feeds])) for name in feeds[0]}
             yield inputs, torch.arange(len(feeds))
 

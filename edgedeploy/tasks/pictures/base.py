@@ -21,6 +21,7 @@ from edgedeploy.records.variant import Scalar
 from edgedeploy.runtime.pipeline.resize import resized
 from edgedeploy.runtime.pipeline.run import prepare
 from edgedeploy.runtime.pipeline.steps import Grey, InputStep, Normalise, Resize, Rgb, Standardise, Steps, ToTensor
+from edgedeploy.tasks.batching import in_batches
 from edgedeploy.tasks.images.reader import ImageReader, Shades
 from edgedeploy.tasks.images.rules import ImageRules
 from edgedeploy.tasks.network import Maker, build_network
@@ -120,13 +121,9 @@ class PictureTask:
 
         side = int(arch["resolution"])
         rng = np.random.default_rng(seed)
-        cases = self.cases("train")
-        order = rng.permutation(len(cases))
+        batches = in_batches(self.cases("train"), batch_size, rng)
         change = self._augmentation(int(rng.integers(2**31)))
-        for start in range(0, len(order), batch_size):
-            chosen = [cases[index] for index in order[start : start + batch_size]]
-            if len(chosen) < 2:
-                continue
+        for chosen in batches:
             rows = [
                 change({"image": self._prepared(case, side), "target": self.target_of(case, side)}) for case in chosen
             ]

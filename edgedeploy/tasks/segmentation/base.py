@@ -35,6 +35,7 @@ from edgedeploy.runtime.pipeline.steps import (
     Take,
     ToTensor,
 )
+from edgedeploy.tasks.batching import in_batches
 from edgedeploy.tasks.images.reader import Shades
 from edgedeploy.tasks.network import answered_maps, logit_channels, with_background
 from edgedeploy.tasks.options import SegmentationOptions
@@ -145,13 +146,8 @@ class SegmentationTask:
 
         side = int(arch["resolution"])
         rng = np.random.default_rng(seed)
-        cases = self.cases("train")
-        order = rng.permutation(len(cases))
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            if len(chosen) < 2:
-                continue
-            pairs = [self._resized(cases[index], side) for index in chosen]
+        for chosen in in_batches(self.cases("train"), batch_size, rng):
+            pairs = [self._resized(case, side) for case in chosen]
             images = torch.from_numpy(np.stack([image for image, _ in pairs])).float()
             images = (images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)) / 255
             labels = torch.from_numpy(np.stack([truth for _, truth in pairs])).long()

@@ -50,6 +50,14 @@ def test_every_module_is_listed_once_with_its_own_line_before_anything_is_instal
     assert rows == sorted([name_of(module), line_of(module)] for module in MODULES)
 
 
+@pytest.mark.parametrize("name", ["plans", "search"])
+def test_what_is_not_installed_is_named_with_the_script_that_installs_it(name: str) -> None:
+    done = bench(name, options=BARE)
+    assert done.returncode == 2
+    assert f"is not installed; run scripts/bench {name}, which" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
 def test_a_benchmark_says_what_it_takes_and_begins_nothing(module: Path) -> None:
     done = bench(name_of(module), "--help", python=warm_cli.script())

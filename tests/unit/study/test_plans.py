@@ -24,6 +24,7 @@ from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.precision import NO_RULES, PrecisionPlan
 from edgedeploy.reference.roundings import Decided, Rounding, Roundings
 from edgedeploy.reference.sensitivity import Sensitivity
+from edgedeploy.search.plan.refined import refined
 from edgedeploy.search.plan.table import Cost, Group, Noise, Table
 from edgedeploy.search.space import Space
 from edgedeploy.study.layout import PLANS
@@ -49,10 +50,14 @@ def table(*rows: tuple[str, float, float, float]) -> Table:
 
 
 THREE = table(("/a", 1e6, 3e6, 1e-5), ("/b", 1e6, 3e6, 1e-3), ("/c", 1e6, 3e6, 1e-6))
+POWERS = tuple(noise.loss for noise in THREE.noises)
+LOOKED = refined(
+    THREE, POWERS, lambda chosen: sum(loss for loss, name in zip(POWERS, chosen, strict=True) if name == "int8")
+)
 
 
 def test_a_budget_is_a_share_of_what_int8_saves() -> None:
-    made = made_plans(THREE, {"auto:0": 0.0, "auto:0.4": 0.4, "auto:0.7": 0.7, "auto:1": 1.0})
+    made = made_plans(LOOKED, {"auto:0": 0.0, "auto:0.4": 0.4, "auto:0.7": 0.7, "auto:1": 1.0})
     rules = {name: [rule.pattern for rule in item.plan.rules] for name, item in made.items()}
     assert rules == {"auto:0": [], "auto:0.4": ["/b"], "auto:0.7": ["/a", "/b"], "auto:1": []}
     text = made["auto:0.4"].text()
@@ -63,7 +68,7 @@ def test_a_budget_is_a_share_of_what_int8_saves() -> None:
 
 
 def test_a_made_plan_is_kept_whole(tmp_path: Path) -> None:
-    made = made_plans(THREE, {"auto:0.4": 0.4})["auto:0.4"]
+    made = made_plans(LOOKED, {"auto:0.4": 0.4})["auto:0.4"]
     (tmp_path / PLANS).write_text(json.dumps({"targets": {"onnxruntime": {"auto:0.4": made.as_json()}}}))
     assert kept_plans(tmp_path) == {"onnxruntime": {"auto:0.4": made}}
     assert MadePlan.from_json(json.loads(json.dumps(made.as_json()))) == made
@@ -80,7 +85,7 @@ def test_a_budget_stands_for_no_plan_until_it_is_made() -> None:
 
 
 def test_a_made_plan_is_the_variant_of_the_same_plan_by_hand() -> None:
-    made = {"onnxruntime": made_plans(THREE, {"auto:0.5": 0.5})}
+    made = {"onnxruntime": made_plans(LOOKED, {"auto:0.5": 0.5})}
     space = with_plans(PLANNED, made)
     variant = space.variant(INT8)
     by_hand = replace(
@@ -103,13 +108,13 @@ def test_a_made_plan_is_the_variant_of_the_same_plan_by_hand() -> None:
     ],
 )
 def test_a_made_plan_is_dropped_in_a_model_that_it_was_not_made_for(change: dict[str, str | float]) -> None:
-    space = with_plans(PLANNED, {"onnxruntime": made_plans(THREE, {"auto:0.5": 0.5})})
+    space = with_plans(PLANNED, {"onnxruntime": made_plans(LOOKED, {"auto:0.5": 0.5})})
     params = {**INT8, **change}
     assert space.variant(params) == space.variant({**params, "plan": "none"})
 
 
 def test_a_made_plan_is_one_of_calibration_at_any_width() -> None:
-    space = with_plans(PLANNED, {"onnxruntime": made_plans(THREE, {"auto:0.5": 0.5})})
+    space = with_plans(PLANNED, {"onnxruntime": made_plans(LOOKED, {"auto:0.5": 0.5})})
     assert space.variant({**INT8, "training": "qat"}).training == ""
     assert space.variant({**INT8, "width": 0.5}).plan.rules
 
