@@ -23,7 +23,7 @@ from edgedeploy.records.night import Session
 from edgedeploy.runtime.bundle import manifest as m
 from edgedeploy.runtime.bundle.names import MANIFEST
 from edgedeploy.study.bundle.make import REFERENCE
-from edgedeploy.study.trial import Runner, runner_on
+from edgedeploy.study.runner import Runner, runner_on
 
 ANY_CONDITIONS = StabilityLimits(1e9, 1e9, 1e9, 1e9, 1e9)
 """No run is disturbed: what a test looks at does not hang on the host's load."""

@@ -22,7 +22,7 @@ from edgedeploy.nightly.parts import Parts
 from edgedeploy.records.board import BoardInfo, Provenance
 from edgedeploy.records.job import Job, RawRun
 from edgedeploy.spec.boards import BoardTable
-from edgedeploy.study.trial import Runner
+from edgedeploy.study.runner import Runner
 
 PROBE_S: Final = 120.0
 """How long a board's worker may take to say what the board is, or to come."""

@@ -16,7 +16,7 @@ from edgedeploy.records.night import Session
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.lab import EntryTable
 from edgedeploy.study.preflight import open_and_probe
-from edgedeploy.study.trial import Runner, runner_on
+from edgedeploy.study.runner import Runner, runner_on
 from edgedeploy.targets.registry import sessions_of
 
 

@@ -32,8 +32,8 @@ from edgedeploy.runtime.bundle.golden import distance
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.study.executed import require_executed
 from edgedeploy.study.limits import stability_limits
+from edgedeploy.study.runner import Runner, in_order
 from edgedeploy.study.store import utc_now
-from edgedeploy.study.trial import Runner, in_order
 
 PAIRED: Final[Mapping[str, str]] = {"latency_p50_ns": "latency_ratio", "cpu_time_ns": "cpu_time_ratio"}
 """Metrics whose loss is of neighbouring blocks: both sides of a pair saw the same moments."""

@@ -29,8 +29,8 @@ from edgedeploy.nightly.tonight import THIS_HOST
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.night import Session
 from edgedeploy.spec.boards import BoardTable
+from edgedeploy.study.runner import Runner
 from edgedeploy.study.store import utc_now
-from edgedeploy.study.trial import Runner
 
 ATTEMPTS: Final = 2
 """How often a job is tried that its board fails, each after the retries of :mod:`edgedeploy.boards.care.attempts`."""

@@ -45,12 +45,13 @@ from edgedeploy.study.modeller import BASELINE
 from edgedeploy.study.outputs import prune_outputs
 from edgedeploy.study.power import PowerTold
 from edgedeploy.study.preflight import Ready
+from edgedeploy.study.runner import Runner, runner_on
 from edgedeploy.study.searching import Searching
 from edgedeploy.study.settling import Settling
 from edgedeploy.study.sources import task_marks
 from edgedeploy.study.steadiness import Steadiness
 from edgedeploy.study.store import Store, utc_now
-from edgedeploy.study.trial import Runner, Trials, runner_on
+from edgedeploy.study.trial import Trials
 from edgedeploy.study.workbench import Workbench, build_here
 
 _NOT_COMPARED: Final = "the baseline after further training is not measured yet"

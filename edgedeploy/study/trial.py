@@ -14,10 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.boards.care.attempts import Attempts, Patience
 from edgedeploy.errors import (
     BuildError,
-    CommandFailed,
     DamagedFile,
     DidNotRun,
     MeasurementError,
@@ -30,8 +28,7 @@ from edgedeploy.evidence.conditions import cooled_c
 from edgedeploy.evidence.metrics import board_metrics, scenario_metrics
 from edgedeploy.evidence.noise import variances
 from edgedeploy.evidence.statistics import stability
-from edgedeploy.files import mapped_arrays, write_stacked
-from edgedeploy.interfaces.board import Board
+from edgedeploy.files import write_stacked
 from edgedeploy.interfaces.scores import ScoresSplit
 from edgedeploy.interfaces.task import Array, Split
 from edgedeploy.records.artifact import Artifact
@@ -51,6 +48,7 @@ from edgedeploy.study.disk import raise_if_of_the_disk
 from edgedeploy.study.inputs import InputSet, Rivals
 from edgedeploy.study.known import Known
 from edgedeploy.study.limits import memory_notes, stability_limits
+from edgedeploy.study.runner import Runner, in_order, outputs_of
 from edgedeploy.study.scores import score
 from edgedeploy.study.serving import serving
 from edgedeploy.study.store import Store, utc_now
@@ -60,27 +58,6 @@ from edgedeploy.study.workbench import Workbench
 UNTIMED: Final[tuple[Split, ...]] = ("confirmation",)
 PROFILE_RUNS: Final = 10
 """Inferences that are profiled layer by layer after the timing."""
-
-Runner = Callable[[Job, Path], tuple[BoardInfo, RawRun]]
-"""Runs one job exclusively on a board; returns the board and its raw results. Raises ``BoardError`` and
-``MeasurementError``."""
-
-
-def runner_on(
-    board: Board,
-    tell: Callable[[str], None],
-    check: Callable[[BoardInfo], None] = lambda info: None,
-    patience: Patience | None = None,
-) -> Runner:
-    """A :data:`Runner` for one board, by the rules of :mod:`edgedeploy.boards.care.attempts`. ``check`` raises when the
-    connected board must not be used."""
-    attempts = Attempts(board, tell, patience or Patience(), check=check)
-
-    def run(job: Job, folder: Path) -> tuple[BoardInfo, RawRun]:
-        session, raw = attempts.run(job, folder)
-        return session.info, raw
-
-    return run
 
 
 @dataclass(frozen=True)
@@ -257,7 +234,7 @@ class Trials:
             except MeasurementError as exc:  # the board found the artifact itself broken; its rival may be sound
                 self.tell(f"{payload.folder.name}: {exc.found}")
                 return math.inf
-            outputs = _load_outputs(raw)
+            outputs = outputs_of(raw)
         found = [{name: rows[index] for name, rows in outputs.items()} for index in range(len(wanted))]
         return worst_distance(zip(wanted, found, strict=True))
 
@@ -302,7 +279,7 @@ class Trials:
             with self.place, self.account.phase("measure"):
                 board, raw = self._on_board(job, Path(folder))
             with self.host, self.account.phase("evaluate"):
-                outputs = in_order(_load_outputs(raw), candidate.artifact)
+                outputs = in_order(outputs_of(raw), candidate.artifact)
                 return self._measurement(
                     variant, split, artifact=candidate.artifact, board=board, raw=raw, outputs=outputs
                 )
@@ -431,17 +408,6 @@ class Trials:
         if inputs.cases:
             rows = _rows_of(outputs, inputs)
             write_stacked(path, ({name: value.astype(np.float16) for name, value in row.items()} for row in rows))
-
-
-def in_order(outputs: Mapping[str, Array], artifact: Artifact) -> dict[str, Array]:
-    """``outputs`` in the order in which the model returns them: LiteRT gives them in alphabetical order."""
-    return {**{spec.name: outputs[spec.name] for spec in artifact.outputs if spec.name in outputs}, **outputs}
-
-
-def _load_outputs(raw: RawRun) -> dict[str, Array]:
-    if raw.outputs is None:
-        raise CommandFailed("outputs of the run", "the board sent none", "Run it again; keep the agent's log")
-    return mapped_arrays(raw.outputs)
 
 
 def _rows_of(outputs: Mapping[str, Array], inputs: InputSet) -> list[dict[str, Array]]:

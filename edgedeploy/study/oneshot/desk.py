@@ -26,8 +26,9 @@ from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.preflight import open_and_probe, ready_targets, require_runtimes
+from edgedeploy.study.runner import runner_on
 from edgedeploy.study.store import Store
-from edgedeploy.study.trial import Trials, runner_on
+from edgedeploy.study.trial import Trials
 from edgedeploy.study.workbench import Workbench
 from edgedeploy.targets.registry import demands_of, find_targets, sessions_of
 

@@ -27,8 +27,8 @@ from edgedeploy.files import write_atomic
 from edgedeploy.interfaces.task import Case, Split
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.job import Job, MeasurePlan, Payload
+from edgedeploy.study.runner import Runner, runner_on
 from edgedeploy.study.store import utc_now
-from edgedeploy.study.trial import Runner, runner_on
 from edgedeploy.tasks.segmentation.metrics import Labels
 
 SPLITS: Final[tuple[Split, ...]] = ("selection", "confirmation")

@@ -17,7 +17,7 @@ from edgedeploy.reference.export import export_reference, run_reference
 from edgedeploy.reference.parity import check_parity
 from edgedeploy.reference.program import PROGRAM_FILE, export_program
 from edgedeploy.runtime.sessions.open import open_session
-from edgedeploy.study.trial import in_order
+from edgedeploy.study.runner import in_order
 from edgedeploy.targets.litert.target import LiteRtTarget
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget

@@ -36,7 +36,7 @@ from edgedeploy.evidence.nights import Limits
 from edgedeploy.nightly.subject import Subject, prepare
 from edgedeploy.nightly.verdict import verdict
 from edgedeploy.records.night import Session, Verdict
-from edgedeploy.study.trial import Runner, runner_on
+from edgedeploy.study.runner import Runner, runner_on
 
 
 @dataclass(frozen=True)

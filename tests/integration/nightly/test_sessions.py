@@ -28,7 +28,7 @@ from edgedeploy.runtime.bundle.names import MANIFEST
 from edgedeploy.runtime.bundle.tree import read_tree
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.study.bundle.make import make_bundle
-from edgedeploy.study.trial import runner_on
+from edgedeploy.study.runner import runner_on
 
 
 def test_a_session_of_a_bundle_has_losses_a_state_and_its_golden_answers(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgedeploy.records.artifact import Artifact, TensorSpec
-from edgedeploy.study.trial import in_order
+from edgedeploy.study.runner import in_order
 
 
 def test_outputs_come_in_the_models_order() -> None:
