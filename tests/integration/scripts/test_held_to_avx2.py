@@ -1,0 +1,114 @@
+"""`scripts/held-to-avx2`: a runtime takes the kernels of a processor with AVX2 alone, at this processor's own speed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+
+pytestmark = pytest.mark.beside
+
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "held-to-avx2"
+REFUSED = 77
+LIMIT_S = 600.0
+
+SEEN = """
+import ctypes, json, mmap
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+value = helper.make_tensor_value_info
+node = helper.make_node("MatMulInteger", ["pixels", "weights", "zero", "zero_of_weights"], ["sums"])
+constants = {"weights": np.full((64, 64), 127, np.int8), "zero": np.uint8(0), "zero_of_weights": np.int8(0)}
+graph = helper.make_graph(
+    [node], "sums", [value("pixels", TensorProto.UINT8, (8, 64))], [value("sums", TensorProto.INT32, (8, 64))],
+    [numpy_helper.from_array(np.asarray(data), name) for name, data in constants.items()],
+)
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+(sums,) = session.run(None, {"pixels": np.full((8, 64), 255, np.uint8)})
+
+code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(bytes.fromhex("b901000000 0f01d0 c3"))  # mov $1,%ecx; xgetbv; ret: the parts of the registers in use
+in_use = ctypes.CFUNCTYPE(ctypes.c_uint32)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
+print(json.dumps({"sum": int(sums[0, 0]), "in_use": in_use, "cpu": open("/proc/cpuinfo").read()}))
+"""
+EXACT = 64 * 255 * 127
+SATURATED = 32 * (2**15 - 1)
+"""Pairs of products are added in 16 bits."""
+AVX512_IN_USE = 0b1110_0000
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Any:
+    """Run the script with the libraries of one folder: all of an environment would take minutes."""
+    missing = [name for name in ("gcc", "objdump", "unshare") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespace here")
+
+    def run(libraries: Path, *program: str, **more: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, str(SCRIPT), "--libraries", str(libraries), *program]
+        env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), **more}
+        return subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=LIMIT_S)
+
+    return run
+
+
+def seen(done: subprocess.CompletedProcess[str]) -> Mapping[str, Any]:
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def contents(libraries: Path) -> dict[Path, str]:
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in libraries.glob("*.so*")}
+
+
+def test_the_runtime_finds_avx2_and_its_int8_sums_saturate_and_a_second_start_is_short(held: Any) -> None:
+    libraries = Path(onnxruntime.__file__).parent / "capi"
+    before = contents(libraries)
+    done = held(
+        libraries, sys.executable, "-c", SEEN, NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_SKX AVX512_ICL AVX512_SPR"
+    )
+    found = seen(done)
+    flags = {flag for line in found["cpu"].splitlines() if line.startswith("flags") for flag in line.split()}
+    assert "avx2" in flags
+    assert not {flag for flag in flags if flag.startswith(("avx512", "avx_vnni", "amx"))}
+    assert "(held to AVX2)" in found["cpu"]
+    assert (found["sum"], found["in_use"] & AVX512_IN_USE) == (SATURATED, 0)
+    assert contents(libraries) == before  # the copies lie over them for that program alone
+    again = held(libraries, sys.executable, "-c", "raise SystemExit(3)")
+    assert ("looked through" in done.stderr, again.returncode, again.stderr) == (True, 3, "")
+
+
+def test_what_is_no_program_or_no_folder_is_told(held: Any, tmp_path: Path) -> None:
+    done = held(tmp_path, "no-such-program")
+    assert (done.returncode, "no-such-program: No such file" in done.stderr) == (1, True)
+    done = held(tmp_path / "none", "true")
+    assert (done.returncode, "none is no folder" in done.stderr) == (1, True)
+
+
+def test_a_machine_without_the_tools_is_told_what_to_install(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": str(tmp_path)},
+    )
+    assert done.returncode == REFUSED
+    assert "not found: gcc, objdump" in done.stderr
