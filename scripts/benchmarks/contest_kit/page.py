@@ -60,7 +60,7 @@ def page(
 
 def _how(source: Source, outcome: Outcome, tools_s: float, searched: Searched, board: BoardInfo) -> Iterator[str]:
     paragraphs = (
-        _run(outcome, board),
+        how_it_ran(outcome, board),
         _checkpoint(source, outcome.baseline),
         _scoring(tools_s, searched),
     )
@@ -69,7 +69,8 @@ def _how(source: Source, outcome: Outcome, tools_s: float, searched: Searched, b
         yield ""
 
 
-def _run(outcome: Outcome, board: BoardInfo) -> Iterator[str]:
+def how_it_ran(outcome: Outcome, board: BoardInfo) -> Iterator[str]:
+    """When, on which machine, and what hid a part of it from the runtimes."""
     loads = [item.score.load for item in outcome.scored]
     disturbed = sum(item.score.cause is not None for item in outcome.scored)
     flags = ", ".join(flag for flag in SHOWN_FLAGS if flag in board.isa)
@@ -77,8 +78,8 @@ def _run(outcome: Outcome, board: BoardInfo) -> Iterator[str]:
     yield f"Machine: {board.cpu}, {board.cores} cores ({flags}), {board.os};"
     yield f"load {min(loads):.1f} to {max(loads):.1f} while scored."
     if HELD in board.cpu:
-        yield "The processor has more than that: `scripts/held-to-avx2` hid it from the runtimes, which chose their kernels as on a"
-        yield "processor without AVX-512 and VNNI. The times are those of such kernels at this processor's own speed."
+        yield "The processor has more than that: `scripts/held-to-avx2` hid it from the runtimes, which chose their kernels"
+        yield "as on a processor without AVX-512 and VNNI. The times are those of such kernels at this processor's speed."
     if disturbed:
         yield f"{disturbed} of {len(loads)} artifacts ran while others used the machine; they are marked."
 

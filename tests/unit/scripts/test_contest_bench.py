@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import made_up
 import numpy as np
 import pytest
 from benchmarks.contest_kit.entries import FAILED, Entry, Recipe, made_s, make_all, tools_entries
 from benchmarks.contest_kit.ours import STUDY, Searched, search, written
 from benchmarks.contest_kit.outcome import Outcome, Scored, bars
+from benchmarks.contest_kit.page import how_it_ran
 from benchmarks.contest_kit.scoring import Score, Scores, mean_dice
 from benchmarks.contest_kit.volume import Point, hypervolume, point_of
 from hypothesis import given, settings
@@ -128,6 +130,14 @@ def test_a_bar_that_nothing_can_hold_is_told_as_such() -> None:
     found = bars(Outcome(BASE.score, [BASE, strong, *GOOD], vnni=True), DONE)
     assert not found[0].holds and "1.67x is the most" in found[0].found
     assert "the most" not in bars(Outcome(BASE.score, [BASE, THEIRS, *GOOD], vnni=True), DONE)[0].found
+
+
+@pytest.mark.parametrize(("cpu", "told"), [("AMD EPYC", False), ("AMD EPYC (held to AVX2)", True)])
+def test_the_page_says_what_hid_a_part_of_the_processor(cpu: str, told: bool) -> None:
+    outcome = Outcome(scored("float", "tools", 0.5, 1.0, 1000).score, [scored("one", "ours", 0.5, 0.2, 100)], False)
+    text = " ".join(how_it_ran(outcome, replace(made_up.board(), cpu=cpu)))
+    assert ("`scripts/held-to-avx2` hid it" in text) == told
+    assert f"Machine: {cpu}, " in text
 
 
 def test_chained_recipes_do_not_count_among_the_tools() -> None:
