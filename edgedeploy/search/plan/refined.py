@@ -143,8 +143,8 @@ class _Terms:
 
 
 def _scaled(powers: Sequence[float]) -> list[float]:
-    """As shares of the largest, for only their ratios count and squares of small ones are 0. Equal ones where none has any:
-    answers in whole numbers do not tell it, and a metric of theirs may lose all the same."""
+    """As shares of the largest, for only their ratios count and squares of small ones are 0. All are equal where no noise is
+    known: answers in whole numbers have none, and a metric of theirs may lose all the same."""
     largest = max(powers, default=0.0)
     return [power / largest for power in powers] if largest else [1.0] * len(powers)
 
