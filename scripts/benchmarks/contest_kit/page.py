@@ -78,7 +78,8 @@ def _run(outcome: Outcome, board: BoardInfo) -> Iterator[str]:
     yield f"load {min(loads):.1f} to {max(loads):.1f} while scored."
     if HELD in board.cpu:
         yield "The processor has more than that: `scripts/held-to-avx2` hid it from the runtimes, which chose their"
-        yield "kernels as on a processor without AVX-512 and VNNI. The times are those of such kernels at this processor's own speed."
+        yield "kernels as on a processor without AVX-512 and VNNI."
+        yield "The times are those of such kernels at this processor's own speed."
     if disturbed:
         yield f"{disturbed} of {len(loads)} artifacts ran while others used the machine; they are marked."
 
