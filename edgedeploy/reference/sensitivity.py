@@ -192,11 +192,14 @@ def _ranges(
         extremes: list[list[tuple[float, float]]] = [[] for _ in names]
         for feed in feeds:
             for own, value in zip(extremes, session.run(feed)[-len(names) :], strict=True):
-                own.append((float(value.min()), float(value.max())))
+                if value.size:  # the rows of what was found in a case: it may be nothing
+                    own.append((float(value.min()), float(value.max())))
         found |= dict(zip(names, extremes, strict=True))
     low, high = (np.mean, np.mean) if scheme.mean_extremes else (np.min, np.max)
     return {
         name: (min(0.0, float(low([case[0] for case in own]))), max(0.0, float(high([case[1] for case in own]))))
+        if own
+        else (0.0, 0.0)
         for name, own in found.items()
     }
 
