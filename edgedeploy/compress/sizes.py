@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.interfaces.task import ReadyMade, Task
@@ -34,7 +34,7 @@ def size_of(task: Task, arch: Mapping[str, Scalar], student: str = "") -> Mappin
     return {"parameters": parameters, **_followed(task, arch, model)}
 
 
-def _followed(task: Task, arch: Mapping[str, Scalar], model: object) -> Mapping[str, float]:
+def _followed(task: Task, arch: Mapping[str, Scalar], model: Any) -> Mapping[str, float]:
     import torch
 
     from edgedeploy.compress.chain import Chain
@@ -45,13 +45,25 @@ def _followed(task: Task, arch: Mapping[str, Scalar], model: object) -> Mapping[
             spec.name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="meta")
             for spec in task.input_specs(**arch)
         }
+        shapes = _hollow(plain_model(model))
         chain = Chain(inputs)
         with torch.random.fork_rng(devices=[]), torch.no_grad(), chain:
-            answers = flat_tensors(call(plain_model(model).to("meta"), inputs))
+            answers = flat_tensors(call(shapes, inputs))
     except Exception as exc:  # a forward that looks at values, or answers with something else than tensors
         LOG.debug("no multiply-accumulates of %s: %s", dict(arch), exc)
         return {}
     return {"macs": chain.macs, "depth": float(max(1, chain.longest(answers) or 0))} if chain.macs else {}
+
+
+def _hollow(model: Any) -> Any:
+    """The model without numbers, as a copy, for a task may hold on to the module that it built. Scripted ones lose theirs:
+    torch does not move copies of them."""
+    from torch.jit import ScriptModule
+
+    from edgedeploy.reference.copies import copied
+
+    scripted = any(isinstance(module, ScriptModule) for module in model.modules())
+    return (model if scripted else copied(model)).to("meta")
 
 
 def least_weights(task: Task, arch: Mapping[str, Scalar], width: float) -> int | None:

@@ -90,5 +90,27 @@ def test_a_model_whose_weights_have_no_shape_yet_has_no_size() -> None:
     assert size_of(Of(lambda: torch.nn.LazyLinear(8)), {}) == {}  # type: ignore[arg-type]
 
 
+class OneInput(Of):
+    def input_specs(self, **arch: Any) -> tuple[TensorSpec, ...]:
+        return (TensorSpec("x", "float32", (1, 8)),)
+
+
+def tied() -> torch.nn.Module:
+    linear = torch.nn.Linear(8, 8)
+    return torch.nn.Sequential(linear, torch.nn.BatchNorm1d(8), linear)
+
+
+def test_a_module_that_the_task_holds_on_to_stays_as_it_is() -> None:
+    kept = tied()
+    before = {name: value.clone() for name, value in kept.state_dict().items()}
+    assert size_of(OneInput(lambda: kept), {}) == {"parameters": 72 + 16, "macs": 128, "depth": 2}  # type: ignore[arg-type]
+    assert all(torch.equal(value, before[name]) for name, value in kept.state_dict().items())
+
+
+def test_a_scripted_module_has_a_size() -> None:
+    found = size_of(OneInput(lambda: torch.jit.script(tied())), {})  # type: ignore[arg-type]
+    assert found == {"parameters": 72 + 16, "macs": 128, "depth": 2}
+
+
 def test_a_build_that_fails_has_no_size() -> None:
     assert size_of(Convolutions(), {"canals": 4}) == {}  # type: ignore[arg-type]
