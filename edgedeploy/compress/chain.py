@@ -31,6 +31,10 @@ def _added_to(_: torch.Tensor, first: torch.Tensor, second: torch.Tensor, **__: 
     return 2 * first.numel() * (second.shape[-1] if second.ndim > 1 else 1)
 
 
+def _conv_tbc(_: torch.Tensor, weights: torch.Tensor, *__: Any, out_val: torch.Tensor, **___: Any) -> int:
+    return 2 * out_val.numel() * weights.shape[0] * weights.shape[1]
+
+
 def _bilinear(first: torch.Tensor, weights: torch.Tensor, *_: Any, **__: Any) -> int:
     """Of ``torch.nn.functional.bilinear``, which multiplies each of its weights once a row."""
     return 2 * first.shape[0] * weights.numel()
@@ -40,8 +44,14 @@ _FORMULAS: Final[Mapping[Any, Callable[..., int]]] = {
     **flop_registry,
     torch.ops.aten.mv: _by_a_vector,
     torch.ops.aten.dot: _of_vectors,
+    torch.ops.aten.vdot: _of_vectors,
     torch.ops.aten.addmv: _added_to,
+    torch.ops.aten.addmv_: _added_to,
+    torch.ops.aten.addmm_: _added_to,
     torch.ops.aten.addbmm: _added_to,
+    torch.ops.aten.addbmm_: _added_to,
+    torch.ops.aten.baddbmm_: _added_to,
+    torch.ops.aten.conv_tbc: _conv_tbc,
     torch.ops.aten._trilinear: _bilinear,
 }
 """Operations of a layer by its arguments, two for each multiply-accumulate: PyTorch's, and those that it leaves out."""
