@@ -247,8 +247,8 @@ def _round_weights(model: Any, place: Rounding) -> None:
 
 
 def rounded_weights(values: Array, axis: int) -> Array:
-    """Weights as int8 holds them: around zero, one scale for each channel of ``axis``."""
-    others = tuple(i for i in range(values.ndim) if i != axis)
+    """Weights as int8 holds them: around zero, one scale for each channel of ``axis``. A vector is one channel."""
+    others = tuple(i for i in range(values.ndim) if i != axis or values.ndim == 1)
     scales = np.abs(values).max(axis=others, keepdims=True).astype(np.float64) / _LARGEST_WEIGHT
     scales[scales == 0] = 1.0
     return np.asarray(np.rint(values / scales) * scales, dtype=values.dtype)

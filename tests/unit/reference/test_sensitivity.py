@@ -199,6 +199,8 @@ def test_weights_are_rounded_with_one_scale_a_channel() -> None:
     assert rounded_weights(weights, 0) == pytest.approx(weights)
     assert rounded_weights(weights, 1)[0, 0] == pytest.approx(1.0)
     assert rounded_weights(weights, 1)[1, 1] == pytest.approx(1.0)
+    vector = np.array([127.0, 1.3, 0.2], dtype=np.float32)  # a matrix times it: a runtime has no channels to tell apart
+    assert rounded_weights(vector, 0) == pytest.approx([127.0, 1.0, 0.0])
 
 
 def test_tensors_are_looked_at_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
