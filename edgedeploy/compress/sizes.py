@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.interfaces.task import ReadyMade, Task
@@ -27,33 +27,43 @@ def size_of(task: Task, arch: Mapping[str, Scalar], student: str = "") -> Mappin
     try:
         with torch.random.fork_rng(devices=[]):
             model = (student_of(task, student, arch) if student else task.build(**arch)).eval()
+            parameters = float(sum(parameter.numel() for parameter in model.parameters()))
     except Exception as exc:  # the user's own code
         LOG.debug("no size of %s: %s", dict(arch), exc)
         return {}
-    parameters = float(sum(parameter.numel() for parameter in model.parameters()))
     return {"parameters": parameters, **_followed(task, arch, model)}
 
 
-def _followed(task: Task, arch: Mapping[str, Scalar], model: object) -> Mapping[str, float]:
+def _followed(task: Task, arch: Mapping[str, Scalar], model: Any) -> Mapping[str, float]:
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from edgedeploy.compress.chain import Chain
+    from edgedeploy.reference.calling import call, flat_tensors, plain_model
 
-    counter = FlopCounterMode(display=False)
     try:
-        inputs = [
-            torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="meta")
+        inputs = {
+            spec.name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="meta")
             for spec in task.input_specs(**arch)
-        ]
+        }
+        shapes = _hollow(plain_model(model))
         chain = Chain(inputs)
-        with torch.no_grad(), chain, counter:
-            answers = model.to("meta")(*inputs)  # type: ignore[attr-defined]
-    except Exception as exc:  # a forward that looks at values, or names its inputs in another order
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), chain:
+            answers = flat_tensors(call(shapes, inputs))
+    except Exception as exc:  # a forward that looks at values, or answers with something else than tensors
         LOG.debug("no multiply-accumulates of %s: %s", dict(arch), exc)
         return {}
-    macs = counter.get_total_flops() / 2
-    return {"macs": macs, "depth": float(max(1, chain.longest(answers) or 0))} if macs else {}
+    return {"macs": chain.macs, "depth": float(max(1, chain.longest(answers) or 0))} if chain.macs else {}
+
+
+def _hollow(model: Any) -> Any:
+    """The model without numbers, as a copy, for a task may hold on to the module that it built. Scripted ones lose theirs:
+    torch does not move copies of them."""
+    from torch.jit import ScriptModule
+
+    from edgedeploy.reference.copies import copied
+
+    scripted = any(isinstance(module, ScriptModule) for module in model.modules())
+    return (model if scripted else copied(model)).to("meta")
 
 
 def least_weights(task: Task, arch: Mapping[str, Scalar], width: float) -> int | None:

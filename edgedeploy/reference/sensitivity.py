@@ -192,11 +192,14 @@ def _ranges(
         extremes: list[list[tuple[float, float]]] = [[] for _ in names]
         for feed in feeds:
             for own, value in zip(extremes, session.run(feed)[-len(names) :], strict=True):
-                own.append((float(value.min()), float(value.max())))
+                if value.size:  # the rows of what was found in a case: it may be nothing
+                    own.append((float(value.min()), float(value.max())))
         found |= dict(zip(names, extremes, strict=True))
     low, high = (np.mean, np.mean) if scheme.mean_extremes else (np.min, np.max)
     return {
         name: (min(0.0, float(low([case[0] for case in own]))), max(0.0, float(high([case[1] for case in own]))))
+        if own
+        else (0.0, 0.0)
         for name, own in found.items()
     }
 
@@ -244,8 +247,8 @@ def _round_weights(model: Any, place: Rounding) -> None:
 
 
 def rounded_weights(values: Array, axis: int) -> Array:
-    """Weights as int8 holds them: around zero, one scale for each channel of ``axis``."""
-    others = tuple(i for i in range(values.ndim) if i != axis)
+    """Weights as int8 holds them: around zero, one scale for each channel of ``axis``. A vector is one channel."""
+    others = tuple(i for i in range(values.ndim) if i != axis or values.ndim == 1)
     scales = np.abs(values).max(axis=others, keepdims=True).astype(np.float64) / _LARGEST_WEIGHT
     scales[scales == 0] = 1.0
     return np.asarray(np.rint(values / scales) * scales, dtype=values.dtype)

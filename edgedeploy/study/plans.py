@@ -69,6 +69,8 @@ class MadePlan:
     ends_ns: tuple[float, float]
     loss: float
     metric: str = ""
+    in_float32: bool = False
+    """Whether it leaves no layer in int8: that is the float32 model, and its rules are none."""
 
     def as_json(self) -> dict[str, Any]:
         facts = {name: value for name, value in vars(self).items() if name not in ("plan", "kept", "ends_ns")}
@@ -91,11 +93,14 @@ class MadePlan:
             int(data["layers"]),
             ends_ns=(finite(low), finite(high)),
             metric=str(data["metric"]),
+            in_float32=bool(data.get("in_float32")),
             **numbers,
         )
 
     def text(self) -> str:
         """A sentence for people: how many layers stay in float32, which of them hurt most in int8, and why."""
+        if self.in_float32:
+            return f"none of {self.layers} layers is int8 in it: that is the float32 model, and it has no variant of its own"
         if not self.kept:
             return f"every one of {self.layers} layers is int8 in it"
         worst = ", ".join(item.text(self.metric) for item in sorted(self.kept, key=lambda item: -item.loss)[:3])
@@ -216,6 +221,8 @@ class PlanMaker:
 
     def _plans(self, target: str, measured: Mapping[str, Measurement]) -> dict[str, MadePlan]:
         reference = self._bench.reference(measured["float32"].variant)
+        if any(not goal.metric for goal in self.budgets.values()):
+            _require_noise(reference)
         own = self._targets[target]
         scheme = own.int8_scheme if isinstance(own, TellsInt8) else Int8Scheme()
         found = roundings_of(reference.path, scheme)
@@ -278,6 +285,13 @@ class PlanMaker:
         return PlanLosses(path, key, len(found.places), simulation, show)
 
 
+def _require_noise(reference: Reference) -> None:
+    """Raises ``Unsupported`` for a model that answers in whole numbers alone: rounding adds no noise to a class."""
+    if not any(spec.dtype.startswith(("float", "bfloat")) for spec in reference.outputs):
+        remedy = "Name a metric of the task in the budget (auto:0.5:METRIC), or end the network before its ArgMax"
+        raise Unsupported("precision plans by noise", "no output holds numbers of floating point", remedy)
+
+
 def made_plans(looked: Refined, budgets: Mapping[str, float], metric: str = "") -> dict[str, MadePlan]:
     """The plan of each budget: the best of those that were looked at. One with no layer left in int8 is none, and its budget
     stands for the model without a plan."""
@@ -305,7 +319,7 @@ def _made(looked: Refined, plan: Plan, ends_ns: tuple[float, float], metric: str
     kept = [Kept(layer, losses[place], gains[place]) for place in floats for layer in table.groups[place].layers]
     rules = tuple(PrecisionRule(item.layer, "float32") for item in kept)
     layers = sum(len(group.layers) for group in table.groups)
-    return MadePlan(PrecisionPlan(rules), tuple(kept), layers, plan.time_ns, ends_ns, plan.loss, metric)
+    return MadePlan(PrecisionPlan(rules), tuple(kept), layers, plan.time_ns, ends_ns, plan.loss, metric, not narrow)
 
 
 def _decibels(loss: float) -> float:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -128,7 +129,11 @@ def _told(task: Sized, arch: Arch) -> Figures:
 
 
 def _is_figure(value: Any) -> bool:
-    return isinstance(value, (int, float)) and 0 < value < math.inf
+    """A positive number of Python's or NumPy's, which has to fit in a float: an integer of hundreds of digits does not."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+    except OverflowError:
+        return False
 
 
 def _drawn(space: Space) -> Sequence[Arch]:
@@ -157,7 +162,8 @@ class Estimates:
             for value in arch:
                 self._columns.setdefault(value, len(self._columns) + 1)
         design = np.array([self._row(arch) for arch in sized]).reshape(len(sized), len(self._columns) + 1)
-        names = set.intersection(*(set(figures) for figures in sized.values())) if sized else set()
+        positive = [{name for name, value in figures.items() if value > 0} for figures in sized.values()]
+        names = set.intersection(*positive) if positive else set()
         fitted = {name: _fit(design, np.array([figures[name] for figures in sized.values()])) for name in sorted(names)}
         for name, fit in fitted.items():
             told = "%s of %d architectures foretells the others' with a median error of %.1f %%"

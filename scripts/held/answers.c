@@ -2,6 +2,7 @@
  * libraries by 0F 04, which no processor knows. The answer is the processor's own without what is newer than AVX2. */
 #define _GNU_SOURCE
 #include <cpuid.h>
+#include <dlfcn.h>
 #include <signal.h>
 #include <stddef.h>
 #include <ucontext.h>
@@ -15,7 +16,34 @@ static const unsigned NEWER_ECX = BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14) 
 static const unsigned NEWER_EDX = BIT(2) | BIT(3) | BIT(8) | BIT(23) /* AVX-512 */ | BIT(22) | BIT(24) | BIT(25); /* AMX */
 static const unsigned NEWER_STATE = BIT(5) | BIT(6) | BIT(7) /* AVX-512 */ | BIT(17) | BIT(18); /* AMX */
 
+/* What the program does with SIGILL: it is kept here while the handler below stays in place. */
 static struct sigaction others;
+
+static int set_action(int number, const struct sigaction *wanted, struct sigaction *before) {
+    static int (*real)(int, const struct sigaction *, struct sigaction *);
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "sigaction");
+    return real(number, wanted, before);
+}
+
+int sigaction(int number, const struct sigaction *wanted, struct sigaction *before) {
+    struct sigaction old = others;
+    if (number != SIGILL)
+        return set_action(number, wanted, before);
+    if (wanted)
+        others = *wanted;
+    if (before)
+        *before = old;
+    return 0;
+}
+
+sighandler_t signal(int number, sighandler_t handler) {
+    struct sigaction wanted = {0}, before;
+    wanted.sa_handler = handler;
+    wanted.sa_flags = SA_RESTART;
+    sigemptyset(&wanted.sa_mask);
+    return sigaction(number, &wanted, &before) ? SIG_ERR : before.sa_handler;
+}
 
 static void answer(greg_t *registers) {
     unsigned leaf = (unsigned)registers[REG_RAX], part = (unsigned)registers[REG_RCX], a, b, c, d;
@@ -39,17 +67,25 @@ static void answer(greg_t *registers) {
 static void on_illegal(int number, siginfo_t *told, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     const unsigned char *at = (const unsigned char *)registers[REG_RIP];
-    (void)number;
-    (void)told;
-    if (at[0] == 0x0f && at[1] == 0x04)
+    struct sigaction own = others;
+    int sent = told->si_code <= 0; /* by kill or raise, not by an instruction */
+    if (!sent && at[0] == 0x0f && at[1] == 0x04) {
         answer(registers);
-    else
-        sigaction(SIGILL, &others, NULL); /* not ours: the instruction runs again and ends as it would have */
+    } else if (own.sa_handler != SIG_DFL && own.sa_handler != SIG_IGN) {
+        if (own.sa_flags & SA_RESETHAND)
+            others.sa_handler = SIG_DFL;
+        own.sa_flags & SA_SIGINFO ? own.sa_sigaction(number, told, context) : own.sa_handler(number);
+    } else if (!sent || own.sa_handler == SIG_DFL) {
+        own.sa_handler = SIG_DFL;
+        set_action(SIGILL, &own, NULL); /* the instruction runs again and ends the program */
+        if (sent)
+            raise(SIGILL);
+    }
 }
 
 __attribute__((constructor)) static void start(void) {
     struct sigaction ours = {0};
     ours.sa_sigaction = on_illegal;
     ours.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
-    sigaction(SIGILL, &ours, &others);
+    set_action(SIGILL, &ours, &others);
 }

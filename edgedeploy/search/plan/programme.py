@@ -23,7 +23,7 @@ BUDGETS: Final = tuple(step / 32 for step in range(33))
 """Shares of the way from the quickest plan to the least loss for which a front is solved."""
 
 SCALE: Final = 1e4
-"""What a goal is scaled to: the solver ends within 1e-6 of the optimum."""
+"""What goals and limits are scaled to: the solver ends within 1e-6 of the optimum, and lets limits be passed by as much."""
 SLACK: Final = 1e-9
 """By how much a limit may be passed, in parts of the limited quantity's sum over the table: rounding of its own sums."""
 LIMIT_S: Final = 30.0
@@ -181,7 +181,8 @@ class _Programme:
         if len(self.taken):  # at least one group differs
             constraints.append(LinearConstraint(self.taken, -np.inf, len(self.table.groups) - 1))
         for name, limit in limits.items():
-            constraints.append(LinearConstraint(self._part(name)[None], -np.inf, limit / self._whole(name) + SLACK))
+            bound = limit / self._whole(name) + SLACK
+            constraints.append(LinearConstraint(SCALE * self._part(name)[None], -np.inf, SCALE * bound))
         with _silent():
             found = milp(
                 goal * SCALE,

@@ -80,6 +80,7 @@ class _Terms:
 
     def __init__(self, table: Table, powers: Sequence[float]) -> None:
         self.table = table
+        powers = _scaled(powers)
         noise: dict[Member, float] = {}
         for item, power in zip(table.noises, powers, strict=True):
             for member in item.members:
@@ -120,7 +121,9 @@ class _Terms:
         away = np.array(list(seen.values())) - rows @ self.prior
         weighted = rows * self.variances
         between = weighted @ rows.T
-        unit = max(float(np.trace(between)) / len(rows), np.finfo(np.float64).tiny)
+        unit = float(np.trace(between)) / len(rows)
+        if not unit:  # nothing is rounded
+            return self.table
         solved = min(
             (_solved(between + rest * unit * np.eye(len(rows)), away) for rest in _RESTS), key=lambda item: item[0]
         )
@@ -137,6 +140,13 @@ class _Terms:
                 alone[member] = alone.get(member, 0.0) + loss
         noises += [Noise("pairs", loss, (member,)) for member, loss in alone.items()]
         return replace(self.table, noises=tuple(noises))
+
+
+def _scaled(powers: Sequence[float]) -> list[float]:
+    """As shares of the largest, for only their ratios count and squares of small ones are 0. All are equal where no noise is
+    known: answers in whole numbers have none, and a metric of theirs may lose all the same."""
+    largest = max(powers, default=0.0)
+    return [power / largest for power in powers] if largest else [1.0] * len(powers)
 
 
 def _solved(covariance: Floats, away: Floats) -> tuple[float, Floats]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -93,6 +94,84 @@ def test_the_runtime_finds_avx2_and_its_int8_sums_saturate_and_a_second_start_is
     assert contents(libraries) == before  # the copies lie over them for that program alone
     again = held(libraries, sys.executable, "-c", "raise SystemExit(3)")
     assert ("looked through" in done.stderr, again.returncode, again.stderr) == (True, 3, "")
+
+
+ASKS = """
+#include <cpuid.h>
+unsigned ask(void) {
+    unsigned a, b, c, d;
+    __cpuid_count(7, 0, a, b, c, d);
+    return (b >> 5 & 1) | (b >> 16 & 1) << 1; /* AVX2, AVX512F */
+}
+void trap(void) { __builtin_trap(); }
+"""
+CALL = "import ctypes, sys; print([getattr(ctypes.CDLL(path), sys.argv[1])() for path in sys.argv[2:]])"
+NAMES = ("plain.so", "with space.so", "with\ttab.so", "with\nnewline.so")
+SEND = "import os, signal; os.kill(os.getpid(), signal.SIGILL); print('alive')"
+
+
+@pytest.fixture
+def asking(held: Any, tmp_path: Path) -> list[str]:
+    """One library that asks the processor, under several names in one folder."""
+    folder = tmp_path / "libraries"
+    folder.mkdir()
+    paths = [str(folder / name) for name in NAMES]
+    for path in paths:
+        command = ["gcc", "-x", "c", "-shared", "-fPIC", "-o", path, "-"]
+        subprocess.run(command, input=ASKS, text=True, check=True)
+    other = bytearray(Path(paths[0]).read_bytes())
+    other[18] = 183  # AArch64
+    (folder / "of-another-processor.so").write_bytes(other)
+    return paths
+
+
+def test_libraries_of_any_name_are_held_and_under_a_program_that_handles_sigill(held: Any, asking: list[str]) -> None:
+    folder = Path(asking[0]).parent
+    for options in ([], ["-X", "faulthandler"]):
+        done = held(folder, "--", sys.executable, *options, "-c", CALL, "ask", *asking)
+        assert (done.returncode, done.stdout) == (0, f"{[1] * len(NAMES)}\n"), done.stderr
+    again = held(
+        folder, sys.executable, str(SCRIPT), "--libraries", str(folder), sys.executable, "-c", CALL, "ask", asking[0]
+    )
+    assert (again.returncode, again.stdout) == (0, "[1]\n"), again.stderr
+
+
+def test_a_program_ends_by_sigill_as_it_would_have(held: Any, asking: list[str]) -> None:
+    folder = Path(asking[0]).parent
+    for options in ([], ["-X", "faulthandler"]):
+        for program in ([SEND], [CALL, "trap", asking[0]]):
+            done = held(folder, sys.executable, *options, "-c", *program)
+            assert (done.returncode, done.stdout) == (-signal.SIGILL, ""), done.stderr
+            assert ("Fatal Python error: Illegal instruction" in done.stderr) == bool(options)
+
+
+def test_a_library_that_is_preloaded_already_is_kept(held: Any, asking: list[str]) -> None:
+    print_it = "import os; print(os.environ['LD_PRELOAD'])"
+    done = held(Path(asking[0]).parent, sys.executable, "-c", print_it, LD_PRELOAD="/no/such.so")
+    assert (done.returncode, done.stdout.endswith(":/no/such.so\n")) == (0, True), done.stderr
+
+
+def test_what_another_start_reads_is_never_half_written(held: Any, asking: list[str], tmp_path: Path) -> None:
+    folder = Path(asking[0]).parent
+    assert held(folder, "true").returncode == 0
+    (before,) = tmp_path.rglob("copies")
+    with before.open() as reading:  # a start that is about to lay the copies
+        kept = before.stat().st_ino
+        assert held(folder, "true").returncode == 0
+        assert before.stat().st_ino != kept
+        assert len(json.load(reading)) == len(NAMES)
+
+
+def test_a_cache_that_cannot_be_used_is_told(held: Any, asking: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for cache, expected in (("with space", "has a space or colon"), ("file", "Not a directory (copies are kept below")):
+        done = held(Path(asking[0]).parent, "true", XDG_CACHE_HOME=str(tmp_path / cache))
+        assert (done.returncode, expected in done.stderr, "Traceback" in done.stderr) == (1, True, False)
+
+
+def test_help_is_an_answer(held: Any, tmp_path: Path) -> None:
+    done = held(tmp_path, "--help")
+    assert (done.returncode, done.stdout.startswith("held-to-avx2 "), done.stderr) == (0, True, "")
 
 
 def test_what_is_no_program_or_no_folder_is_told(held: Any, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,6 +50,66 @@ def test_a_forward_that_looks_at_values_has_parameters_alone() -> None:
     task = Convolutions()
     task.looks_at_values = True
     assert set(size_of(task, {"channels": 4})) == {"parameters"}  # type: ignore[arg-type]
+
+
+@dataclass
+class Answer:
+    masks: torch.Tensor
+
+
+class TwoInputs(torch.nn.Module):
+    """Answers in a class of its own, and names its inputs in another order than the task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 4)
+
+    def forward(self, scale: torch.Tensor, x: torch.Tensor) -> Answer:
+        return Answer(self.second(self.first(x)) * scale)
+
+
+class Of:
+    """A task of that module."""
+
+    def __init__(self, make: Callable[[], torch.nn.Module]) -> None:
+        self.make = make
+
+    def build(self, **arch: Any) -> torch.nn.Module:
+        return self.make()
+
+    def input_specs(self, **arch: Any) -> tuple[TensorSpec, ...]:
+        return (TensorSpec("x", "float32", (1, 8)), TensorSpec("scale", "float32", (1, 1)))
+
+
+def test_a_model_is_called_and_answers_as_where_it_is_exported() -> None:
+    found = size_of(Of(TwoInputs), {})  # type: ignore[arg-type]
+    assert found == {"parameters": 72 + 36, "macs": 64 + 32, "depth": 2}
+
+
+def test_a_model_whose_weights_have_no_shape_yet_has_no_size() -> None:
+    assert size_of(Of(lambda: torch.nn.LazyLinear(8)), {}) == {}  # type: ignore[arg-type]
+
+
+class OneInput(Of):
+    def input_specs(self, **arch: Any) -> tuple[TensorSpec, ...]:
+        return (TensorSpec("x", "float32", (1, 8)),)
+
+
+def tied() -> torch.nn.Module:
+    linear = torch.nn.Linear(8, 8)
+    return torch.nn.Sequential(linear, torch.nn.BatchNorm1d(8), linear)
+
+
+def test_a_module_that_the_task_holds_on_to_stays_as_it_is() -> None:
+    kept = tied()
+    before = {name: value.clone() for name, value in kept.state_dict().items()}
+    assert size_of(OneInput(lambda: kept), {}) == {"parameters": 72 + 16, "macs": 128, "depth": 2}  # type: ignore[arg-type]
+    assert all(torch.equal(value, before[name]) for name, value in kept.state_dict().items())
+
+
+def test_a_scripted_module_has_a_size() -> None:
+    found = size_of(OneInput(lambda: torch.jit.script(tied())), {})  # type: ignore[arg-type]
+    assert found == {"parameters": 72 + 16, "macs": 128, "depth": 2}
 
 
 def test_a_build_that_fails_has_no_size() -> None:

@@ -141,6 +141,34 @@ def _first_outputs(model: onnx.ModelProto) -> list[Array]:
     return [session.run(feed)[0] for feed in images()]
 
 
+@pytest.mark.parametrize("scheme", [ORT, NNCF])
+def test_a_tensor_may_be_empty_as_where_nothing_was_found(tmp_path: Path, scheme: Int8Scheme) -> None:
+    """The pixels above a threshold, one a row, are multiplied: in no case there is one."""
+    weights = {
+        "threshold": np.float32(9),
+        "row": np.array([-1]),
+        "rows": np.array([-1, 1]),
+        "w": np.ones((1, 4), np.float32),
+    }
+    node = helper.make_node
+    nodes = [
+        node("Reshape", ["image", "row"], ["flat"]),
+        node("Greater", ["flat", "threshold"], ["above"]),
+        node("Compress", ["flat", "above"], ["found"], axis=0),
+        node("Reshape", ["found", "rows"], ["column"]),
+        node("MatMul", ["column", "w"], ["scores"], name="score"),
+        node("ReduceSum", ["scores"], ["sum"], keepdims=1),
+        node("Add", ["image", "sum"], ["out"]),
+    ]
+    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "found", [_value("image")], [_value("out")], constants)
+    onnx.save(_model(graph), tmp_path / "m.onnx")
+    found = roundings_of(tmp_path / "m.onnx", scheme)
+    losses = by_tensor(found, sensitivity_of(Simulation(found, images(), scheme)).losses)
+    assert "score" in [layer.name for layer in found.layers]
+    assert losses["w"] == losses["found"] == 0
+
+
 def test_a_layer_with_weights_that_eight_bits_cannot_hold_is_the_worst(tmp_path: Path) -> None:
     path = convolutional(tmp_path / "m.onnx")
     plain = roundings_of(path, ORT)
@@ -171,6 +199,8 @@ def test_weights_are_rounded_with_one_scale_a_channel() -> None:
     assert rounded_weights(weights, 0) == pytest.approx(weights)
     assert rounded_weights(weights, 1)[0, 0] == pytest.approx(1.0)
     assert rounded_weights(weights, 1)[1, 1] == pytest.approx(1.0)
+    vector = np.array([127.0, 1.3, 0.2], dtype=np.float32)  # a matrix times it: a runtime has no channels to tell apart
+    assert rounded_weights(vector, 0) == pytest.approx([127.0, 1.0, 0.0])
 
 
 def test_tensors_are_looked_at_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,13 @@ def test_the_next_best_plan_is_found_without_the_best() -> None:
     assert solve(one, without=[one.plan(("int8",)), one.plan(("float32",))]) is None
 
 
+def test_a_limit_is_kept_to_the_nanosecond_beside_long_layers() -> None:
+    table = Table(layers((1e6, 2e6), (1.0, 3.0)), alone(0.0, 0.5))
+    plan = solve(table, time_ns=1e6 + 2)
+    assert plan is not None and plan.time_ns == 1e6 + 1
+    assert ends_of(table).quickest.time_ns == 1e6 + 1
+
+
 def test_no_plan_is_within_an_impossible_budget() -> None:
     table = Table(layers((1, 3), (1, 3)), alone(1, 1))
     assert solve(table, time_ns=1.5) is None

@@ -100,6 +100,19 @@ def test_no_plan_is_looked_at_twice_and_none_in_vain() -> None:
     assert len(refined(table, powers, look, more=0).losses) == 2 * GROUPS + 1
 
 
+@pytest.mark.parametrize("power", [0.0, 1e-200])
+def test_a_metric_may_lose_where_the_outputs_have_no_noise(power: float) -> None:
+    """As the classes of a network that ends in an ArgMax: none changes for one rounding, and some do for two."""
+    groups = [Group((name,), {"int8": Cost(1.0), "float32": Cost(2.0)}) for name in ("a", "b")]
+    table = Table(tuple(groups), tuple(Noise(group.layers[0], 0.0, ((i, "int8"),)) for i, group in enumerate(groups)))
+    both = ("int8", "int8")
+    found = refined(table, [power, power], lambda plan: 0.25 if plan == both else 0.0)
+    assert found.losses[both] == 0.25
+    assert found.table.plan(both).loss == pytest.approx(0.25, abs=0.05)
+    best = found.best(3.0)
+    assert best is not None and (best.time_ns, best.loss) == (3.0, 0.0)
+
+
 def test_losses_that_add_up_stay_as_they_are() -> None:
     table, powers, _ = network(0)
     found = refined(table, powers, lambda plan: table.plan(plan).loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import made_up
 import numpy as np
+import onnx
 import pytest
 from made_up_search import SPACE
+from onnx import TensorProto, helper
 from small_task import SmallTask
 from small_task import bench as small_bench
 
@@ -65,6 +68,9 @@ def test_a_budget_is_a_share_of_what_int8_saves() -> None:
     assert "2 ms of the 6 ms" in text
     assert made["auto:0"].plan == NO_RULES
     assert made["auto:1"].plan == NO_RULES  # nothing is left in int8: that is the float32 model
+    assert made["auto:0"].text() == "every one of 3 layers is int8 in it"
+    assert made["auto:1"].text().startswith("none of 3 layers is int8 in it: that is the float32 model")
+    assert MadePlan.from_json(made["auto:1"].as_json()) == made["auto:1"]
 
 
 def test_a_made_plan_is_kept_whole(tmp_path: Path) -> None:
@@ -264,6 +270,32 @@ def test_a_metric_of_the_task_judges_plans_on_calibration_cases(tmp_path: Path) 
     assert {name: plan.metric for name, plan in made.items()} == {"auto:0.5": "", "auto:0.5:nearness": "nearness"}
     assert "of nearness lost alone in int8" in made["auto:0.5:nearness"].text()
     assert set(task.judged) == {f"calibration-{number}" for number in range(6)}
+
+
+class Classes(Graded):
+    """Its model answers with the class of each pixel, and its metric is the share of pixels of the first class."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        model = onnx.load_from_string(self._model)
+        model.graph.node[-1].output[0] = "scores"
+        model.graph.node.append(helper.make_node("ArgMax", ["scores"], ["out"], name="/classes", axis=1, keepdims=0))
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info("out", TensorProto.INT64, (1, 16, 16)))
+        self._model = model.SerializeToString()
+        self.source_sha256 = hashlib.sha256(self._model).hexdigest()
+
+    def evaluate(self, outputs: Mapping[str, Array], case: Case) -> dict[str, float | None]:
+        return {"nearness": float((outputs["out"] == 0).mean())}
+
+
+def test_a_model_that_answers_in_whole_numbers_has_plans_by_metric_alone(tmp_path: Path) -> None:
+    task = Classes(tmp_path / "task")
+    by_noise = Maker(tmp_path / "noise", task, "auto:0.5")
+    by_noise.make()
+    assert "no output holds numbers of floating point. Name a metric" in by_noise.told[0]
+    by_metric = Maker(tmp_path / "metric", task, "auto:0.5:nearness")
+    by_metric.make()
+    assert set(by_metric.maker.made["onnxruntime"]) == {"auto:0.5:nearness"}
 
 
 def test_what_keeps_a_target_from_plans_is_told(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from made_up_search import SPACE
 from small_transformers import BlobTask, small_cnn
@@ -127,10 +128,25 @@ def test_what_a_task_says_of_an_architecture_is_taken(monkeypatch: pytest.Monkey
     assert not asked
 
 
-@pytest.mark.parametrize("told", [{"macs": 0}, {"macs": float("nan")}, {"macs": "many"}, {3: 4.0}, 1e6, [1.0]])
+@pytest.mark.parametrize(
+    "told",
+    [{"macs": 0}, {"macs": True}, {"macs": 10**400}, {"macs": float("nan")}, {"macs": "many"}, {3: 4.0}, 1e6, [1.0]],
+)
 def test_what_is_no_figure_is_told_with_its_architecture(told: object) -> None:
     with pytest.raises(SpecError, match=r"figures\(a = 6, b = 6"):
         Sizes(Counting(told), CELLS)  # type: ignore[arg-type]
+
+
+def test_a_number_of_numpy_is_a_figure() -> None:
+    told = {"macs": np.int64(3), "paths": np.float32(2.5)}
+    found = Sizes(Counting(told), CELLS).of(CELLS.baseline_variant("onnxruntime"))  # type: ignore[arg-type]
+    assert found == {"macs": 3.0, "paths": 2.5}
+
+
+@pytest.mark.filterwarnings("error")
+def test_networks_without_weights_are_of_no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = sizes(monkeypatch, lambda arch: {"macs": 3.0, "parameters": 0.0 if arch["a"] == 1 else 5.0}, CELLS)
+    assert set(found.of(CELLS.baseline_variant("onnxruntime"))) == {"macs"}
 
 
 def test_figures_that_fail_are_told_with_their_architecture() -> None:
