@@ -110,7 +110,7 @@ def board_named(word: str | None, study: Path | None, python: str | None) -> Any
             raise SpecError("--board-python", "--study names the board's Python", "Write it into the study file")
         return load_spec(study)[0].board(word)
     if word is None:
-        raise SpecError("--board", "it is missing", "Such as --board local, --board user@host, or --study with a file")
+        raise SpecError("--board", "it is missing", "Name one, such as --board local or --board user@host")
     return board_of_word(word, python)
 
 

@@ -56,8 +56,8 @@ def target_named(name: str, precision: str) -> Target:
         raise SpecError(f"--target {name}", "there is no such target", nearest(name, plugins))
     target = ready_targets([plugins[name]])[name]
     if precision not in target.precisions and not (precision == AS_GIVEN and isinstance(target, TakesAsGiven)):
-        known = nearest(precision, target.precisions) if precision not in PRECISIONS else ""
-        builds = known or f"It builds: {', '.join(target.precisions)}"
+        near = "" if precision in PRECISIONS else f"{nearest(precision, target.precisions)} "
+        builds = f"{near}It builds: {', '.join(target.precisions)}" if not near.startswith("Known") else near.strip()
         raise SpecError(f"--precision {precision}", f"target {name} does not build it", builds)
     return target
 

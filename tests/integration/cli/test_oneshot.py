@@ -211,6 +211,7 @@ def test_a_file_that_is_quantized_already_is_measured_as_it_is(place: Path) -> N
         ("quantize m.onnx --target gone --calibration cases --out x", 2, "pip install gone"),
         ("quantize m.onnx --target openvino --precision int7 --calibration cases --out x", 2, "Did you mean 'int8'"),
         ("quantize m.onnx --target litert --precision int4-weights --out x", 2, "It builds: float32"),
+        ("quantize m.onnx --target openvino --precision int4 --out x", 2, "It builds: float32"),
         ("quantize m.onnx --target openvino --out x", 2, "Add --calibration"),
         ("quantize m.onnx --target openvino --calibration absent --out x", 2, "--calibration absent: there is no such"),
         ("quantize m.onnx --target openvino --calibration empty --out x", 2, "--calibration empty: there is no file"),

@@ -71,3 +71,23 @@ def test_a_demo_whose_search_fails_has_a_report_and_says_how_to_go_on(
     assert f"OUT={tmp_path / 'demo'} scripts/demo" in done.stderr and "status 4" in done.stderr
     called = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
     assert called == ["recipe", "search", "front", "report"]
+
+
+@pytest.mark.parametrize(("status", "told"), [(4, True), (137, False)])
+def test_a_busy_machine_is_named_where_it_was_the_reason(
+    status: int, told: bool, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    program = tmp_path / "venv" / "bin" / "edgedeploy"
+    program.write_text(program.read_text() + f"case $1 in search) exit {status} ;; esac\n")
+    argv = [str(REPO / "scripts" / "demo")]
+    done = subprocess.run(argv, env=environment, timeout=60, check=False, capture_output=True, text=True)
+    assert done.returncode == status
+    assert (f"below [measure] of {tmp_path / 'demo' / 'study.toml'}" in done.stderr) == told
+
+
+def test_help_begins_nothing(tmp_path: Path) -> None:
+    argv = [str(REPO / "scripts" / "demo"), "--help"]
+    env = {**os.environ, "EDGEDEPLOY_VENV": str(tmp_path / "venv"), "OUT": str(tmp_path / "demo")}
+    done = subprocess.run(argv, env=env, timeout=60, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("From nothing to a report")
+    assert list(tmp_path.iterdir()) == []
