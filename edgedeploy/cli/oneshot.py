@@ -221,7 +221,7 @@ def export(
         return
     what = "the pick" if made.picked else "not the study's pick"
     lines = [
-        f"{made.measurement.variant.label}, {what}. {made.reason}".strip(),
+        f"{made.measurement.variant.label}, {what}" + (f": {made.reason}." if made.reason else "."),
         f"File: {made.file}",
         *made.notes,
         NO_BUNDLE,

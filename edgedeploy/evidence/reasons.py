@@ -98,8 +98,8 @@ def _and_lost(lost: LostCases | None, metrics: Metrics) -> str:
         return ""
     by = f"more than {amount(lost.more_than, lost.metric, metrics)} of {phrase(lost.metric)}"
     if lost.allowed is None:
-        return f" and to lose {by} on none of the measured cases"
-    return f" and to lose {by} on at most {lost.allowed:.0%} of all cases"
+        return f", and {by} on none of the measured cases"
+    return f", and {by} on no more than {lost.allowed:.0%} of all cases"
 
 
 def lost_text(lost: LostCases, metrics: Metrics) -> str:
@@ -116,6 +116,14 @@ def lost_text(lost: LostCases, metrics: Metrics) -> str:
     more = f"more than {text(lost.more_than)} of {phrase(lost.metric)}{which}"
     share = f"up to {lost.upper:.1%} of {what} may ({LEVEL:.0%} bound)"
     return f"{len(lost.lost)} of {lost.cases} cases{units} lose {more}; {share}; {worst}."
+
+
+def lost_briefly(lost: LostCases, metrics: Metrics) -> str:
+    """What of single cases is not shown, in a few words."""
+    more = f"lost more than {amount(lost.more_than, lost.metric, metrics)} of {phrase(lost.metric)}"
+    if not lost.lost:
+        return f"too few cases to bound how many {more}"
+    return f"{len(lost.lost)} of {lost.cases} cases {more}"
 
 
 def what_is_missing(judged: Judged, metrics: Metrics) -> str:

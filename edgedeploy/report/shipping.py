@@ -6,7 +6,7 @@ from typing import Final
 
 from edgedeploy.evidence.front import Front
 from edgedeploy.evidence.pick import Judged
-from edgedeploy.evidence.reasons import against_text, lost_text, nothing_text, rules_text, what_is_missing
+from edgedeploy.evidence.reasons import against_text, lost_briefly, lost_text, nothing_text, rules_text, what_is_missing
 
 NO_MARGIN: Final = (
     "State [evidence] margin in the study file before the search: what a variant may lose on the task's first "
@@ -55,6 +55,9 @@ def mark(report: Front, digest: str) -> str:
     found = report.decision.judged.get(digest)
     if found is None or found.word in ("non-inferior", "baseline"):
         return ""
+    lost = found.lost
+    if found.word == "not shown" and lost and not lost.shown and all(item.shown for item in found.endpoints):
+        return f"its mean holds; {lost_briefly(lost, report.metrics)}"
     return {
         "inferior": "shown to lose more than is allowed",
         "not shown": "not shown to lose no more than is allowed",

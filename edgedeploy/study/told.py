@@ -11,7 +11,7 @@ from edgedeploy.study.events import read_events
 from edgedeploy.study.reading import FAULTS
 from edgedeploy.study.store import Store
 
-NOT_TOLD = "the last run has no end in events.jsonl: it was killed, or it is still at work"
+NOT_TOLD = "It has no end in events.jsonl: it was killed, or it is still at work"
 
 
 def passing_failures(store: Store) -> tuple[Failure, ...]:

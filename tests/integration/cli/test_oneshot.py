@@ -302,7 +302,7 @@ def test_export_copies_the_pick(study: tuple[Store, Variant, Variant], tmp_path:
     store, _, small = study
     out = tmp_path / "shipped"
     said = run("export", str(store.root), "--pick", "--out", str(out))
-    assert f"{small.label}, the pick." in said
+    assert f"{small.label}, the pick: of " in " ".join(said.split())
     assert f"File: {out / 'model.onnx'}" in said.replace("\n", "")
     assert NO_BUNDLE in said
     kept = edgedeploy.Measurement.from_json(json.loads((out / "measurement.json").read_text()))

@@ -75,6 +75,9 @@ def test_a_mean_that_hides_broken_cases_ships_nothing() -> None:
     text = " ".join(answer(report))
     assert "2 of 40 cases lose more than 0.100 of Dice mean: case-07, case-31; up to 14.9% of cases may" in text
     assert "none may. More cases will not show less." in text
+    (row,) = [row for row in report.members if row.digest == INT8.digest]
+    told = "its mean holds; 2 of 40 cases lost more than 0.100 of Dice mean"
+    assert status_text(row, report) == f"on the front; {told}"
 
 
 def test_a_share_that_may_be_lost_is_held_against_its_exact_bound() -> None:
