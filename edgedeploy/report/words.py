@@ -9,7 +9,7 @@ from typing import Final
 from edgedeploy.evidence.bootstrap import LEVEL
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.pick import accuracy_objective
-from edgedeploy.evidence.quantities import heading, quantity, with_span
+from edgedeploy.evidence.quantities import heading, phrase, quantity, with_span
 from edgedeploy.records.measurement import BEYOND_TOLERANCE, LIMITS_CHANGED, TASK_CHANGED
 from edgedeploy.records.metric_table import (
     BOARD_METRICS,
@@ -131,6 +131,20 @@ def changed_lines(report: Front) -> list[str]:
 def cluster_lines(report: Front) -> list[str]:
     """That nobody said which cases belong together, if nobody did."""
     return [f"{UNKNOWN[:1].upper()}{UNKNOWN[1:]}."] if report.clusters_named is False else []
+
+
+def itself_lines(report: Front) -> list[str]:
+    """That the reference baseline, in a run beside itself, was not as fast as itself, if it was not."""
+    row = report.row(report.reference)
+    found = row.estimates.items() if row else ()
+    off = [name for name, one in found if is_relative(name) and one.low and one.high and not one.low <= 1 <= one.high]
+    if row is None or not off:
+        return []
+    names = " and ".join(phrase(name) for name in off)
+    return [
+        f"{row.variant.label} ran beside itself, so its {names} should hold 1: how far it is from that, two runs of one "
+        "file differed here, and differences between variants that are as small may be no more."
+    ]
 
 
 def parity_lines(report: Front) -> list[str]:
