@@ -14,11 +14,11 @@ from edgedeploy.report.shipping import NO_MARGIN, confirmed
 from edgedeploy.report.words import (
     PROVENANCE_TEXT,
     answer,
+    baseline_ratio_lines,
     baseline_text,
     chance_text,
     changed_lines,
     cluster_lines,
-    itself_lines,
     key_metrics,
     parity_lines,
 )
@@ -135,7 +135,13 @@ def not_shown(data: ReportData, row: Row | None) -> list[str]:
         found.append("Any time on the board itself: another machine stood in for it.")
     if failed := len(front.failures) + len(front.passing):
         found.append(f"{failed} variant{'s' if failed > 1 else ''} gave no number.")
-    found += [*changed_lines(front), *cluster_lines(front), *itself_lines(front), *parity_lines(front), *data.notes]
+    found += [
+        *changed_lines(front),
+        *cluster_lines(front),
+        *baseline_ratio_lines(front),
+        *parity_lines(front),
+        *data.notes,
+    ]
     return found or ["Nothing that this report could name."]
 
 

@@ -9,12 +9,12 @@ from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.quantities import heading, quantity, span
 from edgedeploy.report.words import (
     answer,
+    baseline_ratio_lines,
     baseline_text,
     changed_lines,
     cluster_lines,
     executed_text,
     failure_lines,
-    itself_lines,
     key_metrics,
     parity_lines,
     status_text,
@@ -51,7 +51,7 @@ def front_table(report: Front) -> TextTable:
     if report.invalid:
         runs = "1 invalid run" if len(report.invalid) == 1 else f"{len(report.invalid)} invalid runs"
         notes.append(f"{runs} (conditions drifted), not used.")
-    notes += [*changed_lines(report), *cluster_lines(report), *itself_lines(report), *parity_lines(report)]
+    notes += [*changed_lines(report), *cluster_lines(report), *baseline_ratio_lines(report), *parity_lines(report)]
     notes += [*report.left_out, *failure_lines(report)]
     boards = Counter(row.board for row in report.rows)
     if len(boards) > 1:

@@ -133,11 +133,12 @@ def cluster_lines(report: Front) -> list[str]:
     return [f"{UNKNOWN[:1].upper()}{UNKNOWN[1:]}."] if report.clusters_named is False else []
 
 
-def itself_lines(report: Front) -> list[str]:
-    """That the reference baseline, in a run beside itself, was not as fast as itself, if it was not."""
+def baseline_ratio_lines(report: Front) -> list[str]:
+    """That a ratio of the reference baseline, in a run beside itself, does not hold 1, if one does not."""
     row = report.row(report.reference)
     found = row.estimates.items() if row else ()
-    off = [name for name, one in found if is_relative(name) and one.low and one.high and not one.low <= 1 <= one.high]
+    ratios = [(name, one.low, one.high) for name, one in found if is_relative(name)]
+    off = [name for name, low, high in ratios if low is not None and high is not None and not low <= 1 <= high]
     if row is None or not off:
         return []
     names = " and ".join(phrase(name) for name in off)

@@ -46,7 +46,6 @@ code.write(bytes.fromhex("b901000000 0f01d0 c3"))  # mov $1,%ecx; xgetbv; ret: t
 in_use = ctypes.CFUNCTYPE(ctypes.c_uint32)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
 print(json.dumps({"sum": int(sums[0, 0]), "in_use": in_use, "cpu": open("/proc/cpuinfo").read()}))
 """
-EXACT = 64 * 255 * 127
 SATURATED = 32 * (2**15 - 1)
 """Pairs of products are added in 16 bits."""
 AVX512_IN_USE = 0b1110_0000

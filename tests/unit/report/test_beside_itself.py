@@ -10,7 +10,7 @@ import pytest
 from edgedeploy.evidence.bootstrap import Estimate
 from edgedeploy.evidence.front import Front, build_front
 from edgedeploy.records.goals import Objective
-from edgedeploy.report.words import itself_lines
+from edgedeploy.report.words import baseline_ratio_lines
 
 BASE = made_up.variant()
 INT8 = made_up.variant(precision="int8")
@@ -28,11 +28,11 @@ def front(low: float, high: float) -> Front:
 
 @pytest.mark.parametrize(("low", "high"), [(0.98, 1.02), (1.0, 1.1), (0.9, 1.0)])
 def test_nothing_where_the_interval_holds_1(low: float, high: float) -> None:
-    assert itself_lines(front(low, high)) == []
+    assert baseline_ratio_lines(front(low, high)) == []
 
 
 @pytest.mark.parametrize(("low", "high"), [(1.09, 1.2), (0.859, 0.972)])
 def test_how_far_two_runs_of_one_file_differed_is_told(low: float, high: float) -> None:
-    (line,) = itself_lines(front(low, high))
+    (line,) = baseline_ratio_lines(front(low, high))
     assert line.startswith(f"{BASE.label} ran beside itself, so its latency")
     assert "two runs of one file differed here" in line
