@@ -204,6 +204,9 @@ class Crew:
                     return
                 if left is not None:
                     self._give_back(post, left, exc)
+            except KeyboardInterrupt as exc:
+                job.future.set_exception(exc)
+                return  # the study ends, and the variants that wait come in their order when it goes on
             except BaseException as exc:
                 job.future.set_exception(exc)
             else:

@@ -125,12 +125,12 @@ class Search:
                 break
             with crew.waiting():
                 landed, _ = wait(self._flying, return_when=FIRST_COMPLETED)
-            for future in sorted(landed, key=lambda future: self._flying[future][0].number):
-                raised = self._land(future)
-                if isinstance(raised, OutOfTime):
-                    over, cut = "wall_clock", str(raised)
-                elif raised is not None:
-                    failure = self._graver(failure, raised)
+            # One by one: what is proposed next must not depend on whether this thread was in time between two of them.
+            raised = self._land(min(landed, key=lambda future: self._flying[future][0].number))
+            if isinstance(raised, OutOfTime):
+                over, cut = "wall_clock", str(raised)
+            elif raised is not None:
+                failure = self._graver(failure, raised)
             if over in ("exhausted", "converged", "impossible"):
                 over = None  # what landed may have left something to try again, or changed what is expected
         if failure is not None:
