@@ -29,7 +29,7 @@ from edgedeploy.cli.options import (
     complete_target,
     images_table,
 )
-from edgedeploy.errors import BoardError, DataError, SpecError, Unsupported, nearest
+from edgedeploy.errors import BoardError, DataError, SpecError, nearest
 from edgedeploy.files import place_told, write_new
 
 TASK_FILE = "my_task.py"
@@ -77,42 +77,25 @@ def init(
 
     if out_file.exists() and not force:
         raise SpecError(f"--out {out_file}", "it exists already", "Add --force to replace it, or choose another path")
-    asks = _on_terminal()
-    if model is None and task is None and asks:
-        model = Path(_ask("Model (.onnx file)"))
-    if task is None and data is None and asks:
-        data = Path(_ask("Folder with inputs (images, .npy or .npz)"))
-    if board is None and asks:
-        board = _ask("Board (local, user@host, emulated:arm64)", "local")
-    images, shapes = images_table(colour, mean, std, value_range, page), parse_shapes(shape or [])
-    if asks and task is None:
-        if images is None and data is not None and _holds_images(data):
-            colour, mean, std = (_ask(text, usual) for text, usual in _IMAGES)
-            images = images_table(colour, mean, std)
-        if model is not None and model.suffix == ".onnx":
-            shapes = _ask_shapes(model, shapes)
     made_of = Beginning(
         out=out_file,
-        board=board_named(board, None, board_python),
+        board=None if board is None else board_named(board, None, board_python),
         model=model,
         data=data,
         task=task,
         name=name,
         targets=tuple(target or ()),
-        images=images,
-        shapes=shapes,
+        images=images_table(colour, mean, std, value_range, page),
+        shapes=parse_shapes(shape or []),
     )
+    if _on_terminal():
+        from edgedeploy.cli.asking import ask_for_missing
+
+        made_of = ask_for_missing(made_of, board_python)
     _write_checked(made_of)
     out.print(f"Study file: {escape(str(out_file))}", highlight=False)
     command = f"edgedeploy search {quote(str(out_file))} --out {quote(f'runs/{out_file.stem}')}"
     out.print(f"Next: {escape(command)}", highlight=False)
-
-
-_IMAGES = (
-    ("Order of the model's channels (rgb, bgr, grey)", "rgb"),
-    ("Mean that is subtracted from pixels of 0 to 255", "0"),
-    ("What they are divided by then", "255"),
-)
 
 
 def _write_checked(made_of: Any) -> None:
@@ -133,31 +116,8 @@ def _write_checked(made_of: Any) -> None:
             say(f"Board {info.name}: {info.cpu}, {info.cores} cores, runtimes {', '.join(info.runtimes)}.")
 
 
-def _ask_shapes(model: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """``shapes``, and those that have to be asked because the model leaves them open."""
-    from edgedeploy.study.beginning import known_shapes
-    from edgedeploy.study.oneshot.desk import parse_shapes
-
-    while True:
-        try:
-            known_shapes(model, shapes)
-            return shapes
-        except Unsupported as exc:
-            say(str(exc))
-            shapes = {**shapes, **parse_shapes([_ask("Shape, such as image=1,3,320,320")])}
-
-
-def _holds_images(data: Path) -> bool:
-    arrays = (".npy", ".npz")
-    return data.is_dir() and not any(path.suffix in arrays for path in [*data.iterdir(), *data.glob("*/*")])
-
-
 def _on_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-
-
-def _ask(question: str, usual: str | None = None) -> str:
-    return str(typer.prompt(question, default=usual, err=True))
 
 
 def _complete_recipe(incomplete: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +20,12 @@ from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.variant import PRECISIONS
 from edgedeploy.spec.boards import DEFAULT_PORT, BoardTable
 from edgedeploy.study.oneshot.desk import target_named
-from edgedeploy.study.oneshot.model import CHECKPOINTS, take
-from edgedeploy.targets.registry import find_targets
+from edgedeploy.study.oneshot.model import CHECKPOINTS, for_command, take
+from edgedeploy.study.preflight import open_and_probe, require_runtimes
+from edgedeploy.targets.registry import find_targets, sessions_of
+from edgedeploy.tasks.images.files import image_files
 from edgedeploy.tasks.load import load_task
+from edgedeploy.tasks.onnx.inputs import Preprocessing, image_layout
 from edgedeploy.tasks.onnx.task import SOURCES
 from edgedeploy.tasks.splitting import SPLIT_WORDS
 
@@ -30,16 +34,18 @@ SEARCHED: Final = ("float32", "bfloat16", "int8")
 
 USUAL_TARGETS: Final = ("onnxruntime", "openvino")
 CALIBRATES: Final = ("minmax", "percentile")
+_ASKED_SHAPE: Final = re.compile(r"--shape ([^ =]+)=")
 _KNOWN_SHAPE: Final = re.compile(r"--shape ([^ =]+)=([0-9]+(?:, ?[0-9]+)*)$")
 
 
 @dataclass(frozen=True)
 class Beginning:
     """What a new study is made of. ``task`` is ``file.py:factory`` for a model in PyTorch, whose weights may be ``model``;
-    ``images`` the table of how image files become inputs, ``shapes`` those of inputs that an ONNX file leaves open."""
+    ``images`` the table of how image files become inputs, ``shapes`` those of inputs that an ONNX file leaves open. What is
+    None and needed is missing still."""
 
     out: Path
-    board: BoardTable
+    board: BoardTable | None = None
     model: Path | None = None
     data: Path | None = None
     task: str | None = None
@@ -67,9 +73,82 @@ def known_shapes(
             known[match[1]] = tuple(int(size) for size in match[2].split(","))
 
 
+def open_shape(model: Path, shapes: Mapping[str, Sequence[int]]) -> Unsupported | None:
+    """What says which input's shape has to be asked next, None when all are known. Raises ``DataError``, ``SpecError`` and
+    ``Unsupported`` where the shapes, or the model itself, are wrong."""
+    try:
+        known_shapes(model, shapes)
+    except Unsupported as exc:
+        match = _ASKED_SHAPE.search(exc.remedy)
+        if match is None or match[1] in shapes:
+            raise
+        return exc
+    return None
+
+
+def targets_of(made_of: Beginning) -> list[Target]:
+    """The targets that were named, or those usual ones that work here. Raises ``SpecError`` and ``TargetUnavailable``."""
+    return [target_named(name, "float32") for name in made_of.targets] or _usual_targets()
+
+
+def check_model(model: Path) -> None:
+    """Raises ``SpecError``, ``DataError`` and ``Unsupported`` for what no study can be made of; shapes may be open."""
+    _require_network(model)
+    open_shape(model, {})
+
+
+def check_data(data: Path, inputs: Sequence[TensorSpec]) -> None:
+    """Raises ``DataError`` and ``SpecError`` for a place without cases, or with images for a model that takes none."""
+    places = list(_split_folders(data).values()) or [data]
+    if not holds_images(data):
+        return
+    if not any(image_files(place) for place in places):
+        found = "there is neither an image nor an .npy or .npz file in it"
+        raise DataError(f"--data {data}", found, "Name a folder that has some, or an .npz file")
+    if len(inputs) != 1:
+        found = f"it holds images, and the model has the inputs {', '.join(spec.name for spec in inputs)}"
+        raise SpecError(f"--data {data}", found, "Give them as an .npz of arrays")
+    image_layout(inputs[0])
+
+
+def check_images(table: Mapping[str, Any], inputs: Sequence[TensorSpec]) -> None:
+    """Raises ``SpecError`` for a table by which images do not become the model's only input."""
+    try:
+        Preprocessing.from_table(table).steps(inputs[0])
+    except SpecError as exc:
+        raise for_command(exc, Path(), "--data") from None
+
+
+def check_task(made_of: Beginning) -> None:
+    """Read the model, or the task's code, and every case as the study will. Raises ``EdgeDeployError``."""
+    if made_of.task is not None:
+        _python_task(made_of)
+        return
+    table = tomllib.loads("\n".join(_onnx_task(made_of)))["task"]
+    try:
+        load_task(table, made_of.out.absolute().parent)
+    except (SpecError, DataError) as exc:
+        raise (for_command(exc, made_of.data, "--data") if made_of.data else exc) from None
+
+
+def check_board(board: BoardTable, made_of: Beginning) -> None:
+    """Raises ``BoardError`` where the board does not answer, ``TargetUnavailable`` where it lacks a runtime."""
+    targets = {target.name: target for target in targets_of(made_of)}
+    _, info = open_and_probe(board, sessions_of(list(targets)))
+    require_runtimes(info, targets)
+
+
+def holds_images(data: Path) -> bool:
+    """A folder without arrays, its own or its folders', is one of images."""
+    arrays = (".npy", ".npz")
+    return data.is_dir() and not any(path.suffix in arrays for path in [*data.iterdir(), *data.glob("*/*")])
+
+
 def study_text(made_of: Beginning) -> str:
     """The study file. Raises ``SpecError``, ``DataError``, ``TargetUnavailable`` and ``Unsupported``."""
-    targets = [target_named(name, "float32") for name in made_of.targets] or _usual_targets()
+    targets = targets_of(made_of)
+    if made_of.board is None:
+        raise SpecError("--board", "it is missing", "Name one, such as --board local or --board user@host")
     if made_of.task is None and made_of.model is None:
         raise SpecError("--model", "it is missing", "Name an .onnx file, or --task file.py:factory")
     if made_of.task is None:
@@ -151,10 +230,7 @@ def _usual_targets() -> list[Target]:
 
 def _onnx_task(made_of: Beginning) -> list[str]:
     assert made_of.model is not None
-    if made_of.model.suffix in CHECKPOINTS:
-        found = "it is a checkpoint, and only Python code knows the network that it belongs to"
-        remedy = "Add --task file.py:factory; `edgedeploy recipe my_task.py` prints one to start from"
-        raise SpecError(f"--model {made_of.model}", found, remedy)
+    _require_network(made_of.model)
     if made_of.data is None:
         raise SpecError("--data", "it is missing", "Name a folder of images, .npy or .npz files, or an .npz file")
     shapes, inputs = known_shapes(made_of.model, made_of.shapes)
@@ -176,8 +252,15 @@ def _onnx_task(made_of: Beginning) -> list[str]:
     return lines
 
 
-def _splits(made_of: Beginning, data: Path) -> list[str]:
-    """The keys that name the cases: of a folder's own splits, or of one place for all."""
+def _require_network(model: Path) -> None:
+    if model.suffix in CHECKPOINTS:
+        found = "it is a checkpoint, and only Python code knows the network that it belongs to"
+        remedy = "Add --task file.py:factory; `edgedeploy recipe my_task.py` prints one to start from"
+        raise SpecError(f"--model {model}", found, remedy)
+
+
+def _split_folders(data: Path) -> dict[Split, Path]:
+    """The folder's own splits; empty where it has none. Raises ``DataError`` for a folder that has some of them only."""
     if not data.exists():
         raise DataError(f"--data {data}", "there is no such file or folder", "Correct the path")
     named: dict[Split, Path] = {}
@@ -188,11 +271,17 @@ def _splits(made_of: Beginning, data: Path) -> list[str]:
     if "train" in named:
         named.setdefault("calibration", named["train"])
     missing = [split for split in SOURCES if split not in named]
-    if not missing:
-        return [f"{split} = {_path(made_of, named[split])}" for split in SOURCES]
-    if len(missing) < len(SOURCES):
+    if 0 < len(missing) < len(SOURCES):
         found = f"it has folders of splits, but none for {', '.join(missing)}"
         raise DataError(f"--data {data}", found, "Add folders calibration, selection and confirmation, or none of them")
+    return {} if missing else {split: named[split] for split in SOURCES}
+
+
+def _splits(made_of: Beginning, data: Path) -> list[str]:
+    """The keys that name the cases: of a folder's own splits, or of one place for all."""
+    named = _split_folders(data)
+    if named:
+        return [f"{split} = {_path(made_of, place)}" for split, place in named.items()]
     return [
         "# One place for all cases, by name: the first quarter calibrates, the next half selects, the last confirms.",
         "# A patient must not be on two sides: then name folders for calibration, selection and confirmation instead.",

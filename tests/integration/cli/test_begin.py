@@ -99,12 +99,88 @@ def test_a_board_that_does_not_answer_yet_is_said_and_the_file_written(place: Pa
 
 def test_on_a_terminal_what_is_missing_is_asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(begin, "_on_terminal", lambda: True)
-    run("init", asked="open.onnx\nimages\n\nrgb\n0\n255\nimage=1,3,16,16\n")
+    run("init", asked="open.onnx\nimage=1,3,16,16\nimages\nrgb\n0\n255\n\n")
     found = written(place / "study.toml")
     assert found["task"]["model"] == "open.onnx"
     assert found["task"]["options"]["shapes"] == {"image": [1, 3, 16, 16]}
     assert found["task"]["options"]["preprocessing"] == {"colour": "rgb", "mean": [0.0], "std": [255.0]}
     assert found["boards"][0]["kind"] == "local"
+
+
+def test_an_answer_that_does_not_hold_is_told_at_once_and_asked_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(begin, "_on_terminal", lambda: True)
+    (place / "empty").mkdir()
+    (place / "half" / "calibration").mkdir(parents=True)
+    (place / "net.pt").write_bytes(b"weights")
+    conversation = [
+        ("absent.onnx", "absent.onnx: there is no such file"),
+        ("net.pt", "it is a checkpoint"),
+        ("cases/0.npy", "it is no ONNX model"),
+        ("open.onnx", "Shape, such as"),
+        ("image", "--shape: got 'image'"),
+        ("imge=1,3,16,16", "the model has no such input. Did you mean 'image'?"),
+        ("image=1,4,16,16", "the model has [1, 3,"),
+        ("image=1,3,16,16", "Folder with inputs"),
+        ("absent", "--data absent: there is no such file or folder"),
+        ("empty", "--data empty: there is neither an image nor an .npy or .npz file in it"),
+        ("half", "but none for selection, confirmation"),
+        ("net.pt", "no folder and no .npz file"),
+        ("images", "Order of the model's channels"),
+        ("rbg", "got 'rbg'. Known: rgb, bgr, grey"),
+        ("grey", "has 3 channels"),
+        ("bgr", "Mean that is subtracted"),
+        ("1,2", "--mean: got [1.0, 2.0]"),
+        ("zero", "--mean: got 'zero'"),
+        ("1,2,3", "What they are divided by"),
+        ("0", "--std: got [0.0]"),
+        ("", "Board (local"),  # 255
+        ("emulated:armm64", "there is no such emulated machine"),
+        ("edge@127.0.0.1:0", "board 'edge@127.0.0.1:0'"),
+        ("edge@127.0.0.1:9", "To take it as it is, name it again"),
+        ("edge@127.0.0.1:9", "Its board does not answer yet"),
+    ]
+    done = CliRunner().invoke(app, ["init"], input="".join(f"{answer}\n" for answer, _ in conversation))
+    assert done.exit_code == 0, done.output
+    place_in_text = 0
+    for answer, reply in conversation:
+        assert reply in done.stderr[place_in_text:], (answer, done.stderr)
+        place_in_text = done.stderr.index(reply, place_in_text) + len(reply)
+    found = written(place / "study.toml")
+    assert found["task"]["options"]["preprocessing"] == {"colour": "bgr", "mean": [1.0, 2.0, 3.0], "std": [255.0]}
+    assert found["boards"][0]["host"] == "127.0.0.1"
+
+
+def test_cases_that_do_not_fit_the_model_are_asked_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(begin, "_on_terminal", lambda: True)
+    (place / "other").mkdir()
+    np.save(place / "other" / "0.npy", np.zeros((1, 1, 8, 8), np.float32))
+    done = CliRunner().invoke(app, ["init", "--model", "m.onnx"], input="other\ncases\n\n")
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("Folder with inputs") == 2 and "0.npy" in done.stderr
+    assert written(place / "study.toml")["task"]["options"] == {"data": "cases"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--board emulated:armm64", "there is no such emulated machine"),
+        ("--target opnvino", "Did you mean 'openvino'"),
+        ("--model absent.onnx", "there is no such file"),
+        ("--task nowhere.py:make", "no file at"),
+        ("--colour rgb", "--mean, --std is not given"),
+        ("--shape image", "got 'image'"),
+    ],
+)
+def test_what_is_wrong_on_the_command_line_is_told_before_any_question(
+    words: str, message: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(begin, "_on_terminal", lambda: True)
+    done = CliRunner().invoke(app, ["init", *words.split()], input="")
+    assert isinstance(done.exception, EdgeDeployError), done.output
+    assert message in str(done.exception)
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(
