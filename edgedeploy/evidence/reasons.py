@@ -137,7 +137,8 @@ def what_is_missing(judged: Judged, metrics: Metrics) -> str:
         told.append(_too_many(judged.lost, metrics))
     wanted, there = judged.cases_wanted, max(item.comparison.units for item in judged.endpoints)
     if wanted is not None and wanted > there:
-        told.append(f"If it stays as it is, about {wanted} cases would show it; there were {there}.")
+        seen = "If its mean loss and its spread over cases stay as seen"
+        told.append(f"{seen}, about {wanted} cases would show it; there were {there}.")
     return " ".join(told)
 
 

@@ -106,7 +106,11 @@ def _missed(item: EndpointSaid, cell: CellSaid) -> str:
     text = f"{item.metric} may lose {-item.lower:.3g}, and {item.margin:g} is allowed"
     if item.upper is not None and item.upper < -item.margin:
         return f"{text}: it is worse (loses {-item.gain:.3g})"
-    more = f"; about {cell.cases_wanted} cases would show it" if cell.cases_wanted else ""
+    more = (
+        f"; about {cell.cases_wanted} cases would show it if mean loss and spread stay as seen"
+        if cell.cases_wanted
+        else ""
+    )
     return f"{text}: not shown{more}"
 
 

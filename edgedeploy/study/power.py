@@ -136,7 +136,14 @@ class Power:
         loss = self.text(reaches[0].loss)
         also = _case_counts([reach.needed_with_loss for reach in reaches])
         stated = f"the study's margin of {self.text(self.margin)} ({phrase(self.metric)}) needs {needed}"
-        return f"{stated}, and {also} if {loss} is truly lost"
+        return f"{stated} at {self._sd_phrase(reaches)}, and {also} if {loss} is truly lost"
+
+    def _sd_phrase(self, reaches: Sequence[Reach]) -> str:
+        """What the counts of cases hang on, in their order."""
+        sds = _listed([self.text(reach.spread.sd) for reach in reaches])
+        if self.measured:
+            return f"the standard deviation seen, {sds}"
+        return f"{'assumed standard deviations' if len(reaches) > 1 else 'an assumed standard deviation'} of {sds}"
 
 
 def _case_counts(found: Sequence[int | None], word: str = "") -> str:

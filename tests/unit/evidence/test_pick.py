@@ -86,7 +86,10 @@ def test_a_share_that_may_be_lost_is_held_against_its_exact_bound() -> None:
     assert few.pick is None and "11.3% of cases may (95% bound)" in what_is_missing(judged(few, INT8), few.metrics)
     wanted = judged(few, INT8).cases_wanted
     assert wanted is not None and wanted > 150
-    assert f"about {wanted} cases would show it; there were 40." in " ".join(answer(few))
+    assert (
+        f"If its mean loss and its spread over cases stay as seen, about {wanted} cases would show it; there were 40."
+        in " ".join(answer(few))
+    )
     assert front(items, Rules.of([WIDE], LostCase(DICE, 0.1, 0.12))).pick is not None
     assert front(items, Rules.of([WIDE], LostCase(DICE, 0.3))).pick is not None
 

@@ -83,7 +83,8 @@ def test_assumptions_are_called_assumptions() -> None:
     assert "assumed: nothing is measured yet" in first
     assert "the confirmation split (40 cases) bounds a loss by 0.008 / 0.012 / 0.02" in first
     assert second == (
-        "the study's margin of 0.01 (Dice mean) needs 27 / 58 / 156 cases, and 41 / 89 / 243 if 0.002 is truly lost"
+        "the study's margin of 0.01 (Dice mean) needs 27 / 58 / 156 cases at assumed standard deviations of "
+        "0.02 / 0.03 / 0.05, and 41 / 89 / 243 if 0.002 is truly lost"
     )
 
 
@@ -97,6 +98,7 @@ def test_the_first_int8_baseline_replaces_them() -> None:
     assert selection.needed == cases_needed(0.01, 0.04)
     assert selection.needed_with_loss == cases_needed(0.01, 0.04, true_loss=selection.loss)
     assert "with the sd of onnxruntime int8 against the baseline (0.04 on 28 cases)" in power.lines()[0]
+    assert f"needs {selection.needed} cases at the standard deviation seen, 0.04, and" in power.lines()[1]
 
 
 def test_a_metric_of_some_cases_has_fewer_of_them() -> None:
