@@ -54,6 +54,7 @@ class Front:
     ``weights`` says where that baseline's weights come from, as far as the folder does; ``left_out`` what lies among
     the evidence and is none, a line each; ``clusters_named`` whether the task knows which cases belong together, None for
     older folders. ``proofs`` are limits that no variant can meet, as was certain before anything was measured.
+    ``board`` is where the rows were measured, None without any; ``study_boards`` are those that the study names.
     """
 
     provenance: Provenance | None
@@ -79,6 +80,13 @@ class Front:
     left_out: tuple[str, ...] = ()
     clusters_named: bool | None = None
     proofs: tuple[Proof, ...] = ()
+    study_boards: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The boards, those of the study where none of them gave a number, and what the numbers are."""
+        boards = self.board or " + ".join(self.study_boards) or "no board"
+        return f"Front: {boards}, {self.provenance or 'nothing measured'}"
 
     @property
     def members(self) -> tuple[Row, ...]:
@@ -124,9 +132,8 @@ class Front:
             if row.status == "front" or (self.pick and row.digest == self.pick.digest)
         ]
         lost = len(self.failures) + len(self.passing)
-        title = f"Front: {self.board or 'no board'}, {self.provenance or 'nothing measured'}"
         counts = f"<p>{len(self.rows)} variants measured, {lost} without a number</p>"
-        return table_html(("", "Variant", *map(heading, goals), "File"), rows, title) + counts
+        return table_html(("", "Variant", *map(heading, goals), "File"), rows, self.title) + counts
 
     @property
     def featured(self) -> str | None:
@@ -336,6 +343,7 @@ class _Standings:
             beside=made.beside,
             file=item.file,
             notes=item.notes,
+            reference=item.digest in self.baseline_digests[:1],
         )
 
     def verdict(self, item: Measurement) -> tuple[str, Confidence] | None:

@@ -27,7 +27,7 @@ class Row:
     ``beside`` is what that baseline gave in the same run, by metric in base units. ``file`` is the artifact, relative
     to the study's folder, ``notes`` those of the measurement. ``p_on_front`` is the share of bootstrap draws in which
     it is on the front, of members and of what is indistinguishable from one; None for others, and where too little can
-    be drawn.
+    be drawn. ``reference`` is the baseline that ratios and the pick refer to: other targets have baselines too.
     """
 
     variant: Variant
@@ -45,6 +45,7 @@ class Row:
     file: str = ""
     notes: tuple[str, ...] = ()
     p_on_front: float | None = None
+    reference: bool = False
 
     @property
     def digest(self) -> str:
@@ -55,7 +56,9 @@ class Row:
         """What the variant is beside the searched ones, for people; empty for one of these."""
         if self.variant.recovered:
             return "baseline, recovered"
-        return "float baseline" if self.baseline else ""
+        if self.reference:
+            return "baseline"
+        return f"baseline of {self.variant.target}" if self.baseline else ""
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -28,7 +28,8 @@ def summary_of(data: ReportData) -> Summary:
     """The page's top."""
     front = data.front
     counts = f"{len(front.rows)} variants, {len(front.members)} on the front"
-    meta = [f"board {front.board}" if front.board else "", counts, data.created_utc]
+    boards = front.board or " + ".join(front.study_boards)
+    meta = [f"board {boards}" if boards else "", counts, data.created_utc]
     return Summary(
         name=data.name,
         badge=front.provenance or "nothing measured",

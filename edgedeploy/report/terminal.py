@@ -61,7 +61,7 @@ def front_table(report: Front) -> TextTable:
             "times do not."
         )
     return TextTable(
-        title=f"Front: {report.board or 'no board'}, {report.provenance or 'nothing measured'}",
+        title=report.title,
         headers=("", "variant", *(heading(name) for name in metrics), "than baseline", "ran as", "status"),
         rows=tuple(_cells(row, report, metrics) for row in shown),
         notes=tuple(notes),
@@ -70,8 +70,7 @@ def front_table(report: Front) -> TextTable:
 
 def _cells(row: Row, report: Front, metrics: list[str]) -> tuple[str, ...]:
     mark = "*" if report.pick and report.pick.digest == row.digest else ""
-    role = "baseline" if row.baseline else row.role
-    label = f"{row.variant.label} ({role})" if role else row.variant.label
+    label = f"{row.variant.label} ({row.role})" if row.role else row.variant.label
     return (
         mark,
         label,

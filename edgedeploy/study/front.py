@@ -96,7 +96,12 @@ def front_of(
         derived=derived,
     )
     clusters = kept_clusters(study)
-    return replace(front, weights=weights_of(study), clusters_named=clusters.named if clusters else None)
+    return replace(
+        front,
+        weights=weights_of(study),
+        clusters_named=clusters.named if clusters else None,
+        study_boards=tuple(study.get("boards") or [board.name for board in spec.boards]),
+    )
 
 
 def weights_of(study: Mapping[str, Any]) -> BaselineWeights | None:

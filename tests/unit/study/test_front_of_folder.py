@@ -13,6 +13,10 @@ import pytest
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import write_json
 from edgedeploy.records.measurement import Failure
+from edgedeploy.report.answer import summary_of
+from edgedeploy.report.data import ReportData
+from edgedeploy.report.notebook import front_html
+from edgedeploy.report.terminal import front_table
 from edgedeploy.study.front import evidence_of, front_of, read_front, read_measurement, stored_spec, weights_of
 from edgedeploy.study.store import Store
 
@@ -43,6 +47,18 @@ def test_every_valid_measurement_is_a_row(store: Store) -> None:
     assert [item.cause for item in front.invalid] == ["it was hot"]
     assert [failure.message for failure in front.failures] == ["no kernel"]
     assert front.passing == () and front.ended is None
+
+
+def test_a_study_without_a_valid_run_is_titled_by_the_boards_that_it_names(tmp_path: Path) -> None:
+    store = made_up_study.new_store(tmp_path / "study", BASELINES)
+    store.keep(made_up.measurement(SMALL, cause="it was hot"))
+    front = read_front(store.root, resamples=50)
+    assert front.board is None
+    assert front_table(front).title == "Front: here, nothing measured"
+    assert "Front: here, nothing measured" in front_html(front)
+    assert "board here" in summary_of(ReportData("made up", front, (), "", "")).meta
+    used = {**store.study(), "boards": {"cart": "", "desk": ""}}  # the run's own, of several in the study file
+    assert front_of(used, stored_spec(store), []).title == "Front: cart + desk, nothing measured"
 
 
 def test_the_rules_are_those_of_the_study(store: Store) -> None:
