@@ -73,6 +73,20 @@ def test_a_demo_whose_search_fails_has_a_report_and_says_how_to_go_on(
     assert called == ["recipe", "search", "front", "report"]
 
 
+@pytest.mark.parametrize("status", [0, 1, 4])
+def test_the_front_is_printed_once_however_the_search_ends(
+    status: int, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    program = tmp_path / "venv" / "bin" / "edgedeploy"
+    said = "case $1 in search | front) echo 'Front: here'; echo \"how $1 goes\" >&2 ;; esac\n"
+    program.write_text(f"{program.read_text()}{said}[ $1 != search ] || exit {status}\n")
+    argv = [str(REPO / "scripts" / "demo")]
+    done = subprocess.run(argv, env=environment, timeout=60, check=False, capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stdout.count("Front: here") == 1
+    assert "how search goes" in done.stderr  # its progress is shown
+
+
 @pytest.mark.parametrize(("status", "told"), [(4, True), (137, False)])
 def test_a_busy_machine_is_named_where_it_was_the_reason(
     status: int, told: bool, tmp_path: Path, environment: dict[str, str]
