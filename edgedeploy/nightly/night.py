@@ -125,21 +125,21 @@ def check_entries(lab: Lab) -> None:
             value = getattr(entry, key)
             place = lab.base / value if value else None
             if place is not None and not place.exists():
-                raise lab.source.error(f"entries.{index}.{key}", f"{entry.id}: there is no {place}", "Check its path")
+                raise lab.source.error(f"entries[{index}].{key}", f"{entry.id}: there is no {place}", "Check its path")
         if entry.study is not None and not (lab.base / entry.study / STUDY_FILE).is_file():
             found = f"{entry.id}: {lab.base / entry.study} is no study's folder (it has no {STUDY_FILE})"
-            raise lab.source.error(f"entries.{index}.study", found, "Give the --out of a search")
+            raise lab.source.error(f"entries[{index}].study", found, "Give the --out of a search")
         if entry.study is not None:
             try:
                 check_pick(lab.base / entry.study, entry.pick)
             except (GoalNotMet, SpecError) as exc:
                 found = f"{entry.id}: {exc.asked}: {exc.found}"
-                raise lab.source.error(f"entries.{index}.study", found, exc.remedy) from None
+                raise lab.source.error(f"entries[{index}].study", found, exc.remedy) from None
         if entry.bundle is not None and entry.trust is not None:
             try:
                 of_bundle(lab.base / entry.bundle, lab.base / entry.trust)
             except BundleError as exc:
-                where = lab.source.error(f"entries.{index}.bundle", exc.asked)
+                where = lab.source.error(f"entries[{index}].bundle", exc.asked)
                 raise BundleError(where.asked, f"{entry.id}: {exc.found}", exc.remedy) from None
 
 

@@ -59,10 +59,10 @@ def check_conditions(
         for name in table.parameters:
             if name not in space:
                 found = "a target is always chosen" if name == "target" else f"the space has no parameter {name!r}"
-                raise source.error(f"only.{index}.parameter", found, nearest(name, space))
+                raise source.error(f"only[{index}].parameter", found, nearest(name, space))
             if name in table.when:
-                raise source.error(f"only.{index}.when.{name}", f"{name} would hang on itself", "Remove it")
-        _check_when(source, f"only.{index}.when", table.when, legal)
+                raise source.error(f"only[{index}].when.{name}", f"{name} would hang on itself", "Remove it")
+        _check_when(source, f"only[{index}].when", table.when, legal)
     try:
         conditions = conditions_of(tables, legal)
     except ValueError as exc:
@@ -72,7 +72,7 @@ def check_conditions(
             if condition.parameter in point and not condition.holds({**usual, **point}):
                 found = f"{condition.parameter} matters only {condition.text}"
                 raise source.error(
-                    f"try.{index}.{condition.parameter}", found, "Name these values too, or leave it out"
+                    f"try[{index}].{condition.parameter}", found, "Name these values too, or leave it out"
                 )
 
 

@@ -163,8 +163,8 @@ class LabSpec(Table):
         _differ(source, "entries", "id", [entry.id for entry in self.entries])
         for index, entry in enumerate(self.entries):
             for name in entry.boards:
-                self._check_board(source, f"entries.{index}.boards", name)
-            _differ(source, f"entries.{index}", "boards", entry.boards)
+                self._check_board(source, f"entries[{index}].boards", name)
+            _differ(source, f"entries[{index}]", "boards", entry.boards)
             _check_metrics(source, index, entry)
         if self.measure.scenarios:
             found = "a night runs none: it times what is shipped beside its baseline"
@@ -172,7 +172,7 @@ class LabSpec(Table):
         for index, board in enumerate(self.boards):
             if board.memory is not None:
                 found = "a night ends nothing for its memory: it times what is shipped"
-                raise source.error(f"boards.{index}.memory", found, "Remove it; a study's board may have it")
+                raise source.error(f"boards[{index}].memory", found, "Remove it; a study's board may have it")
         for study in self.idle.studies:
             self._check_board(source, "idle.studies", study.board)
 
@@ -185,20 +185,20 @@ def _differ(source: SpecSource, table: str, key: str, names: Sequence[str]) -> N
     seen: set[str] = set()
     for index, name in enumerate(names):
         if name in seen:
-            place = f"{table}.{key}" if key in ("boards", "metrics") else f"{table}.{index}.{key}"
+            place = f"{table}.{key}" if key in ("boards", "metrics") else f"{table}[{index}].{key}"
             raise source.error(place, f"{name!r} stands twice", "Give each a name of its own")
         seen.add(name)
 
 
 def _check_metrics(source: SpecSource, index: int, entry: EntryTable) -> None:
     """A bundle's metrics are those of boards alone: it has no cases. A study's task is looked at when it is prepared."""
-    _differ(source, f"entries.{index}", "metrics", entry.metrics)
+    _differ(source, f"entries[{index}]", "metrics", entry.metrics)
     for name in entry.metrics if entry.study is None else ():
         if name not in BOARD_METRICS:
             found = f"no board measures {name!r}, and a bundle has no other metrics"
-            raise source.error(f"entries.{index}.metrics", found, nearest(name, BOARD_METRICS))
+            raise source.error(f"entries[{index}].metrics", found, nearest(name, BOARD_METRICS))
     if isinstance(entry.accuracy_margin, str):
-        _check_margin(source, f"entries.{index}.accuracy_margin", entry.accuracy_margin)
+        _check_margin(source, f"entries[{index}].accuracy_margin", entry.accuracy_margin)
 
 
 def _check_margin(source: SpecSource, key: str, text: str) -> None:

@@ -57,8 +57,8 @@ def check_points(
     """Refuse points and combinations that the space does not have, and points that are never proposed."""
     legal = {"target": tuple(targets), **space}
     named: list[tuple[str, Mapping[str, Scalar | tuple[Scalar, ...]]]] = [
-        *((f"try.{index}", point) for index, point in enumerate(tries)),
-        *((f"never.{index}", rule) for index, rule in enumerate(never)),
+        *((f"try[{index}]", point) for index, point in enumerate(tries)),
+        *((f"never[{index}]", rule) for index, rule in enumerate(never)),
     ]
     for key, given in named:
         _check_point(source, key, given, legal)
@@ -66,7 +66,7 @@ def check_points(
         for number, rule in enumerate(combinations_of(never, legal), 1):
             if all(name in point and point[name] in values for name, values in rule.items()):
                 found_text = f"it is what [[never]] number {number} forbids"
-                raise source.error(f"try.{index}", found_text, "Remove one of the two")
+                raise source.error(f"try[{index}]", found_text, "Remove one of the two")
 
 
 def _check_point(source: SpecSource, key: str, point: Mapping[str, Scalar | tuple[Scalar, ...]], legal: Values) -> None:

@@ -17,7 +17,7 @@ STUDY_FILE: Final = "study file"
 
 class SpecSource:
     """Where a spec came from: turns a key path into an error that names file, line and key. ``kind`` says what the file
-    is."""
+    is. In a key path, places in lists count from 0 in brackets: ``try[0].width``."""
 
     def __init__(self, path: Path, text: str, kind: str = STUDY_FILE) -> None:
         self.path = path
@@ -27,7 +27,7 @@ class SpecSource:
     def error(self, key: str, found: str, remedy: str = "") -> SpecError:
         line = line_of(self.text, key)
         where = f"{self.path}:{line}" if line else str(self.path)
-        return SpecError(f"{where}: {_short(key, MOST_KEY)}", _short(found, MOST_FOUND), remedy)
+        return SpecError(f"{where}: {_short(key_text(key), MOST_KEY)}", _short(found, MOST_FOUND), remedy)
 
 
 MOST_KEY, MOST_FOUND = 200, 1000
@@ -40,12 +40,25 @@ def _short(text: str, most: int) -> str:
     return line if len(line) <= most else f"{line[:most]} ..."
 
 
+_PLACE: Final = re.compile(r"\[(\d+)\](\.?)")
+
+
+def key_text(key: str) -> str:
+    """A key path for people, who count the entries of a list from 1: ``try number 1, width``."""
+    return _PLACE.sub(lambda found: f" number {int(found[1]) + 1}{', ' if found[2] else ''}", key)
+
+
+def _key_path(location: Sequence[int | str]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+
+
 def line_of(text: str, key: str) -> int | None:
-    """1-based line of a dotted key path in TOML text (best effort: tables, arrays of tables, then the leaf's line)."""
-    parts = key.split(".")
+    """1-based line of a key path in TOML text (best effort: tables, arrays of tables, then the leaf's line)."""
+    parts = _PLACE.sub(r".\1\2", key).split(".")
     leaf = next((part for part in reversed(parts) if not part.isdigit()), parts[-1])
-    tables = [part for part in parts[: parts.index(leaf)] if not part.isdigit()]
-    wanted = next((int(part) for part in parts if part.isdigit()), 0)
+    before = parts[: parts.index(leaf)]
+    tables = [part for part in before if not part.isdigit()]
+    wanted = next((int(part) for part in (before if tables else parts) if part.isdigit()), 0)
     header = re.compile(r"^\s*\[+\s*([A-Za-z0-9_.\- ]+?)\s*\]+")
     current, seen, start = "", -1, None
     for number, line in enumerate(text.splitlines(), 1):
@@ -67,7 +80,7 @@ def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel]
     Unknown keys come first, because other problems may follow from them."""
     problems = sorted(exc.errors(), key=lambda item: item["type"] != "extra_forbidden")
     problem = problems[0]
-    key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+    key = _key_path(problem["loc"]) or "(whole file)"
     more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
         return source.error(

@@ -277,7 +277,7 @@ class StudySpec(_Table):
             for index, goal in enumerate(getattr(self, kind)):
                 if goal.metric in reasons:
                     found = f"board {board!r} has no {goal.metric}: {reasons[goal.metric]}"
-                    raise source.error(f"{kind}.{index}.metric", found, remedies.get(clock, "Choose another metric"))
+                    raise source.error(f"{kind}[{index}].metric", found, remedies.get(clock, "Choose another metric"))
 
     def metric_table(self, task_metrics: Mapping[str, MetricInfo]) -> dict[str, MetricInfo]:
         return {**RUN_METRICS, **self.measure.metrics(), **of_space(self.space), **task_metrics}
@@ -300,21 +300,21 @@ class StudySpec(_Table):
         check_plan_metrics(source, self.space, task_metrics)
         table = self.metric_table(task_metrics)
         for index, objective in enumerate(self.objectives):
-            key = f"objectives.{index}.metric"
+            key = f"objectives[{index}].metric"
             info = known_metric(source, key, objective.metric, table)
             if objective.goal is not None and objective.goal != info.direction:
                 raise source.error(
-                    f"objectives.{index}.goal",
+                    f"objectives[{index}].goal",
                     f"{objective.metric} is better when you {info.direction} it, but got goal = {objective.goal!r}",
                     "Remove `goal`, or choose another metric",
                 )
             self._check_measurable(source, key, objective.metric)
-            check_margin(source, f"objectives.{index}.min_effect", objective.min_effect, info.unit, objective.metric)
+            check_margin(source, f"objectives[{index}].min_effect", objective.min_effect, info.unit, objective.metric)
         first = next((goal.metric for goal in self.objectives if goal.metric not in BOARD_METRICS), None)
         check_evidence(source, self.evidence, self.pick.non_inferiority_margin, first, table)
         for index, constraint in enumerate(self.constraints):
-            info = known_metric(source, f"constraints.{index}.metric", constraint.metric, table)
-            self._check_measurable(source, f"constraints.{index}.metric", constraint.metric)
+            info = known_metric(source, f"constraints[{index}].metric", constraint.metric, table)
+            self._check_measurable(source, f"constraints[{index}].metric", constraint.metric)
             for name in ("at_most", "at_least", "margin"):
                 value = getattr(constraint, name)
                 if value is None or (name == "margin" and value == 0):
@@ -322,7 +322,7 @@ class StudySpec(_Table):
                 try:
                     parse_quantity(value, info.unit)
                 except ValueError as exc:
-                    raise source.error(f"constraints.{index}.{name}", f"{constraint.metric}: {exc}") from None
+                    raise source.error(f"constraints[{index}].{name}", f"{constraint.metric}: {exc}") from None
 
     def _check_measurable(self, source: SpecSource, key: str, metric: str) -> None:
         """Refuse a metric that no board of the study can measure, or that needs more queries than the study asks for:

@@ -74,9 +74,7 @@ def _values(data: dict[str, Any], source: SpecSource) -> Iterator[tuple[str, Any
     for _ in range(MOST_DEPTH):
         inner: list[tuple[str, Any]] = []
         for key, value in layer:
-            named = value.items() if isinstance(value, dict) else enumerate(value)
-            for name, item in named:
-                place = f"{key}.{name}" if key else str(name)
+            for place, item in _inside(key, value):
                 if isinstance(item, (dict, list)):
                     inner.append((place, item))
                 else:
@@ -85,3 +83,10 @@ def _values(data: dict[str, Any], source: SpecSource) -> Iterator[tuple[str, Any
     if layer:
         key = layer[0][0][:80]
         raise source.error(key, f"it is nested too deeply: at most {MOST_DEPTH} tables and arrays")
+
+
+def _inside(key: str, value: Any) -> list[tuple[str, Any]]:
+    """What a table or an array holds, each with its key path."""
+    if isinstance(value, list):
+        return [(f"{key}[{index}]", item) for index, item in enumerate(value)]
+    return [(f"{key}.{name}" if key else name, item) for name, item in value.items()]

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from edgedeploy.spec.source import key_text
+
 MOST_NAMED: Final = 6
 
 
 def changed_keys(before: Any, now: Any) -> tuple[str, ...]:
-    """The keys that differ between two study files as JSON, such as ``space.width`` or ``objectives[2].metric``; tables in a
-    list go by their ``name`` where they have one. Of more than :data:`MOST_NAMED` the first, and how many more there are."""
-    found = list(dict.fromkeys(_changed("", before, now)))
+    """The keys that differ between two study files as JSON, such as ``space.width`` or ``objectives number 2, metric``;
+    tables in a list go by their ``name`` where they have one. Of more than :data:`MOST_NAMED` the first, and how many more
+    there are."""
+    found = list(dict.fromkeys(map(key_text, _changed("", before, now))))
     more = len(found) - MOST_NAMED
     return (*found[:MOST_NAMED], f"{more} more") if more > 0 else tuple(found)
 
@@ -31,5 +34,5 @@ def _changed(key: str, before: Any, now: Any) -> Iterator[str]:
 
 
 def _by_name(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    names = [f".{item['name']}" if item.get("name") else f"[{place}]" for place, item in enumerate(items, start=1)]
+    names = [f".{item['name']}" if item.get("name") else f"[{place}]" for place, item in enumerate(items)]
     return dict(zip(names, items, strict=True))

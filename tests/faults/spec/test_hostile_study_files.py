@@ -32,7 +32,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     ),
     "a dotted key 10,000 deep": (changed("trials = 1", f"{'.'.join(['a'] * DEEP)} = 1"), "nested too deeply"),
     "an array 100 deep": (changed("width = [1.0]", f"width = {'[' * 100}1{']' * 100}"), "nested too deeply"),
-    "inf": (changed("width = [1.0]", "width = [inf]"), "space.width.0: expected a finite number, but got inf"),
+    "inf": (changed("width = [1.0]", "width = [inf]"), "space.width number 1: expected a finite number, but got inf"),
     "nan": (changed("trials = 1", "trials = nan"), "budget.trials: expected a finite number, but got nan"),
     "nan in a task's options": (
         changed('ultrasound"', 'ultrasound"\n[task.options]\na = nan'),

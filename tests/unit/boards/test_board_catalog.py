@@ -113,10 +113,10 @@ def test_a_new_board_is_one_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('reader = "sysfs"', 'raeder = "sysfs"', ["sensors.0.raeder", "unknown key", "Did you mean 'reader'?"]),
-        ('reader = "sysfs"', 'reader = "sysf"', ["sensors.0.reader", "'sysf'"]),
-        ('what = "temperature"\n', "", ["sensors.0.what", "required"]),
-        ('target = "onnxruntime"', 'target = "onxruntime"', ["runtimes.0.target"]),
+        ('reader = "sysfs"', 'raeder = "sysfs"', ["sensors number 1, raeder", "unknown key", "Did you mean 'reader'?"]),
+        ('reader = "sysfs"', 'reader = "sysf"', ["sensors number 1, reader", "'sysf'"]),
+        ('what = "temperature"\n', "", ["sensors number 1, what", "required"]),
+        ('target = "onnxruntime"', 'target = "onxruntime"', ["runtimes number 1, target"]),
         (
             'units = ["cpu"]\nsource = "manual"\n\n[[sensors',
             'units = []\nsource = "manual"\n\n[[sensors',

@@ -54,7 +54,7 @@ def test_true_is_not_one() -> None:
         ('[[only]]\nparameter = "folded"\n', "when"),
         (
             RULE.format("calibration", 'precision = "int8"') + '[[try]]\ncalibration = "entropy"\nwidth = 0.3\n',
-            "try.0.calibration: calibration matters only with precision = 'int8'",
+            "try number 1, calibration: calibration matters only with precision = 'int8'",
         ),
     ],
 )

@@ -66,11 +66,19 @@ def test_a_lab_says_its_entries_and_their_boards() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ('owner = "jane"', 'onwer = "jane"', "lab.toml:22: entries.0.onwer: unknown key. Did you mean 'owner'?"),
-        ('boards = ["desk"]', 'boards = ["dsek"]', "lab.toml:25: entries.0.boards: the lab has no board 'dsek'"),
+        (
+            'owner = "jane"',
+            'onwer = "jane"',
+            "lab.toml:22: entries number 1, onwer: unknown key. Did you mean 'owner'?",
+        ),
+        (
+            'boards = ["desk"]',
+            'boards = ["dsek"]',
+            "lab.toml:25: entries number 1, boards: the lab has no board 'dsek'",
+        ),
         ('board = "cart" }', 'board = "carts" }', "the lab has no board 'carts'. Did you mean 'cart'?"),
-        ('id = "flow"', 'id = "seg"', "lab.toml:28: entries.1.id: 'seg' stands twice"),
-        ('name = "desk"', 'name = "cart"', "lab.toml:15: boards.1.name: 'cart' stands twice"),
+        ('id = "flow"', 'id = "seg"', "lab.toml:28: entries number 2, id: 'seg' stands twice"),
+        ('name = "desk"', 'name = "cart"', "lab.toml:15: boards number 2, name: 'cart' stands twice"),
         ('trust = "lab.pem.pub"\n', "", "`trust` goes with `bundle`"),
         ('bundle = "seg-3"\n', "", "exactly one of `bundle` and `study`"),
         ('study = "runs/flow"', 'bundle = "b"\ntrust = "t"', "`accuracy_margin` goes with `study`"),
@@ -80,7 +88,11 @@ def test_a_lab_says_its_entries_and_their_boards() -> None:
         ('"6 h"', '"30 h"', "less than or equal to 86400"),
         ("importance = 2.0", "importance = 0", "greater than 0"),
         ("queries = 64", 'queries = 64\nscenarios = ["offline"]', "measure.scenarios: a night runs none"),
-        ('kind = "local"', 'kind = "local"\nmemory = "1 GB"', "boards.1.memory: a night ends nothing for its memory"),
+        (
+            'kind = "local"',
+            'kind = "local"\nmemory = "1 GB"',
+            "boards number 2, memory: a night ends nothing for its memory",
+        ),
         ('command = ["mail", "-s", "nightly", "lab@example.org"]', "command = []", "alarm.command"),
     ],
 )

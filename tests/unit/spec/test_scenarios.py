@@ -160,7 +160,7 @@ def test_a_metric_can_be_limited_when_its_scenario_is_asked_for(metric: str, lim
     table = "[measure.realtime]\nrate_hz = 30.0\n" if scenario == "realtime" else ""
     constraint = CONSTRAINT.format(metric=metric, limit=limit)
     check(GOOD + constraint + measure + table)
-    with pytest.raises(SpecError, match=rf"constraints\.1\.metric: {metric} comes from.*Add '{scenario}'"):
+    with pytest.raises(SpecError, match=rf"constraints number 2, metric: {metric} comes from.*Add '{scenario}'"):
         check(GOOD + constraint)
 
 

@@ -13,9 +13,10 @@ from edgedeploy.errors import SpecError
 from edgedeploy.records.elastic import Elastic
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.spec.recovery import elastic_of
-from edgedeploy.spec.source import line_of
+from edgedeploy.spec.source import key_text, line_of
 from edgedeploy.spec.space import check_quantizers
 from edgedeploy.spec.study import load_spec, parse_spec
+from edgedeploy.study.changed_keys import changed_keys
 
 GOOD = f"""\
 {TOP}width = [1.0, 0.5]
@@ -277,9 +278,24 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
 
 
 def test_the_line_of_a_key_in_the_second_table_of_an_array() -> None:
-    assert line_of(GOOD, "objectives.0.metric") == 18
-    assert line_of(GOOD, "objectives.1.metric") == 21
+    assert line_of(GOOD, "objectives[0].metric") == 18
+    assert line_of(GOOD, "objectives[1].metric") == 21
     assert line_of(GOOD, "nowhere.at.all") is None
+
+
+def test_entries_of_a_list_count_from_1_and_names_that_are_numbers_stay() -> None:
+    assert key_text("objectives[0].metric") == "objectives number 1, metric"
+    assert key_text("space.width[1]") == "space.width number 2"
+    assert key_text("task.options.classes.0") == "task.options.classes.0"
+    wrong = GOOD.replace("width = [1.0, 0.5]", "width = [1.0, inf]")
+    line = 1 + wrong[: wrong.index("inf]")].count("\n")
+    with pytest.raises(SpecError, match=rf"^study.toml:{line}: space.width number 2: expected a finite number"):
+        parse_spec(wrong, Path("study.toml"))
+    with pytest.raises(SpecError, match=r": study.targets number 2: .*got 3"):
+        parse_spec(GOOD.replace('"openvino"]', "3]"), Path("study.toml"))
+    twice = {"objectives": [{"metric": "a"}, {"metric": "b"}]}
+    other = {"objectives": [{"metric": "a"}, {"metric": "c"}]}
+    assert changed_keys(twice, other) == ("objectives number 2, metric",)
 
 
 @pytest.mark.parametrize(
