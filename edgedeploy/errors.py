@@ -172,10 +172,13 @@ class BundleError(EdgeDeployError):
     exit_code = 2
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that ``name`` may be a slip of; None when none is close."""
+    return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)), None)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that names the known name closest to ``name``, or all of them when none is close."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(names) or 'none'}."
+    close = closest(name, names)
+    return f"Did you mean {close!r}?" if close is not None else f"Known: {', '.join(names) or 'none'}."

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
-from edgedeploy.errors import BuildError, Unsupported, nearest
+from edgedeploy.errors import BuildError, Unsupported, closest, nearest
 
 LAYER_PRECISIONS: Final = ("float32", "float16", "bfloat16", "int8", "int8-dynamic", "int8-weights", "int4-weights")
 """``int8-dynamic`` quantizes a layer's input at each query. ``int8-weights`` and ``int4-weights`` store a layer's weights
@@ -172,5 +172,6 @@ def assign(plan: PrecisionPlan, layers: Sequence[Layer], base: str) -> Assignmen
 
 def nearest_layer(pattern: str, names: Sequence[str]) -> str:
     """As :func:`edgedeploy.errors.nearest`, but lists only a few names when none is close: a network has hundreds."""
-    hint = nearest(pattern, names)
-    return hint if hint.startswith("Did you mean") else f"Layers are named {', '.join(names[:5])} ..."
+    if closest(pattern, names) is not None:
+        return nearest(pattern, names)
+    return f"Layers are named {', '.join(names[:5])} ..."

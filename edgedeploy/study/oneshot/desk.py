@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from edgedeploy.compress.weights_file import WeightsFile
-from edgedeploy.errors import SpecError, Unsupported, nearest
+from edgedeploy.errors import SpecError, Unsupported, closest, nearest
 from edgedeploy.interfaces.ability import abilities, sums_int8_exactly
 from edgedeploy.interfaces.target import FitsBoard, TakesAsGiven, Target
 from edgedeploy.interfaces.task import Task, baseline_arch
@@ -56,9 +56,10 @@ def target_named(name: str, precision: str) -> Target:
         raise SpecError(f"--target {name}", "there is no such target", nearest(name, plugins))
     target = ready_targets([plugins[name]])[name]
     if precision not in target.precisions and not (precision == AS_GIVEN and isinstance(target, TakesAsGiven)):
-        near = "" if precision in PRECISIONS else f"{nearest(precision, target.precisions)} "
-        builds = f"{near}It builds: {', '.join(target.precisions)}" if not near.startswith("Known") else near.strip()
-        raise SpecError(f"--precision {precision}", f"target {name} does not build it", builds)
+        meant = None if precision in PRECISIONS else closest(precision, target.precisions)  # else it is no slip
+        builds = f"It builds: {', '.join(target.precisions)}"
+        remedy = f"Did you mean {meant!r}? {builds}" if meant else builds
+        raise SpecError(f"--precision {precision}", f"target {name} does not build it", remedy)
     return target
 
 
