@@ -104,6 +104,7 @@ unsigned ask(void) {
 }
 void trap(void) { __builtin_trap(); }
 """
+CPUID = b"\x0f\xa2"
 CALL = "import ctypes, sys; print([getattr(ctypes.CDLL(path), sys.argv[1])() for path in sys.argv[2:]])"
 NAMES = ("plain.so", "with space.so", "with\ttab.so", "with\nnewline.so")
 SEND = "import os, signal; os.kill(os.getpid(), signal.SIGILL); print('alive')"
@@ -133,6 +134,32 @@ def test_libraries_of_any_name_are_held_and_under_a_program_that_handles_sigill(
         folder, sys.executable, str(SCRIPT), "--libraries", str(folder), sys.executable, "-c", CALL, "ask", asking[0]
     )
     assert (again.returncode, again.stdout) == (0, "[1]\n"), again.stderr
+
+
+def test_a_library_that_is_cut_short_is_named_and_the_others_are_held(held: Any, asking: list[str]) -> None:
+    whole = Path(asking[0])
+    data = whole.read_bytes()
+    cut = {"code.so": data[: data.index(CPUID) + 2], "data.so": data[:8000], "headers.so": data[:100] + CPUID}
+    for name, left in cut.items():
+        whole.with_name(name).write_bytes(left)
+    done = held(whole.parent, sys.executable, "-c", CALL, "ask", asking[0])
+    assert (done.returncode, done.stdout) == (0, "[1]\n"), done.stderr
+    told = [line for line in done.stderr.splitlines() if "cut short" in line]
+    assert told == [
+        f"held-to-avx2: {whole.with_name(name)} is cut short: nothing is laid over it" for name in sorted(cut)
+    ]
+
+
+def test_a_library_that_can_be_loaded_and_not_be_looked_through_is_refused(held: Any, asking: list[str]) -> None:
+    """Without its table of sections, which a loader does not need."""
+    whole = Path(asking[0])
+    bare = whole.with_name("bare.so")
+    data = whole.read_bytes()
+    bare.write_bytes(data[: int.from_bytes(data[40:48], "little")])
+    assert subprocess.run([sys.executable, "-c", CALL, "ask", str(bare)], check=False).returncode == 0
+    done = held(whole.parent, "true")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert f"{bare}: " in done.stderr and "install it again, or move it out of the folder" in done.stderr
 
 
 def test_a_program_ends_by_sigill_as_it_would_have(held: Any, asking: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import runpy
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from benchmarks.contest_kit.entries import FAILED, Entry, Recipe, made_s, make_all, tools_entries
 from benchmarks.contest_kit.ours import STUDY, Searched, search, written
 from benchmarks.contest_kit.outcome import Outcome, Scored, bars
-from benchmarks.contest_kit.page import how_it_ran
+from benchmarks.contest_kit.page import HELD, how_it_ran
 from benchmarks.contest_kit.scoring import Score, Scores, mean_dice
 from benchmarks.contest_kit.volume import Point, hypervolume, point_of
 from hypothesis import given, settings
@@ -27,6 +28,7 @@ from edgedeploy.spec.study import parse_spec
 from edgedeploy.targets.registry import find_targets
 from edgedeploy.tasks.segmentation.metrics import metric_table, segmentation_metrics
 
+REPO = Path(__file__).resolve().parents[3]
 TENTHS = st.integers(0, 10).map(lambda number: number / 10)
 SPEC = TensorSpec("image", "float32", (1, 1, 8, 8))
 
@@ -132,12 +134,20 @@ def test_a_bar_that_nothing_can_hold_is_told_as_such() -> None:
     assert "the most" not in bars(Outcome(BASE.score, [BASE, THEIRS, *GOOD], vnni=True), DONE)[0].found
 
 
-@pytest.mark.parametrize(("cpu", "told"), [("AMD EPYC", False), ("AMD EPYC (held to AVX2)", True)])
+@pytest.mark.parametrize(("cpu", "told"), [("AMD EPYC", False), (f"AMD EPYC {HELD}", True)])
 def test_the_page_says_what_hid_a_part_of_the_processor(cpu: str, told: bool) -> None:
     outcome = Outcome(scored("float", "tools", 0.5, 1.0, 1000).score, [scored("one", "ours", 0.5, 0.2, 100)], False)
     text = " ".join(how_it_ran(outcome, replace(made_up.board(), cpu=cpu)))
     assert ("`scripts/held-to-avx2` hid it" in text) == told
     assert f"Machine: {cpu}, " in text
+
+
+def test_the_page_knows_the_name_that_the_script_gives_a_held_processor() -> None:
+    script = runpy.run_path(str(REPO / "scripts" / "held-to-avx2"), run_name="not run")
+    told = "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: avx2 avx512f\n"
+    held = script["cpuinfo"](told)
+    assert f"model name\t: AMD EPYC {HELD}\n" in held
+    assert script["cpuinfo"](held) == held  # the script inside itself names it once
 
 
 def test_chained_recipes_do_not_count_among_the_tools() -> None:
