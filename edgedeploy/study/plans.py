@@ -25,7 +25,7 @@ from edgedeploy.records.units import human
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.reference.export import Reference
 from edgedeploy.reference.roundings import Roundings, roundings_of
-from edgedeploy.reference.sensitivity import CASES, Judge, Simulation, no_metrics, sqnr_db
+from edgedeploy.reference.sensitivity import CASES, METHOD, Judge, Simulation, no_metrics, sqnr_db
 from edgedeploy.search.plan.programme import ends_of
 from edgedeploy.search.plan.refined import SHARES, Refined
 from edgedeploy.search.plan.table import Plan
@@ -272,7 +272,8 @@ class PlanMaker:
         cases = hashlib.sha256()
         feeds = [_hashed(feed, cases) for _, feed in zip(range(CASES), self._bench.calibration(variant), strict=False)]
         asked = ", ".join(self._metrics())
-        key = {"reference": reference.sha256, "scheme": repr(scheme), "cases": cases.hexdigest(), "asked": asked}
+        key = {"method": METHOD, "reference": reference.sha256, "scheme": repr(scheme)}
+        key |= {"cases": cases.hexdigest(), "asked": asked}
         path = reference.path.with_name(f"sensitivity-{target}.json")
 
         def simulation() -> Simulation:

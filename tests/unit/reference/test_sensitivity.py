@@ -203,6 +203,27 @@ def test_weights_are_rounded_with_one_scale_a_channel() -> None:
     assert rounded_weights(vector, 0) == pytest.approx([127.0, 1.0, 0.0])
 
 
+def test_the_numbers_are_those_of_the_method_that_they_are_kept_under(tmp_path: Path) -> None:
+    """Where this fails because a number is meant to be another: raise METHOD, so that kept ones are measured anew."""
+    vector = numpy_helper.from_array(np.linspace(-1.0, 1.0, 16, dtype=np.float32) ** 3, "w")
+    nodes = [
+        helper.make_node("MatMul", ["image", "w"], ["v"], name="/vector"),
+        helper.make_node("Reshape", ["v", "flat"], ["y"], name="/flat"),
+    ]
+    value = helper.make_tensor_value_info
+    image, y = value("image", TensorProto.FLOAT, [1, 3, 16, 16]), value("y", TensorProto.FLOAT, [1, 48])
+    flat = numpy_helper.from_array(np.array([1, 48], np.int64), "flat")
+    onnx.save(_model(helper.make_graph(nodes, "g", [image], [y], [vector, flat])), str(tmp_path / "v.onnx"))
+    measured = {}  # on 2026-11-30
+    measured["m.onnx"] = (9.805e-07, 3.713e-06, 3.107e-06, 7.018e-07, 3.485e-06, 5.015e-06, 1.006e-05)
+    measured["v.onnx"] = (2.108e-05, 1.863e-05, 3.015e-05)
+    convolutional(tmp_path / "m.onnx")
+    assert sensitivity.METHOD == "2"
+    for name, losses in measured.items():
+        found = sensitivity_of(Simulation(roundings_of(tmp_path / name, ORT), images(), ORT))
+        assert found.losses == pytest.approx(losses, rel=0.02), name
+
+
 def test_tensors_are_looked_at_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = roundings_of(convolutional(tmp_path / "m.onnx"), ORT)
     names = ["r1", "r2", "out"]

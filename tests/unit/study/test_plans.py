@@ -241,6 +241,24 @@ def test_plans_are_made_once_and_found_again(tmp_path: Path) -> None:
     assert more.maker.made["onnxruntime"]["auto:0.5"] == made
 
 
+def test_what_another_method_measured_is_measured_anew(tmp_path: Path) -> None:
+    """As the files that had no method: their numbers are not those of today's simulation."""
+    task = SmallTask(tmp_path / "task")
+    Maker(tmp_path / "study", task, "auto:0.5").make()
+    path = next((tmp_path / "study").rglob("sensitivity-onnxruntime.json"))
+    today = json.loads(path.read_text(encoding="utf-8"))
+    for change in ({}, {"method": "0"}):
+        older = {name: value for name, value in today.items() if name != "method"} | change
+        older["losses"] = [10 * loss for loss in older["losses"]]
+        path.write_text(json.dumps(older), encoding="utf-8")
+        for plans in (tmp_path / "study").rglob("plans.json"):
+            plans.unlink()
+        again = Maker(tmp_path / "study", task, "auto:0.5")
+        again.make()
+        assert any("roundings" in line for line in again.shown)
+        assert json.loads(path.read_text(encoding="utf-8")) == today
+
+
 def test_a_plan_is_the_best_of_those_that_were_looked_at_whole(tmp_path: Path) -> None:
     """And what whole plans lose is kept, for budgets that are asked for later."""
     task = SmallTask(tmp_path / "task")
