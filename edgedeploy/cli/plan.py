@@ -68,7 +68,7 @@ def _show_power(found: Any) -> None:
         "may break",
     ]
     if rows:
-        print_table(f"What {found.study} can prove", headers, rows)
+        print_table(f"What the study {found.study!r} can prove", headers, rows)
     for power in found.powers:
         _say(power.against_the_margin())
     for line in _READ:

@@ -18,6 +18,7 @@ from edgedeploy.errors import EdgeDeployError, SpecError, nearest
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, NATIVE_BFLOAT16, X86, Ability, abilities, sums_int8_exactly
 from edgedeploy.interfaces.target import BoardBound, FitsBoard
 from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.units import human
 from edgedeploy.records.variant import NO_CODEC
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
@@ -114,7 +115,7 @@ def board_findings(tables: Sequence[BoardTable]) -> list[Finding]:
             continue
         runtimes = ", ".join(f"{name} {version}" for name, version in info.runtimes.items()) or "none"
         text = (
-            f"{info.provenance}; {info.cpu}, {info.cores} cores, {info.memory_bytes / 2**30:.1f} GiB, "
+            f"{info.provenance}; {info.cpu}, {info.cores} cores, {human(info.memory_bytes, 'bytes')}, "
             f"{' '.join(info.isa) or 'no instruction set of note'}; "
             f"accelerators: {', '.join(info.accelerators) or 'none found'}; Python {info.python}, runtimes: {runtimes}"
         )
@@ -245,7 +246,7 @@ def machine_findings() -> list[Finding]:
         Finding(
             "memory",
             enough,
-            f"{memory_bytes / 1e9:.1f} GB",
+            human(memory_bytes, "bytes"),
             "" if enough else "A study's peak is below 6 GB: use a host with more",
         )
     )

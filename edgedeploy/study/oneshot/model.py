@@ -103,6 +103,7 @@ def for_command(exc: SpecError | DataError, place: Path, asked: str) -> SpecErro
     said = exc.asked.replace(f"{key} = {place.name!r}", f"{asked} {place}").replace(f"{preprocessing}.", "--")
     said = said.replace("task.options.data", f"{asked} {place}")
     remedy = exc.remedy.replace("page = 1", "--page 1").replace("value_range = ", "--value-range ")
+    remedy = remedy.replace("{ colour = 'rgb', mean = [0.0], std = [255.0] }", "--colour rgb --mean 0 --std 255")
     return type(exc)(
         said.replace("--value_range", "--value-range"), exc.found, remedy.replace(" in [task.options]", "")
     )

@@ -134,7 +134,7 @@ def test_an_answer_that_does_not_hold_is_told_at_once_and_asked_again(
         ("1,2", "--mean: got [1.0, 2.0]"),
         ("zero", "--mean: got 'zero'"),
         ("1,2,3", "What they are divided by"),
-        ("0", "--std: got [0.0]"),
+        ("0", "--std: got [0.0]. One number, or one per channel. For example --colour rgb --mean 0 --std 255"),
         ("", "Board (local"),  # 255
         ("emulated:armm64", "there is no such emulated machine"),
         ("edge@127.0.0.1:0", "board 'edge@127.0.0.1:0'"),

@@ -45,6 +45,7 @@ def test_this_host_is_named_with_its_cores() -> None:
     assert found["processor"]["found"] == f"{probe()['cpu']}, {len(os.sched_getaffinity(0))} cores"
     assert {"float kernels", "int8 kernels", "bfloat16 training", "program qemu-x86_64-static"} <= set(found)
     assert "board local, processor" in found
+    assert f" {found['memory']['found']}, " in found["board local"]["found"]  # this host's memory, in one unit
 
 
 def test_a_board_with_avx2_alone_says_what_is_done_about_it() -> None:

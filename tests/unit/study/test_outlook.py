@@ -131,7 +131,12 @@ def test_without_its_board_the_rest_is_told(study: Path, monkeypatch: pytest.Mon
 def test_the_command_prints_tables_and_json(study: Path) -> None:
     shown = CliRunner().invoke(cli.app, ["plan", str(study)])
     assert shown.exit_code == 0, shown.output
-    for text in ("What looked at can prove", "What is tried", "16 combinations are 12 variants", "not known yet"):
+    for text in (
+        "What the study 'looked at' can prove",
+        "What is tried",
+        "16 combinations are 12 variants",
+        "not known yet",
+    ):
         assert text in shown.stdout
     assert "at most 9 are evaluated" in shown.stdout
     data = json.loads(CliRunner().invoke(cli.app, ["plan", str(study), "--json"]).stdout)
