@@ -131,7 +131,7 @@ def not_shown(data: ReportData, row: Row | None) -> list[str]:
         wanted = [goal.metric for goal in front.objectives] + [name for name in KEY_METRICS if name in row.missing]
         absent = {name: row.missing[name] for name in wanted if name in row.missing}
         found += [f"{heading(name)}: {why}." for name, why in absent.items()]
-        found += cluster_lines(front) or _clusters_unknown(data)
+        found += _clusters_unknown(data)
     if front.provenance == "emulated":
         found.append("Any time on the board itself: another machine stood in for it.")
     if failed := len(front.failures) + len(front.passing):
@@ -148,6 +148,8 @@ def not_shown(data: ReportData, row: Row | None) -> list[str]:
 
 def _clusters_unknown(data: ReportData) -> list[str]:
     """Of a folder that does not say whether the task names groups."""
-    if data.front.decision.groups is not None or not any(item.cases for item in data.measurements):
+    front = data.front
+    told = front.decision.groups is not None or front.clusters_named is not None
+    if told or not any(item.cases for item in data.measurements):
         return []
     return ["How alike cases of one patient or clip are: clusters unknown, so each counts as independent."]

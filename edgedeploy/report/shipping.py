@@ -45,7 +45,7 @@ def because(report: Front) -> list[str]:
     featured = decision.judged.get(decision.featured or "")
     if featured is not None and featured.lost is not None and featured.word != "not shown":
         told.append(f"Case by case: {lost_text(featured.lost, report.metrics)}")
-    if decision.judged and decision.groups is None:
+    if decision.judged and decision.groups is None and report.clusters_named is None:  # else `cluster_lines` has it
         told.append("Clusters unknown: the task names no groups of cases, so each case counts as independent.")
     return [sentence for sentence in told if sentence]
 

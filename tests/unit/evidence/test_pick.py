@@ -16,7 +16,10 @@ from edgedeploy.evidence.pick import Judged
 from edgedeploy.evidence.reasons import what_is_missing
 from edgedeploy.records.goals import Constraint, LostCase, Margin, Objective, Rules
 from edgedeploy.records.measurement import Measurement
+from edgedeploy.report.answer import not_shown
+from edgedeploy.report.data import ReportData
 from edgedeploy.report.shipping import headline
+from edgedeploy.report.terminal import front_table
 from edgedeploy.report.words import answer, status_text
 
 DICE = Objective("dice_mean", "maximize")
@@ -159,6 +162,18 @@ def test_fewer_than_five_groups_give_no_verdict_and_it_is_said() -> None:
     assert judged(enough, INT8).endpoints[0].comparison.units == 40
     assert not any("Clusters unknown" in line for line in answer(enough))
     assert any("Clusters unknown" in line for line in answer(front(items)))
+
+
+@pytest.mark.parametrize(("named", "times"), [(True, 0), (False, 1), (None, 1)])
+def test_whether_cases_belong_together_is_told_once_and_not_where_each_is_a_group_of_its_own(
+    named: bool | None, times: int
+) -> None:
+    items = [item(BASE, 6.0, cases(0.0, 0.0)), item(INT8, 2.0, cases(0.0))]
+    found = dataclasses.replace(front(items), clusters_named=named)
+    assert found.decision.groups is None
+    terminal = " ".join(front_table(found).notes)
+    page = " ".join(not_shown(ReportData("made up", found, items, "", ""), found.row(found.featured)))
+    assert [text.lower().count("clusters unknown") for text in (terminal, page)] == [times, times]
 
 
 def test_a_limit_that_the_baseline_misses_does_not_narrow_the_candidates() -> None:
