@@ -17,6 +17,7 @@ import edgedeploy
 from edgedeploy.cli import begin
 from edgedeploy.cli.app import app
 from edgedeploy.errors import EdgeDeployError
+from edgedeploy.evidence.noninferiority import LEVEL, share_upper
 from edgedeploy.spec.study import TaskTable, load_spec
 
 pytestmark = pytest.mark.beside
@@ -233,6 +234,13 @@ def test_the_python_recipe_is_a_task_and_a_study_that_pass_every_check(place: Pa
     assert [path.name for path in (place / "other").iterdir()] == ["my_task.py"] and not (
         place / "elsewhere.py"
     ).exists()
+
+
+def test_the_python_recipe_has_enough_cases_to_show_its_margin_in_the_strictest_step(place: Path) -> None:
+    run("recipe", "python", "--out", "mine")
+    found = written(place / "mine" / "study.toml")
+    count, trials, margin = found["task"]["options"]["count"], found["budget"]["trials"], found["evidence"]["margin"]
+    assert share_upper(0, count, level=1 - (1 - LEVEL) / trials) <= margin
 
 
 def test_init_takes_a_task_of_ones_own_and_its_first_metric(place: Path) -> None:
