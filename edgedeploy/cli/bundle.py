@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from edgedeploy.cli.app import AsJson, Folder, app, out, print_json
+from edgedeploy.records.units import human
 
 
 @app.command()
@@ -66,7 +67,7 @@ def bundle(
     lines = (
         f"Bundle {made.name}, release {made.release}: {made.label} ({made.variant})",
         f"Golden vectors: {made.golden}",
-        f"{made.files} files, {made.size_bytes / 1e6:.3g} MB; identity {made.identity}",
+        f"{made.files} files, {human(made.size_bytes, 'bytes')}; identity {made.identity}",
         f"Signed by key {made.signer}" if made.signer else "Not signed: devices refuse it. Sign it with --sign key.pem",
         f"Folder: {made.folder}",
     )

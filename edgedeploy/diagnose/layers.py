@@ -121,7 +121,8 @@ def _artifact_folder(place: Path, variant: str | None) -> Path:
         return place
     known = {item.digest: item for item in _variants(store)}
     if variant is None:
-        raise SpecError(f"an artifact of study {place}", "no variant is named", f"--variant: one of {', '.join(known)}")
+        there = ", ".join(f"{digest} ({item.label})" for digest, item in known.items()) or "none is there yet"
+        raise SpecError(f"an artifact of study {place}", "no variant is named", f"--variant: one of {there}")
     fitting = [digest for digest in known if digest.startswith(variant)]
     if len(fitting) != 1:
         found = f"{len(fitting)} variants begin so" if fitting else "the study has none of that digest"

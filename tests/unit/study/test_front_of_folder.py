@@ -10,6 +10,7 @@ import made_up
 import made_up_study
 import pytest
 
+from edgedeploy.diagnose.layers import debug
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.files import write_json
 from edgedeploy.records.measurement import Failure
@@ -59,6 +60,12 @@ def test_a_study_without_a_valid_run_is_titled_by_the_boards_that_it_names(tmp_p
     assert "board here" in summary_of(ReportData("made up", front, (), "", "")).meta
     used = {**store.study(), "boards": {"cart": "", "desk": ""}}  # the run's own, of several in the study file
     assert front_of(used, stored_spec(store), []).title == "Front: cart + desk, nothing measured"
+
+
+def test_the_variants_that_may_be_debugged_are_named_with_their_digests(store: Store) -> None:
+    with pytest.raises(SpecError, match="no variant is named") as told:
+        debug(store.root)
+    assert f"{SMALL.digest} ({SMALL.label})" in told.value.remedy
 
 
 def test_the_rules_are_those_of_the_study(store: Store) -> None:
