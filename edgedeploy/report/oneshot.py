@@ -32,8 +32,9 @@ def measured_table(found: Measured) -> TextTable:
     known = BOARD_METRICS.keys() - set(silent)
     rows += [(heading(name), "-", reason) for name, reason in sorted(run.missing.items()) if name in known]
     processor = f"{run.board.cpu}, {run.board.cores} cores"
+    how = run.provenance if run.valid else f"{run.provenance} in an INVALID run"
     return TextTable(
-        title=f"{found.what}: {run.variant.target} {run.variant.precision} on {run.board.name}, {run.provenance}",
+        title=f"{found.what}: {run.variant.target} {run.variant.precision} on {run.board.name}, {how}",
         headers=("metric", "value", "95 % interval, or why there is no number"),
         rows=tuple(rows),
         notes=(*_sentences(found), f"Board: {processor}; {run.variant.threads} threads; inputs: {found.inputs}."),
@@ -42,16 +43,14 @@ def measured_table(found: Measured) -> TextTable:
 
 def _sentences(found: Measured) -> list[str]:
     run = found.measurement
-    lines = [f"Layers by the precision that ran: {executed_text(run.candidate.executed)}."]
+    lines = [] if run.valid else [f"INVALID: {run.cause}. Run it again when the board is idle{_OR_ALLOW}."]
+    lines += [f"Layers by the precision that ran: {executed_text(run.candidate.executed)}."]
     if found.baseline is not None:
         median = quantity(found.baseline.value, MEDIAN, "ns")
-        verdict = f"; {found.verdict.word}" if found.verdict else ""
+        verdict = f"; {found.verdict.word}" if found.verdict and run.valid else ""  # an invalid run shows nothing
         lines.append(f"The float model, interleaved in the same session: {median} in the median{verdict}.")
     if run.parity:
         lines.append(f"Distance from the float model: {run.parity['rel_l2']:.3g} (relative L2, worst output).")
     if run.weight_bits is not None:
         lines.append(f"int8 weights of {run.weight_bits.text}.")
-    lines += [f"{note[:1].upper()}{note[1:]}." for note in found.notes]
-    if not run.valid:
-        lines.append(f"INVALID: {run.cause}. Run it again when the board is idle{_OR_ALLOW}.")
-    return lines
+    return [*lines, *(f"{note[:1].upper()}{note[1:]}." for note in found.notes)]
