@@ -117,6 +117,9 @@ class Pick:
     margin: float
     judged: Judged
 
+    def __str__(self) -> str:
+        return f"{self.digest}: {self.reason}"
+
     def as_json(self) -> dict[str, Any]:
         return {
             "digest": self.digest,

@@ -164,6 +164,11 @@ def test_fewer_than_five_groups_give_no_verdict_and_it_is_said() -> None:
     assert any("Clusters unknown" in line for line in answer(front(items)))
 
 
+def test_a_pick_prints_as_its_digest_and_reason() -> None:
+    pick = front([item(BASE, 6.0, cases(0.0, 0.0)), item(INT8, 2.0, cases(0.0))]).pick
+    assert pick is not None and str(pick) == f"{INT8.digest}: {pick.reason}"
+
+
 @pytest.mark.parametrize(("named", "times"), [(True, 0), (False, 1), (None, 1)])
 def test_whether_cases_belong_together_is_told_once_and_not_where_each_is_a_group_of_its_own(
     named: bool | None, times: int
