@@ -109,7 +109,9 @@ def _write_checked(made_of: Any) -> None:
         try:
             info = load_study(part).check()
         except (SpecError, DataError) as exc:
-            raise (for_command(exc, made_of.data, "--data") if made_of.data else exc) from None
+            told = for_command(exc, made_of.data, "--data") if made_of.data else exc
+            asked = told.asked.replace(str(part), str(made_of.out))  # the part is gone, and nobody named it
+            raise type(told)(asked, told.found, told.remedy) from None
         except BoardError as exc:
             print_line(f"The study file is in order. Its board does not answer yet: {exc}")
         else:

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from edgedeploy.boards.arm.board import CLOCKS
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import PARTIAL_PREFIX, write_atomic
 from edgedeploy.interfaces.target import Calibrating, Target
 from edgedeploy.interfaces.task import Split
 from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.metrics import Clock
 from edgedeploy.records.variant import PRECISIONS
 from edgedeploy.spec.boards import DEFAULT_PORT, BoardTable
 from edgedeploy.study.oneshot.desk import target_named
@@ -152,10 +154,10 @@ def study_text(made_of: Beginning) -> str:
     if made_of.task is None and made_of.model is None:
         raise SpecError("--model", "it is missing", "Name an .onnx file, or --task file.py:factory")
     if made_of.task is None:
-        task, goals, task_keys = _onnx_task(made_of), list(_AGREEMENT), _calibrations(targets)
+        task, goal, task_keys = _onnx_task(made_of), list(_AGREEMENT), _calibrations(targets)
     else:
         task, metric = _python_task(made_of)
-        goals, task_keys = _own_metric(metric), list(_WIDTHS)
+        goal, task_keys = _own_metric(metric), list(_WIDTHS)
     parts = [
         "# Written by `edgedeploy init`. Every key: docs/reference/keys.md, `edgedeploy schema` for editors.",
         "[study]",
@@ -171,7 +173,11 @@ def study_text(made_of: Beginning) -> str:
         f"precision = {_list(_precisions(targets))}",
         *task_keys,
         "",
-        *goals,
+        *goal,
+        "",
+        *_cost(made_of.board),
+        "",
+        *_EVIDENCE,
         "",
         "[budget]",
         "trials = 12 # variants that are built and measured, at most",
@@ -204,11 +210,25 @@ _AGREEMENT: Final = (
     "[[objectives]]",
     'metric = "reference_rel_l2" # relative L2 distance, worst output',
     "min_effect = 0.001 # a smaller difference counts as none",
-    "",
-    "[[objectives]]",
-    'metric = "latency_ratio" # median latency over the float32 baseline\'s, interleaved with it',
-    "min_effect = 0.02",
-    "",
+)
+
+_COSTS: Final[Mapping[Clock, tuple[str, ...]]] = {
+    "wall": (
+        "[[objectives]]",
+        'metric = "latency_ratio" # median latency over the float32 baseline\'s, interleaved with it',
+        "min_effect = 0.02",
+    ),
+    "virtual": (
+        "[[objectives]]",
+        'metric = "virtual_ns" # instructions of one inference, 1 ns each: an emulated processor has no time of a board',
+    ),
+    "none": (
+        "[[objectives]]",
+        'metric = "size_bytes" # of the artifact: an emulated processor has no time of a board',
+    ),
+}
+
+_EVIDENCE: Final = (
     "[evidence] # what has to be shown before a variant may be shipped in the float baseline's place",
     "margin = 0.01 # in units of the first objective, on average over the cases",
     "lost_case = 0.1 # a case that loses more counts as lost; none of the measured ones may",
@@ -294,9 +314,13 @@ def _own_metric(metric: str) -> list[str]:
         "[[objectives]]",
         f"metric = {_text(metric)} # of the task's own metrics",
         "# min_effect = 0.005 # a smaller difference counts as none, in the metric's own unit",
-        "",
-        *_AGREEMENT[_AGREEMENT.index("") + 1 :],
     ]
+
+
+def _cost(board: BoardTable) -> tuple[str, ...]:
+    """What a variant costs, as far as the board can tell: an emulated processor takes no time."""
+    counted: Mapping[str, Clock] = {str(machine): clock for machine, clock in CLOCKS.items()}
+    return _COSTS["wall" if board.machine is None else counted.get(board.machine, "none")]
 
 
 def _python_task(made_of: Beginning) -> tuple[list[str], str]:

@@ -18,7 +18,10 @@ from edgedeploy.cli import begin
 from edgedeploy.cli.app import app
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.evidence.noninferiority import LEVEL, share_upper
-from edgedeploy.spec.study import TaskTable, load_spec
+from edgedeploy.records.metrics import Clock
+from edgedeploy.spec.boards import board_of_word
+from edgedeploy.spec.study import TaskTable, load_spec, parse_spec
+from edgedeploy.study.beginning import Beginning, study_text
 
 pytestmark = pytest.mark.beside
 
@@ -96,6 +99,30 @@ def test_a_board_that_does_not_answer_yet_is_said_and_the_file_written(place: Pa
     assert "does not answer yet" in done.stderr
     (board,) = load_spec(place / "study.toml")[0].boards
     assert (board.kind, board.host, board.port, board.user) == ("ssh", "127.0.0.1", 9, "edge")
+
+
+@pytest.mark.parametrize(
+    ("word", "clock", "metric"),
+    [
+        ("local", "wall", "latency_ratio"),
+        ("emulated", "wall", "latency_ratio"),
+        ("emulated:arm64", "none", "size_bytes"),
+        ("emulated:x86-avx2", "none", "size_bytes"),
+        ("emulated:arm64-system", "virtual", "virtual_ns"),
+    ],
+)
+def test_a_new_study_asks_for_a_cost_that_its_board_can_tell(word: str, clock: Clock, metric: str, place: Path) -> None:
+    board = board_of_word(word)
+    text = study_text(Beginning(place / "study.toml", board, place / "m.onnx", place / "cases"))
+    spec, source = parse_spec(text, place / "study.toml")
+    spec.check_clock(source, board.name, clock)
+    assert [goal.metric for goal in spec.objectives] == ["reference_rel_l2", metric]
+
+
+def test_an_error_about_the_new_file_names_it_as_the_user_did(place: Path) -> None:
+    with pytest.raises(EdgeDeployError) as told:
+        run("init", "--model", "m.onnx", "--data", "cases", "--board", "local", "--name", "x" * 200, "--out", "a.toml")
+    assert "a.toml:" in str(told.value) and ".part-" not in str(told.value)
 
 
 def test_on_a_terminal_what_is_missing_is_asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
