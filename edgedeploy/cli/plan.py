@@ -71,6 +71,8 @@ def _show_power(found: Any) -> None:
         print_table(f"What the study {found.study!r} can prove", headers, rows)
     for power in found.powers:
         _say(power.against_the_margin())
+        if yes_or_no := power.of_yes_or_no():
+            _say(yes_or_no)
     for line in _READ:
         _say(line)
 

@@ -138,6 +138,17 @@ class Power:
         stated = f"the study's margin of {self.text(self.margin)} ({phrase(self.metric)}) needs {needed}"
         return f"{stated} at {self._sd_phrase(reaches)}, and {also} if {loss} is truly lost"
 
+    def of_yes_or_no(self) -> str:
+        """How many the margin needs if the metric is one of yes or no, which is held to an exact bound while few cases
+        change; empty where it cannot be one, or no margin is stated."""
+        if self.unit != "1" or not self.margin:
+            return ""
+        needed = share_units_wanted(0, 1, self.margin)
+        what = "cases" if self.reaches[0].groups is None else "groups"
+        return (
+            f"where {phrase(self.metric)} is 0 or 1 in each case, it needs at least {needed} {what}, none of them lost"
+        )
+
     def _sd_phrase(self, reaches: Sequence[Reach]) -> str:
         """What the counts of cases hang on, in their order."""
         sds = _listed([self.text(reach.spread.sd) for reach in reaches])

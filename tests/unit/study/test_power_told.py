@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgedeploy.errors import DataError, SpecError
+from edgedeploy.evidence.noninferiority import Differences
 from edgedeploy.evidence.power import cases_needed, provable_margin, sd_of_group_means
 from edgedeploy.evidence.spread import first_float, first_int8, measured_spread
 from edgedeploy.interfaces.task import Case
@@ -86,6 +87,22 @@ def test_assumptions_are_called_assumptions() -> None:
         "the study's margin of 0.01 (Dice mean) needs 27 / 58 / 156 cases at assumed standard deviations of "
         "0.02 / 0.03 / 0.05, and 41 / 89 / 243 if 0.002 is truly lost"
     )
+
+
+def test_a_metric_of_yes_or_no_needs_more_and_it_is_told() -> None:
+    """As many as the verdict asks for: 149 answers that stay right show that no more than 0.02 are lost, and 148 do not."""
+    (power,) = powers_of(spec_of("0.02"), ALONE, metrics(), [FLOAT])
+    assert (
+        power.of_yes_or_no() == "where Dice mean is 0 or 1 in each case, it needs at least 149 cases, none of them lost"
+    )
+    for cases, shown in ((148, False), (149, True)):
+        gains = np.zeros(cases)
+        found = Differences.of_cases(gains, np.zeros(200), yes_or_no=True)
+        assert found is not None and (found.strict_lower() >= -0.02) == shown
+    (grouped,) = powers_of(spec_of("0.02"), PATIENTS, metrics(), [FLOAT])
+    assert "149 groups" in grouped.of_yes_or_no()
+    (pixels,) = powers_of(spec_of('{ hd95_px = "1 px" }'), ALONE, metrics(), [FLOAT])
+    assert pixels.of_yes_or_no() == ""
 
 
 def test_the_first_int8_baseline_replaces_them() -> None:
