@@ -70,9 +70,8 @@ def _show_power(found: Any) -> None:
     if rows:
         print_table(f"What the study {found.study!r} can prove", headers, rows)
     for power in found.powers:
-        _say(power.against_the_margin())
-        if yes_or_no := power.of_yes_or_no():
-            _say(yes_or_no)
+        for text in filter(None, (power.against_the_margin(), power.of_yes_or_no())):
+            _say(f"{text[:1].upper()}{text[1:]}.")
     for line in _READ:
         _say(line)
 
