@@ -43,7 +43,7 @@ class RuntimeFault(Exception):
 
 
 BUNDLE_REMEDIES = {
-    "unsigned": "Have its maker sign it, or say that no signature is wanted (trust=None)",
+    "unsigned": "Have its maker sign it, or say that no signature is wanted (--unsigned, in Python trust=None)",
     "untrusted": "Ask its maker which key signs, and give that public key",
     "tampered": "Get it again from its maker; do not use this one",
     "malformed": "Get it again from its maker, made by `edgedeploy bundle`",

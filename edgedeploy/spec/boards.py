@@ -172,7 +172,9 @@ def board_of_word(word: str, python: str | None = None) -> BoardTable:
     try:
         return BoardTable.model_validate({**table, "port": int(match["port"] or DEFAULT_PORT)})
     except ValidationError as exc:
-        raise SpecError(f"board {word!r}", exc.errors()[0]["msg"], "Write user@host or user@host:port") from None
+        problem = exc.errors()[0]
+        found = f"its {problem['loc'][0]}: {problem['msg']}"
+        raise SpecError(f"board {word!r}", found, "Write user@host or user@host:port") from None
 
 
 def emulated_board(word: str) -> BoardTable:

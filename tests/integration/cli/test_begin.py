@@ -165,7 +165,7 @@ def test_an_answer_that_does_not_hold_is_told_at_once_and_asked_again(
         ("0", "--std: got [0.0]. One number, or one per channel. For example --colour rgb --mean 0 --std 255"),
         ("", "Board (local"),  # 255
         ("emulated:armm64", "there is no such emulated machine"),
-        ("edge@127.0.0.1:0", "board 'edge@127.0.0.1:0'"),
+        ("edge@127.0.0.1:0", "board 'edge@127.0.0.1:0': its port: Input should be greater than or equal to 1"),
         ("edge@127.0.0.1:9", "To take it as it is, name it again"),
         ("edge@127.0.0.1:9", "Its board does not answer yet"),
     ]

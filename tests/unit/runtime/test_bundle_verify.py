@@ -239,6 +239,7 @@ def test_names_that_a_bundle_may_have() -> None:
 
 
 def test_a_refusal_says_what_was_found_and_what_to_do() -> None:
+    assert "--unsigned" in str(BundleError("unsigned", "it has no model.sig"))  # of commands, as trust=None of Python
     assert str(BundleError("unsigned", "it has no model.sig")).startswith(
         "unsigned: it has no model.sig. Have its maker"
     )
