@@ -111,4 +111,6 @@ def _standard(values: Floats) -> Floats:
 
 def _standards(statics: Floats) -> Any:
     """Columns with one value or with missing ones say nothing and become zero."""
+    if not statics.shape[1]:
+        return statics
     return np.where(np.isfinite(statics).all(axis=0), np.apply_along_axis(_standard, 0, statics), 0.0)
